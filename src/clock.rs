@@ -1,0 +1,121 @@
+//! Time as a value: the only reader of the system's clocks.
+//!
+//! Two readings with two purposes. *Boot time* counts on while the machine sleeps and never jumps: it alone
+//! decides whether a token is fresh. *Wall time* can be wrong by minutes: it is for display and for claims.
+//! The virtual clock rides on tokio's instant, so that one `advance` moves expiry and timers together.
+
+use std::ops::Add;
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// A point on the clock that runs through suspend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Boot(Duration);
+
+impl Boot {
+    /// The time from `earlier` to `self`; zero when `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Boot {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+}
+
+/// Where the time comes from.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Virtual { start: tokio::time::Instant, wall: SystemTime },
+}
+
+impl Clock {
+    /// The machine's clocks.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that follows tokio's (paused) time and shows `wall` now. For tests.
+    pub fn virtual_at(wall: SystemTime) -> Self {
+        Self(Source::Virtual { start: tokio::time::Instant::now(), wall })
+    }
+
+    /// Boot time: decides freshness.
+    pub fn boot(&self) -> Boot {
+        match &self.0 {
+            Source::System => Boot(boot_time()),
+            // An offset keeps "an hour ago" representable in tests.
+            Source::Virtual { start, .. } => Boot(start.elapsed() + Duration::from_secs(86_400)),
+        }
+    }
+
+    /// The moment `span` ago.
+    pub fn just_before(&self, span: Duration) -> Boot {
+        Boot(self.boot().0.saturating_sub(span))
+    }
+
+    /// Wall time: for people and claims.
+    pub fn wall(&self) -> SystemTime {
+        match &self.0 {
+            Source::System => wall_time(),
+            Source::Virtual { start, wall } => *wall + start.elapsed(),
+        }
+    }
+
+    /// Wall time in whole seconds since 1970, as JWT claims count it (RFC 7519 section 2).
+    pub fn unix(&self) -> i64 {
+        unix(self.wall())
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix(wall: SystemTime) -> i64 {
+    wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |span| i64::try_from(span.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// A wall time as RFC 3339 in UTC, whole seconds.
+pub(crate) fn rfc3339(wall: SystemTime) -> String {
+    jiff::Timestamp::from_second(unix(wall)).map_or_else(|_| "unknown".to_owned(), |stamp| stamp.to_string())
+}
+
+fn boot_time() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const RUNS_THROUGH_SUSPEND: ClockId = ClockId::CLOCK_BOOTTIME;
+    // On macOS this clock counts on while the machine sleeps.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const RUNS_THROUGH_SUSPEND: ClockId = ClockId::CLOCK_MONOTONIC;
+    clock_gettime(RUNS_THROUGH_SUSPEND).map(Duration::from).expect("the kernel has this clock")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one reader of wall time")]
+fn wall_time() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_advance_moves_both_readings() {
+        let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
+        let before = clock.boot();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(clock.boot().since(before), Duration::from_secs(60));
+        assert_eq!(clock.unix(), 1_060);
+    }
+
+    #[test]
+    fn wall_time_is_shown_as_rfc_3339() {
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_999)), "2023-11-14T22:13:20Z");
+    }
+}

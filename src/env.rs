@@ -1,0 +1,158 @@
+//! The environment as a value: the only reader of variables and of files that others write.
+//!
+//! Nothing below this room asks the process. Tests build an [`Env`] from data, so detection needs neither a
+//! real platform nor a change of the process environment.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+/// Variables, files and the user this process runs as.
+#[derive(Clone)]
+pub struct Env {
+    vars: BTreeMap<String, String>,
+    root: Option<PathBuf>,
+    uid: u32,
+    gid: u32,
+    config_dir: Option<PathBuf>,
+}
+
+impl Env {
+    /// A snapshot of this process. Variables that are not UTF-8 are left out: no variable we read may hold them.
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the process environment")]
+    pub fn from_process() -> Self {
+        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        let config_dir = directories::ProjectDirs::from("", "", "wayleave").map(|dirs| dirs.config_dir().to_owned());
+        Self { config_dir, ..Self::from_vars(std::env::vars_os().filter_map(utf8)) }
+    }
+
+    /// An environment from data, with the real file system.
+    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self {
+            vars: vars.into_iter().collect(),
+            root: None,
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            config_dir: None,
+        }
+    }
+
+    /// The same environment with its files below `root`.
+    pub fn with_root(mut self, root: PathBuf) -> Self {
+        self.root = Some(root);
+        self
+    }
+
+    /// A variable that is set and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A variable that holds a secret.
+    pub fn secret(&self, name: &str) -> Option<SecretString> {
+        self.get(name).map(|value| SecretString::from(value.to_owned()))
+    }
+
+    /// Our effective user.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Our effective group.
+    pub fn gid(&self) -> u32 {
+        self.gid
+    }
+
+    /// The platform's directory for our configuration.
+    pub fn config_dir(&self) -> Option<&Path> {
+        self.config_dir.as_deref()
+    }
+
+    /// The group of that name or number.
+    pub fn group_id(&self, name: &str) -> Option<u32> {
+        name.parse().ok().or_else(|| nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw()))
+    }
+
+    /// Reads a regular file of at most `cap` bytes, whole and in one version: a file that changes while it
+    /// is read is read again. A pipe or device, which could block or never end, is refused.
+    pub fn read(&self, path: &Path, cap: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+        let path = self.locate(path);
+        for _ in 0..3 {
+            let mut file = open_regular(&path)?;
+            let before = file.metadata()?;
+            let mut content = Zeroizing::new(Vec::new());
+            (&mut file).take(cap + 1).read_to_end(&mut content)?;
+            if content.len() as u64 > cap {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {cap} bytes")));
+            }
+            if version(&before) == version(&file.metadata()?) {
+                return Ok(content);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing while it is read"))
+    }
+
+    /// Who owns a file and what its mode is, for files that must not be writable by others.
+    pub fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        std::fs::metadata(self.locate(path))
+    }
+
+    fn locate(&self, path: &Path) -> PathBuf {
+        match &self.root {
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+}
+
+fn open_regular(path: &Path) -> io::Result<File> {
+    // Without O_NONBLOCK, opening a pipe would wait for a writer that may never come.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+fn version(metadata: &Metadata) -> (u64, u64, i64, i64) {
+    (metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        let env = Env::from_vars([("A".to_owned(), String::new()), ("B".to_owned(), "b".to_owned())]);
+        assert_eq!(env.get("A"), None);
+        assert_eq!(env.get("B"), Some("b"));
+    }
+
+    #[test]
+    fn a_file_over_the_cap_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("big"), vec![b'x'; 11]).expect("written");
+        let env = Env::from_vars([]).with_root(dir.path().to_owned());
+        assert_eq!(env.read(Path::new("/big"), 11).expect("fits").len(), 11);
+        assert_eq!(env.read(Path::new("/big"), 10).expect_err("too big").kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_pipe_does_not_hang_the_reader() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).expect("a pipe");
+        let refused = Env::from_vars([]).read(&pipe, 10).expect_err("not a file");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,210 @@
+//! Who may have what: allow rules and scope ceilings. Pure: no I/O, no time, no token.
+
+use crate::caller::Caller;
+use crate::oauth::Scopes;
+
+/// One entry of a server's `allow` list. All keys that are given must match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The caller's effective user.
+    pub uid: Option<u32>,
+    /// The caller's effective group.
+    pub gid: Option<u32>,
+    /// The ceiling for callers that match; `None` is the server's own ceiling.
+    pub scopes: Option<Scopes>,
+}
+
+impl Rule {
+    fn matches(&self, caller: &Caller) -> bool {
+        self.uid.is_none_or(|uid| uid == caller.uid) && self.gid.is_none_or(|gid| gid == caller.gid)
+    }
+}
+
+/// The rules of one server.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Alternatives; any match lets the caller in.
+    pub allow: Vec<Rule>,
+    /// The ceiling for everybody; `None` is no ceiling.
+    pub ceiling: Option<Scopes>,
+    /// Granted beyond the ceiling without refusing.
+    pub tolerate: Scopes,
+}
+
+/// Scopes that say something about a login and nothing about the resource; no ceiling needs to name them.
+const ALWAYS_TOLERATED: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+
+/// What a caller may have of a server: the proof that policy was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// What to ask the authorization server for; `None` leaves it to challenge and metadata.
+    pub ask: Option<Scopes>,
+    ceiling: Option<Scopes>,
+    tolerate: Scopes,
+}
+
+/// Why a caller gets nothing. The texts name what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// No rule names this caller.
+    #[error("{caller} is not allowed to use this server")]
+    Caller {
+        /// Who asked.
+        caller: String,
+        /// Its user, for the cure.
+        uid: u32,
+    },
+    /// Every scope asked for lies beyond the ceiling.
+    #[error("scope {asked:?} is beyond the ceiling {ceiling:?}")]
+    AskedTooMuch {
+        /// What was asked for.
+        asked: String,
+        /// What may be had.
+        ceiling: String,
+    },
+    /// The authorization server granted more than this caller may have.
+    #[error("the authorization server granted {beyond:?}, which is beyond this caller's ceiling")]
+    GrantedTooMuch {
+        /// The scopes beyond.
+        beyond: String,
+    },
+}
+
+impl Denied {
+    /// The cure.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Caller { uid, .. } => format!(
+                "let it in with `allow = [{{ uid = {uid} }}]` at the server, or run as a user that is named there"
+            ),
+            Self::AskedTooMuch { .. } => {
+                "ask for less, or raise `scopes` at the server or in the caller's `allow` entry".to_owned()
+            }
+            Self::GrantedTooMuch { beyond } => {
+                format!("have the authorization server grant less, or name {beyond:?} in `scopes` or `tolerate_scopes`")
+            }
+        }
+    }
+}
+
+impl Policy {
+    /// May this caller use the server at all?
+    pub fn knows(&self, caller: &Caller) -> bool {
+        self.allow.iter().any(|rule| rule.matches(caller))
+    }
+
+    /// Decides what a caller may have. `asked` is what it named itself, if anything; it is cut to the ceiling.
+    pub fn permit(&self, caller: &Caller, asked: Option<&Scopes>) -> Result<Permit, Denied> {
+        let matching: Vec<&Rule> = self.allow.iter().filter(|rule| rule.matches(caller)).collect();
+        if matching.is_empty() {
+            return Err(Denied::Caller { caller: caller.to_string(), uid: caller.uid });
+        }
+        let ceiling = self.ceiling_of(&matching);
+        let ask = match (asked, &ceiling) {
+            (None, _) => None,
+            (Some(asked), None) => Some(asked.clone()),
+            (Some(asked), Some(ceiling)) => {
+                let cut = asked.within(&ceiling.union(&self.tolerate));
+                if cut.is_empty() && !asked.is_empty() {
+                    return Err(Denied::AskedTooMuch { asked: asked.to_string(), ceiling: ceiling.to_string() });
+                }
+                Some(cut)
+            }
+        };
+        Ok(Permit { ask, ceiling, tolerate: self.tolerate.clone() })
+    }
+
+    /// What the server's own ceiling allows: for the daemon itself, which hands out nothing beyond a caller's own.
+    pub fn permit_for_all(&self) -> Permit {
+        Permit { ask: None, ceiling: self.ceiling.clone(), tolerate: self.tolerate.clone() }
+    }
+
+    /// The union of the matching entries' ceilings, within the server's.
+    fn ceiling_of(&self, matching: &[&Rule]) -> Option<Scopes> {
+        let union = matching.iter().try_fold(Scopes::default(), |all, rule| Some(all.union(rule.scopes.as_ref()?)));
+        match (&self.ceiling, union) {
+            (None, union) => union,
+            (Some(server), None) => Some(server.clone()),
+            (Some(server), Some(union)) => Some(union.within(server)),
+        }
+    }
+}
+
+impl Permit {
+    /// The ceiling of this caller at this server.
+    pub fn ceiling(&self) -> Option<&Scopes> {
+        self.ceiling.as_ref()
+    }
+
+    /// Checks what was really granted: every scope must lie within the ceiling or be tolerated.
+    pub fn admit(&self, granted: &Scopes) -> Result<(), Denied> {
+        let Some(ceiling) = &self.ceiling else { return Ok(()) };
+        let fine =
+            |scope: &&str| ceiling.contains(scope) || self.tolerate.contains(scope) || ALWAYS_TOLERATED.contains(scope);
+        let beyond: Vec<&str> = granted.iter().filter(|scope| !fine(scope)).collect();
+        if beyond.is_empty() { Ok(()) } else { Err(Denied::GrantedTooMuch { beyond: beyond.join(" ") }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scopes(text: &str) -> Scopes {
+        Scopes::parse(text).expect("good scopes")
+    }
+
+    fn caller(uid: u32, gid: u32) -> Caller {
+        Caller { uid, gid, pid: Some(7) }
+    }
+
+    fn rule(uid: Option<u32>, gid: Option<u32>, ceiling: Option<&str>) -> Rule {
+        Rule { uid, gid, scopes: ceiling.map(scopes) }
+    }
+
+    fn policy(allow: Vec<Rule>, ceiling: Option<&str>) -> Policy {
+        Policy { allow, ceiling: ceiling.map(scopes), tolerate: scopes("extra") }
+    }
+
+    #[test]
+    fn a_caller_that_no_rule_names_gets_nothing_root_included() {
+        let policy = policy(vec![rule(Some(1000), None, None)], None);
+        assert!(policy.permit(&caller(1000, 5), None).is_ok());
+        assert!(matches!(policy.permit(&caller(0, 0), None), Err(Denied::Caller { uid: 0, .. })));
+    }
+
+    #[test]
+    fn all_keys_of_an_entry_must_match() {
+        let policy = policy(vec![rule(Some(1000), Some(2000), None)], None);
+        assert!(policy.permit(&caller(1000, 2000), None).is_ok());
+        assert!(policy.permit(&caller(1000, 2001), None).is_err());
+    }
+
+    #[test]
+    fn a_ceiling_is_the_union_of_the_matching_entries_within_the_servers() {
+        let allow = vec![rule(None, Some(5), Some("a b")), rule(Some(1), None, Some("c")), rule(Some(2), None, None)];
+        let policy = policy(allow, Some("a c d"));
+        let ceiling =
+            |caller: &Caller| policy.permit(caller, None).expect("allowed").ceiling().expect("has one").to_string();
+        assert_eq!(ceiling(&caller(9, 5)), "a");
+        assert_eq!(ceiling(&caller(1, 5)), "a c");
+        assert_eq!(ceiling(&caller(2, 5)), "a c d");
+    }
+
+    #[test]
+    fn what_is_asked_for_is_cut_to_the_ceiling_and_refused_when_nothing_is_left() {
+        let policy = policy(vec![rule(None, None, None)], Some("a b"));
+        let permit = policy.permit(&caller(1, 1), Some(&scopes("b z"))).expect("cut");
+        assert_eq!(permit.ask, Some(scopes("b")));
+        assert!(matches!(policy.permit(&caller(1, 1), Some(&scopes("z"))), Err(Denied::AskedTooMuch { .. })));
+    }
+
+    #[test]
+    fn a_grant_beyond_the_ceiling_is_refused_unless_tolerated() {
+        let permit = policy(vec![rule(None, None, None)], Some("a")).permit(&caller(1, 1), None).expect("allowed");
+        assert_eq!(permit.admit(&scopes("a openid extra")), Ok(()));
+        assert_eq!(permit.admit(&scopes("a admin")), Err(Denied::GrantedTooMuch { beyond: "admin".to_owned() }));
+        let open = policy(vec![rule(None, None, None)], None).permit(&caller(1, 1), None).expect("allowed");
+        assert_eq!(open.admit(&scopes("anything")), Ok(()));
+    }
+}

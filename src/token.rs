@@ -1,0 +1,321 @@
+//! The secret types, and the one door through which a secret leaves them.
+//!
+//! A [`SubjectToken`] says who this workload is; an [`AccessToken`] is what the caller gets. Neither can be
+//! printed, compared or serialised; `expose` is the only way to their text, so a search for it is the audit.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::clock::Boot;
+use crate::oauth::{Audience, Issuer, Resource, Scopes};
+
+/// The signed identity document we present (RFC 8693 section 1.1), with what it says about itself.
+#[derive(Clone)]
+pub struct SubjectToken {
+    secret: SecretString,
+    /// The claims, decoded but not verified: only the authorization server can do that.
+    pub claims: Claims,
+}
+
+impl SubjectToken {
+    /// Reads a compact JWT (RFC 7519). Fails when the text is not one.
+    pub fn parse(secret: SecretString) -> Result<Self, NotJwt> {
+        let claims = Claims::read(expose(&secret))?;
+        Ok(Self { secret, claims })
+    }
+
+    /// The text, to be sent to the authorization server the audience names and to nobody else.
+    pub fn expose(&self) -> &str {
+        expose(&self.secret)
+    }
+
+    /// Checks what must hold before the token leaves: `aud` is exactly one value and the one wanted, and
+    /// `exp` is ahead. `skew` is how far our own clock may be wrong for a token that was minted just now.
+    pub fn fit_for(&self, audience: &Audience, unix_now: i64, skew: Duration) -> Result<(), Unfit> {
+        match self.claims.aud.as_slice() {
+            [only] if only == audience.as_str() => {}
+            [] => return Err(Unfit::NoAudience),
+            [other] => return Err(Unfit::OtherAudience { found: other.clone(), wanted: audience.to_string() }),
+            several => return Err(Unfit::SeveralAudiences { count: several.len() }),
+        }
+        let skew = i64::try_from(skew.as_secs()).unwrap_or(i64::MAX);
+        match self.claims.exp {
+            None => Err(Unfit::NoExpiry),
+            Some(exp) if exp.saturating_add(skew) <= unix_now => Err(Unfit::Expired { seconds: unix_now - exp }),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for SubjectToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubjectToken").field("exp", &self.claims.exp).finish_non_exhaustive()
+    }
+}
+
+/// Why a subject token may not leave.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// The platform was not asked for an audience, or ignored it.
+    #[error("the identity token names no audience")]
+    NoAudience,
+    /// The platform fixed another audience, usually in its own configuration.
+    #[error("the identity token is made for {found:?}, not for {wanted:?}")]
+    OtherAudience {
+        /// The `aud` claim.
+        found: String,
+        /// The audience the exchange needs.
+        wanted: String,
+    },
+    /// Any of the named parties could replay the token at the others.
+    #[error("the identity token names {count} audiences; exactly one is safe to send")]
+    SeveralAudiences {
+        /// How many.
+        count: usize,
+    },
+    /// Without `exp` nobody can tell how long a leaked token would be good for.
+    #[error("the identity token has no expiry")]
+    NoExpiry,
+    /// The file is stale or our clock is wrong.
+    #[error("the identity token expired {seconds} s ago by this machine's clock")]
+    Expired {
+        /// How long ago.
+        seconds: i64,
+    },
+}
+
+/// The claims that say who, for whom and how long. Nothing here is a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Claims {
+    /// Who signed it.
+    pub iss: Option<String>,
+    /// Who it is about.
+    pub sub: Option<String>,
+    /// For whom it was made; a single string counts as a list of one (RFC 7519 section 4.1.3).
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub aud: Vec<String>,
+    /// Expiry in seconds since 1970.
+    #[serde(default, deserialize_with = "numeric_date")]
+    pub exp: Option<i64>,
+    /// Issue time in seconds since 1970.
+    #[serde(default, deserialize_with = "numeric_date")]
+    pub iat: Option<i64>,
+    /// The identifier that lets a server notice a replay.
+    pub jti: Option<String>,
+}
+
+impl Claims {
+    /// Decodes the payload of a compact JWT without verifying it.
+    pub fn read(jwt: &str) -> Result<Self, NotJwt> {
+        let mut parts = jwt.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(NotJwt);
+        };
+        if header.is_empty() || signature.is_empty() {
+            return Err(NotJwt);
+        }
+        let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).map_err(|_| NotJwt)?;
+        serde_json::from_slice(&payload).map_err(|_| NotJwt)
+    }
+
+    /// `exp − iat`, when both are there and make sense.
+    pub fn life(&self) -> Option<Duration> {
+        let span = self.exp?.checked_sub(self.iat?)?;
+        u64::try_from(span).ok().map(Duration::from_secs)
+    }
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Aud {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Option::<Aud>::deserialize(source)? {
+        None => Vec::new(),
+        Some(Aud::One(one)) => vec![one],
+        Some(Aud::Many(many)) => many,
+    })
+}
+
+/// A NumericDate may have a fraction (RFC 7519 section 2); whole seconds are enough for us.
+fn numeric_date<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<i64>, D::Error> {
+    #[expect(clippy::cast_possible_truncation, reason = "a saturating cast is what an absurd date deserves")]
+    Ok(Option::<f64>::deserialize(source)?.map(|seconds| seconds as i64))
+}
+
+/// The text is not a compact JWT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a JWT (three base64url parts with a JSON object in the middle)")]
+pub struct NotJwt;
+
+/// Why a text cannot be an access token that we pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadToken {
+    /// A header value must be visible ASCII; anything else could split or poison a request.
+    #[error("access_token is empty or has characters outside visible ASCII")]
+    Characters,
+    /// Nothing sane is that long, and headers of that size are refused everywhere.
+    #[error("access_token is longer than 32 KiB")]
+    TooLong,
+}
+
+/// The text of an access token. It can be sent and digested, not printed.
+#[derive(Clone)]
+pub struct AccessToken(SecretString);
+
+impl AccessToken {
+    /// Checks that the text can be an HTTP header value (visible ASCII, at most 32 KiB).
+    pub fn parse(text: String) -> Result<Self, BadToken> {
+        const CAP: usize = 32 * 1024;
+        let secret = Self(SecretString::from(text));
+        let text = secret.expose();
+        if text.len() > CAP {
+            Err(BadToken::TooLong)
+        } else if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Err(BadToken::Characters)
+        } else {
+            Ok(secret)
+        }
+    }
+
+    /// The text, for the one party that may have it.
+    pub fn expose(&self) -> &str {
+        expose(&self.0)
+    }
+
+    /// SHA-256, by which a token can be named without being shown.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.expose().as_bytes())
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(..)")
+    }
+}
+
+/// A SHA-256 digest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        let mut array = [0; 32];
+        array.copy_from_slice(digest.as_ref());
+        Self(array)
+    }
+
+    /// The digest of several fields, each with its length before it, so that no two lists can be confused.
+    pub fn of_fields<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for field in fields {
+            context.update(&(field.len() as u64).to_be_bytes());
+            context.update(field);
+        }
+        let mut array = [0; 32];
+        array.copy_from_slice(context.finish().as_ref());
+        Self(array)
+    }
+
+    /// The raw bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Lower-case hexadecimal.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads hexadecimal or base64url, the two ways in which callers name a token.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = if text.len() == 64 {
+            (0..32).map(|i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()).collect::<Option<Vec<_>>>()?
+        } else {
+            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?
+        };
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex()[..12])
+    }
+}
+
+/// An access token with everything its user has to know about it.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// The secret.
+    pub access_token: AccessToken,
+    /// Names the token without showing it.
+    pub digest: Digest,
+    /// What the server granted.
+    pub scopes: Scopes,
+    /// What was asked for and not granted.
+    pub missing: BTreeSet<String>,
+    /// The configured name of the server it is for.
+    pub server: Arc<str>,
+    /// The MCP server's identifier, as sent.
+    pub resource: Resource,
+    /// Who issued it.
+    pub issuer: Issuer,
+    /// When it was received.
+    pub minted: Boot,
+    /// The same moment for people.
+    pub minted_wall: SystemTime,
+    /// It is a JWT that carries its own expiry.
+    pub dates_itself: bool,
+    /// The observed life: the earlier of `expires_in` and the JWT's own `exp − iat`.
+    pub life: Duration,
+    /// What the subject token said about us.
+    pub subject: Arc<Claims>,
+    /// Where RFC 7009 revocation is offered.
+    pub revocation_endpoint: Option<Arc<str>>,
+}
+
+impl Token {
+    /// What is left of its life.
+    pub fn left(&self, now: Boot) -> Duration {
+        self.life.saturating_sub(now.since(self.minted))
+    }
+
+    /// May it still be handed out? Until its expiry less a margin of min(10 s, 5 % of its life), which covers
+    /// the way to the server.
+    pub fn usable(&self, now: Boot) -> bool {
+        self.left(now) > margin(self.life)
+    }
+
+    /// When it expires, for people.
+    pub fn expires_at(&self) -> SystemTime {
+        self.minted_wall + self.life
+    }
+}
+
+/// The end of a token's life in which it is no longer handed out: min(10 s, 5 %).
+pub(crate) fn margin(life: Duration) -> Duration {
+    (life / 20).min(Duration::from_secs(10))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one door")]
+pub(crate) fn expose(secret: &SecretString) -> &str {
+    secrecy::ExposeSecret::expose_secret(secret)
+}
+
+#[cfg(test)]
+mod tests;

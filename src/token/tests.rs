@@ -1,0 +1,82 @@
+use super::*;
+
+fn jwt(payload: &str) -> String {
+    format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#), URL_SAFE_NO_PAD.encode(payload))
+}
+
+fn subject(payload: &str) -> SubjectToken {
+    SubjectToken::parse(SecretString::from(jwt(payload))).expect("a JWT")
+}
+
+const AS: &str = "https://as.example.com/";
+
+fn fit(payload: &str, now: i64) -> Result<(), Unfit> {
+    subject(payload).fit_for(&Audience::from(AS), now, Duration::ZERO)
+}
+
+#[test]
+fn a_token_for_this_audience_that_is_still_good_may_leave() {
+    assert_eq!(fit(r#"{"aud":"https://as.example.com/","exp":100}"#, 99), Ok(()));
+    assert_eq!(fit(r#"{"aud":["https://as.example.com/"],"exp":100.5}"#, 99), Ok(()));
+}
+
+#[test]
+fn the_audience_is_compared_byte_for_byte() {
+    assert!(matches!(fit(r#"{"aud":"https://as.example.com","exp":100}"#, 0), Err(Unfit::OtherAudience { .. })));
+}
+
+#[test]
+fn several_audiences_or_none_may_not_leave() {
+    let several = r#"{"aud":["https://as.example.com/","https://b.example.com"],"exp":100}"#;
+    assert_eq!(fit(several, 0), Err(Unfit::SeveralAudiences { count: 2 }));
+    assert_eq!(fit(r#"{"exp":100}"#, 0), Err(Unfit::NoAudience));
+}
+
+#[test]
+fn an_expired_token_may_not_leave_unless_our_clock_may_be_wrong() {
+    let token = subject(r#"{"aud":"https://as.example.com/","exp":100}"#);
+    let audience = Audience::from(AS);
+    assert_eq!(token.fit_for(&audience, 130, Duration::ZERO), Err(Unfit::Expired { seconds: 30 }));
+    assert_eq!(token.fit_for(&audience, 130, Duration::from_secs(300)), Ok(()));
+    assert_eq!(token.fit_for(&audience, 401, Duration::from_secs(300)), Err(Unfit::Expired { seconds: 301 }));
+}
+
+#[test]
+fn what_is_not_a_jwt_is_refused() {
+    for text in ["", "abc", "a.b", "a.b.c.d", ".e30.c2ln", "a.!!.b", "a.bm90IGpzb24.b", "a.WzFd.b"] {
+        assert_eq!(Claims::read(text), Err(NotJwt), "{text}");
+    }
+}
+
+#[test]
+fn an_access_token_must_be_visible_ascii_of_bounded_length() {
+    assert!(AccessToken::parse("abc.def-ghi_~+/=".to_owned()).is_ok());
+    for text in ["", "a b", "a\r\nX: y", "é"] {
+        assert_eq!(AccessToken::parse(text.to_owned()).map(|_| ()), Err(BadToken::Characters), "{text:?}");
+    }
+    assert_eq!(AccessToken::parse("x".repeat(32 * 1024 + 1)).map(|_| ()), Err(BadToken::TooLong));
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let text = jwt(r#"{"aud":"a","exp":1}"#);
+    let shown = format!("{:?}", SubjectToken::parse(SecretString::from(text.clone())).expect("a JWT"));
+    assert!(!shown.contains(&text[..20]), "{shown}");
+    assert_eq!(format!("{:?}", AccessToken::parse("secret".to_owned()).expect("fine")), "AccessToken(..)");
+}
+
+#[test]
+fn fields_with_moved_borders_have_different_digests() {
+    let digest = |fields: &[&[u8]]| Digest::of_fields(fields.iter().copied());
+    assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    assert_ne!(digest(&[b"ab"]), digest(&[b"ab", b""]));
+}
+
+#[test]
+fn a_digest_is_read_in_both_spellings() {
+    let digest = Digest::of(b"token");
+    assert_eq!(Digest::parse(&digest.hex()), Some(digest));
+    assert_eq!(Digest::parse(&URL_SAFE_NO_PAD.encode(digest.as_bytes())), Some(digest));
+    assert_eq!(Digest::parse("nonsense"), None);
+    assert_eq!(Digest::parse(&"é".repeat(32)), None);
+}
