@@ -1,0 +1,148 @@
+//! What a token endpoint answers (RFC 6749 sections 5.1 and 5.2), read with the types of the oauth2 crate.
+
+use std::time::Duration;
+
+use oauth2::TokenResponse;
+use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType, BasicTokenResponse, BasicTokenType};
+
+use super::{Error, Issued};
+use crate::oauth::{Issuer, OauthError, Scopes};
+use crate::outbound::Answer;
+use crate::token::AccessToken;
+
+/// Nobody means a token that lives longer; the field is broken.
+const ABSURD_LIFE: Duration = Duration::from_secs(366 * 86_400);
+
+pub(super) fn read(issuer: &Issuer, answer: &Answer) -> Result<Issued, Error> {
+    match answer.status {
+        200 => granted(answer).map_err(|what| Error::Malformed { issuer: issuer.clone(), what }),
+        status @ (429 | 500..) => {
+            Err(Error::Busy { issuer: issuer.clone(), status, retry_after: answer.retry_after() })
+        }
+        status => Err(refused(issuer, status, answer)),
+    }
+}
+
+fn granted(answer: &Answer) -> Result<Issued, String> {
+    let wire: BasicTokenResponse = answer
+        .json()
+        .map_err(|what| format!("{what} (access_token and token_type as text, expires_in as a positive number)"))?;
+    if *wire.token_type() != BasicTokenType::Bearer {
+        return Err("its token_type is not Bearer, the only one that can be passed on".to_owned());
+    }
+    let expires_in = wire.expires_in();
+    if expires_in.is_some_and(|life| life.is_zero() || life > ABSURD_LIFE) {
+        return Err("its expires_in is zero or more than a year".to_owned());
+    }
+    let scopes = wire
+        .scopes()
+        .map(|scopes| Scopes::from_list(scopes.iter().map(|scope| scope.as_str()).filter(|scope| !scope.is_empty())));
+    Ok(Issued {
+        access_token: AccessToken::parse(wire.access_token().secret().clone()).map_err(|error| error.to_string())?,
+        expires_in,
+        scopes: scopes.transpose().map_err(|error| error.to_string())?,
+    })
+}
+
+fn refused(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
+    let issuer = issuer.clone();
+    let Ok(wire) = answer.json::<BasicErrorResponse>() else {
+        let words = format!("status {status} without an OAuth error");
+        return match status {
+            // RFC 6749 section 5.2 answers 400 or 401; anything else is not the token endpoint speaking.
+            400 | 401 | 403 => {
+                Error::Refused { issuer, error: OauthError::new("error_without_code", Some(&words), None) }
+            }
+            _ => Error::Malformed { issuer, what: format!("it has {words}") },
+        };
+    };
+    let code: &BasicErrorResponseType = wire.error();
+    let code = code.as_ref();
+    if matches!(code, "temporarily_unavailable" | "server_error" | "slow_down") {
+        return Error::Busy { issuer, status, retry_after: answer.retry_after() };
+    }
+    let error =
+        OauthError::new(code, wire.error_description().map(String::as_str), wire.error_uri().map(String::as_str));
+    Error::Refused { issuer, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn answer(status: u16, body: &[u8]) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        Answer { status, headers, body: Zeroizing::new(body.to_vec()) }
+    }
+
+    fn issuer() -> Issuer {
+        Issuer::parse("https://as.example.com").expect("good")
+    }
+
+    fn reads(status: u16, body: &str) -> Result<Issued, Error> {
+        read(&issuer(), &answer(status, body.as_bytes()))
+    }
+
+    #[test]
+    fn a_good_answer_is_read_whatever_the_case_of_bearer() {
+        for kind in ["Bearer", "bearer", "BEARER"] {
+            let body = format!(r#"{{"access_token":"abc","token_type":"{kind}","expires_in":60,"scope":"b a"}}"#);
+            let issued = reads(200, &body).expect("granted");
+            assert_eq!(issued.expires_in, Some(Duration::from_secs(60)));
+            assert_eq!(issued.scopes.expect("named").to_string(), "a b");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_malformed_and_shows_no_token() {
+        for body in [
+            r#"{"access_token":"SECRET","token_type":"DPoP","expires_in":60}"#,
+            r#"{"access_token":"SECRET","token_type":"N_A"}"#,
+            r#"{"access_token":"SECRET"}"#,
+            r#"{"access_token":"SECRET\r\nX: y","token_type":"Bearer"}"#,
+            r#"{"access_token":"SECRET","token_type":"Bearer","expires_in":0}"#,
+            r#"{"access_token":"SECRET","token_type":"Bearer","expires_in":-5}"#,
+            r#"{"access_token":"SECRET","token_type":"Bearer","expires_in":99999999999}"#,
+            r#"{"access_token":"SECRET","token_type":"Bearer","expires_in":"SECRET"}"#,
+            r#"{"access_token":"SECRET","token_type":"Bearer","scope":"a\u0007"}"#,
+            r#"["SECRET"]"#,
+            "SECRET",
+        ] {
+            let error = reads(200, body).expect_err(body);
+            assert!(matches!(error, Error::Malformed { .. }), "{body}");
+            assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_the_servers_words() {
+        let body = r#"{"error":"invalid_grant","error_description":"sub is not trusted","error_uri":"https://as.example.com/help"}"#;
+        let shown = reads(400, body).expect_err("refused").to_string();
+        assert_eq!(
+            shown,
+            "https://as.example.com refuses with invalid_grant, in its words: \"sub is not trusted\" (see https://as.example.com/help)"
+        );
+    }
+
+    #[test]
+    fn trouble_of_the_server_is_temporary_a_refusal_is_not() {
+        assert!(reads(503, "<html>").expect_err("busy").is_temporary());
+        assert!(reads(429, "").expect_err("busy").is_temporary());
+        assert!(reads(400, r#"{"error":"temporarily_unavailable"}"#).expect_err("busy").is_temporary());
+        assert!(!reads(400, r#"{"error":"invalid_grant"}"#).expect_err("refused").is_temporary());
+        assert!(!reads(401, "no json").expect_err("refused").is_temporary());
+        assert!(matches!(reads(404, "<html>"), Err(Error::Malformed { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_without_panic(status in 200u16..600, body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&issuer(), &answer(status, &body));
+        }
+    }
+}

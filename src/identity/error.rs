@@ -1,0 +1,83 @@
+//! Why there is no subject token, by remedy.
+
+/// Every variant names the source and carries its cure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No source was found, or the one that is meant lacks something: somebody must change a setting.
+    #[error("{what}")]
+    Misconfigured {
+        /// What is missing.
+        what: String,
+        /// What to change.
+        hint: String,
+    },
+    /// The platform gave no answer, or said "later": try again.
+    #[error("{source_name}: {what}")]
+    Unreachable {
+        /// The row.
+        source_name: &'static str,
+        /// What happened.
+        what: String,
+        /// What may help.
+        hint: Option<String>,
+    },
+    /// The platform said no.
+    #[error("{source_name}: {what}")]
+    Rejected {
+        /// The row.
+        source_name: &'static str,
+        /// What it said, by status only.
+        what: String,
+        /// What usually lies behind it.
+        hint: String,
+    },
+    /// The platform's answer, file or variable holds no usable token: a wrong path, a broken proxy, a page of HTML.
+    #[error("{source_name}: {what}")]
+    Malformed {
+        /// The row.
+        source_name: &'static str,
+        /// What is wrong with it.
+        what: String,
+        /// What usually lies behind it.
+        hint: String,
+    },
+}
+
+impl Error {
+    /// The cure.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable { hint, .. } => hint.as_deref(),
+            Self::Misconfigured { hint, .. } | Self::Rejected { hint, .. } | Self::Malformed { hint, .. } => Some(hint),
+        }
+    }
+
+    pub(super) fn unknown_source(name: &str) -> Self {
+        let known: Vec<&str> = super::SOURCES.iter().map(|row| row.name).collect();
+        Self::Misconfigured {
+            what: format!("identity source {name:?} is not known"),
+            hint: format!("this version knows: {}", known.join(", ")),
+        }
+    }
+
+    pub(super) fn unusable(name: &str, evidence: &str, why: &str, cure: &str) -> Self {
+        Self::Misconfigured {
+            what: format!("{name} is here ({evidence}) but cannot be used: {why}"),
+            hint: cure.to_owned(),
+        }
+    }
+
+    pub(super) fn ambiguous(names: &[&str]) -> Self {
+        Self::Misconfigured {
+            what: format!("several workload identities are usable here: {}", names.join(", ")),
+            hint: format!("pick one: `--identity {}`, or `source = {:?}` in [identity]", names[0], names[0]),
+        }
+    }
+
+    pub(super) fn nothing_here(looked_for: &[String]) -> Self {
+        Self::Misconfigured {
+            what: format!("no workload identity here; looked for {}", looked_for.join("; ")),
+            hint: "on a laptop there is none: give a JWT with `--identity-file FILE`, or see the quickstart (`cargo run --example quickstart`)".to_owned(),
+        }
+    }
+}

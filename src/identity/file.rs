@@ -1,0 +1,102 @@
+//! `file`: a JWT in a file, kept fresh by somebody else.
+//!
+//! For every platform that projects a token into the file system: a Kubernetes `serviceAccountToken` volume
+//! with an `audience` of its own, SPIRE's helper, a CI system's file. Never detected, only named:
+//!
+//! ```toml
+//! [identity]
+//! source     = "file"
+//! token_file = "/var/run/secrets/tokens/mcp"
+//! ```
+//!
+//! or `--identity-file FILE`. The file is read again at each exchange, because the platform replaces it. Its
+//! audience is fixed by whoever writes it: it must be exactly the authorization server's issuer, or what
+//! `subject_audience` says.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use crate::oauth::Audience;
+use crate::token::SubjectToken;
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "file",
+    tier: Tier::Named,
+    about: "a JWT in a file that the platform keeps fresh",
+    settings: &[("token_file", "Path of the file that holds the JWT; read again at each exchange.")],
+    detect: |_| Finding::Absent { looked_for: "`source = \"file\"` or --identity-file" },
+    from_config,
+};
+
+/// Larger than any identity token; a file beyond it is something else.
+const CAP: u64 = 64 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    token_file: PathBuf,
+}
+
+struct File {
+    path: PathBuf,
+    ambient: Ambient,
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| Error::Misconfigured {
+        what: format!("file: {}", error.message()),
+        hint: "name the file that holds the JWT: `token_file = \"…\"` in [identity], or --identity-file FILE"
+            .to_owned(),
+    })?;
+    Ok(Arc::new(File { path: config.token_file, ambient: ambient.clone() }))
+}
+
+#[async_trait]
+impl IdentitySource for File {
+    async fn subject_token(&self, _audience: &Audience) -> Result<SubjectToken, Error> {
+        let shown = self.path.display();
+        let content = self.ambient.env.read(&self.path, CAP).map_err(|error| self.unreadable(&error))?;
+        let malformed = |what: String| Error::Malformed {
+            source_name: SOURCE.name,
+            what,
+            hint: format!("{shown} must hold one JWT and nothing else"),
+        };
+        let text = std::str::from_utf8(&content).map_err(|_| malformed(format!("{shown} is not UTF-8")))?.trim();
+        if text.is_empty() {
+            return Err(malformed(format!("{shown} is empty")));
+        }
+        SubjectToken::parse(SecretString::from(text.to_owned()))
+            .map_err(|error| malformed(format!("{shown} is {error}")))
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        false
+    }
+}
+
+impl File {
+    fn unreadable(&self, error: &io::Error) -> Error {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => {
+                "the platform writes it when the workload starts: check the path and the volume".to_owned()
+            }
+            io::ErrorKind::PermissionDenied => format!("let uid {} read it", self.ambient.env.uid()),
+            _ => "it must be a regular file of at most 64 KiB".to_owned(),
+        };
+        Error::Malformed {
+            source_name: SOURCE.name,
+            what: format!("{} cannot be read: {error}", self.path.display()),
+            hint,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Where the subject token comes from: one file a source, one row a source in [`SOURCES`].
+//!
+//! Detection is local: variables and files, never the network. Every row is asked what it finds, then one pure
+//! function decides, from the narrowest tier to the widest. Nothing here falls through a failure to another
+//! identity: that would be to act as somebody else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Clock;
+use crate::env::Env;
+use crate::oauth::Audience;
+use crate::outbound::Outbound;
+use crate::token::SubjectToken;
+
+mod error;
+mod file;
+mod github_actions;
+
+pub(crate) use error::Error;
+
+/// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
+pub(crate) const SOURCES: &[Descriptor] = &[file::SOURCE, github_actions::SOURCE];
+
+/// How far our clock or the platform's may be wrong before a subject token counts as expired.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+/// A place that can attest this workload.
+#[async_trait]
+pub trait IdentitySource: Send + Sync {
+    /// Fetches the workload's signed identity, made for `audience` where the platform lets us choose.
+    /// A source does not cache, does not log tokens and does not know who asks.
+    async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error>;
+
+    /// The row's name.
+    fn name(&self) -> &'static str;
+
+    /// Can a new token, with a new `jti`, be had at any time?
+    fn mints_anew(&self) -> bool;
+}
+
+/// What a source may touch. Tests build it from data.
+#[derive(Clone)]
+pub(crate) struct Ambient {
+    /// Variables and files.
+    pub env: Env,
+    /// The network, under our limits.
+    pub outbound: Outbound,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// One row of the table of sources.
+pub(crate) struct Descriptor {
+    /// As written in `source = "…"`.
+    pub name: &'static str,
+    /// How narrow the identity is.
+    pub tier: Tier,
+    /// What it is, for people.
+    pub about: &'static str,
+    /// The row's own keys in `[identity]`, each with its meaning.
+    pub settings: &'static [(&'static str, &'static str)],
+    /// Looks at variables and files only.
+    pub detect: fn(&Ambient) -> Finding,
+    /// Builds the source that the configuration names. Unknown keys are errors.
+    pub from_config: fn(&toml::Table, &Ambient) -> Result<Arc<dyn IdentitySource>, Error>,
+}
+
+/// From narrow to wide. The narrowest tier with a usable source wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    /// Only ever used when the configuration names it.
+    Named,
+    /// A job of a CI system.
+    CiJob,
+}
+
+impl Tier {
+    /// For people and JSON.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Named => "named",
+            Self::CiJob => "CI job",
+        }
+    }
+}
+
+/// What a source sees of itself here.
+pub(crate) enum Finding {
+    /// Nothing speaks for it.
+    Absent {
+        /// What would have.
+        looked_for: &'static str,
+    },
+    /// It is here and cannot be used: a hard stop.
+    Unusable {
+        /// What was seen, by name.
+        evidence: String,
+        /// What is missing.
+        why: String,
+        /// What to change.
+        cure: String,
+    },
+    /// It is here.
+    Usable {
+        /// What was seen, by name.
+        evidence: String,
+        /// Ready to be asked.
+        source: Arc<dyn IdentitySource>,
+    },
+}
+
+/// One row with what it found.
+pub(crate) struct Found {
+    /// The row.
+    pub row: &'static Descriptor,
+    /// What it found.
+    pub finding: Finding,
+}
+
+/// Which identity to use.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Choice {
+    /// Find out.
+    #[default]
+    Detect,
+    /// This row, with its own keys.
+    Named {
+        /// The row's name.
+        source: String,
+        /// Its keys.
+        settings: toml::Table,
+    },
+}
+
+/// The identity in use and how it was found.
+#[derive(Clone)]
+pub struct Chosen {
+    /// Ready to be asked.
+    pub source: Arc<dyn IdentitySource>,
+    /// What proved it.
+    pub evidence: String,
+}
+
+/// Asks every row what it finds. Local and quick.
+pub(crate) fn survey(ambient: &Ambient) -> Vec<Found> {
+    SOURCES.iter().map(|row| Found { row, finding: (row.detect)(ambient) }).collect()
+}
+
+/// Chooses the identity, by configuration or by detection.
+pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error> {
+    match choice {
+        Choice::Detect => decide(&survey(ambient)),
+        Choice::Named { source, settings } => {
+            let row = row(source).ok_or_else(|| Error::unknown_source(source))?;
+            let built = (row.from_config)(settings, ambient)?;
+            Ok(Chosen { source: built, evidence: "named by the configuration".to_owned() })
+        }
+    }
+}
+
+/// The row of that name.
+pub(crate) fn row(name: &str) -> Option<&'static Descriptor> {
+    SOURCES.iter().find(|row| row.name == name)
+}
+
+/// The rule, tier by tier: an unusable one stops, two usable ones are an error, one wins, none looks further.
+fn decide(found: &[Found]) -> Result<Chosen, Error> {
+    let mut tiers: Vec<Tier> = found.iter().map(|one| one.row.tier).collect();
+    tiers.sort();
+    tiers.dedup();
+    for tier in tiers {
+        let mut usable: Vec<(&'static str, Chosen)> = Vec::new();
+        for one in found.iter().filter(|one| one.row.tier == tier) {
+            match &one.finding {
+                Finding::Absent { .. } => {}
+                Finding::Unusable { evidence, why, cure } => {
+                    return Err(Error::unusable(one.row.name, evidence, why, cure));
+                }
+                Finding::Usable { evidence, source } => {
+                    usable.push((one.row.name, Chosen { source: Arc::clone(source), evidence: evidence.clone() }));
+                }
+            }
+        }
+        if usable.len() > 1 {
+            return Err(Error::ambiguous(&usable.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
+        }
+        if let Some((_, chosen)) = usable.pop() {
+            return Ok(chosen);
+        }
+    }
+    let looked_for = found.iter().filter_map(|one| match &one.finding {
+        Finding::Absent { looked_for } => Some(format!("{}: {looked_for}", one.row.name)),
+        _ => None,
+    });
+    Err(Error::nothing_here(&looked_for.collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests;

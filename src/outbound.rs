@@ -1,0 +1,366 @@
+//! The only HTTP client: TLS roots, egress rules, limits.
+//!
+//! https only; plain http for loopback under `insecure_loopback`. No redirect is followed. A body is read up
+//! to 64 KiB and no request waits longer than its limit. A host that a stranger named must resolve to public
+//! addresses; the address checked is the address dialled, because the check sits in the resolver itself.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Certificate, Client, Method};
+use url::{Host, Url};
+use zeroize::Zeroizing;
+
+use crate::jitter::Jitter;
+use crate::oauth::host_of;
+
+mod address;
+mod error;
+
+pub(crate) use address::Network;
+pub(crate) use error::Error;
+
+/// No document of ours is larger: metadata, token answers and identity tokens are a few KiB.
+const BODY_CAP: usize = 64 * 1024;
+/// A TCP and TLS handshake that takes longer is as good as none.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// What a single request may take, unless its source says otherwise.
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// The egress rules.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Plain http and loopback addresses are fine: development.
+    pub insecure_loopback: bool,
+    /// Additional roots, as PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Only these (and the named hosts); `None` is every public host.
+    pub allow: Option<Vec<Network>>,
+    /// Hosts that the operator named: they may be private.
+    pub named: BTreeSet<String>,
+}
+
+/// Who named the host of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// Our own environment or configuration: private addresses are fine.
+    Us,
+    /// Another party's document: public addresses only, unless the operator named the host too.
+    Them,
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Ask {
+    /// The method.
+    pub method: Method,
+    /// The absolute URL.
+    pub url: String,
+    /// Header fields; the values of secrets are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body, cleared from memory afterwards.
+    pub body: Option<Body>,
+    /// Who named the host.
+    pub named_by: NamedBy,
+    /// What the request may take in all.
+    pub limit: Duration,
+}
+
+/// A request body. It may hold an assertion and so has no readable `Debug`.
+pub struct Body {
+    /// The media type.
+    pub content_type: &'static str,
+    /// The bytes.
+    pub bytes: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Body(..)")
+    }
+}
+
+impl Ask {
+    /// A GET for a JSON document.
+    pub fn get(url: &str, named_by: NamedBy) -> Self {
+        let accept = (reqwest::header::ACCEPT, HeaderValue::from_static("application/json"));
+        Self {
+            method: Method::GET,
+            url: url.to_owned(),
+            headers: vec![accept],
+            body: None,
+            named_by,
+            limit: REQUEST_LIMIT,
+        }
+    }
+
+    /// A POST of a body.
+    pub fn post(url: &str, named_by: NamedBy, body: Body) -> Self {
+        Self { method: Method::POST, body: Some(body), ..Self::get(url, named_by) }
+    }
+}
+
+/// What came back. A body may hold a token and so has no `Debug`.
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The header.
+    pub headers: HeaderMap,
+    /// The body, at most 64 KiB.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// `Retry-After` in seconds (RFC 9110 section 10.2.3), at most an hour. The date form is rare and ignored.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
+        text.trim().parse().ok().map(|seconds: u64| Duration::from_secs(seconds.min(3_600)))
+    }
+
+    /// The body as a JSON object, when status and media type say that it is one.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, &'static str> {
+        let media = self.headers.get(reqwest::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = media.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if media != "application/json" && !(media.starts_with("application/") && media.ends_with("+json")) {
+            return Err("the answer is not application/json");
+        }
+        if std::str::from_utf8(&self.body).is_err() {
+            return Err("the answer is not UTF-8");
+        }
+        serde_json::from_slice(&self.body).map_err(|_| "the answer is not the JSON object it should be")
+    }
+}
+
+/// How long and how often a source is asked again.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Tries in all.
+    pub tries: u32,
+    /// First delay; it grows with full jitter.
+    pub delay: Duration,
+    /// All tries and delays together.
+    pub total: Duration,
+}
+
+/// The client. Cheap to clone.
+#[derive(Clone)]
+pub struct Outbound(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    // Built at first use: reading the system's roots takes longer than a daemon may take to be ready.
+    ours: OnceLock<Result<Client, Error>>,
+    theirs: OnceLock<Result<Client, Error>>,
+    jitter: Jitter,
+}
+
+impl Outbound {
+    /// A client under these rules. Nothing is read or dialled yet.
+    pub fn new(config: Config) -> Self {
+        Self(Arc::new(Inner { config, ours: OnceLock::new(), theirs: OnceLock::new(), jitter: Jitter::new() }))
+    }
+
+    /// Builds the clients now, so that the first request does not wait for it.
+    pub fn warm(&self) {
+        for named_by in [NamedBy::Us, NamedBy::Them] {
+            let _ = self.client(named_by);
+        }
+    }
+
+    /// Sends one request and reads the whole answer.
+    pub async fn send(&self, ask: Ask) -> Result<Answer, Error> {
+        let url = Url::parse(&ask.url).map_err(|_| Error::NotAUrl)?;
+        let host = host_of(&url);
+        let named_by = if self.0.config.named.contains(&host) { NamedBy::Us } else { ask.named_by };
+        self.admit(&url, &host, named_by)?;
+        let client = self.client(named_by)?;
+        let limit = ask.limit;
+        let work = exchange(&client, url, ask, &host);
+        tokio::time::timeout(limit, work)
+            .await
+            .map_err(|_| Error::Timeout { host: host.clone(), seconds: limit.as_secs() })?
+    }
+
+    /// Sends a request again while `again` says so and the patience lasts.
+    pub async fn send_patiently(
+        &self,
+        patience: Patience,
+        ask: impl Fn() -> Ask,
+        again: impl Fn(&Result<Answer, Error>) -> bool,
+    ) -> Result<Answer, Error> {
+        let started = tokio::time::Instant::now();
+        let mut tried = 0;
+        loop {
+            let left = patience.total.saturating_sub(started.elapsed());
+            let mut ask = ask();
+            ask.limit = ask.limit.min(left);
+            let outcome = self.send(ask).await;
+            tried += 1;
+            let wait = match &outcome {
+                Ok(answer) => answer.retry_after(),
+                Err(_) => None,
+            };
+            let wait = wait.unwrap_or_else(|| self.0.jitter.backoff(patience.delay, Duration::from_secs(8), tried));
+            if !again(&outcome) || tried >= patience.tries || started.elapsed() + wait >= patience.total {
+                return outcome;
+            }
+            tracing::debug!(tried, wait_ms = wait.as_millis(), "trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Checks scheme and literal address; names are checked by the resolver when they are dialled.
+    fn admit(&self, url: &Url, host: &str, named_by: NamedBy) -> Result<(), Error> {
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            _ => None,
+        };
+        let config = &self.0.config;
+        let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        match url.scheme() {
+            "https" => {}
+            "http" if loopback && config.insecure_loopback => {}
+            "http" if loopback => return Err(Error::InsecureLoopback { host: host.to_owned() }),
+            _ => return Err(Error::Insecure { host: host.to_owned() }),
+        }
+        match address {
+            Some(address) => Rules::new(config, named_by).admit(address).map_err(|why| Error::forbidden(host, why)),
+            None if named_by == NamedBy::Them && !Rules::new(config, named_by).may_resolve(host) => {
+                Err(Error::NotAllowed { host: host.to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn client(&self, named_by: NamedBy) -> Result<Client, Error> {
+        let cell = match named_by {
+            NamedBy::Us => &self.0.ours,
+            NamedBy::Them => &self.0.theirs,
+        };
+        cell.get_or_init(|| build(&self.0.config, named_by)).clone()
+    }
+}
+
+async fn exchange(client: &Client, url: Url, ask: Ask, host: &str) -> Result<Answer, Error> {
+    let mut request = client.request(ask.method.clone(), url);
+    for (name, value) in ask.headers {
+        request = request.header(name, value);
+    }
+    if let Some(body) = ask.body {
+        request = request.header(reqwest::header::CONTENT_TYPE, body.content_type).body(body.bytes.to_vec());
+    }
+    let mut response = request.send().await.map_err(|error| Error::from_reqwest(host, &error))?;
+    let status = response.status().as_u16();
+    tracing::debug!(%host, method = %ask.method, status, "answered");
+    if (300..400).contains(&status) {
+        return Err(Error::Redirect { host: host.to_owned(), status });
+    }
+    let headers = std::mem::take(response.headers_mut());
+    let mut body = Zeroizing::new(Vec::with_capacity(4 * 1024));
+    while let Some(chunk) = response.chunk().await.map_err(|error| Error::from_reqwest(host, &error))? {
+        if body.len() + chunk.len() > BODY_CAP {
+            return Err(Error::TooLarge { host: host.to_owned() });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, headers, body })
+}
+
+/// Which addresses a request may reach.
+#[derive(Clone, Debug)]
+struct Rules {
+    named_by: NamedBy,
+    loopback: bool,
+    allow: Option<Vec<Network>>,
+}
+
+impl Rules {
+    fn new(config: &Config, named_by: NamedBy) -> Self {
+        Self { named_by, loopback: config.insecure_loopback, allow: config.allow.clone() }
+    }
+
+    fn admit(&self, address: IpAddr) -> Result<(), address::Kind> {
+        let kind = address::kind(address);
+        match (self.named_by, kind) {
+            // Nobody's configuration makes a metadata service an authorization server.
+            (_, address::Kind::LinkLocal | address::Kind::Unusable) => Err(kind),
+            (_, address::Kind::Loopback) if self.loopback => Ok(()),
+            (NamedBy::Us, _) => Ok(()),
+            (NamedBy::Them, _) => match &self.allow {
+                Some(allow) if allow.iter().any(|network| network.contains(address)) => Ok(()),
+                Some(_) => Err(address::Kind::Unlisted),
+                None if kind == address::Kind::Public => Ok(()),
+                None => Err(kind),
+            },
+        }
+    }
+
+    /// With an allow list, a name that the list does not hold may still resolve into a listed network; without
+    /// any network in it there is no use in asking.
+    fn may_resolve(&self, host: &str) -> bool {
+        (self.loopback && host == "localhost") || self.allow.as_ref().is_none_or(|allow| !allow.is_empty())
+    }
+}
+
+impl Resolve for Rules {
+    fn resolve(&self, name: Name) -> Resolving {
+        let rules = self.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let mut refused = None;
+            let mut fine: Vec<SocketAddr> = Vec::new();
+            for address in found {
+                match rules.admit(address.ip()) {
+                    Ok(()) => fine.push(address),
+                    Err(kind) => refused = Some(kind),
+                }
+            }
+            match (fine.is_empty(), refused) {
+                (true, Some(kind)) => {
+                    Err(Box::new(address::Forbidden(kind)) as Box<dyn std::error::Error + Send + Sync>)
+                }
+                _ => Ok(Box::new(fine.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+fn build(config: &Config, named_by: NamedBy) -> Result<Client, Error> {
+    let extra = match &config.ca_pem {
+        Some(pem) => Certificate::from_pem_bundle(pem)
+            .map_err(|_| Error::Roots { what: "ca_file holds no PEM certificates".to_owned() })?,
+        None => Vec::new(),
+    };
+    let base = || {
+        Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(CONNECT_LIMIT)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(4)
+            .user_agent(concat!("wayleave/", env!("CARGO_PKG_VERSION")))
+            .dns_resolver(Arc::new(Rules::new(config, named_by)))
+    };
+    let builder = if extra.is_empty() { base() } else { base().tls_certs_merge(extra.clone()) };
+    // An image without a CA bundle has no system roots: then the bundled ones serve.
+    let client = builder.build().or_else(|_| {
+        tracing::info!("no certificates from the system: using the bundled roots");
+        let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok());
+        base().tls_certs_only(bundled.chain(extra)).build()
+    });
+    client.map_err(|error| Error::Roots { what: error.to_string() })
+}
+
+/// Does this text hold at least one certificate, and nothing that is broken?
+pub(crate) fn is_pem_bundle(pem: &[u8]) -> bool {
+    Certificate::from_pem_bundle(pem).is_ok_and(|certificates| !certificates.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

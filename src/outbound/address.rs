@@ -1,0 +1,174 @@
+//! What kind of place an address is. A stranger's document may send us only to public ones.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The kinds of places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Kind {
+    /// The Internet.
+    #[error("a public address")]
+    Public,
+    /// This machine.
+    #[error("a loopback address")]
+    Loopback,
+    /// RFC 1918, ULA (RFC 4193), CGNAT (RFC 6598) and their translations.
+    #[error("a private address")]
+    Private,
+    /// Link-local, where the metadata services of the clouds are.
+    #[error("a link-local address")]
+    LinkLocal,
+    /// Multicast, broadcast, documentation, unspecified: nobody's server.
+    #[error("an address that is no host's")]
+    Unusable,
+    /// Not in `[egress] allow`.
+    #[error("not in [egress] allow")]
+    Unlisted,
+}
+
+/// The resolver's refusal, found again in the error chain of the client.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it resolves to {0}")]
+pub(super) struct Forbidden(pub(super) Kind);
+
+/// An address range such as `10.1.0.0/16`, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    base: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    /// Parses `address` or `address/bits`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (base, bits) = match text.split_once('/') {
+            Some((base, bits)) => (base.parse().ok()?, Some(bits.parse().ok()?)),
+            None => (text.trim_matches(['[', ']']).parse().ok()?, None),
+        };
+        let most = if matches!(base, IpAddr::V4(_)) { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        (bits <= most).then_some(Self { base, bits })
+    }
+
+    /// Is the address in the range?
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.base, address) {
+            (IpAddr::V4(base), IpAddr::V4(address)) => {
+                let shift = 32 - u32::from(self.bits);
+                u32::from(base).checked_shr(shift) == u32::from(address).checked_shr(shift)
+            }
+            (IpAddr::V6(base), IpAddr::V6(address)) => {
+                let shift = 128 - u32::from(self.bits);
+                u128::from(base).checked_shr(shift) == u128::from(address).checked_shr(shift)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The kind of an address. Addresses that carry an IPv4 address inside are judged by what they carry.
+pub(super) fn kind(address: IpAddr) -> Kind {
+    match address {
+        IpAddr::V4(address) => kind_v4(address),
+        IpAddr::V6(address) => kind_v6(address),
+    }
+}
+
+fn kind_v4(address: Ipv4Addr) -> Kind {
+    let [a, b, c, _] = address.octets();
+    match (a, b, c) {
+        (127, ..) => Kind::Loopback,
+        (169, 254, _) => Kind::LinkLocal,
+        (10, ..) | (192, 168, _) => Kind::Private,
+        (172, 16..=31, _) => Kind::Private,
+        // CGNAT (RFC 6598), where some clouds put their metadata and DNS.
+        (100, 64..=127, _) => Kind::Private,
+        // Benchmarking (RFC 2544).
+        (198, 18..=19, _) => Kind::Private,
+        (0, ..) | (224..=255, ..) => Kind::Unusable,
+        // Protocol assignments and documentation (RFC 6890, RFC 5737).
+        (192, 0, 0 | 2) | (198, 51, 100) | (203, 0, 113) => Kind::Unusable,
+        _ => Kind::Public,
+    }
+}
+
+fn kind_v6(address: Ipv6Addr) -> Kind {
+    let segments = address.segments();
+    if address.is_loopback() {
+        return Kind::Loopback;
+    }
+    if let Some(carried) = carried_v4(address) {
+        return kind_v4(carried);
+    }
+    match segments[0] {
+        0xfe80..=0xfebf => Kind::LinkLocal,
+        // The metadata service of one cloud answers on ULA addresses of its own.
+        0xfd00 if segments[1] == 0x0ec2 => Kind::LinkLocal,
+        0xfc00..=0xfdff | 0xfec0..=0xfeff => Kind::Private,
+        0xff00..=0xffff | 0 => Kind::Unusable,
+        0x0064 if segments[1] == 0xff9b => Kind::Private,
+        0x2001 if segments[1] == 0x0db8 => Kind::Unusable,
+        0x2000..=0x3fff => Kind::Public,
+        _ => Kind::Unusable,
+    }
+}
+
+/// The IPv4 address inside: mapped, NAT64 (RFC 6052), 6to4 (RFC 3056).
+fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let segments = address.segments();
+    let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match segments {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(join(high, low)),
+        [0x2002, high, low, ..] => Some(join(high, low)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_internet_is_public() {
+        let cases = [
+            ("8.8.8.8", Kind::Public),
+            ("2606:4700::1111", Kind::Public),
+            ("127.0.0.53", Kind::Loopback),
+            ("::1", Kind::Loopback),
+            ("10.0.0.1", Kind::Private),
+            ("172.31.255.255", Kind::Private),
+            ("172.32.0.1", Kind::Public),
+            ("192.168.1.1", Kind::Private),
+            ("100.100.100.200", Kind::Private),
+            ("169.254.169.254", Kind::LinkLocal),
+            ("fe80::1", Kind::LinkLocal),
+            ("fd00:ec2::254", Kind::LinkLocal),
+            ("fd12::1", Kind::Private),
+            ("::ffff:10.0.0.1", Kind::Private),
+            ("::ffff:169.254.169.254", Kind::LinkLocal),
+            ("64:ff9b::a00:1", Kind::Private),
+            ("64:ff9b::808:808", Kind::Public),
+            ("64:ff9b:1::a00:1", Kind::Private),
+            ("2002:7f00:1::", Kind::Loopback),
+            ("0.0.0.0", Kind::Unusable),
+            ("::", Kind::Unusable),
+            ("255.255.255.255", Kind::Unusable),
+            ("224.0.0.1", Kind::Unusable),
+            ("192.0.2.1", Kind::Unusable),
+            ("2001:db8::1", Kind::Unusable),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(kind(text.parse().expect("an address")), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_holds_its_addresses() {
+        let network = Network::parse("10.1.0.0/16").expect("a network");
+        assert!(network.contains("10.1.255.1".parse().expect("an address")));
+        assert!(!network.contains("10.2.0.1".parse().expect("an address")));
+        assert!(Network::parse("0.0.0.0/0").expect("all").contains("8.8.8.8".parse().expect("an address")));
+        assert!(Network::parse("fd00::/8").expect("ULA").contains("fd12::1".parse().expect("an address")));
+        assert_eq!(Network::parse("10.0.0.0/33"), None);
+        assert_eq!(Network::parse("login.example.com"), None);
+    }
+}

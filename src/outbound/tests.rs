@@ -1,0 +1,59 @@
+use super::*;
+
+fn outbound(config: Config) -> Outbound {
+    Outbound::new(config)
+}
+
+async fn refused(config: Config, url: &str, named_by: NamedBy) -> Error {
+    match outbound(config).send(Ask::get(url, named_by)).await {
+        Err(error) => error,
+        Ok(answer) => panic!("{url} was dialled: {}", answer.status),
+    }
+}
+
+#[tokio::test]
+async fn plain_http_is_refused_before_anything_is_dialled() {
+    let error = refused(Config::default(), "http://mcp.example.com/", NamedBy::Us).await;
+    assert_eq!(error, Error::Insecure { host: "mcp.example.com".to_owned() });
+    let error = refused(Config::default(), "http://127.0.0.1:1/", NamedBy::Us).await;
+    assert!(matches!(error, Error::InsecureLoopback { .. }));
+}
+
+#[tokio::test]
+async fn a_literal_private_address_in_a_strangers_document_is_refused() {
+    for url in [
+        "https://10.0.0.1/",
+        "https://[::ffff:192.168.0.1]/",
+        "https://127.0.0.1/",
+        "https://[::1]/",
+        "https://0x7f.1/",
+    ] {
+        assert!(matches!(refused(Config::default(), url, NamedBy::Them).await, Error::Forbidden { .. }), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_addresses_are_refused_even_when_named() {
+    let named = Config { named: BTreeSet::from(["169.254.169.254".to_owned()]), ..Config::default() };
+    let error = refused(named, "https://169.254.169.254/", NamedBy::Us).await;
+    assert!(matches!(error, Error::Forbidden { kind: address::Kind::LinkLocal, .. }));
+}
+
+#[tokio::test]
+async fn a_name_that_resolves_to_loopback_is_refused_at_the_dialled_address() {
+    // The hosts file of every machine makes this a name with a private address, without any DNS.
+    let error = refused(Config::default(), "https://localhost:1/", NamedBy::Them).await;
+    assert!(matches!(error, Error::Forbidden { kind: address::Kind::Loopback, .. }), "{error:?}");
+    let named = Config { named: BTreeSet::from(["localhost".to_owned()]), ..Config::default() };
+    let error = refused(named, "https://localhost:1/", NamedBy::Them).await;
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn with_an_allow_list_everything_else_is_refused() {
+    let config = Config { allow: Some(vec![Network::parse("10.1.0.0/16").expect("a network")]), ..Config::default() };
+    let error = refused(config.clone(), "https://10.2.0.1/", NamedBy::Them).await;
+    assert!(matches!(error, Error::Forbidden { kind: address::Kind::Unlisted, .. }));
+    let none = Config { allow: Some(Vec::new()), ..Config::default() };
+    assert!(matches!(refused(none, "https://mcp.example.com/", NamedBy::Them).await, Error::NotAllowed { .. }));
+}
