@@ -1,0 +1,100 @@
+//! A helper that is run again soon was given a token that did not work; its client never says so.
+//!
+//! So `headers` through the daemon, asked twice within 30 s by the same caller for the same server, gives a new
+//! token the second time, unless the newest was minted after the first answer. Once, then with back-off: many
+//! clients of one user look like one caller, and must not mint in a loop.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::caller::Caller;
+use crate::clock::Boot;
+
+const SOON: Duration = Duration::from_secs(30);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
+/// More callers than any machine has agents; beyond it the oldest answers are forgotten.
+const CAP: usize = 1_024;
+
+/// When whom was given what. A caller is a user in a control group.
+#[derive(Default)]
+pub(super) struct AskedTwice(HashMap<Who, Given>);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Who {
+    uid: u32,
+    cgroup: Option<String>,
+    server: String,
+}
+
+struct Given {
+    at: Boot,
+    forced: u32,
+    not_before: Option<Boot>,
+}
+
+impl AskedTwice {
+    /// The moment of the answer that this caller seems to be unhappy with.
+    pub(super) fn given_before(&self, caller: &Caller, server: &str, now: Boot) -> Option<Boot> {
+        let given = self.0.get(&who(caller, server))?;
+        let allowed = given.not_before.is_none_or(|moment| now >= moment);
+        (now.since(given.at) <= SOON && allowed).then_some(given.at)
+    }
+
+    /// A new token is made for this caller: the next one not before the back-off is over.
+    pub(super) fn forced(&mut self, caller: &Caller, server: &str, now: Boot) {
+        if let Some(given) = self.0.get_mut(&who(caller, server)) {
+            given.forced += 1;
+            given.not_before = Some(now + (SOON * (1 << given.forced.min(6))).min(LONGEST_BACKOFF));
+        }
+    }
+
+    /// An answer was given.
+    pub(super) fn answered(&mut self, caller: &Caller, server: &str, now: Boot) {
+        if self.0.len() >= CAP {
+            self.0.retain(|_, given| now.since(given.at) <= LONGEST_BACKOFF);
+        }
+        if self.0.len() >= CAP {
+            return;
+        }
+        let given = self.0.entry(who(caller, server)).or_insert(Given { at: now, forced: 0, not_before: None });
+        // Long quiet means that the last new token was good.
+        if now.since(given.at) > LONGEST_BACKOFF {
+            given.forced = 0;
+            given.not_before = None;
+        }
+        given.at = now;
+    }
+}
+
+fn who(caller: &Caller, server: &str) -> Who {
+    Who { uid: caller.uid, cgroup: caller.cgroup(), server: server.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_question_counts_once_and_then_backs_off() {
+        let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
+        let caller = Caller { uid: 1, gid: 1, pid: None };
+        let mut memory = AskedTwice::default();
+        assert_eq!(memory.given_before(&caller, "a", clock.boot()), None);
+        memory.answered(&caller, "a", clock.boot());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert!(memory.given_before(&caller, "a", clock.boot()).is_some());
+        assert_eq!(memory.given_before(&caller, "b", clock.boot()), None);
+        memory.forced(&caller, "a", clock.boot());
+        memory.answered(&caller, "a", clock.boot());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(memory.given_before(&caller, "a", clock.boot()), None, "the third time is too soon");
+        tokio::time::advance(Duration::from_secs(56)).await;
+        memory.answered(&caller, "a", clock.boot());
+        assert!(memory.given_before(&caller, "a", clock.boot()).is_some(), "the back-off is over");
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(memory.given_before(&caller, "a", clock.boot()), None, "that was long ago");
+    }
+}

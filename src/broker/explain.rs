@@ -1,0 +1,201 @@
+//! What people and scripts may know about the broker, as plain data: no token, no secret.
+
+use serde::Serialize;
+
+use super::{Broker, Server, Target};
+use crate::caller::Caller;
+use crate::clock::rfc3339;
+use crate::token::Token;
+
+/// The answer of `/v1/status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Our version.
+    pub version: &'static str,
+    /// Our process id.
+    pub pid: u32,
+    /// Who we are to authorization servers.
+    pub identity: IdentityStatus,
+    /// The servers this caller may know of.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// The identity in use.
+#[derive(Debug, Serialize)]
+pub struct IdentityStatus {
+    /// The row in the table of sources.
+    pub source: &'static str,
+    /// What proved it.
+    pub evidence: String,
+}
+
+/// One server.
+#[derive(Debug, Serialize)]
+pub struct ServerStatus {
+    /// As configured.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// The pinned issuer, or the one of the token in hand.
+    pub issuer: Option<String>,
+    /// Readiness waits for it.
+    pub required: bool,
+    /// `fresh` with a token in hand, `failing` after a failure, else `idle`.
+    pub state: &'static str,
+    /// Every token in hand.
+    pub tokens: Vec<TokenStatus>,
+    /// The last failure, if the last flight failed.
+    pub error: Option<Failure>,
+    /// How often whom was served.
+    pub callers: Vec<CallerStatus>,
+}
+
+/// One token, without the token.
+#[derive(Debug, Serialize)]
+pub struct TokenStatus {
+    /// What was granted.
+    pub scope: String,
+    /// The audience it was asked for.
+    pub resource: String,
+    /// Who we were to the issuer.
+    pub sub: Option<String>,
+    /// First characters of its SHA-256.
+    pub sha256: String,
+    /// When it was received.
+    pub minted_at: String,
+    /// When it expires.
+    pub expires_at: String,
+    /// Seconds left.
+    pub expires_in: u64,
+    /// Seconds it had.
+    pub lifetime: u64,
+}
+
+/// The last failure.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    /// Its class.
+    pub class: &'static str,
+    /// Its stable code.
+    pub error: String,
+    /// What happened.
+    pub error_description: String,
+    /// The cure.
+    pub hint: Option<String>,
+}
+
+/// One user that was served.
+#[derive(Debug, Serialize)]
+pub struct CallerStatus {
+    /// Who.
+    pub uid: u32,
+    /// How often.
+    pub served: u64,
+}
+
+impl Broker {
+    /// What this caller may know: the servers it may use. The daemon's own user sees all.
+    pub fn explain(&self, caller: &Caller, own_uid: u32) -> Status {
+        let visible = self.servers.iter().filter(|server| caller.uid == own_uid || server.policy.knows(caller));
+        let source = &self.maker.identity;
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            identity: IdentityStatus { source: source.source.name(), evidence: source.evidence.clone() },
+            servers: visible.map(|server| self.explain_server(server)).collect(),
+        }
+    }
+
+    /// Why these servers (or the required ones) are not ready. Empty when all have a token in hand.
+    pub fn not_ready(&self, names: &[String]) -> Vec<String> {
+        let wanted = |server: &&std::sync::Arc<Server>| {
+            if names.is_empty() { server.required } else { names.iter().any(|name| **name == *server.name) }
+        };
+        let unknown = names
+            .iter()
+            .filter(|name| !self.servers.iter().any(|server| *server.name == ***name))
+            .map(|name| format!("{}: no server has this name", crate::oauth::quoted_words(name)));
+        let waiting = self.servers.iter().filter(wanted).filter_map(|server| {
+            let held = self
+                .cache
+                .held()
+                .into_iter()
+                .any(|(_, token)| *token.server == *server.name && token.usable(self.clock.boot()));
+            let why = || {
+                self.last_error(server)
+                    .map_or_else(|| format!("{}: no token yet", server.name), |error| error.to_string())
+            };
+            (!held).then(why)
+        });
+        unknown.chain(waiting).collect()
+    }
+
+    /// Starts the flights of named servers, so that readiness can be waited for.
+    pub fn keep_named(&self, caller: &Caller, names: &[String]) {
+        for name in names {
+            if let Ok(server) = self.server(&Target::Name(name.clone()))
+                && server.policy.knows(caller)
+            {
+                let permit = server.policy.permit_for_all();
+                let key = server.key(&permit);
+                if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
+                    self.cache.prefetch(key, || self.recipe(&server, permit.clone()));
+                }
+            }
+        }
+    }
+
+    fn explain_server(&self, server: &Server) -> ServerStatus {
+        let tokens: Vec<_> = self
+            .cache
+            .held()
+            .into_iter()
+            .map(|(_, token)| token)
+            .filter(|token| *token.server == *server.name)
+            .collect();
+        let error = self.last_error(server);
+        let state = if !tokens.is_empty() {
+            "fresh"
+        } else if error.is_some() {
+            "failing"
+        } else {
+            "idle"
+        };
+        let pinned = server.issuer.as_ref().map(ToString::to_string);
+        let callers = self.callers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let callers = callers.iter().filter(|((name, _), _)| **name == *server.name);
+        ServerStatus {
+            name: server.name.to_string(),
+            url: server.url.to_string(),
+            issuer: pinned.or_else(|| tokens.first().map(|token| token.issuer.to_string())),
+            required: server.required,
+            state,
+            tokens: tokens.iter().map(|token| self.explain_token(token)).collect(),
+            error: error.map(|error| Failure {
+                class: error.class().as_str(),
+                error: error.code().to_owned(),
+                error_description: error.to_string(),
+                hint: error.hint(),
+            }),
+            callers: callers.map(|((_, uid), served)| CallerStatus { uid: *uid, served: *served }).collect(),
+        }
+    }
+
+    fn explain_token(&self, token: &Token) -> TokenStatus {
+        TokenStatus {
+            scope: token.scopes.to_string(),
+            resource: token.resource.to_string(),
+            sub: token.subject.sub.clone(),
+            sha256: token.digest.hex()[..12].to_owned(),
+            minted_at: rfc3339(token.minted_wall),
+            expires_at: rfc3339(token.expires_at()),
+            expires_in: token.left(self.clock.boot()).as_secs(),
+            lifetime: token.life.as_secs(),
+        }
+    }
+
+    fn last_error(&self, server: &Server) -> Option<super::Error> {
+        let (_, error) = self.cache.peek(&server.key(&server.policy.permit_for_all()));
+        error.map(|error| error.at(server))
+    }
+}

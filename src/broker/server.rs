@@ -1,0 +1,76 @@
+//! One configured MCP server, and the key under which its tokens are cached.
+
+use std::sync::Arc;
+
+use crate::oauth::{Issuer, Resource, ServerUrl};
+use crate::policy::{Permit, Policy};
+use crate::token::Digest;
+
+/// What is asked for when somebody asks for this server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// As configured.
+    pub name: Arc<str>,
+    /// The MCP endpoint.
+    pub url: ServerUrl,
+    /// The pinned authorization server.
+    pub issuer: Option<Issuer>,
+    /// Use tokens of a merely discovered issuer even when they are not bound to this resource.
+    pub trust_discovered_issuer: bool,
+    /// Who may have what.
+    pub policy: Policy,
+    /// The configured exchange.
+    pub exchange: Option<String>,
+    /// The client identifier, where a server wants one without proof.
+    pub client_id: Option<String>,
+    /// The audience of the subject token.
+    pub subject_audience: Option<String>,
+    /// The `resource` parameter.
+    pub resource: ResourceParameter,
+    /// Further form parameters.
+    pub extra: Vec<(String, String)>,
+    /// Readiness waits for it.
+    pub required: bool,
+}
+
+/// What to send as `resource` (RFC 8707).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResourceParameter {
+    /// From the server's metadata, byte for byte; without metadata the configured URL.
+    FromMetadata,
+    /// This, whatever the metadata says.
+    Fixed(Resource),
+    /// Nothing: some servers refuse the parameter.
+    Omitted,
+}
+
+impl Server {
+    /// The cache key: everything of ours that reaches the wire, each field with its length. What discovery finds
+    /// belongs to the flight: when it changes, the next flight's token takes the place of the last.
+    pub fn key(&self, permit: &Permit) -> Digest {
+        let set = |set: Option<&crate::oauth::Scopes>| set.map_or_else(|| "*".to_owned(), |set| format!("={set}"));
+        let resource = match &self.resource {
+            ResourceParameter::FromMetadata => "*".to_owned(),
+            ResourceParameter::Fixed(resource) => format!("={resource}"),
+            ResourceParameter::Omitted => String::new(),
+        };
+        let (ask, ceiling) = (set(permit.ask.as_ref()), set(permit.ceiling()));
+        let text = |text: &Option<String>| text.as_ref().map_or_else(|| "*".to_owned(), |text| format!("={text}"));
+        let (exchange, client_id, audience) =
+            (text(&self.exchange), text(&self.client_id), text(&self.subject_audience));
+        let fixed = [
+            &*self.name,
+            self.url.as_str(),
+            self.issuer.as_ref().map_or("", Issuer::as_str),
+            if self.trust_discovered_issuer { "trusts" } else { "" },
+            &resource,
+            &ask,
+            &ceiling,
+            &exchange,
+            &client_id,
+            &audience,
+        ];
+        let extra = self.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        Digest::of_fields(fixed.into_iter().chain(extra).map(str::as_bytes))
+    }
+}

@@ -1,0 +1,224 @@
+//! One key's state, and the pure rules over it: what to do for a request, when to renew, when to forget.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Failure, Flight, Lost, Recipe};
+use crate::bucket::Bucket;
+use crate::clock::Boot;
+use crate::token::{Digest, Token};
+
+/// Forced mints of one key: three, then one every ten seconds.
+const FORCED: (u32, Duration) = (3, Duration::from_secs(10));
+/// How long an entry without a token is kept after it was last asked for.
+const EMPTY_KEPT: Duration = Duration::from_secs(60);
+
+/// What a caller would like; it gets the newest valid token whatever becomes of the wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// How much life should be left.
+    pub least: Least,
+    /// Only a token minted after this moment will do.
+    pub newer_than: Option<Boot>,
+}
+
+/// How much life should be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Least {
+    /// So much.
+    Of(Duration),
+    /// min(60 s, 20 % of its life): what a helper's client needs between the helper and the request.
+    ForHelper,
+}
+
+impl Wish {
+    /// Any valid token.
+    pub const ANY: Self = Self { least: Least::Of(Duration::ZERO), newer_than: None };
+}
+
+impl Least {
+    fn of(self, life: Duration) -> Duration {
+        match self {
+            Self::Of(span) => span,
+            Self::ForHelper => (life / 5).min(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// What becomes of a token when nobody does anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// It is renewed at this moment, if it is still in use then.
+    RenewAt(Boot),
+    /// Nobody asks: it lapses.
+    Lapse,
+}
+
+/// The rule: a token in use (asked for within its last lifetime) is renewed at its renewal point, a random one
+/// between 70 % and 85 % of its life; one that nobody asks for lapses.
+pub(super) fn plan(now: Boot, renew_at: Boot, life: Duration, last_used: Boot) -> Plan {
+    if now.since(last_used) <= life { Plan::RenewAt(renew_at) } else { Plan::Lapse }
+}
+
+pub(super) struct Entry<E> {
+    pub(super) recipe: Recipe<E>,
+    pub(super) token: Option<Arc<Token>>,
+    pub(super) flight: Option<Flight<E>>,
+    pub(super) failed: Option<Failed<E>>,
+    pub(super) used: Boot,
+    /// Counts as always in use.
+    pub(super) always: bool,
+    renew_at: Boot,
+    /// The life of the last token, also after it is gone: how long a use counts.
+    life: Duration,
+    forced: Bucket,
+    /// The issuer returned the token we had: there is no use in asking before this moment.
+    repeats_until: Option<Boot>,
+}
+
+pub(super) struct Failed<E> {
+    pub(super) error: E,
+    pub(super) streak: u32,
+    pub(super) until: Boot,
+}
+
+/// What to do for one request.
+pub(super) enum Step<E> {
+    /// Hand out this token; if `renew`, start a flight that nobody waits for.
+    Serve { token: Arc<Token>, renew: bool },
+    /// Wait for the flight there is; if it fails, `meanwhile` still serves.
+    Join { flight: Flight<E>, meanwhile: Option<Arc<Token>> },
+    /// Start a flight and wait for it.
+    TakeOff { meanwhile: Option<Arc<Token>> },
+    /// It failed a moment ago and is not tried before `wait` is over.
+    Fail { error: E, wait: Duration },
+}
+
+impl<E: Failure> Entry<E> {
+    pub(super) fn new(recipe: Recipe<E>, now: Boot) -> Self {
+        Self {
+            recipe,
+            token: None,
+            flight: None,
+            failed: None,
+            used: now,
+            always: false,
+            renew_at: now,
+            life: Duration::ZERO,
+            forced: Bucket::new(FORCED.0, FORCED.1),
+            repeats_until: None,
+        }
+    }
+
+    pub(super) fn step(&mut self, wish: &Wish, now: Boot) -> Step<E> {
+        self.used = now;
+        let Some(token) = self.token.clone().filter(|token| token.usable(now)) else {
+            return match (&self.flight, &self.failed) {
+                (Some(flight), _) => Step::Join { flight: flight.clone(), meanwhile: None },
+                (None, Some(failed)) if failed.until > now => {
+                    Step::Fail { error: failed.error.clone(), wait: failed.until.since(now) }
+                }
+                _ => Step::TakeOff { meanwhile: None },
+            };
+        };
+        let too_old = wish.newer_than.is_some_and(|moment| token.minted <= moment);
+        if (too_old || self.would_help(&token, wish.least, now)) && !self.backs_off(now) {
+            if let Some(flight) = &self.flight {
+                return Step::Join { flight: flight.clone(), meanwhile: Some(token) };
+            }
+            if !too_old || self.forced.take(now).is_ok() {
+                return Step::TakeOff { meanwhile: Some(token) };
+            }
+        }
+        let renew = self.flight.is_none() && self.is_due(now);
+        Step::Serve { token, renew }
+    }
+
+    /// Would a new token have the life that is wished for? Not if no token of this issuer has it, if the one in
+    /// hand is nearly new, or if the issuer keeps returning the same one: then nothing is minted for a wish.
+    fn would_help(&self, token: &Token, least: Least, now: Boot) -> bool {
+        let least = least.of(token.life);
+        token.left(now) < least
+            && token.life >= least
+            && now.since(token.minted) >= token.life / 10
+            && !self.repeats(now)
+    }
+
+    fn backs_off(&self, now: Boot) -> bool {
+        self.failed.as_ref().is_some_and(|failed| failed.until > now)
+    }
+
+    fn repeats(&self, now: Boot) -> bool {
+        self.repeats_until.is_some_and(|until| until > now)
+    }
+
+    fn in_use(&self, now: Boot) -> bool {
+        self.always || matches!(plan(now, self.renew_at, self.life, self.used), Plan::RenewAt(_))
+    }
+
+    /// Should a flight start now, though nobody waits for it?
+    pub(super) fn is_due(&self, now: Boot) -> bool {
+        let had_one = self.life > Duration::ZERO || self.always;
+        had_one && now >= self.renew_at && self.in_use(now) && !self.backs_off(now) && !self.repeats(now)
+    }
+
+    /// Is there nothing left to keep?
+    pub(super) fn is_forgotten(&self, now: Boot) -> bool {
+        let over = self.token.as_ref().is_none_or(|token| token.left(now).is_zero());
+        over && !self.in_use(now) && now.since(self.used) > EMPTY_KEPT && !self.backs_off(now)
+    }
+
+    /// When to look at this entry again.
+    pub(super) fn next_look(&self, now: Boot) -> Option<Boot> {
+        let backed_off = self.failed.as_ref().map(|failed| failed.until);
+        let renewal = [backed_off, self.repeats_until].into_iter().flatten().fold(self.renew_at, Boot::max);
+        let worth_renewing = self.life > Duration::ZERO || self.always;
+        if worth_renewing && renewal > now {
+            return Some(renewal);
+        }
+        if worth_renewing && self.in_use(now) {
+            return Some(now);
+        }
+        // Nobody asks: look once more when it may be forgotten.
+        let lapse = self.used + self.life.max(EMPTY_KEPT);
+        Some([Some(lapse), backed_off].into_iter().flatten().fold(now, Boot::max) + Duration::from_secs(1))
+    }
+
+    /// Takes the token of a flight. An issuer that returns the one we have is noticed: a JWT carries its own
+    /// expiry, so a repeated one is no younger than when it first came.
+    pub(super) fn landed(&mut self, token: Token, fraction: f64, now: Boot) -> Result<Arc<Token>, E> {
+        let before = self.token.as_ref().filter(|before| before.digest == token.digest);
+        let repeated = before.is_some();
+        let token = match before {
+            Some(before) if token.dates_itself => Arc::clone(before),
+            _ => Arc::new(token),
+        };
+        if !token.usable(now) {
+            return Err(E::lost(Lost::StaleToken));
+        }
+        self.failed = None;
+        self.life = token.life;
+        self.repeats_until = repeated.then(|| now + (token.left(now) / 2).max(Duration::from_secs(1)));
+        self.renew_at = token.minted + token.life.mul_f64(fraction);
+        self.token = Some(Arc::clone(&token));
+        Ok(token)
+    }
+
+    pub(super) fn failed(&mut self, error: E, streak: u32, until: Boot, now: Boot) {
+        self.failed = Some(Failed { error, streak, until });
+        // What has expired is not kept for the time of an outage.
+        self.token = self.token.take().filter(|token| !token.left(now).is_zero());
+    }
+
+    /// A token younger than min(5 s, 10 % of its life) is not dropped: so fresh a token is refused for another
+    /// reason than its age, and the next one would be refused as well.
+    pub(super) fn reject(&mut self, digest: &Digest, now: Boot) -> bool {
+        let Some(token) = self.token.as_ref().filter(|token| token.digest == *digest) else { return false };
+        let too_young = now.since(token.minted) < (token.life / 10).min(Duration::from_secs(5));
+        if too_young || self.forced.take(now).is_err() {
+            return false;
+        }
+        self.token = None;
+        true
+    }
+}

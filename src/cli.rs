@@ -1,0 +1,248 @@
+//! The command line, and nothing else: clap types whose texts are the help people read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Workload identity in, MCP access tokens out. No secret stored, no human in the loop.
+#[derive(Debug, Parser)]
+#[command(name = "wayleave", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "TARGET is the name of a configured server, the URL of an MCP server, or NAME=URL.\n\
+    Exit codes: 0 ok, 64 asked wrongly, 69 no usable identity here, 70 our bug, 75 temporary, 76 refused by the\n\
+    authorization server, 77 refused by policy, 78 wrong configuration.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Configuration file [env: WAYLEAVE_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The daemon's socket [env: WAYLEAVE_SOCKET]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// error, warn, info, debug or trace [env: WAYLEAVE_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log: Option<Level>,
+    /// How log lines look
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Use this identity source instead of detecting one
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "identity_file")]
+    pub identity: Option<String>,
+    /// Use the JWT in this file as identity
+    #[arg(long, global = true, value_name = "FILE")]
+    pub identity_file: Option<PathBuf>,
+    /// Development: plain http and loopback addresses are fine
+    #[arg(long, global = true)]
+    pub insecure_loopback: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the daemon: tokens over a Unix socket, kept fresh while they are in use
+    Run(Run),
+    /// Exit 0 when the required (or named) tokens are in hand, else 75 and the reasons
+    Ready(Ready),
+    /// Print an access token
+    Token(Token),
+    /// Print {"Authorization":"Bearer …"} for an MCP client's headers helper
+    Headers(Headers),
+    /// Speak the Bazel and EngFlow credential helper protocol on stdin and stdout
+    Get(Get),
+    /// Say which workload identity is here, by what evidence, and what was not found or not used
+    Whoami(Whoami),
+    /// Show servers, what is left of their tokens, failures and callers
+    Status(Status),
+    /// Revoke what the daemon holds (RFC 7009)
+    Revoke(Revoke),
+    /// Check the configuration, print a starter file or the JSON Schema
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Print shell completions
+    Completions(Completions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// Further servers; they need no file and are required
+    #[arg(value_name = "NAME=URL")]
+    pub servers: Vec<String>,
+    /// Go on in the background; return when it is ready
+    #[arg(long)]
+    pub detach: bool,
+    /// Set by --detach for the process it starts
+    #[arg(long, hide = true)]
+    pub detached: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Ready {
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// How long to wait for it, for example 30s
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "0s")]
+    pub wait: Duration,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Wishes {
+    /// Ask for this scope; can be given several times
+    #[arg(long = "scope", value_name = "S")]
+    pub scopes: Vec<String>,
+    /// Prefer a token that lives at least this long [default: min(60s, 20 % of its life)]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub min_ttl: Option<Duration>,
+    /// A new token, unless one was minted within the last second
+    #[arg(long)]
+    pub fresh: bool,
+    /// Pin the authorization server
+    #[arg(long, value_name = "URL")]
+    pub issuer: Option<String>,
+    /// Give up after this time
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "30s")]
+    pub timeout: Duration,
+    /// Do the work in this process, whether or not a daemon runs
+    #[arg(long, conflicts_with = "daemon_only")]
+    pub no_daemon: bool,
+    /// Ask the daemon or fail
+    #[arg(long)]
+    pub daemon_only: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Token {
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// What to print
+    #[arg(short, long, value_name = "FORM", default_value = "raw")]
+    pub output: TokenForm,
+    /// First tell the CI runner to mask the token
+    #[arg(long)]
+    pub mask: bool,
+    #[command(flatten)]
+    pub wishes: Wishes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenForm {
+    Raw,
+    Header,
+    Json,
+    Env,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Headers {
+    /// Without it, CLAUDE_CODE_MCP_SERVER_URL decides
+    #[arg(value_name = "TARGET")]
+    pub target: Option<String>,
+    #[command(flatten)]
+    pub wishes: Wishes,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub wishes: Wishes,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Whoami {
+    /// Ask the platform for a token with this audience
+    #[arg(long, value_name = "A", default_value = "wayleave:whoami")]
+    pub audience: String,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Show it again every second
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Revoke {
+    /// Without it, the tokens of all servers
+    #[arg(value_name = "TARGET")]
+    pub target: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Check the file and show every problem at once
+    Check {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a commented starter file
+    Init,
+    /// Print the JSON Schema of the file
+    Schema,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Completions {
+    pub shell: clap_complete::Shell,
+}
+
+/// `30s`, `5m`, `1h` or a bare number of seconds.
+fn span(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err("a time is a number with s, m or h, for example 30s".to_owned()),
+    };
+    let number: u32 = number.parse().map_err(|_| "a time is a number with s, m or h, for example 30s".to_owned())?;
+    Ok(Duration::from_secs(u64::from(number) * factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(span("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(span("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(span("7"), Ok(Duration::from_secs(7)));
+        for bad in ["", "s", "1d", "-1s", "99999999999s"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+}

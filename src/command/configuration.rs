@@ -1,0 +1,77 @@
+//! `wayleave config`: checks the file, prints a starter or the schema.
+
+use serde_json::json;
+
+use super::{Context, Failure, print};
+use crate::cli::ConfigVerb;
+use crate::config::{self, Config};
+use crate::identity::Choice;
+
+pub(super) fn run(context: &Context<'_>, verb: &ConfigVerb) -> Result<(), Failure> {
+    match verb {
+        ConfigVerb::Check { json } => check(context, *json),
+        ConfigVerb::Init => print(&config::starter()),
+        ConfigVerb::Schema => print(&format!("{:#}\n", config::schema())),
+    }
+}
+
+fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
+    let config = match context.config() {
+        Ok(config) => config,
+        Err(mut failure) if as_json => {
+            failure.json =
+                Some(json!({ "ok": false, "class": "config", "error_description": failure.message }).to_string());
+            return Err(failure);
+        }
+        Err(failure) => return Err(failure),
+    };
+    print(&if as_json { format!("{}\n", as_data(&config)) } else { as_text(&config) })
+}
+
+fn as_data(config: &Config) -> serde_json::Value {
+    let servers = config.servers.iter().map(|server| {
+        json!({
+            "name": &*server.name, "url": server.url.as_str(), "issuer": server.issuer.as_ref().map(ToString::to_string),
+            "scopes": server.policy.ceiling.as_ref().map(ToString::to_string), "required": server.required,
+        })
+    });
+    json!({
+        "ok": true, "file": config.file, "identity": source(config), "servers": servers.collect::<Vec<_>>(),
+        "socket": config.listen.socket, "insecure_loopback": config.egress.insecure_loopback,
+    })
+}
+
+fn as_text(config: &Config) -> String {
+    let file = config.file.as_ref().map_or_else(
+        || "no file: everything is detected and discovered".to_owned(),
+        |file| format!("{}: fine", file.display()),
+    );
+    let mut text = format!("{file}\nidentity  {}\n", source(config));
+    for server in &config.servers {
+        let issuer =
+            server.issuer.as_ref().map_or_else(|| "issuer discovered".to_owned(), |issuer| format!("issuer {issuer}"));
+        let ceiling = server
+            .policy
+            .ceiling
+            .as_ref()
+            .map_or_else(|| "no scope ceiling".to_owned(), |ceiling| format!("at most {ceiling}"));
+        text.push_str(&format!("server    {}  {}  ({issuer}; {ceiling})\n", server.name, server.url));
+    }
+    if config.egress.insecure_loopback {
+        text.push_str("warning   plain http and loopback addresses are allowed: for development only\n");
+    }
+    for server in config.servers.iter().filter(|server| server.trust_discovered_issuer && server.issuer.is_none()) {
+        text.push_str(&format!(
+            "warning   {}: tokens of whatever issuer it names are used, bound to it or not; better pin `issuer`\n",
+            server.name
+        ));
+    }
+    text
+}
+
+fn source(config: &Config) -> String {
+    match &config.identity {
+        Choice::Detect => "detected".to_owned(),
+        Choice::Named { source, .. } => source.clone(),
+    }
+}

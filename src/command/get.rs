@@ -1,0 +1,42 @@
+//! `wayleave get`: the Bazel and EngFlow credential helper protocol.
+//!
+//! `{"uri":…}` on stdin, `{"headers":{…},"expires":…}` on stdout. A URI of no configured server is none of our
+//! business: `{}`, exit 0, no network.
+
+use std::io::Read;
+
+use serde::Deserialize;
+
+use super::obtain::{self, Obtained, Purpose, Unconfigured, Wanted};
+use super::{Context, Failure, print};
+use crate::cli::Get;
+use crate::oauth::ServerUrl;
+
+/// The question is one small object; unknown fields must be ignored.
+const CAP: u64 = 64 * 1024;
+
+#[derive(Deserialize)]
+struct Question {
+    uri: String,
+}
+
+pub(super) fn run(context: &Context<'_>, verb: &Get) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(CAP)
+        .read_to_end(&mut text)
+        .map_err(|error| Failure::asked(format!("stdin cannot be read: {error}")))?;
+    let question: Question =
+        serde_json::from_slice(&text).map_err(|_| Failure::asked("stdin is not {\"uri\":\"https://…\"}"))?;
+    let Ok(url) = ServerUrl::parse(&question.uri) else { return print("{}\n") };
+    let wanted = Wanted { name: None, url: Some(url) };
+    match obtain::obtain(context, &wanted, &verb.wishes, Purpose::Headers, Unconfigured::Leave)? {
+        Obtained::NotServed => print("{}\n"),
+        Obtained::Token(handed) => {
+            let mut text = handed.listed_headers();
+            text.push('\n');
+            print(&text)
+        }
+    }
+}

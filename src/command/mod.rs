@@ -1,0 +1,264 @@
+//! One file a verb. Data goes to stdout, everything else to stderr; on failure stdout stays empty.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::broker::{self, Class};
+use crate::cli::{Cli, Global, Level, LogFormat, Verb};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::env::Env;
+use crate::frontend::door;
+use crate::identity::Choice;
+use crate::oauth::quoted_words;
+use crate::{app, config};
+
+mod completions;
+mod configuration;
+mod get;
+mod headers;
+mod obtain;
+mod ready;
+mod revoke;
+mod run;
+mod status;
+mod token;
+mod whoami;
+
+/// Runs the verb of the command line and turns its outcome into an exit code.
+pub fn main() -> ExitCode {
+    let env = Env::from_process();
+    harden();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error),
+    };
+    let context = Context { global: &cli.global, env: &env };
+    let outcome = match &cli.verb {
+        Verb::Token(verb) => token::run(&context, verb),
+        Verb::Headers(verb) => headers::run(&context, verb),
+        Verb::Get(verb) => get::run(&context, verb),
+        Verb::Run(verb) => run::run(&context, verb),
+        Verb::Ready(verb) => ready::run(&context, verb),
+        Verb::Status(verb) => status::run(&context, verb),
+        Verb::Revoke(verb) => revoke::run(&context, verb),
+        Verb::Whoami(verb) => whoami::run(&context, verb),
+        Verb::Config(verb) => configuration::run(&context, verb),
+        Verb::Completions(verb) => completions::run(verb),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.show(&env);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+/// What every verb has.
+pub(crate) struct Context<'a> {
+    global: &'a Global,
+    env: &'a Env,
+}
+
+impl Context<'_> {
+    /// The configuration, with the flags that overrule it.
+    fn config(&self) -> Result<Config, Failure> {
+        let mut config = Config::load(self.global.config.as_deref(), self.env)?;
+        config.egress.insecure_loopback |= self.global.insecure_loopback;
+        if let Some(file) = &self.global.identity_file {
+            let settings = [("token_file".to_owned(), toml::Value::String(file.to_string_lossy().into_owned()))];
+            config.identity = Choice::Named { source: "file".to_owned(), settings: settings.into_iter().collect() };
+        } else if let Some(name) = &self.global.identity {
+            let keeps = matches!(&config.identity, Choice::Named { source, .. } if source == name) || name == "default";
+            if !keeps {
+                config.identity = Choice::Named { source: name.clone(), settings: toml::Table::new() };
+            }
+        }
+        if let Some(socket) = self.global.socket.clone().or_else(|| self.env.get("WAYLEAVE_SOCKET").map(Into::into)) {
+            config.listen.socket = Some(socket);
+        }
+        Ok(config)
+    }
+
+    /// Logs to stderr. The lines of dependencies stay at warn, whatever our level.
+    fn log(&self, usual: Level) -> Result<(), Failure> {
+        use tracing_subscriber::fmt::format::FmtSpan;
+        let level = match (self.global.log, self.env.get("WAYLEAVE_LOG")) {
+            (Some(level), _) => level,
+            (None, Some(text)) => clap::ValueEnum::from_str(text, true).map_err(|_| {
+                Failure::asked(format!("WAYLEAVE_LOG is {:?}", quoted_words(text)))
+                    .hint("error, warn, info, debug or trace")
+            })?,
+            (None, None) => usual,
+        };
+        let filter =
+            tracing_subscriber::EnvFilter::new(format!("warn,wayleave={}", format!("{level:?}").to_lowercase()));
+        let lines = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_span_events(FmtSpan::NONE)
+            .with_target(false);
+        let tty = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let set = match self.global.log_format {
+            LogFormat::Text => lines.with_ansi(tty).try_init(),
+            LogFormat::Json => lines.json().try_init(),
+        };
+        set.map_err(|_| Failure::bug("the log is set up twice"))
+    }
+
+    /// A runtime for one command.
+    fn runtime(&self) -> Result<tokio::runtime::Runtime, Failure> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::bug(format!("no runtime: {error}")))
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::system()
+    }
+
+    /// Asks the daemon for a JSON document that holds no token.
+    fn ask_daemon(&self, request: &str, body: Option<&str>, limit: Duration) -> Result<door::Reply, door::Error> {
+        let places = crate::frontend::place::to_look(self.global.socket.as_ref(), self.env);
+        door::ask(&places, request, body, self.env.uid(), limit)
+    }
+}
+
+/// Why a verb failed, for people: what, the cure, and the exit code.
+pub(crate) struct Failure {
+    exit: u8,
+    message: String,
+    hint: Option<String>,
+    /// For `--json`: printed to stderr instead of the text.
+    json: Option<String>,
+}
+
+impl Failure {
+    fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { exit: class.exit_code(), message: message.into(), hint: None, json: None }
+    }
+
+    fn asked(message: impl Into<String>) -> Self {
+        Self::new(Class::BadRequest, message)
+    }
+
+    fn bug(message: impl Into<String>) -> Self {
+        Self::new(Class::Internal, message)
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    fn hint_maybe(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
+    }
+
+    fn show(&self, env: &Env) {
+        let mut text = match &self.json {
+            Some(json) => format!("{json}\n"),
+            None => format!("wayleave: error: {}\n", self.message),
+        };
+        if let (Some(hint), None) = (&self.hint, &self.json) {
+            text.push_str(&format!("wayleave: hint: {hint}\n"));
+        }
+        // Nobody is left to be told when stderr is gone.
+        drop(std::io::stderr().write_all(for_runner(&text, env).as_bytes()));
+    }
+}
+
+/// In CI a runner reads commands from what steps print: another party's words must not become one.
+fn for_runner(text: &str, env: &Env) -> String {
+    let in_ci = ["CI", "GITHUB_ACTIONS", "TF_BUILD"].iter().any(|name| env.get(name).is_some());
+    if !in_ci {
+        return text.to_owned();
+    }
+    text.replace("::", ": :").replace("##[", "# #[").replace("##vso[", "# #vso[")
+}
+
+impl From<broker::Error> for Failure {
+    fn from(error: broker::Error) -> Self {
+        Self::new(error.class(), error.to_string()).hint_maybe(error.hint())
+    }
+}
+
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        Self::new(error.class(), error.to_string()).hint_maybe(error.hint())
+    }
+}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        Self::new(Class::Config, error.to_string())
+            .hint("`wayleave config schema` lists every key, `wayleave config init` prints a starter file")
+    }
+}
+
+impl From<door::Error> for Failure {
+    fn from(error: door::Error) -> Self {
+        let (class, hint) = match &error {
+            door::Error::Absent { .. } => (
+                Class::Temporary,
+                "start it with `wayleave run`, or name its socket with `--socket` or WAYLEAVE_SOCKET",
+            ),
+            door::Error::Forbidden { .. } => (
+                Class::Denied,
+                "the daemon's `socket_mode` and `socket_group` decide who may connect; `--no-daemon` does the work here",
+            ),
+            door::Error::Foreign { .. } => (Class::Denied, "if that daemon is meant, name its socket with `--socket`"),
+            door::Error::TimedOut { .. } => (Class::Temporary, "look at its log; `--timeout` gives it longer"),
+            door::Error::Strange { .. } => {
+                (Class::Config, "another program listens there: check `--socket` and WAYLEAVE_SOCKET")
+            }
+        };
+        Self::new(class, error.to_string()).hint(hint)
+    }
+}
+
+/// Writes data to stdout. A reader that has gone away is no success.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::new(Class::Temporary, format!("stdout cannot be written: {error}")))
+}
+
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            drop(error.print());
+            ExitCode::SUCCESS
+        }
+        _ => {
+            drop(error.print());
+            ExitCode::from(Class::BadRequest.exit_code())
+        }
+    }
+}
+
+/// A core dump would hold every token in clear.
+fn harden() {
+    use nix::sys::resource::{Resource, setrlimit};
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_runners_are_neutralised_in_ci_alone() {
+        let ci = Env::from_vars([("GITHUB_ACTIONS".to_owned(), "true".to_owned())]);
+        assert_eq!(for_runner("a ::set-env x ##vso[b] ##[c]", &ci), "a : :set-env x # #vso[b] # #[c]");
+        assert_eq!(for_runner("a ::b", &Env::from_vars([])), "a ::b");
+    }
+}

@@ -1,0 +1,277 @@
+//! How the helper verbs come by a token: from the daemon if its socket answers, else in this process.
+//!
+//! Only an absent daemon lets this process do the work, never a refusal, a time-out or a permission error: that
+//! would be to ask again as somebody else.
+
+use serde::Deserialize;
+use url::form_urlencoded::Serializer;
+
+use super::{Context, Failure};
+use crate::app::{self, Core};
+use crate::broker::{self, Class, Target};
+use crate::cache::{Least, Persistence};
+use crate::caller::Caller;
+use crate::cli::{Level, Wishes};
+use crate::config;
+use crate::frontend::dialect::Handed;
+use crate::frontend::{door, place};
+use crate::oauth::{Issuer, Scopes, ServerUrl};
+
+/// A target as typed.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// What it is called, for variables and new servers.
+    pub(super) name: Option<String>,
+    /// Where it is, if that was typed.
+    pub(super) url: Option<ServerUrl>,
+}
+
+impl Wanted {
+    /// NAME, URL or NAME=URL.
+    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+        let url =
+            |text: &str| ServerUrl::parse(text).map_err(|why| Failure::asked(format!("the URL cannot be used: {why}")));
+        let (name, url) = match text.split_once('=') {
+            Some((name, rest)) if config::is_name(name) => (Some(name.to_owned()), Some(url(rest)?)),
+            _ if text.contains("://") => (None, Some(url(text)?)),
+            _ if config::is_name(text) => (Some(text.to_owned()), None),
+            _ => {
+                return Err(Failure::asked("TARGET is neither a name nor a URL")
+                    .hint("a configured name, https://…, or NAME=https://…"));
+            }
+        };
+        Ok(Self { name, url })
+    }
+
+    /// As the daemon is asked: the URL decides, never the name.
+    fn as_parameter(&self) -> &str {
+        match (&self.url, &self.name) {
+            (Some(url), _) => url.as_str(),
+            (None, Some(name)) => name,
+            (None, None) => "",
+        }
+    }
+}
+
+/// Which answer of the daemon is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The token itself.
+    Token,
+    /// Headers: asked twice within 30 s, a new token.
+    Headers,
+}
+
+/// What came of it.
+pub(super) enum Obtained {
+    /// A token.
+    Token(Handed),
+    /// The URL belongs to no configured server.
+    NotServed,
+}
+
+/// A token, or why not.
+pub(super) fn token(
+    context: &Context<'_>,
+    wanted: &Wanted,
+    wishes: &Wishes,
+    purpose: Purpose,
+) -> Result<Handed, Failure> {
+    match obtain(context, wanted, wishes, purpose, Unconfigured::Discover)? {
+        Obtained::Token(handed) => Ok(handed),
+        Obtained::NotServed => Err(Failure::bug("a server that was just added is not served")),
+    }
+}
+
+/// What to do with a URL that is not configured, when there is no daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unconfigured {
+    /// Zero configuration: find out.
+    Discover,
+    /// Leave it alone, without network.
+    Leave,
+}
+
+/// The same, where an unconfigured URL is no failure.
+pub(super) fn obtain(
+    context: &Context<'_>,
+    wanted: &Wanted,
+    wishes: &Wishes,
+    purpose: Purpose,
+    unconfigured: Unconfigured,
+) -> Result<Obtained, Failure> {
+    if let Some(scopes) = wishes.scopes.iter().find(|scope| Scopes::from_list([scope.as_str()]).is_err()) {
+        return Err(Failure::asked(format!("--scope {:?} is not one scope", crate::oauth::quoted_words(scopes))));
+    }
+    if !wishes.no_daemon {
+        let places = place::to_look(context.global.socket.as_ref(), context.env);
+        match from_daemon(context, &places, wanted, wishes, purpose, unconfigured) {
+            Err(Asked::Door(door::Error::Absent { .. })) if !wishes.daemon_only => {}
+            Err(Asked::Door(error)) => return Err(error.into()),
+            Err(Asked::Failed(failure)) => return Err(failure),
+            Ok(obtained) => return Ok(obtained),
+        }
+    }
+    here(context, wanted, wishes, unconfigured)
+}
+
+enum Asked {
+    Door(door::Error),
+    Failed(Failure),
+}
+
+fn from_daemon(
+    context: &Context<'_>,
+    places: &[place::Place],
+    wanted: &Wanted,
+    wishes: &Wishes,
+    purpose: Purpose,
+    unconfigured: Unconfigured,
+) -> Result<Obtained, Asked> {
+    let path = match purpose {
+        Purpose::Token => "/v1/token",
+        Purpose::Headers => "/v1/headers",
+    };
+    let mut query = Serializer::new(String::new());
+    query.append_pair("server", wanted.as_parameter()).append_pair("use", "helper");
+    if !wishes.scopes.is_empty() {
+        query.append_pair("scope", &wishes.scopes.join(" "));
+    }
+    if let Some(least) = wishes.min_ttl {
+        query.append_pair("min_ttl", &least.as_secs().to_string());
+    }
+    if wishes.fresh {
+        query.append_pair("fresh", "1");
+    }
+    let request = format!("GET {path}?{}", query.finish());
+    let reply = door::ask(places, &request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door)?;
+    // A daemon answers as itself: what only this process could honour is refused, not ignored.
+    not_with_a_daemon(context, wishes).map_err(Asked::Failed)?;
+    if reply.status == 200 {
+        let handed = match purpose {
+            Purpose::Token => Handed::read(&reply.body),
+            Purpose::Headers => Handed::read_headers(&reply.body),
+        };
+        return handed.map(Obtained::Token).ok_or_else(|| Asked::Failed(strange()));
+    }
+    let refused = Refused::read(&reply).ok_or_else(|| Asked::Failed(strange()))?;
+    if refused.error == "server_not_configured" && unconfigured == Unconfigured::Leave {
+        return Ok(Obtained::NotServed);
+    }
+    Err(Asked::Failed(refused.into_failure()))
+}
+
+fn strange() -> Failure {
+    Failure::new(Class::Config, "what listens at the socket does not answer like wayleave")
+        .hint("check `--socket` and WAYLEAVE_SOCKET")
+}
+
+fn not_with_a_daemon(context: &Context<'_>, wishes: &Wishes) -> Result<(), Failure> {
+    let global = context.global;
+    let given = [
+        ("--issuer", wishes.issuer.is_some()),
+        ("--identity", global.identity.is_some()),
+        ("--identity-file", global.identity_file.is_some()),
+        ("--config", global.config.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Failure::asked(format!("{flag} has no effect while a daemon answers"))
+            .hint("do the work in this process with `--no-daemon`, or leave the flag out")),
+        None => Ok(()),
+    }
+}
+
+/// An error of the local API.
+#[derive(Deserialize)]
+pub(super) struct Refused {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+    class: String,
+    #[serde(default)]
+    hint: Option<String>,
+}
+
+impl Refused {
+    pub(super) fn read(reply: &door::Reply) -> Option<Self> {
+        serde_json::from_slice(&reply.body).ok()
+    }
+
+    pub(super) fn into_failure(self) -> Failure {
+        let class = Class::parse(&self.class).unwrap_or(Class::Internal);
+        Failure::new(class, self.error_description).hint_maybe(self.hint)
+    }
+}
+
+/// The work in this process: once, until the caller's time-out.
+fn here(
+    context: &Context<'_>,
+    wanted: &Wanted,
+    wishes: &Wishes,
+    unconfigured: Unconfigured,
+) -> Result<Obtained, Failure> {
+    context.log(Level::Error)?;
+    let mut config = context.config()?;
+    let configured = match (&wanted.url, &wanted.name) {
+        (Some(url), _) => {
+            config.servers.iter().filter(|server| server.url.covers(url)).max_by_key(|server| server.url.as_str().len())
+        }
+        (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
+        (None, None) => None,
+    };
+    let name = match (configured, &wanted.url) {
+        (Some(server), _) => server.name.to_string(),
+        (None, Some(_)) if unconfigured == Unconfigured::Leave => return Ok(Obtained::NotServed),
+        (None, Some(url)) => {
+            // Another spelling or path on a configured origin must not get round that server's policy.
+            if let Some(server) = config.servers.iter().find(|server| server.url.same_origin(url)) {
+                let message = format!(
+                    "{url} lies on the origin of the configured server {:?} but not on or under its URL",
+                    server.name
+                );
+                return Err(Failure::new(Class::Denied, message).hint("configure it as a server of its own"));
+            }
+            let name = wanted.name.clone().unwrap_or_else(|| url.url().host_str().unwrap_or("server").to_owned());
+            let unique = if config.servers.iter().any(|server| *server.name == *name) {
+                format!("{name}-from-command-line")
+            } else {
+                name
+            };
+            config.add_server(&unique, url, context.env);
+            unique
+        }
+        (None, None) => wanted.name.clone().unwrap_or_default(),
+    };
+    if let Some(issuer) = &wishes.issuer {
+        let issuer = Issuer::parse(issuer).map_err(|why| Failure::asked(format!("--issuer cannot be used: {why}")))?;
+        config.pin(&name, &issuer);
+    }
+    let scopes = if wishes.scopes.is_empty() {
+        None
+    } else {
+        Some(
+            Scopes::from_list(wishes.scopes.iter().map(String::as_str))
+                .map_err(|why| Failure::asked(why.to_string()))?,
+        )
+    };
+    let request = broker::Request {
+        target: Target::Name(name),
+        scopes,
+        least: wishes.min_ttl.map_or(Least::ForHelper, Least::Of),
+        fresh: false,
+        may_be_a_retry: false,
+    };
+    let caller = Caller::own(context.env.uid(), context.env.gid());
+    let clock = context.clock();
+    let limit = wishes.timeout;
+    context.runtime()?.block_on(async {
+        let core: Core = app::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))?;
+        let granted = tokio::time::timeout(limit, core.broker.token(&caller, &request)).await;
+        core.stop.cancel();
+        let granted = granted.map_err(|_| {
+            Failure::new(Class::Temporary, format!("no token within {} s", limit.as_secs()))
+                .hint("see what it waits for with `--log debug`")
+        })?;
+        Ok(Obtained::Token(Handed::new(&granted?, &clock)))
+    })
+}

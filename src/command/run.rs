@@ -1,0 +1,218 @@
+//! `wayleave run`: the daemon, in the foreground or detached.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::unistd::{dup2_stdout, setsid};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::obtain::Wanted;
+use super::{Context, Failure, print};
+use crate::app::App;
+use crate::broker::Class;
+use crate::cli::{Level, Run};
+use crate::config::Config;
+use crate::frontend::place;
+
+pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
+    if verb.detach { detach(context, verb) } else { serve(context, verb) }
+}
+
+fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
+    if verb.detached {
+        setsid().map_err(|error| Failure::bug(format!("no session of its own: {error}")))?;
+    }
+    context.log(Level::Info)?;
+    let mut config = context.config()?;
+    add_servers(&mut config, context, &verb.servers)?;
+    raise_descriptor_limit();
+    let inherited = inherited()?;
+    let insecure = config.egress.insecure_loopback;
+    let count = config.servers.len();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
+    runtime.block_on(async {
+        let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
+        let shutdown = shutdown_signal()?;
+        let socket = app.socket().to_owned();
+        tracing::info!(socket = %socket.display(), servers = count, "listening");
+        if insecure {
+            tracing::warn!("plain http and loopback addresses are allowed: for development only");
+        }
+        if verb.detached {
+            tell_parent(&socket)?;
+        }
+        // Without a service manager there is nobody to tell.
+        drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+        let told = async {
+            shutdown.await;
+            tracing::info!("stopping");
+            drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+        };
+        Ok(app.run(told).await?)
+    })
+}
+
+fn add_servers(config: &mut Config, context: &Context<'_>, servers: &[String]) -> Result<(), Failure> {
+    for text in servers {
+        let Wanted { name: Some(name), url: Some(url) } = Wanted::parse(text)? else {
+            return Err(
+                Failure::asked("a server for `run` is NAME=URL").hint("for example deploy=https://mcp.example.com/mcp")
+            );
+        };
+        if config
+            .servers
+            .iter()
+            .any(|server| *server.name == *name || server.url.covers(&url) || url.covers(&server.url))
+        {
+            return Err(Failure::asked(format!("{name:?} or its URL is configured already"))
+                .hint("use the configured server, or take it out of the file"));
+        }
+        if url.url().scheme() == "http" && !config.egress.insecure_loopback {
+            return Err(Failure::new(Class::Config, format!("{name}: plain http is refused"))
+                .hint("use https; for development on loopback `--insecure-loopback`"));
+        }
+        config.add_server(&name, &url, context.env).required = true;
+    }
+    Ok(())
+}
+
+/// Two descriptors for each caller and some for us: the usual soft limit of 1,024 is less than we serve.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const WANTED: u64 = 8_192;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < WANTED
+    {
+        // With a lower limit we serve fewer callers at once, which wait in the backlog.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, WANTED.min(hard), hard);
+    }
+}
+
+/// A socket that a service manager passed (`LISTEN_FDS`), which the listenfd crate reads by itself.
+fn inherited() -> Result<Option<UnixListener>, Failure> {
+    let wrong = |what: String| {
+        Failure::new(Class::Config, format!("the inherited socket {what}"))
+            .hint("pass one Unix stream socket: `ListenStream=/run/wayleave/wayleave.sock`")
+    };
+    let mut passed = listenfd::ListenFd::from_env();
+    match passed.len() {
+        0 => Ok(None),
+        1 => passed.take_unix_listener(0).map_err(|_| wrong("is not a Unix stream socket".to_owned())),
+        count => Err(wrong(format!("is one of {count}; one is served"))),
+    }
+}
+
+fn shutdown_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let cannot = |error: std::io::Error| Failure::bug(format!("no signals: {error}"));
+    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut hup = signal(SignalKind::hangup()).map_err(cannot)?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => return,
+                _ = int.recv() => return,
+                // A closed terminal must not end the daemon.
+                _ = hup.recv() => tracing::warn!("reloading is not built in this version: restart to read the configuration again"),
+            }
+        }
+    })
+}
+
+/// Starts the same command as a daemon of its own, with its output in a private log, and waits until it is ready.
+fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
+    let mut config = context.config()?;
+    add_servers(&mut config, context, &verb.servers)?;
+    let (path, mut log) = open_log(context, &config)?;
+    let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+    let failed = |error: std::io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
+    let program = std::env::current_exe().map_err(failed)?;
+    // The words of this command line, with the flag for the child in the place of ours.
+    let words = std::env::args_os().skip(1).map(|word| if word == "--detach" { "--detached".into() } else { word });
+    let mut child = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log.try_clone().map_err(failed)?)
+        .spawn()
+        .map_err(failed)?;
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout.take(4_096)).read_line(&mut said).map_err(failed)?;
+    }
+    if let Some(socket) = said.strip_suffix('\n') {
+        return print(&format!("socket {socket}\npid    {}\nlog    {}\n", child.id(), path.display()))
+            .map(|()| tell_flag(context, socket));
+    }
+    let status = child.wait().map_err(failed)?;
+    let exit = status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .filter(|code| *code != 0)
+        .unwrap_or(Class::Internal.exit_code());
+    Err(Failure { exit, ..last_message(&mut log, start, &path) })
+}
+
+/// A daemon whose socket lies where helpers do not look says which flag they need.
+fn tell_flag(context: &Context<'_>, socket: &str) {
+    let usual = place::to_look(None, context.env);
+    if !usual.iter().any(|place| place.path.as_os_str() == socket)
+        || context.env.get("WAYLEAVE_SOCKET").is_some()
+        || place::job_directory(context.env).is_some()
+    {
+        let note = format!("wayleave: hint: helpers that do not inherit this environment need `--socket {socket}`\n");
+        drop(std::io::stderr().write_all(note.as_bytes()));
+    }
+}
+
+fn open_log(context: &Context<'_>, config: &Config) -> Result<(PathBuf, File), Failure> {
+    let explicit = config.listen.socket.clone().map(|socket| vec![socket]);
+    let sockets = explicit.clone().unwrap_or_else(|| place::to_make(context.env));
+    let mut last = None;
+    for socket in sockets {
+        let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
+        if explicit.is_none() {
+            // The daemon checks whose directory it is; here it only has to exist for the log.
+            use std::os::unix::fs::DirBuilderExt;
+            drop(std::fs::DirBuilder::new().mode(0o700).create(&directory));
+        }
+        let mut path = socket.into_os_string();
+        path.push(".log");
+        let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        match OpenOptions::new().create(true).append(true).read(true).mode(0o600).custom_flags(no_follow).open(&path) {
+            Ok(log) => return Ok((path.into(), log)),
+            Err(error) => last = Some(format!("{}: {error}", path.to_string_lossy())),
+        }
+    }
+    Err(Failure::new(Class::Config, format!("no place for the log: {}", last.unwrap_or_default()))
+        .hint("choose another place with `--socket`"))
+}
+
+/// The daemon's own last words, from the part of the log that it wrote.
+fn last_message(log: &mut File, start: u64, path: &std::path::Path) -> Failure {
+    use std::io::{Seek, SeekFrom};
+    let mut text = String::new();
+    let read = log.seek(SeekFrom::Start(start)).and_then(|_| log.take(64 * 1024).read_to_string(&mut text));
+    let of = |mark: &str| {
+        text.rfind(mark)
+            .map(|at| text[at + mark.len()..].split("\nwayleave: ").next().unwrap_or_default().trim_end().to_owned())
+    };
+    let message = read
+        .ok()
+        .and_then(|_| of("wayleave: error: "))
+        .unwrap_or_else(|| format!("the daemon ended at once; see {}", path.display()));
+    Failure::new(Class::Internal, message).hint_maybe(of("wayleave: hint: "))
+}
+
+/// Tells the waiting parent where we listen, then lets go of its pipe: from now on stdout is the log as well.
+fn tell_parent(socket: &std::path::Path) -> Result<(), Failure> {
+    print(&format!("{}\n", socket.display()))?;
+    dup2_stdout(std::io::stderr().as_fd()).map_err(|error| Failure::bug(format!("stdout cannot be given up: {error}")))
+}

@@ -1,0 +1,40 @@
+//! `wayleave token`: prints an access token.
+
+use super::obtain::{self, Purpose, Wanted};
+use super::{Context, Failure, print};
+use crate::cli::{Token, TokenForm};
+
+pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
+    let wanted = Wanted::parse(&verb.target)?;
+    if verb.output == TokenForm::Env && wanted.name.is_none() {
+        return Err(Failure::asked("`-o env` needs a name for its variable").hint("give the target as NAME=URL"));
+    }
+    let mask = if verb.mask { Some(masking(context)?) } else { None };
+    let handed = obtain::token(context, &wanted, &verb.wishes, Purpose::Token)?;
+    if let Some((before, after)) = mask {
+        // The runner reads commands from stderr as well, and stdout belongs to whoever captures the token.
+        use std::io::Write;
+        let line = zeroize::Zeroizing::new(format!("{before}{}{after}\n", handed.raw().as_str()));
+        std::io::stderr()
+            .write_all(line.as_bytes())
+            .map_err(|error| Failure::bug(format!("the runner cannot be told: {error}")))?;
+    }
+    let mut text = match verb.output {
+        TokenForm::Raw => handed.raw(),
+        TokenForm::Header => handed.header(),
+        TokenForm::Json => handed.json(),
+        TokenForm::Env => handed.variable(wanted.name.as_deref().unwrap_or_default()),
+    };
+    text.push('\n');
+    print(&text)
+}
+
+/// How this runner is told to mask a text.
+fn masking(context: &Context<'_>) -> Result<(&'static str, &'static str), Failure> {
+    match (context.env.get("GITHUB_ACTIONS"), context.env.get("TF_BUILD")) {
+        (Some("true"), _) => Ok(("::add-mask::", "")),
+        (_, Some(_)) => Ok(("##vso[task.setsecret]", "")),
+        _ => Err(Failure::asked("`--mask` knows no runner here")
+            .hint("it works in GitHub Actions (Forgejo, Gitea) and Azure Pipelines")),
+    }
+}

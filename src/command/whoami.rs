@@ -1,0 +1,130 @@
+//! `wayleave whoami`: which workload identity is here, by what evidence, and what was not found or not used.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Context, Failure, print};
+use crate::broker::Class;
+use crate::cli::{Level, Whoami};
+use crate::clock::rfc3339;
+use crate::identity::{self, Ambient, Chosen, Finding, Found};
+use crate::oauth::Audience;
+use crate::outbound::Outbound;
+use crate::token::Claims;
+
+/// Longer than the patience of any source.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
+    context.log(Level::Error)?;
+    let config = context.config()?;
+    let choice = config.identity.clone();
+    let ambient = Ambient { env: context.env.clone(), outbound: Outbound::new(config.egress), clock: context.clock() };
+    let found = identity::survey(&ambient);
+    let chosen = identity::choose(&choice, &ambient);
+    let claims = match &chosen {
+        Ok(chosen) => context.runtime()?.block_on(claims(chosen, &Audience::from(verb.audience.as_str()))),
+        Err(error) => Err(error.clone()),
+    };
+    let report = report(chosen.as_ref().ok(), &found, claims.as_ref().ok(), &ambient);
+    match claims {
+        Ok(_) if verb.json => print(&format!("{report:#}\n")),
+        Ok(_) => print(&text(&report)),
+        Err(error) => {
+            let class =
+                if matches!(error, identity::Error::Unreachable { .. }) { Class::Temporary } else { Class::NoIdentity };
+            let mut failure =
+                Failure::new(class, format!("identity: {error}")).hint_maybe(error.hint().map(str::to_owned));
+            if verb.json {
+                let mut report = report;
+                report["error"] =
+                    json!({ "class": class.as_str(), "error_description": error.to_string(), "hint": error.hint() });
+                failure.json = Some(report.to_string());
+            }
+            Err(failure)
+        }
+    }
+}
+
+async fn claims(chosen: &Chosen, audience: &Audience) -> Result<Claims, identity::Error> {
+    let asked = chosen.source.subject_token(audience);
+    match tokio::time::timeout(LIMIT, asked).await {
+        Ok(outcome) => outcome.map(|token| token.claims),
+        Err(_) => Err(identity::Error::Unreachable {
+            source_name: chosen.source.name(),
+            what: format!("no answer within {} s", LIMIT.as_secs()),
+            hint: None,
+        }),
+    }
+}
+
+fn report(chosen: Option<&Chosen>, found: &[Found], claims: Option<&Claims>, ambient: &Ambient) -> Value {
+    let name = chosen.map(|chosen| chosen.source.name());
+    let identity = chosen.map(|chosen| {
+        let now = ambient.clock.unix();
+        let date = |seconds: Option<i64>| seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(|seconds| rfc3339(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)));
+        let claims = claims.map(|claims| {
+            json!({
+                "iss": claims.iss, "sub": claims.sub, "aud": claims.aud, "exp": date(claims.exp), "iat": date(claims.iat),
+                "expires_in": claims.exp.map(|exp| exp - now), "jti": claims.jti.is_some(),
+            })
+        });
+        json!({ "source": chosen.source.name(), "evidence": chosen.evidence, "mints_anew": chosen.source.mints_anew(), "claims": claims })
+    });
+    let sources = found.iter().map(|one| {
+        let (state, detail) = match &one.finding {
+            _ if name == Some(one.row.name) => ("used", json!({})),
+            Finding::Absent { looked_for } => ("absent", json!({ "looked_for": looked_for })),
+            Finding::Unusable { evidence, why, cure } => {
+                ("unusable", json!({ "evidence": evidence, "why": why, "cure": cure }))
+            }
+            Finding::Usable { evidence, .. } => ("not_used", json!({ "evidence": evidence })),
+        };
+        let mut row =
+            json!({ "source": one.row.name, "tier": one.row.tier.as_str(), "about": one.row.about, "state": state });
+        row.as_object_mut().expect("just made").extend(detail.as_object().cloned().unwrap_or_default());
+        row
+    });
+    json!({ "identity": identity, "sources": sources.collect::<Vec<_>>() })
+}
+
+fn text(report: &Value) -> String {
+    let plain = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        Value::Array(list) => {
+            list.iter().map(|one| one.as_str().unwrap_or("-").to_owned()).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    };
+    let identity = &report["identity"];
+    let claims = &identity["claims"];
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<9} {value}\n"));
+    line("source", plain(&identity["source"]));
+    line("evidence", plain(&identity["evidence"]));
+    for name in ["iss", "sub", "aud"] {
+        line(name, plain(&claims[name]));
+    }
+    line("exp", format!("{} (in {} s)", plain(&claims["exp"]), plain(&claims["expires_in"])));
+    line("jti", if claims["jti"] == true { "yes: servers can notice a replay" } else { "no" }.to_owned());
+    line(
+        "minted",
+        if identity["mints_anew"] == true {
+            "anew for each exchange, for any audience"
+        } else {
+            "by somebody else, for the audience above"
+        }
+        .to_owned(),
+    );
+    for source in report["sources"].as_array().into_iter().flatten().filter(|source| source["state"] != "used") {
+        let detail = match source["state"].as_str() {
+            Some("absent") => format!("absent: {}", plain(&source["looked_for"])),
+            Some("unusable") => format!("unusable: {}", plain(&source["why"])),
+            _ => format!("here, not used: {}", plain(&source["evidence"])),
+        };
+        line("other", format!("{}  {detail}", plain(&source["source"])));
+    }
+    out
+}

@@ -1,0 +1,193 @@
+//! Every configuration key, once: the reader, the JSON Schema and the starter file all follow this table.
+//!
+//! A key whose feature is not in this version is listed as such: it is refused with a message that says so, and
+//! never ignored, because an operator who writes `audit` and gets none has been deceived.
+
+/// One table of the file.
+pub(super) struct Table {
+    /// As in the file; `NAME` stands for the operator's own names.
+    pub(super) name: &'static str,
+    /// What it is about.
+    pub(super) doc: &'static str,
+    /// Its keys.
+    pub(super) keys: &'static [Key],
+}
+
+/// One key.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// An example value, as TOML.
+    pub(super) example: &'static str,
+    pub(super) doc: &'static str,
+}
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Texts,
+    Flag,
+    /// A table of texts.
+    Pairs,
+    /// `allow`: a list of tables with the keys of [`RULE`].
+    Rules,
+    Number,
+    /// Not in this version.
+    Later,
+}
+
+const fn key(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, example, doc }
+}
+
+const fn later(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Later, example: "", doc }
+}
+
+pub(super) const IDENTITY: Table = Table {
+    name: "identity",
+    doc: "Who this workload is. Omit the table: it is detected.",
+    keys: &[
+        key(
+            "source",
+            Kind::Text,
+            "\"github-actions\"",
+            "A row of the table of identity sources; its own keys stand beside it.",
+        ),
+        later("probe", "Find host identities by DMI and network."),
+    ],
+};
+
+pub(super) const SERVER: Table = Table {
+    name: "servers.NAME",
+    doc: "One MCP server.",
+    keys: &[
+        key("url", Kind::Text, "\"https://mcp.example.com/mcp\"", "The MCP endpoint."),
+        key(
+            "issuer",
+            Kind::Text,
+            "\"https://login.example.com/tenant1\"",
+            "Pin the authorization server. Omit: discover it.",
+        ),
+        key(
+            "trust_discovered_issuer",
+            Kind::Flag,
+            "false",
+            "Use tokens of a merely discovered issuer even if they are not bound to this server.",
+        ),
+        key("scopes", Kind::Texts, "[\"deploy:read\"]", "The ceiling for everybody. Omit: no ceiling."),
+        key("tolerate_scopes", Kind::Texts, "[\"profile\"]", "Granted beyond the ceiling without refusing."),
+        key(
+            "exchange",
+            Kind::Text,
+            "\"jwt-bearer\"",
+            "A row of the table of exchanges. Omit: chosen from the server's metadata.",
+        ),
+        key("client_auth", Kind::Text, "\"none\"", "How the OAuth client proves itself; this version knows \"none\"."),
+        key(
+            "client_id",
+            Kind::Text,
+            "\"agent\"",
+            "The OAuth client identifier, where a server wants one. Needs `issuer`.",
+        ),
+        key(
+            "subject_audience",
+            Kind::Text,
+            "\"api://example\"",
+            "The audience of the identity token. Omit: the issuer. Needs `issuer`.",
+        ),
+        key(
+            "resource",
+            Kind::Text,
+            "\"https://mcp.example.com/mcp\"",
+            "The resource parameter (RFC 8707). Omit: from the server's metadata. \"\": do not send it.",
+        ),
+        key(
+            "extra",
+            Kind::Pairs,
+            "{ tenant = \"blue\" }",
+            "Further form parameters of the token request. Needs `issuer`.",
+        ),
+        key("allow", Kind::Rules, "[{ uid = 1000 }]", "Who may have tokens. Omit: the daemon's own user."),
+        key("required", Kind::Flag, "true", "Readiness waits for it, and its token is kept fresh at all times."),
+        later("identity", "An identity of [identities]."),
+        later("audience", "The audience parameter of token exchange."),
+        later("dpop", "Bind tokens to a key (RFC 9449)."),
+        later("tools", "Which tools may be called through bridge and proxy."),
+        later("bare_token", "Hand out bare tokens in spite of tool rules."),
+        later("revoke_on_exit", "Revoke tokens at shutdown."),
+        later("rate", "How often callers may ask."),
+        later("outer", "A second credential for a front door."),
+        later("token_endpoint", "The token endpoint of a server without metadata."),
+    ],
+};
+
+pub(super) const RULE: Table = Table {
+    name: "servers.NAME.allow",
+    doc: "One entry: all its keys must match.",
+    keys: &[
+        key("uid", Kind::Number, "1000", "The caller's effective user."),
+        key("gid", Kind::Number, "2000", "The caller's effective group."),
+        key("scopes", Kind::Texts, "[\"deploy:read\"]", "The ceiling for callers that match."),
+        later("exe", "The connecting program."),
+        later("sha256", "The digest of that program."),
+        later("unit", "The systemd unit of the caller."),
+    ],
+};
+
+pub(super) const LISTEN: Table = Table {
+    name: "listen",
+    doc: "Where the daemon listens.",
+    keys: &[
+        key(
+            "socket",
+            Kind::Text,
+            "\"/run/wayleave/wayleave.sock\"",
+            "The Unix socket. Omit: a directory of our own in the user's runtime directory.",
+        ),
+        key("socket_mode", Kind::Text, "\"0600\"", "0600, or 0660 together with `socket_group`."),
+        key(
+            "socket_group",
+            Kind::Text,
+            "\"agents\"",
+            "The group, by name or number, that may connect under mode 0660.",
+        ),
+        later("unlisted", "Serve URLs that are not configured."),
+        later("linger", "Keep serving for a while after SIGTERM."),
+        later("http", "The loopback listener."),
+        later("health", "A listener for health checks alone."),
+        later("oauth_token", "A token endpoint for clients that speak OAuth only."),
+    ],
+};
+
+pub(super) const EGRESS: Table = Table {
+    name: "egress",
+    doc: "Where we may connect to.",
+    keys: &[
+        key(
+            "allow",
+            Kind::Texts,
+            "[\"login.example.com\", \"10.1.0.0/16\"]",
+            "Given: only these hosts and networks, and the configured hosts. Omitted: any public https host.",
+        ),
+        key(
+            "issuers",
+            Kind::Texts,
+            "[\"https://login.example.com/tenant1\"]",
+            "Given: without a pin only these get an identity token.",
+        ),
+        key("ca_file", Kind::Text, "\"/etc/ssl/our-ca.pem\"", "Further roots, as PEM."),
+        key("insecure_loopback", Kind::Flag, "false", "Plain http and loopback addresses are fine: development."),
+        later("proxy", "A forward proxy."),
+    ],
+};
+
+/// Tables whose features are not in this version.
+pub(super) const LATER: &[(&str, &str)] = &[
+    ("identities", "further identities by name"),
+    ("audit", "the audit file"),
+    ("keyring", "keys and registrations that survive a restart"),
+];
+
+pub(super) const TABLES: &[&Table] = &[&IDENTITY, &SERVER, &RULE, &LISTEN, &EGRESS];

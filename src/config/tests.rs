@@ -1,0 +1,151 @@
+use super::*;
+
+fn env() -> Env {
+    Env::from_vars([])
+}
+
+fn problems(text: &str) -> Vec<String> {
+    match Config::from_toml(text, &env()) {
+        Ok(_) => Vec::new(),
+        Err(Error::Problems { problems, .. }) => problems.iter().map(ToString::to_string).collect(),
+        Err(error) => vec![error.to_string()],
+    }
+}
+
+#[track_caller]
+fn only_problem(text: &str, wanted: &str) {
+    let found = problems(text);
+    assert!(found.len() == 1 && found[0].contains(wanted), "{text}\n-> {found:#?}");
+}
+
+const SERVER: &str = "[servers.a]\nurl = \"https://mcp.example.com/mcp\"\n";
+
+#[test]
+fn the_starter_is_a_valid_configuration() {
+    assert_eq!(problems(&starter()), Vec::<String>::new());
+}
+
+#[test]
+fn every_line_of_the_starter_is_valid_when_uncommented() {
+    let examples = starter()
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.contains(" = "))
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    assert!(examples.len() > 15, "{examples:?}");
+    for example in examples {
+        toml::from_str::<toml::Table>(&example).expect("each example is TOML");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once_with_line_and_key() {
+    let text = "[servers.a]\nurl = \"ftp://x\"\nscope = [\"a\"]\n\n[servers.b]\nscopes = \"a\"\n\n[listen]\nsocket_mode = \"0777\"\n[audit]\nfile = \"x\"\n";
+    let found = problems(text);
+    let wanted = [
+        "line 2: servers.a.url: the scheme is \"ftp\"",
+        "line 3: servers.a.scope: unknown key; did you mean `scopes`?",
+        "line 5: servers.b.url: missing",
+        "line 6: servers.b.scopes: must be a list of texts",
+        "line 9: listen.socket_mode: \"0777\" is neither",
+        "line 10: audit: not built in this version (the audit file)",
+    ];
+    assert_eq!(found.len(), wanted.len(), "{found:#?}");
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert!(found.starts_with(wanted), "{found}");
+    }
+}
+
+#[test]
+fn a_duplicate_key_is_an_error() {
+    let found = problems("[listen]\nsocket = \"/a\"\nsocket = \"/b\"\n");
+    assert!(found.len() == 1 && found[0].starts_with("line 3") && found[0].contains("duplicate"), "{found:?}");
+}
+
+#[test]
+fn a_key_of_a_later_version_is_refused_and_never_ignored() {
+    only_problem(&format!("{SERVER}dpop = true\n"), "not built in this version");
+    only_problem("[listen]\nhttp = \"127.0.0.1:7878\"\n", "not built in this version");
+    only_problem("[keyring]\nenabled = true\n", "not built in this version");
+    only_problem(&format!("{SERVER}client_auth = \"workload\"\n"), "not built in this version");
+}
+
+#[test]
+fn what_could_be_replayed_needs_a_pin() {
+    for line in ["client_id = \"x\"", "subject_audience = \"x\"", "extra = { a = \"b\" }"] {
+        only_problem(&format!("{SERVER}{line}\n"), "needs `issuer`");
+        assert!(problems(&format!("{SERVER}{line}\nissuer = \"https://as.example.com\"\n")).is_empty());
+    }
+}
+
+#[test]
+fn extra_may_not_overrule_the_exchange() {
+    only_problem(
+        &format!("{SERVER}issuer = \"https://as.example.com\"\nextra = {{ assertion = \"x\" }}\n"),
+        "set by the exchange",
+    );
+}
+
+#[test]
+fn an_allow_entry_without_a_key_of_this_version_is_refused() {
+    let found = problems(&format!("{SERVER}allow = [{{ exe = \"/bin/agent\" }}]\n"));
+    assert!(found.iter().any(|problem| problem.contains("not built")), "{found:?}");
+    only_problem(&format!("{SERVER}allow = [{{}}]\n"), "needs `uid` or `gid`");
+    only_problem(&format!("{SERVER}allow = []\n"), "lets nobody in");
+    only_problem(&format!("{SERVER}allow = [{{ uid = -1 }}]\n"), "must be a number");
+    assert!(problems(&format!("{SERVER}allow = [{{ uid = 1000, scopes = [\"a\"] }}, {{ gid = 5 }}]\n")).is_empty());
+}
+
+#[test]
+fn one_resource_with_two_policies_is_refused() {
+    let two = "[servers.a]\nurl = \"https://h.example/mcp\"\n[servers.b]\nurl = \"https://H.example:443/mcp/\"\nallow = [{ uid = 1 }]\n";
+    only_problem(two, "is one resource with servers.a");
+    let covering = "[servers.a]\nurl = \"https://h.example/x\"\nresource = \"https://h.example\"\n[servers.b]\nurl = \"https://h.example/y\"\nallow = [{ uid = 1 }]\n";
+    only_problem(covering, "is one resource with");
+}
+
+#[test]
+fn the_socket_mode_and_group_belong_together() {
+    only_problem("[listen]\nsocket_mode = \"0660\"\n", "needs `socket_group`");
+    only_problem("[listen]\nsocket_group = \"0\"\n", "has no effect");
+    assert!(problems("[listen]\nsocket_mode = \"0660\"\nsocket_group = \"0\"\n").is_empty());
+    only_problem("[listen]\nsocket = \"relative.sock\"\n", "absolute");
+}
+
+#[test]
+fn plain_http_is_for_loopback_alone() {
+    only_problem("[servers.a]\nurl = \"http://mcp.example.com/mcp\"\n", "plain http");
+    assert!(problems("[servers.a]\nurl = \"http://127.0.0.1:1/mcp\"\n").is_empty());
+}
+
+#[test]
+fn the_keys_of_a_source_belong_to_that_source() {
+    only_problem("[identity]\nsource = \"file\"\n", "identity.token_file: missing");
+    only_problem("[identity]\nsource = \"github-actions\"\ntoken_file = \"/x\"\n", "belongs to another source");
+    only_problem("[identity]\ntoken_file = \"/x\"\n", "need `source`");
+    only_problem("[identity]\nsource = \"nowhere\"\n", "this version knows");
+    assert!(problems("[identity]\nsource = \"file\"\ntoken_file = \"/x\"\n").is_empty());
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("wayleave.toml");
+    std::fs::write(&path, SERVER).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).expect("set");
+    let error = Config::load(Some(&path), &env()).expect_err("group can write it");
+    assert!(error.to_string().contains("others can write it"), "{error}");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
+    assert_eq!(Config::load(Some(&path), &env()).expect("fine").servers.len(), 1);
+}
+
+#[test]
+fn the_schema_holds_every_built_key_and_no_other() {
+    let schema = schema();
+    let server = &schema["properties"]["servers"]["additionalProperties"]["properties"];
+    assert!(server["url"].is_object() && server["allow"]["items"]["properties"]["uid"].is_object());
+    assert!(server["dpop"].is_null());
+    assert!(schema["properties"]["identity"]["properties"]["token_file"].is_object());
+}

@@ -1,0 +1,209 @@
+//! The door to a running daemon, for our own commands. No runtime, no TLS, no logger, no file: connect, write,
+//! read, exit.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
+use zeroize::Zeroizing;
+
+use super::place::Place;
+
+/// Larger than any answer of the API, tokens of 32 KiB included.
+const ANSWER_CAP: u64 = 256 * 1024;
+
+/// An answer of the daemon.
+pub(crate) struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The body; it may hold a token.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Nobody listens anywhere: the work may be done in this process instead.
+    #[error("no daemon is running; looked at {}", places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", "))]
+    Absent {
+        /// Where it was looked for.
+        places: Vec<PathBuf>,
+    },
+    /// A socket is there and we may not use it.
+    #[error("{}: {error}", path.display())]
+    Forbidden {
+        /// Which.
+        path: PathBuf,
+        /// As the system says it.
+        error: io::Error,
+    },
+    /// Somebody else listens where our daemon should.
+    #[error("{} belongs to a process of uid {uid}, which is neither ours nor root's", path.display())]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// Whose.
+        uid: u32,
+    },
+    /// It is there and does not answer.
+    #[error("the daemon at {} gives no answer within {} s", path.display(), limit.as_secs())]
+    TimedOut {
+        /// Which.
+        path: PathBuf,
+        /// How long.
+        limit: Duration,
+    },
+    /// What answers is not our daemon, or broke off.
+    #[error("what listens at {} does not answer like wayleave: {what}", path.display())]
+    Strange {
+        /// Which.
+        path: PathBuf,
+        /// What is odd.
+        what: String,
+    },
+}
+
+/// Asks the first daemon that is there.
+pub(crate) fn ask(
+    places: &[Place],
+    request: &str,
+    body: Option<&str>,
+    own_uid: u32,
+    limit: Duration,
+) -> Result<Reply, Error> {
+    for place in places {
+        match dial(place, own_uid, limit)? {
+            Some(stream) => return speak(stream, &place.path, request, body, limit),
+            None => continue,
+        }
+    }
+    Err(Error::Absent { places: places.iter().map(|place| place.path.clone()).collect() })
+}
+
+/// Connects. `None` when nobody listens there, which alone lets the next place or this process take over.
+fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStream>, Error> {
+    let path = &place.path;
+    let forbidden = |error: io::Error| Error::Forbidden { path: path.clone(), error };
+    let stream = match open(path, limit) {
+        Ok(stream) => stream,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => Ok(None),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    Err(Error::TimedOut { path: path.clone(), limit })
+                }
+                _ => Err(forbidden(error)),
+            };
+        }
+    };
+    if !place.named {
+        let peer = getsockopt(&stream, sockopt::PeerCredentials).map_err(|error| forbidden(error.into()))?;
+        if peer.uid() != own_uid && peer.uid() != 0 {
+            return Err(Error::Foreign { path: path.clone(), uid: peer.uid() });
+        }
+    }
+    Ok(Some(stream))
+}
+
+/// A full backlog makes `connect` wait; the send time-out bounds that too, if it is set before.
+fn open(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let limit_value = TimeVal::new(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), limit.subsec_micros().into());
+    setsockopt(&socket, sockopt::SendTimeout, &limit_value)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &limit_value)?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn speak(
+    mut stream: UnixStream,
+    path: &Path,
+    request: &str,
+    body: Option<&str>,
+    limit: Duration,
+) -> Result<Reply, Error> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::TimedOut { path: path.to_owned(), limit },
+        _ => Error::Strange { path: path.to_owned(), what: error.to_string() },
+    };
+    let strange = |what: &str| Error::Strange { path: path.to_owned(), what: what.to_owned() };
+    let body = body.map_or_else(String::new, |body| {
+        format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    });
+    let end = if body.is_empty() { "\r\n" } else { "" };
+    let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{body}{end}");
+    stream.write_all(head.as_bytes()).map_err(failed)?;
+    let mut answer = Zeroizing::new(Vec::with_capacity(8 * 1024));
+    stream.take(ANSWER_CAP).read_to_end(&mut answer).map_err(failed)?;
+    parse(&answer).ok_or_else(|| strange("no HTTP answer"))
+}
+
+fn parse(answer: &[u8]) -> Option<Reply> {
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(length) = head.parse(answer).ok()? else { return None };
+    let field = |name: &str| {
+        head.headers
+            .iter()
+            .find(|field| field.name.eq_ignore_ascii_case(name))
+            .and_then(|field| std::str::from_utf8(field.value).ok())
+    };
+    let body = &answer[length..];
+    // A body that is shorter than announced is half an answer.
+    let announced: Option<usize> = field("content-length").and_then(|text| text.parse().ok());
+    if announced.is_some_and(|announced| announced != body.len()) {
+        return None;
+    }
+    Some(Reply { status: head.code?, body: Zeroizing::new(body.to_vec()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_an_answer_is_none() {
+        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd").is_some());
+        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd").is_none());
+        assert!(parse(b"HTTP/1.1 200 OK\r\n").is_none());
+        assert!(parse(b"SSH-2.0-x\r\n").is_none());
+    }
+
+    #[test]
+    fn a_place_without_socket_is_absent_and_one_without_permission_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = |name: &str| Place { path: dir.path().join(name), named: true };
+        let gone = ask(&[place("nothing.sock")], "GET /healthz", None, 0, Duration::from_secs(1));
+        assert!(matches!(gone, Err(Error::Absent { .. })));
+        let stale = std::os::unix::net::UnixListener::bind(dir.path().join("stale.sock")).expect("bound");
+        drop(stale);
+        let refused = ask(&[place("stale.sock")], "GET /healthz", None, 0, Duration::from_secs(1));
+        assert!(matches!(refused, Err(Error::Absent { .. })));
+    }
+
+    #[test]
+    fn a_silent_daemon_is_a_time_out_and_never_absent() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("silent.sock");
+        let _silent = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let outcome = ask(&[Place { path, named: true }], "GET /healthz", None, 0, Duration::from_millis(50));
+        assert!(matches!(outcome, Err(Error::TimedOut { .. })));
+    }
+
+    #[test]
+    fn a_foreign_daemon_in_a_compiled_in_place_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("squatted.sock");
+        let _squatter = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let own = nix::unistd::geteuid().as_raw();
+        // Root's daemons are trusted, so the squatter must be seen from another user's side when we are root.
+        if own != 0 {
+            let outcome =
+                ask(&[Place { path, named: false }], "GET /healthz", None, own + 1, Duration::from_millis(50));
+            assert!(matches!(outcome, Err(Error::Foreign { .. })));
+        }
+    }
+}

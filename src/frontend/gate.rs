@@ -1,0 +1,112 @@
+//! Who asks, and whether it is a browser. Passed before anything else is looked at.
+//!
+//! On the socket the kernel says who connected. No page may reach a listener of ours: a request with a header
+//! that only browsers or proxies send, or with a `Host` that DNS rebinding would bring, is refused.
+
+use hyper::HeaderMap;
+use hyper::header::{HOST, ORIGIN, REFERER};
+use tokio::net::UnixStream;
+
+use crate::caller::Caller;
+
+/// Why a request goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// A browser sent it.
+    #[error("requests of browsers are refused")]
+    Browser,
+    /// A proxy sent it: the caller would be the proxy.
+    #[error("forwarded requests are refused")]
+    Forwarded,
+    /// A name that is not this machine's.
+    #[error("the Host must be localhost, 127.0.0.1 or [::1]")]
+    Host,
+}
+
+/// The process at the other end, as the kernel recorded it when it connected.
+pub(crate) fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
+    let peer = stream.peer_cred()?;
+    Ok(Caller { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() })
+}
+
+/// Looks at the header alone.
+pub(crate) fn admit(headers: &HeaderMap) -> Result<(), Refusal> {
+    const FORWARDED: [&str; 6] =
+        ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"];
+    if headers.contains_key(ORIGIN) || headers.contains_key(REFERER) || headers.contains_key("sec-fetch-site") {
+        return Err(Refusal::Browser);
+    }
+    if FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+        return Err(Refusal::Forwarded);
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next().map(|host| host.to_str()), hosts.next()) {
+        (Some(Ok(host)), None) if is_local(host) => Ok(()),
+        _ => Err(Refusal::Host),
+    }
+}
+
+/// `localhost`, `127.0.0.1` or `[::1]`, with any port.
+fn is_local(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((name, after)) => (name, after.strip_prefix(':').or(after.is_empty().then_some(""))),
+            None => return false,
+        },
+        None => match host.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, Some("")),
+        },
+    };
+    let bracketed = host.starts_with('[');
+    let named = if bracketed { name == "::1" } else { name.eq_ignore_ascii_case("localhost") || name == "127.0.0.1" };
+    named && port.is_some_and(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn local_hosts_pass_with_any_port() {
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:7878", "[::1]", "[::1]:1"] {
+            assert_eq!(admit(&headers(&[("host", host)])), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn dns_rebinding_is_refused_by_its_host() {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "127.0.0.2",
+            "[::2]",
+            "[::1",
+            "::1",
+            "localhost:x",
+            "[::1]x",
+            "",
+        ] {
+            assert_eq!(admit(&headers(&[("host", host)])), Err(Refusal::Host), "{host}");
+        }
+        assert_eq!(admit(&HeaderMap::new()), Err(Refusal::Host));
+        let mut two = headers(&[("host", "localhost")]);
+        two.append(HOST, HeaderValue::from_static("evil.example"));
+        assert_eq!(admit(&two), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn browsers_and_proxies_are_refused_whatever_the_host() {
+        for name in ["origin", "referer", "sec-fetch-site"] {
+            assert_eq!(admit(&headers(&[("host", "localhost"), (name, "x")])), Err(Refusal::Browser), "{name}");
+        }
+        assert_eq!(admit(&headers(&[("host", "localhost"), ("x-forwarded-for", "x")])), Err(Refusal::Forwarded));
+    }
+}

@@ -1,0 +1,13 @@
+//! What listens, and the way to it: the gate, the API, the socket, and the door by which our own commands come in.
+//!
+//! A front-end turns a request into [`crate::broker::Request`] and an outcome into its own dialect. It never sees
+//! identity, exchange or cache.
+
+pub(crate) mod api;
+pub(crate) mod dialect;
+pub(crate) mod door;
+pub(crate) mod gate;
+pub(crate) mod place;
+pub(crate) mod socket;
+
+pub use dialect::header_json;

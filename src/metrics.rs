@@ -1,0 +1,119 @@
+//! The counters and histograms, named once. Labels come from configuration or from a fixed list, never from a
+//! caller, so their number is bounded.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::cache::Observer;
+
+/// All metrics of this process.
+pub struct Metrics {
+    registry: Registry,
+    served: Family<ByServer, Counter>,
+    refused: Family<ByClass, Counter>,
+    cache: CacheMetrics,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByServer {
+    server: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByClass {
+    class: &'static str,
+}
+
+#[derive(Clone, Default)]
+struct Outcomes {
+    ok: Counter<u64, AtomicU64>,
+    failed: Counter<u64, AtomicU64>,
+}
+
+/// What the cache reports.
+#[derive(Clone)]
+pub struct CacheMetrics {
+    hits: Counter,
+    flights: Counter,
+    outcomes: Outcomes,
+    took: Histogram,
+}
+
+impl Metrics {
+    /// All zero.
+    pub fn new() -> Self {
+        // From a local answer to an identity endpoint that is asked five times, in seconds.
+        let took = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
+        let cache =
+            CacheMetrics { hits: Counter::default(), flights: Counter::default(), outcomes: Outcomes::default(), took };
+        let (served, refused) = (Family::default(), Family::default());
+        let mut registry = Registry::with_prefix("wayleave");
+        registry.register("tokens_served", "Requests answered with a token", served.clone());
+        registry.register("requests_refused", "Requests not served, by class", refused.clone());
+        registry.register("cache_hits", "Requests answered without waiting", cache.hits.clone());
+        registry.register("flights", "Exchanges started", cache.flights.clone());
+        registry.register("flights_landed", "Exchanges that brought a token", cache.outcomes.ok.clone());
+        registry.register("flights_failed", "Exchanges that failed", cache.outcomes.failed.clone());
+        registry.register(
+            "flight_seconds",
+            "How long an exchange took, discovery and identity included",
+            cache.took.clone(),
+        );
+        Self { registry, served, refused, cache }
+    }
+
+    /// A request was answered with a token for this configured server.
+    pub fn served(&self, server: &str) {
+        self.served.get_or_create(&ByServer { server: server.to_owned() }).inc();
+    }
+
+    /// A request was not served.
+    pub fn refused(&self, class: &'static str) {
+        self.refused.get_or_create(&ByClass { class }).inc();
+    }
+
+    /// The part that the cache reports to.
+    pub fn cache(&self) -> CacheMetrics {
+        self.cache.clone()
+    }
+
+    /// Prometheus text.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Observer for CacheMetrics {
+    fn hit(&self) {
+        self.hits.inc();
+    }
+
+    fn flight(&self) {
+        self.flights.inc();
+    }
+
+    fn landed(&self, took: Duration, ok: bool) {
+        if ok {
+            self.outcomes.ok.inc();
+        } else {
+            self.outcomes.failed.inc();
+        }
+        self.took.observe(took.as_secs_f64());
+    }
+}
