@@ -1,0 +1,274 @@
+//! `FakeAs`: an authorization server that a client cannot tell from a real one.
+//!
+//! RFC 8414 metadata (OpenID's form when told), a token endpoint for the RFC 7523 grant that verifies all there is to verify,
+//! RFC 7009 revocation. Everything can be changed while it runs, through `&self`; nothing is right by default that a
+//! real server would refuse.
+//!
+//! The token endpoint is in `token_endpoint.rs`, the metadata in `metadata.rs`, what a test sets and reads in `knobs.rs`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use tokio_rustls::TlsAcceptor;
+
+use super::fault::{self, Fault, Script};
+use super::keys::{self, Claims, Keys, Verifier};
+use super::leak;
+use super::listener::{Answer, Bound, Listener};
+use super::platform::Trust;
+
+mod knobs;
+mod metadata;
+mod token_endpoint;
+
+pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
+/// How long its access tokens live unless said otherwise.
+pub const LIFE: Duration = Duration::from_secs(600);
+
+/// What can be wrong with the answer of a token endpoint.
+#[derive(Clone, Debug)]
+pub enum TokenFault {
+    Wire(Fault),
+    /// RFC 6749 5.2: 400 (401 for `invalid_client`) without looking at the request.
+    OauthError {
+        code: String,
+        description: Option<String>,
+        uri: Option<String>,
+    },
+    /// An error whose description holds terminal escapes, newlines and a CI command.
+    ControlCharsInDescription,
+    NoAccessToken,
+    NoExpiresIn,
+    ExpiresIn(Value),
+    TokenType(String),
+    /// The `scope` of the answer and of the token; none leaves it out of the answer only.
+    ScopeGranted(Option<String>),
+    /// The token minted last, again, with what is left of its life.
+    SameToken,
+    /// A reference token instead of a JWT.
+    OpaqueToken,
+    /// A token for another MCP server, whatever `resource` was.
+    IgnoreResource,
+    /// A token with this `aud`.
+    Audience(Value),
+    /// A token with a space and letters outside ASCII.
+    BadTokenCharacters,
+    /// A token of 40 KiB.
+    HugeToken,
+}
+
+/// What can be wrong with the metadata document.
+#[derive(Clone, Debug)]
+pub enum MetadataFault {
+    Wire(Fault),
+    WrongIssuer(String),
+    NoTokenEndpoint,
+    TokenEndpoint(String),
+}
+
+/// Where metadata is served for the issuer `BASE/PATH`; the first of the three alone by default.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    /// `/.well-known/oauth-authorization-server/PATH`
+    pub oauth: bool,
+    /// `/.well-known/openid-configuration/PATH`
+    pub openid_inserted: bool,
+    /// `/PATH/.well-known/openid-configuration`
+    pub openid_appended: bool,
+}
+
+/// What the token endpoint received: every parameter but the secret ones, and the claims of the assertion.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    /// `assertion`, `client_assertion` and `client_secret` are here as their digest (`keys::digest`).
+    pub params: BTreeMap<String, String>,
+    pub assertion: Claims,
+    /// Whether the request came with an `Authorization` header.
+    pub authorization: bool,
+    /// What was answered: `ok`, an OAuth error code, or the name of the scripted fault.
+    pub outcome: String,
+}
+
+pub struct FakeAs {
+    state: Arc<State>,
+    listener: Listener,
+}
+
+struct State {
+    base: String,
+    keys: Keys,
+    token_script: Script<TokenFault>,
+    metadata_script: Script<MetadataFault>,
+    now: Mutex<Now>,
+}
+
+/// All that changes.
+struct Now {
+    path: String,
+    trusted: Vec<Trust>,
+    resources: HashMap<String, Vec<String>>,
+    life: Duration,
+    grants: Option<Vec<String>>,
+    published: Published,
+    metadata: Value,
+    resource_optional: bool,
+    spent: HashSet<String>,
+    last: Option<(String, u64)>,
+    received: Vec<TokenRequest>,
+    metadata_paths: Vec<String>,
+    revoked: Vec<String>,
+    token_requests: usize,
+}
+
+impl FakeAs {
+    /// Trusts `trusted` to say who a workload is; knows no resource until [`FakeAs::register`].
+    pub async fn start(trusted: Trust) -> Self {
+        Self::serve(Bound::new(None).await, trusted)
+    }
+
+    pub async fn start_tls(trusted: Trust, tls: TlsAcceptor) -> Self {
+        Self::serve(Bound::new(Some(tls)).await, trusted)
+    }
+
+    fn serve(bound: Bound, trusted: Trust) -> Self {
+        let state = Arc::new(State {
+            base: bound.base().to_owned(),
+            keys: Keys::generate("as-key-1"),
+            token_script: Script::new(),
+            metadata_script: Script::new(),
+            now: Mutex::new(Now::new(trusted)),
+        });
+        let shared = Arc::clone(&state);
+        let listener = bound.serve(move |request| answer(Arc::clone(&shared), request));
+        Self { state, listener }
+    }
+
+    /// The issuer identifier: scheme, authority and the path that was set.
+    pub fn issuer(&self) -> String {
+        self.state.issuer()
+    }
+
+    pub fn base(&self) -> &str {
+        &self.state.base
+    }
+
+    pub fn token_endpoint(&self) -> String {
+        format!("{}/token", self.issuer())
+    }
+
+    /// What an MCP server needs to trust its tokens.
+    pub fn trust(&self) -> Trust {
+        Trust { issuer: self.issuer(), verifier: self.state.keys.verifier() }
+    }
+
+    pub fn verifier(&self) -> Verifier {
+        self.state.keys.verifier()
+    }
+
+    /// An access token without a request: for tests of the MCP server and of foreign tokens.
+    pub fn mint(&self, audience: Value, scope: &str, life: Duration) -> String {
+        self.state.mint("repo:octo-org/octo-repo:ref:refs/heads/main", audience, scope, life)
+    }
+}
+
+impl TokenFault {
+    pub fn oauth(code: &str) -> Self {
+        Self::OauthError { code: code.to_owned(), description: None, uri: None }
+    }
+}
+
+impl From<Fault> for TokenFault {
+    fn from(fault: Fault) -> Self {
+        Self::Wire(fault)
+    }
+}
+
+impl From<Fault> for MetadataFault {
+    fn from(fault: Fault) -> Self {
+        Self::Wire(fault)
+    }
+}
+
+impl Now {
+    fn new(trusted: Trust) -> Self {
+        Self {
+            path: String::new(),
+            trusted: vec![trusted],
+            resources: HashMap::new(),
+            life: LIFE,
+            grants: Some(vec![JWT_BEARER.to_owned()]),
+            published: Published { oauth: true, openid_inserted: false, openid_appended: false },
+            metadata: Value::Null,
+            resource_optional: false,
+            spent: HashSet::new(),
+            last: None,
+            received: Vec::new(),
+            metadata_paths: Vec::new(),
+            revoked: Vec::new(),
+            token_requests: 0,
+        }
+    }
+}
+
+impl State {
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().expect("never held over a panic")
+    }
+
+    fn issuer(&self) -> String {
+        format!("{}{}", self.base, self.now().path)
+    }
+
+    fn mint(&self, subject: &str, audience: Value, scope: &str, life: Duration) -> String {
+        let (iat, exp) = keys::lifetime(life);
+        let claims = keys::object(json!({
+            "iss": self.issuer(), "sub": subject, "aud": audience, "scope": scope,
+            "iat": iat, "exp": exp, "jti": keys::unique_id(),
+        }));
+        let token = self.keys.sign("at+jwt", &claims);
+        leak::minted(&token);
+        token
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    let tenant = state.now().path.clone();
+    if path.contains("/.well-known/") {
+        return metadata::answer(&state, &request).await;
+    }
+    match path.strip_prefix(&tenant) {
+        Some("/token") => token_endpoint::answer(&state, request).await,
+        Some("/revoke") => revoke(&state, request).await,
+        _ => Ok(not_found(&path)),
+    }
+}
+
+/// RFC 7009 2.2: 200 for a token it does not know, too.
+async fn revoke(state: &State, request: Request<Incoming>) -> Answer {
+    let form = match token_endpoint::read_form(request).await {
+        Ok(form) => form,
+        Err(refusal) => return Ok(refusal.into_answer()),
+    };
+    let Some(token) = form.get("token") else {
+        return Ok(token_endpoint::Refusal::new("invalid_request", "token is missing").into_answer());
+    };
+    leak::minted(token);
+    state.now().revoked.push(keys::digest(token));
+    Ok(fault::json(200, ""))
+}
+
+fn not_found(path: &str) -> hyper::Response<super::listener::Body> {
+    fault::json(404, json!({"message": format!("nothing at {path}")}).to_string())
+}
+
+/// A body that could not be read: the connection is gone.
+fn broken(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, error.to_string())
+}

@@ -1,0 +1,114 @@
+//! What a test sets and reads while the authorization server runs.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::super::keys;
+use super::super::platform::Trust;
+use super::{FakeAs, MetadataFault, Published, TokenFault, TokenRequest};
+
+impl FakeAs {
+    /// `""` or `"/tenant1"`.
+    pub fn set_issuer_path(&self, path: &str) {
+        assert!(path.is_empty() || (path.starts_with('/') && !path.ends_with('/')), "a path like /tenant1");
+        self.state.now().path = path.to_owned();
+    }
+
+    /// Trusts one more platform.
+    pub fn also_trust(&self, trusted: Trust) {
+        self.state.now().trusted.push(trusted);
+    }
+
+    /// Issues tokens for this resource, byte for byte, with at most these scopes.
+    pub fn register(&self, resource: &str, scopes: &[&str]) {
+        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        self.state.now().resources.insert(resource.to_owned(), scopes);
+    }
+
+    /// Whether a request without `resource` is for the one registered resource (as with servers that know no RFC 8707).
+    pub fn set_resource_optional(&self, optional: bool) {
+        self.state.now().resource_optional = optional;
+    }
+
+    /// Whole seconds: `expires_in` counts in them.
+    pub fn set_token_life(&self, life: Duration) {
+        self.state.now().life = life;
+    }
+
+    /// `grant_types_supported`; none leaves it out. What is really granted does not change.
+    pub fn set_grants(&self, grants: Option<&[&str]>) {
+        self.state.now().grants = grants.map(|grants| grants.iter().map(|grant| (*grant).to_owned()).collect());
+    }
+
+    pub fn publish(&self, published: Published) {
+        self.state.now().published = published;
+    }
+
+    /// Members laid over the metadata document; null takes one away.
+    pub fn set_metadata(&self, overrides: Value) {
+        self.state.now().metadata = overrides;
+    }
+
+    /// Each of the next token requests meets one of these; then all is well again.
+    pub fn script_token(&self, faults: impl IntoIterator<Item: Into<TokenFault>>) {
+        self.state.token_script.push(faults);
+    }
+
+    /// Every token request beyond the script meets this, until [`FakeAs::heal`].
+    pub fn always_token(&self, fault: impl Into<TokenFault>) {
+        self.state.token_script.always(fault);
+    }
+
+    pub fn script_metadata(&self, faults: impl IntoIterator<Item: Into<MetadataFault>>) {
+        self.state.metadata_script.push(faults);
+    }
+
+    pub fn always_metadata(&self, fault: impl Into<MetadataFault>) {
+        self.state.metadata_script.always(fault);
+    }
+
+    /// Ends both scripts and both standing orders, and is up.
+    pub fn heal(&self) {
+        self.state.token_script.clear();
+        self.state.metadata_script.clear();
+        self.set_down(false);
+    }
+
+    /// While down, connections are closed at accept.
+    pub fn set_down(&self, down: bool) {
+        self.listener.set_down(down);
+    }
+
+    /// Requests at the token endpoint so far, scripted failures included.
+    pub fn token_requests(&self) -> usize {
+        self.state.now().token_requests
+    }
+
+    pub fn metadata_requests(&self) -> usize {
+        self.state.now().metadata_paths.len()
+    }
+
+    /// The well-known paths asked for so far, in order, those that gave 404 included.
+    pub fn metadata_paths(&self) -> Vec<String> {
+        self.state.now().metadata_paths.clone()
+    }
+
+    /// What the token endpoint received so far; a request that met a wire fault or was no form has no parameters.
+    pub fn received(&self) -> Vec<TokenRequest> {
+        self.state.now().received.clone()
+    }
+
+    pub fn last_request(&self) -> TokenRequest {
+        self.state.now().received.last().expect("a token request came").clone()
+    }
+
+    pub fn revocations(&self) -> usize {
+        self.state.now().revoked.len()
+    }
+
+    /// Whether this token was handed back for revocation.
+    pub fn is_revoked(&self, token: &str) -> bool {
+        self.state.now().revoked.contains(&keys::digest(token))
+    }
+}

@@ -1,0 +1,233 @@
+//! The token endpoint: RFC 7523 section 2.1, verified to the letter.
+//!
+//! Order of judgement: the form, the grant, the assertion (signature, `iss`, `sub`, `aud`, times, `jti`), the resource, the scopes.
+//! An assertion that passes is spent, even if the resource or the scopes are then refused.
+
+use std::collections::BTreeMap;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response};
+use serde_json::{Value, json};
+
+use super::super::fault;
+use super::super::keys::{self, Claims};
+use super::super::leak;
+use super::super::listener::{Answer, Body};
+use super::{JWT_BEARER, State, TokenFault, TokenRequest, broken};
+
+type Form = BTreeMap<String, String>;
+
+const BODY_LIMIT: usize = 64 * 1024;
+/// What a description may not do to a terminal or to a CI runner.
+const HOSTILE: &str = "first line\r\n::add-mask::second\u{1b}[31m red \u{7}\u{0}##vso[task.complete]\u{202e}end";
+
+const SECRETS: [&str; 3] = ["assertion", "client_assertion", "client_secret"];
+
+/// An OAuth error on its way out.
+pub(super) struct Refusal {
+    status: u16,
+    code: String,
+    description: Option<String>,
+    uri: Option<String>,
+}
+
+/// What the request was found worth.
+struct Grant {
+    subject: String,
+    resource: String,
+    scope: String,
+}
+
+impl Refusal {
+    pub(super) fn new(code: &str, description: &str) -> Self {
+        let status = if code == "invalid_client" { 401 } else { 400 };
+        Self { status, code: code.to_owned(), description: Some(description.to_owned()), uri: None }
+    }
+
+    pub(super) fn into_answer(self) -> Response<Body> {
+        let mut body = Claims::new();
+        body.insert("error".to_owned(), self.code.into());
+        body.extend(self.description.map(|text| ("error_description".to_owned(), text.into())));
+        body.extend(self.uri.map(|uri| ("error_uri".to_owned(), uri.into())));
+        fault::json(self.status, Value::Object(body).to_string())
+    }
+}
+
+pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Answer {
+    state.now().token_requests += 1;
+    let script = state.token_script.next();
+    let mut record = TokenRequest {
+        params: Form::new(),
+        assertion: Claims::new(),
+        authorization: request.headers().contains_key("authorization"),
+        outcome: script.as_ref().map_or_else(|| "ok".to_owned(), |fault| format!("{fault:?}")),
+    };
+    let form = read_form(request).await;
+    if let Ok(form) = &form {
+        (record.params, record.assertion) = public_part(form);
+    }
+    // A fault that has no body does not look at the request, and what is sent through it is not spent. One that has a body does,
+    // and it is: whoever then presents the same assertion again is refused.
+    let verdict = match script.clone() {
+        Some(TokenFault::Wire(fault)) if !fault.needs_body() => {
+            state.now().received.push(record);
+            return fault.answer("").await;
+        }
+        Some(TokenFault::OauthError { code, description, uri }) => {
+            Err(Refusal { description, uri, ..Refusal::new(&code, "") })
+        }
+        Some(TokenFault::ControlCharsInDescription) => Err(Refusal::new("invalid_grant", HOSTILE)),
+        _ => form.and_then(|form| judge(state, &form)),
+    };
+    if let Err(refusal) = &verdict {
+        refusal.code.clone_into(&mut record.outcome);
+    }
+    state.now().received.push(record);
+    match (verdict, script) {
+        (Err(refusal), _) => Ok(refusal.into_answer()),
+        (Ok(grant), Some(TokenFault::Wire(fault))) => fault.answer(&issue(state, &grant, None)).await,
+        (Ok(grant), script) => Ok(fault::json(200, issue(state, &grant, script))),
+    }
+}
+
+/// The form, if it is one, of reasonable size and with no parameter twice (RFC 6749 3.2).
+pub(super) async fn read_form(request: Request<Incoming>) -> Result<Form, Refusal> {
+    let invalid = |text: &str| Refusal::new("invalid_request", text);
+    if request.method() != Method::POST {
+        return Err(Refusal { status: 405, ..invalid("POST only") });
+    }
+    if request.uri().query().is_some() {
+        return Err(invalid("parameters belong into the body"));
+    }
+    let content_type = request.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if content_type.split(';').next().map(str::trim) != Some("application/x-www-form-urlencoded") {
+        return Err(invalid("the body must be a form"));
+    }
+    let body = Limited::new(request.into_body(), BODY_LIMIT).collect().await;
+    let body = body.map_err(|error| invalid(&broken(error).to_string()))?.to_bytes();
+    let mut form = Form::new();
+    for (name, value) in url::form_urlencoded::parse(&body).into_owned() {
+        if form.insert(name.clone(), value).is_some() {
+            return Err(invalid(&format!("{name} is there twice")));
+        }
+    }
+    Ok(form)
+}
+
+/// The parameters with the secret ones as digests, and the claims of the assertion as they are, unverified.
+fn public_part(form: &Form) -> (Form, Claims) {
+    for secret in SECRETS.iter().filter_map(|name| form.get(*name)).filter(|secret| secret.len() >= 16) {
+        leak::minted(secret);
+    }
+    let claims =
+        form.get("assertion").filter(|jwt| jsonwebtoken::decode_header(jwt).is_ok()).map(|jwt| keys::peek(jwt));
+    let shown = |(name, value): (&String, &String)| match SECRETS.contains(&name.as_str()) {
+        true => (name.clone(), keys::digest(value)),
+        false => (name.clone(), value.clone()),
+    };
+    (form.iter().map(shown).collect(), claims.unwrap_or_default())
+}
+
+fn judge(state: &State, form: &Form) -> Result<Grant, Refusal> {
+    let value = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    match value("grant_type") {
+        Some(JWT_BEARER) => {}
+        Some(_) => {
+            return Err(Refusal::new("unsupported_grant_type", "only the JWT bearer grant is spoken here"));
+        }
+        None => return Err(Refusal::new("invalid_request", "grant_type is missing")),
+    }
+    let assertion = value("assertion").ok_or_else(|| Refusal::new("invalid_request", "assertion is missing"))?;
+    let subject = judge_assertion(state, assertion).map_err(|why| Refusal::new("invalid_grant", &why))?;
+
+    let now = state.now();
+    let only = now.resources.keys().next().filter(|_| now.resource_optional && now.resources.len() == 1);
+    let resource = value("resource").or_else(|| only.map(String::as_str));
+    let resource = resource.ok_or_else(|| Refusal::new("invalid_target", "resource is missing"))?;
+    let Some(allowed) = now.resources.get(resource) else {
+        return Err(Refusal::new("invalid_target", "no such resource is registered, byte for byte"));
+    };
+    let scope = value("scope").map_or_else(|| allowed.join(" "), str::to_owned);
+    if let Some(foreign) = scope.split(' ').find(|scope| !allowed.iter().any(|known| known == scope)) {
+        return Err(Refusal::new("invalid_scope", &format!("{foreign:?} is not a scope of this resource")));
+    }
+    Ok(Grant { subject, resource: resource.to_owned(), scope })
+}
+
+/// RFC 7523 section 3, with `aud` as one string and a `jti` as the MCP workload identity profile wants them. Gives the subject.
+fn judge_assertion(state: &State, assertion: &str) -> Result<String, String> {
+    let issuer = state.issuer();
+    let mut now = state.now();
+    let claimed =
+        jsonwebtoken::decode_header(assertion).map(|_| keys::peek(assertion)).map_err(|e| format!("assertion: {e}"))?;
+    let trusted = now.trusted.iter().find(|trust| claimed.get("iss") == Some(&json!(trust.issuer)));
+    let claims = trusted.ok_or("iss is not trusted here")?.verifier.verify(assertion)?;
+
+    let text =
+        |name: &str| claims.get(name).and_then(Value::as_str).ok_or_else(|| format!("{name} is missing or no string"));
+    let time =
+        |name: &str| claims.get(name).and_then(Value::as_f64).ok_or_else(|| format!("{name} is missing or no number"));
+    let here = keys::now();
+    if text("aud")? != issuer {
+        return Err("aud is not exactly this issuer".to_owned());
+    }
+    if time("exp")? <= here {
+        return Err("exp has passed".to_owned());
+    }
+    if time("iat")? > here || (claims.contains_key("nbf") && time("nbf")? > here) {
+        return Err("iat or nbf is ahead".to_owned());
+    }
+    let subject = text("sub")?.to_owned();
+    if !now.spent.insert(text("jti")?.to_owned()) {
+        return Err("jti was used before".to_owned());
+    }
+    Ok(subject)
+}
+
+/// The body of RFC 6749 5.1, bent by the script.
+fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
+    let life = state.now().life;
+    let token_for = |audience: Value, scope: &str| state.mint(&grant.subject, audience, scope, life);
+    let last = state.now().last.clone();
+    let mut token = None;
+    let mut over = json!({});
+    match script {
+        Some(TokenFault::NoAccessToken) => over = json!({"access_token": null}),
+        Some(TokenFault::NoExpiresIn) => over = json!({"expires_in": null}),
+        Some(TokenFault::ExpiresIn(value)) => over = json!({"expires_in": value}),
+        Some(TokenFault::TokenType(kind)) => over = json!({"token_type": kind}),
+        Some(TokenFault::ScopeGranted(scope)) => {
+            token = scope.as_deref().map(|scope| token_for(json!(grant.resource), scope));
+            over = json!({"scope": scope});
+        }
+        Some(TokenFault::SameToken) => {
+            if let Some((same, expiry)) = last {
+                token = Some(same);
+                over = json!({"expires_in": expiry.saturating_sub(keys::now() as u64)});
+            }
+        }
+        Some(TokenFault::OpaqueToken) => {
+            token = Some(format!("opaque-{}-{}", keys::unique_id(), keys::unique_id()));
+        }
+        Some(TokenFault::IgnoreResource) => {
+            token = Some(token_for(json!("https://somebody-else.example/mcp"), &grant.scope));
+        }
+        Some(TokenFault::Audience(audience)) => token = Some(token_for(audience, &grant.scope)),
+        Some(TokenFault::BadTokenCharacters) => {
+            token = Some(format!("bad token é {}", keys::unique_id()));
+        }
+        Some(TokenFault::HugeToken) => {
+            token = Some(format!("{}{}", keys::unique_id(), "A".repeat(40 * 1024)));
+        }
+        _ => {}
+    }
+    let token = token.unwrap_or_else(|| token_for(json!(grant.resource), &grant.scope));
+    leak::minted(&token);
+    state.now().last = Some((token.clone(), keys::now() as u64 + life.as_secs()));
+    let mut body = keys::object(json!({
+        "access_token": token, "token_type": "Bearer", "expires_in": life.as_secs(), "scope": grant.scope,
+    }));
+    keys::overlay(&mut body, &over);
+    Value::Object(body).to_string()
+}

@@ -1,0 +1,79 @@
+//! The bearer check (RFC 6750) and its challenge (RFC 9728 section 5.1).
+
+use hyper::Response;
+use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
+use serde_json::{Value, json};
+
+use super::super::fault;
+use super::super::keys::{self, Claims};
+use super::super::listener::Body;
+use super::{Now, State};
+
+/// Why a request is not let in.
+pub(super) struct Refusal {
+    status: u16,
+    error: Option<&'static str>,
+    scope: Option<String>,
+    why: String,
+}
+
+impl State {
+    /// The claims of a token that is good here.
+    pub(super) fn admit(&self, authorization: Option<&str>) -> Result<Claims, Refusal> {
+        let invalid = |why: String| Refusal { status: 401, error: Some("invalid_token"), scope: None, why };
+        let Some(authorization) = authorization else {
+            return Err(Refusal { error: None, ..invalid("a token is needed".to_owned()) });
+        };
+        let token = authorization.strip_prefix("Bearer ").ok_or_else(|| invalid("not a bearer token".to_owned()))?;
+        let claims = self.trust.verifier.verify(token).map_err(invalid)?;
+        let mut now = self.now();
+        if claims.get("iss") != Some(&json!(now.issuer)) {
+            return Err(invalid("another issuer's".to_owned()));
+        }
+        if claims.get("aud") != Some(&json!(self.resource())) {
+            return Err(invalid("meant for another resource, or for several".to_owned()));
+        }
+        if claims.get("exp").and_then(Value::as_f64).is_none_or(|exp| exp <= keys::now()) {
+            return Err(invalid("expired".to_owned()));
+        }
+        if now.refuse > 0 {
+            now.refuse -= 1;
+            return Err(invalid("refused by the script".to_owned()));
+        }
+        let granted = claims.get("scope").and_then(Value::as_str).unwrap_or_default();
+        let has = |wanted: &str| granted.split(' ').any(|scope| scope == wanted);
+        match now.required_scope.clone().filter(|required| !required.split(' ').all(has)) {
+            Some(scope) => {
+                let why = "the token's scope is too small".to_owned();
+                Err(Refusal { status: 403, error: Some("insufficient_scope"), scope: Some(scope), why })
+            }
+            None => Ok(claims),
+        }
+    }
+
+    pub(super) fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        let now = self.now();
+        let mut answer =
+            fault::json(refusal.status, json!({"error": refusal.error, "error_description": refusal.why}).to_string());
+        let challenges = now.challenges.clone().filter(|_| refusal.status == 401);
+        for challenge in challenges.unwrap_or_else(|| vec![now.challenge(&self.base, refusal)]) {
+            let value = HeaderValue::from_bytes(challenge.as_bytes()).expect("a challenge without newlines");
+            answer.headers_mut().append(WWW_AUTHENTICATE, value);
+        }
+        answer
+    }
+}
+
+impl Now {
+    fn challenge(&self, base: &str, refusal: &Refusal) -> String {
+        let metadata = self.signposts.header.as_ref().map(|path| format!("{base}{path}"));
+        let scope = refusal.scope.as_ref().or(self.challenge_scope.as_ref());
+        let params = [
+            metadata.map(|url| format!("resource_metadata=\"{url}\"")),
+            refusal.error.map(|error| format!("error=\"{error}\"")),
+            scope.map(|scope| format!("scope=\"{scope}\"")),
+        ];
+        let params: Vec<String> = params.into_iter().flatten().collect();
+        format!("Bearer {}", params.join(", ")).trim_end().to_owned()
+    }
+}

@@ -1,0 +1,114 @@
+//! What a test sets and reads while the MCP server runs.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::super::fault::Fault;
+use super::super::keys;
+use super::{FakeMcp, Seen, Signposts};
+
+impl FakeMcp {
+    /// The `iss` its tokens must have, when the authorization server moved to another issuer path.
+    pub fn set_issuer(&self, issuer: &str) {
+        issuer.clone_into(&mut self.state.now().issuer);
+        self.set_metadata(json!({"authorization_servers": [issuer]}));
+    }
+
+    pub fn set_signposts(&self, signposts: Signposts) {
+        self.state.now().signposts = signposts;
+    }
+
+    /// Members laid over its metadata (`resource`, `authorization_servers`, `scopes_supported`, …); null takes one away.
+    pub fn set_metadata(&self, overrides: Value) {
+        keys::overlay(self.state.now().metadata.as_object_mut().expect("it is made as an object"), &overrides);
+    }
+
+    /// The scopes (all of them) without which a request gets 403 `insufficient_scope`.
+    pub fn require_scope(&self, scope: Option<&str>) {
+        self.state.now().required_scope = scope.map(str::to_owned);
+    }
+
+    /// `scope` in the challenge of a 401.
+    pub fn set_challenge_scope(&self, scope: Option<&str>) {
+        self.state.now().challenge_scope = scope.map(str::to_owned);
+    }
+
+    /// These `WWW-Authenticate` values, each a header of its own, on every 401; none: the right one.
+    pub fn set_challenges(&self, challenges: Option<&[&str]>) {
+        self.state.now().challenges = challenges.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
+    }
+
+    /// The next `count` requests with a good token get 401 `invalid_token` all the same.
+    pub fn refuse_next(&self, count: usize) {
+        self.state.now().refuse = count;
+    }
+
+    /// Headers added to every answer of the MCP endpoint.
+    pub fn set_answer_headers(&self, headers: &[(&str, &str)]) {
+        self.state.now().answer_headers =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    }
+
+    /// Each of the next requests at the MCP endpoint meets one of these, token or not.
+    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state.script.push(faults);
+    }
+
+    pub fn script_metadata(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state.metadata_script.push(faults);
+    }
+
+    pub fn always_metadata(&self, fault: Fault) {
+        self.state.metadata_script.always(fault);
+    }
+
+    /// Ends the scripts and the standing order, and is up.
+    pub fn heal(&self) {
+        self.state.script.clear();
+        self.state.metadata_script.clear();
+        self.set_down(false);
+    }
+
+    pub fn set_down(&self, down: bool) {
+        self.listener.set_down(down);
+    }
+
+    /// Requests at the MCP endpoint so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.state.now().seen.clone()
+    }
+
+    /// Requests without an `Authorization` header.
+    pub fn probes(&self) -> usize {
+        self.count(|seen| seen.header("authorization").is_none())
+    }
+
+    /// Requests that passed the bearer check.
+    pub fn calls(&self) -> usize {
+        self.count(|seen| !matches!(seen.status, 0 | 401 | 403))
+    }
+
+    /// Requests with a token that was refused.
+    pub fn refusals(&self) -> usize {
+        self.count(|seen| matches!(seen.status, 401 | 403) && seen.header("authorization").is_some())
+    }
+
+    pub fn metadata_requests(&self) -> usize {
+        self.state.now().metadata_paths.len()
+    }
+
+    /// The metadata paths asked for so far, in order, those that gave 404 included.
+    pub fn metadata_paths(&self) -> Vec<String> {
+        self.state.now().metadata_paths.clone()
+    }
+
+    /// Calls of the tool `wait` that the client gave up.
+    pub fn cancelled(&self) -> usize {
+        self.state.cancelled.load(Ordering::SeqCst)
+    }
+
+    fn count(&self, which: impl Fn(&Seen) -> bool) -> usize {
+        self.state.now().seen.iter().filter(|seen| which(seen)).count()
+    }
+}

@@ -1,0 +1,30 @@
+//! The world around wayleave, in this process and on loopback: a CI platform, an authorization server and an MCP server.
+//!
+//! Nothing here is a mock in the sense of "says yes": every signature is made and verified, every audience, expiry,
+//! `jti` and resource is checked, so that a mistake in wayleave is refused here as it would be outside.
+//!
+//! | file | what it plays |
+//! |---|---|
+//! | `platform.rs` | the identity endpoint of a CI platform (GitHub's shape): `FakePlatform` |
+//! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
+//! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
+//! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
+//! | `leak.rs` | knows every token minted here and fails when one appears where none may |
+//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` | what those are made of |
+//!
+//! Every fake listens on a port of its own, runs in tasks of its own and stops when it is dropped.
+
+#![allow(dead_code, reason = "each test uses its own part")]
+#![allow(unreachable_pub, reason = "read as the public face of a library; each test includes it as a module")]
+#![allow(clippy::disallowed_methods, reason = "the fakes live outside wayleave's rooms: real time, own tasks")]
+
+pub mod authorization_server;
+pub mod fault;
+pub mod keys;
+pub mod leak;
+pub mod listener;
+pub mod mcp_server;
+pub mod platform;
+pub mod tls;
+pub mod unix_http;
+pub mod wayleave;

@@ -1,0 +1,78 @@
+//! A certificate authority for one test, and servers with a good certificate, one for another host and one that has expired.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+pub struct TestCa {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    file: PathBuf,
+    _directory: TempDir,
+}
+
+impl TestCa {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names, no bad names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.distinguished_name.push(rcgen::DnType::CommonName, "wayleave test CA");
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
+        let key = KeyPair::generate().expect("a P-256 key can always be made");
+        let pem = params.self_signed(&key).expect("our own parameters are sound").pem();
+        let directory = tempfile::tempdir().expect("the temporary directory is writable");
+        let file = directory.path().join("ca.pem");
+        std::fs::write(&file, &pem).expect("the directory is new and ours");
+        Self { issuer: Issuer::new(params, key), pem, file, _directory: directory }
+    }
+
+    /// The CA certificate in a file, for `[egress] ca_file`; gone when this is dropped.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// For `localhost` and `127.0.0.1`, valid until 2099.
+    pub fn good(&self) -> TlsAcceptor {
+        self.acceptor(&["localhost", "127.0.0.1"], 2099)
+    }
+
+    /// Signed by the CA, valid, and for a host that is not this one.
+    pub fn wrong_host(&self) -> TlsAcceptor {
+        self.acceptor(&["other.example"], 2099)
+    }
+
+    /// The right host, and over since 2021.
+    pub fn expired(&self) -> TlsAcceptor {
+        self.acceptor(&["localhost", "127.0.0.1"], 2021)
+    }
+
+    fn acceptor(&self, names: &[&str], last_year: i32) -> TlsAcceptor {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("the names are sound");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(last_year, 1, 1));
+        let key = KeyPair::generate().expect("a P-256 key can always be made");
+        let certificate = params.signed_by(&key, &self.issuer).expect("our own parameters are sound");
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        // The provider is passed, never installed: the process under test must choose its own.
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("the key is the certificate's");
+        TlsAcceptor::from(Arc::new(config))
+    }
+}

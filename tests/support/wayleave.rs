@@ -1,0 +1,256 @@
+//! Runs the real binary, in an environment with nothing in it and a directory of its own.
+//!
+//! Whatever the test does, standard error, every output that may hold no token, and every file left behind outside
+//! [`Wayleave::private`] goes through [`super::leak`]: at each run, and when these values are dropped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::leak;
+pub use daemon::Daemon;
+pub use running::Running;
+
+mod daemon;
+mod running;
+
+/// A run that takes longer is killed and fails its test.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Commands whose standard output carries a token, that being their purpose.
+const CARRIERS: [&str; 5] = ["token", "headers", "get", "ci", "exec"];
+
+/// Flags before the command that take a value.
+const FLAGS_WITH_VALUE: [&str; 7] =
+    ["--config", "--socket", "--log", "--log-format", "--identity", "--identity-file", "--timeout"];
+
+/// The binary and the world it finds.
+#[derive(Clone)]
+pub struct Wayleave {
+    binary: PathBuf,
+    directory: Arc<Directory>,
+    env: BTreeMap<String, String>,
+    config: Option<PathBuf>,
+    limit: Duration,
+}
+
+/// What one run left.
+#[derive(Debug)]
+pub struct Output {
+    /// None: ended by a signal.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A directory with a short path (a Unix socket's is at most 107 bytes long), searched for tokens in the end.
+struct Directory {
+    root: TempDir,
+    runs: AtomicUsize,
+}
+
+impl Wayleave {
+    /// `binary` is `env!("CARGO_BIN_EXE_wayleave")`, which only an integration test has.
+    pub fn new(binary: &str) -> Self {
+        let root = tempfile::Builder::new().prefix("wl").tempdir_in("/tmp").expect("/tmp is writable");
+        let directory = Arc::new(Directory { root, runs: AtomicUsize::new(0) });
+        for name in ["home", "tmp", "out", "private"] {
+            fs::create_dir(directory.path(name)).expect("the directory is new");
+            let mode = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(directory.path(name), mode).expect("the directory is ours");
+        }
+        let place = |name: &str| directory.path(name).display().to_string();
+        let env = [
+            ("HOME", place("home")),
+            ("TMPDIR", place("tmp")),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            ("WAYLEAVE_LOG", "trace".to_owned()),
+            // Never the compiled-in places: a daemon of the person who runs the tests may answer there.
+            ("WAYLEAVE_SOCKET", place("wayleave.sock")),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value)).into();
+        Self { binary: binary.into(), directory, env, config: None, limit: LIMIT }
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.env.extend(variables);
+        self
+    }
+
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.env.remove(name);
+        self
+    }
+
+    /// Writes the configuration file (0600) and passes it with `--config` from now on.
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config = Some(self.write("wayleave.toml", toml));
+        self
+    }
+
+    /// Changes the configuration file under a running daemon.
+    pub fn rewrite_config(&self, toml: &str) {
+        assert!(self.config.is_some(), "there is no configuration file yet");
+        self.write("wayleave.toml", toml);
+    }
+
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The directory of this world.
+    pub fn path(&self) -> &Path {
+        self.directory.root.path()
+    }
+
+    /// Where the daemon will listen.
+    pub fn socket(&self) -> PathBuf {
+        self.env.get("WAYLEAVE_SOCKET").map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// A path for a file that holds a token on purpose (an identity file, the outputs of `ci`): not searched.
+    pub fn private(&self, name: &str) -> PathBuf {
+        self.directory.path("private").join(name)
+    }
+
+    /// Writes a file (0600) in this world and gives its path.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path(name);
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).expect("the directory is ours");
+        path
+    }
+
+    /// Runs the command to its end, with nothing on standard input.
+    pub async fn run(&self, args: &[&str]) -> Output {
+        self.run_with_stdin(args, "").await
+    }
+
+    pub async fn run_with_stdin(&self, args: &[&str], stdin: &str) -> Output {
+        let mut running = Running::start(self, args, Stdio::piped());
+        let mut pipe = running.stdin();
+        // A command that does not read its input may be gone before it is written.
+        let _ = pipe.write_all(stdin.as_bytes()).await;
+        drop(pipe);
+        running.wait().await
+    }
+
+    /// Starts the command with standard input and output in the test's hands: for `stdio`.
+    pub fn spawn(&self, args: &[&str]) -> Running {
+        Running::start_piped(self, args)
+    }
+
+    /// Starts `wayleave run` with `args` and waits until it answers on its socket.
+    pub async fn daemon(&self, args: &[&str]) -> Daemon {
+        Daemon::start(self, args).await
+    }
+
+    /// The command as it would be run, its standard streams not set.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        command
+            .args(args)
+            .env_clear()
+            .envs(&self.env)
+            .current_dir(self.directory.path("home"))
+            .kill_on_drop(true)
+            // A group of its own, so that what it started can be ended with it.
+            .process_group(0);
+        command
+    }
+
+    /// The same world without `--config`: what a helper needs while a daemon answers.
+    fn as_helper(&self) -> Self {
+        Self { config: None, ..self.clone() }
+    }
+}
+
+impl Output {
+    /// Standard output as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("stdout is not JSON: {error}\n{}", self.stderr))
+    }
+
+    pub fn succeeded(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// Fails with standard error unless the exit code is `code`.
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stderr:\n{}", self.stderr);
+        self
+    }
+
+    /// Standard error always; standard output unless this command's purpose is to print a token and it did.
+    fn check(&self, args: &[&str]) {
+        let command = command_in(args);
+        leak::check(&format!("stderr of wayleave {command}"), &self.stderr);
+        let carries = CARRIERS.contains(&command) && (self.succeeded() || command == "exec");
+        if !carries {
+            leak::check(&format!("stdout of wayleave {command}"), &self.stdout);
+        }
+    }
+}
+
+impl Directory {
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Where standard output and standard error of the next run go. They are judged apart from other files.
+    fn next_outputs(&self) -> (PathBuf, PathBuf) {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst);
+        (self.path(&format!("out/{run}.stdout")), self.path(&format!("out/{run}.stderr")))
+    }
+}
+
+impl Drop for Directory {
+    /// Audit files, detached logs, anything: a token may be nowhere but in `private`.
+    fn drop(&mut self) {
+        let mut pending = vec![self.path("home"), self.path("tmp")];
+        let top = fs::read_dir(self.root.path()).into_iter().flatten().flatten();
+        pending.extend(top.map(|entry| entry.path()).filter(|path| path.is_file()));
+        while let Some(path) = pending.pop() {
+            if path.is_dir() && !path.is_symlink() {
+                pending.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            } else if path.is_file() {
+                let text = fs::read(&path).unwrap_or_default();
+                leak::check_on_drop(&format!("the file {}", path.display()), &String::from_utf8_lossy(&text));
+            }
+        }
+    }
+}
+
+/// The command among the arguments: the first that is neither a flag nor a flag's value.
+fn command_in<'a>(args: &[&'a str]) -> &'a str {
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        if FLAGS_WITH_VALUE.contains(arg) {
+            args.next();
+        } else if !arg.starts_with('-') {
+            return arg;
+        }
+    }
+    ""
+}
