@@ -1,0 +1,594 @@
+#!/usr/bin/env bash
+# Measures wayleave side by side with its floor and its peer, in one run on one machine. See README.md beside this file.
+# shellcheck disable=SC2317  # Rows and sides are called by name, which the checker cannot follow.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+all_rows=(helper kept new throughput cold memory start trips size)
+
+usage() {
+    cat <<'TEXT'
+usage: benches/compare.sh [--rounds N] [--only ROW]... [--json]
+
+  --rounds N   alternating rounds of each row (default 5)
+  --only ROW   one of: helper kept new throughput cold memory start trips size; may be repeated
+  --json       one JSON document instead of the table
+
+WAYLEAVE_BIN=FILE measures that binary instead of building one.
+The exit code is 0 also when a target is missed: the table says MISS and by how much. A row that could not be measured: 70.
+TEXT
+}
+
+rounds=5 format=() rows=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --rounds) rounds=${2:?--rounds needs a number} && shift 2 ;;
+        --only) rows+=("${2:?--only needs a row}") && shift 2 ;;
+        --json) format=(--json) && shift ;;
+        --help | -h) usage && exit 0 ;;
+        *) usage >&2 && exit 64 ;;
+    esac
+done
+[[ $rounds =~ ^[1-9][0-9]?$ ]] || { echo "compare: --rounds takes 1 to 99" >&2 && exit 64; }
+for row in ${rows[@]+"${rows[@]}"}; do
+    [[ " ${all_rows[*]} " == *" $row "* ]] || { echo "compare: no row $row (there are: ${all_rows[*]})" >&2 && exit 64; }
+done
+[ ${#rows[@]} -gt 0 ] || rows=("${all_rows[@]}")
+
+wanted() {
+    [[ " ${rows[*]} " == *" $1 "* ]]
+}
+
+say() {
+    echo "compare: $*" >&2
+}
+
+# --- what runs is ended by its own pid, however this script ends --------------------------------------------------------
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/wlb.XXXXXX")
+pids=() servers=()
+
+# Ends one process and waits until it is gone; oidc-agent is not our child (it detaches), so `wait` alone does not do.
+end() {
+    local pid=$1 left=() other
+    kill "$pid" 2>/dev/null || true
+    for _ in $(seq 100); do
+        gone "$pid" && break
+        sleep 0.05
+    done
+    gone "$pid" || kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    for other in ${pids[@]+"${pids[@]}"}; do
+        [ "$other" = "$pid" ] || left+=("$other")
+    done
+    pids=(${left[@]+"${left[@]}"})
+}
+
+# A zombie that nobody reaps is gone as well.
+gone() {
+    local state
+    state=$(sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null) || true
+    [ -z "$state" ] || [ "$state" = Z ]
+}
+
+end_all() {
+    local pid
+    for pid in ${pids[@]+"${pids[@]}"}; do
+        end "$pid"
+    done
+}
+
+cleanup() {
+    local code=$?
+    trap - EXIT
+    end_all
+    if [ "$code" -ne 0 ] && [ -s "$work/broker.log" ]; then
+        say "the broker's last words:"
+        tail -n 20 "$work/broker.log" >&2
+    fi
+    rm -rf "$work"
+    exit "$code"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- building -----------------------------------------------------------------------------------------------------------
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+say "building the bench tools"
+cargo build --quiet --release --locked --manifest-path "$root/benches/tools/Cargo.toml"
+if [ -z "${WAYLEAVE_BIN:-}" ]; then
+    say "building wayleave"
+    cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --bin wayleave
+    WAYLEAVE_BIN=$CARGO_TARGET_DIR/release/wayleave
+fi
+bin=$CARGO_TARGET_DIR/release
+
+field() {
+    "$bin/report" get "$1"
+}
+
+# --- samples ------------------------------------------------------------------------------------------------------------
+
+touch "$work/samples.tsv" "$work/notes.tsv" "$work/facts.tsv"
+
+sample() { # ROW SIDE ROUND VALUE
+    # A tool that failed has said why; it left no figure.
+    [[ $4 =~ ^[0-9]+(\.[0-9]+)?$ ]] || { say "$1: no figure for $2 in round $3" && exit 70; }
+    printf '%s\t%s\t%s\t%s\n' "$@" >>"$work/samples.tsv"
+}
+
+note() { # ROW TEXT
+    printf '%s\t%s\n' "$@" >>"$work/notes.tsv"
+}
+
+fact() { # NAME VALUE
+    printf '%s\t%s\n' "$@" >>"$work/facts.tsv"
+}
+
+# Runs both sides in every round and changes who goes first, so that a drift of the machine favours nobody.
+alternate() { # ROUND OURS THEIRS
+    if [ $(($1 % 2)) -eq 1 ]; then
+        "$2" "$1"
+        "$3" "$1"
+    else
+        "$3" "$1"
+        "$2" "$1"
+    fi
+}
+
+# The share of processor time nobody used during one second, in percent.
+idle_percent() {
+    local before after
+    before=$(grep '^cpu ' /proc/stat)
+    sleep 1
+    after=$(grep '^cpu ' /proc/stat)
+    printf '%s\n%s\n' "$before" "$after" | awk '
+        { idle[NR] = $5 + $6; for (i = 2; i <= 9; i++) total[NR] += $i }
+        END { printf "%.0f", 100 * (idle[2] - idle[1]) / (total[2] - total[1]) }'
+}
+
+state_the_facts() {
+    local model memory version idle
+    model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+    memory=$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo)
+    version=$("$WAYLEAVE_BIN" --version 2>/dev/null || echo "no version")
+    fact machine "$(nproc) processors (${model:-unknown}), $memory, $(uname -sr), glibc $(getconf GNU_LIBC_VERSION | cut -d' ' -f2)"
+    idle=$(idle_percent)
+    fact idle "$idle % of the machine was idle in the second before the first row"
+    [ "$idle" -ge 85 ] || fact warning "other work was running: fit for finding mistakes, not for publishing"
+    fact wayleave "$version, release profile"
+    fact floor "hyper http1 on a Unix socket, tokio with 2 workers, repeating wayleave's own answer"
+    fact "load generator" "benches/tools, load: one thread in Rust; kept and new: blocking, one request at a time; throughput and bursts: non-blocking, one epoll loop"
+    fact rounds "$rounds, alternating; figures are medians of the rounds, the ratio is the median of each round's own ratio"
+}
+
+# --- the parties --------------------------------------------------------------------------------------------------------
+
+mkdir -m 700 "$work/home"
+
+start_upstream() {
+    "$bin/upstream" >"$work/upstream.json" &
+    pids+=($!)
+    for _ in $(seq 100); do
+        [ -s "$work/upstream.json" ] && break
+        sleep 0.05
+    done
+    mcp=$(field mcp <"$work/upstream.json")
+    issuer=$(field issuer <"$work/upstream.json")
+    control=$(field control <"$work/upstream.json")
+    identity=()
+    local name
+    for name in GITHUB_ACTIONS ACTIONS_ID_TOKEN_REQUEST_URL ACTIONS_ID_TOKEN_REQUEST_TOKEN; do
+        identity+=("$name=$(field "env.$name" <"$work/upstream.json")")
+    done
+}
+
+upstream() { # PATH
+    "$bin/load" once --tcp "$control" --ask "$1"
+}
+
+configure() { # NAME, servers on standard input
+    {
+        printf '[egress]\ninsecure_loopback = true\n[listen]\nsocket = "%s/%s.sock"\n' "$work" "$1"
+        cat
+    } >"$work/$1.toml"
+    chmod 600 "$work/$1.toml"
+}
+
+server() { # NAME PATH [ISSUER]
+    printf '[servers.%s]\nurl = "%s%s"\nscopes = ["bench:read", "bench:write"]\n' "$1" "$mcp" "$2"
+    [ $# -lt 3 ] || printf 'issuer = "%s"\n' "$3"
+}
+
+write_configurations() {
+    server bench /mcp/bench "$issuer" | configure start
+    {
+        server bench /mcp/bench "$issuer"
+        # Each round has an authorization server of its own: the limit per issuer is not what these rows measure.
+        for round in $(seq "$rounds"); do
+            server "cold$round" "/t$round/cold" "$issuer/t$round"
+            server "hundred$round" "/t$round/hundred" "$issuer/t$round"
+        done
+    } | configure main
+    for index in $(seq 50); do
+        server "m$index" "/t$((index % 5))/m$index" "$issuer/t$((index % 5))"
+    done | configure fifty
+    {
+        server pinned /mcp/pinned "$issuer"
+        server discovered /mcp/discovered
+    } | configure trips
+}
+
+# Runs a command with nothing in its environment but a CI job's identity.
+in_job() {
+    exec env -i "PATH=$PATH" "HOME=$work/home" "${identity[@]}" "$@"
+}
+
+start_broker() { # NAME
+    (
+        # The usual limit of descriptors: a thousand callers must be served within it, or the broker must raise it itself.
+        ulimit -Sn 1024
+        in_job "$WAYLEAVE_BIN" --config "$work/$1.toml" run
+    ) >>"$work/broker.log" 2>&1 &
+    broker=$!
+    pids+=("$broker")
+    for _ in $(seq 200); do
+        "$bin/load" once --socket "$work/$1.sock" --ask /healthz >/dev/null 2>&1 && return
+        sleep 0.02
+    done
+    say "wayleave did not answer on its socket"
+    exit 70
+}
+
+ask() { # NAME QUERY
+    "$bin/load" once --socket "$work/$1.sock" --ask "/v1/token?$2"
+}
+
+start_floor() {
+    "$bin/load" once --raw --socket "$work/main.sock" --ask "/v1/token?server=bench" >"$work/answer"
+    "$bin/floor" --socket "$work/floor.sock" --like "$work/answer" &
+    pids+=($!)
+    servers+=($!)
+    for _ in $(seq 100); do
+        [ -S "$work/floor.sock" ] && return
+        sleep 0.05
+    done
+    say "the floor did not start"
+    exit 70
+}
+
+# --- the peer -----------------------------------------------------------------------------------------------------------
+
+peer=false
+peer_environment=("PATH=$PATH" "HOME=$work/home" "OIDC_CONFIG_DIR=$work/oidc" "OIDC_SOCK=$work/peer.sock" OIDC_ENCRYPTION_PW=bench)
+
+with_peer() {
+    env -i "${peer_environment[@]}" "$@"
+}
+
+find_peer() {
+    local program package missing=()
+    for program in oidc-agent:oidc-agent-cli openssl:openssl python3:python3; do
+        package=${program#*:}
+        command -v "${program%:*}" >/dev/null || missing+=("$package")
+    done
+    if [ ${#missing[@]} -gt 0 ]; then
+        say "peer not installed: apt-get install --no-install-recommends ${missing[*]}"
+        fact peer "not installed (missing: ${missing[*]})"
+        return 1
+    fi
+    fact peer "$(oidc-agent --version), its token cached"
+}
+
+start_issuer() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$work/key.pem" -out "$work/cert.pem" \
+        -days 2 -subj /CN=localhost -addext "subjectAltName=DNS:localhost,IP:127.0.0.1" 2>/dev/null
+    python3 "$root/benches/tools/oauthd.py" "$work/cert.pem" "$work/key.pem" >"$work/issuer.port" &
+    pids+=($!)
+    for _ in $(seq 100); do
+        [ -s "$work/issuer.port" ] && return
+        sleep 0.05
+    done
+    say "the peer's issuer did not start"
+    return 1
+}
+
+# Detached, as users run it: on the console it would hold more memory. It prints its own pid.
+start_agent() { # SOCKET
+    agent=$(with_peer oidc-agent -a "$1" | sed -n 's/^OIDCD_PID=\([0-9]*\);.*/\1/p')
+    [ -n "$agent" ] || { say "the peer's agent did not start" && return 1; }
+    pids+=("$agent")
+}
+
+start_peer() {
+    find_peer || return 0
+    mkdir -m 700 "$work/oidc"
+    start_issuer && start_agent "$work/peer.sock" || return 0
+    if ! with_peer oidc-gen bench --iss="https://localhost:$(cat "$work/issuer.port")/" --client-id=c --client-secret=s --rt=rt-1 \
+        --cp="$work/cert.pem" --flow=refresh --scope="openid offline_access" --pw-env --prompt=none -m >"$work/peer.log" 2>&1; then
+        say "the peer cannot be set up:"
+        tail -n 5 "$work/peer.log" >&2
+        return 0
+    fi
+    with_peer oidc-token bench >/dev/null
+    local children
+    read -ra children <<<"$(cat "/proc/$agent/task/$agent/children")"
+    servers+=("$agent" ${children[@]+"${children[@]}"})
+    peer=true
+}
+
+# --- the rows -----------------------------------------------------------------------------------------------------------
+
+skip() {
+    :
+}
+
+# The side of the peer, if there is one.
+or_skip() { # FUNCTION
+    if $peer; then echo "$1"; else echo skip; fi
+}
+
+helper_ours() {
+    local figures
+    figures=$(env -i "PATH=$PATH" "HOME=$work/home" "$bin/spawn" run --count 100 -- "$WAYLEAVE_BIN" --socket "$work/main.sock" token bench)
+    sample helper-wall ours "$1" "$(field wall_ms <<<"$figures")"
+    sample helper-cpu ours "$1" "$(field cpu_ms <<<"$figures")"
+}
+
+helper_theirs() {
+    local figures
+    figures=$(with_peer "$bin/spawn" run --count 100 -- oidc-token bench)
+    sample helper-wall theirs "$1" "$(field wall_ms <<<"$figures")"
+    sample helper-cpu theirs "$1" "$(field cpu_ms <<<"$figures")"
+}
+
+row_helper() {
+    for round in $(seq "$rounds"); do
+        alternate "$round" helper_ours "$(or_skip helper_theirs)"
+    done
+}
+
+# Left to the scheduler, one request at a time flips between one processor and two, and with it between two latencies far
+# apart. So the placement is fixed: client and server on a processor each, as the targets mean it, and then both on one,
+# where no wake-up of a sleeping processor hides the difference.
+allowed=$(sed -n 's/^Cpus_allowed_list:\t//p' /proc/self/status)
+client_cpu=${allowed%%[-,]*}
+
+place() { # apart|together|anywhere
+    local cpus pid
+    case $1 in
+        apart) suffix='' cpus=${allowed##*[-,]} ;;
+        together) suffix=-tight cpus=$client_cpu ;;
+        anywhere) suffix='' cpus=$allowed ;;
+    esac
+    for pid in ${servers[@]+"${servers[@]}"}; do
+        taskset -acp "$cpus" "$pid" >/dev/null
+    done
+}
+
+latency_row() { # MODE
+    for placement in apart together; do
+        place "$placement"
+        for round in $(seq "$rounds"); do
+            alternate "$round" "$1_ours" "$1_theirs"
+        done
+    done
+}
+
+# One latency mode against one socket: prints p50.
+latency() { # MODE SOCKET
+    taskset -c "$client_cpu" "$bin/load" "$1" --socket "$work/$2.sock" --ask "/v1/token?server=bench" --count 10000 --warmup 500 |
+        field p50_us
+}
+
+peer_latency() { # FIELD
+    taskset -c "$client_cpu" "$bin/load" new --socket "$work/peer.sock" --protocol oidc-agent --ask bench --count 5000 | field "$1"
+}
+
+kept_ours() {
+    sample "kept$suffix" ours "$1" "$(latency kept main)"
+}
+
+kept_theirs() {
+    sample "kept$suffix" theirs "$1" "$(latency kept floor)"
+}
+
+row_kept() {
+    latency_row kept
+}
+
+new_ours() {
+    local p50
+    p50=$(latency new main)
+    sample "new$suffix" ours "$1" "$p50"
+    if $peer; then sample "new-peer$suffix" ours "$1" "$p50"; fi
+}
+
+new_theirs() {
+    sample "new$suffix" theirs "$1" "$(latency new floor)"
+    if $peer; then sample "new-peer$suffix" theirs "$1" "$(peer_latency p50_us)"; fi
+}
+
+row_new() {
+    latency_row new
+}
+
+throughput() { # SOCKET
+    "$bin/load" throughput --connections 16 --socket "$work/$1.sock" --ask "/v1/token?server=bench" --count 200000 --warmup 5000 | field rps
+}
+
+throughput_ours() {
+    local rps
+    rps=$(throughput main)
+    sample throughput ours "$1" "$rps"
+    if $peer; then sample throughput-peer ours "$1" "$rps"; fi
+}
+
+throughput_theirs() {
+    sample throughput theirs "$1" "$(throughput floor)"
+    if $peer; then sample throughput-peer theirs "$1" "$(peer_latency rps)"; fi
+}
+
+row_throughput() {
+    for round in $(seq "$rounds"); do
+        alternate "$round" throughput_ours throughput_theirs
+    done
+}
+
+# Callers that all come while the upstream takes 50 ms for each answer.
+burst() { # SERVER CLIENTS
+    upstream "/reset?delay_ms=50" >/dev/null
+    "$bin/load" burst --clients "$2" --socket "$work/main.sock" --ask "/v1/token?server=$1"
+}
+
+# A key that is served without any exchange was not cold: then the row measures nothing.
+cold_exchanges() {
+    local exchanges
+    exchanges=$(upstream /counters | field exchanges)
+    [ "$exchanges" -gt 0 ] || { say "no exchange reached the upstream" && return 1; }
+    echo "$exchanges"
+}
+
+cold_ours() {
+    local figures
+    figures=$(burst "cold$1" 1000)
+    sample cold-exchanges ours "$1" "$(cold_exchanges)"
+    sample cold-refused ours "$1" "$(field not_served <<<"$figures")"
+    if [ "$1" -eq 1 ]; then note cold "first round, upstream 50 ms late: $figures"; fi
+    sample cold-refused-100 ours "$1" "$(burst "hundred$1" 100 | field not_served)"
+}
+
+cold_theirs() {
+    sample cold-refused-100 theirs "$1" "$("$bin/load" burst --clients 100 --socket "$work/peer.sock" --protocol oidc-agent --ask bench | field not_served)"
+}
+
+row_cold() {
+    for round in $(seq "$rounds"); do
+        alternate "$round" cold_ours "$(or_skip cold_theirs)"
+    done
+    upstream /reset >/dev/null
+    if $peer; then note cold "the peer's token is cached, ours is not: the peer offers no way to have a cold one"; fi
+}
+
+# Resident memory of processes, in MB of 10^6 bytes.
+resident() { # PID...
+    local pid
+    for pid in "$@"; do
+        cat "/proc/$pid/status"
+    done | awk '/^VmRSS/ { sum += $2 } END { printf "%.3f", sum * 1024 / 1e6 }'
+}
+
+memory_ours() {
+    start_broker fifty
+    for index in $(seq 50); do
+        ask fifty "server=m$index" >/dev/null
+    done
+    sleep 1
+    sample memory ours "$1" "$(resident "$broker")"
+    end "$broker"
+}
+
+memory_theirs() {
+    local children
+    start_agent "$work/peer2.sock"
+    with_peer "OIDC_SOCK=$work/peer2.sock" oidc-add bench --pw-env >/dev/null
+    with_peer "OIDC_SOCK=$work/peer2.sock" oidc-token bench >/dev/null
+    sleep 1
+    read -ra children <<<"$(cat "/proc/$agent/task/$agent/children")"
+    sample memory theirs "$1" "$(resident "$agent" ${children[@]+"${children[@]}"})"
+    end "$agent"
+}
+
+row_memory() {
+    for round in $(seq "$rounds"); do
+        alternate "$round" memory_ours "$(or_skip memory_theirs)"
+    done
+}
+
+start_ours() {
+    sample start ours "$1" "$(in_job "$bin/spawn" start --count 10 --socket "$work/start.sock" \
+        -- "$WAYLEAVE_BIN" --config "$work/start.toml" run 2>>"$work/broker.log" | field ready_ms)"
+}
+
+# On the console, which is quicker than detaching, and without an account: the peer's best case.
+start_theirs() {
+    sample start theirs "$1" "$(with_peer "$bin/spawn" start --count 10 --socket "$work/peer3.sock" --protocol oidc-agent --ask none \
+        -- oidc-agent -d -a "$work/peer3.sock" 2>/dev/null | field ready_ms)"
+}
+
+row_start() {
+    for round in $(seq "$rounds"); do
+        alternate "$round" start_ours "$(or_skip start_theirs)"
+    done
+}
+
+# Round trips are counted where they arrive: every answer takes 100 ms, so what overlaps is plain to see.
+trip() { # ROW ROUND QUERY
+    local counters
+    upstream "/reset?delay_ms=100" >/dev/null
+    ask trips "$3" >/dev/null
+    cold_exchanges >/dev/null
+    counters=$(upstream /counters)
+    sample "$1" ours "$2" "$(field round_trips <<<"$counters")"
+    if [ "$2" -eq 1 ]; then note "$1" "$(field sequence <<<"$counters") (refused upstream: $(field refused <<<"$counters"))"; fi
+}
+
+row_trips() {
+    for round in $(seq "$rounds"); do
+        start_broker trips
+        trip trips-pinned "$round" "server=pinned&scope=bench:read"
+        # Another scope is another key at the same server: only discovery is warm.
+        trip trips-warm "$round" "server=pinned&scope=bench:write"
+        end "$broker"
+        start_broker trips
+        trip trips-discovered "$round" "server=discovered&scope=bench:read"
+        end "$broker"
+    done
+    upstream /reset >/dev/null
+}
+
+row_size() {
+    sample size ours 1 "$(stat -c %s "$(readlink -f "$WAYLEAVE_BIN")" | awk '{ printf "%.3f", $1 / 1e6 }')"
+}
+
+state_the_facts
+start_upstream
+write_configurations
+start_peer
+if wanted helper || wanted kept || wanted new || wanted throughput || wanted cold; then
+    start_broker main
+    servers+=("$broker")
+    ask main "server=bench" >/dev/null
+    start_floor
+fi
+# A row that fails does not take the others with it; half of its samples would be worse than none.
+failed=0
+run_row() { # ROW
+    local code
+    say "row $1"
+    set +e
+    (
+        set -e
+        pids=()
+        trap end_all EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
+        "row_$1"
+    )
+    code=$?
+    set -e
+    [ "$code" -lt 128 ] || exit "$code"
+    place anywhere
+    [ "$code" -ne 0 ] || return 0
+    failed=70
+    sed -i "/^$1[-\t]/d" "$work/samples.tsv"
+    note "$1" "FAILED, no figures"
+}
+
+for row in "${rows[@]}"; do
+    run_row "$row"
+done
+"$bin/report" table --dir "$work" ${format[@]+"${format[@]}"}
+exit "$failed"
