@@ -254,9 +254,11 @@ impl<E: Failure> Cache<E> {
             async move { landed.await.unwrap_or_else(|_| Err(E::lost(Lost::Panic))) }.boxed().shared();
         entry.flight = Some(flight.clone());
         let recipe = Arc::clone(&entry.recipe);
+        // During an outage the back-off alone decides; quick tries are for the first hiccup.
+        let quick_tries = if entry.failed.is_none() { QUICK_TRIES } else { 1 };
         let cache = self.clone();
         self.0.tasks.spawn(async move {
-            let work = AssertUnwindSafe(cache.fly(&recipe)).catch_unwind();
+            let work = AssertUnwindSafe(cache.fly(&recipe, quick_tries)).catch_unwind();
             let limit = match cache.0.persistence {
                 Persistence::Daemon => FLIGHT_LIMIT,
                 Persistence::OneShot(limit) => limit,
@@ -274,7 +276,7 @@ impl<E: Failure> Cache<E> {
     }
 
     /// Makes a token, with the second tries that the persistence grants.
-    async fn fly(&self, recipe: &Recipe<E>) -> Result<Token, E> {
+    async fn fly(&self, recipe: &Recipe<E>, quick_tries: u32) -> Result<Token, E> {
         let started = self.0.clock.boot();
         let mut tried = 0;
         loop {
@@ -284,7 +286,7 @@ impl<E: Failure> Cache<E> {
             };
             let Verdict::Temporary { retry_after, tried_patiently } = error.verdict() else { return Err(error) };
             let wait = match self.0.persistence {
-                Persistence::Daemon if tried + 1 >= QUICK_TRIES || tried_patiently || retry_after.is_some() => {
+                Persistence::Daemon if tried + 1 >= quick_tries || tried_patiently || retry_after.is_some() => {
                     return Err(error);
                 }
                 Persistence::Daemon => self.0.jitter.backoff(QUICK_DELAY, BACKOFF_FLOOR, tried + 1),

@@ -55,6 +55,10 @@ impl Text {
             return Err(BadUrl::Scheme(scheme.chars().take(20).collect()));
         }
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        // A parser would take the next segment for the host.
+        if authority.is_empty() {
+            return Err(BadUrl::NotAbsolute);
+        }
         if !authority.is_ascii() || authority.contains('%') {
             return Err(BadUrl::Host);
         }

@@ -1,1 +1,526 @@
+//! The rules of a token's life on a virtual clock, and a model that tries to break them.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::oauth::{Issuer, Resource, Scopes};
+use crate::token::{AccessToken, Claims};
+
+#[derive(Clone, Debug, PartialEq)]
+enum Fail {
+    Temporary(Option<Duration>),
+    Permanent,
+    Lost(Lost),
+}
+
+impl Failure for Fail {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Temporary(retry_after) => Verdict::Temporary { retry_after: *retry_after, tried_patiently: false },
+            _ => Verdict::Permanent,
+        }
+    }
+
+    fn lost(how: Lost) -> Self {
+        Self::Lost(how)
+    }
+
+    fn retry_in(self, _: Duration) -> Self {
+        self
+    }
+}
+
+/// What the authorization server does next.
+#[derive(Clone, Copy, Debug)]
+enum Mood {
+    Fine { life: u64 },
+    SameToken { life: u64 },
+    Down,
+    Busy { retry_after: u64 },
+    Refuses,
+    Panics,
+    Stalls,
+}
+
+/// An authorization server that counts, on the virtual clock.
+struct Issuing {
+    clock: Clock,
+    mood: Mutex<Mood>,
+    takes: Duration,
+    calls: AtomicUsize,
+    in_flight: AtomicUsize,
+    most_in_flight: AtomicUsize,
+    serial: AtomicU64,
+}
+
+impl Issuing {
+    fn new(clock: &Clock, mood: Mood) -> Arc<Self> {
+        Arc::new(Self {
+            clock: clock.clone(),
+            mood: Mutex::new(mood),
+            takes: Duration::from_millis(200),
+            calls: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            most_in_flight: AtomicUsize::new(0),
+            serial: AtomicU64::new(0),
+        })
+    }
+
+    fn set(&self, mood: Mood) {
+        *self.mood.lock().expect("not poisoned") = mood;
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    async fn issue(&self) -> Result<Token, Fail> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_in_flight.fetch_max(now, Ordering::SeqCst);
+        tokio::time::sleep(self.takes).await;
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        let mood = *self.mood.lock().expect("not poisoned");
+        match mood {
+            Mood::Fine { life } => Ok(self.token(self.serial.fetch_add(1, Ordering::SeqCst) + 1, life)),
+            Mood::SameToken { life } => Ok(self.token(self.serial.load(Ordering::SeqCst), life)),
+            Mood::Down => Err(Fail::Temporary(None)),
+            Mood::Busy { retry_after } => Err(Fail::Temporary(Some(Duration::from_secs(retry_after)))),
+            Mood::Refuses => Err(Fail::Permanent),
+            Mood::Panics => panic!("a bug in a maker"),
+            Mood::Stalls => std::future::pending().await,
+        }
+    }
+
+    fn token(&self, serial: u64, life: u64) -> Token {
+        let access_token = AccessToken::parse(format!("token-{serial}")).expect("visible ASCII");
+        Token {
+            digest: access_token.digest(),
+            access_token,
+            scopes: Scopes::default(),
+            missing: Default::default(),
+            server: "a".into(),
+            resource: Resource::verbatim("https://mcp.example.com"),
+            issuer: Issuer::parse("https://as.example.com").expect("good"),
+            minted: self.clock.boot(),
+            minted_wall: self.clock.wall(),
+            dates_itself: true,
+            life: Duration::from_secs(life),
+            subject: Arc::new(Claims::default()),
+            revocation_endpoint: None,
+        }
+    }
+}
+
+struct Unobserved;
+
+impl Observer for Unobserved {
+    fn hit(&self) {}
+    fn flight(&self) {}
+    fn landed(&self, _: Duration, _: bool) {}
+}
+
+/// A cache before an issuer, with one key.
+struct Rig {
+    cache: Cache<Fail>,
+    issuer: Arc<Issuing>,
+    clock: Clock,
+}
+
+impl Rig {
+    fn new(mood: Mood) -> Self {
+        Self::with(mood, Persistence::Daemon)
+    }
+
+    fn with(mood: Mood, persistence: Persistence) -> Self {
+        let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
+        let issuer = Issuing::new(&clock, mood);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let cache = Cache::new(clock.clone(), Jitter::seeded(1), persistence, tasks, stop, Box::new(Unobserved));
+        Self { cache, issuer, clock }
+    }
+
+    fn recipe(&self) -> Recipe<Fail> {
+        let issuer = Arc::clone(&self.issuer);
+        Arc::new(move || {
+            let issuer = Arc::clone(&issuer);
+            async move { issuer.issue().await }.boxed()
+        })
+    }
+
+    async fn ask(&self, wish: Wish) -> Result<Arc<Token>, Fail> {
+        self.cache.token(key(), &wish, || self.recipe()).await
+    }
+
+    async fn any(&self) -> Result<Arc<Token>, Fail> {
+        self.ask(Wish::ANY).await
+    }
+
+    async fn fresh(&self) -> Result<Arc<Token>, Fail> {
+        let newer_than = Some(self.clock.just_before(Duration::from_secs(1)));
+        self.ask(Wish { newer_than, ..Wish::ANY }).await
+    }
+
+    async fn at_least(&self, seconds: u64) -> Result<Arc<Token>, Fail> {
+        self.ask(Wish { least: Least::Of(Duration::from_secs(seconds)), newer_than: None }).await
+    }
+}
+
+fn key() -> Key {
+    Digest::of(b"key")
+}
+
+async fn sleep(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_callers_on_a_cold_key_share_one_flight() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    let asked = futures_util::future::join_all((0..1_000).map(|_| rig.any())).await;
+    assert!(asked.iter().all(Result::is_ok));
+    assert_eq!(rig.issuer.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_callers_share_one_failure() {
+    let rig = Rig::new(Mood::Refuses);
+    let asked = futures_util::future::join_all((0..1_000).map(|_| rig.any())).await;
+    assert!(asked.iter().all(|outcome| matches!(outcome, Err(Fail::Permanent))));
+    assert_eq!(rig.issuer.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_hangs_up_does_not_cancel_the_flight() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    assert!(tokio::time::timeout(Duration::from_millis(50), rig.any()).await.is_err());
+    sleep(1).await;
+    assert!(rig.cache.hit(&key(), &Wish::ANY).is_some());
+    assert_eq!(rig.issuer.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_minute_asked_for_every_second_keeps_nobody_waiting() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    rig.any().await.expect("the first one waits");
+    for second in 0..600 {
+        sleep(1).await;
+        let token = rig.cache.hit(&key(), &Wish::ANY).unwrap_or_else(|| panic!("somebody waits at {second} s"));
+        assert!(token.usable(rig.clock.boot()));
+    }
+    // One renewal at 70 to 85 % of each life.
+    assert!((11..=16).contains(&rig.issuer.calls()), "{}", rig.issuer.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_used_now_and_then_is_renewed_between_the_uses() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    rig.any().await.expect("issued");
+    for _ in 0..10 {
+        sleep(50).await;
+        assert!(rig.cache.hit(&key(), &Wish::ANY).is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_nobody_asks_for_lapses_and_is_forgotten() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    rig.any().await.expect("issued");
+    sleep(600).await;
+    // It was in use until a lifetime after the last question: one or two renewals, then rest.
+    assert!(rig.issuer.calls() <= 3, "{}", rig.issuer.calls());
+    assert!(rig.cache.lock().is_empty(), "nothing is left in memory");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_required_token_is_always_there() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    rig.cache.always(key(), || rig.recipe());
+    sleep(1).await;
+    for _ in 0..20 {
+        assert!(rig.cache.peek(&key()).0.is_some());
+        sleep(37).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_required_token_comes_when_the_issuer_comes_back() {
+    let rig = Rig::new(Mood::Down);
+    rig.cache.always(key(), || rig.recipe());
+    sleep(600).await;
+    assert!(rig.issuer.calls() < 60, "{}", rig.issuer.calls());
+    rig.issuer.set(Mood::Fine { life: 60 });
+    sleep(61).await;
+    assert!(rig.cache.peek(&key()).0.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_not_felt_until_the_token_really_expires() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    let first = rig.any().await.expect("issued");
+    rig.issuer.set(Mood::Down);
+    for _ in 0..56 {
+        sleep(1).await;
+        assert_eq!(rig.any().await.expect("still good").digest, first.digest);
+    }
+    sleep(4).await;
+    assert_eq!(rig.any().await.map(|_| ()), Err(Fail::Temporary(None)));
+    rig.issuer.set(Mood::Fine { life: 60 });
+    sleep(61).await;
+    assert!(rig.any().await.is_ok(), "recovered without a restart");
+}
+
+#[tokio::test(start_paused = true)]
+async fn temporary_failures_back_off_and_a_hiccup_is_not_seen() {
+    let rig = Rig::new(Mood::Down);
+    let asked = rig.any();
+    let heal = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        rig.issuer.set(Mood::Fine { life: 60 });
+    };
+    let (asked, ()) = tokio::join!(asked, heal);
+    assert!(asked.is_ok());
+
+    let rig = Rig::new(Mood::Down);
+    for _ in 0..600 {
+        assert!(rig.any().await.is_err());
+        sleep(1).await;
+    }
+    // Three tries a flight, delays that double to a minute: not one call a question.
+    assert!(rig.issuer.calls() < 120, "{}", rig.issuer.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_honoured() {
+    let rig = Rig::new(Mood::Busy { retry_after: 40 });
+    assert!(rig.any().await.is_err());
+    for _ in 0..38 {
+        sleep(1).await;
+        assert!(rig.any().await.is_err());
+    }
+    assert_eq!(rig.issuer.calls(), 1);
+    sleep(3).await;
+    rig.issuer.set(Mood::Fine { life: 60 });
+    assert!(rig.any().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_remembered_for_thirty_seconds() {
+    let rig = Rig::new(Mood::Refuses);
+    for _ in 0..29 {
+        assert_eq!(rig.any().await.map(|_| ()), Err(Fail::Permanent));
+        sleep(1).await;
+    }
+    assert_eq!(rig.issuer.calls(), 1);
+    sleep(2).await;
+    assert!(rig.any().await.is_err());
+    assert_eq!(rig.issuer.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn forced_mints_are_three_and_then_one_every_ten_seconds() {
+    let rig = Rig::new(Mood::Fine { life: 3_600 });
+    rig.any().await.expect("issued");
+    for _ in 0..20 {
+        sleep(2).await;
+        assert!(rig.fresh().await.is_ok());
+    }
+    // 40 s: the first, three at once, four from the refill.
+    assert!((7..=9).contains(&rig.issuer.calls()), "{}", rig.issuer.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_minted_within_the_last_second_is_fresh_enough() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    let first = rig.any().await.expect("issued");
+    assert_eq!(rig.fresh().await.expect("the same").digest, first.digest);
+    sleep(2).await;
+    assert_ne!(rig.fresh().await.expect("a new one").digest, first.digest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_forced_mint_gives_the_valid_token() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    let first = rig.any().await.expect("issued");
+    rig.issuer.set(Mood::Refuses);
+    sleep(2).await;
+    assert_eq!(rig.fresh().await.expect("the valid one").digest, first.digest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_waits_for_one_flight_and_is_then_met_as_well_as_possible() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    rig.any().await.expect("issued");
+    sleep(30).await;
+    assert!(rig.at_least(45).await.expect("renewed for the wish").left(rig.clock.boot()) > Duration::from_secs(45));
+    assert_eq!(rig.issuer.calls(), 2);
+    for _ in 0..50 {
+        assert!(rig.at_least(600).await.is_ok(), "no token of this issuer lives so long");
+    }
+    for _ in 0..50 {
+        assert!(rig.at_least(60).await.is_ok());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(rig.issuer.calls(), 2, "nothing is minted per request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_returns_the_same_token_is_not_asked_in_a_loop() {
+    let rig = Rig::new(Mood::Fine { life: 600 });
+    rig.any().await.expect("issued");
+    rig.issuer.set(Mood::SameToken { life: 600 });
+    for _ in 0..560 {
+        sleep(1).await;
+        let token = rig.at_least(300).await.expect("the one there is");
+        assert!(token.usable(rig.clock.boot()), "a repeated token is no younger than at first");
+    }
+    assert!(rig.issuer.calls() < 12, "{}", rig.issuer.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_dropped_unless_it_is_too_young_or_another() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    let first = rig.any().await.expect("issued");
+    assert!(!rig.cache.reject(&key(), &first.digest), "younger than 5 s: the server refuses for another reason");
+    sleep(6).await;
+    assert!(!rig.cache.reject(&key(), &Digest::of(b"another")));
+    assert!(rig.cache.reject(&key(), &first.digest));
+    assert_ne!(rig.any().await.expect("a new one").digest, first.digest);
+    assert!(!rig.cache.reject(&key(), &first.digest), "another caller already got a new token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_panics_or_stalls_lands_all_the_same() {
+    let rig = Rig::new(Mood::Panics);
+    assert_eq!(rig.any().await.map(|_| ()), Err(Fail::Lost(Lost::Panic)));
+    rig.issuer.set(Mood::Stalls);
+    sleep(31).await;
+    assert_eq!(rig.any().await.map(|_| ()), Err(Fail::Lost(Lost::TooLong)));
+    rig.issuer.set(Mood::Fine { life: 60 });
+    sleep(31).await;
+    assert!(rig.any().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_shot_tries_until_its_callers_time_out() {
+    let rig = Rig::with(Mood::Down, Persistence::OneShot(Duration::from_secs(30)));
+    let started = rig.clock.boot();
+    assert!(rig.any().await.is_err());
+    let took = rig.clock.boot().since(started);
+    assert!(took <= Duration::from_secs(30) && rig.issuer.calls() > 3, "{took:?}, {} calls", rig.issuer.calls());
+    let rig = Rig::with(Mood::Refuses, Persistence::OneShot(Duration::from_secs(30)));
+    assert!(rig.any().await.is_err());
+    assert_eq!(rig.issuer.calls(), 1, "a refusal is final");
+}
+
+#[test]
+fn the_plan_renews_what_is_in_use_and_lets_the_rest_lapse() {
+    use super::entry::{Plan, plan};
+    let clock = Clock::system();
+    let (used, life) = (clock.boot(), Duration::from_secs(60));
+    let renew_at = used + Duration::from_secs(45);
+    assert_eq!(plan(used + Duration::from_secs(60), renew_at, life, used), Plan::RenewAt(renew_at));
+    assert_eq!(plan(used + Duration::from_secs(61), renew_at, life, used), Plan::Lapse);
+}
+
+/// One step of the model.
+#[derive(Clone, Debug)]
+enum Act {
+    Ask,
+    AskTogether(usize),
+    Wish(u64),
+    Fresh,
+    Reject,
+    Wait(u64),
+    Become(Mood),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let mood = prop_oneof![
+        4 => (2u64..200).prop_map(|life| Mood::Fine { life }),
+        1 => (2u64..200).prop_map(|life| Mood::SameToken { life }),
+        2 => Just(Mood::Down),
+        1 => (0u64..100).prop_map(|retry_after| Mood::Busy { retry_after }),
+        1 => Just(Mood::Refuses),
+    ];
+    prop_oneof![
+        6 => Just(Act::Ask),
+        2 => (2usize..20).prop_map(Act::AskTogether),
+        2 => (1u64..400).prop_map(Act::Wish),
+        1 => Just(Act::Fresh),
+        1 => Just(Act::Reject),
+        6 => (1u64..30_000).prop_map(Act::Wait),
+        2 => mood.prop_map(Act::Become),
+    ]
+}
+
+/// The longest life and the moment of expiry that the model knows of the last token served.
+struct Model {
+    last: Option<Arc<Token>>,
+    rejected: bool,
+}
+
+impl Model {
+    /// Whatever was asked: no expired token is served, and a good one is never blanked.
+    fn judge(&mut self, rig: &Rig, outcome: &Result<Arc<Token>, Fail>) -> Result<(), TestCaseError> {
+        let now = rig.clock.boot();
+        match outcome {
+            Ok(token) => {
+                prop_assert!(token.left(now) > Duration::ZERO, "an expired token was served");
+                self.last = Some(Arc::clone(token));
+                self.rejected = false;
+            }
+            Err(error) => {
+                let good = self.last.as_ref().is_some_and(|token| token.usable(now)) && !self.rejected;
+                prop_assert!(!good, "a good token was blanked by {error:?}");
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn play(acts: Vec<Act>) -> Result<(), TestCaseError> {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    let started = rig.clock.boot();
+    let mut model = Model { last: None, rejected: false };
+    for act in acts {
+        match act {
+            Act::Ask => model.judge(&rig, &rig.any().await)?,
+            Act::AskTogether(count) => {
+                let before = rig.issuer.calls();
+                for outcome in futures_util::future::join_all((0..count).map(|_| rig.any())).await {
+                    model.judge(&rig, &outcome)?;
+                }
+                prop_assert!(rig.issuer.calls() - before <= QUICK_TRIES as usize, "one flight for all");
+            }
+            Act::Wish(seconds) => model.judge(&rig, &rig.at_least(seconds).await)?,
+            Act::Fresh => model.judge(&rig, &rig.fresh().await)?,
+            Act::Reject => {
+                if let Some(token) = &model.last {
+                    model.rejected |= rig.cache.reject(&key(), &token.digest);
+                }
+            }
+            Act::Wait(milliseconds) => tokio::time::sleep(Duration::from_millis(milliseconds)).await,
+            Act::Become(mood) => rig.issuer.set(mood),
+        }
+        prop_assert!(rig.issuer.most_in_flight.load(Ordering::SeqCst) <= 1, "two flights for one key");
+    }
+    // The shortest life is 2 s, so at most one mint every 1.4 s; forced mints, wishes (ten a life) and the three tries
+    // of a failed flight, at least half a second apart, come on top.
+    let seconds = rig.clock.boot().since(started).as_secs_f64();
+    let bound = 20.0 + seconds * (1.0 / 1.4 + 0.1 + 10.0 / 2.0 + 6.0);
+    prop_assert!((rig.issuer.calls() as f64) < bound, "{} calls in {seconds} s", rig.issuer.calls());
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #[test]
+    fn no_sequence_of_events_breaks_the_rules(acts in prop::collection::vec(act(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        runtime.block_on(play(acts))?;
+    }
+}

@@ -368,7 +368,7 @@ fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Ve
         let rule =
             Rule { uid: entry.number("uid"), gid: entry.number("gid"), scopes: scopes_of(reader, entry, "scopes") };
         // A key of a later version was reported already; an entry must not become wider by its absence.
-        if rule.uid.is_none() && rule.gid.is_none() {
+        if !entry.has("uid") && !entry.has("gid") {
             reader.problem(entry.line, &entry.path, "an entry needs `uid` or `gid`");
         }
         rules.push(rule);

@@ -42,6 +42,8 @@ pub(super) struct Section<'a> {
     pub(super) path: String,
     pub(super) line: usize,
     values: BTreeMap<&'static str, (Value<'a>, usize)>,
+    /// Every key of ours that is there, readable or not.
+    present: BTreeMap<&'static str, usize>,
     /// Keys that belong to a row of another table, as they stand.
     pub(super) rest: toml::Table,
 }
@@ -89,6 +91,7 @@ impl<'a> Reader<'a> {
                         format!("not built in this version ({}); take it out", doc.trim_end_matches('.')),
                     );
                 }
+                Some(key) if section.present.insert(key.name, line).is_some() => {}
                 Some(key) => match read(key.kind, value) {
                     Some(value) => drop(section.values.insert(key.name, (value, line))),
                     None => self.problem(
@@ -153,11 +156,11 @@ impl Section<'_> {
     }
 
     pub(super) fn line_of(&self, key: &str) -> usize {
-        self.values.get(key).map_or(self.line, |(_, line)| *line)
+        self.present.get(key).copied().unwrap_or(self.line)
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
-        self.values.contains_key(key)
+        self.present.contains_key(key)
     }
 
     pub(super) fn key(&self, key: &str) -> String {

@@ -93,7 +93,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_five_are_in_flight() {
         let pace = Pace::new(Clock::virtual_at(SystemTime::UNIX_EPOCH));
-        let held: Vec<_> = [(); 5].iter().map(|()| pace.enter(&issuer("one"))).collect();
+        let one = issuer("one");
+        let held: Vec<_> = [(); 5].iter().map(|()| pace.enter(&one)).collect();
         let held = futures_util::future::join_all(held).await;
         let sixth = tokio::time::timeout(Duration::from_secs(60), pace.enter(&issuer("one"))).await;
         assert!(sixth.is_err());
