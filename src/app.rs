@@ -160,12 +160,15 @@ impl App {
     }
 }
 
+/// The next job may make a directory of the same name before we look: ours is gone all the same. It is held open so
+/// that its inode cannot be given to another.
 async fn gone(directory: Option<&Path>) {
+    use std::os::unix::fs::MetadataExt;
     let Some(directory) = directory else { return std::future::pending().await };
-    loop {
+    let which = |found: std::fs::Metadata| (found.dev(), found.ino());
+    let Ok(held) = std::fs::File::open(directory) else { return };
+    let ours = held.metadata().ok().map(which);
+    while std::fs::metadata(directory).ok().map(which) == ours {
         tokio::time::sleep(JOB_LOOK).await;
-        if !directory.exists() {
-            return;
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! The path. A request passes policy, then the cache; on a miss one shared flight does discovery, identity and
 //! exchange ([`flight`]) and everybody who asks meanwhile shares its outcome.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,12 +28,14 @@ mod error;
 mod explain;
 mod flight;
 mod server;
+mod tally;
 
 use asked_twice::AskedTwice;
 pub use error::{Class, Error};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::Maker;
 pub use server::{ResourceParameter, Server};
+use tally::Tally;
 
 /// Workload identity in, MCP access tokens out.
 pub struct Broker {
@@ -43,7 +45,7 @@ pub struct Broker {
     clock: Clock,
     metrics: Arc<Metrics>,
     asked_twice: Mutex<AskedTwice>,
-    callers: Mutex<BTreeMap<(Arc<str>, u32), u64>>,
+    tallies: HashMap<Arc<str>, Tally>,
 }
 
 /// What a broker is made of.
@@ -109,6 +111,8 @@ impl Broker {
     pub fn new(parts: Parts) -> Self {
         let Parts { servers, issuers, identity, outbound, clock, metrics, persistence, tasks, stop } = parts;
         let observer = Box::new(metrics.cache());
+        let tallies =
+            servers.iter().map(|one| (Arc::clone(&one.name), Tally::new(metrics.served(&one.name)))).collect();
         Self {
             servers: servers.into_iter().map(Arc::new).collect(),
             cache: Cache::new(clock.clone(), Jitter::new(), persistence, tasks, stop, observer),
@@ -124,7 +128,7 @@ impl Broker {
             clock,
             metrics,
             asked_twice: Mutex::default(),
-            callers: Mutex::default(),
+            tallies,
         }
     }
 
@@ -245,22 +249,15 @@ impl Broker {
     fn note(&self, caller: &Caller, request: &Request, decided: &Result<Granted, Error>) {
         match decided {
             Ok(granted) => {
-                self.metrics.served(&granted.server.name);
-                self.count(&granted.server.name, caller.uid);
+                if let Some(tally) = self.tallies.get(&granted.server.name) {
+                    tally.served(caller.uid);
+                }
                 tracing::debug!(server = %granted.server.name, %caller, token = ?granted.token.digest, "served");
             }
             Err(error) => {
                 self.metrics.refused(error.class().as_str());
                 tracing::warn!(target_server = %request.target, %caller, class = error.class().as_str(), error = %error, "not served");
             }
-        }
-    }
-
-    fn count(&self, server: &Arc<str>, uid: u32) {
-        const CAP: usize = 1_024;
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if callers.len() < CAP || callers.contains_key(&(Arc::clone(server), uid)) {
-            *callers.entry((Arc::clone(server), uid)).or_default() += 1;
         }
     }
 

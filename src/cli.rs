@@ -212,6 +212,41 @@ pub(crate) struct Completions {
     pub shell: clap_complete::Shell,
 }
 
+/// Reads a helper call as clients configure it, `[--socket PATH] token|headers [TARGET]` or `get`, without clap:
+/// building the tree of all verbs takes a quarter of the whole call. Anything else is clap's, and a test holds both
+/// to the same result.
+pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
+    let mut words = words.iter().map(String::as_str).peekable();
+    let socket = words.next_if_eq(&"--socket").and_then(|_| words.next()).map(PathBuf::from);
+    let plain = |word: &&str| !word.is_empty() && !word.starts_with('-');
+    let (verb, target) = (words.next()?, words.next_if(plain).map(str::to_owned));
+    let wishes = Wishes {
+        scopes: Vec::new(),
+        min_ttl: None,
+        fresh: false,
+        issuer: None,
+        timeout: Duration::from_secs(30),
+        no_daemon: false,
+        daemon_only: false,
+    };
+    let verb = match (verb, target) {
+        ("token", Some(target)) => Verb::Token(Token { target, output: TokenForm::Raw, mask: false, wishes }),
+        ("headers", target) => Verb::Headers(Headers { target, wishes }),
+        ("get", None) => Verb::Get(Get { wishes }),
+        _ => return None,
+    };
+    let global = Global {
+        config: None,
+        socket: socket.filter(|socket| !socket.as_os_str().is_empty()),
+        log: None,
+        log_format: LogFormat::Text,
+        identity: None,
+        identity_file: None,
+        insecure_loopback: false,
+    };
+    words.next().is_none().then_some(Cli { global, verb })
+}
+
 /// `30s`, `5m`, `1h` or a bare number of seconds.
 fn span(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
@@ -234,6 +269,45 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_helper_call_is_read_as_clap_reads_it() {
+        let cases = [
+            "token deploy",
+            "headers",
+            "headers https://mcp.example.com/mcp",
+            "get",
+            "--socket /run/w.sock token a=https://mcp.example.com/mcp",
+            "--socket /run/w.sock get",
+        ];
+        for case in cases {
+            let words: Vec<String> = case.split(' ').map(str::to_owned).collect();
+            let quick = helper_call(&words).unwrap_or_else(|| panic!("{case} is a helper call"));
+            let full = Cli::try_parse_from(["wayleave"].into_iter().chain(case.split(' '))).expect("clap reads it");
+            assert_eq!(format!("{quick:?}"), format!("{full:?}"), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_helper_call_is_left_to_clap() {
+        for case in [
+            "",
+            "token",
+            "token a b",
+            "token --fresh a",
+            "token -o json a",
+            "get x",
+            "status",
+            "--help",
+            "--socket",
+            "--socket /x",
+            "--socket=/x token a",
+            "token -",
+        ] {
+            let words: Vec<String> = case.split(' ').map(str::to_owned).collect();
+            assert!(helper_call(&words).is_none(), "{case}");
+        }
     }
 
     #[test]

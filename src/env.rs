@@ -20,7 +20,7 @@ pub struct Env {
     root: Option<PathBuf>,
     uid: u32,
     gid: u32,
-    config_dir: Option<PathBuf>,
+    is_process: bool,
 }
 
 impl Env {
@@ -30,8 +30,7 @@ impl Env {
         let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        let config_dir = directories::ProjectDirs::from("", "", "wayleave").map(|dirs| dirs.config_dir().to_owned());
-        Self { config_dir, ..Self::from_vars(std::env::vars_os().filter_map(utf8)) }
+        Self { is_process: true, ..Self::from_vars(std::env::vars_os().filter_map(utf8)) }
     }
 
     /// An environment from data, with the real file system.
@@ -41,7 +40,7 @@ impl Env {
             root: None,
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
-            config_dir: None,
+            is_process: false,
         }
     }
 
@@ -71,9 +70,11 @@ impl Env {
         self.gid
     }
 
-    /// The platform's directory for our configuration.
-    pub fn config_dir(&self) -> Option<&Path> {
-        self.config_dir.as_deref()
+    /// The platform's directory for our configuration. Without `HOME` the user database is asked, which may be a
+    /// server elsewhere: helpers that find a daemon never come here.
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        let directories = || directories::ProjectDirs::from("", "", "wayleave");
+        self.is_process.then(directories).flatten().map(|directories| directories.config_dir().to_owned())
     }
 
     /// The group of that name or number.

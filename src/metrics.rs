@@ -70,9 +70,9 @@ impl Metrics {
         Self { registry, served, refused, cache }
     }
 
-    /// A request was answered with a token for this configured server.
-    pub fn served(&self, server: &str) {
-        self.served.get_or_create(&ByServer { server: server.to_owned() }).inc();
+    /// The counter of requests answered with a token for this configured server; looked up once, not per request.
+    pub fn served(&self, server: &str) -> Counter {
+        self.served.get_or_create(&ByServer { server: server.to_owned() }).clone()
     }
 
     /// A request was not served.

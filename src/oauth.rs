@@ -295,18 +295,28 @@ impl fmt::Debug for Audience {
 }
 
 /// A set of scope tokens, sorted, so that order and repetition never make a difference.
+/// Cheap to clone: ceilings pass through every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Scopes(BTreeSet<String>);
+pub struct Scopes(Arc<BTreeSet<String>>);
 
 impl Scopes {
     /// Reads a space-delimited list (RFC 6749 section 3.3). Fails on a character that no scope may have.
     pub fn parse(text: &str) -> Result<Self, BadScope> {
-        text.split(' ').filter(|scope| !scope.is_empty()).map(one_scope).collect::<Result<_, _>>().map(Self)
+        text.split(' ').filter(|scope| !scope.is_empty()).map(one_scope).collect::<Result<_, _>>().map(Self::of)
     }
 
     /// Reads a list of single scopes.
     pub fn from_list<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Self, BadScope> {
-        list.into_iter().map(one_scope).collect::<Result<_, _>>().map(Self)
+        list.into_iter().map(one_scope).collect::<Result<_, _>>().map(Self::of)
+    }
+
+    fn of(set: BTreeSet<String>) -> Self {
+        Self(Arc::new(set))
+    }
+
+    /// The same set by identity? Much quicker than comparing; false proves nothing.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// No scope at all?
@@ -326,12 +336,12 @@ impl Scopes {
 
     /// What both have.
     pub fn within(&self, ceiling: &Self) -> Self {
-        Self(self.0.intersection(&ceiling.0).cloned().collect())
+        Self::of(self.0.intersection(&ceiling.0).cloned().collect())
     }
 
     /// What either has.
     pub fn union(&self, other: &Self) -> Self {
-        Self(self.0.union(&other.0).cloned().collect())
+        Self::of(self.0.union(&other.0).cloned().collect())
     }
 
     /// What `other` lacks.

@@ -279,6 +279,8 @@ pub struct Token {
     pub minted: Boot,
     /// The same moment for people.
     pub minted_wall: SystemTime,
+    /// When it expires, for people: RFC 3339.
+    pub expires_at: String,
     /// It is a JWT that carries its own expiry.
     pub dates_itself: bool,
     /// The observed life: the earlier of `expires_in` and the JWT's own `exp − iat`.
@@ -299,11 +301,6 @@ impl Token {
     /// the way to the server.
     pub fn usable(&self, now: Boot) -> bool {
         self.left(now) > margin(self.life)
-    }
-
-    /// When it expires, for people.
-    pub fn expires_at(&self) -> SystemTime {
-        self.minted_wall + self.life
     }
 }
 

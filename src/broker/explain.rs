@@ -111,10 +111,6 @@ impl Broker {
         let wanted = |server: &&std::sync::Arc<Server>| {
             if names.is_empty() { server.required } else { names.iter().any(|name| **name == *server.name) }
         };
-        let unknown = names
-            .iter()
-            .filter(|name| !self.servers.iter().any(|server| *server.name == ***name))
-            .map(|name| format!("{}: no server has this name", crate::oauth::quoted_words(name)));
         let waiting = self.servers.iter().filter(wanted).filter_map(|server| {
             let held = self
                 .cache
@@ -127,15 +123,19 @@ impl Broker {
             };
             (!held).then(why)
         });
-        unknown.chain(waiting).collect()
+        waiting.collect()
     }
 
-    /// Starts the flights of named servers, so that readiness can be waited for.
-    pub fn keep_named(&self, caller: &Caller, names: &[String]) {
+    /// Starts the flights of named servers, so that readiness can be waited for. A name that is unknown, or that
+    /// this caller may not know, is refused: waiting would not help.
+    pub fn keep_named(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Result<(), super::Error> {
         for name in names {
-            if let Ok(server) = self.server(&Target::Name(name.clone()))
-                && server.policy.knows(caller)
-            {
+            let server = self.server(&Target::Name(name.clone()))?;
+            let permitted = server.policy.permit(caller, None);
+            if let (Err(denied), true) = (&permitted, caller.uid != own_uid) {
+                return Err(super::Error::denied(&server, denied.clone()));
+            }
+            if permitted.is_ok() {
                 let permit = server.policy.permit_for_all();
                 let key = server.key(&permit);
                 if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
@@ -143,6 +143,7 @@ impl Broker {
                 }
             }
         }
+        Ok(())
     }
 
     fn explain_server(&self, server: &Server) -> ServerStatus {
@@ -162,8 +163,7 @@ impl Broker {
             "idle"
         };
         let pinned = server.issuer.as_ref().map(ToString::to_string);
-        let callers = self.callers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let callers = callers.iter().filter(|((name, _), _)| **name == *server.name);
+        let callers = self.tallies.get(&server.name).map(super::Tally::callers).unwrap_or_default();
         ServerStatus {
             name: server.name.to_string(),
             url: server.url.to_string(),
@@ -177,7 +177,7 @@ impl Broker {
                 error_description: error.to_string(),
                 hint: error.hint(),
             }),
-            callers: callers.map(|((_, uid), served)| CallerStatus { uid: *uid, served: *served }).collect(),
+            callers: callers.into_iter().map(|(uid, served)| CallerStatus { uid, served }).collect(),
         }
     }
 
@@ -188,7 +188,7 @@ impl Broker {
             sub: token.subject.sub.clone(),
             sha256: token.digest.hex()[..12].to_owned(),
             minted_at: rfc3339(token.minted_wall),
-            expires_at: rfc3339(token.expires_at()),
+            expires_at: token.expires_at.clone(),
             expires_in: token.left(self.clock.boot()).as_secs(),
             lifetime: token.life.as_secs(),
         }

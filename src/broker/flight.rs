@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Error, ResourceParameter, Server};
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::discovery::{self, Discovery, Protection};
 use crate::exchange::pace::Pace;
 use crate::exchange::{self, Descriptor, Issued, IssuerIs, Way};
@@ -205,6 +205,7 @@ impl Maker {
         if life.is_zero() {
             return Err(Error::dead_on_arrival(&route.server.issuer));
         }
+        let minted_wall = self.clock.wall();
         let scopes = issued.scopes.unwrap_or_else(|| request.scopes.clone());
         let missing = request.scopes.minus(&scopes);
         if !missing.is_empty() {
@@ -219,7 +220,8 @@ impl Maker {
             resource,
             issuer: route.server.issuer.clone(),
             minted: self.clock.boot(),
-            minted_wall: self.clock.wall(),
+            minted_wall,
+            expires_at: rfc3339(minted_wall + life),
             dates_itself: inherent.is_some(),
             life,
             subject: Arc::new(route.subject.claims.clone()),

@@ -1,6 +1,6 @@
 //! One configured MCP server, and the key under which its tokens are cached.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::oauth::{Issuer, Resource, ServerUrl};
 use crate::policy::{Permit, Policy};
@@ -31,6 +31,8 @@ pub struct Server {
     pub extra: Vec<(String, String)>,
     /// Readiness waits for it.
     pub required: bool,
+    /// The key of what nearly everybody asks for.
+    pub(crate) usual_key: OnceLock<Digest>,
 }
 
 /// What to send as `resource` (RFC 8707).
@@ -48,6 +50,18 @@ impl Server {
     /// The cache key: everything of ours that reaches the wire, each field with its length. What discovery finds
     /// belongs to the flight: when it changes, the next flight's token takes the place of the last.
     pub fn key(&self, permit: &Permit) -> Digest {
+        let own_ceiling = match (permit.ceiling(), &self.policy.ceiling) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.is_same(other),
+            _ => false,
+        };
+        if own_ceiling && permit.ask.is_none() {
+            return *self.usual_key.get_or_init(|| self.digest(permit));
+        }
+        self.digest(permit)
+    }
+
+    fn digest(&self, permit: &Permit) -> Digest {
         let set = |set: Option<&crate::oauth::Scopes>| set.map_or_else(|| "*".to_owned(), |set| format!("={set}"));
         let resource = match &self.resource {
             ResourceParameter::FromMetadata => "*".to_owned(),

@@ -107,6 +107,7 @@ impl Issuing {
             issuer: Issuer::parse("https://as.example.com").expect("good"),
             minted: self.clock.boot(),
             minted_wall: self.clock.wall(),
+            expires_at: String::new(),
             dates_itself: true,
             life: Duration::from_secs(life),
             subject: Arc::new(Claims::default()),

@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::broker::{self, Class};
-use crate::cli::{Cli, Global, Level, LogFormat, Verb};
+use crate::cli::{self, Cli, Global, Level, LogFormat, Verb};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
@@ -33,7 +33,8 @@ mod whoami;
 pub fn main() -> ExitCode {
     let env = Env::from_process();
     harden();
-    let cli = match Cli::try_parse() {
+    let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
+    let cli = match words.as_deref().and_then(cli::helper_call).map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error),
     };

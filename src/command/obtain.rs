@@ -272,6 +272,6 @@ fn here(
             Failure::new(Class::Temporary, format!("no token within {} s", limit.as_secs()))
                 .hint("see what it waits for with `--log debug`")
         })?;
-        Ok(Obtained::Token(Handed::new(&granted?, &clock)))
+        Ok(Obtained::Token(Handed::new(&granted?.token, clock.boot())))
     })
 }

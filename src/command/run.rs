@@ -1,9 +1,9 @@
 //! `wayleave run`: the daemon, in the foreground or detached.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -186,7 +186,10 @@ fn open_log(context: &Context<'_>, config: &Config) -> Result<(PathBuf, File), F
         let mut path = socket.into_os_string();
         path.push(".log");
         let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-        match OpenOptions::new().create(true).append(true).read(true).mode(0o600).custom_flags(no_follow).open(&path) {
+        let opened =
+            OpenOptions::new().create(true).append(true).read(true).mode(0o600).custom_flags(no_follow).open(&path);
+        // One that is there already keeps its mode when it is opened.
+        match opened.and_then(|log| log.set_permissions(Permissions::from_mode(0o600)).map(|()| log)) {
             Ok(log) => return Ok((path.into(), log)),
             Err(error) => last = Some(format!("{}: {error}", path.to_string_lossy())),
         }

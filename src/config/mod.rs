@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use toml::de::{DeTable, DeValue};
 
@@ -150,6 +151,7 @@ impl Config {
             resource: ResourceParameter::FromMetadata,
             extra: Vec::new(),
             required: false,
+            usual_key: OnceLock::new(),
         });
         self.servers.last_mut().expect("one was just added")
     }
@@ -317,6 +319,7 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         resource,
         extra: extra_of(reader, section),
         required: section.flag("required"),
+        usual_key: OnceLock::new(),
     })
 }
 

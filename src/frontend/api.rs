@@ -1,5 +1,6 @@
 //! The local API: a route table, its wire forms, and the one place where a class becomes a status.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use url::form_urlencoded;
+use zeroize::Zeroizing;
 
-use super::dialect::Handed;
+use super::dialect::Form;
 use super::gate;
 use crate::broker::{self, Broker, Class, Target};
 use crate::cache::Least;
@@ -69,15 +71,12 @@ pub(crate) async fn answer(state: &State, caller: &Caller, request: Request<Inco
     if let Err(refusal) = gate::admit(request.headers()) {
         return failure(&Failure::new(Class::Denied, "access_denied", refusal.to_string()));
     }
-    match route(request.method(), request.uri().path()) {
-        Err(failure_) => failure(&failure_),
-        Ok(route) => {
-            let query = request.uri().query().map(str::to_owned);
-            respond(state, caller, route, query.as_deref().unwrap_or_default(), request.into_body())
-                .await
-                .unwrap_or_else(|error| failure(&error))
-        }
-    }
+    let (head, body) = request.into_parts();
+    let outcome = match route(&head.method, head.uri.path()) {
+        Ok(route) => respond(state, caller, route, head.uri.query().unwrap_or_default(), body).await,
+        Err(unknown) => Err(unknown),
+    };
+    outcome.unwrap_or_else(|error| failure(&error))
 }
 
 fn route(method: &Method, path: &str) -> Result<Route, Failure> {
@@ -99,16 +98,16 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
     match route {
         Route::Token => {
             let query = Query::read(query, &["server", "scope", "min_ttl", "fresh", "use"])?;
-            let handed = token(state, caller, query.request(false)?).await?;
-            Ok(json_answer(StatusCode::OK, handed.json().as_bytes()))
+            let granted = state.broker.token(caller, &query.request(false)?).await?;
+            Ok(secret_answer(Form::of(&granted.token, state.clock.boot()).json()))
         }
         Route::Headers => {
             let query =
                 Query::read(query, &["server", "scope", "min_ttl", "fresh", "use", "method", "url", "body_sha256"])?;
             let request = query.request(true)?;
             query.url_within(state, &request.target)?;
-            let handed = token(state, caller, request).await?;
-            Ok(json_answer(StatusCode::OK, handed.listed_headers().as_bytes()))
+            let granted = state.broker.token(caller, &request).await?;
+            Ok(secret_answer(Form::of(&granted.token, state.clock.boot()).listed_headers()))
         }
         Route::Reject => {
             let wire: Rejected = read(body).await?;
@@ -138,7 +137,7 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
         Route::Ready => {
             let query = Query::read(query, &["server"])?;
             let names = query.all("server");
-            state.broker.keep_named(caller, &names);
+            state.broker.keep_named(caller, state.uid, &names)?;
             let reasons = state.broker.not_ready(&names);
             let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             Ok(json_answer(status, json!({ "ready": reasons.is_empty(), "reasons": reasons }).to_string().as_bytes()))
@@ -151,11 +150,6 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             Ok(answer)
         }
     }
-}
-
-async fn token(state: &State, caller: &Caller, request: broker::Request) -> Result<Handed, Failure> {
-    let granted = state.broker.token(caller, &request).await?;
-    Ok(Handed::new(&granted, &state.clock))
 }
 
 #[derive(Deserialize)]
@@ -182,23 +176,23 @@ async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, Failu
 }
 
 /// The query, each parameter known.
-struct Query(Vec<(String, String)>);
+struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl Query {
-    fn read(text: &str, known: &[&str]) -> Result<Self, Failure> {
-        let pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        match pairs.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+impl<'a> Query<'a> {
+    fn read(text: &'a str, known: &[&str]) -> Result<Self, Failure> {
+        let pairs: Vec<_> = form_urlencoded::parse(text.as_bytes()).collect();
+        match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
             Some(_) => Err(Failure::asked(&format!("unknown parameter; this path knows: {}", known.join(", ")))),
             None => Ok(Self(pairs)),
         }
     }
 
     fn all(&self, name: &str) -> Vec<String> {
-        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.to_string()).collect()
     }
 
     fn one(&self, name: &str) -> Result<Option<&str>, Failure> {
-        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
         match (values.next(), values.next()) {
             (_, Some(_)) => Err(Failure::asked(&format!("{name} is given twice"))),
             (value, None) => Ok(value),
@@ -318,6 +312,20 @@ fn failure(failure: &Failure) -> Answer {
 
 fn json_answer(status: StatusCode, body: &[u8]) -> Answer {
     let mut answer = plain(status, body);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// The text becomes the body without another copy, and is cleared when the body has been written.
+fn secret_answer(text: Zeroizing<String>) -> Answer {
+    struct Text(Zeroizing<String>);
+    impl AsRef<[u8]> for Text {
+        fn as_ref(&self) -> &[u8] {
+            self.0.as_bytes()
+        }
+    }
+    let mut answer = Response::new(Full::new(Bytes::from_owner(Text(text))));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }

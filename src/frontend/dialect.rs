@@ -1,38 +1,107 @@
 //! The spellings in which a token is handed out. One place, so that API and commands agree to the byte.
+//!
+//! Each is written once, into memory that is cleared afterwards.
 
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::broker::Granted;
-use crate::clock::{Clock, rfc3339};
-use crate::token::{AccessToken, BadToken, expose};
+use crate::clock::Boot;
+use crate::token::{AccessToken, BadToken, Token, expose};
 
-/// A token as it is handed out, by a daemon or by this process.
+/// What is written, borrowed from a token in the cache or from the answer of a daemon.
+pub(crate) struct Form<'a> {
+    token: &'a AccessToken,
+    expires_in: u64,
+    expires_at: &'a str,
+    scope: String,
+    resource: &'a str,
+    issuer: &'a str,
+}
+
+impl<'a> Form<'a> {
+    /// A token as it is now.
+    pub(crate) fn of(token: &'a Token, now: Boot) -> Self {
+        Self {
+            token: &token.access_token,
+            expires_in: token.left(now).as_secs(),
+            expires_at: &token.expires_at,
+            scope: token.scopes.to_string(),
+            resource: token.resource.as_str(),
+            issuer: token.issuer.as_str(),
+        }
+    }
+
+    /// The answer of `/v1/token`.
+    pub(crate) fn json(&self) -> Zeroizing<String> {
+        let mut text = self.room();
+        text.push_str("{\"access_token\":\"");
+        push_escaped(&mut text, self.token.expose());
+        text.push_str("\",\"token_type\":\"Bearer\",\"expires_in\":");
+        text.push_str(&self.expires_in.to_string());
+        let texts = [
+            (",\"expires_at\":\"", self.expires_at),
+            ("\",\"scope\":\"", &self.scope),
+            ("\",\"resource\":\"", self.resource),
+            ("\",\"issuer\":\"", self.issuer),
+        ];
+        for (name, value) in texts {
+            text.push_str(name);
+            push_escaped(&mut text, value);
+        }
+        text.push_str("\"}");
+        text
+    }
+
+    /// `{"headers":{"Authorization":["Bearer …"]},"expires":"…"}`: the Bazel and EngFlow credential helper's answer.
+    pub(crate) fn listed_headers(&self) -> Zeroizing<String> {
+        let mut text = self.room();
+        text.push_str("{\"headers\":{\"Authorization\":[\"Bearer ");
+        push_escaped(&mut text, self.token.expose());
+        text.push_str("\"]},\"expires\":\"");
+        push_escaped(&mut text, self.expires_at);
+        text.push_str("\"}");
+        text
+    }
+
+    /// Room for everything at once: growing would leave copies of the token in freed memory.
+    fn room(&self) -> Zeroizing<String> {
+        let texts = self.expires_at.len() + self.scope.len() + self.resource.len() + self.issuer.len();
+        Zeroizing::new(String::with_capacity(2 * self.token.expose().len() + 2 * texts + 256))
+    }
+}
+
+/// A token as a command has it, from a daemon or from this process.
 pub(crate) struct Handed {
     token: AccessToken,
-    /// Seconds left.
-    pub expires_in: u64,
-    /// RFC 3339.
-    pub expires_at: String,
-    /// What was granted.
-    pub scope: String,
-    /// For whom it is.
-    pub resource: String,
-    /// Who issued it.
-    pub issuer: String,
+    expires_in: u64,
+    expires_at: String,
+    scope: String,
+    resource: String,
+    issuer: String,
 }
 
 impl Handed {
     /// From the broker, now.
-    pub(crate) fn new(granted: &Granted, clock: &Clock) -> Self {
-        let token = &granted.token;
+    pub(crate) fn new(token: &Token, now: Boot) -> Self {
+        let Form { token, expires_in, expires_at, scope, resource, issuer } = Form::of(token, now);
         Self {
-            token: token.access_token.clone(),
-            expires_in: token.left(clock.boot()).as_secs(),
-            expires_at: rfc3339(token.expires_at()),
-            scope: token.scopes.to_string(),
-            resource: token.resource.to_string(),
-            issuer: token.issuer.to_string(),
+            token: token.clone(),
+            expires_in,
+            expires_at: expires_at.to_owned(),
+            scope,
+            resource: resource.to_owned(),
+            issuer: issuer.to_owned(),
+        }
+    }
+
+    fn form(&self) -> Form<'_> {
+        Form {
+            token: &self.token,
+            expires_in: self.expires_in,
+            expires_at: &self.expires_at,
+            scope: self.scope.clone(),
+            resource: &self.resource,
+            issuer: &self.issuer,
         }
     }
 
@@ -89,25 +158,7 @@ impl Handed {
 
     /// The answer of `/v1/token`.
     pub(crate) fn json(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(self.token.expose().len() + 512));
-        // A token is visible ASCII, but a quote or backslash in it would still break hand-written JSON.
-        text.push_str("{\"access_token\":");
-        text.push_str(&Zeroizing::new(json!(self.token.expose()).to_string()));
-        text.push_str(",\"token_type\":\"Bearer\",\"expires_in\":");
-        text.push_str(&self.expires_in.to_string());
-        for (name, value) in [
-            ("expires_at", &self.expires_at),
-            ("scope", &self.scope),
-            ("resource", &self.resource),
-            ("issuer", &self.issuer),
-        ] {
-            text.push_str(",\"");
-            text.push_str(name);
-            text.push_str("\":");
-            text.push_str(&json!(value).to_string());
-        }
-        text.push('}');
-        text
+        self.form().json()
     }
 
     /// `{"Authorization":"Bearer …"}`: one flat object of strings, the spelling that MCP clients' helpers want.
@@ -115,15 +166,9 @@ impl Handed {
         header_json(&self.token)
     }
 
-    /// `{"headers":{"Authorization":["Bearer …"]},"expires":"…"}`: the Bazel and EngFlow credential helper's answer.
+    /// The answer of a credential helper's `get`.
     pub(crate) fn listed_headers(&self) -> Zeroizing<String> {
-        let value =
-            Zeroizing::new(json!(Zeroizing::new(format!("Bearer {}", self.token.expose())).as_str()).to_string());
-        Zeroizing::new(format!(
-            "{{\"headers\":{{\"Authorization\":[{}]}},\"expires\":\"{}\"}}",
-            value.as_str(),
-            self.expires_at
-        ))
+        self.form().listed_headers()
     }
 
     /// `WAYLEAVE_TOKEN_NAME=…`
@@ -134,9 +179,21 @@ impl Handed {
 
 /// `{"Authorization":"Bearer …"}`. The name is spelled exactly so: clients merge header maps by case.
 pub fn header_json(token: &AccessToken) -> Zeroizing<String> {
-    let value = Zeroizing::new(format!("Bearer {}", token.expose()));
-    let value = Zeroizing::new(json!(value.as_str()).to_string());
-    Zeroizing::new(format!("{{\"Authorization\":{}}}", value.as_str()))
+    let mut text = Zeroizing::new(String::with_capacity(2 * token.expose().len() + 64));
+    text.push_str("{\"Authorization\":\"Bearer ");
+    push_escaped(&mut text, token.expose());
+    text.push_str("\"}");
+    text
+}
+
+/// Writes a text as the inside of a JSON string. Tokens and URLs hardly ever need an escape.
+fn push_escaped(text: &mut String, value: &str) {
+    if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        text.push_str(value);
+    } else {
+        let quoted = Zeroizing::new(json!(value).to_string());
+        text.push_str(&quoted[1..quoted.len() - 1]);
+    }
 }
 
 /// In `<NAME>` letters are upper case and all else is `_`.

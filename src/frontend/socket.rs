@@ -102,7 +102,9 @@ pub(crate) struct Socket {
     path: PathBuf,
     /// Held as long as we serve, so that two daemons that start at once cannot both take the place.
     _lock: Option<Flock<File>>,
-    is_ours: bool,
+    /// The file that we made, by device and inode, which the listener keeps. One of the same name may be another
+    /// daemon's by now.
+    ours: Option<(u64, u64)>,
 }
 
 impl Socket {
@@ -148,7 +150,7 @@ impl Socket {
                 metadata.gid()
             )));
         }
-        Ok(Self { listener, path, _lock: None, is_ours: false })
+        Ok(Self { listener, path, _lock: None, ours: None })
     }
 
     fn bind(path: &Path, access: Access, own_uid: u32) -> Result<Self, Error> {
@@ -187,7 +189,8 @@ impl Socket {
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = StdListener::bind(path);
         umask(before);
-        let socket = Self { listener: bound.map_err(system)?, path: path.to_owned(), _lock: Some(lock), is_ours: true };
+        let listener = bound.map_err(system)?;
+        let socket = Self { listener, path: path.to_owned(), _lock: Some(lock), ours: which(path) };
         if let Some(group) = access.group {
             chown(path, None, Some(Gid::from_raw(group))).map_err(|error| system(error.into()))?;
         }
@@ -235,11 +238,15 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.is_ours {
+        if self.ours.is_some() && which(&self.path) == self.ours {
             // It may be gone with its directory; then there is nothing to remove.
             drop(fs::remove_file(&self.path));
         }
     }
+}
+
+fn which(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 async fn serve_one(state: Arc<State>, stream: UnixStream, _place: OwnedSemaphorePermit, stop: CancellationToken) {
@@ -253,6 +260,7 @@ async fn serve_one(state: Arc<State>, stream: UnixStream, _place: OwnedSemaphore
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(HEAD_CAP);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     let outcome = tokio::select! {
+        biased;
         outcome = connection.as_mut() => outcome,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();

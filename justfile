@@ -1,0 +1,26 @@
+# What CI runs, on your machine.
+check: fmt clippy test doc deny
+
+fmt:
+    cargo fmt --check
+
+clippy:
+    cargo clippy --all-targets -- -D warnings
+
+test:
+    cargo test
+
+# Proofs against servers and clients that others wrote; installs pinned packages into target/others.
+others:
+    tests/others/install
+    cargo test --test others
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+deny:
+    cargo deny check
+
+bench:
+    cargo bench --bench inside
+    benches/compare.sh

@@ -1,0 +1,34 @@
+//! Who was served how often, for `status` and metrics. One a server, so that a request looks nothing up twice.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::metrics::counter::Counter;
+
+/// More users than any machine has agents; further ones are counted together by the metric alone.
+const CAP: usize = 256;
+
+pub(super) struct Tally {
+    served: Counter,
+    callers: Mutex<BTreeMap<u32, u64>>,
+}
+
+impl Tally {
+    pub(super) fn new(served: Counter) -> Self {
+        Self { served, callers: Mutex::default() }
+    }
+
+    pub(super) fn served(&self, uid: u32) {
+        self.served.inc();
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = callers.get_mut(&uid) {
+            *count += 1;
+        } else if callers.len() < CAP {
+            callers.insert(uid, 1);
+        }
+    }
+
+    pub(super) fn callers(&self) -> Vec<(u32, u64)> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(uid, count)| (*uid, *count)).collect()
+    }
+}
