@@ -9,6 +9,7 @@
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
+//! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
 //! | `leak.rs` | knows every token minted here and fails when one appears where none may |
 //! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` | what those are made of |
 //!
@@ -25,6 +26,8 @@ pub mod leak;
 pub mod listener;
 pub mod mcp_server;
 pub mod platform;
+pub mod scene;
+pub mod sluice;
 pub mod tls;
 pub mod unix_http;
 pub mod wayleave;

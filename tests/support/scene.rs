@@ -1,0 +1,62 @@
+//! The usual scene: a CI platform, an authorization server that trusts it, an MCP server that trusts that one, and the real
+//! binary in a job of the platform.
+
+use serde_json::json;
+
+use super::authorization_server::FakeAs;
+use super::mcp_server::FakeMcp;
+use super::platform::FakePlatform;
+use super::sluice::Sluice;
+use super::wayleave::{Daemon, Wayleave};
+
+pub const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
+
+pub struct Scene {
+    pub platform: FakePlatform,
+    pub authorization_server: FakeAs,
+    pub mcp: FakeMcp,
+    /// In the job; no configuration yet.
+    pub wayleave: Wayleave,
+}
+
+impl Scene {
+    /// `binary` is `env!("CARGO_BIN_EXE_wayleave")`.
+    pub async fn new(binary: &str) -> Self {
+        let platform = FakePlatform::start().await;
+        let authorization_server = FakeAs::start(platform.trust()).await;
+        let mcp = FakeMcp::start(&authorization_server, &SCOPES).await;
+        let wayleave = Wayleave::new(binary).envs(platform.env());
+        Self { platform, authorization_server, mcp, wayleave }
+    }
+
+    /// A configuration with the one server `demo`, its issuer pinned; `more` are further keys of that server and further tables.
+    pub fn config(&self, more: &str) -> String {
+        format!(
+            "[egress]\ninsecure_loopback = true\n\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n{more}\n",
+            self.mcp.url(),
+            self.authorization_server.issuer()
+        )
+    }
+
+    /// The world with that configuration.
+    pub fn configured(&self, more: &str) -> Wayleave {
+        self.wayleave.clone().config(&self.config(more))
+    }
+
+    /// A daemon that serves `demo`.
+    pub async fn daemon(&self, more: &str) -> Daemon {
+        self.configured(more).daemon(&[]).await
+    }
+
+    /// The argument of `run` that serves the same without a file.
+    pub fn argument(&self) -> String {
+        format!("demo={}", self.mcp.url())
+    }
+
+    /// Puts a sluice before the token endpoint.
+    pub async fn sluice(&self) -> Sluice {
+        let sluice = Sluice::before(self.authorization_server.base()).await;
+        self.authorization_server.set_metadata(json!({"token_endpoint": sluice.url("/token")}));
+        sluice
+    }
+}
