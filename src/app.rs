@@ -81,7 +81,11 @@ pub(crate) struct Core {
 
 /// Chooses the identity and puts the rooms together. Must be called inside a runtime.
 pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
-    let outbound = Outbound::new(config.egress);
+    let deadline = match persistence {
+        Persistence::OneShot(limit) => Some(tokio::time::Instant::now() + limit),
+        Persistence::Daemon => None,
+    };
+    let outbound = Outbound::until(config.egress, deadline);
     let ambient = Ambient { env, outbound: outbound.clone(), clock: clock.clone() };
     let identity = identity::choose(&config.identity, &ambient).map_err(Error::Identity)?;
     let (metrics, tasks, stop) = (Arc::new(Metrics::new()), TaskTracker::new(), CancellationToken::new());

@@ -34,6 +34,7 @@ use asked_twice::AskedTwice;
 pub use error::{Class, Error};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::Maker;
+pub(crate) use server::narrowest;
 pub use server::{ResourceParameter, Server};
 use tally::Tally;
 
@@ -113,8 +114,9 @@ impl Broker {
         let observer = Box::new(metrics.cache());
         let tallies =
             servers.iter().map(|one| (Arc::clone(&one.name), Tally::new(metrics.served(&one.name)))).collect();
+        let servers: Vec<Arc<Server>> = servers.into_iter().map(Arc::new).collect();
         Self {
-            servers: servers.into_iter().map(Arc::new).collect(),
+            servers: servers.clone(),
             cache: Cache::new(clock.clone(), Jitter::new(), persistence, tasks, stop, observer),
             maker: Arc::new(Maker {
                 discovery: Discovery::new(outbound.clone(), clock.clone()),
@@ -123,6 +125,7 @@ impl Broker {
                 outbound,
                 issuers,
                 clock: clock.clone(),
+                servers,
                 refused: Mutex::default(),
             }),
             clock,
@@ -165,10 +168,7 @@ impl Broker {
     pub fn server(&self, target: &Target) -> Result<Arc<Server>, Error> {
         let found = match target {
             Target::Name(name) => self.servers.iter().find(|server| *server.name == **name),
-            Target::Url(url) => {
-                let covering = self.servers.iter().filter(|server| server.url.covers(url));
-                covering.max_by_key(|server| server.url.as_str().len())
-            }
+            Target::Url(url) => narrowest(self.servers.iter(), url),
         };
         found.cloned().ok_or_else(|| match target {
             Target::Name(name) => Error::unknown_server(name, self.servers.iter().map(|server| &*server.name)),

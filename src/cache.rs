@@ -35,6 +35,8 @@ const QUICK_TRIES: u32 = 3;
 const QUICK_DELAY: Duration = Duration::from_millis(200);
 const BACKOFF_FLOOR: Duration = Duration::from_millis(500);
 const BACKOFF_CAP: Duration = Duration::from_secs(60);
+/// A one-shot keeps this much of its time to say what went wrong.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a permanent refusal is remembered.
 const REFUSAL_REMEMBERED: Duration = Duration::from_secs(30);
 
@@ -297,7 +299,7 @@ impl<E: Failure> Cache<E> {
             tried += 1;
             // A one-shot that would run into its caller's time-out while asleep says now what went wrong.
             if let Persistence::OneShot(limit) = self.0.persistence
-                && wait >= limit.saturating_sub(self.0.clock.boot().since(started))
+                && wait + LAST_WORDS >= limit.saturating_sub(self.0.clock.boot().since(started))
             {
                 return Err(error);
             }

@@ -128,6 +128,11 @@ impl ServerUrl {
                 && below(&self.normal_path(), &other.normal_path()))
     }
 
+    /// How far down it points: longer means narrower, among URLs of which one covers the other.
+    pub(crate) fn depth(&self) -> usize {
+        self.normal.len()
+    }
+
     /// Same scheme, host and port?
     pub fn same_origin(&self, other: &Self) -> bool {
         self.url().origin() == other.url().origin()

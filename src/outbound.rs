@@ -21,7 +21,7 @@ use crate::oauth::host_of;
 mod address;
 mod error;
 
-pub(crate) use address::Network;
+pub(crate) use address::{Kind, Network};
 pub(crate) use error::Error;
 
 /// No document of ours is larger: metadata, token answers and identity tokens are a few KiB.
@@ -156,12 +156,28 @@ struct Inner {
     ours: OnceLock<Result<Client, Error>>,
     theirs: OnceLock<Result<Client, Error>>,
     jitter: Jitter,
+    /// When the one command that this is for has to answer.
+    deadline: Option<tokio::time::Instant>,
 }
 
 impl Outbound {
     /// A client under these rules. Nothing is read or dialled yet.
-    pub fn new(config: Config) -> Self {
-        Self(Arc::new(Inner { config, ours: OnceLock::new(), theirs: OnceLock::new(), jitter: Jitter::new() }))
+    pub(crate) fn new(config: Config) -> Self {
+        Self::until(config, None)
+    }
+
+    /// The same, with the moment by which a command has to answer: every request ends a little earlier, so that its
+    /// own error says who was silent.
+    pub(crate) fn until(config: Config, deadline: Option<tokio::time::Instant>) -> Self {
+        let (ours, theirs, jitter) = (OnceLock::new(), OnceLock::new(), Jitter::new());
+        Self(Arc::new(Inner { config, ours, theirs, jitter, deadline }))
+    }
+
+    fn left(&self, limit: Duration) -> Duration {
+        const TO_SAY_SO: Duration = Duration::from_millis(100);
+        let Some(deadline) = self.0.deadline else { return limit };
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        limit.min(left.saturating_sub(TO_SAY_SO))
     }
 
     /// Builds the clients now, so that the first request does not wait for it.
@@ -178,11 +194,9 @@ impl Outbound {
         let named_by = if self.0.config.named.contains(&host) { NamedBy::Us } else { ask.named_by };
         self.admit(&url, &host, named_by)?;
         let client = self.client(named_by)?;
-        let limit = ask.limit;
+        let limit = self.left(ask.limit);
         let work = exchange(&client, url, ask, &host);
-        tokio::time::timeout(limit, work)
-            .await
-            .map_err(|_| Error::Timeout { host: host.clone(), seconds: limit.as_secs() })?
+        tokio::time::timeout(limit, work).await.map_err(|_| Error::Timeout { host: host.clone(), limit })?
     }
 
     /// Sends a request again while `again` says so and the patience lasts.
@@ -193,9 +207,10 @@ impl Outbound {
         again: impl Fn(&Result<Answer, Error>) -> bool,
     ) -> Result<Answer, Error> {
         let started = tokio::time::Instant::now();
+        let total = self.left(patience.total);
         let mut tried = 0;
         loop {
-            let left = patience.total.saturating_sub(started.elapsed());
+            let left = total.saturating_sub(started.elapsed());
             let mut ask = ask();
             ask.limit = ask.limit.min(left);
             let outcome = self.send(ask).await;
@@ -205,7 +220,7 @@ impl Outbound {
                 Err(_) => None,
             };
             let wait = wait.unwrap_or_else(|| self.0.jitter.backoff(patience.delay, Duration::from_secs(8), tried));
-            if !again(&outcome) || tried >= patience.tries || started.elapsed() + wait >= patience.total {
+            if !again(&outcome) || tried >= patience.tries || started.elapsed() + wait >= total {
                 return outcome;
             }
             tracing::debug!(tried, wait_ms = wait.as_millis(), "trying again");
@@ -284,17 +299,17 @@ impl Rules {
         Self { named_by, loopback: config.insecure_loopback, allow: config.allow.clone() }
     }
 
-    fn admit(&self, address: IpAddr) -> Result<(), address::Kind> {
+    fn admit(&self, address: IpAddr) -> Result<(), Kind> {
         let kind = address::kind(address);
         match (self.named_by, kind) {
             // Nobody's configuration makes a metadata service an authorization server.
-            (_, address::Kind::LinkLocal | address::Kind::Unusable) => Err(kind),
-            (_, address::Kind::Loopback) if self.loopback => Ok(()),
+            (_, Kind::LinkLocal | Kind::Unusable) => Err(kind),
+            (_, Kind::Loopback) if self.loopback => Ok(()),
             (NamedBy::Us, _) => Ok(()),
             (NamedBy::Them, _) => match &self.allow {
                 Some(allow) if allow.iter().any(|network| network.contains(address)) => Ok(()),
-                Some(_) => Err(address::Kind::Unlisted),
-                None if kind == address::Kind::Public => Ok(()),
+                Some(_) => Err(Kind::Unlisted),
+                None if kind == Kind::Public => Ok(()),
                 None => Err(kind),
             },
         }
@@ -359,7 +374,9 @@ fn build(config: &Config, named_by: NamedBy) -> Result<Client, Error> {
 
 /// Does this text hold at least one certificate, and nothing that is broken?
 pub(crate) fn is_pem_bundle(pem: &[u8]) -> bool {
-    Certificate::from_pem_bundle(pem).is_ok_and(|certificates| !certificates.is_empty())
+    // The base64 may hold anything: only a client built on it proves that these are certificates.
+    Certificate::from_pem_bundle(pem)
+        .is_ok_and(|some| !some.is_empty() && Client::builder().tls_certs_only(some).build().is_ok())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::clock::Boot;
-use crate::oauth::{Audience, Issuer, Resource, Scopes};
+use crate::oauth::{Audience, Issuer, Resource, Scopes, quoted_words};
 
 /// The signed identity document we present (RFC 8693 section 1.1), with what it says about itself.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ impl SubjectToken {
         match self.claims.aud.as_slice() {
             [only] if only == audience.as_str() => {}
             [] => return Err(Unfit::NoAudience),
-            [other] => return Err(Unfit::OtherAudience { found: other.clone(), wanted: audience.to_string() }),
+            [other] => return Err(Unfit::OtherAudience { found: quoted_words(other), wanted: audience.to_string() }),
             several => return Err(Unfit::SeveralAudiences { count: several.len() }),
         }
         let skew = i64::try_from(skew.as_secs()).unwrap_or(i64::MAX);

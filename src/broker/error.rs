@@ -122,6 +122,8 @@ enum Cause {
     BadIssuer { issuer: String, why: BadUrl },
     #[error("exchange: the token of {issuer} is not bound to {resource}: {why}")]
     NotBound { issuer: Issuer, resource: Resource, why: &'static str },
+    #[error("discovery: {resource} is one resource for {server} and {other}, which allow different callers")]
+    SharedResource { resource: Resource, server: String, other: String },
     #[error("exchange: {issuer} issues tokens that have expired already")]
     DeadOnArrival { issuer: Issuer },
     #[error("revocation: {0}")]
@@ -180,7 +182,7 @@ impl Error {
             Cause::Exchange(error) if error.is_temporary() => Class::Temporary,
             Cause::Exchange(exchange::Error::Outbound { error, .. }) => of_outbound(error),
             Cause::Revocation(revocation::Error::Outbound(error)) if error.is_temporary() => Class::Temporary,
-            Cause::NoExchange { .. } | Cause::SeveralIssuers { .. } => Class::Config,
+            Cause::NoExchange { .. } | Cause::SeveralIssuers { .. } | Cause::SharedResource { .. } => Class::Config,
             Cause::IssuerNotListed { .. } => Class::Denied,
             Cause::Lost(Lost::TooLong) => Class::Temporary,
             Cause::Lost(Lost::Panic) | Cause::Internal(_) => Class::Internal,
@@ -221,6 +223,7 @@ impl Error {
             Cause::IssuerNotListed { .. } => "issuer_not_listed",
             Cause::SeveralIssuers { .. } => "several_issuers",
             Cause::NotBound { .. } => "resource_not_bound",
+            Cause::SharedResource { .. } => "shared_resource",
             Cause::Revocation(_) => "revocation_failed",
             Cause::Internal(_) | Cause::Lost(Lost::Panic) => "server_error",
             _ => match self.class() {
@@ -267,6 +270,10 @@ impl Error {
                 format!(
                     "pin it if you trust it with this server: `issuer = \"{issuer}\"`, or `--issuer {issuer}`; its operator should bind tokens to `resource` (RFC 8707)"
                 )
+            }
+            Cause::SharedResource { .. } => {
+                "a token for one would be good for the other: give both the same `allow`, or configure one of them"
+                    .to_owned()
             }
             Cause::DeadOnArrival { .. } | Cause::Lost(Lost::StaleToken) => {
                 "the operator of the authorization server must mend the lifetime of its tokens".to_owned()
@@ -341,6 +348,10 @@ impl Error {
         Cause::NotBound { issuer: issuer.clone(), resource: resource.clone(), why }.into()
     }
 
+    pub(super) fn shared_resource(resource: &Resource, server: &str, other: &str) -> Self {
+        Cause::SharedResource { resource: resource.clone(), server: server.to_owned(), other: other.to_owned() }.into()
+    }
+
     pub(super) fn dead_on_arrival(issuer: &Issuer) -> Self {
         Cause::DeadOnArrival { issuer: issuer.clone() }.into()
     }
@@ -356,7 +367,9 @@ impl Error {
 
 fn of_outbound(error: &outbound::Error) -> Class {
     match error {
-        outbound::Error::NotAllowed { .. } | outbound::Error::InsecureLoopback { .. } => Class::Denied,
+        outbound::Error::NotAllowed { .. }
+        | outbound::Error::Forbidden { kind: outbound::Kind::Unlisted, .. }
+        | outbound::Error::InsecureLoopback { .. } => Class::Denied,
         outbound::Error::Roots { .. } => Class::Config,
         _ => Class::Refused,
     }

@@ -32,6 +32,8 @@ pub(super) struct Maker {
     pub(super) pace: Pace,
     pub(super) issuers: Option<Vec<Issuer>>,
     pub(super) clock: Clock,
+    /// All servers, for what one of them says about the others.
+    pub(super) servers: Vec<Arc<Server>>,
     /// Assertions that a server refused: they are never presented again.
     pub(super) refused: Mutex<VecDeque<(Digest, Issuer, exchange::Error)>>,
 }
@@ -52,6 +54,7 @@ impl Maker {
         let exchange = exchange::choose(server.exchange.as_deref(), &route.server, route.issuer_is)
             .ok_or_else(|| Error::no_exchange(&route.server))?;
         let resource = resource(server, &route.protection);
+        self.not_shared(server, &resource)?;
         request.resource = (server.resource != ResourceParameter::Omitted).then(|| resource.clone());
         request.scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(server, denied))?;
         let audience = exchange.exchange.audience(&route.server.issuer, &request);
@@ -61,6 +64,17 @@ impl Maker {
             .map_err(|unfit| Error::unfit(self.identity.source.name(), unfit))?;
         let issued = self.ask(server, exchange, &route, &request).await?;
         self.token(server, &route, &request, resource, issued)
+    }
+
+    /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
+    /// the one would get what is meant for callers of the other.
+    fn not_shared(&self, server: &Server, resource: &Resource) -> Result<(), Error> {
+        let mut covered =
+            self.servers.iter().filter(|other| other.name != server.name && resource.stands_for(&other.url));
+        match covered.find(|other| other.policy.allow != server.policy.allow) {
+            Some(other) => Err(Error::shared_resource(resource, &server.name, &other.name)),
+            None => Ok(()),
+        }
     }
 
     fn first_request(&self, server: &Server) -> exchange::Request {

@@ -1,5 +1,6 @@
 //! One configured MCP server, and the key under which its tokens are cached.
 
+use std::borrow::Borrow;
 use std::sync::{Arc, OnceLock};
 
 use crate::oauth::{Issuer, Resource, ServerUrl};
@@ -44,6 +45,12 @@ pub enum ResourceParameter {
     Fixed(Resource),
     /// Nothing: some servers refuse the parameter.
     Omitted,
+}
+
+/// The server that a URL belongs to: of those that cover it, the one whose own URL is the narrowest, however either is
+/// spelled.
+pub(crate) fn narrowest<'a, S: Borrow<Server>>(servers: impl Iterator<Item = &'a S>, url: &ServerUrl) -> Option<&'a S> {
+    servers.filter(|one| (*one).borrow().url.covers(url)).max_by_key(|one| (*one).borrow().url.depth())
 }
 
 impl Server {

@@ -101,7 +101,7 @@ impl Context<'_> {
             tracing_subscriber::EnvFilter::new(format!("warn,wayleave={}", format!("{level:?}").to_lowercase()));
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_writer(Log { env: self.env.clone() })
             .with_span_events(FmtSpan::NONE)
             .with_target(false);
         let tty = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -174,13 +174,47 @@ impl Failure {
     }
 }
 
+/// Where log lines go: stderr, with the words of others made harmless for a CI runner.
+struct Log {
+    env: Env,
+}
+
+struct Line<'a>(&'a Env);
+
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(&self.env)
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        // The subscriber writes whole lines, so no command can be split over two writes.
+        std::io::stderr().write_all(for_runner(&String::from_utf8_lossy(line), self.0).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
 /// In CI a runner reads commands from what steps print: another party's words must not become one.
 fn for_runner(text: &str, env: &Env) -> String {
     let in_ci = ["CI", "GITHUB_ACTIONS", "TF_BUILD"].iter().any(|name| env.get(name).is_some());
     if !in_ci {
         return text.to_owned();
     }
-    text.replace("::", ": :").replace("##[", "# #[").replace("##vso[", "# #vso[")
+    let mut text = text.to_owned();
+    for (command, harmless) in [("::", ": :"), ("##[", "# #["), ("##vso[", "# #vso[")] {
+        // Once is not enough: three colons leave two.
+        while text.contains(command) {
+            text = text.replace(command, harmless);
+        }
+    }
+    text
 }
 
 impl From<broker::Error> for Failure {
@@ -260,6 +294,7 @@ mod tests {
     fn commands_of_runners_are_neutralised_in_ci_alone() {
         let ci = Env::from_vars([("GITHUB_ACTIONS".to_owned(), "true".to_owned())]);
         assert_eq!(for_runner("a ::set-env x ##vso[b] ##[c]", &ci), "a : :set-env x # #vso[b] # #[c]");
+        assert_eq!(for_runner(":::x:::", &ci), ": : :x: : :");
         assert_eq!(for_runner("a ::b", &Env::from_vars([])), "a ::b");
     }
 }

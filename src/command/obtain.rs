@@ -8,7 +8,7 @@ use url::form_urlencoded::Serializer;
 
 use super::{Context, Failure};
 use crate::app::{self, Core};
-use crate::broker::{self, Class, Target};
+use crate::broker::{self, Class, Target, narrowest};
 use crate::cache::{Least, Persistence};
 use crate::caller::Caller;
 use crate::cli::{Level, Wishes};
@@ -213,9 +213,7 @@ fn here(
     context.log(Level::Error)?;
     let mut config = context.config()?;
     let configured = match (&wanted.url, &wanted.name) {
-        (Some(url), _) => {
-            config.servers.iter().filter(|server| server.url.covers(url)).max_by_key(|server| server.url.as_str().len())
-        }
+        (Some(url), _) => narrowest(config.servers.iter(), url),
         (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
         (None, None) => None,
     };

@@ -9,7 +9,7 @@ use crate::broker::Class;
 use crate::cli::{Level, Whoami};
 use crate::clock::rfc3339;
 use crate::identity::{self, Ambient, Chosen, Finding, Found};
-use crate::oauth::Audience;
+use crate::oauth::{Audience, quoted_words};
 use crate::outbound::Outbound;
 use crate::token::Claims;
 
@@ -91,10 +91,11 @@ fn report(chosen: Option<&Chosen>, found: &[Found], claims: Option<&Claims>, amb
 
 fn text(report: &Value) -> String {
     let plain = |value: &Value| match value {
-        Value::String(text) => text.clone(),
+        // A claim is what somebody else wrote.
+        Value::String(text) => quoted_words(text),
         Value::Null => "-".to_owned(),
         Value::Array(list) => {
-            list.iter().map(|one| one.as_str().unwrap_or("-").to_owned()).collect::<Vec<_>>().join(", ")
+            list.iter().map(|one| quoted_words(one.as_str().unwrap_or("-"))).collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
     };

@@ -68,7 +68,7 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Answers one request of a caller that the kernel named.
 pub(crate) async fn answer(state: &State, caller: &Caller, request: Request<Incoming>) -> Answer {
-    if let Err(refusal) = gate::admit(request.headers()) {
+    if let Err(refusal) = gate::admit(request.uri(), request.headers()) {
         return failure(&Failure::new(Class::Denied, "access_denied", refusal.to_string()));
     }
     let (head, body) = request.into_parts();

@@ -11,6 +11,7 @@ use nix::sys::time::TimeVal;
 use zeroize::Zeroizing;
 
 use super::place::Place;
+use crate::clock::Clock;
 
 /// Larger than any answer of the API, tokens of 32 KiB included.
 const ANSWER_CAP: u64 = 256 * 1024;
@@ -136,8 +137,18 @@ fn speak(
     let end = if body.is_empty() { "\r\n" } else { "" };
     let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{body}{end}");
     stream.write_all(head.as_bytes()).map_err(failed)?;
-    let mut answer = Zeroizing::new(Vec::with_capacity(8 * 1024));
-    stream.take(ANSWER_CAP).read_to_end(&mut answer).map_err(failed)?;
+    // Room for the longest token: growing would leave copies of it in freed memory.
+    let mut answer = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    let (clock, mut stream, mut chunk) = (Clock::system(), stream.take(ANSWER_CAP), Zeroizing::new([0; 8 * 1024]));
+    let asked = clock.boot();
+    // The socket's time-out bounds one read; what drips a byte now and then would never meet it.
+    loop {
+        match stream.read(chunk.as_mut_slice()).map_err(failed)? {
+            0 => break,
+            _ if clock.boot().since(asked) > limit => return Err(failed(io::ErrorKind::TimedOut.into())),
+            length => answer.extend_from_slice(&chunk[..length]),
+        }
+    }
     parse(&answer).ok_or_else(|| strange("no HTTP answer"))
 }
 

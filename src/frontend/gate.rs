@@ -3,8 +3,8 @@
 //! On the socket the kernel says who connected. No page may reach a listener of ours: a request with a header
 //! that only browsers or proxies send, or with a `Host` that DNS rebinding would bring, is refused.
 
-use hyper::HeaderMap;
 use hyper::header::{HOST, ORIGIN, REFERER};
+use hyper::{HeaderMap, Uri};
 use tokio::net::UnixStream;
 
 use crate::caller::Caller;
@@ -29,8 +29,8 @@ pub(crate) fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
     Ok(Caller { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() })
 }
 
-/// Looks at the header alone.
-pub(crate) fn admit(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Looks at the request's head alone.
+pub(crate) fn admit(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     const FORWARDED: [&str; 6] =
         ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"];
     if headers.contains_key(ORIGIN) || headers.contains_key(REFERER) || headers.contains_key("sec-fetch-site") {
@@ -38,6 +38,10 @@ pub(crate) fn admit(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     if FORWARDED.iter().any(|name| headers.contains_key(*name)) {
         return Err(Refusal::Forwarded);
+    }
+    // An absolute target takes the place of Host (RFC 9112 section 3.2.2), and no local client sends one.
+    if target.authority().is_some() {
+        return Err(Refusal::Host);
     }
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next().map(|host| host.to_str()), hosts.next()) {
@@ -73,10 +77,20 @@ mod tests {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
+    fn path() -> Uri {
+        Uri::from_static("/v1/token")
+    }
+
+    #[test]
+    fn an_absolute_target_is_refused() {
+        let target = Uri::from_static("http://evil.example/v1/token");
+        assert_eq!(admit(&target, &headers(&[("host", "localhost")])), Err(Refusal::Host));
+    }
+
     #[test]
     fn local_hosts_pass_with_any_port() {
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1:7878", "[::1]", "[::1]:1"] {
-            assert_eq!(admit(&headers(&[("host", host)])), Ok(()), "{host}");
+            assert_eq!(admit(&path(), &headers(&[("host", host)])), Ok(()), "{host}");
         }
     }
 
@@ -94,19 +108,26 @@ mod tests {
             "[::1]x",
             "",
         ] {
-            assert_eq!(admit(&headers(&[("host", host)])), Err(Refusal::Host), "{host}");
+            assert_eq!(admit(&path(), &headers(&[("host", host)])), Err(Refusal::Host), "{host}");
         }
-        assert_eq!(admit(&HeaderMap::new()), Err(Refusal::Host));
+        assert_eq!(admit(&path(), &HeaderMap::new()), Err(Refusal::Host));
         let mut two = headers(&[("host", "localhost")]);
         two.append(HOST, HeaderValue::from_static("evil.example"));
-        assert_eq!(admit(&two), Err(Refusal::Host));
+        assert_eq!(admit(&path(), &two), Err(Refusal::Host));
     }
 
     #[test]
     fn browsers_and_proxies_are_refused_whatever_the_host() {
         for name in ["origin", "referer", "sec-fetch-site"] {
-            assert_eq!(admit(&headers(&[("host", "localhost"), (name, "x")])), Err(Refusal::Browser), "{name}");
+            assert_eq!(
+                admit(&path(), &headers(&[("host", "localhost"), (name, "x")])),
+                Err(Refusal::Browser),
+                "{name}"
+            );
         }
-        assert_eq!(admit(&headers(&[("host", "localhost"), ("x-forwarded-for", "x")])), Err(Refusal::Forwarded));
+        assert_eq!(
+            admit(&path(), &headers(&[("host", "localhost"), ("x-forwarded-for", "x")])),
+            Err(Refusal::Forwarded)
+        );
     }
 }

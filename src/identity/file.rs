@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
 use crate::oauth::Audience;
-use crate::token::SubjectToken;
+use crate::token::{Claims, SubjectToken};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "file",
@@ -60,7 +60,7 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
 #[async_trait]
 impl IdentitySource for File {
     async fn subject_token(&self, _audience: &Audience) -> Result<SubjectToken, Error> {
-        let shown = self.path.display();
+        let shown = self.shown();
         let content = self.ambient.env.read(&self.path, CAP).map_err(|error| self.unreadable(&error))?;
         let malformed = |what: String| Error::Malformed {
             source_name: SOURCE.name,
@@ -85,6 +85,12 @@ impl IdentitySource for File {
 }
 
 impl File {
+    /// The path for people. Who gives the token in the place of its file must not find it in a log.
+    fn shown(&self) -> String {
+        let path = self.path.to_string_lossy();
+        if Claims::read(&path).is_ok() { "what is a JWT itself and no path".to_owned() } else { path.into_owned() }
+    }
+
     fn unreadable(&self, error: &io::Error) -> Error {
         let hint = match error.kind() {
             io::ErrorKind::NotFound => {
@@ -93,10 +99,6 @@ impl File {
             io::ErrorKind::PermissionDenied => format!("let uid {} read it", self.ambient.env.uid()),
             _ => "it must be a regular file of at most 64 KiB".to_owned(),
         };
-        Error::Malformed {
-            source_name: SOURCE.name,
-            what: format!("{} cannot be read: {error}", self.path.display()),
-            hint,
-        }
+        Error::Malformed { source_name: SOURCE.name, what: format!("{} cannot be read: {error}", self.shown()), hint }
     }
 }

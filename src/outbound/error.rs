@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::time::Duration;
 
 use rustls::CertificateError;
 
@@ -62,12 +63,12 @@ pub enum Error {
         what: String,
     },
     /// No answer in time: a slow server, a lost network, a silent firewall.
-    #[error("{host} gives no answer within {seconds} s")]
+    #[error("{host} gives no answer within {:.1} s", limit.as_secs_f32())]
     Timeout {
         /// Who.
         host: String,
         /// The limit.
-        seconds: u64,
+        limit: Duration,
     },
     /// No connection: the name does not resolve, or nobody listens.
     #[error("{host} cannot be reached: {what}")]
@@ -139,12 +140,11 @@ impl Error {
         let mut cause = error.source();
         let mut last = None;
         while let Some(one) = cause {
-            let inner = one.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            if let Some(Forbidden(kind)) = one.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref())) {
+            let inner = innermost(one);
+            if let Some(Forbidden(kind)) = inner.downcast_ref() {
                 return Self::Forbidden { host, kind: *kind };
             }
-            let tls = one.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-            if let Some(tls) = tls {
+            if let Some(tls) = inner.downcast_ref() {
                 return Self::from_tls(host, tls);
             }
             last = Some(one);
@@ -153,7 +153,7 @@ impl Error {
         // The innermost message is the system's own ("Connection refused"), without URL and query.
         let what = last.map_or_else(|| "no reason given".to_owned(), ToString::to_string);
         if error.is_timeout() {
-            Self::Timeout { host, seconds: super::CONNECT_LIMIT.as_secs() }
+            Self::Timeout { host, limit: super::CONNECT_LIMIT }
         } else if error.is_connect() {
             Self::Unreachable { host, what }
         } else {
@@ -180,4 +180,12 @@ impl Error {
         };
         Self::Certificate { host, what }
     }
+}
+
+/// What I/O errors wrap, however deep: `source` of an I/O error passes over the error that it wraps.
+fn innermost<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        error = inner;
+    }
+    error
 }
