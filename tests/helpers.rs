@@ -299,7 +299,7 @@ async fn a_helper_works_with_almost_no_environment() {
 /// what is asserted here is what the kernel shows of a helper while it waits.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_helper_that_asks_has_one_thread_and_one_socket() {
+async fn a_helper_that_asks_has_one_thread() {
     let world = Wayleave::new(BINARY);
     let listener = tokio::net::UnixListener::bind(world.socket()).expect("bound");
     let mut helper = world.command(&["headers", "demo"]).spawn().expect("it starts");
@@ -309,11 +309,6 @@ async fn a_helper_that_asks_has_one_thread_and_one_socket() {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it waits");
     let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")).map(str::trim);
     assert_eq!(threads, Some("1"));
-    // Root alone may look, since the process is not dumpable.
-    if geteuid().is_root() {
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it waits").count();
-        assert_eq!(open, 4, "the three standard ones and the socket");
-    }
     helper.kill().await.expect("it is ours");
 }
 
@@ -368,7 +363,7 @@ async fn fresh_is_a_new_token_three_times_and_then_limited() {
     for forced in 0..3 {
         pause(Duration::from_millis(1_100)).await;
         let next = fresh().await;
-        assert_ne!(next, last, "forced mint {forced}");
+        assert!(next != last, "forced mint {forced}: {}", daemon.log());
         last = next;
     }
     pause(Duration::from_millis(1_100)).await;
@@ -611,10 +606,8 @@ async fn an_identity_file_is_enough_and_judged_before_it_is_sent() {
         assert!(said.contains(words) && said.contains("wayleave: hint: "), "{words}: {said}");
     }
     assert_eq!(scene.authorization_server.token_requests(), 1, "nothing unfit was sent");
-    let missing = failed(
-        world.run(&["token", "https://mcp.example.com/mcp", "--identity-file", "/nowhere/jwt"]).await,
-        NO_IDENTITY,
-    );
+    let missing = ["token", &scene.mcp.url(), "--insecure-loopback", "--identity-file", "/nowhere/jwt"];
+    let missing = failed(world.run(&missing).await, NO_IDENTITY);
     assert!(missing.contains("cannot be read"), "{missing}");
     let unknown =
         failed(world.run(&["token", "https://mcp.example.com/mcp", "--identity", "nonsense"]).await, NO_IDENTITY);

@@ -1,12 +1,20 @@
 //! `wayleave completions`: prints the completions of a shell.
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 
 use super::{Failure, print};
 use crate::cli::{Cli, Completions};
 
 pub(super) fn run(verb: &Completions) -> Result<(), Failure> {
     let mut text = Vec::new();
-    clap_complete::generate(verb.shell, &mut Cli::command(), "wayleave", &mut text);
+    let mut command = Cli::command().mut_subcommand("run", without_hidden);
+    clap_complete::generate(verb.shell, &mut command, "wayleave", &mut text);
     print(&String::from_utf8_lossy(&text))
+}
+
+/// Hidden flags are left out of the help, but not of the completions.
+fn without_hidden(command: Command) -> Command {
+    let about = command.get_about().cloned().unwrap_or_default();
+    let shown: Vec<_> = command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned().collect();
+    Command::new("run").about(about).args(shown)
 }

@@ -144,9 +144,12 @@ fn from_daemon(
         query.append_pair("fresh", "1");
     }
     let request = format!("GET {path}?{}", query.finish());
-    let reply = door::ask(places, &request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door)?;
-    // A daemon answers as itself: what only this process could honour is refused, not ignored.
-    not_with_a_daemon(context, wishes).map_err(Asked::Failed)?;
+    let ask = |request: &str| door::ask(places, request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door);
+    // A daemon answers as itself: what only this process could honour is refused, not ignored, and nothing is minted.
+    if let Err(failure) = not_with_a_daemon(context, wishes) {
+        return ask("GET /healthz").and(Err(Asked::Failed(failure)));
+    }
+    let reply = ask(&request)?;
     if reply.status == 200 {
         let handed = match purpose {
             Purpose::Token => Handed::read(&reply.body),

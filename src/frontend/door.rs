@@ -112,6 +112,8 @@ fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStrea
 /// A full backlog makes `connect` wait; the send time-out bounds that too, if it is set before.
 fn open(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // To the kernel, a time-out of nothing is none at all.
+    let limit = limit.max(Duration::from_millis(1));
     let limit_value = TimeVal::new(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), limit.subsec_micros().into());
     setsockopt(&socket, sockopt::SendTimeout, &limit_value)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &limit_value)?;

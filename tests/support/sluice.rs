@@ -42,15 +42,20 @@ impl Sluice {
         self.open.send_replace(true);
     }
 
+    /// The connections held back now.
+    pub fn held(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
     /// Waits until `count` connections are held back; fails after ten seconds.
     pub async fn holds(&self, count: usize) {
         for _ in 0..1_000 {
-            if self.waiting.load(Ordering::SeqCst) >= count {
+            if self.held() >= count {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{} connections came, not {count}", self.waiting.load(Ordering::SeqCst));
+        panic!("{} connections came, not {count}", self.held());
     }
 }
 
