@@ -351,8 +351,8 @@ struct Private {
     ca: TestCa,
     platform: FakePlatform,
     authorization_server: FakeAs,
-    mcp: FakeMcp,
     url: String,
+    _mcp: FakeMcp,
 }
 
 impl Private {
@@ -366,7 +366,7 @@ impl Private {
         authorization_server.register(&url, &SCOPES);
         mcp.set_metadata(json!({"resource": url}));
         mcp.set_signposts(Signposts { header: None, inserted: true, root: false });
-        Self { ca, platform, authorization_server, mcp, url }
+        Self { ca, platform, authorization_server, url, _mcp: mcp }
     }
 
     async fn token(&self, egress: &str, lines: &str) -> Output {
