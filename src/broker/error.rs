@@ -126,6 +126,8 @@ enum Cause {
     SharedResource { resource: Resource, server: String, other: String },
     #[error("exchange: {issuer} issues tokens that have expired already")]
     DeadOnArrival { issuer: Issuer },
+    #[error("exchange: {issuer} issues tokens that live more than a year")]
+    Immortal { issuer: Issuer },
     #[error("revocation: {0}")]
     Revocation(revocation::Error),
     #[error("{}", match .0 { Lost::Panic => "the exchange was lost", Lost::TooLong => "the exchange took longer than any may", Lost::StaleToken => "exchange: the authorization server hands out the same, nearly expired token again" })]
@@ -193,6 +195,7 @@ impl Error {
             | Cause::BadIssuer { .. } => Class::Refused,
             Cause::NotBound { .. }
             | Cause::DeadOnArrival { .. }
+            | Cause::Immortal { .. }
             | Cause::Revocation(_)
             | Cause::Lost(Lost::StaleToken) => Class::Refused,
         }
@@ -275,7 +278,7 @@ impl Error {
                 "a token for one would be good for the other: give both the same `allow`, or configure one of them"
                     .to_owned()
             }
-            Cause::DeadOnArrival { .. } | Cause::Lost(Lost::StaleToken) => {
+            Cause::DeadOnArrival { .. } | Cause::Immortal { .. } | Cause::Lost(Lost::StaleToken) => {
                 "the operator of the authorization server must mend the lifetime of its tokens".to_owned()
             }
             Cause::Revocation(_) => "the token is forgotten here and lapses by itself".to_owned(),
@@ -350,6 +353,10 @@ impl Error {
 
     pub(super) fn shared_resource(resource: &Resource, server: &str, other: &str) -> Self {
         Cause::SharedResource { resource: resource.clone(), server: server.to_owned(), other: other.to_owned() }.into()
+    }
+
+    pub(super) fn immortal(issuer: &Issuer) -> Self {
+        Cause::Immortal { issuer: issuer.clone() }.into()
     }
 
     pub(super) fn dead_on_arrival(issuer: &Issuer) -> Self {

@@ -219,6 +219,9 @@ impl Maker {
         if life.is_zero() {
             return Err(Error::dead_on_arrival(&route.server.issuer));
         }
+        if life > exchange::ABSURD_LIFE {
+            return Err(Error::immortal(&route.server.issuer));
+        }
         let minted_wall = self.clock.wall();
         let scopes = issued.scopes.unwrap_or_else(|| request.scopes.clone());
         let missing = request.scopes.minus(&scopes);

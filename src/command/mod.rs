@@ -271,8 +271,11 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
             drop(error.print());
             ExitCode::SUCCESS
         }
-        _ => {
-            drop(error.print());
+        kind => {
+            // Without a command clap shows the help alone; its other texts begin with `error: `.
+            let helps = kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+            let start = if helps { "error: no command is given\n\n" } else { "" };
+            drop(std::io::stderr().write_all(format!("wayleave: {start}{}", error.render()).as_bytes()));
             ExitCode::from(Class::BadRequest.exit_code())
         }
     }

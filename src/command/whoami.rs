@@ -67,7 +67,7 @@ fn report(chosen: Option<&Chosen>, found: &[Found], claims: Option<&Claims>, amb
         let claims = claims.map(|claims| {
             json!({
                 "iss": claims.iss, "sub": claims.sub, "aud": claims.aud, "exp": date(claims.exp), "iat": date(claims.iat),
-                "expires_in": claims.exp.map(|exp| exp - now), "jti": claims.jti.is_some(),
+                "expires_in": claims.exp.map(|exp| exp.saturating_sub(now)), "jti": claims.jti.is_some(),
             })
         });
         json!({ "source": chosen.source.name(), "evidence": chosen.evidence, "mints_anew": chosen.source.mints_anew(), "claims": claims })

@@ -11,7 +11,7 @@ use crate::outbound::Answer;
 use crate::token::AccessToken;
 
 /// Nobody means a token that lives longer; the field is broken.
-const ABSURD_LIFE: Duration = Duration::from_secs(366 * 86_400);
+pub(crate) const ABSURD_LIFE: Duration = Duration::from_secs(366 * 86_400);
 
 pub(super) fn read(issuer: &Issuer, answer: &Answer) -> Result<Issued, Error> {
     match answer.status {

@@ -124,6 +124,10 @@ impl Socket {
 
     /// Binds an explicit path.
     pub(crate) fn explicit(path: &Path, access: Access, own_uid: u32) -> Result<Self, Error> {
+        if !path.is_absolute() {
+            // Helpers run in other directories.
+            return Err(Error::Path { path: path.to_owned(), what: "must be an absolute path".to_owned() });
+        }
         let directory = path.parent().unwrap_or(Path::new("/"));
         check_directory(directory, own_uid)?;
         Self::bind(path, access, own_uid)

@@ -166,7 +166,8 @@ impl Error {
             return Self::Broken { host, what: format!("TLS: {error}") };
         };
         let what = match reason {
-            CertificateError::UnknownIssuer => "its certificate is signed by an unknown CA".to_owned(),
+            // A bad signature: a CA of the same name with another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => "its certificate is signed by an unknown CA".to_owned(),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "its certificate has expired".to_owned()
             }
