@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, Class, Parts};
-use crate::cache::Persistence;
+use crate::broker::{Broker, Class, Parts, Persistence};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::{Cache, Key, Least, Persistence, Recipe, Wish};
+use crate::cache::{Cache, Key, Recipe, Wish};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::discovery::Discovery;
@@ -30,6 +30,7 @@ mod flight;
 mod server;
 mod tally;
 
+pub use crate::cache::{Least, Persistence};
 use asked_twice::AskedTwice;
 pub use error::{Class, Error};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
@@ -186,15 +187,17 @@ impl Broker {
     }
 
     fn wish(&self, caller: &Caller, request: &Request, server: &Server, key: &Key) -> Wish {
+        let fresh = request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
+        if !request.may_be_a_retry {
+            return Wish { least: request.least, newer_than: fresh };
+        }
         let now = self.clock.boot();
-        let given =
-            if request.may_be_a_retry { self.lock_asked_twice().given_before(caller, &server.name, now) } else { None };
+        let given = self.lock_asked_twice().given_before(caller, &server.name, now);
         // A token minted before the first answer is the one that was given then.
         let refused = given.filter(|given| self.cache.peek(key).0.is_some_and(|token| token.minted <= *given));
         if refused.is_some() {
             self.lock_asked_twice().forced(caller, &server.name, now);
         }
-        let fresh = request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
         Wish { least: request.least, newer_than: fresh.max(refused) }
     }
 

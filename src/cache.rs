@@ -23,7 +23,7 @@ use crate::token::{Digest, Token};
 
 mod entry;
 
-use entry::{Entry, Step};
+use entry::{Entry, Renewal, Step};
 pub use entry::{Least, Wish};
 
 /// No process needs more tokens than this; beyond it the longest unused entry goes.
@@ -146,17 +146,12 @@ impl<E: Failure> Cache<E> {
     pub fn hit(&self, key: &Key, wish: &Wish) -> Option<Arc<Token>> {
         let now = self.0.clock.boot();
         let mut entries = self.lock();
-        let step = entries.get_mut(key)?.step(wish, now);
-        match step {
-            Step::Serve { token, renew } => {
-                if renew {
-                    drop(self.take_off(&mut entries, *key, now));
-                }
-                self.0.observer.hit();
-                Some(token)
-            }
-            _ => None,
+        let (token, renewal) = entries.get_mut(key)?.at_hand(wish, now)?;
+        if renewal == Renewal::Due {
+            drop(self.take_off(&mut entries, *key, now));
         }
+        self.0.observer.hit();
+        Some(token)
     }
 
     /// A token that meets the wish as well as possible, made by `recipe` if need be.
@@ -167,8 +162,8 @@ impl<E: Failure> Cache<E> {
             make_room(&mut entries, &key);
             let entry = entries.entry(key).or_insert_with(|| Entry::new(recipe(), now));
             match entry.step(wish, now) {
-                Step::Serve { token, renew } => {
-                    if renew {
+                Step::Serve { token, renewal } => {
+                    if renewal == Renewal::Due {
                         drop(self.take_off(&mut entries, key, now));
                     }
                     self.0.observer.hit();

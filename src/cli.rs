@@ -8,9 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Workload identity in, MCP access tokens out. No secret stored, no human in the loop.
 #[derive(Debug, Parser)]
 #[command(name = "wayleave", version, max_term_width = 100, propagate_version = true)]
-#[command(after_help = "TARGET is the name of a configured server, the URL of an MCP server, or NAME=URL.\n\
-    Exit codes: 0 ok, 64 asked wrongly, 69 no usable identity here, 70 our bug, 75 temporary, 76 refused by the\n\
-    authorization server, 77 refused by policy, 78 wrong configuration.")]
+#[command(after_help = "Exit codes: 0 ok, 64 asked wrongly, 69 no usable identity here, 70 our bug, 75 temporary,\n\
+    76 refused by the authorization server, 77 refused by policy, 78 wrong configuration.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -19,6 +18,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Configuration file [env: WAYLEAVE_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
@@ -26,7 +26,7 @@ pub(crate) struct Global {
     /// The daemon's socket [env: WAYLEAVE_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// error, warn, info, debug or trace [env: WAYLEAVE_LOG]
+    /// What is worth a line on stderr [env: WAYLEAVE_LOG]
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<Level>,
     /// How log lines look
@@ -98,11 +98,13 @@ pub(crate) struct Run {
 
 #[derive(Args, Debug)]
 pub(crate) struct Ready {
+    /// Names of configured servers; without any, the required ones
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
     /// How long to wait for it, for example 30s
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "0s")]
     pub wait: Duration,
+    /// For scripts
     #[arg(long)]
     pub json: bool,
 }
@@ -134,6 +136,7 @@ pub(crate) struct Wishes {
 
 #[derive(Args, Debug)]
 pub(crate) struct Token {
+    /// The name of a configured server, the URL of an MCP server, or NAME=URL
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// What to print
@@ -156,7 +159,7 @@ pub(crate) enum TokenForm {
 
 #[derive(Args, Debug)]
 pub(crate) struct Headers {
-    /// Without it, CLAUDE_CODE_MCP_SERVER_URL decides
+    /// As for `token`; without it, CLAUDE_CODE_MCP_SERVER_URL decides
     #[arg(value_name = "TARGET")]
     pub target: Option<String>,
     #[command(flatten)]
@@ -174,6 +177,7 @@ pub(crate) struct Whoami {
     /// Ask the platform for a token with this audience
     #[arg(long, value_name = "A", default_value = "wayleave:whoami")]
     pub audience: String,
+    /// For scripts
     #[arg(long)]
     pub json: bool,
 }
@@ -183,13 +187,14 @@ pub(crate) struct Status {
     /// Show it again every second
     #[arg(long, conflicts_with = "json")]
     pub watch: bool,
+    /// For scripts
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Revoke {
-    /// Without it, the tokens of all servers
+    /// The name or URL of a configured server; without it, all of them
     #[arg(value_name = "TARGET")]
     pub target: Option<String>,
 }
@@ -198,6 +203,7 @@ pub(crate) struct Revoke {
 pub(crate) enum ConfigVerb {
     /// Check the file and show every problem at once
     Check {
+        /// For scripts
         #[arg(long)]
         json: bool,
     },
@@ -209,6 +215,7 @@ pub(crate) enum ConfigVerb {
 
 #[derive(Args, Debug)]
 pub(crate) struct Completions {
+    /// For which shell
     pub shell: clap_complete::Shell,
 }
 

@@ -33,7 +33,7 @@ pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// The egress rules.
 #[derive(Clone, Debug, Default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Plain http and loopback addresses are fine: development.
     pub insecure_loopback: bool,
     /// Additional roots, as PEM.

@@ -48,7 +48,9 @@ impl SubjectToken {
         let skew = i64::try_from(skew.as_secs()).unwrap_or(i64::MAX);
         match self.claims.exp {
             None => Err(Unfit::NoExpiry),
-            Some(exp) if exp.saturating_add(skew) <= unix_now => Err(Unfit::Expired { seconds: unix_now - exp }),
+            Some(exp) if exp.saturating_add(skew) <= unix_now => {
+                Err(Unfit::Expired { seconds: unix_now.saturating_sub(exp) })
+            }
             Some(_) => Ok(()),
         }
     }
@@ -172,26 +174,36 @@ pub enum BadToken {
 
 /// The text of an access token. It can be sent and digested, not printed.
 #[derive(Clone)]
-pub struct AccessToken(SecretString);
+pub struct AccessToken {
+    secret: SecretString,
+    /// It can stand in a JSON string as it is; known once, because it is written with every answer.
+    is_plain: bool,
+}
 
 impl AccessToken {
     /// Checks that the text can be an HTTP header value (visible ASCII, at most 32 KiB).
     pub fn parse(text: String) -> Result<Self, BadToken> {
         const CAP: usize = 32 * 1024;
-        let secret = Self(SecretString::from(text));
-        let text = secret.expose();
+        let is_plain = !text.bytes().any(|byte| byte == b'"' || byte == b'\\');
+        let token = Self { secret: SecretString::from(text), is_plain };
+        let text = token.expose();
         if text.len() > CAP {
             Err(BadToken::TooLong)
         } else if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             Err(BadToken::Characters)
         } else {
-            Ok(secret)
+            Ok(token)
         }
+    }
+
+    /// Can it stand in a JSON string without an escape?
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// The text, for the one party that may have it.
     pub fn expose(&self) -> &str {
-        expose(&self.0)
+        expose(&self.secret)
     }
 
     /// SHA-256, by which a token can be named without being shown.

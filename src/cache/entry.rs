@@ -82,10 +82,17 @@ pub(super) struct Failed<E> {
     pub(super) until: Boot,
 }
 
+/// Is it time for a flight in the background?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewal {
+    Due,
+    NotYet,
+}
+
 /// What to do for one request.
 pub(super) enum Step<E> {
-    /// Hand out this token; if `renew`, start a flight that nobody waits for.
-    Serve { token: Arc<Token>, renew: bool },
+    /// Hand out this token; if its renewal is due, start a flight that nobody waits for.
+    Serve { token: Arc<Token>, renewal: Renewal },
     /// Wait for the flight there is; if it fails, `meanwhile` still serves.
     Join { flight: Flight<E>, meanwhile: Option<Arc<Token>> },
     /// Start a flight and wait for it.
@@ -110,28 +117,38 @@ impl<E: Failure> Entry<E> {
         }
     }
 
-    pub(super) fn step(&mut self, wish: &Wish, now: Boot) -> Step<E> {
+    /// The token in hand, if it meets the wish or nothing better is to be had now. Nothing is used up.
+    pub(super) fn at_hand(&mut self, wish: &Wish, now: Boot) -> Option<(Arc<Token>, Renewal)> {
         self.used = now;
-        let Some(token) = self.token.clone().filter(|token| token.usable(now)) else {
-            return match (&self.flight, &self.failed) {
-                (Some(flight), _) => Step::Join { flight: flight.clone(), meanwhile: None },
-                (None, Some(failed)) if failed.until > now => {
-                    Step::Fail { error: failed.error.clone(), wait: failed.until.since(now) }
-                }
-                _ => Step::TakeOff { meanwhile: None },
-            };
-        };
-        let too_old = wish.newer_than.is_some_and(|moment| token.minted <= moment);
-        if (too_old || self.would_help(&token, wish.least, now)) && !self.backs_off(now) {
-            if let Some(flight) = &self.flight {
-                return Step::Join { flight: flight.clone(), meanwhile: Some(token) };
-            }
-            if !too_old || self.forced.take(now).is_ok() {
-                return Step::TakeOff { meanwhile: Some(token) };
-            }
+        let token = self.token.clone().filter(|token| token.usable(now))?;
+        let wanting = self.is_too_old(&token, wish) || self.would_help(&token, wish.least, now);
+        (!wanting || self.backs_off(now)).then(|| (token, self.renewal(now)))
+    }
+
+    pub(super) fn step(&mut self, wish: &Wish, now: Boot) -> Step<E> {
+        if let Some((token, renewal)) = self.at_hand(wish, now) {
+            return Step::Serve { token, renewal };
         }
-        let renew = self.flight.is_none() && self.is_due(now);
-        Step::Serve { token, renew }
+        let meanwhile = self.token.clone().filter(|token| token.usable(now));
+        match (&self.flight, &self.failed, meanwhile) {
+            (Some(flight), _, meanwhile) => Step::Join { flight: flight.clone(), meanwhile },
+            (None, Some(failed), None) if failed.until > now => {
+                Step::Fail { error: failed.error.clone(), wait: failed.until.since(now) }
+            }
+            // Over the limit of forced mints the token in hand is given, while it is valid.
+            (None, _, Some(token)) if self.is_too_old(&token, wish) && self.forced.take(now).is_err() => {
+                Step::Serve { token, renewal: self.renewal(now) }
+            }
+            (None, _, meanwhile) => Step::TakeOff { meanwhile },
+        }
+    }
+
+    fn is_too_old(&self, token: &Token, wish: &Wish) -> bool {
+        wish.newer_than.is_some_and(|moment| token.minted <= moment)
+    }
+
+    fn renewal(&self, now: Boot) -> Renewal {
+        if self.flight.is_none() && self.is_due(now) { Renewal::Due } else { Renewal::NotYet }
     }
 
     /// Would a new token have the life that is wished for? Not if no token of this issuer has it, if the one in

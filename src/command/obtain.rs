@@ -8,8 +8,7 @@ use url::form_urlencoded::Serializer;
 
 use super::{Context, Failure};
 use crate::app::{self, Core};
-use crate::broker::{self, Class, Target, narrowest};
-use crate::cache::{Least, Persistence};
+use crate::broker::{self, Class, Least, Persistence, Target, narrowest};
 use crate::caller::Caller;
 use crate::cli::{Level, Wishes};
 use crate::config;

@@ -11,10 +11,12 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
     }
     let mask = if verb.mask { Some(masking(context)?) } else { None };
     let handed = obtain::token(context, &wanted, &verb.wishes, Purpose::Token)?;
-    if let Some((before, after)) = mask {
+    if let Some((before, percent)) = mask {
         // The runner reads commands from stderr as well, and stdout belongs to whoever captures the token.
         use std::io::Write;
-        let line = zeroize::Zeroizing::new(format!("{before}{}{after}\n", handed.raw().as_str()));
+        // Runners decode `%0A` and its like: the mask must be for the token as it is.
+        let escaped = zeroize::Zeroizing::new(handed.raw().replace('%', percent));
+        let line = zeroize::Zeroizing::new(format!("{before}{}\n", escaped.as_str()));
         std::io::stderr()
             .write_all(line.as_bytes())
             .map_err(|error| Failure::bug(format!("the runner cannot be told: {error}")))?;
@@ -29,11 +31,11 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
     print(&text)
 }
 
-/// How this runner is told to mask a text.
+/// How this runner is told to mask a text, and how a percent sign is written for it.
 fn masking(context: &Context<'_>) -> Result<(&'static str, &'static str), Failure> {
     match (context.env.get("GITHUB_ACTIONS"), context.env.get("TF_BUILD")) {
-        (Some("true"), _) => Ok(("::add-mask::", "")),
-        (_, Some(_)) => Ok(("##vso[task.setsecret]", "")),
+        (Some("true"), _) => Ok(("::add-mask::", "%25")),
+        (_, Some(_)) => Ok(("##vso[task.setsecret]", "%AZP25")),
         _ => Err(Failure::asked("`--mask` knows no runner here")
             .hint("it works in GitHub Actions (Forgejo, Gitea) and Azure Pipelines")),
     }

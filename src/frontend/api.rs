@@ -16,8 +16,7 @@ use zeroize::Zeroizing;
 
 use super::dialect::Form;
 use super::gate;
-use crate::broker::{self, Broker, Class, Target};
-use crate::cache::Least;
+use crate::broker::{self, Broker, Class, Least, Target};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::metrics::Metrics;

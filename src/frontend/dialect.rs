@@ -35,7 +35,7 @@ impl<'a> Form<'a> {
     pub(crate) fn json(&self) -> Zeroizing<String> {
         let mut text = self.room();
         text.push_str("{\"access_token\":\"");
-        push_escaped(&mut text, self.token.expose());
+        push_token(&mut text, self.token);
         text.push_str("\",\"token_type\":\"Bearer\",\"expires_in\":");
         text.push_str(&self.expires_in.to_string());
         let texts = [
@@ -56,7 +56,7 @@ impl<'a> Form<'a> {
     pub(crate) fn listed_headers(&self) -> Zeroizing<String> {
         let mut text = self.room();
         text.push_str("{\"headers\":{\"Authorization\":[\"Bearer ");
-        push_escaped(&mut text, self.token.expose());
+        push_token(&mut text, self.token);
         text.push_str("\"]},\"expires\":\"");
         push_escaped(&mut text, self.expires_at);
         text.push_str("\"}");
@@ -66,7 +66,7 @@ impl<'a> Form<'a> {
     /// Room for everything at once: growing would leave copies of the token in freed memory.
     fn room(&self) -> Zeroizing<String> {
         let texts = self.expires_at.len() + self.scope.len() + self.resource.len() + self.issuer.len();
-        Zeroizing::new(String::with_capacity(2 * self.token.expose().len() + 2 * texts + 256))
+        Zeroizing::new(String::with_capacity(token_room(self.token) + 2 * texts + 160))
     }
 }
 
@@ -179,14 +179,23 @@ impl Handed {
 
 /// `{"Authorization":"Bearer …"}`. The name is spelled exactly so: clients merge header maps by case.
 pub fn header_json(token: &AccessToken) -> Zeroizing<String> {
-    let mut text = Zeroizing::new(String::with_capacity(2 * token.expose().len() + 64));
+    let mut text = Zeroizing::new(String::with_capacity(token_room(token) + 32));
     text.push_str("{\"Authorization\":\"Bearer ");
-    push_escaped(&mut text, token.expose());
+    push_token(&mut text, token);
     text.push_str("\"}");
     text
 }
 
-/// Writes a text as the inside of a JSON string. Tokens and URLs hardly ever need an escape.
+fn token_room(token: &AccessToken) -> usize {
+    let length = token.expose().len();
+    if token.is_plain() { length } else { 2 * length }
+}
+
+fn push_token(text: &mut String, token: &AccessToken) {
+    if token.is_plain() { text.push_str(token.expose()) } else { push_escaped(text, token.expose()) }
+}
+
+/// Writes a text as the inside of a JSON string. URLs and scopes hardly ever need an escape.
 fn push_escaped(text: &mut String, value: &str) {
     if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         text.push_str(value);

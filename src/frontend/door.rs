@@ -146,31 +146,45 @@ fn speak(
     // The socket's time-out bounds one read; what drips a byte now and then would never meet it.
     loop {
         match stream.read(chunk.as_mut_slice()).map_err(failed)? {
-            0 => break,
+            0 => return Err(strange("it ended before its answer did")),
             _ if clock.boot().since(asked) > limit => return Err(failed(io::ErrorKind::TimedOut.into())),
             length => answer.extend_from_slice(&chunk[..length]),
         }
+        // The length says when it is whole; waiting for the end of the connection would cost another turn.
+        match parse(&answer) {
+            Parsed::Whole(reply) => return Ok(reply),
+            Parsed::Part => {}
+            Parsed::Strange => return Err(strange("no HTTP answer")),
+        }
     }
-    parse(&answer).ok_or_else(|| strange("no HTTP answer"))
 }
 
-fn parse(answer: &[u8]) -> Option<Reply> {
+enum Parsed {
+    Whole(Reply),
+    Part,
+    Strange,
+}
+
+fn parse(answer: &[u8]) -> Parsed {
     let mut fields = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(length) = head.parse(answer).ok()? else { return None };
-    let field = |name: &str| {
-        head.headers
-            .iter()
-            .find(|field| field.name.eq_ignore_ascii_case(name))
-            .and_then(|field| std::str::from_utf8(field.value).ok())
+    let length = match head.parse(answer) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Parsed::Part,
+        Err(_) => return Parsed::Strange,
+    };
+    let announced = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
+    let announced = announced.and_then(|field| std::str::from_utf8(field.value).ok()?.parse::<usize>().ok());
+    // Our daemon always says how long its answer is, except where there is none.
+    let (Some(status), announced) = (head.code, announced.or((head.code == Some(204)).then_some(0))) else {
+        return Parsed::Strange;
     };
     let body = &answer[length..];
-    // A body that is shorter than announced is half an answer.
-    let announced: Option<usize> = field("content-length").and_then(|text| text.parse().ok());
-    if announced.is_some_and(|announced| announced != body.len()) {
-        return None;
+    match announced {
+        Some(announced) if body.len() < announced => Parsed::Part,
+        Some(announced) => Parsed::Whole(Reply { status, body: Zeroizing::new(body[..announced].to_vec()) }),
+        None => Parsed::Strange,
     }
-    Some(Reply { status: head.code?, body: Zeroizing::new(body.to_vec()) })
 }
 
 #[cfg(test)]
@@ -179,10 +193,13 @@ mod tests {
 
     #[test]
     fn half_an_answer_is_none() {
-        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd").is_some());
-        assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd").is_none());
-        assert!(parse(b"HTTP/1.1 200 OK\r\n").is_none());
-        assert!(parse(b"SSH-2.0-x\r\n").is_none());
+        let whole = |text: &[u8]| matches!(parse(text), Parsed::Whole(_));
+        let part = |text: &[u8]| matches!(parse(text), Parsed::Part);
+        assert!(whole(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd"));
+        assert!(part(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcd"));
+        assert!(part(b"HTTP/1.1 200 OK\r\n"));
+        assert!(matches!(parse(b"SSH-2.0-x\r\n"), Parsed::Strange));
+        assert!(matches!(parse(b"HTTP/1.1 200 OK\r\n\r\n"), Parsed::Strange));
     }
 
     #[test]

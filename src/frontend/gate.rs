@@ -3,7 +3,7 @@
 //! On the socket the kernel says who connected. No page may reach a listener of ours: a request with a header
 //! that only browsers or proxies send, or with a `Host` that DNS rebinding would bring, is refused.
 
-use hyper::header::{HOST, ORIGIN, REFERER};
+use hyper::header::HOST;
 use hyper::{HeaderMap, Uri};
 use tokio::net::UnixStream;
 
@@ -31,13 +31,15 @@ pub(crate) fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
 
 /// Looks at the request's head alone.
 pub(crate) fn admit(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-    const FORWARDED: [&str; 6] =
-        ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via"];
-    if headers.contains_key(ORIGIN) || headers.contains_key(REFERER) || headers.contains_key("sec-fetch-site") {
-        return Err(Refusal::Browser);
-    }
-    if FORWARDED.iter().any(|name| headers.contains_key(*name)) {
-        return Err(Refusal::Forwarded);
+    // A local client sends two or three fields: looking at each is quicker than looking for each name.
+    for name in headers.keys() {
+        match name.as_str() {
+            "origin" | "referer" | "sec-fetch-site" => return Err(Refusal::Browser),
+            "forwarded" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" | "x-real-ip" | "via" => {
+                return Err(Refusal::Forwarded);
+            }
+            _ => {}
+        }
     }
     // An absolute target takes the place of Host (RFC 9112 section 3.2.2), and no local client sends one.
     if target.authority().is_some() {

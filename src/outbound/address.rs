@@ -32,14 +32,14 @@ pub(super) struct Forbidden(pub(super) Kind);
 
 /// An address range such as `10.1.0.0/16`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
+pub(crate) struct Network {
     base: IpAddr,
     bits: u8,
 }
 
 impl Network {
     /// Parses `address` or `address/bits`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (base, bits) = match text.split_once('/') {
             Some((base, bits)) => (base.parse().ok()?, Some(bits.parse().ok()?)),
             None => (text.trim_matches(['[', ']']).parse().ok()?, None),
@@ -50,7 +50,7 @@ impl Network {
     }
 
     /// Is the address in the range?
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match (self.base, address) {
             (IpAddr::V4(base), IpAddr::V4(address)) => {
                 let shift = 32 - u32::from(self.bits);

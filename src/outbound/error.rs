@@ -167,7 +167,9 @@ impl Error {
         };
         let what = match reason {
             // A bad signature: a CA of the same name with another key.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => "its certificate is signed by an unknown CA".to_owned(),
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "its certificate is signed by an unknown CA".to_owned()
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "its certificate has expired".to_owned()
             }

@@ -1,0 +1,26 @@
+//! Links the unwinder into the binary where the compiler driver has it as an archive.
+//!
+//! The shared libgcc costs every helper call a tenth of a millisecond at start (measured: 0.12 of 0.88 ms of a program
+//! that does nothing), and is missing in small images. Without the archive the shared one is linked as usual.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
+    let native = std::env::var("HOST").ok() == std::env::var("TARGET").ok();
+    if native && is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu") && is("PROFILE", "release") {
+        if let Some(directory) = unwinder() {
+            println!("cargo:rustc-link-search=native={}", directory.display());
+            println!("cargo:rustc-link-lib=static:-bundle=gcc_eh");
+        }
+    }
+}
+
+fn unwinder() -> Option<PathBuf> {
+    let asked = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output().ok()?;
+    let path = PathBuf::from(String::from_utf8(asked.stdout).ok()?.trim());
+    // A driver that does not have it answers with the bare name.
+    path.is_absolute().then(|| path.parent().map(Path::to_owned)).flatten()
+}
