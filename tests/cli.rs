@@ -1,0 +1,37 @@
+//! Transcripts of the command line, readable as documentation: `tests/cmd/*.md`.
+//!
+//! Each runs in an environment in which no identity, no daemon and no configuration is to be found. After a change that is meant,
+//! `TRYCMD=overwrite cargo test --test cli` writes them anew; read the difference as a user would.
+
+/// Variables of a CI job, a shell or a person that would show in a transcript. An empty one counts as unset.
+const CLEAR: [&str; 14] = [
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_URL",
+    "AGENT_TEMPDIRECTORY",
+    "CI",
+    "CLAUDE_CODE_MCP_SERVER_NAME",
+    "CLAUDE_CODE_MCP_SERVER_URL",
+    "CLICOLOR_FORCE",
+    "GITHUB_ACTIONS",
+    "RUNNER_TEMP",
+    "TF_BUILD",
+    "WAYLEAVE_CONFIG",
+    "WAYLEAVE_LOG",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+];
+
+#[test]
+fn transcripts() {
+    let cases = trycmd::TestCases::new();
+    for name in CLEAR {
+        cases.env(name, "");
+    }
+    cases
+        .env("HOME", "/nonexistent")
+        .env("COLUMNS", "100")
+        .env("WAYLEAVE_SOCKET", "/nonexistent/wayleave.sock")
+        .timeout(std::time::Duration::from_secs(20))
+        .register_bin("wayleave", trycmd::schema::Bin::Path(env!("CARGO_BIN_EXE_wayleave").into()))
+        .case("tests/cmd/*.md");
+}

@@ -1,0 +1,250 @@
+//! Rules of the house that a machine can hold: which room may know which, that every file says what it is, that the README names
+//! what is built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
+const MAY_KNOW: [(&str, &str); 21] = [
+    ("main", "command"),
+    ("command", "app broker caller cli clock config env frontend identity oauth outbound token"),
+    ("app", "broker clock config env frontend identity metrics outbound"),
+    ("cli", ""),
+    // Its parts are those of the rooms below: it makes their small `Config` structs and checks names against their tables.
+    ("config", "broker env exchange identity oauth outbound policy"),
+    ("frontend", "broker caller clock env metrics oauth token"),
+    ("broker", "cache caller clock discovery exchange identity jitter metrics oauth outbound policy token"),
+    ("metrics", "cache"),
+    ("cache", "bucket clock jitter token"),
+    ("discovery", "clock oauth outbound"),
+    ("exchange", "bucket clock oauth outbound token"),
+    ("identity", "clock env oauth outbound token"),
+    ("policy", "caller oauth"),
+    ("outbound", "jitter oauth"),
+    ("token", "clock oauth"),
+    ("bucket", "clock"),
+    ("oauth", ""),
+    ("caller", ""),
+    ("jitter", ""),
+    ("env", ""),
+    ("clock", ""),
+];
+
+/// The commands that may see the identities: who they are is what `whoami` is about; the other two carry the choice of one from the
+/// flags to the configuration, and from there to the reader.
+const SEE_IDENTITY: [&str; 3] = ["src/command/whoami.rs", "src/command/configuration.rs", "src/command/mod.rs"];
+
+struct Source {
+    path: String,
+    text: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file of `src`, without what only tests see.
+fn sources() -> Vec<Source> {
+    let mut pending = vec![root().join("src")];
+    let mut found = Vec::new();
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(fs::read_dir(path).expect("readable").map(|entry| entry.expect("readable").path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(Source { text: fs::read_to_string(&path).expect("UTF-8"), path: relative(&path) });
+        }
+    }
+    assert!(found.len() > 40, "the sources are not where they were");
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+fn relative(path: &PathBuf) -> String {
+    path.strip_prefix(root()).expect("below the root").display().to_string()
+}
+
+impl Source {
+    /// `src/identity/file.rs` and `src/identity.rs` are both of the room `identity`.
+    fn room(&self) -> &str {
+        let inside = self.path.strip_prefix("src/").expect("it is in src");
+        inside.split(['/', '.']).next().expect("a first part")
+    }
+
+    /// The code that is built into the product: what comes before the tests, without comments.
+    fn product(&self) -> String {
+        let text = self.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    }
+
+    fn is_test(&self) -> bool {
+        self.path.ends_with("/tests.rs")
+    }
+
+    /// The rooms it names: after `crate::`, and in `use crate::{a, b::c}`.
+    fn knows(&self) -> BTreeSet<String> {
+        let mut rooms = BTreeSet::new();
+        for rest in self.product().split("crate::").skip(1) {
+            match rest.strip_prefix('{') {
+                Some(list) => rooms.extend(first_names(list)),
+                None => rooms.extend(word(rest)),
+            }
+        }
+        rooms.remove(self.room());
+        rooms
+    }
+}
+
+fn word(text: &str) -> Option<String> {
+    let word: String = text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+    (!word.is_empty()).then_some(word)
+}
+
+/// `a, b::{c, d}}` gives a and b.
+fn first_names(list: &str) -> Vec<String> {
+    let mut depth = 0;
+    let mut names = vec![String::new()];
+    for c in list.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(String::new()),
+            _ if depth == 0 => names.last_mut().expect("never empty").push(c),
+            _ => {}
+        }
+    }
+    names.iter().filter_map(|name| word(name.trim())).collect()
+}
+
+#[test]
+fn the_table_itself_points_down_only() {
+    let order: Vec<&str> = MAY_KNOW.iter().map(|(room, _)| *room).collect();
+    for (at, (room, known)) in MAY_KNOW.iter().enumerate() {
+        for below in known.split_whitespace() {
+            let place = order.iter().position(|other| *other == below);
+            assert!(place.is_some_and(|place| place > at), "{room} -> {below}");
+        }
+    }
+}
+
+#[test]
+fn rooms_know_only_what_lies_below_them() {
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        MAY_KNOW.iter().map(|(room, known)| (*room, known.split_whitespace().collect())).collect();
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test() && source.room() != "lib") {
+        let room = source.room();
+        let Some(allowed) = allowed.get(room) else {
+            wrong.push(format!("{}: the room {room} is not in the table", source.path));
+            continue;
+        };
+        let foreign = source.knows().into_iter().filter(|known| !allowed.contains(known.as_str()));
+        wrong.extend(foreign.map(|known| format!("{} knows {known}", source.path)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// An arrow that nobody uses any more is taken out of the table.
+#[test]
+fn the_table_has_no_arrow_too_many() {
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        used.entry(source.room().to_owned()).or_default().extend(source.knows());
+    }
+    for (room, known) in MAY_KNOW.iter().filter(|(room, _)| *room != "main") {
+        for below in known.split_whitespace() {
+            assert!(used.get(*room).is_some_and(|used| used.contains(below)), "{room} -> {below} is used nowhere");
+        }
+    }
+}
+
+#[test]
+fn what_is_behind_the_broker_is_seen_by_nobody_before_it() {
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        let known = source.knows();
+        let has = |room: &str| known.contains(room);
+        let path = source.path.as_str();
+        match source.room() {
+            "frontend" => {
+                for room in ["identity", "exchange", "cache", "discovery", "config", "command", "app"] {
+                    assert!(!has(room), "{path} sees {room}");
+                }
+            }
+            "command" => {
+                assert!(
+                    !has("exchange") && !has("discovery") && !has("cache"),
+                    "{path} sees what is behind the broker"
+                );
+                assert!(!has("identity") || SEE_IDENTITY.contains(&path), "{path} sees identity");
+            }
+            "identity" => assert!(!has("exchange"), "{path}: a source never sees an exchange"),
+            "exchange" => assert!(!has("identity"), "{path}: an exchange never sees a source"),
+            "policy" => assert!(!has("env") && !has("outbound"), "{path}: policy is pure"),
+            _ => {}
+        }
+        let reads_config = ["main", "command", "app", "config", "lib"].contains(&source.room());
+        assert!(!has("config") || reads_config, "{path}: rooms get their own small Config");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        let first = source.text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("//! ") && first.len() > 20, "{} does not begin with its module doc", source.path);
+    }
+}
+
+#[test]
+fn no_test_is_left_out() {
+    let mark = concat!("#[", "ignore");
+    let mut pending = vec![root().join("src"), root().join("tests"), root().join("examples"), root().join("benches")];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(path).expect("readable").map(|entry| entry.expect("readable").path());
+            pending.extend(entries.filter(|path| !path.ends_with("node_modules")));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            assert!(!text.contains(mark), "{} leaves a test out", relative(&path));
+        }
+    }
+}
+
+/// `name: "…"` of every `const SOURCE` or `const EXCHANGE` in a folder of `src`.
+fn built(folder: &str, constant: &str) -> BTreeSet<String> {
+    let prefix = format!("src/{folder}/");
+    let mut names = BTreeSet::new();
+    for source in sources().iter().filter(|source| source.path.starts_with(&prefix)) {
+        for rest in source.product().split(&format!("const {constant}: Descriptor")).skip(1) {
+            let name = rest.split("name: \"").nth(1).and_then(|rest| rest.split('"').next());
+            names.insert(name.unwrap_or_else(|| panic!("{}: no name", source.path)).to_owned());
+        }
+    }
+    assert!(!names.is_empty(), "no {constant} in {prefix}");
+    names
+}
+
+/// The first column, in backticks, of the table under this heading.
+fn rows(readme: &str, heading: &str) -> BTreeSet<String> {
+    let is_heading = |line: &&str| line.trim_start_matches('#').trim().eq_ignore_ascii_case(heading);
+    let after = readme.lines().skip_while(|line| !(line.starts_with('#') && is_heading(line))).skip(1);
+    let section = after.take_while(|line| !line.starts_with('#'));
+    // The head of the table ends with its dashes.
+    section
+        .skip_while(|line| !line.starts_with("|---"))
+        .skip(1)
+        .filter_map(|line| line.trim().strip_prefix('|'))
+        .filter_map(|row| row.split('|').next()?.trim().strip_prefix('`')?.split('`').next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn the_readme_names_what_is_built_and_nothing_else() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("there is one");
+    for (heading, folder, constant) in
+        [("Identity sources", "identity", "SOURCE"), ("Exchanges", "exchange", "EXCHANGE")]
+    {
+        assert_eq!(rows(&readme, heading), built(folder, constant), "rows under {heading:?} and what src/{folder} has");
+    }
+}
