@@ -28,10 +28,16 @@ use tokio::net::{UnixListener, UnixStream};
 
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 
+/// Gives one of the servers a fault.
+type SetFault = fn(&World, Fault);
+
 /// A user that is neither ours nor root's.
 const STRANGER: u32 = 65534;
 /// One whose compiled-in place under `/tmp` nobody else uses.
 const VICTIM: u32 = 61_234;
+
+/// What the attacker's token endpoint gives out: visible ASCII, and nothing a server should send.
+const ODD_TOKEN: &str = "a-token%25of%0Athe-attacker\"\\$(id)";
 
 /// Longer than anything here may take, whatever the machine.
 const BOUND: Duration = Duration::from_secs(20);
@@ -133,7 +139,7 @@ impl Attacker {
                     200,
                     json!({
                         "issuer": issuer, "token_endpoint": format!("{issuer}/token"), "grant_types_supported": [JWT_BEARER],
-                        "access_token": "a-token-of-the-attacker", "token_type": "Bearer", "expires_in": 600,
+                        "access_token": ODD_TOKEN, "token_type": "Bearer", "expires_in": 600,
                     })
                     .to_string(),
                 ))
@@ -179,7 +185,7 @@ async fn what_a_hostile_issuer_gets_is_worthless_at_the_honest_one() {
     let form: Vec<(String, String)> = url::form_urlencoded::parse(sent[0].body.as_bytes()).into_owned().collect();
     let assertion = &form.iter().find(|(name, _)| name == "assertion").expect("the grant").1;
     assert_eq!(keys::peek(assertion)["aud"], json!(attacker.base));
-    assert_eq!(world.platform.audiences(), [attacker.base.clone()], "nothing was minted for anybody else");
+    assert_eq!(world.platform.audiences().concat(), attacker.base, "nothing was minted for anybody else");
 
     let (status, body) = present(&world.authorization_server, assertion, &world.mcp.url()).await;
     assert_eq!((status, &body["error"]), (400, &json!("invalid_grant")));
@@ -315,7 +321,7 @@ async fn one_resource_over_two_servers_does_not_get_round_allow() {
 async fn no_redirect_is_followed_with_or_without_a_credential() {
     let attacker = Attacker::start().await;
     let elsewhere = || Fault::Redirect(format!("{}/elsewhere", attacker.base));
-    let places: [(&str, fn(&World, Fault), i32, &str); 4] = [
+    let places: [(&str, SetFault, i32, &str); 4] = [
         ("identity", |world, fault| world.platform.always(fault), 69, "the identity endpoint"),
         ("resource metadata", |world, fault| world.mcp.always_metadata(fault), 76, "the resource metadata"),
         (
@@ -448,7 +454,7 @@ async fn a_host_beyond_the_operators_list_is_not_dialled() {
 
 #[tokio::test]
 async fn bodies_without_end_measure_or_second_half_are_bounded() {
-    let places: [(fn(&World, Fault), i32, &str); 4] = [
+    let places: [(SetFault, i32, &str); 4] = [
         (|world, fault| world.platform.always(fault), 69, "the identity endpoint"),
         (|world, fault| world.mcp.always_metadata(fault), 76, "the resource metadata"),
         (|world, fault| world.authorization_server.always_metadata(fault), 76, "the server metadata"),
@@ -469,7 +475,7 @@ async fn bodies_without_end_measure_or_second_half_are_bounded() {
 
 #[tokio::test]
 async fn servers_that_stall_end_within_the_time_out_and_are_named() {
-    let places: [(fn(&World, Fault), &str); 4] = [
+    let places: [(SetFault, &str); 4] = [
         (|world, fault| world.platform.always(fault), "the identity endpoint"),
         (|world, fault| world.mcp.always_metadata(fault), "the resource metadata"),
         (|world, fault| world.authorization_server.always_metadata(fault), "the server metadata"),
@@ -508,7 +514,7 @@ async fn what_is_no_daemon_ends_a_helper_within_its_time_out() {
         (b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{\"a\":1}", Duration::ZERO, 78),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 70\r\n\r\n{\"a\":1}", Duration::ZERO, 78),
         // One byte now and then, and never the last.
-        (&[b'x'; 200], Duration::from_millis(300), 75),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n", Duration::from_millis(300), 75),
     ];
     for (answer, pause, code) in answers {
         let wayleave = binary().envs(world.platform.env()).limit(Duration::from_secs(8));
@@ -654,6 +660,64 @@ async fn a_foreign_user_is_told_no_by_the_kernels_word() {
         }
     }
     assert_eq!(world.authorization_server.token_requests(), 2);
+}
+
+/// Two callers, two ceilings, one server: neither sees what was made for the other.
+#[tokio::test]
+async fn a_narrow_caller_never_gets_a_wide_callers_token() {
+    let Some(copy) = as_root_only() else { return };
+    let world = World::new().await;
+    let toml = format!(
+        "[egress]\ninsecure_loopback = true\n[listen]\nsocket_mode = \"0660\"\nsocket_group = \"65534\"\n[servers.demo]\nurl = \"{}\"\n{}\nallow = [{{ uid = 65534 }}, {{ uid = 0, scopes = [\"demo:read\"] }}]\n[servers.hidden]\nurl = \"https://hidden.example\"\n",
+        world.mcp.url(),
+        world.pin()
+    );
+    let job = binary().envs(world.platform.env()).config(&toml);
+    open_to_all(job.path());
+    let daemon = job.daemon(&[]).await;
+    let args = ["token", "demo", "-o", "json"];
+    let wide = as_user(STRANGER, &daemon.helper(), &copy, &args).await.expect_code(0).json();
+    assert_eq!(wide["scope"], "demo:read demo:write");
+    for path in ["/v1/token?server=demo", "/v1/token?server=demo&scope=demo:read+demo:write"] {
+        let narrow = daemon.get(path).await.json();
+        assert_eq!(narrow["scope"], "demo:read");
+        assert_ne!(narrow["access_token"], wide["access_token"]);
+    }
+    // An authorization server that grants what nobody asked for changes nothing.
+    world.authorization_server.always_token(TokenFault::ScopeGranted(Some(SCOPES.join(" "))));
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    failed(&daemon.get("/v1/token?server=demo&fresh=1").await, 403, "denied", "scope_beyond_ceiling");
+    // What a caller may not use it is not told about.
+    let status = as_user(STRANGER, &daemon.helper(), &copy, &["status", "--json"]).await.expect_code(0);
+    assert!(status.stdout.contains("\"demo\"") && !status.stdout.contains("hidden"), "{}", status.stdout);
+    leak::check("the status that another user sees", &status.stdout);
+}
+
+#[tokio::test]
+async fn a_user_without_a_name_a_home_or_a_readable_file_is_told_what_is_missing() {
+    let Some(copy) = as_root_only() else { return };
+    let world = World::new().await;
+    let job = binary().envs(world.platform.env()).without_env("HOME").without_env("TMPDIR");
+    open_to_all(job.path());
+    let url = world.mcp.url();
+    let args = ["token", &url, "--insecure-loopback", "--timeout", "3s"];
+    accepted(as_user(VICTIM, &job, &copy, &args).await);
+    let file = job.private("subject.jwt");
+    std::fs::write(&file, world.platform.mint(&world.authorization_server.issuer(), Duration::from_secs(300)))
+        .expect("ours");
+    let file = file.display().to_string();
+    let stderr = refused(
+        as_user(VICTIM, &job, &copy, &[&args[..], &["--identity-file", &file]].concat()).await,
+        69,
+        "ermission denied",
+    );
+    assert!(stderr.contains("let uid 61234 read it"), "{stderr}");
+    // A configuration file of another user says what we shall do; so it must not be another user's.
+    let config = job.path().join("theirs.toml");
+    std::fs::write(&config, "").expect("ours");
+    std::os::unix::fs::chown(&config, Some(STRANGER), None).expect("we are root");
+    let config = config.display().to_string();
+    refused(job.run(&["config", "check", "--config", &config]).await, 78, "belongs to uid 65534");
 }
 
 #[tokio::test]
@@ -966,6 +1030,18 @@ async fn no_token_is_in_any_log_at_any_level() {
     daemon.stop().await.expect_code(0);
 }
 
+/// A runner decodes `%25` and `%0A` in its commands: a mask for the decoded text would leave the real token in the log.
+#[tokio::test]
+async fn the_runner_masks_the_token_that_is_printed() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
+    let job = world.job(&format!("issuer = \"{}\"", attacker.base)).without_env("WAYLEAVE_LOG");
+    let output = job.run(&["token", "demo", "--mask"]).await.expect_code(0);
+    assert_eq!(output.stdout, format!("{ODD_TOKEN}\n"));
+    assert_eq!(output.stderr, format!("::add-mask::{}\n", ODD_TOKEN.replace('%', "%25")));
+}
+
 /// People paste the token where the file name belongs.
 #[tokio::test]
 async fn a_token_in_the_place_of_a_file_name_is_not_shown() {
@@ -997,7 +1073,7 @@ async fn a_refused_assertion_is_never_presented_again() {
     let file = job.private("subject.jwt");
     let write = || {
         std::fs::write(&file, world.platform.mint(&world.authorization_server.issuer(), Duration::from_secs(300)))
-            .expect("ours")
+            .expect("ours");
     };
     write();
     let daemon = job.daemon(&["--identity-file", &file.display().to_string()]).await;

@@ -388,7 +388,7 @@ const CONFIGURATION: &[Row] = &[
     row(
         "one url, two policies",
         |c| {
-            c.check("[servers.a]\nurl = \"https://mcp.example.com\"\n[servers.b]\nurl = \"https://MCP.example.com:443/\"\nallow = [{ uid = 61234 }]")
+            c.check("[servers.a]\nurl = \"https://mcp.example.com\"\n[servers.b]\nurl = \"https://MCP.example.com:443/\"\nallow = [{ uid = 61234 }]");
         },
         78,
         "",
@@ -715,7 +715,7 @@ const PLATFORM: &[Row] = &[
                 .wayleave
                 .clone()
                 .without_env("ACTIONS_ID_TOKEN_REQUEST_URL")
-                .without_env("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+                .without_env("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
         },
         69,
         "",
@@ -1034,7 +1034,7 @@ const SERVER_METADATA: &[Row] = &[
         "a token endpoint with a password",
         |c| {
             c.authorization_server
-                .always_metadata(MetadataFault::TokenEndpoint("https://a:b@as.example.com/token".to_owned()))
+                .always_metadata(MetadataFault::TokenEndpoint("https://a:b@as.example.com/token".to_owned()));
         },
         76,
         "refused",
@@ -1045,7 +1045,7 @@ const SERVER_METADATA: &[Row] = &[
         "a token endpoint in clear",
         |c| {
             c.authorization_server
-                .always_metadata(MetadataFault::TokenEndpoint("http://as.example.com/token".to_owned()))
+                .always_metadata(MetadataFault::TokenEndpoint("http://as.example.com/token".to_owned()));
         },
         76,
         "refused",
@@ -1796,7 +1796,7 @@ async fn what_is_odd_and_good_is_accepted() {
             "scopes of a login beyond the ceiling",
             |c| {
                 c.authorization_server
-                    .always_token(TokenFault::ScopeGranted(Some("demo:read openid profile email".to_owned())))
+                    .always_token(TokenFault::ScopeGranted(Some("demo:read openid profile email".to_owned())));
             },
             |t| t["scope"] == "demo:read email openid profile",
         ),
