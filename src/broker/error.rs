@@ -303,7 +303,7 @@ impl Error {
         Self { server: Some(std::sync::Arc::clone(&server.name)), ..self }
     }
 
-    pub(super) fn unknown_server<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn unknown_server<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         Cause::UnknownServer { name: quoted_words(name), known: known.map(str::to_owned).collect() }.into()
     }
 

@@ -40,7 +40,7 @@ pub struct ServerStatus {
     pub issuer: Option<String>,
     /// Readiness waits for it.
     pub required: bool,
-    /// `fresh` with a token in hand, `failing` after a failure, else `idle`.
+    /// `fresh` with a token in hand that is still given out, `failing` after a failure, else `idle`.
     pub state: &'static str,
     /// Every token in hand.
     pub tokens: Vec<TokenStatus>,
@@ -155,7 +155,7 @@ impl Broker {
             .filter(|token| *token.server == *server.name)
             .collect();
         let error = self.last_error(server);
-        let state = if !tokens.is_empty() {
+        let state = if tokens.iter().any(|token| token.usable(self.clock.boot())) {
             "fresh"
         } else if error.is_some() {
             "failing"

@@ -240,7 +240,10 @@ fn here(
             config.add_server(&unique, url, context.env);
             unique
         }
-        (None, None) => wanted.name.clone().unwrap_or_default(),
+        (None, None) => {
+            let name = wanted.name.as_deref().unwrap_or_default();
+            return Err(broker::Error::unknown_server(name, config.servers.iter().map(|server| &*server.name)).into());
+        }
     };
     if let Some(issuer) = &wishes.issuer {
         let issuer = Issuer::parse(issuer).map_err(|why| Failure::asked(format!("--issuer cannot be used: {why}")))?;

@@ -269,6 +269,7 @@ fn servers_of<'a>(reader: &mut Reader<'a>, servers: &'a DeTable<'a>, env: &Env, 
 fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env: &Env) -> Option<Server> {
     let url = match section.text("url") {
         Some((text, line)) => {
+            insecure(reader, line, &section.key("url"), text);
             ServerUrl::parse(text).map_err(|why| reader.problem(line, &section.key("url"), why.to_string())).ok()
         }
         None if section.has("url") => None,
@@ -278,6 +279,7 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         }
     };
     let issuer = section.text("issuer").and_then(|(text, line)| {
+        insecure(reader, line, &section.key("issuer"), text);
         Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
     });
     let ceiling = scopes_of(reader, section, "scopes");
@@ -484,10 +486,8 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
     }
     let mut named = std::mem::take(&mut config.egress.named);
     for server in &config.servers {
-        insecure(reader, &format!("servers.{}.url", server.name), server.url.url());
         named.insert(host_of(server.url.url()));
         if let Some(Ok(url)) = server.issuer.as_ref().map(|issuer| url::Url::parse(issuer.as_str())) {
-            insecure(reader, &format!("servers.{}.issuer", server.name), &url);
             named.insert(host_of(&url));
         }
     }
@@ -499,7 +499,8 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
 
 /// Plain http is for loopback alone. Whether that is switched on is checked when it is dialled, because the flag
 /// comes after the file.
-fn insecure(reader: &mut Reader<'_>, key: &str, url: &url::Url) {
+fn insecure(reader: &mut Reader<'_>, line: usize, key: &str, text: &str) {
+    let Ok(url) = url::Url::parse(text) else { return };
     let loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -507,7 +508,7 @@ fn insecure(reader: &mut Reader<'_>, key: &str, url: &url::Url) {
         None => false,
     };
     if url.scheme() == "http" && !loopback {
-        reader.problem(None, key, "plain http is refused; only https is spoken");
+        reader.problem(line, key, "plain http is refused; only https is spoken");
     }
 }
 
