@@ -14,7 +14,7 @@ use super::place::Place;
 use crate::clock::Clock;
 
 /// Larger than any answer of the API, tokens of 32 KiB included.
-const ANSWER_CAP: u64 = 256 * 1024;
+const ANSWER_CAP: usize = 256 * 1024;
 
 /// An answer of the daemon.
 pub(crate) struct Reply {
@@ -139,22 +139,27 @@ fn speak(
     let end = if body.is_empty() { "\r\n" } else { "" };
     let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{body}{end}");
     stream.write_all(head.as_bytes()).map_err(failed)?;
-    // Room for the longest token: growing would leave copies of it in freed memory.
-    let mut answer = Zeroizing::new(Vec::with_capacity(64 * 1024));
-    let (clock, mut stream, mut chunk) = (Clock::system(), stream.take(ANSWER_CAP), Zeroizing::new([0; 8 * 1024]));
+    // Small, because clearing memory costs more than reading; it grows by moving, and the old place is cleared.
+    let mut answer = Zeroizing::new(vec![0; 4 * 1024]);
+    let (clock, mut filled) = (Clock::system(), 0);
     let asked = clock.boot();
-    // The socket's time-out bounds one read; what drips a byte now and then would never meet it.
     loop {
-        match stream.read(chunk.as_mut_slice()).map_err(failed)? {
+        match stream.read(&mut answer[filled..]).map_err(failed)? {
             0 => return Err(strange("it ended before its answer did")),
+            // The socket's time-out bounds one read; what drips a byte now and then would never meet it.
             _ if clock.boot().since(asked) > limit => return Err(failed(io::ErrorKind::TimedOut.into())),
-            length => answer.extend_from_slice(&chunk[..length]),
+            more => filled += more,
         }
         // The length says when it is whole; waiting for the end of the connection would cost another turn.
-        match parse(&answer) {
+        match parse(&answer[..filled]) {
             Parsed::Whole(reply) => return Ok(reply),
-            Parsed::Part => {}
-            Parsed::Strange => return Err(strange("no HTTP answer")),
+            Parsed::Part if filled < answer.len() => {}
+            Parsed::Part if filled < ANSWER_CAP => {
+                let mut larger = Zeroizing::new(vec![0; 4 * filled]);
+                larger[..filled].copy_from_slice(&answer);
+                answer = larger;
+            }
+            Parsed::Part | Parsed::Strange => return Err(strange("no HTTP answer")),
         }
     }
 }
