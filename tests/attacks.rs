@@ -927,6 +927,19 @@ async fn broken_and_endless_requests_leave_the_daemon_serving() {
 }
 
 #[tokio::test]
+async fn half_a_request_body_is_not_waited_for_for_ever() {
+    let world = World::new().await;
+    let daemon = world.job(&world.pin()).daemon(&[]).await;
+    let mut stream = UnixStream::connect(daemon.socket()).await.expect("it listens");
+    let half = b"POST /v1/reject HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{";
+    stream.write_all(half).await.expect("it reads");
+    let mut line = [0; 12];
+    let answered = tokio::time::timeout(BOUND, stream.read_exact(&mut line)).await;
+    answered.expect("bounded").expect("an answer");
+    assert_eq!(&line, b"HTTP/1.1 400");
+}
+
+#[tokio::test]
 async fn routes_and_methods_that_are_not_there_say_so() {
     let world = World::new().await;
     let daemon = world.job(&world.pin()).daemon(&[]).await;
