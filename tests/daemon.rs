@@ -1,5 +1,7 @@
 //! `wayleave run`: how it starts, where it listens, whom it serves and how it ends.
 
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
 mod support;
 
 use std::collections::BTreeMap;

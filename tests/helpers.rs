@@ -1,5 +1,7 @@
 //! The commands that clients run: `token`, `headers`, `get`, and those beside them. With a daemon and without one.
 
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
 mod support;
 
 use std::os::unix::net::UnixListener;

@@ -1,6 +1,8 @@
 //! The life of a token over real sockets and in real time, with tokens that live for seconds: what callers feel of an outage, of a
 //! refusal, of a crowd. The rules themselves are tested on a virtual clock in `src/cache`.
 
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
 mod support;
 
 use std::path::PathBuf;

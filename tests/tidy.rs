@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
 const MAY_KNOW: [(&str, &str); 21] = [
@@ -60,7 +60,7 @@ fn sources() -> Vec<Source> {
     found
 }
 
-fn relative(path: &PathBuf) -> String {
+fn relative(path: &Path) -> String {
     path.strip_prefix(root()).expect("below the root").display().to_string()
 }
 
