@@ -118,7 +118,7 @@ impl Broker {
         let servers: Vec<Arc<Server>> = servers.into_iter().map(Arc::new).collect();
         Self {
             servers: servers.clone(),
-            cache: Cache::new(clock.clone(), Jitter::new(), persistence, tasks, stop, observer),
+            cache: Cache::new(clock.clone(), Jitter::from_system(), persistence, tasks, stop, observer),
             maker: Arc::new(Maker {
                 discovery: Discovery::new(outbound.clone(), clock.clone()),
                 pace: Pace::new(clock.clone()),

@@ -9,8 +9,8 @@ pub struct Jitter(AtomicU64);
 
 impl Jitter {
     /// Seeded by the system.
-    pub fn new() -> Self {
-        Self::seeded(getrandom::u64().unwrap_or(u64::from(std::process::id())))
+    pub fn from_system() -> Self {
+        Self::seeded(getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id())))
     }
 
     /// Seeded by the test.

@@ -169,7 +169,7 @@ impl Outbound {
     /// The same, with the moment by which a command has to answer: every request ends a little earlier, so that its
     /// own error says who was silent.
     pub(crate) fn until(config: Config, deadline: Option<tokio::time::Instant>) -> Self {
-        let (ours, theirs, jitter) = (OnceLock::new(), OnceLock::new(), Jitter::new());
+        let (ours, theirs, jitter) = (OnceLock::new(), OnceLock::new(), Jitter::from_system());
         Self(Arc::new(Inner { config, ours, theirs, jitter, deadline }))
     }
 

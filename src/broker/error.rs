@@ -1,5 +1,6 @@
 //! Why a request was not served: one type for every front-end, with its class, its cure and whose turn it is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Server;
@@ -87,8 +88,8 @@ impl Class {
 /// A failure, cheap to clone, because flights share it.
 #[derive(Clone, Debug)]
 pub struct Error {
-    cause: Cause,
-    server: Option<std::sync::Arc<str>>,
+    cause: Arc<Cause>,
+    server: Option<Arc<str>>,
     retry_in: Option<Duration>,
 }
 
@@ -138,7 +139,7 @@ enum Cause {
 
 impl From<Cause> for Error {
     fn from(cause: Cause) -> Self {
-        Self { cause, server: None, retry_in: None }
+        Self { cause: Arc::new(cause), server: None, retry_in: None }
     }
 }
 
@@ -174,7 +175,7 @@ impl std::error::Error for Error {}
 impl Error {
     /// What kind of failure it is.
     pub fn class(&self) -> Class {
-        match &self.cause {
+        match &*self.cause {
             Cause::UnknownServer { .. } => Class::BadRequest,
             Cause::NotServed { .. } | Cause::Denied(_) => Class::Denied,
             Cause::Identity(identity::Error::Unreachable { .. }) => Class::Temporary,
@@ -203,7 +204,7 @@ impl Error {
 
     /// A stable code: the authorization server's own where it refused.
     pub fn code(&self) -> &str {
-        match &self.cause {
+        match &*self.cause {
             Cause::UnknownServer { .. } => "unknown_server",
             Cause::NotServed { .. } => "server_not_configured",
             Cause::Denied(Denied::Caller { .. }) => "access_denied",
@@ -238,7 +239,7 @@ impl Error {
 
     /// The cure, where there is one.
     pub fn hint(&self) -> Option<String> {
-        Some(match &self.cause {
+        Some(match &*self.cause {
             Cause::UnknownServer { known, .. } if known.is_empty() => {
                 "no server is configured: give a URL, or add [servers.NAME] with `url`".to_owned()
             }
@@ -300,7 +301,7 @@ impl Error {
     }
 
     pub(super) fn at(self, server: &Server) -> Self {
-        Self { server: Some(std::sync::Arc::clone(&server.name)), ..self }
+        Self { server: Some(Arc::clone(&server.name)), ..self }
     }
 
     pub(crate) fn unknown_server<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
@@ -402,12 +403,12 @@ impl Failure for Error {
         if self.class() != Class::Temporary {
             return Verdict::Permanent;
         }
-        let retry_after = match &self.cause {
+        let retry_after = match &*self.cause {
             Cause::Discovery(discovery::Error::Busy { retry_after, .. })
             | Cause::Exchange(exchange::Error::Busy { retry_after, .. }) => *retry_after,
             _ => None,
         };
-        Verdict::Temporary { retry_after, tried_patiently: matches!(self.cause, Cause::Identity(_)) }
+        Verdict::Temporary { retry_after, tried_patiently: matches!(*self.cause, Cause::Identity(_)) }
     }
 
     fn lost(how: Lost) -> Self {

@@ -156,7 +156,7 @@ fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .filter(|code| *code != 0)
-        .unwrap_or(Class::Internal.exit_code());
+        .unwrap_or_else(|| Class::Internal.exit_code());
     Err(Failure { exit, ..last_message(&mut log, start, &path) })
 }
 

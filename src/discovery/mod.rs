@@ -332,11 +332,13 @@ fn host(url: &str) -> String {
     url::Url::parse(url).map(|url| crate::oauth::host_of(&url)).unwrap_or_default()
 }
 
+type Cell<V> = Arc<tokio::sync::Mutex<Option<(V, Boot)>>>;
+
 /// Documents with the moment they came. Whoever asks while one is being fetched waits for it instead of
 /// fetching it as well.
 struct Memory<K, V> {
     clock: Clock,
-    cells: Mutex<HashMap<K, Arc<tokio::sync::Mutex<Option<(V, Boot)>>>>>,
+    cells: Mutex<HashMap<K, Cell<V>>>,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
@@ -366,7 +368,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    fn cell(&self, key: K) -> Arc<tokio::sync::Mutex<Option<(V, Boot)>>> {
+    fn cell(&self, key: K) -> Cell<V> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         if cells.len() >= CAP && !cells.contains_key(&key) {
             // What nobody is fetching can be fetched again.

@@ -181,7 +181,7 @@ fn parse(answer: &[u8]) -> Parsed {
     let announced = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
     let announced = announced.and_then(|field| std::str::from_utf8(field.value).ok()?.parse::<usize>().ok());
     // Our daemon always says how long its answer is, except where there is none.
-    let (Some(status), announced) = (head.code, announced.or((head.code == Some(204)).then_some(0))) else {
+    let (Some(status), announced) = (head.code, announced.or_else(|| (head.code == Some(204)).then_some(0))) else {
         return Parsed::Strange;
     };
     let body = &answer[length..];

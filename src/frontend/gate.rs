@@ -56,7 +56,7 @@ pub(crate) fn admit(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
 fn is_local(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((name, after)) => (name, after.strip_prefix(':').or(after.is_empty().then_some(""))),
+            Some((name, after)) => (name, after.strip_prefix(':').or_else(|| after.is_empty().then_some(""))),
             None => return false,
         },
         None => match host.split_once(':') {

@@ -112,7 +112,7 @@ impl Socket {
     pub(crate) fn default_place(places: &[PathBuf], access: Access, own_uid: u32) -> Result<Self, Error> {
         let mut last = None;
         for path in places {
-            let directory = path.parent().unwrap_or(Path::new("/"));
+            let directory = path.parent().unwrap_or_else(|| Path::new("/"));
             match make_directory(directory, access, own_uid) {
                 Ok(()) => return Self::bind(path, access, own_uid),
                 Err(error) => last = Some(error),
@@ -128,7 +128,7 @@ impl Socket {
             // Helpers run in other directories.
             return Err(Error::Path { path: path.to_owned(), what: "must be an absolute path".to_owned() });
         }
-        let directory = path.parent().unwrap_or(Path::new("/"));
+        let directory = path.parent().unwrap_or_else(|| Path::new("/"));
         check_directory(directory, own_uid)?;
         Self::bind(path, access, own_uid)
     }
@@ -184,7 +184,7 @@ impl Socket {
             Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
                 // Nobody answers: it is what a killed daemon left behind.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    fs::remove_file(path).map_err(system)?
+                    fs::remove_file(path).map_err(system)?;
                 }
                 _ => return Err(Error::Taken { path: path.to_owned() }),
             },

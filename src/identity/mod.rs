@@ -65,8 +65,11 @@ pub(crate) struct Descriptor {
     /// Looks at variables and files only.
     pub detect: fn(&Ambient) -> Finding,
     /// Builds the source that the configuration names. Unknown keys are errors.
-    pub from_config: fn(&toml::Table, &Ambient) -> Result<Arc<dyn IdentitySource>, Error>,
+    pub from_config: FromConfig,
 }
+
+/// Builds a source from its row's own keys.
+pub(crate) type FromConfig = fn(&toml::Table, &Ambient) -> Result<Arc<dyn IdentitySource>, Error>;
 
 /// From narrow to wide. The narrowest tier with a usable source wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -36,14 +36,14 @@ async fn a_literal_private_address_in_a_strangers_document_is_refused() {
 async fn metadata_addresses_are_refused_even_when_named() {
     let named = Config { named: BTreeSet::from(["169.254.169.254".to_owned()]), ..Config::default() };
     let error = refused(named, "https://169.254.169.254/", NamedBy::Us).await;
-    assert!(matches!(error, Error::Forbidden { kind: address::Kind::LinkLocal, .. }));
+    assert!(matches!(error, Error::Forbidden { kind: Kind::LinkLocal, .. }));
 }
 
 #[tokio::test]
 async fn a_name_that_resolves_to_loopback_is_refused_at_the_dialled_address() {
     // The hosts file of every machine makes this a name with a private address, without any DNS.
     let error = refused(Config::default(), "https://localhost:1/", NamedBy::Them).await;
-    assert!(matches!(error, Error::Forbidden { kind: address::Kind::Loopback, .. }), "{error:?}");
+    assert!(matches!(error, Error::Forbidden { kind: Kind::Loopback, .. }), "{error:?}");
     let named = Config { named: BTreeSet::from(["localhost".to_owned()]), ..Config::default() };
     let error = refused(named, "https://localhost:1/", NamedBy::Them).await;
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
@@ -53,7 +53,7 @@ async fn a_name_that_resolves_to_loopback_is_refused_at_the_dialled_address() {
 async fn with_an_allow_list_everything_else_is_refused() {
     let config = Config { allow: Some(vec![Network::parse("10.1.0.0/16").expect("a network")]), ..Config::default() };
     let error = refused(config.clone(), "https://10.2.0.1/", NamedBy::Them).await;
-    assert!(matches!(error, Error::Forbidden { kind: address::Kind::Unlisted, .. }));
+    assert!(matches!(error, Error::Forbidden { kind: Kind::Unlisted, .. }));
     let none = Config { allow: Some(Vec::new()), ..Config::default() };
     assert!(matches!(refused(none, "https://mcp.example.com/", NamedBy::Them).await, Error::NotAllowed { .. }));
 }
