@@ -222,9 +222,11 @@ impl Broker {
     /// Revokes what is held for a server (RFC 7009) and forgets it. Gives the number revoked, or the first failure.
     pub async fn revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
         let server = self.server(target)?;
-        server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
+        let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
+        // What a caller could not have, it cannot take from others either.
+        let its_own = |token: &Token| *token.server == *server.name && permit.admit(&token.scopes).is_ok();
         let mut revoked = 0;
-        for (key, token) in self.cache.held().into_iter().filter(|(_, token)| *token.server == *server.name) {
+        for (key, token) in self.cache.held().into_iter().filter(|(_, token)| its_own(token)) {
             self.cache.forget(&key);
             let endpoint = token.revocation_endpoint.as_deref();
             revocation::revoke(

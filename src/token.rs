@@ -129,10 +129,10 @@ impl Claims {
         serde_json::from_slice(&payload).map_err(|_| NotJwt)
     }
 
-    /// `exp − iat`, when both are there and make sense.
+    /// `exp − iat`, when both are there; a token that expires before it is issued has no life at all.
     pub fn life(&self) -> Option<Duration> {
-        let span = self.exp?.checked_sub(self.iat?)?;
-        u64::try_from(span).ok().map(Duration::from_secs)
+        let span = self.exp?.saturating_sub(self.iat?);
+        Some(Duration::from_secs(u64::try_from(span).unwrap_or(0)))
     }
 }
 

@@ -96,7 +96,7 @@ pub struct CallerStatus {
 impl Broker {
     /// What this caller may know: the servers it may use. The daemon's own user sees all.
     pub fn explain(&self, caller: &Caller, own_uid: u32) -> Status {
-        let visible = self.servers.iter().filter(|server| caller.uid == own_uid || server.policy.knows(caller));
+        let visible = self.servers.iter().filter(|server| sees(caller, own_uid, server));
         let source = &self.maker.identity;
         Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -106,8 +106,13 @@ impl Broker {
         }
     }
 
+    /// May this caller look at what the daemon does at all?
+    pub fn may_look(&self, caller: &Caller, own_uid: u32) -> bool {
+        caller.uid == own_uid || self.servers.iter().any(|server| server.policy.knows(caller))
+    }
+
     /// Why these servers (or the required ones) are not ready. Empty when all have a token in hand.
-    pub fn not_ready(&self, names: &[String]) -> Vec<String> {
+    pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<String> {
         let wanted = |server: &&std::sync::Arc<Server>| {
             if names.is_empty() { server.required } else { names.iter().any(|name| **name == *server.name) }
         };
@@ -117,9 +122,11 @@ impl Broker {
                 .held()
                 .into_iter()
                 .any(|(_, token)| *token.server == *server.name && token.usable(self.clock.boot()));
-            let why = || {
-                self.last_error(server)
-                    .map_or_else(|| format!("{}: no token yet", server.name), |error| error.to_string())
+            let why = || match self.last_error(server) {
+                // Who may not use a server is not told its name.
+                _ if !sees(caller, own_uid, server) => "a required server has no token yet".to_owned(),
+                Some(error) => error.to_string(),
+                None => format!("{}: no token yet", server.name),
             };
             (!held).then(why)
         });
@@ -198,4 +205,9 @@ impl Broker {
         let (_, error) = self.cache.peek(&server.key(&server.policy.permit_for_all()));
         error.map(|error| error.at(server))
     }
+}
+
+/// The daemon's own user sees all servers, everybody else those that it may use.
+fn sees(caller: &Caller, own_uid: u32, server: &Server) -> bool {
+    caller.uid == own_uid || server.policy.knows(caller)
 }

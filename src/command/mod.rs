@@ -77,6 +77,11 @@ impl Context<'_> {
         } else if let Some(name) = &self.global.identity {
             let keeps = matches!(&config.identity, Choice::Named { source, .. } if source == name) || name == "default";
             if !keeps {
+                let known = config::identity_sources();
+                if !known.contains(&name.as_str()) {
+                    let message = format!("--identity {:?} is not known", quoted_words(name));
+                    return Err(Failure::asked(message).hint(format!("this version knows: {}", known.join(", "))));
+                }
                 config.identity = Choice::Named { source: name.clone(), settings: toml::Table::new() };
             }
         }

@@ -27,6 +27,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
     let clock = context.clock();
     let started = clock.boot();
     loop {
+        let mut hint = "wait with `--wait 30s`; `wayleave status` shows more";
         let reasons = match context.ask_daemon(&request, None, LIMIT) {
             Ok(reply) if reply.status == 200 => return print(if verb.json { "{\"ready\":true}\n" } else { "ready\n" }),
             Ok(reply) if reply.status == 503 => reasons(&reply),
@@ -37,12 +38,15 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
                 ));
             }
             // It may be about to start.
-            Err(error @ door::Error::Absent { .. }) => vec![error.to_string()],
+            Err(error @ door::Error::Absent { .. }) => {
+                hint = "start it with `wayleave run`, name its socket with `--socket`, or wait with `--wait 30s`";
+                vec![error.to_string()]
+            }
             Err(error) => return Err(error.into()),
         };
         if clock.boot().since(started) + LOOK_AGAIN > verb.wait {
-            let mut failure = Failure::new(Class::Temporary, format!("not ready: {}", reasons.join("; ")))
-                .hint("wait with `--wait 30s`; `wayleave status` shows more");
+            let message = format!("not ready: {}", reasons.join("; "));
+            let mut failure = Failure::new(Class::Temporary, message).hint(hint);
             if verb.json {
                 failure.json = Some(serde_json::json!({ "ready": false, "reasons": reasons }).to_string());
             }

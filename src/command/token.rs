@@ -2,6 +2,7 @@
 
 use super::obtain::{self, Purpose, Wanted};
 use super::{Context, Failure, print};
+use crate::broker::Class;
 use crate::cli::{Token, TokenForm};
 
 pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
@@ -20,6 +21,11 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
         std::io::stderr()
             .write_all(line.as_bytes())
             .map_err(|error| Failure::bug(format!("the runner cannot be told: {error}")))?;
+    }
+    if verb.output == TokenForm::Env && !handed.is_b64token() {
+        return Err(Failure::new(Class::Refused, "the token has characters that a shell could read as its own").hint(
+            "print it with another `-o`; the authorization server should issue b64tokens (RFC 6750 section 2.1)",
+        ));
     }
     let mut text = match verb.output {
         TokenForm::Raw => handed.raw(),

@@ -167,6 +167,11 @@ impl Config {
     }
 }
 
+/// The names that `--identity` and `source = "…"` may have.
+pub(crate) fn identity_sources() -> Vec<&'static str> {
+    identity::SOURCES.iter().map(|row| row.name).collect()
+}
+
 /// A name that can stand in a path, a label and a variable.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty()
@@ -229,7 +234,7 @@ fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>) -
         return Choice::Detect;
     };
     let Some(row) = identity::row(source) else {
-        let known: Vec<&str> = identity::SOURCES.iter().map(|row| row.name).collect();
+        let known = identity_sources();
         reader.problem(
             line,
             "identity.source",

@@ -121,14 +121,8 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             Ok(json_answer(StatusCode::OK, json!({ "revoked": revoked }).to_string().as_bytes()))
         }
         Route::Status => {
+            may_look(state, caller)?;
             let status = state.broker.explain(caller, state.uid);
-            if caller.uid != state.uid && status.servers.is_empty() {
-                return Err(Failure::new(
-                    Class::Denied,
-                    "access_denied",
-                    format!("{caller} is not allowed to use any server here"),
-                ));
-            }
             let text = serde_json::to_vec(&status).map_err(|_| Failure::bug())?;
             Ok(json_answer(StatusCode::OK, &text))
         }
@@ -137,11 +131,12 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let query = Query::read(query, &["server"])?;
             let names = query.all("server");
             state.broker.keep_named(caller, state.uid, &names)?;
-            let reasons = state.broker.not_ready(&names);
+            let reasons = state.broker.not_ready(caller, state.uid, &names);
             let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             Ok(json_answer(status, json!({ "ready": reasons.is_empty(), "reasons": reasons }).to_string().as_bytes()))
         }
         Route::Metrics => {
+            may_look(state, caller)?;
             let text = state.metrics.text().map_err(|_| Failure::bug())?;
             let mut answer = plain(StatusCode::OK, text.as_bytes());
             let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -149,6 +144,14 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             Ok(answer)
         }
     }
+}
+
+fn may_look(state: &State, caller: &Caller) -> Result<(), Failure> {
+    if state.broker.may_look(caller, state.uid) {
+        return Ok(());
+    }
+    let what = format!("{caller} is not allowed to use any server here");
+    Err(Failure::new(Class::Denied, "access_denied", what))
 }
 
 #[derive(Deserialize)]

@@ -146,6 +146,11 @@ impl Handed {
         })
     }
 
+    /// Has it only the characters of RFC 6750 section 2.1?
+    pub(crate) fn is_b64token(&self) -> bool {
+        self.token.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))
+    }
+
     /// The bare token.
     pub(crate) fn raw(&self) -> Zeroizing<String> {
         Zeroizing::new(self.token.expose().to_owned())

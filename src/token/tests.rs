@@ -80,3 +80,11 @@ fn a_digest_is_read_in_both_spellings() {
     assert_eq!(Digest::parse("nonsense"), None);
     assert_eq!(Digest::parse(&"é".repeat(32)), None);
 }
+
+#[test]
+fn a_token_that_expires_before_it_is_issued_has_no_life() {
+    let life = |payload: &str| Claims::read(&jwt(payload)).expect("a JWT").life();
+    assert_eq!(life(r#"{"exp":100,"iat":40}"#), Some(Duration::from_secs(60)));
+    assert_eq!(life(r#"{"exp":40,"iat":100}"#), Some(Duration::ZERO));
+    assert_eq!(life(r#"{"exp":40}"#), None);
+}
