@@ -776,7 +776,7 @@ const PLATFORM: &[Row] = &[
     row(
         "an identity that is not known",
         |c| c.args(&["token", "demo", "--identity", "guess"]),
-        69,
+        64,
         "",
         "\"guess\" is not known",
         "this version knows",

@@ -612,7 +612,7 @@ async fn an_identity_file_is_enough_and_judged_before_it_is_sent() {
     let missing = failed(world.run(&missing).await, NO_IDENTITY);
     assert!(missing.contains("cannot be read"), "{missing}");
     let unknown =
-        failed(world.run(&["token", "https://mcp.example.com/mcp", "--identity", "nonsense"]).await, NO_IDENTITY);
+        failed(world.run(&["token", "https://mcp.example.com/mcp", "--identity", "nonsense"]).await, ASKED_WRONGLY);
     assert!(unknown.contains("github-actions"), "{unknown}");
 }
 

@@ -31,9 +31,8 @@ const MAY_KNOW: [(&str, &str); 21] = [
     ("clock", ""),
 ];
 
-/// The commands that may see the identities: who they are is what `whoami` is about; the other two carry the choice of one from the
-/// flags to the configuration, and from there to the reader.
-const SEE_IDENTITY: [&str; 3] = ["src/command/whoami.rs", "src/command/configuration.rs", "src/command/mod.rs"];
+/// The commands that may see the identities: who they are is what `whoami` is about.
+const SEE_IDENTITY: [&str; 1] = ["src/command/whoami.rs"];
 
 struct Source {
     path: String,

@@ -5,7 +5,6 @@ use serde_json::json;
 use super::{Context, Failure, print};
 use crate::cli::ConfigVerb;
 use crate::config::{self, Config};
-use crate::identity::Choice;
 
 pub(super) fn run(context: &Context<'_>, verb: &ConfigVerb) -> Result<(), Failure> {
     match verb {
@@ -19,8 +18,12 @@ fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
     let config = match context.config() {
         Ok(config) => config,
         Err(mut failure) if as_json => {
-            failure.json =
-                Some(json!({ "ok": false, "class": "config", "error_description": failure.message }).to_string());
+            let problems = context.problems();
+            let problems = problems.iter().map(|one| json!({ "line": one.line, "key": one.key, "what": one.what }));
+            let problems: Vec<_> = problems.collect();
+            let answer =
+                json!({ "ok": false, "class": "config", "error_description": failure.message, "problems": problems });
+            failure.json = Some(answer.to_string());
             return Err(failure);
         }
         Err(failure) => return Err(failure),
@@ -36,7 +39,7 @@ fn as_data(config: &Config) -> serde_json::Value {
         })
     });
     json!({
-        "ok": true, "file": config.file, "identity": source(config), "servers": servers.collect::<Vec<_>>(),
+        "ok": true, "file": config.file, "identity": config.identity_name(), "servers": servers.collect::<Vec<_>>(),
         "socket": config.listen.socket, "insecure_loopback": config.egress.insecure_loopback,
     })
 }
@@ -46,7 +49,7 @@ fn as_text(config: &Config) -> String {
         || "no file: everything is detected and discovered".to_owned(),
         |file| format!("{}: fine", file.display()),
     );
-    let mut text = format!("{file}\nidentity  {}\n", source(config));
+    let mut text = format!("{file}\nidentity  {}\n", config.identity_name());
     for server in &config.servers {
         let issuer =
             server.issuer.as_ref().map_or_else(|| "issuer discovered".to_owned(), |issuer| format!("issuer {issuer}"));
@@ -67,11 +70,4 @@ fn as_text(config: &Config) -> String {
         ));
     }
     text
-}
-
-fn source(config: &Config) -> String {
-    match &config.identity {
-        Choice::Detect => "detected".to_owned(),
-        Choice::Named { source, .. } => source.clone(),
-    }
 }

@@ -13,7 +13,6 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
 use crate::frontend::door;
-use crate::identity::Choice;
 use crate::oauth::quoted_words;
 use crate::{app, config};
 
@@ -72,23 +71,25 @@ impl Context<'_> {
         let mut config = Config::load(self.global.config.as_deref(), self.env)?;
         config.egress.insecure_loopback |= self.global.insecure_loopback;
         if let Some(file) = &self.global.identity_file {
-            let settings = [("token_file".to_owned(), toml::Value::String(file.to_string_lossy().into_owned()))];
-            config.identity = Choice::Named { source: "file".to_owned(), settings: settings.into_iter().collect() };
+            config.use_identity_file(file);
         } else if let Some(name) = &self.global.identity {
-            let keeps = matches!(&config.identity, Choice::Named { source, .. } if source == name) || name == "default";
-            if !keeps {
-                let known = config::identity_sources();
-                if !known.contains(&name.as_str()) {
-                    let message = format!("--identity {:?} is not known", quoted_words(name));
-                    return Err(Failure::asked(message).hint(format!("this version knows: {}", known.join(", "))));
-                }
-                config.identity = Choice::Named { source: name.clone(), settings: toml::Table::new() };
-            }
+            config.use_identity(name).map_err(|known| {
+                let message = format!("--identity {:?} is not known", quoted_words(name));
+                Failure::asked(message).hint(format!("this version knows: {}", known.join(", ")))
+            })?;
         }
         if let Some(socket) = self.global.socket.clone().or_else(|| self.env.get("WAYLEAVE_SOCKET").map(Into::into)) {
             config.listen.socket = Some(socket);
         }
         Ok(config)
+    }
+
+    /// Everything that is wrong in the file, one by one.
+    fn problems(&self) -> Vec<config::Problem> {
+        match Config::load(self.global.config.as_deref(), self.env) {
+            Err(config::Error::Problems { problems, .. }) => problems,
+            _ => Vec::new(),
+        }
     }
 
     /// Logs to stderr. The lines of dependencies stay at warn, whatever our level.

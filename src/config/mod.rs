@@ -156,6 +156,34 @@ impl Config {
         self.servers.last_mut().expect("one was just added")
     }
 
+    /// Uses the JWT in a file as identity, as the command line says.
+    pub(crate) fn use_identity_file(&mut self, file: &Path) {
+        let token_file = toml::Value::String(file.to_string_lossy().into_owned());
+        let settings = [("token_file".to_owned(), token_file)].into_iter().collect();
+        self.identity = Choice::Named { source: "file".to_owned(), settings };
+    }
+
+    /// Uses the named source instead of detecting one; its keys in the file stay good. Fails with the known names.
+    pub(crate) fn use_identity(&mut self, name: &str) -> Result<(), Vec<&'static str>> {
+        let known = identity_sources();
+        if name == "default" || self.identity_name() == name {
+            return Ok(());
+        }
+        if !known.contains(&name) {
+            return Err(known);
+        }
+        self.identity = Choice::Named { source: name.to_owned(), settings: toml::Table::new() };
+        Ok(())
+    }
+
+    /// The source in use, or `detected`.
+    pub(crate) fn identity_name(&self) -> &str {
+        match &self.identity {
+            Choice::Detect => "detected",
+            Choice::Named { source, .. } => source,
+        }
+    }
+
     /// Pins the issuer of one server, as the command line says.
     pub(crate) fn pin(&mut self, name: &str, issuer: &Issuer) {
         if let Ok(url) = url::Url::parse(issuer.as_str()) {
@@ -168,7 +196,7 @@ impl Config {
 }
 
 /// The names that `--identity` and `source = "…"` may have.
-pub(crate) fn identity_sources() -> Vec<&'static str> {
+fn identity_sources() -> Vec<&'static str> {
     identity::SOURCES.iter().map(|row| row.name).collect()
 }
 
