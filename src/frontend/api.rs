@@ -4,24 +4,23 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use url::form_urlencoded;
-use zeroize::Zeroizing;
 
-use super::dialect::Form;
+use super::body::Body;
+use super::dialect::{Around, Form};
 use super::gate;
 use crate::broker::{self, Broker, Class, Least, Target};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oauth::{Scopes, ServerUrl};
-use crate::token::Digest;
+use crate::token::{Digest, Token};
 
 /// What every request is answered from.
 pub(crate) struct State {
@@ -36,7 +35,7 @@ pub(crate) struct State {
 }
 
 /// An answer: always small, always whole.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Body>;
 
 #[derive(Clone, Copy)]
 enum Route {
@@ -98,7 +97,8 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
         Route::Token => {
             let query = Query::read(query, &["server", "scope", "min_ttl", "fresh", "use"])?;
             let granted = state.broker.token(caller, &query.request(false)?).await?;
-            Ok(secret_answer(Form::of(&granted.token, state.clock.boot()).json()))
+            let around = Form::of(&granted.token, state.clock.boot()).json();
+            Ok(token_answer(granted.token, around))
         }
         Route::Headers => {
             let query =
@@ -106,7 +106,8 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let request = query.request(true)?;
             query.url_within(state, &request.target)?;
             let granted = state.broker.token(caller, &request).await?;
-            Ok(secret_answer(Form::of(&granted.token, state.clock.boot()).listed_headers()))
+            let around = Form::of(&granted.token, state.clock.boot()).listed_headers();
+            Ok(token_answer(granted.token, around))
         }
         Route::Reject => {
             let wire: Rejected = read(body).await?;
@@ -313,23 +314,16 @@ fn failure(failure: &Failure) -> Answer {
 }
 
 fn json_answer(status: StatusCode, body: &[u8]) -> Answer {
-    let mut answer = plain(status, body);
+    as_json(plain(status, body))
+}
+
+fn as_json(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 
-/// The text becomes the body without another copy, and is cleared when the body has been written.
-fn secret_answer(text: Zeroizing<String>) -> Answer {
-    struct Text(Zeroizing<String>);
-    impl AsRef<[u8]> for Text {
-        fn as_ref(&self) -> &[u8] {
-            self.0.as_bytes()
-        }
-    }
-    let mut answer = Response::new(Full::new(Bytes::from_owner(Text(text))));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
+fn token_answer(token: Arc<Token>, around: Around) -> Answer {
+    as_json(answer_of(StatusCode::OK, Body::around(token, around)))
 }
 
 fn empty(status: StatusCode) -> Answer {
@@ -337,7 +331,11 @@ fn empty(status: StatusCode) -> Answer {
 }
 
 fn plain(status: StatusCode, body: &[u8]) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body)));
+    answer_of(status, Body::plain(body))
+}
+
+fn answer_of(status: StatusCode, body: Body) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer

@@ -8,9 +8,27 @@ use zeroize::Zeroizing;
 use crate::clock::Boot;
 use crate::token::{AccessToken, BadToken, Token, expose};
 
-/// What is written, borrowed from a token in the cache or from the answer of a daemon.
+/// A text with a place for the token in it. The token itself is written, or sent, into that place.
+pub(crate) struct Around {
+    pub(crate) before: &'static str,
+    pub(crate) after: String,
+}
+
+impl Around {
+    /// The whole text.
+    fn with(&self, token: &AccessToken) -> Zeroizing<String> {
+        // Room for everything at once: growing would leave copies of the token in freed memory.
+        let room = self.before.len() + token_room(token) + self.after.len() + 1;
+        let mut text = Zeroizing::new(String::with_capacity(room));
+        text.push_str(self.before);
+        push_token(&mut text, token);
+        text.push_str(&self.after);
+        text
+    }
+}
+
+/// What is said about a token, borrowed from the cache or from the answer of a daemon.
 pub(crate) struct Form<'a> {
-    token: &'a AccessToken,
     expires_in: u64,
     expires_at: &'a str,
     scope: String,
@@ -22,7 +40,6 @@ impl<'a> Form<'a> {
     /// A token as it is now.
     pub(crate) fn of(token: &'a Token, now: Boot) -> Self {
         Self {
-            token: &token.access_token,
             expires_in: token.left(now).as_secs(),
             expires_at: &token.expires_at,
             scope: token.scopes.to_string(),
@@ -32,41 +49,32 @@ impl<'a> Form<'a> {
     }
 
     /// The answer of `/v1/token`.
-    pub(crate) fn json(&self) -> Zeroizing<String> {
-        let mut text = self.room();
-        text.push_str("{\"access_token\":\"");
-        push_token(&mut text, self.token);
-        text.push_str("\",\"token_type\":\"Bearer\",\"expires_in\":");
-        text.push_str(&self.expires_in.to_string());
+    pub(crate) fn json(&self) -> Around {
         let texts = [
             (",\"expires_at\":\"", self.expires_at),
             ("\",\"scope\":\"", &self.scope),
             ("\",\"resource\":\"", self.resource),
             ("\",\"issuer\":\"", self.issuer),
         ];
+        let length: usize = texts.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let mut after = String::with_capacity(length + 64);
+        after.push_str("\",\"token_type\":\"Bearer\",\"expires_in\":");
+        after.push_str(&self.expires_in.to_string());
         for (name, value) in texts {
-            text.push_str(name);
-            push_escaped(&mut text, value);
+            after.push_str(name);
+            push_escaped(&mut after, value);
         }
-        text.push_str("\"}");
-        text
+        after.push_str("\"}");
+        Around { before: "{\"access_token\":\"", after }
     }
 
     /// `{"headers":{"Authorization":["Bearer …"]},"expires":"…"}`: the Bazel and EngFlow credential helper's answer.
-    pub(crate) fn listed_headers(&self) -> Zeroizing<String> {
-        let mut text = self.room();
-        text.push_str("{\"headers\":{\"Authorization\":[\"Bearer ");
-        push_token(&mut text, self.token);
-        text.push_str("\"]},\"expires\":\"");
-        push_escaped(&mut text, self.expires_at);
-        text.push_str("\"}");
-        text
-    }
-
-    /// Room for everything at once: growing would leave copies of the token in freed memory.
-    fn room(&self) -> Zeroizing<String> {
-        let texts = self.expires_at.len() + self.scope.len() + self.resource.len() + self.issuer.len();
-        Zeroizing::new(String::with_capacity(token_room(self.token) + 2 * texts + 160))
+    pub(crate) fn listed_headers(&self) -> Around {
+        let mut after = String::with_capacity(self.expires_at.len() + 32);
+        after.push_str("\"]},\"expires\":\"");
+        push_escaped(&mut after, self.expires_at);
+        after.push_str("\"}");
+        Around { before: "{\"headers\":{\"Authorization\":[\"Bearer ", after }
     }
 }
 
@@ -83,9 +91,9 @@ pub(crate) struct Handed {
 impl Handed {
     /// From the broker, now.
     pub(crate) fn new(token: &Token, now: Boot) -> Self {
-        let Form { token, expires_in, expires_at, scope, resource, issuer } = Form::of(token, now);
+        let Form { expires_in, expires_at, scope, resource, issuer } = Form::of(token, now);
         Self {
-            token: token.clone(),
+            token: token.access_token.clone(),
             expires_in,
             expires_at: expires_at.to_owned(),
             scope,
@@ -96,7 +104,6 @@ impl Handed {
 
     fn form(&self) -> Form<'_> {
         Form {
-            token: &self.token,
             expires_in: self.expires_in,
             expires_at: &self.expires_at,
             scope: self.scope.clone(),
@@ -163,7 +170,7 @@ impl Handed {
 
     /// The answer of `/v1/token`.
     pub(crate) fn json(&self) -> Zeroizing<String> {
-        self.form().json()
+        self.form().json().with(&self.token)
     }
 
     /// `{"Authorization":"Bearer …"}`: one flat object of strings, the spelling that MCP clients' helpers want.
@@ -173,7 +180,7 @@ impl Handed {
 
     /// The answer of a credential helper's `get`.
     pub(crate) fn listed_headers(&self) -> Zeroizing<String> {
-        self.form().listed_headers()
+        self.form().listed_headers().with(&self.token)
     }
 
     /// `WAYLEAVE_TOKEN_NAME=…`
@@ -184,11 +191,12 @@ impl Handed {
 
 /// `{"Authorization":"Bearer …"}`. The name is spelled exactly so: clients merge header maps by case.
 pub fn header_json(token: &AccessToken) -> Zeroizing<String> {
-    let mut text = Zeroizing::new(String::with_capacity(token_room(token) + 32));
-    text.push_str("{\"Authorization\":\"Bearer ");
-    push_token(&mut text, token);
-    text.push_str("\"}");
-    text
+    Around { before: "{\"Authorization\":\"Bearer ", after: "\"}".to_owned() }.with(token)
+}
+
+/// The token as the inside of a JSON string.
+pub(crate) fn escaped(token: &AccessToken) -> Zeroizing<String> {
+    Around { before: "", after: String::new() }.with(token)
 }
 
 fn token_room(token: &AccessToken) -> usize {

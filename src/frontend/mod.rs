@@ -4,6 +4,7 @@
 //! identity, exchange or cache.
 
 pub(crate) mod api;
+mod body;
 pub(crate) mod dialect;
 pub(crate) mod door;
 pub(crate) mod gate;

@@ -1,0 +1,79 @@
+//! A response body in up to three pieces, so that a token goes from the cache to the socket without a copy.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::buf::Chain;
+use bytes::{Buf, Bytes};
+use hyper::body::{Frame, SizeHint};
+
+use super::dialect::Around;
+use crate::token::Token;
+
+/// The pieces, written with one system call.
+type Pieces = Chain<Chain<Bytes, Bytes>, Bytes>;
+
+/// A whole body. Its length is known, so clients know when it is whole.
+pub(crate) struct Body(Option<Pieces>);
+
+impl Body {
+    /// One piece that holds no secret.
+    pub(crate) fn plain(bytes: &[u8]) -> Self {
+        Self::of(Bytes::new(), Bytes::copy_from_slice(bytes), Bytes::new())
+    }
+
+    /// A token with the text around it.
+    pub(crate) fn around(token: Arc<Token>, around: Around) -> Self {
+        let secret = if token.access_token.is_plain() {
+            Bytes::from_owner(Cached(token))
+        } else {
+            Bytes::from_owner(Escaped(super::dialect::escaped(&token.access_token)))
+        };
+        Self::of(Bytes::from_static(around.before.as_bytes()), secret, Bytes::from(around.after))
+    }
+
+    fn of(before: Bytes, middle: Bytes, after: Bytes) -> Self {
+        Self(Some(before.chain(middle).chain(after)))
+    }
+
+    fn left(&self) -> u64 {
+        self.0.as_ref().map_or(0, |pieces| pieces.remaining() as u64)
+    }
+}
+
+/// The token where it is.
+struct Cached(Arc<Token>);
+
+impl AsRef<[u8]> for Cached {
+    fn as_ref(&self) -> &[u8] {
+        self.0.access_token.expose().as_bytes()
+    }
+}
+
+/// A token with quotes or backslashes in it, which exists.
+struct Escaped(zeroize::Zeroizing<String>);
+
+impl AsRef<[u8]> for Escaped {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Pieces;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
+        Poll::Ready(self.0.take().filter(Buf::has_remaining).map(|pieces| Ok(Frame::data(pieces))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left())
+    }
+}
