@@ -306,3 +306,23 @@ async fn an_issuer_is_not_stormed() {
     daemon.run(&["ready", "--wait", "15s"]).await.expect_code(0);
     assert_eq!(scene.authorization_server.token_requests(), 8);
 }
+
+#[tokio::test]
+async fn a_silent_connection_is_closed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let scene = Scene::new(BINARY).await;
+    let daemon = scene.daemon("").await;
+    // One sends half a head and no more, one never says a word.
+    let mut half = tokio::net::UnixStream::connect(daemon.socket()).await.expect("connected");
+    half.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").await.expect("written");
+    let mut mute = tokio::net::UnixStream::connect(daemon.socket()).await.expect("connected");
+    let closed = async |stream: &mut tokio::net::UnixStream| {
+        let mut rest = Vec::new();
+        tokio::time::timeout(Duration::from_secs(50), stream.read_to_end(&mut rest))
+            .await
+            .expect("closed in time")
+            .ok();
+    };
+    tokio::join!(closed(&mut half), closed(&mut mute));
+    assert_eq!(daemon.get("/healthz").await.status, 200);
+}

@@ -10,28 +10,32 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, chown};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::api::{self, State};
 use super::gate;
+use crate::caller::Caller;
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
 const PATH_CAP: usize = 103;
 /// More connections wait in the backlog instead of taking memory.
 const CONNECTIONS: usize = 2_048;
-/// A request head that takes longer is no local client's. It also ends idle connections.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// A connection on which no request begins for so long is closed: one that is idle, sends its head byte by byte, or never
+/// reads its answer.
+const QUIET_LIMIT: Duration = Duration::from_secs(30);
 /// Our requests have a line and a few fields.
 const HEAD_CAP: usize = 16 * 1024;
 
@@ -255,25 +259,55 @@ fn which(path: &Path) -> Option<(u64, u64)> {
 
 async fn serve_one(state: Arc<State>, stream: UnixStream, _place: OwnedSemaphorePermit, stop: CancellationToken) {
     let Ok(caller) = gate::caller(&stream) else { return };
-    let caller = Arc::new(caller);
-    let service = service_fn(move |request| {
-        let (state, caller) = (Arc::clone(&state), Arc::clone(&caller));
-        async move { Ok::<_, std::convert::Infallible>(api::answer(&state, &caller, request).await) }
-    });
+    let served = Arc::new(Served { caller, started: AtomicU64::new(0), done: AtomicU64::new(0) });
+    let service = {
+        let served = Arc::clone(&served);
+        service_fn(move |request| {
+            let (state, served) = (Arc::clone(&state), Arc::clone(&served));
+            async move {
+                served.started.fetch_add(1, Ordering::Relaxed);
+                let answer = api::answer(&state, &served.caller, request).await;
+                served.done.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, std::convert::Infallible>(answer)
+            }
+        })
+    };
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(HEAD_CAP);
+    // The look below bounds the head as well, without a timer for each request.
+    http.header_read_timeout(None).max_buf_size(HEAD_CAP);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let outcome = tokio::select! {
-        biased;
-        outcome = connection.as_mut() => outcome,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut look = std::pin::pin!(tokio::time::sleep(QUIET_LIMIT));
+    let mut seen = 0;
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = connection.as_mut() => break outcome,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                break connection.await;
+            }
+            () = look.as_mut() => {
+                let started = served.started.load(Ordering::Relaxed);
+                let working = started > served.done.load(Ordering::Relaxed);
+                if !working && started == seen {
+                    tracing::debug!(caller = %served.caller, "a silent connection is closed");
+                    return;
+                }
+                seen = started;
+                look.as_mut().reset(Instant::now() + QUIET_LIMIT);
+            }
         }
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// One connection: whose it is, and how many requests came and were answered.
+struct Served {
+    caller: Caller,
+    started: AtomicU64,
+    done: AtomicU64,
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, Error> {
