@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Method};
+use reqwest::{Client, Method};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
@@ -20,9 +20,11 @@ use crate::oauth::host_of;
 
 mod address;
 mod error;
+mod roots;
 
 pub(crate) use address::{Kind, Network};
 pub(crate) use error::Error;
+pub(crate) use roots::is_pem_bundle;
 
 /// No document of ours is larger: metadata, token answers and identity tokens are a few KiB.
 const BODY_CAP: usize = 64 * 1024;
@@ -153,6 +155,7 @@ pub struct Outbound(Arc<Inner>);
 struct Inner {
     config: Config,
     // Built at first use: reading the system's roots takes longer than a daemon may take to be ready.
+    tls: OnceLock<Result<rustls::ClientConfig, Error>>,
     ours: OnceLock<Result<Client, Error>>,
     theirs: OnceLock<Result<Client, Error>>,
     jitter: Jitter,
@@ -169,8 +172,8 @@ impl Outbound {
     /// The same, with the moment by which a command has to answer: every request ends a little earlier, so that its
     /// own error says who was silent.
     pub(crate) fn until(config: Config, deadline: Option<tokio::time::Instant>) -> Self {
-        let (ours, theirs, jitter) = (OnceLock::new(), OnceLock::new(), Jitter::from_system());
-        Self(Arc::new(Inner { config, ours, theirs, jitter, deadline }))
+        let (tls, ours, theirs) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Inner { config, tls, ours, theirs, jitter: Jitter::from_system(), deadline }))
     }
 
     fn left(&self, limit: Duration) -> Duration {
@@ -257,7 +260,8 @@ impl Outbound {
             NamedBy::Us => &self.0.ours,
             NamedBy::Them => &self.0.theirs,
         };
-        cell.get_or_init(|| build(&self.0.config, named_by)).clone()
+        let tls = || self.0.tls.get_or_init(|| roots::tls(self.0.config.ca_pem.as_deref())).clone();
+        cell.get_or_init(|| build(&self.0.config, named_by, tls()?)).clone()
     }
 }
 
@@ -345,38 +349,19 @@ impl Resolve for Rules {
     }
 }
 
-fn build(config: &Config, named_by: NamedBy) -> Result<Client, Error> {
-    let extra = match &config.ca_pem {
-        Some(pem) => Certificate::from_pem_bundle(pem)
-            .map_err(|_| Error::Roots { what: "ca_file holds no PEM certificates".to_owned() })?,
-        None => Vec::new(),
-    };
-    let base = || {
-        Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(CONNECT_LIMIT)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(4)
-            .user_agent(concat!("wayleave/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(Rules::new(config, named_by)))
-    };
-    let builder = if extra.is_empty() { base() } else { base().tls_certs_merge(extra.clone()) };
-    // An image without a CA bundle has no system roots: then the bundled ones serve.
-    let client = builder.build().or_else(|_| {
-        tracing::info!("no certificates from the system: using the bundled roots");
-        let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok());
-        base().tls_certs_only(bundled.chain(extra)).build()
-    });
-    client.map_err(|error| Error::Roots { what: error.to_string() })
-}
-
-/// Does this text hold at least one certificate, and nothing that is broken?
-pub(crate) fn is_pem_bundle(pem: &[u8]) -> bool {
-    // The base64 may hold anything: only a client built on it proves that these are certificates.
-    Certificate::from_pem_bundle(pem)
-        .is_ok_and(|some| !some.is_empty() && Client::builder().tls_certs_only(some).build().is_ok())
+fn build(config: &Config, named_by: NamedBy, tls: rustls::ClientConfig) -> Result<Client, Error> {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .connect_timeout(CONNECT_LIMIT)
+        .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(4)
+        .user_agent(concat!("wayleave/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(Arc::new(Rules::new(config, named_by)))
+        .build()
+        .map_err(|error| Error::Roots { what: error.to_string() })
 }
 
 #[cfg(test)]

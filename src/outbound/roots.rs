@@ -1,0 +1,52 @@
+//! Whom we trust: the system's roots, the bundled ones where an image has none, and the operator's own CA.
+//!
+//! Read once and shared by both clients: a set of roots is some hundred kilobytes.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::Error;
+
+/// The TLS configuration of every connection.
+pub(super) fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
+    let mut roots = system();
+    for certificate in ca_pem.map(certificates).transpose()?.unwrap_or_default() {
+        roots.add(certificate).map_err(|_| broken())?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Roots { what: error.to_string() })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Does this text hold at least one certificate, and nothing that is broken?
+pub(crate) fn is_pem_bundle(pem: &[u8]) -> bool {
+    // The base64 may hold anything: only a set of roots that takes it proves that it is a certificate.
+    let taken = |certificate| RootCertStore::empty().add(certificate).is_ok();
+    certificates(pem).is_ok_and(|some| !some.is_empty() && some.into_iter().all(taken))
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| broken())
+}
+
+fn broken() -> Error {
+    Error::Roots { what: "ca_file holds something that is no certificate".to_owned() }
+}
+
+fn system() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    // A bundle may hold some that are unusable; the others count.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        tracing::info!("no certificates from the system: using the bundled roots");
+        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    }
+    roots
+}
