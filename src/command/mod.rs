@@ -118,7 +118,8 @@ impl Context<'_> {
         set.map_err(|_| Failure::bug("the log is set up twice"))
     }
 
-    /// A runtime for one command.
+    /// A runtime of one thread, for a command and for the daemon: serving a token is quicker than waking a second
+    /// thread. What could hold it up (names, roots, keyrings) goes to the blocking pool.
     fn runtime(&self) -> Result<tokio::runtime::Runtime, Failure> {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -34,9 +34,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     let inherited = inherited()?;
     let insecure = config.egress.insecure_loopback;
     let count = config.servers.len();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
+    let runtime = context.runtime()?;
     runtime.block_on(async {
         let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
         let shutdown = shutdown_signal()?;
