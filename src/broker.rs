@@ -1,5 +1,5 @@
 //! The path. A request passes policy, then the cache; on a miss one shared flight does discovery, identity and
-//! exchange ([`flight`]) and everybody who asks meanwhile shares its outcome.
+//! exchange (`flight`) and everybody who asks meanwhile shares its outcome.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
