@@ -123,7 +123,7 @@ impl App {
         let Core { broker, outbound, metrics, tasks, stop } =
             core(config, env.clone(), clock.clone(), Persistence::Daemon)?;
         let socket = match (inherited, explicit) {
-            (Some(listener), _) => Socket::inherited(listener, access)?,
+            (Some(listener), configured) => Socket::inherited(listener, access, configured.as_deref())?,
             (None, Some(path)) => Socket::explicit(&path, access, uid)?,
             (None, None) => Socket::default_place(&place::to_make(&env), access, uid)?,
         };

@@ -224,8 +224,11 @@ pub(crate) struct Completions {
 /// to the same result.
 pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
     let mut words = words.iter().map(String::as_str).peekable();
-    let socket = words.next_if_eq(&"--socket").and_then(|_| words.next()).map(PathBuf::from);
     let plain = |word: &&str| !word.is_empty() && !word.starts_with('-');
+    let socket = match words.next_if_eq(&"--socket") {
+        Some(_) => Some(PathBuf::from(words.next_if(plain)?)),
+        None => None,
+    };
     let (verb, target) = (words.next()?, words.next_if(plain).map(str::to_owned));
     let wishes = Wishes {
         scopes: Vec::new(),
@@ -244,7 +247,7 @@ pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
     };
     let global = Global {
         config: None,
-        socket: socket.filter(|socket| !socket.as_os_str().is_empty()),
+        socket,
         log: None,
         log_format: LogFormat::Text,
         identity: None,
@@ -311,6 +314,8 @@ mod tests {
             "--socket /x",
             "--socket=/x token a",
             "token -",
+            "--socket  token a",
+            "--socket --no-daemon token a",
         ] {
             let words: Vec<String> = case.split(' ').map(str::to_owned).collect();
             assert!(helper_call(&words).is_none(), "{case}");

@@ -81,6 +81,11 @@ impl Context<'_> {
         if let Some(socket) = self.global.socket.clone().or_else(|| self.env.get("WAYLEAVE_SOCKET").map(Into::into)) {
             config.listen.socket = Some(socket);
         }
+        if let Some(server) = config.first_insecure() {
+            let message = format!("servers.{server}: plain http on loopback is refused");
+            return Err(Failure::new(Class::Config, message)
+                .hint("for development only: `--insecure-loopback`, or `insecure_loopback = true` in [egress]"));
+        }
         Ok(config)
     }
 
@@ -120,11 +125,13 @@ impl Context<'_> {
 
     /// A runtime of one thread, for a command and for the daemon: serving a token is quicker than waking a second
     /// thread. What could hold it up (names, roots, keyrings) goes to the blocking pool.
-    fn runtime(&self) -> Result<tokio::runtime::Runtime, Failure> {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::bug(format!("no runtime: {error}")))
+    fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
+        let outcome = runtime.block_on(work);
+        // A name server that never answers keeps its thread; the process need not wait for it.
+        runtime.shutdown_background();
+        outcome
     }
 
     fn clock(&self) -> Clock {
@@ -208,10 +215,21 @@ impl Write for Line<'_> {
     }
 }
 
+/// The same for JSON, where an escape leaves the meaning as it is. Outside of strings JSON has none of these.
+fn json_for_runner(text: &str, env: &Env) -> String {
+    if !in_ci(env) {
+        return text.to_owned();
+    }
+    text.replace("::", ":\\u003a").replace("##", "#\\u0023")
+}
+
+fn in_ci(env: &Env) -> bool {
+    ["CI", "GITHUB_ACTIONS", "TF_BUILD"].iter().any(|name| env.get(name).is_some())
+}
+
 /// In CI a runner reads commands from what steps print: another party's words must not become one.
 fn for_runner(text: &str, env: &Env) -> String {
-    let in_ci = ["CI", "GITHUB_ACTIONS", "TF_BUILD"].iter().any(|name| env.get(name).is_some());
-    if !in_ci {
+    if !in_ci(env) {
         return text.to_owned();
     }
     let mut text = text.to_owned();
@@ -238,8 +256,15 @@ impl From<app::Error> for Failure {
 
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
-        Self::new(Class::Config, error.to_string())
-            .hint("`wayleave config schema` lists every key, `wayleave config init` prints a starter file")
+        let hint = match &error {
+            config::Error::File { .. } => {
+                "name a file that we can read with `--config`; without one, the file is looked for below HOME and in /etc/wayleave"
+            }
+            config::Error::Problems { .. } => {
+                "`wayleave config schema` lists every key, `wayleave config init` prints a starter file"
+            }
+        };
+        Self::new(Class::Config, error.to_string()).hint(hint)
     }
 }
 
@@ -305,6 +330,10 @@ mod tests {
         let ci = Env::from_vars([("GITHUB_ACTIONS".to_owned(), "true".to_owned())]);
         assert_eq!(for_runner("a ::set-env x ##vso[b] ##[c]", &ci), "a : :set-env x # #vso[b] # #[c]");
         assert_eq!(for_runner(":::x:::", &ci), ": : :x: : :");
+        let json = json_for_runner(r#"{"a":":::x ##vso[b] ##[c]"}"#, &ci);
+        assert!(!json.contains("::") && !json.contains("##"), "{json}");
+        let read: serde_json::Value = serde_json::from_str(&json).expect("still JSON");
+        assert_eq!(read["a"], ":::x ##vso[b] ##[c]");
         assert_eq!(for_runner("a ::b", &Env::from_vars([])), "a ::b");
     }
 }

@@ -267,7 +267,7 @@ fn here(
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let clock = context.clock();
     let limit = wishes.timeout;
-    context.runtime()?.block_on(async {
+    context.block_on(async {
         let core: Core = app::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))?;
         let granted = tokio::time::timeout(limit, core.broker.token(&caller, &request)).await;
         core.stop.cancel();

@@ -34,8 +34,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     let inherited = inherited()?;
     let insecure = config.egress.insecure_loopback;
     let count = config.servers.len();
-    let runtime = context.runtime()?;
-    runtime.block_on(async {
+    context.block_on(async {
         let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
         let shutdown = shutdown_signal()?;
         let socket = app.socket().to_owned();

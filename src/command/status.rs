@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::obtain::Refused;
-use super::{Context, Failure, print};
+use super::{Context, Failure, for_runner, json_for_runner, print};
 use crate::broker::Class;
 use crate::cli::Status;
 
@@ -14,14 +14,14 @@ const BAR: usize = 20;
 
 pub(super) fn run(context: &Context<'_>, verb: &Status) -> Result<(), Failure> {
     if verb.json {
-        return print(&format!("{:#}\n", fetch(context)?));
+        return print(&json_for_runner(&format!("{:#}\n", fetch(context)?), context.env));
     }
     if !verb.watch {
-        return print(&table(&fetch(context)?));
+        return print(&for_runner(&table(&fetch(context)?), context.env));
     }
     loop {
         // Home and clear: the screen shows one state at a time. Ends with the daemon or with Ctrl-C.
-        print(&format!("\x1b[H\x1b[2J{}", table(&fetch(context)?)))?;
+        print(&format!("\x1b[H\x1b[2J{}", for_runner(&table(&fetch(context)?), context.env)))?;
         std::thread::sleep(Duration::from_secs(1));
     }
 }

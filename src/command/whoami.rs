@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Context, Failure, print};
+use super::{Context, Failure, for_runner, json_for_runner, print};
 use crate::broker::Class;
 use crate::cli::{Level, Whoami};
 use crate::clock::rfc3339;
@@ -24,13 +24,16 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     let found = identity::survey(&ambient);
     let chosen = identity::choose(&choice, &ambient);
     let claims = match &chosen {
-        Ok(chosen) => context.runtime()?.block_on(claims(chosen, &Audience::from(verb.audience.as_str()))),
+        Ok(chosen) => {
+            let audience = Audience::from(verb.audience.as_str());
+            context.block_on(async { Ok(claims(chosen, &audience).await) })?
+        }
         Err(error) => Err(error.clone()),
     };
     let report = report(chosen.as_ref().ok(), &found, claims.as_ref().ok(), &ambient);
     match claims {
-        Ok(_) if verb.json => print(&format!("{report:#}\n")),
-        Ok(_) => print(&text(&report)),
+        Ok(_) if verb.json => print(&json_for_runner(&format!("{report:#}\n"), context.env)),
+        Ok(_) => print(&for_runner(&text(&report), context.env)),
         Err(error) => {
             let class =
                 if matches!(error, identity::Error::Unreachable { .. }) { Class::Temporary } else { Class::NoIdentity };

@@ -156,6 +156,16 @@ impl Config {
         self.servers.last_mut().expect("one was just added")
     }
 
+    /// A server that would be spoken to in plain http though that is not switched on.
+    pub(crate) fn first_insecure(&self) -> Option<&str> {
+        let plain = |server: &&Server| {
+            server.url.url().scheme() == "http"
+                || server.issuer.as_ref().is_some_and(|one| one.as_str().starts_with("http:"))
+        };
+        let insecure = if self.egress.insecure_loopback { None } else { self.servers.iter().find(plain) };
+        insecure.map(|server| &*server.name)
+    }
+
     /// Uses the JWT in a file as identity, as the command line says.
     pub(crate) fn use_identity_file(&mut self, file: &Path) {
         let token_file = toml::Value::String(file.to_string_lossy().into_owned());
@@ -490,7 +500,12 @@ fn egress_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>, env
 }
 
 fn is_host(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+    };
+    text.split('.').all(label)
 }
 
 /// What no single table shows.

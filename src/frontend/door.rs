@@ -75,11 +75,18 @@ pub(crate) fn ask(
     own_uid: u32,
     limit: Duration,
 ) -> Result<Reply, Error> {
+    let mut refused = None;
     for place in places {
-        match dial(place, own_uid, limit)? {
-            Some(stream) => return speak(stream, &place.path, request, body, limit),
-            None => continue,
+        match dial(place, own_uid, limit) {
+            Ok(Some(stream)) => return speak(stream, &place.path, request, body, limit),
+            Ok(None) => {}
+            // A system socket that is not for us, or a squatter, does not hide our own daemon further on.
+            Err(error @ (Error::Forbidden { .. } | Error::Foreign { .. })) => refused = refused.or(Some(error)),
+            Err(error) => return Err(error),
         }
+    }
+    if let Some(error) = refused {
+        return Err(error);
     }
     Err(Error::Absent { places: places.iter().map(|place| place.path.clone()).collect() })
 }
