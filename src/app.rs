@@ -123,7 +123,14 @@ impl App {
         let Core { broker, outbound, metrics, tasks, stop } =
             core(config, env.clone(), clock.clone(), Persistence::Daemon)?;
         let socket = match (inherited, explicit) {
-            (Some(listener), configured) => Socket::inherited(listener, access, configured.as_deref())?,
+            (Some(listener), configured) => {
+                let socket = Socket::inherited(listener, access)?;
+                if let Some(configured) = configured.filter(|configured| configured != socket.path()) {
+                    let (passed, configured) = (socket.path().display(), configured.display());
+                    tracing::warn!(%passed, %configured, "the service manager's socket is served, not the configured one");
+                }
+                socket
+            }
             (None, Some(path)) => Socket::explicit(&path, access, uid)?,
             (None, None) => Socket::default_place(&place::to_make(&env), access, uid)?,
         };

@@ -225,20 +225,23 @@ impl Broker {
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
         // What a caller could not have, it cannot take from others either.
         let its_own = |token: &Token| *token.server == *server.name && permit.admit(&token.scopes).is_ok();
-        let mut revoked = 0;
-        for (key, token) in self.cache.held().into_iter().filter(|(_, token)| its_own(token)) {
-            self.cache.forget(&key);
+        let held: Vec<_> = self.cache.held().into_iter().filter(|(_, token)| its_own(token)).collect();
+        // First of all nobody gets them any more, whatever the server answers.
+        for (key, _) in &held {
+            self.cache.forget(key);
+        }
+        let (mut revoked, mut failed) = (0, None);
+        for (_, token) in &held {
             let endpoint = token.revocation_endpoint.as_deref();
-            revocation::revoke(
-                &self.maker.outbound,
-                endpoint,
-                NamedBy::Them,
-                server.client_id.as_deref(),
-                &token.access_token,
-            )
-            .await
-            .map_err(|error| Error::revocation(&server, error))?;
-            revoked += 1;
+            let client_id = server.client_id.as_deref();
+            let outbound = &self.maker.outbound;
+            match revocation::revoke(outbound, endpoint, NamedBy::Them, client_id, &token.access_token).await {
+                Ok(()) => revoked += 1,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(Error::revocation(&server, error));
         }
         Ok(revoked)
     }

@@ -207,7 +207,13 @@ impl<E: Failure> Cache<E> {
     /// has been dropped too often. True if it was.
     pub fn reject(&self, key: &Key, digest: &Digest) -> bool {
         let now = self.0.clock.boot();
-        self.lock().get_mut(key).is_some_and(|entry| entry.reject(digest, now))
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key) else { return false };
+        let dropped = entry.reject(digest, now);
+        if dropped && entry.always {
+            self.wake_for(*key, entry, now);
+        }
+        dropped
     }
 
     /// The token in hand and the last failure, without touching anything.
@@ -232,7 +238,14 @@ impl<E: Failure> Cache<E> {
 
     /// Forgets a token at once, as if it had never been.
     pub fn forget(&self, key: &Key) -> Option<Arc<Token>> {
-        self.lock().get_mut(key)?.token.take()
+        let now = self.0.clock.boot();
+        let mut entries = self.lock();
+        let entry = entries.get_mut(key)?;
+        let token = entry.forget(now);
+        if entry.always {
+            self.wake_for(*key, entry, now);
+        }
+        token
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry<E>>> {
@@ -288,7 +301,8 @@ impl<E: Failure> Cache<E> {
                 }
                 Persistence::Daemon => self.0.jitter.backoff(QUICK_DELAY, BACKOFF_FLOOR, tried + 1),
                 Persistence::OneShot(_) => {
-                    retry_after.unwrap_or_else(|| self.0.jitter.backoff(BACKOFF_FLOOR, BACKOFF_CAP, tried + 1))
+                    let backoff = self.0.jitter.backoff(BACKOFF_FLOOR, BACKOFF_CAP, tried + 1);
+                    retry_after.map_or(backoff, |after| after.max(backoff))
                 }
             };
             tried += 1;
@@ -321,10 +335,11 @@ impl<E: Failure> Cache<E> {
             Err(error) => {
                 let streak = entry.failed.as_ref().map_or(1, |failed| failed.streak.saturating_add(1));
                 let wait = match error.verdict() {
-                    Verdict::Temporary { retry_after, .. } => retry_after.map_or_else(
-                        || self.0.jitter.backoff(BACKOFF_FLOOR, BACKOFF_CAP, streak),
-                        |after| after.max(BACKOFF_FLOOR),
-                    ),
+                    // A server may ask for more patience than ours, never for less.
+                    Verdict::Temporary { retry_after, .. } => {
+                        let backoff = self.0.jitter.backoff(BACKOFF_FLOOR, BACKOFF_CAP, streak);
+                        retry_after.map_or(backoff, |after| after.max(backoff))
+                    }
                     Verdict::Permanent => REFUSAL_REMEMBERED,
                 };
                 entry.failed(error.clone(), streak, now + wait, now);

@@ -100,12 +100,14 @@ impl Policy {
             return Err(Denied::Caller { caller: caller.to_string(), uid: caller.uid });
         }
         let ceiling = self.ceiling_of(&matching);
+        // To name no scope is to leave it to challenge and metadata, never to ask for whatever the server gives.
+        let asked = asked.filter(|asked| !asked.is_empty());
         let ask = match (asked, &ceiling) {
             (None, _) => None,
             (Some(asked), None) => Some(asked.clone()),
             (Some(asked), Some(ceiling)) => {
                 let cut = asked.within(&ceiling.union(&self.tolerate));
-                if cut.is_empty() && !asked.is_empty() {
+                if cut.is_empty() {
                     return Err(Denied::AskedTooMuch { asked: asked.to_string(), ceiling: ceiling.to_string() });
                 }
                 Some(cut)
@@ -114,9 +116,10 @@ impl Policy {
         Ok(Permit { ask, ceiling, tolerate: self.tolerate.clone() })
     }
 
-    /// What the server's own ceiling allows: for the daemon itself, which hands out nothing beyond a caller's own.
+    /// What any caller may have: for the daemon itself, which asks for no more than it may hand out.
     pub fn permit_for_all(&self) -> Permit {
-        Permit { ask: None, ceiling: self.ceiling.clone(), tolerate: self.tolerate.clone() }
+        let all: Vec<&Rule> = self.allow.iter().collect();
+        Permit { ask: None, ceiling: self.ceiling_of(&all), tolerate: self.tolerate.clone() }
     }
 
     /// The union of the matching entries' ceilings, within the server's.
@@ -197,6 +200,21 @@ mod tests {
         let permit = policy.permit(&caller(1, 1), Some(&scopes("b z"))).expect("cut");
         assert_eq!(permit.ask, Some(scopes("b")));
         assert!(matches!(policy.permit(&caller(1, 1), Some(&scopes("z"))), Err(Denied::AskedTooMuch { .. })));
+    }
+
+    #[test]
+    fn to_name_no_scope_is_not_to_ask_for_whatever_the_server_gives() {
+        let policy = policy(vec![rule(None, None, None)], Some("a"));
+        let permit = policy.permit(&caller(1, 1), Some(&scopes(""))).expect("allowed");
+        assert_eq!(permit.ask, None);
+    }
+
+    #[test]
+    fn the_daemon_asks_for_no_more_than_it_may_hand_out() {
+        let narrow = policy(vec![rule(None, Some(5), Some("a")), rule(Some(1), None, Some("b"))], None);
+        assert_eq!(narrow.permit_for_all().ceiling(), Some(&scopes("a b")));
+        let open = policy(vec![rule(None, Some(5), Some("a")), rule(Some(1), None, None)], None);
+        assert_eq!(open.permit_for_all().ceiling(), None);
     }
 
     #[test]

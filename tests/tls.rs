@@ -160,7 +160,7 @@ async fn a_server_that_speaks_no_tls_is_not_spoken_to_in_clear() {
         )
     };
     // As http it is refused before anything is dialled, as https the handshake fails.
-    let output = token(&wayleave.clone().config(&toml(&plain.issuer()))).await.expect_code(77);
+    let output = token(&wayleave.clone().config(&toml(&plain.issuer()))).await.expect_code(78);
     assert!(output.stderr.contains("plain http on loopback is refused"), "{}", output.stderr);
     let https = plain.issuer().replace("http://", "https://");
     let output = wayleave.config(&toml(&https)).run(&["token", "demo", "--insecure-loopback", "--timeout", "2s"]).await;

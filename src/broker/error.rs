@@ -187,18 +187,16 @@ impl Error {
             Cause::Revocation(revocation::Error::Outbound(error)) if error.is_temporary() => Class::Temporary,
             Cause::NoExchange { .. } | Cause::SeveralIssuers { .. } | Cause::SharedResource { .. } => Class::Config,
             Cause::IssuerNotListed { .. } => Class::Denied,
-            Cause::Lost(Lost::TooLong) => Class::Temporary,
+            Cause::Lost(Lost::TooLong | Lost::StaleToken) => Class::Temporary,
             Cause::Lost(Lost::Panic) | Cause::Internal(_) => Class::Internal,
             Cause::Discovery(_)
             | Cause::Exchange(_)
             | Cause::RefusedBefore(_)
             | Cause::PinNotListed { .. }
             | Cause::BadIssuer { .. } => Class::Refused,
-            Cause::NotBound { .. }
-            | Cause::DeadOnArrival { .. }
-            | Cause::Immortal { .. }
-            | Cause::Revocation(_)
-            | Cause::Lost(Lost::StaleToken) => Class::Refused,
+            Cause::NotBound { .. } | Cause::DeadOnArrival { .. } | Cause::Immortal { .. } | Cause::Revocation(_) => {
+                Class::Refused
+            }
         }
     }
 

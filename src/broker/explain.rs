@@ -142,8 +142,7 @@ impl Broker {
             if let (Err(denied), true) = (&permitted, caller.uid != own_uid) {
                 return Err(super::Error::denied(&server, denied.clone()));
             }
-            if permitted.is_ok() {
-                let permit = server.policy.permit_for_all();
+            if let Ok(permit) = permitted {
                 let key = server.key(&permit);
                 if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
                     self.cache.prefetch(key, || self.recipe(&server, permit.clone()));

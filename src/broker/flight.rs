@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Error, ResourceParameter, Server};
+use super::{Class, Error, ResourceParameter, Server};
 use crate::clock::{Clock, rfc3339};
 use crate::discovery::{self, Discovery, Protection};
 use crate::exchange::pace::Pace;
@@ -35,7 +35,36 @@ pub(super) struct Maker {
     /// All servers, for what one of them says about the others.
     pub(super) servers: Vec<Arc<Server>>,
     /// Assertions that a server refused: they are never presented again.
-    pub(super) refused: Mutex<VecDeque<(Digest, Issuer, exchange::Error)>>,
+    pub(super) refused: Mutex<VecDeque<(Digest, exchange::Error)>>,
+}
+
+/// An assertion as it is presented to one issuer: alone, and together with what is asked for.
+struct Presented {
+    alone: Digest,
+    with_request: Digest,
+}
+
+impl Presented {
+    fn of(subject: &SubjectToken, issuer: &Issuer, request: &exchange::Request) -> Self {
+        let assertion = [issuer.as_str(), subject.expose()];
+        let resource = request.resource.as_ref().map_or("", Resource::as_str);
+        let scopes = request.scopes.to_string();
+        let extra = request.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        let asked = assertion.into_iter().chain([resource, scopes.as_str()]).chain(extra);
+        Self {
+            alone: Digest::of_fields(assertion.map(str::as_bytes)),
+            with_request: Digest::of_fields(asked.map(str::as_bytes)),
+        }
+    }
+
+    /// What must not be presented again. If the identity is refused, it is of no use for anything; if what was asked
+    /// for is refused, another server or scope must not suffer for it.
+    fn refused_with(&self, code: &str) -> Digest {
+        match code {
+            "invalid_grant" | "invalid_client" | "unauthorized_client" => self.alone,
+            _ => self.with_request,
+        }
+    }
 }
 
 /// Everything that must be known before a token is asked for.
@@ -49,6 +78,16 @@ struct Route {
 impl Maker {
     /// The flight, from nothing to a token.
     pub(super) async fn mint(&self, server: &Server, permit: &Permit) -> Result<Token, Error> {
+        let outcome = self.attempt(server, permit).await;
+        // What was wrong in the server's document may have been mended: the next flight reads it again.
+        if outcome.as_ref().is_err_and(|error| matches!(error.class(), Class::Refused | Class::Config | Class::Denied))
+        {
+            self.discovery.forget(&server.url, None);
+        }
+        outcome
+    }
+
+    async fn attempt(&self, server: &Server, permit: &Permit) -> Result<Token, Error> {
         let mut request = self.first_request(server);
         let route = self.route(server, &request).await?;
         let exchange = exchange::choose(server.exchange.as_deref(), &route.server, route.issuer_is)
@@ -57,6 +96,7 @@ impl Maker {
         self.not_shared(server, &resource)?;
         request.resource = (server.resource != ResourceParameter::Omitted).then(|| resource.clone());
         request.scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(server, denied))?;
+        within_ceiling(permit, &request.scopes).map_err(|denied| Error::denied(server, denied))?;
         let audience = exchange.exchange.audience(&route.server.issuer, &request);
         route
             .subject
@@ -69,8 +109,11 @@ impl Maker {
     /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
     /// the one would get what is meant for callers of the other.
     fn not_shared(&self, server: &Server, resource: &Resource) -> Result<(), Error> {
-        let mut covered =
-            self.servers.iter().filter(|other| other.name != server.name && resource.stands_for(&other.url));
+        let covers = |other: &Server| {
+            resource.stands_for(&other.url)
+                || matches!(&other.resource, ResourceParameter::Fixed(same) if same == resource)
+        };
+        let mut covered = self.servers.iter().filter(|other| other.name != server.name && covers(other));
         match covered.find(|other| other.policy.allow != server.policy.allow) {
             Some(other) => Err(Error::shared_resource(resource, &server.name, &other.name)),
             None => Ok(()),
@@ -170,8 +213,8 @@ impl Maker {
         request: &exchange::Request,
     ) -> Result<Issued, Error> {
         let issuer = &route.server.issuer;
-        let assertion = Digest::of(route.subject.expose().as_bytes());
-        if let Some(error) = self.refused_before(&assertion, issuer) {
+        let presented = Presented::of(&route.subject, issuer, request);
+        if let Some(error) = self.refused_before(&presented) {
             return Err(Error::refused_before(error));
         }
         let way = Way { outbound: &self.outbound, server: &route.server, named_by: NamedBy::Them };
@@ -179,26 +222,29 @@ impl Maker {
         let issued = exchange.exchange.exchange(&way, &route.subject, request).await;
         drop(place);
         issued.map_err(|error| {
-            if let exchange::Error::Refused { .. } = &error {
-                self.remember_refusal(assertion, issuer, &error);
+            if let exchange::Error::Refused { error: words, .. } = &error {
+                self.remember_refusal(presented.refused_with(&words.code), &error);
+            }
+            if !matches!(error, exchange::Error::Busy { .. }) {
                 // Either document may have moved since it was read.
-                self.discovery.forget(&server.url, issuer);
+                self.discovery.forget(&server.url, Some(issuer));
             }
             error.into()
         })
     }
 
-    fn refused_before(&self, assertion: &Digest, issuer: &Issuer) -> Option<exchange::Error> {
+    fn refused_before(&self, presented: &Presented) -> Option<exchange::Error> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.iter().find(|(digest, by, _)| digest == assertion && by == issuer).map(|(_, _, error)| error.clone())
+        let known = |digest: &Digest| *digest == presented.alone || *digest == presented.with_request;
+        refused.iter().find(|(digest, _)| known(digest)).map(|(_, error)| error.clone())
     }
 
-    fn remember_refusal(&self, assertion: Digest, issuer: &Issuer, error: &exchange::Error) {
+    fn remember_refusal(&self, digest: Digest, error: &exchange::Error) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.len() >= REFUSED_KEPT {
             refused.pop_front();
         }
-        refused.push_back((assertion, issuer.clone(), error.clone()));
+        refused.push_back((digest, error.clone()));
     }
 
     /// Checks what was issued and puts the token together.
@@ -263,11 +309,12 @@ fn wanted(permit: &Permit, protection: &Protection) -> Result<Scopes, Denied> {
         return Ok(asked.clone());
     }
     let listed = protection.metadata.as_ref().and_then(|metadata| metadata.scopes_supported.as_ref());
-    match (permit.ceiling(), &protection.challenge_scopes, listed) {
-        (None, challenge, listed) => Ok(challenge.as_ref().or(listed).cloned().unwrap_or_default()),
+    let challenge = protection.challenge_scopes.as_ref().filter(|challenge| !challenge.is_empty());
+    match (permit.ceiling(), challenge, listed) {
+        (None, challenge, listed) => Ok(challenge.or(listed).cloned().unwrap_or_default()),
         (Some(ceiling), Some(challenge), _) => {
             let cut = challenge.within(ceiling);
-            if cut.is_empty() && !challenge.is_empty() {
+            if cut.is_empty() {
                 return Err(Denied::AskedTooMuch { asked: challenge.to_string(), ceiling: ceiling.to_string() });
             }
             Ok(cut)
@@ -277,6 +324,16 @@ fn wanted(permit: &Permit, protection: &Protection) -> Result<Scopes, Denied> {
             Ok(if cut.is_empty() { ceiling.clone() } else { cut })
         }
         (Some(ceiling), None, None) => Ok(ceiling.clone()),
+    }
+}
+
+/// Under a ceiling something must be asked for: without `scope` a server grants its default, and need not say what.
+fn within_ceiling(permit: &Permit, asked: &Scopes) -> Result<(), Denied> {
+    match permit.ceiling() {
+        Some(ceiling) if asked.is_empty() => {
+            Err(Denied::AskedTooMuch { asked: "no scope at all".to_owned(), ceiling: ceiling.to_string() })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -330,6 +387,28 @@ mod tests {
         assert_eq!(wanted(permit(Some("c"), None), &protection(None, Some("a b c"))), Ok("c".to_owned()));
         assert_eq!(wanted(permit(Some("c d"), None), &protection(None, None)), Ok("c d".to_owned()));
         assert!(wanted(permit(Some("c"), None), &all).is_err(), "the challenge wants only what may not be had");
+        assert_eq!(wanted(permit(Some("c"), None), &protection(Some(""), None)), Ok("c".to_owned()));
+    }
+
+    #[test]
+    fn under_a_ceiling_something_must_be_asked_for() {
+        assert!(within_ceiling(&permit(Some("a"), None), &Scopes::default()).is_err());
+        assert!(within_ceiling(&permit(Some("a"), None), &scopes("a")).is_ok());
+        assert!(within_ceiling(&permit(None, None), &Scopes::default()).is_ok());
+    }
+
+    #[test]
+    fn a_refused_scope_does_not_spoil_the_identity_for_others() {
+        use base64::Engine;
+        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode("{}");
+        let subject = SubjectToken::parse(format!("e30.{payload}.c2ln").into()).expect("a JWT");
+        let issuer = Issuer::parse("https://as.example.com").expect("good");
+        let request = |text: &str| exchange::Request { scopes: scopes(text), ..exchange::Request::default() };
+        let (one, other) =
+            (Presented::of(&subject, &issuer, &request("a")), Presented::of(&subject, &issuer, &request("b")));
+        assert_eq!(one.refused_with("invalid_grant"), other.alone, "a refused identity is refused for everything");
+        let scope = one.refused_with("invalid_scope");
+        assert!(scope != other.alone && scope != other.with_request, "a refused scope is refused for itself");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One key's state, and the pure rules over it: what to do for a request, when to renew, when to forget.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Failure, Flight, Lost, Recipe};
 use crate::bucket::Bucket;
@@ -74,6 +74,16 @@ pub(super) struct Entry<E> {
     forced: Bucket,
     /// The issuer returned the token we had: there is no use in asking before this moment.
     repeats_until: Option<Boot>,
+    /// The last token that came, by name and dates alone.
+    last: Option<Seen>,
+}
+
+struct Seen {
+    digest: Digest,
+    minted: Boot,
+    life: Duration,
+    minted_wall: SystemTime,
+    expires_at: String,
 }
 
 pub(super) struct Failed<E> {
@@ -114,6 +124,7 @@ impl<E: Failure> Entry<E> {
             life: Duration::ZERO,
             forced: Bucket::new(FORCED.0, FORCED.1),
             repeats_until: None,
+            last: None,
         }
     }
 
@@ -201,24 +212,41 @@ impl<E: Failure> Entry<E> {
         Some([Some(lapse), backed_off].into_iter().flatten().fold(now, Boot::max) + Duration::from_secs(1))
     }
 
-    /// Takes the token of a flight. An issuer that returns the one we have is noticed: a JWT carries its own
-    /// expiry, so a repeated one is no younger than when it first came.
-    pub(super) fn landed(&mut self, token: Token, fraction: f64, now: Boot) -> Result<Arc<Token>, E> {
-        let before = self.token.as_ref().filter(|before| before.digest == token.digest);
+    /// Takes the token of a flight. An issuer that returns the one it gave before is noticed, also when that one was
+    /// dropped meanwhile: a JWT carries its own expiry, so a repeated one is no younger than when it first came.
+    pub(super) fn landed(&mut self, mut token: Token, fraction: f64, now: Boot) -> Result<Arc<Token>, E> {
+        let before = self.last.as_ref().filter(|before| before.digest == token.digest);
         let repeated = before.is_some();
-        let token = match before {
-            Some(before) if token.dates_itself => Arc::clone(before),
-            _ => Arc::new(token),
-        };
+        if let Some(before) = before.filter(|_| token.dates_itself) {
+            token.minted = before.minted;
+            token.life = before.life;
+            token.minted_wall = before.minted_wall;
+            token.expires_at.clone_from(&before.expires_at);
+        }
         if !token.usable(now) {
             return Err(E::lost(Lost::StaleToken));
         }
+        self.last = Some(Seen {
+            digest: token.digest,
+            minted: token.minted,
+            life: token.life,
+            minted_wall: token.minted_wall,
+            expires_at: token.expires_at.clone(),
+        });
         self.failed = None;
         self.life = token.life;
         self.repeats_until = repeated.then(|| now + (token.left(now) / 2).max(Duration::from_secs(1)));
         self.renew_at = token.minted + token.life.mul_f64(fraction);
+        let token = Arc::new(token);
         self.token = Some(Arc::clone(&token));
         Ok(token)
+    }
+
+    /// Gives the token up, and what was planned for it: nobody is in the middle of using it any more.
+    pub(super) fn forget(&mut self, now: Boot) -> Option<Arc<Token>> {
+        self.life = Duration::ZERO;
+        self.renew_at = now;
+        self.token.take()
     }
 
     pub(super) fn failed(&mut self, error: E, streak: u32, until: Boot, now: Boot) {
@@ -236,6 +264,7 @@ impl<E: Failure> Entry<E> {
             return false;
         }
         self.token = None;
+        self.renew_at = if self.always { now } else { self.renew_at };
         true
     }
 }

@@ -386,6 +386,36 @@ async fn an_issuer_that_returns_the_same_token_is_not_asked_in_a_loop() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_repeated_token_is_noticed_also_after_it_was_dropped() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    let first = rig.any().await.expect("issued");
+    rig.issuer.set(Mood::SameToken { life: 60 });
+    sleep(20).await;
+    assert!(rig.cache.reject(&key(), &first.digest));
+    let again = rig.any().await.expect("the same one");
+    assert_eq!((again.digest, again.minted), (first.digest, first.minted), "no younger than at first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_may_ask_for_more_patience_than_ours_never_for_less() {
+    let rig = Rig::new(Mood::Busy { retry_after: 0 });
+    for _ in 0..600 {
+        assert!(rig.any().await.is_err());
+        sleep(1).await;
+    }
+    assert!(rig.issuer.calls() < 60, "{}", rig.issuer.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_forgotten_is_not_renewed_by_itself() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    rig.any().await.expect("issued");
+    assert!(rig.cache.forget(&key()).is_some());
+    sleep(300).await;
+    assert_eq!(rig.issuer.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rejected_token_is_dropped_unless_it_is_too_young_or_another() {
     let rig = Rig::new(Mood::Fine { life: 60 });
     let first = rig.any().await.expect("issued");

@@ -521,6 +521,7 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
             }
             let shared = |a: &Server, b: &Server| {
                 a.url == b.url
+                    || matches!((&a.resource, &b.resource), (ResourceParameter::Fixed(one), ResourceParameter::Fixed(other)) if one == other)
                     || matches!(&a.resource, ResourceParameter::Fixed(resource) if resource.stands_for(&b.url))
             };
             if (shared(one, other) || shared(other, one)) && one.policy.allow != other.policy.allow {

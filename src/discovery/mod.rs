@@ -166,9 +166,11 @@ impl Discovery {
     }
 
     /// Forgets what was learnt about a server and its issuer: after a refusal, either may have moved.
-    pub(crate) fn forget(&self, server: &ServerUrl, issuer: &Issuer) {
+    pub(crate) fn forget(&self, server: &ServerUrl, issuer: Option<&Issuer>) {
         self.protections.forget(&server.as_str().to_owned());
-        self.servers.forget(issuer);
+        if let Some(issuer) = issuer {
+            self.servers.forget(issuer);
+        }
     }
 
     async fn look_up(&self, server: &ServerUrl) -> Result<Protection, Error> {
@@ -332,7 +334,19 @@ fn host(url: &str) -> String {
     url::Url::parse(url).map(|url| crate::oauth::host_of(&url)).unwrap_or_default()
 }
 
-type Cell<V> = Arc<tokio::sync::Mutex<Option<(V, Boot)>>>;
+type Cell<V> = Arc<tokio::sync::Mutex<Held<V>>>;
+
+/// A document, and the last failure to fetch it.
+struct Held<V> {
+    value: Option<(V, Boot)>,
+    failed: Option<(Error, Boot)>,
+}
+
+impl<V> Default for Held<V> {
+    fn default() -> Self {
+        Self { value: None, failed: None }
+    }
+}
 
 /// Documents with the moment they came. Whoever asks while one is being fetched waits for it instead of
 /// fetching it as well.
@@ -346,22 +360,37 @@ impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
         Self { clock, cells: Mutex::default() }
     }
 
-    async fn get<E>(
+    async fn get(
         &self,
         key: K,
         believed: impl Fn(&V) -> Duration,
-        fetch: impl AsyncFnOnce() -> Result<V, E>,
-    ) -> Result<V, E> {
+        fetch: impl AsyncFnOnce() -> Result<V, Error>,
+    ) -> Result<V, Error> {
+        let asked = self.clock.boot();
         let cell = self.cell(key);
         let mut held = cell.lock().await;
-        if let Some((value, since)) = &*held
-            && self.clock.boot().since(*since) < believed(value)
-        {
-            return Ok(value.clone());
+        match &*held {
+            Held { value: Some((value, since)), .. } if self.clock.boot().since(*since) < believed(value) => {
+                return Ok(value.clone());
+            }
+            // It failed while we waited for it: that is our outcome too.
+            Held { failed: Some((error, at)), value: None } if *at >= asked => return Err(error.clone()),
+            _ => {}
         }
-        let value = fetch().await?;
-        *held = Some((value.clone(), self.clock.boot()));
-        Ok(value)
+        match fetch().await {
+            Ok(value) => {
+                *held = Held { value: Some((value.clone(), self.clock.boot())), failed: None };
+                Ok(value)
+            }
+            Err(error) => {
+                held.failed = Some((error.clone(), self.clock.boot()));
+                // While a server has trouble, what it said before still holds.
+                match &held.value {
+                    Some((value, _)) if error.is_temporary() => Ok(value.clone()),
+                    _ => Err(error),
+                }
+            }
+        }
     }
 
     fn forget(&self, key: &K) {
@@ -423,7 +452,7 @@ mod tests {
                 async || {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     fetched.set(fetched.get() + 1);
-                    Ok::<u8, ()>(7)
+                    Ok::<u8, Error>(7)
                 },
             )
         };

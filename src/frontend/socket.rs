@@ -93,7 +93,7 @@ impl Error {
                 "choose a directory that only you can write, for example a new one of mode 0700".to_owned()
             }
             Self::Inherited { .. } => {
-                "make the socket unit agree with [listen]: `ListenStream=`, and `SocketMode=` and `SocketGroup=` no wider".to_owned()
+                "make `SocketMode=` and `SocketGroup=` of the socket unit no wider than [listen]".to_owned()
             }
             Self::System { .. } => return None,
         })
@@ -138,13 +138,10 @@ impl Socket {
     }
 
     /// Takes a socket from the service manager, if it is no wider than configured.
-    pub(crate) fn inherited(listener: StdListener, access: Access, configured: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn inherited(listener: StdListener, access: Access) -> Result<Self, Error> {
         let wrong = |what: String| Error::Inherited { what };
         let address = listener.local_addr().map_err(|error| wrong(error.to_string()))?;
         let path = address.as_pathname().ok_or_else(|| wrong("has no path".to_owned()))?.to_owned();
-        if let Some(configured) = configured.filter(|configured| **configured != *path) {
-            return Err(wrong(format!("lies at {}, not at the configured {}", path.display(), configured.display())));
-        }
         let metadata = fs::metadata(&path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
         let mode = metadata.mode() & 0o777;
         // To connect one needs the permission to write; the other bits of a socket open nothing.
@@ -444,10 +441,10 @@ mod tests {
         let path = dir.path().join("w.sock");
         let listener = StdListener::bind(&path).expect("bound");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("set");
-        let wide = Socket::inherited(listener.try_clone().expect("cloned"), PRIVATE, None);
+        let wide = Socket::inherited(listener.try_clone().expect("cloned"), PRIVATE);
         assert!(matches!(wide, Err(Error::Inherited { .. })));
         fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("set");
-        drop(Socket::inherited(listener, PRIVATE, Some(&path)).expect("no wider"));
+        drop(Socket::inherited(listener, PRIVATE).expect("no wider"));
         assert!(path.exists(), "the service manager keeps its socket");
     }
 }
