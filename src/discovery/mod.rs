@@ -462,4 +462,42 @@ mod tests {
         assert_eq!(get().await, Ok(7));
         assert_eq!(fetched.get(), 2);
     }
+
+    fn busy() -> Error {
+        Error::Busy { place: "a document", host: "h.example".to_owned(), status: 503, retry_after: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_server_said_holds_while_it_has_trouble_and_not_when_it_is_wrong() {
+        let memory: Memory<u8, u8> = Memory::new(Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH));
+        let believed = |_: &u8| Duration::from_secs(10);
+        assert_eq!(memory.get(1, believed, async || Ok(7)).await, Ok(7));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(memory.get(1, believed, async || Err(busy())).await, Ok(7));
+        let wrong = || malformed("a document", "https://h.example/", "it is wrong");
+        assert_eq!(memory.get(1, believed, async || Err(wrong())).await, Err(wrong()));
+        assert_eq!(memory.get(1, believed, async || Ok(8)).await, Ok(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_fetch_that_fails_shares_the_failure() {
+        let memory: Memory<u8, u8> = Memory::new(Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH));
+        let fetched = std::cell::Cell::new(0);
+        let get = || {
+            memory.get(
+                1,
+                |_| Duration::from_secs(10),
+                async || {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    fetched.set(fetched.get() + 1);
+                    Err(busy())
+                },
+            )
+        };
+        assert_eq!(tokio::join!(get(), get(), get()), (Err(busy()), Err(busy()), Err(busy())));
+        assert_eq!(fetched.get(), 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(get().await, Err(busy()));
+        assert_eq!(fetched.get(), 2, "who asks later asks anew");
+    }
 }
