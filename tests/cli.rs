@@ -4,16 +4,20 @@
 //! `TRYCMD=overwrite cargo test --test cli` writes them anew; read the difference as a user would.
 
 /// Variables of a CI job, a shell or a person that would show in a transcript. An empty one counts as unset.
-const CLEAR: [&str; 14] = [
+const CLEAR: [&str; 18] = [
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_URL",
     "AGENT_TEMPDIRECTORY",
+    "BITBUCKET_BUILD_NUMBER",
     "CI",
+    "CIRCLECI",
     "CLAUDE_CODE_MCP_SERVER_NAME",
     "CLAUDE_CODE_MCP_SERVER_URL",
     "CLICOLOR_FORCE",
     "GITHUB_ACTIONS",
+    "GITLAB_CI",
     "RUNNER_TEMP",
+    "TFC_RUN_ID",
     "TF_BUILD",
     "WAYLEAVE_CONFIG",
     "WAYLEAVE_LOG",

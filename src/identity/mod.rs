@@ -15,14 +15,25 @@ use crate::oauth::Audience;
 use crate::outbound::Outbound;
 use crate::token::SubjectToken;
 
+mod ci_env;
+mod env_var;
 mod error;
 mod file;
 mod github_actions;
+mod gitlab_ci;
 
 pub(crate) use error::Error;
 
 /// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
-pub(crate) const SOURCES: &[Descriptor] = &[file::SOURCE, github_actions::SOURCE];
+pub(crate) const SOURCES: &[Descriptor] = &[
+    file::SOURCE,
+    env_var::SOURCE,
+    github_actions::SOURCE,
+    gitlab_ci::SOURCE,
+    ci_env::BITBUCKET,
+    ci_env::CIRCLECI,
+    ci_env::HCP_TERRAFORM,
+];
 
 /// How far our clock or the platform's may be wrong before a subject token counts as expired.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(300);

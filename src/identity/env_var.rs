@@ -1,0 +1,110 @@
+//! `env`: a JWT in an environment variable, put there by whoever starts us.
+//!
+//! For every platform that hands its workload a token in a variable and has no row of its own. Never detected,
+//! only named:
+//!
+//! ```toml
+//! [identity]
+//! source    = "env"
+//! token_env = "MY_ID_TOKEN"
+//! ```
+//!
+//! A process cannot see changes to its own environment, so the token is the one we were started with: when it
+//! expires, so does the identity. Its audience is fixed by whoever made it: it must be exactly the authorization
+//! server's issuer, or what `subject_audience` says.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use crate::oauth::Audience;
+use crate::token::{Claims, SubjectToken, expose};
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "env",
+    tier: Tier::Named,
+    about: "a JWT in an environment variable",
+    settings: &[("token_env", "Name of the environment variable that holds the JWT.")],
+    detect: |_| Finding::Absent { looked_for: "`source = \"env\"`" },
+    from_config,
+};
+
+/// The key that names the variable, for every row that has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    token_env: String,
+}
+
+/// A variable that holds a JWT, on behalf of one row.
+pub(super) struct Variable {
+    row: &'static str,
+    name: String,
+    token: SecretString,
+    /// What to do on this platform when the token is no good.
+    cure: &'static str,
+}
+
+impl Variable {
+    /// The variable of that name; `None` when it is unset or empty.
+    pub(super) fn find(row: &'static str, name: &str, cure: &'static str, ambient: &Ambient) -> Option<Arc<Self>> {
+        let token = ambient.env.secret(name)?;
+        Some(Arc::new(Self { row, name: name.to_owned(), token, cure }))
+    }
+}
+
+#[async_trait]
+impl IdentitySource for Variable {
+    async fn subject_token(&self, _audience: &Audience) -> Result<SubjectToken, Error> {
+        let text = expose(&self.token).trim();
+        SubjectToken::parse(SecretString::from(text.to_owned())).map_err(|error| Error::Malformed {
+            source_name: self.row,
+            what: format!("{} is {error}", self.name),
+            hint: self.cure.to_owned(),
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        self.row
+    }
+
+    fn mints_anew(&self) -> bool {
+        false
+    }
+}
+
+/// Reads the `token_env` that a row's table must have, and nothing else. Who gives the token in the place of its
+/// variable's name must not find it in a log.
+pub(super) fn token_env(row: &'static str, table: &toml::Table) -> Result<String, Error> {
+    let misconfigured = |what: String| Error::Misconfigured {
+        what,
+        hint: "name the environment variable that holds the JWT: `token_env = \"…\"` in [identity]".to_owned(),
+    };
+    let config: Config = table
+        .clone()
+        .try_into()
+        .map_err(|error: toml::de::Error| misconfigured(format!("{row}: {}", error.message())))?;
+    if Claims::read(&config.token_env).is_ok() {
+        return Err(misconfigured(format!("{row}: `token_env` holds a JWT itself, not the name of a variable")));
+    }
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if config.token_env.is_empty() || config.token_env.len() > 256 || !config.token_env.bytes().all(fits) {
+        return Err(misconfigured(format!("{row}: `token_env` is no name of a variable")));
+    }
+    Ok(config.token_env)
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    const CURE: &str = "the variable must hold one JWT and nothing else";
+    let name = token_env(SOURCE.name, table)?;
+    match Variable::find(SOURCE.name, &name, CURE, ambient) {
+        Some(variable) => Ok(variable),
+        None => Err(Error::Misconfigured {
+            what: format!("env: {name} is not set"),
+            hint: format!("start wayleave with {name} in its environment; a helper's client may have dropped it"),
+        }),
+    }
+}

@@ -1,0 +1,73 @@
+//! `gitlab-ci`: the identity of a GitLab CI job.
+//!
+//! GitLab mints a job's tokens when the job starts, one variable for each entry of `id_tokens`, with the audience
+//! that stands there:
+//!
+//! ```yaml
+//! agent:
+//!   id_tokens:
+//!     WAYLEAVE_ID_TOKEN:
+//!       aud: https://login.example.com/tenant1   # the authorization server's issuer, exactly
+//! ```
+//!
+//! An entry of that name is detected. Any other name has to be configured:
+//!
+//! ```toml
+//! [identity]
+//! source    = "gitlab-ci"
+//! token_env = "MCP_ID_TOKEN"
+//! ```
+//!
+//! The token cannot be had anew: it lives as long as the job's time-out, or 5 minutes without one, and is presented
+//! at every exchange. One entry serves one authorization server, so `aud` must be a single value.
+//!
+//! Source: GitLab documentation, "OpenID Connect (OIDC) Authentication Using ID Tokens".
+
+use std::sync::Arc;
+
+use super::env_var::{Variable, token_env};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "gitlab-ci",
+    tier: Tier::CiJob,
+    about: "a GitLab CI job with `id_tokens`",
+    settings: &[("token_env", "Name of the entry under `id_tokens` in the pipeline file.")],
+    detect,
+    from_config,
+};
+
+/// Exactly `true` in a job.
+const IN_A_JOB: &str = "GITLAB_CI";
+/// The entry that needs no configuration.
+const USUAL: &str = "WAYLEAVE_ID_TOKEN";
+
+const CURE: &str = "give the job `id_tokens:` with an entry `WAYLEAVE_ID_TOKEN:` whose `aud:` is the authorization server's issuer, \
+    or name another entry with `source = \"gitlab-ci\"` and `token_env` in [identity]";
+
+fn detect(ambient: &Ambient) -> Finding {
+    if ambient.env.get(IN_A_JOB) != Some("true") {
+        return Finding::Absent { looked_for: "GITLAB_CI=true" };
+    }
+    match Variable::find(SOURCE.name, USUAL, CURE, ambient) {
+        Some(source) => Finding::Usable { evidence: format!("{IN_A_JOB}=true, {USUAL}"), source },
+        None => Finding::Unusable {
+            evidence: format!("{IN_A_JOB}=true"),
+            why: format!("{USUAL} is not set"),
+            cure: CURE.to_owned(),
+        },
+    }
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    let name = token_env(SOURCE.name, table)?;
+    match Variable::find(SOURCE.name, &name, CURE, ambient) {
+        Some(variable) => Ok(variable),
+        None => Err(Error::Misconfigured {
+            what: format!("gitlab-ci: {name} is not set"),
+            hint: format!(
+                "this job has no entry `{name}:` under `id_tokens:`; the keyword counts only for the job it stands in"
+            ),
+        }),
+    }
+}
