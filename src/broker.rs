@@ -31,6 +31,7 @@ mod server;
 mod tally;
 
 pub use crate::cache::{Least, Persistence};
+pub use crate::exchange::ClientAuth;
 use asked_twice::AskedTwice;
 pub use error::{Class, Error};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};

@@ -195,7 +195,7 @@ async fn the_rest_of_the_request_is_judged_too() {
     assert!(world.refused(&[("resource", &format!("{url}/"))]).await.starts_with("invalid_target"));
     assert!(world.refused(&[("resource", "")]).await.starts_with("invalid_target"));
     assert!(world.refused(&[("scope", "demo:read demo:admin")]).await.starts_with("invalid_scope"));
-    assert!(world.refused(&[("grant_type", "client_credentials")]).await.starts_with("unsupported_grant_type"));
+    assert!(world.refused(&[("grant_type", "password")]).await.starts_with("unsupported_grant_type"));
     assert!(world.refused(&[("assertion", "")]).await.starts_with("invalid_request"));
     assert_eq!(world.refused(&[("scope", "a"), ("scope", "b")]).await, "invalid_request: scope is there twice");
     let endpoint = world.authorization_server.token_endpoint();

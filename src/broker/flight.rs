@@ -50,7 +50,8 @@ impl Presented {
         let resource = request.resource.as_ref().map_or("", Resource::as_str);
         let scopes = request.scopes.to_string();
         let extra = request.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        let asked = assertion.into_iter().chain([resource, scopes.as_str()]).chain(extra);
+        let audience = request.audience.as_deref().unwrap_or_default();
+        let asked = assertion.into_iter().chain([resource, scopes.as_str(), audience]).chain(extra);
         Self {
             alone: Digest::of_fields(assertion.map(str::as_bytes)),
             with_request: Digest::of_fields(asked.map(str::as_bytes)),
@@ -123,6 +124,8 @@ impl Maker {
     fn first_request(&self, server: &Server) -> exchange::Request {
         exchange::Request {
             client_id: server.client_id.clone(),
+            client_auth: server.client_auth,
+            audience: server.audience.clone(),
             subject_audience: server.subject_audience.clone(),
             extra: server.extra.clone(),
             ..exchange::Request::default()

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::sync::{Arc, OnceLock};
 
+use crate::exchange::ClientAuth;
 use crate::oauth::{Issuer, Resource, ServerUrl};
 use crate::policy::{Permit, Policy};
 use crate::token::Digest;
@@ -22,8 +23,12 @@ pub struct Server {
     pub policy: Policy,
     /// The configured exchange.
     pub exchange: Option<String>,
-    /// The client identifier, where a server wants one without proof.
+    /// The client identifier, where a server wants one.
     pub client_id: Option<String>,
+    /// How the client proves itself.
+    pub client_auth: ClientAuth,
+    /// The `audience` parameter of the token request.
+    pub audience: Option<String>,
     /// The audience of the subject token.
     pub subject_audience: Option<String>,
     /// The `resource` parameter.
@@ -77,8 +82,8 @@ impl Server {
         };
         let (ask, ceiling) = (set(permit.ask.as_ref()), set(permit.ceiling()));
         let text = |text: &Option<String>| text.as_ref().map_or_else(|| "*".to_owned(), |text| format!("={text}"));
-        let (exchange, client_id, audience) =
-            (text(&self.exchange), text(&self.client_id), text(&self.subject_audience));
+        let (exchange, client_id) = (text(&self.exchange), text(&self.client_id));
+        let (audience, subject_audience) = (text(&self.audience), text(&self.subject_audience));
         let fixed = [
             &*self.name,
             self.url.as_str(),
@@ -89,7 +94,9 @@ impl Server {
             &ceiling,
             &exchange,
             &client_id,
+            self.client_auth.as_str(),
             &audience,
+            &subject_audience,
         ];
         let extra = self.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
         Digest::of_fields(fixed.into_iter().chain(extra).map(str::as_bytes))

@@ -84,7 +84,12 @@ pub(super) const SERVER: Table = Table {
             "\"jwt-bearer\"",
             "A row of the table of exchanges. Omit: chosen from the server's metadata.",
         ),
-        key("client_auth", Kind::Text, "\"none\"", "How the OAuth client proves itself; this version knows \"none\"."),
+        key(
+            "client_auth",
+            Kind::Text,
+            "\"none\"",
+            "How the OAuth client proves itself: \"none\", or \"workload\" (the identity token is its assertion). Needs `issuer`.",
+        ),
         key(
             "client_id",
             Kind::Text,
@@ -96,6 +101,12 @@ pub(super) const SERVER: Table = Table {
             Kind::Text,
             "\"api://example\"",
             "The audience of the identity token. Omit: the issuer. Needs `issuer`.",
+        ),
+        key(
+            "audience",
+            Kind::Text,
+            "\"mcp-gateway\"",
+            "The audience parameter of the token request (RFC 8693, Auth0, Google). Needs `issuer`.",
         ),
         key(
             "resource",
@@ -112,7 +123,6 @@ pub(super) const SERVER: Table = Table {
         key("allow", Kind::Rules, "[{ uid = 1000 }]", "Who may have tokens. Omit: the daemon's own user."),
         key("required", Kind::Flag, "true", "Readiness waits for it, and its token is kept fresh at all times."),
         later("identity", "An identity of [identities]."),
-        later("audience", "The audience parameter of token exchange."),
         later("dpop", "Bind tokens to a key (RFC 9449)."),
         later("tools", "Which tools may be called through bridge and proxy."),
         later("bare_token", "Hand out bare tokens in spite of tool rules."),

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::broker::{ResourceParameter, Server};
+use crate::broker::{ClientAuth, ResourceParameter, Server};
 use crate::env::Env;
 use crate::exchange;
 use crate::identity::{self, Choice};
@@ -147,6 +147,8 @@ impl Config {
             policy: Policy { allow: own_user(env), ceiling: None, tolerate: Scopes::default() },
             exchange: None,
             client_id: None,
+            client_auth: ClientAuth::None,
+            audience: None,
             subject_audience: None,
             resource: ResourceParameter::FromMetadata,
             extra: Vec::new(),
@@ -328,18 +330,8 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
     let ceiling = scopes_of(reader, section, "scopes");
     let tolerate = scopes_of(reader, section, "tolerate_scopes").unwrap_or_default();
     let exchange = exchange_of(reader, section);
-    if let Some((auth, line)) = section.text("client_auth").filter(|(auth, _)| *auth != "none") {
-        let known = ["workload", "private-key-jwt", "secret", "mtls"].contains(&auth);
-        let what =
-            if known { "not built in this version; \"none\" is" } else { "unknown; this version knows \"none\"" };
-        reader.problem(line, &section.key("client_auth"), format!("{auth:?} is {what}"));
-    }
-    for key in ["client_id", "subject_audience", "extra"] {
-        if section.has(key) && !section.has("issuer") {
-            let what = "needs `issuer`: without a pin it would be sent to whoever the server names";
-            reader.problem(section.line_of(key), &section.key(key), what);
-        }
-    }
+    let client_auth = client_auth_of(reader, section);
+    without_a_pin(reader, section, exchange.as_deref(), client_auth);
     let resource = match section.text("resource") {
         None => ResourceParameter::FromMetadata,
         Some(("", _)) => ResourceParameter::Omitted,
@@ -360,6 +352,8 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         policy: Policy { allow, ceiling, tolerate },
         exchange,
         client_id: text("client_id"),
+        client_auth,
+        audience: text("audience"),
         subject_audience: text("subject_audience"),
         resource,
         extra: extra_of(reader, section),
@@ -389,13 +383,38 @@ fn exchange_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String>
     Some(name.to_owned())
 }
 
+fn client_auth_of(reader: &mut Reader<'_>, section: &Section<'_>) -> ClientAuth {
+    let Some((name, line)) = section.text("client_auth") else { return ClientAuth::None };
+    ClientAuth::parse(name).unwrap_or_else(|| {
+        let known: Vec<&str> = ClientAuth::ALL.iter().map(|(name, _)| *name).collect();
+        let later = ["private-key-jwt", "secret", "mtls"].contains(&name);
+        let what = if later { "not built in this version" } else { "not known" };
+        let what = format!("{name:?} is {what}; it knows: {}", known.join(", "));
+        reader.problem(line, &section.key("client_auth"), what);
+        ClientAuth::None
+    })
+}
+
+/// Without a pin all of this would go to whoever the server names, who could replay it elsewhere.
+fn without_a_pin(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client_auth: ClientAuth) {
+    if exchange == Some("client-credentials") && client_auth == ClientAuth::None {
+        let what = "\"client-credentials\" needs `client_auth`: a client that proves nothing gets nothing";
+        reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
+    }
+    if section.has("issuer") {
+        return;
+    }
+    let named = ["client_id", "audience", "subject_audience", "extra"].into_iter().filter(|key| section.has(key));
+    let by_value = [("client_auth", client_auth != ClientAuth::None), ("exchange", exchange == Some("token-exchange"))];
+    for key in named.chain(by_value.into_iter().filter(|(_, so)| *so).map(|(key, _)| key)) {
+        let what = "needs `issuer`: without a pin it would be sent to whoever the server names";
+        reader.problem(section.line_of(key), &section.key(key), what);
+    }
+}
+
 fn extra_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<(String, String)> {
     let Some((pairs, line)) = section.pairs("extra") else { return Vec::new() };
-    let set: Vec<&str> = exchange::EXCHANGES
-        .iter()
-        .flat_map(|row| row.sets.iter().copied())
-        .chain(["client_assertion", "client_assertion_type", "client_secret"])
-        .collect();
+    let set = exchange::reserved();
     for (name, _) in pairs.iter().filter(|(name, _)| set.contains(&name.as_str())) {
         reader.problem(line, &section.key("extra"), format!("{name:?} is set by the exchange itself or is a secret"));
     }

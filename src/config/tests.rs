@@ -68,12 +68,19 @@ fn a_key_of_a_later_version_is_refused_and_never_ignored() {
     only_problem(&format!("{SERVER}dpop = true\n"), "not built in this version");
     only_problem("[listen]\nhttp = \"127.0.0.1:7878\"\n", "not built in this version");
     only_problem("[keyring]\nenabled = true\n", "not built in this version");
-    only_problem(&format!("{SERVER}client_auth = \"workload\"\n"), "not built in this version");
+    only_problem(&format!("{SERVER}client_auth = \"mtls\"\n"), "not built in this version");
 }
 
 #[test]
 fn what_could_be_replayed_needs_a_pin() {
-    for line in ["client_id = \"x\"", "subject_audience = \"x\"", "extra = { a = \"b\" }"] {
+    for line in [
+        "client_id = \"x\"",
+        "subject_audience = \"x\"",
+        "extra = { a = \"b\" }",
+        "audience = \"x\"",
+        "client_auth = \"workload\"",
+        "exchange = \"token-exchange\"",
+    ] {
         only_problem(&format!("{SERVER}{line}\n"), "needs `issuer`");
         assert!(problems(&format!("{SERVER}{line}\nissuer = \"https://as.example.com\"\n")).is_empty());
     }

@@ -8,18 +8,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::oauth::{Audience, AuthorizationServer, Issuer, OauthError, Resource, Scopes};
-use crate::outbound::{self, NamedBy, Outbound};
+use crate::outbound::{self, Answer, Ask, Body, NamedBy, Outbound};
 use crate::token::{AccessToken, SubjectToken};
 
 mod answer;
+mod client_auth;
+mod client_credentials;
+mod form;
 mod jwt_bearer;
 pub(crate) mod pace;
 pub(crate) mod revocation;
+mod token_exchange;
 
 pub(crate) use answer::ABSURD_LIFE;
+pub use client_auth::ClientAuth;
 
 /// Every exchange we know. Adding one: its file, its `mod` line, its row here.
-pub(crate) const EXCHANGES: &[Descriptor] = &[jwt_bearer::EXCHANGE];
+pub(crate) const EXCHANGES: &[Descriptor] =
+    &[jwt_bearer::EXCHANGE, client_credentials::EXCHANGE, token_exchange::EXCHANGE];
 
 /// One row of the table of exchanges.
 pub(crate) struct Descriptor {
@@ -27,7 +33,7 @@ pub(crate) struct Descriptor {
     pub name: &'static str,
     /// The grant type on the wire.
     pub grant: &'static str,
-    /// The form parameters it sets itself, which `extra` may not.
+    /// The form parameters it sets beside those that all set; `extra` may set neither.
     pub sets: &'static [&'static str],
     /// The step itself.
     pub exchange: &'static dyn Exchange,
@@ -36,8 +42,10 @@ pub(crate) struct Descriptor {
 /// From subject token to access token.
 #[async_trait]
 pub(crate) trait Exchange: Send + Sync {
-    /// For whom the subject token must be made.
-    fn audience(&self, issuer: &Issuer, request: &Request) -> Audience;
+    /// For whom the subject token must be made: the authorization server, under the name it is trusted by.
+    fn audience(&self, issuer: &Issuer, request: &Request) -> Audience {
+        Audience::from(request.subject_audience.as_deref().unwrap_or(issuer.as_str()))
+    }
 
     /// One round trip to the token endpoint, no retry.
     async fn exchange(&self, way: &Way<'_>, subject: &SubjectToken, request: &Request) -> Result<Issued, Error>;
@@ -53,6 +61,19 @@ pub(crate) struct Way<'a> {
     pub named_by: NamedBy,
 }
 
+impl Way<'_> {
+    /// Sends a form to the token endpoint.
+    async fn post(&self, body: Body) -> Result<Answer, Error> {
+        let answer = self.outbound.send(Ask::post(&self.server.token_endpoint, self.named_by, body)).await;
+        answer.map_err(|error| Error::Outbound { issuer: self.server.issuer.clone(), error })
+    }
+}
+
+/// The form parameters that `extra` may not set.
+pub(crate) fn reserved() -> Vec<&'static str> {
+    EXCHANGES.iter().flat_map(|row| row.sets.iter().copied()).chain(form::SHARED).chain(["audience"]).collect()
+}
+
 /// What is asked for, and as whom.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
@@ -60,8 +81,12 @@ pub(crate) struct Request {
     pub resource: Option<Resource>,
     /// Empty is not sent.
     pub scopes: Scopes,
-    /// The client identifier, where a server wants one without proof.
+    /// The client identifier, where a server wants one.
     pub client_id: Option<String>,
+    /// How the client proves itself.
+    pub client_auth: ClientAuth,
+    /// The `audience` parameter (RFC 8693 section 2.1; Auth0, Google).
+    pub audience: Option<String>,
     /// The audience of the subject token, when it is not the issuer.
     pub subject_audience: Option<String>,
     /// Further form parameters.
@@ -148,14 +173,14 @@ fn cure(code: &str) -> &'static str {
             "the authorization server does not trust this identity: compare `wayleave whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks"
         }
         "invalid_client" | "unauthorized_client" => {
-            "the authorization server wants another client: check `client_id` with its operator"
+            "the authorization server does not know this client or its proof: check `client_id` and `client_auth` with its operator, and what it trusts with `wayleave whoami --audience ISSUER`"
         }
         "invalid_target" => {
             "the authorization server does not know this `resource`: its operator must register it, or set `resource`"
         }
         "invalid_scope" => "the authorization server does not grant these scopes: check `scopes` with its operator",
         "unsupported_grant_type" => {
-            "the authorization server has no jwt-bearer grant for this client: its operator must allow it"
+            "the authorization server does not have this grant for this client: its operator must allow it, or set `exchange`"
         }
         _ => "ask the operator of the authorization server, with the time and these words",
     }

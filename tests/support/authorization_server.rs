@@ -27,6 +27,7 @@ mod metadata;
 mod token_endpoint;
 
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
 /// How long its access tokens live unless said otherwise.
 pub const LIFE: Duration = Duration::from_secs(600);
@@ -59,6 +60,8 @@ pub enum TokenFault {
     Audience(Value),
     /// A token with a space and letters outside ASCII.
     BadTokenCharacters,
+    /// Of a token exchange alone; `null` leaves it out.
+    IssuedTokenType(Value),
     /// A token of 40 KiB.
     HugeToken,
 }
@@ -118,6 +121,8 @@ struct Now {
     published: Published,
     metadata: Value,
     resource_optional: bool,
+    federated: BTreeMap<String, String>,
+    audience: Option<String>,
     spent: HashSet<String>,
     last: Option<(String, u64)>,
     received: Vec<TokenRequest>,
@@ -206,6 +211,8 @@ impl Now {
             published: Published { oauth: true, openid_inserted: false, openid_appended: false },
             metadata: Value::Null,
             resource_optional: false,
+            federated: BTreeMap::new(),
+            audience: None,
             spent: HashSet::new(),
             last: None,
             received: Vec::new(),

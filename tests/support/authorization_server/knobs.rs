@@ -31,6 +31,16 @@ impl FakeAs {
         self.state.now().resource_optional = optional;
     }
 
+    /// From now on a client of the client-credentials grant must name itself, and be federated with its subject.
+    pub fn federate(&self, client_id: &str, subject: &str) {
+        self.state.now().federated.insert(client_id.to_owned(), subject.to_owned());
+    }
+
+    /// The `audience` that a token exchange must name.
+    pub fn set_audience(&self, audience: &str) {
+        self.state.now().audience = Some(audience.to_owned());
+    }
+
     /// Whole seconds: `expires_in` counts in them.
     pub fn set_token_life(&self, life: Duration) {
         self.state.now().life = life;

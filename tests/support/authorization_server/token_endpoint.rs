@@ -1,4 +1,4 @@
-//! The token endpoint: RFC 7523 section 2.1, verified to the letter.
+//! The token endpoint: RFC 7523 sections 2.1 and 2.2 and RFC 8693, verified to the letter.
 //!
 //! Order of judgement: the form, the grant, the assertion (signature, `iss`, `sub`, `aud`, times, `jti`), the resource, the scopes.
 //! An assertion that passes is spent, even if the resource or the scopes are then refused.
@@ -14,7 +14,7 @@ use super::super::fault;
 use super::super::keys::{self, Claims};
 use super::super::leak;
 use super::super::listener::{Answer, Body};
-use super::{JWT_BEARER, State, TokenFault, TokenRequest, broken};
+use super::{JWT_BEARER, State, TOKEN_EXCHANGE, TokenFault, TokenRequest, broken};
 
 type Form = BTreeMap<String, String>;
 
@@ -22,7 +22,10 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// What a description may not do to a terminal or to a CI runner.
 const HOSTILE: &str = "first line\r\n::add-mask::second\u{1b}[31m red \u{7}\u{0}##vso[task.complete]\u{202e}end";
 
-const SECRETS: [&str; 3] = ["assertion", "client_assertion", "client_secret"];
+const SECRETS: [&str; 4] = ["assertion", "client_assertion", "client_secret", "subject_token"];
+const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+const JWT_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// An OAuth error on its way out.
 pub(super) struct Refusal {
@@ -34,6 +37,7 @@ pub(super) struct Refusal {
 
 /// What the request was found worth.
 struct Grant {
+    exchanged: bool,
     subject: String,
     resource: String,
     scope: String,
@@ -120,8 +124,11 @@ fn public_part(form: &Form) -> (Form, Claims) {
     for secret in SECRETS.iter().filter_map(|name| form.get(*name)).filter(|secret| secret.len() >= 16) {
         leak::minted(secret);
     }
-    let claims =
-        form.get("assertion").filter(|jwt| jsonwebtoken::decode_header(jwt).is_ok()).map(|jwt| keys::peek(jwt));
+    let claims = ["assertion", "client_assertion", "subject_token"]
+        .iter()
+        .find_map(|name| form.get(*name))
+        .filter(|jwt| jsonwebtoken::decode_header(jwt).is_ok())
+        .map(|jwt| keys::peek(jwt));
     let shown = |(name, value): (&String, &String)| match SECRETS.contains(&name.as_str()) {
         true => (name.clone(), keys::digest(value)),
         false => (name.clone(), value.clone()),
@@ -131,15 +138,42 @@ fn public_part(form: &Form) -> (Form, Claims) {
 
 fn judge(state: &State, form: &Form) -> Result<Grant, Refusal> {
     let value = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
-    match value("grant_type") {
-        Some(JWT_BEARER) => {}
-        Some(_) => {
-            return Err(Refusal::new("unsupported_grant_type", "only the JWT bearer grant is spoken here"));
+    let invalid = |text: &str| Refusal::new("invalid_request", text);
+    let needed = |name: &str| value(name).ok_or_else(|| invalid(&format!("{name} is missing")));
+    let subject = match needed("grant_type")? {
+        JWT_BEARER => {
+            judge_assertion(state, needed("assertion")?).map_err(|why| Refusal::new("invalid_grant", &why))?
         }
-        None => return Err(Refusal::new("invalid_request", "grant_type is missing")),
-    }
-    let assertion = value("assertion").ok_or_else(|| Refusal::new("invalid_request", "assertion is missing"))?;
-    let subject = judge_assertion(state, assertion).map_err(|why| Refusal::new("invalid_grant", &why))?;
+        "client_credentials" => {
+            if needed("client_assertion_type")? != CLIENT_ASSERTION || form.contains_key("assertion") {
+                return Err(invalid("a client proves itself with one JWT here"));
+            }
+            let subject = judge_assertion(state, needed("client_assertion")?);
+            let subject = subject.map_err(|why| Refusal::new("invalid_client", &why))?;
+            let federated = state.now().federated.clone();
+            match value("client_id") {
+                Some(id) if federated.get(id) != Some(&subject) => {
+                    return Err(Refusal::new("invalid_client", "this client is not federated with that subject"));
+                }
+                None if !federated.is_empty() => return Err(invalid("client_id is missing")),
+                _ => subject,
+            }
+        }
+        TOKEN_EXCHANGE => {
+            if needed("subject_token_type")? != JWT_TYPE {
+                return Err(invalid("subject_token_type is not that of a JWT"));
+            }
+            if value("requested_token_type").is_some_and(|kind| kind != ACCESS_TOKEN_TYPE) {
+                return Err(invalid("only access tokens are issued"));
+            }
+            let wanted = state.now().audience.clone();
+            if wanted.as_deref() != value("audience") {
+                return Err(Refusal::new("invalid_target", "audience is not the one that is served here"));
+            }
+            judge_assertion(state, needed("subject_token")?).map_err(|why| invalid(&why))?
+        }
+        _ => return Err(Refusal::new("unsupported_grant_type", "this grant is not spoken here")),
+    };
 
     let now = state.now();
     let only = now.resources.keys().next().filter(|_| now.resource_optional && now.resources.len() == 1);
@@ -152,7 +186,8 @@ fn judge(state: &State, form: &Form) -> Result<Grant, Refusal> {
     if let Some(foreign) = scope.split(' ').find(|scope| !allowed.iter().any(|known| known == scope)) {
         return Err(Refusal::new("invalid_scope", &format!("{foreign:?} is not a scope of this resource")));
     }
-    Ok(Grant { subject, resource: resource.to_owned(), scope })
+    let exchanged = value("grant_type") == Some(TOKEN_EXCHANGE);
+    Ok(Grant { exchanged, subject, resource: resource.to_owned(), scope })
 }
 
 /// RFC 7523 section 3, with `aud` as one string and a `jti` as the MCP workload identity profile wants them. Gives the subject.
@@ -196,6 +231,7 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
         Some(TokenFault::NoAccessToken) => over = json!({"access_token": null}),
         Some(TokenFault::NoExpiresIn) => over = json!({"expires_in": null}),
         Some(TokenFault::ExpiresIn(value)) => over = json!({"expires_in": value}),
+        Some(TokenFault::IssuedTokenType(kind)) => over = json!({"issued_token_type": kind}),
         Some(TokenFault::TokenType(kind)) => over = json!({"token_type": kind}),
         Some(TokenFault::ScopeGranted(scope)) => {
             token = scope.as_deref().map(|scope| token_for(json!(grant.resource), scope));
@@ -228,6 +264,9 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     let mut body = keys::object(json!({
         "access_token": token, "token_type": "Bearer", "expires_in": life.as_secs(), "scope": grant.scope,
     }));
+    if grant.exchanged {
+        body.insert("issued_token_type".to_owned(), json!(ACCESS_TOKEN_TYPE));
+    }
     keys::overlay(&mut body, &over);
     Value::Object(body).to_string()
 }

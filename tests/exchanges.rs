@@ -1,0 +1,128 @@
+//! Exchanges and client proofs from the environment to the token, against a server that verifies each of them.
+
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::authorization_server::TokenFault;
+use support::keys;
+use support::scene::Scene;
+use support::wayleave::Output;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+
+const NO_IDENTITY: i32 = 69;
+const REFUSED: i32 = 76;
+const CONFIG: i32 = 78;
+
+/// Who the platform says the job is.
+const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
+const FEDERATED: &str = "exchange = \"client-credentials\"\nclient_auth = \"workload\"\nclient_id = \"agent\"";
+const EXCHANGED: &str = "exchange = \"token-exchange\"";
+
+async fn token(scene: &Scene, keys: &str) -> Output {
+    scene.configured(keys).run(&["token", "demo"]).await
+}
+
+async fn refused(scene: &Scene, keys: &str, code: i32, words: &[&str]) {
+    let output = token(scene, keys).await.expect_code(code);
+    for word in words {
+        assert!(output.stderr.contains(word), "{word:?} in {}", output.stderr);
+    }
+    assert!(output.stderr.contains("wayleave: hint: "), "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn a_federated_client_proves_itself_with_the_workloads_jwt() {
+    let scene = Scene::new(BINARY).await;
+    scene.authorization_server.federate("agent", SUBJECT);
+    let token = token(&scene, FEDERATED).await.expect_code(0).stdout;
+    assert_eq!(keys::peek(token.trim())["aud"], json!(scene.mcp.url()));
+    let sent = scene.authorization_server.last_request();
+    assert_eq!(sent.params["client_id"], "agent");
+    assert!(!sent.authorization && !sent.params.contains_key("assertion"));
+    assert_eq!(sent.assertion["aud"], json!(scene.authorization_server.issuer()), "the issuer, not its endpoint");
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_federated_is_refused_once() {
+    let scene = Scene::new(BINARY).await;
+    scene.authorization_server.federate("agent", "repo:somebody/else:ref:refs/heads/main");
+    refused(&scene, FEDERATED, REFUSED, &["invalid_client", "not federated", "client_id"]).await;
+    assert_eq!(scene.authorization_server.token_requests(), 1, "no second attempt, with this grant or another");
+}
+
+#[tokio::test]
+async fn a_subject_token_is_exchanged() {
+    let scene = Scene::new(BINARY).await;
+    let token = token(&scene, EXCHANGED).await.expect_code(0).stdout;
+    assert_eq!(keys::peek(token.trim())["aud"], json!(scene.mcp.url()));
+    let sent = scene.authorization_server.last_request();
+    assert_eq!(sent.params["subject_token_type"], "urn:ietf:params:oauth:token-type:jwt");
+    assert_eq!(sent.params["resource"], scene.mcp.url());
+}
+
+#[tokio::test]
+async fn a_token_exchange_names_the_configured_audience() {
+    let scene = Scene::new(BINARY).await;
+    scene.authorization_server.set_audience("mcp-gateway");
+    refused(&scene, EXCHANGED, REFUSED, &["invalid_target"]).await;
+    let token = token(&scene, &format!("{EXCHANGED}\naudience = \"mcp-gateway\"")).await;
+    token.expect_code(0);
+}
+
+#[tokio::test]
+async fn what_is_issued_in_the_place_of_an_access_token_is_not_used() {
+    for (kind, words) in [
+        (json!("urn:ietf:params:oauth:token-type:id-jag"), "issued_token_type"),
+        (json!("urn:ietf:params:oauth:token-type:refresh_token"), "issued_token_type"),
+        (Value::Null, "no issued_token_type"),
+    ] {
+        let scene = Scene::new(BINARY).await;
+        scene.authorization_server.always_token(TokenFault::IssuedTokenType(kind));
+        refused(&scene, EXCHANGED, REFUSED, &[words]).await;
+    }
+    let scene = Scene::new(BINARY).await;
+    scene.authorization_server.always_token(TokenFault::TokenType("N_A".into()));
+    refused(&scene, EXCHANGED, REFUSED, &["token_type"]).await;
+}
+
+#[tokio::test]
+async fn the_subject_token_is_for_this_server_whatever_the_exchange() {
+    for keys in [FEDERATED, EXCHANGED] {
+        let scene = Scene::new(BINARY).await;
+        let world = scene.configured(keys);
+        let file = world.private("identity.jwt");
+        std::fs::write(&file, scene.platform.mint("https://other.example", std::time::Duration::from_secs(600)))
+            .expect("ours");
+        let output = world.run(&["token", "demo", "--identity-file", &file.display().to_string()]).await;
+        let output = output.expect_code(NO_IDENTITY);
+        assert!(output.stderr.contains("https://other.example"), "{}", output.stderr);
+        assert_eq!(scene.authorization_server.token_requests(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_could_be_replayed_elsewhere_needs_a_pin() {
+    let scene = Scene::new(BINARY).await;
+    let unpinned = |keys: &str| {
+        let url = scene.mcp.url();
+        scene
+            .wayleave
+            .clone()
+            .config(&format!("[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{url}\"\n{keys}\n"))
+    };
+    for (keys, key) in [
+        (EXCHANGED, "servers.demo.exchange"),
+        ("client_auth = \"workload\"", "servers.demo.client_auth"),
+        ("audience = \"mcp-gateway\"", "servers.demo.audience"),
+    ] {
+        let output = unpinned(keys).run(&["token", "demo"]).await.expect_code(CONFIG);
+        assert!(output.stderr.contains(key) && output.stderr.contains("needs `issuer`"), "{}", output.stderr);
+    }
+    refused(&scene, "exchange = \"client-credentials\"", CONFIG, &["needs `client_auth`"]).await;
+    refused(&scene, "client_auth = \"magic\"", CONFIG, &["not known", "workload"]).await;
+    let extra = format!("{EXCHANGED}\nextra = {{ actor_token = \"x\" }}");
+    refused(&scene, &extra, CONFIG, &["actor_token"]).await;
+}
