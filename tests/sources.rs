@@ -70,3 +70,60 @@ async fn a_variable_without_a_jwt_is_refused_with_the_cure() {
         assert!(output.stderr.contains("wayleave: hint: "), "{source}: {}", output.stderr);
     }
 }
+
+/// A world whose identity is this shell script, which finds a token for the right audience in the file `$1`.
+fn commanded(scene: &Scene, script: &str) -> Wayleave {
+    let world = scene.wayleave.clone();
+    let token = world.private("subject.jwt");
+    std::fs::write(&token, scene.platform.mint(&scene.authorization_server.issuer(), LIFE)).expect("ours");
+    let words = json!(["/bin/sh", "-c", script, "sh", token]);
+    let config = format!("{}\n[identity]\nsource = \"command\"\ncommand = {words}\n", scene.config(""));
+    world.config(&config)
+}
+
+#[tokio::test]
+async fn a_program_prints_the_token_for_the_audience_it_is_told() {
+    let scene = Scene::new(BINARY).await;
+    let script =
+        format!("[ \"$WAYLEAVE_AUDIENCE\" = '{}' ] && cat \"$1\" && echo", scene.authorization_server.issuer());
+    let token = commanded(&scene, &script).run(&["token", "demo"]).await.expect_code(0);
+    assert!(!token.stdout.trim().is_empty());
+    assert_eq!(scene.authorization_server.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn a_program_that_fails_is_named_and_its_words_are_not_shown() {
+    let scene = Scene::new(BINARY).await;
+    for (script, words) in [
+        ("cat \"$1\"; cat \"$1\" >&2; exit 3", "exit status: 3"),
+        ("true", "prints nothing"),
+        ("echo no-jwt", "not a JWT"),
+        ("printf '\\377'", "not UTF-8"),
+        ("head -c 70000 /dev/zero", "more than 64 KiB"),
+    ] {
+        let output = commanded(&scene, script).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+        assert!(output.stderr.contains(words), "{words:?} in {}", output.stderr);
+        assert!(output.stderr.contains("wayleave: hint: "), "{}", output.stderr);
+    }
+    assert_eq!(scene.authorization_server.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_is_killed_with_all_it_started() {
+    let scene = Scene::new(BINARY).await;
+    let world = commanded(&scene, "sleep 120 & echo $! > \"$1.pid\"; wait");
+    let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    assert!(output.stderr.contains("did not end within 10 s"), "{}", output.stderr);
+    let pid = std::fs::read_to_string(world.private("subject.jwt.pid")).expect("it was started");
+    let gone = || {
+        // A killed process whose parent is gone too may wait a moment to be reaped.
+        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).map_or(true, |stat| stat.contains(") Z "))
+    };
+    for _ in 0..100 {
+        if gone() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("what the program started still runs");
+}

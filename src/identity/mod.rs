@@ -16,6 +16,7 @@ use crate::outbound::Outbound;
 use crate::token::SubjectToken;
 
 mod ci_env;
+mod command;
 mod env_var;
 mod error;
 mod file;
@@ -28,6 +29,7 @@ pub(crate) use error::Error;
 pub(crate) const SOURCES: &[Descriptor] = &[
     file::SOURCE,
     env_var::SOURCE,
+    command::SOURCE,
     github_actions::SOURCE,
     gitlab_ci::SOURCE,
     ci_env::BITBUCKET,
