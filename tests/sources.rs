@@ -127,3 +127,17 @@ async fn a_program_that_hangs_is_killed_with_all_it_started() {
     }
     panic!("what the program started still runs");
 }
+
+#[tokio::test]
+async fn a_pods_projected_token_becomes_an_access_token() {
+    let scene = Scene::new(BINARY).await;
+    let world = Wayleave::new(BINARY).env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    let file = world.private("mcp");
+    let config = format!("{}\n[identity]\nsource = \"kubernetes\"\ntoken_file = {file:?}\n", scene.config(""));
+    let world = world.config(&config);
+    std::fs::write(&file, scene.platform.mint(&scene.authorization_server.issuer(), LIFE)).expect("ours");
+    assert!(!world.run(&["token", "demo"]).await.expect_code(0).stdout.trim().is_empty());
+    std::fs::write(&file, scene.platform.mint("https://kubernetes.default.svc", LIFE)).expect("ours");
+    let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    assert!(output.stderr.contains("https://kubernetes.default.svc"), "{}", output.stderr);
+}

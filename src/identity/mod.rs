@@ -22,6 +22,7 @@ mod error;
 mod file;
 mod github_actions;
 mod gitlab_ci;
+mod kubernetes;
 
 pub(crate) use error::Error;
 
@@ -35,6 +36,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::BITBUCKET,
     ci_env::CIRCLECI,
     ci_env::HCP_TERRAFORM,
+    kubernetes::SOURCE,
 ];
 
 /// How far our clock or the platform's may be wrong before a subject token counts as expired.
@@ -91,6 +93,8 @@ pub(crate) enum Tier {
     Named,
     /// A job of a CI system.
     CiJob,
+    /// A pod, a task, a function.
+    Pod,
 }
 
 impl Tier {
@@ -99,6 +103,7 @@ impl Tier {
         match self {
             Self::Named => "named",
             Self::CiJob => "CI job",
+            Self::Pod => "pod",
         }
     }
 }

@@ -174,3 +174,52 @@ async fn a_variable_without_a_jwt_is_malformed_and_not_shown() {
     assert!(matches!(error, Error::Malformed { .. }), "{error}");
     assert!(!format!("{error} {error:?}").contains("SECRET"));
 }
+
+/// A pod's file system with the token for the API server and a projected one.
+fn pod(projected: &str, default: &str) -> (tempfile::TempDir, Ambient) {
+    let root = tempfile::tempdir().expect("a directory");
+    let at = |path: &str| root.path().join(path);
+    for directory in ["var/run/secrets/kubernetes.io/serviceaccount", "var/run/secrets/tokens"] {
+        std::fs::create_dir_all(at(directory)).expect("made");
+    }
+    std::fs::write(at("var/run/secrets/kubernetes.io/serviceaccount/token"), default).expect("written");
+    std::fs::write(at("var/run/secrets/tokens/mcp"), projected).expect("written");
+    let env = Env::from_vars([("KUBERNETES_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned())]);
+    let ambient = Ambient { env: env.with_root(root.path().to_owned()), ..ambient(&[]) };
+    (root, ambient)
+}
+
+async fn in_pod(ambient: &Ambient, file: &str) -> Result<SubjectToken, Error> {
+    let settings = format!("token_file = '{file}'").parse().expect("a table");
+    let chosen = choose(&Choice::Named { source: "kubernetes".to_owned(), settings }, ambient)?;
+    assert_eq!(chosen.source.name(), "kubernetes");
+    chosen.source.subject_token(&Audience::from("https://as.example.com")).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_projected_token_is_read_again_each_time() {
+    let (root, ambient) = pod(JWT, "e30.e30.ZGVmYXVsdA");
+    assert_eq!(in_pod(&ambient, "/var/run/secrets/tokens/mcp").await.expect("a JWT").expose(), JWT);
+    std::fs::write(root.path().join("var/run/secrets/tokens/mcp"), "e30.e30.bmV3\n").expect("rotated");
+    assert_eq!(in_pod(&ambient, "/var/run/secrets/tokens/mcp").await.expect("a JWT").expose(), "e30.e30.bmV3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_for_the_api_server_is_never_sent_out_under_any_name() {
+    let (root, ambient) = pod("e30.e30.c2ln\n", JWT);
+    let default = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    let linked = root.path().join("var/run/linked");
+    std::os::unix::fs::symlink(root.path().join(&default[1..]), linked).expect("linked");
+    for path in [default, "/var/run/secrets/tokens/mcp", "/var/run/linked"] {
+        let error = in_pod(&ambient, path).await.expect_err("the API server's");
+        assert!(error.to_string().contains("never sent out"), "{path}: {error}");
+        assert!(error.hint().expect("a cure").contains("projected"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_configuration_has_no_identity() {
+    let (_root, ambient) = pod(JWT, JWT);
+    let error = choose(&Choice::Detect, &ambient).map(|_| ()).expect_err("nothing was configured");
+    assert!(error.to_string().contains("no workload identity here"), "{error}");
+}
