@@ -23,6 +23,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 const HOSTILE: &str = "first line\r\n::add-mask::second\u{1b}[31m red \u{7}\u{0}##vso[task.complete]\u{202e}end";
 
 const SECRETS: [&str; 4] = ["assertion", "client_assertion", "client_secret", "subject_token"];
+const SPIFFE_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const JWT_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -145,11 +146,15 @@ fn judge(state: &State, form: &Form) -> Result<Grant, Refusal> {
             judge_assertion(state, needed("assertion")?).map_err(|why| Refusal::new("invalid_grant", &why))?
         }
         "client_credentials" => {
-            if needed("client_assertion_type")? != CLIENT_ASSERTION || form.contains_key("assertion") {
+            if form.contains_key("assertion") {
                 return Err(invalid("a client proves itself with one JWT here"));
             }
             let subject = judge_assertion(state, needed("client_assertion")?);
             let subject = subject.map_err(|why| Refusal::new("invalid_client", &why))?;
+            let wanted = if subject.starts_with("spiffe://") { SPIFFE_ASSERTION } else { CLIENT_ASSERTION };
+            if needed("client_assertion_type")? != wanted {
+                return Err(invalid(&format!("client_assertion_type is not {wanted}")));
+            }
             let federated = state.now().federated.clone();
             match value("client_id") {
                 Some(id) if federated.get(id) != Some(&subject) => {
