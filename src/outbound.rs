@@ -117,10 +117,18 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// `Retry-After` in seconds (RFC 9110 section 10.2.3), at most an hour. The date form is rare and ignored.
+    /// `Retry-After` (RFC 9110 section 10.2.3), at most an hour. Its date form is measured against the answer's own
+    /// `Date`, so that no clock of ours has a part in it; without one it says nothing.
     pub fn retry_after(&self) -> Option<Duration> {
-        let text = self.headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
-        text.trim().parse().ok().map(|seconds: u64| Duration::from_secs(seconds.min(3_600)))
+        const CAP: Duration = Duration::from_secs(3_600);
+        let text = |name| self.headers.get(name)?.to_str().ok().map(str::trim);
+        let asked = text(reqwest::header::RETRY_AFTER)?;
+        if let Ok(seconds) = asked.parse() {
+            return Some(Duration::from_secs(seconds).min(CAP));
+        }
+        let date = |text: &str| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
+        let seconds = date(asked)?.as_second() - date(text(reqwest::header::DATE)?)?.as_second();
+        Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(CAP))
     }
 
     /// The body as a JSON object, when status and media type say that it is one.

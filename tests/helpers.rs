@@ -15,6 +15,7 @@ use support::leak;
 use support::mcp_server::FakeMcp;
 use support::platform::LIFE;
 use support::scene::Scene;
+use support::sluice::Sluice;
 use support::wayleave::{Daemon, Output, Wayleave};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
@@ -501,6 +502,8 @@ async fn the_words_of_others_are_quoted_and_harmless_in_ci() {
     let mut texts = vec![failed(scene.configured("").run(&["token", "demo", "--no-daemon"]).await, REFUSED)];
     texts.push(failed(daemon.helper().env("GITHUB_ACTIONS", "true").run(&["token", "demo"]).await, REFUSED));
     texts.push(daemon.log());
+    let status = daemon.helper().env("GITHUB_ACTIONS", "true").run(&["status"]).await.expect_code(0);
+    texts.push(status.stdout);
     for text in texts {
         assert!(text.contains("first line"), "{text}");
         let hostile = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
@@ -680,6 +683,40 @@ async fn revoke_gives_back_what_is_held() {
     assert!(scene.authorization_server.is_revoked(&second));
     failed(daemon.run(&["revoke", "nope"]).await, ASKED_WRONGLY);
     failed(Wayleave::new(BINARY).run(&["revoke"]).await, TEMPORARY);
+}
+
+#[tokio::test]
+async fn while_a_revocation_is_under_way_nobody_gets_the_token() {
+    let scene = Scene::new(BINARY).await;
+    let sluice = Sluice::before(scene.authorization_server.base()).await;
+    scene.authorization_server.set_metadata(json!({"revocation_endpoint": sluice.url("/revoke")}));
+    let daemon = scene.daemon("").await;
+    let first = daemon.token("demo").await;
+    sluice.shut();
+    let revoking = async { daemon.run(&["revoke", "demo"]).await.expect_code(0).stdout };
+    let meanwhile = async {
+        sluice.holds(1).await;
+        let second = daemon.token("demo").await;
+        sluice.open();
+        second
+    };
+    let (revoked, second) = tokio::join!(revoking, meanwhile);
+    assert_eq!(revoked, "demo: 1 revoked\n");
+    assert_ne!(second, first);
+    assert!(scene.authorization_server.is_revoked(&first));
+}
+
+#[tokio::test]
+async fn after_a_lasting_refusal_the_documents_are_read_again() {
+    let scene = Scene::new(BINARY).await;
+    let daemon = scene.daemon("").await;
+    daemon.token("demo").await;
+    let read = scene.authorization_server.metadata_requests();
+    scene.authorization_server.script_token([TokenFault::oauth("invalid_target")]);
+    assert_eq!(daemon.get("/v1/token?server=demo&scope=demo:read").await.status, 502);
+    assert_eq!(scene.authorization_server.metadata_requests(), read, "until then what was discovered is good");
+    assert_eq!(daemon.get("/v1/token?server=demo&scope=demo:write").await.status, 200);
+    assert_eq!(scene.authorization_server.metadata_requests(), read + 1, "it may have moved");
 }
 
 #[tokio::test]

@@ -57,3 +57,24 @@ async fn with_an_allow_list_everything_else_is_refused() {
     let none = Config { allow: Some(Vec::new()), ..Config::default() };
     assert!(matches!(refused(none, "https://mcp.example.com/", NamedBy::Them).await, Error::NotAllowed { .. }));
 }
+
+#[test]
+fn retry_after_is_read_in_both_forms_and_never_beyond_an_hour() {
+    let waits = |retry_after: &str, date: Option<&str>| {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", retry_after.parse().expect("a value"));
+        if let Some(date) = date {
+            headers.insert("date", date.parse().expect("a value"));
+        }
+        let wait = Answer { status: 503, headers, body: Zeroizing::default() }.retry_after();
+        wait.map(|wait| wait.as_secs())
+    };
+    const NOW: Option<&str> = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+    assert_eq!(waits("7", None), Some(7));
+    assert_eq!(waits("999999", None), Some(3_600));
+    assert_eq!(waits("Sun, 06 Nov 1994 08:51:37 GMT", NOW), Some(120));
+    assert_eq!(waits("Sun, 06 Nov 1994 08:40:00 GMT", NOW), Some(0), "it is over already");
+    assert_eq!(waits("Mon, 07 Nov 1994 08:49:37 GMT", NOW), Some(3_600));
+    assert_eq!(waits("Sun, 06 Nov 1994 08:51:37 GMT", None), None, "measured against nothing");
+    assert_eq!(waits("soon", NOW), None);
+}
