@@ -115,7 +115,7 @@ async fn what_could_be_replayed_elsewhere_needs_a_pin() {
     };
     for (keys, key) in [
         (EXCHANGED, "servers.demo.exchange"),
-        ("client_auth = \"workload\"", "servers.demo.client_auth"),
+        ("exchange = \"client-credentials\"\nclient_auth = \"workload\"", "servers.demo.client_auth"),
         ("audience = \"mcp-gateway\"", "servers.demo.audience"),
     ] {
         let output = unpinned(keys).run(&["token", "demo"]).await.expect_code(CONFIG);

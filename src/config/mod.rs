@@ -331,7 +331,7 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
     let tolerate = scopes_of(reader, section, "tolerate_scopes").unwrap_or_default();
     let exchange = exchange_of(reader, section);
     let client_auth = client_auth_of(reader, section);
-    without_a_pin(reader, section, exchange.as_deref(), client_auth);
+    contradictions(reader, section, exchange.as_deref(), client_auth);
     let resource = match section.text("resource") {
         None => ResourceParameter::FromMetadata,
         Some(("", _)) => ResourceParameter::Omitted,
@@ -395,11 +395,16 @@ fn client_auth_of(reader: &mut Reader<'_>, section: &Section<'_>) -> ClientAuth 
     })
 }
 
-/// Without a pin all of this would go to whoever the server names, who could replay it elsewhere.
-fn without_a_pin(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client_auth: ClientAuth) {
+/// What contradicts itself, and what without a pin would go to whoever the server names, who could replay it elsewhere.
+fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client_auth: ClientAuth) {
     if exchange == Some("client-credentials") && client_auth == ClientAuth::None {
         let what = "\"client-credentials\" needs `client_auth`: a client that proves nothing gets nothing";
         reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
+    }
+    if client_auth == ClientAuth::Workload && matches!(exchange, None | Some("jwt-bearer")) {
+        let what = "\"workload\" would send one JWT as grant and as proof, and a server may take it only once; \
+            set `exchange = \"client-credentials\"`";
+        reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
     }
     if section.has("issuer") {
         return;

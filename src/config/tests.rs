@@ -78,7 +78,7 @@ fn what_could_be_replayed_needs_a_pin() {
         "subject_audience = \"x\"",
         "extra = { a = \"b\" }",
         "audience = \"x\"",
-        "client_auth = \"workload\"",
+        "exchange = \"client-credentials\"\nclient_auth = \"workload\"",
         "exchange = \"token-exchange\"",
     ] {
         only_problem(&format!("{SERVER}{line}\n"), "needs `issuer`");
@@ -155,4 +155,12 @@ fn the_schema_holds_every_built_key_and_no_other() {
     assert!(server["url"].is_object() && server["allow"]["items"]["properties"]["uid"].is_object());
     assert!(server["dpop"].is_null());
     assert!(schema["properties"]["identity"]["properties"]["token_file"].is_object());
+}
+
+#[test]
+fn one_jwt_is_not_sent_as_grant_and_as_proof() {
+    for exchange in ["", "exchange = \"jwt-bearer\"\n"] {
+        let server = format!("{SERVER}issuer = \"https://as.example.com\"\n{exchange}client_auth = \"workload\"\n");
+        only_problem(&server, "client-credentials");
+    }
 }
