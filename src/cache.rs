@@ -221,7 +221,7 @@ impl<E: Failure> Cache<E> {
         let now = self.0.clock.boot();
         let entries = self.lock();
         let Some(entry) = entries.get(key) else { return (None, None) };
-        let token = entry.token.clone().filter(|token| token.usable(now));
+        let token = entry.valid(now);
         (token, entry.failed.as_ref().map(|failed| failed.error.clone()))
     }
 
@@ -231,7 +231,7 @@ impl<E: Failure> Cache<E> {
         let entries = self.lock();
         entries
             .iter()
-            .filter_map(|(key, entry)| Some((*key, entry.token.clone()?)))
+            .flat_map(|(key, entry)| entry.held().map(|token| (*key, Arc::clone(token))))
             .filter(|(_, token)| token.left(now) > Duration::ZERO)
             .collect()
     }

@@ -63,6 +63,8 @@ pub(super) fn plan(now: Boot, renew_at: Boot, life: Duration, last_used: Boot) -
 pub(super) struct Entry<E> {
     pub(super) recipe: Recipe<E>,
     pub(super) token: Option<Arc<Token>>,
+    /// The one before it, while that outlives it: an issuer may give less life than last time.
+    older: Option<Arc<Token>>,
     pub(super) flight: Option<Flight<E>>,
     pub(super) failed: Option<Failed<E>>,
     pub(super) used: Boot,
@@ -116,6 +118,7 @@ impl<E: Failure> Entry<E> {
         Self {
             recipe,
             token: None,
+            older: None,
             flight: None,
             failed: None,
             used: now,
@@ -131,7 +134,7 @@ impl<E: Failure> Entry<E> {
     /// The token in hand, if it meets the wish or nothing better is to be had now. Nothing is used up.
     pub(super) fn at_hand(&mut self, wish: &Wish, now: Boot) -> Option<(Arc<Token>, Renewal)> {
         self.used = now;
-        let token = self.token.clone().filter(|token| token.usable(now))?;
+        let token = self.valid(now)?;
         let wanting = self.is_too_old(&token, wish) || self.would_help(&token, wish.least, now);
         (!wanting || self.backs_off(now)).then(|| (token, self.renewal(now)))
     }
@@ -140,7 +143,7 @@ impl<E: Failure> Entry<E> {
         if let Some((token, renewal)) = self.at_hand(wish, now) {
             return Step::Serve { token, renewal };
         }
-        let meanwhile = self.token.clone().filter(|token| token.usable(now));
+        let meanwhile = self.valid(now);
         match (&self.flight, &self.failed, meanwhile) {
             (Some(flight), _, meanwhile) => Step::Join { flight: flight.clone(), meanwhile },
             (None, Some(failed), None) if failed.until > now => {
@@ -152,6 +155,16 @@ impl<E: Failure> Entry<E> {
             }
             (None, _, meanwhile) => Step::TakeOff { meanwhile },
         }
+    }
+
+    /// The tokens there are, the newest first.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Arc<Token>> {
+        self.token.iter().chain(&self.older)
+    }
+
+    /// The newest valid token.
+    pub(super) fn valid(&self, now: Boot) -> Option<Arc<Token>> {
+        self.held().find(|token| token.usable(now)).cloned()
     }
 
     fn is_too_old(&self, token: &Token, wish: &Wish) -> bool {
@@ -192,7 +205,7 @@ impl<E: Failure> Entry<E> {
 
     /// Is there nothing left to keep?
     pub(super) fn is_forgotten(&self, now: Boot) -> bool {
-        let over = self.token.as_ref().is_none_or(|token| token.left(now).is_zero());
+        let over = self.held().all(|token| token.left(now).is_zero());
         over && !self.in_use(now) && now.since(self.used) > EMPTY_KEPT && !self.backs_off(now)
     }
 
@@ -237,6 +250,8 @@ impl<E: Failure> Entry<E> {
         self.life = token.life;
         self.repeats_until = repeated.then(|| now + (token.left(now) / 2).max(Duration::from_secs(1)));
         self.renew_at = token.minted + token.life.mul_f64(fraction);
+        let longest = self.held().max_by_key(|held| held.left(now)).cloned();
+        self.older = longest.filter(|held| held.left(now) > token.left(now));
         let token = Arc::new(token);
         self.token = Some(Arc::clone(&token));
         Ok(token)
@@ -246,22 +261,29 @@ impl<E: Failure> Entry<E> {
     pub(super) fn forget(&mut self, now: Boot) -> Option<Arc<Token>> {
         self.life = Duration::ZERO;
         self.renew_at = now;
-        self.token.take()
+        let older = self.older.take();
+        self.token.take().or(older)
     }
 
     pub(super) fn failed(&mut self, error: E, streak: u32, until: Boot, now: Boot) {
         self.failed = Some(Failed { error, streak, until });
         // What has expired is not kept for the time of an outage.
-        self.token = self.token.take().filter(|token| !token.left(now).is_zero());
+        for held in [&mut self.token, &mut self.older] {
+            held.take_if(|token| token.left(now).is_zero());
+        }
     }
 
     /// A token younger than min(5 s, 10 % of its life) is not dropped: so fresh a token is refused for another
     /// reason than its age, and the next one would be refused as well.
     pub(super) fn reject(&mut self, digest: &Digest, now: Boot) -> bool {
-        let Some(token) = self.token.as_ref().filter(|token| token.digest == *digest) else { return false };
+        let Some(token) = self.held().find(|token| token.digest == *digest) else { return false };
         let too_young = now.since(token.minted) < (token.life / 10).min(Duration::from_secs(5));
         if too_young || self.forced.take(now).is_err() {
             return false;
+        }
+        self.older = None;
+        if self.token.as_ref().is_none_or(|newest| newest.digest != *digest) {
+            return true;
         }
         self.token = None;
         self.renew_at = if self.always { now } else { self.renew_at };

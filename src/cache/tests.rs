@@ -407,6 +407,21 @@ async fn a_server_may_ask_for_more_patience_than_ours_never_for_less() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_with_less_life_does_not_blank_the_token_before_it() {
+    let rig = Rig::new(Mood::Fine { life: 60 });
+    let first = rig.any().await.expect("issued");
+    sleep(40).await;
+    rig.issuer.set(Mood::Fine { life: 2 });
+    let short = rig.fresh().await.expect("the newest");
+    assert_ne!(short.digest, first.digest);
+    rig.issuer.set(Mood::Refuses);
+    sleep(3).await;
+    assert_eq!(rig.any().await.expect("still valid").digest, first.digest);
+    assert!(rig.cache.reject(&key(), &first.digest), "nor is it given again when the server refuses it");
+    assert!(rig.any().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_forgotten_is_not_renewed_by_itself() {
     let rig = Rig::new(Mood::Fine { life: 60 });
     rig.any().await.expect("issued");
