@@ -61,7 +61,8 @@ fn token(clock: &Clock) -> Token {
         expires_at: String::new(),
         dates_itself: true,
         life: Duration::from_secs(86_400),
-        subject: Arc::new(Claims::default()),
+        jti: None,
+        hops: Arc::default(),
         revocation_endpoint: None,
     }
 }

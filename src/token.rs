@@ -297,10 +297,30 @@ pub struct Token {
     pub dates_itself: bool,
     /// The observed life: the earlier of `expires_in` and the JWT's own `exp − iat`.
     pub life: Duration,
-    /// What the subject token said about us.
-    pub subject: Arc<Claims>,
+    /// The identifier that its issuer gave it, where it is a JWT.
+    pub jti: Option<String>,
+    /// Who we were, from the platform's identity to the one that the issuer saw.
+    pub hops: Arc<[Hop]>,
     /// Where RFC 7009 revocation is offered.
     pub revocation_endpoint: Option<Arc<str>>,
+}
+
+/// One identity on the way to a token. Nothing in it is a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The row in the table of sources, or of exchanges for a link of a chain.
+    pub source: &'static str,
+    /// Who attested it.
+    pub iss: Option<String>,
+    /// Who we were there.
+    pub sub: Option<String>,
+}
+
+impl Hop {
+    /// What a subject token said about us.
+    pub fn of(source: &'static str, claims: &Claims) -> Self {
+        Self { source, iss: claims.iss.clone(), sub: claims.sub.clone() }
+    }
 }
 
 impl Token {

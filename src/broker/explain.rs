@@ -191,7 +191,7 @@ impl Broker {
         TokenStatus {
             scope: token.scopes.to_string(),
             resource: token.resource.to_string(),
-            sub: token.subject.sub.clone(),
+            sub: token.hops.last().and_then(|hop| hop.sub.clone()),
             sha256: token.digest.hex()[..12].to_owned(),
             minted_at: rfc3339(token.minted_wall),
             expires_at: token.expires_at.clone(),

@@ -17,7 +17,7 @@ use crate::identity::{CLOCK_SKEW, Chosen};
 use crate::oauth::{AuthorizationServer, Issuer, Resource, Scopes};
 use crate::outbound::{NamedBy, Outbound};
 use crate::policy::{Denied, Permit};
-use crate::token::{Claims, Digest, SubjectToken, Token};
+use crate::token::{Claims, Digest, Hop, SubjectToken, Token};
 
 /// Without `expires_in` and without a JWT to read, a token is believed for this long.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
@@ -290,7 +290,8 @@ impl Maker {
             expires_at: rfc3339(minted_wall + life),
             dates_itself: inherent.is_some(),
             life,
-            subject: Arc::new(route.subject.claims.clone()),
+            jti: claims.and_then(|claims| claims.jti),
+            hops: [Hop::of(self.identity.source.name(), &route.subject.claims)].into(),
             revocation_endpoint: route.server.revocation_endpoint.clone(),
         })
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::oauth::{Issuer, Resource, Scopes};
-use crate::token::{AccessToken, Claims};
+use crate::token::AccessToken;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Fail {
@@ -110,7 +110,8 @@ impl Issuing {
             expires_at: String::new(),
             dates_itself: true,
             life: Duration::from_secs(life),
-            subject: Arc::new(Claims::default()),
+            jti: None,
+            hops: Arc::default(),
             revocation_endpoint: None,
         }
     }

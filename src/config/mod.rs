@@ -10,19 +10,22 @@ use toml::de::{DeTable, DeValue};
 
 use crate::broker::{ClientAuth, ResourceParameter, Server};
 use crate::env::Env;
-use crate::exchange;
-use crate::identity::{self, Choice};
-use crate::oauth::{Issuer, Resource, Scopes, ServerUrl, host_of};
-use crate::outbound::{self, Network};
+use crate::identity::{Choice, SOURCES};
+use crate::oauth::{Issuer, Scopes, ServerUrl, host_of};
+use crate::outbound;
 use crate::policy::{Policy, Rule};
 
 mod document;
+mod egress;
+mod identity;
 mod keys;
+mod listen;
 mod reader;
+mod server;
 
 pub(crate) use document::{schema, starter};
 pub(crate) use reader::Problem;
-use reader::{Reader, Section};
+use reader::Reader;
 
 /// Larger than any configuration that a person writes.
 const CAP: u64 = 1024 * 1024;
@@ -209,7 +212,7 @@ impl Config {
 
 /// The names that `--identity` and `source = "…"` may have.
 fn identity_sources() -> Vec<&'static str> {
-    identity::SOURCES.iter().map(|row| row.name).collect()
+    SOURCES.iter().map(|row| row.name).collect()
 }
 
 /// A name that can stand in a path, a label and a variable.
@@ -250,10 +253,10 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
             continue;
         };
         match text {
-            "identity" => config.identity = identity_of(reader, at, table),
-            "servers" => servers_of(reader, table, env, &mut config),
-            "listen" => config.listen = listen_of(reader, at, table, env),
-            "egress" => egress_of(reader, at, table, env, &mut config),
+            "identity" => config.identity = identity::identity_of(reader, at, table),
+            "servers" => server::servers_of(reader, table, env, &mut config),
+            "listen" => config.listen = listen::listen_of(reader, at, table, env),
+            "egress" => egress::egress_of(reader, at, table, env, &mut config),
             _ => {
                 let known = ["identity", "servers", "listen", "egress"].into_iter();
                 reader.problem(line, text, format!("unknown table{}", reader::suggestion(text, known)));
@@ -262,274 +265,6 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
     }
     together(reader, &mut config);
     config
-}
-
-fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>) -> Choice {
-    let all: Vec<&str> = identity::SOURCES.iter().flat_map(|row| row.settings.iter().map(|(name, _)| *name)).collect();
-    let section = reader.section("identity", at, table, &keys::IDENTITY, &all);
-    let Some((source, line)) = section.text("source") else {
-        if !section.rest.is_empty() {
-            reader.problem(section.line, "identity", "its keys need `source`, which says whose they are");
-        }
-        return Choice::Detect;
-    };
-    let Some(row) = identity::row(source) else {
-        let known = identity_sources();
-        reader.problem(
-            line,
-            "identity.source",
-            format!("{source:?} is not known; this version knows: {}", known.join(", ")),
-        );
-        return Choice::Detect;
-    };
-    for key in section.rest.keys().filter(|key| !row.settings.iter().any(|(name, _)| name == key)) {
-        reader.problem(section.line, &format!("identity.{key}"), format!("belongs to another source than {source:?}"));
-    }
-    for (name, doc) in row.settings.iter().filter(|(name, _)| !section.rest.contains_key(*name)) {
-        reader.problem(line, &format!("identity.{name}"), format!("missing: {doc}"));
-    }
-    Choice::Named { source: source.to_owned(), settings: section.rest }
-}
-
-fn servers_of<'a>(reader: &mut Reader<'a>, servers: &'a DeTable<'a>, env: &Env, config: &mut Config) {
-    for (name, value) in servers {
-        let (name, at) = (name.get_ref().as_ref(), name.span().start);
-        let path = format!("servers.{name}");
-        let line = reader.line(at);
-        if !is_name(name) {
-            reader.problem(line, &path, "a name has letters, digits, `-`, `_` and `.`, at most 64");
-        }
-        match value.get_ref().as_table() {
-            Some(table) => {
-                let section = reader.section(&path, at, table, &keys::SERVER, &[]);
-                if let Some(server) = server_of(reader, name, &section, env) {
-                    config.servers.push(server);
-                }
-            }
-            None => reader.problem(line, &path, format!("must be a table: [servers.{name}]")),
-        }
-    }
-}
-
-fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env: &Env) -> Option<Server> {
-    let url = match section.text("url") {
-        Some((text, line)) => {
-            insecure(reader, line, &section.key("url"), text);
-            ServerUrl::parse(text).map_err(|why| reader.problem(line, &section.key("url"), why.to_string())).ok()
-        }
-        None if section.has("url") => None,
-        None => {
-            reader.problem(section.line, &section.key("url"), "missing: the MCP endpoint");
-            None
-        }
-    };
-    let issuer = section.text("issuer").and_then(|(text, line)| {
-        insecure(reader, line, &section.key("issuer"), text);
-        Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
-    });
-    let ceiling = scopes_of(reader, section, "scopes");
-    let tolerate = scopes_of(reader, section, "tolerate_scopes").unwrap_or_default();
-    let exchange = exchange_of(reader, section);
-    let client_auth = client_auth_of(reader, section);
-    contradictions(reader, section, exchange.as_deref(), client_auth);
-    let resource = match section.text("resource") {
-        None => ResourceParameter::FromMetadata,
-        Some(("", _)) => ResourceParameter::Omitted,
-        Some((text, line)) => {
-            if let Err(why) = Resource::parse(text) {
-                reader.problem(line, &section.key("resource"), why.to_string());
-            }
-            ResourceParameter::Fixed(Resource::verbatim(text))
-        }
-    };
-    let allow = allow_of(reader, section, env);
-    let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
-    Some(Server {
-        name: name.into(),
-        url: url?,
-        issuer,
-        trust_discovered_issuer: section.flag("trust_discovered_issuer"),
-        policy: Policy { allow, ceiling, tolerate },
-        exchange,
-        client_id: text("client_id"),
-        client_auth,
-        audience: text("audience"),
-        subject_audience: text("subject_audience"),
-        resource,
-        extra: extra_of(reader, section),
-        required: section.flag("required"),
-        usual_key: OnceLock::new(),
-    })
-}
-
-fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Scopes> {
-    let (list, line) = section.texts(key)?;
-    Scopes::from_list(list.iter().map(String::as_str))
-        .map_err(|why| reader.problem(line, &section.key(key), why.to_string()))
-        .ok()
-}
-
-fn exchange_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
-    let (name, line) = section.text("exchange")?;
-    if exchange::row(name).is_none() {
-        let known: Vec<&str> = exchange::EXCHANGES.iter().map(|row| row.name).collect();
-        reader.problem(
-            line,
-            &section.key("exchange"),
-            format!("{name:?} is not known or not built in this version; it knows: {}", known.join(", ")),
-        );
-        return None;
-    }
-    Some(name.to_owned())
-}
-
-fn client_auth_of(reader: &mut Reader<'_>, section: &Section<'_>) -> ClientAuth {
-    let Some((name, line)) = section.text("client_auth") else { return ClientAuth::None };
-    ClientAuth::parse(name).unwrap_or_else(|| {
-        let known: Vec<&str> = ClientAuth::ALL.iter().map(|(name, _)| *name).collect();
-        let later = ["private-key-jwt", "secret", "mtls"].contains(&name);
-        let what = if later { "not built in this version" } else { "not known" };
-        let what = format!("{name:?} is {what}; it knows: {}", known.join(", "));
-        reader.problem(line, &section.key("client_auth"), what);
-        ClientAuth::None
-    })
-}
-
-/// What contradicts itself, and what without a pin would go to whoever the server names, who could replay it elsewhere.
-fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client_auth: ClientAuth) {
-    if exchange == Some("client-credentials") && client_auth == ClientAuth::None {
-        let what = "\"client-credentials\" needs `client_auth`: a client that proves nothing gets nothing";
-        reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
-    }
-    if client_auth == ClientAuth::Workload && matches!(exchange, None | Some("jwt-bearer")) {
-        let what = "\"workload\" would send one JWT as grant and as proof, and a server may take it only once; \
-            set `exchange = \"client-credentials\"`";
-        reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
-    }
-    if section.has("issuer") {
-        return;
-    }
-    let named = ["client_id", "audience", "subject_audience", "extra"].into_iter().filter(|key| section.has(key));
-    let by_value = [("client_auth", client_auth != ClientAuth::None), ("exchange", exchange == Some("token-exchange"))];
-    for key in named.chain(by_value.into_iter().filter(|(_, so)| *so).map(|(key, _)| key)) {
-        let what = "needs `issuer`: without a pin it would be sent to whoever the server names";
-        reader.problem(section.line_of(key), &section.key(key), what);
-    }
-}
-
-fn extra_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<(String, String)> {
-    let Some((pairs, line)) = section.pairs("extra") else { return Vec::new() };
-    let set = exchange::reserved();
-    for (name, _) in pairs.iter().filter(|(name, _)| set.contains(&name.as_str())) {
-        reader.problem(line, &section.key("extra"), format!("{name:?} is set by the exchange itself or is a secret"));
-    }
-    pairs.to_vec()
-}
-
-fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Vec<Rule> {
-    let Some(entries) = reader.rules(section) else { return own_user(env) };
-    if entries.is_empty() {
-        reader.problem(
-            section.line_of("allow"),
-            &section.key("allow"),
-            "an empty list lets nobody in; omit it for the daemon's own user",
-        );
-    }
-    let mut rules = Vec::new();
-    for entry in &entries {
-        let rule =
-            Rule { uid: entry.number("uid"), gid: entry.number("gid"), scopes: scopes_of(reader, entry, "scopes") };
-        // A key of a later version was reported already; an entry must not become wider by its absence.
-        if !entry.has("uid") && !entry.has("gid") {
-            reader.problem(entry.line, &entry.path, "an entry needs `uid` or `gid`");
-        }
-        rules.push(rule);
-    }
-    rules
-}
-
-fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>, env: &Env) -> Listen {
-    let section = reader.section("listen", at, table, &keys::LISTEN, &[]);
-    let socket = section.text("socket").map(|(text, line)| {
-        if !Path::new(text).is_absolute() {
-            reader.problem(line, "listen.socket", "must be an absolute path");
-        }
-        PathBuf::from(text)
-    });
-    let mode = match section.text("socket_mode") {
-        None => 0o600,
-        Some((text, line)) => match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
-            Ok(mode @ (0o600 | 0o660)) => mode,
-            _ => {
-                reader.problem(line, "listen.socket_mode", format!("{text:?} is neither \"0600\" nor \"0660\""));
-                0o600
-            }
-        },
-    };
-    let group = section.text("socket_group").and_then(|(text, line)| {
-        let group = env.group_id(text);
-        if group.is_none() {
-            reader.problem(line, "listen.socket_group", format!("there is no group {text:?}"));
-        }
-        group
-    });
-    if mode == 0o660 && !section.has("socket_group") {
-        reader.problem(
-            section.line_of("socket_mode"),
-            "listen.socket_mode",
-            "\"0660\" needs `socket_group`, which says who is let in",
-        );
-    }
-    if mode == 0o600 && section.has("socket_group") {
-        reader.problem(
-            section.line_of("socket_group"),
-            "listen.socket_group",
-            "has no effect without `socket_mode = \"0660\"`",
-        );
-    }
-    Listen { socket, mode, group }
-}
-
-fn egress_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>, env: &Env, config: &mut Config) {
-    let section = reader.section("egress", at, table, &keys::EGRESS, &[]);
-    config.egress.insecure_loopback = section.flag("insecure_loopback");
-    if let Some((list, line)) = section.texts("allow") {
-        let mut networks = Vec::new();
-        for text in list {
-            match Network::parse(text) {
-                Some(network) => networks.push(network),
-                None if is_host(text) => drop(config.egress.named.insert(text.to_ascii_lowercase())),
-                None => reader.problem(line, "egress.allow", format!("{text:?} is neither a host name nor a network")),
-            }
-        }
-        config.egress.allow = Some(networks);
-    }
-    if let Some((list, line)) = section.texts("issuers") {
-        let mut issuers = Vec::new();
-        for text in list {
-            match Issuer::parse(text) {
-                Ok(issuer) => issuers.push(issuer),
-                Err(why) => reader.problem(line, "egress.issuers", format!("{text:?}: {why}")),
-            }
-        }
-        config.issuers = Some(issuers);
-    }
-    if let Some((path, line)) = section.text("ca_file") {
-        match env.read(Path::new(path), CAP) {
-            Ok(pem) if outbound::is_pem_bundle(&pem) => config.egress.ca_pem = Some(pem.to_vec()),
-            Ok(_) => reader.problem(line, "egress.ca_file", format!("{path} holds no PEM certificate")),
-            Err(error) => reader.problem(line, "egress.ca_file", format!("{path} cannot be read: {error}")),
-        }
-    }
-}
-
-fn is_host(text: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-    };
-    text.split('.').all(label)
 }
 
 /// What no single table shows.
