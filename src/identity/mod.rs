@@ -163,7 +163,7 @@ pub(crate) enum Choice {
 
 /// The identity in use and how it was found.
 #[derive(Clone)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// Ready to be asked.
     pub source: Arc<dyn IdentitySource>,
     /// What proved it.
