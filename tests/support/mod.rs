@@ -20,6 +20,7 @@
 #![allow(clippy::disallowed_methods, reason = "the fakes live outside wayleave's rooms: real time, own tasks")]
 
 pub mod authorization_server;
+pub mod dpop;
 pub mod fault;
 pub mod keys;
 pub mod leak;
