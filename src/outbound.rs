@@ -19,10 +19,12 @@ use crate::jitter::Jitter;
 use crate::oauth::host_of;
 
 mod address;
+mod certificate;
 mod error;
 mod roots;
 
 pub(crate) use address::{Kind, Network};
+pub(crate) use certificate::Certificate;
 pub(crate) use error::Error;
 pub(crate) use roots::is_pem_bundle;
 
