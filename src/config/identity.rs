@@ -7,7 +7,7 @@ use super::{identity_sources, keys};
 use crate::identity::{self, Choice};
 
 pub(super) fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>) -> Choice {
-    let all: Vec<&str> = identity::SOURCES.iter().flat_map(|row| row.settings.iter().map(|(name, _)| *name)).collect();
+    let all: Vec<&str> = identity::SOURCES.iter().flat_map(|row| row.settings.iter().map(|one| one.name)).collect();
     let section = reader.section("identity", at, table, &keys::IDENTITY, &all);
     let Some((source, line)) = section.text("source") else {
         if !section.rest.is_empty() {
@@ -24,11 +24,12 @@ pub(super) fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeT
         );
         return Choice::Detect;
     };
-    for key in section.rest.keys().filter(|key| !row.settings.iter().any(|(name, _)| name == key)) {
-        reader.problem(section.line, &format!("identity.{key}"), format!("belongs to another source than {source:?}"));
+    let line_of = |key: &str| section.rest_lines.get(key).copied().unwrap_or(line);
+    for key in section.rest.keys().filter(|key| !row.settings.iter().any(|one| one.name == *key)) {
+        reader.problem(line_of(key), &format!("identity.{key}"), format!("belongs to another source than {source:?}"));
     }
-    for (name, doc) in row.settings.iter().filter(|(name, _)| !section.rest.contains_key(*name)) {
-        reader.problem(line, &format!("identity.{name}"), format!("missing: {doc}"));
+    for identity::Problem { key, what } in identity::problems(row.settings, &section.rest) {
+        reader.problem(line_of(key), &format!("identity.{key}"), what);
     }
     Choice::Named { source: source.to_owned(), settings: section.rest }
 }

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Claims, SubjectToken};
 
@@ -29,7 +29,11 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "file",
     tier: Tier::Named,
     about: "a JWT in a file that the platform keeps fresh",
-    settings: &[("token_file", "Path of the file that holds the JWT; read again at each exchange.")],
+    settings: &[Setting::required(
+        "token_file",
+        Kind::Text,
+        "Path of the file that holds the JWT; read again at each exchange.",
+    )],
     detect: |_| Finding::Absent { looked_for: "`source = \"file\"` or --identity-file" },
     from_config,
 };

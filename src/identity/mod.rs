@@ -23,8 +23,10 @@ mod file;
 mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
+mod setting;
 
 pub(crate) use error::Error;
+pub(crate) use setting::{Kind, Need, Problem, Setting, problems};
 
 /// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
 pub(crate) const SOURCES: &[Descriptor] = &[
@@ -80,8 +82,8 @@ pub(crate) struct Descriptor {
     pub tier: Tier,
     /// What it is, for people.
     pub about: &'static str,
-    /// The row's own keys in `[identity]`, each with its meaning.
-    pub settings: &'static [(&'static str, &'static str)],
+    /// The row's own keys in `[identity]`.
+    pub settings: &'static [Setting],
     /// Looks at variables and files only.
     pub detect: fn(&Ambient) -> Finding,
     /// Builds the source that the configuration names. Unknown keys are errors.

@@ -223,3 +223,12 @@ async fn a_pod_without_configuration_has_no_identity() {
     let error = choose(&Choice::Detect, &ambient).map(|_| ()).expect_err("nothing was configured");
     assert!(error.to_string().contains("no workload identity here"), "{error}");
 }
+
+#[test]
+fn a_key_that_several_sources_have_is_of_one_kind() {
+    let all: Vec<&Setting> = SOURCES.iter().flat_map(|row| row.settings).collect();
+    for one in &all {
+        assert!(all.iter().all(|other| other.name != one.name || other.kind == one.kind), "{}", one.name);
+        assert!(one.doc.ends_with('.'), "{}", one.name);
+    }
+}
