@@ -23,6 +23,7 @@ mod file;
 mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
+mod nomad;
 mod setting;
 
 pub(crate) use error::Error;
@@ -38,7 +39,12 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::BITBUCKET,
     ci_env::CIRCLECI,
     ci_env::HCP_TERRAFORM,
+    ci_env::SPACELIFT,
+    ci_env::SEMAPHORE,
+    ci_env::ENV0,
     kubernetes::SOURCE,
+    nomad::SOURCE,
+    ci_env::MODAL,
 ];
 
 /// How far our clock or the platform's may be wrong before a subject token counts as expired.
