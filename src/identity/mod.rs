@@ -25,6 +25,7 @@ mod gitlab_ci;
 mod kubernetes;
 mod nomad;
 mod setting;
+mod spiffe;
 
 pub(crate) use error::Error;
 pub(crate) use setting::{Kind, Need, Problem, Setting, problems};
@@ -42,6 +43,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::SPACELIFT,
     ci_env::SEMAPHORE,
     ci_env::ENV0,
+    spiffe::SOURCE,
     kubernetes::SOURCE,
     nomad::SOURCE,
     ci_env::MODAL,
@@ -106,6 +108,8 @@ pub(crate) enum Tier {
     Named,
     /// A job of a CI system.
     CiJob,
+    /// A workload of a trust domain that has its own Workload API.
+    WorkloadApi,
     /// A pod, a task, a function.
     Pod,
 }
@@ -116,6 +120,7 @@ impl Tier {
         match self {
             Self::Named => "named",
             Self::CiJob => "CI job",
+            Self::WorkloadApi => "workload API",
             Self::Pod => "pod",
         }
     }
