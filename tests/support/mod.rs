@@ -8,6 +8,7 @@
 //! | `platform.rs` | the identity endpoint of a CI platform (GitHub's shape): `FakePlatform` |
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
+//! | `workload_api.rs` | the SPIFFE Workload API of an agent: `FakeWorkloadApi` |
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
 //! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
 //! | `leak.rs` | knows every token minted here and fails when one appears where none may |
@@ -31,3 +32,4 @@ pub mod sluice;
 pub mod tls;
 pub mod unix_http;
 pub mod wayleave;
+pub mod workload_api;
