@@ -140,9 +140,24 @@ pub(super) const RULE: Table = Table {
         key("uid", Kind::Number, "1000", "The caller's effective user."),
         key("gid", Kind::Number, "2000", "The caller's effective group."),
         key("scopes", Kind::Texts, "[\"deploy:read\"]", "The ceiling for callers that match."),
-        later("exe", "The connecting program."),
-        later("sha256", "The digest of that program."),
-        later("unit", "The systemd unit of the caller."),
+        key(
+            "exe",
+            Kind::Text,
+            "\"/usr/bin/agent\"",
+            "The file that the connecting process runs (never a parent's). Without `sha256` only in the daemon's mount namespace.",
+        ),
+        key(
+            "sha256",
+            Kind::Text,
+            "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"",
+            "The digest of the file that runs, as sha256sum prints it. Without `exe`: wherever it stands.",
+        ),
+        key(
+            "unit",
+            Kind::Text,
+            "\"agent.service\"",
+            "The systemd unit of the connecting process: the system's, or one of the user `uid` (omitted: the daemon's own user).",
+        ),
     ],
 };
 
