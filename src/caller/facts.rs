@@ -107,8 +107,8 @@ pub enum Why {
     /// Its digest would keep the disk busy for whoever asks.
     #[error("the program's file is larger than 1 GiB; give `exe` without `sha256`")]
     TooLarge,
-    /// Digests are made one after the other.
-    #[error("the digests of other programs are being made; ask again")]
+    /// Digests are made one after the other, and a disk may not answer.
+    #[error("programs' files are being read, and that takes long; ask again")]
     Busy,
     /// The root of the hierarchy, a container's own view of it, or a process outside of any unit.
     #[error("the process runs in no systemd unit that the daemon can see")]

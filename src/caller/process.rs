@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlink};
@@ -32,10 +32,11 @@ const TEXT_CAP: u64 = 64 * 1024;
 const DELETED: &str = " (deleted)";
 
 /// A living process, or one that was.
+#[derive(Clone)]
 pub(crate) struct Process {
     /// `/proc`; tests make one of their own.
     proc: PathBuf,
-    directory: OwnedFd,
+    directory: Arc<OwnedFd>,
 }
 
 impl Process {
@@ -50,6 +51,8 @@ impl Process {
                 warn_of_old_kernel();
                 process
             }
+            // So say some kernels of a process that was waited for.
+            Err(Errno::EINVAL) => Err(Why::Gone),
             Err(error) => Err(why_not(error)),
         }
     }
@@ -66,7 +69,7 @@ impl Process {
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = nix::fcntl::open(&proc.join(pid.to_string()), flags, Mode::empty()).map_err(why_not)?;
-        Ok(Self { proc: proc.to_owned(), directory })
+        Ok(Self { proc: proc.to_owned(), directory: Arc::new(directory) })
     }
 
     /// Reads what is needed, as it is now: between two requests a process may start another program.
@@ -80,31 +83,42 @@ impl Process {
         }
     }
 
+    /// Where the file lies may be a disk that is gone or a file system of the caller's own making: none of that may hold up
+    /// the thread that serves.
     async fn program(&self, needs: &Needs, digests: &Digests) -> Result<Program, Why> {
-        // The path, the file and its content are all of this one descriptor, whatever the process starts meanwhile.
+        let (process, wanted) = (self.clone(), needs.clone());
+        let (mut program, file) = digests.look(move || process.look(&wanted)).await?;
+        if !needs.digest(&program) {
+            return Ok(program);
+        }
+        program.sha256 = digests.of(by_descriptor(&file)).await;
+        let process = self.clone();
+        digests.look(move || if process.still_runs(&file)? { Ok(program) } else { Err(Why::Changed) }).await
+    }
+
+    /// The path and the file are of one descriptor, whatever the process starts meanwhile.
+    fn look(&self, needs: &Needs) -> Result<(Program, OwnedFd), Why> {
         let file = self.at("exe", OFlag::O_PATH).map_err(why_not)?;
         let found = fstat(&file).map_err(why_not)?;
-        let path = readlink(&*by_descriptor(&file)).map_err(why_not)?.to_string_lossy().into_owned();
+        let path = readlink(&by_descriptor(&file)).map_err(why_not)?.to_string_lossy().into_owned();
         let stands_at = |path: &str| stat(path).is_ok_and(|there| same(&there, &found));
-        let mut program = Program {
+        let program = Program {
             stands_at: needs.programs.iter().map(|one| &one.path).filter(|path| stands_at(path)).cloned().collect(),
             sees_our_files: self.sees_our_files()?,
             sha256: Err(Why::NotRead),
             is_helper: path.rsplit('/').next() == Some("wayleave") || stands_at("/proc/self/exe"),
             path: path.strip_suffix(DELETED).map(str::to_owned).unwrap_or(path),
         };
-        if needs.digest(&program) {
-            program.sha256 = match File::open(by_descriptor(&file)) {
-                Ok(content) => digests.of(content).await,
-                Err(_) => Err(Why::FileForbidden),
-            };
-        }
-        let now = fstatat(&self.directory, "exe", AtFlags::empty()).map_err(why_not)?;
-        if same(&now, &found) { Ok(program) } else { Err(Why::Changed) }
+        Ok((program, file))
+    }
+
+    fn still_runs(&self, file: &OwnedFd) -> Result<bool, Why> {
+        let now = fstatat(&*self.directory, "exe", AtFlags::empty()).map_err(why_not)?;
+        Ok(same(&now, &fstat(file).map_err(why_not)?))
     }
 
     fn sees_our_files(&self) -> Result<bool, Why> {
-        let its = fstatat(&self.directory, "ns/mnt", AtFlags::empty()).map_err(why_not)?;
+        let its = fstatat(&*self.directory, "ns/mnt", AtFlags::empty()).map_err(why_not)?;
         let ours = stat(&self.proc.join("self/ns/mnt")).map_err(why_not)?;
         Ok(same(&its, &ours))
     }
@@ -132,7 +146,7 @@ impl Process {
     }
 
     fn at(&self, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
-        openat(&self.directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())
+        openat(&*self.directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())
     }
 }
 

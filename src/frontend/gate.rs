@@ -45,7 +45,8 @@ pub(crate) async fn look<'a>(
 ) -> Cow<'a, Caller> {
     let Some(needs) = state.broker.needs(caller) else { return Cow::Borrowed(caller) };
     let facts = match process {
-        Some(Ok(process)) => process.facts(&needs, &state.digests).await,
+        // In a box: most connections never need the room.
+        Some(Ok(process)) => Box::pin(process.facts(&needs, &state.digests)).await,
         Some(Err(why)) => Facts::unknown(why),
         None => Facts::unknown(&Why::Earlier),
     };

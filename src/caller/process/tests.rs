@@ -89,7 +89,7 @@ async fn a_file_that_was_replaced_is_not_at_its_path_any_more() {
     fs::remove_file(proc.path("agent")).expect("there");
     proc.write("agent", "another");
     let program = process.facts(&proc.needs(false), &Digests::default()).await.program.expect("readable");
-    assert_eq!(program.stands_at, Vec::<std::sync::Arc<str>>::new());
+    assert_eq!(program.stands_at, Vec::<Arc<str>>::new());
 }
 
 #[tokio::test]
