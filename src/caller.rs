@@ -8,7 +8,9 @@ use std::fmt;
 use std::io::Read;
 
 mod cgroup;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells what these are about"))]
 mod digests;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells what these are about"))]
 mod facts;
 #[cfg(target_os = "linux")]
 mod process;

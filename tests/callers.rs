@@ -105,7 +105,7 @@ fn digest(path: &Path) -> String {
 
 /// A process that connected, and the connection.
 struct Caller {
-    child: Child,
+    process: Killed,
     stream: UnixStream,
 }
 
@@ -120,11 +120,11 @@ impl Caller {
         let its: OwnedFd = ours.try_clone().expect("a descriptor");
         command.args(["--exact", PART, "--nocapture"]).env_clear().env(SOCKET, daemon).current_dir("/");
         command.envs(then.map(|then| (THEN, then))).stdin(its).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("it starts");
+        let process = Killed(command.spawn().expect("it starts"));
         until("it connects", || getpeername::<UnixAddr>(ours.as_raw_fd()).is_ok()).await;
         let stream = std::os::unix::net::UnixStream::from(ours);
         stream.set_nonblocking(true).expect("a socket can");
-        Self { child, stream: UnixStream::from_std(stream).expect("in a runtime") }
+        Self { process, stream: UnixStream::from_std(stream).expect("in a runtime") }
     }
 
     /// Status and body of one request on the kept connection.
@@ -160,13 +160,6 @@ impl Caller {
     fn expect_hint(verdict: Result<(), String>, words: &str) {
         let hint = verdict.expect_err("no entry matches");
         assert!(hint.contains(words), "{words:?} is not in: {hint}");
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -280,7 +273,7 @@ async fn a_digest_is_that_of_the_file_that_runs_and_not_of_the_one_at_its_path()
     fs::write(&upgrade, longer).expect("ours");
     fs::rename(&upgrade, &agent).expect("one directory");
     assert_eq!((old.judged("right").await, old.judged("anywhere").await), (Ok(()), Ok(())));
-    Caller::expect_hint(old.judged("path").await, "start it again");
+    Caller::expect_hint(old.judged("path").await, "is not the one that stands at");
     let mut new = Caller::new(&agent, daemon.socket()).await;
     assert_eq!(new.judged("path").await, Ok(()));
     Caller::expect_hint(new.judged("right").await, "`sha256` is another");
@@ -302,12 +295,12 @@ async fn a_process_that_connected_and_died_matches_no_rule_that_needs_it() {
     let daemon = scene.daemon(&toml).await;
     let mut caller = Caller::new(&agent, daemon.socket()).await;
     assert_eq!(caller.judged("path").await, Ok(()));
-    caller.child.kill().expect("it is ours");
+    caller.process.0.kill().expect("it is ours");
     // A zombie still has its number; once it is waited for another may get it. Neither asks.
-    until("it has ended", || fs::read_to_string(stat(&caller.child)).is_ok_and(|text| text.contains(") Z "))).await;
+    until("it has ended", || fs::read_to_string(stat(&caller.process.0)).is_ok_and(|text| text.contains(") Z "))).await;
     for waited in [false, true] {
         if waited {
-            caller.child.wait().expect("it is ours");
+            caller.process.0.wait().expect("it is ours");
         }
         for server in ["path", "digest", "unit"] {
             Caller::expect_hint(caller.judged(server).await, "the process that connected has ended");
@@ -316,7 +309,7 @@ async fn a_process_that_connected_and_died_matches_no_rule_that_needs_it() {
     }
     // The same when it died before anybody looked.
     let mut gone = Caller::started(Command::new(&agent), daemon.socket(), None).await;
-    gone.child.wait().expect("it is ours");
+    gone.process.0.wait().expect("it is ours");
     Caller::expect_hint(gone.judged("path").await, "the process that connected has ended");
     daemon.stop().await.expect_code(0);
 }
@@ -336,7 +329,7 @@ async fn a_program_is_judged_anew_for_each_request() {
     let mut caller = Caller::started(Command::new(&agent), daemon.socket(), Some(then)).await;
     assert_eq!(caller.judged("path").await, Ok(()));
     fs::write(next.with_extension("now"), "").expect("ours");
-    let link = format!("/proc/{}/exe", caller.child.id());
+    let link = format!("/proc/{}/exe", caller.process.0.id());
     until("it starts the next program", || fs::read_link(&link).is_ok_and(|path| path == next)).await;
     Caller::expect_hint(caller.judged("path").await, &format!("`exe` is another than {next:?}"));
     daemon.stop().await.expect_code(0);
@@ -420,12 +413,12 @@ async fn a_unit_is_told_by_the_control_group_and_not_by_what_stands_below_it() {
     let mut caller = Caller::new(&agent, daemon.socket()).await;
     assert!(caller.judged("unit").await.is_err());
     for group in [&group, &inside] {
-        group.put(&caller.child);
+        group.put(&caller.process.0);
         assert_eq!((caller.judged("unit").await, caller.judged("both").await), (Ok(()), Ok(())));
         Caller::expect_hint(caller.judged("neither").await, "`exe` is another");
     }
     for group in [&foreign, &pretender] {
-        group.put(&caller.child);
+        group.put(&caller.process.0);
         Caller::expect_hint(caller.judged("unit").await, &format!("`unit` is another than {other}"));
     }
     drop(caller);
@@ -456,9 +449,47 @@ async fn in_another_mount_namespace_a_path_counts_only_with_its_digest() {
     daemon.stop().await.expect_code(0);
 }
 
+/// The kernel names a running file as it is called where it was opened. There another file can stand at the right path.
+#[tokio::test]
+async fn a_file_that_only_has_the_right_name_in_a_namespace_of_the_attackers_is_refused() {
+    if !can_unshare(&["-m"]) {
+        return;
+    }
+    let programs = Programs::new();
+    let (agent, evil) = (programs.caller("agent"), programs.caller("evil"));
+    let script = "mount --bind \"$1\" \"$2\" && : > \"$1.ready\" && exec sleep 60";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(&evil).arg(&agent).stdin(Stdio::null());
+    let mut attacker = Killed(command.spawn().expect("it was tried above"));
+    let ready = evil.with_extension("ready");
+    until("it is mounted", || ready.exists() || attacker.0.try_wait().is_ok_and(|ended| ended.is_some())).await;
+    assert!(ready.exists(), "the attacker could not mount");
+
+    let scene = Scene::new(BINARY).await;
+    let toml = servers(&[("path", exe(&agent)), ("digest", with_digest(&agent, &"0".repeat(64)))]);
+    let daemon = scene.daemon(&toml).await;
+    let through = PathBuf::from(format!("/proc/{}/root{}", attacker.0.id(), agent.display()));
+    let mut caller = Caller::new(&through, daemon.socket()).await;
+    let link = fs::read_link(format!("/proc/{}/exe", caller.process.0.id())).expect("it runs");
+    assert_eq!(link, agent, "the kernel calls it by the right name");
+    Caller::expect_hint(caller.judged("path").await, "is not the one that stands at");
+    Caller::expect_hint(caller.judged("digest").await, "`sha256` is another");
+    daemon.stop().await.expect_code(0);
+}
+
+/// A process of the test's own that ends with it.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A daemon that is not simply a child of ours; ended when this is dropped.
 struct Elsewhere {
-    child: Child,
+    _child: Killed,
     socket: PathBuf,
 }
 
@@ -481,23 +512,16 @@ impl Elsewhere {
         if owner != 0 {
             command.gid(owner).uid(owner);
         }
-        let mut child = command.spawn().expect("it starts");
+        let mut child = Killed(command.spawn().expect("it starts"));
         let answers = async {
             while !unix_http::get(&socket, "/healthz").await.is_ok_and(|reply| reply.status == 200) {
                 let log = || fs::read_to_string(world.path().join("elsewhere.log")).unwrap_or_default();
-                assert!(matches!(child.try_wait(), Ok(None)), "it has ended: {}", log());
+                assert!(matches!(child.0.try_wait(), Ok(None)), "it has ended: {}", log());
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         tokio::time::timeout(LIMIT, answers).await.expect("it answers");
-        Self { child, socket }
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self { _child: child, socket }
     }
 }
 

@@ -120,7 +120,12 @@ pub(super) const SERVER: Table = Table {
             "{ tenant = \"blue\" }",
             "Further form parameters of the token request. Needs `issuer`.",
         ),
-        key("allow", Kind::Rules, "[{ uid = 1000 }]", "Who may have tokens. Omit: the daemon's own user."),
+        key(
+            "allow",
+            Kind::Rules,
+            "[{ uid = 1000 }]",
+            "Who may have tokens, by uid, gid, exe, sha256, unit; scopes for a ceiling of its own. Omit: the daemon's own user.",
+        ),
         key("required", Kind::Flag, "true", "Readiness waits for it, and its token is kept fresh at all times."),
         later("identity", "An identity of [identities]."),
         later("dpop", "Bind tokens to a key (RFC 9449)."),

@@ -40,7 +40,8 @@ pub(super) enum Miss<'a> {
     Unknown(&'static str, &'a Why),
     /// It runs another file.
     OtherProgram(&'a Program),
-    /// The path is right, but it was replaced since the process started.
+    /// The path is right and another file stands there: it was replaced since the process started, or it is another in the
+    /// mount namespace where it was opened.
     Replaced(&'a Program),
     /// The path is right where the process is, which is not where the daemon is.
     OtherMounts(&'a Program),
@@ -163,9 +164,11 @@ impl fmt::Display for Miss<'_> {
                 asks the socket itself"
             ),
             Self::OtherProgram(program) => write!(f, "`exe` is another than {:?}", program.path),
-            Self::Replaced(program) => {
-                write!(f, "the file at {:?} was replaced since it was started; start it again", program.path)
-            }
+            Self::Replaced(program) => write!(
+                f,
+                "the file that runs is not the one that stands at {:?} now; start the program again",
+                program.path
+            ),
             Self::OtherMounts(program) => write!(
                 f,
                 "{:?} runs in another mount namespace than the daemon, where `exe` counts only together with `sha256`",

@@ -57,7 +57,7 @@ fn a_program_matches_by_the_file_that_stands_at_the_path() {
 #[test]
 fn a_name_without_the_file_behind_it_proves_nothing() {
     let replaced = Program { stands_at: Vec::new(), ..agent() };
-    assert!(why(&by_exe(None), &running(replaced.clone())).contains("start it again"));
+    assert!(why(&by_exe(None), &running(replaced.clone())).contains("start the program again"));
     assert!(by_exe(Some(digest('a'))).matches(&running(replaced)), "its digest does");
 }
 
