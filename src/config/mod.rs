@@ -3,17 +3,18 @@
 //! Read by `command` and `app` only. The rooms below get their own small structs.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::broker::{ClientAuth, ResourceParameter, Server};
+use crate::broker::{ResourceParameter, Server, UNLISTED};
 use crate::env::Env;
 use crate::identity::{Choice, SOURCES};
-use crate::oauth::{Issuer, Scopes, ServerUrl, host_of};
+use crate::oauth::{Issuer, ServerUrl, host_of};
 use crate::outbound;
-use crate::policy::{Policy, Rule};
+use crate::policy::Rule;
 
 mod document;
 mod egress;
@@ -48,6 +49,21 @@ pub(crate) struct Listen {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) mode: u32,
     pub(crate) group: Option<u32>,
+    /// Loopback addresses of the API; two for `localhost`.
+    pub(crate) http: Vec<SocketAddr>,
+    pub(crate) health: Option<SocketAddr>,
+    /// How long the daemon goes on serving when it is told to stop.
+    pub(crate) linger: Duration,
+    /// URLs that are not configured are served too.
+    pub(crate) unlisted: bool,
+}
+
+impl Listen {
+    /// What holds without the table: a private socket in the default place and nothing else.
+    fn silent() -> Self {
+        let (http, health, linger) = (Vec::new(), None, Duration::ZERO);
+        Self { socket: None, mode: 0o600, group: None, http, health, linger, unlisted: false }
+    }
 }
 
 /// Why there is no configuration.
@@ -85,7 +101,7 @@ impl Config {
             identity: Choice::Detect,
             servers: Vec::new(),
             issuers: None,
-            listen: Listen { socket: None, mode: 0o600, group: None },
+            listen: Listen::silent(),
             egress: outbound::Config::default(),
             file: None,
         }
@@ -142,22 +158,7 @@ impl Config {
     /// Adds a server that was given on the command line.
     pub(crate) fn add_server(&mut self, name: &str, url: &ServerUrl, env: &Env) -> &mut Server {
         self.egress.named.insert(host_of(url.url()));
-        self.servers.push(Server {
-            name: name.into(),
-            url: url.clone(),
-            issuer: None,
-            trust_discovered_issuer: false,
-            policy: Policy { allow: own_user(env), ceiling: None, tolerate: Scopes::default() },
-            exchange: None,
-            client_id: None,
-            client_auth: ClientAuth::None,
-            audience: None,
-            subject_audience: None,
-            resource: ResourceParameter::FromMetadata,
-            extra: Vec::new(),
-            required: false,
-            usual_key: OnceLock::new(),
-        });
+        self.servers.push(Server::discovered(name.into(), url.clone(), own_user(env)));
         self.servers.last_mut().expect("one was just added")
     }
 
@@ -291,6 +292,10 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
                 reader.problem(None, &format!("servers.{}", other.name), what);
             }
         }
+    }
+    if let (true, Some(server)) = (config.listen.unlisted, config.servers.iter().find(|one| &*one.name == UNLISTED)) {
+        let what = "with `unlisted = true` this name stands for all servers that are not configured; choose another";
+        reader.problem(None, &format!("servers.{}", server.name), what);
     }
     let mut named = std::mem::take(&mut config.egress.named);
     for server in &config.servers {

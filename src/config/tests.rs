@@ -66,7 +66,7 @@ fn a_duplicate_key_is_an_error() {
 #[test]
 fn a_key_of_a_later_version_is_refused_and_never_ignored() {
     only_problem(&format!("{SERVER}dpop = true\n"), "not built in this version");
-    only_problem("[listen]\nhttp = \"127.0.0.1:7878\"\n", "not built in this version");
+    only_problem("[listen]\noauth_token = true\n", "not built in this version");
     only_problem("[keyring]\nenabled = true\n", "not built in this version");
     only_problem(&format!("{SERVER}client_auth = \"mtls\"\n"), "not built in this version");
 }

@@ -11,7 +11,7 @@
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
 //! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
 //! | `leak.rs` | knows every token minted here and fails when one appears where none may |
-//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` | what those are made of |
+//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` `tcp_http.rs` | what those are made of |
 //!
 //! Every fake listens on a port of its own, runs in tasks of its own and stops when it is dropped.
 
@@ -28,6 +28,7 @@ pub mod mcp_server;
 pub mod platform;
 pub mod scene;
 pub mod sluice;
+pub mod tcp_http;
 pub mod tls;
 pub mod unix_http;
 pub mod wayleave;

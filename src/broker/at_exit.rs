@@ -1,0 +1,52 @@
+//! What is given back at the end: the tokens of servers with `revoke_on_exit` (RFC 7009).
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{Broker, Server};
+use crate::exchange::revocation;
+use crate::outbound::NamedBy;
+use crate::token::Token;
+
+/// A revocation endpoint that does not answer may not hold up a shutdown. Each request has its own limit, within this.
+const LIMIT: Duration = Duration::from_secs(5);
+
+impl Broker {
+    /// Revokes, all at once, what is held for servers that want it. A failure is a line in the log and no more: the
+    /// token lapses by itself, and the daemon has ended well.
+    pub(crate) async fn revoke_at_exit(&self) {
+        let held: Vec<_> = self.cache.held().into_iter().map(|(_, token)| token).collect();
+        let wanted = held.iter().filter_map(|token| Some((self.revoking(token)?, token)));
+        let revoking: Vec<_> = wanted.map(|(server, token)| self.give_back(server, token)).collect();
+        let count = revoking.len();
+        if count == 0 {
+            return;
+        }
+        match tokio::time::timeout(LIMIT, join_all(revoking)).await {
+            Err(_) => tracing::warn!(tokens = count, "not every token was revoked in time; they lapse by themselves"),
+            Ok(outcomes) => report(count, outcomes.into_iter().filter_map(Result::err).collect()),
+        }
+    }
+
+    fn revoking(&self, token: &Token) -> Option<&Server> {
+        self.servers.iter().find(|server| server.revoke_on_exit && server.name == token.server).map(|server| &**server)
+    }
+
+    async fn give_back(&self, server: &Server, token: &Token) -> Result<(), String> {
+        let (endpoint, client_id) = (token.revocation_endpoint.as_deref(), server.client_id.as_deref());
+        revocation::revoke(&self.maker.outbound, endpoint, NamedBy::Them, client_id, &token.access_token)
+            .await
+            .map_err(|error| format!("{}: {error}", server.name))
+    }
+}
+
+fn report(count: usize, failed: Vec<String>) {
+    match failed.first() {
+        None => tracing::info!(tokens = count, "revoked"),
+        Some(first) => {
+            let failed = failed.len();
+            tracing::warn!(tokens = count, failed, %first, "not every token was revoked; they lapse by themselves");
+        }
+    }
+}
