@@ -310,7 +310,7 @@ async fn the_health_listener_names_no_server_and_serves_nothing_else() {
     scene.authorization_server.always_token(Fault::Status(503));
     let second = FakeMcp::start(&scene.authorization_server, &SCOPES).await;
     let more = format!(
-        "required = true\n[servers.second]\nurl = \"{}\"\nissuer = \"{}\"\nrequired = true\nscopes = [\"nowhere\"]\n{WITH_HEALTH}",
+        "required = true\n[servers.search]\nurl = \"{}\"\nissuer = \"{}\"\nrequired = true\nscopes = [\"nowhere\"]\n{WITH_HEALTH}",
         second.url(),
         scene.authorization_server.issuer()
     );
@@ -333,7 +333,7 @@ async fn the_health_listener_names_no_server_and_serves_nothing_else() {
     let on_socket = daemon.get("/metrics").await.body;
     assert!(on_socket.contains("server=\"demo\""), "the socket's callers may know: {on_socket}");
     for reply in [unready, ask("/readyz").await, metrics] {
-        for name in ["demo", "second", "127.0.0.1", "server=", "http://", "wayleave.sock"] {
+        for name in ["demo", "search", "127.0.0.1", "server=", "http://", "wayleave.sock"] {
             assert!(!reply.body.contains(name), "{name}: {}", reply.body);
         }
     }
@@ -406,7 +406,7 @@ async fn what_is_not_configured_gets_round_nothing() {
     let daemon = scene.configured(&more).daemon(&[]).await;
     let base = scene.mcp.base();
     for beside in
-        [format!("{base}/"), format!("{base}/mcpx"), format!("{base}/%6dcp"), base.replace("127.0.0.1", "127.1")]
+        [format!("{base}/"), format!("{base}/mcpx"), format!("{base}/%256dcp"), base.replace("127.0.0.1", "127.1")]
     {
         let reply = daemon.get(&format!("/v1/token?server={beside}")).await;
         assert_eq!((reply.status, reply.json()["class"].as_str()), (403, Some("denied")), "{beside}: {}", reply.body);
