@@ -325,7 +325,12 @@ async fn the_health_listener_names_no_server_and_serves_nothing_else() {
     let unready = ask("/readyz").await;
     assert_eq!((unready.status, &unready.json()["ready"]), (503, &json!(false)));
     scene.authorization_server.heal();
-    until("demo is ready", async || ask("/readyz").await.body.contains("1 of 2 required servers has no token")).await;
+    until("demo is ready", async || {
+        let reasons = ask("/readyz").await.json()["reasons"].clone();
+        let left = reasons.as_array().is_some_and(|reasons| reasons.len() == 1);
+        left && reasons[0].as_str().is_some_and(|reason| reason.starts_with("1 of 2 required servers has no token: "))
+    })
+    .await;
     daemon.token("demo").await;
     let metrics = ask("/metrics").await;
     assert_eq!(metrics.status, 200);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream;
 
 use super::{Broker, Server};
 use crate::exchange::revocation;
@@ -11,9 +12,11 @@ use crate::token::Token;
 
 /// A revocation endpoint that does not answer may not hold up a shutdown. Each request has its own limit, within this.
 const LIMIT: Duration = Duration::from_secs(5);
+/// A daemon that ends must not look like an attack to its issuers.
+const AT_ONCE: usize = 64;
 
 impl Broker {
-    /// Revokes, all at once, what is held for servers that want it. A failure is a line in the log and no more: the
+    /// Revokes, side by side, what is held for servers that want it. A failure is a line in the log and no more: the
     /// token lapses by itself, and the daemon has ended well.
     pub(crate) async fn revoke_at_exit(&self) {
         let held: Vec<_> = self.cache.held().into_iter().map(|(_, token)| token).collect();
@@ -23,9 +26,10 @@ impl Broker {
         if count == 0 {
             return;
         }
-        match tokio::time::timeout(LIMIT, join_all(revoking)).await {
+        let all = stream::iter(revoking).buffer_unordered(AT_ONCE).filter_map(async |outcome| outcome.err()).collect();
+        match tokio::time::timeout(LIMIT, all).await {
             Err(_) => tracing::warn!(tokens = count, "not every token was revoked in time; they lapse by themselves"),
-            Ok(outcomes) => report(count, outcomes.into_iter().filter_map(Result::err).collect()),
+            Ok(failed) => report(count, &failed),
         }
     }
 
@@ -41,7 +45,7 @@ impl Broker {
     }
 }
 
-fn report(count: usize, failed: Vec<String>) {
+fn report(count: usize, failed: &[String]) {
     match failed.first() {
         None => tracing::info!(tokens = count, "revoked"),
         Some(first) => {

@@ -329,6 +329,7 @@ impl Failure {
 
     /// Never 401: that would make a client register and open a browser.
     fn no_pass(pass: &Pass) -> Self {
+        tracing::debug!("a request without the listener's secret");
         let what = "this listener wants its secret as `Authorization: Bearer`";
         let hint = match pass {
             Pass::Secret(secret) => {
