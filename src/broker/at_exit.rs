@@ -26,8 +26,9 @@ impl Broker {
         if count == 0 {
             return;
         }
-        let all = stream::iter(revoking).buffer_unordered(AT_ONCE).filter_map(async |outcome| outcome.err()).collect();
-        match tokio::time::timeout(LIMIT, all).await {
+        let outcomes = stream::iter(revoking).buffer_unordered(AT_ONCE);
+        let failed = outcomes.filter_map(async |outcome| outcome.err()).collect::<Vec<_>>();
+        match tokio::time::timeout(LIMIT, failed).await {
             Err(_) => tracing::warn!(tokens = count, "not every token was revoked in time; they lapse by themselves"),
             Ok(failed) => report(count, &failed),
         }
