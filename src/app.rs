@@ -1,6 +1,7 @@
 //! The life of the daemon: [`App::build`] binds everything, [`App::run`] serves until told to stop, then drains.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +12,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Class, Identity, Parts, Persistence, Server};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::env::Env;
-use crate::frontend::api::State;
+use crate::frontend::api::{Listening, State};
+use crate::frontend::health::Health;
+use crate::frontend::http::{self, Http};
 use crate::frontend::place;
+use crate::frontend::serve::Course;
 use crate::frontend::socket::{self, Access, Socket};
 use crate::identity::{self, Ambient, Chosen};
 use crate::metrics::Metrics;
@@ -29,10 +33,13 @@ const JOB_LOOK: Duration = Duration::from_secs(2);
 /// A daemon, bound and not yet serving.
 pub struct App {
     socket: Socket,
+    http: Option<Http>,
+    health: Option<Health>,
     state: Arc<State>,
     outbound: Outbound,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    course: Course,
+    /// How long it goes on serving when it is told to stop.
+    linger: Duration,
     /// The directory whose end is ours too.
     ends_with: Option<PathBuf>,
 }
@@ -46,8 +53,11 @@ pub enum Error {
     /// There is no socket.
     #[error("{0}")]
     Socket(#[from] socket::Error),
+    /// There is no listener on TCP.
+    #[error("{0}")]
+    Tcp(#[from] http::Error),
     /// Serving failed.
-    #[error("the socket cannot be served: {0}")]
+    #[error("a listener cannot be served: {0}")]
     Serve(std::io::Error),
 }
 
@@ -56,7 +66,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Identity(_) => Class::NoIdentity,
-            Self::Socket(_) => Class::Config,
+            Self::Socket(_) | Self::Tcp(_) => Class::Config,
             Self::Serve(_) => Class::Internal,
         }
     }
@@ -66,9 +76,17 @@ impl Error {
         match self {
             Self::Identity(error) => error.hint().map(str::to_owned),
             Self::Socket(error) => error.hint(),
+            Self::Tcp(error) => error.hint(),
             Self::Serve(_) => None,
         }
     }
+}
+
+/// Listeners that a service manager passed.
+#[derive(Default)]
+pub(crate) struct Inherited {
+    pub(crate) socket: Option<UnixListener>,
+    pub(crate) tcp: Vec<TcpListener>,
 }
 
 /// A broker with what it stands on, for a daemon or for one command.
@@ -89,6 +107,9 @@ pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persiste
     let outbound = Outbound::until(config.egress.clone(), deadline);
     let ambient = Ambient { env, outbound: outbound.clone(), clock: clock.clone() };
     let identities = identities(&config, &ambient)?;
+    // A command that does the work itself adds what it was asked for to its configuration.
+    let serves_others = config.listen.unlisted && matches!(persistence, Persistence::Daemon);
+    let unlisted_for = serves_others.then(|| ambient.env.uid());
     let (metrics, tasks, stop) = (Arc::new(Metrics::new()), TaskTracker::new(), CancellationToken::new());
     let broker = Broker::new(Parts {
         servers: config.servers,
@@ -96,6 +117,7 @@ pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persiste
         identities,
         store: Store::new(config.keyring),
         env: ambient.env,
+        unlisted_for,
         outbound: outbound.clone(),
         clock,
         metrics: Arc::clone(&metrics),
@@ -121,7 +143,7 @@ fn identities(
         });
         let needs = |server: &Server| *server.identity == **name && server.needs_identity();
         if let Err(error) = &chosen
-            && (config.servers.iter().any(needs) || config.servers.is_empty())
+            && (config.servers.iter().any(needs) || config.servers.is_empty() || config.listen.unlisted)
         {
             return Err(Error::Identity(error.clone()));
         }
@@ -131,70 +153,129 @@ fn identities(
 }
 
 impl App {
-    /// Makes everything and binds the socket, so that its place is known before anything is served.
+    /// Makes everything and binds every listener, so that its places are known before anything is served.
     pub async fn build(config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
-        Self::build_on(None, config, env, clock)
+        Self::build_on(Inherited::default(), config, env, clock)
     }
 
-    /// The same on a socket that a service manager passed.
-    pub(crate) fn build_on(
-        inherited: Option<UnixListener>,
-        config: Config,
-        env: Env,
-        clock: Clock,
-    ) -> Result<Self, Error> {
-        let access = Access { mode: config.listen.mode, group: config.listen.group };
-        let uid = env.uid();
-        let job = place::job_directory(&env);
-        let explicit = config.listen.socket.clone();
+    /// The same on listeners that a service manager passed.
+    pub(crate) fn build_on(inherited: Inherited, config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
+        let (listen, uid) = (config.listen.clone(), env.uid());
         // Identity first: a daemon that can serve nobody must not take the place of one that can.
         let Core { broker, outbound, metrics, tasks, stop } =
             core(config, env.clone(), clock.clone(), Persistence::Daemon)?;
-        let socket = match (inherited, explicit) {
-            (Some(listener), configured) => {
-                let socket = Socket::inherited(listener, access)?;
-                if let Some(configured) = configured.filter(|configured| configured != socket.path()) {
-                    let (passed, configured) = (socket.path().display(), configured.display());
-                    tracing::warn!(%passed, %configured, "the service manager's socket is served, not the configured one");
-                }
-                socket
-            }
-            (None, Some(path)) => Socket::explicit(&path, access, uid)?,
-            (None, None) => Socket::default_place(&place::to_make(&env), access, uid)?,
+        let socket = socket(inherited.socket, &listen, &env)?;
+        let http = Http::open(inherited.tcp, &listen.http, socket.path(), uid)?;
+        let health = listen.health.map(Health::open).transpose()?;
+        let listening = Listening {
+            socket: socket.path().to_owned(),
+            http: http.as_ref().map(Http::addresses).unwrap_or_default(),
+            http_secret: http.as_ref().map(|http| http.secret().to_owned()),
+            health: health.as_ref().map(Health::address),
         };
-        let ends_with = job.filter(|job| socket.path().starts_with(job));
-        let state = Arc::new(State { broker, metrics, clock, uid, digests: Default::default() });
-        Ok(Self { socket, state, outbound, tasks, stop, ends_with })
+        let ends_with = place::job_directory(&env).filter(|job| socket.path().starts_with(job));
+        let state = Arc::new(State { broker, metrics, clock, uid, digests: Default::default(), listening });
+        let course = Course { tasks, stop };
+        Ok(Self { socket, http, health, state, outbound, course, linger: listen.linger, ends_with })
     }
 
-    /// Where it listens.
+    /// Its socket.
     pub fn socket(&self) -> &Path {
         self.socket.path()
     }
 
+    /// Everything it listens on.
+    pub(crate) fn listening(&self) -> &Listening {
+        &self.state.listening
+    }
+
     /// Serves until `shutdown`, then stops listening, finishes what runs and gives everything back.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        self.run_or_end(shutdown, std::future::pending()).await
+    }
+
+    /// The same, and ends `at_once` whatever it is at.
+    pub(crate) async fn run_or_end(
+        self,
+        shutdown: impl Future<Output = ()>,
+        at_once: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        tokio::select! {
+            ended = self.live(shutdown) => ended,
+            () = at_once => {
+                tracing::info!("ending at once");
+                Ok(())
+            }
+        }
+    }
+
+    async fn live(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         self.state.broker.keep_required();
         // Reading the system's roots takes milliseconds that the first caller need not wait for.
         let outbound = self.outbound.clone();
         let warm = tokio::task::spawn_blocking(move || outbound.warm());
-        let no_longer_accepting = self.stop.child_token();
         let served = tokio::select! {
-            served = self.socket.serve(Arc::clone(&self.state), &self.tasks, &no_longer_accepting) => served,
-            () = shutdown => Ok(()),
+            served = self.serve() => served,
+            () = self.told(shutdown) => Ok(()),
             () = gone(self.ends_with.as_deref()) => {
                 tracing::info!("the job's directory is gone: the job has ended");
                 Ok(())
             }
         };
         drop(warm);
-        drop(self.socket);
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
-            tracing::warn!(left = self.tasks.len(), "not everything ended in time");
+        drop((self.socket, self.http, self.health));
+        let Course { tasks, stop } = self.course;
+        stop.cancel();
+        tasks.close();
+        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+            tracing::warn!(left = tasks.len(), "not everything ended in time");
         }
+        self.state.broker.revoke_at_exit().await;
         served.map_err(Error::Serve)
+    }
+
+    /// Serves every listener there is.
+    async fn serve(&self) -> std::io::Result<()> {
+        let http = async {
+            match &self.http {
+                Some(http) => http.serve(Arc::clone(&self.state), &self.course).await,
+                None => Ok(()),
+            }
+        };
+        let health = async {
+            match &self.health {
+                Some(health) => health.serve(Arc::clone(&self.state), &self.course).await,
+                None => Ok(()),
+            }
+        };
+        let socket = self.socket.serve(Arc::clone(&self.state), &self.course);
+        tokio::try_join!(socket, http, health).map(drop)
+    }
+
+    /// Until it is told to stop and the agent has had its time to drain.
+    async fn told(&self, shutdown: impl Future<Output = ()>) {
+        shutdown.await;
+        if !self.linger.is_zero() {
+            tracing::info!(seconds = self.linger.as_secs(), "serving on while the agent drains");
+            tokio::time::sleep(self.linger).await;
+        }
+    }
+}
+
+/// The inherited socket, else the configured one, else one in a default place.
+fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result<Socket, socket::Error> {
+    let access = Access { mode: listen.mode, group: listen.group };
+    match (inherited, &listen.socket) {
+        (Some(listener), configured) => {
+            let socket = Socket::inherited(listener, access)?;
+            if let Some(configured) = configured.as_deref().filter(|configured| *configured != socket.path()) {
+                let (passed, configured) = (socket.path().display(), configured.display());
+                tracing::warn!(%passed, %configured, "the service manager's socket is served, not the configured one");
+            }
+            Ok(socket)
+        }
+        (None, Some(path)) => Socket::explicit(path, access, env.uid()),
+        (None, None) => Socket::default_place(&place::to_make(env), access, env.uid()),
     }
 }
 

@@ -27,13 +27,16 @@ use crate::store::Store;
 use crate::token::{Binding, Digest, Token};
 
 mod asked_twice;
+mod at_exit;
 mod error;
 mod explain;
 mod flight;
 mod identities;
+mod rate;
 mod refused;
 mod server;
 mod tally;
+mod unlisted;
 
 pub use crate::cache::{Least, Persistence};
 pub(crate) use crate::dpop::is_nonce;
@@ -44,9 +47,13 @@ pub use error::{Class, Error};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::Maker;
 pub use identities::{DEFAULT, Identity};
-pub(crate) use server::narrowest;
+use rate::Pacer;
+pub use rate::Rate;
 pub use server::{ResourceParameter, Server};
+pub(crate) use server::{beside, narrowest};
 use tally::Tally;
+pub(crate) use unlisted::UNLISTED;
+use unlisted::Unlisted;
 
 /// Workload identity in, MCP access tokens out.
 pub struct Broker {
@@ -58,6 +65,8 @@ pub struct Broker {
     asked_twice: Mutex<AskedTwice>,
     tallies: HashMap<Arc<str>, Tally>,
     looks_closer: bool,
+    pacers: HashMap<Arc<str>, Pacer>,
+    unlisted: Option<Unlisted>,
 }
 
 /// What a broker is made of.
@@ -72,6 +81,8 @@ pub struct Parts {
     pub(crate) store: Store,
     /// Files and variables.
     pub env: Env,
+    /// URLs that are not configured are served too, to this user.
+    pub unlisted_for: Option<u32>,
     /// The client.
     pub outbound: Outbound,
     /// Time.
@@ -147,11 +158,26 @@ const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 impl Broker {
     /// Puts the rooms together. Nothing is fetched yet.
     pub fn new(parts: Parts) -> Self {
-        let Parts { servers, issuers, identities, store, env, outbound, clock, metrics, persistence, tasks, stop } =
-            parts;
+        let Parts {
+            servers,
+            issuers,
+            unlisted_for,
+            identities,
+            store,
+            env,
+            outbound,
+            clock,
+            metrics,
+            persistence,
+            tasks,
+            stop,
+        } = parts;
         let observer = Box::new(metrics.cache());
-        let tallies =
-            servers.iter().map(|one| (Arc::clone(&one.name), Tally::new(metrics.served(&one.name)))).collect();
+        let unlisted_name = unlisted_for.map(|_| UNLISTED.into());
+        let tallied = servers.iter().map(|one| Arc::clone(&one.name)).chain(unlisted_name);
+        let tallies = tallied.map(|name| (Arc::clone(&name), Tally::new(metrics.served(&name)))).collect();
+        let paced = servers.iter().filter_map(|one| Some((Arc::clone(&one.name), Pacer::new(one.rate?))));
+        let pacers = paced.collect();
         let servers: Vec<Arc<Server>> = servers.into_iter().map(Arc::new).collect();
         let looks_closer = servers.iter().any(|server| server.policy.looks_closer());
         Self {
@@ -176,6 +202,8 @@ impl Broker {
             asked_twice: Mutex::default(),
             tallies,
             looks_closer,
+            pacers,
+            unlisted: unlisted_for.map(Unlisted::new),
         }
     }
 
@@ -199,9 +227,10 @@ impl Broker {
     }
 
     async fn decide(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
-        let server = self.server(&request.target)?;
+        let server = self.server_for(caller, &request.target)?;
         let permit =
             server.policy.permit(caller, request.scopes.as_ref()).map_err(|denied| Error::denied(&server, denied))?;
+        self.pace(caller, &server)?;
         let key = server.key(&permit);
         let wish = self.wish(caller, request, &server, &key);
         let token = match self.cache.hit(&key, &wish) {
@@ -220,8 +249,14 @@ impl Broker {
         Ok(Granted { token, server })
     }
 
-    /// The server that is meant. A URL is matched in any spelling, so that no spelling gets round a policy.
+    /// The server that is meant, configured or asked for before.
     pub fn server(&self, target: &Target) -> Result<Arc<Server>, Error> {
+        let known = |error| self.unlisted.as_ref().and_then(|unlisted| unlisted.find(target)).ok_or(error);
+        self.configured(target).or_else(known)
+    }
+
+    /// The configured server that is meant. A URL is matched in any spelling, so that no spelling gets round a policy.
+    pub(crate) fn configured(&self, target: &Target) -> Result<Arc<Server>, Error> {
         let found = match target {
             Target::Name(name) => self.servers.iter().find(|server| *server.name == **name),
             Target::Url(url) => narrowest(self.servers.iter(), url),
@@ -230,6 +265,26 @@ impl Broker {
             Target::Name(name) => Error::unknown_server(name, self.servers.iter().map(|server| &*server.name)),
             Target::Url(url) => Error::not_served(url),
         })
+    }
+
+    /// The same for a caller, who may name a server that is not configured where those are served.
+    pub(crate) fn server_for(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
+        let unlisted = self.unlisted.as_ref().filter(|unlisted| unlisted.is_for(caller));
+        match (target, unlisted) {
+            (Target::Url(url), Some(unlisted)) if narrowest(self.servers.iter(), url).is_none() => {
+                unlisted.open(url, &self.servers, |server| self.holds(server), self.clock.boot())
+            }
+            _ => self.server(target),
+        }
+    }
+
+    fn holds(&self, server: &Server) -> bool {
+        self.cache.held().iter().any(|(_, token)| token.server == server.name)
+    }
+
+    fn pace(&self, caller: &Caller, server: &Server) -> Result<(), Error> {
+        let Some(pacer) = self.pacers.get(&server.name) else { return Ok(()) };
+        pacer.pass(caller.uid, self.clock.boot()).map_err(|wait| Error::too_often(server, pacer.rate, wait))
     }
 
     /// How a token for this server and permit is made: discovery, identity, exchange.
@@ -326,7 +381,9 @@ impl Broker {
     fn note(&self, caller: &Caller, request: &Request, decided: &Result<Granted, Error>) {
         match decided {
             Ok(granted) => {
-                if let Some(tally) = self.tallies.get(&granted.server.name) {
+                // What callers name does not become a label.
+                let tally = self.tallies.get(&granted.server.name).or_else(|| self.tallies.get(UNLISTED));
+                if let Some(tally) = tally {
                     tally.served(caller.uid);
                 }
                 tracing::debug!(server = %granted.server.name, %caller, token = ?granted.token.digest, "served");

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::clock;
+
 /// Workload identity in, MCP access tokens out. No secret stored, no human in the loop.
 #[derive(Debug, Parser)]
 #[command(name = "wayleave", version, max_term_width = 100, propagate_version = true)]
@@ -259,15 +261,7 @@ pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
 
 /// `30s`, `5m`, `1h` or a bare number of seconds.
 fn span(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let factor = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        _ => return Err("a time is a number with s, m or h, for example 30s".to_owned()),
-    };
-    let number: u32 = number.parse().map_err(|_| "a time is a number with s, m or h, for example 30s".to_owned())?;
-    Ok(Duration::from_secs(u64::from(number) * factor))
+    clock::span(text).ok_or_else(|| "a time is a number with s, m or h, for example 30s".to_owned())
 }
 
 #[cfg(test)]

@@ -82,6 +82,18 @@ pub(crate) fn unix(wall: SystemTime) -> i64 {
     wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |span| i64::try_from(span.as_secs()).unwrap_or(i64::MAX))
 }
 
+/// `30s`, `5m`, `1h` or a bare number of seconds, as people write spans in flags and configuration.
+pub(crate) fn span(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return None,
+    };
+    number.parse::<u32>().ok().map(|number| Duration::from_secs(u64::from(number) * factor))
+}
+
 /// A wall time as RFC 3339 in UTC, whole seconds.
 pub(crate) fn rfc3339(wall: SystemTime) -> String {
     jiff::Timestamp::from_second(unix(wall)).map_or_else(|_| "unknown".to_owned(), |stamp| stamp.to_string())

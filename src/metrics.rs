@@ -1,8 +1,10 @@
 //! The counters and histograms, named once. Labels come from configuration or from a fixed list, never from a
 //! caller, so their number is bounded.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -20,6 +22,8 @@ pub struct Metrics {
     served: Family<ByServer, Counter>,
     refused: Family<ByClass, Counter>,
     cache: CacheMetrics,
+    /// The counters of `served`, to be added up where no server may be named.
+    each_served: Mutex<BTreeMap<String, Counter>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,24 +59,17 @@ impl Metrics {
         let cache =
             CacheMetrics { hits: Counter::default(), flights: Counter::default(), outcomes: Outcomes::default(), took };
         let (served, refused) = (Family::default(), Family::default());
-        let mut registry = Registry::with_prefix("wayleave");
-        registry.register("tokens_served", "Requests answered with a token", served.clone());
-        registry.register("requests_refused", "Requests not served, by class", refused.clone());
-        registry.register("cache_hits", "Requests answered without waiting", cache.hits.clone());
-        registry.register("flights", "Exchanges started", cache.flights.clone());
-        registry.register("flights_landed", "Exchanges that brought a token", cache.outcomes.ok.clone());
-        registry.register("flights_failed", "Exchanges that failed", cache.outcomes.failed.clone());
-        registry.register(
-            "flight_seconds",
-            "How long an exchange took, discovery and identity included",
-            cache.took.clone(),
-        );
-        Self { registry, served, refused, cache }
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register(SERVED.0, SERVED.1, served.clone());
+        register_nameless(&mut registry, &refused, &cache);
+        Self { registry, served, refused, cache, each_served: Mutex::default() }
     }
 
     /// The counter of requests answered with a token for this configured server; looked up once, not per request.
     pub fn served(&self, server: &str) -> Counter {
-        self.served.get_or_create(&ByServer { server: server.to_owned() }).clone()
+        let counter = self.served.get_or_create(&ByServer { server: server.to_owned() }).clone();
+        self.each_served.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_owned(), counter.clone());
+        counter
     }
 
     /// A request was not served.
@@ -85,12 +82,40 @@ impl Metrics {
         self.cache.clone()
     }
 
+    /// Prometheus text in which all servers are one.
+    pub fn nameless_text(&self) -> Result<String, fmt::Error> {
+        let total = Counter::<u64>::default();
+        total.inc_by(self.each_served.lock().unwrap_or_else(PoisonError::into_inner).values().map(Counter::get).sum());
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register(SERVED.0, SERVED.1, total);
+        register_nameless(&mut registry, &self.refused, &self.cache);
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
     /// Prometheus text.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// What every metric's name begins with.
+const PREFIX: &str = "wayleave";
+/// Name and help of the one metric that names servers.
+const SERVED: (&str, &str) = ("tokens_served", "Requests answered with a token");
+
+/// The metrics that name no server.
+fn register_nameless(registry: &mut Registry, refused: &Family<ByClass, Counter>, cache: &CacheMetrics) {
+    registry.register("requests_refused", "Requests not served, by class", refused.clone());
+    registry.register("cache_hits", "Requests answered without waiting", cache.hits.clone());
+    registry.register("flights", "Exchanges started", cache.flights.clone());
+    registry.register("flights_landed", "Exchanges that brought a token", cache.outcomes.ok.clone());
+    registry.register("flights_failed", "Exchanges that failed", cache.outcomes.failed.clone());
+    let took = cache.took.clone();
+    registry.register("flight_seconds", "How long an exchange took, discovery and identity included", took);
 }
 
 impl Default for Metrics {

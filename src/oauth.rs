@@ -128,6 +128,11 @@ impl ServerUrl {
                 && below(&self.normal_path(), &other.normal_path()))
     }
 
+    /// One spelling for all of this place.
+    pub(crate) fn normal(&self) -> &str {
+        &self.normal
+    }
+
     /// How far down it points: longer means narrower, among URLs of which one covers the other.
     pub(crate) fn depth(&self) -> usize {
         self.normal.len()

@@ -20,13 +20,17 @@ use support::leak;
 use support::listener::{Bound, Listener};
 use support::mcp_server::{FakeMcp, Signposts};
 use support::platform::{FakePlatform, PlatformFault};
+use support::tcp_http::Loopback;
 use support::tls::TestCa;
 use support::unix_http::Reply;
 use support::wayleave::{Output, Wayleave};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
+
+/// A listener on TCP beside the socket.
+const LOOPBACK: &str = "[listen]\nhttp = \"127.0.0.1:0\"";
 
 /// Gives one of the servers a fault.
 type SetFault = fn(&World, Fault);
@@ -803,12 +807,10 @@ async fn a_squatted_job_directory_is_refused() {
     assert_eq!(std::fs::read_dir(&elsewhere).expect("ours").count(), 0, "nothing was put where the link points");
 }
 
-#[tokio::test]
-async fn browsers_and_rebound_names_are_refused_on_every_route() {
-    let world = World::new().await;
-    let daemon = world.job(&world.pin()).daemon(&[]).await;
+/// Header lines that only pages, proxies and rebound names bring.
+fn of_strangers() -> Vec<String> {
     let good = "host: localhost\r\n";
-    let headers = [
+    vec![
         format!("{good}origin: https://evil.example\r\n"),
         format!("{good}origin: null\r\n"),
         format!("{good}Origin: http://localhost\r\n"),
@@ -831,7 +833,15 @@ async fn browsers_and_rebound_names_are_refused_on_every_route() {
         "host: 0.0.0.0\r\n".to_owned(),
         "host: 169.254.169.254\r\n".to_owned(),
         "host:\r\n".to_owned(),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn browsers_and_rebound_names_are_refused_on_every_route() {
+    let world = World::new().await;
+    let daemon = world.job(&world.pin()).daemon(&[]).await;
+    let good = "host: localhost\r\n";
+    let headers = of_strangers();
     for route in
         ["/v1/token?server=demo", "/v1/headers?server=demo", "/v1/status", "/healthz", "/readyz", "/metrics", "/none"]
     {
@@ -860,12 +870,76 @@ async fn browsers_and_rebound_names_are_refused_on_every_route() {
     }
 }
 
+/// A page that found the port, by rebinding its own name or by asking plainly, with or without a stolen secret.
 #[tokio::test]
-async fn broken_and_endless_requests_leave_the_daemon_serving() {
+async fn browsers_and_rebound_names_are_refused_on_loopback_tcp_too() {
     let world = World::new().await;
-    let daemon = world.job(&world.pin()).daemon(&[]).await;
+    let daemon = world.job(&format!("{}\n{LOOPBACK}", world.pin())).daemon(&[]).await;
+    let loopback = Loopback::of(&daemon).await;
+    let shown = format!("authorization: Bearer {}\r\n", loopback.secret);
+    for route in ["/v1/token?server=demo", "/v1/headers?server=demo", "/v1/status", "/healthz", "/readyz", "/metrics"] {
+        for (header, secret) in of_strangers().iter().flat_map(|header| [(header, ""), (header, shown.as_str())]) {
+            let request = format!("GET {route} HTTP/1.1\r\n{header}{secret}connection: close\r\n\r\n");
+            let reply = loopback.exchange(&request).await;
+            assert!(matches!(reply.status, 400 | 403), "{route} {header:?}: {}", reply.status);
+            let forbidden = |(name, _): &(String, String)| name.starts_with("access-control-") || name == "location";
+            assert!(!reply.headers.iter().any(forbidden), "{header:?}");
+        }
+        let absolute =
+            format!("GET http://evil.example{route} HTTP/1.1\r\nhost: localhost\r\n{shown}connection: close\r\n\r\n");
+        assert_eq!(loopback.exchange(&absolute).await.status, 403, "absolute form, {route}");
+        let preflight = format!(
+            "OPTIONS {route} HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\naccess-control-request-headers: authorization\r\nconnection: close\r\n\r\n"
+        );
+        assert_eq!(loopback.exchange(&preflight).await.status, 403);
+    }
+    assert_eq!(world.platform.requests(), 0);
+}
+
+#[tokio::test]
+async fn broken_requests_on_loopback_tcp_leave_the_daemon_serving() {
+    let world = World::new().await;
+    let daemon = world.job(&format!("{}\n{LOOPBACK}", world.pin())).daemon(&[]).await;
+    let loopback = Loopback::of(&daemon).await;
+    for request in broken_requests() {
+        let stream = TcpStream::connect(loopback.address).await.expect("it listens");
+        let answer = converse(stream, request.as_bytes(), true).await;
+        let line = answer.lines().next().unwrap_or_default();
+        let shown: String = request.chars().take(60).collect();
+        assert!(line.is_empty() || line.starts_with("HTTP/1.1 4"), "{shown:?}: {line}");
+    }
+    // What follows a request that was not let in is not let in with it.
+    let smuggled = "GET /v1/status HTTP/1.1\r\nhost: localhost\r\ncontent-length: 60\r\n\r\nGET /v1/token?server=demo HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let stream = TcpStream::connect(loopback.address).await.expect("it listens");
+    let answer = converse(stream, smuggled.as_bytes(), true).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains("access_token"), "{answer}");
+    assert_eq!(loopback.get("/v1/token?server=demo").await.status, 200);
+}
+
+/// Loopback is open to every user of the machine; the file with the secret is not.
+#[tokio::test]
+async fn another_user_cannot_read_the_loopback_secret() {
+    let world = World::new().await;
+    let job = world.job(&format!("{}\n{LOOPBACK}", world.pin()));
+    let daemon = job.daemon(&[]).await;
+    let loopback = Loopback::of(&daemon).await;
+    let secret = job.socket().with_file_name("http.secret");
+    assert_eq!(loopback.get_with("/v1/token?server=demo", "").await.status, 403);
+    assert_eq!(std::fs::metadata(&secret).expect("there").permissions().mode() & 0o077, 0);
+    if as_root_only().is_none() {
+        return;
+    }
+    open_to_all(job.path());
+    let mut cat = tokio::process::Command::new("/bin/cat");
+    let output = cat.arg(&secret).uid(STRANGER).gid(STRANGER).output().await.expect("it starts");
+    assert!(!output.status.success() && output.stdout.is_empty());
+    leak::check("stderr of another user's cat", &String::from_utf8_lossy(&output.stderr));
+}
+
+/// Requests that are none.
+fn broken_requests() -> Vec<String> {
     let long = "a".repeat(100_000);
-    let not_served = [
+    vec![
         format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: {long}\r\n\r\n"),
         format!("GET /{long} HTTP/1.1\r\nhost: localhost\r\n\r\n"),
         format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "x: y\r\n".repeat(5_000)),
@@ -885,8 +959,15 @@ async fn broken_and_endless_requests_leave_the_daemon_serving() {
         "POST /v1/reject HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff1\r\n{}"
             .to_owned(),
         "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}\u{1}".to_owned(),
-    ];
-    for request in &not_served {
+    ]
+}
+
+#[tokio::test]
+async fn broken_and_endless_requests_leave_the_daemon_serving() {
+    let world = World::new().await;
+    let daemon = world.job(&world.pin()).daemon(&[]).await;
+    let long = "a".repeat(100_000);
+    for request in &broken_requests() {
         let answer = speak(daemon.socket(), request.as_bytes(), true).await;
         let line = answer.lines().next().unwrap_or_default();
         let shown: String = request.chars().take(60).collect();
@@ -1299,8 +1380,11 @@ async fn as_user(uid: u32, world: &Wayleave, copy: &Copy, args: &[&str]) -> Outp
 /// Sends raw bytes and gives whatever comes until the other side closes, or, with the writing half closed on our side, says
 /// nothing for a while.
 async fn speak(socket: &Path, request: &[u8], close: bool) -> String {
-    let stream = UnixStream::connect(socket).await.expect("it listens");
-    let (mut from, mut to) = stream.into_split();
+    converse(UnixStream::connect(socket).await.expect("it listens"), request, close).await
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite, request: &[u8], close: bool) -> String {
+    let (mut from, mut to) = tokio::io::split(stream);
     let request = request.to_vec();
     let mut answer = Vec::new();
     let write = async {

@@ -698,16 +698,20 @@ async fn a_socket_wider_than_configured_is_refused() {
 }
 
 #[tokio::test]
-async fn a_descriptor_that_is_no_unix_listener_is_refused() {
+async fn a_descriptor_that_is_no_listener_of_ours_is_refused() {
     let scene = Scene::new(BINARY).await;
     let world = scene.configured("");
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let datagram = UnixDatagram::bind(world.path().join("datagram.sock")).expect("bound");
-    for descriptor in [OwnedFd::from(tcp), OwnedFd::from(datagram)] {
+    let descriptors = [
+        (OwnedFd::from(tcp), "is not the one that `http` in [listen] names"),
+        (OwnedFd::from(datagram), "neither a Unix stream socket nor a TCP listener"),
+    ];
+    for (descriptor, words) in descriptors {
         let (child, log) = activated(&world, descriptor);
         let (code, text) = ends(child, &log).await;
         assert_eq!(code, Some(CONFIG), "{text}");
-        assert!(text.contains("not a Unix stream socket"), "{text}");
+        assert!(text.contains(words) && text.contains("wayleave: hint: "), "{text}");
     }
 }
 

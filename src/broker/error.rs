@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Server;
+use super::{Rate, Server};
 use crate::cache::{Failure, Lost, Verdict};
 use crate::discovery;
 use crate::exchange::{self, revocation};
@@ -99,6 +99,14 @@ enum Cause {
     UnknownServer { name: String, known: Vec<String> },
     #[error("{url} is not a configured server")]
     NotServed { url: String },
+    #[error("{url} lies on the origin of the configured server {server:?} but not on or under its URL")]
+    Beside { url: String, server: Arc<str> },
+    #[error("{url} has a query, and no server is configured for it")]
+    UnlistedQuery { url: String },
+    #[error("{0} servers that are not configured are in use")]
+    TooManyUnlisted(usize),
+    #[error("asked for more often than {0} by this user")]
+    TooOften(Rate),
     #[error("{0}")]
     Denied(Denied),
     #[error("identity: {0}")]
@@ -184,6 +192,8 @@ impl Error {
         match &*self.cause {
             Cause::UnknownServer { .. } => Class::BadRequest,
             Cause::NotServed { .. } | Cause::Denied(_) => Class::Denied,
+            Cause::Beside { .. } | Cause::UnlistedQuery { .. } => Class::Denied,
+            Cause::TooManyUnlisted(_) | Cause::TooOften(_) => Class::Temporary,
             Cause::Identity(identity::Error::Unreachable { .. }) => Class::Temporary,
             Cause::Identity(_) | Cause::Unfit { .. } => Class::NoIdentity,
             Cause::Discovery(error) if error.is_temporary() => Class::Temporary,
@@ -214,7 +224,8 @@ impl Error {
     pub fn code(&self) -> &str {
         match &*self.cause {
             Cause::UnknownServer { .. } => "unknown_server",
-            Cause::NotServed { .. } => "server_not_configured",
+            Cause::NotServed { .. } | Cause::Beside { .. } | Cause::UnlistedQuery { .. } => "server_not_configured",
+            Cause::TooOften(_) => "asked_too_often",
             Cause::Denied(Denied::Caller { .. }) => "access_denied",
             Cause::Denied(Denied::AskedTooMuch { .. }) => "invalid_scope",
             Cause::Denied(Denied::GrantedTooMuch { .. }) => "scope_beyond_ceiling",
@@ -260,6 +271,11 @@ impl Error {
             Cause::NotServed { .. } => {
                 "add it as [servers.NAME] with `url`, spelled as the server names itself".to_owned()
             }
+            Cause::Beside { .. } | Cause::UnlistedQuery { .. } => "configure it as a server of its own".to_owned(),
+            Cause::TooManyUnlisted(_) => {
+                "configure those that are always needed; the tokens of the others lapse when nobody asks".to_owned()
+            }
+            Cause::TooOften(_) => "keep the token for its life, or raise `rate` at the server".to_owned(),
             Cause::Denied(denied) => denied.hint(),
             Cause::Identity(error) => return error.hint().map(str::to_owned),
             Cause::Unfit { unfit, .. } => unfit_hint(unfit),
@@ -333,7 +349,23 @@ impl Error {
     }
 
     pub(super) fn not_served(url: &ServerUrl) -> Self {
-        Cause::NotServed { url: url.as_str().split('?').next().unwrap_or_default().to_owned() }.into()
+        Cause::NotServed { url: without_query(url) }.into()
+    }
+
+    pub(crate) fn beside(url: &ServerUrl, server: &Server) -> Self {
+        Cause::Beside { url: without_query(url), server: Arc::clone(&server.name) }.into()
+    }
+
+    pub(super) fn unlisted_query(url: &ServerUrl) -> Self {
+        Cause::UnlistedQuery { url: without_query(url) }.into()
+    }
+
+    pub(super) fn too_many_unlisted(cap: usize) -> Self {
+        Self { retry_in: Some(UNLISTED_WAIT), ..Cause::TooManyUnlisted(cap).into() }
+    }
+
+    pub(super) fn too_often(server: &Server, rate: Rate, wait: Duration) -> Self {
+        Self { retry_in: Some(wait), ..Self::from(Cause::TooOften(rate)).at(server) }
     }
 
     pub(super) fn denied(server: &Server, denied: Denied) -> Self {
@@ -412,6 +444,14 @@ impl Error {
     pub(super) fn internal(what: &'static str) -> Self {
         Cause::Internal(what).into()
     }
+}
+
+/// Tokens live for minutes; one of so many lapses soon.
+const UNLISTED_WAIT: Duration = Duration::from_secs(10);
+
+/// A query may hold anything and does not belong into an error.
+fn without_query(url: &ServerUrl) -> String {
+    url.as_str().split('?').next().unwrap_or_default().to_owned()
 }
 
 fn of_outbound(error: &outbound::Error) -> Class {

@@ -1,5 +1,7 @@
 //! What people and scripts may know about the broker, as plain data: no token, no secret.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{Broker, Server, Target};
@@ -96,8 +98,9 @@ pub struct CallerStatus {
 impl Broker {
     /// What this caller may know: the servers it may use. The daemon's own user sees all.
     pub fn explain(&self, caller: &Caller, own_uid: u32) -> Status {
-        let visible = self.servers.iter().filter(|server| sees(caller, own_uid, server));
         let identity = self.maker.identities.get(super::DEFAULT).and_then(|found| found.as_ref().ok());
+        let unlisted = self.unlisted.as_ref().map(super::Unlisted::all).unwrap_or_default();
+        let visible = self.servers.iter().chain(&unlisted).filter(|server| sees(caller, own_uid, server));
         Status {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -132,6 +135,26 @@ impl Broker {
             (!held).then(why)
         });
         waiting.collect()
+    }
+
+    /// The same for whoever may look without saying who they are: counts and classes, and no name.
+    pub fn not_ready_in_numbers(&self) -> Vec<String> {
+        let required: Vec<_> = self.servers.iter().filter(|server| server.required).collect();
+        let held = self.cache.held();
+        let has_token = |server: &Server| {
+            held.iter().any(|(_, token)| token.server == server.name && token.usable(self.clock.boot()))
+        };
+        let mut missing = BTreeMap::<&'static str, usize>::new();
+        for server in required.iter().filter(|server| !has_token(server)) {
+            let why = self.last_error(server).map_or("not yet asked for", |error| error.class().as_str());
+            *missing.entry(why).or_default() += 1;
+        }
+        let all = required.len();
+        let line = |(why, count): (&str, usize)| {
+            let has = if count == 1 { "has" } else { "have" };
+            format!("{count} of {all} required servers {has} no token: {why}")
+        };
+        missing.into_iter().map(line).collect()
     }
 
     /// Starts the flights of named servers, so that readiness can be waited for. A name that is unknown, or that

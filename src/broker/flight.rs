@@ -154,7 +154,7 @@ impl Maker {
             )?;
             return Ok(Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties });
         }
-        let protection = self.discovery.protection(&server.url).await?;
+        let protection = self.discovery.protection(&server.url, server.named_by).await?;
         let (issuer, issuer_is) = self.pick(server, &protection)?;
         let (metadata, subject, parties) =
             tokio::try_join!(self.metadata(&issuer, None), self.subject(server, &chain, &issuer), parties)?;
@@ -307,7 +307,7 @@ impl Maker {
 
     /// A pin needs no resource metadata, but metadata that contradicts it is an error.
     async fn protection_beside_pin(&self, server: &Server, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
-        let protection = match self.discovery.protection(&server.url).await {
+        let protection = match self.discovery.protection(&server.url, server.named_by).await {
             Ok(protection) => protection,
             Err(error @ discovery::Error::ResourceMismatch { .. }) => return Err(error.into()),
             Err(error) => {

@@ -3,10 +3,12 @@
 use std::borrow::Borrow;
 use std::sync::{Arc, OnceLock};
 
+use super::{DEFAULT, Rate};
 use crate::exchange::link::Link;
 use crate::exchange::{self, Client};
-use crate::oauth::{Issuer, Resource, ServerUrl};
-use crate::policy::{Permit, Policy};
+use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
+use crate::outbound::NamedBy;
+use crate::policy::{Permit, Policy, Rule};
 use crate::token::Digest;
 
 /// What is asked for when somebody asks for this server.
@@ -46,6 +48,12 @@ pub struct Server {
     pub extra: Vec<(String, String)>,
     /// Readiness waits for it.
     pub required: bool,
+    /// At shutdown what is held for it is revoked.
+    pub revoke_on_exit: bool,
+    /// How often each user may ask for it.
+    pub rate: Option<Rate>,
+    /// Who named its URL: the operator, or a caller of a daemon that serves unlisted servers.
+    pub(crate) named_by: NamedBy,
     /// The key of what nearly everybody asks for.
     pub(crate) usual_key: OnceLock<Digest>,
 }
@@ -67,7 +75,43 @@ pub(crate) fn narrowest<'a, S: Borrow<Server>>(servers: impl Iterator<Item = &'a
     servers.filter(|one| (*one).borrow().url.covers(url)).max_by_key(|one| (*one).borrow().url.depth())
 }
 
+/// The configured server beside which an unconfigured URL lies. On its origin a spelling or path that its own URL does
+/// not cover must not get round its policy, so nothing else is served there, by the daemon or by one command.
+pub(crate) fn beside<'a, S: Borrow<Server>>(
+    mut servers: impl Iterator<Item = &'a S>,
+    url: &ServerUrl,
+) -> Option<&'a S> {
+    servers.find(|one| (*one).borrow().url.same_origin(url))
+}
+
 impl Server {
+    /// A server of which the URL alone is known: everything else is discovered.
+    pub(crate) fn discovered(name: Arc<str>, url: ServerUrl, allow: Vec<Rule>) -> Self {
+        Self {
+            name,
+            url,
+            issuer: None,
+            trust_discovered_issuer: false,
+            policy: Policy { allow, ceiling: None, tolerate: Scopes::default() },
+            exchange: None,
+            token_endpoint: None,
+            identity: DEFAULT.into(),
+            identity_fields: Vec::new(),
+            client: Client::default(),
+            idp: None,
+            dpop: None,
+            audience: None,
+            subject_audience: None,
+            resource: ResourceParameter::FromMetadata,
+            extra: Vec::new(),
+            required: false,
+            revoke_on_exit: false,
+            rate: None,
+            named_by: NamedBy::Us,
+            usual_key: OnceLock::new(),
+        }
+    }
+
     /// The cache key: everything of ours that reaches the wire, each field with its length. What discovery finds
     /// belongs to the flight: when it changes, the next flight's token takes the place of the last.
     pub fn key(&self, permit: &Permit) -> Digest {
@@ -83,7 +127,7 @@ impl Server {
     }
 
     fn digest(&self, permit: &Permit) -> Digest {
-        let set = |set: Option<&crate::oauth::Scopes>| set.map_or_else(|| "*".to_owned(), |set| format!("={set}"));
+        let set = |set: Option<&Scopes>| set.map_or_else(|| "*".to_owned(), |set| format!("={set}"));
         let resource = match &self.resource {
             ResourceParameter::FromMetadata => "*".to_owned(),
             ResourceParameter::Fixed(resource) => format!("={resource}"),

@@ -40,7 +40,8 @@ fn as_data(config: &Config) -> serde_json::Value {
     });
     json!({
         "ok": true, "file": config.file, "identity": config.identity_name(), "servers": servers.collect::<Vec<_>>(),
-        "socket": config.listen.socket, "insecure_loopback": config.egress.insecure_loopback,
+        "socket": config.listen.socket, "http": config.listen.http, "health": config.listen.health, "unlisted": config.listen.unlisted,
+        "insecure_loopback": config.egress.insecure_loopback,
     })
 }
 
@@ -59,6 +60,15 @@ fn as_text(config: &Config) -> String {
             .as_ref()
             .map_or_else(|| "no scope ceiling".to_owned(), |ceiling| format!("at most {ceiling}"));
         text.push_str(&format!("server    {}  {}  ({issuer}; {ceiling})\n", server.name, server.url));
+    }
+    for address in &config.listen.http {
+        text.push_str(&format!("http      {address}  (the secret is written beside the socket)\n"));
+    }
+    if let Some(address) = config.listen.health {
+        text.push_str(&format!("health    {address}  (names no server)\n"));
+    }
+    if config.listen.unlisted {
+        text.push_str("unlisted  any https URL is served to the daemon's own user, discovered\n");
     }
     if config.egress.insecure_loopback {
         text.push_str("warning   plain http and loopback addresses are allowed: for development only\n");

@@ -8,7 +8,7 @@ use url::form_urlencoded::Serializer;
 
 use super::{Context, Failure};
 use crate::app::{self, Core};
-use crate::broker::{self, Class, Least, Persistence, Target, Wants, narrowest};
+use crate::broker::{self, Class, Least, Persistence, Target, Wants, beside, narrowest};
 use crate::caller::{Caller, Facts, Process};
 use crate::cli::{Level, Wishes};
 use crate::config;
@@ -142,6 +142,9 @@ fn from_daemon(
     if wishes.fresh {
         query.append_pair("fresh", "1");
     }
+    if unconfigured == Unconfigured::Leave {
+        query.append_pair("unlisted", "0");
+    }
     let request = format!("GET {path}?{}", query.finish());
     let ask = |request: &str| door::ask(places, request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door);
     // A daemon answers as itself: what only this process could honour is refused, not ignored, and nothing is minted.
@@ -225,12 +228,8 @@ fn here(
         (None, Some(_)) if unconfigured == Unconfigured::Leave => return Ok(Obtained::NotServed),
         (None, Some(url)) => {
             // Another spelling or path on a configured origin must not get round that server's policy.
-            if let Some(server) = config.servers.iter().find(|server| server.url.same_origin(url)) {
-                let message = format!(
-                    "{url} lies on the origin of the configured server {:?} but not on or under its URL",
-                    server.name
-                );
-                return Err(Failure::new(Class::Denied, message).hint("configure it as a server of its own"));
+            if let Some(server) = beside(config.servers.iter(), url) {
+                return Err(broker::Error::beside(url, server).into());
             }
             let name = wanted.name.clone().unwrap_or_else(|| url.url().host_str().unwrap_or("server").to_owned());
             let unique = if config.servers.iter().any(|server| *server.name == *name) {

@@ -1,10 +1,10 @@
 //! `wayleave run`: the daemon, in the foreground or detached.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -13,10 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::obtain::Wanted;
 use super::{Context, Failure, print};
-use crate::app::App;
+use crate::app::{App, Inherited};
 use crate::broker::Class;
 use crate::cli::{Level, Run};
 use crate::config::Config;
+use crate::frontend::api::Listening;
 use crate::frontend::place;
 
 pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
@@ -36,14 +37,15 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     let count = config.servers.len();
     context.block_on(async {
         let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
-        let shutdown = shutdown_signal()?;
-        let socket = app.socket().to_owned();
-        tracing::info!(socket = %socket.display(), servers = count, "listening");
+        let (shutdown, again) = (shutdown_signal()?, second_signal()?);
+        let listening = app.listening().clone();
+        let (socket, http, health) = (listening.socket.display(), addresses(&listening.http), listening.health);
+        tracing::info!(%socket, http, health = health.map(tracing::field::display), servers = count, "listening");
         if insecure {
             tracing::warn!("plain http and loopback addresses are allowed: for development only");
         }
         if verb.detached {
-            tell_parent(&socket)?;
+            tell_parent(&listening)?;
         }
         // Without a service manager there is nobody to tell.
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
@@ -52,7 +54,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
             tracing::info!("stopping");
             drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         };
-        Ok(app.run(told).await?)
+        Ok(app.run_or_end(told, again).await?)
     })
 }
 
@@ -92,18 +94,28 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// A socket that a service manager passed (`LISTEN_FDS`), which the listenfd crate reads by itself.
-fn inherited() -> Result<Option<UnixListener>, Failure> {
+/// Listeners that a service manager passed (`LISTEN_FDS`), which the listenfd crate reads by itself: one Unix socket,
+/// and those of the loopback listener.
+fn inherited() -> Result<Inherited, Failure> {
     let wrong = |what: String| {
         Failure::new(Class::Config, format!("the inherited socket {what}"))
-            .hint("pass one Unix stream socket: `ListenStream=/run/wayleave/wayleave.sock`")
+            .hint("pass one Unix stream socket, `ListenStream=/run/wayleave/wayleave.sock`, and beside it no more than the address of `http` in [listen]")
     };
     let mut passed = listenfd::ListenFd::from_env();
-    match passed.len() {
-        0 => Ok(None),
-        1 => passed.take_unix_listener(0).map_err(|_| wrong("is not a Unix stream socket".to_owned())),
-        count => Err(wrong(format!("is one of {count}; one is served"))),
+    let mut inherited = Inherited::default();
+    for at in 0..passed.len() {
+        if let Ok(Some(listener)) = passed.take_tcp_listener(at) {
+            inherited.tcp.push(listener);
+            continue;
+        }
+        let socket = passed.take_unix_listener(at);
+        let socket = socket.map_err(|_| wrong("is neither a Unix stream socket nor a TCP listener".to_owned()))?;
+        if inherited.socket.is_some() {
+            return Err(wrong("is the second Unix socket; one is served".to_owned()));
+        }
+        inherited.socket = socket;
     }
+    Ok(inherited)
 }
 
 fn shutdown_signal() -> Result<impl Future<Output = ()>, Failure> {
@@ -121,6 +133,27 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>, Failure> {
             }
         }
     })
+}
+
+/// Told twice, the daemon ends at once.
+fn second_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let cannot = |error: std::io::Error| Failure::bug(format!("no signals: {error}"));
+    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    Ok(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        }
+    })
+}
+
+/// For one field of a line; none when there is nothing to say.
+fn addresses(addresses: &[SocketAddr]) -> Option<String> {
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(" "))
 }
 
 /// Starts the same command as a daemon of its own, with its output in a private log, and waits until it is ready.
@@ -142,10 +175,11 @@ fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
         .map_err(failed)?;
     let mut said = String::new();
     if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout.take(4_096)).read_line(&mut said).map_err(failed)?;
+        stdout.take(4_096).read_to_string(&mut said).map_err(failed)?;
     }
-    if let Some(socket) = said.strip_suffix('\n') {
-        return print(&format!("socket {socket}\npid    {}\nlog    {}\n", child.id(), path.display()))
+    if let Some((first, _)) = said.split_once('\n') {
+        let socket = first.trim_start_matches(SOCKET).trim_start();
+        return print(&format!("{said}pid    {}\nlog    {}\n", child.id(), path.display()))
             .map(|()| tell_flag(context, socket));
     }
     let status = child.wait().map_err(failed)?;
@@ -211,8 +245,18 @@ fn last_message(log: &mut File, start: u64, path: &std::path::Path) -> Failure {
     Failure::new(Class::Internal, message).hint_maybe(of("wayleave: hint: "))
 }
 
+/// The word before the socket's path in what a detached start prints.
+const SOCKET: &str = "socket";
+
 /// Tells the waiting parent where we listen, then lets go of its pipe: from now on stdout is the log as well.
-fn tell_parent(socket: &std::path::Path) -> Result<(), Failure> {
-    print(&format!("{}\n", socket.display()))?;
+fn tell_parent(listening: &Listening) -> Result<(), Failure> {
+    let mut said = format!("{SOCKET} {}\n", listening.socket.display());
+    if let (Some(http), Some(secret)) = (addresses(&listening.http), &listening.http_secret) {
+        said.push_str(&format!("http   {http}\nsecret {}\n", secret.display()));
+    }
+    if let Some(health) = listening.health {
+        said.push_str(&format!("health {health}\n"));
+    }
+    print(&said)?;
     dup2_stdout(std::io::stderr().as_fd()).map_err(|error| Failure::bug(format!("stdout cannot be given up: {error}")))
 }

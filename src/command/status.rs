@@ -45,6 +45,7 @@ fn table(status: &Value) -> String {
         text(&status["identity"]["source"]),
         text(&status["identity"]["evidence"])
     );
+    out.push_str(&listening(&status["listen"]));
     let servers = status["servers"].as_array().cloned().unwrap_or_default();
     if servers.is_empty() {
         out.push_str("no servers\n");
@@ -80,6 +81,19 @@ fn table(status: &Value) -> String {
         if !callers.is_empty() {
             out.push_str(&format!("{indent}served {}\n", callers.join(", ")));
         }
+    }
+    out
+}
+
+/// Where the daemon listens besides its socket.
+fn listening(listen: &Value) -> String {
+    let mut out = String::new();
+    for address in listen["http"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let secret = listen["http_secret"].as_str().unwrap_or("-");
+        out.push_str(&format!("http {address}  (secret in {secret})\n"));
+    }
+    if let Some(address) = listen["health"].as_str() {
+        out.push_str(&format!("health {address}\n"));
     }
     out
 }

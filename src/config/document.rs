@@ -76,6 +76,8 @@ fn property(key: &Key) -> Value {
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Number => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+        Kind::Span => json!({ "type": "string", "pattern": "^[0-9]+[smh]?$" }),
+        Kind::Rate => json!({ "type": "string", "pattern": "^[1-9][0-9]*/[smh]$" }),
         Kind::Pairs => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Rules => json!({ "type": "array", "minItems": 1, "items": object(&keys::RULE) }),
         Kind::Provider => object(&keys::IDP),

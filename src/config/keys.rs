@@ -36,6 +36,10 @@ pub(super) enum Kind {
     /// `idp`: one table with the keys of [`IDP`].
     Provider,
     Number,
+    /// A time: `"10s"`.
+    Span,
+    /// So many in a time: `"20/s"`.
+    Rate,
     /// Not in this version.
     Later,
 }
@@ -154,8 +158,8 @@ pub(super) const SERVER: Table = Table {
         key("required", Kind::Flag, "true", "Readiness waits for it, and its token is kept fresh at all times."),
         later("tools", "Which tools may be called through bridge and proxy."),
         later("bare_token", "Hand out bare tokens in spite of tool rules."),
-        later("revoke_on_exit", "Revoke tokens at shutdown."),
-        later("rate", "How often callers may ask."),
+        key("revoke_on_exit", Kind::Flag, "false", "Revoke at shutdown what is held for it (RFC 7009)."),
+        key("rate", Kind::Rate, "\"20/s\"", "How often each calling user may ask for it. Omit: as often as it likes."),
         later("outer", "A second credential for a front door."),
     ],
 };
@@ -205,10 +209,25 @@ pub(super) const LISTEN: Table = Table {
             "\"agents\"",
             "The group, by name or number, that may connect under mode 0660.",
         ),
-        later("unlisted", "Serve URLs that are not configured."),
-        later("linger", "Keep serving for a while after SIGTERM."),
-        later("http", "The loopback listener."),
-        later("health", "A listener for health checks alone."),
+        key(
+            "http",
+            Kind::Text,
+            "\"127.0.0.1:7878\"",
+            "The same API on loopback TCP. Callers need the secret in `http.secret` beside the socket.",
+        ),
+        key(
+            "health",
+            Kind::Text,
+            "\"0.0.0.0:9464\"",
+            "A listener for /healthz, /readyz and /metrics alone, which names no server.",
+        ),
+        key(
+            "unlisted",
+            Kind::Flag,
+            "false",
+            "Serve URLs that are not configured to the daemon's own user, all discovered.",
+        ),
+        key("linger", Kind::Span, "\"0s\"", "Keep serving after SIGTERM, while the agent drains."),
         later("oauth_token", "A token endpoint for clients that speak OAuth only."),
     ],
 };

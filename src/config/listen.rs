@@ -1,12 +1,17 @@
 //! `[listen]`: where the daemon listens.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::reader::Reader;
 use super::{Listen, keys};
 use crate::env::Env;
+
+/// Service managers and kubelets kill earlier than that.
+const LONGEST_LINGER: Duration = Duration::from_secs(3_600);
 
 pub(super) fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>, env: &Env) -> Listen {
     let section = reader.section("listen", at, table, &keys::LISTEN, &[]);
@@ -47,5 +52,50 @@ pub(super) fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTab
             "has no effect without `socket_mode = \"0660\"`",
         );
     }
-    Listen { socket, mode, group }
+    let http = section.text("http").map(|(text, line)| loopback(reader, line, text)).unwrap_or_default();
+    let health = section.text("health").and_then(|(text, line)| {
+        let address = addresses(text).into_iter().next();
+        if address.is_none() {
+            reader.problem(line, "listen.health", format!("{text:?} is not an address with a port, like 0.0.0.0:9464"));
+        }
+        address
+    });
+    if let Some(same) = health.filter(|health| health.port() != 0 && http.contains(health)) {
+        let what = format!("{same} is the address of `http` as well; each needs its own");
+        reader.problem(section.line_of("health"), "listen.health", what);
+    }
+    let linger = section.span("linger").unwrap_or_default();
+    if linger > LONGEST_LINGER {
+        reader.problem(
+            section.line_of("linger"),
+            "listen.linger",
+            "more than an hour: nobody waits so long for an end",
+        );
+    }
+    Listen { socket, mode, group, http, health, linger, unlisted: section.flag("unlisted") }
+}
+
+/// The addresses of the API. Who can connect from another machine needs more than a secret in clear.
+fn loopback(reader: &mut Reader<'_>, line: usize, text: &str) -> Vec<SocketAddr> {
+    let found = addresses(text);
+    if found.is_empty() {
+        let what = format!("{text:?} is not an address with a port, like 127.0.0.1:7878");
+        reader.problem(line, "listen.http", what);
+    }
+    if found.iter().any(|address| !address.ip().is_loopback()) {
+        let what =
+            format!("{text:?} is not loopback: the API is for this machine alone (127.0.0.0/8, [::1], localhost)");
+        reader.problem(line, "listen.http", what);
+    }
+    found
+}
+
+/// An address with a port. `localhost` is both loopback addresses, because clients try one after the other and the
+/// one that we leave free could be somebody else's.
+fn addresses(text: &str) -> Vec<SocketAddr> {
+    match text.strip_prefix("localhost:").map(str::parse) {
+        Some(Ok(port)) => vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
+        Some(Err(_)) => Vec::new(),
+        None => text.parse().into_iter().collect(),
+    }
 }

@@ -4,17 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::broker::{Client, DEFAULT, Link, ResourceParameter, Server};
+use crate::broker::{DEFAULT, Link, ResourceParameter, Server, UNLISTED};
 use crate::env::Env;
 use crate::identity::{Choice, SOURCES};
-use crate::oauth::{Issuer, Scopes, ServerUrl, host_of};
+use crate::oauth::{Issuer, ServerUrl, host_of};
 use crate::outbound;
-use crate::policy::{Policy, Rule};
+use crate::policy::Rule;
 
 mod client;
 mod document;
@@ -76,6 +78,21 @@ pub(crate) struct Listen {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) mode: u32,
     pub(crate) group: Option<u32>,
+    /// Loopback addresses of the API; two for `localhost`.
+    pub(crate) http: Vec<SocketAddr>,
+    pub(crate) health: Option<SocketAddr>,
+    /// How long the daemon goes on serving when it is told to stop.
+    pub(crate) linger: Duration,
+    /// URLs that are not configured are served too.
+    pub(crate) unlisted: bool,
+}
+
+impl Listen {
+    /// What holds without the table: a private socket in the default place and nothing else.
+    fn silent() -> Self {
+        let (http, health, linger) = (Vec::new(), None, Duration::ZERO);
+        Self { socket: None, mode: 0o600, group: None, http, health, linger, unlisted: false }
+    }
 }
 
 /// Why there is no configuration.
@@ -114,7 +131,7 @@ impl Config {
             keyring: false,
             servers: Vec::new(),
             issuers: None,
-            listen: Listen { socket: None, mode: 0o600, group: None },
+            listen: Listen::silent(),
             egress: outbound::Config::default(),
             file: None,
         }
@@ -171,26 +188,8 @@ impl Config {
     /// Adds a server that was given on the command line.
     pub(crate) fn add_server(&mut self, name: &str, url: &ServerUrl, env: &Env) -> &mut Server {
         self.egress.named.insert(host_of(url.url()));
-        self.servers.push(Server {
-            name: name.into(),
-            url: url.clone(),
-            issuer: None,
-            trust_discovered_issuer: false,
-            policy: Policy { allow: own_user(env), ceiling: None, tolerate: Scopes::default() },
-            exchange: None,
-            token_endpoint: None,
-            identity: DEFAULT.into(),
-            identity_fields: self.identities.get(DEFAULT).map(IdentityConfig::fields).unwrap_or_default(),
-            client: Client::default(),
-            idp: None,
-            dpop: None,
-            audience: None,
-            subject_audience: None,
-            resource: ResourceParameter::FromMetadata,
-            extra: Vec::new(),
-            required: false,
-            usual_key: OnceLock::new(),
-        });
+        let identity_fields = self.identities.get(DEFAULT).map(IdentityConfig::fields).unwrap_or_default();
+        self.servers.push(Server { identity_fields, ..Server::discovered(name.into(), url.clone(), own_user(env)) });
         self.servers.last_mut().expect("one was just added")
     }
 
@@ -393,6 +392,10 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
         }
     }
     not_for_an_issuer(reader, config);
+    if let (true, Some(server)) = (config.listen.unlisted, config.servers.iter().find(|one| &*one.name == UNLISTED)) {
+        let what = "with `unlisted = true` this name stands for all servers that are not configured; choose another";
+        reader.problem(None, &format!("servers.{}", server.name), what);
+    }
     let mut named = std::mem::take(&mut config.egress.named);
     for server in &config.servers {
         named.insert(host_of(server.url.url()));

@@ -1,11 +1,14 @@
 //! Reads a TOML table against its keys. Every problem is collected with its line; none stops the reading.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key, Kind, Table};
+use crate::broker::Rate;
+use crate::clock::span;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,8 @@ enum Value<'a> {
     Texts(Vec<String>),
     Flag(bool),
     Number(u32),
+    Span(Duration),
+    Rate(Rate),
     Pairs(Vec<(String, String)>),
     Tables(Vec<(&'a DeTable<'a>, usize)>),
     Table(&'a DeTable<'a>, usize),
@@ -166,6 +171,20 @@ impl Section<'_> {
         }
     }
 
+    pub(super) fn span(&self, key: &str) -> Option<Duration> {
+        match self.values.get(key) {
+            Some((Value::Span(span), _)) => Some(*span),
+            _ => None,
+        }
+    }
+
+    pub(super) fn rate(&self, key: &str) -> Option<Rate> {
+        match self.values.get(key) {
+            Some((Value::Rate(rate), _)) => Some(*rate),
+            _ => None,
+        }
+    }
+
     pub(super) fn pairs(&self, key: &str) -> Option<(&[(String, String)], usize)> {
         match self.values.get(key) {
             Some((Value::Pairs(pairs), line)) => Some((pairs, *line)),
@@ -199,6 +218,8 @@ fn read<'a>(kind: Kind, value: &'a Spanned<DeValue<'a>>) -> Option<Value<'a>> {
             let number = inner.as_integer()?;
             u32::from_str_radix(number.as_str(), number.radix()).ok().map(Value::Number)
         }
+        Kind::Span => inner.as_str().and_then(span).map(Value::Span),
+        Kind::Rate => inner.as_str().and_then(Rate::parse).map(Value::Rate),
         Kind::Pairs => {
             let pairs = inner
                 .as_table()?
@@ -231,6 +252,8 @@ pub(super) fn describe(kind: Kind) -> &'static str {
         Kind::Texts => "a list of texts",
         Kind::Flag => "true or false",
         Kind::Number => "a number from 0 to 4294967295",
+        Kind::Span => "a number with s, m or h",
+        Kind::Rate => "a number of times a second, minute or hour",
         Kind::Pairs => "a table of texts",
         Kind::Rules => "a list of tables",
         Kind::Provider => "a table",

@@ -11,6 +11,7 @@ use crate::caller::Sha256;
 use crate::env::Env;
 use crate::exchange;
 use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
+use crate::outbound::NamedBy;
 use crate::policy::{Policy, Rule, WantedUnit};
 
 pub(super) fn servers_of<'a>(reader: &mut Reader<'a>, servers: &'a DeTable<'a>, env: &Env, config: &mut Config) {
@@ -86,6 +87,9 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         resource,
         extra: extra_of(reader, section),
         required: section.flag("required"),
+        revoke_on_exit: section.flag("revoke_on_exit"),
+        rate: section.rate("rate"),
+        named_by: NamedBy::Us,
         usual_key: OnceLock::new(),
     })
 }

@@ -66,7 +66,7 @@ fn a_duplicate_key_is_an_error() {
 #[test]
 fn a_key_of_a_later_version_is_refused_and_never_ignored() {
     only_problem(&format!("{SERVER}bare_token = true\n"), "not built in this version");
-    only_problem("[listen]\nhttp = \"127.0.0.1:7878\"\n", "not built in this version");
+    only_problem("[listen]\noauth_token = true\n", "not built in this version");
 }
 
 #[test]
@@ -326,4 +326,35 @@ fn a_proxy_may_hold_a_password_and_is_not_shown() {
     only_problem("[egress]\nproxy = \"SECRET@nowhere\"\n", "not an");
     let config = Config::from_toml("[egress]\nproxy = \"http://u:SECRET@proxy.example.com\"\n", &env()).expect("fine");
     assert!(!format!("{config:?}").contains("SECRET"));
+}
+
+#[test]
+fn listeners_are_read_with_all_that_contradicts_itself() {
+    let config = Config::from_toml(
+        "[listen]\nhttp = \"localhost:7878\"\nhealth = \"[::]:9464\"\nlinger = \"2m\"\nunlisted = true\n",
+        &env(),
+    );
+    let listen = config.expect("a good one").listen;
+    assert_eq!(listen.http, ["127.0.0.1:7878", "[::1]:7878"].map(|text| text.parse().expect("an address")));
+    assert_eq!((listen.linger, listen.unlisted), (Duration::from_secs(120), true));
+    assert_eq!(listen.health, "[::]:9464".parse().ok());
+    only_problem("[listen]\nhttp = \"0.0.0.0:7878\"\n", "line 2: listen.http: \"0.0.0.0:7878\" is not loopback");
+    only_problem("[listen]\nhealth = \"9464\"\n", "line 2: listen.health: \"9464\" is not an address with a port");
+    only_problem("[listen]\nhttp = \"[::1]:1\"\nhealth = \"[::1]:1\"\n", "line 3: listen.health: ");
+    only_problem("[listen]\nlinger = \"10 s\"\n", "must be a number with s, m or h, for example `linger = \"0s\"`");
+    only_problem("[listen]\nlinger = 10\n", "must be a number with s, m or h");
+    only_problem("[listen]\nlinger = \"2h\"\n", "more than an hour");
+    let called_so = "[servers.unlisted]\nurl = \"https://mcp.example.com/mcp\"\n";
+    assert!(problems(called_so).is_empty());
+    only_problem(&format!("{called_so}[listen]\nunlisted = true\n"), "servers.unlisted: ");
+}
+
+#[test]
+fn a_rate_is_a_number_of_times_in_a_span() {
+    let read = |line: &str| Config::from_toml(&format!("{SERVER}{line}\n"), &env()).expect(line);
+    assert_eq!(read("rate = \"100/m\"").servers[0].rate.map(|rate| rate.to_string()).as_deref(), Some("100/m"));
+    assert!(read("revoke_on_exit = true").servers[0].revoke_on_exit && !read("").servers[0].revoke_on_exit);
+    for bad in ["\"20\"", "\"0/s\"", "\"20/d\"", "20"] {
+        only_problem(&format!("{SERVER}rate = {bad}\n"), "for example `rate = \"20/s\"`");
+    }
 }

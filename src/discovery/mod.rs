@@ -152,11 +152,11 @@ impl Discovery {
     }
 
     /// What the server says about its protection.
-    pub(crate) async fn protection(&self, server: &ServerUrl) -> Result<Arc<Protection>, Error> {
+    pub(crate) async fn protection(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Arc<Protection>, Error> {
         let believed =
             |protection: &Arc<Protection>| if protection.metadata.is_some() { BELIEVED } else { ABSENCE_BELIEVED };
         self.protections
-            .get(server.as_str().to_owned(), believed, async || self.look_up(server).await.map(Arc::new))
+            .get(server.as_str().to_owned(), believed, async || self.look_up(server, named_by).await.map(Arc::new))
             .await
     }
 
@@ -175,10 +175,10 @@ impl Discovery {
         }
     }
 
-    async fn look_up(&self, server: &ServerUrl) -> Result<Protection, Error> {
+    async fn look_up(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Protection, Error> {
         let places = Resource::metadata_urls(server);
         let first = places.first().cloned().unwrap_or_default();
-        let (probed, inserted) = tokio::join!(self.probe(server), self.fetch_resource(&first));
+        let (probed, inserted) = tokio::join!(self.probe(server, named_by), self.fetch_resource(&first));
         let challenge = match probed {
             Ok(challenge) => challenge,
             // The server itself may be down while its metadata is up; a token can still be had.
@@ -202,10 +202,10 @@ impl Discovery {
 
     /// Asks without a token, to be told. A `ping` is answered with a challenge by every protected server, is
     /// valid on both MCP wires, and starts neither a session nor a stream on an unprotected one.
-    async fn probe(&self, server: &ServerUrl) -> Result<Challenge, Error> {
+    async fn probe(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Challenge, Error> {
         const PING: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
         let body = Body { content_type: "application/json", bytes: Zeroizing::new(PING.to_vec()) };
-        let mut ask = Ask::post(server.as_str(), NamedBy::Us, body);
+        let mut ask = Ask::post(server.as_str(), named_by, body);
         ask.headers = vec![(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))];
         const PLACE: &str = "the MCP server";
         match self.outbound.send(ask).await {

@@ -1,6 +1,8 @@
 //! The local API: a route table, its wire forms, and the one place where a class becomes a status.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +10,13 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::form_urlencoded;
 
 use super::body::Body;
 use super::dialect::{Around, Form};
-use super::gate;
+use super::gate::{self, Pass};
 use crate::broker::{self, Broker, Class, Head, Least, Target, Wants};
 use crate::caller::{Caller, Digests};
 use crate::clock::Clock;
@@ -34,6 +36,21 @@ pub(crate) struct State {
     pub uid: u32,
     /// Of callers' programs, for rules that name them.
     pub digests: Digests,
+    /// Where it listens.
+    pub listening: Listening,
+}
+
+/// Where the daemon listens, for status and log.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Listening {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// The API on loopback.
+    pub http: Vec<SocketAddr>,
+    /// Where the secret for that is written.
+    pub http_secret: Option<PathBuf>,
+    /// Health and metrics alone.
+    pub health: Option<SocketAddr>,
 }
 
 /// An answer: always small, always whole.
@@ -63,19 +80,22 @@ const ROUTES: &[(Method, &str, Route)] = &[
 ];
 
 /// What `/v1/headers` knows.
-const HEADERS: &[&str] = &["server", "scope", "min_ttl", "fresh", "use", "method", "url", "body_sha256", "dpop_nonce"];
+const HEADERS: &[&str] =
+    &["server", "scope", "min_ttl", "fresh", "use", "unlisted", "method", "url", "body_sha256", "dpop_nonce"];
 
 /// A request body is a small JSON object.
 const BODY_CAP: usize = 64 * 1024;
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
-/// Answers one request of a caller that the kernel named.
-pub(crate) async fn answer(state: &State, caller: &Caller, request: Request<Incoming>) -> Answer {
+/// Answers one request of a caller that the kernel named, or that shows the listener's pass.
+pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request: Request<Incoming>) -> Answer {
     if let Err(refusal) = gate::admit(request.uri(), request.headers()) {
-        return failure(&Failure::new(Class::Denied, "access_denied", refusal.to_string()));
+        return failure(&refusal.into());
     }
     let (head, body) = request.into_parts();
     let outcome = match route(&head.method, head.uri.path()) {
+        // Readiness and metrics name servers; that we live is no secret.
+        Ok(route) if !matches!(route, Route::Alive) && !pass.is_shown(&head.headers) => Err(Failure::no_pass(pass)),
         Ok(route) => respond(state, caller, route, head.uri.query().unwrap_or_default(), body).await,
         Err(unknown) => Err(unknown),
     };
@@ -86,14 +106,8 @@ fn route(method: &Method, path: &str) -> Result<Route, Failure> {
     let at_path: Vec<_> = ROUTES.iter().filter(|(_, known, _)| *known == path).collect();
     match at_path.iter().find(|(allowed, _, _)| allowed == method) {
         Some((_, _, route)) => Ok(*route),
-        None if at_path.is_empty() => Err(Failure {
-            status: Some(StatusCode::NOT_FOUND),
-            ..Failure::new(Class::BadRequest, "not_found", "there is nothing at this path".to_owned())
-        }),
-        None => Err(Failure {
-            status: Some(StatusCode::METHOD_NOT_ALLOWED),
-            ..Failure::new(Class::BadRequest, "method_not_allowed", "this path has another method".to_owned())
-        }),
+        None if at_path.is_empty() => Err(Failure::nothing_here()),
+        None => Err(Failure::method()),
     }
 }
 
@@ -108,7 +122,8 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
         Route::Headers => {
             let query = Query::read(query, HEADERS)?;
             let request = query.request(Wants::Headers)?;
-            let head = query.head(state, &request.target)?;
+            query.only_configured(state, &request.target)?;
+            let head = query.head(state, caller, &request.target)?;
             let granted = state.broker.token(caller, &request).await?;
             let form = Form::of(&granted.token, state.clock.boot());
             let around = match state.broker.proof(&granted, head.as_ref())? {
@@ -131,28 +146,46 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
         }
         Route::Status => {
             may_look(state, caller)?;
-            let status = state.broker.explain(caller, state.uid);
+            let status = Whole { status: state.broker.explain(caller, state.uid), listen: &state.listening };
             let text = serde_json::to_vec(&status).map_err(|_| Failure::bug())?;
             Ok(json_answer(StatusCode::OK, &text))
         }
-        Route::Alive => Ok(json_answer(StatusCode::OK, b"{\"status\":\"alive\"}")),
+        Route::Alive => Ok(alive()),
         Route::Ready => {
             let query = Query::read(query, &["server"])?;
             let names = query.all("server");
             state.broker.keep_named(caller, state.uid, &names)?;
-            let reasons = state.broker.not_ready(caller, state.uid, &names);
-            let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            Ok(json_answer(status, json!({ "ready": reasons.is_empty(), "reasons": reasons }).to_string().as_bytes()))
+            Ok(readiness(&state.broker.not_ready(caller, state.uid, &names)))
         }
         Route::Metrics => {
             may_look(state, caller)?;
-            let text = state.metrics.text().map_err(|_| Failure::bug())?;
-            let mut answer = plain(StatusCode::OK, text.as_bytes());
-            let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-            answer.headers_mut().insert(CONTENT_TYPE, media);
-            Ok(answer)
+            metrics(state.metrics.text())
         }
     }
+}
+
+/// What `status` shows: the broker's part and the listeners.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    status: broker::Status,
+    listen: &'a Listening,
+}
+
+pub(super) fn alive() -> Answer {
+    json_answer(StatusCode::OK, b"{\"status\":\"alive\"}")
+}
+
+pub(super) fn readiness(reasons: &[String]) -> Answer {
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json_answer(status, json!({ "ready": reasons.is_empty(), "reasons": reasons }).to_string().as_bytes())
+}
+
+pub(super) fn metrics(text: Result<String, std::fmt::Error>) -> Result<Answer, Failure> {
+    let mut answer = plain(StatusCode::OK, text.map_err(|_| Failure::bug())?.as_bytes());
+    let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, media);
+    Ok(answer)
 }
 
 fn may_look(state: &State, caller: &Caller) -> Result<(), Failure> {
@@ -240,8 +273,18 @@ impl<'a> Query<'a> {
         Ok(broker::Request { target: target(server)?, scopes, least, fresh, may_be_a_retry, wants })
     }
 
+    /// With `unlisted=0` a server that is not configured is none of ours, whatever the daemon serves besides: credential
+    /// helpers are asked about every URL there is.
+    fn only_configured(&self, state: &State, target: &Target) -> Result<(), Failure> {
+        match self.one("unlisted")? {
+            None | Some("1") => Ok(()),
+            Some("0") => state.broker.configured(target).map(drop).map_err(Failure::from),
+            Some(_) => Err(Failure::asked("`unlisted` is 0 or 1")),
+        }
+    }
+
     /// The request that the headers are for. Its URL must lie on or under the server's own: this is no signing oracle.
-    fn head(&self, state: &State, target: &Target) -> Result<Option<Head>, Failure> {
+    fn head(&self, state: &State, caller: &Caller, target: &Target) -> Result<Option<Head>, Failure> {
         let (url, method, nonce) = (self.one("url")?, self.one("method")?, self.one("dpop_nonce")?);
         let Some(url) = url else { return Ok(None) };
         let url = ServerUrl::parse(url).map_err(|why| Failure::asked(&format!("`url`: {why}")))?;
@@ -251,7 +294,7 @@ impl<'a> Query<'a> {
         if nonce.is_some_and(|nonce| !broker::is_nonce(nonce)) {
             return Err(Failure::asked("`dpop_nonce` is not the nonce of a server (RFC 9449 section 8.1)"));
         }
-        if state.broker.server(target)?.url.covers(&url) {
+        if state.broker.server_for(caller, target)?.url.covers(&url) {
             let nonce = nonce.map(str::to_owned);
             return Ok(method.map(|method| Head { method: method.to_owned(), url, nonce }));
         }
@@ -288,8 +331,39 @@ impl Failure {
         Self::new(Class::BadRequest, "invalid_request", what.to_owned())
     }
 
+    /// There is no such path.
+    pub(super) fn nothing_here() -> Self {
+        let failure = Self::new(Class::BadRequest, "not_found", "there is nothing at this path".to_owned());
+        Self { status: Some(StatusCode::NOT_FOUND), ..failure }
+    }
+
+    /// The path has another method.
+    pub(super) fn method() -> Self {
+        let failure = Self::new(Class::BadRequest, "method_not_allowed", "this path has another method".to_owned());
+        Self { status: Some(StatusCode::METHOD_NOT_ALLOWED), ..failure }
+    }
+
+    /// Never 401: that would make a client register and open a browser.
+    fn no_pass(pass: &Pass) -> Self {
+        tracing::debug!("a request without the listener's secret");
+        let what = "this listener wants its secret as `Authorization: Bearer`";
+        let hint = match pass {
+            Pass::Secret(secret) => {
+                Some(format!("it is in {}, new at each start; the Unix socket needs none", secret.path().display()))
+            }
+            Pass::Kernel => None,
+        };
+        Self { hint, ..Self::new(Class::Denied, "access_denied", what.to_owned()) }
+    }
+
     fn bug() -> Self {
         Self::new(Class::Internal, "server_error", "the answer could not be written".to_owned())
+    }
+}
+
+impl From<gate::Refusal> for Failure {
+    fn from(refusal: gate::Refusal) -> Self {
+        Self::new(Class::Denied, "access_denied", refusal.to_string())
     }
 }
 
@@ -307,7 +381,7 @@ impl From<broker::Error> for Failure {
     }
 }
 
-fn failure(failure: &Failure) -> Answer {
+pub(super) fn failure(failure: &Failure) -> Answer {
     let status = failure
         .status
         .or_else(|| StatusCode::from_u16(failure.class.status()).ok())

@@ -1,15 +1,17 @@
 //! Who asks, and whether it is a browser. Passed before anything else is looked at.
 //!
-//! On the socket the kernel says who connected. No page may reach a listener of ours: a request with a header
+//! On the socket the kernel says who connected; on TCP a secret does. No page may reach a listener of ours: a request with a header
 //! that only browsers or proxies send, or with a `Host` that DNS rebinding would bring, is refused.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use hyper::header::HOST;
+use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{HeaderMap, Uri};
 use tokio::net::UnixStream;
 
 use super::api::State;
+use super::secret::LoopbackSecret;
 use crate::caller::{Caller, Facts, Process, Why};
 
 /// Why a request goes no further.
@@ -53,8 +55,41 @@ pub(crate) async fn look<'a>(
     Cow::Owned(caller.with(facts))
 }
 
+/// What a listener asks of those who connect to it.
+pub(crate) enum Pass {
+    /// Nothing: the kernel has said who they are.
+    Kernel,
+    /// The secret, as `Authorization: Bearer`.
+    Secret(Arc<LoopbackSecret>),
+}
+
+impl Pass {
+    /// Is it shown? One field, with the one secret: a second one could be meant for somebody else.
+    pub(super) fn is_shown(&self, headers: &HeaderMap) -> bool {
+        let Self::Secret(secret) = self else { return true };
+        let mut fields = headers.get_all(AUTHORIZATION).iter();
+        match (fields.next().map(|field| field.as_bytes().split_at_checked(SCHEME.len())), fields.next()) {
+            (Some(Some((scheme, shown))), None) => scheme.eq_ignore_ascii_case(SCHEME) && secret.is(shown),
+            _ => false,
+        }
+    }
+}
+
+/// The scheme is compared without case (RFC 9110 section 11.1).
+const SCHEME: &[u8] = b"bearer ";
+
 /// Looks at the request's head alone.
 pub(crate) fn admit(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    admit_from_anywhere(target, headers)?;
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next().map(|host| host.to_str()), hosts.next()) {
+        (Some(Ok(host)), None) if is_local(host) => Ok(()),
+        _ => Err(Refusal::Host),
+    }
+}
+
+/// The same for a listener that other machines may reach by whatever name: no browser, no proxy.
+pub(super) fn admit_from_anywhere(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     // A local client sends two or three fields: looking at each is quicker than looking for each name.
     for name in headers.keys() {
         match name.as_str() {
@@ -66,14 +101,7 @@ pub(crate) fn admit(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         }
     }
     // An absolute target takes the place of Host (RFC 9112 section 3.2.2), and no local client sends one.
-    if target.authority().is_some() {
-        return Err(Refusal::Host);
-    }
-    let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next().map(|host| host.to_str()), hosts.next()) {
-        (Some(Ok(host)), None) if is_local(host) => Ok(()),
-        _ => Err(Refusal::Host),
-    }
+    if target.authority().is_some() { Err(Refusal::Host) } else { Ok(()) }
 }
 
 /// `localhost`, `127.0.0.1` or `[::1]`, with any port.
@@ -101,6 +129,37 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn the_secret_is_shown_once_and_whole() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let secret = LoopbackSecret::beside(&directory.path().join("w.sock")).expect("written");
+        let text = std::fs::read_to_string(secret.path()).expect("there");
+        let pass = Pass::Secret(Arc::new(secret));
+        let shown = |fields: &[String]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(AUTHORIZATION, HeaderValue::from_str(field).expect("a field"));
+            }
+            pass.is_shown(&headers)
+        };
+        let good = format!("Bearer {text}");
+        assert!(shown(std::slice::from_ref(&good)) && shown(&[format!("bearer {text}")]));
+        for bad in
+            [text.clone(), format!("Basic {text}"), format!("Bearer  {text}"), "Bearer ".to_owned(), "B".to_owned()]
+        {
+            assert!(!shown(std::slice::from_ref(&bad)), "{bad:?}");
+        }
+        assert!(!shown(&[]) && !shown(&[good.clone(), good]));
+        assert!(Pass::Kernel.is_shown(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn where_other_machines_may_ask_any_host_will_do_and_browsers_will_not() {
+        assert_eq!(admit_from_anywhere(&path(), &headers(&[("host", "10.1.2.3:9464")])), Ok(()));
+        let page = headers(&[("host", "10.1.2.3:9464"), ("origin", "https://evil.example")]);
+        assert_eq!(admit_from_anywhere(&path(), &page), Err(Refusal::Browser));
     }
 
     fn path() -> Uri {

@@ -1,4 +1,4 @@
-//! What listens, and the way to it: the gate, the API, the socket, and the door by which our own commands come in.
+//! What listens, and the way to it: the gate, the API, the listeners, and the door by which our own commands come in.
 //!
 //! A front-end turns a request into [`crate::broker::Request`] and an outcome into its own dialect. It never sees
 //! identity, exchange or cache.
@@ -8,7 +8,11 @@ mod body;
 pub(crate) mod dialect;
 pub(crate) mod door;
 pub(crate) mod gate;
+pub(crate) mod health;
+pub(crate) mod http;
 pub(crate) mod place;
+mod secret;
+pub(crate) mod serve;
 pub(crate) mod socket;
 
 pub use dialect::header_json;

@@ -10,34 +10,18 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, chown};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::net::UnixListener;
 
 use super::api::{self, State};
-use super::gate;
-use crate::caller::{Caller, Process, Why};
+use super::gate::{self, Pass};
+use super::serve::{self, Course, Limits};
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
 const PATH_CAP: usize = 103;
-/// More connections wait in the backlog instead of taking memory.
-const CONNECTIONS: usize = 2_048;
-/// A connection on which no request begins for so long is closed: one that is idle, sends its head byte by byte, or never
-/// reads its answer.
-const QUIET_LIMIT: Duration = Duration::from_secs(30);
-/// Our requests have a line and a few fields.
-const HEAD_CAP: usize = 16 * 1024;
 
 /// Who may connect.
 #[derive(Clone, Copy, Debug)]
@@ -212,36 +196,30 @@ impl Socket {
         &self.path
     }
 
-    /// Serves until `stop`; connections finish what they are at.
-    pub(crate) async fn serve(
-        &self,
-        state: Arc<State>,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> io::Result<()> {
+    /// Serves until the course ends; connections finish what they are at.
+    pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let place = Arc::clone(&places).acquire_owned();
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                accepted = async { (place.await, listener.accept().await) } => accepted,
-            };
-            match accepted {
-                (Ok(place), Ok((stream, _))) => {
-                    let (state, stop) = (Arc::clone(&state), stop.clone());
-                    tasks.spawn(serve_one(state, stream, place, stop));
-                }
-                // Out of descriptors, usually: connections that end will free some.
-                (_, Err(error)) => {
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                (Err(_), _) => return Ok(()),
-            }
-        }
+        let listener = &listener;
+        let accept = || async move { listener.accept().await.map(|(stream, _)| stream) };
+        serve::accept_all(Limits::API, &course.stop, accept, |stream, place| {
+            let (state, stop) = (Arc::clone(&state), course.stop.clone());
+            course.tasks.spawn(async move {
+                let Ok(caller) = gate::caller(&stream) else { return };
+                let process = gate::process(&stream, &caller, &state);
+                let answer = |request| {
+                    let (state, caller, process) = (&state, &caller, process.as_ref());
+                    async move {
+                        let caller = gate::look(caller, process, state).await;
+                        api::answer(state, &caller, &Pass::Kernel, request).await
+                    }
+                };
+                serve::connection(Limits::API, stop, stream, place, answer).await;
+            });
+        })
+        .await;
+        Ok(())
     }
 }
 
@@ -258,64 +236,7 @@ fn which(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-async fn serve_one(state: Arc<State>, stream: UnixStream, _place: OwnedSemaphorePermit, stop: CancellationToken) {
-    let Ok(caller) = gate::caller(&stream) else { return };
-    let process = gate::process(&stream, &caller, &state);
-    let served = Arc::new(Served { caller, process, started: AtomicU64::new(0), done: AtomicU64::new(0) });
-    let service = {
-        let served = Arc::clone(&served);
-        service_fn(move |request| {
-            let (state, served) = (Arc::clone(&state), Arc::clone(&served));
-            async move {
-                served.started.fetch_add(1, Ordering::Relaxed);
-                let caller = gate::look(&served.caller, served.process.as_ref(), &state).await;
-                let answer = api::answer(&state, &caller, request).await;
-                served.done.fetch_add(1, Ordering::Relaxed);
-                Ok::<_, std::convert::Infallible>(answer)
-            }
-        })
-    };
-    let mut http = http1::Builder::new();
-    // The look below bounds the head as well, without a timer for each request.
-    http.header_read_timeout(None).max_buf_size(HEAD_CAP);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let mut look = std::pin::pin!(tokio::time::sleep(QUIET_LIMIT));
-    let mut seen = 0;
-    let outcome = loop {
-        tokio::select! {
-            biased;
-            outcome = connection.as_mut() => break outcome,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                break connection.await;
-            }
-            () = look.as_mut() => {
-                let started = served.started.load(Ordering::Relaxed);
-                let working = started > served.done.load(Ordering::Relaxed);
-                if !working && started == seen {
-                    tracing::debug!(caller = %served.caller, "a silent connection is closed");
-                    return;
-                }
-                seen = started;
-                look.as_mut().reset(Instant::now() + QUIET_LIMIT);
-            }
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// One connection: whose it is, and how many requests came and were answered.
-struct Served {
-    caller: Caller,
-    /// Held where a rule asks for it.
-    process: Option<Result<Process, Why>>,
-    started: AtomicU64,
-    done: AtomicU64,
-}
-
-fn lock(path: &Path) -> Result<Flock<File>, Error> {
+pub(super) fn lock(path: &Path) -> Result<Flock<File>, Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
@@ -349,7 +270,7 @@ fn make_directory(directory: &Path, access: Access, own_uid: u32) -> Result<(), 
     fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(|error| refuse(error.to_string()))
 }
 
-fn check_directory(directory: &Path, own_uid: u32) -> Result<(), Error> {
+pub(super) fn check_directory(directory: &Path, own_uid: u32) -> Result<(), Error> {
     let refuse = |what: String| Error::Path { path: directory.to_owned(), what };
     let found = fs::metadata(directory).map_err(|error| refuse(error.to_string()))?;
     if !found.is_dir() {

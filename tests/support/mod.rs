@@ -13,7 +13,7 @@
 //! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
 //! | `leak.rs` | knows every token minted here and fails when one appears where none may |
-//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` | what those are made of |
+//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` `tcp_http.rs` | what those are made of |
 //!
 //! Every fake listens on a port of its own, runs in tasks of its own and stops when it is dropped.
 
@@ -32,6 +32,7 @@ pub mod mcp_server;
 pub mod platform;
 pub mod scene;
 pub mod sluice;
+pub mod tcp_http;
 pub mod tls;
 pub mod traffic;
 pub mod unix_http;

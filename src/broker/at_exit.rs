@@ -1,0 +1,52 @@
+//! What is given back at the end: the tokens of servers with `revoke_on_exit` (RFC 7009).
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::{Broker, Server};
+use crate::token::Token;
+
+/// A revocation endpoint that does not answer may not hold up a shutdown. Each request has its own limit, within this.
+const LIMIT: Duration = Duration::from_secs(5);
+/// A daemon that ends must not look like an attack to its issuers.
+const AT_ONCE: usize = 64;
+
+impl Broker {
+    /// Revokes, side by side, what is held for servers that want it. A failure is a line in the log and no more: the
+    /// token lapses by itself, and the daemon has ended well.
+    pub(crate) async fn revoke_at_exit(&self) {
+        let held: Vec<_> = self.cache.held().into_iter().map(|(_, token)| token).collect();
+        let wanted = held.iter().filter_map(|token| Some((self.revoking(token)?, token)));
+        let revoking: Vec<_> = wanted.map(|(server, token)| self.give_back(server, token)).collect();
+        let count = revoking.len();
+        if count == 0 {
+            return;
+        }
+        let outcomes = stream::iter(revoking).buffer_unordered(AT_ONCE);
+        let failed = outcomes.filter_map(async |outcome| outcome.err()).collect::<Vec<_>>();
+        match tokio::time::timeout(LIMIT, failed).await {
+            Err(_) => tracing::warn!(tokens = count, "not every token was revoked in time; they lapse by themselves"),
+            Ok(failed) => report(count, &failed),
+        }
+    }
+
+    fn revoking(&self, token: &Token) -> Option<&Server> {
+        self.servers.iter().find(|server| server.revoke_on_exit && server.name == token.server).map(|server| &**server)
+    }
+
+    async fn give_back(&self, server: &Server, token: &Token) -> Result<(), String> {
+        self.maker.revoke(server, token).await.map_err(|error| format!("{}: {error}", server.name))
+    }
+}
+
+fn report(count: usize, failed: &[String]) {
+    match failed.first() {
+        None => tracing::info!(tokens = count, "revoked"),
+        Some(first) => {
+            let failed = failed.len();
+            tracing::warn!(tokens = count, failed, %first, "not every token was revoked; they lapse by themselves");
+        }
+    }
+}

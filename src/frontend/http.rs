@@ -1,0 +1,203 @@
+//! The same API on loopback TCP, for clients that cannot dial a socket.
+//!
+//! Whoever can connect to loopback is not known to be anybody, a page in a browser included. So after the gate each
+//! request must show the secret that only the daemon's user can read; the caller is then that user, and no more is
+//! known of it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use tokio::net::TcpListener;
+
+use super::api::{self, State};
+use super::gate::Pass;
+use super::secret::LoopbackSecret;
+use super::serve::{self, Course, Limits};
+use super::socket;
+use crate::caller::Caller;
+
+/// Why there is no listener on TCP.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be had.
+    #[error("{address}: {error}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// As the system says it.
+        error: io::Error,
+    },
+    /// A service manager passed one that others can reach.
+    #[error("the inherited listener {0} is not loopback")]
+    NotLoopback(SocketAddr),
+    /// A service manager passed one that is not configured.
+    #[error("the inherited listener {0} is not the one that `http` in [listen] names")]
+    NotConfigured(SocketAddr),
+    /// A descriptor that cannot be asked for its address.
+    #[error("the inherited listener: {0}")]
+    Inherited(io::Error),
+    /// The secret cannot be written.
+    #[error("the secret of the loopback listener: {0}")]
+    Secret(socket::Error),
+}
+
+impl Error {
+    /// The cure.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Bind { error, .. } if error.kind() == io::ErrorKind::AddrInUse => {
+                "another program, perhaps another daemon, listens there: choose another port in [listen]".to_owned()
+            }
+            Self::Bind { .. } => "choose an address of this machine, and a port that we may take".to_owned(),
+            Self::NotLoopback(_) => "write `ListenStream=127.0.0.1:PORT` in the socket unit".to_owned(),
+            Self::NotConfigured(address) => {
+                format!("set `http = \"{address}\"` in [listen], or take it out of the socket unit")
+            }
+            Self::Inherited(_) => return None,
+            Self::Secret(_) => "it lies beside the socket: choose a directory that we can write and others cannot, with `socket` in [listen]".to_owned(),
+        })
+    }
+}
+
+/// The bound listeners with their secret.
+pub(crate) struct Http {
+    listeners: Vec<StdListener>,
+    secret: Arc<LoopbackSecret>,
+}
+
+impl Http {
+    /// Takes what the service manager passed, binds what is left of the configured addresses, and writes the secret
+    /// beside the socket. None when nothing is configured.
+    pub(crate) fn open(
+        inherited: Vec<StdListener>,
+        configured: &[SocketAddr],
+        socket: &Path,
+        own_uid: u32,
+    ) -> Result<Option<Self>, Error> {
+        let mut listeners = Vec::new();
+        for listener in inherited {
+            listeners.push((configured_one(&listener, configured)?, listener));
+        }
+        let mut port = None;
+        for address in configured {
+            if listeners.iter().any(|(taken, _)| taken == address) {
+                continue;
+            }
+            let address = match port {
+                // The second address of `localhost` with port 0 takes the port that the first was given.
+                Some(port) if address.port() == 0 => SocketAddr::new(address.ip(), port),
+                _ => *address,
+            };
+            match bind(address) {
+                Err(Error::Bind { error, .. }) if !listeners.is_empty() && is_missing(&error) => {}
+                bound => {
+                    let (bound, listener) = bound?;
+                    port = Some(bound.port());
+                    listeners.push((bound, listener));
+                }
+            }
+        }
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        let directory = socket.parent().unwrap_or_else(|| Path::new("/"));
+        socket::check_directory(directory, own_uid).map_err(Error::Secret)?;
+        let secret = Arc::new(LoopbackSecret::beside(socket).map_err(Error::Secret)?);
+        Ok(Some(Self { listeners: listeners.into_iter().map(|(_, listener)| listener).collect(), secret }))
+    }
+
+    /// Where it listens.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Where the secret is.
+    pub(crate) fn secret(&self) -> &Path {
+        self.secret.path()
+    }
+
+    /// Serves until the course ends; connections finish what they are at.
+    pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
+        let all = self.listeners.iter().map(|listener| self.serve_one(listener, &state, course));
+        try_join_all(all).await.map(drop)
+    }
+
+    async fn serve_one(&self, listener: &StdListener, state: &Arc<State>, course: &Course) -> io::Result<()> {
+        let listener = into_tokio(listener)?;
+        let accept = || accept(&listener);
+        serve::accept_all(Limits::API, &course.stop, accept, |stream, place| {
+            let (state, stop) = (Arc::clone(state), course.stop.clone());
+            let (caller, pass) = (Caller::by_tcp(state.uid), Pass::Secret(Arc::clone(&self.secret)));
+            course.tasks.spawn(async move {
+                let answer = |request| api::answer(&state, &caller, &pass, request);
+                serve::connection(Limits::API, stop, stream, place, answer).await;
+            });
+        })
+        .await;
+        Ok(())
+    }
+}
+
+/// Binds an address.
+pub(super) fn bind(address: SocketAddr) -> Result<(SocketAddr, StdListener), Error> {
+    let bound = StdListener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    bound.map_err(|error| Error::Bind { address, error })
+}
+
+/// The listener for the runtime; ours stays, so that its address is taken as long as we live.
+pub(super) fn into_tokio(listener: &StdListener) -> io::Result<TcpListener> {
+    let listener = listener.try_clone()?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// The next connection. Answers are small and whole: nothing is gained by waiting for more to send.
+pub(super) async fn accept(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    drop(stream.set_nodelay(true));
+    Ok(stream)
+}
+
+/// An inherited listener must be loopback and configured.
+fn configured_one(listener: &StdListener, configured: &[SocketAddr]) -> Result<SocketAddr, Error> {
+    let address = listener.local_addr().map_err(Error::Inherited)?;
+    if !address.ip().is_loopback() {
+        return Err(Error::NotLoopback(address));
+    }
+    if configured.contains(&address) { Ok(address) } else { Err(Error::NotConfigured(address)) }
+}
+
+/// A machine without IPv6 (or IPv4) has one loopback address less.
+fn is_missing(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let missing = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT].map(|errno| errno as i32);
+    error.raw_os_error().is_some_and(|code| missing.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(address: &str) -> (SocketAddr, StdListener) {
+        bind(address.parse().expect("an address")).expect("free")
+    }
+
+    #[test]
+    fn an_inherited_listener_must_be_loopback_and_configured() {
+        let (wide, all) = listener("0.0.0.0:0");
+        assert!(matches!(configured_one(&all, &[wide]), Err(Error::NotLoopback(_))));
+        let (address, one) = listener("127.0.0.1:0");
+        assert!(matches!(configured_one(&one, &[]), Err(Error::NotConfigured(_))));
+        assert_eq!(configured_one(&one, &[address]).expect("it is"), address);
+    }
+
+    #[test]
+    fn a_taken_port_is_said_with_its_cure() {
+        let (address, _held) = listener("127.0.0.1:0");
+        let error = bind(address).expect_err("taken");
+        assert!(error.hint().expect("a cure").contains("another port"), "{error}");
+    }
+}

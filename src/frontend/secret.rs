@@ -1,0 +1,132 @@
+//! The secret of the loopback listener: who can read a file that only the daemon's user can read may ask.
+//!
+//! New at each start, written beside the socket with mode 0600, gone at the end. It says which user asks and nothing
+//! more: on TCP the kernel tells nobody apart.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nix::fcntl::{Flock, OFlag};
+use secrecy::SecretString;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::socket;
+use crate::token::expose;
+
+/// The file's name in the socket's directory.
+const NAME: &str = "http.secret";
+/// More than anybody guesses.
+const BYTES: usize = 32;
+
+/// What a caller on loopback must show.
+pub(crate) struct LoopbackSecret {
+    secret: SecretString,
+    path: PathBuf,
+    /// Held open, so that its inode cannot be another file's by the time we remove it.
+    file: File,
+    /// Held as long as we serve: a second daemon in this directory would write over it.
+    _lock: Flock<File>,
+}
+
+impl LoopbackSecret {
+    /// Makes a new one and writes it beside the socket.
+    pub(crate) fn beside(socket: &Path) -> Result<Self, socket::Error> {
+        let directory = socket.parent().unwrap_or_else(|| Path::new("/"));
+        let path = directory.join(NAME);
+        let system = |error: io::Error| socket::Error::System { path: path.clone(), error };
+        let lock = socket::lock(&path)?;
+        let mut bytes = Zeroizing::new([0; BYTES]);
+        getrandom::fill(bytes.as_mut_slice()).map_err(|error| system(io::Error::other(error)))?;
+        let secret = SecretString::from(URL_SAFE_NO_PAD.encode(bytes.as_slice()));
+        let file = write(&path, expose(&secret)).map_err(system)?;
+        Ok(Self { secret, path, file, _lock: lock })
+    }
+
+    /// Where it is written.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Is this it? Takes the same time whatever of it is right.
+    pub(super) fn is(&self, presented: &[u8]) -> bool {
+        expose(&self.secret).as_bytes().ct_eq(presented).into()
+    }
+}
+
+impl Drop for LoopbackSecret {
+    fn drop(&mut self) {
+        let which = |found: fs::Metadata| (found.dev(), found.ino());
+        let there = fs::symlink_metadata(&self.path).map(which).ok();
+        if there.is_some() && there == self.file.metadata().map(which).ok() {
+            // It may be gone with its directory; then there is nothing to remove.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Writes a new file and puts it in its place in one step. A reader sees the old text or the new one, and what is at
+/// the place, a link perhaps, is replaced and never followed.
+fn write(path: &Path, text: &str) -> io::Result<File> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{:016x}", getrandom::u64().map_err(io::Error::other)?));
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+    let mut file = options.open(&draft)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&draft, path));
+    if written.is_err() {
+        drop(fs::remove_file(&draft));
+    }
+    written.map(|()| file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a directory")
+    }
+
+    #[test]
+    fn it_is_what_the_file_says_and_nothing_else() {
+        let directory = directory();
+        let secret = LoopbackSecret::beside(&directory.path().join("w.sock")).expect("written");
+        let text = fs::read(secret.path()).expect("there");
+        assert_eq!(text.len(), 43, "32 bytes in base64url");
+        assert!(secret.is(&text));
+        assert!(!secret.is(&text[..42]) && !secret.is(b"") && !secret.is(&[&text[..], b"\n"].concat()));
+        assert_eq!(fs::metadata(secret.path()).expect("there").mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_replaced_and_not_followed() {
+        let directory = directory();
+        let precious = directory.path().join("precious");
+        fs::write(&precious, "precious").expect("written");
+        std::os::unix::fs::symlink(&precious, directory.path().join(NAME)).expect("linked");
+        let secret = LoopbackSecret::beside(&directory.path().join("w.sock")).expect("written");
+        assert!(fs::symlink_metadata(secret.path()).expect("there").is_file());
+        assert_eq!(fs::read_to_string(&precious).expect("still there"), "precious");
+    }
+
+    #[test]
+    fn a_second_daemon_in_the_directory_is_refused_and_another_file_is_not_removed() {
+        let directory = directory();
+        let socket = directory.path().join("w.sock");
+        let secret = LoopbackSecret::beside(&socket).expect("written");
+        assert!(matches!(LoopbackSecret::beside(&socket), Err(socket::Error::Taken { .. })));
+        let path = secret.path().to_owned();
+        fs::remove_file(&path).expect("ours");
+        fs::write(&path, "another's").expect("written");
+        drop(secret);
+        assert_eq!(fs::read_to_string(&path).expect("left alone"), "another's");
+        let again = LoopbackSecret::beside(&socket).expect("the place is free");
+        drop(again);
+        assert!(!path.exists());
+    }
+}
