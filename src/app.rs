@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{self, Audit};
 use crate::broker::{Broker, Class, Parts, Persistence};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -31,6 +33,7 @@ pub struct App {
     outbound: Outbound,
     tasks: TaskTracker,
     stop: CancellationToken,
+    audit: Option<Arc<Audit>>,
     /// The directory whose end is ours too.
     ends_with: Option<PathBuf>,
 }
@@ -44,6 +47,9 @@ pub enum Error {
     /// There is no socket.
     #[error("{0}")]
     Socket(#[from] socket::Error),
+    /// What is decided could not be recorded.
+    #[error("{0}")]
+    Audit(#[from] audit::Error),
     /// Serving failed.
     #[error("the socket cannot be served: {0}")]
     Serve(std::io::Error),
@@ -54,7 +60,8 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Identity(_) => Class::NoIdentity,
-            Self::Socket(_) => Class::Config,
+            Self::Audit(error) if error.is_temporary() => Class::Temporary,
+            Self::Socket(_) | Self::Audit(_) => Class::Config,
             Self::Serve(_) => Class::Internal,
         }
     }
@@ -64,6 +71,7 @@ impl Error {
         match self {
             Self::Identity(error) => error.hint().map(str::to_owned),
             Self::Socket(error) => error.hint(),
+            Self::Audit(error) => Some(error.hint()),
             Self::Serve(_) => None,
         }
     }
@@ -74,6 +82,7 @@ pub(crate) struct Core {
     pub(crate) broker: Broker,
     pub(crate) outbound: Outbound,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -87,6 +96,7 @@ pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persiste
     let outbound = Outbound::until(config.egress, deadline);
     let ambient = Ambient { env, outbound: outbound.clone(), clock: clock.clone() };
     let identity = identity::choose(&config.identity, &ambient).map_err(Error::Identity)?;
+    let audit = config.audit.map(|config| audit_of(config, persistence)).transpose()?.map(Arc::new);
     let (metrics, tasks, stop) = (Arc::new(Metrics::new()), TaskTracker::new(), CancellationToken::new());
     let broker = Broker::new(Parts {
         servers: config.servers,
@@ -96,10 +106,24 @@ pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persiste
         clock,
         metrics: Arc::clone(&metrics),
         persistence,
+        audit: audit.clone(),
         tasks: tasks.clone(),
         stop: stop.clone(),
     });
-    Ok(Core { broker, outbound, metrics, tasks, stop })
+    Ok(Core { broker, outbound, metrics, audit, tasks, stop })
+}
+
+/// Opens the audit file. Must be called inside a runtime.
+pub(crate) fn audit_of(config: audit::Config, persistence: Persistence) -> Result<Audit, audit::Error> {
+    // At the limit of a file's size (RLIMIT_FSIZE) the signal would end us; caught, it leaves write(2) to fail.
+    let too_large = SignalKind::from_raw(nix::libc::SIGXFSZ);
+    if let Err(error) = signal(too_large) {
+        tracing::warn!(%error, "a limit of the file size would end this process");
+    }
+    match persistence {
+        Persistence::Daemon => Audit::hold(config),
+        Persistence::OneShot(_) => Audit::visit(config),
+    }
 }
 
 impl App {
@@ -120,7 +144,7 @@ impl App {
         let job = place::job_directory(&env);
         let explicit = config.listen.socket.clone();
         // Identity first: a daemon that can serve nobody must not take the place of one that can.
-        let Core { broker, outbound, metrics, tasks, stop } =
+        let Core { broker, outbound, metrics, audit, tasks, stop } =
             core(config, env.clone(), clock.clone(), Persistence::Daemon)?;
         let socket = match (inherited, explicit) {
             (Some(listener), configured) => {
@@ -136,12 +160,17 @@ impl App {
         };
         let ends_with = job.filter(|job| socket.path().starts_with(job));
         let state = Arc::new(State { broker, metrics, clock, uid });
-        Ok(Self { socket, state, outbound, tasks, stop, ends_with })
+        Ok(Self { socket, state, outbound, tasks, stop, audit, ends_with })
     }
 
     /// Where it listens.
     pub fn socket(&self) -> &Path {
         self.socket.path()
+    }
+
+    /// What has to be reopened after a rotation.
+    pub(crate) fn audit(&self) -> Option<Arc<Audit>> {
+        self.audit.clone()
     }
 
     /// Serves until `shutdown`, then stops listening, finishes what runs and gives everything back.

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::cache::{Cache, Key, Recipe, Wish};
 use crate::caller::Caller;
 use crate::clock::Clock;
@@ -27,15 +28,18 @@ mod asked_twice;
 mod error;
 mod explain;
 mod flight;
+mod note;
 mod server;
 mod tally;
 
+pub use crate::audit::Action;
 pub use crate::cache::{Least, Persistence};
 pub use crate::exchange::ClientAuth;
 use asked_twice::AskedTwice;
 pub use error::{Class, Error};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::Maker;
+pub(crate) use note::Matter;
 pub(crate) use server::narrowest;
 pub use server::{ResourceParameter, Server};
 use tally::Tally;
@@ -49,6 +53,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     asked_twice: Mutex<AskedTwice>,
     tallies: HashMap<Arc<str>, Tally>,
+    audit: Option<Arc<Audit>>,
 }
 
 /// What a broker is made of.
@@ -67,6 +72,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Daemon or one command.
     pub persistence: Persistence,
+    /// Where every decision is recorded.
+    pub audit: Option<Arc<Audit>>,
     /// Whose tasks they are.
     pub tasks: TaskTracker,
     /// When they end.
@@ -93,6 +100,10 @@ pub struct Request {
     pub least: Least,
     /// It wants a new one.
     pub fresh: bool,
+    /// In which form it wants it.
+    pub action: Action,
+    /// It is a helper, not the client itself.
+    pub helper: bool,
     /// A helper asks for headers, and helpers are never told why they are run again.
     pub may_be_a_retry: bool,
 }
@@ -112,7 +123,7 @@ const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 impl Broker {
     /// Puts the rooms together. Nothing is fetched yet.
     pub fn new(parts: Parts) -> Self {
-        let Parts { servers, issuers, identity, outbound, clock, metrics, persistence, tasks, stop } = parts;
+        let Parts { servers, issuers, identity, outbound, clock, metrics, persistence, audit, tasks, stop } = parts;
         let observer = Box::new(metrics.cache());
         let tallies =
             servers.iter().map(|one| (Arc::clone(&one.name), Tally::new(metrics.served(&one.name)))).collect();
@@ -134,6 +145,7 @@ impl Broker {
             metrics,
             asked_twice: Mutex::default(),
             tallies,
+            audit,
         }
     }
 
@@ -141,8 +153,7 @@ impl Broker {
     pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
         let decided = self.decide(caller, request).await;
         // The one place where every decision, served or refused, passes.
-        self.note(caller, request, &decided);
-        decided
+        self.note(&Matter::of(caller, request), decided, |granted| Some(granted))
     }
 
     async fn decide(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
@@ -205,6 +216,12 @@ impl Broker {
     /// A caller says that the server refused a token. True if it was dropped: a digest that is not the cached
     /// one is ignored, because another caller already got a new token.
     pub fn reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
+        let decided = self.decide_reject(caller, target, digest);
+        let matter = Matter { rejected: Some(digest), ..Matter::new(Action::Reject, caller, Some(target)) };
+        self.note(&matter, decided, |_| None)
+    }
+
+    fn decide_reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
         let server = self.server(target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
         let mut dropped = self.cache.reject(&server.key(&permit), digest);
@@ -222,6 +239,11 @@ impl Broker {
 
     /// Revokes what is held for a server (RFC 7009) and forgets it. Gives the number revoked, or the first failure.
     pub async fn revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
+        let decided = self.decide_revoke(caller, target).await;
+        self.note(&Matter::new(Action::Revoke, caller, Some(target)), decided, |_| None)
+    }
+
+    async fn decide_revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
         let server = self.server(target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
         // What a caller could not have, it cannot take from others either.
@@ -252,21 +274,6 @@ impl Broker {
         for server in self.servers.iter().filter(|server| server.required) {
             let permit = server.policy.permit_for_all();
             self.cache.always(server.key(&permit), || self.recipe(server, permit.clone()));
-        }
-    }
-
-    fn note(&self, caller: &Caller, request: &Request, decided: &Result<Granted, Error>) {
-        match decided {
-            Ok(granted) => {
-                if let Some(tally) = self.tallies.get(&granted.server.name) {
-                    tally.served(caller.uid);
-                }
-                tracing::debug!(server = %granted.server.name, %caller, token = ?granted.token.digest, "served");
-            }
-            Err(error) => {
-                self.metrics.refused(error.class().as_str());
-                tracing::warn!(target_server = %request.target, %caller, class = error.class().as_str(), error = %error, "not served");
-            }
         }
     }
 

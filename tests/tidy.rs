@@ -6,16 +6,17 @@ use std::fs;
 use std::path::Path;
 
 /// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
-const MAY_KNOW: [(&str, &str); 21] = [
+const MAY_KNOW: [(&str, &str); 22] = [
     ("main", "command"),
-    ("command", "app broker caller cli clock config env frontend identity oauth outbound token"),
-    ("app", "broker clock config env frontend identity metrics outbound"),
+    ("command", "app audit broker caller cli clock config env frontend identity oauth outbound token"),
+    ("app", "audit broker clock config env frontend identity metrics outbound"),
     ("cli", ""),
     // Its parts are those of the rooms below: it makes their small `Config` structs and checks names against their tables.
-    ("config", "broker env exchange identity oauth outbound policy"),
+    ("config", "audit broker env exchange identity oauth outbound policy"),
     ("frontend", "broker caller clock env metrics oauth token"),
-    ("broker", "cache caller clock discovery exchange identity jitter metrics oauth outbound policy token"),
+    ("broker", "audit cache caller clock discovery exchange identity jitter metrics oauth outbound policy token"),
     ("metrics", "cache"),
+    ("audit", "caller clock oauth token"),
     ("cache", "bucket clock jitter token"),
     ("discovery", "clock oauth outbound"),
     ("exchange", "bucket clock oauth outbound token"),

@@ -16,6 +16,7 @@ use crate::frontend::door;
 use crate::oauth::quoted_words;
 use crate::{app, config};
 
+mod audit;
 mod completions;
 mod configuration;
 mod get;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Verb::Status(verb) => status::run(&context, verb),
         Verb::Revoke(verb) => revoke::run(&context, verb),
         Verb::Whoami(verb) => whoami::run(&context, verb),
+        Verb::Audit(verb) => audit::run(&context, verb),
         Verb::Config(verb) => configuration::run(&context, verb),
         Verb::Completions(verb) => completions::run(verb),
     };

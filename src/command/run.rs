@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use nix::unistd::{dup2_stdout, setsid};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::obtain::Wanted;
 use super::{Context, Failure, print};
 use crate::app::App;
+use crate::audit::Audit;
 use crate::broker::Class;
 use crate::cli::{Level, Run};
 use crate::config::Config;
@@ -36,7 +38,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     let count = config.servers.len();
     context.block_on(async {
         let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
-        let shutdown = shutdown_signal()?;
+        let shutdown = shutdown_signal(app.audit())?;
         let socket = app.socket().to_owned();
         tracing::info!(socket = %socket.display(), servers = count, "listening");
         if insecure {
@@ -106,7 +108,7 @@ fn inherited() -> Result<Option<UnixListener>, Failure> {
     }
 }
 
-fn shutdown_signal() -> Result<impl Future<Output = ()>, Failure> {
+fn shutdown_signal(audit: Option<Arc<Audit>>) -> Result<impl Future<Output = ()>, Failure> {
     let cannot = |error: std::io::Error| Failure::bug(format!("no signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
@@ -117,10 +119,22 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>, Failure> {
                 _ = term.recv() => return,
                 _ = int.recv() => return,
                 // A closed terminal must not end the daemon.
-                _ = hup.recv() => tracing::warn!("reloading is not built in this version: restart to read the configuration again"),
+                _ = hup.recv() => {
+                    reopen(audit.as_deref());
+                    tracing::warn!("reloading is not built in this version: restart to read the configuration again");
+                }
             }
         }
     })
+}
+
+/// After a rotation the old file has another name. If the new one cannot be opened, the old one goes on.
+fn reopen(audit: Option<&Audit>) {
+    match audit.map(Audit::reopen) {
+        None => {}
+        Some(Ok(())) => tracing::info!("the audit file is open anew"),
+        Some(Err(error)) => tracing::error!(%error, hint = error.hint(), "the audit goes on in the file it has"),
+    }
 }
 
 /// Starts the same command as a daemon of its own, with its output in a private log, and waits until it is ready.

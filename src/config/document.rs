@@ -21,13 +21,14 @@ pub(crate) fn schema() -> Value {
             "servers": { "type": "object", "description": "MCP servers by name.", "additionalProperties": object(&keys::SERVER) },
             "listen": object(&keys::LISTEN),
             "egress": object(&keys::EGRESS),
+            "audit": object(&keys::AUDIT),
         },
     })
 }
 
 fn object(table: &'static Table) -> Value {
     let properties: Map<String, Value> = built(table).map(|key| (key.name.to_owned(), property(key))).collect();
-    let required: Vec<&str> = built(table).map(|key| key.name).filter(|name| *name == "url").collect();
+    let required: Vec<&str> = built(table).map(|key| key.name).filter(|name| ["url", "file"].contains(name)).collect();
     json!({ "type": "object", "description": table.doc, "additionalProperties": false, "required": required, "properties": properties })
 }
 

@@ -1,7 +1,7 @@
 //! Every configuration key, once: the reader, the JSON Schema and the starter file all follow this table.
 //!
 //! A key whose feature is not in this version is listed as such: it is refused with a message that says so, and
-//! never ignored, because an operator who writes `audit` and gets none has been deceived.
+//! never ignored, because an operator who writes `dpop` and gets none has been deceived.
 
 /// One table of the file.
 pub(super) struct Table {
@@ -193,11 +193,19 @@ pub(super) const EGRESS: Table = Table {
     ],
 };
 
-/// Tables whose features are not in this version.
-pub(super) const LATER: &[(&str, &str)] = &[
-    ("identities", "further identities by name"),
-    ("audit", "the audit file"),
-    ("keyring", "keys and registrations that survive a restart"),
-];
+pub(super) const AUDIT: Table = Table {
+    name: "audit",
+    doc: "A record of every decision, served or refused. What cannot be recorded is not served.",
+    keys: &[key(
+        "file",
+        Kind::Text,
+        "\"/var/log/wayleave/audit.jsonl\"",
+        "One hash-chained line of JSON for each. In a directory that only we or root can write.",
+    )],
+};
 
-pub(super) const TABLES: &[&Table] = &[&IDENTITY, &SERVER, &RULE, &LISTEN, &EGRESS];
+/// Tables whose features are not in this version.
+pub(super) const LATER: &[(&str, &str)] =
+    &[("identities", "further identities by name"), ("keyring", "keys and registrations that survive a restart")];
+
+pub(super) const TABLES: &[&Table] = &[&IDENTITY, &SERVER, &RULE, &LISTEN, &EGRESS, &AUDIT];

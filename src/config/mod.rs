@@ -15,6 +15,7 @@ use crate::oauth::{Issuer, Scopes, ServerUrl, host_of};
 use crate::outbound;
 use crate::policy::{Policy, Rule};
 
+mod audit;
 mod document;
 mod egress;
 mod identity;
@@ -38,6 +39,8 @@ pub struct Config {
     pub(crate) issuers: Option<Vec<Issuer>>,
     pub(crate) listen: Listen,
     pub(crate) egress: outbound::Config,
+    /// `None`: nothing is recorded.
+    pub(crate) audit: Option<crate::audit::Config>,
     pub(crate) file: Option<PathBuf>,
 }
 
@@ -87,6 +90,7 @@ impl Config {
             issuers: None,
             listen: Listen { socket: None, mode: 0o600, group: None },
             egress: outbound::Config::default(),
+            audit: None,
             file: None,
         }
     }
@@ -248,7 +252,7 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
             continue;
         }
         let DeValue::Table(table) = value.get_ref() else {
-            let known = ["identity", "servers", "listen", "egress"].into_iter();
+            let known = ["identity", "servers", "listen", "egress", "audit"].into_iter();
             reader.problem(line, text, format!("unknown key, or not a table{}", reader::suggestion(text, known)));
             continue;
         };
@@ -257,8 +261,9 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
             "servers" => server::servers_of(reader, table, env, &mut config),
             "listen" => config.listen = listen::listen_of(reader, at, table, env),
             "egress" => egress::egress_of(reader, at, table, env, &mut config),
+            "audit" => config.audit = audit::audit_of(reader, at, table, env),
             _ => {
-                let known = ["identity", "servers", "listen", "egress"].into_iter();
+                let known = ["identity", "servers", "listen", "egress", "audit"].into_iter();
                 reader.problem(line, text, format!("unknown table{}", reader::suggestion(text, known)));
             }
         }

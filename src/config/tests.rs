@@ -49,7 +49,7 @@ fn all_problems_are_reported_at_once_with_line_and_key() {
         "line 5: servers.b.url: missing",
         "line 6: servers.b.scopes: must be a list of texts",
         "line 9: listen.socket_mode: \"0777\" is neither",
-        "line 10: audit: not built in this version (the audit file)",
+        "line 11: audit.file: must be an absolute path",
     ];
     assert_eq!(found.len(), wanted.len(), "{found:#?}");
     for (found, wanted) in found.iter().zip(wanted) {

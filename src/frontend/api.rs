@@ -15,7 +15,7 @@ use url::form_urlencoded;
 use super::body::Body;
 use super::dialect::{Around, Form};
 use super::gate;
-use crate::broker::{self, Broker, Class, Least, Target};
+use crate::broker::{self, Action, Broker, Class, Least, Matter, Target};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -67,6 +67,8 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// Answers one request of a caller that the kernel named.
 pub(crate) async fn answer(state: &State, caller: &Caller, request: Request<Incoming>) -> Answer {
     if let Err(refusal) = gate::admit(request.uri(), request.headers()) {
+        let gate = Matter::new(Action::Gate, caller, None);
+        state.broker.note_refusal(&gate, Class::Denied, refusal.code(), &refusal);
         return failure(&Failure::new(Class::Denied, "access_denied", refusal.to_string()));
     }
     let (head, body) = request.into_parts();
@@ -104,7 +106,7 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let query =
                 Query::read(query, &["server", "scope", "min_ttl", "fresh", "use", "method", "url", "body_sha256"])?;
             let request = query.request(true)?;
-            query.url_within(state, &request.target)?;
+            query.url_within(state, caller, &request)?;
             let granted = state.broker.token(caller, &request).await?;
             let around = Form::of(&granted.token, state.clock.boot()).listed_headers();
             Ok(token_answer(granted.token, around))
@@ -152,6 +154,8 @@ fn may_look(state: &State, caller: &Caller) -> Result<(), Failure> {
         return Ok(());
     }
     let what = format!("{caller} is not allowed to use any server here");
+    let look = Matter::new(Action::Look, caller, None);
+    state.broker.note_refusal(&look, Class::Denied, "access_denied", &what);
     Err(Failure::new(Class::Denied, "access_denied", what))
 }
 
@@ -228,18 +232,23 @@ impl<'a> Query<'a> {
             Some("1") => true,
             Some(_) => return Err(Failure::asked("`fresh` is 0 or 1")),
         };
-        Ok(broker::Request { target: target(server)?, scopes, least, fresh, may_be_a_retry: headers && is_helper })
+        let action = if headers { Action::Headers } else { Action::Token };
+        let (helper, may_be_a_retry) = (is_helper, headers && is_helper);
+        Ok(broker::Request { target: target(server)?, scopes, least, fresh, action, helper, may_be_a_retry })
     }
 
     /// A URL that the headers are for must lie on or under the server's own: this is no signing oracle.
-    fn url_within(&self, state: &State, target: &Target) -> Result<(), Failure> {
+    fn url_within(&self, state: &State, caller: &Caller, request: &broker::Request) -> Result<(), Failure> {
         let Some(url) = self.one("url")? else { return Ok(()) };
         let url = ServerUrl::parse(url).map_err(|why| Failure::asked(&format!("`url`: {why}")))?;
-        if state.broker.server(target)?.url.covers(&url) {
-            return Ok(());
+        // A server that is unknown is refused on the path.
+        if state.broker.server(&request.target).is_ok_and(|server| !server.url.covers(&url)) {
+            // Who asks is not known to be allowed yet, so the server's URL is not told.
+            let what = "`url` does not lie on or under the server's own";
+            state.broker.note_refusal(&Matter::of(caller, request), Class::Denied, "access_denied", &what);
+            return Err(Failure::new(Class::Denied, "access_denied", what.to_owned()));
         }
-        // Who asks is not known to be allowed yet, so the server's URL is not told.
-        Err(Failure::new(Class::Denied, "access_denied", "`url` does not lie on or under the server's own".to_owned()))
+        Ok(())
     }
 }
 
