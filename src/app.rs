@@ -87,8 +87,20 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
 }
 
-/// Chooses the identity and puts the rooms together. Must be called inside a runtime.
-pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
+/// Opens the audit file, chooses the identity and puts the rooms together. Must be called inside a runtime.
+pub(crate) fn core(mut config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
+    let audit = config.audit.take().map(|config| audit_of(config, persistence)).transpose()?.map(Arc::new);
+    core_with(audit, config, env, clock, persistence)
+}
+
+/// The same with an audit that is open already: its file has one holder, whatever is built anew.
+fn core_with(
+    audit: Option<Arc<Audit>>,
+    config: Config,
+    env: Env,
+    clock: Clock,
+    persistence: Persistence,
+) -> Result<Core, Error> {
     let deadline = match persistence {
         Persistence::OneShot(limit) => Some(tokio::time::Instant::now() + limit),
         Persistence::Daemon => None,
@@ -96,7 +108,6 @@ pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persiste
     let outbound = Outbound::until(config.egress, deadline);
     let ambient = Ambient { env, outbound: outbound.clone(), clock: clock.clone() };
     let identity = identity::choose(&config.identity, &ambient).map_err(Error::Identity)?;
-    let audit = config.audit.map(|config| audit_of(config, persistence)).transpose()?.map(Arc::new);
     let (metrics, tasks, stop) = (Arc::new(Metrics::new()), TaskTracker::new(), CancellationToken::new());
     let broker = Broker::new(Parts {
         servers: config.servers,

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::io::Read;
-use std::sync::OnceLock;
+
+mod hints;
+
+pub(crate) use hints::Hints;
 
 /// The process at the other end of a socket, or this process itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,45 +16,34 @@ pub struct Caller {
     pub gid: u32,
     /// Process id when it connected; ids are reused, so it names nobody for sure.
     pub pid: Option<i32>,
-    /// Read when first asked for, and once: a caller is one connection, and the file system is slower than a cached token.
-    hints: OnceLock<Hints>,
-}
-
-/// What `/proc` says about the process id: good for a record, never for permission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Hints {
-    exe: Option<String>,
-    unit: Option<String>,
+    hints: hints::Cached,
 }
 
 impl Caller {
     /// This process, when it does the work itself.
     pub fn own(uid: u32, gid: u32) -> Self {
-        Self::new(uid, gid, i32::try_from(std::process::id()).ok())
+        Self::on_socket(uid, gid, i32::try_from(std::process::id()).ok())
     }
 
-    /// The process that the kernel names.
-    pub(crate) fn new(uid: u32, gid: u32, pid: Option<i32>) -> Self {
-        Self { uid, gid, pid, hints: OnceLock::new() }
+    /// Who connected to a Unix socket.
+    pub fn on_socket(uid: u32, gid: u32, pid: Option<i32>) -> Self {
+        Self { uid, gid, pid, hints: hints::Cached::default() }
     }
 
-    /// The program that the process id runs, as its own mount namespace calls it.
-    pub(crate) fn exe_hint(&self) -> Option<&str> {
-        self.hints().exe.as_deref()
+    /// What a record says of it besides.
+    pub(crate) fn hints(&self) -> &Hints {
+        self.hints.or_read(|| Hints { exe: self.exe_hint(), unit: self.unit_hint() })
     }
 
-    /// The innermost control group of the process id: the systemd unit, or what names the container.
-    pub(crate) fn unit_hint(&self) -> Option<&str> {
-        self.hints().unit.as_deref()
+    /// The program of the connecting process, for people. Never for permission.
+    fn exe_hint(&self) -> Option<String> {
+        let path = std::fs::read_link(format!("/proc/{}/exe", self.pid?)).ok()?;
+        Some(path.to_string_lossy().into_owned())
     }
 
-    fn hints(&self) -> &Hints {
-        self.hints.get_or_init(|| Hints {
-            exe: self.pid.and_then(|pid| {
-                Some(std::fs::read_link(format!("/proc/{pid}/exe")).ok()?.to_string_lossy().into_owned())
-            }),
-            unit: self.cgroup().as_deref().and_then(unit_in),
-        })
+    /// The unit or the container of the connecting process, for people. Never for permission.
+    fn unit_hint(&self) -> Option<String> {
+        unit_in(&self.cgroup()?)
     }
 
     /// The control group of the connecting process, which tells containers and units apart. It is read by
@@ -97,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_hints_of_a_process_that_is_gone_are_none() {
-        let gone = Caller::new(1, 1, Some(i32::MAX));
+        let gone = Caller::on_socket(1, 1, Some(i32::MAX));
         assert_eq!((gone.exe_hint(), gone.unit_hint()), (None, None));
         assert!(cfg!(not(target_os = "linux")) || Caller::own(1, 1).exe_hint().is_some());
     }

@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn caller(uid: u32, gid: u32) -> Caller {
-        Caller::new(uid, gid, Some(7))
+        Caller::on_socket(uid, gid, Some(7))
     }
 
     fn rule(uid: Option<u32>, gid: Option<u32>, ceiling: Option<&str>) -> Rule {

@@ -149,8 +149,9 @@ impl Json<'_> {
         if let Some(pid) = caller.pid.and_then(|pid| u64::try_from(pid).ok()) {
             self.number("pid", pid);
         }
-        self.text_maybe("exe", caller.exe_hint(), SHORT);
-        self.text_maybe("unit", caller.unit_hint(), SHORT);
+        let hints = caller.hints();
+        self.text_maybe("exe", hints.exe.as_deref(), SHORT);
+        self.text_maybe("unit", hints.unit.as_deref(), SHORT);
         self.0.push(b'}');
     }
 

@@ -58,7 +58,7 @@ fn refusal<'a>(caller: &'a Caller, server: &'a str) -> Decision<'a> {
 }
 
 fn note(audit: &Audit, count: usize) {
-    let caller = Caller::new(1, 2, None);
+    let caller = Caller::on_socket(1, 2, None);
     for i in 0..count {
         audit.note(&refusal(&caller, &format!("server-{i}"))).expect("written");
     }
@@ -118,7 +118,7 @@ fn token(words: &str) -> Token {
 #[test]
 fn a_line_says_who_got_what_for_which_server_as_whom() {
     let place = Place::new();
-    let (caller, token) = (Caller::new(1000, 100, None), token("repo:a/b"));
+    let (caller, token) = (Caller::on_socket(1000, 100, None), token("repo:a/b"));
     let asked = Scopes::parse("a b c").expect("scopes");
     let served = Decision {
         outcome: Outcome::Served,
@@ -146,7 +146,7 @@ fn a_line_says_who_got_what_for_which_server_as_whom() {
 #[test]
 fn words_of_others_are_escaped_and_cut() {
     let place = Place::new();
-    let caller = Caller::new(1, 1, None);
+    let caller = Caller::on_socket(1, 1, None);
     let wild = "\u{202e}\n\"\\\u{7f}\u{1f600}".repeat(5_000);
     let token = token(&wild);
     let many: Vec<String> = (0..9_000).map(|i| format!("scope-{i}")).collect();
@@ -202,7 +202,7 @@ fn deleted_inserted_and_reordered_lines_are_told_apart() {
     assert!(reordered.what.contains("the line that is due is line 3"), "{}", reordered.what);
     let deleted = verified(&[&of(&[0, 1, 3, 4])], None).expect_err("broken");
     assert!(deleted.what.contains("1 line is missing") && !deleted.what.contains("due is line"), "{}", deleted.what);
-    let (stranger, caller) = (Place::new(), Caller::new(7, 7, None));
+    let (stranger, caller) = (Place::new(), Caller::on_socket(7, 7, None));
     let audit = stranger.hold();
     audit.note(&refusal(&caller, "x")).expect("written");
     note(&audit, 1);

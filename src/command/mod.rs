@@ -207,8 +207,9 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        // The subscriber writes whole lines, so no command can be split over two writes.
-        std::io::stderr().write_all(for_runner(&String::from_utf8_lossy(line), self.0).as_bytes())?;
+        // The subscriber writes whole lines, so no command can be split over two writes. What a full disk does not take is
+        // lost: the subscriber would complain about it on stderr too, and panic.
+        drop(std::io::stderr().write_all(for_runner(&String::from_utf8_lossy(line), self.0).as_bytes()));
         Ok(line.len())
     }
 

@@ -37,7 +37,7 @@ impl Refusal {
 /// The process at the other end, as the kernel recorded it when it connected.
 pub(crate) fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
     let peer = stream.peer_cred()?;
-    Ok(Caller::new(peer.uid(), peer.gid(), peer.pid()))
+    Ok(Caller::on_socket(peer.uid(), peer.gid(), peer.pid()))
 }
 
 /// Looks at the request's head alone.
