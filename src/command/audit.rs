@@ -152,7 +152,8 @@ impl Verdict<'_> {
         if let (Some(wanted), Some(place)) = (&self.wanted, &report.found) {
             let last = report.head.as_ref().is_some_and(|head| head.hash == *wanted);
             let how = if last { "it is the last line".to_owned() } else { "lines follow it".to_owned() };
-            text.push_str(&format!("given {}  ({}; {how})\n", wanted.hex(), self.place(place)));
+            let place = if place.line == 0 { "before the first line".to_owned() } else { self.place(place) };
+            text.push_str(&format!("given {}  ({place}; {how})\n", wanted.hex()));
         }
         text
     }
