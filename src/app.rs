@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{self, Audit};
 use crate::broker::{Broker, Class, Identity, Parts, Persistence, Server};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
@@ -40,6 +42,7 @@ pub struct App {
     course: Course,
     /// How long it goes on serving when it is told to stop.
     linger: Duration,
+    audit: Option<Arc<Audit>>,
     /// The directory whose end is ours too.
     ends_with: Option<PathBuf>,
 }
@@ -56,6 +59,9 @@ pub enum Error {
     /// There is no listener on TCP.
     #[error("{0}")]
     Tcp(#[from] http::Error),
+    /// What is decided could not be recorded.
+    #[error("{0}")]
+    Audit(#[from] audit::Error),
     /// Serving failed.
     #[error("a listener cannot be served: {0}")]
     Serve(std::io::Error),
@@ -66,7 +72,8 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Identity(_) => Class::NoIdentity,
-            Self::Socket(_) | Self::Tcp(_) => Class::Config,
+            Self::Audit(error) if error.is_temporary() => Class::Temporary,
+            Self::Socket(_) | Self::Tcp(_) | Self::Audit(_) => Class::Config,
             Self::Serve(_) => Class::Internal,
         }
     }
@@ -77,6 +84,7 @@ impl Error {
             Self::Identity(error) => error.hint().map(str::to_owned),
             Self::Socket(error) => error.hint(),
             Self::Tcp(error) => error.hint(),
+            Self::Audit(error) => Some(error.hint()),
             Self::Serve(_) => None,
         }
     }
@@ -94,12 +102,25 @@ pub(crate) struct Core {
     pub(crate) broker: Broker,
     pub(crate) outbound: Outbound,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
 
-/// Chooses the identity and puts the rooms together. Must be called inside a runtime.
-pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
+/// Opens the audit file, chooses the identity and puts the rooms together. Must be called inside a runtime.
+pub(crate) fn core(mut config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
+    let audit = config.audit.take().map(|config| audit_of(config, persistence)).transpose()?.map(Arc::new);
+    core_with(audit, config, env, clock, persistence)
+}
+
+/// The same with an audit that is open already: its file has one holder, whatever is built anew.
+fn core_with(
+    audit: Option<Arc<Audit>>,
+    config: Config,
+    env: Env,
+    clock: Clock,
+    persistence: Persistence,
+) -> Result<Core, Error> {
     let deadline = match persistence {
         Persistence::OneShot(limit) => Some(tokio::time::Instant::now() + limit),
         Persistence::Daemon => None,
@@ -122,10 +143,24 @@ pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persiste
         clock,
         metrics: Arc::clone(&metrics),
         persistence,
+        audit: audit.clone(),
         tasks: tasks.clone(),
         stop: stop.clone(),
     });
-    Ok(Core { broker, outbound, metrics, tasks, stop })
+    Ok(Core { broker, outbound, metrics, audit, tasks, stop })
+}
+
+/// Opens the audit file. Must be called inside a runtime.
+pub(crate) fn audit_of(config: audit::Config, persistence: Persistence) -> Result<Audit, audit::Error> {
+    // At the limit of a file's size (RLIMIT_FSIZE) the signal would end us; caught, it leaves write(2) to fail.
+    let too_large = SignalKind::from_raw(nix::libc::SIGXFSZ);
+    if let Err(error) = signal(too_large) {
+        tracing::warn!(%error, "a limit of the file size would end this process");
+    }
+    match persistence {
+        Persistence::Daemon => Audit::hold(config),
+        Persistence::OneShot(_) => Audit::visit(config),
+    }
 }
 
 /// Finds every identity. One that a server needs and that is not here stops the start; one that nobody needs, as with
@@ -162,7 +197,7 @@ impl App {
     pub(crate) fn build_on(inherited: Inherited, config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
         let (listen, uid) = (config.listen.clone(), env.uid());
         // Identity first: a daemon that can serve nobody must not take the place of one that can.
-        let Core { broker, outbound, metrics, tasks, stop } =
+        let Core { broker, outbound, metrics, audit, tasks, stop } =
             core(config, env.clone(), clock.clone(), Persistence::Daemon)?;
         let socket = socket(inherited.socket, &listen, &env)?;
         let http = Http::open(inherited.tcp, &listen.http, socket.path(), uid)?;
@@ -176,7 +211,7 @@ impl App {
         let ends_with = place::job_directory(&env).filter(|job| socket.path().starts_with(job));
         let state = Arc::new(State { broker, metrics, clock, uid, digests: Default::default(), listening });
         let course = Course { tasks, stop };
-        Ok(Self { socket, http, health, state, outbound, course, linger: listen.linger, ends_with })
+        Ok(Self { socket, http, health, state, outbound, course, linger: listen.linger, audit, ends_with })
     }
 
     /// Its socket.
@@ -187,6 +222,11 @@ impl App {
     /// Everything it listens on.
     pub(crate) fn listening(&self) -> &Listening {
         &self.state.listening
+    }
+
+    /// What has to be reopened after a rotation.
+    pub(crate) fn audit(&self) -> Option<Arc<Audit>> {
+        self.audit.clone()
     }
 
     /// Serves until `shutdown`, then stops listening, finishes what runs and gives everything back.

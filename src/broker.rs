@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::cache::{Cache, Key, Recipe, Wish};
 use crate::caller::{Caller, Needs};
 use crate::clock::Clock;
@@ -32,12 +33,14 @@ mod error;
 mod explain;
 mod flight;
 mod identities;
+mod note;
 mod rate;
 mod refused;
 mod server;
 mod tally;
 mod unlisted;
 
+pub use crate::audit::Action;
 pub use crate::cache::{Least, Persistence};
 pub(crate) use crate::dpop::is_nonce;
 pub use crate::exchange::link::{Link, SubjectType, Yield};
@@ -47,6 +50,7 @@ pub use error::{Class, Error};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::Maker;
 pub use identities::{DEFAULT, Identity};
+pub(crate) use note::Matter;
 use rate::Pacer;
 pub use rate::Rate;
 pub use server::{ResourceParameter, Server};
@@ -67,6 +71,7 @@ pub struct Broker {
     looks_closer: bool,
     pacers: HashMap<Arc<str>, Pacer>,
     unlisted: Option<Unlisted>,
+    audit: Option<Arc<Audit>>,
 }
 
 /// What a broker is made of.
@@ -91,6 +96,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Daemon or one command.
     pub persistence: Persistence,
+    /// Where every decision is recorded.
+    pub audit: Option<Arc<Audit>>,
     /// Whose tasks they are.
     pub tasks: TaskTracker,
     /// When they end.
@@ -117,19 +124,12 @@ pub struct Request {
     pub least: Least,
     /// It wants a new one.
     pub fresh: bool,
+    /// In which form it wants it.
+    pub action: Action,
+    /// It is a helper, not the client itself.
+    pub helper: bool,
     /// A helper asks for headers, and helpers are never told why they are run again.
     pub may_be_a_retry: bool,
-    /// What it does with the token.
-    pub wants: Wants,
-}
-
-/// What a caller does with a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wants {
-    /// It takes the token itself, which must be worth something by itself.
-    Token,
-    /// It takes the headers of one request, or of all of them.
-    Headers,
 }
 
 /// The request that headers are for.
@@ -169,6 +169,7 @@ impl Broker {
             clock,
             metrics,
             persistence,
+            audit,
             tasks,
             stop,
         } = parts;
@@ -204,6 +205,7 @@ impl Broker {
             looks_closer,
             pacers,
             unlisted: unlisted_for.map(Unlisted::new),
+            audit,
         }
     }
 
@@ -222,8 +224,7 @@ impl Broker {
     pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
         let decided = self.decide(caller, request).await;
         // The one place where every decision, served or refused, passes.
-        self.note(caller, request, &decided);
-        decided
+        self.note(&Matter::of(caller, request), decided, |granted| Some(granted))
     }
 
     async fn decide(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
@@ -242,7 +243,7 @@ impl Broker {
                 .map_err(|error| error.at(&server))?,
         };
         permit.admit(&token.scopes).map_err(|denied| Error::denied(&server, denied))?;
-        worth_something(&server, &token, request.wants)?;
+        worth_something(&server, &token, request.action)?;
         if request.may_be_a_retry {
             self.lock_asked_twice().answered(caller, &server.name, self.clock.boot());
         }
@@ -314,6 +315,12 @@ impl Broker {
     /// A caller says that the server refused a token. True if it was dropped: a digest that is not the cached
     /// one is ignored, because another caller already got a new token.
     pub fn reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
+        let decided = self.decide_reject(caller, target, digest);
+        let matter = Matter { rejected: Some(digest), ..Matter::new(Action::Reject, caller, Some(target)) };
+        self.note(&matter, decided, |_| None)
+    }
+
+    fn decide_reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
         let server = self.server(target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
         let mut dropped = self.cache.reject(&server.key(&permit), digest);
@@ -331,6 +338,11 @@ impl Broker {
 
     /// Revokes what is held for a server (RFC 7009) and forgets it. Gives the number revoked, or the first failure.
     pub async fn revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
+        let decided = self.decide_revoke(caller, target).await;
+        self.note(&Matter::new(Action::Revoke, caller, Some(target)), decided, |_| None)
+    }
+
+    async fn decide_revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
         let server = self.server(target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
         // What a caller could not have, it cannot take from others either.
@@ -378,23 +390,6 @@ impl Broker {
         }
     }
 
-    fn note(&self, caller: &Caller, request: &Request, decided: &Result<Granted, Error>) {
-        match decided {
-            Ok(granted) => {
-                // What callers name does not become a label.
-                let tally = self.tallies.get(&granted.server.name).or_else(|| self.tallies.get(UNLISTED));
-                if let Some(tally) = tally {
-                    tally.served(caller.uid);
-                }
-                tracing::debug!(server = %granted.server.name, %caller, token = ?granted.token.digest, "served");
-            }
-            Err(error) => {
-                self.metrics.refused(error.class().as_str());
-                tracing::warn!(target_server = %request.target, %caller, class = error.class().as_str(), error = %error, "not served");
-            }
-        }
-    }
-
     fn lock_asked_twice(&self) -> std::sync::MutexGuard<'_, AskedTwice> {
         self.asked_twice.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -403,11 +398,11 @@ impl Broker {
 const A_DPOP_KEY: &str = "a DPoP key of this broker";
 
 /// A token that is bound to a key of ours is of no use to whoever takes it as it is.
-fn worth_something(server: &Server, token: &Token, wants: Wants) -> Result<(), Error> {
-    match (&token.binding, wants) {
-        (Binding::Bearer, _) | (_, Wants::Headers) => Ok(()),
-        (Binding::Dpop(_), Wants::Token) => Err(Error::bound(server, A_DPOP_KEY)),
-        (Binding::Certificate, Wants::Token) => Err(Error::bound(server, "a certificate")),
+fn worth_something(server: &Server, token: &Token, action: Action) -> Result<(), Error> {
+    match (&token.binding, action) {
+        (Binding::Dpop(_), Action::Token) => Err(Error::bound(server, A_DPOP_KEY)),
+        (Binding::Certificate, Action::Token) => Err(Error::bound(server, "a certificate")),
+        _ => Ok(()),
     }
 }
 

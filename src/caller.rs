@@ -12,6 +12,7 @@ mod cgroup;
 mod digests;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells what these are about"))]
 mod facts;
+mod hints;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(not(target_os = "linux"))]
@@ -20,9 +21,11 @@ mod process;
 
 pub(crate) use digests::Digests;
 pub(crate) use facts::{Facts, Needs, Program, Sha256, Unit, UserUnit, WantedProgram, Why};
+use hints::Hints;
 pub(crate) use process::Process;
 
 /// The process at the other end of a connection, or this process itself.
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Effective user when it connected.
@@ -34,6 +37,8 @@ pub struct Caller {
     pub pid: Option<i32>,
     /// What only some rules ask for.
     pub facts: Facts,
+    /// What a record says of it besides, by process id.
+    hints: hints::Cached,
 }
 
 /// What a hint may be read from: a control group's path has at most 4 KiB.
@@ -48,18 +53,26 @@ impl Caller {
     /// Who connected to a Unix socket. The kernel says 0 for a process that it may not show us.
     pub fn on_socket(uid: u32, gid: u32, pid: Option<i32>) -> Self {
         let pid = pid.filter(|pid| *pid > 0);
-        Self { uid, gid: Some(gid), pid, facts: Facts::unknown(&Why::NotRead) }
+        Self { uid, gid: Some(gid), pid, facts: Facts::unknown(&Why::NotRead), hints: hints::Cached::default() }
     }
 
     /// Who connected over loopback TCP, where no more is known than a user: the owner of the connecting socket, or the
     /// daemon's own user for whoever has the secret. A rule that names anything else never matches.
     pub fn by_tcp(uid: u32) -> Self {
-        Self { uid, gid: None, pid: None, facts: Facts::unknown(&Why::Tcp) }
+        Self { uid, gid: None, pid: None, facts: Facts::unknown(&Why::Tcp), hints: hints::Cached::default() }
     }
 
     /// The same caller, now that more is known of it.
     pub fn with(&self, facts: Facts) -> Self {
-        Self { facts, ..*self }
+        Self { facts, hints: self.hints.clone(), ..*self }
+    }
+
+    /// What a record says of it besides: the program as rules saw it for this request, else as it was when the connection
+    /// was first recorded.
+    pub(crate) fn hints(&self) -> (Option<&str>, Option<&str>) {
+        let read = self.hints.or_read(|| Hints { exe: self.exe_hint(), unit: self.unit_hint() });
+        let seen = self.facts.program.as_ref().ok().map(|program| program.path.as_str());
+        (seen.or(read.exe.as_deref()), read.unit.as_deref())
     }
 
     /// The control group of the connecting process, which tells containers and units apart. It is read by

@@ -78,6 +78,9 @@ pub(crate) enum Verb {
     Status(Status),
     /// Revoke what the daemon holds (RFC 7009)
     Revoke(Revoke),
+    /// Check the audit file's chain, or show its last lines
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Check the configuration, print a starter file or the JSON Schema
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -199,6 +202,48 @@ pub(crate) struct Revoke {
     /// The name or URL of a configured server; without it, all of them
     #[arg(value_name = "TARGET")]
     pub target: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditVerb {
+    /// Check the hash chain and print its head
+    ///
+    /// A chain shows that no line was changed, inserted, deleted or reordered since its head was taken. Whoever may write the
+    /// file can write it all anew, or cut off its end: keep heads elsewhere (`wayleave status` shows the head) and look for
+    /// them with --head.
+    #[command(after_help = "Exit codes besides the usual ones: 1 when the chain is broken or the head is not in it.")]
+    Verify(AuditVerify),
+    /// Show the last lines, one for each decision
+    Tail(AuditTail),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AuditVerify {
+    /// The audit file; several, oldest first, are checked as one chain [default: the configured one]
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// A head that was noted before: 64 hexadecimal digits
+    #[arg(long, value_name = "H")]
+    pub head: Option<String>,
+    /// For scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AuditTail {
+    /// The audit file [default: the configured one]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// How many lines
+    #[arg(short = 'n', long, value_name = "N", default_value = "10")]
+    pub lines: usize,
+    /// Go on with each new line, also after a rotation
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The lines as they are
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]

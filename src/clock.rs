@@ -99,6 +99,11 @@ pub(crate) fn rfc3339(wall: SystemTime) -> String {
     jiff::Timestamp::from_second(unix(wall)).map_or_else(|_| "unknown".to_owned(), |stamp| stamp.to_string())
 }
 
+/// The same with milliseconds, for records.
+pub(crate) fn rfc3339_millis(wall: SystemTime) -> String {
+    jiff::Timestamp::try_from(wall).map_or_else(|_| "unknown".to_owned(), |stamp| format!("{stamp:.3}"))
+}
+
 fn boot_time() -> Duration {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     const RUNS_THROUGH_SUSPEND: ClockId = ClockId::CLOCK_BOOTTIME;
@@ -129,5 +134,7 @@ mod tests {
     #[test]
     fn wall_time_is_shown_as_rfc_3339() {
         assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_999)), "2023-11-14T22:13:20Z");
+        let late = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_009);
+        assert_eq!(rfc3339_millis(late), "2023-11-14T22:13:20.009Z");
     }
 }

@@ -11,6 +11,7 @@
 //! For agents written in Rust that embed the broker: read a [`Config`], [`App::build`] it, [`App::run`] it.
 
 mod app;
+mod audit;
 mod bucket;
 mod cache;
 mod caller;

@@ -244,6 +244,9 @@ impl fmt::Debug for AccessToken {
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The digest of nothing that is known.
+    pub(crate) const ZERO: Self = Self([0; 32]);
+
     /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);

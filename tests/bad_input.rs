@@ -428,13 +428,14 @@ const CONFIGURATION: &[Row] = &[
         "config schema",
     ),
     row(
-        "an audit file that would not be written",
-        |c| c.check("[audit]\nfile = \"/tmp/audit\""),
+        "an audit file that depends on where we were started",
+        |c| c.check("[audit]\nfile = \"audit.jsonl\""),
         78,
         "",
-        "",
+        "line 2: audit.file: must be an absolute path",
         "config schema",
     ),
+    row("an audit without a file", |c| c.check("[audit]"), 78, "", "audit.file: missing", "config schema"),
     row(
         "unknown identity source",
         |c| c.check("[identity]\nsource = \"guess\""),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
-const MAY_KNOW: [(&str, &str); 21] = [
+const MAY_KNOW: [(&str, &str); 22] = [
     ("main", "command"),
     ("command", "app broker caller cli clock config env frontend identity oauth outbound token"),
     ("app", "broker clock config env frontend identity metrics outbound"),
@@ -16,6 +16,7 @@ const MAY_KNOW: [(&str, &str); 21] = [
     ("frontend", "broker caller clock env metrics oauth token"),
     ("broker", "bucket cache caller clock discovery exchange identity jitter metrics oauth outbound policy token"),
     ("metrics", "cache"),
+    ("audit", "caller clock oauth token"),
     ("cache", "bucket clock jitter token"),
     ("discovery", "clock oauth outbound"),
     ("exchange", "bucket clock oauth outbound token"),

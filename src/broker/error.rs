@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Rate, Server};
+use crate::audit;
 use crate::cache::{Failure, Lost, Verdict};
 use crate::discovery;
 use crate::exchange::{self, revocation};
@@ -145,6 +146,8 @@ enum Cause {
     Immortal { issuer: Issuer },
     #[error("revocation: {0}")]
     Revocation(revocation::Error),
+    #[error("{0}")]
+    Audit(audit::Error),
     #[error("{}", match .0 { Lost::Panic => "the exchange was lost", Lost::TooLong => "the exchange took longer than any may", Lost::StaleToken => "exchange: the authorization server hands out the same, nearly expired token again" })]
     Lost(Lost),
     #[error("{0}")]
@@ -172,6 +175,12 @@ impl From<discovery::Error> for Error {
 impl From<exchange::Error> for Error {
     fn from(error: exchange::Error) -> Self {
         Cause::Exchange(error).into()
+    }
+}
+
+impl From<audit::Error> for Error {
+    fn from(error: audit::Error) -> Self {
+        Cause::Audit(error).into()
     }
 }
 
@@ -205,7 +214,7 @@ impl Error {
             Cause::Revocation(revocation::Error::Outbound(error)) if error.is_temporary() => Class::Temporary,
             Cause::NoExchange { .. } | Cause::SeveralIssuers { .. } | Cause::SharedResource { .. } => Class::Config,
             Cause::IssuerNotListed { .. } => Class::Denied,
-            Cause::Lost(Lost::TooLong | Lost::StaleToken) => Class::Temporary,
+            Cause::Lost(Lost::TooLong | Lost::StaleToken) | Cause::Audit(_) => Class::Temporary,
             Cause::Lost(Lost::Panic) | Cause::Internal(_) => Class::Internal,
             Cause::Discovery(_)
             | Cause::Exchange(_)
@@ -253,6 +262,7 @@ impl Error {
             Cause::Exchange(exchange::Error::Moved { .. }) => "issuer_changed",
             Cause::SharedResource { .. } => "shared_resource",
             Cause::Revocation(_) => "revocation_failed",
+            Cause::Audit(_) => "audit_failed",
             Cause::Internal(_) | Cause::Lost(Lost::Panic) => "server_error",
             _ => match self.class() {
                 Class::Temporary => "temporarily_unavailable",
@@ -323,6 +333,7 @@ impl Error {
                 "the operator of the authorization server must mend the lifetime of its tokens".to_owned()
             }
             Cause::Revocation(_) => "the token is forgotten here and lapses by itself".to_owned(),
+            Cause::Audit(error) => error.hint(),
             Cause::Lost(Lost::TooLong) => return None,
             Cause::Internal(_) | Cause::Lost(Lost::Panic) => {
                 "this is a bug: please report it with the log at `--log debug`".to_owned()

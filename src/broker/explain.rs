@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Broker, Server, Target};
+use super::{Action, Broker, Matter, Server, Target};
 use crate::caller::Caller;
 use crate::clock::rfc3339;
 use crate::token::Token;
@@ -18,8 +18,21 @@ pub struct Status {
     pub pid: u32,
     /// Who we are to authorization servers; nothing where no workload identity is used.
     pub identity: Option<IdentityStatus>,
+    /// The end of the audit file, if there is one.
+    pub audit: Option<AuditStatus>,
     /// The servers this caller may know of.
     pub servers: Vec<ServerStatus>,
+}
+
+/// The last line of the audit: kept elsewhere, it shows whether lines were cut off or written anew.
+#[derive(Debug, Serialize)]
+pub struct AuditStatus {
+    /// Where.
+    pub file: std::path::PathBuf,
+    /// Its number.
+    pub seq: u64,
+    /// Its hash.
+    pub head: String,
 }
 
 /// The identity in use.
@@ -106,6 +119,10 @@ impl Broker {
             pid: std::process::id(),
             identity: identity
                 .map(|identity| IdentityStatus { source: identity.source.name(), evidence: identity.evidence.clone() }),
+            audit: self.audit.as_deref().map(|audit| {
+                let head = audit.head();
+                AuditStatus { file: audit.file().to_owned(), seq: head.seq, head: head.hash.hex() }
+            }),
             servers: visible.map(|server| self.explain_server(server)).collect(),
         }
     }
@@ -161,16 +178,23 @@ impl Broker {
     /// this caller may not know, is refused: waiting would not help.
     pub fn keep_named(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Result<(), super::Error> {
         for name in names {
-            let server = self.server(&Target::Name(name.clone()))?;
-            let permitted = server.policy.permit(caller, None);
-            if let (Err(denied), true) = (&permitted, caller.uid != own_uid) {
-                return Err(super::Error::denied(&server, denied.clone()));
-            }
-            if let Ok(permit) = permitted {
-                let key = server.key(&permit);
-                if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
-                    self.cache.prefetch(key, || self.recipe(&server, permit.clone()));
-                }
+            let target = Target::Name(name.clone());
+            let decided = self.decide_keep(caller, own_uid, &target);
+            self.note(&Matter::new(Action::Keep, caller, Some(&target)), decided, |()| None)?;
+        }
+        Ok(())
+    }
+
+    fn decide_keep(&self, caller: &Caller, own_uid: u32, target: &Target) -> Result<(), super::Error> {
+        let server = self.server(target)?;
+        let permitted = server.policy.permit(caller, None);
+        if let (Err(denied), true) = (&permitted, caller.uid != own_uid) {
+            return Err(super::Error::denied(&server, denied.clone()));
+        }
+        if let Ok(permit) = permitted {
+            let key = server.key(&permit);
+            if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
+                self.cache.prefetch(key, || self.recipe(&server, permit.clone()));
             }
         }
         Ok(())

@@ -16,6 +16,7 @@ use crate::frontend::door;
 use crate::oauth::quoted_words;
 use crate::{app, config};
 
+mod audit;
 mod completions;
 mod configuration;
 mod get;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Verb::Status(verb) => status::run(&context, verb),
         Verb::Revoke(verb) => revoke::run(&context, verb),
         Verb::Whoami(verb) => whoami::run(&context, verb),
+        Verb::Audit(verb) => audit::run(&context, verb),
         Verb::Config(verb) => configuration::run(&context, verb),
         Verb::Completions(verb) => completions::run(verb),
     };
@@ -208,8 +210,9 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        // The subscriber writes whole lines, so no command can be split over two writes.
-        std::io::stderr().write_all(for_runner(&String::from_utf8_lossy(line), self.0).as_bytes())?;
+        // The subscriber writes whole lines, so no command can be split over two writes. What a full disk does not take is
+        // lost: the subscriber would complain about it on stderr too, and panic.
+        drop(std::io::stderr().write_all(for_runner(&String::from_utf8_lossy(line), self.0).as_bytes()));
         Ok(line.len())
     }
 

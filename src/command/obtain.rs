@@ -3,18 +3,21 @@
 //! Only an absent daemon lets this process do the work, never a refusal, a time-out or a permission error: that
 //! would be to ask again as somebody else.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
 use super::{Context, Failure};
 use crate::app::{self, Core};
-use crate::broker::{self, Class, Least, Persistence, Target, Wants, beside, narrowest};
+use crate::audit::{self, Decision, Outcome};
+use crate::broker::{self, Action, Class, Least, Matter, Persistence, Target, beside, narrowest};
 use crate::caller::{Caller, Facts, Process};
 use crate::cli::{Level, Wishes};
 use crate::config;
 use crate::frontend::dialect::Handed;
 use crate::frontend::{door, place};
-use crate::oauth::{Issuer, Scopes, ServerUrl};
+use crate::oauth::{Issuer, Scopes, ServerUrl, quoted_words};
 
 /// A target as typed.
 #[derive(Clone, Debug)]
@@ -61,6 +64,15 @@ pub(super) enum Purpose {
     Headers,
 }
 
+impl Purpose {
+    fn action(self) -> Action {
+        match self {
+            Self::Token => Action::Token,
+            Self::Headers => Action::Headers,
+        }
+    }
+}
+
 /// What came of it.
 pub(super) enum Obtained {
     /// A token.
@@ -100,7 +112,7 @@ pub(super) fn obtain(
     unconfigured: Unconfigured,
 ) -> Result<Obtained, Failure> {
     if let Some(scopes) = wishes.scopes.iter().find(|scope| Scopes::from_list([scope.as_str()]).is_err()) {
-        return Err(Failure::asked(format!("--scope {:?} is not one scope", crate::oauth::quoted_words(scopes))));
+        return Err(Failure::asked(format!("--scope {:?} is not one scope", quoted_words(scopes))));
     }
     if !wishes.no_daemon {
         let places = place::to_look(context.global.socket.as_ref(), context.env);
@@ -218,6 +230,7 @@ fn here(
 ) -> Result<Obtained, Failure> {
     context.log(Level::Error)?;
     let mut config = context.config()?;
+    let early = Early { context, audit: config.audit.clone(), purpose };
     let configured = match (&wanted.url, &wanted.name) {
         (Some(url), _) => narrowest(config.servers.iter(), url),
         (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
@@ -229,6 +242,7 @@ fn here(
         (None, Some(url)) => {
             // Another spelling or path on a configured origin must not get round that server's policy.
             if let Some(server) = beside(config.servers.iter(), url) {
+                early.refused(url.as_str(), Class::Denied, "server_not_configured");
                 return Err(broker::Error::beside(url, server).into());
             }
             let name = wanted.name.clone().unwrap_or_else(|| url.url().host_str().unwrap_or("server").to_owned());
@@ -242,7 +256,9 @@ fn here(
         }
         (None, None) => {
             let name = wanted.name.as_deref().unwrap_or_default();
-            return Err(broker::Error::unknown_server(name, config.servers.iter().map(|server| &*server.name)).into());
+            let error = broker::Error::unknown_server(name, config.servers.iter().map(|server| &*server.name));
+            early.refused(name, error.class(), error.code());
+            return Err(error.into());
         }
     };
     if let Some(issuer) = &wishes.issuer {
@@ -258,25 +274,30 @@ fn here(
         )
     };
     let request = broker::Request {
-        target: Target::Name(name),
+        target: Target::Name(name.clone()),
         scopes,
         least: wishes.min_ttl.map_or(Least::ForHelper, Least::Of),
         fresh: false,
+        action: purpose.action(),
+        helper: true,
         may_be_a_retry: false,
-        wants: match purpose {
-            Purpose::Token => Wants::Token,
-            Purpose::Headers => Wants::Headers,
-        },
     };
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let clock = context.clock();
     let limit = wishes.timeout;
     context.block_on(async {
-        let core: Core = app::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))?;
+        let core: Core = app::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))
+            .inspect_err(|error| {
+                if let app::Error::Identity(_) = error {
+                    early.note(&name, error.class(), "no_identity");
+                }
+            })?;
         let caller = judged(caller, &core).await;
         let granted = tokio::time::timeout(limit, core.broker.token(&caller, &request)).await;
         core.stop.cancel();
         let granted = granted.map_err(|_| {
+            let (matter, why) = (Matter::of(&caller, &request), "no token in time");
+            core.broker.note_refusal(&matter, Class::Temporary, "timed_out", &why);
             Failure::new(Class::Temporary, format!("no token within {} s", limit.as_secs()))
                 .hint("see what it waits for with `--log debug`")
         })?;
@@ -295,4 +316,46 @@ async fn judged(caller: Caller, core: &Core) -> Caller {
         Err(why) => Facts::unknown(&why),
     };
     caller.with(facts)
+}
+
+/// What is refused before there is a broker is recorded as well.
+struct Early<'a> {
+    context: &'a Context<'a>,
+    audit: Option<audit::Config>,
+    purpose: Purpose,
+}
+
+impl Early<'_> {
+    fn refused(&self, asked_for: &str, class: Class, error: &str) {
+        let noted = self.context.block_on(async {
+            self.note(asked_for, class, error);
+            Ok(())
+        });
+        if let Err(failure) = noted {
+            failure.show(self.context.env);
+        }
+    }
+
+    /// A refusal that cannot be recorded stays one. Must be called inside a runtime.
+    fn note(&self, asked_for: &str, class: Class, error: &str) {
+        let Some(config) = self.audit.clone() else { return };
+        let server = quoted_words(asked_for.split('?').next().unwrap_or_default());
+        let caller = Caller::own(self.context.env.uid(), self.context.env.gid());
+        let decision = Decision {
+            time: self.context.clock().wall(),
+            action: self.purpose.action(),
+            outcome: Outcome::Refused { class: class.as_str(), error },
+            caller: &caller,
+            helper: true,
+            server: Some(&server),
+            asked: None,
+            token: None,
+            rejected: None,
+            tool: None,
+        };
+        let audit = app::audit_of(config, Persistence::OneShot(Duration::ZERO));
+        if let Err(error) = audit.and_then(|audit| audit.note(&decision)) {
+            tracing::error!(%error, hint = error.hint(), "a refusal could not be recorded");
+        }
+    }
 }

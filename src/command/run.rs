@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use nix::unistd::{dup2_stdout, setsid};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::obtain::Wanted;
 use super::{Context, Failure, print};
 use crate::app::{App, Inherited};
+use crate::audit::Audit;
 use crate::broker::Class;
 use crate::cli::{Level, Run};
 use crate::config::Config;
@@ -37,7 +39,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     let count = config.servers.len();
     context.block_on(async {
         let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
-        let (shutdown, again) = (shutdown_signal()?, second_signal()?);
+        let (shutdown, again) = (shutdown_signal(app.audit())?, second_signal()?);
         let listening = app.listening().clone();
         let (socket, http, health) = (listening.socket.display(), addresses(&listening.http), listening.health);
         tracing::info!(%socket, http, health = health.map(tracing::field::display), servers = count, "listening");
@@ -118,7 +120,7 @@ fn inherited() -> Result<Inherited, Failure> {
     Ok(inherited)
 }
 
-fn shutdown_signal() -> Result<impl Future<Output = ()>, Failure> {
+fn shutdown_signal(audit: Option<Arc<Audit>>) -> Result<impl Future<Output = ()>, Failure> {
     let cannot = |error: std::io::Error| Failure::bug(format!("no signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
@@ -129,7 +131,10 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>, Failure> {
                 _ = term.recv() => return,
                 _ = int.recv() => return,
                 // A closed terminal must not end the daemon.
-                _ = hup.recv() => tracing::warn!("reloading is not built in this version: restart to read the configuration again"),
+                _ = hup.recv() => {
+                    reopen(audit.as_deref());
+                    tracing::warn!("reloading is not built in this version: restart to read the configuration again");
+                }
             }
         }
     })
@@ -154,6 +159,15 @@ fn second_signal() -> Result<impl Future<Output = ()>, Failure> {
 fn addresses(addresses: &[SocketAddr]) -> Option<String> {
     let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     (!texts.is_empty()).then(|| texts.join(" "))
+}
+
+/// After a rotation the old file has another name. If the new one cannot be opened, the old one goes on.
+fn reopen(audit: Option<&Audit>) {
+    match audit.map(Audit::reopen) {
+        None => {}
+        Some(Ok(())) => tracing::info!("the audit file is open anew"),
+        Some(Err(error)) => tracing::error!(%error, hint = error.hint(), "the audit goes on in the file it has"),
+    }
 }
 
 /// Starts the same command as a daemon of its own, with its output in a private log, and waits until it is ready.

@@ -46,6 +46,10 @@ fn table(status: &Value) -> String {
         text(&status["identity"]["evidence"])
     );
     out.push_str(&listening(&status["listen"]));
+    if let Some(file) = status["audit"]["file"].as_str() {
+        let (seq, head) = (&status["audit"]["seq"], text(&status["audit"]["head"]));
+        out.push_str(&format!("audit {file}, line {seq}, head {head}\n"));
+    }
     let servers = status["servers"].as_array().cloned().unwrap_or_default();
     if servers.is_empty() {
         out.push_str("no servers\n");

@@ -19,6 +19,7 @@ pub(crate) fn schema() -> Value {
             "listen": object(&keys::LISTEN),
             "egress": object(&keys::EGRESS),
             "keyring": object(&keys::KEYRING),
+            "audit": object(&keys::AUDIT),
         },
     })
 }
@@ -66,7 +67,7 @@ fn of_row(row: &Descriptor, all: &[(&str, &Setting)]) -> Value {
 
 fn object(table: &'static Table) -> Value {
     let properties: Map<String, Value> = built(table).map(|key| (key.name.to_owned(), property(key))).collect();
-    let required: Vec<&str> = built(table).map(|key| key.name).filter(|name| *name == "url").collect();
+    let required: Vec<&str> = built(table).map(|key| key.name).filter(|name| ["url", "file"].contains(name)).collect();
     json!({ "type": "object", "description": table.doc, "additionalProperties": false, "required": required, "properties": properties })
 }
 

@@ -1,7 +1,7 @@
 //! Every configuration key, once: the reader, the JSON Schema and the starter file all follow this table.
 //!
 //! A key whose feature is not in this version is listed as such: it is refused with a message that says so, and
-//! never ignored, because an operator who writes `audit` and gets none has been deceived.
+//! never ignored, because an operator who writes `dpop` and gets none has been deceived.
 
 /// One table of the file.
 pub(super) struct Table {
@@ -259,8 +259,16 @@ pub(super) const EGRESS: Table = Table {
     ],
 };
 
-/// Tables whose features are not in this version.
-pub(super) const LATER: &[(&str, &str)] = &[("audit", "the audit file")];
+pub(super) const AUDIT: Table = Table {
+    name: "audit",
+    doc: "A record of every decision, served or refused. What cannot be recorded is not served.",
+    keys: &[key(
+        "file",
+        Kind::Text,
+        "\"/var/log/wayleave/audit.jsonl\"",
+        "One hash-chained line of JSON for each. In a directory that only we or root can write.",
+    )],
+};
 
 pub(super) const KEYRING: Table = Table {
     name: "keyring",
@@ -347,4 +355,5 @@ pub(super) const IDENTITIES: Table = Table {
     ],
 };
 
-pub(super) const TABLES: &[&Table] = &[&IDENTITY, &IDENTITIES, &SERVER, &IDP, &RULE, &LISTEN, &EGRESS, &KEYRING];
+pub(super) const TABLES: &[&Table] =
+    &[&IDENTITY, &IDENTITIES, &SERVER, &IDP, &RULE, &LISTEN, &EGRESS, &AUDIT, &KEYRING];

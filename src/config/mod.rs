@@ -18,6 +18,7 @@ use crate::oauth::{Issuer, ServerUrl, host_of};
 use crate::outbound;
 use crate::policy::Rule;
 
+mod audit;
 mod client;
 mod document;
 mod egress;
@@ -33,7 +34,7 @@ pub(crate) use reader::Problem;
 use reader::Reader;
 
 /// The tables of the file.
-const TABLES: [&str; 6] = ["identity", "identities", "servers", "listen", "egress", "keyring"];
+const TABLES: [&str; 7] = ["identity", "identities", "servers", "listen", "egress", "audit", "keyring"];
 
 /// Larger than any configuration that a person writes.
 const CAP: u64 = 1024 * 1024;
@@ -49,6 +50,8 @@ pub struct Config {
     pub(crate) egress: outbound::Config,
     /// Registrations and keys survive a restart.
     pub(crate) keyring: bool,
+    /// `None`: nothing is recorded.
+    pub(crate) audit: Option<crate::audit::Config>,
     pub(crate) file: Option<PathBuf>,
 }
 
@@ -133,6 +136,7 @@ impl Config {
             issuers: None,
             listen: Listen::silent(),
             egress: outbound::Config::default(),
+            audit: None,
             file: None,
         }
     }
@@ -297,10 +301,6 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
     for (name, value) in document {
         let (text, at) = (name.get_ref().as_ref(), name.span().start);
         let line = reader.line(at);
-        if let Some((_, about)) = keys::LATER.iter().find(|(later, _)| *later == text) {
-            reader.problem(line, text, format!("not built in this version ({about}); take it out"));
-            continue;
-        }
         let DeValue::Table(table) = value.get_ref() else {
             let known = TABLES.into_iter();
             reader.problem(line, text, format!("unknown key, or not a table{}", reader::suggestion(text, known)));
@@ -319,6 +319,7 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
             "servers" => server::servers_of(reader, table, env, &mut config),
             "listen" => config.listen = listen::listen_of(reader, at, table, env),
             "egress" => egress::egress_of(reader, at, table, env, &mut config),
+            "audit" => config.audit = audit::audit_of(reader, at, table, env),
             _ => {
                 let known = TABLES.into_iter();
                 reader.problem(line, text, format!("unknown table{}", reader::suggestion(text, known)));

@@ -49,7 +49,7 @@ fn all_problems_are_reported_at_once_with_line_and_key() {
         "line 5: servers.b.url: missing",
         "line 6: servers.b.scopes: must be a list of texts",
         "line 9: listen.socket_mode: \"0777\" is neither",
-        "line 10: audit: not built in this version (the audit file)",
+        "line 11: audit.file: must be an absolute path",
     ];
     assert_eq!(found.len(), wanted.len(), "{found:#?}");
     for (found, wanted) in found.iter().zip(wanted) {
@@ -155,6 +155,13 @@ fn the_socket_mode_and_group_belong_together() {
     only_problem("[listen]\nsocket_group = \"0\"\n", "has no effect");
     assert!(problems("[listen]\nsocket_mode = \"0660\"\nsocket_group = \"0\"\n").is_empty());
     only_problem("[listen]\nsocket = \"relative.sock\"\n", "absolute");
+}
+
+#[test]
+fn an_audit_has_a_file_with_an_absolute_path() {
+    only_problem("[audit]\n", "audit.file: missing");
+    only_problem("[audit]\nfile = \"audit.jsonl\"\n", "absolute");
+    assert!(problems("[audit]\nfile = \"/var/log/wayleave/audit.jsonl\"\n").is_empty());
 }
 
 #[test]

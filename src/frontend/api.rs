@@ -17,7 +17,7 @@ use url::form_urlencoded;
 use super::body::Body;
 use super::dialect::{Around, Form};
 use super::gate::{self, Pass};
-use crate::broker::{self, Broker, Class, Head, Least, Target, Wants};
+use crate::broker::{self, Action, Broker, Class, Head, Least, Matter, Target};
 use crate::caller::{Caller, Digests};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -90,12 +90,18 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// Answers one request of a caller that the kernel named, or that shows the listener's pass.
 pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request: Request<Incoming>) -> Answer {
     if let Err(refusal) = gate::admit(request.uri(), request.headers()) {
-        return failure(&refusal.into());
+        let gate = Matter::new(Action::Gate, caller, None);
+        state.broker.note_refusal(&gate, Class::Denied, refusal.code(), &refusal);
+        return failure(&Failure::new(Class::Denied, "access_denied", refusal.to_string()));
     }
     let (head, body) = request.into_parts();
     let outcome = match route(&head.method, head.uri.path()) {
         // Readiness and metrics name servers; that we live is no secret.
-        Ok(route) if !matches!(route, Route::Alive) && !pass.is_shown(&head.headers) => Err(Failure::no_pass(pass)),
+        Ok(route) if !matches!(route, Route::Alive) && !pass.is_shown(&head.headers) => {
+            let gate = Matter::new(Action::Gate, caller, None);
+            state.broker.note_refusal(&gate, Class::Denied, "no_secret", &"the secret of this listener is not shown");
+            Err(Failure::no_pass(pass))
+        }
         Ok(route) => respond(state, caller, route, head.uri.query().unwrap_or_default(), body).await,
         Err(unknown) => Err(unknown),
     };
@@ -114,16 +120,18 @@ fn route(method: &Method, path: &str) -> Result<Route, Failure> {
 async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body: Incoming) -> Result<Answer, Failure> {
     match route {
         Route::Token => {
-            let query = Query::read(query, &["server", "scope", "min_ttl", "fresh", "use"])?;
-            let granted = state.broker.token(caller, &query.request(Wants::Token)?).await?;
+            let query = Query::read(query, &["server", "scope", "min_ttl", "fresh", "use", "unlisted"])?;
+            let request = query.request(Action::Token)?;
+            query.only_configured(state, caller, &request)?;
+            let granted = state.broker.token(caller, &request).await?;
             let around = Form::of(&granted.token, state.clock.boot()).json();
             Ok(token_answer(granted.token, around))
         }
         Route::Headers => {
             let query = Query::read(query, HEADERS)?;
-            let request = query.request(Wants::Headers)?;
-            query.only_configured(state, &request.target)?;
-            let head = query.head(state, caller, &request.target)?;
+            let request = query.request(Action::Headers)?;
+            query.only_configured(state, caller, &request)?;
+            let head = query.head(state, caller, &request)?;
             let granted = state.broker.token(caller, &request).await?;
             let form = Form::of(&granted.token, state.clock.boot());
             let around = match state.broker.proof(&granted, head.as_ref())? {
@@ -193,6 +201,8 @@ fn may_look(state: &State, caller: &Caller) -> Result<(), Failure> {
         return Ok(());
     }
     let what = format!("{caller} is not allowed to use any server here");
+    let look = Matter::new(Action::Look, caller, None);
+    state.broker.note_refusal(&look, Class::Denied, "access_denied", &what);
     Err(Failure::new(Class::Denied, "access_denied", what))
 }
 
@@ -243,7 +253,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    fn request(&self, wants: Wants) -> Result<broker::Request, Failure> {
+    fn request(&self, action: Action) -> Result<broker::Request, Failure> {
         let server =
             self.one("server")?.ok_or_else(|| Failure::asked("`server` is missing: a configured name or URL"))?;
         let scopes = self.all("scope");
@@ -269,22 +279,25 @@ impl<'a> Query<'a> {
             Some("1") => true,
             Some(_) => return Err(Failure::asked("`fresh` is 0 or 1")),
         };
-        let may_be_a_retry = wants == Wants::Headers && is_helper;
-        Ok(broker::Request { target: target(server)?, scopes, least, fresh, may_be_a_retry, wants })
+        let (helper, may_be_a_retry) = (is_helper, action == Action::Headers && is_helper);
+        Ok(broker::Request { target: target(server)?, scopes, least, fresh, action, helper, may_be_a_retry })
     }
 
     /// With `unlisted=0` a server that is not configured is none of ours, whatever the daemon serves besides: credential
     /// helpers are asked about every URL there is.
-    fn only_configured(&self, state: &State, target: &Target) -> Result<(), Failure> {
+    fn only_configured(&self, state: &State, caller: &Caller, request: &broker::Request) -> Result<(), Failure> {
         match self.one("unlisted")? {
             None | Some("1") => Ok(()),
-            Some("0") => state.broker.configured(target).map(drop).map_err(Failure::from),
+            Some("0") => state.broker.configured(&request.target).map(drop).map_err(|error| {
+                state.broker.note_refusal(&Matter::of(caller, request), error.class(), error.code(), &error);
+                Failure::from(error)
+            }),
             Some(_) => Err(Failure::asked("`unlisted` is 0 or 1")),
         }
     }
 
     /// The request that the headers are for. Its URL must lie on or under the server's own: this is no signing oracle.
-    fn head(&self, state: &State, caller: &Caller, target: &Target) -> Result<Option<Head>, Failure> {
+    fn head(&self, state: &State, caller: &Caller, request: &broker::Request) -> Result<Option<Head>, Failure> {
         let (url, method, nonce) = (self.one("url")?, self.one("method")?, self.one("dpop_nonce")?);
         let Some(url) = url else { return Ok(None) };
         let url = ServerUrl::parse(url).map_err(|why| Failure::asked(&format!("`url`: {why}")))?;
@@ -294,12 +307,15 @@ impl<'a> Query<'a> {
         if nonce.is_some_and(|nonce| !broker::is_nonce(nonce)) {
             return Err(Failure::asked("`dpop_nonce` is not the nonce of a server (RFC 9449 section 8.1)"));
         }
-        if state.broker.server_for(caller, target)?.url.covers(&url) {
-            let nonce = nonce.map(str::to_owned);
-            return Ok(method.map(|method| Head { method: method.to_owned(), url, nonce }));
+        // A server that is unknown is refused on the path.
+        if state.broker.server_for(caller, &request.target).is_ok_and(|server| !server.url.covers(&url)) {
+            // Who asks is not known to be allowed yet, so the server's URL is not told.
+            let what = "`url` does not lie on or under the server's own";
+            state.broker.note_refusal(&Matter::of(caller, request), Class::Denied, "access_denied", &what);
+            return Err(Failure::new(Class::Denied, "access_denied", what.to_owned()));
         }
-        // Who asks is not known to be allowed yet, so the server's URL is not told.
-        Err(Failure::new(Class::Denied, "access_denied", "`url` does not lie on or under the server's own".to_owned()))
+        let nonce = nonce.map(str::to_owned);
+        Ok(method.map(|method| Head { method: method.to_owned(), url, nonce }))
     }
 }
 

@@ -28,6 +28,17 @@ pub(crate) enum Refusal {
     Host,
 }
 
+impl Refusal {
+    /// A stable code for records.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Browser => "browser",
+            Self::Forwarded => "forwarded",
+            Self::Host => "foreign_host",
+        }
+    }
+}
+
 /// The process at the other end, as the kernel recorded it when it connected.
 pub(crate) fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
     let peer = stream.peer_cred()?;

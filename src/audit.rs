@@ -1,0 +1,122 @@
+//! One line of JSON for every decision, served or refused, each chained to the line before it.
+//!
+//! A line is `{"prev":"…","seq":N,"time":…,…,"hash":"…"}` in pure ASCII. `hash` is the SHA-256 of the line without its own
+//! `,"hash":"…"`, and `prev` is the `hash` of the line before (64 zeros where a chain begins, with `seq` 1). So a stranger
+//! can check a line with what every machine has:
+//!
+//! ```sh
+//! sed -n 7p audit.jsonl | sed 's/,"hash":"[0-9a-f]*"}$/}/' | tr -d '\n' | sha256sum   # is `jq -r .hash` of line 7
+//! sed -n 7,8p audit.jsonl | jq -r '.prev, .hash'                                    # the 2nd is the 3rd
+//! ```
+//!
+//! Who may write the file can write it all anew. What finds that, and a cut end, is a head kept elsewhere: `wayleave status`
+//! shows it and `wayleave audit verify --head` looks for it.
+//!
+//! Three lines are no decisions. `continue` stands first in a new file after a rotation, so that the chain goes on even if
+//! nothing is decided before a restart. `mend` follows a stretch that is no whole line, which a loss of power leaves: the
+//! stretch is kept, the `mend` names its length and digest and chains to the last whole line. Neither can be told from the
+//! hand of somebody who may write the file. (`gate` is a decision: about a request that no route saw.)
+//!
+//! One writer holds the lock (flock) on the file. A line is one write(2) with O_APPEND before the answer, without fsync: it
+//! outlives the process, not the machine. A file system that blocks in write(2) blocks the daemon as well; nothing is
+//! served without its line. What a full disk left of a line is cut off again under the lock.
+//!
+//! This room writes one file and reads its end. It knows no server and no secret: a token is named by its digest.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+mod chain;
+mod error;
+mod file;
+mod line;
+mod verify;
+
+pub(crate) use chain::Head;
+pub(crate) use error::Error;
+pub use line::Action;
+pub(crate) use line::{Decision, Outcome};
+pub(crate) use verify::{Broken, LINE_CAP, Place, Report, Verifier};
+
+use chain::Tail;
+use file::Held;
+
+/// A daemon that starts waits so long for a command that writes its one line just now.
+const DAEMON_WAITS: Duration = Duration::from_millis(500);
+/// A command waits so long for others of its kind.
+const COMMAND_WAITS: Duration = Duration::from_secs(3);
+
+/// Where the lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Absolute; its directory is ours or root's.
+    pub file: PathBuf,
+    /// Our own user.
+    pub uid: u32,
+}
+
+/// The audit of a daemon, which holds its file, or of one command, which takes it for each line.
+#[derive(Debug)]
+pub struct Audit {
+    config: Config,
+    held: Option<Mutex<Held>>,
+}
+
+impl Audit {
+    /// For a daemon: nobody else writes to the file until it ends. The chain goes on from the last whole line.
+    pub(crate) fn hold(config: Config) -> Result<Self, Error> {
+        let held = Held::open(&config, DAEMON_WAITS, None)?;
+        Ok(Self { config, held: Some(Mutex::new(held)) })
+    }
+
+    /// For one command: others may write between its lines. What would be refused later is refused now, before
+    /// anything is asked for.
+    pub(crate) fn visit(config: Config) -> Result<Self, Error> {
+        Held::open(&config, COMMAND_WAITS, None)?;
+        Ok(Self { config, held: None })
+    }
+
+    /// Writes one line. What cannot be written must not be served.
+    pub(crate) fn note(&self, decision: &Decision<'_>) -> Result<(), Error> {
+        match &self.held {
+            Some(held) => self.held_by(held)?.note(decision),
+            None => Held::open(&self.config, COMMAND_WAITS, None)?.note(decision),
+        }
+    }
+
+    /// Opens the file anew after it was renamed, and carries the head on. Without a rename nothing happens.
+    pub(crate) fn reopen(&self) -> Result<(), Error> {
+        let Some(held) = &self.held else { return Ok(()) };
+        lock(held).follow(&self.config, DAEMON_WAITS)
+    }
+
+    /// The last line: its number and hash.
+    pub(crate) fn head(&self) -> Head {
+        match &self.held {
+            Some(held) => lock(held).head(),
+            None => Head::NONE,
+        }
+    }
+
+    /// Where the lines go.
+    pub(crate) fn file(&self) -> &Path {
+        &self.config.file
+    }
+
+    /// Lines in a file that has been removed would be lost with it.
+    fn held_by<'a>(&self, held: &'a Mutex<Held>) -> Result<MutexGuard<'a, Held>, Error> {
+        let mut held = lock(held);
+        if held.is_removed() {
+            held.follow(&self.config, Duration::ZERO)?;
+        }
+        Ok(held)
+    }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

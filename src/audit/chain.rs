@@ -1,0 +1,153 @@
+//! What makes a line a link: its place, its own hash, the hash before it. Pure.
+
+use serde::Deserialize;
+
+use crate::token::Digest;
+
+/// `,"hash":"` and 64 digits and `"}`.
+const SEAL: usize = 9 + 64 + 2;
+
+/// A line's place in the chain, which the next line names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// How many lines there were since the chain began.
+    pub seq: u64,
+    /// The hash of the last.
+    pub hash: Digest,
+}
+
+impl Head {
+    /// Before the first line.
+    pub(crate) const NONE: Self = Self { seq: 0, hash: Digest::ZERO };
+
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+/// A line that is whole: its hash is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) prev: Digest,
+    pub(super) at: Head,
+    /// What lies between it and the line it chains to.
+    pub(super) mends: Option<Torn>,
+}
+
+impl Link {
+    /// Does it come right after `head`?
+    pub(super) fn follows(&self, head: &Head) -> bool {
+        self.prev == head.hash && self.at.seq == head.seq + 1
+    }
+}
+
+/// A stretch of bytes that is no line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Torn {
+    pub(super) bytes: u64,
+    pub(super) sha256: Digest,
+}
+
+/// Why a line is none of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotLink {
+    /// No line that we write ever looks like it, but the beginning of one may, or what a lost block left.
+    Torn,
+    /// It is JSON, so no loss of power made it, and its hash is not its own.
+    Changed,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    prev: String,
+    seq: u64,
+    #[serde(default)]
+    torn: Option<WireTorn>,
+}
+
+#[derive(Deserialize)]
+struct WireTorn {
+    bytes: u64,
+    sha256: String,
+}
+
+/// Seals a line that ends with its last `}`: adds its hash and the end of the line.
+pub(super) fn seal(line: &mut Vec<u8>) -> Digest {
+    let hash = Digest::of(line);
+    line.pop();
+    line.extend_from_slice(b",\"hash\":\"");
+    push_hex(line, &hash);
+    line.extend_from_slice(b"\"}\n");
+    hash
+}
+
+/// Lower-case hexadecimal, without an allocation for each byte.
+pub(super) fn push_hex(line: &mut Vec<u8>, digest: &Digest) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in digest.as_bytes() {
+        line.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+/// Reads a line without its end.
+pub(super) fn read(line: &[u8]) -> Result<Link, NotLink> {
+    let not =
+        || if serde_json::from_slice::<serde_json::Value>(line).is_ok() { NotLink::Changed } else { NotLink::Torn };
+    let (body, sealed) = line.split_at(line.len().checked_sub(SEAL).ok_or_else(not)?);
+    let mut again = [body, b"}"].concat();
+    let hash = seal(&mut again);
+    // The text and not its value: otherwise an `a` could become an `A`.
+    if again.strip_suffix(b"\n").is_none_or(|again| &again[body.len()..] != sealed) {
+        return Err(not());
+    }
+    let wire: Wire = serde_json::from_slice(line).map_err(|_| not())?;
+    let digest = |text: &str| Digest::parse(text).ok_or_else(not);
+    let mends = match &wire.torn {
+        Some(torn) => Some(Torn { bytes: torn.bytes, sha256: digest(&torn.sha256)? }),
+        None => None,
+    };
+    Ok(Link { prev: digest(&wire.prev)?, at: Head { seq: wire.seq, hash }, mends })
+}
+
+/// How a file ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tail {
+    /// The last whole line; none in an empty file or one that was torn at once.
+    pub(super) last: Option<Head>,
+    /// What comes after it, if anything does.
+    pub(super) torn: Option<Torn>,
+    /// The last line is whole but for its end.
+    pub(super) lacks_end: bool,
+}
+
+impl Tail {
+    /// Reads the end of a file. `whole` says that these bytes are the whole file. Fails with what is wrong.
+    pub(super) fn read(bytes: &[u8], whole: bool) -> Result<Self, String> {
+        let mut end = bytes.len();
+        loop {
+            let line = &bytes[..end];
+            let terminated = line.last() == Some(&b'\n');
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            let start = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+            if end == 0 && whole {
+                return Ok(Self { last: None, torn: torn(bytes), lacks_end: false });
+            }
+            if start == 0 && !whole {
+                return Err("its end holds no whole line".to_owned());
+            }
+            match read(&text[start..]) {
+                Ok(link) => {
+                    let torn = torn(&bytes[end..]);
+                    return Ok(Self { last: Some(link.at), torn, lacks_end: !terminated });
+                }
+                Err(NotLink::Changed) => return Err("its last line was changed after it was written".to_owned()),
+                Err(NotLink::Torn) => end = start,
+            }
+        }
+    }
+}
+
+/// The `mend` begins with the end of the line, which is no part of the stretch.
+fn torn(bytes: &[u8]) -> Option<Torn> {
+    (!bytes.is_empty()).then(|| Torn { bytes: bytes.len() as u64, sha256: Digest::of(bytes) })
+}

@@ -1,0 +1,214 @@
+//! The file: where it may lie, its lock, its end, and one write for each line.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
+use super::line::{self, Decision};
+use super::verify::LINE_CAP;
+use super::{Config, Error, Head, Tail};
+use crate::clock::Clock;
+
+/// The end of a file that is read to go on: a line and what a loss of power may leave behind it.
+const TAIL: u64 = 4 * LINE_CAP as u64;
+/// How often a held lock is tried again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// A file with its lock. Dropping it gives the lock back.
+#[derive(Debug)]
+pub(super) struct Held {
+    path: PathBuf,
+    file: Flock<File>,
+    head: Head,
+    /// Where the last whole line ends, while what comes after it could not be cut off.
+    spoiled: Option<u64>,
+    /// One for all lines.
+    line: Vec<u8>,
+}
+
+impl Held {
+    /// Opens or makes the file and goes on where it ends. An empty one carries `before` on.
+    pub(super) fn open(config: &Config, patience: Duration, before: Option<Head>) -> Result<Self, Error> {
+        let path = config.file.clone();
+        let opened = open(config)?;
+        let file = locked(&path, opened, patience)?;
+        let mut held = Self { path, file, head: Head::NONE, spoiled: None, line: Vec::with_capacity(1_024) };
+        held.go_on(before.filter(|before| !before.is_none()))?;
+        Ok(held)
+    }
+
+    fn go_on(&mut self, before: Option<Head>) -> Result<(), Error> {
+        let tail = self.tail()?;
+        self.head = tail.last.or(before).unwrap_or(Head::NONE);
+        let now = Clock::system().wall();
+        let mut line = std::mem::take(&mut self.line);
+        if let Some(torn) = &tail.torn {
+            let bytes = torn.bytes;
+            tracing::warn!(file = %self.path.display(), bytes, "the audit file ends with what is no whole line; it is kept, and a line says so");
+            let next = line::mend(&mut line, &self.head, now, torn);
+            line.insert(0, b'\n');
+            self.append(&line, next)?;
+        } else if tail.lacks_end {
+            self.append(b"\n", self.head)?;
+        } else if let (Some(before), None) = (&before, tail.last) {
+            let next = line::carried_on(&mut line, before, now);
+            self.append(&line, next)?;
+        }
+        self.line = line;
+        Ok(())
+    }
+
+    fn tail(&self) -> Result<Tail, Error> {
+        let failed = |error| Error::system(&self.path, error);
+        let length = self.file.metadata().map_err(failed)?.len();
+        let from = length.saturating_sub(TAIL);
+        let mut end = Vec::new();
+        let mut file: &File = &self.file;
+        file.seek(SeekFrom::Start(from)).map_err(failed)?;
+        file.take(TAIL).read_to_end(&mut end).map_err(failed)?;
+        Tail::read(&end, from == 0).map_err(|what| Error::Chain { path: self.path.clone(), what })
+    }
+
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Writes the line of a decision. If that fails the chain is as it was.
+    pub(super) fn note(&mut self, decision: &Decision<'_>) -> Result<(), Error> {
+        let mut line = std::mem::take(&mut self.line);
+        let next = line::decision(&mut line, &self.head, decision);
+        let written = self.append(&line, next);
+        self.line = line;
+        written
+    }
+
+    /// One write, usually. What a failed one left is cut off again, now or before the next.
+    fn append(&mut self, line: &[u8], next: Head) -> Result<(), Error> {
+        self.cut_off().map_err(|error| Error::system(&self.path, error))?;
+        if let Err((written, error)) = write_whole(&self.file, line) {
+            if written > 0 {
+                // With O_APPEND the position is where the write ended, whoever cut or copied the file before.
+                let mut file: &File = &self.file;
+                self.spoiled = file.stream_position().ok().and_then(|end| end.checked_sub(written));
+                if let Err(error) = self.cut_off() {
+                    tracing::error!(file = %self.path.display(), %error, "part of a line is left in the audit file");
+                }
+            }
+            return Err(Error::system(&self.path, error));
+        }
+        self.head = next;
+        Ok(())
+    }
+
+    fn cut_off(&mut self) -> io::Result<()> {
+        if let Some(end) = self.spoiled {
+            self.file.set_len(end)?;
+            self.spoiled = None;
+        }
+        Ok(())
+    }
+
+    /// It has no name any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.nlink() == 0)
+    }
+
+    /// Goes on in the file that now has the name, unless it is this one. A file with a chain of its own keeps it.
+    pub(super) fn follow(&mut self, config: &Config, patience: Duration) -> Result<(), Error> {
+        let ours = self.file.metadata().map_err(|error| Error::system(&self.path, error))?;
+        if fs::symlink_metadata(&config.file).is_ok_and(|found| which(&found) == which(&ours)) {
+            return Ok(());
+        }
+        *self = Self::open(config, patience, Some(self.head))?;
+        Ok(())
+    }
+}
+
+fn write_whole(mut file: &File, line: &[u8]) -> Result<(), (u64, io::Error)> {
+    let mut written = 0;
+    while written < line.len() {
+        match file.write(&line[written..]) {
+            Ok(0) => return Err((written as u64, io::ErrorKind::WriteZero.into())),
+            // A full disk takes a part first; why it takes no more the next write says.
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((written as u64, error)),
+        }
+    }
+    Ok(())
+}
+
+fn open(config: &Config) -> Result<File, Error> {
+    let path = &config.file;
+    let refuse = |what: String| Error::Unsafe { path: path.clone(), what };
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
+    let found = fs::metadata(directory).map_err(|error| Error::system(path, error))?;
+    private(&found, config.uid).map_err(|what| refuse(format!("its directory {what}")))?;
+    // Without O_NONBLOCK, opening a pipe could wait for ever.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = File::options().read(true).append(true).create(true).mode(0o600).custom_flags(flags.bits()).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ELOOP) => refuse("it is a symbolic link".to_owned()),
+        Some(Errno::EISDIR | Errno::ENXIO) => refuse("it is no regular file".to_owned()),
+        _ => Error::system(path, error),
+    })?;
+    let found = file.metadata().map_err(|error| Error::system(path, error))?;
+    if !found.is_file() {
+        return Err(refuse("it is no regular file".to_owned()));
+    }
+    private(&found, config.uid).map_err(|what| refuse(format!("it {what}")))?;
+    Ok(file)
+}
+
+/// Ours or root's, and written by nobody else.
+fn private(found: &Metadata, uid: u32) -> Result<(), String> {
+    if found.uid() != uid && found.uid() != 0 {
+        return Err(format!("belongs to uid {}, neither to us (uid {uid}) nor to root", found.uid()));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(format!("can be written by others (mode {:04o})", found.mode() & 0o7777));
+    }
+    Ok(())
+}
+
+fn locked(path: &Path, file: File, patience: Duration) -> Result<Flock<File>, Error> {
+    let mut left = patience.as_millis() / LOOK_AGAIN.as_millis();
+    let mut file = file;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((back, Errno::EWOULDBLOCK)) if left > 0 => file = back,
+            Err((back, Errno::EWOULDBLOCK)) => {
+                return Err(Error::Held {
+                    path: path.to_owned(),
+                    pid: back.metadata().ok().and_then(|it| holder(&it)),
+                });
+            }
+            Err((_, error)) => return Err(Error::system(path, error.into())),
+        }
+        left -= 1;
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Who holds the lock, for the message: `1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF` (proc_locks(5)).
+fn holder(file: &Metadata) -> Option<i32> {
+    const CAP: u64 = 1024 * 1024;
+    let mut text = String::new();
+    File::open("/proc/locks").ok()?.take(CAP).read_to_string(&mut text).ok()?;
+    let inode = format!(":{}", file.ino());
+    let mut rows = text.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.find_map(|row| match row.as_slice() {
+        [_, "FLOCK", _, "WRITE", pid, place, ..] if place.ends_with(&inode) => pid.parse().ok().filter(|pid| *pid > 0),
+        _ => None,
+    })
+}
+
+fn which(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}

@@ -1,0 +1,266 @@
+//! How a decision becomes a line. Pure ASCII: whatever others wrote is escaped, so that no reader, terminal or CI runner
+//! can take it for something else. Every text has a cap, so every line has one.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use super::chain::{Head, Torn, push_hex, seal};
+use crate::caller::Caller;
+use crate::clock::rfc3339_millis;
+use crate::oauth::Scopes;
+use crate::token::{Digest, Hop, Token};
+
+/// Names and codes; what a caller typed is at most 200 characters already.
+const SHORT: usize = 1_024;
+/// URLs and the words of identities.
+const LONG: usize = 2_048;
+/// Lists of scopes.
+const LIST: usize = 8_192;
+/// More links than any chain of identities has.
+const HOPS: usize = 8;
+
+/// What was decided about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A token, bare.
+    Token,
+    /// Headers with a token.
+    Headers,
+    /// To forget a token that a server refused.
+    Reject,
+    /// To revoke what is held for a server.
+    Revoke,
+    /// To fetch a token ahead, so that readiness can be waited for.
+    Keep,
+    /// To look at what the daemon does.
+    Look,
+    /// To be let in at all: refused before a route was looked at.
+    Gate,
+}
+
+impl Action {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Headers => "headers",
+            Self::Reject => "reject",
+            Self::Revoke => "revoke",
+            Self::Keep => "keep",
+            Self::Look => "look",
+            Self::Gate => "gate",
+        }
+    }
+}
+
+/// How it was decided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome<'a> {
+    Served,
+    Refused { class: &'static str, error: &'a str },
+}
+
+/// One decision.
+#[derive(Clone, Debug)]
+pub(crate) struct Decision<'a> {
+    pub time: SystemTime,
+    pub action: Action,
+    pub outcome: Outcome<'a>,
+    pub caller: &'a Caller,
+    /// It is a helper's, not the client itself.
+    pub helper: bool,
+    /// Its configured name; of an unknown one, what was asked for, cleaned.
+    pub server: Option<&'a str>,
+    pub asked: Option<&'a Scopes>,
+    pub token: Option<&'a Token>,
+    /// The token that is rejected, as its caller names it.
+    pub rejected: Option<&'a Digest>,
+    /// The tool that is to be called.
+    pub tool: Option<&'a str>,
+}
+
+/// Writes the line that comes after `head` into `line`, and gives its own place.
+pub(super) fn decision(line: &mut Vec<u8>, head: &Head, decision: &Decision<'_>) -> Head {
+    let mut json = begin(line, head, decision.time, decision.action.as_str());
+    match decision.outcome {
+        Outcome::Served => json.text("outcome", "served", SHORT),
+        Outcome::Refused { class, error } => {
+            json.text("outcome", "refused", SHORT);
+            json.text("class", class, SHORT);
+            json.text("error", error, SHORT);
+        }
+    }
+    json.caller(decision.caller);
+    if decision.helper {
+        json.key("helper");
+        json.0.extend_from_slice(b"true");
+    }
+    json.text_maybe("server", decision.server, SHORT);
+    json.text_maybe("tool", decision.tool, SHORT);
+    json.scopes("asked", decision.asked);
+    if let Some(digest) = decision.rejected {
+        json.digest("sha256", digest);
+    }
+    if let Some(token) = decision.token {
+        json.token(token);
+    }
+    end(line, head)
+}
+
+/// The line that carries the head on into a new file.
+pub(super) fn carried_on(line: &mut Vec<u8>, head: &Head, time: SystemTime) -> Head {
+    begin(line, head, time, "continue");
+    end(line, head)
+}
+
+/// The line after a stretch that is no line.
+pub(super) fn mend(line: &mut Vec<u8>, head: &Head, time: SystemTime, torn: &Torn) -> Head {
+    let mut json = begin(line, head, time, "mend");
+    json.open("torn", b'{');
+    json.number("bytes", torn.bytes);
+    json.digest("sha256", &torn.sha256);
+    json.0.push(b'}');
+    end(line, head)
+}
+
+fn begin<'a>(line: &'a mut Vec<u8>, head: &Head, time: SystemTime, action: &str) -> Json<'a> {
+    line.clear();
+    line.push(b'{');
+    let mut json = Json(line);
+    json.digest("prev", &head.hash);
+    json.number("seq", head.seq + 1);
+    json.text("time", &rfc3339_millis(time), SHORT);
+    json.text("action", action, SHORT);
+    json
+}
+
+fn end(line: &mut Vec<u8>, head: &Head) -> Head {
+    line.push(b'}');
+    Head { seq: head.seq + 1, hash: seal(line) }
+}
+
+/// serde_json would need a value to be built for each line, and does not escape what is not ASCII.
+struct Json<'a>(&'a mut Vec<u8>);
+
+impl Json<'_> {
+    fn caller(&mut self, caller: &Caller) {
+        self.open("caller", b'{');
+        self.number("uid", caller.uid.into());
+        if let Some(gid) = caller.gid {
+            self.number("gid", gid.into());
+        }
+        if let Some(pid) = caller.pid.and_then(|pid| u64::try_from(pid).ok()) {
+            self.number("pid", pid);
+        }
+        let (exe, unit) = caller.hints();
+        self.text_maybe("exe", exe, SHORT);
+        self.text_maybe("unit", unit, SHORT);
+        self.0.push(b'}');
+    }
+
+    fn token(&mut self, token: &Token) {
+        self.scopes("scopes", Some(&token.scopes));
+        self.open("identity", b'[');
+        for hop in token.hops.iter().take(HOPS) {
+            self.hop(hop);
+        }
+        self.0.push(b']');
+        self.digest("sha256", &token.digest);
+        self.text_maybe("jti", token.jti.as_deref(), SHORT);
+        self.text("issuer", token.issuer.as_str(), LONG);
+        self.text("resource", token.resource.as_str(), LONG);
+        self.text("expires_at", &token.expires_at, SHORT);
+    }
+
+    fn hop(&mut self, hop: &Hop) {
+        self.comma();
+        self.0.push(b'{');
+        self.text("source", hop.source, SHORT);
+        self.text_maybe("iss", hop.iss.as_deref(), LONG);
+        self.text_maybe("sub", hop.sub.as_deref(), LONG);
+        self.0.push(b'}');
+    }
+
+    /// As OAuth writes them: one text with blanks between.
+    fn scopes(&mut self, key: &str, scopes: Option<&Scopes>) {
+        let Some(scopes) = scopes else { return };
+        self.key(key);
+        self.0.push(b'"');
+        let from = self.0.len();
+        for (i, scope) in scopes.iter().enumerate() {
+            if i > 0 {
+                self.0.push(b' ');
+            }
+            if !self.escaped(scope, from, LIST) {
+                break;
+            }
+        }
+        self.0.push(b'"');
+    }
+
+    fn text_maybe(&mut self, key: &str, text: Option<&str>, cap: usize) {
+        if let Some(text) = text {
+            self.text(key, text, cap);
+        }
+    }
+
+    fn text(&mut self, key: &str, text: &str, cap: usize) {
+        self.key(key);
+        self.0.push(b'"');
+        let from = self.0.len();
+        self.escaped(text, from, cap);
+        self.0.push(b'"');
+    }
+
+    /// Writes a text until `cap` bytes are there since `from`, then an ellipsis. True if it is whole.
+    fn escaped(&mut self, text: &str, from: usize, cap: usize) -> bool {
+        for c in text.chars() {
+            if self.0.len() - from >= cap {
+                self.0.extend_from_slice(b"\\u2026");
+                return false;
+            }
+            match c {
+                '"' | '\\' => self.0.extend_from_slice(&[b'\\', c as u8]),
+                ' '..='~' => self.0.push(c as u8),
+                _ => self.unicode(c),
+            }
+        }
+        true
+    }
+
+    fn unicode(&mut self, c: char) {
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // A vector takes whatever is written to it.
+            drop(write!(self.0, "\\u{unit:04x}"));
+        }
+    }
+
+    fn digest(&mut self, key: &str, digest: &Digest) {
+        self.key(key);
+        self.0.push(b'"');
+        push_hex(self.0, digest);
+        self.0.push(b'"');
+    }
+
+    fn number(&mut self, key: &str, number: u64) {
+        self.key(key);
+        drop(write!(self.0, "{number}"));
+    }
+
+    fn open(&mut self, key: &str, bracket: u8) {
+        self.key(key);
+        self.0.push(bracket);
+    }
+
+    fn key(&mut self, key: &str) {
+        self.comma();
+        self.0.push(b'"');
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    fn comma(&mut self) {
+        if !matches!(self.0.last(), Some(b'{' | b'[')) {
+            self.0.push(b',');
+        }
+    }
+}

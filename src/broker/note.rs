@@ -1,0 +1,120 @@
+//! The one place where every decision passes, served or refused: counters, log, audit.
+
+use super::{Broker, Error, Granted, Request, Target, UNLISTED};
+use crate::audit::{self, Action, Decision, Outcome};
+use crate::caller::Caller;
+use crate::oauth::Scopes;
+use crate::token::Digest;
+
+/// What a decision is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Matter<'a> {
+    pub action: Action,
+    pub caller: &'a Caller,
+    pub target: Option<&'a Target>,
+    pub helper: bool,
+    pub asked: Option<&'a Scopes>,
+    pub rejected: Option<&'a Digest>,
+}
+
+impl<'a> Matter<'a> {
+    pub(crate) fn new(action: Action, caller: &'a Caller, target: Option<&'a Target>) -> Self {
+        Self { action, caller, target, helper: false, asked: None, rejected: None }
+    }
+
+    pub(crate) fn of(caller: &'a Caller, request: &'a Request) -> Self {
+        let (helper, asked) = (request.helper, request.scopes.as_ref());
+        Self { helper, asked, ..Self::new(request.action, caller, Some(&request.target)) }
+    }
+}
+
+impl Broker {
+    /// Notes what was decided. What should have been served and cannot be recorded is an error: it must not be served.
+    pub(super) fn note<T>(
+        &self,
+        matter: &Matter<'_>,
+        decided: Result<T, Error>,
+        granted: fn(&T) -> Option<&Granted>,
+    ) -> Result<T, Error> {
+        let served = match decided {
+            Ok(served) => served,
+            Err(error) => {
+                self.refuse(matter, error.server(), (error.class().as_str(), error.code()), &error);
+                return Err(error);
+            }
+        };
+        let granted = granted(&served);
+        self.record(matter, None, Outcome::Served, granted).map_err(|error| self.unrecorded(matter, error))?;
+        if let Some(granted) = granted {
+            // What callers name does not become a label.
+            let tally = self.tallies.get(&granted.server.name).or_else(|| self.tallies.get(UNLISTED));
+            if let Some(tally) = tally {
+                tally.served(matter.caller.uid);
+            }
+            tracing::debug!(server = %granted.server.name, caller = %matter.caller, token = ?granted.token.digest, "served");
+        }
+        Ok(served)
+    }
+
+    /// Notes a refusal that was decided before the path: by the gate, or because a command ran out of time.
+    pub(crate) fn note_refusal(
+        &self,
+        matter: &Matter<'_>,
+        class: super::Class,
+        code: &str,
+        why: &dyn std::fmt::Display,
+    ) {
+        self.refuse(matter, None, (class.as_str(), code), why);
+    }
+
+    /// A refusal that cannot be recorded stays one.
+    fn refuse(
+        &self,
+        matter: &Matter<'_>,
+        server: Option<&str>,
+        code: (&'static str, &str),
+        why: &dyn std::fmt::Display,
+    ) {
+        let (class, error) = code;
+        self.metrics.refused(class);
+        let target = matter.target.map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(target_server = %target, caller = %matter.caller, class, error = %why, "not served");
+        if let Err(error) = self.record(matter, server, Outcome::Refused { class, error }, None) {
+            tracing::error!(%error, "a refusal could not be recorded");
+        }
+    }
+
+    fn unrecorded(&self, matter: &Matter<'_>, error: audit::Error) -> Error {
+        tracing::error!(caller = %matter.caller, %error, hint = error.hint(), "not served: it could not be recorded");
+        let error = Error::from(error);
+        self.metrics.refused(error.class().as_str());
+        error
+    }
+
+    fn record(
+        &self,
+        matter: &Matter<'_>,
+        server: Option<&str>,
+        outcome: Outcome<'_>,
+        granted: Option<&Granted>,
+    ) -> Result<(), audit::Error> {
+        let Some(audit) = &self.audit else { return Ok(()) };
+        let configured = || matter.target.and_then(|target| self.configured(target).ok());
+        let found = if granted.is_none() && server.is_none() { configured() } else { None };
+        let granted_for = granted.map(|granted| &*granted.server.name);
+        let named = granted_for.or(server).or_else(|| found.as_ref().map(|found| &*found.name));
+        let asked_for = if named.is_none() { matter.target.map(ToString::to_string) } else { None };
+        audit.note(&Decision {
+            time: self.clock.wall(),
+            action: matter.action,
+            outcome,
+            caller: matter.caller,
+            helper: matter.helper,
+            server: named.or(asked_for.as_deref()),
+            asked: matter.asked,
+            token: granted.map(|granted| &*granted.token),
+            rejected: matter.rejected,
+            tool: None,
+        })
+    }
+}

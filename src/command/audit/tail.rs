@@ -1,0 +1,183 @@
+//! `wayleave audit tail`: the last lines as people read them, and on demand each new one, also over a rotation.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::super::{Context, Failure, for_runner, json_for_runner, print};
+use crate::audit::LINE_CAP;
+use crate::cli::AuditTail;
+use crate::oauth::quoted_words;
+
+/// How often a followed file is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// So much of a file is read to show its end.
+const TAIL_CAP: u64 = 16 * 1024 * 1024;
+const CHUNK: u64 = 64 * 1024;
+
+pub(super) fn run(context: &Context<'_>, verb: &AuditTail) -> Result<(), Failure> {
+    let path = match &verb.file {
+        Some(file) => file.clone(),
+        None => super::file(context)?,
+    };
+    let mut shown = Shown { context, raw: verb.json, rest: Vec::new() };
+    let mut file = super::open(&path)?;
+    let failed = |error| super::unread(&path, &error);
+    let mut end = last(&mut file, verb.lines).map_err(failed)?;
+    shown.take(&mut end)?;
+    if !verb.follow {
+        return shown.finish();
+    }
+    loop {
+        std::thread::sleep(LOOK);
+        follow(&path, &mut file, &mut shown)?;
+    }
+}
+
+/// The last `lines` lines, as far as [`TAIL_CAP`] reaches; the position is at the end then.
+fn last(file: &mut File, lines: usize) -> std::io::Result<Vec<u8>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let (mut from, mut end) = (length, Vec::new());
+    let breaks = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
+    while from > 0 && breaks(&end) <= lines && length - from < TAIL_CAP {
+        let size = from.min(CHUNK);
+        from -= size;
+        let mut chunk = vec![0; usize::try_from(size).unwrap_or(0)];
+        file.seek(SeekFrom::Start(from))?;
+        file.read_exact(&mut chunk)?;
+        chunk.append(&mut end);
+        end = chunk;
+    }
+    file.seek(SeekFrom::Start(length))?;
+    let whole = breaks(&end);
+    let skip = whole.saturating_sub(lines) + usize::from(from > 0 && whole < lines);
+    let start = end.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).take(skip).last();
+    Ok(end.split_off(start.unwrap_or(0)))
+}
+
+/// Shows what is new. A file that was cut begins again; one that was renamed is read to its end, then the new one.
+fn follow(path: &Path, file: &mut File, shown: &mut Shown<'_>) -> Result<(), Failure> {
+    let failed = |error| super::unread(path, &error);
+    let renamed = fs::metadata(path).ok().filter(|now| file.metadata().is_ok_and(|ours| which(now) != which(&ours)));
+    if file.metadata().map_err(failed)?.len() < file.stream_position().map_err(failed)? {
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    }
+    shown.rest_of(file).map_err(failed)??;
+    // What was written between the two looks is read by now, unless the writer has not followed yet.
+    if renamed.is_some_and(|now| now.len() > 0) {
+        *file = super::open(path)?;
+        shown.rest_of(file).map_err(failed)??;
+    }
+    Ok(())
+}
+
+fn which(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
+}
+
+struct Shown<'a> {
+    context: &'a Context<'a>,
+    raw: bool,
+    /// The beginning of a line whose end is not there yet.
+    rest: Vec<u8>,
+}
+
+impl Shown<'_> {
+    fn rest_of(&mut self, file: &mut File) -> std::io::Result<Result<(), Failure>> {
+        loop {
+            let mut more = Vec::new();
+            file.take(CHUNK).read_to_end(&mut more)?;
+            if more.is_empty() {
+                return Ok(Ok(()));
+            }
+            if let Err(failure) = self.take(&mut more) {
+                return Ok(Err(failure));
+            }
+        }
+    }
+
+    fn take(&mut self, more: &mut Vec<u8>) -> Result<(), Failure> {
+        self.rest.append(more);
+        let whole = self.rest.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let after = self.rest.split_off(whole);
+        let lines = std::mem::replace(&mut self.rest, after);
+        if self.rest.len() > LINE_CAP {
+            self.finish()?;
+        }
+        let text: String = lines.split_inclusive(|&byte| byte == b'\n').map(|line| self.line(line)).collect();
+        if text.is_empty() { Ok(()) } else { print(&text) }
+    }
+
+    /// What is left without an end.
+    fn finish(&mut self) -> Result<(), Failure> {
+        let rest = std::mem::take(&mut self.rest);
+        if rest.is_empty() { Ok(()) } else { print(&self.line(&rest)) }
+    }
+
+    fn line(&self, line: &[u8]) -> String {
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line)).into_owned();
+        if self.raw {
+            return format!("{}\n", json_for_runner(&text, self.context.env));
+        }
+        match serde_json::from_str::<Value>(&text) {
+            Ok(line) if line.is_object() => format!("{}\n", for_runner(&for_people(&line), self.context.env)),
+            _ => format!("({} bytes that are no line)\n", line.len()),
+        }
+    }
+}
+
+/// Time, outcome, who, what, for which server, as whom.
+fn for_people(line: &Value) -> String {
+    let text = |value: &Value| value.as_str().map(quoted_words);
+    let caller = &line["caller"];
+    let mut words = vec![text(&line["time"]).unwrap_or_else(|| "no time".to_owned())];
+    match text(&line["outcome"]) {
+        Some(outcome) => words.push(format!("{outcome:7}")),
+        None => return format!("{}  {}", words[0], text(&line["action"]).unwrap_or_default()),
+    }
+    words.extend(text(&line["action"]));
+    if let Some(uid) = caller["uid"].as_u64() {
+        words.push(format!("uid {uid}"));
+    }
+    words.extend(text(&caller["exe"]).or_else(|| text(&caller["unit"])));
+    words.extend(text(&line["server"]));
+    words.extend(text(&line["tool"]).map(|tool| format!("tool {tool}")));
+    words.extend(text(&line["scopes"]).map(|scopes| format!("[{scopes}]")));
+    let hops = line["identity"].as_array().into_iter().flatten();
+    words.extend(hops.filter_map(|hop| text(&hop["sub"])).map(|sub| format!("as {sub}")));
+    words.extend(text(&line["class"]).zip(text(&line["error"])).map(|(class, error)| format!("{class}: {error}")));
+    words.join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_found_from_the_end() {
+        let mut file = tempfile::tempfile().expect("a file");
+        let long = "x".repeat(50_000);
+        write!(file, "one\n{long}\n{long}\nfour\nfive").expect("written");
+        let mut last = |lines| String::from_utf8(last(&mut file, lines).expect("read")).expect("UTF-8");
+        assert_eq!(last(0), "five");
+        assert_eq!(last(1), "four\nfive");
+        assert_eq!(last(2).len(), 50_000 + 1 + 9);
+        assert!(last(4).starts_with("one\n"));
+        assert!(last(9).starts_with("one\n"));
+    }
+
+    #[test]
+    fn words_of_others_stay_on_their_line() {
+        let line = serde_json::json!({
+            "time": "t", "outcome": "refused", "action": "token", "caller": { "uid": 5, "exe": "/a\nb" },
+            "server": "x\u{202e}y", "class": "denied", "error": "access_denied",
+        });
+        assert_eq!(for_people(&line), "t  refused  token  uid 5  /a b  x y  denied: access_denied");
+    }
+}
