@@ -15,6 +15,7 @@ use support::mcp_server::{FakeMcp, INSERTED, Signposts};
 use support::platform::{FakePlatform, LIFE, PlatformFault};
 use support::tls::TestCa;
 use support::wayleave::Wayleave;
+use support::workload_api::FakeWorkloadApi;
 
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 
@@ -424,4 +425,38 @@ fn shell(secret: &str, script: &str) -> Wayleave {
         world.write(&format!("home/{command}"), script);
     }
     world
+}
+
+/// `grpc-status` of a well-formed request for a JWT-SVID with these further fields, from the head or from the trailers.
+#[expect(clippy::disallowed_methods, reason = "no app, no tracker: the connection ends with the test")]
+async fn workload_api(agent: &FakeWorkloadApi, fields: &[(&str, &str)]) -> String {
+    use http_body_util::BodyExt;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let stream = tokio::net::UnixStream::connect(agent.socket()).await.expect("the agent listens");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.expect("it speaks HTTP/2");
+    tokio::spawn(connection);
+    // Field 1, a string of 18 bytes, in a message of 20 that is not compressed.
+    let message = [&[0, 0, 0, 0, 20, 0x0a, 18][..], b"https://as.example"].concat();
+    let mut request = hyper::Request::post("http://localhost/SpiffeWorkloadAPI/FetchJWTSVID");
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(fields) {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(http_body_util::Full::new(bytes::Bytes::from(message))).expect("a request");
+    let (head, body) = sender.send_request(request).await.expect("it answers").into_parts();
+    let trailers = body.collect().await.expect("a whole answer").trailers().cloned().unwrap_or_default();
+    let status = head.headers.get("grpc-status").or_else(|| trailers.get("grpc-status"));
+    status.and_then(|status| status.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn the_workload_api_wants_its_metadata_and_a_registered_workload() {
+    let agent = FakeWorkloadApi::start(&["spiffe://example.org/agent"]);
+    assert_eq!(workload_api(&agent, &[]).await, "3", "without the metadata that no browser sends");
+    assert_eq!(workload_api(&agent, &[("workload.spiffe.io", "false")]).await, "3");
+    assert_eq!(workload_api(&agent, &[("workload.spiffe.io", "true")]).await, "0");
+    assert_eq!(agent.audiences(), [["https://as.example"]], "what is refused does not count");
+    let nobody = FakeWorkloadApi::start(&[]);
+    assert_eq!(workload_api(&nobody, &[("workload.spiffe.io", "true")]).await, "7");
 }

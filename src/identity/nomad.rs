@@ -23,6 +23,7 @@
 //!
 //! Source: Nomad documentation, "identity block in the job specification".
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,7 +79,11 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
 /// The identity's file, if the task has one.
 fn file(name: &str, ambient: &Ambient) -> Option<PathBuf> {
     let path = PathBuf::from(ambient.env.get(DIRECTORY)?).join(format!("nomad_{name}.jwt"));
-    ambient.env.metadata(&path).is_ok().then_some(path)
+    match ambient.env.metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        // There, if perhaps not for us: reading it says why.
+        _ => Some(path),
+    }
 }
 
 /// The name becomes part of a path and of a variable's name. `default` is the identity for Nomad itself.

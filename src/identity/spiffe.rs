@@ -19,8 +19,6 @@
 //!
 //! Source: SPIFFE, "Workload Endpoint" and "Workload API"; SPIRE documentation, "Registering workloads".
 
-use std::error::Error as _;
-use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +27,16 @@ use async_trait::async_trait;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::SecretString;
 use serde::Deserialize;
-use spiffe::transport::{Endpoint, GrpcStatusCode, TransportError};
+use spiffe::transport::Endpoint;
 use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
 
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
-use crate::oauth::{Audience, quoted_words};
+use crate::oauth::Audience;
 use crate::outbound::{Again, Certificate, Patience};
 use crate::token::SubjectToken;
+use failure::Failure;
+
+mod failure;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "spiffe",
@@ -123,12 +124,6 @@ fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
         .map_err(|error| format!("is no SPIFFE ID ({error}); it looks like spiffe://example.org/agent"))
 }
 
-/// Why one try failed.
-enum Failure {
-    Silent(Duration),
-    Said(WorkloadApiError),
-}
-
 #[async_trait]
 impl IdentitySource for Workload {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
@@ -194,119 +189,4 @@ impl Workload {
         };
         self.ambient.outbound.patiently(PATIENCE, work, again).await.map_err(|failure| self.error(&failure))
     }
-
-    fn error(&self, failure: &Failure) -> Error {
-        let place = self.place();
-        match failure {
-            Failure::Silent(limit) => {
-                self.unreachable(format!("{place} gives no answer within {:.1} s", limit.as_secs_f32()))
-            }
-            Failure::Said(WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_)) => {
-                self.not_registered()
-            }
-            Failure::Said(WorkloadApiError::Transport(TransportError::Status(status))) => {
-                let what = format!("{place} answers {}: {:?}", status.code(), quoted_words(status.message()));
-                if failure.may_pass() { self.unreachable(what) } else { rejected(what, of_code(status.code())) }
-            }
-            Failure::Said(WorkloadApiError::Transport(TransportError::Connect(error))) => {
-                let cause = innermost(error);
-                let what = format!("{place} cannot be reached: {cause}");
-                if failure.may_pass() {
-                    self.unreachable(what)
-                } else {
-                    let uid = self.ambient.env.uid();
-                    rejected(what, &format!("let uid {uid} connect to that socket and enter its directory"))
-                }
-            }
-            Failure::Said(other) => self.malformed(&format!("something else ({})", quoted_words(&other.to_string()))),
-        }
-    }
-
-    fn place(&self) -> String {
-        match &self.endpoint {
-            Endpoint::Unix(path) => format!("the Workload API at {}", path.display()),
-            Endpoint::Tcp { host, port } => format!("the Workload API at {host}:{port}"),
-            _ => "the Workload API".to_owned(),
-        }
-    }
-
-    fn not_registered(&self) -> Error {
-        let (uid, place) = (self.ambient.env.uid(), self.place());
-        let (what, id) = match &self.spiffe_id {
-            Some(id) => (format!("{place} does not give this workload the identity {id}"), id.to_string()),
-            None => (format!("{place} has no identity for this workload"), "spiffe://TRUST-DOMAIN/NAME".to_owned()),
-        };
-        let hint = format!(
-            "register this workload (`spire-server entry create -parentID … -spiffeID {id} -selector unix:uid:{uid}`, \
-            in Kubernetes `-selector k8s:sa:NAME`); the agent learns of it within seconds"
-        );
-        rejected(what, &hint)
-    }
-
-    fn unreachable(&self, what: String) -> Error {
-        let hint = format!("is the agent running, and its socket mounted here? {SOCKET} or `endpoint` says where");
-        Error::Unreachable { source_name: SOURCE.name, what, hint: Some(hint) }
-    }
-
-    fn malformed(&self, what: &str) -> Error {
-        Error::Malformed {
-            source_name: SOURCE.name,
-            what: format!("{} answers with {what}", self.place()),
-            hint: "what listens there is no sound Workload API: see the agent's log".to_owned(),
-        }
-    }
-}
-
-impl Failure {
-    /// Is it worth asking again? SPIFFE, "Workload Endpoint" section 6: an agent that starts, a registration on its way.
-    fn may_pass(&self) -> bool {
-        use GrpcStatusCode as Code;
-        match self {
-            Self::Silent(_) => true,
-            Self::Said(WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_)) => true,
-            Self::Said(WorkloadApiError::Transport(TransportError::Connect(error))) => {
-                innermost(error).kind() != io::ErrorKind::PermissionDenied
-            }
-            Self::Said(WorkloadApiError::Transport(TransportError::Status(status))) => matches!(
-                status.code(),
-                Code::Unavailable
-                    | Code::DeadlineExceeded
-                    | Code::ResourceExhausted
-                    | Code::Aborted
-                    | Code::Cancelled
-                    | Code::Internal
-                    | Code::Unknown
-            ),
-            Self::Said(_) => false,
-        }
-    }
-}
-
-fn rejected(what: String, hint: &str) -> Error {
-    Error::Rejected { source_name: SOURCE.name, what, hint: hint.to_owned() }
-}
-
-/// What usually lies behind an answer that does not pass.
-fn of_code(code: GrpcStatusCode) -> &'static str {
-    match code {
-        GrpcStatusCode::InvalidArgument => {
-            "this request is sound: something between drops its metadata, or this is a bug, please report it"
-        }
-        GrpcStatusCode::Unimplemented => "this agent issues no SVIDs of that kind: switch them on there",
-        _ => "see the agent's log",
-    }
-}
-
-/// What the system said, under all that wraps it.
-fn innermost(error: &spiffe::transport::TransportConnectError) -> io::Error {
-    let mut cause = error.source();
-    let mut words = "no reason given".to_owned();
-    while let Some(one) = cause {
-        if let Some(error) = one.downcast_ref::<io::Error>() {
-            return io::Error::new(error.kind(), error.to_string());
-        }
-        words = one.to_string();
-        cause = one.source();
-    }
-    io::Error::other(words)
 }

@@ -33,6 +33,9 @@ struct Expected {
     /// How often in a row.
     #[serde(default = "once")]
     times: usize,
+    /// As the last: any number of times more.
+    #[serde(default)]
+    or_more: bool,
     method: String,
     path: String,
     /// All pairs of the query.
@@ -124,7 +127,8 @@ impl Traffic {
     pub fn problems(&self) -> Vec<String> {
         let (came, mut problems) = self.state.came.lock().expect("never held over a panic").clone();
         let wanted: usize = self.state.script.iter().map(|expected| expected.times).sum();
-        if came != wanted {
+        let or_more = self.state.script.last().is_some_and(|expected| expected.or_more);
+        if came != wanted && !(or_more && came > wanted) {
             problems.push(format!("{came} requests came, not {wanted}"));
         }
         problems
@@ -162,7 +166,8 @@ impl State {
             before += expected.times;
             came.0 <= before
         });
-        expected.ok_or_else(|| format!("request {} came and none was expected", came.0))
+        let last = || self.script.last().filter(|expected| expected.or_more);
+        expected.or_else(last).ok_or_else(|| format!("request {} came and none was expected", came.0))
     }
 }
 

@@ -246,3 +246,43 @@ fn refused(status: u16, Account { namespace, name }: &Account) -> Error {
 fn malformed(what: String, hint: &str) -> Error {
     Error::Malformed { source_name: SOURCE.name, what, hint: hint.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::env::Env;
+
+    fn pod(host: &str) -> (tempfile::TempDir, Ambient) {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(root.path().join("var/run/secrets/kubernetes.io/serviceaccount")).expect("made");
+        let env = Env::from_vars([(HOST.to_owned(), host.to_owned()), (PORT.to_owned(), "443".to_owned())]);
+        let env = env.with_root(root.path().to_owned());
+        let outbound = Outbound::new(outbound::Config::default());
+        (root, Ambient { env, outbound, clock: Clock::virtual_at(SystemTime::UNIX_EPOCH) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replaced_ca_is_trusted_at_once_and_the_old_one_no_more() {
+        let (root, ambient) = pod("10.0.0.1");
+        let request = TokenRequest::new(&ambient).expect("a pod");
+        let trusted = || request.trusting.lock().expect("not poisoned").as_ref().map(|(digest, _)| *digest);
+        for name in ["old", "new"] {
+            let ca = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a sound name").cert.pem();
+            std::fs::write(root.path().join(&CA[1..]), &ca).expect("written");
+            request.outbound().expect("a CA");
+            assert_eq!(trusted(), Some(Digest::of(ca.as_bytes())), "{name}");
+        }
+        std::fs::write(root.path().join(&CA[1..]), "-----BEGIN CERTIFICATE-----\n!\n").expect("written");
+        let error = request.outbound().map(|_| ()).expect_err("no CA");
+        assert!(error.to_string().contains("ca.crt"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ipv6_service_address_is_bracketed() {
+        let (_root, ambient) = pod("fd00::1");
+        assert_eq!(TokenRequest::new(&ambient).expect("a pod").api, "https://[fd00::1]:443");
+    }
+}
