@@ -1,0 +1,102 @@
+// What an operator gives wayleave for a scenario of the conformance suite: the identity token of the workload, if it has
+// one, and the lines of its server's table.
+import { generateKeyPairSync, randomUUID, sign } from 'node:crypto';
+
+const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}');
+
+export async function provision(job) {
+  const known = SCENARIOS[job.scenario] ?? confidentialClient;
+  return known(job);
+}
+
+const SCENARIOS = {
+  'auth/wif-jwt-bearer': workload,
+  'auth/resource-mismatch': trappedWorkload,
+  'auth/metadata-issuer-mismatch': trappedWorkload,
+  'auth/client-credentials-jwt': keyedClient,
+  'auth/enterprise-managed-authorization': enterprise,
+};
+
+// A workload that is no OAuth client: its platform's token is the grant.
+async function workload({ secrets }) {
+  const which = process.env.ASSERTION ?? 'valid';
+  const identity = context[{ valid: 'valid_jwt', expired: 'expired_jwt', 'wrong-audience': 'wrong_audience_jwt' }[which]];
+  secrets.add(identity);
+  // The suite's tokens are opaque, so the binding to the resource cannot be read from them.
+  if (which !== 'wrong-audience') return { identity, server: ['trust_discovered_issuer = true'] };
+  // wayleave sends a foreign audience only when told so, and that needs a pin.
+  const pin = [`issuer = "${audience(context.valid_jwt)}"`, `subject_audience = "${audience(identity)}"`];
+  return { identity, server: pin };
+}
+
+// For scenarios that hand out no credential and set a trap: everything about the workload is right, so that nothing but
+// the trap can stop wayleave.
+async function trappedWorkload(job) {
+  const identity = assertion(await issuer(job));
+  job.secrets.add(identity);
+  return { identity, server: ['trust_discovered_issuer = true'] };
+}
+
+async function keyedClient(job) {
+  const key = job.written('client.pem', context.private_key_pem);
+  return { server: [...(await client(job, context.client_id)), 'client_auth = "private-key-jwt"', `client_key_file = "${key}"`] };
+}
+
+// Whoever has no scenario of its own: the client the scenario hands out, or one that an operator registered by hand.
+async function confidentialClient(job) {
+  const lines = await client(job, context.client_id ?? 'machine');
+  return { server: [...lines, ...secret(job, context.client_secret ?? `hand-registered-${randomUUID()}`)] };
+}
+
+// The identity provider of the enterprise takes the person's ID token; the MCP server's takes what it makes of it.
+async function enterprise(job) {
+  const identity = context.idp_id_token;
+  job.secrets.add(identity);
+  const idp = {
+    issuer: context.idp_issuer, token_endpoint: context.idp_token_endpoint, client_id: context.idp_client_id,
+    subject_token_type: 'id_token', subject_audience: context.idp_client_id,
+  };
+  const table = Object.entries(idp).map(([key, value]) => `${key} = "${value}"`).join(', ');
+  const lines = await client(job, context.client_id, 'id-jag');
+  return { identity, server: [...lines, ...secret(job, context.client_secret), `idp = { ${table} }`] };
+}
+
+async function client(job, id, exchange = 'client-credentials') {
+  return [`issuer = "${await issuer(job)}"`, `exchange = "${exchange}"`, `client_id = "${id}"`];
+}
+
+function secret({ written, secrets }, value) {
+  secrets.add(value);
+  return ['client_auth = "secret"', `client_secret_file = "${written('client.secret', value)}"`];
+}
+
+// An operator pins the issuer. It is read here as a person would: follow the server's own challenge, else look in the two
+// known places. Every request is reported, so that it is not taken for wayleave's.
+async function issuer({ url, report }) {
+  const ask = (where, how) => {
+    report.operator_requests.push(new URL(where).pathname);
+    return fetch(where, how);
+  };
+  const challenge = await ask(url, {
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"jsonrpc":"2.0","id":1,"method":"ping"}',
+  });
+  const named = /resource_metadata="([^"]+)"/.exec(challenge.headers.get('www-authenticate') ?? '')?.[1];
+  const known = ['/.well-known/oauth-protected-resource/mcp', '/.well-known/oauth-protected-resource'];
+  for (const place of named ? [named] : known.map((path) => new URL(path, url))) {
+    const answer = await ask(place);
+    if (answer.ok) return (await answer.json()).authorization_servers[0];
+  }
+  throw new Error(`${url} names no authorization server`);
+}
+
+function assertion(aud) {
+  const now = Math.floor(Date.now() / 1000);
+  const claims = { iss: 'https://idp.example.com', sub: 'conformance', aud, iat: now, exp: now + 300, jti: randomUUID() };
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const head = [{ alg: 'ES256' }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
+  return `${head}.${sign('sha256', Buffer.from(head), { key: privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
+}
+
+function audience(jwt) {
+  return JSON.parse(Buffer.from(jwt.split('.')[1], 'base64url')).aud;
+}

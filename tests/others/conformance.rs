@@ -1,0 +1,131 @@
+//! The MCP conformance suite with the official TypeScript client, on both wires:
+//! the scenario of workload identity federation in every way it can go, and the traps.
+
+use crate::scene::REFUSED;
+use crate::suite::{Run, Scenario, Wire, conformance};
+
+const WIRE_2025: Wire = Wire("2025-11-25");
+const WIRE_2026: Wire = Wire("2026-07-28");
+
+#[test]
+fn wif_valid_on_the_2025_11_25_wire() {
+    a_valid_assertion_passes(WIRE_2025);
+}
+
+#[test]
+fn wif_valid_on_the_2026_07_28_wire() {
+    a_valid_assertion_passes(WIRE_2026);
+}
+
+#[test]
+fn wif_valid_through_a_daemon_on_the_2025_11_25_wire() {
+    a_valid_assertion_passes_through_a_daemon(WIRE_2025);
+}
+
+#[test]
+fn wif_valid_through_a_daemon_on_the_2026_07_28_wire() {
+    a_valid_assertion_passes_through_a_daemon(WIRE_2026);
+}
+
+#[test]
+fn wif_expired_is_presented_once_on_the_2025_11_25_wire() {
+    a_bad_assertion_is_presented_once(WIRE_2025, "expired", "wif-assertion-expired");
+}
+
+#[test]
+fn wif_expired_is_presented_once_on_the_2026_07_28_wire() {
+    a_bad_assertion_is_presented_once(WIRE_2026, "expired", "wif-assertion-expired");
+}
+
+#[test]
+fn wif_wrong_audience_is_presented_once_on_the_2025_11_25_wire() {
+    a_bad_assertion_is_presented_once(WIRE_2025, "wrong-audience", "wif-assertion-audience");
+}
+
+#[test]
+fn wif_wrong_audience_is_presented_once_on_the_2026_07_28_wire() {
+    a_bad_assertion_is_presented_once(WIRE_2026, "wrong-audience", "wif-assertion-audience");
+}
+
+#[test]
+fn resource_mismatch_stops_wayleave_on_the_2025_11_25_wire() {
+    a_foreign_resource_stops_wayleave(WIRE_2025);
+}
+
+#[test]
+fn resource_mismatch_stops_wayleave_on_the_2026_07_28_wire() {
+    a_foreign_resource_stops_wayleave(WIRE_2026);
+}
+
+#[test]
+fn issuer_mismatch_stops_wayleave_on_the_2025_11_25_wire() {
+    a_foreign_issuer_stops_wayleave(WIRE_2025);
+}
+
+#[test]
+fn issuer_mismatch_stops_wayleave_on_the_2026_07_28_wire() {
+    a_foreign_issuer_stops_wayleave(WIRE_2026);
+}
+
+fn a_valid_assertion_passes(wire: Wire) {
+    let run = conformance("auth/wif-jwt-bearer", wire, "valid", false);
+    assert!(run.passed, "{}", run.log);
+    assert_eq!(run.scenario.only_run().0, 0);
+    passed_with_one_token_request(&run.scenario);
+}
+
+fn a_valid_assertion_passes_through_a_daemon(wire: Wire) {
+    let run = conformance("auth/wif-jwt-bearer", wire, "valid", true);
+    assert!(run.passed, "{}", run.log);
+    let report = &run.scenario.report;
+    assert_eq!(report["daemon_exit"], 0, "SIGTERM ends the daemon in good order");
+    let asked = report["runs"].as_array().map_or(0, Vec::len);
+    assert!(asked > 1, "the client asks before every request, and the daemon answers all but the first from memory");
+    passed_with_one_token_request(&run.scenario);
+}
+
+fn passed_with_one_token_request(scenario: &Scenario) {
+    assert_eq!(scenario.complaints(), Vec::<&str>::new());
+    assert_eq!(scenario.count("wif-assertion-verified"), 1);
+    assert_eq!(scenario.count("token-request"), 1);
+    assert_eq!(scenario.report["said"], "test", "the tool was really called");
+    let form = scenario.token_form();
+    assert_eq!(form["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    assert!(form["resource"].as_str().is_some_and(|r| r.starts_with("http://localhost:") && r.ends_with("/mcp")));
+    assert_eq!(form["client_assertion"], serde_json::Value::Null, "the workload is no OAuth client");
+}
+
+fn a_bad_assertion_is_presented_once(wire: Wire, assertion: &str, check: &str) {
+    let Run { passed, scenario, .. } = conformance("auth/wif-jwt-bearer", wire, assertion, false);
+    assert!(!passed, "the suite counts the refusal as a failure of the scenario");
+    assert_eq!(scenario.count("token-request"), 1, "no second attempt, with this grant or another");
+    assert_eq!(scenario.complaints(), [check], "nothing but the refusal itself is complained about");
+    let (code, stderr) = scenario.only_run();
+    assert_eq!(code, i64::from(REFUSED), "{stderr}");
+    assert!(
+        stderr.contains("invalid_grant") && stderr.contains("JWT assertion"),
+        "it shows what the server said: {stderr}"
+    );
+}
+
+fn a_foreign_resource_stops_wayleave(wire: Wire) {
+    let Run { passed, log, scenario } = conformance("auth/resource-mismatch", wire, "own", false);
+    assert!(passed, "{log}");
+    let by_operator = scenario.operator_requests("/.well-known/oauth-protected-resource/mcp");
+    assert!(scenario.count("prm-pathbased-requested") > by_operator, "wayleave read the metadata");
+    stopped_before_the_token_endpoint(&scenario, "evil.example.com");
+}
+
+fn a_foreign_issuer_stops_wayleave(wire: Wire) {
+    let Run { passed, log, scenario } = conformance("auth/metadata-issuer-mismatch", wire, "own", false);
+    assert!(passed, "{log}");
+    assert!(scenario.count("authorization-server-metadata") >= 1, "wayleave read the metadata");
+    stopped_before_the_token_endpoint(&scenario, "attacker.example.com");
+}
+
+fn stopped_before_the_token_endpoint(scenario: &Scenario, culprit: &str) {
+    assert_eq!(scenario.count("token-request"), 0);
+    let (code, stderr) = scenario.only_run();
+    assert_eq!(code, i64::from(REFUSED), "{stderr}");
+    assert!(stderr.contains(culprit), "the error names what was offered: {stderr}");
+}
