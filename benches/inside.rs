@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wayleave::Clock;
 use wayleave::inside::{
-    AccessToken, Cache, Claims, Digest, Failure, Issuer, Jitter, Lost, Observer, Persistence, Recipe, Resource, Scopes,
-    Token, Verdict, Wish, header_json,
+    AccessToken, Binding, Cache, Claims, Digest, Failure, Issuer, Jitter, Lost, Observer, Persistence, Recipe,
+    Resource, Scopes, Token, Verdict, Wish, header_json,
 };
 
 #[derive(Clone)]
@@ -61,9 +61,9 @@ fn token(clock: &Clock) -> Token {
         expires_at: String::new(),
         dates_itself: true,
         life: Duration::from_secs(86_400),
+        binding: Binding::Bearer,
         jti: None,
         hops: Arc::default(),
-        revocation_endpoint: None,
     }
 }
 

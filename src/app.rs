@@ -1,5 +1,6 @@
 //! The life of the daemon: [`App::build`] binds everything, [`App::run`] serves until told to stop, then drains.
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,16 +9,17 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, Class, Parts, Persistence};
+use crate::broker::{Broker, Class, Identity, Parts, Persistence, Server};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
 use crate::frontend::api::State;
 use crate::frontend::place;
 use crate::frontend::socket::{self, Access, Socket};
-use crate::identity::{self, Ambient};
+use crate::identity::{self, Ambient, Chosen};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
+use crate::store::Store;
 
 /// What runs at a shutdown may take this long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -84,14 +86,16 @@ pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persiste
         Persistence::OneShot(limit) => Some(tokio::time::Instant::now() + limit),
         Persistence::Daemon => None,
     };
-    let outbound = Outbound::until(config.egress, deadline);
+    let outbound = Outbound::until(config.egress.clone(), deadline);
     let ambient = Ambient { env, outbound: outbound.clone(), clock: clock.clone() };
-    let identity = identity::choose(&config.identity, &ambient).map_err(Error::Identity)?;
+    let identities = identities(&config, &ambient)?;
     let (metrics, tasks, stop) = (Arc::new(Metrics::new()), TaskTracker::new(), CancellationToken::new());
     let broker = Broker::new(Parts {
         servers: config.servers,
         issuers: config.issuers,
-        identity,
+        identities,
+        store: Store::new(config.keyring),
+        env: ambient.env,
         outbound: outbound.clone(),
         clock,
         metrics: Arc::clone(&metrics),
@@ -100,6 +104,30 @@ pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persiste
         stop: stop.clone(),
     });
     Ok(Core { broker, outbound, metrics, tasks, stop })
+}
+
+/// Finds every identity. One that a server needs and that is not here stops the start; one that nobody needs, as with
+/// clients that prove themselves, does not.
+fn identities(
+    config: &Config,
+    ambient: &Ambient,
+) -> Result<BTreeMap<Arc<str>, Result<Identity, identity::Error>>, Error> {
+    let mut found = BTreeMap::new();
+    for (name, wanted) in &config.identities {
+        let chosen = identity::choose(&wanted.choice, ambient).map(|Chosen { source, evidence }| Identity {
+            source,
+            evidence,
+            links: wanted.links.clone(),
+        });
+        let needs = |server: &Server| *server.identity == **name && server.needs_identity();
+        if let Err(error) = &chosen
+            && (config.servers.iter().any(needs) || config.servers.is_empty())
+        {
+            return Err(Error::Identity(error.clone()));
+        }
+        found.insert(Arc::clone(name), chosen);
+    }
+    Ok(found)
 }
 
 impl App {

@@ -1,7 +1,7 @@
 //! The path. A request passes policy, then the cache; on a miss one shared flight does discovery, identity and
 //! exchange (`flight`) and everybody who asks meanwhile shares its outcome.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,29 +13,37 @@ use crate::cache::{Cache, Key, Recipe, Wish};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::discovery::Discovery;
+use crate::dpop::{self, Nonces};
+use crate::env::Env;
 use crate::exchange::pace::Pace;
-use crate::exchange::revocation;
-use crate::identity::Chosen;
+use crate::exchange::registration::Registrations;
+use crate::identity;
 use crate::jitter::Jitter;
 use crate::metrics::Metrics;
 use crate::oauth::{Issuer, Scopes, ServerUrl};
-use crate::outbound::{NamedBy, Outbound};
+use crate::outbound::Outbound;
 use crate::policy::Permit;
-use crate::token::{Digest, Token};
+use crate::store::Store;
+use crate::token::{Binding, Digest, Token};
 
 mod asked_twice;
 mod error;
 mod explain;
 mod flight;
+mod identities;
+mod refused;
 mod server;
 mod tally;
 
 pub use crate::cache::{Least, Persistence};
-pub use crate::exchange::ClientAuth;
+pub(crate) use crate::dpop::is_nonce;
+pub use crate::exchange::link::{Link, SubjectType, Yield};
+pub use crate::exchange::{Client, ClientAuth, SecretFrom, SecretPlace};
 use asked_twice::AskedTwice;
 pub use error::{Class, Error};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::Maker;
+pub use identities::{DEFAULT, Identity};
 pub(crate) use server::narrowest;
 pub use server::{ResourceParameter, Server};
 use tally::Tally;
@@ -57,8 +65,12 @@ pub struct Parts {
     pub servers: Vec<Server>,
     /// `[egress] issuers`.
     pub issuers: Option<Vec<Issuer>>,
-    /// The identity in use.
-    pub identity: Chosen,
+    /// The identities by name, those that could not be found with the reason.
+    pub identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
+    /// Where registrations and keys outlive the process.
+    pub(crate) store: Store,
+    /// Files and variables.
+    pub env: Env,
     /// The client.
     pub outbound: Outbound,
     /// Time.
@@ -95,6 +107,28 @@ pub struct Request {
     pub fresh: bool,
     /// A helper asks for headers, and helpers are never told why they are run again.
     pub may_be_a_retry: bool,
+    /// What it does with the token.
+    pub wants: Wants,
+}
+
+/// What a caller does with a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// It takes the token itself, which must be worth something by itself.
+    Token,
+    /// It takes the headers of one request, or of all of them.
+    Headers,
+}
+
+/// The request that headers are for.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Its method.
+    pub method: String,
+    /// Where it goes.
+    pub url: ServerUrl,
+    /// The nonce that the server sent last (RFC 9449 section 9), if the caller has seen one.
+    pub nonce: Option<String>,
 }
 
 /// A token with the server it is for.
@@ -112,7 +146,8 @@ const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 impl Broker {
     /// Puts the rooms together. Nothing is fetched yet.
     pub fn new(parts: Parts) -> Self {
-        let Parts { servers, issuers, identity, outbound, clock, metrics, persistence, tasks, stop } = parts;
+        let Parts { servers, issuers, identities, store, env, outbound, clock, metrics, persistence, tasks, stop } =
+            parts;
         let observer = Box::new(metrics.cache());
         let tallies =
             servers.iter().map(|one| (Arc::clone(&one.name), Tally::new(metrics.served(&one.name)))).collect();
@@ -123,12 +158,16 @@ impl Broker {
             maker: Arc::new(Maker {
                 discovery: Discovery::new(outbound.clone(), clock.clone()),
                 pace: Pace::new(clock.clone()),
-                identity,
+                registrations: Arc::new(Registrations::new(store)),
+                nonces: Arc::default(),
+                keys: Arc::default(),
+                identities,
+                env,
                 outbound,
                 issuers,
                 clock: clock.clone(),
                 servers,
-                refused: Mutex::default(),
+                refused: Arc::default(),
             }),
             clock,
             metrics,
@@ -160,6 +199,7 @@ impl Broker {
                 .map_err(|error| error.at(&server))?,
         };
         permit.admit(&token.scopes).map_err(|denied| Error::denied(&server, denied))?;
+        worth_something(&server, &token, request.wants)?;
         if request.may_be_a_retry {
             self.lock_asked_twice().answered(caller, &server.name, self.clock.boot());
         }
@@ -233,10 +273,7 @@ impl Broker {
         }
         let (mut revoked, mut failed) = (0, None);
         for (_, token) in &held {
-            let endpoint = token.revocation_endpoint.as_deref();
-            let client_id = server.client_id.as_deref();
-            let outbound = &self.maker.outbound;
-            match revocation::revoke(outbound, endpoint, NamedBy::Them, client_id, &token.access_token).await {
+            match self.maker.revoke(&server, token).await {
                 Ok(()) => revoked += 1,
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -245,6 +282,23 @@ impl Broker {
             return Err(Error::revocation(&server, error));
         }
         Ok(revoked)
+    }
+
+    /// The proof that goes with a token that is bound to a key, for one request. The caller of this has the token.
+    pub fn proof(&self, granted: &Granted, head: Option<&Head>) -> Result<Option<String>, Error> {
+        let Binding::Dpop(key) = &granted.token.binding else { return Ok(None) };
+        let head = head.ok_or_else(|| Error::bound(&granted.server, A_DPOP_KEY))?;
+        let (url, nonces): (_, &Nonces) = (head.url.url(), &self.maker.nonces);
+        nonces.learn(url, head.nonce.as_deref());
+        let nonce = nonces.newest(url);
+        let purpose = dpop::Purpose {
+            method: &head.method,
+            url,
+            token: Some(&granted.token.access_token),
+            nonce: nonce.as_deref(),
+            unix_now: self.clock.unix(),
+        };
+        key.proof(&purpose).map(Some).ok_or_else(|| Error::internal("no proof could be signed"))
     }
 
     /// Keeps the tokens of required servers at all times. They are fetched for the daemon's own user.
@@ -272,6 +326,17 @@ impl Broker {
 
     fn lock_asked_twice(&self) -> std::sync::MutexGuard<'_, AskedTwice> {
         self.asked_twice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const A_DPOP_KEY: &str = "a DPoP key of this broker";
+
+/// A token that is bound to a key of ours is of no use to whoever takes it as it is.
+fn worth_something(server: &Server, token: &Token, wants: Wants) -> Result<(), Error> {
+    match (&token.binding, wants) {
+        (Binding::Bearer, _) | (_, Wants::Headers) => Ok(()),
+        (Binding::Dpop(_), Wants::Token) => Err(Error::bound(server, A_DPOP_KEY)),
+        (Binding::Certificate, Wants::Token) => Err(Error::bound(server, "a certificate")),
     }
 }
 

@@ -18,6 +18,7 @@ mod cli;
 mod clock;
 mod config;
 mod discovery;
+mod dpop;
 mod env;
 mod exchange;
 mod frontend;
@@ -27,6 +28,7 @@ mod metrics;
 mod oauth;
 mod outbound;
 mod policy;
+mod store;
 mod token;
 
 pub mod broker;
@@ -50,5 +52,5 @@ pub mod inside {
     pub use crate::frontend::header_json;
     pub use crate::jitter::Jitter;
     pub use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
-    pub use crate::token::{AccessToken, Claims, Digest, Token};
+    pub use crate::token::{AccessToken, Binding, Claims, Digest, Token};
 }

@@ -2,11 +2,12 @@
 //!
 //! https only; plain http for loopback under `insecure_loopback`. No redirect is followed. A body is read up
 //! to 64 KiB and no request waits longer than its limit. A host that a stranger named must resolve to public
-//! addresses; the address checked is the address dialled, because the check sits in the resolver itself.
+//! addresses; the address checked is the address dialled, because the check sits in the resolver itself. Through a
+//! forward proxy nobody can check an address, so only hosts that the operator named go through it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -17,19 +18,26 @@ use zeroize::Zeroizing;
 
 use crate::jitter::Jitter;
 use crate::oauth::host_of;
+use crate::token::Digest;
 
 mod address;
+mod certificate;
 mod error;
+mod proxy;
 mod roots;
 
 pub(crate) use address::{Kind, Network};
+pub(crate) use certificate::Certificate;
 pub(crate) use error::Error;
+pub(crate) use proxy::Proxy;
 pub(crate) use roots::is_pem_bundle;
 
 /// No document of ours is larger: metadata, token answers and identity tokens are a few KiB.
 const BODY_CAP: usize = 64 * 1024;
 /// A TCP and TLS handshake that takes longer is as good as none.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A process has one certificate, or a few while they are renewed.
+const MUTUAL: usize = 8;
 /// What a single request may take, unless its source says otherwise.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
@@ -44,6 +52,8 @@ pub(crate) struct Config {
     pub allow: Option<Vec<Network>>,
     /// Hosts that the operator named: they may be private.
     pub named: BTreeSet<String>,
+    /// The forward proxy, and what does not go through it.
+    pub proxy: Option<Proxy>,
 }
 
 /// Who named the host of a request.
@@ -70,6 +80,8 @@ pub struct Ask {
     pub named_by: NamedBy,
     /// What the request may take in all.
     pub limit: Duration,
+    /// What we prove ourselves with in the handshake.
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 /// A request body. It may hold an assertion and so has no readable `Debug`.
@@ -97,6 +109,7 @@ impl Ask {
             body: None,
             named_by,
             limit: REQUEST_LIMIT,
+            certificate: None,
         }
     }
 
@@ -164,8 +177,9 @@ struct Inner {
     config: Config,
     // Built at first use: reading the system's roots takes longer than a daemon may take to be ready.
     tls: OnceLock<Result<rustls::ClientConfig, Error>>,
-    ours: OnceLock<Result<Client, Error>>,
-    theirs: OnceLock<Result<Client, Error>>,
+    clients: [OnceLock<Result<Client, Error>>; 3],
+    /// Clients with a certificate, the newest last. Certificates are renewed, so the old ones go.
+    mutual: Mutex<VecDeque<(Digest, Lane, Client)>>,
     jitter: Jitter,
     /// When the one command that this is for has to answer.
     deadline: Option<tokio::time::Instant>,
@@ -180,8 +194,8 @@ impl Outbound {
     /// The same, with the moment by which a command has to answer: every request ends a little earlier, so that its
     /// own error says who was silent.
     pub(crate) fn until(config: Config, deadline: Option<tokio::time::Instant>) -> Self {
-        let (tls, ours, theirs) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Inner { config, tls, ours, theirs, jitter: Jitter::from_system(), deadline }))
+        let (tls, clients, mutual) = (OnceLock::new(), Default::default(), Mutex::default());
+        Self(Arc::new(Inner { config, tls, clients, mutual, jitter: Jitter::from_system(), deadline }))
     }
 
     fn left(&self, limit: Duration) -> Duration {
@@ -193,8 +207,8 @@ impl Outbound {
 
     /// Builds the clients now, so that the first request does not wait for it.
     pub fn warm(&self) {
-        for named_by in [NamedBy::Us, NamedBy::Them] {
-            let _ = self.client(named_by);
+        for lane in [Lane::Ours, Lane::Theirs] {
+            let _ = self.client(lane, None);
         }
     }
 
@@ -204,7 +218,7 @@ impl Outbound {
         let host = host_of(&url);
         let named_by = if self.0.config.named.contains(&host) { NamedBy::Us } else { ask.named_by };
         self.admit(&url, &host, named_by)?;
-        let client = self.client(named_by)?;
+        let client = self.client(self.lane(&url, &host, named_by)?, ask.certificate.as_ref())?;
         let limit = self.left(ask.limit);
         let work = exchange(&client, url, ask, &host);
         tokio::time::timeout(limit, work).await.map_err(|_| Error::Timeout { host: host.clone(), limit })?
@@ -263,13 +277,35 @@ impl Outbound {
         }
     }
 
-    fn client(&self, named_by: NamedBy) -> Result<Client, Error> {
-        let cell = match named_by {
-            NamedBy::Us => &self.0.ours,
-            NamedBy::Them => &self.0.theirs,
+    /// Which way a request takes. A proxy resolves names itself, so a name that a stranger chose does not go there.
+    fn lane(&self, url: &Url, host: &str, named_by: NamedBy) -> Result<Lane, Error> {
+        match (&self.0.config.proxy, named_by) {
+            (Some(proxy), NamedBy::Us) if proxy.carries(url) => Ok(Lane::Proxied),
+            (Some(proxy), NamedBy::Them) if proxy.carries(url) => Err(Error::NotAllowed { host: host.to_owned() }),
+            (_, NamedBy::Us) => Ok(Lane::Ours),
+            (_, NamedBy::Them) => Ok(Lane::Theirs),
+        }
+    }
+
+    fn client(&self, lane: Lane, certificate: Option<&Arc<Certificate>>) -> Result<Client, Error> {
+        let Some(certificate) = certificate else {
+            return self.0.clients[lane as usize].get_or_init(|| build(&self.0.config, lane, self.tls()?)).clone();
         };
-        let tls = || self.0.tls.get_or_init(|| roots::tls(self.0.config.ca_pem.as_deref())).clone();
-        cell.get_or_init(|| build(&self.0.config, named_by, tls()?)).clone()
+        let mut mutual = self.0.mutual.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |(thumbprint, of, _): &&(Digest, Lane, Client)| *thumbprint == certificate.thumbprint && *of == lane;
+        if let Some((_, _, client)) = mutual.iter().find(same) {
+            return Ok(client.clone());
+        }
+        let client = build(&self.0.config, lane, roots::with_certificate(&self.tls()?, certificate)?)?;
+        if mutual.len() >= MUTUAL {
+            mutual.pop_front();
+        }
+        mutual.push_back((certificate.thumbprint, lane, client.clone()));
+        Ok(client)
+    }
+
+    fn tls(&self) -> Result<rustls::ClientConfig, Error> {
+        self.0.tls.get_or_init(|| roots::tls(self.0.config.ca_pem.as_deref())).clone()
     }
 }
 
@@ -296,6 +332,17 @@ async fn exchange(client: &Client, url: Url, ask: Ask, host: &str) -> Result<Ans
         body.extend_from_slice(&chunk);
     }
     Ok(Answer { status, headers, body })
+}
+
+/// The ways out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// To hosts that the operator or the platform named.
+    Ours,
+    /// To hosts that another party named.
+    Theirs,
+    /// Through the forward proxy.
+    Proxied,
 }
 
 /// Which addresses a request may reach.
@@ -357,11 +404,15 @@ impl Resolve for Rules {
     }
 }
 
-fn build(config: &Config, named_by: NamedBy, tls: rustls::ClientConfig) -> Result<Client, Error> {
-    Client::builder()
+fn build(config: &Config, lane: Lane, tls: rustls::ClientConfig) -> Result<Client, Error> {
+    let named_by = if lane == Lane::Theirs { NamedBy::Them } else { NamedBy::Us };
+    let mut builder = Client::builder().no_proxy();
+    if let (Lane::Proxied, Some(proxy)) = (lane, &config.proxy) {
+        builder = builder.proxy(proxy.to_reqwest().map_err(|what| Error::Proxy { what: what.to_owned() })?);
+    }
+    builder
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
         .referer(false)
         .connect_timeout(CONNECT_LIMIT)
         .pool_idle_timeout(Duration::from_secs(30))

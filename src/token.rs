@@ -111,6 +111,19 @@ pub struct Claims {
     pub iat: Option<i64>,
     /// The identifier that lets a server notice a replay.
     pub jti: Option<String>,
+    /// The key that the token is bound to (RFC 7800).
+    #[serde(default)]
+    pub cnf: Option<Confirmation>,
+}
+
+/// The key that a token is bound to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Confirmation {
+    /// A DPoP key by its thumbprint (RFC 9449 section 6.1).
+    pub jkt: Option<String>,
+    /// A certificate by its SHA-256 (RFC 8705 section 3.1).
+    #[serde(rename = "x5t#S256")]
+    pub x5t: Option<String>,
 }
 
 impl Claims {
@@ -154,6 +167,14 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<String
 fn numeric_date<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<i64>, D::Error> {
     #[expect(clippy::cast_possible_truncation, reason = "a saturating cast is what an absurd date deserves")]
     Ok(Option::<f64>::deserialize(source)?.map(|seconds| seconds as i64))
+}
+
+/// A new identifier for a JWT of ours: 128 bits of chance, so that a server can notice a replay.
+pub(crate) fn fresh_jti() -> String {
+    let mut bytes = [0; 16];
+    // Without chance from the system nothing here is safe; a clock would repeat itself after a restart.
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// The text is not a compact JWT.
@@ -297,12 +318,23 @@ pub struct Token {
     pub dates_itself: bool,
     /// The observed life: the earlier of `expires_in` and the JWT's own `exp − iat`.
     pub life: Duration,
+    /// The key without which it is worth nothing.
+    pub binding: Binding,
     /// The identifier that its issuer gave it, where it is a JWT.
     pub jti: Option<String>,
     /// Who we were, from the platform's identity to the one that the issuer saw.
     pub hops: Arc<[Hop]>,
-    /// Where RFC 7009 revocation is offered.
-    pub revocation_endpoint: Option<Arc<str>>,
+}
+
+/// What a token needs beside itself.
+#[derive(Clone, Debug)]
+pub enum Binding {
+    /// Nothing: whoever has it can use it.
+    Bearer,
+    /// A proof of this key with each request (RFC 9449).
+    Dpop(Arc<crate::dpop::Key>),
+    /// A connection with the certificate it was issued for (RFC 8705).
+    Certificate,
 }
 
 /// One identity on the way to a token. Nothing in it is a secret.

@@ -21,7 +21,7 @@ const MAY_KNOW: [(&str, &str); 21] = [
     ("exchange", "bucket clock oauth outbound token"),
     ("identity", "clock env oauth outbound token"),
     ("policy", "caller oauth"),
-    ("outbound", "jitter oauth"),
+    ("outbound", "jitter oauth token"),
     ("token", "clock oauth"),
     ("bucket", "clock"),
     ("oauth", ""),

@@ -125,6 +125,12 @@ enum Cause {
     NotBound { issuer: Issuer, resource: Resource, why: &'static str },
     #[error("discovery: {resource} is one resource for {server} and {other}, which allow different callers")]
     SharedResource { resource: Resource, server: String, other: String },
+    #[error("exchange: the token of {issuer}: {why}")]
+    ForeignKey { issuer: Issuer, why: &'static str },
+    #[error("discovery: {issuer} takes no DPoP proof of ours: it does not list ES256")]
+    NoDpop { issuer: Issuer },
+    #[error("{server}: its tokens are bound to {to}; a bare token is of no use")]
+    Bound { server: Arc<str>, to: &'static str },
     #[error("exchange: {issuer} issues tokens that have expired already")]
     DeadOnArrival { issuer: Issuer },
     #[error("exchange: {issuer} issues tokens that live more than a year")]
@@ -184,6 +190,8 @@ impl Error {
             Cause::Discovery(discovery::Error::Outbound { error, .. }) => of_outbound(error),
             Cause::Exchange(error) if error.is_temporary() => Class::Temporary,
             Cause::Exchange(exchange::Error::Outbound { error, .. }) => of_outbound(error),
+            Cause::Exchange(exchange::Error::Misconfigured { .. }) => Class::Config,
+            Cause::Bound { .. } => Class::Denied,
             Cause::Revocation(revocation::Error::Outbound(error)) if error.is_temporary() => Class::Temporary,
             Cause::NoExchange { .. } | Cause::SeveralIssuers { .. } | Cause::SharedResource { .. } => Class::Config,
             Cause::IssuerNotListed { .. } => Class::Denied,
@@ -193,6 +201,8 @@ impl Error {
             | Cause::Exchange(_)
             | Cause::RefusedBefore(_)
             | Cause::PinNotListed { .. }
+            | Cause::ForeignKey { .. }
+            | Cause::NoDpop { .. }
             | Cause::BadIssuer { .. } => Class::Refused,
             Cause::NotBound { .. } | Cause::DeadOnArrival { .. } | Cause::Immortal { .. } | Cause::Revocation(_) => {
                 Class::Refused
@@ -225,6 +235,11 @@ impl Error {
             Cause::IssuerNotListed { .. } => "issuer_not_listed",
             Cause::SeveralIssuers { .. } => "several_issuers",
             Cause::NotBound { .. } => "resource_not_bound",
+            Cause::ForeignKey { .. } => "token_not_ours",
+            Cause::NoDpop { .. } => "no_dpop",
+            Cause::Bound { .. } => "token_bound",
+            Cause::Exchange(exchange::Error::Misconfigured { .. }) => "client_misconfigured",
+            Cause::Exchange(exchange::Error::Moved { .. }) => "issuer_changed",
             Cause::SharedResource { .. } => "shared_resource",
             Cause::Revocation(_) => "revocation_failed",
             Cause::Internal(_) | Cause::Lost(Lost::Panic) => "server_error",
@@ -273,6 +288,17 @@ impl Error {
                     "pin it if you trust it with this server: `issuer = \"{issuer}\"`, or `--issuer {issuer}`; its operator should bind tokens to `resource` (RFC 8707)"
                 )
             }
+            Cause::ForeignKey { .. } => {
+                "the operator of the authorization server must mend what it binds tokens to (RFC 9449 section 6)"
+                    .to_owned()
+            }
+            Cause::NoDpop { .. } => {
+                "its operator must accept ES256, or the MCP server must not require DPoP".to_owned()
+            }
+            Cause::Bound { to, .. } if to.starts_with("a DPoP") => {
+                "ask `/v1/headers` with `method` and `url`, which gives the proof with the token".to_owned()
+            }
+            Cause::Bound { .. } => "ask `/v1/headers`, and connect with the same certificate".to_owned(),
             Cause::SharedResource { .. } => {
                 "a token for one would be good for the other: give both the same `allow`, or configure one of them"
                     .to_owned()
@@ -354,6 +380,23 @@ impl Error {
         Cause::SharedResource { resource: resource.clone(), server: server.to_owned(), other: other.to_owned() }.into()
     }
 
+    pub(super) fn foreign_key(issuer: &Issuer, why: &'static str) -> Self {
+        Cause::ForeignKey { issuer: issuer.clone(), why }.into()
+    }
+
+    pub(super) fn no_dpop(issuer: &Issuer) -> Self {
+        Cause::NoDpop { issuer: issuer.clone() }.into()
+    }
+
+    pub(super) fn bound(server: &Server, to: &'static str) -> Self {
+        Cause::Bound { server: Arc::clone(&server.name), to }.into()
+    }
+
+    /// Is it only that the server's nonce was not known yet?
+    pub(super) fn wants_nonce(&self) -> bool {
+        matches!(&*self.cause, Cause::Exchange(exchange::Error::NonceWanted { .. }))
+    }
+
     pub(super) fn immortal(issuer: &Issuer) -> Self {
         Cause::Immortal { issuer: issuer.clone() }.into()
     }
@@ -376,7 +419,7 @@ fn of_outbound(error: &outbound::Error) -> Class {
         outbound::Error::NotAllowed { .. }
         | outbound::Error::Forbidden { kind: outbound::Kind::Unlisted, .. }
         | outbound::Error::InsecureLoopback { .. } => Class::Denied,
-        outbound::Error::Roots { .. } => Class::Config,
+        outbound::Error::Roots { .. } | outbound::Error::Proxy { .. } => Class::Config,
         _ => Class::Refused,
     }
 }

@@ -14,8 +14,8 @@ pub struct Status {
     pub version: &'static str,
     /// Our process id.
     pub pid: u32,
-    /// Who we are to authorization servers.
-    pub identity: IdentityStatus,
+    /// Who we are to authorization servers; nothing where no workload identity is used.
+    pub identity: Option<IdentityStatus>,
     /// The servers this caller may know of.
     pub servers: Vec<ServerStatus>,
 }
@@ -97,11 +97,12 @@ impl Broker {
     /// What this caller may know: the servers it may use. The daemon's own user sees all.
     pub fn explain(&self, caller: &Caller, own_uid: u32) -> Status {
         let visible = self.servers.iter().filter(|server| sees(caller, own_uid, server));
-        let source = &self.maker.identity;
+        let identity = self.maker.identities.get(super::DEFAULT).and_then(|found| found.as_ref().ok());
         Status {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
-            identity: IdentityStatus { source: source.source.name(), evidence: source.evidence.clone() },
+            identity: identity
+                .map(|identity| IdentityStatus { source: identity.source.name(), evidence: identity.evidence.clone() }),
             servers: visible.map(|server| self.explain_server(server)).collect(),
         }
     }

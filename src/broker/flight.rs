@@ -4,82 +4,74 @@
 //! subject token are fetched side by side. Without a pin the resource metadata comes first, because it names
 //! the issuer. With warm discovery what is left is the subject token, then the token request.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::identities::Identity;
+use super::refused::{Presented, Refused};
 use super::{Class, Error, ResourceParameter, Server};
 use crate::clock::{Clock, rfc3339};
 use crate::discovery::{self, Discovery, Protection};
+use crate::dpop;
+use crate::env::Env;
+use crate::exchange::link::{self, Destination, Link};
 use crate::exchange::pace::Pace;
-use crate::exchange::{self, Descriptor, Issued, IssuerIs, Way};
-use crate::identity::{CLOCK_SKEW, Chosen};
-use crate::oauth::{AuthorizationServer, Issuer, Resource, Scopes};
+use crate::exchange::registration::{Means, Registrations};
+use crate::exchange::{self, Client, ClientAuth, Descriptor, Identified, Issued, IssuerIs, Way, revocation};
+use crate::identity::{self, CLOCK_SKEW};
+use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
 use crate::outbound::{NamedBy, Outbound};
 use crate::policy::{Denied, Permit};
-use crate::token::{Claims, Digest, Hop, SubjectToken, Token};
+use crate::token::{Binding, Claims, Hop, SubjectToken, Token};
 
 /// Without `expires_in` and without a JWT to read, a token is believed for this long.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
-/// How many refused assertions are remembered.
-const REFUSED_KEPT: usize = 64;
 
 /// Makes tokens. It knows identity and exchange, and nobody else knows both.
 pub(super) struct Maker {
-    pub(super) identity: Chosen,
+    /// By name; a server's is always among them.
+    pub(super) identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
     pub(super) outbound: Outbound,
     pub(super) discovery: Discovery,
     pub(super) pace: Pace,
+    pub(super) registrations: Arc<Registrations>,
+    pub(super) nonces: Arc<dpop::Nonces>,
+    /// One for each server, so that two servers cannot tell that they have the same client.
+    pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
     pub(super) issuers: Option<Vec<Issuer>>,
     pub(super) clock: Clock,
+    pub(super) env: Env,
     /// All servers, for what one of them says about the others.
     pub(super) servers: Vec<Arc<Server>>,
-    /// Assertions that a server refused: they are never presented again.
-    pub(super) refused: Mutex<VecDeque<(Digest, exchange::Error)>>,
-}
-
-/// An assertion as it is presented to one issuer: alone, and together with what is asked for.
-struct Presented {
-    alone: Digest,
-    with_request: Digest,
-}
-
-impl Presented {
-    fn of(subject: &SubjectToken, issuer: &Issuer, request: &exchange::Request) -> Self {
-        let assertion = [issuer.as_str(), subject.expose()];
-        let resource = request.resource.as_ref().map_or("", Resource::as_str);
-        let scopes = request.scopes.to_string();
-        let extra = request.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        let audience = request.audience.as_deref().unwrap_or_default();
-        let asked = assertion.into_iter().chain([resource, scopes.as_str(), audience]).chain(extra);
-        Self {
-            alone: Digest::of_fields(assertion.map(str::as_bytes)),
-            with_request: Digest::of_fields(asked.map(str::as_bytes)),
-        }
-    }
-
-    /// What must not be presented again. If the identity is refused, it is of no use for anything; if what was asked
-    /// for is refused, another server or scope must not suffer for it.
-    fn refused_with(&self, code: &str) -> Digest {
-        match code {
-            "invalid_grant" | "invalid_client" | "unauthorized_client" => self.alone,
-            _ => self.with_request,
-        }
-    }
+    pub(super) refused: Arc<Refused>,
 }
 
 /// Everything that must be known before a token is asked for.
 struct Route {
     protection: Arc<Protection>,
     server: Arc<AuthorizationServer>,
-    subject: SubjectToken,
+    /// Who we are to the platform, where that is asked for.
+    subject: Option<SubjectToken>,
     issuer_is: IssuerIs,
+    /// The parties on the way, in the order of the chain.
+    parties: Vec<Arc<AuthorizationServer>>,
+}
+
+/// Who we are to the authorization server, and how we came to be that.
+struct Standing {
+    subject: Option<SubjectToken>,
+    hops: Vec<Hop>,
 }
 
 impl Maker {
     /// The flight, from nothing to a token.
     pub(super) async fn mint(&self, server: &Server, permit: &Permit) -> Result<Token, Error> {
-        let outcome = self.attempt(server, permit).await;
+        let mut outcome = self.attempt(server, permit).await;
+        if outcome.as_ref().is_err_and(Error::wants_nonce) {
+            // Now the nonce is known. Whatever was presented may count as used, so all of it is made anew.
+            outcome = self.attempt(server, permit).await;
+        }
         // What was wrong in the server's document may have been mended: the next flight reads it again.
         if outcome.as_ref().is_err_and(|error| matches!(error.class(), Class::Refused | Class::Config | Class::Denied))
         {
@@ -89,22 +81,48 @@ impl Maker {
     }
 
     async fn attempt(&self, server: &Server, permit: &Permit) -> Result<Token, Error> {
-        let mut request = self.first_request(server);
-        let route = self.route(server, &request).await?;
+        if server.exchange.as_deref() == Some("direct") {
+            return self.direct(server).await;
+        }
+        let route = self.route(server).await?;
         let exchange = exchange::choose(server.exchange.as_deref(), &route.server, route.issuer_is)
             .ok_or_else(|| Error::no_exchange(&route.server))?;
         let resource = resource(server, &route.protection);
         self.not_shared(server, &resource)?;
-        request.resource = (server.resource != ResourceParameter::Omitted).then(|| resource.clone());
-        request.scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(server, denied))?;
-        within_ceiling(permit, &request.scopes).map_err(|denied| Error::denied(server, denied))?;
+        let scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(server, denied))?;
+        within_ceiling(permit, &scopes).map_err(|denied| Error::denied(server, denied))?;
+        let mut request = exchange::Request {
+            resource: (server.resource != ResourceParameter::Omitted).then(|| resource.clone()),
+            scopes,
+            dpop: self.dpop_key(server, &route)?,
+            ..plain_request(server)
+        };
         let audience = exchange.exchange.audience(&route.server.issuer, &request);
-        route
-            .subject
-            .fit_for(&audience, self.clock.unix(), CLOCK_SKEW)
-            .map_err(|unfit| Error::unfit(self.identity.source.name(), unfit))?;
-        let issued = self.ask(server, exchange, &route, &request).await?;
-        self.token(server, &route, &request, resource, issued)
+        let standing = self.stand(server, &route, &audience, &request).await?;
+        request.client = self.client(server, &route, &standing, exchange).await?;
+        let issued = self.ask(server, exchange, &route, &standing, &request).await?;
+        self.token(server, &route, &request, resource, standing.hops, issued)
+    }
+
+    /// The workload's own JWT is what the server wants: nothing is discovered and nobody is asked.
+    async fn direct(&self, server: &Server) -> Result<Token, Error> {
+        let identity = self.identity(server)?;
+        let audience = Audience::from(server.subject_audience.as_deref().unwrap_or_default());
+        let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
+        let now = self.clock.unix();
+        subject.fit_for(&audience, now, Duration::ZERO).map_err(|unfit| Error::unfit(identity.source.name(), unfit))?;
+        let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
+        let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
+        let resource = resource(server, &Protection::default());
+        self.not_shared(server, &resource)?;
+        let silent = AuthorizationServer::silent(issuer.clone(), "");
+        let row = exchange::row("direct").ok_or_else(|| Error::internal("the exchange `direct` is missing"))?;
+        let request = plain_request(server);
+        let mut issued = row.exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;
+        // From a file it may be old already: what counts is what is left of it.
+        issued.expires_in = Some(Duration::from_secs(left));
+        let hops = vec![Hop::of(identity.source.name(), &subject.claims)];
+        Ok(self.assembled(server, &request, resource, issuer, hops, issued, Binding::Bearer))
     }
 
     /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
@@ -121,48 +139,170 @@ impl Maker {
         }
     }
 
-    fn first_request(&self, server: &Server) -> exchange::Request {
-        exchange::Request {
-            client_id: server.client_id.clone(),
-            client_auth: server.client_auth,
-            audience: server.audience.clone(),
-            subject_audience: server.subject_audience.clone(),
-            extra: server.extra.clone(),
-            ..exchange::Request::default()
-        }
-    }
-
-    async fn route(&self, server: &Server, request: &exchange::Request) -> Result<Route, Error> {
+    async fn route(&self, server: &Server) -> Result<Route, Error> {
+        let chain = self.chain(server)?;
+        let parties = async {
+            let parties = chain.iter().map(|link| self.metadata(&link.issuer, link.token_endpoint.as_deref()));
+            futures_util::future::try_join_all(parties).await
+        };
         if let Some(pinned) = &server.issuer {
-            let (protection, metadata, subject) = tokio::try_join!(
+            let (protection, metadata, subject, parties) = tokio::try_join!(
                 async { self.protection_beside_pin(server, pinned).await },
-                async { self.discovery.server(pinned, NamedBy::Them).await.map_err(Error::from) },
-                self.subject(server, pinned, request),
+                self.metadata(pinned, server.token_endpoint.as_deref()),
+                self.subject(server, &chain, pinned),
+                parties,
             )?;
-            return Ok(Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned });
+            return Ok(Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties });
         }
         let protection = self.discovery.protection(&server.url).await?;
         let (issuer, issuer_is) = self.pick(server, &protection)?;
-        let (metadata, subject) = tokio::try_join!(
-            async { self.discovery.server(&issuer, NamedBy::Them).await.map_err(Error::from) },
-            self.subject(server, &issuer, request),
-        )?;
-        Ok(Route { protection, server: metadata, subject, issuer_is })
+        let (metadata, subject, parties) =
+            tokio::try_join!(self.metadata(&issuer, None), self.subject(server, &chain, &issuer), parties)?;
+        Ok(Route { protection, server: metadata, subject, issuer_is, parties })
     }
 
-    async fn subject(
-        &self,
-        server: &Server,
-        issuer: &Issuer,
-        request: &exchange::Request,
-    ) -> Result<SubjectToken, Error> {
+    /// What an authorization server says of itself, or what the operator says of a silent one.
+    async fn metadata(&self, issuer: &Issuer, endpoint: Option<&str>) -> Result<Arc<AuthorizationServer>, Error> {
+        match endpoint {
+            Some(endpoint) => Ok(Arc::new(AuthorizationServer::silent(issuer.clone(), endpoint))),
+            None => self.discovery.server(issuer, NamedBy::Them).await.map_err(Error::from),
+        }
+    }
+
+    /// The links between the platform's token and the server's authorization server.
+    fn chain<'a>(&'a self, server: &'a Server) -> Result<Vec<&'a Link>, Error> {
+        if !server.needs_subject() {
+            return Ok(Vec::new());
+        }
+        Ok(self.identity(server)?.links.iter().chain(&server.idp).collect())
+    }
+
+    fn identity(&self, server: &Server) -> Result<&Identity, Error> {
+        match self.identities.get(&server.identity) {
+            Some(Ok(identity)) => Ok(identity),
+            Some(Err(error)) => Err(error.clone().into()),
+            None => Err(Error::internal("an identity that configuration let pass is unknown")),
+        }
+    }
+
+    /// The platform's token, made for the first party that it goes to.
+    async fn subject(&self, server: &Server, chain: &[&Link], issuer: &Issuer) -> Result<Option<SubjectToken>, Error> {
+        if !server.needs_subject() {
+            return Ok(None);
+        }
         // Before the metadata is here, the audience follows the configured exchange, or the only one ever chosen.
         let row = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer"));
-        let audience = row
-            .ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?
-            .exchange
-            .audience(issuer, request);
-        self.identity.source.subject_token(&audience).await.map_err(Error::from)
+        let row = row.ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?;
+        let audience = match chain.first() {
+            Some(link) => link.audience(),
+            None => row.exchange.audience(issuer, &plain_request(server)),
+        };
+        let subject = self.identity(server)?.source.subject_token(&audience).await?;
+        Ok(Some(subject))
+    }
+
+    /// Walks the chain, and checks before each step that what leaves is made for the one party it goes to.
+    async fn stand(
+        &self,
+        server: &Server,
+        route: &Route,
+        audience: &Audience,
+        request: &exchange::Request,
+    ) -> Result<Standing, Error> {
+        let Some(subject) = &route.subject else { return Ok(Standing { subject: None, hops: Vec::new() }) };
+        let (mut subject, mut source) = (subject.clone(), self.identity(server)?.source.name());
+        let mut hops = vec![Hop::of(source, &subject.claims)];
+        let fit = |subject: &SubjectToken, audience: &Audience, source| {
+            let fit = subject.fit_for(audience, self.clock.unix(), CLOCK_SKEW);
+            fit.map_err(|unfit| Error::unfit(source, unfit))
+        };
+        let chain = self.chain(server)?;
+        for (i, (link, party)) in chain.iter().zip(&route.parties).enumerate() {
+            fit(&subject, &link.audience(), source)?;
+            let next = chain.get(i + 1).map_or_else(|| audience.clone(), |next| next.audience());
+            let destination =
+                Destination { audience: &next, resource: request.resource.as_ref(), scopes: &request.scopes };
+            subject = self.change(server, link, party, &subject, &destination).await?;
+            source = link.yields.as_str();
+            hops.push(Hop::of(source, &subject.claims));
+        }
+        fit(&subject, audience, source)?;
+        Ok(Standing { subject: Some(subject), hops })
+    }
+
+    async fn change(
+        &self,
+        server: &Server,
+        link: &Link,
+        party: &AuthorizationServer,
+        subject: &SubjectToken,
+        destination: &Destination<'_>,
+    ) -> Result<SubjectToken, Error> {
+        let asked = [destination.audience.as_str(), destination.resource.map_or("", Resource::as_str)];
+        let presented = Presented::of(subject, &party.issuer, &asked, destination.scopes, &[]);
+        self.refused.check(&presented)?;
+        let name: Arc<str> = format!("{}@{}", server.name, link.issuer).into();
+        let grant = exchange::row("token-exchange").map_or("", |row| row.grant);
+        let client = self.identify(&name, &link.client, party, Some(subject), grant, server).await?;
+        let place = self.pace.enter(&party.issuer).await;
+        let changed = link::change(&self.way(party), link, subject, client, destination).await;
+        drop(place);
+        changed.map_err(|error| {
+            self.refused.remember(&presented, &error);
+            error.into()
+        })
+    }
+
+    /// The client that we are to the server's authorization server.
+    async fn client(
+        &self,
+        server: &Server,
+        route: &Route,
+        standing: &Standing,
+        exchange: &Descriptor,
+    ) -> Result<Identified, Error> {
+        let subject = standing.subject.as_ref();
+        self.identify(&server.name, &server.client, &route.server, subject, exchange.grant, server).await
+    }
+
+    async fn identify(
+        &self,
+        name: &Arc<str>,
+        client: &Client,
+        party: &AuthorizationServer,
+        subject: Option<&SubjectToken>,
+        grant: &'static str,
+        server: &Server,
+    ) -> Result<Identified, Error> {
+        let by_workload = client.auth == ClientAuth::MutualTls && client.certificate_file.is_none();
+        let certificate = if by_workload { self.identity(server)?.source.certificate().await? } else { None };
+        let certificate = certificate.map(Arc::new);
+        let means = Means { env: &self.env, outbound: &self.outbound, subject, certificate, grant };
+        self.registrations.identify(name, client, party, &means).await.map_err(Error::from)
+    }
+
+    /// The key to bind the token to, where the server wants that or the operator.
+    fn dpop_key(&self, server: &Server, route: &Route) -> Result<Option<Arc<dpop::Key>>, Error> {
+        let required = route.protection.metadata.as_ref().is_some_and(|metadata| metadata.wants_dpop);
+        if !server.dpop.unwrap_or(required) {
+            return Ok(None);
+        }
+        if let Some(listed) = &route.server.dpop_algorithms
+            && !listed.iter().any(|one| one == dpop::ALGORITHM)
+        {
+            return Err(Error::no_dpop(&route.server.issuer));
+        }
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = keys.get(&server.name) {
+            return Ok(Some(Arc::clone(key)));
+        }
+        let key = Arc::new(dpop::Key::generate().ok_or_else(|| Error::internal("no key could be made"))?);
+        keys.insert(Arc::clone(&server.name), Arc::clone(&key));
+        Ok(Some(key))
+    }
+
+    fn way<'a>(&'a self, server: &'a AuthorizationServer) -> Way<'a> {
+        Way { outbound: &self.outbound, server, named_by: NamedBy::Them, clock: &self.clock, nonces: &self.nonces }
     }
 
     /// A pin needs no resource metadata, but metadata that contradicts it is an error.
@@ -213,41 +353,35 @@ impl Maker {
         server: &Server,
         exchange: &Descriptor,
         route: &Route,
+        standing: &Standing,
         request: &exchange::Request,
     ) -> Result<Issued, Error> {
         let issuer = &route.server.issuer;
-        let presented = Presented::of(&route.subject, issuer, request);
-        if let Some(error) = self.refused_before(&presented) {
-            return Err(Error::refused_before(error));
-        }
-        let way = Way { outbound: &self.outbound, server: &route.server, named_by: NamedBy::Them };
+        let asked = [request.resource.as_ref().map_or("", Resource::as_str), request.audience.as_deref().unwrap_or("")];
+        // What a client signs for one request is never the same twice; only an identity can be refused for good.
+        let presented = standing
+            .subject
+            .as_ref()
+            .map(|subject| Presented::of(subject, issuer, &asked, &request.scopes, &request.extra));
+        presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         let place = self.pace.enter(issuer).await;
-        let issued = exchange.exchange.exchange(&way, &route.subject, request).await;
+        let issued = exchange.exchange.exchange(&self.way(&route.server), standing.subject.as_ref(), request).await;
         drop(place);
-        issued.map_err(|error| {
-            if let exchange::Error::Refused { error: words, .. } = &error {
-                self.remember_refusal(presented.refused_with(&words.code), &error);
-            }
-            if !matches!(error, exchange::Error::Busy { .. }) {
-                // Either document may have moved since it was read.
-                self.discovery.forget(&server.url, Some(issuer));
-            }
-            error.into()
-        })
-    }
-
-    fn refused_before(&self, presented: &Presented) -> Option<exchange::Error> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |digest: &Digest| *digest == presented.alone || *digest == presented.with_request;
-        refused.iter().find(|(digest, _)| known(digest)).map(|(_, error)| error.clone())
-    }
-
-    fn remember_refusal(&self, digest: Digest, error: &exchange::Error) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.len() >= REFUSED_KEPT {
-            refused.pop_front();
+        let error = match issued {
+            Ok(issued) => return Ok(issued),
+            Err(error) => error,
+        };
+        if let Some(presented) = &presented {
+            self.refused.remember(presented, &error);
         }
-        refused.push_back((digest, error.clone()));
+        if error.is_about_the_client() {
+            self.registrations.forget(&server.name, &server.client, issuer).await;
+        }
+        if !matches!(error, exchange::Error::Busy { .. } | exchange::Error::NonceWanted { .. }) {
+            // Either document may have moved since it was read.
+            self.discovery.forget(&server.url, Some(issuer));
+        }
+        Err(error.into())
     }
 
     /// Checks what was issued and puts the token together.
@@ -257,43 +391,105 @@ impl Maker {
         route: &Route,
         request: &exchange::Request,
         resource: Resource,
+        hops: Vec<Hop>,
         issued: Issued,
     ) -> Result<Token, Error> {
+        let issuer = &route.server.issuer;
         let claims = Claims::read(issued.access_token.expose()).ok();
         if route.issuer_is == IssuerIs::Discovered && !server.trust_discovered_issuer {
-            bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(&route.server.issuer, &resource, why))?;
+            bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(issuer, &resource, why))?;
         }
+        let binding = binding(claims.as_ref(), request).map_err(|why| Error::foreign_key(issuer, why))?;
+        let token = self.assembled(server, request, resource, issuer.clone(), hops, issued, binding);
+        if token.life.is_zero() {
+            return Err(Error::dead_on_arrival(issuer));
+        }
+        if token.life > exchange::ABSURD_LIFE {
+            return Err(Error::immortal(issuer));
+        }
+        Ok(token)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a token, each from another step")]
+    fn assembled(
+        &self,
+        server: &Server,
+        request: &exchange::Request,
+        resource: Resource,
+        issuer: Issuer,
+        hops: Vec<Hop>,
+        issued: Issued,
+        binding: Binding,
+    ) -> Token {
+        let claims = Claims::read(issued.access_token.expose()).ok();
         let inherent = claims.as_ref().and_then(Claims::life);
         let life = [issued.expires_in, inherent].into_iter().flatten().min().unwrap_or(UNKNOWN_LIFE);
-        if life.is_zero() {
-            return Err(Error::dead_on_arrival(&route.server.issuer));
-        }
-        if life > exchange::ABSURD_LIFE {
-            return Err(Error::immortal(&route.server.issuer));
-        }
         let minted_wall = self.clock.wall();
         let scopes = issued.scopes.unwrap_or_else(|| request.scopes.clone());
         let missing = request.scopes.minus(&scopes);
         if !missing.is_empty() {
             tracing::warn!(server = %server.name, ?missing, "the authorization server granted less than was asked for");
         }
-        Ok(Token {
+        Token {
             digest: issued.access_token.digest(),
             access_token: issued.access_token,
             scopes,
             missing,
             server: Arc::clone(&server.name),
             resource,
-            issuer: route.server.issuer.clone(),
+            issuer,
             minted: self.clock.boot(),
             minted_wall,
-            expires_at: rfc3339(minted_wall + life),
+            expires_at: rfc3339(minted_wall + life.min(exchange::ABSURD_LIFE)),
             dates_itself: inherent.is_some(),
             life,
+            binding,
             jti: claims.and_then(|claims| claims.jti),
-            hops: [Hop::of(self.identity.source.name(), &route.subject.claims)].into(),
-            revocation_endpoint: route.server.revocation_endpoint.clone(),
-        })
+            hops: hops.into(),
+        }
+    }
+
+    /// Revokes a token where it was issued, as the client that it was issued to.
+    pub(super) async fn revoke(&self, server: &Server, token: &Token) -> Result<(), revocation::Error> {
+        if server.exchange.as_deref() == Some("direct") {
+            return Err(revocation::Error::NotOffered);
+        }
+        let prepare = async {
+            let metadata = self.metadata(&token.issuer, server.token_endpoint.as_deref()).await?;
+            let subject = match server.client.auth {
+                ClientAuth::Workload => self.subject(server, &[], &token.issuer).await?,
+                _ => None,
+            };
+            let grant = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer")).map_or("", |row| row.grant);
+            let client =
+                self.identify(&server.name, &server.client, &metadata, subject.as_ref(), grant, server).await?;
+            Ok::<_, Error>((metadata, client))
+        };
+        let (metadata, client) = prepare.await.map_err(|error| revocation::Error::Client(error.to_string()))?;
+        revocation::revoke(&self.way(&metadata), &client, &token.access_token).await
+    }
+}
+
+/// What is asked for whatever discovery finds.
+fn plain_request(server: &Server) -> exchange::Request {
+    exchange::Request {
+        audience: server.audience.clone(),
+        subject_audience: server.subject_audience.clone(),
+        extra: server.extra.clone(),
+        ..exchange::Request::default()
+    }
+}
+
+/// What the token is bound to. A JWT that says it is bound to a key that is not ours is of no use to us.
+fn binding(claims: Option<&Claims>, request: &exchange::Request) -> Result<Binding, &'static str> {
+    let confirmed = claims.and_then(|claims| claims.cnf.as_ref());
+    let named = confirmed.and_then(|cnf| cnf.jkt.as_deref());
+    match (&request.dpop, named) {
+        (Some(key), Some(named)) if named != key.thumbprint() => Err("it is bound to another DPoP key than ours"),
+        (Some(key), _) => Ok(Binding::Dpop(Arc::clone(key))),
+        (None, Some(_)) => Err("it is bound to a DPoP key, and none of ours was named"),
+        (None, None) if confirmed.is_some_and(|cnf| cnf.x5t.is_some()) => Ok(Binding::Certificate),
+        (None, None) => Ok(Binding::Bearer),
     }
 }
 
@@ -375,6 +571,7 @@ mod tests {
             resource: Resource::verbatim("https://mcp.example.com"),
             authorization_servers: Vec::new(),
             scopes_supported: listed.map(scopes),
+            wants_dpop: false,
         };
         Protection { metadata: Some(metadata), challenge_scopes: challenge.map(scopes) }
     }
@@ -399,20 +596,6 @@ mod tests {
         assert!(within_ceiling(&permit(Some("a"), None), &Scopes::default()).is_err());
         assert!(within_ceiling(&permit(Some("a"), None), &scopes("a")).is_ok());
         assert!(within_ceiling(&permit(None, None), &Scopes::default()).is_ok());
-    }
-
-    #[test]
-    fn a_refused_scope_does_not_spoil_the_identity_for_others() {
-        use base64::Engine;
-        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode("{}");
-        let subject = SubjectToken::parse(format!("e30.{payload}.c2ln").into()).expect("a JWT");
-        let issuer = Issuer::parse("https://as.example.com").expect("good");
-        let request = |text: &str| exchange::Request { scopes: scopes(text), ..exchange::Request::default() };
-        let (one, other) =
-            (Presented::of(&subject, &issuer, &request("a")), Presented::of(&subject, &issuer, &request("b")));
-        assert_eq!(one.refused_with("invalid_grant"), other.alone, "a refused identity is refused for everything");
-        let scope = one.refused_with("invalid_scope");
-        assert!(scope != other.alone && scope != other.with_request, "a refused scope is refused for itself");
     }
 
     #[test]

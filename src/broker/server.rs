@@ -3,7 +3,8 @@
 use std::borrow::Borrow;
 use std::sync::{Arc, OnceLock};
 
-use crate::exchange::ClientAuth;
+use crate::exchange::link::Link;
+use crate::exchange::{self, Client};
 use crate::oauth::{Issuer, Resource, ServerUrl};
 use crate::policy::{Permit, Policy};
 use crate::token::Digest;
@@ -23,10 +24,18 @@ pub struct Server {
     pub policy: Policy,
     /// The configured exchange.
     pub exchange: Option<String>,
-    /// The client identifier, where a server wants one.
-    pub client_id: Option<String>,
-    /// How the client proves itself.
-    pub client_auth: ClientAuth,
+    /// The token endpoint of a pinned server that publishes no metadata.
+    pub token_endpoint: Option<String>,
+    /// Which of the identities is presented.
+    pub identity: Arc<str>,
+    /// Everything about that identity that reaches the wire, for the cache key.
+    pub identity_fields: Vec<String>,
+    /// The OAuth client that we are, and its proof.
+    pub client: Client,
+    /// The identity provider that says what we may have there.
+    pub idp: Option<Link>,
+    /// Bind tokens to a key; `None` where the server requires it.
+    pub dpop: Option<bool>,
     /// The `audience` parameter of the token request.
     pub audience: Option<String>,
     /// The audience of the subject token.
@@ -82,8 +91,11 @@ impl Server {
         };
         let (ask, ceiling) = (set(permit.ask.as_ref()), set(permit.ceiling()));
         let text = |text: &Option<String>| text.as_ref().map_or_else(|| "*".to_owned(), |text| format!("={text}"));
-        let (exchange, client_id) = (text(&self.exchange), text(&self.client_id));
+        let (exchange, endpoint) = (text(&self.exchange), text(&self.token_endpoint));
+        let idp = self.idp.as_ref().map(Link::fields).unwrap_or_default();
         let (audience, subject_audience) = (text(&self.audience), text(&self.subject_audience));
+        // Each list is one field, so that no value can move from one to the next; none of them can hold a zero.
+        let lists = [self.client.fields(), idp, self.identity_fields.clone()].map(|list| list.join("\u{0}"));
         let fixed = [
             &*self.name,
             self.url.as_str(),
@@ -93,12 +105,26 @@ impl Server {
             &ask,
             &ceiling,
             &exchange,
-            &client_id,
-            self.client_auth.as_str(),
+            &endpoint,
             &audience,
             &subject_audience,
+            &self.identity,
+            self.dpop.map_or("", |required| if required { "bound" } else { "bearer" }),
         ];
         let extra = self.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        Digest::of_fields(fixed.into_iter().chain(extra).map(str::as_bytes))
+        let all = fixed.into_iter().chain(lists.iter().map(String::as_str)).chain(extra);
+        Digest::of_fields(all.map(str::as_bytes))
+    }
+
+    /// Is the workload's identity presented, as grant or as proof of the client?
+    pub(crate) fn needs_subject(&self) -> bool {
+        let row = exchange::row(self.exchange.as_deref().unwrap_or("jwt-bearer"));
+        row.is_none_or(|row| row.exchange.needs_subject(self.client.auth))
+    }
+
+    /// Is anything of the identity needed, its certificate included?
+    pub(crate) fn needs_identity(&self) -> bool {
+        let by_certificate = self.client.auth == exchange::ClientAuth::MutualTls;
+        self.needs_subject() || (by_certificate && self.client.certificate_file.is_none())
     }
 }

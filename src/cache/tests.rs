@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::oauth::{Issuer, Resource, Scopes};
-use crate::token::AccessToken;
+use crate::token::{AccessToken, Binding};
 
 #[derive(Clone, Debug, PartialEq)]
 enum Fail {
@@ -110,9 +110,9 @@ impl Issuing {
             expires_at: String::new(),
             dates_itself: true,
             life: Duration::from_secs(life),
+            binding: Binding::Bearer,
             jti: None,
             hops: Arc::default(),
-            revocation_endpoint: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use url::form_urlencoded::Serializer;
 
 use super::{Context, Failure};
 use crate::app::{self, Core};
-use crate::broker::{self, Class, Least, Persistence, Target, narrowest};
+use crate::broker::{self, Class, Least, Persistence, Target, Wants, narrowest};
 use crate::caller::Caller;
 use crate::cli::{Level, Wishes};
 use crate::config;
@@ -111,7 +111,7 @@ pub(super) fn obtain(
             Ok(obtained) => return Ok(obtained),
         }
     }
-    here(context, wanted, wishes, unconfigured)
+    here(context, wanted, wishes, purpose, unconfigured)
 }
 
 enum Asked {
@@ -210,6 +210,7 @@ fn here(
     context: &Context<'_>,
     wanted: &Wanted,
     wishes: &Wishes,
+    purpose: Purpose,
     unconfigured: Unconfigured,
 ) -> Result<Obtained, Failure> {
     context.log(Level::Error)?;
@@ -263,6 +264,10 @@ fn here(
         least: wishes.min_ttl.map_or(Least::ForHelper, Least::Of),
         fresh: false,
         may_be_a_retry: false,
+        wants: match purpose {
+            Purpose::Token => Wants::Token,
+            Purpose::Headers => Wants::Headers,
+        },
     };
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let clock = context.clock();
@@ -275,6 +280,9 @@ fn here(
             Failure::new(Class::Temporary, format!("no token within {} s", limit.as_secs()))
                 .hint("see what it waits for with `--log debug`")
         })?;
-        Ok(Obtained::Token(Handed::new(&granted?.token, clock.boot())))
+        let granted = granted?;
+        // A proof is for one request, and a helper's headers are for many.
+        core.broker.proof(&granted, None)?;
+        Ok(Obtained::Token(Handed::new(&granted.token, clock.boot())))
     })
 }

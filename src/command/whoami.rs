@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     context.log(Level::Error)?;
     let config = context.config()?;
-    let choice = config.identity.clone();
+    let choice = config.identity().clone();
     let ambient = Ambient { env: context.env.clone(), outbound: Outbound::new(config.egress), clock: context.clock() };
     let found = identity::survey(&ambient);
     let chosen = identity::choose(&choice, &ambient);

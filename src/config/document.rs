@@ -8,8 +8,10 @@ use crate::identity;
 /// The JSON Schema of the configuration file. Keys of later versions are not in it: they are refused.
 pub(crate) fn schema() -> Value {
     let mut identity = object(&keys::IDENTITY);
+    let mut identities = object(&keys::IDENTITIES);
     for (name, doc) in identity::SOURCES.iter().flat_map(|row| row.settings) {
         identity["properties"][name] = json!({ "description": doc });
+        identities["properties"][name] = json!({ "description": doc });
     }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -18,9 +20,11 @@ pub(crate) fn schema() -> Value {
         "additionalProperties": false,
         "properties": {
             "identity": identity,
+            "identities": { "type": "object", "description": "Further identities by name.", "additionalProperties": identities },
             "servers": { "type": "object", "description": "MCP servers by name.", "additionalProperties": object(&keys::SERVER) },
             "listen": object(&keys::LISTEN),
             "egress": object(&keys::EGRESS),
+            "keyring": object(&keys::KEYRING),
         },
     })
 }
@@ -39,6 +43,7 @@ fn property(key: &Key) -> Value {
         Kind::Number => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
         Kind::Pairs => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Rules => json!({ "type": "array", "minItems": 1, "items": object(&keys::RULE) }),
+        Kind::Provider => object(&keys::IDP),
     };
     property["description"] = json!(key.doc);
     property
@@ -51,7 +56,7 @@ fn built(table: &'static Table) -> impl Iterator<Item = &'static Key> {
 /// A starter file: one server, everything else as comments.
 pub(crate) fn starter() -> String {
     let mut text = "# wayleave.toml: workload identity in, MCP access tokens out.\n# Every line that starts with `#` shows a default or an example.\n".to_owned();
-    for table in keys::TABLES.iter().filter(|table| !table.name.ends_with("allow")) {
+    for table in keys::TABLES.iter().filter(|table| !table.name.ends_with("allow") && !table.name.ends_with("idp")) {
         let is_server = table.name == "servers.NAME";
         let name = table.name.replace("NAME", "example");
         let mark = if is_server { "" } else { "# " };

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::reader::Reader;
+use super::reader::{Reader, Section};
 use super::{CAP, Config, keys};
 use crate::env::Env;
 use crate::oauth::Issuer;
-use crate::outbound::{self, Network};
+use crate::outbound::{self, Network, Proxy};
 
 pub(super) fn egress_of<'a>(
     reader: &mut Reader<'a>,
@@ -40,12 +40,22 @@ pub(super) fn egress_of<'a>(
         }
         config.issuers = Some(issuers);
     }
+    proxy_of(reader, &section, env, config);
     if let Some((path, line)) = section.text("ca_file") {
         match env.read(Path::new(path), CAP) {
             Ok(pem) if outbound::is_pem_bundle(&pem) => config.egress.ca_pem = Some(pem.to_vec()),
             Ok(_) => reader.problem(line, "egress.ca_file", format!("{path} holds no PEM certificate")),
             Err(error) => reader.problem(line, "egress.ca_file", format!("{path} cannot be read: {error}")),
         }
+    }
+}
+
+fn proxy_of(reader: &mut Reader<'_>, section: &Section<'_>, env: &Env, config: &mut Config) {
+    let Some((text, line)) = section.text("proxy") else { return };
+    // Its text may hold a password and is not shown.
+    match Proxy::new(text.to_owned().into(), Proxy::no_proxy(env)) {
+        Ok(proxy) => config.egress.proxy = Some(proxy),
+        Err(why) => reader.problem(line, &section.key("proxy"), why),
     }
 }
 

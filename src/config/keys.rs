@@ -14,6 +14,7 @@ pub(super) struct Table {
 }
 
 /// One key.
+#[derive(Clone, Copy)]
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
@@ -32,6 +33,8 @@ pub(super) enum Kind {
     Pairs,
     /// `allow`: a list of tables with the keys of [`RULE`].
     Rules,
+    /// `idp`: one table with the keys of [`IDP`].
+    Provider,
     Number,
     /// Not in this version.
     Later,
@@ -88,8 +91,30 @@ pub(super) const SERVER: Table = Table {
             "client_auth",
             Kind::Text,
             "\"none\"",
-            "How the OAuth client proves itself: \"none\", or \"workload\" (the identity token is its assertion). Needs `issuer`.",
+            "How the OAuth client proves itself: \"none\", \"workload\" (the identity token is its assertion), \"private-key-jwt\", \"mtls\", or, last, \"secret\". Needs `issuer`.",
         ),
+        CLIENT_METADATA,
+        REGISTER,
+        SECRET_FILE,
+        SECRET_ENV,
+        SECRET_METHOD,
+        KEY_FILE,
+        KEY_ID,
+        CERT_FILE,
+        key(
+            "token_endpoint",
+            Kind::Text,
+            "\"https://login.example.com/token\"",
+            "The token endpoint of a server that publishes no metadata. Needs `issuer`.",
+        ),
+        key(
+            "idp",
+            Kind::Provider,
+            "{ issuer = \"https://idp.example.com\" }",
+            "The identity provider of `exchange = \"id-jag\"`.",
+        ),
+        key("identity", Kind::Text, "\"ci\"", "An identity of [identities]. Omit: the default one."),
+        key("dpop", Kind::Flag, "true", "Bind tokens to a key (RFC 9449). Omit: when the server requires it."),
         key(
             "client_id",
             Kind::Text,
@@ -122,14 +147,11 @@ pub(super) const SERVER: Table = Table {
         ),
         key("allow", Kind::Rules, "[{ uid = 1000 }]", "Who may have tokens. Omit: the daemon's own user."),
         key("required", Kind::Flag, "true", "Readiness waits for it, and its token is kept fresh at all times."),
-        later("identity", "An identity of [identities]."),
-        later("dpop", "Bind tokens to a key (RFC 9449)."),
         later("tools", "Which tools may be called through bridge and proxy."),
         later("bare_token", "Hand out bare tokens in spite of tool rules."),
         later("revoke_on_exit", "Revoke tokens at shutdown."),
         later("rate", "How often callers may ask."),
         later("outer", "A second credential for a front door."),
-        later("token_endpoint", "The token endpoint of a server without metadata."),
     ],
 };
 
@@ -189,15 +211,101 @@ pub(super) const EGRESS: Table = Table {
         ),
         key("ca_file", Kind::Text, "\"/etc/ssl/our-ca.pem\"", "Further roots, as PEM."),
         key("insecure_loopback", Kind::Flag, "false", "Plain http and loopback addresses are fine: development."),
-        later("proxy", "A forward proxy."),
+        key(
+            "proxy",
+            Kind::Text,
+            "\"http://proxy.example.com:3128\"",
+            "A forward proxy for named hosts. Omit: HTTPS_PROXY. NO_PROXY names what does not go through it.",
+        ),
     ],
 };
 
 /// Tables whose features are not in this version.
-pub(super) const LATER: &[(&str, &str)] = &[
-    ("identities", "further identities by name"),
-    ("audit", "the audit file"),
-    ("keyring", "keys and registrations that survive a restart"),
+pub(super) const LATER: &[(&str, &str)] = &[("audit", "the audit file")];
+
+pub(super) const KEYRING: Table = Table {
+    name: "keyring",
+    doc: "What survives a restart: registered clients and own keys, never tokens.",
+    keys: &[key("enabled", Kind::Flag, "false", "Keep them in the platform's keyring.")],
+};
+
+const CLIENT_METADATA: Key = key(
+    "client_metadata",
+    Kind::Text,
+    "\"https://agent.example.com/client.json\"",
+    "The URL of the client's metadata document, its identifier where the server takes that. Needs `issuer`.",
+);
+const REGISTER: Key =
+    key("register", Kind::Flag, "false", "Register a client where there is no identifier (RFC 7591). Needs `issuer`.");
+const SECRET_FILE: Key =
+    key("client_secret_file", Kind::Text, "\"/run/secrets/client\"", "The file with the client's secret.");
+const SECRET_ENV: Key =
+    key("client_secret_env", Kind::Text, "\"CLIENT_SECRET\"", "The variable with the client's secret.");
+const SECRET_METHOD: Key = key(
+    "client_secret_method",
+    Kind::Text,
+    "\"basic\"",
+    "Where the secret goes: \"basic\" or \"post\". Omit: as the server's metadata says.",
+);
+const KEY_FILE: Key = key(
+    "client_key_file",
+    Kind::Text,
+    "\"/run/secrets/client.pem\"",
+    "The client's private key, for \"private-key-jwt\" and \"mtls\".",
+);
+const KEY_ID: Key = key("client_key_id", Kind::Text, "\"key-1\"", "The name of that key at the server (`kid`).");
+const CERT_FILE: Key = key(
+    "client_cert_file",
+    Kind::Text,
+    "\"/run/secrets/client.crt\"",
+    "The client's certificate with its chain, for \"mtls\". Omit: the workload's X.509-SVID.",
+);
+
+/// One party that changes an identity: the keys of `idp` and of a link in [identities].
+const LINK: [Key; 13] = [
+    key("issuer", Kind::Text, "\"https://idp.example.com\"", "Who changes the identity."),
+    key(
+        "token_endpoint",
+        Kind::Text,
+        "\"https://idp.example.com/token\"",
+        "Its endpoint, if it publishes no metadata.",
+    ),
+    key("client_id", Kind::Text, "\"agent\"", "The OAuth client that we are there."),
+    key("client_auth", Kind::Text, "\"workload\"", "How that client proves itself."),
+    SECRET_FILE,
+    SECRET_ENV,
+    SECRET_METHOD,
+    KEY_FILE,
+    KEY_ID,
+    CERT_FILE,
+    key("subject_token_type", Kind::Text, "\"jwt\"", "What goes in: \"jwt\", \"id_token\" or \"access_token\"."),
+    key("subject_audience", Kind::Text, "\"api://idp\"", "The audience of what goes in. Omit: the issuer."),
+    key("exchange", Kind::Text, "\"token-exchange\"", "How it is changed."),
 ];
 
-pub(super) const TABLES: &[&Table] = &[&IDENTITY, &SERVER, &RULE, &LISTEN, &EGRESS];
+pub(super) const IDP: Table =
+    Table { name: "servers.NAME.idp", doc: "The identity provider of \"id-jag\".", keys: &LINK };
+
+pub(super) const IDENTITIES: Table = Table {
+    name: "identities.NAME",
+    doc: "A further identity: a `source` of its own, or a link `from` another one.",
+    keys: &[
+        key("source", Kind::Text, "\"github-actions\"", "As in [identity]; its own keys stand beside it."),
+        key("from", Kind::Text, "\"default\"", "The identity that is changed into this one."),
+        LINK[0],
+        LINK[1],
+        LINK[2],
+        LINK[3],
+        LINK[4],
+        LINK[5],
+        LINK[6],
+        LINK[7],
+        LINK[8],
+        LINK[9],
+        LINK[10],
+        LINK[11],
+        LINK[12],
+    ],
+};
+
+pub(super) const TABLES: &[&Table] = &[&IDENTITY, &IDENTITIES, &SERVER, &IDP, &RULE, &LISTEN, &EGRESS, &KEYRING];

@@ -2,21 +2,24 @@
 //!
 //! Read by `command` and `app` only. The rooms below get their own small structs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use toml::de::{DeTable, DeValue};
 
-use crate::broker::{ClientAuth, ResourceParameter, Server};
+use crate::broker::{Client, DEFAULT, Link, ResourceParameter, Server};
 use crate::env::Env;
 use crate::identity::{Choice, SOURCES};
 use crate::oauth::{Issuer, Scopes, ServerUrl, host_of};
 use crate::outbound;
 use crate::policy::{Policy, Rule};
 
+mod client;
 mod document;
 mod egress;
+mod identities;
 mod identity;
 mod keys;
 mod listen;
@@ -27,18 +30,43 @@ pub(crate) use document::{schema, starter};
 pub(crate) use reader::Problem;
 use reader::Reader;
 
+/// The tables of the file.
+const TABLES: [&str; 6] = ["identity", "identities", "servers", "listen", "egress", "keyring"];
+
 /// Larger than any configuration that a person writes.
 const CAP: u64 = 1024 * 1024;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub(crate) identity: Choice,
+    /// By name; `default` is always among them.
+    pub(crate) identities: BTreeMap<Arc<str>, IdentityConfig>,
     pub(crate) servers: Vec<Server>,
     pub(crate) issuers: Option<Vec<Issuer>>,
     pub(crate) listen: Listen,
     pub(crate) egress: outbound::Config,
+    /// Registrations and keys survive a restart.
+    pub(crate) keyring: bool,
     pub(crate) file: Option<PathBuf>,
+}
+
+/// One identity: a source at the root, and the links behind it.
+#[derive(Clone, Debug)]
+pub(crate) struct IdentityConfig {
+    pub(crate) choice: Choice,
+    pub(crate) links: Vec<Link>,
+}
+
+impl IdentityConfig {
+    fn root(choice: Choice) -> Self {
+        Self { choice, links: Vec::new() }
+    }
+
+    /// Everything of it that reaches the wire, for the cache key.
+    fn fields(&self) -> Vec<String> {
+        let root = format!("{:?}", self.choice);
+        std::iter::once(root).chain(self.links.iter().flat_map(Link::fields)).collect()
+    }
 }
 
 /// Where the daemon listens.
@@ -82,7 +110,8 @@ impl Config {
     /// What holds without any file: everything is detected and discovered.
     pub fn empty() -> Self {
         Self {
-            identity: Choice::Detect,
+            identities: [(Arc::from(DEFAULT), IdentityConfig::root(Choice::Detect))].into(),
+            keyring: false,
             servers: Vec::new(),
             issuers: None,
             listen: Listen { socket: None, mode: 0o600, group: None },
@@ -149,8 +178,12 @@ impl Config {
             trust_discovered_issuer: false,
             policy: Policy { allow: own_user(env), ceiling: None, tolerate: Scopes::default() },
             exchange: None,
-            client_id: None,
-            client_auth: ClientAuth::None,
+            token_endpoint: None,
+            identity: DEFAULT.into(),
+            identity_fields: self.identities.get(DEFAULT).map(IdentityConfig::fields).unwrap_or_default(),
+            client: Client::default(),
+            idp: None,
+            dpop: None,
             audience: None,
             subject_audience: None,
             resource: ResourceParameter::FromMetadata,
@@ -159,6 +192,14 @@ impl Config {
             usual_key: OnceLock::new(),
         });
         self.servers.last_mut().expect("one was just added")
+    }
+
+    /// The environment's forward proxy, where the file names none.
+    pub(crate) fn proxy_of(&mut self, env: &Env) -> Result<(), &'static str> {
+        if self.egress.proxy.is_none() {
+            self.egress.proxy = outbound::Proxy::from_env(env)?;
+        }
+        Ok(())
     }
 
     /// A server that would be spoken to in plain http though that is not switched on.
@@ -175,25 +216,38 @@ impl Config {
     pub(crate) fn use_identity_file(&mut self, file: &Path) {
         let token_file = toml::Value::String(file.to_string_lossy().into_owned());
         let settings = [("token_file".to_owned(), token_file)].into_iter().collect();
-        self.identity = Choice::Named { source: "file".to_owned(), settings };
+        self.set_default(Choice::Named { source: "file".to_owned(), settings });
+    }
+
+    fn set_default(&mut self, choice: Choice) {
+        self.identities.insert(DEFAULT.into(), IdentityConfig::root(choice));
+    }
+
+    /// The identity that is used where none is named.
+    pub(crate) fn identity(&self) -> &Choice {
+        &self.identities[DEFAULT].choice
     }
 
     /// Uses the named source instead of detecting one; its keys in the file stay good. Fails with the known names.
     pub(crate) fn use_identity(&mut self, name: &str) -> Result<(), Vec<&'static str>> {
         let known = identity_sources();
-        if name == "default" || self.identity_name() == name {
+        if name == DEFAULT || self.identity_name() == name {
+            return Ok(());
+        }
+        if let Some(named) = self.identities.get(name).cloned() {
+            self.identities.insert(DEFAULT.into(), named);
             return Ok(());
         }
         if !known.contains(&name) {
             return Err(known);
         }
-        self.identity = Choice::Named { source: name.to_owned(), settings: toml::Table::new() };
+        self.set_default(Choice::Named { source: name.to_owned(), settings: toml::Table::new() });
         Ok(())
     }
 
     /// The source in use, or `detected`.
     pub(crate) fn identity_name(&self) -> &str {
-        match &self.identity {
+        match self.identity() {
             Choice::Detect => "detected",
             Choice::Named { source, .. } => source,
         }
@@ -240,6 +294,7 @@ fn own_user(env: &Env) -> Vec<Rule> {
 
 fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> Config {
     let mut config = Config::empty();
+    let mut chains = None;
     for (name, value) in document {
         let (text, at) = (name.get_ref().as_ref(), name.span().start);
         let line = reader.line(at);
@@ -248,23 +303,68 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
             continue;
         }
         let DeValue::Table(table) = value.get_ref() else {
-            let known = ["identity", "servers", "listen", "egress"].into_iter();
+            let known = TABLES.into_iter();
             reader.problem(line, text, format!("unknown key, or not a table{}", reader::suggestion(text, known)));
             continue;
         };
         match text {
-            "identity" => config.identity = identity::identity_of(reader, at, table),
+            "identity" => {
+                let choice = identity::identity_of(reader, at, table);
+                config.set_default(choice);
+            }
+            // After [identity], which its chains may start from.
+            "identities" => chains = Some(table),
+            "keyring" => {
+                config.keyring = reader.section("keyring", at, table, &keys::KEYRING, &[]).flag("enabled");
+            }
             "servers" => server::servers_of(reader, table, env, &mut config),
             "listen" => config.listen = listen::listen_of(reader, at, table, env),
             "egress" => egress::egress_of(reader, at, table, env, &mut config),
             _ => {
-                let known = ["identity", "servers", "listen", "egress"].into_iter();
+                let known = TABLES.into_iter();
                 reader.problem(line, text, format!("unknown table{}", reader::suggestion(text, known)));
             }
         }
     }
+    if let Some(table) = chains {
+        let default = config.identity().clone();
+        config.identities.extend(identities::identities_of(reader, table, &default));
+    }
+    identities_in_use(reader, &mut config);
     together(reader, &mut config);
     config
+}
+
+/// Every server names an identity that is there, and its key knows what that is.
+fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
+    for server in &mut config.servers {
+        match config.identities.get(&server.identity) {
+            Some(identity) => server.identity_fields = identity.fields(),
+            None => {
+                let key = format!("servers.{}.identity", server.name);
+                reader.problem(None, &key, format!("there is no identity {:?} in [identities]", &*server.identity));
+            }
+        }
+    }
+}
+
+/// `direct` sends the platform's token to the MCP server. Made for an authorization server, it could be presented there.
+fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
+    let pinned = config.servers.iter().filter_map(|server| server.issuer.as_ref());
+    let links = config.identities.values().flat_map(|identity| &identity.links);
+    let links = links.chain(config.servers.iter().filter_map(|server| server.idp.as_ref())).map(|link| &link.issuer);
+    let issuers: Vec<&Issuer> = pinned.chain(links).chain(config.issuers.iter().flatten()).collect();
+    for server in config.servers.iter().filter(|server| server.exchange.as_deref() == Some("direct")) {
+        let named = |issuer: &&&Issuer| server.subject_audience.as_deref() == Some(issuer.as_str());
+        if let Some(issuer) = issuers.iter().find(named) {
+            let key = format!("servers.{}.subject_audience", server.name);
+            reader.problem(
+                None,
+                &key,
+                format!("{issuer} is an authorization server: whoever gets this token could present it there"),
+            );
+        }
+    }
 }
 
 /// What no single table shows.
@@ -292,17 +392,24 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
             }
         }
     }
+    not_for_an_issuer(reader, config);
     let mut named = std::mem::take(&mut config.egress.named);
     for server in &config.servers {
         named.insert(host_of(server.url.url()));
-        if let Some(Ok(url)) = server.issuer.as_ref().map(|issuer| url::Url::parse(issuer.as_str())) {
-            named.insert(host_of(&url));
-        }
+        let issuers = server.issuer.iter().map(Issuer::as_str).chain(server.token_endpoint.as_deref());
+        let links = server.idp.iter().flat_map(named_by_link);
+        named.extend(issuers.chain(links).filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
     }
+    let links = config.identities.values().flat_map(|identity| &identity.links).flat_map(named_by_link);
+    named.extend(links.filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
     for issuer in config.issuers.iter().flatten() {
         named.extend(url::Url::parse(issuer.as_str()).map(|url| host_of(&url)));
     }
     config.egress.named = named;
+}
+
+fn named_by_link(link: &Link) -> impl Iterator<Item = &str> {
+    std::iter::once(link.issuer.as_str()).chain(link.token_endpoint.as_deref())
 }
 
 /// Plain http is for loopback alone. Whether that is switched on is checked when it is dialled, because the flag

@@ -55,6 +55,7 @@ enum Value<'a> {
     Number(u32),
     Pairs(Vec<(String, String)>),
     Tables(Vec<(&'a DeTable<'a>, usize)>),
+    Table(&'a DeTable<'a>, usize),
 }
 
 impl<'a> Reader<'a> {
@@ -122,6 +123,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl<'a> Reader<'a> {
+    /// The table under a key of its own.
+    pub(super) fn nested(&mut self, section: &Section<'a>, key: &str, keys: &'static Table) -> Option<Section<'a>> {
+        let (Value::Table(table, at), _) = section.values.get(key)? else { return None };
+        Some(self.section(&section.key(key), *at, table, keys, &[]))
+    }
+}
+
 impl Section<'_> {
     pub(super) fn text(&self, key: &str) -> Option<(&str, usize)> {
         match self.values.get(key) {
@@ -138,7 +147,14 @@ impl Section<'_> {
     }
 
     pub(super) fn flag(&self, key: &str) -> bool {
-        matches!(self.values.get(key), Some((Value::Flag(true), _)))
+        self.maybe_flag(key) == Some(true)
+    }
+
+    pub(super) fn maybe_flag(&self, key: &str) -> Option<bool> {
+        match self.values.get(key) {
+            Some((Value::Flag(flag), _)) => Some(*flag),
+            _ => None,
+        }
     }
 
     pub(super) fn number(&self, key: &str) -> Option<u32> {
@@ -192,6 +208,7 @@ fn read<'a>(kind: Kind, value: &'a Spanned<DeValue<'a>>) -> Option<Value<'a>> {
             let tables = inner.as_array()?.iter().map(|one| Some((one.get_ref().as_table()?, one.span().start)));
             tables.collect::<Option<Vec<_>>>().map(Value::Tables)
         }
+        Kind::Provider => Some(Value::Table(inner.as_table()?, value.span().start)),
         Kind::Later => None,
     }
 }
@@ -215,6 +232,7 @@ pub(super) fn describe(kind: Kind) -> &'static str {
         Kind::Number => "a number from 0 to 4294967295",
         Kind::Pairs => "a table of texts",
         Kind::Rules => "a list of tables",
+        Kind::Provider => "a table",
         Kind::Later => "absent",
     }
 }

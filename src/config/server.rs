@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use toml::de::DeTable;
 
 use super::reader::{Reader, Section};
-use super::{Config, insecure, is_name, keys, own_user};
-use crate::broker::{ClientAuth, ResourceParameter, Server};
+use super::{Config, client, identities, insecure, is_name, keys, own_user};
+use crate::broker::{Client, ClientAuth, DEFAULT, Link, ResourceParameter, Server, Yield};
 use crate::env::Env;
 use crate::exchange;
 use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
@@ -51,8 +51,10 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
     let ceiling = scopes_of(reader, section, "scopes");
     let tolerate = scopes_of(reader, section, "tolerate_scopes").unwrap_or_default();
     let exchange = exchange_of(reader, section);
-    let client_auth = client_auth_of(reader, section);
-    contradictions(reader, section, exchange.as_deref(), client_auth);
+    let client = client::client_of(reader, section);
+    contradictions(reader, section, exchange.as_deref(), &client);
+    let idp = reader.nested(section, "idp", &keys::IDP).and_then(|section| idp_of(reader, &section));
+    let token_endpoint = identities::endpoint_of(reader, section);
     let resource = match section.text("resource") {
         None => ResourceParameter::FromMetadata,
         Some(("", _)) => ResourceParameter::Omitted,
@@ -72,8 +74,12 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         trust_discovered_issuer: section.flag("trust_discovered_issuer"),
         policy: Policy { allow, ceiling, tolerate },
         exchange,
-        client_id: text("client_id"),
-        client_auth,
+        token_endpoint,
+        identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
+        identity_fields: Vec::new(),
+        client,
+        idp,
+        dpop: section.maybe_flag("dpop"),
         audience: text("audience"),
         subject_audience: text("subject_audience"),
         resource,
@@ -81,6 +87,13 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         required: section.flag("required"),
         usual_key: OnceLock::new(),
     })
+}
+
+fn idp_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Link> {
+    if let Some((_, line)) = section.text("exchange") {
+        reader.problem(line, &section.key("exchange"), "is always token exchange here; take it out");
+    }
+    identities::link_of(reader, section, Yield::IdJag)
 }
 
 fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Scopes> {
@@ -104,36 +117,63 @@ fn exchange_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String>
     Some(name.to_owned())
 }
 
-fn client_auth_of(reader: &mut Reader<'_>, section: &Section<'_>) -> ClientAuth {
-    let Some((name, line)) = section.text("client_auth") else { return ClientAuth::None };
-    ClientAuth::parse(name).unwrap_or_else(|| {
-        let known: Vec<&str> = ClientAuth::ALL.iter().map(|(name, _)| *name).collect();
-        let later = ["private-key-jwt", "secret", "mtls"].contains(&name);
-        let what = if later { "not built in this version" } else { "not known" };
-        let what = format!("{name:?} is {what}; it knows: {}", known.join(", "));
-        reader.problem(line, &section.key("client_auth"), what);
-        ClientAuth::None
-    })
-}
-
 /// What contradicts itself, and what without a pin would go to whoever the server names, who could replay it elsewhere.
-fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client_auth: ClientAuth) {
-    if exchange == Some("client-credentials") && client_auth == ClientAuth::None {
+fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client: &Client) {
+    if exchange == Some("client-credentials") && client.auth == ClientAuth::None {
         let what = "\"client-credentials\" needs `client_auth`: a client that proves nothing gets nothing";
         reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
     }
-    if client_auth == ClientAuth::Workload && matches!(exchange, None | Some("jwt-bearer")) {
+    if client.auth == ClientAuth::Workload && matches!(exchange, None | Some("jwt-bearer")) {
         let what = "\"workload\" would send one JWT as grant and as proof, and a server may take it only once; \
             set `exchange = \"client-credentials\"`";
         reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
     }
-    if section.has("issuer") {
+    match (exchange, section.has("idp")) {
+        (Some("id-jag"), false) => {
+            let what = "\"id-jag\" needs `idp`: the identity provider that says what may be had";
+            reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
+        }
+        (Some("id-jag"), true) | (_, false) => {}
+        (_, true) => {
+            let what = "has no effect without `exchange = \"id-jag\"`";
+            reader.problem(section.line_of("idp"), &section.key("idp"), what);
+        }
+    }
+    if exchange == Some("direct") {
+        direct(reader, section);
         return;
     }
-    let named = ["client_id", "audience", "subject_audience", "extra"].into_iter().filter(|key| section.has(key));
-    let by_value = [("client_auth", client_auth != ClientAuth::None), ("exchange", exchange == Some("token-exchange"))];
+    if !section.has("issuer") {
+        unpinned(reader, section, exchange, client);
+    }
+}
+
+/// Without a pin it would go to whoever the server names, who could replay it elsewhere.
+fn unpinned(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client: &Client) {
+    let keys =
+        ["client_id", "client_metadata", "register", "token_endpoint", "idp", "audience", "subject_audience", "extra"];
+    let named = keys.into_iter().filter(|key| section.has(key));
+    let by_value = [
+        ("client_auth", client.auth != ClientAuth::None),
+        ("exchange", matches!(exchange, Some("token-exchange" | "id-jag"))),
+    ];
     for key in named.chain(by_value.into_iter().filter(|(_, so)| *so).map(|(key, _)| key)) {
         let what = "needs `issuer`: without a pin it would be sent to whoever the server names";
+        reader.problem(section.line_of(key), &section.key(key), what);
+    }
+}
+
+/// The platform's token goes to the server itself: there is no authorization server that any of this could be for.
+fn direct(reader: &mut Reader<'_>, section: &Section<'_>) {
+    if !section.has("subject_audience") {
+        let what = "\"direct\" needs `subject_audience`: the name under which the server takes the platform's tokens";
+        reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
+    }
+    let keys =
+        ["issuer", "scopes", "client_id", "client_auth", "audience", "extra", "token_endpoint", "dpop", "register"];
+    for key in keys.into_iter().filter(|key| section.has(key)) {
+        let what =
+            "has no effect with `exchange = \"direct\"`: no authorization server is asked, and nothing limits scopes";
         reader.problem(section.line_of(key), &section.key(key), what);
     }
 }

@@ -65,10 +65,8 @@ fn a_duplicate_key_is_an_error() {
 
 #[test]
 fn a_key_of_a_later_version_is_refused_and_never_ignored() {
-    only_problem(&format!("{SERVER}dpop = true\n"), "not built in this version");
+    only_problem(&format!("{SERVER}bare_token = true\n"), "not built in this version");
     only_problem("[listen]\nhttp = \"127.0.0.1:7878\"\n", "not built in this version");
-    only_problem("[keyring]\nenabled = true\n", "not built in this version");
-    only_problem(&format!("{SERVER}client_auth = \"mtls\"\n"), "not built in this version");
 }
 
 #[test]
@@ -153,7 +151,8 @@ fn the_schema_holds_every_built_key_and_no_other() {
     let schema = schema();
     let server = &schema["properties"]["servers"]["additionalProperties"]["properties"];
     assert!(server["url"].is_object() && server["allow"]["items"]["properties"]["uid"].is_object());
-    assert!(server["dpop"].is_null());
+    assert!(server["bare_token"].is_null());
+    assert!(server["idp"]["properties"]["issuer"].is_object());
     assert!(schema["properties"]["identity"]["properties"]["token_file"].is_object());
 }
 
@@ -163,4 +162,112 @@ fn one_jwt_is_not_sent_as_grant_and_as_proof() {
         let server = format!("{SERVER}issuer = \"https://as.example.com\"\n{exchange}client_auth = \"workload\"\n");
         only_problem(&server, "client-credentials");
     }
+}
+
+const PINNED: &str = "[servers.a]\nurl = \"https://mcp.example.com/mcp\"\nissuer = \"https://as.example.com\"\n";
+
+#[test]
+fn a_proof_needs_what_it_is_made_from() {
+    for (auth, wanted) in [
+        ("secret", "client_secret_file"),
+        ("private-key-jwt", "client_key_file"),
+        ("mtls\"\nclient_key_file = \"/k", "together"),
+        ("workload\"\nregister = true\n#\"", "registered by ourselves"),
+    ] {
+        let text = format!("{PINNED}exchange = \"client-credentials\"\nclient_id = \"c\"\nclient_auth = \"{auth}\"\n");
+        let found = problems(&text);
+        assert!(found.iter().any(|problem| problem.contains(wanted)), "{auth}: {found:#?}");
+    }
+    let nameless = "exchange = \"client-credentials\"\nclient_auth = \"secret\"\nclient_secret_env = \"S\"\n";
+    only_problem(&format!("{PINNED}{nameless}"), "needs `client_id`");
+    assert!(problems(&format!("{PINNED}{nameless}register = true\n")).is_empty());
+    assert!(problems(&format!("{PINNED}{nameless}client_id = \"c\"\n")).is_empty());
+}
+
+#[test]
+fn what_would_be_ignored_is_a_problem() {
+    for line in [
+        "client_secret_file = \"/s\"",
+        "client_key_file = \"/k\"",
+        "client_cert_file = \"/c\"",
+        "client_key_id = \"k\"",
+        "idp = { issuer = \"https://idp.example.com\" }",
+    ] {
+        only_problem(&format!("{PINNED}{line}\n"), "has no effect without");
+    }
+    only_problem(&format!("{PINNED}client_id = \"c\"\nregister = true\n"), "has no effect beside");
+    only_problem(&format!("{PINNED}client_metadata = \"http://x/y\"\n"), "https URL with a path");
+}
+
+#[test]
+fn direct_needs_the_audience_and_takes_nothing_that_no_authorization_server_gets() {
+    only_problem(&format!("{SERVER}exchange = \"direct\"\n"), "needs `subject_audience`");
+    let direct = format!("{SERVER}exchange = \"direct\"\nsubject_audience = \"https://mcp.example.com/mcp\"\n");
+    assert!(problems(&direct).is_empty());
+    only_problem(&format!("{direct}scopes = [\"a\"]\n"), "nothing limits scopes");
+    only_problem(&format!("{direct}issuer = \"https://as.example.com\"\n"), "no authorization server is asked");
+    let known = "[servers.b]\nurl = \"https://other.example.com/mcp\"\nissuer = \"https://mcp.example.com/mcp\"\n";
+    only_problem(&format!("{direct}{known}"), "is an authorization server");
+}
+
+#[test]
+fn an_identity_provider_is_pinned_and_belongs_to_id_jag() {
+    only_problem(&format!("{PINNED}exchange = \"id-jag\"\n"), "needs `idp`");
+    only_problem(&format!("{PINNED}exchange = \"id-jag\"\nidp = {{ client_id = \"c\" }}\n"), "idp.issuer: missing");
+    only_problem(&format!("{PINNED}exchange = \"id-jag\"\nidp = \"https://idp.example.com\"\n"), "must be a table");
+    let good = "idp = { issuer = \"https://idp.example.com\", client_id = \"c\", client_auth = \"secret\", client_secret_env = \"S\", subject_token_type = \"id_token\" }";
+    assert!(problems(&format!("{PINNED}exchange = \"id-jag\"\n{good}\n")).is_empty());
+    only_problem(&format!("{PINNED}exchange = \"id-jag\"\n{}\n", good.replace("id_token", "saml")), "there are: jwt");
+}
+
+#[test]
+fn a_chain_of_identities_ends_at_a_source() {
+    let link = |name: &str, from: &str| {
+        format!(
+            "[identities.{name}]\nfrom = \"{from}\"\nexchange = \"token-exchange\"\nissuer = \"https://sts.example.com\"\n"
+        )
+    };
+    let file = "[identities.file]\nsource = \"file\"\ntoken_file = \"/x\"\n";
+    let config =
+        Config::from_toml(&format!("{}{}{file}", link("two", "one"), link("one", "file")), &env()).expect("fine");
+    let two = &config.identities["two"];
+    assert_eq!(two.links.len(), 2);
+    assert!(matches!(&two.choice, Choice::Named { source, .. } if source == "file"));
+    assert!(problems(&link("one", "default")).is_empty());
+    let circle = problems(&format!("{}{}", link("one", "two"), link("two", "one")));
+    assert!(circle.iter().all(|problem| problem.contains("in a circle")) && !circle.is_empty(), "{circle:#?}");
+    only_problem(&link("one", "nowhere"), "there is no identity \"nowhere\"");
+    only_problem(&link("one", "one"), "in a circle");
+    only_problem(&link("one", "default").replace("token-exchange", "aws-role"), "does not change an identity");
+    only_problem(&format!("{SERVER}identity = \"nowhere\"\n"), "there is no identity");
+    only_problem(&format!("{}source = \"file\"\ntoken_file = \"/x\"\n", link("one", "default")), "one root");
+}
+
+#[test]
+fn what_an_identity_is_belongs_to_the_key_of_its_tokens() {
+    let key = |settings: &str| {
+        let text = format!("{SERVER}identity = \"one\"\n[identities.one]\n{settings}\n");
+        let config = Config::from_toml(&text, &env()).expect("fine");
+        let server = &config.servers[0];
+        server.key(&server.policy.permit_for_all())
+    };
+    let link = "from = \"default\"\nexchange = \"token-exchange\"\nissuer = \"https://sts.example.com\"";
+    let keys = [
+        key("source = \"file\"\ntoken_file = \"/x\""),
+        key("source = \"file\"\ntoken_file = \"/y\""),
+        key(link),
+        key(&link.replace("sts", "sts2")),
+        key(&format!("{link}\nsubject_audience = \"a\"")),
+        key(&format!("{link}\nclient_id = \"a\"")),
+    ];
+    assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
+    assert_eq!(key(link), key(link));
+}
+
+#[test]
+fn a_proxy_may_hold_a_password_and_is_not_shown() {
+    assert!(problems("[egress]\nproxy = \"http://proxy.example.com:3128\"\n").is_empty());
+    only_problem("[egress]\nproxy = \"SECRET@nowhere\"\n", "not an");
+    let config = Config::from_toml("[egress]\nproxy = \"http://u:SECRET@proxy.example.com\"\n", &env()).expect("fine");
+    assert!(!format!("{config:?}").contains("SECRET"));
 }

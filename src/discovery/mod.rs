@@ -15,7 +15,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::clock::{Boot, Clock};
-use crate::oauth::{AuthorizationServer, Issuer, Resource, Scopes, ServerUrl, quoted_words};
+use crate::oauth::{AuthorizationServer, Issuer, MutualTls, Resource, Scopes, ServerUrl, quoted_words};
 use crate::outbound::{self, Answer, Ask, Body, NamedBy, Outbound};
 
 mod challenge;
@@ -47,6 +47,8 @@ pub(crate) struct ResourceMetadata {
     pub authorization_servers: Vec<String>,
     /// All scopes it knows.
     pub scopes_supported: Option<Scopes>,
+    /// It takes only tokens that are bound to a key (RFC 9449 section 5.2).
+    pub wants_dpop: bool,
 }
 
 /// Why discovery stopped. Each says who has to act.
@@ -257,6 +259,8 @@ struct ResourceDocument {
     authorization_servers: Vec<String>,
     #[serde(default)]
     scopes_supported: Option<Vec<String>>,
+    #[serde(default)]
+    dpop_bound_access_tokens_required: bool,
 }
 
 impl ResourceDocument {
@@ -275,6 +279,7 @@ impl ResourceDocument {
             resource,
             authorization_servers: self.authorization_servers,
             scopes_supported: self.scopes_supported.map(scopes).transpose()?,
+            wants_dpop: self.dpop_bound_access_tokens_required,
         })
     }
 }
@@ -286,6 +291,26 @@ struct ServerDocument {
     token_endpoint: Option<String>,
     #[serde(default)]
     grant_types_supported: Option<Vec<String>>,
+    #[serde(default)]
+    revocation_endpoint: Option<String>,
+    #[serde(default)]
+    registration_endpoint: Option<String>,
+    #[serde(default)]
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    #[serde(default)]
+    token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
+    #[serde(default)]
+    client_id_metadata_document_supported: bool,
+    #[serde(default)]
+    dpop_signing_alg_values_supported: Option<Vec<String>>,
+    #[serde(default)]
+    mtls_endpoint_aliases: Aliases,
+}
+
+#[derive(Default, Deserialize)]
+struct Aliases {
+    #[serde(default)]
+    token_endpoint: Option<String>,
     #[serde(default)]
     revocation_endpoint: Option<String>,
 }
@@ -312,12 +337,23 @@ impl ServerDocument {
         }
         let token_endpoint = self.token_endpoint.ok_or(BadDocument::Content("it names no token_endpoint"))?;
         let endpoint = |text: String| ServerUrl::parse(&text).map(|_| Arc::from(text));
+        // What is not needed for a token may be unusable; whoever needs it then misses it.
+        let maybe = |text: Option<String>| text.and_then(|text| endpoint(text).ok());
         Ok(AuthorizationServer {
             issuer: asked.clone(),
             token_endpoint: endpoint(token_endpoint)
                 .map_err(|_| BadDocument::Content("its token_endpoint is not a usable URL"))?,
             grant_types: self.grant_types_supported,
-            revocation_endpoint: self.revocation_endpoint.and_then(|text| endpoint(text).ok()),
+            revocation_endpoint: maybe(self.revocation_endpoint),
+            registration_endpoint: maybe(self.registration_endpoint),
+            auth_methods: self.token_endpoint_auth_methods_supported,
+            auth_algorithms: self.token_endpoint_auth_signing_alg_values_supported,
+            takes_metadata_documents: self.client_id_metadata_document_supported,
+            dpop_algorithms: self.dpop_signing_alg_values_supported,
+            mutual_tls: MutualTls {
+                token_endpoint: maybe(self.mtls_endpoint_aliases.token_endpoint),
+                revocation_endpoint: maybe(self.mtls_endpoint_aliases.revocation_endpoint),
+            },
         })
     }
 }
@@ -418,6 +454,7 @@ mod tests {
             resource: resource.to_owned(),
             authorization_servers: vec!["https://as.example.com".to_owned()],
             scopes_supported: None,
+            dpop_bound_access_tokens_required: false,
         };
         let good = document("https://mcp.example.com/mcp").checked(&server).expect("the same");
         assert_eq!(good.resource.as_str(), "https://mcp.example.com/mcp");
@@ -429,11 +466,9 @@ mod tests {
     #[test]
     fn an_issuer_must_match_byte_for_byte() {
         let asked = Issuer::parse("https://as.example.com").expect("good");
-        let document = |issuer: &str| ServerDocument {
-            issuer: issuer.to_owned(),
-            token_endpoint: Some("https://as.example.com/token".to_owned()),
-            grant_types_supported: None,
-            revocation_endpoint: None,
+        let document = |issuer: &str| {
+            let document = serde_json::json!({ "issuer": issuer, "token_endpoint": "https://as.example.com/token" });
+            serde_json::from_value::<ServerDocument>(document).expect("a document")
         };
         assert!(document("https://as.example.com").checked(&asked).is_ok());
         for bad in ["https://as.example.com/", "https://AS.example.com", "https://evil.example"] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use oauth2::TokenResponse;
 use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType, BasicTokenResponse, BasicTokenType};
 
-use super::{Error, Issued};
+use super::{Error, Issued, Request};
 use crate::oauth::{Issuer, OauthError, Scopes};
 use crate::outbound::Answer;
 use crate::token::AccessToken;
@@ -13,23 +13,47 @@ use crate::token::AccessToken;
 /// Nobody means a token that lives longer; the field is broken.
 pub(crate) const ABSURD_LIFE: Duration = Duration::from_secs(366 * 86_400);
 
-pub(super) fn read(issuer: &Issuer, answer: &Answer) -> Result<Issued, Error> {
+pub(super) fn read(issuer: &Issuer, answer: &Answer, kind: Kind) -> Result<Issued, Error> {
     match answer.status {
-        200 => granted(answer).map_err(|what| Error::Malformed { issuer: issuer.clone(), what }),
-        status @ (429 | 500..) => {
-            Err(Error::Busy { issuer: issuer.clone(), status, retry_after: answer.retry_after() })
-        }
-        status => Err(refused(issuer, status, answer)),
+        200 => granted(answer, kind).map_err(|what| Error::Malformed { issuer: issuer.clone(), what }),
+        status => Err(failed(issuer, status, answer)),
     }
 }
 
-fn granted(answer: &Answer) -> Result<Issued, String> {
+/// The kind of token that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Whoever has it can use it.
+    Bearer,
+    /// Bound to our key.
+    Dpop,
+}
+
+impl Kind {
+    pub(super) fn of(request: &Request) -> Self {
+        if request.dpop.is_some() { Self::Dpop } else { Self::Bearer }
+    }
+}
+
+/// An answer that is no grant.
+pub(super) fn failed(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
+    match status {
+        429 | 500.. => Error::Busy { issuer: issuer.clone(), status, retry_after: answer.retry_after() },
+        _ => refused(issuer, status, answer),
+    }
+}
+
+/// Does the server want its nonce in the proof (RFC 9449 section 8)?
+pub(super) fn wants_nonce(answer: &Answer) -> bool {
+    let code = |wire: BasicErrorResponse| wire.error().as_ref() == "use_dpop_nonce";
+    matches!(answer.status, 400 | 401) && answer.json::<BasicErrorResponse>().is_ok_and(code)
+}
+
+fn granted(answer: &Answer, kind: Kind) -> Result<Issued, String> {
     let wire: BasicTokenResponse = answer
         .json()
         .map_err(|what| format!("{what} (access_token and token_type as text, expires_in as a positive number)"))?;
-    if *wire.token_type() != BasicTokenType::Bearer {
-        return Err("its token_type is not Bearer, the only one that can be passed on".to_owned());
-    }
+    of_kind(wire.token_type(), kind)?;
     let expires_in = wire.expires_in();
     if expires_in.is_some_and(|life| life.is_zero() || life > ABSURD_LIFE) {
         return Err("its expires_in is zero or more than a year".to_owned());
@@ -42,6 +66,22 @@ fn granted(answer: &Answer) -> Result<Issued, String> {
         expires_in,
         scopes: scopes.transpose().map_err(|error| error.to_string())?,
     })
+}
+
+fn of_kind(found: &BasicTokenType, wanted: Kind) -> Result<(), String> {
+    let is_dpop = matches!(found, BasicTokenType::Extension(name) if name.eq_ignore_ascii_case("dpop"));
+    match (found, wanted) {
+        (BasicTokenType::Bearer, Kind::Bearer) => Ok(()),
+        (_, Kind::Dpop) if is_dpop => Ok(()),
+        (BasicTokenType::Bearer, Kind::Dpop) => {
+            Err("its token_type is Bearer: the token is not bound to our key, which was asked for (RFC 9449 section 5)"
+                .to_owned())
+        }
+        (_, Kind::Bearer) if is_dpop => {
+            Err("its token_type is DPoP, and no key of ours was named; set `dpop = true`".to_owned())
+        }
+        _ => Err("its token_type is not Bearer, the only one that can be passed on".to_owned()),
+    }
 }
 
 fn refused(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
@@ -85,7 +125,7 @@ mod tests {
     }
 
     fn reads(status: u16, body: &str) -> Result<Issued, Error> {
-        read(&issuer(), &answer(status, body.as_bytes()))
+        read(&issuer(), &answer(status, body.as_bytes()), Kind::Bearer)
     }
 
     #[test]
@@ -142,7 +182,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_body_is_read_without_panic(status in 200u16..600, body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&issuer(), &answer(status, &body));
+            let _ = read(&issuer(), &answer(status, &body), Kind::Dpop);
         }
     }
 }

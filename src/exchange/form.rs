@@ -4,33 +4,33 @@ use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
 use super::Request;
+use super::client_auth::Parameter;
 use crate::outbound::Body;
-use crate::token::SubjectToken;
 
 /// Parameters that every exchange sets itself, which `extra` may not.
 pub(super) const SHARED: [&str; 7] =
     ["grant_type", "resource", "scope", "client_id", "client_assertion", "client_assertion_type", "client_secret"];
 
 /// The body of a token request: the grant, the exchange's own parameters, then what is asked for and as whom.
-pub(super) fn body(grant: &str, own: &[(&str, &str)], subject: &SubjectToken, request: &Request) -> Body {
-    // Room for everything at once: growing would leave copies of the assertion in freed memory.
-    let room = subject.expose().len() * 4 + 8 * 1024;
+pub(super) fn token_request(grant: &str, own: &[(&str, &str)], request: &Request, client: &[Parameter]) -> Body {
+    let scopes = request.scopes.to_string();
+    let mut pairs = vec![("grant_type", grant)];
+    pairs.extend_from_slice(own);
+    pairs.extend(request.resource.iter().map(|resource| ("resource", resource.as_str())));
+    if !scopes.is_empty() {
+        pairs.push(("scope", &scopes));
+    }
+    pairs.extend(request.audience.iter().map(|audience| ("audience", audience.as_str())));
+    pairs.extend(client.iter().map(|(name, value)| (*name, value.as_str())));
+    pairs.extend(request.extra.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    encoded(&pairs)
+}
+
+/// A form, in memory that is cleared afterwards.
+pub(super) fn encoded(pairs: &[(&str, &str)]) -> Body {
+    // Room for everything at once, each byte escaped: growing would leave copies of secrets in freed memory.
+    let room = pairs.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
     let mut form = Serializer::new(String::with_capacity(room));
-    form.append_pair("grant_type", grant);
-    form.extend_pairs(own);
-    if let Some(resource) = &request.resource {
-        form.append_pair("resource", resource.as_str());
-    }
-    if !request.scopes.is_empty() {
-        form.append_pair("scope", &request.scopes.to_string());
-    }
-    if let Some(client_id) = &request.client_id {
-        form.append_pair("client_id", client_id);
-    }
-    if let Some(audience) = &request.audience {
-        form.append_pair("audience", audience);
-    }
-    form.extend_pairs(request.client_auth.proof(subject));
-    form.extend_pairs(&request.extra);
+    form.extend_pairs(pairs);
     Body { content_type: "application/x-www-form-urlencoded", bytes: Zeroizing::new(form.finish().into_bytes()) }
 }

@@ -1,37 +1,49 @@
 //! How the access token is asked for: one file an exchange, one row an exchange in [`EXCHANGES`].
 //!
 //! From metadata alone only `jwt-bearer` is ever chosen; everything else is configured. After a refusal there
-//! is no second attempt with another grant.
+//! is no second attempt with another grant. Who the client is and how it proves that is another choice
+//! ([`client_auth`], [`registration`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::header::{HeaderName, HeaderValue};
+use url::Url;
 
+use crate::clock::Clock;
+use crate::dpop;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, OauthError, Resource, Scopes};
-use crate::outbound::{self, Answer, Ask, Body, NamedBy, Outbound};
+use crate::outbound::{self, Answer, Ask, NamedBy, Outbound};
 use crate::token::{AccessToken, SubjectToken};
 
 mod answer;
 mod client_auth;
 mod client_credentials;
+mod direct;
 mod form;
+mod id_jag;
 mod jwt_bearer;
+mod key;
+pub(crate) mod link;
 pub(crate) mod pace;
+pub(crate) mod registration;
 pub(crate) mod revocation;
 mod token_exchange;
 
 pub(crate) use answer::ABSURD_LIFE;
-pub use client_auth::ClientAuth;
+pub(crate) use client_auth::Identified;
+pub use client_auth::{Client, ClientAuth, SecretFrom, SecretPlace};
 
 /// Every exchange we know. Adding one: its file, its `mod` line, its row here.
 pub(crate) const EXCHANGES: &[Descriptor] =
-    &[jwt_bearer::EXCHANGE, client_credentials::EXCHANGE, token_exchange::EXCHANGE];
+    &[jwt_bearer::EXCHANGE, client_credentials::EXCHANGE, token_exchange::EXCHANGE, id_jag::EXCHANGE, direct::EXCHANGE];
 
 /// One row of the table of exchanges.
 pub(crate) struct Descriptor {
     /// As written in `exchange = "…"`.
     pub name: &'static str,
-    /// The grant type on the wire.
+    /// The grant type on the wire; none where no token endpoint is asked.
     pub grant: &'static str,
     /// The form parameters it sets beside those that all set; `extra` may set neither.
     pub sets: &'static [&'static str],
@@ -47,8 +59,14 @@ pub(crate) trait Exchange: Send + Sync {
         Audience::from(request.subject_audience.as_deref().unwrap_or(issuer.as_str()))
     }
 
-    /// One round trip to the token endpoint, no retry.
-    async fn exchange(&self, way: &Way<'_>, subject: &SubjectToken, request: &Request) -> Result<Issued, Error>;
+    /// Does it need the workload's identity, when the client proves itself so?
+    fn needs_subject(&self, _client: ClientAuth) -> bool {
+        true
+    }
+
+    /// One round trip to the token endpoint, no retry. There is a subject wherever the exchange needs one.
+    async fn exchange(&self, way: &Way<'_>, subject: Option<&SubjectToken>, request: &Request)
+    -> Result<Issued, Error>;
 }
 
 /// Where a token request goes.
@@ -59,13 +77,50 @@ pub(crate) struct Way<'a> {
     pub server: &'a AuthorizationServer,
     /// Who named that server.
     pub named_by: NamedBy,
+    /// Time, for what is signed here.
+    pub clock: &'a Clock,
+    /// The nonces of servers that hand them out.
+    pub nonces: &'a dpop::Nonces,
 }
 
 impl Way<'_> {
-    /// Sends a form to the token endpoint.
-    async fn post(&self, body: Body) -> Result<Answer, Error> {
-        let answer = self.outbound.send(Ask::post(&self.server.token_endpoint, self.named_by, body)).await;
-        answer.map_err(|error| Error::Outbound { issuer: self.server.issuer.clone(), error })
+    /// Asks the token endpoint, with everything that says who asks and what for.
+    async fn ask(&self, grant: &str, own: &[(&str, &str)], request: &Request) -> Result<Answer, Error> {
+        let client = request.client.parameters(self.server, self.clock.unix())?;
+        let body = form::token_request(grant, own, request, &client);
+        let certificate = request.client.certificate();
+        let aliased = self.server.mutual_tls.token_endpoint.as_ref().filter(|_| certificate.is_some());
+        let endpoint = aliased.unwrap_or(&self.server.token_endpoint);
+        let mut ask = Ask::post(endpoint, self.named_by, body);
+        ask.certificate = certificate.cloned();
+        ask.headers.extend(request.client.header()?);
+        let place = Url::parse(endpoint).map_err(|_| self.malformed("its token endpoint is no URL".to_owned()))?;
+        if let Some(key) = &request.dpop {
+            ask.headers.push(self.proof(key, &place)?);
+        }
+        let answer = self.outbound.send(ask).await;
+        let answer = answer.map_err(|error| Error::Outbound { issuer: self.server.issuer.clone(), error })?;
+        if request.dpop.is_some() {
+            let nonce = answer.headers.get("dpop-nonce").and_then(|value| value.to_str().ok());
+            self.nonces.learn(&place, nonce);
+            if nonce.is_some() && answer::wants_nonce(&answer) {
+                return Err(Error::NonceWanted { issuer: self.server.issuer.clone() });
+            }
+        }
+        Ok(answer)
+    }
+
+    fn proof(&self, key: &dpop::Key, place: &Url) -> Result<(HeaderName, HeaderValue), Error> {
+        let nonce = self.nonces.newest(place);
+        let unix_now = self.clock.unix();
+        let purpose = dpop::Purpose { method: "POST", url: place, token: None, nonce: nonce.as_deref(), unix_now };
+        let value = key.proof(&purpose).and_then(|proof| HeaderValue::from_str(&proof).ok());
+        let value = value.ok_or_else(|| self.malformed("no DPoP proof could be signed".to_owned()))?;
+        Ok((HeaderName::from_static("dpop"), value))
+    }
+
+    fn malformed(&self, what: String) -> Error {
+        Error::Malformed { issuer: self.server.issuer.clone(), what }
     }
 }
 
@@ -75,16 +130,16 @@ pub(crate) fn reserved() -> Vec<&'static str> {
 }
 
 /// What is asked for, and as whom.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Request {
     /// RFC 8707; `None` is not sent.
     pub resource: Option<Resource>,
     /// Empty is not sent.
     pub scopes: Scopes,
-    /// The client identifier, where a server wants one.
-    pub client_id: Option<String>,
-    /// How the client proves itself.
-    pub client_auth: ClientAuth,
+    /// The client and its proof.
+    pub client: Identified,
+    /// The key that the token is to be bound to (RFC 9449).
+    pub dpop: Option<Arc<dpop::Key>>,
     /// The `audience` parameter (RFC 8693 section 2.1; Auth0, Google).
     pub audience: Option<String>,
     /// The audience of the subject token, when it is not the issuer.
@@ -133,6 +188,28 @@ pub enum Error {
         /// What happened.
         error: outbound::Error,
     },
+    /// It wants its nonce in the proof (RFC 9449 section 8): no refusal, it is asked once more.
+    #[error("{issuer} wants another DPoP nonce with every proof")]
+    NonceWanted {
+        /// Who.
+        issuer: Issuer,
+    },
+    /// What we are to send is not here, or not what the server takes: a file, a key, a setting.
+    #[error("{what}")]
+    Misconfigured {
+        /// What is missing.
+        what: String,
+        /// What to change.
+        hint: String,
+    },
+    /// The server names another issuer than the one that we are registered with.
+    #[error("the server named {from} before and names {to} now; we are registered with the first alone")]
+    Moved {
+        /// Where we are registered.
+        from: Issuer,
+        /// Who is named now.
+        to: Issuer,
+    },
     /// The answer is not RFC 6749's.
     #[error("the token answer of {issuer}: {what}")]
     Malformed {
@@ -149,8 +226,14 @@ impl Error {
         match self {
             Self::Busy { .. } => true,
             Self::Outbound { error, .. } => error.is_temporary(),
-            Self::Refused { .. } | Self::Malformed { .. } => false,
+            Self::NonceWanted { .. } | Self::Refused { .. } | Self::Malformed { .. } => false,
+            Self::Misconfigured { .. } | Self::Moved { .. } => false,
         }
+    }
+
+    /// Does the server not know the client that it gave us?
+    pub(crate) fn is_about_the_client(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if matches!(&*error.code, "invalid_client" | "unauthorized_client"))
     }
 
     /// The cure and whose turn it is.
@@ -162,6 +245,13 @@ impl Error {
                 "the operator of the authorization server must mend its token endpoint (RFC 6749 section 5.1)"
                     .to_owned(),
             ),
+            Self::NonceWanted { .. } => {
+                Some("the operator of the authorization server must mend its nonces (RFC 9449 section 8)".to_owned())
+            }
+            Self::Misconfigured { hint, .. } => Some(hint.clone()),
+            Self::Moved { to, .. } => {
+                Some(format!("if the move is meant, pin it with `issuer = \"{to}\"`, or start again"))
+            }
             Self::Refused { error, .. } => Some(cure(&error.code).to_owned()),
         }
     }
@@ -179,6 +269,10 @@ fn cure(code: &str) -> &'static str {
             "the authorization server does not know this `resource`: its operator must register it, or set `resource`"
         }
         "invalid_scope" => "the authorization server does not grant these scopes: check `scopes` with its operator",
+        "invalid_request" => {
+            "something is missing that this server wants, most often `client_id`: ask its operator which parameters"
+        }
+        "invalid_dpop_proof" => "the authorization server does not take the proof: compare both clocks",
         "unsupported_grant_type" => {
             "the authorization server does not have this grant for this client: its operator must allow it, or set `exchange`"
         }
@@ -224,10 +318,11 @@ mod tests {
 
     fn server(grants: Option<&[&str]>) -> AuthorizationServer {
         AuthorizationServer {
-            issuer: Issuer::parse("https://as.example.com").expect("good"),
-            token_endpoint: "https://as.example.com/token".into(),
             grant_types: grants.map(|grants| grants.iter().map(|&grant| grant.to_owned()).collect()),
-            revocation_endpoint: None,
+            ..AuthorizationServer::silent(
+                Issuer::parse("https://as.example.com").expect("good"),
+                "https://as.example.com/token",
+            )
         }
     }
 

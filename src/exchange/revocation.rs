@@ -1,4 +1,4 @@
-//! Token revocation (RFC 7009 section 2.1).
+//! Token revocation (RFC 7009 section 2.1), with the proof of the client that the token was issued to.
 //!
 //! The form is written by hand: the oauth2 crate always sends a `client_id`, which a grant without a client
 //! does not have, and knows no loopback for development.
@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use oauth2::basic::BasicErrorResponse;
-use url::form_urlencoded::Serializer;
-use zeroize::Zeroizing;
 
+use super::{Way, form};
+use crate::exchange::Identified;
 use crate::oauth::OauthError;
-use crate::outbound::{self, Ask, Body, NamedBy, Outbound};
+use crate::outbound::{self, Ask};
 use crate::token::AccessToken;
 
 /// Revocation is a courtesy: it may not hold up a shutdown.
@@ -25,24 +25,28 @@ pub(crate) enum Error {
     /// No answer.
     #[error("the revocation endpoint: {0}")]
     Outbound(outbound::Error),
+    /// The client could not be proved.
+    #[error("the client cannot be proved: {0}")]
+    Client(String),
     /// The server said no.
     #[error("the revocation endpoint refuses with {0}")]
     Refused(OauthError),
 }
 
 /// Revokes one access token. The server answers 200 for tokens it does not know as well.
-pub(crate) async fn revoke(
-    outbound: &Outbound,
-    endpoint: Option<&str>,
-    named_by: NamedBy,
-    client_id: Option<&str>,
-    token: &AccessToken,
-) -> Result<(), Error> {
-    let endpoint = endpoint.ok_or(Error::NotOffered)?;
-    let body = Body { content_type: "application/x-www-form-urlencoded", bytes: form(client_id, token) };
-    let mut ask = Ask::post(endpoint, named_by, body);
+pub(crate) async fn revoke(way: &Way<'_>, client: &Identified, token: &AccessToken) -> Result<(), Error> {
+    let certificate = client.certificate();
+    let aliased = way.server.mutual_tls.revocation_endpoint.as_ref().filter(|_| certificate.is_some());
+    let endpoint = aliased.or(way.server.revocation_endpoint.as_ref()).ok_or(Error::NotOffered)?;
+    let parameters =
+        client.parameters(way.server, way.clock.unix()).map_err(|error| Error::Client(error.to_string()))?;
+    let mut pairs = vec![("token", token.expose()), ("token_type_hint", "access_token")];
+    pairs.extend(parameters.iter().map(|(name, value)| (*name, value.as_str())));
+    let mut ask = Ask::post(endpoint, way.named_by, form::encoded(&pairs));
+    ask.certificate = certificate.cloned();
+    ask.headers.extend(client.header().map_err(|error| Error::Client(error.to_string()))?);
     ask.limit = LIMIT;
-    let answer = outbound.send(ask).await.map_err(Error::Outbound)?;
+    let answer = way.outbound.send(ask).await.map_err(Error::Outbound)?;
     if answer.status == 200 {
         return Ok(());
     }
@@ -51,13 +55,4 @@ pub(crate) async fn revoke(
         Err(_) => OauthError::new("error_without_code", Some(&format!("status {}", answer.status)), None),
     };
     Err(Error::Refused(error))
-}
-
-fn form(client_id: Option<&str>, token: &AccessToken) -> Zeroizing<Vec<u8>> {
-    let mut form = Serializer::new(String::with_capacity(token.expose().len() * 3 + 1024));
-    form.append_pair("token", token.expose()).append_pair("token_type_hint", "access_token");
-    if let Some(client_id) = client_id {
-        form.append_pair("client_id", client_id);
-    }
-    Zeroizing::new(form.finish().into_bytes())
 }

@@ -7,8 +7,10 @@
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Descriptor, Error, Exchange, Issued, Request, Way, answer, form};
+use super::answer::{self, Kind};
+use super::{Descriptor, Error, Exchange, Issued, Request, Way};
 use crate::oauth::quoted_words;
+use crate::outbound::Answer;
 use crate::token::SubjectToken;
 
 pub(super) const EXCHANGE: Descriptor = Descriptor {
@@ -19,32 +21,38 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
 };
 
 /// The identity is a JWT, not yet an access token of anybody (section 3).
-const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 struct TokenExchange;
 
 #[async_trait]
 impl Exchange for TokenExchange {
-    async fn exchange(&self, way: &Way<'_>, subject: &SubjectToken, request: &Request) -> Result<Issued, Error> {
-        let own =
-            [("subject_token", subject.expose()), ("subject_token_type", JWT), ("requested_token_type", ACCESS_TOKEN)];
-        let answer = way.post(form::body(EXCHANGE.grant, &own, subject, request)).await?;
-        let issuer = &way.server.issuer;
-        let issued = answer::read(issuer, &answer)?;
-        let malformed = |what: String| Error::Malformed { issuer: issuer.clone(), what };
-        match answer.json::<Wire>().map_err(|what| malformed(what.to_owned()))?.issued_token_type {
-            // A JWT that is an access token may be called either (section 3).
-            Some(kind) if kind == ACCESS_TOKEN || kind == JWT => Ok(issued),
-            Some(kind) => {
-                Err(malformed(format!("its issued_token_type is {:?}, not an access token", quoted_words(&kind))))
-            }
-            None => Err(malformed("it has no issued_token_type (RFC 8693 section 2.2.1)".to_owned())),
-        }
+    async fn exchange(
+        &self,
+        way: &Way<'_>,
+        subject: Option<&SubjectToken>,
+        request: &Request,
+    ) -> Result<Issued, Error> {
+        let subject = subject.map_or("", SubjectToken::expose);
+        let own = [("subject_token", subject), ("subject_token_type", JWT), ("requested_token_type", ACCESS_TOKEN)];
+        let answer = way.ask(EXCHANGE.grant, &own, request).await?;
+        let issued = answer::read(&way.server.issuer, &answer, Kind::of(request))?;
+        // A JWT that is an access token may be called either (section 3).
+        of_type(&answer, &[ACCESS_TOKEN, JWT]).map_err(|what| way.malformed(what))?;
+        Ok(issued)
     }
 }
 
-#[derive(Deserialize)]
-struct Wire {
-    issued_token_type: Option<String>,
+/// What was issued must be what was asked for.
+pub(super) fn of_type(answer: &Answer, wanted: &[&str]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Wire {
+        issued_token_type: Option<String>,
+    }
+    match answer.json::<Wire>().map_err(str::to_owned)?.issued_token_type {
+        Some(kind) if wanted.contains(&kind.as_str()) => Ok(()),
+        Some(kind) => Err(format!("its issued_token_type is {:?}, not {}", quoted_words(&kind), wanted[0])),
+        None => Err("it has no issued_token_type (RFC 8693 section 2.2.1)".to_owned()),
+    }
 }

@@ -15,7 +15,7 @@ use url::form_urlencoded;
 use super::body::Body;
 use super::dialect::{Around, Form};
 use super::gate;
-use crate::broker::{self, Broker, Class, Least, Target};
+use crate::broker::{self, Broker, Class, Head, Least, Target, Wants};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -60,6 +60,9 @@ const ROUTES: &[(Method, &str, Route)] = &[
     (Method::GET, "/metrics", Route::Metrics),
 ];
 
+/// What `/v1/headers` knows.
+const HEADERS: &[&str] = &["server", "scope", "min_ttl", "fresh", "use", "method", "url", "body_sha256", "dpop_nonce"];
+
 /// A request body is a small JSON object.
 const BODY_CAP: usize = 64 * 1024;
 const BODY_LIMIT: Duration = Duration::from_secs(10);
@@ -96,17 +99,20 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
     match route {
         Route::Token => {
             let query = Query::read(query, &["server", "scope", "min_ttl", "fresh", "use"])?;
-            let granted = state.broker.token(caller, &query.request(false)?).await?;
+            let granted = state.broker.token(caller, &query.request(Wants::Token)?).await?;
             let around = Form::of(&granted.token, state.clock.boot()).json();
             Ok(token_answer(granted.token, around))
         }
         Route::Headers => {
-            let query =
-                Query::read(query, &["server", "scope", "min_ttl", "fresh", "use", "method", "url", "body_sha256"])?;
-            let request = query.request(true)?;
-            query.url_within(state, &request.target)?;
+            let query = Query::read(query, HEADERS)?;
+            let request = query.request(Wants::Headers)?;
+            let head = query.head(state, &request.target)?;
             let granted = state.broker.token(caller, &request).await?;
-            let around = Form::of(&granted.token, state.clock.boot()).listed_headers();
+            let form = Form::of(&granted.token, state.clock.boot());
+            let around = match state.broker.proof(&granted, head.as_ref())? {
+                Some(proof) => form.listed_with_proof(&proof),
+                None => form.listed_headers(),
+            };
             Ok(token_answer(granted.token, around))
         }
         Route::Reject => {
@@ -202,7 +208,7 @@ impl<'a> Query<'a> {
         }
     }
 
-    fn request(&self, headers: bool) -> Result<broker::Request, Failure> {
+    fn request(&self, wants: Wants) -> Result<broker::Request, Failure> {
         let server =
             self.one("server")?.ok_or_else(|| Failure::asked("`server` is missing: a configured name or URL"))?;
         let scopes = self.all("scope");
@@ -228,15 +234,24 @@ impl<'a> Query<'a> {
             Some("1") => true,
             Some(_) => return Err(Failure::asked("`fresh` is 0 or 1")),
         };
-        Ok(broker::Request { target: target(server)?, scopes, least, fresh, may_be_a_retry: headers && is_helper })
+        let may_be_a_retry = wants == Wants::Headers && is_helper;
+        Ok(broker::Request { target: target(server)?, scopes, least, fresh, may_be_a_retry, wants })
     }
 
-    /// A URL that the headers are for must lie on or under the server's own: this is no signing oracle.
-    fn url_within(&self, state: &State, target: &Target) -> Result<(), Failure> {
-        let Some(url) = self.one("url")? else { return Ok(()) };
+    /// The request that the headers are for. Its URL must lie on or under the server's own: this is no signing oracle.
+    fn head(&self, state: &State, target: &Target) -> Result<Option<Head>, Failure> {
+        let (url, method, nonce) = (self.one("url")?, self.one("method")?, self.one("dpop_nonce")?);
+        let Some(url) = url else { return Ok(None) };
         let url = ServerUrl::parse(url).map_err(|why| Failure::asked(&format!("`url`: {why}")))?;
+        if method.is_some_and(|method| Method::from_bytes(method.as_bytes()).is_err()) {
+            return Err(Failure::asked("`method` is no HTTP method"));
+        }
+        if nonce.is_some_and(|nonce| !broker::is_nonce(nonce)) {
+            return Err(Failure::asked("`dpop_nonce` is not the nonce of a server (RFC 9449 section 8.1)"));
+        }
         if state.broker.server(target)?.url.covers(&url) {
-            return Ok(());
+            let nonce = nonce.map(str::to_owned);
+            return Ok(method.map(|method| Head { method: method.to_owned(), url, nonce }));
         }
         // Who asks is not known to be allowed yet, so the server's URL is not told.
         Err(Failure::new(Class::Denied, "access_denied", "`url` does not lie on or under the server's own".to_owned()))

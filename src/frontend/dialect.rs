@@ -70,11 +70,22 @@ impl<'a> Form<'a> {
 
     /// `{"headers":{"Authorization":["Bearer …"]},"expires":"…"}`: the Bazel and EngFlow credential helper's answer.
     pub(crate) fn listed_headers(&self) -> Around {
-        let mut after = String::with_capacity(self.expires_at.len() + 32);
-        after.push_str("\"]},\"expires\":\"");
+        Around { before: "{\"headers\":{\"Authorization\":[\"Bearer ", after: self.after_headers("\"]},") }
+    }
+
+    /// The same for a token that goes with a proof (RFC 9449 section 7.1).
+    pub(crate) fn listed_with_proof(&self, proof: &str) -> Around {
+        let after = self.after_headers(&format!("\"],\"DPoP\":[\"{proof}\"]}},"));
+        Around { before: "{\"headers\":{\"Authorization\":[\"DPoP ", after }
+    }
+
+    fn after_headers(&self, end: &str) -> String {
+        let mut after = String::with_capacity(end.len() + self.expires_at.len() + 16);
+        after.push_str(end);
+        after.push_str("\"expires\":\"");
         push_escaped(&mut after, self.expires_at);
         after.push_str("\"}");
-        Around { before: "{\"headers\":{\"Authorization\":[\"Bearer ", after }
+        after
     }
 }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::oauth::Audience;
-use crate::outbound::Outbound;
+use crate::outbound::{Certificate, Outbound};
 use crate::token::SubjectToken;
 
 mod ci_env;
@@ -54,6 +54,11 @@ pub trait IdentitySource: Send + Sync {
 
     /// Can a new token, with a new `jti`, be had at any time?
     fn mints_anew(&self) -> bool;
+
+    /// The workload's certificate with its key, where the platform issues one (X.509-SVIDs): for mutual TLS.
+    async fn certificate(&self) -> Result<Option<Certificate>, Error> {
+        Ok(None)
+    }
 }
 
 /// What a source may touch. Tests build it from data.
@@ -158,7 +163,7 @@ pub(crate) enum Choice {
 
 /// The identity in use and how it was found.
 #[derive(Clone)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// Ready to be asked.
     pub source: Arc<dyn IdentitySource>,
     /// What proved it.

@@ -86,6 +86,12 @@ pub enum Error {
         /// How.
         what: String,
     },
+    /// The forward proxy cannot be used.
+    #[error("the forward proxy: {what}")]
+    Proxy {
+        /// What is wrong.
+        what: String,
+    },
     /// No trusted roots could be loaded.
     #[error("TLS cannot be set up: {what}")]
     Roots {

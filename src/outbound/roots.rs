@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::Error;
+use super::{Certificate, Error};
 
 /// The TLS configuration of every connection.
 pub(super) fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
@@ -22,6 +23,16 @@ pub(super) fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
         .map_err(|error| Error::Roots { what: error.to_string() })?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    Ok(config)
+}
+
+/// The same with a certificate of ours (RFC 8705 section 2).
+pub(super) fn with_certificate(plain: &ClientConfig, certificate: &Certificate) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let wrong = |error: rustls::Error| Error::Roots { what: error.to_string() };
+    let key = rustls::sign::CertifiedKey::from_der(certificate.chain.clone(), certificate.key.clone_key(), &provider);
+    let mut config = plain.clone();
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(key.map_err(wrong)?));
     Ok(config)
 }
 

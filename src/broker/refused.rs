@@ -1,0 +1,92 @@
+//! Identity tokens that somebody refused: none of them is presented there again (product rule, and the conformance
+//! suite's). The platform's next token is.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use super::Error;
+use crate::exchange;
+use crate::oauth::{Issuer, Scopes};
+use crate::token::{Digest, SubjectToken};
+
+/// How many are remembered.
+const KEPT: usize = 64;
+
+/// What was refused, and with which words.
+#[derive(Default)]
+pub(super) struct Refused(Mutex<VecDeque<(Digest, exchange::Error)>>);
+
+/// A subject token as it is presented to one issuer: alone, and together with what is asked for.
+pub(super) struct Presented {
+    alone: Digest,
+    with_request: Digest,
+}
+
+impl Presented {
+    pub(super) fn of(
+        subject: &SubjectToken,
+        issuer: &Issuer,
+        asked: &[&str],
+        scopes: &Scopes,
+        extra: &[(String, String)],
+    ) -> Self {
+        let assertion = [issuer.as_str(), subject.expose()];
+        let scopes = scopes.to_string();
+        let extra = extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        let all = assertion.into_iter().chain(asked.iter().copied()).chain([scopes.as_str()]).chain(extra);
+        Self {
+            alone: Digest::of_fields(assertion.map(str::as_bytes)),
+            with_request: Digest::of_fields(all.map(str::as_bytes)),
+        }
+    }
+
+    /// What must not be presented again. If the identity is refused, it is of no use for anything; if what was asked
+    /// for is refused, another server or scope must not suffer for it.
+    fn refused_with(&self, code: &str) -> Digest {
+        match code {
+            "invalid_grant" | "invalid_client" | "unauthorized_client" => self.alone,
+            _ => self.with_request,
+        }
+    }
+}
+
+impl Refused {
+    /// Fails with the old refusal if this was refused before.
+    pub(super) fn check(&self, presented: &Presented) -> Result<(), Error> {
+        let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |digest: &Digest| *digest == presented.alone || *digest == presented.with_request;
+        match refused.iter().find(|(digest, _)| known(digest)) {
+            Some((_, error)) => Err(Error::refused_before(error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers a refusal; any other failure says nothing about what was presented.
+    pub(super) fn remember(&self, presented: &Presented, error: &exchange::Error) {
+        let exchange::Error::Refused { error: words, .. } = error else { return };
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= KEPT {
+            refused.pop_front();
+        }
+        refused.push_back((presented.refused_with(&words.code), error.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_scope_does_not_spoil_the_identity_for_others() {
+        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode("{}");
+        let subject = SubjectToken::parse(format!("e30.{payload}.c2ln").into()).expect("a JWT");
+        let issuer = Issuer::parse("https://as.example.com").expect("good");
+        let of = |text: &str| Presented::of(&subject, &issuer, &[], &Scopes::parse(text).expect("good"), &[]);
+        let (one, other) = (of("a"), of("b"));
+        assert_eq!(one.refused_with("invalid_grant"), other.alone, "a refused identity is refused for everything");
+        let scope = one.refused_with("invalid_scope");
+        assert!(scope != other.alone && scope != other.with_request, "a refused scope is refused for itself");
+    }
+}

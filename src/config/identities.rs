@@ -1,0 +1,143 @@
+//! `[identities.NAME]` and `idp`: further identities, the links between them, and whoever changes one into another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use super::reader::{Reader, Section};
+use super::{IdentityConfig, client, identity, insecure, is_name, keys};
+use crate::broker::{DEFAULT, Link, SubjectType, Yield};
+use crate::identity::Choice;
+use crate::oauth::Issuer;
+
+/// An identity as it is written: a source, or a link from another one.
+enum Written {
+    Source(Choice),
+    From { from: String, line: usize, link: Option<Box<Link>> },
+}
+
+/// Reads all of them and resolves the chains; cycles and dead ends are problems.
+pub(super) fn identities_of<'a>(
+    reader: &mut Reader<'a>,
+    table: &'a DeTable<'a>,
+    default: &Choice,
+) -> BTreeMap<Arc<str>, IdentityConfig> {
+    let mut written = BTreeMap::new();
+    for (name, value) in table {
+        let (name, at) = (name.get_ref().as_ref(), name.span().start);
+        let (path, line) = (format!("identities.{name}"), reader.line(at));
+        if !is_name(name) || name == DEFAULT {
+            reader.problem(
+                line,
+                &path,
+                "a name has letters, digits, `-`, `_` and `.`, at most 64, and is not \"default\"",
+            );
+        }
+        match value.get_ref().as_table() {
+            Some(table) => drop(written.insert(name.to_owned(), written_of(reader, &path, at, table))),
+            None => reader.problem(line, &path, format!("must be a table: [{path}]")),
+        }
+    }
+    let names: Vec<&String> = written.keys().collect();
+    let resolved = names.into_iter().filter_map(|name| {
+        let found = resolve(reader, name, &written, default)?;
+        Some((Arc::from(name.as_str()), found))
+    });
+    resolved.collect()
+}
+
+fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeTable<'a>) -> Written {
+    let section = reader.section(path, at, table, &keys::IDENTITIES, &identity::settings());
+    let Some((from, line)) = section.text("from").map(|(from, line)| (from.to_owned(), line)) else {
+        for key in keys::IDENTITIES.keys.iter().filter(|key| key.name != "source" && section.has(key.name)) {
+            let what = "belongs to a link, which says with `from` what it changes";
+            reader.problem(section.line_of(key.name), &section.key(key.name), what);
+        }
+        return Written::Source(identity::choice_of(reader, section));
+    };
+    if let Some((_, line)) = section.text("source") {
+        reader.problem(line, &section.key("source"), "is given beside `from`: an identity has one root");
+    }
+    match section.text("exchange") {
+        Some(("token-exchange", _)) => {}
+        Some((other, line)) => {
+            let what = format!("{other:?} does not change an identity in this version; \"token-exchange\" does");
+            reader.problem(line, &section.key("exchange"), what);
+        }
+        None => reader.problem(section.line, &section.key("exchange"), "missing: how `from` is changed"),
+    }
+    let link = link_of(reader, &section, Yield::Jwt);
+    Written::From { from, line, link: link.map(Box::new) }
+}
+
+/// Whoever changes an identity: pinned, because it gets one.
+pub(super) fn link_of(reader: &mut Reader<'_>, section: &Section<'_>, yields: Yield) -> Option<Link> {
+    let issuer = match section.text("issuer") {
+        Some((text, line)) => {
+            insecure(reader, line, &section.key("issuer"), text);
+            Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
+        }
+        None => {
+            reader.problem(section.line, &section.key("issuer"), "missing: who changes the identity");
+            None
+        }
+    };
+    let token_endpoint = endpoint_of(reader, section);
+    let subject_token_type = match section.text("subject_token_type") {
+        None => SubjectType::default(),
+        Some((name, line)) => SubjectType::parse(name).unwrap_or_else(|| {
+            let known: Vec<&str> = SubjectType::ALL.iter().map(|(name, _)| *name).collect();
+            let what = format!("{name:?} is not known; there are: {}", known.join(", "));
+            reader.problem(line, &section.key("subject_token_type"), what);
+            SubjectType::default()
+        }),
+    };
+    let client = client::client_of(reader, section);
+    let subject_audience = section.text("subject_audience").map(|(text, _)| text.to_owned());
+    Some(Link { issuer: issuer?, token_endpoint, client, subject_token_type, subject_audience, yields })
+}
+
+/// The endpoint of a party that publishes no metadata.
+pub(super) fn endpoint_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
+    let (text, line) = section.text("token_endpoint")?;
+    insecure(reader, line, &section.key("token_endpoint"), text);
+    if let Err(why) = crate::oauth::ServerUrl::parse(text) {
+        reader.problem(line, &section.key("token_endpoint"), why.to_string());
+    }
+    Some(text.to_owned())
+}
+
+/// Follows `from` to the root and gives the links in the order in which they are walked.
+fn resolve(
+    reader: &mut Reader<'_>,
+    name: &str,
+    written: &BTreeMap<String, Written>,
+    default: &Choice,
+) -> Option<IdentityConfig> {
+    let (mut links, mut seen, mut at) = (Vec::new(), vec![name.to_owned()], name.to_owned());
+    let choice = loop {
+        match written.get(&at) {
+            None if at == DEFAULT => break default.clone(),
+            // Reported where it stands.
+            None => return None,
+            Some(Written::Source(choice)) => break choice.clone(),
+            Some(Written::From { from, line, link }) => {
+                links.push(*link.clone()?);
+                let path = format!("identities.{at}.from");
+                if seen.contains(from) {
+                    reader.problem(*line, &path, format!("goes in a circle: {} -> {from}", seen.join(" -> ")));
+                    return None;
+                }
+                if from != DEFAULT && !written.contains_key(from) {
+                    reader.problem(*line, &path, format!("there is no identity {from:?}"));
+                    return None;
+                }
+                seen.push(from.clone());
+                at.clone_from(from);
+            }
+        }
+    };
+    links.reverse();
+    Some(IdentityConfig { choice, links })
+}

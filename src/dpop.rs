@@ -1,0 +1,201 @@
+//! Proof of possession (RFC 9449): the key, the proofs, and the nonces that servers hand out.
+//!
+//! A key is made in this process and never leaves it; what leaves are proofs, one for each request and each replay of
+//! it. Nonces are kept by origin, the newest alone: a server may send a new one with any answer (section 8.2).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::Serialize;
+use url::Url;
+
+use crate::token::{AccessToken, fresh_jti};
+
+/// The algorithm of our proofs, which every server that knows DPoP accepts.
+pub(crate) const ALGORITHM: &str = "ES256";
+/// No process talks to more origins than this; beyond it nonces are forgotten, which costs one round trip each.
+const ORIGINS: usize = 256;
+/// Longer than any nonce that was seen.
+const NONCE_CAP: usize = 512;
+
+/// A key that tokens are bound to.
+pub struct Key {
+    key: EncodingKey,
+    jwk: Jwk,
+    thumbprint: String,
+}
+
+/// What a proof is for.
+pub(crate) struct Purpose<'a> {
+    /// The method of the request.
+    pub method: &'a str,
+    /// Its URL; query and fragment are left out (section 4.2).
+    pub url: &'a Url,
+    /// The token that goes with it, if one does.
+    pub token: Option<&'a AccessToken>,
+    /// The newest nonce of that server.
+    pub nonce: Option<&'a str>,
+    /// Now, in seconds since 1970.
+    pub unix_now: i64,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    jti: String,
+    htm: &'a str,
+    htu: String,
+    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ath: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<&'a str>,
+}
+
+impl Key {
+    /// A new key. `None` when the system has no chance to give, or the library is broken.
+    pub(crate) fn generate() -> Option<Self> {
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).ok()?;
+        let key = EncodingKey::from_ec_der(pkcs8.as_ref());
+        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).ok()?;
+        // Members beyond the key itself would be one more thing for a server to disagree with.
+        jwk.common = jsonwebtoken::jwk::CommonParameters::default();
+        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
+        Some(Self { key, jwk, thumbprint })
+    }
+
+    /// RFC 7638, as in the `jkt` that a bound token carries.
+    pub(crate) fn thumbprint(&self) -> &str {
+        &self.thumbprint
+    }
+
+    /// A proof for one request, good once. `None` when the library cannot sign.
+    pub(crate) fn proof(&self, purpose: &Purpose<'_>) -> Option<String> {
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = Some("dpop+jwt".to_owned());
+        header.jwk = Some(self.jwk.clone());
+        let mut url = purpose.url.clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        let claims = Claims {
+            jti: fresh_jti(),
+            htm: purpose.method,
+            htu: url.into(),
+            iat: purpose.unix_now,
+            ath: purpose.token.map(|token| URL_SAFE_NO_PAD.encode(token.digest().as_bytes())),
+            nonce: purpose.nonce,
+        };
+        jsonwebtoken::encode(&header, &claims, &self.key).ok()
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("thumbprint", &self.thumbprint).finish_non_exhaustive()
+    }
+}
+
+/// The newest nonce of every origin, authorization servers and MCP servers alike: an origin that is both has one.
+#[derive(Default)]
+pub(crate) struct Nonces(Mutex<HashMap<String, String>>);
+
+impl Nonces {
+    /// The nonce to use at this URL.
+    pub(crate) fn newest(&self, url: &Url) -> Option<String> {
+        self.lock().get(&origin(url)).cloned()
+    }
+
+    /// Takes over what a server sent; anything but a nonce is left alone.
+    pub(crate) fn learn(&self, url: &Url, nonce: Option<&str>) {
+        let Some(nonce) = nonce.filter(|nonce| is_nonce(nonce)) else { return };
+        let mut nonces = self.lock();
+        if nonces.len() >= ORIGINS {
+            nonces.clear();
+        }
+        nonces.insert(origin(url), nonce.to_owned());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Section 8.1: `nonce = 1*NQCHAR`.
+pub(crate) fn is_nonce(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    !text.is_empty() && text.len() <= NONCE_CAP && text.bytes().all(allowed)
+}
+
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{DecodingKey, Validation, decode};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).expect("a URL")
+    }
+
+    fn claims(key: &Key, proof: &str) -> Value {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        let verifier = DecodingKey::from_jwk(&key.jwk).expect("a public key");
+        decode::<Value>(proof, &verifier, &validation).expect("it verifies").claims
+    }
+
+    #[test]
+    fn a_proof_names_the_request_and_its_token_and_verifies_with_its_own_key() {
+        let key = Key::generate().expect("a key");
+        let token = AccessToken::parse("abc".to_owned()).expect("a token");
+        let place = url("https://mcp.example.com/mcp?session=1#x");
+        let purpose = Purpose { method: "POST", url: &place, token: Some(&token), nonce: Some("n1"), unix_now: 1_000 };
+        let proof = key.proof(&purpose).expect("signed");
+        let header = jsonwebtoken::decode_header(&proof).expect("a header");
+        assert_eq!(header.typ.as_deref(), Some("dpop+jwt"));
+        let shown = serde_json::to_value(header.jwk.expect("the public key")).expect("JSON");
+        assert!(shown["d"].is_null() && shown["kty"] == "EC", "{shown}");
+        let claims = claims(&key, &proof);
+        assert_eq!(claims["htm"], "POST");
+        assert_eq!(claims["htu"], "https://mcp.example.com/mcp", "without query and fragment");
+        // RFC 4648 of SHA-256("abc"), the vector of FIPS 180-4.
+        assert_eq!(claims["ath"], "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
+        assert_eq!((&claims["nonce"], &claims["iat"]), (&"n1".into(), &1_000.into()));
+        let again = key.proof(&purpose).expect("signed");
+        assert_ne!(self::claims(&key, &again)["jti"], claims["jti"], "one proof a request");
+    }
+
+    #[test]
+    fn the_thumbprint_is_that_of_rfc_7638() {
+        let key = Key::generate().expect("a key");
+        let jwk = serde_json::to_value(&key.jwk).expect("JSON");
+        let text = format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, jwk["x"], jwk["y"]);
+        let digest = crate::token::Digest::of(text.as_bytes());
+        assert_eq!(key.thumbprint(), URL_SAFE_NO_PAD.encode(digest.as_bytes()));
+    }
+
+    #[test]
+    fn the_newest_nonce_of_an_origin_counts_and_what_is_none_is_left_alone() {
+        let nonces = Nonces::default();
+        let place = url("https://as.example.com/token");
+        assert_eq!(nonces.newest(&place), None);
+        nonces.learn(&place, Some("one"));
+        nonces.learn(&url("https://as.example.com/other"), Some("two"));
+        nonces.learn(&place, None);
+        for bad in ["", "a b", "a\"", "é", &"x".repeat(513)] {
+            nonces.learn(&place, Some(bad));
+        }
+        assert_eq!(nonces.newest(&place).as_deref(), Some("two"));
+        assert_eq!(nonces.newest(&url("https://mcp.example.com/")), None);
+    }
+}

@@ -1,0 +1,293 @@
+//! Which OAuth client we are at an authorization server, in the order of the MCP authorization chapter: the configured
+//! identifier, else the URL of a client metadata document (CIMD) where the server takes one, else dynamic
+//! registration (RFC 7591) where the operator allows it.
+//!
+//! A registration belongs to the issuer that gave it and is never shown to another. When a server names another issuer
+//! than the one we are registered with, nothing is registered anew: somebody has to say that the move is meant.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::client_auth::{Client, ClientAuth, Identified, Proof, SecretPlace, bad_key};
+use super::key::SigningKey;
+use super::{Error, answer};
+use crate::env::Env;
+use crate::oauth::{AuthorizationServer, Issuer, quoted_words};
+use crate::outbound::{Ask, Body, Certificate, NamedBy, Outbound};
+use crate::store::Store;
+use crate::token::{Digest, SubjectToken, expose};
+
+/// More servers than any configuration has.
+const CAP: usize = 1_024;
+
+/// Who we are where. Kept for the life of the process, and longer with a keyring.
+pub(crate) struct Registrations {
+    store: Store,
+    /// One registration at a time; the lock is held across the request, so that nobody registers twice.
+    known: tokio::sync::Mutex<HashMap<Digest, Arc<Registered>>>,
+    /// With which issuer each configured server was used first.
+    issuers: Mutex<HashMap<Arc<str>, Issuer>>,
+}
+
+/// What makes a client known.
+pub(crate) struct Means<'a> {
+    /// Files and variables.
+    pub env: &'a Env,
+    /// The client.
+    pub outbound: &'a Outbound,
+    /// The workload's JWT for this server, where the client proves itself with it.
+    pub subject: Option<&'a SubjectToken>,
+    /// The workload's certificate, where the client proves itself with it.
+    pub certificate: Option<Arc<Certificate>>,
+    /// The grant that will be used.
+    pub grant: &'static str,
+}
+
+/// A client that a server gave us. It holds secrets and so has no `Debug`.
+struct Registered {
+    id: String,
+    secret: Option<SecretString>,
+    key: Option<Arc<SigningKey>>,
+}
+
+/// The same as it is kept.
+#[derive(Deserialize, Serialize)]
+struct Kept {
+    client_id: String,
+    client_secret: Option<String>,
+    key: Option<String>,
+}
+
+impl Registrations {
+    /// None so far.
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, known: tokio::sync::Mutex::default(), issuers: Mutex::default() }
+    }
+
+    /// The client at this server, ready to prove itself.
+    pub(crate) async fn identify(
+        &self,
+        name: &Arc<str>,
+        client: &Client,
+        server: &AuthorizationServer,
+        means: &Means<'_>,
+    ) -> Result<Identified, Error> {
+        if client.id.is_none() && client.metadata.is_some() && server.takes_metadata_documents {
+            return proven(client.metadata.clone(), None, client, server, means);
+        }
+        if client.id.is_some() || !client.register {
+            let id = client.id.clone();
+            return match (&id, &client.metadata) {
+                (None, Some(_)) => Err(no_documents(server)),
+                _ => proven(id, None, client, server, means),
+            };
+        }
+        self.same_issuer(name, &server.issuer)?;
+        let registered = self.registered(name, client, server, means).await?;
+        proven(Some(registered.id.clone()), Some(&registered), client, server, means)
+    }
+
+    /// The server does not know the client that it gave us any more.
+    pub(crate) async fn forget(&self, name: &Arc<str>, client: &Client, issuer: &Issuer) {
+        let key = key(name, client, issuer);
+        if self.known.lock().await.remove(&key).is_some() {
+            self.store.remove(&key.hex()).await;
+        }
+    }
+
+    /// Credentials of one issuer are not replaced by those of another without anybody's knowledge (SEP-2352).
+    fn same_issuer(&self, name: &Arc<str>, issuer: &Issuer) -> Result<(), Error> {
+        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        if issuers.len() >= CAP {
+            issuers.clear();
+        }
+        match issuers.entry(Arc::clone(name)).or_insert_with(|| issuer.clone()) {
+            first if first == issuer => Ok(()),
+            first => Err(Error::Moved { from: first.clone(), to: issuer.clone() }),
+        }
+    }
+
+    async fn registered(
+        &self,
+        name: &Arc<str>,
+        client: &Client,
+        server: &AuthorizationServer,
+        means: &Means<'_>,
+    ) -> Result<Arc<Registered>, Error> {
+        let key = key(name, client, &server.issuer);
+        let mut known = self.known.lock().await;
+        if let Some(found) = known.get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let kept = self.store.read(&key.hex()).await.and_then(|text| Registered::from_text(&text));
+        let registered = match kept {
+            Some(kept) => kept,
+            None => {
+                let (registered, kept) = register(client, server, means).await?;
+                self.store.write(&key.hex(), kept).await;
+                registered
+            }
+        };
+        let registered = Arc::new(registered);
+        if known.len() >= CAP {
+            known.clear();
+        }
+        known.insert(key, Arc::clone(&registered));
+        Ok(registered)
+    }
+}
+
+/// One registration for each issuer, server entry and way of proof.
+fn key(name: &Arc<str>, client: &Client, issuer: &Issuer) -> Digest {
+    let fields = ["registration", issuer.as_str(), name, client.auth.as_str()];
+    Digest::of_fields(fields.map(str::as_bytes))
+}
+
+/// Puts the proof to the identifier.
+fn proven(
+    id: Option<String>,
+    registered: Option<&Registered>,
+    client: &Client,
+    server: &AuthorizationServer,
+    means: &Means<'_>,
+) -> Result<Identified, Error> {
+    let proof = match client.auth {
+        ClientAuth::None => Proof::None,
+        ClientAuth::Workload => Proof::Workload(means.subject.cloned().ok_or_else(|| Error::Misconfigured {
+            what: "this exchange has no identity token that could prove the client".to_owned(),
+            hint: "use another `client_auth`".to_owned(),
+        })?),
+        ClientAuth::PrivateKeyJwt => Proof::Key(match registered.and_then(|one| one.key.clone()) {
+            Some(key) => key,
+            None => Arc::new(client.read_key(means.env)?.ok_or_else(|| Error::Misconfigured {
+                what: "there is no key for this client".to_owned(),
+                hint: "name its private key with `client_key_file`".to_owned(),
+            })?),
+        }),
+        ClientAuth::Secret => {
+            let secret = match registered.and_then(|one| one.secret.clone()) {
+                Some(secret) => secret,
+                None => client.read_secret(means.env)?,
+            };
+            Proof::Secret(secret, place(client, server))
+        }
+        ClientAuth::MutualTls => Proof::Certificate(match client.read_certificate(means.env)? {
+            Some(certificate) => Arc::new(certificate),
+            None => means.certificate.clone().ok_or_else(|| Error::Misconfigured {
+                what: "the identity here has no certificate that could prove the client".to_owned(),
+                hint: "name a key pair with `client_cert_file` and `client_key_file`, or use a SPIFFE identity"
+                    .to_owned(),
+            })?,
+        }),
+    };
+    Ok(Identified { id, proof })
+}
+
+/// Where the secret goes: configured, else by the server's metadata, whose default is Basic (RFC 8414 section 2).
+fn place(client: &Client, server: &AuthorizationServer) -> SecretPlace {
+    let lists = |method: &str| server.auth_methods.as_ref().is_some_and(|list| list.iter().any(|one| one == method));
+    client.secret_place.unwrap_or_else(|| match lists("client_secret_post") && !lists("client_secret_basic") {
+        true => SecretPlace::Post,
+        false => SecretPlace::Basic,
+    })
+}
+
+async fn register(
+    client: &Client,
+    server: &AuthorizationServer,
+    means: &Means<'_>,
+) -> Result<(Registered, SecretString), Error> {
+    let endpoint = server.registration_endpoint.as_ref().ok_or_else(|| Error::Misconfigured {
+        what: format!("{} offers no registration of clients", server.issuer),
+        hint: "have its operator register one and set `client_id`".to_owned(),
+    })?;
+    let (key, pkcs8) = match client.auth {
+        ClientAuth::PrivateKeyJwt => {
+            let (key, pkcs8) = SigningKey::generate().map_err(bad_key)?;
+            (Some(key), Some(pkcs8))
+        }
+        _ => (None, None),
+    };
+    let ask = Ask::post(endpoint, NamedBy::Them, request(client, server, key.as_ref(), means.grant));
+    let issuer = &server.issuer;
+    let answer = means.outbound.send(ask).await.map_err(|error| Error::Outbound { issuer: issuer.clone(), error })?;
+    if !matches!(answer.status, 200 | 201) {
+        return Err(answer::failed(issuer, answer.status, &answer));
+    }
+    let malformed = |what: &str| Error::Malformed { issuer: issuer.clone(), what: format!("its registration: {what}") };
+    let wire: Wire = answer.json().map_err(malformed)?;
+    if wire.client_id.is_empty() || wire.client_id.len() > 1_024 {
+        return Err(malformed("it has no usable client_id"));
+    }
+    if client.auth == ClientAuth::Secret && wire.client_secret.is_none() {
+        return Err(malformed("it has no client_secret, which was asked for"));
+    }
+    tracing::info!(%issuer, client_id = %quoted_words(&wire.client_id), "registered as a client");
+    let kept = Zeroizing::new(Kept {
+        client_id: wire.client_id.clone(),
+        client_secret: wire.client_secret.as_ref().map(|secret| expose(secret).to_owned()),
+        key: pkcs8.map(|pkcs8| STANDARD.encode(&*pkcs8)),
+    });
+    let text = serde_json::to_string(&*kept).map_err(|_| malformed("it cannot be kept"))?;
+    let registered = Registered { id: wire.client_id, secret: wire.client_secret, key: key.map(Arc::new) };
+    Ok((registered, text.into()))
+}
+
+/// RFC 7591 section 2. No redirect URI: no grant of ours has a browser.
+fn request(client: &Client, server: &AuthorizationServer, key: Option<&SigningKey>, grant: &str) -> Body {
+    let method = match (client.auth, place(client, server)) {
+        (ClientAuth::Secret, SecretPlace::Basic) => "client_secret_basic",
+        (ClientAuth::Secret, SecretPlace::Post) => "client_secret_post",
+        (ClientAuth::PrivateKeyJwt | ClientAuth::Workload, _) => "private_key_jwt",
+        (ClientAuth::MutualTls, _) => "tls_client_auth",
+        (ClientAuth::None, _) => "none",
+    };
+    let mut text = json!({
+        "client_name": "wayleave", "grant_types": [grant], "redirect_uris": [], "response_types": [],
+        "application_type": "native", "token_endpoint_auth_method": method,
+    });
+    if let Some(jwk) = key.and_then(SigningKey::jwk) {
+        text["jwks"] = json!({ "keys": [jwk] });
+    }
+    Body { content_type: "application/json", bytes: Zeroizing::new(text.to_string().into_bytes()) }
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    client_id: String,
+    #[serde(default)]
+    client_secret: Option<SecretString>,
+}
+
+impl Registered {
+    fn from_text(text: &SecretString) -> Option<Self> {
+        let kept: Zeroizing<Kept> = Zeroizing::new(serde_json::from_str(expose(text)).ok()?);
+        let key = match &kept.key {
+            Some(key) => Some(SigningKey::from_pkcs8(&Zeroizing::new(STANDARD.decode(key).ok()?)).ok()?),
+            None => None,
+        };
+        let secret = kept.client_secret.clone().map(SecretString::from);
+        Some(Self { id: kept.client_id.clone(), secret, key: key.map(Arc::new) })
+    }
+}
+
+impl zeroize::Zeroize for Kept {
+    fn zeroize(&mut self) {
+        self.client_secret.zeroize();
+        self.key.zeroize();
+    }
+}
+
+fn no_documents(server: &AuthorizationServer) -> Error {
+    Error::Misconfigured {
+        what: format!("{} takes no client metadata documents", server.issuer),
+        hint: "have its operator register a client and set `client_id`, or allow `register = true`".to_owned(),
+    }
+}

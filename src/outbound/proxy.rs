@@ -1,0 +1,146 @@
+//! The forward proxy: which requests go through it.
+//!
+//! From `[egress] proxy`, else `HTTPS_PROXY`. Loopback, addresses that are local to the machine (metadata services), and
+//! what `NO_PROXY` names are dialled directly. A proxy's address may hold a user and password, so it is never shown.
+
+use std::net::IpAddr;
+
+use secrecy::SecretString;
+use url::{Host, Url};
+
+use super::address::{self, Kind, Network};
+use crate::env::Env;
+use crate::oauth::host_of;
+use crate::token::expose;
+
+/// A forward proxy.
+#[derive(Clone)]
+pub(crate) struct Proxy {
+    url: SecretString,
+    except: Vec<Except>,
+}
+
+/// One entry of `NO_PROXY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Except {
+    All,
+    /// The name itself and what is below it.
+    Domain(String),
+    Network(Network),
+}
+
+impl Proxy {
+    /// The proxy of this address. Fails when it is no http or https URL.
+    pub(crate) fn new(url: SecretString, no_proxy: Option<&str>) -> Result<Self, &'static str> {
+        let parsed = Url::parse(expose(&url)).map_err(|_| "not an absolute URL")?;
+        if !matches!(parsed.scheme(), "http" | "https") || parsed.host().is_none() {
+            return Err("not an http or https URL");
+        }
+        let except = no_proxy.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        Ok(Self { url, except: except.map(Except::parse).collect() })
+    }
+
+    /// The proxy of the environment. A broken one is an error, not an absence: requests would leave another way.
+    pub(crate) fn from_env(env: &Env) -> Result<Option<Self>, &'static str> {
+        let either = |upper: &str, lower: &str| env.secret(upper).or_else(|| env.secret(lower));
+        let Some(url) = either("HTTPS_PROXY", "https_proxy") else { return Ok(None) };
+        Self::new(url, Self::no_proxy(env)).map(Some)
+    }
+
+    /// What the environment keeps from the proxy.
+    pub(crate) fn no_proxy(env: &Env) -> Option<&str> {
+        env.get("NO_PROXY").or_else(|| env.get("no_proxy"))
+    }
+
+    /// Does a request to this URL go through it?
+    pub(super) fn carries(&self, url: &Url) -> bool {
+        let host = host_of(url);
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            _ => None,
+        };
+        let local = |address| matches!(address::kind(address), Kind::Loopback | Kind::LinkLocal | Kind::Unusable);
+        if host == "localhost" || address.is_some_and(local) {
+            return false;
+        }
+        !self.except.iter().any(|except| match except {
+            Except::All => true,
+            Except::Domain(domain) => {
+                host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }
+            Except::Network(network) => address.is_some_and(|address| network.contains(address)),
+        })
+    }
+
+    pub(super) fn to_reqwest(&self) -> Result<reqwest::Proxy, &'static str> {
+        reqwest::Proxy::all(expose(&self.url)).map_err(|_| "its address cannot be used")
+    }
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").field("except", &self.except).finish_non_exhaustive()
+    }
+}
+
+impl Except {
+    fn parse(entry: &str) -> Self {
+        if entry == "*" {
+            return Self::All;
+        }
+        match Network::parse(entry) {
+            Some(network) => Self::Network(network),
+            None => Self::Domain(entry.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(no_proxy: &str) -> Proxy {
+        Proxy::new("http://user:SECRET@proxy.example:3128".to_owned().into(), Some(no_proxy)).expect("a proxy")
+    }
+
+    fn carries(no_proxy: &str, url: &str) -> bool {
+        proxy(no_proxy).carries(&Url::parse(url).expect("a URL"))
+    }
+
+    #[test]
+    fn what_is_local_never_goes_through_it() {
+        for url in ["http://localhost:1/", "http://127.0.0.1/", "http://[::1]/", "http://169.254.169.254/latest"] {
+            assert!(!carries("", url), "{url}");
+        }
+        assert!(carries("", "https://login.example.com/"));
+        assert!(carries("", "https://10.0.0.1/"));
+    }
+
+    #[test]
+    fn exceptions_name_domains_networks_or_all() {
+        for (no_proxy, url, wanted) in [
+            ("example.com", "https://example.com/", false),
+            (".example.com", "https://login.example.com/", false),
+            ("*.example.com", "https://login.example.com/", false),
+            ("example.com", "https://badexample.com/", true),
+            ("EXAMPLE.com, other.example", "https://example.com/", false),
+            ("10.0.0.0/8", "https://10.1.2.3/", false),
+            ("10.0.0.0/8", "https://11.1.2.3/", true),
+            ("*", "https://example.com/", false),
+            (" , ", "https://example.com/", true),
+        ] {
+            assert_eq!(carries(no_proxy, url), wanted, "{no_proxy:?} {url}");
+        }
+    }
+
+    #[test]
+    fn a_broken_address_is_an_error_and_is_not_shown() {
+        for text in ["", "proxy:3128", "socks5://proxy.example", "http://"] {
+            assert!(Proxy::new(text.to_owned().into(), None).is_err(), "{text}");
+        }
+        assert!(!format!("{:?}", proxy("")).contains("SECRET"));
+        let env = Env::from_vars([("HTTPS_PROXY".to_owned(), "nonsense".to_owned())]);
+        assert!(Proxy::from_env(&env).is_err());
+    }
+}
