@@ -3,6 +3,8 @@
 //! run with `cargo test --test others`.
 #![allow(clippy::disallowed_methods, reason = "the proofs run against real processes, in real time")]
 
+#[path = "others/daemon.rs"]
+mod daemon;
 #[path = "others/keys.rs"]
 mod keys;
 #[path = "others/parties.rs"]
@@ -16,9 +18,17 @@ mod suite;
 #[path = "others/support.rs"]
 mod support;
 
+#[path = "others/bound.rs"]
+mod bound;
 #[path = "others/conformance.rs"]
 mod conformance;
+#[path = "others/enterprise.rs"]
+mod enterprise;
 #[path = "others/exchange.rs"]
 mod exchange;
+#[path = "others/machines.rs"]
+mod machines;
+#[path = "others/revocation.rs"]
+mod revocation;
 #[path = "others/workloads.rs"]
 mod workloads;

@@ -1,7 +1,7 @@
 // The program the MCP conformance suite drives: the official TypeScript client, its tokens from wayleave.
 // Environment: the suite's MCP_CONFORMANCE_*; WAYLEAVE (the binary); REPORTS (a folder for what wayleave did, one file a
 // scenario); ASSERTION (which of the WIF scenario's to present: valid, if not said; expired; wrong-audience);
-// DAEMON (1: through `wayleave run`).
+// DAEMON (1: through `wayleave run`; key-bound tokens always are).
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { boundFetch } from './conformance-bound.mjs';
 import { conversation } from './conformance-conversations.mjs';
 import { provision } from './conformance-provision.mjs';
 
@@ -40,38 +41,42 @@ process.exitCode = await main().finally(() => {
 
 async function main() {
   // What has no authorization in it is between the official client and the suite.
-  if (!scenario.startsWith('auth/')) return converse(undefined);
-  const { identity, server } = await provision({ scenario, url, written, report, secrets });
-  const global = ['--log', 'trace', '--config', written('wayleave.toml', configuration(server))];
+  if (!scenario.startsWith('auth/')) return converse({});
+  const { identity, server, bound } = await provision({ scenario, url, written, report, secrets });
+  const global = ['--log', 'trace', '--config', written('wayleave.toml', configuration(server, daemon || bound))];
   if (identity) global.push('--identity-file', written('assertion.jwt', identity));
-  if (!daemon) {
-    const one = wayleave([...global, 'token', 'target', '--no-daemon']);
-    return one.status === 0 ? converse(async () => one.token) : 1;
-  }
+  if (daemon || bound) return throughDaemon(global, bound);
+  const one = wayleave([...global, 'token', 'target', '--no-daemon']);
+  return one.status === 0 ? converse({ authProvider: { token: async () => one.token } }) : 1;
+}
+
+async function throughDaemon(global, bound) {
   await start([...global, 'run']);
   try {
+    if (bound) return await converse({ fetch: boundFetch(socket(), secrets) });
     // Asked before every request, as a client does; the daemon holds the token.
     const ask = ['--log', 'trace', '--socket', socket(), 'token', 'target', '--daemon-only'];
-    return await converse(async () => wayleave(ask).token);
+    return await converse({ authProvider: { token: async () => wayleave(ask).token } });
   } finally {
     await end();
     unspoken('the daemon', readFileSync(join(folder, 'daemon.err'), 'utf8'));
   }
 }
 
-async function converse(token) {
+async function converse(credentials) {
   const mode = wire === '2026-07-28' ? { pin: wire } : 'legacy';
-  const client = new Client({ name: 'conformance', version: '1' }, { versionNegotiation: { mode }, ...conversation(scenario).options });
-  conversation(scenario).prepare?.(client);
-  await client.connect(new StreamableHTTPClientTransport(new URL(url), token && { authProvider: { token } }));
-  report.said = await conversation(scenario).talk(client);
+  const { options, prepare, talk } = conversation(scenario);
+  const client = new Client({ name: 'conformance', version: '1' }, { versionNegotiation: { mode }, ...options });
+  prepare?.(client);
+  await client.connect(new StreamableHTTPClientTransport(new URL(url), credentials));
+  report.said = await talk(client);
   await client.close();
   return 0;
 }
 
-function configuration(server) {
+function configuration(server, listens) {
   const lines = ['[egress]', 'insecure_loopback = true', '[servers.target]', `url = "${url}"`, ...server];
-  if (daemon) lines.push('[listen]', `socket = "${socket()}"`);
+  if (listens) lines.push('[listen]', `socket = "${socket()}"`);
   return `${lines.join('\n')}\n`;
 }
 

@@ -9,11 +9,18 @@ export async function provision(job) {
   return known(job);
 }
 
+// Nobody fetches it: only the suite's authorization-code checks look at who the client says it is.
+const DOCUMENT = 'https://conformance-test.local/client-metadata.json';
+
 const SCENARIOS = {
   'auth/wif-jwt-bearer': workload,
   'auth/resource-mismatch': trappedWorkload,
   'auth/metadata-issuer-mismatch': trappedWorkload,
   'auth/client-credentials-jwt': keyedClient,
+  'auth/basic-cimd': documentedClient,
+  'auth/token-endpoint-auth-none': publicClient,
+  'auth/dpop': boundClient,
+  'auth/dpop-nonce': boundClient,
   'auth/enterprise-managed-authorization': enterprise,
 };
 
@@ -38,14 +45,32 @@ async function trappedWorkload(job) {
 }
 
 async function keyedClient(job) {
-  const key = job.written('client.pem', context.private_key_pem);
-  return { server: [...(await client(job, context.client_id)), 'client_auth = "private-key-jwt"', `client_key_file = "${key}"`] };
+  const lines = await client(job, 'client-credentials', `client_id = "${context.client_id}"`);
+  return { server: [...lines, ...key(job, context.private_key_pem)] };
 }
 
-// Whoever has no scenario of its own: the client the scenario hands out, or one that an operator registered by hand.
+async function documentedClient(job) {
+  const lines = await client(job, 'client-credentials', `client_metadata = "${DOCUMENT}"`);
+  return { server: [...lines, ...key(job, ownKey().export({ type: 'pkcs8', format: 'pem' }))] };
+}
+
+// A public client has nothing to prove itself with: the workload's token is the grant.
+async function publicClient(job) {
+  const identity = assertion(await issuer(job));
+  job.secrets.add(identity);
+  return { identity, server: await client(job, 'jwt-bearer', 'client_id = "machine"') };
+}
+
+// The client that the scenario hands out, or else one that registers itself.
 async function confidentialClient(job) {
-  const lines = await client(job, context.client_id ?? 'machine');
-  return { server: [...lines, ...secret(job, context.client_secret ?? `hand-registered-${randomUUID()}`)] };
+  if (!context.client_secret) return { server: [...(await client(job, 'client-credentials', 'register = true')), 'client_auth = "secret"'] };
+  const lines = await client(job, 'client-credentials', `client_id = "${context.client_id}"`);
+  return { server: [...lines, ...secret(job, context.client_secret)] };
+}
+
+async function boundClient(job) {
+  const { server } = await confidentialClient(job);
+  return { server: [...server, 'dpop = true'], bound: true };
 }
 
 // The identity provider of the enterprise takes the person's ID token; the MCP server's takes what it makes of it.
@@ -57,12 +82,16 @@ async function enterprise(job) {
     subject_token_type: 'id_token', subject_audience: context.idp_client_id,
   };
   const table = Object.entries(idp).map(([key, value]) => `${key} = "${value}"`).join(', ');
-  const lines = await client(job, context.client_id, 'id-jag');
+  const lines = await client(job, 'id-jag', `client_id = "${context.client_id}"`);
   return { identity, server: [...lines, ...secret(job, context.client_secret), `idp = { ${table} }`] };
 }
 
-async function client(job, id, exchange = 'client-credentials') {
-  return [`issuer = "${await issuer(job)}"`, `exchange = "${exchange}"`, `client_id = "${id}"`];
+async function client(job, exchange, identifier) {
+  return [`issuer = "${await issuer(job)}"`, `exchange = "${exchange}"`, identifier];
+}
+
+function key({ written }, pem) {
+  return ['client_auth = "private-key-jwt"', `client_key_file = "${written('client.pem', pem)}"`];
 }
 
 function secret({ written, secrets }, value) {
@@ -92,9 +121,12 @@ async function issuer({ url, report }) {
 function assertion(aud) {
   const now = Math.floor(Date.now() / 1000);
   const claims = { iss: 'https://idp.example.com', sub: 'conformance', aud, iat: now, exp: now + 300, jti: randomUUID() };
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const head = [{ alg: 'ES256' }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
-  return `${head}.${sign('sha256', Buffer.from(head), { key: privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
+  return `${head}.${sign('sha256', Buffer.from(head), { key: ownKey(), dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
+}
+
+function ownKey() {
+  return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey;
 }
 
 function audience(jwt) {

@@ -1,11 +1,85 @@
-//! The MCP conformance suite with the official TypeScript client, on both wires:
-//! the scenario of workload identity federation in every way it can go, and the traps.
+//! The MCP conformance suite with the official TypeScript client, on both wires: all that a revision requires, and the
+//! scenario of workload identity federation in every way it can go.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 
 use crate::scene::REFUSED;
-use crate::suite::{Run, Scenario, Wire, conformance};
+use crate::suite::{Run, Scenario, Wire, baseline, conformance, requirements};
 
 const WIRE_2025: Wire = Wire("2025-11-25");
 const WIRE_2026: Wire = Wire("2026-07-28");
+
+/// What a machine client can pass, it passes whole.
+const WHOLE: &[&str] = &[
+    "auth/client-credentials-basic",
+    "auth/client-credentials-jwt",
+    "auth/enterprise-managed-authorization",
+    "auth/iss-not-advertised",
+    "auth/iss-supported",
+    "auth/metadata-issuer-mismatch",
+    "auth/pre-registration",
+    "auth/resource-mismatch",
+    "auth/wif-jwt-bearer",
+];
+
+#[test]
+fn the_baseline_names_no_scenario_that_a_machine_can_pass() {
+    for (scenario, check) in baseline() {
+        assert!(scenario.starts_with("auth/"), "{scenario}: only authorization can be out of reach");
+        assert!(!WHOLE.contains(&scenario.as_str()), "{scenario} passes whole, so {check} is no exception");
+    }
+}
+
+#[test]
+fn all_that_2025_11_25_requires_passes_but_for_the_baseline() {
+    all_requirements_pass_but_for_the_baseline(WIRE_2025);
+}
+
+#[test]
+fn all_that_2026_07_28_requires_passes_but_for_the_baseline() {
+    all_requirements_pass_but_for_the_baseline(WIRE_2026);
+}
+
+/// The suite judges by the baseline, but only what it scores; extensions, which it does not score, are judged here alike.
+fn all_requirements_pass_but_for_the_baseline(wire: Wire) {
+    let run = requirements(wire);
+    let excused = baseline();
+    let excused = |scenario: &str, check: &str| excused.iter().any(|(s, c)| s == scenario && c == check);
+    let mut wrong = Vec::new();
+    for (name, scenario) in &run.scenarios {
+        let complaints = scenario.complaints().into_iter().filter(|check| !excused(name, check));
+        wrong.extend(complaints.map(|check| format!("{name}:{check} fails: {}", scenario.report)));
+        let stale = baseline().into_iter().filter(|(of, check)| of == name && scenario.passes(check));
+        wrong.extend(stale.map(|(_, check)| format!("{name}:{check} passes: remove it from the baseline")));
+        // A nonce is asked for once, and then sent (RFC 9449 section 8).
+        let most = if name == "auth/dpop-nonce" { 2 } else { 1 };
+        assert!(scenario.count("token-request") <= most, "{name}: no second attempt, with this grant or another");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(run.passed, "{}", run.log);
+    metadata_was_found_by_wayleave_itself(&run.scenarios);
+    the_token_request_says_what_the_suite_looks_for_elsewhere(&run.scenarios);
+}
+
+/// The operator, who pins the issuer, reads the resource metadata too.
+fn metadata_was_found_by_wayleave_itself(scenarios: &BTreeMap<String, Scenario>) {
+    for name in ["auth/metadata-default", "auth/metadata-var1"] {
+        let scenario = &scenarios[name];
+        let by_operator = scenario.operator_requests("/.well-known/oauth-protected-resource/mcp");
+        assert!(scenario.count("prm-pathbased-requested") > by_operator, "{name}");
+    }
+}
+
+/// Scopes and the client's document are looked for in the authorization request; here is the same for the token request.
+fn the_token_request_says_what_the_suite_looks_for_elsewhere(scenarios: &BTreeMap<String, Scenario>) {
+    let sent = |name: &str, key: &str| scenarios[name].token_form()[key].clone();
+    assert_eq!(sent("auth/scope-from-www-authenticate", "scope"), "mcp:basic");
+    assert_eq!(sent("auth/scope-from-scopes-supported", "scope"), "mcp:basic mcp:read mcp:write");
+    assert_eq!(sent("auth/scope-omitted-when-undefined", "scope"), Value::Null);
+    assert_eq!(sent("auth/basic-cimd", "client_id"), "https://conformance-test.local/client-metadata.json");
+}
 
 #[test]
 fn wif_valid_on_the_2025_11_25_wire() {
@@ -92,7 +166,7 @@ fn passed_with_one_token_request(scenario: &Scenario) {
     let form = scenario.token_form();
     assert_eq!(form["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
     assert!(form["resource"].as_str().is_some_and(|r| r.starts_with("http://localhost:") && r.ends_with("/mcp")));
-    assert_eq!(form["client_assertion"], serde_json::Value::Null, "the workload is no OAuth client");
+    assert_eq!(form["client_assertion"], Value::Null, "the workload is no OAuth client");
 }
 
 fn a_bad_assertion_is_presented_once(wire: Wire, assertion: &str, check: &str) {

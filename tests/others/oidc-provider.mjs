@@ -2,7 +2,7 @@
 // with a key or a certificate of their own, and as the identity provider that issues ID-JAGs.
 // Environment: TRUSTED_ISSUER, TRUSTED_JWKS (JSON), RESOURCE (the one it issues tokens for), CLIENT_JWKS (JSON: the key of
 // the clients that have one), CLIENT_CERTIFICATE_JWKS (JSON: the certificate of the one that pins it), TOKENS (jwt or
-// opaque), TLS (JSON: key, cert, ca as PEM; https, and it asks for a client certificate).
+// opaque), REGISTRATION (guarded: only with a token that nobody has), TLS (JSON: key, cert, ca as PEM; https, and it asks for a client certificate).
 // Prints {"issuer","jwks"} when ready, then {"token_request"} for every token request; for a line `{"introspect":TOKEN}` on
 // stdin it prints {"introspected"}. Ends when stdin does, or after 120 s.
 import { randomBytes, randomUUID } from 'node:crypto';
@@ -10,6 +10,7 @@ import http from 'node:http';
 import https from 'node:https';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
+import { setDefaultCACertificates } from 'node:tls';
 
 import { idJag, jwtBearer } from './oidc-grants.mjs';
 
@@ -19,7 +20,7 @@ const { Provider, errors } = require('oidc-provider');
 const { default: Memory } = require('oidc-provider/lib/adapters/memory_adapter.js');
 const { exportJWK, generateKeyPair } = require('jose');
 
-const { RESOURCE, TOKENS = 'jwt' } = process.env;
+const { RESOURCE, TOKENS = 'jwt', REGISTRATION } = process.env;
 const [clientKeys, certificateKeys, tls] = ['CLIENT_JWKS', 'CLIENT_CERTIFICATE_JWKS', 'TLS']
   .map((name) => JSON.parse(process.env[name] ?? 'null'));
 const NOBODY = { keys: [] };
@@ -28,6 +29,8 @@ const DOCUMENT = '/agents/machine.json';
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 setTimeout(() => process.exit(0), 120_000);
+// For what it fetches from itself.
+if (tls) setDefaultCACertificates([tls.ca]);
 
 // A client without a certificate is let in: whether it needs one is the provider's to say.
 const server = tls ? https.createServer({ ...tls, requestCert: true, rejectUnauthorized: false }) : http.createServer();
@@ -58,6 +61,7 @@ function provider(issuer, signingKey) {
       devInteractions: { enabled: false },
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
       introspection: { enabled: true, allowedPolicy: () => true },
+      registration: { enabled: true, initialAccessToken: REGISTRATION === 'guarded' && randomUUID() },
       mTLS: mutual(),
       resourceIndicators: { enabled: true, getResourceServerInfo: (_ctx, resource) => resourceServer(resource) },
       revocation: { enabled: true },

@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
+use serde_json::json;
 use tempfile::TempDir;
 
+use crate::keys::Authority;
 use crate::parties::{IDP, Idp, McpServer};
 use crate::servers::{AuthorizationServer, Settings, Software};
 use crate::support::{Outcome, wayleave};
@@ -17,7 +19,7 @@ pub(crate) struct Scene {
     pub(crate) server: AuthorizationServer,
     pub(crate) resource: String,
     pub(crate) dir: TempDir,
-    /// Lines of the `[egress]` table.
+    /// Further lines of the `[egress]` table.
     egress: String,
 }
 
@@ -29,15 +31,42 @@ impl Scene {
     }
 
     /// `known` is the resource the authorization server issues tokens for, whatever the MCP server says it is.
-    pub(crate) fn guarding(software: Software, mcp: McpServer, known: &str, mut settings: Settings) -> Self {
+    pub(crate) fn guarding(software: Software, mcp: McpServer, known: &str, settings: Settings) -> Self {
+        let mut scene = Self::at(&mcp.url, software, known, settings);
+        scene.resource = mcp.guarded_by(&scene.server.issuer);
+        scene
+    }
+
+    /// With an MCP server that is there already.
+    pub(crate) fn at(resource: &str, software: Software, known: &str, mut settings: Settings) -> Self {
         let idp = Idp::new();
         settings.push(("TRUSTED_ISSUER", IDP.to_owned()));
         settings.push(("TRUSTED_JWKS", idp.key.jwks()));
         settings.push(("RESOURCE", known.to_owned()));
         let server = AuthorizationServer::start(software, &settings);
-        let resource = mcp.guarded_by(&server.issuer);
         let dir = TempDir::new().expect("a temporary folder can be made");
-        Self { idp, server, resource, dir, egress: "insecure_loopback = true\n".to_owned() }
+        Self { idp, server, resource: resource.to_owned(), dir, egress: String::new() }
+    }
+
+    /// oidc-provider on https, with a certificate of this authority, which vouches for its clients too.
+    pub(crate) fn over_tls(authority: &Authority, settings: Settings) -> Self {
+        let mcp = McpServer::bind();
+        let known = mcp.url.clone();
+        Self::over_tls_guarding(authority, mcp, &known, settings)
+    }
+
+    pub(crate) fn over_tls_guarding(
+        authority: &Authority,
+        mcp: McpServer,
+        known: &str,
+        mut settings: Settings,
+    ) -> Self {
+        let own = authority.vouches_for("127.0.0.1");
+        let tls = json!({ "key": own.key, "cert": own.certificate, "ca": authority.pem() });
+        settings.push(("TLS", tls.to_string()));
+        let mut scene = Self::guarding(Software::OidcProvider, mcp, known, settings);
+        scene.trust(authority);
+        scene
     }
 
     /// `wayleave token` in its own process; `keys` are the server's further lines in the configuration.
@@ -53,7 +82,10 @@ impl Scene {
 
     /// The global options of one run.
     pub(crate) fn options(&self, keys: &str, assertion: Option<&str>) -> Vec<String> {
-        let config = format!("[egress]\n{}[servers.target]\nurl = \"{}\"\n{keys}", self.egress, self.resource);
+        let config = format!(
+            "[egress]\ninsecure_loopback = true\n{}[servers.target]\nurl = \"{}\"\n{keys}",
+            self.egress, self.resource
+        );
         let mut options = vec!["--config".to_owned(), self.private_file("wayleave.toml", &config)];
         if let Some(assertion) = assertion {
             options.push("--identity-file".to_owned());
@@ -67,9 +99,9 @@ impl Scene {
         format!("issuer = \"{}\"\n", self.server.issuer)
     }
 
-    pub(crate) fn trust(&mut self, authority: &str) {
-        let file = self.private_file("authority.pem", authority);
-        self.egress.push_str(&format!("ca_file = \"{file}\"\n"));
+    /// This authority alone, beside the system's.
+    pub(crate) fn trust(&mut self, authority: &Authority) {
+        self.egress = format!("ca_file = \"{}\"\n", self.private_file("authority.pem", &authority.pem()));
     }
 
     pub(crate) fn private_file(&self, name: &str, content: &str) -> String {

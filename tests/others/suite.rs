@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::support::{NODE, Outcome, ROOT, WAYLEAVE, installed, run};
 
 const SUITE: &str = "target/others/node_modules/@modelcontextprotocol/conformance/dist/index.js";
+const BASELINE: &str = "tests/others/conformance-baseline.yml";
 
 #[derive(Clone, Copy)]
 pub(crate) struct Wire(pub(crate) &'static str);
@@ -21,6 +22,14 @@ pub(crate) struct Run {
     pub(crate) passed: bool,
     pub(crate) log: String,
     pub(crate) scenario: Scenario,
+}
+
+/// All that a revision of the specification requires of a client, and what the suite does not score beside it.
+pub(crate) struct Requirements {
+    /// What the suite itself says, by the baseline.
+    pub(crate) passed: bool,
+    pub(crate) log: String,
+    pub(crate) scenarios: BTreeMap<String, Scenario>,
 }
 
 /// What became of a scenario.
@@ -39,6 +48,22 @@ pub(crate) fn conformance(scenario: &str, wire: Wire, assertion: &str, daemon: b
     let mut all = scenarios(&dir, &log);
     let scenario = all.remove(scenario).unwrap_or_else(|| panic!("no result; the suite said:\n{log}"));
     Run { passed: outcome.code == 0, log, scenario }
+}
+
+pub(crate) fn requirements(wire: Wire) -> Requirements {
+    let dir = TempDir::new().expect("a temporary folder can be made");
+    let outcome = suite(&dir, &["--requirements", wire.0, "--expected-failures", BASELINE], &[]);
+    let log = format!("{}{}", outcome.stdout, outcome.stderr);
+    let scenarios = scenarios(&dir, &log);
+    Requirements { passed: outcome.code == 0, log, scenarios }
+}
+
+/// The entries of the baseline: `scenario:check`.
+pub(crate) fn baseline() -> Vec<(String, String)> {
+    let text = fs::read_to_string(Path::new(ROOT).join(BASELINE)).expect("the baseline is there");
+    let entries = text.lines().filter_map(|line| line.trim().strip_prefix("- "));
+    let split = |entry: &str| entry.split_once(':').map(|(scenario, check)| (scenario.to_owned(), check.to_owned()));
+    entries.map(|entry| split(entry).unwrap_or_else(|| panic!("{entry} gives up a whole scenario"))).collect()
 }
 
 fn suite(dir: &TempDir, which: &[&str], environment: &[(&str, &str)]) -> Outcome {
@@ -101,6 +126,11 @@ impl Scenario {
     pub(crate) fn complaints(&self) -> Vec<&str> {
         let bad = |check: &&Value| check["status"] == "FAILURE" || check["status"] == "WARNING";
         self.checks.iter().filter(bad).filter_map(|check| check["id"].as_str()).collect()
+    }
+
+    pub(crate) fn passes(&self, id: &str) -> bool {
+        self.checks.iter().any(|check| check["id"] == id && check["status"] == "SUCCESS")
+            && !self.complaints().contains(&id)
     }
 
     /// The form of the token request.
