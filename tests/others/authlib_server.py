@@ -165,7 +165,7 @@ class ResourceToken(JWTBearerTokenGenerator):
 
 def application(issuer):
     app = Flask("others")
-    authorization = AuthorizationServer(app, query_client=lambda client_id: Machine() if client_id == Machine.client_id else None)
+    authorization = AuthorizationServer(app, query_client={Machine.client_id: Machine()}.get)
     authorization.register_token_generator("default", ResourceToken(issuer, alg="ES256", expires_generator=600))
     WorkloadGrant.issuer = OwnKey.issuer = issuer
     authorization.register_grant(WorkloadGrant)

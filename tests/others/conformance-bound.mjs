@@ -6,7 +6,8 @@ import { json } from 'node:stream/consumers';
 export function boundFetch(socketPath, secrets) {
   const proven = async (url, init, nonce) => {
     const headers = new Headers(init?.headers);
-    const own = await authorization(socketPath, { method: init?.method ?? 'GET', url: String(url), ...(nonce && { dpop_nonce: nonce }) });
+    const query = { method: init?.method ?? 'GET', url: String(url), ...(nonce && { dpop_nonce: nonce }) };
+    const own = await authorization(socketPath, query);
     for (const [name, values] of Object.entries(own)) headers.set(name, values[0]);
     secrets.add(headers.get('authorization').split(' ')[1]);
     return fetch(url, { ...init, headers });

@@ -63,9 +63,9 @@ async function publicClient(job) {
 
 // The client that the scenario hands out, or else one that registers itself.
 async function confidentialClient(job) {
-  if (!context.client_secret) return { server: [...(await client(job, 'client-credentials', 'register = true')), 'client_auth = "secret"'] };
-  const lines = await client(job, 'client-credentials', `client_id = "${context.client_id}"`);
-  return { server: [...lines, ...secret(job, context.client_secret)] };
+  const known = context.client_secret;
+  const lines = await client(job, 'client-credentials', known ? `client_id = "${context.client_id}"` : 'register = true');
+  return { server: [...lines, ...(known ? secret(job, known) : ['client_auth = "secret"'])] };
 }
 
 async function boundClient(job) {

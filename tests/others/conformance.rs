@@ -183,7 +183,7 @@ fn a_bad_assertion_is_presented_once(wire: Wire, assertion: &str, check: &str) {
 }
 
 fn a_foreign_resource_stops_wayleave(wire: Wire) {
-    let Run { passed, log, scenario } = conformance("auth/resource-mismatch", wire, "own", false);
+    let Run { passed, log, scenario } = conformance("auth/resource-mismatch", wire, "valid", false);
     assert!(passed, "{log}");
     let by_operator = scenario.operator_requests("/.well-known/oauth-protected-resource/mcp");
     assert!(scenario.count("prm-pathbased-requested") > by_operator, "wayleave read the metadata");
@@ -191,7 +191,7 @@ fn a_foreign_resource_stops_wayleave(wire: Wire) {
 }
 
 fn a_foreign_issuer_stops_wayleave(wire: Wire) {
-    let Run { passed, log, scenario } = conformance("auth/metadata-issuer-mismatch", wire, "own", false);
+    let Run { passed, log, scenario } = conformance("auth/metadata-issuer-mismatch", wire, "valid", false);
     assert!(passed, "{log}");
     assert!(scenario.count("authorization-server-metadata") >= 1, "wayleave read the metadata");
     stopped_before_the_token_endpoint(&scenario, "attacker.example.com");

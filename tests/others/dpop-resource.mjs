@@ -11,6 +11,7 @@ const { issuer, audience, method, url, headers } = JSON.parse(await text(process
 const loopback = { [oauth.allowInsecureRequests]: true };
 const discovered = await oauth.discoveryRequest(new URL(issuer), { algorithm: 'oauth2', ...loopback });
 const server = await oauth.processDiscoveryResponse(new URL(issuer), discovered);
-const verdict = await oauth.validateJwtAccessToken(server, new Request(url, { method, headers }), audience, { requireDPoP: true, ...loopback })
+const request = new Request(url, { method, headers });
+const verdict = await oauth.validateJwtAccessToken(server, request, audience, { requireDPoP: true, ...loopback })
   .then((claims) => ({ claims }), (problem) => ({ refused: problem.cause?.message ?? problem.message }));
 process.stdout.write(`${JSON.stringify(verdict)}\n`);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::parties::Idp;
 use crate::scene::{Scene, is_refusal};
 use crate::servers::{AuthorizationServer, Software};
-use crate::support::{Outcome, PYTHON, ROOT, run};
+use crate::support::{Outcome, PYTHON, ROOT, run, unspoken};
 
 const NEIGHBOUR: &str = "https://neighbour.example.com/mcp";
 const SECRET: &str = "a-secret-for-one-test";
@@ -84,7 +84,10 @@ impl Cast {
     }
 
     fn token(&self, more: &str) -> Outcome {
-        self.scene.token(&self.keys(more, SECRET), Some(&self.scene.idp.assertion(&self.scene.server.issuer, 300)))
+        let assertion = self.scene.idp.assertion(&self.scene.server.issuer, 300);
+        let outcome = self.scene.token(&self.keys(more, SECRET), Some(&assertion));
+        unspoken(&outcome.stderr, &[SECRET]);
+        outcome
     }
 
     fn keys(&self, more: &str, secret: &str) -> String {

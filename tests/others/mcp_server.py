@@ -1,5 +1,5 @@
-"""The official Python SDK (PyPI mcp) as authorization server and MCP server in one: it takes ID-JAGs of one identity provider
-(SEP-990) from one client with a secret, and checks the tokens it issued.
+"""The official Python SDK (PyPI mcp) as authorization server and MCP server in one: it takes ID-JAGs of one identity
+provider (SEP-990) from one client with a secret, and checks the tokens it issued.
 
 Environment: CLIENT_SECRET (of the client "agent"), CLIENT_METHOD (how it is sent: client_secret_post, if not said),
 NEIGHBOUR (a resource of somebody else that it issues tokens for as well).

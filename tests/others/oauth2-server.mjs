@@ -15,7 +15,10 @@ const { createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify, SignJWT } = re
 const GRANT = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const TYPE = 'urn:ietf:params:oauth:token-type:';
 const { TRUSTED_ISSUER, TRUSTED_JWKS, RESOURCE, CLIENT_SECRET, AS_SHIPPED } = process.env;
-const CLIENT = { id: 'gateway', name: 'gateway', secret: CLIENT_SECRET, redirectUris: [], allowedGrants: [GRANT], scopes: [] };
+const CLIENT = {
+  id: 'gateway', name: 'gateway', secret: CLIENT_SECRET, redirectUris: [], allowedGrants: [GRANT], scopes: [],
+};
+const JSON_TYPE = { 'content-type': 'application/json' };
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 setTimeout(() => process.exit(0), 120_000);
@@ -28,7 +31,8 @@ server.listen(0, '127.0.0.1', async () => {
   const authorization = authorizationServer(issuer, privateKey);
   server.on('request', async (request, response) => {
     const { status, headers, body } = request.url === '/token'
-      ? await token(authorization, issuer, request) : { status: 200, headers: { 'content-type': 'application/json' }, body: metadata(issuer) };
+      ? await token(authorization, issuer, request)
+      : { status: 200, headers: JSON_TYPE, body: metadata(issuer) };
     response.writeHead(status, headers).end(JSON.stringify(body));
   });
   say({ issuer, jwks: { keys: [{ ...(await exportJWK(publicKey)), use: 'sig', alg: 'ES256' }] } });
@@ -55,7 +59,9 @@ const clients = {
 
 // The access token is a JWT, so nothing has to be kept.
 const tokens = {
-  issueToken: async (client, granted, user) => ({ accessToken: randomUUID(), accessTokenExpiresAt: new Date(), client, user, scopes: granted }),
+  issueToken: async (client, scopes, user) => (
+    { accessToken: randomUUID(), accessTokenExpiresAt: new Date(), client, user, scopes }
+  ),
   persist: async () => {},
 };
 
@@ -67,7 +73,9 @@ const scopes = {
 // The library signs with a shared secret unless given a signer; a resource server wants a key it can look up.
 function signer(key) {
   return {
-    sign: (claims) => new SignJWT(JSON.parse(JSON.stringify(claims))).setProtectedHeader({ alg: 'ES256', typ: 'at+jwt' }).sign(key),
+    // Through JSON, because some claims are there without a value.
+    sign: (claims) => new SignJWT(JSON.parse(JSON.stringify(claims)))
+      .setProtectedHeader({ alg: 'ES256', typ: 'at+jwt' }).sign(key),
     extraTokenFields: () => ({ aud: RESOURCE }),
   };
 }
@@ -75,7 +83,9 @@ function signer(key) {
 // What the library leaves to its operator: whose tokens are exchanged, and for which target.
 async function subject({ subjectToken, subjectTokenType, requestedTokenType, resource }, issuer) {
   if (subjectTokenType !== `${TYPE}jwt`) throw OAuthException.badRequest('only JWTs are exchanged here');
-  if (requestedTokenType && requestedTokenType !== `${TYPE}access_token`) throw OAuthException.badRequest('only access tokens are issued here');
+  if (requestedTokenType && requestedTokenType !== `${TYPE}access_token`) {
+    throw OAuthException.badRequest('only access tokens are issued here');
+  }
   const keys = createLocalJWKSet(JSON.parse(TRUSTED_JWKS));
   const rules = { issuer: TRUSTED_ISSUER, audience: issuer, algorithms: ['ES256'], requiredClaims: ['sub', 'exp', 'jti'] };
   // RFC 8693 section 2.2.2: a bad subject token is an invalid_request.
@@ -95,5 +105,5 @@ async function token(authorization, issuer, request) {
   say({ token_request: body.error ?? 'granted', why: body.error_description });
   // RFC 8693 section 2.2.1 demands the field; the library leaves it to its operator too.
   if (!body.error && AS_SHIPPED !== '1') body.issued_token_type = `${TYPE}access_token`;
-  return { status: answer.status, headers: { 'content-type': 'application/json', 'cache-control': 'no-store' }, body };
+  return { status: answer.status, headers: { ...JSON_TYPE, 'cache-control': 'no-store' }, body };
 }

@@ -41,7 +41,8 @@ export const idJag = {
       if (audience !== ID_JAG_AUDIENCE || resource !== RESOURCE) throw new errors.InvalidTarget();
       const jag = new SignJWT({ client_id: ID_JAG_CLIENT, resource, ...(scope && { scope }) })
         .setProtectedHeader({ alg: 'ES256', kid: signingKey.kid, typ: 'oauth-id-jag+jwt' })
-        .setIssuer(issuer).setSubject(claims.sub).setAudience(audience).setJti(randomUUID()).setIssuedAt().setExpirationTime('2m');
+        .setIssuer(issuer).setSubject(claims.sub).setAudience(audience)
+        .setJti(randomUUID()).setIssuedAt().setExpirationTime('2m');
       const signed = await jag.sign(await importJWK(signingKey, 'ES256'));
       ctx.body = { access_token: signed, issued_token_type: ID_JAG, token_type: 'N_A', expires_in: 120 };
     };

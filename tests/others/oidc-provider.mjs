@@ -2,10 +2,12 @@
 // with a key or a certificate of their own, and as the identity provider that issues ID-JAGs.
 // Environment: TRUSTED_ISSUER, TRUSTED_JWKS (JSON), RESOURCE (the one it issues tokens for), CLIENT_JWKS (JSON: the key of
 // the clients that have one), CLIENT_CERTIFICATE_JWKS (JSON: the certificate of the one that pins it), TOKENS (jwt or
-// opaque), REGISTRATION (guarded: only with a token that nobody has), TLS (JSON: key, cert, ca as PEM; https, and it asks for a client certificate).
+// opaque), REGISTRATION (guarded: only with a token that nobody has), TLS (JSON: key, cert, ca as PEM; https, and a second
+// port that asks for the client's certificate).
 // Prints {"issuer","jwks"} when ready, then {"token_request"} for every token request; for a line `{"introspect":TOKEN}` on
 // stdin it prints {"introspected"}. Ends when stdin does, or after 120 s.
 import { randomBytes, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import http from 'node:http';
 import https from 'node:https';
 import { createRequire } from 'node:module';
@@ -25,6 +27,7 @@ const [clientKeys, certificateKeys, tls] = ['CLIENT_JWKS', 'CLIENT_CERTIFICATE_J
   .map((name) => JSON.parse(process.env[name] ?? 'null'));
 const NOBODY = { keys: [] };
 const INTROSPECTOR = ['mcp-server', randomUUID()];
+const AGENT = 'agent.example.com';
 const DOCUMENT = '/agents/machine.json';
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
@@ -32,19 +35,29 @@ setTimeout(() => process.exit(0), 120_000);
 // For what it fetches from itself.
 if (tls) setDefaultCACertificates([tls.ca]);
 
+const server = tls ? https.createServer(tls) : http.createServer();
 // A client without a certificate is let in: whether it needs one is the provider's to say.
-const server = tls ? https.createServer({ ...tls, requestCert: true, rejectUnauthorized: false }) : http.createServer();
+const mutual = tls && https.createServer({ ...tls, requestCert: true, rejectUnauthorized: false });
+mutual?.listen(0, '127.0.0.1');
+if (mutual) await once(mutual, 'listening');
 server.listen(0, '127.0.0.1', async () => {
-  const issuer = `${tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}`;
+  const issuer = at(server);
   const { publicKey, privateKey } = await generateKeyPair('ES256', { extractable: true });
   const described = { kid: randomUUID(), use: 'sig', alg: 'ES256' };
   const signingKey = { ...(await exportJWK(privateKey)), ...described };
   const answer = provider(issuer, signingKey).callback();
-  server.on('request', (request, response) => (request.url === DOCUMENT ? document(issuer, response) : answer(request, response)));
+  mutual?.on('request', answer);
+  server.on('request', (request, response) => (
+    request.url === DOCUMENT ? document(issuer, response) : answer(request, response)
+  ));
   say({ issuer, jwks: { keys: [{ ...(await exportJWK(publicKey)), ...described }] } });
   createInterface({ input: process.stdin }).on('line', (line) => introspect(issuer, JSON.parse(line)))
     .on('close', () => process.exit(0));
 });
+
+function at(listening) {
+  return `${tls ? 'https' : 'http'}://127.0.0.1:${listening.address().port}`;
+}
 
 function provider(issuer, signingKey) {
   const made = new Provider(issuer, {
@@ -52,9 +65,15 @@ function provider(issuer, signingKey) {
     adapter: class extends Memory {},
     jwks: { keys: [signingKey] },
     clients: clients(),
-    clientAuthMethods: ['none', 'private_key_jwt', 'client_secret_basic', ...(tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : [])],
+    clientAuthMethods: [
+      'none', 'private_key_jwt', 'client_secret_basic', ...(tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
+    ],
+    // RFC 8705 section 5.
+    discovery: mutual ? { mtls_endpoint_aliases: { token_endpoint: `${at(mutual)}/token` } } : {},
     // No ID token is ever issued; the server insists on an algorithm it has a key for.
-    clientDefaults: { grant_types: ['client_credentials'], redirect_uris: [], response_types: [], id_token_signed_response_alg: 'ES256' },
+    clientDefaults: {
+      grant_types: ['client_credentials'], redirect_uris: [], response_types: [], id_token_signed_response_alg: 'ES256',
+    },
     features: {
       clientCredentials: { enabled: true },
       clientIdMetadataDocument: { enabled: true, ack: 'draft-02' },
@@ -62,7 +81,7 @@ function provider(issuer, signingKey) {
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
       introspection: { enabled: true, allowedPolicy: () => true },
       registration: { enabled: true, initialAccessToken: REGISTRATION === 'guarded' && randomUUID() },
-      mTLS: mutual(),
+      mTLS: certificates(),
       resourceIndicators: { enabled: true, getResourceServerInfo: (_ctx, resource) => resourceServer(resource) },
       revocation: { enabled: true },
     },
@@ -73,7 +92,9 @@ function provider(issuer, signingKey) {
   made.registerGrantType(jwtBearer.type, jwtBearer.handler(made, issuer, resourceServer), jwtBearer.parameters);
   made.registerGrantType(idJag.type, idJag.handler(made, issuer, signingKey), idJag.parameters);
   made.on('grant.success', () => say({ token_request: 'granted' }));
-  made.on('grant.error', (_ctx, error) => say({ token_request: error.error, why: error.error_detail ?? error.error_description }));
+  made.on('grant.error', (_ctx, { error, error_detail, error_description }) => (
+    say({ token_request: error, why: error_detail ?? error_description })
+  ));
   made.on('server_error', (_ctx, error) => process.stderr.write(`${error.stack}\n`));
   return made;
 }
@@ -81,19 +102,23 @@ function provider(issuer, signingKey) {
 function clients() {
   const keyed = { token_endpoint_auth_method: 'private_key_jwt', jwks: clientKeys ?? NOBODY };
   const certified = { tls_client_certificate_bound_access_tokens: true };
+  const pinned = certificateKeys ?? NOBODY;
   return [
     // This server asks every token request for a client, so the workload is a public one.
     { client_id: 'workload', grant_types: [jwtBearer.type, idJag.type], token_endpoint_auth_method: 'none' },
-    ...(clientKeys ? [{ client_id: 'machine', ...keyed }, { client_id: 'bound', dpop_bound_access_tokens: true, ...keyed }] : []),
+    ...(clientKeys ? [
+      { client_id: 'machine', ...keyed },
+      { client_id: 'bound', dpop_bound_access_tokens: true, ...keyed },
+    ] : []),
     ...(tls ? [
-      { client_id: 'vouched', token_endpoint_auth_method: 'tls_client_auth', tls_client_auth_san_dns: 'agent.example.com', ...certified },
-      { client_id: 'pinned', token_endpoint_auth_method: 'self_signed_tls_client_auth', jwks: certificateKeys ?? NOBODY, ...certified },
+      { client_id: 'vouched', token_endpoint_auth_method: 'tls_client_auth', tls_client_auth_san_dns: AGENT, ...certified },
+      { client_id: 'pinned', token_endpoint_auth_method: 'self_signed_tls_client_auth', ...certified, jwks: pinned },
     ] : []),
     { client_id: INTROSPECTOR[0], client_secret: INTROSPECTOR[1], token_endpoint_auth_method: 'client_secret_basic' },
   ];
 }
 
-function mutual() {
+function certificates() {
   if (!tls) return { enabled: false };
   return {
     enabled: true,
@@ -102,7 +127,7 @@ function mutual() {
     tlsClientAuth: true,
     getCertificate: (ctx) => ctx.socket.getPeerX509Certificate(),
     certificateAuthorized: (ctx) => ctx.socket.authorized,
-    certificateSubjectMatches: (ctx, _property, expected) => ctx.socket.getPeerX509Certificate().checkHost(expected) === expected,
+    certificateSubjectMatches: (ctx, _property, name) => ctx.socket.getPeerX509Certificate().checkHost(name) === name,
   };
 }
 

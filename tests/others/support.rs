@@ -7,8 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Ten times what the slowest proof takes on an idle machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// Ten times and more what the slowest proof takes on an idle machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) const WAYLEAVE: &str = env!("CARGO_BIN_EXE_wayleave");
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
