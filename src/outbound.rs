@@ -23,12 +23,14 @@ use crate::token::Digest;
 mod address;
 mod certificate;
 mod error;
+mod patience;
 mod proxy;
 mod roots;
 
 pub(crate) use address::{Kind, Network};
 pub(crate) use certificate::Certificate;
 pub(crate) use error::Error;
+pub(crate) use patience::Again;
 pub(crate) use proxy::Proxy;
 pub(crate) use roots::is_pem_bundle;
 
@@ -198,6 +200,17 @@ impl Outbound {
         Self(Arc::new(Inner { config, tls, clients, mutual, jitter: Jitter::from_system(), deadline }))
     }
 
+    /// The same rules for one party that has a CA of its own: of its connections only this bundle's certificates are
+    /// trusted, so that nobody else's CA can stand in for it.
+    pub(crate) fn trusting(&self, ca_pem: &[u8]) -> Result<Self, Error> {
+        let (clients, mutual) = (Default::default(), Mutex::default());
+        let tls = OnceLock::from(Ok(roots::only(ca_pem)?));
+        // What has a CA of its own is beside us: no forward proxy lies between.
+        let config = Config { proxy: None, ..self.0.config.clone() };
+        let deadline = self.0.deadline;
+        Ok(Self(Arc::new(Inner { config, tls, clients, mutual, jitter: Jitter::from_system(), deadline })))
+    }
+
     fn left(&self, limit: Duration) -> Duration {
         const TO_SAY_SO: Duration = Duration::from_millis(100);
         let Some(deadline) = self.0.deadline else { return limit };
@@ -231,26 +244,17 @@ impl Outbound {
         ask: impl Fn() -> Ask,
         again: impl Fn(&Result<Answer, Error>) -> bool,
     ) -> Result<Answer, Error> {
-        let started = tokio::time::Instant::now();
-        let total = self.left(patience.total);
-        let mut tried = 0;
-        loop {
-            let left = total.saturating_sub(started.elapsed());
+        let work = |left| {
             let mut ask = ask();
             ask.limit = ask.limit.min(left);
-            let outcome = self.send(ask).await;
-            tried += 1;
-            let wait = match &outcome {
-                Ok(answer) => answer.retry_after(),
-                Err(_) => None,
-            };
-            let wait = wait.unwrap_or_else(|| self.0.jitter.backoff(patience.delay, Duration::from_secs(8), tried));
-            if !again(&outcome) || tried >= patience.tries || started.elapsed() + wait >= total {
-                return outcome;
-            }
-            tracing::debug!(tried, wait_ms = wait.as_millis(), "trying again");
-            tokio::time::sleep(wait).await;
-        }
+            self.send(ask)
+        };
+        let again = |outcome: &Result<Answer, Error>| match outcome {
+            _ if !again(outcome) => Again::No,
+            Ok(answer) => answer.retry_after().map_or(Again::Later, Again::In),
+            Err(_) => Again::Later,
+        };
+        self.patiently(patience, work, again).await
     }
 
     /// Checks scheme and literal address; names are checked by the resolver when they are dialled.

@@ -1,74 +1,228 @@
-//! Identity sources from the environment to the token: the real binary, a platform's variables, a server that verifies.
+//! Identity sources from the environment to the token: every case of `tests/sources/`, which are data, through one runner.
+//!
+//! A case without files runs the real binary in its environment. A case with files runs the real daemon inside this process,
+//! because there the platform's absolute paths can be put below another root. Either way the authorization server verifies what
+//! it is sent, and a case that fails sends it nothing.
 
 #![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
 
 mod support;
 
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use support::case::{self, Case, Stage};
+use support::keys;
+use support::leak;
 use support::scene::Scene;
+use support::unix_http;
 use support::wayleave::Wayleave;
+use wayleave::broker::Class;
+use wayleave::{App, Clock, Config, Env};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
 
 const LIFE: Duration = Duration::from_secs(600);
 const NO_IDENTITY: i32 = 69;
+/// Cases at a time. Most wait for a limit of the source they are about.
+const AT_ONCE: usize = 8;
 
-/// Each row: the variable that proves the platform, the one that holds the token, what stands in `[identity]`.
-const VARIABLES: [(&str, (&str, &str), &str, &str); 6] = [
-    ("env", ("UNRELATED", "1"), "MY_TOKEN", "source = \"env\"\ntoken_env = \"MY_TOKEN\""),
-    ("gitlab-ci", ("GITLAB_CI", "true"), "WAYLEAVE_ID_TOKEN", ""),
-    ("gitlab-ci", ("GITLAB_CI", "true"), "MCP_ID_TOKEN", "source = \"gitlab-ci\"\ntoken_env = \"MCP_ID_TOKEN\""),
-    ("bitbucket", ("BITBUCKET_BUILD_NUMBER", "12"), "BITBUCKET_STEP_OIDC_TOKEN", ""),
-    ("circleci", ("CIRCLECI", "true"), "CIRCLE_OIDC_TOKEN_V2", ""),
-    ("hcp-terraform", ("TFC_RUN_ID", "run-CZcmD7eagjhyX0vN"), "TFC_WORKLOAD_IDENTITY_TOKEN", ""),
-];
-
-fn world(scene: &Scene, evidence: (&str, &str), identity: &str) -> Wayleave {
-    let config = format!("{}\n[identity]\n{identity}\n", scene.config(""));
-    Wayleave::new(BINARY).env(evidence.0, evidence.1).config(&config)
+/// How the way to a token ended.
+enum Outcome {
+    Token(String),
+    Failed { class: String, message: String, hint: String },
 }
 
 #[tokio::test]
-async fn a_token_in_a_variable_becomes_an_access_token() {
-    for (source, evidence, variable, identity) in VARIABLES {
-        let scene = Scene::new(BINARY).await;
-        let subject = scene.platform.mint(&scene.authorization_server.issuer(), LIFE);
-        let world = world(&scene, evidence, identity).env(variable, &subject);
-        let token = world.run(&["token", "demo"]).await.expect_code(0);
-        assert!(!token.stdout.trim().is_empty(), "{source}");
-        let shown = world.run(&["whoami", "--json"]).await.expect_code(0).json();
-        assert!(shown.to_string().contains(source), "{source}: {shown}");
+async fn every_case_ends_as_it_says() {
+    log_here();
+    let cases = case::all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sources")));
+    assert!(cases.len() > 100, "the cases are not where they were");
+    let failed: Vec<String> = futures_util::stream::iter(cases)
+        .map(|case| async move {
+            let name = format!("{}/{}", case.source, case.name);
+            // A task of its own: a case that panics does not hide the others.
+            let outcome = tokio::spawn(async move { run(&case).await }).await;
+            match outcome {
+                Ok(problems) if problems.is_empty() => None,
+                Ok(problems) => Some(format!("{name}:\n  {}", problems.join("\n  "))),
+                Err(_) => Some(format!("{name}: panics, see above")),
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|failed| async move { failed })
+        .collect()
+        .await;
+    leak::check_bytes("the log of the daemons in this process", &LOG.lock().unwrap_or_else(PoisonError::into_inner));
+    assert!(failed.is_empty(), "{} cases end otherwise:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// What is wrong with the case's outcome.
+async fn run(case: &Case) -> Vec<String> {
+    let stage = case.stage(BINARY).await;
+    let mut problems = Vec::new();
+    let outcome = match &stage.files {
+        None => as_command(case, &stage).await,
+        Some(root) => in_process(case, &stage, root.path(), &mut problems).await,
+    };
+    judge(case, &stage, outcome, &mut problems);
+    problems.extend(stage.problems());
+    if stage.files.is_none() && (case.expect.source.is_some() || case.expect.state.is_some()) {
+        whoami(case, &mut problems).await;
+    }
+    problems
+}
+
+fn world(stage: &Stage) -> Wayleave {
+    Wayleave::new(BINARY).envs(stage.vars.clone()).config(&stage.config)
+}
+
+async fn as_command(case: &Case, stage: &Stage) -> Outcome {
+    let timeout = case.expect.timeout.as_deref().unwrap_or("25s");
+    let output = world(stage).run(&["token", "demo", "--no-daemon", "--timeout", timeout]).await;
+    if output.code == Some(0) {
+        return Outcome::Token(output.stdout.trim().to_owned());
+    }
+    let classes = ["bad_request", "denied", "config", "no_identity", "refused", "temporary", "internal"];
+    let class = classes
+        .into_iter()
+        .find(|name| Class::parse(name).is_some_and(|class| Some(i32::from(class.exit_code())) == output.code));
+    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
+    let (message, hint) = told.split_once("wayleave: hint: ").unwrap_or((told, ""));
+    failed(class.unwrap_or("no class"), message, hint)
+}
+
+/// The daemon, in this process, with the case's files below `root`.
+async fn in_process(case: &Case, stage: &Stage, root: &Path, problems: &mut Vec<String>) -> Outcome {
+    let place = tempfile::Builder::new().prefix("wl").tempdir_in("/tmp").expect("/tmp is writable");
+    let socket = place.path().join("s");
+    let env = Env::from_vars(stage.vars.clone()).with_root(root.to_owned());
+    let text = format!("{}\n[listen]\nsocket = {:?}\n", stage.config, socket.display().to_string());
+    let config = match Config::from_toml(&text, &env) {
+        Ok(config) => config,
+        Err(error) => return failed("config", &error.to_string(), "none is needed"),
+    };
+    let app = match App::build(config, env, Clock::system()).await {
+        Ok(app) => app,
+        Err(error) => {
+            return failed(error.class().as_str(), &error.to_string(), &error.hint().unwrap_or_default());
+        }
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(app.run(async move { drop(stopped.await) }));
+    let answer = unix_http::get(&socket, "/v1/token?server=demo").await.expect("the daemon answers").json();
+    let status = unix_http::get(&socket, "/v1/status").await.expect("the daemon answers").json();
+    drop(stop);
+    served.await.expect("it does not panic").expect("it serves");
+    if case.expect.source.is_some() {
+        compare(case, &status["identity"], problems);
+    }
+    let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+    match answer["access_token"].as_str() {
+        Some(token) => Outcome::Token(token.to_owned()),
+        None => failed(&text("class"), &text("error_description"), &text("hint")),
     }
 }
 
-#[tokio::test]
-async fn a_token_for_another_audience_never_leaves() {
-    for (source, evidence, variable, identity) in VARIABLES {
-        let scene = Scene::new(BINARY).await;
-        let other = scene.platform.mint("https://other.example", LIFE);
-        let output = world(&scene, evidence, identity).env(variable, &other).run(&["token", "demo"]).await;
-        let output = output.expect_code(NO_IDENTITY);
-        assert!(output.stderr.contains("https://other.example"), "{source}: {}", output.stderr);
-        let several = json!({"aud": [scene.authorization_server.issuer(), "https://other.example"]});
-        let several = scene.platform.mint_with(&scene.authorization_server.issuer(), LIFE, &several);
-        let output = world(&scene, evidence, identity).env(variable, &several).run(&["token", "demo"]).await;
-        let output = output.expect_code(NO_IDENTITY);
-        assert!(output.stderr.contains("2 audiences"), "{source}: {}", output.stderr);
-        assert_eq!(scene.authorization_server.token_requests(), 0, "{source}");
+fn failed(class: &str, message: &str, hint: &str) -> Outcome {
+    for text in [message, hint] {
+        leak::check("an error", text);
+    }
+    Outcome::Failed { class: class.to_owned(), message: message.to_owned(), hint: hint.to_owned() }
+}
+
+fn judge(case: &Case, stage: &Stage, outcome: Outcome, problems: &mut Vec<String>) {
+    let expect = &case.expect;
+    let sent = stage.scene.authorization_server.token_requests();
+    match (outcome, &expect.class) {
+        (Outcome::Token(token), None) => {
+            if keys::peek(&token)["aud"] != json!(stage.scene.mcp.url()) {
+                problems.push("the token is for another server".to_owned());
+            }
+        }
+        (Outcome::Token(_), Some(class)) => problems.push(format!("a token came, not {class}")),
+        (Outcome::Failed { class, message, hint }, None) => {
+            problems.push(format!("no token came but {class}: {message} (hint: {hint})"));
+        }
+        (Outcome::Failed { class, message, hint }, Some(wanted)) => {
+            if class != *wanted {
+                problems.push(format!("it is {class}, not {wanted}: {message}"));
+            }
+            let missing = expect.says.iter().filter(|words| !message.contains(*words));
+            problems.extend(missing.map(|words| format!("{words:?} is not in {message:?}")));
+            let missing = expect.hint.iter().filter(|words| !hint.contains(*words));
+            problems.extend(missing.map(|words| format!("{words:?} is not in the hint {hint:?}")));
+            if expect.says.is_empty() || (hint.is_empty() && wanted != "temporary") {
+                problems.push(format!("nothing is said, or no hint given: {message:?}"));
+            }
+            if sent != 0 {
+                problems.push(format!("{sent} requests reached the authorization server"));
+            }
+        }
     }
 }
 
-#[tokio::test]
-async fn a_variable_without_a_jwt_is_refused_with_the_cure() {
-    for (source, evidence, variable, identity) in VARIABLES {
-        let scene = Scene::new(BINARY).await;
-        let output = world(&scene, evidence, identity).env(variable, "no-jwt").run(&["token", "demo"]).await;
-        let output = output.expect_code(NO_IDENTITY);
-        assert!(output.stderr.contains(variable), "{source}: {}", output.stderr);
-        assert!(output.stderr.contains("wayleave: hint: "), "{source}: {}", output.stderr);
+/// The same case, seen by `whoami`.
+async fn whoami(case: &Case, problems: &mut Vec<String>) {
+    let stage = case.stage(BINARY).await;
+    let issuer = stage.scene.authorization_server.issuer();
+    let output = world(&stage).run(&["whoami", "--json", "--audience", &issuer]).await;
+    // On failure the report goes to standard error, after the log.
+    let text = if output.code == Some(0) { &*output.stdout } else { output.stderr.lines().last().unwrap_or_default() };
+    let report: Value = serde_json::from_str(text).unwrap_or_default();
+    if case.expect.source.is_some() {
+        compare(case, &report["identity"], problems);
+        problems.extend(stage.problems());
     }
+    if let Some(state) = &case.expect.state {
+        let rows = report["sources"].as_array().cloned().unwrap_or_default();
+        let row = rows.into_iter().find(|row| row["source"] == case.source.as_str()).unwrap_or_default();
+        if row["state"] != state.as_str() {
+            problems.push(format!("whoami does not call it {state}: {row}"));
+        }
+    }
+}
+
+fn compare(case: &Case, identity: &Value, problems: &mut Vec<String>) {
+    let expect = &case.expect;
+    let mut same = |name: &str, wanted: Option<Value>| {
+        // The status of a daemon does not say everything that `whoami` says.
+        if let Some(wanted) = wanted.filter(|wanted| !identity[name].is_null() && identity[name] != *wanted) {
+            problems.push(format!("{name} is {}, not {wanted}", identity[name]));
+        }
+    };
+    same("source", expect.source.clone().map(Value::from));
+    same("evidence", expect.evidence.clone().map(Value::from));
+    same("mints_anew", expect.mints_anew.map(Value::from));
+    if identity["source"].is_null() {
+        problems.push(format!("nobody was found: {identity}"));
+    }
+}
+
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        LOG.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps what the daemons in this process log, at the level at which the binary runs in tests.
+fn log_here() {
+    let filter = tracing_subscriber::EnvFilter::new("warn,wayleave=trace");
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log);
+    lines.try_init().expect("nobody else logs in this process");
 }
 
 /// A world whose identity is this shell script, which finds a token for the right audience in the file `$1`.
@@ -79,33 +233,6 @@ fn commanded(scene: &Scene, script: &str) -> Wayleave {
     let words = json!(["/bin/sh", "-c", script, "sh", token]);
     let config = format!("{}\n[identity]\nsource = \"command\"\ncommand = {words}\n", scene.config(""));
     world.config(&config)
-}
-
-#[tokio::test]
-async fn a_program_prints_the_token_for_the_audience_it_is_told() {
-    let scene = Scene::new(BINARY).await;
-    let script =
-        format!("[ \"$WAYLEAVE_AUDIENCE\" = '{}' ] && cat \"$1\" && echo", scene.authorization_server.issuer());
-    let token = commanded(&scene, &script).run(&["token", "demo"]).await.expect_code(0);
-    assert!(!token.stdout.trim().is_empty());
-    assert_eq!(scene.authorization_server.token_requests(), 1);
-}
-
-#[tokio::test]
-async fn a_program_that_fails_is_named_and_its_words_are_not_shown() {
-    let scene = Scene::new(BINARY).await;
-    for (script, words) in [
-        ("cat \"$1\"; cat \"$1\" >&2; exit 3", "exit status: 3"),
-        ("true", "prints nothing"),
-        ("echo no-jwt", "not a JWT"),
-        ("printf '\\377'", "not UTF-8"),
-        ("head -c 70000 /dev/zero", "more than 64 KiB"),
-    ] {
-        let output = commanded(&scene, script).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
-        assert!(output.stderr.contains(words), "{words:?} in {}", output.stderr);
-        assert!(output.stderr.contains("wayleave: hint: "), "{}", output.stderr);
-    }
-    assert_eq!(scene.authorization_server.token_requests(), 0);
 }
 
 #[tokio::test]
@@ -126,18 +253,4 @@ async fn a_program_that_hangs_is_killed_with_all_it_started() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("what the program started still runs");
-}
-
-#[tokio::test]
-async fn a_pods_projected_token_becomes_an_access_token() {
-    let scene = Scene::new(BINARY).await;
-    let world = Wayleave::new(BINARY).env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
-    let file = world.private("mcp");
-    let config = format!("{}\n[identity]\nsource = \"kubernetes\"\ntoken_file = {file:?}\n", scene.config(""));
-    let world = world.config(&config);
-    std::fs::write(&file, scene.platform.mint(&scene.authorization_server.issuer(), LIFE)).expect("ours");
-    assert!(!world.run(&["token", "demo"]).await.expect_code(0).stdout.trim().is_empty());
-    std::fs::write(&file, scene.platform.mint("https://kubernetes.default.svc", LIFE)).expect("ours");
-    let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
-    assert!(output.stderr.contains("https://kubernetes.default.svc"), "{}", output.stderr);
 }

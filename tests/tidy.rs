@@ -245,3 +245,15 @@ fn the_readme_names_what_is_built_and_nothing_else() {
         assert_eq!(rows(&readme, heading), built(folder), "rows under {heading:?} and what src/{folder} has");
     }
 }
+
+/// A source without cases is not finished: `tests/sources/SOURCE/ok/` at least, and no folder of something that is not built.
+#[test]
+fn every_source_has_its_cases() {
+    let folder = root().join("tests/sources");
+    let entries = fs::read_dir(&folder).expect("it is there").map(|entry| entry.expect("readable").file_name());
+    let found: BTreeSet<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    assert_eq!(found, built("identity"), "the folders of tests/sources and what src/identity has");
+    for source in found {
+        assert!(folder.join(&source).join("ok/expect.toml").is_file(), "{source} has no case `ok`");
+    }
+}

@@ -11,7 +11,7 @@ use crate::clock::rfc3339;
 use crate::identity::{self, Ambient, Chosen, Finding, Found};
 use crate::oauth::{Audience, quoted_words};
 use crate::outbound::Outbound;
-use crate::token::Claims;
+use crate::token::{Claims, Digest};
 
 /// Longer than the patience of any source.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -23,14 +23,17 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     let ambient = Ambient { env: context.env.clone(), outbound: Outbound::new(config.egress), clock: context.clock() };
     let found = identity::survey(&ambient);
     let chosen = identity::choose(&choice, &ambient);
-    let claims = match &chosen {
+    let (claims, certificate) = match &chosen {
         Ok(chosen) => {
             let audience = Audience::from(verb.audience.as_str());
-            context.block_on(async { Ok(claims(chosen, &audience).await) })?
+            context.block_on(async { Ok(tokio::join!(claims(chosen, &audience), certificate(chosen))) })?
         }
-        Err(error) => Err(error.clone()),
+        Err(error) => (Err(error.clone()), None),
     };
-    let report = report(chosen.as_ref().ok(), &found, claims.as_ref().ok(), &ambient);
+    let mut report = report(chosen.as_ref().ok(), &found, claims.as_ref().ok(), &ambient);
+    if let Some(thumbprint) = certificate {
+        report["identity"]["certificate"] = json!({ "sha256": thumbprint.hex() });
+    }
     match claims {
         Ok(_) if verb.json => print(&json_for_runner(&format!("{report:#}\n"), context.env)),
         Ok(_) => print(&for_runner(&text(&report), context.env)),
@@ -40,7 +43,6 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
             let mut failure =
                 Failure::new(class, format!("identity: {error}")).hint_maybe(error.hint().map(str::to_owned));
             if verb.json {
-                let mut report = report;
                 report["error"] =
                     json!({ "class": class.as_str(), "error_description": error.to_string(), "hint": error.hint() });
                 failure.json = Some(report.to_string());
@@ -59,6 +61,18 @@ async fn claims(chosen: &Chosen, audience: &Audience) -> Result<Claims, identity
             what: format!("no answer within {} s", LIMIT.as_secs()),
             hint: None,
         }),
+    }
+}
+
+/// The thumbprint of the certificate that the platform issues beside the JWT. That it issues none stops nothing.
+async fn certificate(chosen: &Chosen) -> Option<Digest> {
+    match tokio::time::timeout(LIMIT, chosen.source.certificate()).await {
+        Ok(Ok(certificate)) => certificate.map(|certificate| certificate.thumbprint),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "no certificate for mutual TLS");
+            None
+        }
+        Err(_) => None,
     }
 }
 
@@ -122,6 +136,9 @@ fn text(report: &Value) -> String {
         }
         .to_owned(),
     );
+    if let Some(thumbprint) = identity["certificate"]["sha256"].as_str() {
+        line("x509", format!("a certificate for mutual TLS, SHA-256 {thumbprint}"));
+    }
     for source in report["sources"].as_array().into_iter().flatten().filter(|source| source["state"] != "used") {
         let detail = match source["state"].as_str() {
             Some("absent") => format!("absent: {}", plain(&source["looked_for"])),

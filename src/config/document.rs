@@ -3,30 +3,65 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{self, Key, Kind, Table};
-use crate::identity;
+use crate::identity::{self, Descriptor, Need, SOURCES, Setting};
 
 /// The JSON Schema of the configuration file. Keys of later versions are not in it: they are refused.
 pub(crate) fn schema() -> Value {
-    let mut identity = object(&keys::IDENTITY);
-    let mut identities = object(&keys::IDENTITIES);
-    for (name, doc) in identity::SOURCES.iter().flat_map(|row| row.settings) {
-        identity["properties"][name] = json!({ "description": doc });
-        identities["properties"][name] = json!({ "description": doc });
-    }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "wayleave.toml",
         "type": "object",
         "additionalProperties": false,
         "properties": {
-            "identity": identity,
-            "identities": { "type": "object", "description": "Further identities by name.", "additionalProperties": identities },
+            "identity": with_sources(object(&keys::IDENTITY)),
+            "identities": { "type": "object", "description": "Further identities by name.", "additionalProperties": with_sources(object(&keys::IDENTITIES)) },
             "servers": { "type": "object", "description": "MCP servers by name.", "additionalProperties": object(&keys::SERVER) },
             "listen": object(&keys::LISTEN),
             "egress": object(&keys::EGRESS),
             "keyring": object(&keys::KEYRING),
         },
     })
+}
+
+/// The keys of all sources, and for each source which of them it has and needs.
+fn with_sources(mut table: Value) -> Value {
+    let settings: Vec<(&str, &Setting)> =
+        SOURCES.iter().flat_map(|row| row.settings.iter().map(|one| (row.name, one))).collect();
+    for (_, one) in &settings {
+        let docs = settings.iter().filter(|(_, same)| same.name == one.name);
+        let docs: Vec<String> = docs.map(|(row, same)| format!("{row}: {}", same.doc)).collect();
+        let mut property = match one.kind {
+            identity::Kind::Text => json!({ "type": "string", "minLength": 1 }),
+            identity::Kind::Texts => json!({ "type": "array", "minItems": 1, "items": { "type": "string" } }),
+            identity::Kind::Flag => json!({ "type": "boolean" }),
+        };
+        property["description"] = json!(docs.join(" "));
+        table["properties"][one.name] = property;
+    }
+    let names: Vec<&str> = SOURCES.iter().map(|row| row.name).collect();
+    table["properties"]["source"]["enum"] = json!(names);
+    let rows: Vec<Value> = SOURCES.iter().map(|row| of_row(row, &settings)).collect();
+    table["allOf"] = json!(rows);
+    table
+}
+
+/// What holds when this row is the source.
+fn of_row(row: &Descriptor, all: &[(&str, &Setting)]) -> Value {
+    let has = |name: &str| row.settings.iter().any(|one| one.name == name);
+    let of_others: Map<String, Value> =
+        all.iter().filter(|(_, one)| !has(one.name)).map(|(_, one)| (one.name.to_owned(), json!(false))).collect();
+    let needed = |need: Need| row.settings.iter().filter(move |one| one.need == need);
+    let required: Vec<&str> = needed(Need::Required).map(|one| one.name).collect();
+    let mut then = json!({ "properties": of_others, "required": required });
+    let given = |one: &Setting| match one.kind {
+        identity::Kind::Flag => json!({ "properties": { one.name: { "const": true } }, "required": [one.name] }),
+        _ => json!({ "required": [one.name] }),
+    };
+    let alternatives: Vec<Value> = needed(Need::OneOf).map(given).collect();
+    if !alternatives.is_empty() {
+        then["oneOf"] = json!(alternatives);
+    }
+    json!({ "if": { "properties": { "source": { "const": row.name } }, "required": ["source"] }, "then": then })
 }
 
 fn object(table: &'static Table) -> Value {

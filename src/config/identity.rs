@@ -13,7 +13,7 @@ pub(super) fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeT
 
 /// The own keys of all sources.
 pub(super) fn settings() -> Vec<&'static str> {
-    identity::SOURCES.iter().flat_map(|row| row.settings.iter().map(|(name, _)| *name)).collect()
+    identity::SOURCES.iter().flat_map(|row| row.settings.iter().map(|one| one.name)).collect()
 }
 
 /// The source that a table names, with its own keys.
@@ -33,11 +33,12 @@ pub(super) fn choice_of(reader: &mut Reader<'_>, section: Section<'_>) -> Choice
         );
         return Choice::Detect;
     };
-    for key in section.rest.keys().filter(|key| !row.settings.iter().any(|(name, _)| name == key)) {
-        reader.problem(section.line, &section.key(key), format!("belongs to another source than {source:?}"));
+    let line_of = |key: &str| section.rest_lines.get(key).copied().unwrap_or(line);
+    for key in section.rest.keys().filter(|key| !row.settings.iter().any(|one| one.name == *key)) {
+        reader.problem(line_of(key), &section.key(key), format!("belongs to another source than {source:?}"));
     }
-    for (name, doc) in row.settings.iter().filter(|(name, _)| !section.rest.contains_key(*name)) {
-        reader.problem(line, &section.key(name), format!("missing: {doc}"));
+    for identity::Problem { key, what } in identity::problems(row.settings, &section.rest) {
+        reader.problem(line_of(key), &section.key(key), what);
     }
     Choice::Named { source: source.to_owned(), settings: section.rest }
 }

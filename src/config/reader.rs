@@ -46,6 +46,8 @@ pub(super) struct Section<'a> {
     present: BTreeMap<&'static str, usize>,
     /// Keys that belong to a row of another table, as they stand.
     pub(super) rest: toml::Table,
+    /// Where those are, readable or not.
+    pub(super) rest_lines: BTreeMap<String, usize>,
 }
 
 enum Value<'a> {
@@ -101,10 +103,10 @@ impl<'a> Reader<'a> {
                         format!("must be {}, for example `{} = {}`", describe(key.kind), key.name, key.example),
                     ),
                 },
-                None if foreign.contains(&text) => match plain(value.get_ref()) {
-                    Some(value) => drop(section.rest.insert(text.to_owned(), value)),
-                    None => self.problem(line, &full, "must be a text, a list of texts or true or false"),
-                },
+                None if foreign.contains(&text) => {
+                    section.rest_lines.insert(text.to_owned(), line);
+                    section.rest.insert(text.to_owned(), plain(value.get_ref()));
+                }
                 None => {
                     let known = wanted.keys.iter().map(|key| key.name).chain(foreign.iter().copied());
                     self.problem(line, &full, format!("unknown key{}", suggestion(text, known)));
@@ -213,14 +215,13 @@ fn read<'a>(kind: Kind, value: &'a Spanned<DeValue<'a>>) -> Option<Value<'a>> {
     }
 }
 
-fn plain(value: &DeValue<'_>) -> Option<toml::Value> {
+/// A value as it stands. What no row's key can be becomes a number, which none takes.
+fn plain(value: &DeValue<'_>) -> toml::Value {
     match value {
-        DeValue::String(text) => Some(toml::Value::String(text.to_string())),
-        DeValue::Boolean(flag) => Some(toml::Value::Boolean(*flag)),
-        DeValue::Array(list) => {
-            list.iter().map(|one| plain(one.get_ref())).collect::<Option<Vec<_>>>().map(toml::Value::Array)
-        }
-        _ => None,
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
+        DeValue::Array(list) => toml::Value::Array(list.iter().map(|one| plain(one.get_ref())).collect()),
+        _ => toml::Value::Integer(0),
     }
 }
 

@@ -130,6 +130,17 @@ fn the_keys_of_a_source_belong_to_that_source() {
     only_problem("[identity]\nsource = \"github-actions\"\ntoken_file = \"/x\"\n", "belongs to another source");
     only_problem("[identity]\ntoken_file = \"/x\"\n", "need `source`");
     only_problem("[identity]\nsource = \"nowhere\"\n", "this version knows");
+    only_problem(
+        "[identity]\nsource = \"file\"\ntoken_file = [\"/x\"]\n",
+        "line 3: identity.token_file: must be a text",
+    );
+    only_problem("[identity]\nsource = \"file\"\ntoken_file = 7\n", "line 3: identity.token_file: must be a text");
+    only_problem("[identity]\nsource = \"env\"\n\ntoken_env = \"a b\"\n", "line 4: identity.token_env: is no name");
+    only_problem(
+        "[identity]\nsource = \"command\"\ncommand = [\"./x\"]\n",
+        "line 3: identity.command: is a relative path",
+    );
+    only_problem("[identity]\nsource = \"command\"\ncommand = []\n", "line 3: identity.command: is empty");
     assert!(problems("[identity]\nsource = \"file\"\ntoken_file = \"/x\"\n").is_empty());
 }
 
@@ -153,7 +164,13 @@ fn the_schema_holds_every_built_key_and_no_other() {
     assert!(server["url"].is_object() && server["allow"]["items"]["properties"]["uid"].is_object());
     assert!(server["bare_token"].is_null());
     assert!(server["idp"]["properties"]["issuer"].is_object());
-    assert!(schema["properties"]["identity"]["properties"]["token_file"].is_object());
+    let identity = &schema["properties"]["identity"];
+    assert_eq!(identity["properties"]["token_file"]["type"], "string");
+    assert_eq!(identity["properties"]["command"]["type"], "array");
+    let file = identity["allOf"].as_array().expect("one for each source").iter();
+    let file = file.filter(|row| row["if"]["properties"]["source"]["const"] == "file").collect::<Vec<_>>();
+    assert_eq!(file[0]["then"]["required"], serde_json::json!(["token_file"]));
+    assert_eq!(file[0]["then"]["properties"]["command"], false, "belongs to another source");
 }
 
 #[test]

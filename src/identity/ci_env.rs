@@ -1,21 +1,36 @@
-//! The CI systems whose identity is "a variable that holds a JWT": one row of a table each.
+//! The platforms whose identity is "a variable that holds a JWT": one row of a table each.
 //!
 //! | source | evidence | token | where its audience is set |
 //! |---|---|---|---|
 //! | `bitbucket` | `BITBUCKET_BUILD_NUMBER` | `BITBUCKET_STEP_OIDC_TOKEN` | `oidc: audiences:` of the step |
 //! | `circleci` | `CIRCLECI=true` | `CIRCLE_OIDC_TOKEN_V2`, else `CIRCLE_OIDC_TOKEN` | nowhere: the organisation's id |
-//! | `hcp-terraform` | `TFC_RUN_ID` | `TFC_WORKLOAD_IDENTITY_TOKEN` | `TFC_WORKLOAD_IDENTITY_AUDIENCE` of the workspace |
+//! | `hcp-terraform` | `TFC_RUN_ID` | `TFC_WORKLOAD_IDENTITY_TOKEN`, or that of the configured `tag` | `TFC_WORKLOAD_IDENTITY_AUDIENCE` of the workspace, with `_TAG` |
+//! | `spacelift` | `TF_VAR_spacelift_run_id` (K) | `SPACELIFT_OIDC_TOKEN` (K) | nowhere: the account's host name (K) |
+//! | `semaphore` | `SEMAPHORE=true` | `SEMAPHORE_OIDC_TOKEN` (K) | nowhere: the organisation's URL (K) |
+//! | `env0` | `ENV0_ENVIRONMENT_ID` (K) | `ENV0_OIDC_TOKEN` | nowhere: fixed by env0 |
+//! | `modal` | `MODAL_IS_REMOTE=1` | `MODAL_IDENTITY_TOKEN` | nowhere: `oidc.modal.com` (K) |
+//!
+//! (K): known from use, not from a page that was read. The evidence is a variable that the platform sets in each of its jobs
+//! and nobody else does, so that a job without the token is told what it lacks.
 //!
 //! All are fixed when the job starts and cannot be had anew. Nothing has to be configured, except for an audience
-//! that is not the authorization server's issuer: then `issuer` and `subject_audience` at the server say which it is.
+//! that is not the authorization server's issuer: then `issuer` and `subject_audience` at the server say which it is. And
+//! where an HCP Terraform workspace has several tokens, which of them:
+//!
+//! ```toml
+//! [identity]
+//! source = "hcp-terraform"
+//! tag    = "MCP"             # TFC_WORKLOAD_IDENTITY_TOKEN_MCP
+//! ```
 //!
 //! Sources: Atlassian, "Integrate Pipelines with resource servers using OIDC"; CircleCI, "Using OpenID Connect tokens
-//! in jobs"; HashiCorp, "Workload identity tokens".
+//! in jobs"; HashiCorp, "Manually generate workload identity tokens"; env zero, "General OIDC integrations"; Modal,
+//! "Environment variables" and "OIDC authentication".
 
 use std::sync::Arc;
 
-use super::env_var::Variable;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use super::env_var::{Variable, variable_name};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 
 pub(super) const BITBUCKET: Descriptor = Descriptor {
     name: "bitbucket",
@@ -39,9 +54,50 @@ pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
     name: "hcp-terraform",
     tier: Tier::CiJob,
     about: "a run of HCP Terraform or Terraform Enterprise",
-    settings: &[],
+    settings: &[Setting::optional(
+        "tag",
+        Kind::Text,
+        "Which token of the run: TFC_WORKLOAD_IDENTITY_TOKEN_<tag>. Omit: the one without.",
+    )
+    .checked(variable_name)],
     detect: |ambient| RUN.detect(ambient),
     from_config: |table, ambient| RUN.configured(table, ambient),
+};
+
+pub(super) const SPACELIFT: Descriptor = Descriptor {
+    name: "spacelift",
+    tier: Tier::CiJob,
+    about: "a run of Spacelift",
+    settings: &[],
+    detect: |ambient| SPACELIFT_RUN.detect(ambient),
+    from_config: |table, ambient| SPACELIFT_RUN.configured(table, ambient),
+};
+
+pub(super) const SEMAPHORE: Descriptor = Descriptor {
+    name: "semaphore",
+    tier: Tier::CiJob,
+    about: "a job of Semaphore",
+    settings: &[],
+    detect: |ambient| SEMAPHORE_JOB.detect(ambient),
+    from_config: |table, ambient| SEMAPHORE_JOB.configured(table, ambient),
+};
+
+pub(super) const ENV0: Descriptor = Descriptor {
+    name: "env0",
+    tier: Tier::CiJob,
+    about: "a deployment of env0",
+    settings: &[],
+    detect: |ambient| DEPLOYMENT.detect(ambient),
+    from_config: |table, ambient| DEPLOYMENT.configured(table, ambient),
+};
+
+pub(super) const MODAL: Descriptor = Descriptor {
+    name: "modal",
+    tier: Tier::Pod,
+    about: "a Modal function",
+    settings: &[],
+    detect: |ambient| FUNCTION.detect(ambient),
+    from_config: |table, ambient| FUNCTION.configured(table, ambient),
 };
 
 /// One CI system.
@@ -54,6 +110,8 @@ struct Job {
     looked_for: &'static str,
     /// Where the token may be, the best first.
     tokens: &'static [&'static str],
+    /// The key that picks one of several tokens: its value follows the variable's name after `_`.
+    tag: Option<&'static str>,
     cure: &'static str,
 }
 
@@ -63,6 +121,7 @@ const STEP: Job = Job {
     value: None,
     looked_for: "BITBUCKET_BUILD_NUMBER",
     tokens: &["BITBUCKET_STEP_OIDC_TOKEN"],
+    tag: None,
     cure: "give the step `oidc: true`, with the authorization server's issuer as the only entry under `oidc: audiences:`",
 };
 
@@ -73,6 +132,7 @@ const CIRCLE: Job = Job {
     looked_for: "CIRCLECI=true",
     // The newer one has the source repository and ref in its subject, which a trust policy should pin.
     tokens: &["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"],
+    tag: None,
     cure: "the job needs a context, and a build of a fork must be allowed secrets; its audience is the organisation's id: \
         name it as `subject_audience`, with `issuer`, at the server",
 };
@@ -83,7 +143,53 @@ const RUN: Job = Job {
     value: None,
     looked_for: "TFC_RUN_ID",
     tokens: &["TFC_WORKLOAD_IDENTITY_TOKEN"],
-    cure: "set TFC_WORKLOAD_IDENTITY_AUDIENCE, an environment variable of the workspace, to the authorization server's issuer",
+    tag: Some("tag"),
+    cure: "set TFC_WORKLOAD_IDENTITY_AUDIENCE, an environment variable of the workspace, to the authorization server's issuer; \
+        or, with TFC_WORKLOAD_IDENTITY_AUDIENCE_<TAG>, name it: `source = \"hcp-terraform\"` and `tag` in [identity]",
+};
+
+const SPACELIFT_RUN: Job = Job {
+    name: SPACELIFT.name,
+    evidence: "TF_VAR_spacelift_run_id",
+    value: None,
+    looked_for: "TF_VAR_spacelift_run_id",
+    tokens: &["SPACELIFT_OIDC_TOKEN"],
+    tag: None,
+    cure: "OIDC must be part of the account's plan; the token's audience is the account's host name: name it as \
+        `subject_audience`, with `issuer`, at the server",
+};
+
+const SEMAPHORE_JOB: Job = Job {
+    name: SEMAPHORE.name,
+    evidence: "SEMAPHORE",
+    value: Some("true"),
+    looked_for: "SEMAPHORE=true",
+    tokens: &["SEMAPHORE_OIDC_TOKEN"],
+    tag: None,
+    cure: "OIDC must be part of the organisation's plan; the token's audience is the organisation's URL: name it as \
+        `subject_audience`, with `issuer`, at the server",
+};
+
+const DEPLOYMENT: Job = Job {
+    name: ENV0.name,
+    evidence: "ENV0_ENVIRONMENT_ID",
+    value: None,
+    looked_for: "ENV0_ENVIRONMENT_ID",
+    tokens: &["ENV0_OIDC_TOKEN"],
+    tag: None,
+    cure: "switch on \"Enable OIDC during deployments\" in the organisation's policies; the token's audience is fixed by env0: \
+        name it as `subject_audience`, with `issuer`, at the server",
+};
+
+const FUNCTION: Job = Job {
+    name: MODAL.name,
+    evidence: "MODAL_IS_REMOTE",
+    value: Some("1"),
+    looked_for: "MODAL_IS_REMOTE=1",
+    tokens: &["MODAL_IDENTITY_TOKEN"],
+    tag: None,
+    cure: "functions have the token, sandboxes do not; its audience is fixed by Modal: name it as `subject_audience`, with \
+        `issuer`, at the server",
 };
 
 impl Job {
@@ -95,41 +201,46 @@ impl Job {
             }
             _ => {}
         }
-        match self.find(ambient) {
+        match self.find(None, ambient) {
             Some((token, source)) => Finding::Usable { evidence: format!("{}, {token}", self.looked_for), source },
             None => Finding::Unusable {
                 evidence: self.looked_for.to_owned(),
-                why: self.missing(),
+                why: self.missing(None),
                 cure: self.cure.to_owned(),
             },
         }
     }
 
     fn configured(&self, table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-        if let Some(key) = table.keys().next() {
+        if let Some(key) = table.keys().find(|key| self.tag != Some(key)) {
             return Err(Error::Misconfigured {
                 what: format!("{} has no key {key:?}", self.name),
                 hint: format!("take {key:?} out of [identity]"),
             });
         }
-        match self.find(ambient) {
+        let tag = self.tag.and_then(|key| table.get(key)?.as_str());
+        match self.find(tag, ambient) {
             Some((_, source)) => Ok(source),
             None => Err(Error::Misconfigured {
-                what: format!("{}: {}", self.name, self.missing()),
+                what: format!("{}: {}", self.name, self.missing(tag)),
                 hint: self.cure.to_owned(),
             }),
         }
     }
 
-    fn find(&self, ambient: &Ambient) -> Option<(&'static str, Arc<Variable>)> {
-        let found = |name: &&'static str| Some((*name, Variable::find(self.name, name, self.cure, ambient)?));
-        self.tokens.iter().find_map(found)
+    fn find(&self, tag: Option<&str>, ambient: &Ambient) -> Option<(String, Arc<Variable>)> {
+        let found = |name: String| Variable::find(self.name, &name, self.cure, ambient).map(|source| (name, source));
+        self.names(tag).find_map(found)
     }
 
-    fn missing(&self) -> String {
-        match self.tokens {
+    fn missing(&self, tag: Option<&str>) -> String {
+        match self.names(tag).collect::<Vec<_>>().as_slice() {
             [one] => format!("{one} is not set"),
             several => format!("none of {} is set", several.join(", ")),
         }
+    }
+
+    fn names(&self, tag: Option<&str>) -> impl Iterator<Item = String> {
+        self.tokens.iter().map(move |name| tag.map_or_else(|| (*name).to_owned(), |tag| format!("{name}_{tag}")))
     }
 }

@@ -26,7 +26,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::SubjectToken;
 
@@ -34,7 +34,12 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "command",
     tier: Tier::Named,
     about: "a program that prints a JWT",
-    settings: &[("command", "The program and its arguments, as a list; no shell is involved.")],
+    settings: &[Setting::required(
+        "command",
+        Kind::Texts,
+        "The program and its arguments, as a list; no shell is involved.",
+    )
+    .checked(program)],
     detect: |_| Finding::Absent { looked_for: "`source = \"command\"`" },
     from_config,
 };
@@ -65,12 +70,20 @@ fn from_config(table: &toml::Table, _ambient: &Ambient) -> Result<Arc<dyn Identi
     };
     let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| misconfigured(error.message()))?;
     let mut words = config.command.into_iter();
-    let program =
-        words.next().filter(|program| !program.is_empty()).ok_or_else(|| misconfigured("the list is empty"))?;
-    if program.contains('/') && !program.starts_with('/') {
-        return Err(misconfigured("a relative path would depend on where wayleave was started"));
+    let first = words.next().ok_or_else(|| misconfigured("the list is empty"))?;
+    program(&first).map_err(|what| misconfigured(&format!("the program {what}")))?;
+    Ok(Arc::new(Program { program: first, arguments: words.collect() }))
+}
+
+/// Can this word be the program?
+fn program(word: &str) -> Result<(), String> {
+    if word.is_empty() {
+        Err("has no name".to_owned())
+    } else if word.contains('/') && !word.starts_with('/') {
+        Err("is a relative path, which would depend on where wayleave was started".to_owned())
+    } else {
+        Ok(())
     }
-    Ok(Arc::new(Program { program, arguments: words.collect() }))
 }
 
 #[async_trait]

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Claims, SubjectToken, expose};
 
@@ -27,7 +27,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "env",
     tier: Tier::Named,
     about: "a JWT in an environment variable",
-    settings: &[("token_env", "Name of the environment variable that holds the JWT.")],
+    settings: &[Setting::required("token_env", Kind::Text, "Name of the environment variable that holds the JWT.")
+        .checked(variable_name)],
     detect: |_| Finding::Absent { looked_for: "`source = \"env\"`" },
     from_config,
 };
@@ -87,14 +88,20 @@ pub(super) fn token_env(row: &'static str, table: &toml::Table) -> Result<String
         .clone()
         .try_into()
         .map_err(|error: toml::de::Error| misconfigured(format!("{row}: {}", error.message())))?;
-    if Claims::read(&config.token_env).is_ok() {
-        return Err(misconfigured(format!("{row}: `token_env` holds a JWT itself, not the name of a variable")));
-    }
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if config.token_env.is_empty() || config.token_env.len() > 256 || !config.token_env.bytes().all(fits) {
-        return Err(misconfigured(format!("{row}: `token_env` is no name of a variable")));
-    }
+    variable_name(&config.token_env).map_err(|what| misconfigured(format!("{row}: `token_env` {what}")))?;
     Ok(config.token_env)
+}
+
+/// Can this be the name of a variable that holds a JWT?
+pub(super) fn variable_name(text: &str) -> Result<(), String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if Claims::read(text).is_ok() {
+        Err("holds a JWT itself, not the name of a variable".to_owned())
+    } else if text.is_empty() || text.len() > 256 || !text.bytes().all(fits) {
+        Err("is no name of a variable".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Claims, SubjectToken};
 
@@ -29,7 +29,11 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "file",
     tier: Tier::Named,
     about: "a JWT in a file that the platform keeps fresh",
-    settings: &[("token_file", "Path of the file that holds the JWT; read again at each exchange.")],
+    settings: &[Setting::required(
+        "token_file",
+        Kind::Text,
+        "Path of the file that holds the JWT; read again at each exchange.",
+    )],
     detect: |_| Finding::Absent { looked_for: "`source = \"file\"` or --identity-file" },
     from_config,
 };
@@ -43,7 +47,9 @@ struct Config {
     token_file: PathBuf,
 }
 
-struct File {
+/// A file that holds a JWT, on behalf of one row.
+pub(super) struct File {
+    row: &'static str,
     path: PathBuf,
     ambient: Ambient,
 }
@@ -54,7 +60,7 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
         hint: "name the file that holds the JWT: `token_file = \"…\"` in [identity], or --identity-file FILE"
             .to_owned(),
     })?;
-    Ok(Arc::new(File { path: config.token_file, ambient: ambient.clone() }))
+    Ok(Arc::new(File::new(SOURCE.name, config.token_file, ambient)))
 }
 
 #[async_trait]
@@ -63,7 +69,7 @@ impl IdentitySource for File {
         let shown = self.shown();
         let content = self.ambient.env.read(&self.path, CAP).map_err(|error| self.unreadable(&error))?;
         let malformed = |what: String| Error::Malformed {
-            source_name: SOURCE.name,
+            source_name: self.row,
             what,
             hint: format!("{shown} must hold one JWT and nothing else"),
         };
@@ -76,7 +82,7 @@ impl IdentitySource for File {
     }
 
     fn name(&self) -> &'static str {
-        SOURCE.name
+        self.row
     }
 
     fn mints_anew(&self) -> bool {
@@ -85,6 +91,10 @@ impl IdentitySource for File {
 }
 
 impl File {
+    pub(super) fn new(row: &'static str, path: PathBuf, ambient: &Ambient) -> Self {
+        Self { row, path, ambient: ambient.clone() }
+    }
+
     /// The path for people. Who gives the token in the place of its file must not find it in a log.
     fn shown(&self) -> String {
         let path = self.path.to_string_lossy();
@@ -99,6 +109,6 @@ impl File {
             io::ErrorKind::PermissionDenied => format!("let uid {} read it", self.ambient.env.uid()),
             _ => "it must be a regular file of at most 64 KiB".to_owned(),
         };
-        Error::Malformed { source_name: SOURCE.name, what: format!("{} cannot be read: {error}", self.shown()), hint }
+        Error::Malformed { source_name: self.row, what: format!("{} cannot be read: {error}", self.shown()), hint }
     }
 }

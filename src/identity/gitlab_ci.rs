@@ -25,14 +25,19 @@
 
 use std::sync::Arc;
 
-use super::env_var::{Variable, token_env};
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use super::env_var::{Variable, token_env, variable_name};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "gitlab-ci",
     tier: Tier::CiJob,
     about: "a GitLab CI job with `id_tokens`",
-    settings: &[("token_env", "Name of the entry under `id_tokens` in the pipeline file.")],
+    settings: &[Setting::required(
+        "token_env",
+        Kind::Text,
+        "Name of the entry under `id_tokens` in the pipeline file.",
+    )
+    .checked(variable_name)],
     detect,
     from_config,
 };

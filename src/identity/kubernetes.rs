@@ -1,6 +1,6 @@
-//! `kubernetes`: the projected service-account token of a pod.
+//! `kubernetes`: the service-account token of a pod, projected into a file or asked of the API server.
 //!
-//! The pod asks for a token made for the authorization server, and the kubelet keeps it fresh:
+//! Projected: the pod asks for a token made for the authorization server, and the kubelet keeps it fresh:
 //!
 //! ```yaml
 //! volumes:
@@ -19,27 +19,44 @@
 //! token_file = "/var/run/secrets/tokens/mcp"
 //! ```
 //!
-//! Mount the volume whole: a `subPath` mount never sees a rotated token. The token that every pod has without asking is
-//! made for the cluster's API server, and whoever gets it has the pod's rights there: it is never sent out, under
-//! whatever path it is named. So nothing is detected in a pod without configuration.
+//! Mount the volume whole: a `subPath` mount never sees a rotated token. The other way, for any audience and with a new
+//! `jti` each time, is `token_request = true` in place of `token_file` (`kubernetes/token_request.rs`).
+//!
+//! The token that every pod has without asking is made for the cluster's API server, and whoever gets it has the pod's
+//! rights there: it is never sent anywhere else, under whatever path it is named. So nothing is detected in a pod without
+//! configuration.
 //!
 //! Source: Kubernetes documentation, "Projected Volumes" and "Configure Service Accounts for Pods".
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier, file};
+use super::file::File;
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Digest, SubjectToken};
+use token_request::TokenRequest;
+
+mod token_request;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "kubernetes",
     tier: Tier::Pod,
-    about: "a pod with a projected service-account token",
-    settings: file::SOURCE.settings,
-    detect: |_| Finding::Absent { looked_for: "`source = \"kubernetes\"` with the `token_file` of a projected volume" },
+    about: "a pod with a projected service-account token, or that may request one",
+    settings: &[
+        Setting::one_of(
+            "token_file",
+            Kind::Text,
+            "Path of the file in a projected `serviceAccountToken` volume; read again at each exchange.",
+        ),
+        Setting::one_of("token_request", Kind::Flag, "Ask the API server for a token, for any audience (needs RBAC)."),
+    ],
+    detect: |_| Finding::Absent {
+        looked_for: "`source = \"kubernetes\"` with the `token_file` of a projected volume, or `token_request = true`",
+    },
     from_config,
 };
 
@@ -47,14 +64,37 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const FOR_THE_API_SERVER: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const CAP: u64 = 64 * 1024;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    token_file: Option<PathBuf>,
+    #[serde(default)]
+    token_request: bool,
+}
+
 struct Projected {
-    file: Arc<dyn IdentitySource>,
+    file: File,
     ambient: Ambient,
 }
 
 fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let file = (file::SOURCE.from_config)(table, ambient)?;
-    Ok(Arc::new(Projected { file, ambient: ambient.clone() }))
+    let misconfigured = |what: &str| {
+        Error::Misconfigured {
+        what: format!("kubernetes: {what}"),
+        hint: "name the projected token with `token_file = \"…\"` in [identity], or ask for one with `token_request = true`"
+            .to_owned(),
+    }
+    };
+    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| misconfigured(error.message()))?;
+    match (config.token_file, config.token_request) {
+        (Some(path), false) => {
+            let file = File::new(SOURCE.name, path, ambient);
+            Ok(Arc::new(Projected { file, ambient: ambient.clone() }))
+        }
+        (None, true) => Ok(Arc::new(TokenRequest::new(ambient)?)),
+        (None, false) => Err(misconfigured("neither `token_file` nor `token_request` is given")),
+        (Some(_), true) => Err(misconfigured("`token_file` and `token_request` exclude each other")),
+    }
 }
 
 #[async_trait]

@@ -23,8 +23,12 @@ mod file;
 mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
+mod nomad;
+mod setting;
+mod spiffe;
 
 pub(crate) use error::Error;
+pub(crate) use setting::{Kind, Need, Problem, Setting, problems};
 
 /// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
 pub(crate) const SOURCES: &[Descriptor] = &[
@@ -36,7 +40,13 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::BITBUCKET,
     ci_env::CIRCLECI,
     ci_env::HCP_TERRAFORM,
+    ci_env::SPACELIFT,
+    ci_env::SEMAPHORE,
+    ci_env::ENV0,
+    spiffe::SOURCE,
     kubernetes::SOURCE,
+    nomad::SOURCE,
+    ci_env::MODAL,
 ];
 
 /// How far our clock or the platform's may be wrong before a subject token counts as expired.
@@ -80,8 +90,8 @@ pub(crate) struct Descriptor {
     pub tier: Tier,
     /// What it is, for people.
     pub about: &'static str,
-    /// The row's own keys in `[identity]`, each with its meaning.
-    pub settings: &'static [(&'static str, &'static str)],
+    /// The row's own keys in `[identity]`.
+    pub settings: &'static [Setting],
     /// Looks at variables and files only.
     pub detect: fn(&Ambient) -> Finding,
     /// Builds the source that the configuration names. Unknown keys are errors.
@@ -98,6 +108,8 @@ pub(crate) enum Tier {
     Named,
     /// A job of a CI system.
     CiJob,
+    /// A workload of a trust domain that has its own Workload API.
+    WorkloadApi,
     /// A pod, a task, a function.
     Pod,
 }
@@ -108,6 +120,7 @@ impl Tier {
         match self {
             Self::Named => "named",
             Self::CiJob => "CI job",
+            Self::WorkloadApi => "workload API",
             Self::Pod => "pod",
         }
     }

@@ -23,7 +23,6 @@ pub struct Certificate {
     pub(crate) thumbprint: Digest,
 }
 
-#[allow(dead_code, reason = "the sources and the handshakes that use it are built on top of it")]
 impl Certificate {
     /// Takes a chain, leaf first, and the key of its leaf. Fails when they are not that.
     pub(crate) fn from_der(

@@ -14,9 +14,19 @@ use super::{Certificate, Error};
 /// The TLS configuration of every connection.
 pub(super) fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
     let mut roots = system();
-    for certificate in ca_pem.map(certificates).transpose()?.unwrap_or_default() {
-        roots.add(certificate).map_err(|_| broken())?;
-    }
+    add(&mut roots, ca_pem.unwrap_or_default())
+        .map_err(|()| broken("ca_file holds something that is no certificate"))?;
+    trusting(roots)
+}
+
+/// The TLS configuration of connections to one party that has a CA of its own: nothing else is trusted.
+pub(super) fn only(ca_pem: &[u8]) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    add(&mut roots, ca_pem).map_err(|()| broken("the CA bundle holds something that is no certificate"))?;
+    if roots.is_empty() { Err(broken("the CA bundle is empty")) } else { trusting(roots) }
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -43,12 +53,16 @@ pub(crate) fn is_pem_bundle(pem: &[u8]) -> bool {
     certificates(pem).is_ok_and(|some| !some.is_empty() && some.into_iter().all(taken))
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| broken())
+fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), ()> {
+    certificates(pem)?.into_iter().try_for_each(|certificate| roots.add(certificate).map_err(|_| ()))
 }
 
-fn broken() -> Error {
-    Error::Roots { what: "ca_file holds something that is no certificate".to_owned() }
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ()> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| ())
+}
+
+fn broken(what: &str) -> Error {
+    Error::Roots { what: what.to_owned() }
 }
 
 fn system() -> RootCertStore {

@@ -22,9 +22,12 @@ use super::leak;
 use super::listener::{Answer, Bound, Listener};
 use super::platform::Trust;
 
+mod clients;
 mod knobs;
 mod metadata;
 mod token_endpoint;
+
+pub use clients::ClientProof;
 
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -122,6 +125,7 @@ struct Now {
     metadata: Value,
     resource_optional: bool,
     federated: BTreeMap<String, String>,
+    clients: clients::Clients,
     audience: Option<String>,
     spent: HashSet<String>,
     last: Option<(String, u64)>,
@@ -212,6 +216,7 @@ impl Now {
             metadata: Value::Null,
             resource_optional: false,
             federated: BTreeMap::new(),
+            clients: clients::Clients::default(),
             audience: None,
             spent: HashSet::new(),
             last: None,
@@ -233,12 +238,15 @@ impl State {
     }
 
     fn mint(&self, subject: &str, audience: Value, scope: &str, life: Duration) -> String {
+        self.mint_with("at+jwt", json!({"sub": subject, "aud": audience, "scope": scope}), life)
+    }
+
+    /// A JWT of this server with these claims beside the usual ones; null takes one away.
+    fn mint_with(&self, typ: &str, more: Value, life: Duration) -> String {
         let (iat, exp) = keys::lifetime(life);
-        let claims = keys::object(json!({
-            "iss": self.issuer(), "sub": subject, "aud": audience, "scope": scope,
-            "iat": iat, "exp": exp, "jti": keys::unique_id(),
-        }));
-        let token = self.keys.sign("at+jwt", &claims);
+        let mut claims = keys::object(json!({"iss": self.issuer(), "iat": iat, "exp": exp, "jti": keys::unique_id()}));
+        keys::overlay(&mut claims, &more);
+        let token = self.keys.sign(typ, &claims);
         leak::minted(&token);
         token
     }
@@ -253,12 +261,14 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     match path.strip_prefix(&tenant) {
         Some("/token") => token_endpoint::answer(&state, request).await,
         Some("/revoke") => revoke(&state, request).await,
+        Some("/register") => clients::register(&state, request).await,
         _ => Ok(not_found(&path)),
     }
 }
 
 /// RFC 7009 2.2: 200 for a token it does not know, too.
 async fn revoke(state: &State, request: Request<Incoming>) -> Answer {
+    let sender = clients::Sender::of(request.headers());
     let form = match token_endpoint::read_form(request).await {
         Ok(form) => form,
         Err(refusal) => return Ok(refusal.into_answer()),
@@ -267,6 +277,15 @@ async fn revoke(state: &State, request: Request<Incoming>) -> Answer {
         return Ok(token_endpoint::Refusal::new("invalid_request", "token is missing").into_answer());
     };
     leak::minted(token);
+    // RFC 7009 section 2.1: the client that the token was issued to proves itself here as well.
+    let required = state.now().clients.required;
+    match clients::authenticate(state, &sender, &form) {
+        Err(refusal) => return Ok(refusal.into_answer()),
+        Ok(None) if required => {
+            return Ok(token_endpoint::Refusal::new("invalid_client", "who revokes?").into_answer());
+        }
+        Ok(_) => {}
+    }
     state.now().revoked.push(keys::digest(token));
     Ok(fault::json(200, ""))
 }

@@ -78,6 +78,9 @@ struct Now {
     signposts: Signposts,
     metadata: Value,
     required_scope: Option<String>,
+    /// Tokens must be bound, and come with a proof; with this nonce in it, if there is one.
+    possession: Option<Option<String>>,
+    spent: std::collections::HashSet<String>,
     challenge_scope: Option<String>,
     challenges: Option<Vec<String>>,
     refuse: usize,
@@ -139,6 +142,8 @@ impl Now {
             signposts: Signposts { header: Some(INSERTED.to_owned()), inserted: true, root: false },
             metadata: json!({"authorization_servers": [issuer], "scopes_supported": scopes, "bearer_methods_supported": ["header"]}),
             required_scope: None,
+            possession: None,
+            spent: std::collections::HashSet::new(),
             challenge_scope: None,
             challenges: None,
             refuse: 0,
@@ -197,8 +202,7 @@ async fn mcp(state: &State, mut request: Request<Incoming>) -> Answer {
         state.now().seen.push(seen);
         return fault.answer(r#"{"jsonrpc":"2.0","id":0,"result":{}}"#).await;
     }
-    let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-    let mut answer = match state.admit(authorization) {
+    let mut answer = match state.admit(&request) {
         Err(refusal) => state.refuse(&refusal),
         Ok(claims) => {
             request.extensions_mut().insert(claims);

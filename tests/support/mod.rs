@@ -8,8 +8,10 @@
 //! | `platform.rs` | the identity endpoint of a CI platform (GitHub's shape): `FakePlatform` |
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
+//! | `workload_api.rs` | the SPIFFE Workload API of an agent: `FakeWorkloadApi` |
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
 //! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
+//! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
 //! | `leak.rs` | knows every token minted here and fails when one appears where none may |
 //! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` | what those are made of |
 //!
@@ -20,6 +22,8 @@
 #![allow(clippy::disallowed_methods, reason = "the fakes live outside wayleave's rooms: real time, own tasks")]
 
 pub mod authorization_server;
+pub mod case;
+pub mod dpop;
 pub mod fault;
 pub mod keys;
 pub mod leak;
@@ -29,5 +33,7 @@ pub mod platform;
 pub mod scene;
 pub mod sluice;
 pub mod tls;
+pub mod traffic;
 pub mod unix_http;
 pub mod wayleave;
+pub mod workload_api;

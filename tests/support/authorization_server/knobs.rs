@@ -6,13 +6,18 @@ use serde_json::Value;
 
 use super::super::keys;
 use super::super::platform::Trust;
-use super::{FakeAs, MetadataFault, Published, TokenFault, TokenRequest};
+use super::{ClientProof, FakeAs, MetadataFault, Published, TokenFault, TokenRequest};
 
 impl FakeAs {
     /// `""` or `"/tenant1"`.
     pub fn set_issuer_path(&self, path: &str) {
         assert!(path.is_empty() || (path.starts_with('/') && !path.ends_with('/')), "a path like /tenant1");
         self.state.now().path = path.to_owned();
+    }
+
+    /// Trusts this one and no other.
+    pub fn trust_only(&self, trusted: Trust) {
+        self.state.now().trusted = vec![trusted];
     }
 
     /// Trusts one more platform.
@@ -34,6 +39,40 @@ impl FakeAs {
     /// From now on a client of the client-credentials grant must name itself, and be federated with its subject.
     pub fn federate(&self, client_id: &str, subject: &str) {
         self.state.now().federated.insert(client_id.to_owned(), subject.to_owned());
+    }
+
+    /// A client that proves itself so. With `required`, no grant is given to anybody else.
+    pub fn add_client(&self, id: &str, proof: ClientProof) {
+        self.state.now().clients.known.insert(id.to_owned(), proof);
+    }
+
+    pub fn require_clients(&self, required: bool) {
+        self.state.now().clients.required = required;
+    }
+
+    /// Forgets every client, as a server that lost its database.
+    pub fn forget_clients(&self) {
+        self.state.now().clients.known.clear();
+    }
+
+    /// How often a client registered itself.
+    pub fn registrations(&self) -> usize {
+        self.state.now().clients.registrations
+    }
+
+    /// Proofs of possession must have this nonce; it is handed out with every answer.
+    pub fn set_nonce(&self, nonce: Option<&str>) {
+        self.state.now().clients.nonce = nonce.map(str::to_owned);
+    }
+
+    /// Issues plain bearer tokens whatever proof comes.
+    pub fn ignore_proofs(&self, ignores: bool) {
+        self.state.now().clients.ignores_proofs = ignores;
+    }
+
+    /// Good proofs of possession so far.
+    pub fn proofs(&self) -> usize {
+        self.state.now().clients.proofs
     }
 
     /// The `audience` that a token exchange must name.

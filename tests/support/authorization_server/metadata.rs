@@ -42,7 +42,8 @@ impl State {
             "issuer": issuer,
             "token_endpoint": format!("{issuer}/token"),
             "revocation_endpoint": format!("{issuer}/revoke"),
-            "token_endpoint_auth_methods_supported": ["none"],
+            "registration_endpoint": format!("{issuer}/register"),
+            "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "private_key_jwt"],
             "response_types_supported": [],
         }));
         if let Some(grants) = &now.grants {

@@ -14,6 +14,7 @@ use super::super::fault;
 use super::super::keys::{self, Claims};
 use super::super::leak;
 use super::super::listener::{Answer, Body};
+use super::clients::{self, Sender};
 use super::{JWT_BEARER, State, TOKEN_EXCHANGE, TokenFault, TokenRequest, broken};
 
 type Form = BTreeMap<String, String>;
@@ -26,10 +27,12 @@ const SECRETS: [&str; 4] = ["assertion", "client_assertion", "client_secret", "s
 const SPIFFE_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const JWT_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ID_JAG_TYPE: &str = "urn:ietf:params:oauth:token-type:id-jag";
 const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// An OAuth error on its way out.
 pub(super) struct Refusal {
+    nonce: Option<String>,
     status: u16,
     code: String,
     description: Option<String>,
@@ -38,7 +41,14 @@ pub(super) struct Refusal {
 
 /// What the request was found worth.
 struct Grant {
-    exchanged: bool,
+    /// The `issued_token_type`, of a token exchange alone.
+    issued: Option<&'static str>,
+    /// The client that proved itself.
+    client: Option<String>,
+    /// The key that the token is bound to.
+    thumbprint: Option<String>,
+    /// For whom a JWT of a link is made.
+    audience: Option<String>,
     subject: String,
     resource: String,
     scope: String,
@@ -47,7 +57,12 @@ struct Grant {
 impl Refusal {
     pub(super) fn new(code: &str, description: &str) -> Self {
         let status = if code == "invalid_client" { 401 } else { 400 };
-        Self { status, code: code.to_owned(), description: Some(description.to_owned()), uri: None }
+        Self { nonce: None, status, code: code.to_owned(), description: Some(description.to_owned()), uri: None }
+    }
+
+    /// With the nonce that the next proof must have.
+    pub(super) fn with_nonce(self, nonce: Option<&str>) -> Self {
+        Self { nonce: nonce.map(str::to_owned), ..self }
     }
 
     pub(super) fn into_answer(self) -> Response<Body> {
@@ -55,7 +70,9 @@ impl Refusal {
         body.insert("error".to_owned(), self.code.into());
         body.extend(self.description.map(|text| ("error_description".to_owned(), text.into())));
         body.extend(self.uri.map(|uri| ("error_uri".to_owned(), uri.into())));
-        fault::json(self.status, Value::Object(body).to_string())
+        let mut answer = fault::json(self.status, Value::Object(body).to_string());
+        clients::add_nonce(&mut answer, self.nonce.as_deref());
+        answer
     }
 }
 
@@ -68,6 +85,7 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Answer 
         authorization: request.headers().contains_key("authorization"),
         outcome: script.as_ref().map_or_else(|| "ok".to_owned(), |fault| format!("{fault:?}")),
     };
+    let sender = Sender::of(request.headers());
     let form = read_form(request).await;
     if let Ok(form) = &form {
         (record.params, record.assertion) = public_part(form);
@@ -83,7 +101,7 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Answer 
             Err(Refusal { description, uri, ..Refusal::new(&code, "") })
         }
         Some(TokenFault::ControlCharsInDescription) => Err(Refusal::new("invalid_grant", HOSTILE)),
-        _ => form.and_then(|form| judge(state, &form)),
+        _ => form.and_then(|form| judge(state, &sender, &form)),
     };
     if let Err(refusal) = &verdict {
         refusal.code.clone_into(&mut record.outcome);
@@ -92,7 +110,11 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Answer 
     match (verdict, script) {
         (Err(refusal), _) => Ok(refusal.into_answer()),
         (Ok(grant), Some(TokenFault::Wire(fault))) => fault.answer(&issue(state, &grant, None)).await,
-        (Ok(grant), script) => Ok(fault::json(200, issue(state, &grant, script))),
+        (Ok(grant), script) => {
+            let mut answer = fault::json(200, issue(state, &grant, script));
+            clients::add_nonce(&mut answer, state.now().clients.nonce.as_deref());
+            Ok(answer)
+        }
     }
 }
 
@@ -137,14 +159,21 @@ fn public_part(form: &Form) -> (Form, Claims) {
     (form.iter().map(shown).collect(), claims.unwrap_or_default())
 }
 
-fn judge(state: &State, form: &Form) -> Result<Grant, Refusal> {
+fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> {
     let value = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let invalid = |text: &str| Refusal::new("invalid_request", text);
     let needed = |name: &str| value(name).ok_or_else(|| invalid(&format!("{name} is missing")));
+    let thumbprint = clients::possession(state, sender)?;
+    let client = clients::authenticate(state, sender, form)?;
+    if client.is_none() && state.now().clients.required {
+        return Err(Refusal::new("invalid_client", "no client proved itself"));
+    }
+    let mut issued = None;
     let subject = match needed("grant_type")? {
         JWT_BEARER => {
             judge_assertion(state, needed("assertion")?).map_err(|why| Refusal::new("invalid_grant", &why))?
         }
+        "client_credentials" if client.is_some() => client.clone().unwrap_or_default(),
         "client_credentials" => {
             if form.contains_key("assertion") {
                 return Err(invalid("a client proves itself with one JWT here"));
@@ -168,9 +197,9 @@ fn judge(state: &State, form: &Form) -> Result<Grant, Refusal> {
             if needed("subject_token_type")? != JWT_TYPE {
                 return Err(invalid("subject_token_type is not that of a JWT"));
             }
-            if value("requested_token_type").is_some_and(|kind| kind != ACCESS_TOKEN_TYPE) {
-                return Err(invalid("only access tokens are issued"));
-            }
+            let kind = value("requested_token_type").unwrap_or(ACCESS_TOKEN_TYPE);
+            let kind = [ACCESS_TOKEN_TYPE, JWT_TYPE, ID_JAG_TYPE].into_iter().find(|known| *known == kind);
+            issued = Some(kind.ok_or_else(|| invalid("nothing of that type is issued"))?);
             let wanted = state.now().audience.clone();
             if wanted.as_deref() != value("audience") {
                 return Err(Refusal::new("invalid_target", "audience is not the one that is served here"));
@@ -180,6 +209,11 @@ fn judge(state: &State, form: &Form) -> Result<Grant, Refusal> {
         _ => return Err(Refusal::new("unsupported_grant_type", "this grant is not spoken here")),
     };
 
+    if issued.is_some_and(|kind| kind != ACCESS_TOKEN_TYPE) {
+        let text = |name: &str| value(name).unwrap_or_default().to_owned();
+        let (resource, scope, audience) = (text("resource"), text("scope"), Some(text("audience")));
+        return Ok(Grant { issued, client, thumbprint, audience, subject, resource, scope });
+    }
     let now = state.now();
     let only = now.resources.keys().next().filter(|_| now.resource_optional && now.resources.len() == 1);
     let resource = value("resource").or_else(|| only.map(String::as_str));
@@ -191,8 +225,7 @@ fn judge(state: &State, form: &Form) -> Result<Grant, Refusal> {
     if let Some(foreign) = scope.split(' ').find(|scope| !allowed.iter().any(|known| known == scope)) {
         return Err(Refusal::new("invalid_scope", &format!("{foreign:?} is not a scope of this resource")));
     }
-    let exchanged = value("grant_type") == Some(TOKEN_EXCHANGE);
-    Ok(Grant { exchanged, subject, resource: resource.to_owned(), scope })
+    Ok(Grant { issued, client, thumbprint, audience: None, subject, resource: resource.to_owned(), scope })
 }
 
 /// RFC 7523 section 3, with `aud` as one string and a `jti` as the MCP workload identity profile wants them. Gives the subject.
@@ -225,10 +258,39 @@ fn judge_assertion(state: &State, assertion: &str) -> Result<String, String> {
     Ok(subject)
 }
 
+/// A JWT for the next party of a chain: an ID-JAG says which client may have what (draft-ietf-oauth-identity-assertion-authz-grant).
+fn link(state: &State, grant: &Grant, audience: &str, script: Option<TokenFault>) -> String {
+    let is_jag = grant.issued == Some(ID_JAG_TYPE);
+    let audience = match &script {
+        Some(TokenFault::Audience(other)) => other.clone(),
+        _ => json!(audience),
+    };
+    let mut claims = json!({"sub": grant.subject, "aud": audience});
+    if is_jag {
+        claims["client_id"] = json!(grant.client);
+        claims["resource"] = json!(grant.resource);
+        claims["scope"] = json!(grant.scope);
+    }
+    let life = state.now().life;
+    let token = state.mint_with(if is_jag { "oauth-id-jag+jwt" } else { "JWT" }, claims, life);
+    let mut body = keys::object(json!({"access_token": token, "token_type": "N_A", "issued_token_type": grant.issued}));
+    if let Some(TokenFault::IssuedTokenType(kind)) = script {
+        keys::overlay(&mut body, &json!({"issued_token_type": kind}));
+    }
+    Value::Object(body).to_string()
+}
+
 /// The body of RFC 6749 5.1, bent by the script.
 fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     let life = state.now().life;
-    let token_for = |audience: Value, scope: &str| state.mint(&grant.subject, audience, scope, life);
+    if let Some(audience) = &grant.audience {
+        return link(state, grant, audience, script);
+    }
+    let confirmed = grant.thumbprint.as_ref().map(|thumbprint| json!({"jkt": thumbprint}));
+    let token_for = |audience: Value, scope: &str| {
+        let claims = json!({"sub": grant.subject, "aud": audience, "scope": scope, "cnf": confirmed});
+        state.mint_with("at+jwt", claims, life)
+    };
     let last = state.now().last.clone();
     let mut token = None;
     let mut over = json!({});
@@ -267,10 +329,11 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     leak::minted(&token);
     state.now().last = Some((token.clone(), keys::now() as u64 + life.as_secs()));
     let mut body = keys::object(json!({
-        "access_token": token, "token_type": "Bearer", "expires_in": life.as_secs(), "scope": grant.scope,
+        "access_token": token, "token_type": if grant.thumbprint.is_some() { "DPoP" } else { "Bearer" },
+        "expires_in": life.as_secs(), "scope": grant.scope,
     }));
-    if grant.exchanged {
-        body.insert("issued_token_type".to_owned(), json!(ACCESS_TOKEN_TYPE));
+    if let Some(kind) = grant.issued {
+        body.insert("issued_token_type".to_owned(), json!(kind));
     }
     keys::overlay(&mut body, &over);
     Value::Object(body).to_string()

@@ -1,9 +1,10 @@
 //! The bearer check (RFC 6750) and its challenge (RFC 9728 section 5.1).
 
-use hyper::Response;
 use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Request, Response};
 use serde_json::{Value, json};
 
+use super::super::dpop;
 use super::super::fault;
 use super::super::keys::{self, Claims};
 use super::super::listener::Body;
@@ -19,13 +20,41 @@ pub(super) struct Refusal {
 
 impl State {
     /// The claims of a token that is good here.
-    pub(super) fn admit(&self, authorization: Option<&str>) -> Result<Claims, Refusal> {
+    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Claims, Refusal> {
+        let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let authorization = text("authorization");
         let invalid = |why: String| Refusal { status: 401, error: Some("invalid_token"), scope: None, why };
         let Some(authorization) = authorization else {
             return Err(Refusal { error: None, ..invalid("a token is needed".to_owned()) });
         };
-        let token = authorization.strip_prefix("Bearer ").ok_or_else(|| invalid("not a bearer token".to_owned()))?;
+        let possession = self.now().possession.clone();
+        let scheme = if possession.is_some() { "DPoP " } else { "Bearer " };
+        let token = authorization.strip_prefix(scheme).ok_or_else(|| invalid(format!("not a {scheme}token")))?;
         let claims = self.trust.verifier.verify(token).map_err(invalid)?;
+        if let Some(nonce) = possession {
+            let url = format!("{}{}", self.base, request.uri().path());
+            let expected = dpop::Expected {
+                method: request.method().as_str(),
+                url: &url,
+                token: Some(token),
+                nonce: nonce.as_deref(),
+            };
+            let proof = dpop::judge(text("dpop").unwrap_or_default(), &expected).map_err(|refusal| match refusal {
+                dpop::Refusal::Nonce => {
+                    Refusal { error: Some("use_dpop_nonce"), ..invalid("a nonce is wanted".to_owned()) }
+                }
+                dpop::Refusal::Proof(why) => Refusal { error: Some("invalid_dpop_proof"), ..invalid(why) },
+            })?;
+            if claims["cnf"]["jkt"] != json!(proof.thumbprint) {
+                return Err(invalid("bound to another key".to_owned()));
+            }
+            if !self.now().spent.insert(proof.jti) {
+                return Err(Refusal {
+                    error: Some("invalid_dpop_proof"),
+                    ..invalid("the proof was used before".to_owned())
+                });
+            }
+        }
         let mut now = self.now();
         if claims.get("iss") != Some(&json!(now.issuer)) {
             return Err(invalid("another issuer's".to_owned()));
@@ -60,6 +89,10 @@ impl State {
             let value = HeaderValue::from_bytes(challenge.as_bytes()).expect("a challenge without newlines");
             answer.headers_mut().append(WWW_AUTHENTICATE, value);
         }
+        let nonce = now.possession.clone().flatten().and_then(|nonce| HeaderValue::from_str(&nonce).ok());
+        if let Some(nonce) = nonce {
+            answer.headers_mut().insert("dpop-nonce", nonce);
+        }
         answer
     }
 }
@@ -74,6 +107,7 @@ impl Now {
             scope.map(|scope| format!("scope=\"{scope}\"")),
         ];
         let params: Vec<String> = params.into_iter().flatten().collect();
-        format!("Bearer {}", params.join(", ")).trim_end().to_owned()
+        let scheme = if self.possession.is_some() { "DPoP" } else { "Bearer" };
+        format!("{scheme} {}", params.join(", ")).trim_end().to_owned()
     }
 }

@@ -29,6 +29,13 @@ impl FakeMcp {
         self.state.now().required_scope = scope.map(str::to_owned);
     }
 
+    /// Takes only tokens that are bound to a key, each request with a proof, and says so in its metadata. With a nonce,
+    /// every proof must have it.
+    pub fn require_dpop(&self, nonce: Option<&str>) {
+        self.set_metadata(json!({"dpop_bound_access_tokens_required": true}));
+        self.state.now().possession = Some(nonce.map(str::to_owned));
+    }
+
     /// `scope` in the challenge of a 401.
     pub fn set_challenge_scope(&self, scope: Option<&str>) {
         self.state.now().challenge_scope = scope.map(str::to_owned);

@@ -1,0 +1,248 @@
+//! `token_request = true`: the API server mints a token of the pod's own service account, for any audience.
+//!
+//! The service account needs the right to ask, for itself alone:
+//!
+//! ```sh
+//! kubectl -n NAMESPACE create role wayleave-token --verb=create --resource=serviceaccounts/token --resource-name=ACCOUNT
+//! kubectl -n NAMESPACE create rolebinding wayleave-token --role=wayleave-token --serviceaccount=NAMESPACE:ACCOUNT
+//! ```
+//!
+//! The pod's own token authorises the request; it goes to the API server, whose certificate must be signed by the
+//! cluster's CA beside that token and by no other. Which account it is, the token itself says (`sub`). Token and CA are
+//! read again each time, because the kubelet replaces both.
+//!
+//! Source: Kubernetes API reference, "TokenRequest" (authentication.k8s.io/v1); "Accessing the Kubernetes API from a Pod".
+
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{CAP, FOR_THE_API_SERVER, SOURCE};
+use crate::identity::{Ambient, Error, IdentitySource};
+use crate::oauth::Audience;
+use crate::outbound::{self, Answer, Ask, Body, NamedBy, Outbound, Patience};
+use crate::token::{Digest, SubjectToken};
+
+const HOST: &str = "KUBERNETES_SERVICE_HOST";
+const PORT: &str = "KUBERNETES_SERVICE_PORT";
+const CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
+/// The API server is in the cluster; an upgrade of the control plane takes it away for seconds.
+const PATIENCE: Patience = Patience { tries: 4, delay: Duration::from_millis(500), total: Duration::from_secs(30) };
+const PER_TRY: Duration = Duration::from_secs(5);
+/// The least that the API server grants. The token is presented once and at once.
+const LIFE_SECONDS: u64 = 600;
+
+const ONLY_IN_A_POD: &str = "`token_request` works inside a pod; elsewhere name a projected token with `token_file`";
+
+pub(super) struct TokenRequest {
+    ambient: Ambient,
+    /// `https://HOST:PORT`.
+    api: String,
+    /// The client that trusts the cluster's CA, with the digest of that CA.
+    trusting: Mutex<Option<(Digest, Outbound)>>,
+}
+
+/// The pod's service account, as its own token names it.
+struct Account {
+    namespace: String,
+    name: String,
+}
+
+impl TokenRequest {
+    pub(super) fn new(ambient: &Ambient) -> Result<Self, Error> {
+        let missing = |name: &str| Error::Misconfigured {
+            what: format!("kubernetes: {name} is not set"),
+            hint: ONLY_IN_A_POD.to_owned(),
+        };
+        let host = ambient.env.get(HOST).ok_or_else(|| missing(HOST))?;
+        let port = ambient.env.get(PORT).ok_or_else(|| missing(PORT))?;
+        let api =
+            if host.contains(':') { format!("https://[{host}]:{port}") } else { format!("https://{host}:{port}") };
+        Ok(Self { ambient: ambient.clone(), api, trusting: Mutex::default() })
+    }
+
+    /// The pod's own token. It goes to the API server and nowhere else.
+    fn own_token(&self) -> Result<SubjectToken, Error> {
+        let content = self.read(FOR_THE_API_SERVER)?;
+        let text = std::str::from_utf8(&content).map(str::trim).unwrap_or_default();
+        SubjectToken::parse(SecretString::from(text.to_owned())).map_err(|error| {
+            malformed(format!("{FOR_THE_API_SERVER} is {error}"), "the kubelet writes it: see its log")
+        })
+    }
+
+    fn read(&self, path: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.ambient.env.read(Path::new(path), CAP).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => {
+                    "the pod has `automountServiceAccountToken: false`: mount it, or name a projected token with `token_file`"
+                        .to_owned()
+                }
+                io::ErrorKind::PermissionDenied => {
+                    format!("let uid {} read it (`fsGroup` of the pod)", self.ambient.env.uid())
+                }
+                _ => "the kubelet writes it: see its log".to_owned(),
+            };
+            malformed(format!("{path} cannot be read: {error}"), &hint)
+        })
+    }
+
+    /// The client that trusts the cluster's CA alone. Kept, with its connections, until that CA is replaced.
+    fn outbound(&self) -> Result<Outbound, Error> {
+        let pem = self.read(CA)?;
+        let digest = Digest::of(&pem);
+        let mut kept = self.trusting.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((same, outbound)) if *same == digest => Ok(outbound.clone()),
+            _ => {
+                let outbound = self.ambient.outbound.trusting(&pem);
+                let outbound =
+                    outbound.map_err(|error| malformed(format!("{CA}: {error}"), "the kubelet writes it"))?;
+                *kept = Some((digest, outbound.clone()));
+                Ok(outbound)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl IdentitySource for TokenRequest {
+    async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        let own = self.own_token()?;
+        let account = Account::of(&own)?;
+        let url =
+            format!("{}/api/v1/namespaces/{}/serviceaccounts/{}/token", self.api, account.namespace, account.name);
+        let wish = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": { "audiences": [audience.as_str()], "expirationSeconds": LIFE_SECONDS },
+        });
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", own.expose())).map_err(|_| {
+            malformed(format!("{FOR_THE_API_SERVER} cannot be a header value"), "see the kubelet's log")
+        })?;
+        bearer.set_sensitive(true);
+        let ask = || {
+            let bytes = Zeroizing::new(wish.to_string().into_bytes());
+            let mut ask = Ask::post(&url, NamedBy::Us, Body { content_type: "application/json", bytes });
+            ask.headers.push((AUTHORIZATION, bearer.clone()));
+            ask.limit = PER_TRY;
+            ask
+        };
+        let outbound = self.outbound()?;
+        match outbound.send_patiently(PATIENCE, ask, worth_another_try).await {
+            Ok(answer) => read(&answer, &account),
+            Err(error) => Err(unanswered(&error)),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        true
+    }
+}
+
+impl Account {
+    /// From `system:serviceaccount:NAMESPACE:NAME`. Both become parts of a path: a name that is no DNS name (RFC 1123)
+    /// could lead elsewhere.
+    fn of(token: &SubjectToken) -> Result<Self, Error> {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+        let is_name = |text: &str| text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(fits);
+        let sub = token.claims.sub.as_deref().and_then(|sub| sub.strip_prefix("system:serviceaccount:"));
+        match sub.and_then(|rest| rest.split_once(':')) {
+            Some((namespace, name)) if is_name(namespace) && is_name(name) => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(malformed(
+                format!("{FOR_THE_API_SERVER} names no service account (`sub`)"),
+                "only a pod's own token does: what is mounted there is something else",
+            )),
+        }
+    }
+}
+
+fn worth_another_try(outcome: &Result<Answer, outbound::Error>) -> bool {
+    match outcome {
+        Ok(answer) => matches!(answer.status, 429 | 500..),
+        Err(error) => error.is_temporary(),
+    }
+}
+
+fn unanswered(error: &outbound::Error) -> Error {
+    let what = format!("the API server {error}");
+    match error {
+        error if error.is_temporary() => Error::Unreachable {
+            source_name: SOURCE.name,
+            what,
+            hint: Some(format!("{HOST} and {PORT} say where it is; does a network policy let this pod reach it?")),
+        },
+        outbound::Error::Certificate { .. } => malformed(
+            what,
+            &format!("only the CA in {CA} is trusted: something else than the cluster's API server answers"),
+        ),
+        error => malformed(what, &error.hint().unwrap_or_else(|| NOT_THE_API_SERVER.to_owned())),
+    }
+}
+
+const NOT_THE_API_SERVER: &str = "something answers in the API server's place: a proxy, a gateway";
+
+fn read(answer: &Answer, account: &Account) -> Result<SubjectToken, Error> {
+    #[derive(Deserialize)]
+    struct Wire {
+        status: Minted,
+    }
+    #[derive(Deserialize)]
+    struct Minted {
+        token: SecretString,
+    }
+    if !matches!(answer.status, 200 | 201) {
+        return Err(refused(answer.status, account));
+    }
+    let wire: Wire = answer.json().map_err(|what| malformed(format!("the API server: {what}"), NOT_THE_API_SERVER))?;
+    SubjectToken::parse(wire.status.token)
+        .map_err(|error| malformed(format!("the API server's token is {error}"), NOT_THE_API_SERVER))
+}
+
+fn refused(status: u16, Account { namespace, name }: &Account) -> Error {
+    let (what, hint) = match status {
+        401 => (
+            "does not accept the pod's own token".to_owned(),
+            "the pod or its service account was deleted or replaced: start the pod anew".to_owned(),
+        ),
+        403 => (
+            format!("does not let {namespace}/{name} request tokens for itself"),
+            format!(
+                "let it: `kubectl -n {namespace} create role wayleave-token --verb=create --resource=serviceaccounts/token \
+                --resource-name={name}`, then `kubectl -n {namespace} create rolebinding wayleave-token \
+                --role=wayleave-token --serviceaccount={namespace}:{name}`"
+            ),
+        ),
+        404 => (
+            format!("knows no service account {namespace}/{name}"),
+            "it was deleted under the running pod; or what answers is no API server".to_owned(),
+        ),
+        429 | 500.. => {
+            return Error::Unreachable {
+                source_name: SOURCE.name,
+                what: format!("the API server answers status {status}"),
+                hint: None,
+            };
+        }
+        _ => ("refuses the request".to_owned(), "the cluster's audit log says why".to_owned()),
+    };
+    Error::Rejected { source_name: SOURCE.name, what: format!("the API server {what} (status {status})"), hint }
+}
+
+fn malformed(what: String, hint: &str) -> Error {
+    Error::Malformed { source_name: SOURCE.name, what, hint: hint.to_owned() }
+}

@@ -1,0 +1,312 @@
+//! `spiffe`: the JWT-SVID that a SPIFFE Workload API issues, from SPIRE or anything else that speaks it.
+//!
+//! Detected by `SPIFFE_ENDPOINT_SOCKET`, which names the agent's socket (`unix:///run/spire/agent.sock`, or
+//! `tcp://127.0.0.1:PORT`). Nothing has to be configured; the agent itself finds out which workload asks:
+//!
+//! ```toml
+//! [identity]
+//! source    = "spiffe"
+//! endpoint  = "unix:///run/spire/agent.sock"     # omit: the variable
+//! spiffe_id = "spiffe://example.org/agent"       # omit: the first of the workload's identities
+//! ```
+//!
+//! Any audience can be asked for. An agent may hand out the same SVID for half of its life. A JWT-SVID promises `sub`, `aud`
+//! and `exp` only: servers that look for its key by `iss` need SPIRE's `jwt_issuer`, and its OIDC discovery provider.
+//! The workload's X.509-SVID is its certificate for mutual TLS.
+//!
+//! The API has no TLS, so beyond this machine it is not spoken. A workload that was registered a moment ago is not known to
+//! its agent yet: "permission denied" is asked again while the patience lasts.
+//!
+//! Source: SPIFFE, "Workload Endpoint" and "Workload API"; SPIRE documentation, "Registering workloads".
+
+use std::error::Error as _;
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use secrecy::SecretString;
+use serde::Deserialize;
+use spiffe::transport::{Endpoint, GrpcStatusCode, TransportError};
+use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
+
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use crate::oauth::{Audience, quoted_words};
+use crate::outbound::{Again, Certificate, Patience};
+use crate::token::SubjectToken;
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "spiffe",
+    tier: Tier::WorkloadApi,
+    about: "a workload with a SPIFFE Workload API (SPIRE)",
+    settings: &[
+        Setting::optional("endpoint", Kind::Text, "Where the Workload API is. Omit: SPIFFE_ENDPOINT_SOCKET.")
+            .checked(|text| endpoint(text).map(drop)),
+        Setting::optional("spiffe_id", Kind::Text, "Which of the workload's identities. Omit: the first.")
+            .checked(|text| spiffe_id(text).map(drop)),
+    ],
+    detect,
+    from_config,
+};
+
+const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
+/// The agent is on this machine; what takes longer waits for its server, and asking again is as good.
+const PER_TRY: Duration = Duration::from_secs(5);
+/// Registrations reach an agent within seconds.
+const PATIENCE: Patience = Patience { tries: 8, delay: Duration::from_millis(500), total: Duration::from_secs(30) };
+/// Larger than any identity token.
+const CAP: usize = 64 * 1024;
+
+const SPELLING: &str = "it must be unix:///absolute/path, or tcp://127.0.0.1:PORT";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    endpoint: Option<String>,
+    spiffe_id: Option<String>,
+}
+
+struct Workload {
+    endpoint: Endpoint,
+    spiffe_id: Option<SpiffeId>,
+    ambient: Ambient,
+}
+
+fn detect(ambient: &Ambient) -> Finding {
+    let Some(text) = ambient.env.get(SOCKET) else { return Finding::Absent { looked_for: SOCKET } };
+    match endpoint(text) {
+        Ok(endpoint) => Finding::Usable {
+            evidence: SOCKET.to_owned(),
+            source: Arc::new(Workload { endpoint, spiffe_id: None, ambient: ambient.clone() }),
+        },
+        Err(what) => Finding::Unusable {
+            evidence: SOCKET.to_owned(),
+            why: format!("{SOCKET} {what}"),
+            cure: format!("mend {SOCKET}: {SPELLING}; or unset it, if this is no workload of SPIFFE"),
+        },
+    }
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    let misconfigured = |what: String| Error::Misconfigured {
+        what: format!("spiffe: {what}"),
+        hint: format!("set {SOCKET}, or `endpoint` in [identity]: {SPELLING}"),
+    };
+    let config: Config =
+        table.clone().try_into().map_err(|error: toml::de::Error| misconfigured(error.message().to_owned()))?;
+    let (key, text) = match (&config.endpoint, ambient.env.get(SOCKET)) {
+        (Some(text), _) => ("`endpoint`", text.as_str()),
+        (None, Some(text)) => (SOCKET, text),
+        (None, None) => return Err(misconfigured(format!("{SOCKET} is not set"))),
+    };
+    let endpoint = endpoint(text).map_err(|what| misconfigured(format!("{key} {what}")))?;
+    let spiffe_id = config.spiffe_id.as_deref().map(spiffe_id).transpose();
+    let spiffe_id = spiffe_id.map_err(|what| misconfigured(format!("`spiffe_id` {what}")))?;
+    Ok(Arc::new(Workload { endpoint, spiffe_id, ambient: ambient.clone() }))
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    match Endpoint::parse(text) {
+        Ok(Endpoint::Tcp { host, .. }) if !host.is_loopback() => {
+            Err("is on another machine, and the Workload API has no TLS: everybody between could read the identity"
+                .into())
+        }
+        Ok(endpoint) => Ok(endpoint),
+        Err(error) => Err(format!("is no address of a Workload API ({error}); {SPELLING}")),
+    }
+}
+
+fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
+    SpiffeId::from_str(text)
+        .map_err(|error| format!("is no SPIFFE ID ({error}); it looks like spiffe://example.org/agent"))
+}
+
+/// Why one try failed.
+enum Failure {
+    Silent(Duration),
+    Said(WorkloadApiError),
+}
+
+#[async_trait]
+impl IdentitySource for Workload {
+    async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        let (audience, id) = (audience.as_str(), self.spiffe_id.as_ref());
+        let fetch = |client: WorkloadApiClient| async move { client.fetch_jwt_token([audience], id).await };
+        let text = SecretString::from(self.ask(fetch).await?);
+        let subject =
+            SubjectToken::parse(text).map_err(|error| self.malformed(&format!("a JWT-SVID that is {error}")))?;
+        if subject.expose().len() > CAP {
+            return Err(self.malformed("a JWT-SVID of more than 64 KiB"));
+        }
+        let sub = subject.claims.sub.as_deref().and_then(|sub| SpiffeId::from_str(sub).ok());
+        match (sub, id) {
+            (None, _) => return Err(self.malformed("a JWT-SVID whose `sub` is no SPIFFE ID")),
+            (Some(sub), Some(wanted)) if sub != *wanted => {
+                return Err(self.malformed("a JWT-SVID of another identity than `spiffe_id`"));
+            }
+            _ => {}
+        }
+        if subject.claims.iss.is_none() {
+            tracing::debug!("the JWT-SVID names no issuer: a server that finds its key by `iss` will refuse it");
+        }
+        Ok(subject)
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        true
+    }
+
+    async fn certificate(&self) -> Result<Option<Certificate>, Error> {
+        let fetch = |client: WorkloadApiClient| async move { client.fetch_all_x509_svids().await };
+        let svids = self.ask(fetch).await?;
+        let wanted = |svid: &&spiffe::X509Svid| self.spiffe_id.as_ref().is_none_or(|id| id == svid.spiffe_id());
+        let svid = svids.iter().find(wanted).ok_or_else(|| self.not_registered())?;
+        let chain = svid.cert_chain().iter().map(|one| CertificateDer::from(one.as_bytes().to_vec())).collect();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec()));
+        let certificate = Certificate::from_der(chain, key);
+        certificate.map(Some).map_err(|what| self.malformed(&format!("an X.509-SVID that cannot be used: {what}")))
+    }
+}
+
+impl Workload {
+    /// Asks the Workload API, over a connection of its own, until it answers or the patience ends.
+    async fn ask<T, F>(&self, fetch: impl Fn(WorkloadApiClient) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, WorkloadApiError>>,
+    {
+        let work = |left: Duration| {
+            let (limit, fetch) = (left.min(PER_TRY), &fetch);
+            async move {
+                let whole = async { fetch(WorkloadApiClient::connect(self.endpoint.clone()).await?).await };
+                let outcome = tokio::time::timeout(limit, whole).await;
+                outcome.map_err(|_| Failure::Silent(limit))?.map_err(Failure::Said)
+            }
+        };
+        let again = |outcome: &Result<T, Failure>| match outcome {
+            Err(failure) if failure.may_pass() => Again::Later,
+            _ => Again::No,
+        };
+        self.ambient.outbound.patiently(PATIENCE, work, again).await.map_err(|failure| self.error(&failure))
+    }
+
+    fn error(&self, failure: &Failure) -> Error {
+        let place = self.place();
+        match failure {
+            Failure::Silent(limit) => {
+                self.unreachable(format!("{place} gives no answer within {:.1} s", limit.as_secs_f32()))
+            }
+            Failure::Said(WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_)) => {
+                self.not_registered()
+            }
+            Failure::Said(WorkloadApiError::Transport(TransportError::Status(status))) => {
+                let what = format!("{place} answers {}: {:?}", status.code(), quoted_words(status.message()));
+                if failure.may_pass() { self.unreachable(what) } else { rejected(what, of_code(status.code())) }
+            }
+            Failure::Said(WorkloadApiError::Transport(TransportError::Connect(error))) => {
+                let cause = innermost(error);
+                let what = format!("{place} cannot be reached: {cause}");
+                if failure.may_pass() {
+                    self.unreachable(what)
+                } else {
+                    let uid = self.ambient.env.uid();
+                    rejected(what, &format!("let uid {uid} connect to that socket and enter its directory"))
+                }
+            }
+            Failure::Said(other) => self.malformed(&format!("something else ({})", quoted_words(&other.to_string()))),
+        }
+    }
+
+    fn place(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Unix(path) => format!("the Workload API at {}", path.display()),
+            Endpoint::Tcp { host, port } => format!("the Workload API at {host}:{port}"),
+            _ => "the Workload API".to_owned(),
+        }
+    }
+
+    fn not_registered(&self) -> Error {
+        let (uid, place) = (self.ambient.env.uid(), self.place());
+        let (what, id) = match &self.spiffe_id {
+            Some(id) => (format!("{place} does not give this workload the identity {id}"), id.to_string()),
+            None => (format!("{place} has no identity for this workload"), "spiffe://TRUST-DOMAIN/NAME".to_owned()),
+        };
+        let hint = format!(
+            "register this workload (`spire-server entry create -parentID … -spiffeID {id} -selector unix:uid:{uid}`, \
+            in Kubernetes `-selector k8s:sa:NAME`); the agent learns of it within seconds"
+        );
+        rejected(what, &hint)
+    }
+
+    fn unreachable(&self, what: String) -> Error {
+        let hint = format!("is the agent running, and its socket mounted here? {SOCKET} or `endpoint` says where");
+        Error::Unreachable { source_name: SOURCE.name, what, hint: Some(hint) }
+    }
+
+    fn malformed(&self, what: &str) -> Error {
+        Error::Malformed {
+            source_name: SOURCE.name,
+            what: format!("{} answers with {what}", self.place()),
+            hint: "what listens there is no sound Workload API: see the agent's log".to_owned(),
+        }
+    }
+}
+
+impl Failure {
+    /// Is it worth asking again? SPIFFE, "Workload Endpoint" section 6: an agent that starts, a registration on its way.
+    fn may_pass(&self) -> bool {
+        use GrpcStatusCode as Code;
+        match self {
+            Self::Silent(_) => true,
+            Self::Said(WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_)) => true,
+            Self::Said(WorkloadApiError::Transport(TransportError::Connect(error))) => {
+                innermost(error).kind() != io::ErrorKind::PermissionDenied
+            }
+            Self::Said(WorkloadApiError::Transport(TransportError::Status(status))) => matches!(
+                status.code(),
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Aborted
+                    | Code::Cancelled
+                    | Code::Internal
+                    | Code::Unknown
+            ),
+            Self::Said(_) => false,
+        }
+    }
+}
+
+fn rejected(what: String, hint: &str) -> Error {
+    Error::Rejected { source_name: SOURCE.name, what, hint: hint.to_owned() }
+}
+
+/// What usually lies behind an answer that does not pass.
+fn of_code(code: GrpcStatusCode) -> &'static str {
+    match code {
+        GrpcStatusCode::InvalidArgument => {
+            "this request is sound: something between drops its metadata, or this is a bug, please report it"
+        }
+        GrpcStatusCode::Unimplemented => "this agent issues no SVIDs of that kind: switch them on there",
+        _ => "see the agent's log",
+    }
+}
+
+/// What the system said, under all that wraps it.
+fn innermost(error: &spiffe::transport::TransportConnectError) -> io::Error {
+    let mut cause = error.source();
+    let mut words = "no reason given".to_owned();
+    while let Some(one) = cause {
+        if let Some(error) = one.downcast_ref::<io::Error>() {
+            return io::Error::new(error.kind(), error.to_string());
+        }
+        words = one.to_string();
+        cause = one.source();
+    }
+    io::Error::other(words)
+}

@@ -1,0 +1,92 @@
+//! A workload of a SPIFFE trust domain, from the agent's socket to the token, and to the certificate.
+
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
+mod support;
+
+use serde_json::json;
+use support::keys;
+use support::scene::Scene;
+use support::wayleave::Wayleave;
+use support::workload_api::{FakeWorkloadApi, SvidFault};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+
+const AGENT: &str = "spiffe://example.org/agent";
+const OTHER: &str = "spiffe://example.org/other";
+const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
+
+/// The scene with an agent that the authorization server trusts, and a workload of that agent instead of a CI job.
+async fn scene(identities: &[&str]) -> (Scene, FakeWorkloadApi) {
+    let scene = Scene::new(BINARY).await;
+    let agent = FakeWorkloadApi::start(identities);
+    scene.authorization_server.also_trust(agent.trust());
+    (scene, agent)
+}
+
+fn workload(scene: &Scene, agent: &FakeWorkloadApi, keys: &str) -> Wayleave {
+    Wayleave::new(BINARY).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&scene.config(keys))
+}
+
+#[tokio::test]
+async fn a_svid_is_exchanged_for_a_token() {
+    let (scene, agent) = scene(&[AGENT]).await;
+    let token = workload(&scene, &agent, "").run(&["token", "demo"]).await.expect_code(0).stdout;
+    assert_eq!(keys::peek(token.trim())["sub"], AGENT);
+    assert_eq!(agent.audiences(), [[scene.authorization_server.issuer()]], "made for the issuer and nobody else");
+}
+
+#[tokio::test]
+async fn a_svid_proves_the_client() {
+    let (scene, agent) = scene(&[AGENT]).await;
+    scene.authorization_server.federate("agent", AGENT);
+    let keys = "exchange = \"client-credentials\"\nclient_auth = \"workload\"\nclient_id = \"agent\"";
+    workload(&scene, &agent, keys).run(&["token", "demo"]).await.expect_code(0);
+    let sent = scene.authorization_server.last_request();
+    assert_eq!(sent.params["client_assertion_type"], JWT_SPIFFE);
+    assert_eq!(sent.assertion["sub"], AGENT);
+}
+
+#[tokio::test]
+async fn of_several_identities_the_configured_one_is_used() {
+    let (scene, agent) = scene(&[AGENT, OTHER]).await;
+    let named = format!("{}\n[identity]\nsource = \"spiffe\"\nspiffe_id = \"{OTHER}\"\n", scene.config(""));
+    let world = workload(&scene, &agent, "").config(&named);
+    world.run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(scene.authorization_server.last_request().assertion["sub"], OTHER);
+}
+
+#[tokio::test]
+async fn whoami_shows_the_svid_and_the_certificate() {
+    let (scene, agent) = scene(&[AGENT]).await;
+    let world = workload(&scene, &agent, "");
+    let report = world.run(&["whoami", "--json"]).await.expect_code(0).json();
+    let identity = &report["identity"];
+    assert_eq!(identity["source"], "spiffe");
+    assert_eq!(identity["claims"]["sub"], AGENT);
+    assert_eq!(identity["certificate"], json!({ "sha256": agent.last_thumbprint() }));
+    let text = world.run(&["whoami"]).await.expect_code(0).stdout;
+    assert!(text.contains("x509") && text.contains(&agent.last_thumbprint()), "{text}");
+}
+
+#[tokio::test]
+async fn a_daemon_asks_for_a_new_svid_at_each_exchange() {
+    let (scene, agent) = scene(&[AGENT]).await;
+    let daemon = workload(&scene, &agent, "").daemon(&[]).await;
+    daemon.run(&["token", "demo"]).await.expect_code(0);
+    // A token that was minted within the last second is fresh enough.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    daemon.run(&["token", "demo", "--fresh"]).await.expect_code(0);
+    let sent = scene.authorization_server.received();
+    assert!(sent.len() == 2 && sent[0].assertion["jti"] != sent[1].assertion["jti"]);
+    assert_eq!(agent.audiences().len(), 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_waits_for_its_server_is_waited_for() {
+    let (scene, agent) = scene(&[AGENT]).await;
+    let denied = SvidFault::Status(7, "no identity issued".to_owned());
+    agent.script([denied, SvidFault::Status(14, "upstream is away".to_owned())]);
+    workload(&scene, &agent, "").run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(agent.audiences().len(), 3);
+}

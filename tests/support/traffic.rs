@@ -1,0 +1,219 @@
+//! A platform's HTTP endpoint as data: the requests that must come, in their order, and what each is answered.
+//!
+//! A request that is not the next one, byte for byte where the data says so, is refused and fails the case, as does one that
+//! never came. So a platform's fake is a file, and a new one needs no code.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::Request;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::fault::{self, Fault};
+use super::listener::{self, Bound, Listener};
+use super::tls::TestCa;
+
+/// `http.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// Served over TLS, with a certificate of the case's own CA for `localhost` and `127.0.0.1`.
+    #[serde(default)]
+    tls: bool,
+    /// In the order they must come.
+    request: Vec<Expected>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    /// How often in a row.
+    #[serde(default = "once")]
+    times: usize,
+    method: String,
+    path: String,
+    /// All pairs of the query.
+    #[serde(default)]
+    query: BTreeMap<String, String>,
+    /// Fields that must be there with this value; others may be.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    /// The body as JSON, whole.
+    json: Option<Value>,
+    answer: Answer,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    #[serde(default = "success")]
+    status: u16,
+    #[serde(default = "json", rename = "type")]
+    media: String,
+    #[serde(default)]
+    body: String,
+    /// Seconds.
+    retry_after: Option<u64>,
+    /// What goes wrong on the wire, in the place of all this: a name of [`named`].
+    fault: Option<String>,
+}
+
+fn once() -> usize {
+    1
+}
+
+fn success() -> u16 {
+    200
+}
+
+fn json() -> String {
+    "application/json".to_owned()
+}
+
+/// Where a script will be served: known before its text is, because the text may name it.
+pub struct Place {
+    bound: Bound,
+    ca: TestCa,
+}
+
+/// A script being served.
+pub struct Traffic {
+    state: Arc<State>,
+    _listener: Listener,
+    _ca: TestCa,
+}
+
+struct State {
+    script: Vec<Expected>,
+    /// How many requests came, and what was wrong with them.
+    came: Mutex<(usize, Vec<String>)>,
+}
+
+impl Place {
+    /// `text` as it stands in the file: only `tls` is read.
+    pub async fn new(text: &str) -> Self {
+        let ca = TestCa::new();
+        let script: Script = toml::from_str(text).unwrap_or_else(|error| panic!("http.toml: {error}"));
+        let bound = Bound::new(script.tls.then(|| ca.good())).await;
+        Self { bound, ca }
+    }
+
+    pub fn base(&self) -> &str {
+        self.bound.base()
+    }
+
+    pub fn ca(&self) -> &str {
+        self.ca.pem()
+    }
+
+    /// Serves the script with everything filled in.
+    pub fn serve(self, text: &str) -> Traffic {
+        let script: Script = toml::from_str(text).unwrap_or_else(|error| panic!("http.toml: {error}"));
+        let state = Arc::new(State { script: script.request, came: Mutex::default() });
+        let shared = Arc::clone(&state);
+        let listener = self.bound.serve(move |request| answer(Arc::clone(&shared), request));
+        Traffic { state, _listener: listener, _ca: self.ca }
+    }
+}
+
+impl Traffic {
+    /// What was wrong: requests that should not have come so, or should have come and did not.
+    pub fn problems(&self) -> Vec<String> {
+        let (came, mut problems) = self.state.came.lock().expect("never held over a panic").clone();
+        let wanted: usize = self.state.script.iter().map(|expected| expected.times).sum();
+        if came != wanted {
+            problems.push(format!("{came} requests came, not {wanted}"));
+        }
+        problems
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> listener::Answer {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, 64 * 1024).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let request = Request::from_parts(head, body.to_vec());
+    let judged = state.next().and_then(|expected| expected.judge(&request).map(|()| expected));
+    let answer = match judged {
+        Ok(expected) => &expected.answer,
+        Err(what) => {
+            state.came.lock().expect("never held over a panic").1.push(what.clone());
+            return Ok(fault::text(418, "text/plain", what));
+        }
+    };
+    if let Some(fault) = &answer.fault {
+        return named(fault).answer(&answer.body).await;
+    }
+    let mut reply = fault::text(answer.status, &answer.media, answer.body.clone());
+    if let Some(seconds) = answer.retry_after {
+        reply.headers_mut().insert(hyper::header::RETRY_AFTER, seconds.into());
+    }
+    Ok(reply)
+}
+
+impl State {
+    fn next(&self) -> Result<&Expected, String> {
+        let mut came = self.came.lock().expect("never held over a panic");
+        came.0 += 1;
+        let mut before = 0;
+        let expected = self.script.iter().find(|expected| {
+            before += expected.times;
+            came.0 <= before
+        });
+        expected.ok_or_else(|| format!("request {} came and none was expected", came.0))
+    }
+}
+
+impl Expected {
+    /// Names what is wrong, never what a field holds: it may be a secret.
+    fn judge(&self, request: &Request<Vec<u8>>) -> Result<(), String> {
+        if (request.method().as_str(), request.uri().path()) != (&*self.method, &*self.path) {
+            return Err(format!(
+                "{} {} came, not {} {}",
+                request.method(),
+                request.uri().path(),
+                self.method,
+                self.path
+            ));
+        }
+        let query = request.uri().query().unwrap_or_default().as_bytes();
+        let query: Vec<(String, String)> = url::form_urlencoded::parse(query).into_owned().collect();
+        let wanted: Vec<(String, String)> = self.query.clone().into_iter().collect();
+        let sorted = |mut pairs: Vec<(String, String)>| {
+            pairs.sort();
+            pairs
+        };
+        if sorted(query) != wanted {
+            return Err("the query is another one".to_owned());
+        }
+        for (name, wanted) in &self.headers {
+            if request.headers().get(name).and_then(|value| value.to_str().ok()) != Some(wanted) {
+                return Err(format!("the field {name} is missing or another one"));
+            }
+        }
+        match &self.json {
+            Some(wanted) if serde_json::from_slice::<Value>(request.body()).ok().as_ref() != Some(wanted) => {
+                Err("the body is another one".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn named(fault: &str) -> Fault {
+    match fault {
+        "stall" => Fault::Stall,
+        "stall-body" => Fault::StallBody,
+        "half-body" => Fault::HalfBody,
+        "redirect" => Fault::Redirect("https://login.example.com/".to_owned()),
+        "html" => Fault::Html,
+        "huge" => Fault::HugeBody,
+        "wrong-type" => Fault::WrongContentType,
+        "not-json" => Fault::NotJson,
+        "non-utf8" => Fault::NonUtf8,
+        "down" => Fault::Down,
+        other => panic!("http.toml: there is no fault {other:?}"),
+    }
+}
