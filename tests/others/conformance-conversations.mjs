@@ -27,9 +27,10 @@ async function firstTool(client) {
   return call(client, tools[0].name, {});
 }
 
+// The client refuses one of the results, for it does not say what it is; what the suite wants is that it does not ask again.
 async function everyTool(client) {
   const { tools } = await client.listTools();
-  return inTurn(client, tools.map(({ name }) => ({ name, arguments: {} })));
+  return inTurn(client, tools.map(({ name }) => ({ name, arguments: {} }))).catch(({ code }) => code);
 }
 
 async function echoSchema(client) {

@@ -18,6 +18,7 @@ const SCENARIOS = {
   'auth/metadata-issuer-mismatch': trappedWorkload,
   'auth/client-credentials-jwt': keyedClient,
   'auth/basic-cimd': documentedClient,
+  'auth/offline-access-scope': documentedClient,
   'auth/token-endpoint-auth-none': publicClient,
   'auth/dpop': boundClient,
   'auth/dpop-nonce': boundClient,
