@@ -1,8 +1,7 @@
 """The official Python SDK (PyPI mcp) as authorization server and MCP server in one: it takes ID-JAGs of one identity
 provider (SEP-990) from one client with a secret, and checks the tokens it issued.
 
-Environment: CLIENT_SECRET (of the client "agent"), CLIENT_METHOD (how it is sent: client_secret_post, if not said),
-NEIGHBOUR (a resource of somebody else that it issues tokens for as well).
+Environment: CLIENT_SECRET (of the client "agent"), NEIGHBOUR (a resource of somebody else that it issues tokens for too).
 Prints {"issuer","resource"} when ready; a line {"trusted_issuer","jwks"} on stdin names the identity provider. Then prints
 {"token_request"} for every ID-JAG; ends when stdin does, or after 120 s.
 """
@@ -26,7 +25,7 @@ GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 AGENT = OAuthClientInformationFull(
     client_id="agent",
     client_secret=os.environ["CLIENT_SECRET"],
-    token_endpoint_auth_method=os.environ.get("CLIENT_METHOD", "client_secret_post"),
+    token_endpoint_auth_method="client_secret_post",
     grant_types=[GRANT],
 )
 trust = {}
