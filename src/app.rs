@@ -163,7 +163,7 @@ impl App {
             (None, None) => Socket::default_place(&place::to_make(&env), access, uid)?,
         };
         let ends_with = job.filter(|job| socket.path().starts_with(job));
-        let state = Arc::new(State { broker, metrics, clock, uid });
+        let state = Arc::new(State { broker, metrics, clock, uid, digests: Default::default() });
         Ok(Self { socket, state, outbound, tasks, stop, ends_with })
     }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Cache, Key, Recipe, Wish};
-use crate::caller::Caller;
+use crate::caller::{Caller, Needs};
 use crate::clock::Clock;
 use crate::discovery::Discovery;
 use crate::dpop::{self, Nonces};
@@ -57,6 +57,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     asked_twice: Mutex<AskedTwice>,
     tallies: HashMap<Arc<str>, Tally>,
+    looks_closer: bool,
 }
 
 /// What a broker is made of.
@@ -152,6 +153,7 @@ impl Broker {
         let tallies =
             servers.iter().map(|one| (Arc::clone(&one.name), Tally::new(metrics.served(&one.name)))).collect();
         let servers: Vec<Arc<Server>> = servers.into_iter().map(Arc::new).collect();
+        let looks_closer = servers.iter().any(|server| server.policy.looks_closer());
         Self {
             servers: servers.clone(),
             cache: Cache::new(clock.clone(), Jitter::from_system(), persistence, tasks, stop, observer),
@@ -173,7 +175,19 @@ impl Broker {
             metrics,
             asked_twice: Mutex::default(),
             tallies,
+            looks_closer,
         }
+    }
+
+    /// What must be known of a caller before it asks, if any rule that may match it asks for more than the kernel says
+    /// unasked.
+    pub(crate) fn needs(&self, caller: &Caller) -> Option<Needs> {
+        if !self.looks_closer {
+            return None;
+        }
+        let mut needs = Needs::default();
+        self.servers.iter().for_each(|server| server.policy.need(caller, &mut needs));
+        (!needs.is_empty()).then_some(needs)
     }
 
     /// The path.

@@ -1,39 +1,130 @@
 //! Who asks, as the kernel says. Never what the caller says of itself.
+//!
+//! A [`Caller`] is plain data: policy judges it and reads nothing. What only some rules want to know, the program and the
+//! unit, is read from the [`Process`] itself when such a rule is there. Where it could not be read, the reason stands in its
+//! place, and matches nothing.
 
 use std::fmt;
+use std::io::Read;
 
-/// The process at the other end of a socket, or this process itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+mod cgroup;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells what these are about"))]
+mod digests;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells what these are about"))]
+mod facts;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(not(target_os = "linux"))]
+#[path = "caller/elsewhere.rs"]
+mod process;
+
+pub(crate) use digests::Digests;
+pub(crate) use facts::{Facts, Needs, Program, Sha256, Unit, UserUnit, WantedProgram, Why};
+pub(crate) use process::Process;
+
+/// The process at the other end of a connection, or this process itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Effective user when it connected.
     pub uid: u32,
-    /// Effective group when it connected.
-    pub gid: u32,
-    /// Process id when it connected; ids are reused, so it names nobody for sure.
+    /// Effective group when it connected. TCP does not tell.
+    pub gid: Option<u32>,
+    /// Process id when it connected; ids are reused, so it names nobody for sure. TCP does not tell, nor does a process of
+    /// another PID namespace.
     pub pid: Option<i32>,
+    /// What only some rules ask for.
+    pub facts: Facts,
 }
+
+/// What a hint may be read from: a control group's path has at most 4 KiB.
+const HINT_CAP: u64 = 16 * 1024;
 
 impl Caller {
     /// This process, when it does the work itself.
     pub fn own(uid: u32, gid: u32) -> Self {
-        Self { uid, gid, pid: i32::try_from(std::process::id()).ok() }
+        Self::on_socket(uid, gid, i32::try_from(std::process::id()).ok())
+    }
+
+    /// Who connected to a Unix socket. The kernel says 0 for a process that it may not show us.
+    pub fn on_socket(uid: u32, gid: u32, pid: Option<i32>) -> Self {
+        let pid = pid.filter(|pid| *pid > 0);
+        Self { uid, gid: Some(gid), pid, facts: Facts::unknown(&Why::NotRead) }
+    }
+
+    /// Who connected over loopback TCP, where no more is known than a user: the owner of the connecting socket, or the
+    /// daemon's own user for whoever has the secret. A rule that names anything else never matches.
+    pub fn by_tcp(uid: u32) -> Self {
+        Self { uid, gid: None, pid: None, facts: Facts::unknown(&Why::Tcp) }
+    }
+
+    /// The same caller, now that more is known of it.
+    pub fn with(&self, facts: Facts) -> Self {
+        Self { facts, ..*self }
     }
 
     /// The control group of the connecting process, which tells containers and units apart. It is read by
     /// process id and so only good for hints, never for permission.
     pub fn cgroup(&self) -> Option<String> {
-        let path = format!("/proc/{}/cgroup", self.pid?);
-        let text = std::fs::read(path).ok()?;
-        Some(String::from_utf8_lossy(&text[..text.len().min(4096)]).into_owned())
+        let file = std::fs::File::open(format!("/proc/{}/cgroup", self.pid?)).ok()?;
+        let mut text = Vec::new();
+        file.take(HINT_CAP).read_to_end(&mut text).ok()?;
+        Some(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The program of the connecting process, for people: as rules saw it, else by process id. Never for permission.
+    pub fn exe_hint(&self) -> Option<String> {
+        if let Ok(program) = &self.facts.program {
+            return Some(program.path.clone());
+        }
+        let path = std::fs::read_link(format!("/proc/{}/exe", self.pid?)).ok()?;
+        Some(path.to_string_lossy().into_owned())
+    }
+
+    /// The unit or the container of the connecting process, for people. Never for permission.
+    pub fn unit_hint(&self) -> Option<String> {
+        cgroup::hint(&self.cgroup()?)
     }
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {} gid {}", self.uid, self.gid)?;
+        write!(f, "uid {}", self.uid)?;
+        match self.gid {
+            Some(gid) => write!(f, " gid {gid}")?,
+            None => f.write_str(" over TCP")?,
+        }
         match self.pid {
             Some(pid) => write!(f, " pid {pid}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_by_tcp_has_a_user_and_nothing_else() {
+        let caller = Caller::by_tcp(1000);
+        assert_eq!((caller.uid, caller.gid, caller.pid), (1000, None, None));
+        assert_eq!((caller.facts.program.clone(), caller.facts.unit.clone()), (Err(Why::Tcp), Err(Why::Tcp)));
+        assert_eq!((caller.cgroup(), caller.exe_hint(), caller.unit_hint()), (None, None, None));
+        assert_eq!(caller.to_string(), "uid 1000 over TCP");
+    }
+
+    #[test]
+    fn a_process_that_the_kernel_may_not_show_has_no_number() {
+        assert_eq!(Caller::on_socket(1, 2, Some(0)).pid, None);
+        assert_eq!(Caller::on_socket(1, 2, Some(7)).to_string(), "uid 1 gid 2 pid 7");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hints_name_this_very_program() {
+        let own = Caller::own(1, 1);
+        let exe = std::fs::read_link("/proc/self/exe").expect("Linux has it");
+        assert_eq!(own.exe_hint(), Some(exe.display().to_string()));
+        assert!(own.cgroup().is_some_and(|text| text.contains(":/")));
     }
 }

@@ -1,24 +1,11 @@
 //! Who may have what: allow rules and scope ceilings. Pure: no I/O, no time, no token.
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Needs};
 use crate::oauth::Scopes;
 
-/// One entry of a server's `allow` list. All keys that are given must match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// The caller's effective user.
-    pub uid: Option<u32>,
-    /// The caller's effective group.
-    pub gid: Option<u32>,
-    /// The ceiling for callers that match; `None` is the server's own ceiling.
-    pub scopes: Option<Scopes>,
-}
+mod rule;
 
-impl Rule {
-    fn matches(&self, caller: &Caller) -> bool {
-        self.uid.is_none_or(|uid| uid == caller.uid) && self.gid.is_none_or(|gid| gid == caller.gid)
-    }
-}
+pub(crate) use rule::{Rule, WantedUnit};
 
 /// The rules of one server.
 #[derive(Clone, Debug)]
@@ -53,6 +40,8 @@ pub enum Denied {
         caller: String,
         /// Its user, for the cure.
         uid: u32,
+        /// What keeps it out of the entries that name its user and group.
+        misses: Vec<String>,
     },
     /// Every scope asked for lies beyond the ceiling.
     #[error("scope {asked:?} is beyond the ceiling {ceiling:?}")]
@@ -74,6 +63,9 @@ impl Denied {
     /// The cure.
     pub fn hint(&self) -> String {
         match self {
+            Self::Caller { misses, .. } if !misses.is_empty() => {
+                format!("an `allow` entry at the server would let it in, but {}", misses.join("; "))
+            }
             Self::Caller { uid, .. } => format!(
                 "let it in with `allow = [{{ uid = {uid} }}]` at the server, or run as a user that is named there"
             ),
@@ -97,7 +89,7 @@ impl Policy {
     pub fn permit(&self, caller: &Caller, asked: Option<&Scopes>) -> Result<Permit, Denied> {
         let matching: Vec<&Rule> = self.allow.iter().filter(|rule| rule.matches(caller)).collect();
         if matching.is_empty() {
-            return Err(Denied::Caller { caller: caller.to_string(), uid: caller.uid });
+            return Err(self.stranger(caller));
         }
         let ceiling = self.ceiling_of(&matching);
         // To name no scope is to leave it to challenge and metadata, never to ask for whatever the server gives.
@@ -114,6 +106,28 @@ impl Policy {
             }
         };
         Ok(Permit { ask, ceiling, tolerate: self.tolerate.clone() })
+    }
+
+    fn stranger(&self, caller: &Caller) -> Denied {
+        let mut misses: Vec<String> = Vec::new();
+        for miss in self.allow.iter().flat_map(|rule| rule.misses(caller)) {
+            let text = miss.to_string();
+            // Entries differ in what they want; of what they miss there are only a few sorts.
+            if !misses.contains(&text) {
+                misses.push(text);
+            }
+        }
+        Denied::Caller { caller: caller.to_string(), uid: caller.uid, misses }
+    }
+
+    /// Does a rule name more than the kernel says unasked? Then needs must be asked for before a caller is judged.
+    pub fn looks_closer(&self) -> bool {
+        self.allow.iter().any(Rule::looks_closer)
+    }
+
+    /// Adds what must be known of a caller to judge it.
+    pub fn need(&self, caller: &Caller, needs: &mut Needs) {
+        self.allow.iter().for_each(|rule| rule.need(caller, needs));
     }
 
     /// What any caller may have: for the daemon itself, which asks for no more than it may hand out.
@@ -158,11 +172,11 @@ mod tests {
     }
 
     fn caller(uid: u32, gid: u32) -> Caller {
-        Caller { uid, gid, pid: Some(7) }
+        Caller::on_socket(uid, gid, Some(7))
     }
 
     fn rule(uid: Option<u32>, gid: Option<u32>, ceiling: Option<&str>) -> Rule {
-        Rule { uid, gid, scopes: ceiling.map(scopes) }
+        Rule { uid, gid, scopes: ceiling.map(scopes), ..Rule::default() }
     }
 
     fn policy(allow: Vec<Rule>, ceiling: Option<&str>) -> Policy {
@@ -181,6 +195,16 @@ mod tests {
         let policy = policy(vec![rule(Some(1000), Some(2000), None)], None);
         assert!(policy.permit(&caller(1000, 2000), None).is_ok());
         assert!(policy.permit(&caller(1000, 2001), None).is_err());
+    }
+
+    #[test]
+    fn a_stranger_is_told_what_keeps_it_out_once() {
+        let exe = |uid| Rule { uid: Some(uid), exe: Some("/usr/bin/agent".into()), ..Rule::default() };
+        let policy = policy(vec![exe(1), exe(1), exe(2)], None);
+        let hint = |uid| policy.permit(&caller(uid, 5), None).expect_err("no rule matches").hint();
+        assert_eq!(hint(1).matches("`exe` cannot be told").count(), 1, "{}", hint(1));
+        assert!(!hint(1).contains("agent"), "a stranger is not told which program would do");
+        assert!(hint(3).contains("uid = 3"), "{}", hint(3));
     }
 
     #[test]

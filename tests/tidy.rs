@@ -12,7 +12,7 @@ const MAY_KNOW: [(&str, &str); 21] = [
     ("app", "broker clock config env frontend identity metrics outbound"),
     ("cli", ""),
     // Its parts are those of the rooms below: it makes their small `Config` structs and checks names against their tables.
-    ("config", "broker env exchange identity oauth outbound policy"),
+    ("config", "broker caller env exchange identity oauth outbound policy"),
     ("frontend", "broker caller clock env metrics oauth token"),
     ("broker", "cache caller clock discovery exchange identity jitter metrics oauth outbound policy token"),
     ("metrics", "cache"),

@@ -80,7 +80,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_second_question_counts_once_and_then_backs_off() {
         let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
-        let caller = Caller { uid: 1, gid: 1, pid: None };
+        let caller = Caller::on_socket(1, 1, None);
         let mut memory = AskedTwice::default();
         assert_eq!(memory.given_before(&caller, "a", clock.boot()), None);
         memory.answered(&caller, "a", clock.boot());

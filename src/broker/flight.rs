@@ -561,7 +561,7 @@ mod tests {
     }
 
     fn permit(ceiling: Option<&str>, asked: Option<&str>) -> Permit {
-        let allow = vec![Rule { uid: None, gid: None, scopes: None }];
+        let allow = vec![Rule::default()];
         let policy = Policy { allow, ceiling: ceiling.map(scopes), tolerate: Scopes::default() };
         policy.permit(&Caller::own(1, 1), asked.map(scopes).as_ref()).expect("allowed")
     }

@@ -9,7 +9,7 @@ use url::form_urlencoded::Serializer;
 use super::{Context, Failure};
 use crate::app::{self, Core};
 use crate::broker::{self, Class, Least, Persistence, Target, Wants, narrowest};
-use crate::caller::Caller;
+use crate::caller::{Caller, Facts, Process};
 use crate::cli::{Level, Wishes};
 use crate::config;
 use crate::frontend::dialect::Handed;
@@ -274,6 +274,7 @@ fn here(
     let limit = wishes.timeout;
     context.block_on(async {
         let core: Core = app::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))?;
+        let caller = judged(caller, &core).await;
         let granted = tokio::time::timeout(limit, core.broker.token(&caller, &request)).await;
         core.stop.cancel();
         let granted = granted.map_err(|_| {
@@ -285,4 +286,14 @@ fn here(
         core.broker.proof(&granted, None)?;
         Ok(Obtained::Token(Handed::new(&granted.token, clock.boot())))
     })
+}
+
+/// Without a daemon the rules hold for this process itself.
+async fn judged(caller: Caller, core: &Core) -> Caller {
+    let Some(needs) = core.broker.needs(&caller) else { return caller };
+    let facts = match Process::own() {
+        Ok(process) => process.facts(&needs, &Default::default()).await,
+        Err(why) => Facts::unknown(&why),
+    };
+    caller.with(facts)
 }

@@ -145,7 +145,12 @@ pub(super) const SERVER: Table = Table {
             "{ tenant = \"blue\" }",
             "Further form parameters of the token request. Needs `issuer`.",
         ),
-        key("allow", Kind::Rules, "[{ uid = 1000 }]", "Who may have tokens. Omit: the daemon's own user."),
+        key(
+            "allow",
+            Kind::Rules,
+            "[{ uid = 1000 }]",
+            "Who may have tokens, by uid, gid, exe, sha256, unit; scopes for a ceiling of its own. Omit: the daemon's own user.",
+        ),
         key("required", Kind::Flag, "true", "Readiness waits for it, and its token is kept fresh at all times."),
         later("tools", "Which tools may be called through bridge and proxy."),
         later("bare_token", "Hand out bare tokens in spite of tool rules."),
@@ -162,9 +167,24 @@ pub(super) const RULE: Table = Table {
         key("uid", Kind::Number, "1000", "The caller's effective user."),
         key("gid", Kind::Number, "2000", "The caller's effective group."),
         key("scopes", Kind::Texts, "[\"deploy:read\"]", "The ceiling for callers that match."),
-        later("exe", "The connecting program."),
-        later("sha256", "The digest of that program."),
-        later("unit", "The systemd unit of the caller."),
+        key(
+            "exe",
+            Kind::Text,
+            "\"/usr/bin/agent\"",
+            "The file that the connecting process runs (never a parent's). Without `sha256` only in the daemon's mount namespace.",
+        ),
+        key(
+            "sha256",
+            Kind::Text,
+            "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"",
+            "The digest of the file that runs, as sha256sum prints it. Without `exe`: wherever it stands.",
+        ),
+        key(
+            "unit",
+            Kind::Text,
+            "\"agent.service\"",
+            "The systemd unit of the connecting process: the system's, or one of the user `uid` (omitted: the daemon's own user).",
+        ),
     ],
 };
 

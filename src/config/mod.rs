@@ -289,7 +289,7 @@ fn writable_by_others(metadata: &std::fs::Metadata, env: &Env) -> Result<(), Str
 }
 
 fn own_user(env: &Env) -> Vec<Rule> {
-    vec![Rule { uid: Some(env.uid()), gid: None, scopes: None }]
+    vec![Rule::user(env.uid())]
 }
 
 fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> Config {

@@ -7,10 +7,11 @@ use toml::de::DeTable;
 use super::reader::{Reader, Section};
 use super::{Config, client, identities, insecure, is_name, keys, own_user};
 use crate::broker::{Client, ClientAuth, DEFAULT, Link, ResourceParameter, Server, Yield};
+use crate::caller::Sha256;
 use crate::env::Env;
 use crate::exchange;
 use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
-use crate::policy::{Policy, Rule};
+use crate::policy::{Policy, Rule, WantedUnit};
 
 pub(super) fn servers_of<'a>(reader: &mut Reader<'a>, servers: &'a DeTable<'a>, env: &Env, config: &mut Config) {
     for (name, value) in servers {
@@ -198,13 +199,42 @@ fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Ve
     }
     let mut rules = Vec::new();
     for entry in &entries {
-        let rule =
-            Rule { uid: entry.number("uid"), gid: entry.number("gid"), scopes: scopes_of(reader, entry, "scopes") };
+        let rule = rule_of(reader, entry, env);
         // A key of a later version was reported already; an entry must not become wider by its absence.
-        if !entry.has("uid") && !entry.has("gid") {
-            reader.problem(entry.line, &entry.path, "an entry needs `uid` or `gid`");
+        if !NAMING.iter().any(|key| entry.has(key)) {
+            let named = NAMING.map(|key| format!("`{key}`")).join(", ");
+            reader.problem(entry.line, &entry.path, format!("an entry needs at least one of {named}"));
         }
         rules.push(rule);
     }
     rules
+}
+
+/// The keys of an entry that say who is meant.
+const NAMING: [&str; 5] = ["uid", "gid", "exe", "sha256", "unit"];
+
+fn rule_of(reader: &mut Reader<'_>, entry: &Section<'_>, env: &Env) -> Rule {
+    let (uid, gid) = (entry.number("uid"), entry.number("gid"));
+    let exe = entry.text("exe").map(|(path, line)| {
+        // The kernel names what runs by its whole path; one of ours must be comparable.
+        if !path.starts_with('/') || path.ends_with('/') || path.split('/').any(|part| part == "." || part == "..") {
+            reader.problem(line, &entry.key("exe"), format!("{path:?} is no absolute path of a program"));
+        }
+        path.into()
+    });
+    let sha256 = entry.text("sha256").and_then(|(text, line)| {
+        let digest = Sha256::parse(text);
+        if digest.is_none() {
+            let what = "not the 64 hexadecimal digits of a SHA-256, as `sha256sum` prints them";
+            reader.problem(line, &entry.key("sha256"), what);
+        }
+        digest
+    });
+    let unit = entry.text("unit").map(|(name, line)| {
+        if let Err(what) = WantedUnit::check(name) {
+            reader.problem(line, &entry.key("unit"), what);
+        }
+        WantedUnit { name: name.into(), of_user: uid.unwrap_or_else(|| env.uid()) }
+    });
+    Rule { uid, gid, exe, sha256, unit, scopes: scopes_of(reader, entry, "scopes") }
 }

@@ -93,13 +93,52 @@ fn extra_may_not_overrule_the_exchange() {
 }
 
 #[test]
-fn an_allow_entry_without_a_key_of_this_version_is_refused() {
-    let found = problems(&format!("{SERVER}allow = [{{ exe = \"/bin/agent\" }}]\n"));
-    assert!(found.iter().any(|problem| problem.contains("not built")), "{found:?}");
-    only_problem(&format!("{SERVER}allow = [{{}}]\n"), "needs `uid` or `gid`");
+fn an_allow_entry_says_whom_it_means() {
+    only_problem(&format!("{SERVER}allow = [{{}}]\n"), "needs at least one of `uid`, `gid`, `exe`, `sha256`, `unit`");
+    only_problem(&format!("{SERVER}allow = [{{ scopes = [\"a\"] }}]\n"), "needs at least one of");
     only_problem(&format!("{SERVER}allow = []\n"), "lets nobody in");
     only_problem(&format!("{SERVER}allow = [{{ uid = -1 }}]\n"), "must be a number");
-    assert!(problems(&format!("{SERVER}allow = [{{ uid = 1000, scopes = [\"a\"] }}, {{ gid = 5 }}]\n")).is_empty());
+    let digest = "0".repeat(64);
+    for entry in [
+        "uid = 1000, scopes = [\"a\"]",
+        "gid = 5",
+        "exe = \"/usr/bin/agent\"",
+        &format!("exe = \"/usr/bin/agent\", sha256 = \"{digest}\""),
+        &format!("sha256 = \"{digest}\""),
+        "unit = \"agent.service\"",
+        "uid = 1000, unit = \"app-agent@7.scope\"",
+    ] {
+        assert_eq!(problems(&format!("{SERVER}allow = [{{ {entry} }}]\n")), Vec::<String>::new(), "{entry}");
+    }
+}
+
+#[test]
+fn what_no_caller_could_match_is_refused_with_line_and_key() {
+    for (entry, wanted) in [
+        ("exe = \"agent\"", "line 3: servers.a.allow.exe: \"agent\" is no absolute path"),
+        ("exe = \"/usr/bin/../agent\"", "no absolute path"),
+        ("exe = \"/usr/bin/\"", "no absolute path"),
+        ("exe = \"\"", "no absolute path"),
+        ("exe = \"/usr/bin/agent\", sha256 = \"00\"", "line 3: servers.a.allow.sha256: not the 64 hexadecimal digits"),
+        (
+            "unit = \"agent\"",
+            "line 3: servers.a.allow.unit: \"agent\" is no name of a service or scope; did you mean \"agent.service\"?",
+        ),
+        ("unit = \"agents.slice\"", "is no name of a service or scope"),
+        ("unit = \"/system.slice/agent.service\"", "is no name of a service or scope"),
+        ("unit = \".service\"", "is no name of a service or scope"),
+        ("unit = 7", "must be a text"),
+    ] {
+        only_problem(&format!("{SERVER}allow = [{{ {entry} }}]\n"), wanted);
+    }
+}
+
+#[test]
+fn a_unit_without_a_user_means_the_systems_or_our_own() {
+    let units = format!("{SERVER}allow = [{{ unit = \"a.service\" }}, {{ uid = 7, unit = \"a.service\" }}]\n");
+    let config = Config::from_toml(&units, &env()).expect("fine");
+    let users: Vec<_> = config.servers[0].policy.allow.iter().filter_map(|rule| rule.unit.as_ref()).collect();
+    assert_eq!((users[0].of_user, users[1].of_user), (env().uid(), 7));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::body::Body;
 use super::dialect::{Around, Form};
 use super::gate;
 use crate::broker::{self, Broker, Class, Head, Least, Target, Wants};
-use crate::caller::Caller;
+use crate::caller::{Caller, Digests};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oauth::{Scopes, ServerUrl};
@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub clock: Clock,
     /// The daemon's own user.
     pub uid: u32,
+    /// Of callers' programs, for rules that name them.
+    pub digests: Digests,
 }
 
 /// An answer: always small, always whole.

@@ -3,11 +3,14 @@
 //! On the socket the kernel says who connected. No page may reach a listener of ours: a request with a header
 //! that only browsers or proxies send, or with a `Host` that DNS rebinding would bring, is refused.
 
+use std::borrow::Cow;
+
 use hyper::header::HOST;
 use hyper::{HeaderMap, Uri};
 use tokio::net::UnixStream;
 
-use crate::caller::Caller;
+use super::api::State;
+use crate::caller::{Caller, Facts, Process, Why};
 
 /// Why a request goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +29,28 @@ pub(crate) enum Refusal {
 /// The process at the other end, as the kernel recorded it when it connected.
 pub(crate) fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
     let peer = stream.peer_cred()?;
-    Ok(Caller { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() })
+    Ok(Caller::on_socket(peer.uid(), peer.gid(), peer.pid()))
+}
+
+/// Holds the process that connected, if a rule that may match its user asks for more than that. Else nothing is spent on it.
+pub(crate) fn process(stream: &UnixStream, caller: &Caller, state: &State) -> Option<Result<Process, Why>> {
+    state.broker.needs(caller).map(|_| Process::connected(stream, caller.pid))
+}
+
+/// The caller of one request, with what its rules ask for as that is now.
+pub(crate) async fn look<'a>(
+    caller: &'a Caller,
+    process: Option<&Result<Process, Why>>,
+    state: &State,
+) -> Cow<'a, Caller> {
+    let Some(needs) = state.broker.needs(caller) else { return Cow::Borrowed(caller) };
+    let facts = match process {
+        // In a box: most connections never need the room.
+        Some(Ok(process)) => Box::pin(process.facts(&needs, &state.digests)).await,
+        Some(Err(why)) => Facts::unknown(why),
+        None => Facts::unknown(&Why::Earlier),
+    };
+    Cow::Owned(caller.with(facts))
 }
 
 /// Looks at the request's head alone.

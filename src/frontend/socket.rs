@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::api::{self, State};
 use super::gate;
-use crate::caller::Caller;
+use crate::caller::{Caller, Process, Why};
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
 const PATH_CAP: usize = 103;
@@ -260,14 +260,16 @@ fn which(path: &Path) -> Option<(u64, u64)> {
 
 async fn serve_one(state: Arc<State>, stream: UnixStream, _place: OwnedSemaphorePermit, stop: CancellationToken) {
     let Ok(caller) = gate::caller(&stream) else { return };
-    let served = Arc::new(Served { caller, started: AtomicU64::new(0), done: AtomicU64::new(0) });
+    let process = gate::process(&stream, &caller, &state);
+    let served = Arc::new(Served { caller, process, started: AtomicU64::new(0), done: AtomicU64::new(0) });
     let service = {
         let served = Arc::clone(&served);
         service_fn(move |request| {
             let (state, served) = (Arc::clone(&state), Arc::clone(&served));
             async move {
                 served.started.fetch_add(1, Ordering::Relaxed);
-                let answer = api::answer(&state, &served.caller, request).await;
+                let caller = gate::look(&served.caller, served.process.as_ref(), &state).await;
+                let answer = api::answer(&state, &caller, request).await;
                 served.done.fetch_add(1, Ordering::Relaxed);
                 Ok::<_, std::convert::Infallible>(answer)
             }
@@ -307,6 +309,8 @@ async fn serve_one(state: Arc<State>, stream: UnixStream, _place: OwnedSemaphore
 /// One connection: whose it is, and how many requests came and were answered.
 struct Served {
     caller: Caller,
+    /// Held where a rule asks for it.
+    process: Option<Result<Process, Why>>,
     started: AtomicU64,
     done: AtomicU64,
 }

@@ -1,0 +1,146 @@
+//! Reads `/proc/PID/cgroup`: the unit that a rule may name, and a word for people.
+//!
+//! Which component of the path counts is what systemd itself answers (`sd_pid_get_unit(3)`, src/basic/cgroup-util.c): slices
+//! are skipped, and the first component after them is the unit. It is the outermost, not the innermost: what lies below a
+//! unit's own group is made and named by the unit, if it may (`Delegate=`), and below `user@UID.service` by that user. So
+//! there the first component after the user's slices is a unit too, and it is kept apart with the name of its user.
+
+use super::facts::{Unit, UserUnit};
+
+/// Types of units that have processes of their own. The others' processes are helpers of systemd.
+const TYPES: [&str; 2] = [".service", ".scope"];
+
+/// The unit of a process. None in the root group, outside of our own cgroup namespace, or where no systemd runs.
+pub(super) fn unit(text: &str) -> Option<Unit> {
+    let path = |prefix: &str| text.lines().find_map(|line| line.split_once(prefix).map(|(_, path)| path));
+    // The unified hierarchy has the number 0 and no name. Beside older ones it is often left at its root, and systemd keeps
+    // a hierarchy of its own.
+    let unified = text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| *path != "/");
+    of_path(unified.or_else(|| path(":name=systemd:"))?)
+}
+
+fn of_path(path: &str) -> Option<Unit> {
+    let mut parts = path.split('/').filter(|part| !part.is_empty()).skip_while(|part| is_slice(part));
+    let system = unit_name(parts.next()?)?;
+    let user = manager_of(system).and_then(|uid| {
+        let name = unit_name(parts.find(|part| !is_slice(part))?)?;
+        Some(UserUnit { uid, name: name.to_owned() })
+    });
+    Some(Unit { system: system.to_owned(), user })
+}
+
+fn is_slice(part: &str) -> bool {
+    part.ends_with(".slice")
+}
+
+/// systemd puts `_` before names that the kernel uses itself.
+fn unit_name(part: &str) -> Option<&str> {
+    let name = part.strip_prefix('_').unwrap_or(part);
+    is_unit_name(name).then_some(name)
+}
+
+/// Could this be the name of a unit with processes?
+pub(super) fn is_unit_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    let stem = TYPES.iter().find_map(|kind| name.strip_suffix(kind));
+    name.len() <= 255 && name.bytes().all(allowed) && stem.is_some_and(|stem| !stem.is_empty())
+}
+
+fn manager_of(system: &str) -> Option<u32> {
+    system.strip_prefix("user@")?.strip_suffix(".service")?.parse().ok()
+}
+
+/// The container, else the unit: for people.
+pub(super) fn hint(text: &str) -> Option<String> {
+    container(text).map(str::to_owned).or_else(|| {
+        let unit = unit(text)?;
+        Some(unit.user.map_or(unit.system, |user| user.name))
+    })
+}
+
+/// The 64 hexadecimal digits by which Docker, containerd, CRI-O and Podman name a container's group.
+fn container(text: &str) -> Option<&str> {
+    let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.lines().flat_map(|line| line.rsplit(['/', '-', ':', '.'])).find(is_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(text: &str) -> Option<(String, Option<(u32, String)>)> {
+        unit(text).map(|unit| (unit.system, unit.user.map(|user| (user.uid, user.name))))
+    }
+
+    fn system(name: &str) -> Option<(String, Option<(u32, String)>)> {
+        Some((name.to_owned(), None))
+    }
+
+    #[test]
+    fn the_unit_is_the_first_component_after_the_slices() {
+        assert_eq!(named("0::/system.slice/agent.service\n"), system("agent.service"));
+        assert_eq!(named("0::/system.slice/system-agent.slice/agent@7.service\n"), system("agent@7.service"));
+        assert_eq!(named("0::/init.scope\n"), system("init.scope"));
+        assert_eq!(named("0::/user.slice/user-1000.slice/session-3.scope\n"), system("session-3.scope"));
+        assert_eq!(named("0::/system.slice/_cpu.service\n"), system("cpu.service"));
+    }
+
+    #[test]
+    fn a_unit_with_delegation_cannot_call_itself_another() {
+        assert_eq!(named("0::/system.slice/evil.service/agent.service\n"), system("evil.service"));
+        assert_eq!(named("0::/system.slice/evil.service/system.slice/agent.service\n"), system("evil.service"));
+        assert_eq!(named("0::/docker/agent.service\n"), None);
+    }
+
+    #[test]
+    fn a_users_unit_is_kept_apart_with_its_user() {
+        let manager = "user@1000.service".to_owned();
+        let of_user = |name: &str| Some((manager.clone(), Some((1000, name.to_owned()))));
+        let below = "0::/user.slice/user-1000.slice/user@1000.service";
+        assert_eq!(named(&format!("{below}/app.slice/agent.service\n")), of_user("agent.service"));
+        assert_eq!(named(&format!("{below}/app.slice/app-x.slice/agent@1.service/sub\n")), of_user("agent@1.service"));
+        assert_eq!(named(&format!("{below}/init.scope\n")), of_user("init.scope"));
+        assert_eq!(named(&format!("{below}\n")), system("user@1000.service"));
+    }
+
+    #[test]
+    fn systemds_own_hierarchy_counts_where_the_unified_one_is_at_its_root() {
+        let hybrid = "9:name=systemd:/system.slice/agent.service\n8:pids:/x.service\n0::/\n";
+        assert_eq!(named(hybrid), system("agent.service"));
+        assert_eq!(named("9:name=systemd:/system.slice/agent.service\n"), system("agent.service"));
+        assert_eq!(named("9:name=systemd:/a.service\n0::/system.slice/b.service\n"), system("b.service"));
+    }
+
+    #[test]
+    fn what_is_no_unit_is_none() {
+        for text in [
+            "",
+            "0::/\n",
+            "0::/../../system.slice/agent.service\n",
+            "0::/system.slice/agent.service (deleted)\n",
+            "0::/system.slice\n",
+            "0::/system.slice/.service\n",
+            "0::/system.slice/a b.service\n",
+            "8:pids:/system.slice/agent.service\n",
+            "1:name=other:/agent.service\n",
+        ] {
+            assert_eq!(named(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hint_names_the_container_or_the_unit() {
+        let id = "ab".repeat(32);
+        for text in [
+            format!("0::/system.slice/docker-{id}.scope\n"),
+            format!("0::/kubepods.slice/kubepods-burstable.slice/cri-containerd-{id}.scope\n"),
+            format!("4:memory:/docker/{id}\n0::/\n"),
+        ] {
+            assert_eq!(hint(&text).as_deref(), Some(&*id));
+        }
+        assert_eq!(hint("0::/system.slice/agent.service\n").as_deref(), Some("agent.service"));
+        let user = "0::/user.slice/user-1.slice/user@1.service/app.slice/x.service\n";
+        assert_eq!(hint(user).as_deref(), Some("x.service"));
+        assert_eq!(hint("0::/\n"), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! The process at the other end, held so that its number cannot come to mean another.
+//!
+//! What is held is its directory in /proc. Everything is read through that: once the process is gone every read fails, and no
+//! later process of the same number can answer for it. That the directory is the right one is what SO_PEERPIDFD proves
+//! (Linux 6.5): the descriptor is the connecting process's own, and as it still lived after the directory was opened, its
+//! number had not been given away. Before Linux 6.5 only the shortness of the moment between connecting and accepting speaks
+//! for it (SECURITY.md).
+//!
+//! `exe` and `ns` need what `ptrace(2)` calls PTRACE_MODE_READ: the same user and a process that does not shield its memory,
+//! or CAP_SYS_PTRACE. The control group anybody may read.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Once};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlink};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
+
+use super::cgroup;
+use super::digests::Digests;
+use super::facts::{Facts, Needs, Program, Unit, Why};
+
+/// More than any line of these files has.
+const TEXT_CAP: u64 = 64 * 1024;
+
+/// What the kernel says of a path whose file is gone or was replaced.
+const DELETED: &str = " (deleted)";
+
+/// A living process, or one that was.
+#[derive(Clone)]
+pub(crate) struct Process {
+    /// `/proc`; tests make one of their own.
+    proc: PathBuf,
+    directory: Arc<OwnedFd>,
+}
+
+impl Process {
+    /// Who connected this stream.
+    pub(crate) fn connected(stream: &impl AsFd, pid: Option<i32>) -> Result<Self, Why> {
+        let process = Self::open(Path::new("/proc"), pid.ok_or(Why::OtherPidNamespace)?);
+        match getsockopt(stream, sockopt::PeerPidfd) {
+            Ok(pidfd) if has_ended(&pidfd) => Err(Why::Gone),
+            // It lives and /proc does not show it: `hidepid`, which CAP_SYS_PTRACE lifts.
+            Ok(_) => process.map_err(|why| if why == Why::Gone { Why::Forbidden } else { why }),
+            Err(Errno::ENOPROTOOPT) => {
+                warn_of_old_kernel();
+                process
+            }
+            // So say some kernels of a process that was waited for.
+            Err(Errno::EINVAL) => Err(Why::Gone),
+            Err(error) => Err(why_not(error)),
+        }
+    }
+
+    /// This process itself.
+    pub(crate) fn own() -> Result<Self, Why> {
+        Self::open(Path::new("/proc"), std::process::id().cast_signed())
+    }
+
+    fn open(proc: &Path, pid: i32) -> Result<Self, Why> {
+        let own = readlink(&proc.join("self")).map_err(why_not)?;
+        if own.to_str() != Some(&std::process::id().to_string()) {
+            return Err(Why::ForeignProc);
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = nix::fcntl::open(&proc.join(pid.to_string()), flags, Mode::empty()).map_err(why_not)?;
+        Ok(Self { proc: proc.to_owned(), directory: Arc::new(directory) })
+    }
+
+    /// Reads what is needed, as it is now: between two requests a process may start another program.
+    pub(crate) async fn facts(&self, needs: &Needs, digests: &Digests) -> Facts {
+        let program = if needs.program() { self.program(needs, digests).await } else { Err(Why::NotRead) };
+        let unit = if needs.unit { self.unit() } else { Err(Why::NotRead) };
+        // Last of all: whoever has ended asks through a descriptor that somebody else holds.
+        match self.lives() {
+            Ok(()) => Facts { program, unit },
+            Err(why) => Facts::unknown(&why),
+        }
+    }
+
+    /// Where the file lies may be a disk that is gone or a file system of the caller's own making: none of that may hold up
+    /// the thread that serves.
+    async fn program(&self, needs: &Needs, digests: &Digests) -> Result<Program, Why> {
+        let (process, wanted) = (self.clone(), needs.clone());
+        let (mut program, file) = digests.look(move || process.look(&wanted)).await?;
+        if !needs.digest(&program) {
+            return Ok(program);
+        }
+        program.sha256 = digests.of(by_descriptor(&file)).await;
+        let process = self.clone();
+        digests.look(move || if process.still_runs(&file)? { Ok(program) } else { Err(Why::Changed) }).await
+    }
+
+    /// The path and the file are of one descriptor, whatever the process starts meanwhile.
+    fn look(&self, needs: &Needs) -> Result<(Program, OwnedFd), Why> {
+        let file = self.at("exe", OFlag::O_PATH).map_err(why_not)?;
+        let found = fstat(&file).map_err(why_not)?;
+        let path = readlink(&by_descriptor(&file)).map_err(why_not)?.to_string_lossy().into_owned();
+        let stands_at = |path: &str| stat(path).is_ok_and(|there| same(&there, &found));
+        let program = Program {
+            stands_at: needs.programs.iter().map(|one| &one.path).filter(|path| stands_at(path)).cloned().collect(),
+            sees_our_files: self.sees_our_files()?,
+            sha256: Err(Why::NotRead),
+            is_helper: path.rsplit('/').next() == Some("wayleave") || stands_at("/proc/self/exe"),
+            path: path.strip_suffix(DELETED).map(str::to_owned).unwrap_or(path),
+        };
+        Ok((program, file))
+    }
+
+    fn still_runs(&self, file: &OwnedFd) -> Result<bool, Why> {
+        let now = fstatat(&*self.directory, "exe", AtFlags::empty()).map_err(why_not)?;
+        Ok(same(&now, &fstat(file).map_err(why_not)?))
+    }
+
+    fn sees_our_files(&self) -> Result<bool, Why> {
+        let its = fstatat(&*self.directory, "ns/mnt", AtFlags::empty()).map_err(why_not)?;
+        let ours = stat(&self.proc.join("self/ns/mnt")).map_err(why_not)?;
+        Ok(same(&its, &ours))
+    }
+
+    fn unit(&self) -> Result<Unit, Why> {
+        cgroup::unit(&self.text("cgroup")?).ok_or(Why::NoUnit)
+    }
+
+    /// `proc_pid_stat(5)`: the state stands after the name, which may hold anything, parentheses included.
+    fn lives(&self) -> Result<(), Why> {
+        let text = self.text("stat")?;
+        let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        match state {
+            Some('Z' | 'X' | 'x') => Err(Why::Gone),
+            Some(_) => Ok(()),
+            None => Err(Why::Unreadable("its state is not there".to_owned())),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<String, Why> {
+        let file = File::from(self.at(name, OFlag::O_RDONLY).map_err(why_not)?);
+        let mut text = Vec::new();
+        file.take(TEXT_CAP).read_to_end(&mut text).map_err(|error| why_not(errno(&error)))?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn at(&self, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        openat(&*self.directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())
+    }
+}
+
+/// A pidfd is readable once its process has ended (`pidfd_open(2)`).
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut look = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    !matches!(poll(&mut look, PollTimeout::ZERO), Ok(0))
+}
+
+fn same(one: &FileStat, other: &FileStat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+fn by_descriptor(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn why_not(error: Errno) -> Why {
+    match error {
+        Errno::ESRCH | Errno::ENOENT | Errno::ENODATA => Why::Gone,
+        Errno::EACCES | Errno::EPERM => Why::Forbidden,
+        error => Why::Unreadable(error.desc().to_owned()),
+    }
+}
+
+fn warn_of_old_kernel() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing::warn!("before Linux 6.5 rules that name a program or a unit are weaker: see SECURITY.md");
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! One entry of `allow`: whom it names, and what an almost matching caller is told.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::caller::{Caller, Needs, Program, Sha256, Unit, UserUnit, WantedProgram, Why};
+use crate::oauth::Scopes;
+
+/// One entry of a server's `allow` list. All keys that are given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// The caller's effective user.
+    pub uid: Option<u32>,
+    /// The caller's effective group.
+    pub gid: Option<u32>,
+    /// The file that the connecting process runs.
+    pub exe: Option<Arc<str>>,
+    /// The digest of that file. Without `exe` any file of that digest matches, wherever it stands.
+    pub sha256: Option<Sha256>,
+    /// The systemd unit of the connecting process.
+    pub unit: Option<WantedUnit>,
+    /// The ceiling for callers that match; `None` is the server's own ceiling.
+    pub scopes: Option<Scopes>,
+}
+
+/// A unit that a rule names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedUnit {
+    /// Its whole name.
+    pub name: Arc<str>,
+    /// The system's unit of that name matches, and that of this user's own manager. Other users name their units as they
+    /// like, so theirs never match.
+    pub of_user: u32,
+}
+
+/// What keeps a caller out of an entry that names its user and group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Miss<'a> {
+    /// It could not be read.
+    Unknown(&'static str, &'a Why),
+    /// It runs another file.
+    OtherProgram(&'a Program),
+    /// The path is right and another file stands there: it was replaced since the process started, or it is another in the
+    /// mount namespace where it was opened.
+    Replaced(&'a Program),
+    /// The path is right where the process is, which is not where the daemon is.
+    OtherMounts(&'a Program),
+    /// The file has another digest.
+    OtherDigest(&'a Program, Sha256),
+    /// It runs in another unit.
+    OtherUnit(&'a Unit),
+}
+
+impl WantedUnit {
+    /// Could a unit of this name have processes?
+    pub(crate) fn check(name: &str) -> Result<(), String> {
+        if Unit::is_name(name) {
+            return Ok(());
+        }
+        let cure = if Unit::is_name(&format!("{name}.service")) {
+            format!("; did you mean \"{name}.service\"?")
+        } else {
+            String::new()
+        };
+        Err(format!("{name:?} is no name of a service or scope{cure}"))
+    }
+}
+
+impl Rule {
+    /// Everything that this user runs.
+    pub fn user(uid: u32) -> Self {
+        Self { uid: Some(uid), ..Self::default() }
+    }
+
+    pub(super) fn matches(&self, caller: &Caller) -> bool {
+        self.may_match(caller) && self.program_miss(caller).is_none() && self.unit_miss(caller).is_none()
+    }
+
+    /// Does it name the caller's user and group? Only then the rest is looked at.
+    fn may_match(&self, caller: &Caller) -> bool {
+        self.uid.is_none_or(|uid| uid == caller.uid) && self.gid.is_none_or(|gid| Some(gid) == caller.gid)
+    }
+
+    /// Does it name more than the kernel says unasked?
+    pub(super) fn looks_closer(&self) -> bool {
+        self.exe.is_some() || self.sha256.is_some() || self.unit.is_some()
+    }
+
+    /// Adds what must be known of this caller.
+    pub(super) fn need(&self, caller: &Caller, needs: &mut Needs) {
+        if !self.may_match(caller) {
+            return;
+        }
+        match &self.exe {
+            Some(path) => {
+                needs.programs.push(WantedProgram { path: Arc::clone(path), digest: self.sha256.is_some() });
+            }
+            None => needs.any_digest |= self.sha256.is_some(),
+        }
+        needs.unit |= self.unit.is_some();
+    }
+
+    /// Why a caller of the right user and group is kept out.
+    pub(super) fn misses<'a>(&self, caller: &'a Caller) -> impl Iterator<Item = Miss<'a>> {
+        let so_far = self.may_match(caller);
+        let both = if so_far { [self.program_miss(caller), self.unit_miss(caller)] } else { [None, None] };
+        both.into_iter().flatten()
+    }
+
+    fn program_miss<'a>(&self, caller: &'a Caller) -> Option<Miss<'a>> {
+        let key = if self.exe.is_some() { "exe" } else { "sha256" };
+        if self.exe.is_none() && self.sha256.is_none() {
+            return None;
+        }
+        match &caller.facts.program {
+            Err(why) => Some(Miss::Unknown(key, why)),
+            Ok(program) => self.path_miss(program).or_else(|| self.digest_miss(program)),
+        }
+    }
+
+    /// A path counts for the file that stands there now, as the daemon sees it: a name alone proves nothing, since a process
+    /// can start a file that it sees elsewhere. With a digest the name as the process sees it will do.
+    fn path_miss<'a>(&self, program: &'a Program) -> Option<Miss<'a>> {
+        let exe = self.exe.as_ref()?;
+        let (stands_there, is_called_so) = (program.stands_at.contains(exe), *program.path == **exe);
+        match (stands_there, is_called_so) {
+            (false, false) => Some(Miss::OtherProgram(program)),
+            _ if self.sha256.is_some() => None,
+            _ if !program.sees_our_files => Some(Miss::OtherMounts(program)),
+            (false, true) => Some(Miss::Replaced(program)),
+            (true, _) => None,
+        }
+    }
+
+    fn digest_miss<'a>(&self, program: &'a Program) -> Option<Miss<'a>> {
+        let wanted = self.sha256?;
+        match &program.sha256 {
+            Err(why) => Some(Miss::Unknown("sha256", why)),
+            Ok(found) if *found == wanted => None,
+            Ok(found) => Some(Miss::OtherDigest(program, *found)),
+        }
+    }
+
+    fn unit_miss<'a>(&self, caller: &'a Caller) -> Option<Miss<'a>> {
+        let wanted = self.unit.as_ref()?;
+        let unit = match &caller.facts.unit {
+            Err(why) => return Some(Miss::Unknown("unit", why)),
+            Ok(unit) => unit,
+        };
+        let users = |user: &UserUnit| user.uid == wanted.of_user && *user.name == *wanted.name;
+        let found = unit.system == *wanted.name || unit.user.as_ref().is_some_and(users);
+        if found { None } else { Some(Miss::OtherUnit(unit)) }
+    }
+}
+
+/// It tells the caller of itself, never what the rule names.
+impl fmt::Display for Miss<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(key, why) => write!(f, "`{key}` cannot be told: {why}"),
+            Self::OtherProgram(Program { path, is_helper: true, .. }) => write!(
+                f,
+                "`exe` is another than {path:?}; behind a helper only `uid`, `gid` and `unit` can match, or the program \
+                asks the socket itself"
+            ),
+            Self::OtherProgram(program) => write!(f, "`exe` is another than {:?}", program.path),
+            Self::Replaced(program) => write!(
+                f,
+                "the file that runs is not the one that stands at {:?} now; start the program again",
+                program.path
+            ),
+            Self::OtherMounts(program) => write!(
+                f,
+                "{:?} runs in another mount namespace than the daemon, where `exe` counts only together with `sha256`",
+                program.path
+            ),
+            Self::OtherDigest(program, found) => {
+                write!(f, "`sha256` is another than that of {:?}, {found}", program.path)
+            }
+            Self::OtherUnit(unit) => write!(f, "`unit` is another than {unit}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
