@@ -1,8 +1,10 @@
-"""Authlib (PyPI) as an authorization server that trusts the workloads of one outside issuer, by its own RFC 7523 grant.
+"""Authlib (PyPI) as an authorization server: for the workloads of one outside issuer, by its own RFC 7523 grant, and for one
+client with a key of its own, by its own client_credentials.
 
-Environment: TRUSTED_ISSUER, TRUSTED_JWKS (JSON), RESOURCE (the one it issues tokens for).
+Environment: TRUSTED_ISSUER, TRUSTED_JWKS (JSON), RESOURCE (the one it issues tokens for), CLIENT_JWKS (JSON: the key of the
+client "machine").
 Prints {"issuer","jwks"} when ready, then {"token_request"} for every token request; ends when stdin does, or after 120 s.
-No client is registered or asked for: the issuer of the assertion is the client, as RFC 7523 has it.
+For workloads no client is registered or asked for: the issuer of the assertion is the client, as RFC 7523 has it.
 """
 
 import json
@@ -17,7 +19,8 @@ os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 from authlib.integrations.flask_oauth2 import AuthorizationServer
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749 import ClientMixin, InvalidGrantError
-from authlib.oauth2.rfc7523 import JWTBearerGrant
+from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant
+from authlib.oauth2.rfc7523 import JWTBearerClientAssertion, JWTBearerGrant
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator
 from flask import Flask, jsonify
@@ -27,6 +30,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 TRUSTED_ISSUER = os.environ["TRUSTED_ISSUER"]
 TRUSTED_KEYS = KeySet.import_key_set(json.loads(os.environ["TRUSTED_JWKS"]))
+CLIENT_KEYS = KeySet.import_key_set(json.loads(os.environ["CLIENT_JWKS"])) if "CLIENT_JWKS" in os.environ else KeySet([])
 RESOURCE = os.environ["RESOURCE"]
 SIGNING_KEY = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256"}, private=True, auto_kid=True)
 
@@ -103,6 +107,54 @@ class WorkloadGrant(JWTBearerGrant):
         """The access token is a JWT, so nothing has to be kept."""
 
 
+class Machine(ClientMixin):
+    """A client that was registered by hand, with its public key."""
+
+    client_id = "machine"
+
+    def get_client_id(self):
+        return self.client_id
+
+    def get_allowed_scope(self, scope):
+        return scope or "tools:read"
+
+    def check_endpoint_auth_method(self, method, endpoint):
+        return method == OwnKey.CLIENT_AUTH_METHOD
+
+    def check_grant_type(self, grant_type):
+        return grant_type == ClientCredentialsGrant.GRANT_TYPE
+
+
+class OwnKey(JWTBearerClientAssertion):
+    issuer = None
+    seen = set()
+
+    def get_audiences(self):
+        # The issuer alone: a token endpoint is named by whoever wrote the metadata (draft-ietf-oauth-rfc7523bis).
+        return [self.issuer]
+
+    def validate_jti(self, claims, jti):
+        if jti in self.seen:
+            return False
+        self.seen.add(jti)
+        return True
+
+    def resolve_client_public_key(self, client):
+        return CLIENT_KEYS
+
+
+class MachineGrant(ClientCredentialsGrant):
+    TOKEN_ENDPOINT_AUTH_METHODS = [OwnKey.CLIENT_AUTH_METHOD]
+
+    def validate_token_request(self):
+        super().validate_token_request()
+        if self.request.form.getlist("resource") != [RESOURCE]:
+            raise InvalidTargetError(description="no such resource here")
+
+    def save_token(self, token):
+        """The access token is a JWT, so nothing has to be kept."""
+
+
 class ResourceToken(JWTBearerTokenGenerator):
     def get_jwks(self):
         return SIGNING_KEY
@@ -113,18 +165,21 @@ class ResourceToken(JWTBearerTokenGenerator):
 
 def application(issuer):
     app = Flask("others")
-    authorization = AuthorizationServer(app, query_client=lambda client_id: None)
+    authorization = AuthorizationServer(app, query_client={Machine.client_id: Machine()}.get)
     authorization.register_token_generator("default", ResourceToken(issuer, alg="ES256", expires_generator=600))
-    WorkloadGrant.issuer = issuer
+    WorkloadGrant.issuer = OwnKey.issuer = issuer
     authorization.register_grant(WorkloadGrant)
+    authorization.register_client_auth_method(OwnKey.CLIENT_AUTH_METHOD, OwnKey())
+    authorization.register_grant(MachineGrant)
 
     metadata = AuthorizationServerMetadata(
         issuer=issuer,
         token_endpoint=f"{issuer}/token",
         jwks_uri=f"{issuer}/jwks",
         response_types_supported=[],
-        grant_types_supported=[JWTBearerGrant.GRANT_TYPE],
-        token_endpoint_auth_methods_supported=["none"],
+        grant_types_supported=[JWTBearerGrant.GRANT_TYPE, ClientCredentialsGrant.GRANT_TYPE],
+        token_endpoint_auth_methods_supported=["none", "private_key_jwt"],
+        token_endpoint_auth_signing_alg_values_supported=["ES256"],
     )
 
     @app.get("/.well-known/oauth-authorization-server")

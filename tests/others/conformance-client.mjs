@@ -1,13 +1,17 @@
 // The program the MCP conformance suite drives: the official TypeScript client, its tokens from wayleave.
-// Environment: the suite's MCP_CONFORMANCE_*; WAYLEAVE (the binary); ASSERTION (which one of the suite's to present:
-// valid, expired, wrong-audience, or own: one made here); DAEMON (1: through `wayleave run`); REPORT (a file for what wayleave did).
+// Environment: the suite's MCP_CONFORMANCE_*; WAYLEAVE (the binary); REPORTS (a folder for what wayleave did, one file a
+// scenario); ASSERTION (which of the WIF scenario's to present: valid, if not said; expired; wrong-audience);
+// DAEMON (1: through `wayleave run`; key-bound tokens always are).
 import { spawn, spawnSync } from 'node:child_process';
-import { generateKeyPairSync, randomUUID, sign } from 'node:crypto';
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+
+import { boundFetch } from './conformance-bound.mjs';
+import { conversation } from './conformance-conversations.mjs';
+import { provision } from './conformance-provision.mjs';
 
 // The packages are installed under target/, outside the folders Node would look in from here.
 const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
@@ -15,13 +19,12 @@ const { Client, StreamableHTTPClientTransport } = require('@modelcontextprotocol
 
 const url = process.argv.at(-1);
 const wire = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION;
-const context = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? '{}');
-const which = process.env.ASSERTION;
+const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
 const daemon = process.env.DAEMON === '1';
 // Its owner alone may enter, as wayleave demands of a socket's directory.
 const folder = mkdtempSync(join(tmpdir(), 'conformance-'));
-const report = { runs: [] };
-const tokens = new Set();
+const report = { scenario, runs: [], operator_requests: [] };
+const secrets = new Set();
 let running;
 
 // Shorter than the suite's patience, so that nothing started here outlives this program.
@@ -29,77 +32,52 @@ setTimeout(() => {
   running?.kill('SIGKILL');
   process.stderr.write('the conformance client took too long\n');
   process.exit(1);
-}, 30_000).unref();
+}, 50_000).unref();
 
 process.exitCode = await main().finally(() => {
   rmSync(folder, { recursive: true });
-  writeFileSync(process.env.REPORT, JSON.stringify(report));
+  writeFileSync(join(process.env.REPORTS, `${scenario.replaceAll('/', '.')}.json`), JSON.stringify(report));
 });
 
 async function main() {
-  const jwt = await assertion();
-  const config = written('wayleave.toml', configuration());
-  const identity = written('assertion.jwt', jwt);
-  const global = ['--log', 'trace', '--config', config, '--identity-file', identity];
-  if (!daemon) {
-    const one = wayleave([...global, 'token', 'target', '--no-daemon'], jwt);
-    return one.status === 0 ? converse(async () => one.token) : 1;
-  }
+  // What has no authorization in it is between the official client and the suite.
+  if (!scenario.startsWith('auth/')) return converse({});
+  const { identity, server, bound } = await provision({ scenario, url, written, report, secrets });
+  const global = ['--log', 'trace', '--config', written('wayleave.toml', configuration(server, daemon || bound))];
+  if (identity) global.push('--identity-file', written('assertion.jwt', identity));
+  if (daemon || bound) return throughDaemon(global, bound);
+  const one = wayleave([...global, 'token', 'target', '--no-daemon']);
+  return one.status === 0 ? converse({ authProvider: { token: async () => one.token } }) : 1;
+}
+
+async function throughDaemon(global, bound) {
   await start([...global, 'run']);
   try {
+    if (bound) return await converse({ fetch: boundFetch(socket(), secrets) });
     // Asked before every request, as a client does; the daemon holds the token.
     const ask = ['--log', 'trace', '--socket', socket(), 'token', 'target', '--daemon-only'];
-    return await converse(async () => wayleave(ask, jwt).token);
+    return await converse({ authProvider: { token: async () => wayleave(ask).token } });
   } finally {
     await end();
-    unspoken('the daemon', readFileSync(join(folder, 'daemon.err'), 'utf8'), jwt, ...tokens);
+    unspoken('the daemon', readFileSync(join(folder, 'daemon.err'), 'utf8'));
   }
 }
 
-async function converse(token) {
+async function converse(credentials) {
   const mode = wire === '2026-07-28' ? { pin: wire } : 'legacy';
-  const client = new Client({ name: 'conformance', version: '1' }, { versionNegotiation: { mode } });
-  await client.connect(new StreamableHTTPClientTransport(new URL(url), { authProvider: { token } }));
-  const { tools } = await client.listTools();
-  const { content } = await client.callTool({ name: tools[0].name, arguments: {} });
+  const { options, prepare, talk } = conversation(scenario);
+  const client = new Client({ name: 'conformance', version: '1' }, { versionNegotiation: { mode }, ...options });
+  prepare?.(client);
+  await client.connect(new StreamableHTTPClientTransport(new URL(url), credentials));
+  report.said = await talk(client);
   await client.close();
-  report.said = content[0].text;
   return 0;
 }
 
-function configuration() {
-  const lines = ['[egress]', 'insecure_loopback = true', '[servers.target]', `url = "${url}"`];
-  if (which === 'wrong-audience') {
-    // wayleave sends a foreign audience only when told so, and that needs a pin.
-    lines.push(`issuer = "${audience(context.valid_jwt)}"`, `subject_audience = "${audience(context.wrong_audience_jwt)}"`);
-  } else {
-    // The suite's tokens are opaque, so the binding to the resource cannot be read from them.
-    lines.push('trust_discovered_issuer = true');
-  }
-  if (daemon) lines.push('[listen]', `socket = "${socket()}"`);
+function configuration(server, listens) {
+  const lines = ['[egress]', 'insecure_loopback = true', '[servers.target]', `url = "${url}"`, ...server];
+  if (listens) lines.push('[listen]', `socket = "${socket()}"`);
   return `${lines.join('\n')}\n`;
-}
-
-async function assertion() {
-  if (which === 'own') return ownAssertion();
-  return context[{ valid: 'valid_jwt', expired: 'expired_jwt', 'wrong-audience': 'wrong_audience_jwt' }[which]];
-}
-
-// For scenarios that hand out no credential: everything about it is right, so that nothing but the scenario's trap can stop wayleave.
-async function ownAssertion() {
-  const metadata = await fetch(new URL('/.well-known/oauth-protected-resource/mcp', url));
-  const now = Math.floor(Date.now() / 1000);
-  const claims = {
-    iss: 'https://idp.example.com', sub: 'conformance', aud: (await metadata.json()).authorization_servers[0],
-    iat: now, exp: now + 300, jti: randomUUID(),
-  };
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const head = [{ alg: 'ES256' }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
-  return `${head}.${sign('sha256', Buffer.from(head), { key: privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
-}
-
-function audience(jwt) {
-  return JSON.parse(Buffer.from(jwt.split('.')[1], 'base64url')).aud;
 }
 
 function written(name, content) {
@@ -117,14 +95,14 @@ function environment() {
   return { PATH: process.env.PATH, HOME: folder };
 }
 
-function wayleave(args, jwt) {
-  const run = spawnSync(process.env.WAYLEAVE, args, { encoding: 'utf8', env: environment(), timeout: 20_000 });
+function wayleave(args) {
+  const run = spawnSync(process.env.WAYLEAVE, args, { encoding: 'utf8', env: environment(), timeout: 30_000 });
   if (run.error) throw run.error;
   const token = run.stdout.trim();
-  tokens.add(token);
+  secrets.add(token);
   process.stderr.write(run.stderr);
   report.runs.push({ status: run.status, stdout_empty: run.stdout === '', stderr: run.stderr });
-  unspoken('wayleave', run.stderr, jwt, token);
+  unspoken('wayleave', run.stderr);
   return { status: run.status, token };
 }
 
@@ -149,12 +127,12 @@ async function end() {
   report.daemon_exit = running.exitCode;
 }
 
-function unspoken(who, text, ...secrets) {
-  for (const secret of secrets.filter(Boolean)) {
+function unspoken(who, text) {
+  for (const secret of [...secrets].filter(Boolean)) {
     // The last part of a JWT alone is enough to know it was written.
     if (text.includes(secret) || text.includes(secret.split('.').at(-1))) {
       report.leak = who;
-      throw new Error(`${who} wrote a token to stderr`);
+      throw new Error(`${who} wrote a secret to stderr`);
     }
   }
 }

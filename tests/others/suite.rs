@@ -1,61 +1,128 @@
 //! The MCP conformance suite, driving the official TypeScript client through `conformance-client.mjs`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{NODE, ROOT, WAYLEAVE, installed, run};
+use crate::support::{NODE, Outcome, ROOT, WAYLEAVE, installed, run};
 
 const SUITE: &str = "target/others/node_modules/@modelcontextprotocol/conformance/dist/index.js";
+const BASELINE: &str = "tests/others/conformance-baseline.yml";
 
-/// One run of one scenario of the MCP conformance suite.
+#[derive(Clone, Copy)]
+pub(crate) struct Wire(pub(crate) &'static str);
+
+/// One run of one scenario.
 pub(crate) struct Run {
     /// What the suite itself says.
     pub(crate) passed: bool,
     pub(crate) log: String,
+    pub(crate) scenario: Scenario,
+}
+
+/// All that a revision of the specification requires of a client, and what the suite does not score beside it.
+pub(crate) struct Requirements {
+    /// What the suite itself says, by the baseline.
+    pub(crate) passed: bool,
+    pub(crate) log: String,
+    pub(crate) scenarios: BTreeMap<String, Scenario>,
+}
+
+/// What became of a scenario.
+pub(crate) struct Scenario {
     checks: Vec<Value>,
     /// What `conformance-client.mjs` saw wayleave do.
     pub(crate) report: Value,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Wire(pub(crate) &'static str);
-
 pub(crate) fn conformance(scenario: &str, wire: Wire, assertion: &str, daemon: bool) -> Run {
-    installed();
+    // An extension's scenario runs at a named wire only by force.
+    let which = ["--scenario", scenario, "--spec-version", wire.0, "--force"];
     let dir = TempDir::new().expect("a temporary folder can be made");
-    let report = dir.path().join("report.json");
-    let results = dir.path().join("results");
+    let outcome = suite(&dir, &which, &[("ASSERTION", assertion), ("DAEMON", if daemon { "1" } else { "0" })]);
+    let log = format!("{}{}", outcome.stdout, outcome.stderr);
+    let mut all = scenarios(&dir, &log);
+    let scenario = all.remove(scenario).unwrap_or_else(|| panic!("no result; the suite said:\n{log}"));
+    Run { passed: outcome.code == 0, log, scenario }
+}
+
+/// The suite starts forty clients at once; two wires together would want too much memory.
+static ONE_WIRE: Mutex<()> = Mutex::new(());
+
+pub(crate) fn requirements(wire: Wire) -> Requirements {
+    let _alone = ONE_WIRE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = TempDir::new().expect("a temporary folder can be made");
+    let outcome = suite(&dir, &["--requirements", wire.0, "--expected-failures", BASELINE], &[]);
+    let log = format!("{}{}", outcome.stdout, outcome.stderr);
+    let scenarios = scenarios(&dir, &log);
+    Requirements { passed: outcome.code == 0, log, scenarios }
+}
+
+/// The entries of the baseline: `scenario:check`.
+pub(crate) fn baseline() -> Vec<(String, String)> {
+    let text = fs::read_to_string(Path::new(ROOT).join(BASELINE)).expect("the baseline is there");
+    let entries = text.lines().filter_map(|line| line.trim().strip_prefix("- "));
+    let split = |entry: &str| entry.split_once(':').map(|(scenario, check)| (scenario.to_owned(), check.to_owned()));
+    entries.map(|entry| split(entry).unwrap_or_else(|| panic!("{entry} gives up a whole scenario"))).collect()
+}
+
+fn suite(dir: &TempDir, which: &[&str], environment: &[(&str, &str)]) -> Outcome {
+    installed();
     let mut suite = Command::new(Path::new(ROOT).join(NODE));
     // The suite splits its command at blanks, so the paths in it are relative to the root.
-    suite
-        .current_dir(ROOT)
-        .args([SUITE, "client", "--command"])
-        .arg(format!("{NODE} tests/others/conformance-client.mjs"));
-    // An extension's scenario runs at a named wire only by force.
-    suite.args(["--scenario", scenario, "--spec-version", wire.0, "--force", "-o"]).arg(&results);
-    // The client ends itself after 30 s, and what it started with it.
-    suite.args(["--timeout", "40000"]);
-    suite.env("WAYLEAVE", WAYLEAVE).env("ASSERTION", assertion).env("REPORT", &report);
-    suite.env("DAEMON", if daemon { "1" } else { "0" });
-    let outcome = run(suite, dir.path());
-    let log = format!("{}{}", outcome.stdout, outcome.stderr);
+    suite.current_dir(ROOT).args([SUITE, "client", "--command"]);
+    suite.arg(format!("{NODE} tests/others/conformance-client.mjs")).args(which).arg("-o").arg(results(dir));
+    // The client ends itself after 50 s, and what it started with it.
+    suite.args(["--timeout", "55000"]);
+    suite.env("WAYLEAVE", WAYLEAVE).env("REPORTS", dir.path()).envs(environment.iter().copied());
+    run(suite, dir.path())
+}
+
+fn results(dir: &TempDir) -> PathBuf {
+    dir.path().join("results")
+}
+
+fn scenarios(dir: &TempDir, log: &str) -> BTreeMap<String, Scenario> {
     let read = |path: &Path| {
         let text =
             fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}; the suite said:\n{log}", path.display()));
         serde_json::from_str::<Value>(&text).expect("the suite and its client write JSON")
     };
-    let checks = find(&results, "checks.json").unwrap_or_else(|| panic!("no checks.json; the suite said:\n{log}"));
-    let checks = read(&checks).as_array().expect("checks are a list").clone();
-    let report = read(&report);
-    assert_eq!(report["leak"], Value::Null, "wayleave wrote a token to stderr");
-    Run { passed: outcome.code == 0, log, checks, report }
+    let mut folders = Vec::new();
+    find(&results(dir), "checks.json", &mut folders);
+    let scenario = |folder: &PathBuf| {
+        let name = scenario_name(folder.strip_prefix(results(dir)).expect("it was found there"));
+        let checks = read(&folder.join("checks.json")).as_array().expect("checks are a list").clone();
+        let report = read(&dir.path().join(format!("{}.json", name.replace('/', "."))));
+        assert_eq!(report["leak"], Value::Null, "{name}: wayleave wrote a secret to stderr");
+        (name, Scenario { checks, report })
+    };
+    folders.iter().map(scenario).collect()
 }
 
-impl Run {
+/// A folder is named for its scenario and the moment: `auth/wif-jwt-bearer-2026-11-25T20-06-06-164Z`.
+fn scenario_name(folder: &Path) -> String {
+    let name = folder.to_str().expect("scenarios have plain names");
+    let moment = "-0000-00-00T00-00-00-000Z".len();
+    name[..name.len() - moment].to_owned()
+}
+
+fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            find(&path, name, found);
+        } else if path.file_name().is_some_and(|file| file == name) {
+            found.push(folder.to_owned());
+        }
+    }
+}
+
+impl Scenario {
     pub(crate) fn count(&self, id: &str) -> usize {
         self.checks.iter().filter(|check| check["id"] == id).count()
     }
@@ -66,23 +133,28 @@ impl Run {
         self.checks.iter().filter(bad).filter_map(|check| check["id"].as_str()).collect()
     }
 
+    pub(crate) fn passes(&self, id: &str) -> bool {
+        self.checks.iter().any(|check| check["id"] == id && check["status"] == "SUCCESS")
+            && !self.complaints().contains(&id)
+    }
+
     /// The form of the token request.
     pub(crate) fn token_form(&self) -> &Value {
         let is_it = |check: &&Value| check["id"] == "incoming-auth-request" && check["details"]["path"] == "/token";
         &self.checks.iter().find(is_it).expect("the suite saw a token request")["details"]["body"]
     }
 
+    /// How often the operator asked for a path, who is not to be taken for wayleave.
+    pub(crate) fn operator_requests(&self, path: &str) -> usize {
+        let all = self.report["operator_requests"].as_array().expect("the client reports them");
+        all.iter().filter(|asked| **asked == path).count()
+    }
+
     /// The exit code and stderr of the only time wayleave was run.
     pub(crate) fn only_run(&self) -> (i64, &str) {
         let runs = self.report["runs"].as_array().expect("the client reports its runs");
-        assert_eq!(runs.len(), 1, "wayleave was run once\n{}", self.log);
+        assert_eq!(runs.len(), 1, "wayleave was run once: {}", self.report);
         assert!(runs[0]["status"] == 0 || runs[0]["stdout_empty"] == true, "after a failure stdout is empty");
         (runs[0]["status"].as_i64().unwrap_or(-1), runs[0]["stderr"].as_str().unwrap_or_default())
     }
-}
-
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    let entries: Vec<PathBuf> = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-    let here = entries.iter().find(|path| path.file_name().is_some_and(|file| file == name)).cloned();
-    here.or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| find(path, name)))
 }

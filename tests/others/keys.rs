@@ -1,0 +1,101 @@
+//! Keys and certificates of the parties, made for one test and never used again.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::EncodingKey;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+
+/// Servers choose a key by it.
+pub(crate) const KID: &str = "key-1";
+
+/// An ES256 key: the identity provider's, or a client's own.
+pub(crate) struct Key {
+    pkcs8: Vec<u8>,
+    jwk: Value,
+}
+
+impl Key {
+    pub(crate) fn new() -> Self {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key can be made");
+        let pkcs8 = pair.to_pkcs8v1().expect("a new key can be exported").as_ref().to_vec();
+        Self { pkcs8, jwk: jwk(pair.public_key().as_ref()) }
+    }
+
+    pub(crate) fn signing(&self) -> EncodingKey {
+        EncodingKey::from_ec_der(&self.pkcs8)
+    }
+
+    /// As a file holds it.
+    pub(crate) fn pem(&self) -> String {
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(&self.pkcs8))
+    }
+
+    /// The public half, as the servers are told it.
+    pub(crate) fn jwks(&self) -> String {
+        json!({ "keys": [self.jwk] }).to_string()
+    }
+}
+
+/// `point` is uncompressed: one byte that says so, then x and y.
+fn jwk(point: &[u8]) -> Value {
+    let [x, y] = [&point[1..33], &point[33..]].map(|part| URL_SAFE_NO_PAD.encode(part));
+    json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": KID, "x": x, "y": y })
+}
+
+/// Who vouches for certificates.
+pub(crate) struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key.
+pub(crate) struct Certified {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+    der: Vec<u8>,
+    public: Vec<u8>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().expect("a key can be made");
+        let mut params = CertificateParams::new(Vec::new()).expect("no name is a good list of names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "an authority for one test");
+        let certificate = params.self_signed(&key).expect("a certificate can be signed");
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    pub(crate) fn vouches_for(&self, name: &str) -> Certified {
+        let key = KeyPair::generate().expect("a key can be made");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is a good one");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate can be signed");
+        Certified {
+            certificate: certificate.pem(),
+            der: certificate.der().to_vec(),
+            public: key.public_key_raw().to_vec(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+impl Certified {
+    /// As the server of a client that pins its certificate is told it (RFC 8705 section 2.2.2).
+    pub(crate) fn jwks(&self) -> String {
+        let mut key = jwk(&self.public);
+        key["x5c"] = json!([STANDARD.encode(&self.der)]);
+        json!({ "keys": [key] }).to_string()
+    }
+
+    /// What a token bound to it carries (RFC 8705 section 3.1).
+    pub(crate) fn thumbprint(&self) -> String {
+        URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.der))
+    }
+}
