@@ -15,7 +15,7 @@ use crate::env::Env;
 use crate::frontend::api::State;
 use crate::frontend::place;
 use crate::frontend::socket::{self, Access, Socket};
-use crate::identity::{self, Ambient};
+use crate::identity::{self, Ambient, Chosen};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 
@@ -80,13 +80,33 @@ pub(crate) struct Core {
 
 /// Chooses the identity and puts the rooms together. Must be called inside a runtime.
 pub(crate) fn core(config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
+    core_with(config, env, clock, persistence, |chosen| chosen.map_err(Error::Identity))
+}
+
+/// The same for `doctor`, which has much to say also where no identity is found.
+pub(crate) fn core_even_without_identity(
+    config: Config,
+    env: Env,
+    clock: Clock,
+    persistence: Persistence,
+) -> Result<Core, Error> {
+    core_with(config, env, clock, persistence, |chosen| Ok(chosen.unwrap_or_else(Chosen::nobody)))
+}
+
+fn core_with(
+    config: Config,
+    env: Env,
+    clock: Clock,
+    persistence: Persistence,
+    settle: impl FnOnce(Result<Chosen, identity::Error>) -> Result<Chosen, Error>,
+) -> Result<Core, Error> {
     let deadline = match persistence {
         Persistence::OneShot(limit) => Some(tokio::time::Instant::now() + limit),
         Persistence::Daemon => None,
     };
     let outbound = Outbound::until(config.egress, deadline);
     let ambient = Ambient { env, outbound: outbound.clone(), clock: clock.clone() };
-    let identity = identity::choose(&config.identity, &ambient).map_err(Error::Identity)?;
+    let identity = settle(identity::choose(&config.identity, &ambient))?;
     let (metrics, tasks, stop) = (Arc::new(Metrics::new()), TaskTracker::new(), CancellationToken::new());
     let broker = Broker::new(Parts {
         servers: config.servers,

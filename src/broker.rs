@@ -25,6 +25,7 @@ use crate::token::{Digest, Token};
 
 mod asked_twice;
 mod error;
+mod examine;
 mod explain;
 mod flight;
 mod server;
@@ -34,6 +35,7 @@ pub use crate::cache::{Least, Persistence};
 pub use crate::exchange::ClientAuth;
 use asked_twice::AskedTwice;
 pub use error::{Class, Error};
+pub use examine::{Check, Examination, Party, Report, Rule, State};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::Maker;
 pub(crate) use server::narrowest;

@@ -68,6 +68,14 @@ impl Presented {
     }
 }
 
+/// What was asked for, and the answer as it came.
+pub(super) struct Granting {
+    route: Route,
+    pub(super) request: exchange::Request,
+    pub(super) resource: Resource,
+    pub(super) issued: Issued,
+}
+
 /// Everything that must be known before a token is asked for.
 struct Route {
     protection: Arc<Protection>,
@@ -89,6 +97,12 @@ impl Maker {
     }
 
     async fn attempt(&self, server: &Server, permit: &Permit) -> Result<Token, Error> {
+        let granting = self.issue(server, permit).await?;
+        self.token(server, granting)
+    }
+
+    /// Everything up to the authorization server's answer, which is not yet judged.
+    pub(super) async fn issue(&self, server: &Server, permit: &Permit) -> Result<Granting, Error> {
         let mut request = self.first_request(server);
         let route = self.route(server, &request).await?;
         let exchange = exchange::choose(server.exchange.as_deref(), &route.server, route.issuer_is)
@@ -104,7 +118,7 @@ impl Maker {
             .fit_for(&audience, self.clock.unix(), CLOCK_SKEW)
             .map_err(|unfit| Error::unfit(self.identity.source.name(), unfit))?;
         let issued = self.ask(server, exchange, &route, &request).await?;
-        self.token(server, &route, &request, resource, issued)
+        Ok(Granting { route, request, resource, issued })
     }
 
     /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
@@ -121,7 +135,7 @@ impl Maker {
         }
     }
 
-    fn first_request(&self, server: &Server) -> exchange::Request {
+    pub(super) fn first_request(&self, server: &Server) -> exchange::Request {
         exchange::Request {
             client_id: server.client_id.clone(),
             client_auth: server.client_auth,
@@ -150,7 +164,7 @@ impl Maker {
         Ok(Route { protection, server: metadata, subject, issuer_is })
     }
 
-    async fn subject(
+    pub(super) async fn subject(
         &self,
         server: &Server,
         issuer: &Issuer,
@@ -175,19 +189,12 @@ impl Maker {
                 Arc::default()
             }
         };
-        match &protection.metadata {
-            Some(metadata)
-                if !metadata.authorization_servers.is_empty()
-                    && !metadata.authorization_servers.iter().any(|listed| listed == pinned.as_str()) =>
-            {
-                Err(Error::pin_not_listed(pinned, &metadata.authorization_servers))
-            }
-            _ => Ok(protection),
-        }
+        listed(pinned, &protection)?;
+        Ok(protection)
     }
 
     /// Which of the servers that the metadata names: the only one on the operator's list, else the only one.
-    fn pick(&self, server: &Server, protection: &Protection) -> Result<(Issuer, IssuerIs), Error> {
+    pub(super) fn pick(&self, server: &Server, protection: &Protection) -> Result<(Issuer, IssuerIs), Error> {
         let metadata = protection
             .metadata
             .as_ref()
@@ -251,14 +258,8 @@ impl Maker {
     }
 
     /// Checks what was issued and puts the token together.
-    fn token(
-        &self,
-        server: &Server,
-        route: &Route,
-        request: &exchange::Request,
-        resource: Resource,
-        issued: Issued,
-    ) -> Result<Token, Error> {
+    pub(super) fn token(&self, server: &Server, granting: Granting) -> Result<Token, Error> {
+        let Granting { route, request, resource, issued } = granting;
         let claims = Claims::read(issued.access_token.expose()).ok();
         if route.issuer_is == IssuerIs::Discovered && !server.trust_discovered_issuer {
             bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(&route.server.issuer, &resource, why))?;
@@ -294,6 +295,19 @@ impl Maker {
             hops: [Hop::of(self.identity.source.name(), &route.subject.claims)].into(),
             revocation_endpoint: route.server.revocation_endpoint.clone(),
         })
+    }
+}
+
+/// A pin that the server's metadata does not name: one of the two is out of date.
+pub(super) fn listed(pinned: &Issuer, protection: &Protection) -> Result<(), Error> {
+    match &protection.metadata {
+        Some(metadata)
+            if !metadata.authorization_servers.is_empty()
+                && !metadata.authorization_servers.iter().any(|listed| listed == pinned.as_str()) =>
+        {
+            Err(Error::pin_not_listed(pinned, &metadata.authorization_servers))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{app, config};
 
 mod completions;
 mod configuration;
+mod doctor;
 mod get;
 mod headers;
 mod obtain;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Verb::Status(verb) => status::run(&context, verb),
         Verb::Revoke(verb) => revoke::run(&context, verb),
         Verb::Whoami(verb) => whoami::run(&context, verb),
+        Verb::Doctor(verb) => doctor::run(&context, verb),
         Verb::Config(verb) => configuration::run(&context, verb),
         Verb::Completions(verb) => completions::run(verb),
     };

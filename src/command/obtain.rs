@@ -11,7 +11,7 @@ use crate::app::{self, Core};
 use crate::broker::{self, Class, Least, Persistence, Target, narrowest};
 use crate::caller::Caller;
 use crate::cli::{Level, Wishes};
-use crate::config;
+use crate::config::{self, Config};
 use crate::frontend::dialect::Handed;
 use crate::frontend::{door, place};
 use crate::oauth::{Issuer, Scopes, ServerUrl};
@@ -214,37 +214,7 @@ fn here(
 ) -> Result<Obtained, Failure> {
     context.log(Level::Error)?;
     let mut config = context.config()?;
-    let configured = match (&wanted.url, &wanted.name) {
-        (Some(url), _) => narrowest(config.servers.iter(), url),
-        (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
-        (None, None) => None,
-    };
-    let name = match (configured, &wanted.url) {
-        (Some(server), _) => server.name.to_string(),
-        (None, Some(_)) if unconfigured == Unconfigured::Leave => return Ok(Obtained::NotServed),
-        (None, Some(url)) => {
-            // Another spelling or path on a configured origin must not get round that server's policy.
-            if let Some(server) = config.servers.iter().find(|server| server.url.same_origin(url)) {
-                let message = format!(
-                    "{url} lies on the origin of the configured server {:?} but not on or under its URL",
-                    server.name
-                );
-                return Err(Failure::new(Class::Denied, message).hint("configure it as a server of its own"));
-            }
-            let name = wanted.name.clone().unwrap_or_else(|| url.url().host_str().unwrap_or("server").to_owned());
-            let unique = if config.servers.iter().any(|server| *server.name == *name) {
-                format!("{name}-from-command-line")
-            } else {
-                name
-            };
-            config.add_server(&unique, url, context.env);
-            unique
-        }
-        (None, None) => {
-            let name = wanted.name.as_deref().unwrap_or_default();
-            return Err(broker::Error::unknown_server(name, config.servers.iter().map(|server| &*server.name)).into());
-        }
-    };
+    let Some(name) = settle(context, &mut config, wanted, unconfigured)? else { return Ok(Obtained::NotServed) };
     if let Some(issuer) = &wishes.issuer {
         let issuer = Issuer::parse(issuer).map_err(|why| Failure::asked(format!("--issuer cannot be used: {why}")))?;
         config.pin(&name, &issuer);
@@ -277,4 +247,46 @@ fn here(
         })?;
         Ok(Obtained::Token(Handed::new(&granted?.token, clock.boot())))
     })
+}
+
+/// The server that is meant, by its name in the configuration; an unconfigured URL is added to it. `None` when it is to
+/// be left alone.
+pub(super) fn settle(
+    context: &Context<'_>,
+    config: &mut Config,
+    wanted: &Wanted,
+    unconfigured: Unconfigured,
+) -> Result<Option<String>, Failure> {
+    let configured = match (&wanted.url, &wanted.name) {
+        (Some(url), _) => narrowest(config.servers.iter(), url),
+        (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
+        (None, None) => None,
+    };
+    let name = match (configured, &wanted.url) {
+        (Some(server), _) => server.name.to_string(),
+        (None, Some(_)) if unconfigured == Unconfigured::Leave => return Ok(None),
+        (None, Some(url)) => {
+            // Another spelling or path on a configured origin must not get round that server's policy.
+            if let Some(server) = config.servers.iter().find(|server| server.url.same_origin(url)) {
+                let message = format!(
+                    "{url} lies on the origin of the configured server {:?} but not on or under its URL",
+                    server.name
+                );
+                return Err(Failure::new(Class::Denied, message).hint("configure it as a server of its own"));
+            }
+            let name = wanted.name.clone().unwrap_or_else(|| url.url().host_str().unwrap_or("server").to_owned());
+            let unique = if config.servers.iter().any(|server| *server.name == *name) {
+                format!("{name}-from-command-line")
+            } else {
+                name
+            };
+            config.add_server(&unique, url, context.env);
+            unique
+        }
+        (None, None) => {
+            let name = wanted.name.as_deref().unwrap_or_default();
+            return Err(broker::Error::unknown_server(name, config.servers.iter().map(|server| &*server.name)).into());
+        }
+    };
+    Ok(Some(name))
 }

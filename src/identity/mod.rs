@@ -23,6 +23,7 @@ mod file;
 mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
+mod nobody;
 
 pub(crate) use error::Error;
 
