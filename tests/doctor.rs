@@ -11,9 +11,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::authorization_server::{MetadataFault, Published, TokenFault};
 use support::fault::Fault;
-use support::mcp_server::{INSERTED, Lenience, Signposts};
+use support::mcp_server::{FakeMcp, INSERTED, Lenience, Signposts};
 use support::platform::{LIFE, PlatformFault};
 use support::scene::{SCOPES, Scene};
+use support::tls::TestCa;
 use support::wayleave::Wayleave;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
@@ -353,7 +354,7 @@ async fn challenges_that_clients_cannot_use_are_named() {
 async fn faults_of_the_resource_metadata_are_named() {
     let cases = [
         (json!({"resource": "https://other.example/mcp"}), "resource-identifier", "fail"),
-        (json!({"resource": null}), "resource-metadata-document", "fail"),
+        (json!({"resource": 7}), "resource-metadata-document", "fail"),
         (json!({"authorization_servers": []}), "authorization-servers", "fail"),
         (json!({"authorization_servers": ["https://a.example#x"]}), "authorization-servers", "fail"),
         (json!({"authorization_servers": ["https://as.elsewhere.example"]}), "issuer-chosen", "fail"),
@@ -431,6 +432,19 @@ async fn documents_that_are_pages_redirects_or_trouble_are_told_apart() {
         let report = discovered(&scene, &[]).await;
         assert_eq!((report.in_state("fail"), report.code), (vec![code], Some(exit)), "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_unknown_ca_is_named() {
+    let ca = TestCa::new();
+    let scene = Scene::new(BINARY).await;
+    let mcp = FakeMcp::start_tls(&scene.authorization_server, &SCOPES, ca.good()).await;
+    let report = report(&scene.wayleave, &["--insecure-loopback", &mcp.url()]).await;
+    assert_eq!((report.in_state("fail"), report.code), (vec!["mcp-https"], Some(REFUSED)));
+    report.says("mcp-https", OPERATOR_OF_MCP, "Communication Security", "unknown CA");
+    let config = format!("[egress]\ninsecure_loopback = true\nca_file = \"{}\"\n", ca.file().display());
+    let report = self::report(&scene.wayleave.clone().config(&config), &[&mcp.url()]).await;
+    report.passes(&["mcp-https", "token-accepted"]);
 }
 
 #[tokio::test]
@@ -523,7 +537,7 @@ async fn what_is_odd_about_the_token_is_noted() {
 async fn a_walk_that_takes_too_long_ends_with_what_it_found() {
     let scene = Scene::new(BINARY).await;
     scene.authorization_server.always_token(Fault::Stall);
-    let report = pinned(&scene, &["--timeout", "2s"]).await;
+    let report = pinned(&scene, &["--timeout", "6s"]).await;
     assert_eq!(report.code, Some(TEMPORARY));
     report.passes(&["server-issuer", "subject-token"]);
     assert_eq!(report.in_state("fail").len(), 1, "{:#}", report.data);
