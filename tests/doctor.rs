@@ -250,7 +250,7 @@ async fn a_server_that_accepts_expired_tokens_is_named() {
     let scene = brief_scene().await;
     scene.mcp.set_lenience(Lenience { expired: true, ..Lenience::default() });
     let report = pinned(&scene, &["--timeout", "12s"]).await;
-    report.has_one_fault("expired-refused", OPERATOR_OF_MCP, "RFC 7519 section 4.1.4", "expiry");
+    report.has_one_fault("expired-refused", OPERATOR_OF_MCP, "RFC 7519 section 4.1.4", "after its expiry");
 }
 
 #[tokio::test]

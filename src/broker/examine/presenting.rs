@@ -22,6 +22,8 @@ const JUST_AFTER: Duration = Duration::from_secs(2);
 /// A server that still takes the token then is asked once more after this.
 const ONCE_MORE: Duration = Duration::from_secs(8);
 
+const NO_TOKEN: &str = "there is no token to try it with";
+
 /// How the server took a token.
 enum Taken {
     In(u16),
@@ -37,7 +39,7 @@ impl Walk<'_> {
         let accepted = match good {
             Some(granted) => self.good(granted).await,
             None => {
-                self.report.push(rules::TOKEN_ACCEPTED.skip("there is no token to present"));
+                self.report.push(rules::TOKEN_ACCEPTED.skip(NO_TOKEN));
                 false
             }
         };
@@ -103,7 +105,7 @@ impl Walk<'_> {
         let rule = &rules::TAMPERED_REFUSED;
         let tampered = good.and_then(|granted| tampered(granted.token.access_token.expose()));
         let Some(tampered) = tampered else {
-            self.report.push(rule.skip("there is no token to tamper with"));
+            self.report.push(rule.skip(NO_TOKEN));
             return;
         };
         let taken = self.present(Some(&tampered)).await;
@@ -156,6 +158,11 @@ impl Walk<'_> {
             return;
         }
         let Some(other) = &self.wishes.other_resource else {
+            let is_unbound = |check: &Check| check.code == "token-bound-to-resource" && check.state == State::Fail;
+            if self.report.checks.iter().any(is_unbound) {
+                self.report.push(rule.skip("its tokens are not bound to a resource: see token-bound-to-resource"));
+                return;
+            }
             self.report.push(rule.skip(
                 "a token for another resource is needed: `--other-resource URL`, or `--wrong-audience-token-file FILE`",
             ));
@@ -197,7 +204,7 @@ impl Walk<'_> {
             return;
         }
         let check = match good {
-            None => rule.skip("there is no token to let expire"),
+            None => rule.skip(NO_TOKEN),
             Some(_) if !accepted => rule.skip("the token is not accepted while it is good"),
             Some(granted) => match self.end_of(granted) {
                 Ok(end) => self.after(end, &granted.token).await,
@@ -245,7 +252,11 @@ impl Walk<'_> {
                 format!("accepted {} s after its expiry, refused {late} s after it", JUST_AFTER.as_secs()),
                 "a leeway for clocks is allowed; keep it small",
             ),
-            _ => refused(rule, &format!("the token, {late} s after its expiry,"), &taken, self.good_status),
+            Taken::In(status) => rule.fail(
+                format!("the token is still accepted {late} s after its expiry (status {status})"),
+                "look at `exp` of every token and answer 401 once it has passed; a leeway for clocks is a few seconds",
+            ),
+            Taken::Unclear(error) => rule.fail_with(error),
         }
     }
 

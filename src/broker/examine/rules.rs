@@ -114,7 +114,11 @@ impl Rule {
 
     /// It is not met, as an error of the path says.
     pub(super) fn fail_with(&self, error: &super::super::Error) -> Check {
-        let check = self.check(State::Fail, error.to_string());
+        let text = error.to_string();
+        // The stage says it already.
+        let stages = ["discovery: ", "identity: ", "exchange: "];
+        let what = stages.iter().find_map(|stage| text.strip_prefix(stage)).unwrap_or(&text);
+        let check = self.check(State::Fail, what.to_owned());
         Check { cure: error.hint(), class: Some(error.class()), ..check }
     }
 

@@ -51,10 +51,30 @@ impl Page {
         let worst = worst.into_iter().find(|state| checks.iter().any(|check| check.state == *state));
         let owned: Vec<Check> = checks.iter().map(|check| (*check).clone()).collect();
         let mut out = format!("{} {stage:width$}  {}\n", self.mark(worst.unwrap_or(State::Skip)), counts(&owned));
-        for check in checks.iter().filter(|check| self.verbose || check.state != State::Pass) {
+        let shown = |state| self.verbose || state != State::Pass;
+        for check in checks.iter().filter(|check| check.state != State::Skip && shown(check.state)) {
             out.push_str(&self.check(check));
         }
+        out.push_str(&self.not_tried(checks));
         out
+    }
+
+    /// What was not tried for the same reason stands together.
+    fn not_tried(&self, checks: &[&Check]) -> String {
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for check in checks.iter().filter(|check| check.state == State::Skip) {
+            match reasons.iter_mut().find(|(reason, _)| *reason == check.what) {
+                Some((_, codes)) => codes.push(check.code),
+                None => reasons.push((&check.what, vec![check.code])),
+            }
+        }
+        let paragraph = |(reason, codes): (&str, Vec<&str>)| {
+            let text = format!("{}: {reason}", codes.join(", "));
+            let lines =
+                wrap(&text, self.width.saturating_sub(INDENT + 2)).join(&format!("\n{}", " ".repeat(INDENT + 2)));
+            format!("{}{} {lines}\n", " ".repeat(INDENT), self.mark(State::Skip))
+        };
+        reasons.into_iter().map(paragraph).collect()
     }
 
     fn check(&self, check: &Check) -> String {
