@@ -186,10 +186,14 @@ pub(crate) struct Whoami {
 }
 
 /// What `doctor` ends with: whose turn it is decides.
-const DOCTOR_ENDS: &str = "Exit codes of doctor: 0 nothing failed (warnings are allowed), 76 another party fails a requirement, 75 a\n\
-    server cannot be reached or has trouble of its own. On our side: 78 configuration or clock, 69 no usable\n\
-    identity, 77 our policy or the daemon refuses. Of several failures, ours come first: without them solved, the\n\
-    rest cannot be judged.";
+const DOCTOR_ENDS: &str = "Exit codes of doctor:\n  \
+    0  nothing failed; warnings are allowed\n  \
+    76 another party fails a requirement\n  \
+    75 a server cannot be reached or has trouble of its own\n  \
+    78 on our side: the configuration, or the clock\n  \
+    69 on our side: no usable identity\n  \
+    77 on our side: our policy, or the daemon's, says no\n\
+    Of several failures, ours come first: until they are solved, the others cannot be judged.";
 
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {

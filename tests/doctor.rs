@@ -655,3 +655,13 @@ async fn tokens_are_handed_in_by_file_and_flags_need_a_target() {
         assert!(output.stdout.is_empty(), "{args:?}");
     }
 }
+
+#[tokio::test]
+async fn a_token_of_a_discovered_issuer_that_nobody_can_read_is_not_shown_to_the_server() {
+    let scene = Scene::new(BINARY).await;
+    scene.authorization_server.always_token(TokenFault::OpaqueToken);
+    let report = discovered(&scene, &[]).await;
+    report.has_one_fault("token-bound-to-resource", OPERATOR_OF_AS, "RFC 8707", "not a JWT");
+    assert_eq!(report.check("token-accepted")["state"], "skip");
+    assert_eq!(scene.mcp.calls(), 0);
+}

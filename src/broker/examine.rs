@@ -4,8 +4,9 @@
 //! is published is looked at. One token is asked for, once, as the path asks for it. What is sent to the MCP server
 //! is that token, broken forms of it, garbage, and what the operator hands in; never the identity token.
 //!
-//! The steps lie in `examine/`: `server` (the MCP endpoint and its metadata), `issuer` (the authorization server's
-//! metadata), `grant` (identity and exchange), `presenting` (what the MCP server accepts).
+//! The steps lie in `examine/`: `challenge` (the MCP endpoint), `resource` (its metadata), `issuer` (the authorization
+//! server's metadata), `grant` (identity and exchange), `presenting` (what the MCP server accepts). What is required is
+//! one table, `rules`.
 
 use std::time::Duration;
 
@@ -17,13 +18,19 @@ use crate::caller::Caller;
 use crate::oauth::{Resource, Scopes};
 use crate::token::AccessToken;
 
+mod challenge;
+mod check;
 mod grant;
 mod issuer;
 mod presenting;
+mod resource;
 mod rules;
-mod server;
+mod taken;
 
-pub use rules::{Check, Party, Rule, State};
+pub use check::{Check, Party, Rule, State};
+
+/// With less time left than this the MCP server's answers would only be called late.
+const TO_PRESENT: Duration = Duration::from_millis(500);
 
 /// What the operator wishes beside the target.
 #[derive(Clone, Debug)]
@@ -128,7 +135,9 @@ impl Walk<'_> {
                 None
             }
         };
-        if asks_for_a_token {
+        if Instant::now() + TO_PRESENT > self.wishes.deadline {
+            self.report.push(rules::TOKEN_ACCEPTED.skip("no time is left for it: give it longer with `--timeout`"));
+        } else if asks_for_a_token {
             self.presenting(granted, subject.as_ref()).await;
         } else {
             self.report.push(rules::TOKEN_ACCEPTED.skip("the MCP server did not ask for a token with 401"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::flight::Granting;
 use super::super::{Class, Error, ResourceParameter};
-use super::{Check, Party, Walk, rules};
+use super::{Check, Party, State, Walk, rules};
 use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, Issuer, quoted_words};
 use crate::token::{Claims, SubjectToken, Token, Unfit};
@@ -137,11 +137,14 @@ impl Walk<'_> {
 
     /// The path would not use it, so it is not shown to the MCP server either.
     fn not_used(&mut self, error: &Error) -> Option<Granted> {
-        let what = format!("the token is not used: {error}");
-        let cure = error.hint().unwrap_or_default();
-        // Without a JWT nobody can tell; with one the fault was reported by the check before.
-        if self.report.checks.last().is_some_and(|check| check.state != super::State::Fail) {
-            self.report.push(rules::TOKEN_BOUND.fail(what, cure));
+        // A doubt about the binding is a failure where nobody but the server itself named the issuer.
+        if self
+            .report
+            .checks
+            .pop_if(|check| check.code == "token-bound-to-resource" && check.state == State::Warn)
+            .is_some()
+        {
+            self.report.push(rules::TOKEN_BOUND.fail_with(error));
         }
         None
     }
@@ -266,7 +269,6 @@ fn judge_clocks(skews: &[(Party, i64)]) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
     use super::*;
 
     fn judged(skews: &[(Party, i64)]) -> (State, Party, Option<Class>) {

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::super::Error;
-use super::server::is_secure;
+use super::resource::is_secure;
 use super::{Check, Party, Walk, rules};
 use crate::discovery::{self, Seen, server_metadata};
 use crate::exchange::{self, ClientAuth, IssuerIs};

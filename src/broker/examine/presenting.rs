@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
 use tokio::time::Instant;
 
 use super::super::{Error, ResourceParameter, Server};
 use super::grant::Granted;
-use super::{Check, Rule, State, Walk, rules};
-use crate::discovery::{self, Knocked, ping};
+use super::taken::{Taken, audience_check, garbage_check, refused};
+use super::{Check, State, Walk, rules};
+use crate::discovery::ping;
 use crate::oauth::quoted_words;
 use crate::token::{AccessToken, Claims, SubjectToken, Token};
 
@@ -23,13 +23,6 @@ const JUST_AFTER: Duration = Duration::from_secs(2);
 const ONCE_MORE: Duration = Duration::from_secs(8);
 
 const NO_TOKEN: &str = "there is no token to try it with";
-
-/// How the server took a token.
-enum Taken {
-    In(u16),
-    Refused(Knocked),
-    Unclear(Error),
-}
 
 impl Walk<'_> {
     pub(super) async fn presenting(&mut self, granted: Option<Granted>, subject: Option<&SubjectToken>) {
@@ -240,7 +233,7 @@ impl Walk<'_> {
         self.report.waits_for("the token to expire");
         tokio::time::sleep_until(end).await;
         let taken = self.present(Some(&token.access_token)).await;
-        if !matches!(taken, Taken::In(_)) || end + ONCE_MORE >= self.wishes.deadline {
+        if !taken.is_let_in(self.good_status) || end + ONCE_MORE >= self.wishes.deadline {
             return refused(rule, "the token after its expiry", &taken, self.good_status);
         }
         // A small leeway for clocks is allowed.
@@ -248,15 +241,15 @@ impl Walk<'_> {
         let taken = self.present(Some(&token.access_token)).await;
         let late = (JUST_AFTER + ONCE_MORE).as_secs();
         match &taken {
-            Taken::Refused(_) => rule.warn(
+            Taken::Unclear(error) => rule.fail_with(error),
+            Taken::In(status) if taken.is_let_in(self.good_status) => rule.fail(
+                format!("the token is still accepted {late} s after its expiry (status {status})"),
+                "look at `exp` of every token and answer 401 once it has passed; if this is a leeway for clocks (some libraries allow a minute, or five), make it a few seconds",
+            ),
+            _ => rule.warn(
                 format!("accepted {} s after its expiry, refused {late} s after it", JUST_AFTER.as_secs()),
                 "a leeway for clocks is allowed; keep it small",
             ),
-            Taken::In(status) => rule.fail(
-                format!("the token is still accepted {late} s after its expiry (status {status})"),
-                "look at `exp` of every token and answer 401 once it has passed; a leeway for clocks is a few seconds",
-            ),
-            Taken::Unclear(error) => rule.fail_with(error),
         }
     }
 
@@ -270,33 +263,6 @@ impl Walk<'_> {
         }
         Ok(())
     }
-
-    async fn present(&self, token: Option<&AccessToken>) -> Taken {
-        let mut ask = ping(self.server.url.as_str());
-        if let Some(token) = token {
-            let value = format!("Bearer {}", token.expose());
-            let Ok(mut value) = HeaderValue::from_str(&value) else {
-                return Taken::Unclear(Error::internal("a token that was checked is no header value"));
-            };
-            value.set_sensitive(true);
-            ask.headers.push((AUTHORIZATION, value));
-        }
-        self.taken(ask).await
-    }
-
-    async fn taken(&self, ask: crate::outbound::Ask) -> Taken {
-        const PLACE: &str = "the MCP server";
-        match self.maker.discovery.knock(ask).await {
-            Ok(knocked) if matches!(knocked.status, 401 | 403) => Taken::Refused(knocked),
-            Ok(knocked) if matches!(knocked.status, 429 | 500..) => {
-                let host = crate::oauth::host_of(self.server.url.url());
-                let status = knocked.status;
-                Taken::Unclear(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into())
-            }
-            Ok(knocked) => Taken::In(knocked.status),
-            Err(error) => Taken::Unclear(discovery::Error::Outbound { place: PLACE, error }.into()),
-        }
-    }
 }
 
 /// The token with one character in the middle of its signature changed.
@@ -306,51 +272,6 @@ fn tampered(token: &str) -> Option<AccessToken> {
     let changed = if token[at..].starts_with('A') { "B" } else { "A" };
     let rest = token.get(at + 1..)?;
     AccessToken::parse(format!("{}{changed}{rest}", &token[..at])).ok()
-}
-
-/// `good` is the status with which a good token was let in: what another token gets as well was not refused.
-fn refused(rule: &Rule, what: &str, taken: &Taken, good: Option<u16>) -> Check {
-    match taken {
-        Taken::In(status @ 300..) if good != Some(*status) => rule.warn(
-            format!("{what} gets {status}, where 401 is due"),
-            "look at the token before anything else in a request, and answer 401",
-        ),
-        Taken::Refused(knocked) if knocked.status == 401 => rule.pass(format!("{what} gets 401")),
-        Taken::Refused(knocked) => rule.warn(
-            format!("{what} gets {}, where 401 is due", knocked.status),
-            "401 makes a client fetch a new token; 403 tells it that none would help",
-        ),
-        Taken::In(status) => rule.fail(
-            format!("{what} is accepted (status {status})"),
-            "verify signature, issuer, audience and expiry of every token, on every request, and answer 401",
-        ),
-        Taken::Unclear(error) => rule.fail_with(error),
-    }
-}
-
-fn garbage_check(taken: &Taken, good: Option<u16>) -> Check {
-    let check = refused(&rules::GARBAGE_REFUSED, "a word of no worth as token", taken, good);
-    match taken {
-        Taken::Refused(knocked)
-            if check.state == State::Pass && knocked.challenge.error.as_deref() != Some("invalid_token") =>
-        {
-            rules::GARBAGE_REFUSED.warn(
-                "a word of no worth as token gets 401, without error=\"invalid_token\"",
-                "say `error=\"invalid_token\"` in the challenge when a token was sent: clients then fetch a new one",
-            )
-        }
-        _ => check,
-    }
-}
-
-fn audience_check(what: &str, taken: &Taken, good: Option<u16>) -> Check {
-    match taken {
-        Taken::In(status) if *status < 300 || good.is_none_or(|good| good == *status) => rules::AUDIENCE_REFUSED.fail(
-            format!("{what}, which is not for this server, is accepted (status {status})"),
-            "refuse tokens whose `aud` is not this server's own resource identifier",
-        ),
-        _ => refused(&rules::AUDIENCE_REFUSED, what, taken, good),
-    }
 }
 
 #[cfg(test)]

@@ -183,7 +183,8 @@ fn identity(context: &Context<'_>, config: Option<Config>, status: Option<&Value
         Ok(identity) => IDENTITY.pass(format!("{} ({})", identity.source, quoted_words(&identity.evidence))),
         Err(failure) => {
             let class = class_of(&failure);
-            IDENTITY.fail(failure.message, failure.hint.unwrap_or_default()).of(class)
+            let what = failure.message.strip_prefix("identity: ").unwrap_or(&failure.message).to_owned();
+            IDENTITY.fail(what, failure.hint.unwrap_or_default()).of(class)
         }
     }
 }
