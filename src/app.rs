@@ -110,12 +110,32 @@ pub(crate) struct Core {
 /// Opens the audit file, chooses the identity and puts the rooms together. Must be called inside a runtime.
 pub(crate) fn core(mut config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
     let audit = config.audit.take().map(|config| audit_of(config, persistence)).transpose()?.map(Arc::new);
-    core_with(audit, config, env, clock, persistence)
+    core_with(audit, Missing::Stops, config, env, clock, persistence)
+}
+
+/// The same for `doctor`, which has much to say also where no identity is found, and hands nothing to anybody.
+pub(crate) fn core_even_without_identity(
+    config: Config,
+    env: Env,
+    clock: Clock,
+    persistence: Persistence,
+) -> Result<Core, Error> {
+    core_with(None, Missing::IsTold, config, env, clock, persistence)
+}
+
+/// What an identity that is needed and not here does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// It stops the start.
+    Stops,
+    /// Whoever needs it is told.
+    IsTold,
 }
 
 /// The same with an audit that is open already: its file has one holder, whatever is built anew.
 fn core_with(
     audit: Option<Arc<Audit>>,
+    missing: Missing,
     config: Config,
     env: Env,
     clock: Clock,
@@ -127,7 +147,7 @@ fn core_with(
     };
     let outbound = Outbound::until(config.egress.clone(), deadline);
     let ambient = Ambient { env, outbound: outbound.clone(), clock: clock.clone() };
-    let identities = identities(&config, &ambient)?;
+    let identities = identities(&config, missing, &ambient)?;
     // A command that does the work itself adds what it was asked for to its configuration.
     let serves_others = config.listen.unlisted && matches!(persistence, Persistence::Daemon);
     let unlisted_for = serves_others.then(|| ambient.env.uid());
@@ -167,6 +187,7 @@ pub(crate) fn audit_of(config: audit::Config, persistence: Persistence) -> Resul
 /// clients that prove themselves, does not.
 fn identities(
     config: &Config,
+    missing: Missing,
     ambient: &Ambient,
 ) -> Result<BTreeMap<Arc<str>, Result<Identity, identity::Error>>, Error> {
     let mut found = BTreeMap::new();
@@ -178,6 +199,7 @@ fn identities(
         });
         let needs = |server: &Server| *server.identity == **name && server.needs_identity();
         if let Err(error) = &chosen
+            && missing == Missing::Stops
             && (config.servers.iter().any(needs) || config.servers.is_empty() || config.listen.unlisted)
         {
             return Err(Error::Identity(error.clone()));

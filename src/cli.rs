@@ -74,6 +74,9 @@ pub(crate) enum Verb {
     Get(Get),
     /// Say which workload identity is here, by what evidence, and what was not found or not used
     Whoami(Whoami),
+    /// Find out what is wrong on this side or, with TARGET, at a live MCP server: who must change what
+    #[command(after_help = DOCTOR_ENDS)]
+    Doctor(Doctor),
     /// Show servers, what is left of their tokens, failures and callers
     Status(Status),
     /// Revoke what the daemon holds (RFC 7009)
@@ -185,6 +188,50 @@ pub(crate) struct Whoami {
     /// For scripts
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `doctor` ends with: whose turn it is decides.
+const DOCTOR_ENDS: &str = "Exit codes of doctor:\n  \
+    0  nothing failed; warnings are allowed\n  \
+    76 another party fails a requirement\n  \
+    75 a server cannot be reached or has trouble of its own\n  \
+    78 on our side: the configuration, or the clock\n  \
+    69 on our side: no usable identity\n  \
+    77 on our side: our policy, or the daemon's, says no\n\
+    Of several failures, ours come first: until they are solved, the others cannot be judged.";
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// The name of a configured server, the URL of an MCP server, or NAME=URL; without it, this side is examined
+    #[arg(value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Show every check, also those that pass
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// For scripts
+    #[arg(long)]
+    pub json: bool,
+    /// Ask for this scope; can be given several times
+    #[arg(long = "scope", value_name = "S", requires = "target")]
+    pub scopes: Vec<String>,
+    /// Pin the authorization server
+    #[arg(long, value_name = "URL", requires = "target")]
+    pub issuer: Option<String>,
+    /// Everything is over after this time (and that of --wait-expiry, where it is given)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "60s")]
+    pub timeout: Duration,
+    /// Wait for the end of a token that lives at most this long, and see it refused [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = span, requires = "target")]
+    pub wait_expiry: Option<Duration>,
+    /// Also ask for a token for this resource, and show that the MCP server refuses it; the MCP server sees that token
+    #[arg(long, value_name = "URL", requires = "target")]
+    pub other_resource: Option<String>,
+    /// An expired token for this MCP server, which it must refuse
+    #[arg(long, value_name = "FILE", requires = "target")]
+    pub expired_token_file: Option<PathBuf>,
+    /// A good token for another resource, which this MCP server must refuse; it sees that token
+    #[arg(long, value_name = "FILE", requires = "target", conflicts_with = "other_resource")]
+    pub wrong_audience_token_file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -132,6 +132,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// `Date` (RFC 9110 section 6.6.1) in seconds since 1970: what the other side takes for now.
+    pub fn date(&self) -> Option<i64> {
+        let date = self.headers.get(reqwest::header::DATE)?.to_str().ok()?;
+        jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date.trim()).ok().map(jiff::Timestamp::as_second)
+    }
+
     /// `Retry-After` (RFC 9110 section 10.2.3), at most an hour. Its date form is measured against the answer's own
     /// `Date`, so that no clock of ours has a part in it; without one it says nothing.
     pub fn retry_after(&self) -> Option<Duration> {
@@ -227,13 +233,23 @@ impl Outbound {
 
     /// Sends one request and reads the whole answer.
     pub async fn send(&self, ask: Ask) -> Result<Answer, Error> {
+        self.send_and_read(ask, Reading::Whole).await
+    }
+
+    /// Sends one request and leaves the body of the answer unread: where status and header say enough, and the body
+    /// may be a stream that never ends.
+    pub async fn send_for_head(&self, ask: Ask) -> Result<Answer, Error> {
+        self.send_and_read(ask, Reading::Head).await
+    }
+
+    async fn send_and_read(&self, ask: Ask, reading: Reading) -> Result<Answer, Error> {
         let url = Url::parse(&ask.url).map_err(|_| Error::NotAUrl)?;
         let host = host_of(&url);
         let named_by = if self.0.config.named.contains(&host) { NamedBy::Us } else { ask.named_by };
         self.admit(&url, &host, named_by)?;
         let client = self.client(self.lane(&url, &host, named_by)?, ask.certificate.as_ref())?;
         let limit = self.left(ask.limit);
-        let work = exchange(&client, url, ask, &host);
+        let work = exchange(&client, url, ask, &host, reading);
         tokio::time::timeout(limit, work).await.map_err(|_| Error::Timeout { host: host.clone(), limit })?
     }
 
@@ -313,7 +329,14 @@ impl Outbound {
     }
 }
 
-async fn exchange(client: &Client, url: Url, ask: Ask, host: &str) -> Result<Answer, Error> {
+/// How much of an answer is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Whole,
+    Head,
+}
+
+async fn exchange(client: &Client, url: Url, ask: Ask, host: &str, reading: Reading) -> Result<Answer, Error> {
     let mut request = client.request(ask.method.clone(), url);
     for (name, value) in ask.headers {
         request = request.header(name, value);
@@ -328,6 +351,9 @@ async fn exchange(client: &Client, url: Url, ask: Ask, host: &str) -> Result<Ans
         return Err(Error::Redirect { host: host.to_owned(), status });
     }
     let headers = std::mem::take(response.headers_mut());
+    if reading == Reading::Head {
+        return Ok(Answer { status, headers, body: Zeroizing::default() });
+    }
     let mut body = Zeroizing::new(Vec::with_capacity(4 * 1024));
     while let Some(chunk) = response.chunk().await.map_err(|error| Error::from_reqwest(host, &error))? {
         if body.len() + chunk.len() > BODY_CAP {

@@ -766,6 +766,8 @@ async fn a_squatted_compiled_in_place_is_not_trusted() {
     let args = ["token", &world.mcp.url(), "--insecure-loopback"];
     let stderr = refused(as_user(VICTIM, &victim, &copy, &args).await, 77, "belongs to a process of uid 65534");
     assert!(stderr.contains("hint: "), "{stderr}");
+    let doctor = as_user(VICTIM, &victim, &copy, &["doctor", "--json"]).await.expect_code(77);
+    assert!(doctor.stdout.contains("belongs to a process of uid 65534"), "{}", doctor.stdout);
     let named = wayleave.env("WAYLEAVE_SOCKET", &socket.display().to_string());
     let output = as_user(VICTIM, &named, &copy, &["token", "demo"]).await;
     refused(output, 64, "no server is called");

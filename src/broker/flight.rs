@@ -47,6 +47,15 @@ pub(super) struct Maker {
     pub(super) refused: Arc<Refused>,
 }
 
+/// What was asked for, and the answer as it came.
+pub(super) struct Granting {
+    route: Route,
+    pub(super) request: exchange::Request,
+    pub(super) resource: Resource,
+    hops: Vec<Hop>,
+    pub(super) issued: Issued,
+}
+
 /// Everything that must be known before a token is asked for.
 struct Route {
     protection: Arc<Protection>,
@@ -84,6 +93,12 @@ impl Maker {
         if server.exchange.as_deref() == Some("direct") {
             return self.direct(server).await;
         }
+        let granting = self.issue(server, permit).await?;
+        self.token(server, granting)
+    }
+
+    /// Everything up to the authorization server's answer, which is not yet judged.
+    pub(super) async fn issue(&self, server: &Server, permit: &Permit) -> Result<Granting, Error> {
         let route = self.route(server).await?;
         let exchange = exchange::choose(server.exchange.as_deref(), &route.server, route.issuer_is)
             .ok_or_else(|| Error::no_exchange(&route.server))?;
@@ -101,11 +116,11 @@ impl Maker {
         let standing = self.stand(server, &route, &audience, &request).await?;
         request.client = self.client(server, &route, &standing, exchange).await?;
         let issued = self.ask(server, exchange, &route, &standing, &request).await?;
-        self.token(server, &route, &request, resource, standing.hops, issued)
+        Ok(Granting { route, request, resource, hops: standing.hops, issued })
     }
 
     /// The workload's own JWT is what the server wants: nothing is discovered and nobody is asked.
-    async fn direct(&self, server: &Server) -> Result<Token, Error> {
+    pub(super) async fn direct(&self, server: &Server) -> Result<Token, Error> {
         let identity = self.identity(server)?;
         let audience = Audience::from(server.subject_audience.as_deref().unwrap_or_default());
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
@@ -162,7 +177,11 @@ impl Maker {
     }
 
     /// What an authorization server says of itself, or what the operator says of a silent one.
-    async fn metadata(&self, issuer: &Issuer, endpoint: Option<&str>) -> Result<Arc<AuthorizationServer>, Error> {
+    pub(super) async fn metadata(
+        &self,
+        issuer: &Issuer,
+        endpoint: Option<&str>,
+    ) -> Result<Arc<AuthorizationServer>, Error> {
         match endpoint {
             Some(endpoint) => Ok(Arc::new(AuthorizationServer::silent(issuer.clone(), endpoint))),
             None => self.discovery.server(issuer, NamedBy::Them).await.map_err(Error::from),
@@ -170,14 +189,14 @@ impl Maker {
     }
 
     /// The links between the platform's token and the server's authorization server.
-    fn chain<'a>(&'a self, server: &'a Server) -> Result<Vec<&'a Link>, Error> {
+    pub(super) fn chain<'a>(&'a self, server: &'a Server) -> Result<Vec<&'a Link>, Error> {
         if !server.needs_subject() {
             return Ok(Vec::new());
         }
         Ok(self.identity(server)?.links.iter().chain(&server.idp).collect())
     }
 
-    fn identity(&self, server: &Server) -> Result<&Identity, Error> {
+    pub(super) fn identity(&self, server: &Server) -> Result<&Identity, Error> {
         match self.identities.get(&server.identity) {
             Some(Ok(identity)) => Ok(identity),
             Some(Err(error)) => Err(error.clone().into()),
@@ -186,7 +205,12 @@ impl Maker {
     }
 
     /// The platform's token, made for the first party that it goes to.
-    async fn subject(&self, server: &Server, chain: &[&Link], issuer: &Issuer) -> Result<Option<SubjectToken>, Error> {
+    pub(super) async fn subject(
+        &self,
+        server: &Server,
+        chain: &[&Link],
+        issuer: &Issuer,
+    ) -> Result<Option<SubjectToken>, Error> {
         if !server.needs_subject() {
             return Ok(None);
         }
@@ -315,19 +339,12 @@ impl Maker {
                 Arc::default()
             }
         };
-        match &protection.metadata {
-            Some(metadata)
-                if !metadata.authorization_servers.is_empty()
-                    && !metadata.authorization_servers.iter().any(|listed| listed == pinned.as_str()) =>
-            {
-                Err(Error::pin_not_listed(pinned, &metadata.authorization_servers))
-            }
-            _ => Ok(protection),
-        }
+        listed(pinned, &protection)?;
+        Ok(protection)
     }
 
     /// Which of the servers that the metadata names: the only one on the operator's list, else the only one.
-    fn pick(&self, server: &Server, protection: &Protection) -> Result<(Issuer, IssuerIs), Error> {
+    pub(super) fn pick(&self, server: &Server, protection: &Protection) -> Result<(Issuer, IssuerIs), Error> {
         let metadata = protection
             .metadata
             .as_ref()
@@ -385,22 +402,15 @@ impl Maker {
     }
 
     /// Checks what was issued and puts the token together.
-    fn token(
-        &self,
-        server: &Server,
-        route: &Route,
-        request: &exchange::Request,
-        resource: Resource,
-        hops: Vec<Hop>,
-        issued: Issued,
-    ) -> Result<Token, Error> {
+    pub(super) fn token(&self, server: &Server, granting: Granting) -> Result<Token, Error> {
+        let Granting { route, request, resource, hops, issued } = granting;
         let issuer = &route.server.issuer;
         let claims = Claims::read(issued.access_token.expose()).ok();
         if route.issuer_is == IssuerIs::Discovered && !server.trust_discovered_issuer {
             bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(issuer, &resource, why))?;
         }
-        let binding = binding(claims.as_ref(), request).map_err(|why| Error::foreign_key(issuer, why))?;
-        let token = self.assembled(server, request, resource, issuer.clone(), hops, issued, binding);
+        let binding = binding(claims.as_ref(), &request).map_err(|why| Error::foreign_key(issuer, why))?;
+        let token = self.assembled(server, &request, resource, issuer.clone(), hops, issued, binding);
         if token.life.is_zero() {
             return Err(Error::dead_on_arrival(issuer));
         }
@@ -490,6 +500,19 @@ fn binding(claims: Option<&Claims>, request: &exchange::Request) -> Result<Bindi
         (None, Some(_)) => Err("it is bound to a DPoP key, and none of ours was named"),
         (None, None) if confirmed.is_some_and(|cnf| cnf.x5t.is_some()) => Ok(Binding::Certificate),
         (None, None) => Ok(Binding::Bearer),
+    }
+}
+
+/// A pin that the server's metadata does not name: one of the two is out of date.
+pub(super) fn listed(pinned: &Issuer, protection: &Protection) -> Result<(), Error> {
+    match &protection.metadata {
+        Some(metadata)
+            if !metadata.authorization_servers.is_empty()
+                && !metadata.authorization_servers.iter().any(|listed| listed == pinned.as_str()) =>
+        {
+            Err(Error::pin_not_listed(pinned, &metadata.authorization_servers))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{app, config};
 mod audit;
 mod completions;
 mod configuration;
+mod doctor;
 mod get;
 mod headers;
 mod obtain;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Verb::Revoke(verb) => revoke::run(&context, verb),
         Verb::Whoami(verb) => whoami::run(&context, verb),
         Verb::Audit(verb) => audit::run(&context, verb),
+        Verb::Doctor(verb) => doctor::run(&context, verb),
         Verb::Config(verb) => configuration::run(&context, verb),
         Verb::Completions(verb) => completions::run(verb),
     };

@@ -14,7 +14,7 @@ use crate::audit::{self, Decision, Outcome};
 use crate::broker::{self, Action, Class, Least, Matter, Persistence, Target, beside, narrowest};
 use crate::caller::{Caller, Facts, Process};
 use crate::cli::{Level, Wishes};
-use crate::config;
+use crate::config::{self, Config};
 use crate::frontend::dialect::Handed;
 use crate::frontend::{door, place};
 use crate::oauth::{Issuer, Scopes, ServerUrl, quoted_words};
@@ -231,36 +231,10 @@ fn here(
     context.log(Level::Error)?;
     let mut config = context.config()?;
     let early = Early { context, audit: config.audit.clone(), purpose };
-    let configured = match (&wanted.url, &wanted.name) {
-        (Some(url), _) => narrowest(config.servers.iter(), url),
-        (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
-        (None, None) => None,
-    };
-    let name = match (configured, &wanted.url) {
-        (Some(server), _) => server.name.to_string(),
-        (None, Some(_)) if unconfigured == Unconfigured::Leave => return Ok(Obtained::NotServed),
-        (None, Some(url)) => {
-            // Another spelling or path on a configured origin must not get round that server's policy.
-            if let Some(server) = beside(config.servers.iter(), url) {
-                early.refused(url.as_str(), Class::Denied, "server_not_configured");
-                return Err(broker::Error::beside(url, server).into());
-            }
-            let name = wanted.name.clone().unwrap_or_else(|| url.url().host_str().unwrap_or("server").to_owned());
-            let unique = if config.servers.iter().any(|server| *server.name == *name) {
-                format!("{name}-from-command-line")
-            } else {
-                name
-            };
-            config.add_server(&unique, url, context.env);
-            unique
-        }
-        (None, None) => {
-            let name = wanted.name.as_deref().unwrap_or_default();
-            let error = broker::Error::unknown_server(name, config.servers.iter().map(|server| &*server.name));
-            early.refused(name, error.class(), error.code());
-            return Err(error.into());
-        }
-    };
+    let settled = settle(context, &mut config, wanted, unconfigured).inspect_err(|error| {
+        early.refused(wanted.as_parameter(), error.class(), error.code());
+    });
+    let Some(name) = settled? else { return Ok(Obtained::NotServed) };
     if let Some(issuer) = &wishes.issuer {
         let issuer = Issuer::parse(issuer).map_err(|why| Failure::asked(format!("--issuer cannot be used: {why}")))?;
         config.pin(&name, &issuer);
@@ -358,4 +332,42 @@ impl Early<'_> {
             tracing::error!(%error, hint = error.hint(), "a refusal could not be recorded");
         }
     }
+}
+
+/// The server that is meant, by its name in the configuration; an unconfigured URL is added to it. `None` when it is to
+/// be left alone.
+pub(super) fn settle(
+    context: &Context<'_>,
+    config: &mut Config,
+    wanted: &Wanted,
+    unconfigured: Unconfigured,
+) -> Result<Option<String>, broker::Error> {
+    let configured = match (&wanted.url, &wanted.name) {
+        (Some(url), _) => narrowest(config.servers.iter(), url),
+        (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
+        (None, None) => None,
+    };
+    let name = match (configured, &wanted.url) {
+        (Some(server), _) => server.name.to_string(),
+        (None, Some(_)) if unconfigured == Unconfigured::Leave => return Ok(None),
+        (None, Some(url)) => {
+            // Another spelling or path on a configured origin must not get round that server's policy.
+            if let Some(server) = beside(config.servers.iter(), url) {
+                return Err(broker::Error::beside(url, server));
+            }
+            let name = wanted.name.clone().unwrap_or_else(|| url.url().host_str().unwrap_or("server").to_owned());
+            let unique = if config.servers.iter().any(|server| *server.name == *name) {
+                format!("{name}-from-command-line")
+            } else {
+                name
+            };
+            config.add_server(&unique, url, context.env);
+            unique
+        }
+        (None, None) => {
+            let name = wanted.name.as_deref().unwrap_or_default();
+            return Err(broker::Error::unknown_server(name, config.servers.iter().map(|server| &*server.name)));
+        }
+    };
+    Ok(Some(name))
 }

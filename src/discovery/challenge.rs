@@ -9,9 +9,13 @@ use crate::oauth::Scopes;
 
 /// What the challenges of a 401 say that concerns us.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Challenge {
-    pub(super) resource_metadata: Option<String>,
-    pub(super) scopes: Option<Scopes>,
+pub(crate) struct Challenge {
+    /// Every scheme that is offered, in order, as written.
+    pub(crate) schemes: Vec<String>,
+    pub(crate) resource_metadata: Option<String>,
+    pub(crate) scopes: Option<Scopes>,
+    /// RFC 6750 section 3.1.
+    pub(crate) error: Option<String>,
 }
 
 /// Reads all challenges. Of several values the first counts; Bearer and DPoP are the schemes of access tokens.
@@ -20,12 +24,14 @@ pub(super) fn read(fields: &GetAll<'_, HeaderValue>) -> Challenge {
     // A field that is not text says nothing to us.
     for field in fields.iter().filter_map(|value| value.to_str().ok()) {
         for (scheme, parameters) in parse(field) {
+            found.schemes.push(scheme.clone());
             if !scheme.eq_ignore_ascii_case("bearer") && !scheme.eq_ignore_ascii_case("dpop") {
                 continue;
             }
             for (name, value) in parameters {
                 match name.to_ascii_lowercase().as_str() {
                     "resource_metadata" if found.resource_metadata.is_none() => found.resource_metadata = Some(value),
+                    "error" if found.error.is_none() => found.error = Some(value),
                     "scope" if found.scopes.is_none() => found.scopes = Scopes::parse(&value).ok(),
                     _ => {}
                 }

@@ -10,17 +10,18 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::WWW_AUTHENTICATE;
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use crate::clock::{Boot, Clock};
 use crate::oauth::{AuthorizationServer, Issuer, MutualTls, Resource, Scopes, ServerUrl, quoted_words};
-use crate::outbound::{self, Answer, Ask, Body, NamedBy, Outbound};
+use crate::outbound::{self, Answer, Ask, NamedBy, Outbound};
 
 mod challenge;
+mod examine;
 
-use challenge::Challenge;
+pub(crate) use challenge::Challenge;
+pub(crate) use examine::{Knocked, Seen, ping, resource_metadata, server_metadata};
 
 /// How long a document is believed. A refusal drops it earlier.
 const BELIEVED: Duration = Duration::from_secs(3_600);
@@ -203,12 +204,8 @@ impl Discovery {
     /// Asks without a token, to be told. A `ping` is answered with a challenge by every protected server, is
     /// valid on both MCP wires, and starts neither a session nor a stream on an unprotected one.
     async fn probe(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Challenge, Error> {
-        const PING: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-        let body = Body { content_type: "application/json", bytes: Zeroizing::new(PING.to_vec()) };
-        let mut ask = Ask::post(server.as_str(), named_by, body);
-        ask.headers = vec![(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))];
         const PLACE: &str = "the MCP server";
-        match self.outbound.send(ask).await {
+        match self.outbound.send(Ask { named_by, ..ping(server.as_str()) }).await {
             Ok(answer) if answer.status == 401 => Ok(challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE))),
             Ok(answer) if matches!(answer.status, 429 | 500..) => Err(busy(PLACE, server.as_str(), &answer)),
             // Not protected at this request: the well-known places decide. So do they for a stream that never ends.

@@ -91,6 +91,12 @@ pub(crate) fn ask(
     Err(Error::Absent { places: places.iter().map(|place| place.path.clone()).collect() })
 }
 
+/// Which user listens there, as the kernel says.
+pub(crate) fn owner(place: &Place, limit: Duration) -> io::Result<u32> {
+    let stream = open(&place.path, limit)?;
+    Ok(getsockopt(&stream, sockopt::PeerCredentials)?.uid())
+}
+
 /// Connects. `None` when nobody listens there, which alone lets the next place or this process take over.
 fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStream>, Error> {
     let path = &place.path;

@@ -47,6 +47,21 @@ pub struct Signposts {
     pub root: bool,
 }
 
+/// What the bearer check lets pass though it must not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lenience {
+    /// A token after its `exp`.
+    pub expired: bool,
+    /// A token for another resource.
+    pub any_audience: bool,
+    /// A request without a token.
+    pub nothing: bool,
+    /// A token whose signature does not fit.
+    pub bad_signature: bool,
+    /// A token in the query is looked at like one in the header.
+    pub query: bool,
+}
+
 /// One request at the MCP endpoint. The value of `authorization` is replaced by `<scheme> <digest>`.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -84,6 +99,7 @@ struct Now {
     challenge_scope: Option<String>,
     challenges: Option<Vec<String>>,
     refuse: usize,
+    lenience: Lenience,
     answer_headers: Vec<(String, String)>,
     seen: Vec<Seen>,
     metadata_paths: Vec<String>,
@@ -147,6 +163,7 @@ impl Now {
             challenge_scope: None,
             challenges: None,
             refuse: 0,
+            lenience: Lenience::default(),
             answer_headers: Vec::new(),
             seen: Vec::new(),
             metadata_paths: Vec::new(),
@@ -202,7 +219,8 @@ async fn mcp(state: &State, mut request: Request<Incoming>) -> Answer {
         state.now().seen.push(seen);
         return fault.answer(r#"{"jsonrpc":"2.0","id":0,"result":{}}"#).await;
     }
-    let mut answer = match state.admit(&request) {
+    let in_query = state.in_query(request.uri().query());
+    let mut answer = match state.admit(&request, in_query.as_deref()) {
         Err(refusal) => state.refuse(&refusal),
         Ok(claims) => {
             request.extensions_mut().insert(claims);

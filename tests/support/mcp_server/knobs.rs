@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::fault::Fault;
 use super::super::keys;
-use super::{FakeMcp, Seen, Signposts};
+use super::{FakeMcp, Lenience, Seen, Signposts};
 
 impl FakeMcp {
     /// The `iss` its tokens must have, when the authorization server moved to another issuer path.
@@ -44,6 +44,11 @@ impl FakeMcp {
     /// These `WWW-Authenticate` values, each a header of its own, on every 401; none: the right one.
     pub fn set_challenges(&self, challenges: Option<&[&str]>) {
         self.state.now().challenges = challenges.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
+    }
+
+    /// What the bearer check lets pass though it must not.
+    pub fn set_lenience(&self, lenience: Lenience) {
+        self.state.now().lenience = lenience;
     }
 
     /// The next `count` requests with a good token get 401 `invalid_token` all the same.

@@ -1,0 +1,288 @@
+//! What the MCP server accepts: the good token, broken forms of it, garbage, an expired one, one for somebody else.
+//!
+//! The identity token is never among them. A token goes into the header alone; the URL gets a word of no worth. Only
+//! the head of an answer is read, because a good request may open a stream.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::{Error, ResourceParameter, Server};
+use super::grant::Granted;
+use super::taken::{Taken, audience_check, garbage_check, refused};
+use super::{Check, State, Walk, rules};
+use crate::discovery::ping;
+use crate::oauth::quoted_words;
+use crate::token::{AccessToken, Claims, SubjectToken, Token};
+
+/// No token: only a server that looks at nothing would let it in.
+const GARBAGE: &str = "wayleave-doctor-sends-this-on-purpose";
+/// `exp` counts whole seconds and clocks differ a little.
+const JUST_AFTER: Duration = Duration::from_secs(2);
+/// A server that still takes the token then is asked once more after this.
+const ONCE_MORE: Duration = Duration::from_secs(8);
+
+const NO_TOKEN: &str = "there is no token to try it with";
+
+impl Walk<'_> {
+    pub(super) async fn presenting(&mut self, granted: Option<Granted>, subject: Option<&SubjectToken>) {
+        self.report.waits_for("the MCP server's answer to a token");
+        let garbage = AccessToken::parse(GARBAGE.to_owned()).ok();
+        let good = granted.as_ref();
+        let accepted = match good {
+            Some(granted) => self.good(granted).await,
+            None => {
+                self.report.push(rules::TOKEN_ACCEPTED.skip(NO_TOKEN));
+                false
+            }
+        };
+        let without = self.present(None).await;
+        self.report.push(refused(
+            &rules::EVERY_REQUEST,
+            "a second request, without a token,",
+            &without,
+            self.good_status,
+        ));
+        if let Some(garbage) = &garbage {
+            let taken = self.present(Some(garbage)).await;
+            self.report.push(garbage_check(&taken, self.good_status));
+        }
+        self.query().await;
+        self.tampered(good).await;
+        self.foreign(good, accepted, subject).await;
+        self.expired(good, accepted, subject).await;
+    }
+
+    /// True if the token lets us in.
+    async fn good(&mut self, granted: &Granted) -> bool {
+        let rule = &rules::TOKEN_ACCEPTED;
+        let taken = self.present(Some(&granted.token.access_token)).await;
+        let accepted = matches!(taken, Taken::In(_));
+        if let Taken::In(status) = taken {
+            self.good_status = Some(status);
+        }
+        if granted.is_foreign {
+            self.report.push(rule.skip("the token is for another resource; see wrong-audience-refused"));
+            self.report.push(audience_check("the issued token", &taken, None));
+            return accepted;
+        }
+        let check = match taken {
+            Taken::In(status @ ..300) => rule.pass(format!("the token lets us in (status {status})")),
+            // A `ping` outside of a session, or one that the server does not know.
+            Taken::In(status) => rule.pass(format!(
+                "the token lets us in (status {status} is the MCP server's own answer to a bare `ping`)"
+            )),
+            Taken::Unclear(error) => rule.fail_with(&error),
+            Taken::Refused(knocked) => {
+                let words = knocked
+                    .challenge
+                    .error
+                    .as_deref()
+                    .map_or_else(String::new, |error| format!(", {}", quoted_words(error)));
+                let cure = match knocked.status {
+                    403 => {
+                        "it wants more scope than was granted: compare `scope` of its challenge with what the authorization server grants this workload"
+                    }
+                    _ => {
+                        "accept tokens of the authorization servers that the metadata lists: check the issuer, the key set and the audience that the server is configured with"
+                    }
+                };
+                rule.fail(format!("a token made for this server is refused: {}{words}", knocked.status), cure)
+            }
+        };
+        self.report.push(check);
+        accepted
+    }
+
+    async fn tampered(&mut self, good: Option<&Granted>) {
+        let rule = &rules::TAMPERED_REFUSED;
+        let tampered = good.and_then(|granted| tampered(granted.token.access_token.expose()));
+        let Some(tampered) = tampered else {
+            self.report.push(rule.skip(NO_TOKEN));
+            return;
+        };
+        let taken = self.present(Some(&tampered)).await;
+        self.report.push(refused(rule, "the token with its signature changed", &taken, self.good_status));
+    }
+
+    /// A server that looks for tokens in the URL answers a wrong one there otherwise than no token at all.
+    async fn query(&mut self) {
+        let rule = &rules::QUERY_REFUSED;
+        let mut url = self.server.url.url().clone();
+        url.query_pairs_mut().append_pair("access_token", GARBAGE);
+        let check = match self.taken(ping(url.as_str())).await {
+            Taken::In(status @ ..300) => rule.fail(
+                format!("a word of no worth as `access_token` in the URL lets us in (status {status})"),
+                "look for tokens in the Authorization header alone",
+            ),
+            Taken::Refused(knocked) if knocked.challenge.error.as_deref() == Some("invalid_token") => {
+                match self.present(None).await {
+                    Taken::Refused(plain) if plain.challenge.error.is_none() => rule.warn(
+                        "the server reads tokens from the URL: it calls the one there invalid",
+                        "look for tokens in the Authorization header alone: URLs end up in logs",
+                    ),
+                    _ => rule.pass("a token in the URL does not let us in"),
+                }
+            }
+            Taken::In(_) | Taken::Refused(_) => rule.pass("a token in the URL does not let us in"),
+            // Some servers refuse any query; that is a refusal too.
+            Taken::Unclear(error) => rule.skip(error.to_string()),
+        };
+        self.report.push(check);
+    }
+
+    async fn foreign(&mut self, good: Option<&Granted>, accepted: bool, subject: Option<&SubjectToken>) {
+        let rule = &rules::AUDIENCE_REFUSED;
+        if self.report.checks.iter().any(|check| check.code == "wrong-audience-refused") {
+            return;
+        }
+        if let Some(token) = &self.wishes.foreign_token {
+            let here = Claims::read(token.expose())
+                .is_ok_and(|claims| claims.aud.iter().any(|aud| aud == self.server.url.as_str()));
+            let check = match self.may_be_shown(token, subject) {
+                Err(why) => rule.skip(why),
+                Ok(()) if here => rule.skip("the token in --wrong-audience-token-file is for this server"),
+                Ok(()) => {
+                    let taken = self.present(Some(token)).await;
+                    audience_check("the token of --wrong-audience-token-file", &taken, self.good_status)
+                }
+            };
+            self.report.push(check);
+            return;
+        }
+        let Some(other) = &self.wishes.other_resource else {
+            let is_unbound = |check: &Check| check.code == "token-bound-to-resource" && check.state == State::Fail;
+            if self.report.checks.iter().any(is_unbound) {
+                self.report.push(rule.skip("its tokens are not bound to a resource: see token-bound-to-resource"));
+                return;
+            }
+            self.report.push(rule.skip(
+                "a token for another resource is needed: `--other-resource URL`, or `--wrong-audience-token-file FILE`",
+            ));
+            return;
+        };
+        if good.is_none() || !accepted {
+            self.report.push(rule.skip("a good token is not accepted either"));
+            return;
+        }
+        let server = Server { resource: ResourceParameter::Fixed(other.clone()), ..self.server.clone() };
+        let minted = match server.policy.permit(self.caller, self.wishes.scopes.as_ref()) {
+            Ok(permit) => self.maker.issue(&server, &permit).await,
+            Err(denied) => Err(Error::denied(&server, denied)),
+        };
+        let check = match minted {
+            Ok(granting) => {
+                let what = format!("a token for {}", quoted_words(other.as_str()));
+                audience_check(&what, &self.present(Some(&granting.issued.access_token)).await, self.good_status)
+            }
+            Err(error) => rule.skip(format!("no token for --other-resource: {error}")),
+        };
+        self.report.push(check);
+    }
+
+    async fn expired(&mut self, good: Option<&Granted>, accepted: bool, subject: Option<&SubjectToken>) {
+        let rule = &rules::EXPIRED_REFUSED;
+        if let Some(token) = &self.wishes.expired_token {
+            let now = self.maker.clock.unix();
+            let good_still = Claims::read(token.expose()).is_ok_and(|claims| claims.exp.is_none_or(|exp| exp > now));
+            let check = match self.may_be_shown(token, subject) {
+                Err(why) => rule.skip(why),
+                Ok(()) if good_still => rule.skip("the token in --expired-token-file has not expired"),
+                Ok(()) => {
+                    let taken = self.present(Some(token)).await;
+                    refused(rule, "the expired token of --expired-token-file", &taken, self.good_status)
+                }
+            };
+            self.report.push(check);
+            return;
+        }
+        let check = match good {
+            None => rule.skip(NO_TOKEN),
+            Some(_) if !accepted => rule.skip("the token is not accepted while it is good"),
+            Some(granted) => match self.end_of(granted) {
+                Ok(end) => self.after(end, &granted.token).await,
+                Err(why) => rule.skip(why),
+            },
+        };
+        self.report.push(check);
+    }
+
+    /// When the token has expired by everybody's measure, if that can be waited for.
+    fn end_of(&self, granted: &Granted) -> Result<Instant, String> {
+        let life = granted.claims.as_ref().and_then(Claims::life).unwrap_or_default().max(granted.token.life);
+        if life > self.wishes.wait_expiry {
+            return Err(format!(
+                "the token lives {} s: `--wait-expiry {0}s` waits for its end, `--expired-token-file FILE` takes an old one",
+                life.as_secs()
+            ));
+        }
+        let age = self.maker.clock.boot().since(granted.token.minted);
+        let end = Instant::now() + life.saturating_sub(age) + JUST_AFTER;
+        if end < self.wishes.deadline {
+            Ok(end)
+        } else {
+            Err(format!(
+                "the token lives {} s, longer than there is time: give it longer with `--timeout`",
+                life.as_secs()
+            ))
+        }
+    }
+
+    async fn after(&mut self, end: Instant, token: &Token) -> Check {
+        let rule = &rules::EXPIRED_REFUSED;
+        self.report.waits_for("the token to expire");
+        tokio::time::sleep_until(end).await;
+        let taken = self.present(Some(&token.access_token)).await;
+        if !taken.is_let_in(self.good_status) || end + ONCE_MORE >= self.wishes.deadline {
+            return refused(rule, "the token after its expiry", &taken, self.good_status);
+        }
+        // A small leeway for clocks is allowed.
+        tokio::time::sleep_until(end + ONCE_MORE).await;
+        let taken = self.present(Some(&token.access_token)).await;
+        let late = (JUST_AFTER + ONCE_MORE).as_secs();
+        match &taken {
+            Taken::Unclear(error) => rule.fail_with(error),
+            Taken::In(status) if taken.is_let_in(self.good_status) => rule.fail(
+                format!("the token is still accepted {late} s after its expiry (status {status})"),
+                "look at `exp` of every token and answer 401 once it has passed; if this is a leeway for clocks (some libraries allow a minute, or five), make it a few seconds",
+            ),
+            _ => rule.warn(
+                format!("accepted {} s after its expiry, refused {late} s after it", JUST_AFTER.as_secs()),
+                "a leeway for clocks is allowed; keep it small",
+            ),
+        }
+    }
+
+    /// What the operator hands in goes to the MCP server, and the identity token may not.
+    fn may_be_shown(&self, token: &AccessToken, subject: Option<&SubjectToken>) -> Result<(), String> {
+        let Some(subject) = subject else { return Ok(()) };
+        let same =
+            Claims::read(token.expose()).is_ok_and(|claims| claims.iss.is_some() && claims.iss == subject.claims.iss);
+        if same || token.expose() == subject.expose() {
+            return Err("the file holds a token of the identity's own issuer, which no MCP server may see".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The token with one character in the middle of its signature changed.
+fn tampered(token: &str) -> Option<AccessToken> {
+    let start = token.rfind('.').map_or(0, |dot| dot + 1);
+    let at = start + token[start..].len() / 2;
+    let changed = if token[at..].starts_with('A') { "B" } else { "A" };
+    let rest = token.get(at + 1..)?;
+    AccessToken::parse(format!("{}{changed}{rest}", &token[..at])).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tampered_token_differs_in_its_signature_alone() {
+        let token = "aaaa.bbbb.cccccccc";
+        let tampered = tampered(token).expect("a token");
+        assert!(tampered.expose() != token && tampered.expose().starts_with("aaaa.bbbb."));
+        assert_eq!(tampered.expose().len(), token.len());
+    }
+}

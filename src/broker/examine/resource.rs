@@ -1,0 +1,224 @@
+//! The metadata of the resource (RFC 9728), and the authorization server that follows from it.
+
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use super::super::Class;
+use super::super::flight::listed;
+use super::{Check, Party, State, Walk, rules};
+use crate::discovery::{self, Challenge, Protection, Seen, resource_metadata};
+use crate::exchange::IssuerIs;
+use crate::oauth::{Issuer, Resource, ServerUrl, quoted_words};
+use crate::outbound;
+
+impl Walk<'_> {
+    /// What the server says of its protection. `None` when what it says cannot be used.
+    pub(super) async fn protection(&mut self, challenge: Option<Challenge>) -> Option<Protection> {
+        self.report.waits_for("the resource metadata");
+        let challenge = challenge.unwrap_or_default();
+        let named = challenge.resource_metadata.as_deref();
+        let mut urls: Vec<String> = named.map(str::to_owned).into_iter().collect();
+        for place in Resource::metadata_urls(&self.server.url) {
+            if !urls.contains(&place) {
+                urls.push(place);
+            }
+        }
+        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url))).await;
+        // A named place is the only one that counts, as for every client.
+        let counts = if named.is_some() {
+            seen.first().filter(|seen| seen.is_there())
+        } else {
+            seen.iter().find(|one| one.is_there())
+        };
+        let without = Protection { metadata: None, challenge_scopes: challenge.scopes.clone() };
+        let Some(found) = counts else {
+            self.nothing_published(named, &seen);
+            // A pin needs no resource metadata.
+            return self.server.issuer.is_some().then_some(without);
+        };
+        let also = seen.iter().filter(|other| other.is_there() && other.url != found.url).count();
+        let more = if also > 0 { format!(" and at {also} further place(s)") } else { String::new() };
+        self.report.push(rules::RESOURCE_METADATA.pass(format!("published at {}{more}", quoted_words(&found.url))));
+        let Some(document) = self.document(found) else {
+            return self.server.issuer.is_some().then_some(without);
+        };
+        self.places_agree(found, document, &seen);
+        let metadata = match resource_metadata(document, &self.server.url) {
+            Ok(metadata) => metadata,
+            Err(error @ discovery::Error::ResourceMismatch { .. }) => {
+                self.report.push(rules::RESOURCE_IDENTIFIER.fail_with(&error.into()));
+                return None;
+            }
+            Err(error) => {
+                self.report.push(rules::RESOURCE_DOCUMENT.fail_with(&error.into()));
+                return self.server.issuer.is_some().then_some(without);
+            }
+        };
+        self.report.push(identifier(&metadata.resource, &self.server.url));
+        self.report.push(authorization_servers(&metadata.authorization_servers));
+        self.report.push(scopes_published(&challenge, metadata.scopes_supported.is_some()));
+        self.report.push(bearer_methods(document));
+        self.dpop_required = document["dpop_bound_access_tokens_required"] == true;
+        Some(Protection { metadata: Some(metadata), ..without })
+    }
+
+    fn nothing_published(&mut self, named: Option<&str>, seen: &[Seen]) {
+        let all: Vec<String> = seen.iter().map(ToString::to_string).collect();
+        let temporary = seen.iter().any(|one| match &one.answer {
+            Ok(answered) => matches!(answered.status, 429 | 500..),
+            Err(error) => error.is_temporary(),
+        });
+        let (what, cure) = match named {
+            Some(_) => (
+                format!("the challenge names a place where nothing is published: {}", all.join("; ")),
+                "publish the document where `resource_metadata` says, or name the right place there",
+            ),
+            None => (
+                format!("no protected resource metadata is published: {}", all.join("; ")),
+                "publish RFC 9728 metadata at the path-inserted place and name it in the challenge as `resource_metadata`; \
+                 until then pin the authorization server with `issuer`, or `--issuer URL`",
+            ),
+        };
+        let check = rules::RESOURCE_METADATA.fail(what, cure);
+        let check = if temporary { check.of(Class::Temporary) } else { check };
+        let ours = seen.iter().any(|one| matches!(&one.answer, Err(outbound::Error::NotAllowed { .. })));
+        self.report.push(if ours { check.by(Party::Machine).of(Class::Denied) } else { check });
+    }
+
+    fn document<'a>(&mut self, found: &'a Seen) -> Option<&'a Value> {
+        let document = found.document().filter(|document| document.is_object());
+        let check = match (&found.answer, document) {
+            (_, Some(document)) if document["resource"].is_string() => {
+                rules::RESOURCE_DOCUMENT.pass("200, application/json, an object with `resource`")
+            }
+            (_, Some(_)) => rules::RESOURCE_DOCUMENT
+                .fail("the document has no `resource`", "add `resource`: the URL of the MCP server, exactly"),
+            (Ok(answered), None) => {
+                let what = answered.document.as_ref().err().copied().unwrap_or("the answer is not a JSON object");
+                rules::RESOURCE_DOCUMENT.fail(what, "answer 200 with a JSON object as application/json")
+            }
+            (Err(error), None) => rules::RESOURCE_DOCUMENT.fail(error.to_string(), "answer 200 with a JSON object"),
+        };
+        let good = check.state == State::Pass;
+        self.report.push(check);
+        document.filter(|_| good)
+    }
+
+    fn places_agree(&mut self, found: &Seen, document: &Value, seen: &[Seen]) {
+        let differs = |other: &&Seen| {
+            other.url != found.url
+                && other.document().is_some_and(|other| {
+                    ["resource", "authorization_servers"].iter().any(|key| other[*key] != document[*key])
+                })
+        };
+        // Another place may speak for another server of the same origin: only one for this very resource must agree.
+        let same = |other: &&Seen| other.document().is_some_and(|other| other["resource"] == document["resource"]);
+        if let Some(other) = seen.iter().filter(differs).find(same) {
+            let what = format!("{} names other authorization servers", quoted_words(&other.url));
+            self.report.push(
+                rules::RESOURCE_PLACES
+                    .warn(what, "publish the same document at every place: clients differ in where they look"),
+            );
+        }
+    }
+
+    /// Which authorization server the path would take.
+    pub(super) fn issuer(&mut self, protection: &Protection) -> Option<(Issuer, IssuerIs)> {
+        let chosen = match &self.server.issuer {
+            Some(pinned) => listed(pinned, protection).map(|()| (pinned.clone(), IssuerIs::Pinned)),
+            // What is missing was reported.
+            None if protection.metadata.as_ref().is_none_or(|one| one.authorization_servers.is_empty()) => return None,
+            None => self.maker.pick(self.server, protection),
+        };
+        match chosen {
+            Ok((issuer, issuer_is)) => {
+                let how = match issuer_is {
+                    IssuerIs::Pinned => "pinned by the configuration",
+                    IssuerIs::Listed => "on the operator's list",
+                    IssuerIs::Discovered => "the only one that the server names",
+                };
+                self.report.push(rules::ISSUER_CHOSEN.pass(format!("{issuer}, {how}")));
+                Some((issuer, issuer_is))
+            }
+            Err(error) => {
+                let check = rules::ISSUER_CHOSEN.fail_with(&error);
+                let ours = error.class() != Class::Refused;
+                self.report.push(if ours { check.by(Party::Workload) } else { check });
+                None
+            }
+        }
+    }
+}
+
+fn identifier(resource: &Resource, server: &ServerUrl) -> Check {
+    if resource.as_str() == server.as_str() {
+        return rules::RESOURCE_IDENTIFIER.pass("`resource` is the server's URL, byte for byte");
+    }
+    rules::RESOURCE_IDENTIFIER.warn(
+        format!("`resource` is {}, not byte for byte {server}; it is sent as it stands", quoted_words(resource.as_str())),
+        "use one spelling: strict clients refuse a `resource` that is not the URL they asked; configure the URL as the server names itself, or mend `resource`",
+    )
+}
+
+fn authorization_servers(named: &[String]) -> Check {
+    let rule = &rules::AUTHORIZATION_SERVERS;
+    if named.is_empty() {
+        return rule.fail(
+            "`authorization_servers` is missing or empty",
+            "list the issuer of every authorization server whose tokens are accepted",
+        );
+    }
+    for one in named {
+        let words = quoted_words(one);
+        match Issuer::parse(one) {
+            Err(why) => {
+                return rule.fail(
+                    format!("{words} cannot be an issuer: {why}"),
+                    "list issuer identifiers: https, without query and fragment",
+                );
+            }
+            Ok(_) if !is_secure(one) => {
+                return rule.fail(format!("{words} is not https"), "authorization servers are https only");
+            }
+            Ok(_) => {}
+        }
+    }
+    rule.pass(quoted_words(&named.join(", ")))
+}
+
+fn scopes_published(challenge: &Challenge, supported: bool) -> Check {
+    match (&challenge.scopes, supported) {
+        (Some(scopes), _) => rules::SCOPES_PUBLISHED.pass(format!("the challenge asks for {:?}", scopes.to_string())),
+        (None, true) => rules::SCOPES_PUBLISHED.pass("`scopes_supported` lists them; the challenge has no `scope`"),
+        (None, false) => rules::SCOPES_PUBLISHED.warn(
+            "neither the challenge (`scope`) nor the metadata (`scopes_supported`) says which scopes are needed",
+            "put `scope` into the challenge; until then name them with `scopes`, or `--scope`",
+        ),
+    }
+}
+
+fn bearer_methods(document: &Value) -> Check {
+    let rule = &rules::BEARER_METHODS;
+    let Some(listed) = document["bearer_methods_supported"].as_array() else {
+        return rule.pass("`bearer_methods_supported` is not given; the header is usual");
+    };
+    let has = |method: &str| listed.iter().any(|one| one == method);
+    match (has("header"), has("query")) {
+        (false, _) => rule.fail(
+            "`bearer_methods_supported` lacks \"header\"",
+            "accept tokens in the Authorization header, and say so",
+        ),
+        (true, true) => {
+            rule.warn("`bearer_methods_supported` lists \"query\"", "tokens in URLs end up in logs: take it out")
+        }
+        (true, false) => rule.pass("tokens go into the Authorization header"),
+    }
+}
+
+/// https, or plain http on loopback, which egress rules then allow or not.
+pub(super) fn is_secure(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| {
+        let host = crate::oauth::host_of(&url);
+        url.scheme() == "https" || ["localhost", "127.0.0.1", "[::1]"].contains(&host.as_str())
+    })
+}

@@ -1,0 +1,127 @@
+//! How the MCP server takes a request, with a token or without one, and what follows from that.
+
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+
+use super::super::Error;
+use super::{Check, Rule, State, Walk, rules};
+use crate::discovery::{self, Knocked, ping};
+use crate::dpop;
+use crate::outbound::Ask;
+use crate::token::AccessToken;
+
+/// How the server took a token.
+pub(super) enum Taken {
+    /// Past the bearer check, with the status of whatever lies behind it.
+    In(u16),
+    /// 401 or 403.
+    Refused(Knocked),
+    /// No answer, a redirect, or trouble of the server's own.
+    Unclear(Error),
+}
+
+impl Taken {
+    /// Was it let in? `good` is the status with which a good token is: what another token gets as well was not refused.
+    pub(super) fn is_let_in(&self, good: Option<u16>) -> bool {
+        matches!(self, Self::In(status) if *status < 300 || good == Some(*status))
+    }
+}
+
+impl Walk<'_> {
+    /// One request with this token in its header, and a proof where tokens are bound to a key.
+    pub(super) async fn present(&self, token: Option<&AccessToken>) -> Taken {
+        let taken = self.presented(token).await;
+        let Taken::Refused(Knocked { nonce: Some(nonce), challenge, .. }) = &taken else { return taken };
+        if self.key.is_none() || challenge.error.as_deref() != Some("use_dpop_nonce") {
+            return taken;
+        }
+        // That is no refusal: the server has told its nonce, and the next proof has it.
+        self.maker.nonces.learn(self.server.url.url(), Some(nonce));
+        self.presented(token).await
+    }
+
+    async fn presented(&self, token: Option<&AccessToken>) -> Taken {
+        let mut ask = ping(self.server.url.as_str());
+        if let Some(token) = token {
+            let Some(headers) = self.headers(token) else {
+                return Taken::Unclear(Error::internal("a token that was checked is no header value"));
+            };
+            ask.headers.extend(headers);
+        }
+        self.taken(ask).await
+    }
+
+    fn headers(&self, token: &AccessToken) -> Option<Vec<(HeaderName, HeaderValue)>> {
+        let scheme = if self.key.is_some() { "DPoP" } else { "Bearer" };
+        let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose())).ok()?;
+        value.set_sensitive(true);
+        let mut headers = vec![(AUTHORIZATION, value)];
+        if let Some(key) = &self.key {
+            let url = self.server.url.url();
+            let nonce = self.maker.nonces.newest(url);
+            let unix_now = self.maker.clock.unix();
+            let purpose = dpop::Purpose { method: "POST", url, token: Some(token), nonce: nonce.as_deref(), unix_now };
+            headers.push((HeaderName::from_static("dpop"), HeaderValue::from_str(&key.proof(&purpose)?).ok()?));
+        }
+        Some(headers)
+    }
+
+    /// One request, and how it was taken.
+    pub(super) async fn taken(&self, ask: Ask) -> Taken {
+        const PLACE: &str = "the MCP server";
+        match self.maker.discovery.knock(ask).await {
+            Ok(knocked) if matches!(knocked.status, 401 | 403) => Taken::Refused(knocked),
+            Ok(knocked) if matches!(knocked.status, 429 | 500..) => {
+                let host = crate::oauth::host_of(self.server.url.url());
+                let status = knocked.status;
+                Taken::Unclear(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into())
+            }
+            Ok(knocked) => Taken::In(knocked.status),
+            Err(error) => Taken::Unclear(discovery::Error::Outbound { place: PLACE, error }.into()),
+        }
+    }
+}
+
+/// It should have been refused, with 401.
+pub(super) fn refused(rule: &Rule, what: &str, taken: &Taken, good: Option<u16>) -> Check {
+    match taken {
+        Taken::In(status) if !taken.is_let_in(good) => rule.warn(
+            format!("{what} gets {status}, where 401 is due"),
+            "look at the token before anything else in a request, and answer 401",
+        ),
+        Taken::Refused(knocked) if knocked.status == 401 => rule.pass(format!("{what} gets 401")),
+        Taken::Refused(knocked) => rule.warn(
+            format!("{what} gets {}, where 401 is due", knocked.status),
+            "401 makes a client fetch a new token; 403 tells it that none would help",
+        ),
+        Taken::In(status) => rule.fail(
+            format!("{what} is accepted (status {status})"),
+            "verify signature, issuer, audience and expiry of every token, on every request, and answer 401",
+        ),
+        Taken::Unclear(error) => rule.fail_with(error),
+    }
+}
+
+pub(super) fn garbage_check(taken: &Taken, good: Option<u16>) -> Check {
+    let check = refused(&rules::GARBAGE_REFUSED, "a word of no worth as token", taken, good);
+    match taken {
+        Taken::Refused(knocked)
+            if check.state == State::Pass && knocked.challenge.error.as_deref() != Some("invalid_token") =>
+        {
+            rules::GARBAGE_REFUSED.warn(
+                "a word of no worth as token gets 401, without error=\"invalid_token\"",
+                "say `error=\"invalid_token\"` in the challenge when a token was sent: clients then fetch a new one",
+            )
+        }
+        _ => check,
+    }
+}
+
+pub(super) fn audience_check(what: &str, taken: &Taken, good: Option<u16>) -> Check {
+    match taken {
+        Taken::In(status) if *status < 300 || good.is_none_or(|good| good == *status) => rules::AUDIENCE_REFUSED.fail(
+            format!("{what}, which is not for this server, is accepted (status {status})"),
+            "refuse tokens whose `aud` is not this server's own resource identifier",
+        ),
+        _ => refused(&rules::AUDIENCE_REFUSED, what, taken, good),
+    }
+}

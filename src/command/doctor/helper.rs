@@ -1,0 +1,120 @@
+//! Our own binary, run as MCP clients run helpers: with almost no environment.
+//!
+//! It asks for a server that cannot be, so that no token is made and none is printed: that the daemon knows no such
+//! server is all that has to be heard. Codex leaves six variables; Claude Code takes out what looks like a credential,
+//! `XDG_RUNTIME_DIR` included, and adds its own.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::broker::Class;
+use crate::env::Env;
+use crate::oauth::quoted_words;
+
+/// Both clients give up after this time.
+const LIMIT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// No configuration has a server of this name.
+const NO_SERVER: &str = "wayleave-doctor";
+/// What a helper says on stderr is a line or two.
+const WORDS_CAP: u64 = 16 * 1024;
+
+/// What the helper made of it.
+pub(super) enum Heard {
+    /// The daemon answered.
+    Daemon,
+    /// No daemon was found.
+    Nobody,
+    /// Something stood in the way, in the helper's words.
+    Trouble(String),
+}
+
+/// The six variables that Codex leaves.
+pub(super) fn under_codex(env: &Env) -> Vec<(String, String)> {
+    kept(env, &["HOME", "LANG", "PATH", "PWD", "TERM", "TMPDIR"])
+}
+
+/// Of what Claude Code leaves, the variables that we would read; and its own.
+pub(super) fn under_claude_code(env: &Env) -> Vec<(String, String)> {
+    let mut vars = kept(env, &["HOME", "PATH", "TMPDIR", "WAYLEAVE_SOCKET", "RUNNER_TEMP", "AGENT_TEMPDIRECTORY"]);
+    let own = [("CLAUDE_CODE_MCP_SERVER_NAME", NO_SERVER), ("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.invalid/mcp")];
+    vars.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    vars
+}
+
+fn kept(env: &Env, names: &[&str]) -> Vec<(String, String)> {
+    names.iter().filter_map(|name| Some(((*name).to_owned(), env.get(name)?.to_owned()))).collect()
+}
+
+/// Runs `wayleave headers` in that environment. Fails with words if it cannot be run.
+pub(super) fn ask(environment: &[(String, String)], socket: Option<&Path>) -> Result<Heard, String> {
+    let binary = std::env::current_exe().map_err(|error| format!("our own binary is not found: {error}"))?;
+    let mut command = Command::new(binary);
+    if let Some(socket) = socket {
+        command.arg("--socket").arg(socket);
+    }
+    let child = command
+        .args(["headers", NO_SERVER, "--daemon-only"])
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.map_err(|error| format!("our own binary does not start: {error}"))?;
+    let Some(code) = end_of(&mut child)? else {
+        return Ok(Heard::Trouble(format!("no answer within {} s", LIMIT.as_secs())));
+    };
+    let mut words = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        stderr.take(WORDS_CAP).read_to_string(&mut words).map_err(|error| error.to_string())?;
+    }
+    Ok(heard(code, &words))
+}
+
+fn heard(code: i32, words: &str) -> Heard {
+    if code == i32::from(Class::BadRequest.exit_code()) && words.contains("no server is called") {
+        return Heard::Daemon;
+    }
+    if code == i32::from(Class::Temporary.exit_code()) && words.contains("no daemon is running") {
+        return Heard::Nobody;
+    }
+    let first = words.lines().next().unwrap_or_default();
+    Heard::Trouble(quoted_words(first.strip_prefix("wayleave: error: ").unwrap_or(first)))
+}
+
+/// Its exit code; `None` if it had to be killed.
+fn end_of(child: &mut Child) -> Result<Option<i32>, String> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match child.try_wait().map_err(|error| error.to_string())? {
+            Some(status) => return Ok(status.code()),
+            None if waited < LIMIT => {
+                std::thread::sleep(LOOK_AGAIN);
+                waited += LOOK_AGAIN;
+            }
+            None => {
+                drop(child.kill());
+                drop(child.wait());
+                return Ok(None);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_helper_says_is_understood() {
+        assert!(matches!(heard(64, "wayleave: error: no server is called \"wayleave-doctor\""), Heard::Daemon));
+        assert!(matches!(heard(75, "wayleave: error: no daemon is running; looked at /x"), Heard::Nobody));
+        match heard(77, "wayleave: error: /x: Permission denied\nwayleave: hint: y") {
+            Heard::Trouble(words) => assert_eq!(words, "/x: Permission denied"),
+            _ => panic!("that is trouble"),
+        }
+    }
+}

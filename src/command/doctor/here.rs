@@ -1,0 +1,298 @@
+//! This side: the daemon and who we are to it, the helper as clients start it, and the machine. No network.
+
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
+use serde_json::Value;
+
+use super::helper::{self, Heard};
+use crate::app;
+use crate::broker::{Check, Class, Party, Persistence, Rule};
+use crate::caller::Caller;
+use crate::command::{Context, Failure, status};
+use crate::config::Config;
+use crate::env::Env;
+use crate::frontend::door;
+use crate::frontend::place::{self, Place};
+use crate::oauth::quoted_words;
+
+const LIMIT: Duration = Duration::from_secs(3);
+/// This version did not exist before: an earlier clock has lost its time.
+const BEFORE_US: i64 = 1_767_225_600;
+/// Two descriptors a caller, and some for us.
+const FEW_DESCRIPTORS: u64 = 1_024;
+
+const DAEMON: &str = "daemon";
+const HELPERS: &str = "helpers";
+const MACHINE: &str = "machine";
+const SETTINGS: &str = "settings";
+
+const CONFIGURATION: Rule = Rule::new(SETTINGS, "configuration", Party::Workload, "`wayleave config schema`");
+const IDENTITY: Rule = Rule::new(SETTINGS, "identity", Party::Workload, "`wayleave whoami`");
+const SOCKET: Rule = Rule::new(DAEMON, "socket", Party::Machine, "`wayleave run --help`");
+const OWNER: Rule = Rule::new(DAEMON, "daemon-owner", Party::Machine, "");
+const STATUS: Rule = Rule::new(DAEMON, "daemon-lets-us-in", Party::Machine, "`allow` in `wayleave config schema`");
+const CODEX: Rule = Rule::new(HELPERS, "helper-under-codex", Party::Workload, "Codex: http_headers_helper");
+const CLAUDE_CODE: Rule = Rule::new(HELPERS, "helper-under-claude-code", Party::Workload, "Claude Code: headersHelper");
+const PROXY: Rule = Rule::new(HELPERS, "loopback-proxy", Party::Machine, "");
+const CLOCK: Rule = Rule::new(MACHINE, "clock", Party::Machine, "RFC 7519 section 4.1.4");
+const DESCRIPTORS: Rule = Rule::new(MACHINE, "descriptor-limit", Party::Machine, "getrlimit(2): RLIMIT_NOFILE");
+const CORE_DUMPS: Rule = Rule::new(MACHINE, "core-dumps-off", Party::Machine, "getrlimit(2): RLIMIT_CORE");
+
+pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let places = place::to_look(context.global.socket.as_ref(), context.env);
+    let (found, socket) = look(&places, context.env);
+    checks.push(socket);
+    let status = found.map(|place| daemon(context, place, &mut checks));
+    let config = configuration(context, &mut checks);
+    checks.push(identity(context, config, status.as_ref()));
+    checks.extend(helpers(found, context.env));
+    checks.push(proxy(context.env));
+    checks.push(clock(context.clock().unix()));
+    checks.push(descriptors());
+    checks.push(core_dumps());
+    checks
+}
+
+/// Every place in order, and the first where a daemon answers.
+fn look<'a>(places: &'a [Place], env: &Env) -> (Option<&'a Place>, Check) {
+    let (mut seen, mut trouble) = (Vec::new(), None);
+    for place in places {
+        let how = if place.named { ", named by --socket or WAYLEAVE_SOCKET" } else { ", a compiled-in place" };
+        match door::ask(std::slice::from_ref(place), "GET /healthz", None, env.uid(), LIMIT) {
+            Ok(reply) if reply.status == 200 => {
+                let before = if seen.is_empty() { String::new() } else { format!("; before it: {}", seen.join("; ")) };
+                let what = format!("a daemon answers at {}{how}{before}", place.path.display());
+                return (Some(place), SOCKET.pass(what));
+            }
+            Ok(reply) => seen.push(format!("{} answers {}", place.path.display(), reply.status)),
+            Err(door::Error::Absent { .. }) => seen.push(format!("{}: nobody listens", place.path.display())),
+            Err(error) => {
+                seen.push(error.to_string());
+                trouble = trouble.or_else(|| Some(Failure::from(error)));
+            }
+        }
+    }
+    let looked = seen.join("; ");
+    let check = match trouble {
+        Some(failure) => {
+            let class = class_of(&failure);
+            SOCKET.fail(looked, failure.hint.unwrap_or_default()).of(class)
+        }
+        None => SOCKET.warn(
+            format!("no daemon is running: {looked}"),
+            "helpers do the work in their own process; start one with `wayleave run`, or name its socket with `--socket`",
+        ),
+    };
+    (None, check)
+}
+
+fn class_of(failure: &Failure) -> Class {
+    const ALL: [Class; 7] = [
+        Class::BadRequest,
+        Class::Denied,
+        Class::Config,
+        Class::NoIdentity,
+        Class::Refused,
+        Class::Temporary,
+        Class::Internal,
+    ];
+    ALL.into_iter().find(|class| class.exit_code() == failure.exit).unwrap_or(Class::Internal)
+}
+
+/// Whose the daemon is, and what it lets us do. Gives its status.
+fn daemon(context: &Context<'_>, place: &Place, checks: &mut Vec<Check>) -> Value {
+    let (uid, gid) = (context.env.uid(), context.env.gid());
+    checks.push(match door::owner(place, LIMIT) {
+        Ok(owner) if owner == uid || owner == 0 => {
+            OWNER.pass(format!("it runs as uid {owner}; we are uid {uid}, gid {gid}"))
+        }
+        Ok(owner) => OWNER.warn(
+            format!("it runs as uid {owner}, we are uid {uid}, gid {gid}; it is trusted because its socket was named"),
+            "name a socket only if you trust that user with your tokens",
+        ),
+        Err(error) => OWNER.skip(format!("the kernel does not say: {error}")),
+    });
+    match status::fetch(context) {
+        Ok(status) => {
+            let names: Vec<&str> = status["servers"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|server| server["name"].as_str())
+                .collect();
+            checks.push(if names.is_empty() {
+                STATUS.warn(
+                    "it serves nothing that we may use",
+                    "add [servers.NAME] with `url`, or NAME=URL to `wayleave run`",
+                )
+            } else {
+                STATUS.pass(format!(
+                    "to it we are uid {uid}, gid {gid}, and may know of: {}",
+                    quoted_words(&names.join(", "))
+                ))
+            });
+            status
+        }
+        Err(failure) => {
+            let (class, cure) = (class_of(&failure), failure.hint.unwrap_or_default());
+            checks.push(STATUS.fail(failure.message, cure).of(class));
+            Value::Null
+        }
+    }
+}
+
+fn configuration(context: &Context<'_>, checks: &mut Vec<Check>) -> Option<Config> {
+    match context.config() {
+        Ok(config) => {
+            let file = config.file.as_ref().map_or_else(
+                || "no file: everything is detected and discovered".to_owned(),
+                |file| format!("{}: {} server(s)", file.display(), config.servers.len()),
+            );
+            checks.push(CONFIGURATION.pass(file));
+            Some(config)
+        }
+        Err(failure) => {
+            let problems = context.problems();
+            if problems.is_empty() {
+                checks.push(CONFIGURATION.fail(failure.message, failure.hint.unwrap_or_default()).of(Class::Config));
+            }
+            let cure = "`wayleave config schema` lists every key";
+            checks
+                .extend(problems.iter().map(|problem| CONFIGURATION.fail(problem.to_string(), cure).of(Class::Config)));
+            None
+        }
+    }
+}
+
+/// The daemon's identity where there is a daemon, else ours.
+fn identity(context: &Context<'_>, config: Option<Config>, status: Option<&Value>) -> Check {
+    if let Some(source) = status.and_then(|status| status["identity"]["source"].as_str()) {
+        let evidence = status.and_then(|status| status["identity"]["evidence"].as_str()).unwrap_or("-");
+        return IDENTITY.pass(format!("the daemon's: {source} ({})", quoted_words(evidence)));
+    }
+    let Some(config) = config else { return IDENTITY.skip("the configuration has to be mended first") };
+    let config = Config { audit: None, ..config };
+    let found = context.block_on(async {
+        let (env, clock) = (context.env.clone(), context.clock());
+        let core = app::core(config, env, clock, Persistence::OneShot(LIMIT))?;
+        let uid = context.env.uid();
+        Ok(core.broker.explain(&Caller::own(uid, context.env.gid()), uid).identity)
+    });
+    match found {
+        Ok(Some(identity)) => IDENTITY.pass(format!("{} ({})", identity.source, quoted_words(&identity.evidence))),
+        Ok(None) => IDENTITY.skip("none is here, and no configured server needs one"),
+        Err(failure) => {
+            let class = class_of(&failure);
+            let what = failure.message.strip_prefix("identity: ").unwrap_or(&failure.message).to_owned();
+            IDENTITY.fail(what, failure.hint.unwrap_or_default()).of(class)
+        }
+    }
+}
+
+/// Runs our own binary as the two clients do that run helpers.
+fn helpers(found: Option<&Place>, env: &Env) -> Vec<Check> {
+    let clients = [(CODEX, helper::under_codex(env)), (CLAUDE_CODE, helper::under_claude_code(env))];
+    let Some(place) = found else {
+        return clients.map(|(rule, _)| rule.skip("there is no daemon to be found")).into();
+    };
+    clients.map(|(rule, environment)| helper_check(&rule, &environment, place)).into()
+}
+
+fn helper_check(rule: &Rule, environment: &[(String, String)], place: &Place) -> Check {
+    let socket = place.path.display();
+    match helper::ask(environment, None) {
+        Ok(Heard::Daemon) => rule.pass("`wayleave headers` finds the daemon with nothing but the client's environment"),
+        Ok(Heard::Nobody) => match helper::ask(environment, Some(&place.path)) {
+            Ok(Heard::Daemon) => rule.warn(
+                "the client's environment does not lead to this socket",
+                format!("name it in the client's configuration: `wayleave --socket {socket} headers NAME`"),
+            ),
+            Ok(Heard::Nobody) => {
+                rule.fail("not even with `--socket`", "start the daemon where this user may connect").of(Class::Denied)
+            }
+            Ok(Heard::Trouble(words)) => rule.fail(words, "see the words of the helper").of(Class::Denied),
+            Err(why) => rule.skip(why),
+        },
+        Ok(Heard::Trouble(words)) => rule
+            .fail(words, "another socket lies before the right one: name the right one with `--socket`")
+            .of(Class::Denied),
+        Err(why) => rule.skip(why),
+    }
+}
+
+/// Clients send requests to a loopback URL to the proxy as well, unless they are told not to.
+fn proxy(env: &Env) -> Check {
+    let first =
+        |names: &[&'static str]| names.iter().find_map(|name| env.get(name).map(|value| (*name, value.to_owned())));
+    let Some((name, _)) = first(&["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]) else {
+        return PROXY.pass("no proxy would swallow requests to loopback");
+    };
+    let exempt = first(&["NO_PROXY", "no_proxy"]).map(|(_, value)| value).unwrap_or_default();
+    let exempt: Vec<&str> = exempt.split([',', ' ']).map(str::trim).collect();
+    let has = |host: &str| exempt.contains(&host);
+    if has("*") || (has("localhost") && has("127.0.0.1")) {
+        return PROXY.pass(format!("{name} is set, and NO_PROXY exempts loopback"));
+    }
+    PROXY.warn(
+        format!(
+            "{name} is set, and NO_PROXY does not exempt loopback: clients with a loopback URL ask the proxy for it"
+        ),
+        "set NO_PROXY=localhost,127.0.0.1 for the clients too",
+    )
+}
+
+fn clock(now: i64) -> Check {
+    if now >= BEFORE_US {
+        CLOCK.pass("it shows a time after this program was made; with a target it is compared with the servers'")
+    } else {
+        CLOCK.fail("it shows a time before this program was made", "set the clock, by NTP").of(Class::Config)
+    }
+}
+
+fn descriptors() -> Check {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft.max(hard) < FEW_DESCRIPTORS => DESCRIPTORS.warn(
+            format!("at most {hard} descriptors: a daemon with many callers runs out of them"),
+            "raise it: `ulimit -n`, or LimitNOFILE of the unit",
+        ),
+        Ok((soft, hard)) => DESCRIPTORS.pass(format!("{soft}, which a daemon may raise to {hard}")),
+        Err(error) => DESCRIPTORS.skip(error.to_string()),
+    }
+}
+
+fn core_dumps() -> Check {
+    match getrlimit(Resource::RLIMIT_CORE) {
+        Ok((0, _)) => CORE_DUMPS.pass("off in this program"),
+        Ok(_) => CORE_DUMPS
+            .fail("they could not be switched off", "a core dump would hold tokens: `ulimit -c 0`")
+            .of(Class::Config),
+        Err(error) => CORE_DUMPS.skip(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::State;
+
+    fn judged(vars: &[(&str, &str)]) -> State {
+        proxy(&Env::from_vars(vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))).state
+    }
+
+    #[test]
+    fn a_proxy_counts_unless_both_names_of_loopback_are_exempt() {
+        assert_eq!(judged(&[]), State::Pass);
+        assert_eq!(judged(&[("HTTP_PROXY", "http://p:3128")]), State::Warn);
+        assert_eq!(judged(&[("all_proxy", "http://p:3128"), ("NO_PROXY", "localhost")]), State::Warn);
+        assert_eq!(judged(&[("http_proxy", "http://p:3128"), ("no_proxy", "localhost, 127.0.0.1")]), State::Pass);
+        assert_eq!(judged(&[("HTTP_PROXY", "http://p:3128"), ("NO_PROXY", "*")]), State::Pass);
+    }
+
+    #[test]
+    fn a_clock_before_this_program_is_wrong() {
+        assert_eq!(clock(0).state, State::Fail);
+        assert_eq!(clock(BEFORE_US + 1).state, State::Pass);
+    }
+}

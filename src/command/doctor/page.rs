@@ -1,0 +1,188 @@
+//! The report as people read it: one line a stage where all is well, the whole story where it is not.
+
+use std::io::IsTerminal;
+
+use super::count;
+use crate::broker::{Check, State};
+use crate::env::Env;
+
+/// Where the text of a detail begins.
+const INDENT: usize = 4;
+/// Every terminal has that many columns; a shell may say more in `COLUMNS`.
+const USUAL: usize = 80;
+const NARROWEST: usize = 40;
+/// Longer lines are hard to read.
+const WIDEST: usize = 100;
+
+/// How the page looks.
+pub(super) struct Page {
+    colours: bool,
+    verbose: bool,
+    width: usize,
+}
+
+impl Page {
+    /// Colours only on a terminal, and not where they are unwanted (no-color.org).
+    pub(super) fn new(env: &Env, verbose: bool) -> Self {
+        let colours = std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none();
+        let columns = env.get("COLUMNS").and_then(|columns| columns.parse().ok());
+        Self { colours, verbose, width: columns.unwrap_or(USUAL).clamp(NARROWEST, WIDEST) }
+    }
+
+    pub(super) fn text(&self, title: &str, checks: &[Check]) -> String {
+        let mut out = format!("wayleave doctor: {title}\n\n");
+        let mut stages: Vec<&str> = Vec::new();
+        for check in checks {
+            if !stages.contains(&check.stage) {
+                stages.push(check.stage);
+            }
+        }
+        let name = stages.iter().map(|stage| stage.len()).max().unwrap_or(0);
+        for stage in stages {
+            let of_stage: Vec<&Check> = checks.iter().filter(|check| check.stage == stage).collect();
+            out.push_str(&self.stage(stage, name, &of_stage));
+        }
+        out.push_str(&self.sum(checks));
+        out
+    }
+
+    fn stage(&self, stage: &str, width: usize, checks: &[&Check]) -> String {
+        let worst = [State::Fail, State::Warn, State::Pass, State::Skip];
+        let worst = worst.into_iter().find(|state| checks.iter().any(|check| check.state == *state));
+        let owned: Vec<Check> = checks.iter().map(|check| (*check).clone()).collect();
+        let mut out = format!("{} {stage:width$}  {}\n", self.mark(worst.unwrap_or(State::Skip)), counts(&owned));
+        let shown = |state| self.verbose || state != State::Pass;
+        for check in checks.iter().filter(|check| check.state != State::Skip && shown(check.state)) {
+            out.push_str(&self.check(check));
+        }
+        out.push_str(&self.not_tried(checks));
+        out
+    }
+
+    /// What was not tried for the same reason stands together.
+    fn not_tried(&self, checks: &[&Check]) -> String {
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for check in checks.iter().filter(|check| check.state == State::Skip) {
+            match reasons.iter_mut().find(|(reason, _)| *reason == check.what) {
+                Some((_, codes)) => codes.push(check.code),
+                None => reasons.push((&check.what, vec![check.code])),
+            }
+        }
+        let paragraph = |(reason, codes): (&str, Vec<&str>)| {
+            let text = format!("{}: {reason}", codes.join(", "));
+            let lines =
+                wrap(&text, self.width.saturating_sub(INDENT + 2)).join(&format!("\n{}", " ".repeat(INDENT + 2)));
+            format!("{}{} {lines}\n", " ".repeat(INDENT), self.mark(State::Skip))
+        };
+        reasons.into_iter().map(paragraph).collect()
+    }
+
+    fn check(&self, check: &Check) -> String {
+        let head = format!("{}{} {}", " ".repeat(INDENT), self.mark(check.state), check.code);
+        let mut out = format!("{head}\n{}", self.paragraph("", &check.what));
+        if matches!(check.state, State::Warn | State::Fail) {
+            out.push_str(&self.paragraph("who    ", check.party.as_str()));
+            out.push_str(&self.paragraph("where  ", check.section));
+            out.push_str(&self.paragraph("cure   ", check.cure.as_deref().unwrap_or_default()));
+        }
+        out
+    }
+
+    /// A text with a label before its first line, the others hanging below it.
+    fn paragraph(&self, label: &str, text: &str) -> String {
+        if text.is_empty() {
+            return String::new();
+        }
+        let indent = INDENT + 2;
+        let room = self.width.saturating_sub(indent + label.len());
+        let lines = wrap(text, room);
+        let mut out = String::new();
+        for (at, line) in lines.iter().enumerate() {
+            let label = if at == 0 { self.dim(label) } else { " ".repeat(label.len()) };
+            out.push_str(&format!("{}{label}{line}\n", " ".repeat(indent)));
+        }
+        out
+    }
+
+    fn sum(&self, checks: &[Check]) -> String {
+        let more = if self.verbose { "" } else { "; `--verbose` shows every check" };
+        format!("\n{}{more}\n", counts(checks))
+    }
+
+    fn mark(&self, state: State) -> String {
+        let (mark, colour) = match state {
+            State::Pass => ("✓", "32"),
+            State::Warn => ("!", "33"),
+            State::Fail => ("✗", "31"),
+            State::Skip => ("–", "2"),
+        };
+        if self.colours { format!("\x1b[{colour}m{mark}\x1b[0m") } else { mark.to_owned() }
+    }
+
+    fn dim(&self, text: &str) -> String {
+        if self.colours && !text.is_empty() { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// `12 passed, 1 warning`: what there is none of is left out.
+fn counts(checks: &[Check]) -> String {
+    let of = |state| count(checks, state);
+    let plural = |count: usize, one: &str| if count == 1 { one.to_owned() } else { format!("{one}s") };
+    let parts = [
+        (of(State::Fail), "failed".to_owned()),
+        (of(State::Warn), plural(of(State::Warn), "warning")),
+        (of(State::Pass), "passed".to_owned()),
+        (of(State::Skip), "not tried".to_owned()),
+    ];
+    let parts: Vec<String> =
+        parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    parts.join(", ")
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is always one");
+        let longer = line.chars().count() + 1 + word.chars().count();
+        if line.is_empty() {
+            line.push_str(word);
+        } else if longer <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Party, Rule};
+
+    const RULE: Rule = Rule::new("a stage", "a-code", Party::McpServer, "RFC 9728 section 3.3");
+
+    fn page(verbose: bool) -> Page {
+        Page { colours: false, verbose, width: 60 }
+    }
+
+    #[test]
+    fn what_is_well_takes_one_line_and_what_is_not_says_who_where_and_how() {
+        let checks = [RULE.pass("fine"), RULE.pass("fine too")];
+        assert_eq!(page(false).text("x", &checks).lines().nth(2), Some("✓ a stage  2 passed"));
+        assert!(page(true).text("x", &checks).contains("fine too"));
+        let failed = page(false).text("x", &[RULE.fail("it is broken", "mend it"), RULE.pass("fine")]);
+        for words in
+            ["✗ a stage  1 failed, 1 passed", "it is broken", "operator of the MCP server", "RFC 9728", "mend it"]
+        {
+            assert!(failed.contains(words), "{words:?} in {failed}");
+        }
+    }
+
+    #[test]
+    fn long_texts_hang_below_their_label_and_stay_within_the_width() {
+        let text = page(false).text("x", &[RULE.warn("word ".repeat(40), "cure ".repeat(40))]);
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    }
+}

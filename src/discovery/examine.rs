@@ -1,0 +1,103 @@
+//! The same requests and the same parsing without memory and without mercy: every place is asked, and what it says is
+//! reported before it is judged. For `doctor`.
+
+use reqwest::header::{ACCEPT, HeaderValue, WWW_AUTHENTICATE};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{BadDocument, Discovery, Error, ResourceDocument, ResourceMetadata, ServerDocument, challenge, malformed};
+use crate::oauth::{AuthorizationServer, Issuer, ServerUrl};
+use crate::outbound::{self, Ask, Body, NamedBy};
+
+/// How the MCP endpoint answered one request. Its body is left unread.
+pub(crate) struct Knocked {
+    pub(crate) status: u16,
+    pub(crate) challenge: challenge::Challenge,
+    /// What it takes for now.
+    pub(crate) date: Option<i64>,
+    /// What the next proof of possession must have in it (RFC 9449 section 9).
+    pub(crate) nonce: Option<String>,
+}
+
+/// What one place said.
+pub(crate) struct Seen {
+    pub(crate) url: String,
+    pub(crate) answer: Result<Answered, outbound::Error>,
+}
+
+/// An answer, not yet judged.
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    pub(crate) date: Option<i64>,
+    /// The JSON, or why there is none.
+    pub(crate) document: Result<Value, &'static str>,
+}
+
+impl Seen {
+    /// Something is published there, good or bad.
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(&self.answer, Ok(answered) if answered.status == 200)
+    }
+
+    /// The JSON that is published there.
+    pub(crate) fn document(&self) -> Option<&Value> {
+        self.answer.as_ref().ok().filter(|answered| answered.status == 200)?.document.as_ref().ok()
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = crate::oauth::quoted_words(&self.url);
+        match &self.answer {
+            Ok(answered) => write!(f, "{url} answers {}", answered.status),
+            Err(error) => write!(f, "{url}: {error}"),
+        }
+    }
+}
+
+impl Discovery {
+    /// One request at the MCP endpoint, and what its head says.
+    pub(crate) async fn knock(&self, ask: Ask) -> Result<Knocked, outbound::Error> {
+        let answer = self.outbound.send_for_head(ask).await?;
+        let challenge = challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE));
+        let nonce = answer.headers.get("dpop-nonce").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok(Knocked { status: answer.status, challenge, date: answer.date(), nonce })
+    }
+
+    /// One document, asked for as another party's place is.
+    pub(crate) async fn see(&self, url: &str) -> Seen {
+        let answer = self.outbound.send(Ask::get(url, NamedBy::Them)).await;
+        let answer = answer.map(|answer| Answered {
+            status: answer.status,
+            date: answer.date(),
+            document: answer.json::<Value>(),
+        });
+        Seen { url: url.to_owned(), answer }
+    }
+}
+
+/// A request that every protected MCP server answers with a challenge, that is valid on both wires and that starts
+/// neither a session nor a stream on an unprotected one.
+pub(crate) fn ping(url: &str) -> Ask {
+    const PING: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let body = Body { content_type: "application/json", bytes: Zeroizing::new(PING.to_vec()) };
+    let mut ask = Ask::post(url, NamedBy::Us, body);
+    ask.headers = vec![(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))];
+    ask
+}
+
+/// RFC 9728 metadata as the path reads it.
+pub(crate) fn resource_metadata(document: &Value, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
+    let read: Result<ResourceDocument, _> = serde_json::from_value(document.clone());
+    read.map_err(|_| malformed("the resource metadata", server.as_str(), "`resource` or a list has the wrong type"))?
+        .checked(server)
+}
+
+/// RFC 8414 metadata as the path reads it.
+pub(crate) fn server_metadata(document: &Value, issuer: &Issuer, url: &str) -> Result<AuthorizationServer, Error> {
+    const PLACE: &str = "the server metadata";
+    let read: Result<ServerDocument, _> = serde_json::from_value(document.clone());
+    read.map_err(|_| malformed(PLACE, url, "`issuer` or a list has the wrong type"))?
+        .checked(issuer)
+        .map_err(|error: BadDocument| error.at(PLACE, url))
+}
