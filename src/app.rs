@@ -1,31 +1,30 @@
 //! The life of the daemon: [`App::build`] binds everything, [`App::run`] serves until told to stop, then drains.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use crate::audit::{self, Audit};
-use crate::broker::{Broker, Class, Identity, Parts, Persistence, Server};
+use crate::audit;
+use crate::broker::{Class, Persistence};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::env::Env;
-use crate::frontend::api::{Listening, State};
+use crate::frontend::api::{Current, Listening, State};
 use crate::frontend::health::Health;
 use crate::frontend::http::{self, Http};
 use crate::frontend::place;
 use crate::frontend::serve::Course;
 use crate::frontend::socket::{self, Access, Socket};
-use crate::identity::{self, Ambient, Chosen};
-use crate::metrics::Metrics;
+use crate::identity;
 use crate::outbound::Outbound;
-use crate::store::Store;
+
+mod core;
+mod reload;
+
+pub(crate) use self::core::{Core, audit_of, core, core_even_without_identity};
+pub(crate) use reload::Reload;
 
 /// What runs at a shutdown may take this long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -42,7 +41,7 @@ pub struct App {
     course: Course,
     /// How long it goes on serving when it is told to stop.
     linger: Duration,
-    audit: Option<Arc<Audit>>,
+    reload: Arc<Reload>,
     /// The directory whose end is ours too.
     ends_with: Option<PathBuf>,
 }
@@ -97,118 +96,6 @@ pub(crate) struct Inherited {
     pub(crate) tcp: Vec<TcpListener>,
 }
 
-/// A broker with what it stands on, for a daemon or for one command.
-pub(crate) struct Core {
-    pub(crate) broker: Broker,
-    pub(crate) outbound: Outbound,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) audit: Option<Arc<Audit>>,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) stop: CancellationToken,
-}
-
-/// Opens the audit file, chooses the identity and puts the rooms together. Must be called inside a runtime.
-pub(crate) fn core(mut config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
-    let audit = config.audit.take().map(|config| audit_of(config, persistence)).transpose()?.map(Arc::new);
-    core_with(audit, Missing::Stops, config, env, clock, persistence)
-}
-
-/// The same for `doctor`, which has much to say also where no identity is found, and hands nothing to anybody.
-pub(crate) fn core_even_without_identity(
-    config: Config,
-    env: Env,
-    clock: Clock,
-    persistence: Persistence,
-) -> Result<Core, Error> {
-    core_with(None, Missing::IsTold, config, env, clock, persistence)
-}
-
-/// What an identity that is needed and not here does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Missing {
-    /// It stops the start.
-    Stops,
-    /// Whoever needs it is told.
-    IsTold,
-}
-
-/// The same with an audit that is open already: its file has one holder, whatever is built anew.
-fn core_with(
-    audit: Option<Arc<Audit>>,
-    missing: Missing,
-    config: Config,
-    env: Env,
-    clock: Clock,
-    persistence: Persistence,
-) -> Result<Core, Error> {
-    let deadline = match persistence {
-        Persistence::OneShot(limit) => Some(tokio::time::Instant::now() + limit),
-        Persistence::Daemon => None,
-    };
-    let outbound = Outbound::until(config.egress.clone(), deadline);
-    let ambient = Ambient { env, outbound: outbound.clone(), clock: clock.clone() };
-    let identities = identities(&config, missing, &ambient)?;
-    // A command that does the work itself adds what it was asked for to its configuration.
-    let serves_others = config.listen.unlisted && matches!(persistence, Persistence::Daemon);
-    let unlisted_for = serves_others.then(|| ambient.env.uid());
-    let (metrics, tasks, stop) = (Arc::new(Metrics::new()), TaskTracker::new(), CancellationToken::new());
-    let broker = Broker::new(Parts {
-        servers: config.servers,
-        issuers: config.issuers,
-        identities,
-        store: Store::new(config.keyring),
-        env: ambient.env,
-        unlisted_for,
-        outbound: outbound.clone(),
-        clock,
-        metrics: Arc::clone(&metrics),
-        persistence,
-        audit: audit.clone(),
-        tasks: tasks.clone(),
-        stop: stop.clone(),
-    });
-    Ok(Core { broker, outbound, metrics, audit, tasks, stop })
-}
-
-/// Opens the audit file. Must be called inside a runtime.
-pub(crate) fn audit_of(config: audit::Config, persistence: Persistence) -> Result<Audit, audit::Error> {
-    // At the limit of a file's size (RLIMIT_FSIZE) the signal would end us; caught, it leaves write(2) to fail.
-    let too_large = SignalKind::from_raw(nix::libc::SIGXFSZ);
-    if let Err(error) = signal(too_large) {
-        tracing::warn!(%error, "a limit of the file size would end this process");
-    }
-    match persistence {
-        Persistence::Daemon => Audit::hold(config),
-        Persistence::OneShot(_) => Audit::visit(config),
-    }
-}
-
-/// Finds every identity. One that a server needs and that is not here stops the start; one that nobody needs, as with
-/// clients that prove themselves, does not.
-fn identities(
-    config: &Config,
-    missing: Missing,
-    ambient: &Ambient,
-) -> Result<BTreeMap<Arc<str>, Result<Identity, identity::Error>>, Error> {
-    let mut found = BTreeMap::new();
-    for (name, wanted) in &config.identities {
-        let chosen = identity::choose(&wanted.choice, ambient).map(|Chosen { source, evidence }| Identity {
-            source,
-            evidence,
-            links: wanted.links.clone(),
-        });
-        let needs = |server: &Server| *server.identity == **name && server.needs_identity();
-        if let Err(error) = &chosen
-            && missing == Missing::Stops
-            && (config.servers.iter().any(needs) || config.servers.is_empty() || config.listen.unlisted)
-        {
-            return Err(Error::Identity(error.clone()));
-        }
-        found.insert(Arc::clone(name), chosen);
-    }
-    Ok(found)
-}
-
 impl App {
     /// Makes everything and binds every listener, so that its places are known before anything is served.
     pub async fn build(config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
@@ -219,8 +106,8 @@ impl App {
     pub(crate) fn build_on(inherited: Inherited, config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
         let (listen, uid) = (config.listen.clone(), env.uid());
         // Identity first: a daemon that can serve nobody must not take the place of one that can.
-        let Core { broker, outbound, metrics, audit, tasks, stop } =
-            core(config, env.clone(), clock.clone(), Persistence::Daemon)?;
+        let Core { broker, outbound, stop, generation, ground } =
+            core(config.clone(), env.clone(), clock.clone(), Persistence::Daemon)?;
         let socket = socket(inherited.socket, &listen, &env)?;
         let http = Http::open(inherited.tcp, &listen.http, socket.path(), uid)?;
         let health = listen.health.map(Health::open).transpose()?;
@@ -231,9 +118,12 @@ impl App {
             health: health.as_ref().map(Health::address),
         };
         let ends_with = place::job_directory(&env).filter(|job| socket.path().starts_with(job));
+        let (metrics, tasks) = (Arc::clone(&ground.metrics), ground.tasks.clone());
+        let broker = Current::new(broker);
         let state = Arc::new(State { broker, metrics, clock, uid, digests: Default::default(), listening });
+        let reload = Arc::new(Reload::new(ground, Arc::clone(&state), &config, stop.clone(), generation));
         let course = Course { tasks, stop };
-        Ok(Self { socket, http, health, state, outbound, course, linger: listen.linger, audit, ends_with })
+        Ok(Self { socket, http, health, state, outbound, course, linger: listen.linger, reload, ends_with })
     }
 
     /// Its socket.
@@ -246,9 +136,9 @@ impl App {
         &self.state.listening
     }
 
-    /// What has to be reopened after a rotation.
-    pub(crate) fn audit(&self) -> Option<Arc<Audit>> {
-        self.audit.clone()
+    /// The way to a new configuration while it runs.
+    pub(crate) fn reload(&self) -> Arc<Reload> {
+        Arc::clone(&self.reload)
     }
 
     /// Serves until `shutdown`, then stops listening, finishes what runs and gives everything back.
@@ -272,7 +162,7 @@ impl App {
     }
 
     async fn live(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        self.state.broker.keep_required();
+        self.state.broker.now().keep_required();
         // Reading the system's roots takes milliseconds that the first caller need not wait for.
         let outbound = self.outbound.clone();
         let warm = tokio::task::spawn_blocking(move || outbound.warm());
@@ -292,7 +182,7 @@ impl App {
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
             tracing::warn!(left = tasks.len(), "not everything ended in time");
         }
-        self.state.broker.revoke_at_exit().await;
+        self.state.broker.now().revoke_at_exit().await;
         served.map_err(Error::Serve)
     }
 

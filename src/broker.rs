@@ -38,6 +38,7 @@ mod note;
 mod rate;
 mod refused;
 mod server;
+mod succession;
 mod tally;
 mod unlisted;
 
@@ -57,6 +58,7 @@ use rate::Pacer;
 pub use rate::Rate;
 pub use server::{ResourceParameter, Server};
 pub(crate) use server::{beside, narrowest};
+use succession::{Heirloom, Made};
 use tally::Tally;
 pub(crate) use unlisted::UNLISTED;
 use unlisted::Unlisted;
@@ -68,7 +70,9 @@ pub struct Broker {
     maker: Arc<Maker>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    asked_twice: Mutex<AskedTwice>,
+    asked_twice: Arc<Mutex<AskedTwice>>,
+    /// For which server and permit the entries of the cache are.
+    made: Mutex<Made>,
     tallies: HashMap<Arc<str>, Tally>,
     looks_closer: bool,
     pacers: HashMap<Arc<str>, Pacer>,
@@ -160,6 +164,10 @@ const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 impl Broker {
     /// Puts the rooms together. Nothing is fetched yet.
     pub fn new(parts: Parts) -> Self {
+        Self::with(parts, Heirloom::default())
+    }
+
+    fn with(parts: Parts, heirloom: Heirloom) -> Self {
         let Parts {
             servers,
             issuers,
@@ -188,21 +196,22 @@ impl Broker {
             cache: Cache::new(clock.clone(), Jitter::from_system(), persistence, tasks, stop, observer),
             maker: Arc::new(Maker {
                 discovery: Discovery::new(outbound.clone(), clock.clone()),
-                pace: Pace::new(clock.clone()),
-                registrations: Arc::new(Registrations::new(store)),
-                nonces: Arc::default(),
-                keys: Arc::default(),
+                pace: heirloom.pace.unwrap_or_else(|| Arc::new(Pace::new(clock.clone()))),
+                registrations: heirloom.registrations.unwrap_or_else(|| Arc::new(Registrations::new(store))),
+                nonces: heirloom.nonces,
+                keys: heirloom.keys,
                 identities,
                 env,
                 outbound,
                 issuers,
                 clock: clock.clone(),
                 servers,
-                refused: Arc::default(),
+                refused: heirloom.refused,
             }),
             clock,
             metrics,
-            asked_twice: Mutex::default(),
+            asked_twice: heirloom.asked_twice,
+            made: Mutex::default(),
             tallies,
             looks_closer,
             pacers,
@@ -292,6 +301,7 @@ impl Broker {
 
     /// How a token for this server and permit is made: discovery, identity, exchange.
     fn recipe(&self, server: &Arc<Server>, permit: Permit) -> Recipe<Error> {
+        self.remember(server, &permit);
         let (maker, server) = (Arc::clone(&self.maker), Arc::clone(server));
         Arc::new(move || {
             let (maker, server, permit) = (Arc::clone(&maker), Arc::clone(&server), permit.clone());

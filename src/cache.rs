@@ -192,6 +192,22 @@ impl<E: Failure> Cache<E> {
         }
     }
 
+    /// Takes over what another cache holds, each entry under its own key. `recipe` says how its next token is made; where
+    /// it does not, the entry is left behind. Nothing of a flight comes along.
+    pub fn inherit(&self, before: &Self, recipe: impl Fn(&Key, &Token) -> Option<Recipe<E>>) {
+        let now = self.0.clock.boot();
+        let left: Vec<(Key, Entry<E>)> = {
+            let entries = before.lock();
+            let held = entries.iter().filter_map(|(key, entry)| Some((key, entry, entry.valid(now)?)));
+            held.filter_map(|(key, entry, token)| Some((*key, entry.moved(recipe(key, &token)?)))).collect()
+        };
+        let mut entries = self.lock();
+        for (key, entry) in left {
+            self.wake_for(key, &entry, now);
+            entries.insert(key, entry);
+        }
+    }
+
     /// Starts a flight for this key if there is nothing in hand, in flight or backing off.
     pub fn prefetch(&self, key: Key, recipe: impl FnOnce() -> Recipe<E>) {
         let now = self.0.clock.boot();

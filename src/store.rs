@@ -31,6 +31,11 @@ impl Store {
         Self { enabled, given_up: Arc::default() }
     }
 
+    /// Do both keep things in the same place?
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.enabled == other.enabled
+    }
+
     /// What is kept under this name. `None` also when the keyring cannot be used.
     pub(crate) async fn read(&self, name: &str) -> Option<SecretString> {
         let read = |entry: keyring::Entry| match entry.get_password() {

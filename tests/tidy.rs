@@ -6,24 +6,30 @@ use std::fs;
 use std::path::Path;
 
 /// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
-const MAY_KNOW: [(&str, &str); 22] = [
+const MAY_KNOW: [(&str, &str); 24] = [
     ("main", "command"),
-    ("command", "app broker caller cli clock config env frontend identity oauth outbound token"),
-    ("app", "broker clock config env frontend identity metrics outbound"),
+    ("command", "app audit broker caller cli clock config env frontend identity oauth outbound token"),
+    ("app", "audit broker clock config env frontend identity metrics outbound store"),
     ("cli", "clock"),
     // Its parts are those of the rooms below: it makes their small `Config` structs and checks names against their tables.
-    ("config", "broker caller clock env exchange identity oauth outbound policy"),
+    ("config", "audit broker caller clock env exchange identity oauth outbound policy"),
     ("frontend", "broker caller clock env metrics oauth token"),
-    ("broker", "bucket cache caller clock discovery exchange identity jitter metrics oauth outbound policy token"),
+    (
+        "broker",
+        "audit bucket cache caller clock discovery dpop env exchange identity jitter metrics oauth outbound policy store token",
+    ),
     ("metrics", "cache"),
     ("audit", "caller clock oauth token"),
     ("cache", "bucket clock jitter token"),
     ("discovery", "clock oauth outbound"),
-    ("exchange", "bucket clock oauth outbound token"),
+    ("exchange", "bucket clock dpop env oauth outbound store token"),
     ("identity", "clock env oauth outbound token"),
     ("policy", "caller oauth"),
-    ("outbound", "jitter oauth token"),
-    ("token", "clock oauth"),
+    ("outbound", "env jitter oauth token"),
+    ("store", "token"),
+    // A token may be bound to a key, and a proof is for a token.
+    ("token", "clock dpop oauth"),
+    ("dpop", "token"),
     ("bucket", "clock"),
     ("oauth", ""),
     ("caller", ""),
@@ -245,6 +251,17 @@ fn the_readme_names_what_is_built_and_nothing_else() {
     for (heading, folder) in [("Identity sources", "identity"), ("Exchanges", "exchange")] {
         assert_eq!(rows(&readme, heading), built(folder), "rows under {heading:?} and what src/{folder} has");
     }
+    assert_eq!(rows(&readme, "Client proofs"), client_proofs(), "rows and what src/exchange/client_auth.rs has");
+}
+
+/// The names in the table of `ClientAuth`.
+fn client_proofs() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("src/exchange/client_auth.rs")).expect("there is one");
+    let table = text.split("pub const ALL").nth(1).and_then(|rest| rest.split("];").next()).expect("the table");
+    let names: BTreeSet<String> =
+        table.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next().map(str::to_owned)).collect();
+    assert!(names.len() > 3, "the table is not where it was");
+    names
 }
 
 /// A source without cases is not finished: `tests/sources/SOURCE/ok/` at least, and no folder of something that is not built.

@@ -34,7 +34,7 @@ pub(super) struct Maker {
     pub(super) identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
     pub(super) outbound: Outbound,
     pub(super) discovery: Discovery,
-    pub(super) pace: Pace,
+    pub(super) pace: Arc<Pace>,
     pub(super) registrations: Arc<Registrations>,
     pub(super) nonces: Arc<dpop::Nonces>,
     /// One for each server, so that two servers cannot tell that they have the same client.

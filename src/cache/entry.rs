@@ -80,6 +80,7 @@ pub(super) struct Entry<E> {
     last: Option<Seen>,
 }
 
+#[derive(Clone)]
 struct Seen {
     digest: Digest,
     minted: Boot,
@@ -128,6 +129,25 @@ impl<E: Failure> Entry<E> {
             forced: Bucket::new(FORCED.0, FORCED.1),
             repeats_until: None,
             last: None,
+        }
+    }
+
+    /// The same tokens with the same history, made in another way from now on. Whoever waits for a flight, and what went
+    /// wrong, belongs to the old way.
+    pub(super) fn moved(&self, recipe: Recipe<E>) -> Self {
+        Self {
+            recipe,
+            token: self.token.clone(),
+            older: self.older.clone(),
+            flight: None,
+            failed: None,
+            used: self.used,
+            always: false,
+            renew_at: self.renew_at,
+            life: self.life,
+            forced: self.forced.clone(),
+            repeats_until: self.repeats_until,
+            last: self.last.clone(),
         }
     }
 

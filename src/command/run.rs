@@ -7,14 +7,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use nix::unistd::{dup2_stdout, setsid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::obtain::Wanted;
 use super::{Context, Failure, print};
-use crate::app::{App, Inherited};
+use crate::app::{App, Inherited, Reload};
 use crate::audit::Audit;
 use crate::broker::Class;
 use crate::cli::{Level, Run};
@@ -31,15 +30,15 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
         setsid().map_err(|error| Failure::bug(format!("no session of its own: {error}")))?;
     }
     context.log(Level::Info)?;
-    let mut config = context.config()?;
-    add_servers(&mut config, context, &verb.servers)?;
+    let config = configured(context, verb)?;
     raise_descriptor_limit();
     let inherited = inherited()?;
     let insecure = config.egress.insecure_loopback;
     let count = config.servers.len();
     context.block_on(async {
         let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
-        let (shutdown, again) = (shutdown_signal(app.audit())?, second_signal()?);
+        let way = app.reload();
+        let (shutdown, again) = (shutdown_signal(|| reload(context, verb, &way))?, second_signal()?);
         let listening = app.listening().clone();
         let (socket, http, health) = (listening.socket.display(), addresses(&listening.http), listening.health);
         tracing::info!(%socket, http, health = health.map(tracing::field::display), servers = count, "listening");
@@ -58,6 +57,13 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
         };
         Ok(app.run_or_end(told, again).await?)
     })
+}
+
+/// The file, with what the command line adds to it.
+fn configured(context: &Context<'_>, verb: &Run) -> Result<Config, Failure> {
+    let mut config = context.config()?;
+    add_servers(&mut config, context, &verb.servers)?;
+    Ok(config)
 }
 
 fn add_servers(config: &mut Config, context: &Context<'_>, servers: &[String]) -> Result<(), Failure> {
@@ -120,7 +126,7 @@ fn inherited() -> Result<Inherited, Failure> {
     Ok(inherited)
 }
 
-fn shutdown_signal(audit: Option<Arc<Audit>>) -> Result<impl Future<Output = ()>, Failure> {
+fn shutdown_signal(hung_up: impl Fn()) -> Result<impl Future<Output = ()>, Failure> {
     let cannot = |error: std::io::Error| Failure::bug(format!("no signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
@@ -131,13 +137,25 @@ fn shutdown_signal(audit: Option<Arc<Audit>>) -> Result<impl Future<Output = ()>
                 _ = term.recv() => return,
                 _ = int.recv() => return,
                 // A closed terminal must not end the daemon.
-                _ = hup.recv() => {
-                    reopen(audit.as_deref());
-                    tracing::warn!("reloading is not built in this version: restart to read the configuration again");
-                }
+                _ = hup.recv() => hung_up(),
             }
         }
     })
+}
+
+/// SIGHUP: the audit file anew, after a rotation, and the configuration. A bad one is reported and the old one stays.
+fn reload(context: &Context<'_>, verb: &Run, way: &Reload) {
+    reopen(way.audit());
+    let swapped = configured(context, verb).and_then(|config| {
+        let servers = config.servers.len();
+        way.swap(config).map(|()| servers).map_err(Failure::from)
+    });
+    match swapped {
+        Ok(servers) => tracing::info!(servers, "the configuration is read anew"),
+        Err(Failure { message, hint, .. }) => {
+            tracing::error!(error = message, hint, "the configuration is not taken over; the old one stays");
+        }
+    }
 }
 
 /// Told twice, the daemon ends at once.
@@ -172,8 +190,7 @@ fn reopen(audit: Option<&Audit>) {
 
 /// Starts the same command as a daemon of its own, with its output in a private log, and waits until it is ready.
 fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
-    let mut config = context.config()?;
-    add_servers(&mut config, context, &verb.servers)?;
+    let config = configured(context, verb)?;
     let (path, mut log) = open_log(context, &config)?;
     let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
     let failed = |error: std::io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));

@@ -71,6 +71,11 @@ impl Registrations {
         Self { store, known: tokio::sync::Mutex::default(), issuers: Mutex::default() }
     }
 
+    /// Are they kept where this store keeps things?
+    pub(crate) fn are_kept_in(&self, store: &Store) -> bool {
+        self.store.is_like(store)
+    }
+
     /// The client at this server, ready to prove itself.
     pub(crate) async fn identify(
         &self,

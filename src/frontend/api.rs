@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
@@ -26,8 +26,8 @@ use crate::token::{Digest, Token};
 
 /// What every request is answered from.
 pub(crate) struct State {
-    /// The path.
-    pub broker: Broker,
+    /// The path, as the configuration says now.
+    pub broker: Current,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -38,6 +38,25 @@ pub(crate) struct State {
     pub digests: Digests,
     /// Where it listens.
     pub listening: Listening,
+}
+
+/// The broker in use. A request keeps the one that it began with; the next one meets the newest.
+pub(crate) struct Current(Mutex<Arc<Broker>>);
+
+impl Current {
+    pub(crate) fn new(broker: Broker) -> Self {
+        Self(Mutex::new(Arc::new(broker)))
+    }
+
+    /// The newest.
+    pub(crate) fn now(&self) -> Arc<Broker> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another in its place.
+    pub(crate) fn replace(&self, broker: Broker) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(broker);
+    }
 }
 
 /// Where the daemon listens, for status and log.
@@ -91,7 +110,7 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request: Request<Incoming>) -> Answer {
     if let Err(refusal) = gate::admit(request.uri(), request.headers()) {
         let gate = Matter::new(Action::Gate, caller, None);
-        state.broker.note_refusal(&gate, Class::Denied, refusal.code(), &refusal);
+        state.broker.now().note_refusal(&gate, Class::Denied, refusal.code(), &refusal);
         return failure(&Failure::new(Class::Denied, "access_denied", refusal.to_string()));
     }
     let (head, body) = request.into_parts();
@@ -99,7 +118,12 @@ pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request:
         // Readiness and metrics name servers; that we live is no secret.
         Ok(route) if !matches!(route, Route::Alive) && !pass.is_shown(&head.headers) => {
             let gate = Matter::new(Action::Gate, caller, None);
-            state.broker.note_refusal(&gate, Class::Denied, "no_secret", &"the secret of this listener is not shown");
+            state.broker.now().note_refusal(
+                &gate,
+                Class::Denied,
+                "no_secret",
+                &"the secret of this listener is not shown",
+            );
             Err(Failure::no_pass(pass))
         }
         Ok(route) => respond(state, caller, route, head.uri.query().unwrap_or_default(), body).await,
@@ -123,7 +147,7 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let query = Query::read(query, &["server", "scope", "min_ttl", "fresh", "use", "unlisted"])?;
             let request = query.request(Action::Token)?;
             query.only_configured(state, caller, &request)?;
-            let granted = state.broker.token(caller, &request).await?;
+            let granted = state.broker.now().token(caller, &request).await?;
             let around = Form::of(&granted.token, state.clock.boot()).json();
             Ok(token_answer(granted.token, around))
         }
@@ -132,9 +156,9 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let request = query.request(Action::Headers)?;
             query.only_configured(state, caller, &request)?;
             let head = query.head(state, caller, &request)?;
-            let granted = state.broker.token(caller, &request).await?;
+            let granted = state.broker.now().token(caller, &request).await?;
             let form = Form::of(&granted.token, state.clock.boot());
-            let around = match state.broker.proof(&granted, head.as_ref())? {
+            let around = match state.broker.now().proof(&granted, head.as_ref())? {
                 Some(proof) => form.listed_with_proof(&proof),
                 None => form.listed_headers(),
             };
@@ -144,17 +168,17 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let wire: Rejected = read(body).await?;
             let digest = Digest::parse(&wire.access_token_sha256)
                 .ok_or_else(|| Failure::asked("access_token_sha256 is no SHA-256 in hexadecimal or base64url"))?;
-            state.broker.reject(caller, &target(&wire.server)?, &digest)?;
+            state.broker.now().reject(caller, &target(&wire.server)?, &digest)?;
             Ok(empty(StatusCode::NO_CONTENT))
         }
         Route::Revoke => {
             let wire: Named = read(body).await?;
-            let revoked = state.broker.revoke(caller, &target(&wire.server)?).await?;
+            let revoked = state.broker.now().revoke(caller, &target(&wire.server)?).await?;
             Ok(json_answer(StatusCode::OK, json!({ "revoked": revoked }).to_string().as_bytes()))
         }
         Route::Status => {
             may_look(state, caller)?;
-            let status = Whole { status: state.broker.explain(caller, state.uid), listen: &state.listening };
+            let status = Whole { status: state.broker.now().explain(caller, state.uid), listen: &state.listening };
             let text = serde_json::to_vec(&status).map_err(|_| Failure::bug())?;
             Ok(json_answer(StatusCode::OK, &text))
         }
@@ -162,8 +186,8 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
         Route::Ready => {
             let query = Query::read(query, &["server"])?;
             let names = query.all("server");
-            state.broker.keep_named(caller, state.uid, &names)?;
-            Ok(readiness(&state.broker.not_ready(caller, state.uid, &names)))
+            state.broker.now().keep_named(caller, state.uid, &names)?;
+            Ok(readiness(&state.broker.now().not_ready(caller, state.uid, &names)))
         }
         Route::Metrics => {
             may_look(state, caller)?;
@@ -197,12 +221,12 @@ pub(super) fn metrics(text: Result<String, std::fmt::Error>) -> Result<Answer, F
 }
 
 fn may_look(state: &State, caller: &Caller) -> Result<(), Failure> {
-    if state.broker.may_look(caller, state.uid) {
+    if state.broker.now().may_look(caller, state.uid) {
         return Ok(());
     }
     let what = format!("{caller} is not allowed to use any server here");
     let look = Matter::new(Action::Look, caller, None);
-    state.broker.note_refusal(&look, Class::Denied, "access_denied", &what);
+    state.broker.now().note_refusal(&look, Class::Denied, "access_denied", &what);
     Err(Failure::new(Class::Denied, "access_denied", what))
 }
 
@@ -288,8 +312,8 @@ impl<'a> Query<'a> {
     fn only_configured(&self, state: &State, caller: &Caller, request: &broker::Request) -> Result<(), Failure> {
         match self.one("unlisted")? {
             None | Some("1") => Ok(()),
-            Some("0") => state.broker.configured(&request.target).map(drop).map_err(|error| {
-                state.broker.note_refusal(&Matter::of(caller, request), error.class(), error.code(), &error);
+            Some("0") => state.broker.now().configured(&request.target).map(drop).map_err(|error| {
+                state.broker.now().note_refusal(&Matter::of(caller, request), error.class(), error.code(), &error);
                 Failure::from(error)
             }),
             Some(_) => Err(Failure::asked("`unlisted` is 0 or 1")),
@@ -308,10 +332,10 @@ impl<'a> Query<'a> {
             return Err(Failure::asked("`dpop_nonce` is not the nonce of a server (RFC 9449 section 8.1)"));
         }
         // A server that is unknown is refused on the path.
-        if state.broker.server_for(caller, &request.target).is_ok_and(|server| !server.url.covers(&url)) {
+        if state.broker.now().server_for(caller, &request.target).is_ok_and(|server| !server.url.covers(&url)) {
             // Who asks is not known to be allowed yet, so the server's URL is not told.
             let what = "`url` does not lie on or under the server's own";
-            state.broker.note_refusal(&Matter::of(caller, request), Class::Denied, "access_denied", &what);
+            state.broker.now().note_refusal(&Matter::of(caller, request), Class::Denied, "access_denied", &what);
             return Err(Failure::new(Class::Denied, "access_denied", what.to_owned()));
         }
         let nonce = nonce.map(str::to_owned);

@@ -47,7 +47,7 @@ pub(crate) fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
 
 /// Holds the process that connected, if a rule that may match its user asks for more than that. Else nothing is spent on it.
 pub(crate) fn process(stream: &UnixStream, caller: &Caller, state: &State) -> Option<Result<Process, Why>> {
-    state.broker.needs(caller).map(|_| Process::connected(stream, caller.pid))
+    state.broker.now().needs(caller).map(|_| Process::connected(stream, caller.pid))
 }
 
 /// The caller of one request, with what its rules ask for as that is now.
@@ -56,7 +56,7 @@ pub(crate) async fn look<'a>(
     process: Option<&Result<Process, Why>>,
     state: &State,
 ) -> Cow<'a, Caller> {
-    let Some(needs) = state.broker.needs(caller) else { return Cow::Borrowed(caller) };
+    let Some(needs) = state.broker.now().needs(caller) else { return Cow::Borrowed(caller) };
     let facts = match process {
         // In a box: most connections never need the room.
         Some(Ok(process)) => Box::pin(process.facts(&needs, &state.digests)).await,

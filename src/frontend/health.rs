@@ -61,7 +61,7 @@ fn answer(state: &State, request: &Request<Incoming>) -> Answer {
 fn respond(state: &State, request: &Request<Incoming>) -> Result<Answer, Failure> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => Ok(api::alive()),
-        (&Method::GET, "/readyz") => Ok(api::readiness(&state.broker.not_ready_in_numbers())),
+        (&Method::GET, "/readyz") => Ok(api::readiness(&state.broker.now().not_ready_in_numbers())),
         (&Method::GET, "/metrics") => api::metrics(state.metrics.nameless_text()),
         (_, "/healthz" | "/readyz" | "/metrics") => Err(Failure::method()),
         _ => Err(Failure::nothing_here()),

@@ -1,0 +1,156 @@
+//! Puts the rooms together: a broker with what it stands on, for a daemon, for one command, or anew after a reload.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Error;
+use crate::audit::{self, Audit};
+use crate::broker::{Broker, Identity, Parts, Persistence, Server};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::env::Env;
+use crate::identity::{self, Ambient, Chosen};
+use crate::metrics::Metrics;
+use crate::outbound::Outbound;
+use crate::store::Store;
+
+/// A broker with what it stands on, for a daemon or for one command.
+pub(crate) struct Core {
+    pub(crate) broker: Broker,
+    pub(crate) outbound: Outbound,
+    pub(crate) stop: CancellationToken,
+    /// Ends the tasks of this broker alone.
+    pub(super) generation: CancellationToken,
+    pub(super) ground: Ground,
+}
+
+/// What outlives a reload.
+pub(super) struct Ground {
+    pub(super) env: Env,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Option<Arc<Audit>>,
+    pub(super) tasks: TaskTracker,
+    persistence: Persistence,
+}
+
+/// What an identity that is needed and not here does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// It stops the start.
+    Stops,
+    /// Whoever needs it is told.
+    IsTold,
+}
+
+/// Opens the audit file, chooses the identity and puts the rooms together. Must be called inside a runtime.
+pub(crate) fn core(mut config: Config, env: Env, clock: Clock, persistence: Persistence) -> Result<Core, Error> {
+    // Its file has one holder, whatever is built anew later.
+    let audit = config.audit.take().map(|config| audit_of(config, persistence)).transpose()?.map(Arc::new);
+    Ground::new(audit, env, clock, persistence).core(config, Missing::Stops)
+}
+
+/// The same for `doctor`, which has much to say also where no identity is found, and hands nothing to anybody.
+pub(crate) fn core_even_without_identity(
+    config: Config,
+    env: Env,
+    clock: Clock,
+    persistence: Persistence,
+) -> Result<Core, Error> {
+    Ground::new(None, env, clock, persistence).core(config, Missing::IsTold)
+}
+
+impl Ground {
+    fn new(audit: Option<Arc<Audit>>, env: Env, clock: Clock, persistence: Persistence) -> Self {
+        Self { env, clock, metrics: Arc::new(Metrics::new()), audit, tasks: TaskTracker::new(), persistence }
+    }
+
+    fn core(self, config: Config, missing: Missing) -> Result<Core, Error> {
+        let stop = CancellationToken::new();
+        let generation = stop.child_token();
+        let (parts, outbound) = self.parts(config, missing, &generation)?;
+        Ok(Core { broker: Broker::new(parts), outbound, stop, generation, ground: self })
+    }
+
+    /// A broker after another, whose tasks end with `stop`.
+    pub(super) fn succeed(
+        &self,
+        config: Config,
+        before: &Broker,
+        stop: &CancellationToken,
+    ) -> Result<(Broker, Outbound), Error> {
+        let (parts, outbound) = self.parts(config, Missing::Stops, stop)?;
+        Ok((Broker::after(parts, before), outbound))
+    }
+
+    fn parts(&self, config: Config, missing: Missing, stop: &CancellationToken) -> Result<(Parts, Outbound), Error> {
+        let deadline = match self.persistence {
+            Persistence::OneShot(limit) => Some(tokio::time::Instant::now() + limit),
+            Persistence::Daemon => None,
+        };
+        let outbound = Outbound::until(config.egress.clone(), deadline);
+        let ambient = Ambient { env: self.env.clone(), outbound: outbound.clone(), clock: self.clock.clone() };
+        let identities = identities(&config, missing, &ambient)?;
+        // A command that does the work itself adds what it was asked for to its configuration.
+        let serves_others = config.listen.unlisted && matches!(self.persistence, Persistence::Daemon);
+        let parts = Parts {
+            servers: config.servers,
+            issuers: config.issuers,
+            identities,
+            store: Store::new(config.keyring),
+            env: ambient.env,
+            unlisted_for: serves_others.then(|| self.env.uid()),
+            outbound: outbound.clone(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+            persistence: self.persistence,
+            audit: self.audit.clone(),
+            tasks: self.tasks.clone(),
+            stop: stop.clone(),
+        };
+        Ok((parts, outbound))
+    }
+}
+
+/// Opens the audit file. Must be called inside a runtime.
+pub(crate) fn audit_of(config: audit::Config, persistence: Persistence) -> Result<Audit, audit::Error> {
+    // At the limit of a file's size (RLIMIT_FSIZE) the signal would end us; caught, it leaves write(2) to fail.
+    let too_large = SignalKind::from_raw(nix::libc::SIGXFSZ);
+    if let Err(error) = signal(too_large) {
+        tracing::warn!(%error, "a limit of the file size would end this process");
+    }
+    match persistence {
+        Persistence::Daemon => Audit::hold(config),
+        Persistence::OneShot(_) => Audit::visit(config),
+    }
+}
+
+/// Finds every identity. One that a server needs and that is not here stops the start; one that nobody needs, as with
+/// clients that prove themselves, does not.
+fn identities(
+    config: &Config,
+    missing: Missing,
+    ambient: &Ambient,
+) -> Result<BTreeMap<Arc<str>, Result<Identity, identity::Error>>, Error> {
+    let mut found = BTreeMap::new();
+    for (name, wanted) in &config.identities {
+        let chosen = identity::choose(&wanted.choice, ambient).map(|Chosen { source, evidence }| Identity {
+            source,
+            evidence,
+            links: wanted.links.clone(),
+        });
+        let needs = |server: &Server| *server.identity == **name && server.needs_identity();
+        if let Err(error) = &chosen
+            && missing == Missing::Stops
+            && (config.servers.iter().any(needs) || config.servers.is_empty() || config.listen.unlisted)
+        {
+            return Err(Error::Identity(error.clone()));
+        }
+        found.insert(Arc::clone(name), chosen);
+    }
+    Ok(found)
+}

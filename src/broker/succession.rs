@@ -1,0 +1,71 @@
+//! One broker after another: what a reload carries over, and what it does not.
+//!
+//! What was learnt about other parties stays: refused identities, nonces, the pace, registrations, keys. A token stays if
+//! nothing that reached its making changed, which its key says. Whoever may have it is for the new rules alone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::asked_twice::AskedTwice;
+use super::refused::Refused;
+use super::{Broker, Parts, Server};
+use crate::cache::Key;
+use crate::dpop;
+use crate::exchange::pace::Pace;
+use crate::exchange::registration::Registrations;
+use crate::policy::Permit;
+
+/// More than the cache has entries.
+const REMEMBERED: usize = 8_192;
+
+/// What goes from one broker to the next.
+#[derive(Default)]
+pub(super) struct Heirloom {
+    pub(super) pace: Option<Arc<Pace>>,
+    /// None where the place changes in which they are kept.
+    pub(super) registrations: Option<Arc<Registrations>>,
+    pub(super) nonces: Arc<dpop::Nonces>,
+    pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
+    pub(super) refused: Arc<Refused>,
+    pub(super) asked_twice: Arc<Mutex<AskedTwice>>,
+}
+
+impl Broker {
+    /// A broker that takes the place of another.
+    pub(crate) fn after(parts: Parts, before: &Self) -> Self {
+        let maker = &before.maker;
+        let same_store = maker.registrations.are_kept_in(&parts.store);
+        let broker = Self::with(
+            parts,
+            Heirloom {
+                pace: Some(Arc::clone(&maker.pace)),
+                registrations: same_store.then(|| Arc::clone(&maker.registrations)),
+                nonces: Arc::clone(&maker.nonces),
+                keys: Arc::clone(&maker.keys),
+                refused: Arc::clone(&maker.refused),
+                asked_twice: Arc::clone(&before.asked_twice),
+            },
+        );
+        broker.cache.inherit(&before.cache, |key, token| {
+            let (name, permit) = before.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
+            let server = broker.servers.iter().find(|server| server.name == name)?;
+            let holds = server.key(&permit) == *key && server.policy.permit_for_all().admit(&token.scopes).is_ok();
+            holds.then(|| broker.recipe(server, permit))
+        });
+        broker
+    }
+
+    /// For whom an entry of the cache is made.
+    pub(super) fn remember(&self, server: &Server, permit: &Permit) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        // The cache is locked while this is called, so it cannot be asked. What is forgotten costs an exchange at the
+        // next reload.
+        if made.len() >= REMEMBERED {
+            made.clear();
+        }
+        made.insert(server.key(permit), (Arc::clone(&server.name), permit.clone()));
+    }
+}
+
+/// The key of a token, as the cache has it.
+pub(super) type Made = HashMap<Key, (Arc<str>, Permit)>;

@@ -1,0 +1,187 @@
+//! SIGHUP: a new configuration under a running daemon, taken over in one step or not at all.
+
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
+mod support;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::authorization_server::FakeAs;
+use support::mcp_server::FakeMcp;
+use support::scene::Scene;
+use support::wayleave::{Daemon, Wayleave};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+
+const TAKEN: &str = "the configuration is read anew";
+const REFUSED: &str = "the configuration is not taken over";
+
+/// A daemon with a file, and the world in which that file can be rewritten.
+async fn daemon(scene: &Scene, more: &str) -> (Daemon, Wayleave) {
+    let world = scene.configured(more);
+    (world.daemon(&[]).await, world)
+}
+
+/// Waits until the log has `what` so many times.
+async fn logged(daemon: &Daemon, what: &str, times: usize) {
+    for _ in 0..500 {
+        if daemon.log().matches(what).count() >= times {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what:?} is not {times} times in\n{}", daemon.log());
+}
+
+async fn reload(daemon: &Daemon, world: &Wayleave, config: &str) {
+    let before = daemon.log().matches(TAKEN).count();
+    world.rewrite_config(config);
+    daemon.signal(Signal::SIGHUP);
+    logged(daemon, TAKEN, before + 1).await;
+}
+
+#[tokio::test]
+async fn a_token_survives_if_nothing_that_reached_its_making_changed() {
+    let scene = Scene::new(BINARY).await;
+    let (daemon, world) = daemon(&scene, "").await;
+    let token = daemon.token("demo").await;
+    for more in ["", "tolerate_scopes = [\"profile\"]\n", "rate = \"100/s\"\n"] {
+        reload(&daemon, &world, &scene.config(more)).await;
+        assert_eq!(daemon.token("demo").await, token, "{more}");
+    }
+    assert_eq!(scene.authorization_server.token_requests(), 1);
+    let served: Value = daemon.get("/v1/status").await.json();
+    assert_eq!(served["servers"][0]["tokens"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn what_reaches_the_wire_makes_a_new_token() {
+    let scene = Scene::new(BINARY).await;
+    let (daemon, world) = daemon(&scene, "").await;
+    let mut seen = vec![daemon.token("demo").await];
+    for more in ["scopes = [\"demo:read\"]\n", "resource = \"\"\n", "dpop = false\n", "exchange = \"jwt-bearer\"\n"] {
+        scene.authorization_server.set_resource_optional(true);
+        reload(&daemon, &world, &scene.config(more)).await;
+        let token = daemon.token("demo").await;
+        assert!(!seen.contains(&token), "{more}");
+        seen.push(token);
+    }
+    assert_eq!(scene.authorization_server.token_requests(), seen.len());
+}
+
+#[tokio::test]
+async fn callers_are_judged_anew() {
+    let scene = Scene::new(BINARY).await;
+    let own = nix::unistd::geteuid().as_raw();
+    let (daemon, world) = daemon(&scene, "").await;
+    daemon.token("demo").await;
+    reload(&daemon, &world, &scene.config(&format!("allow = [{{ uid = {} }}]\n", own + 1))).await;
+    let refused = daemon.get("/v1/token?server=demo").await;
+    assert_eq!((refused.status, &refused.json()["class"]), (403, &json!("denied")));
+    reload(&daemon, &world, &scene.config(&format!("allow = [{{ uid = {own} }}]\n"))).await;
+    daemon.token("demo").await;
+    assert_eq!(scene.authorization_server.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn a_bad_file_is_reported_and_the_old_configuration_stays() {
+    let scene = Scene::new(BINARY).await;
+    let (daemon, world) = daemon(&scene, "").await;
+    let token = daemon.token("demo").await;
+    for (i, bad) in
+        ["[servers.demo]\nurl = \"ftp://x\"\nfoo = 1\n", "not toml", "[identity]\nsource = \"file\"\ntoken_file = 1\n"]
+            .iter()
+            .enumerate()
+    {
+        world.rewrite_config(bad);
+        daemon.signal(Signal::SIGHUP);
+        logged(&daemon, REFUSED, i + 1).await;
+        assert_eq!(daemon.token("demo").await, token);
+    }
+    assert!(daemon.log().contains("line 2: servers.demo.url") && daemon.log().contains("line 3: servers.demo.foo"));
+    assert!(!daemon.log().contains(TAKEN));
+}
+
+#[tokio::test]
+async fn an_identity_that_is_missing_now_is_a_bad_configuration_too() {
+    let scene = Scene::new(BINARY).await;
+    let (daemon, world) = daemon(&scene, "").await;
+    let token = daemon.token("demo").await;
+    let named = format!("{}[identity]\nsource = \"gitlab-ci\"\ntoken_env = \"NOT_THERE\"\n", scene.config(""));
+    world.rewrite_config(&named);
+    daemon.signal(Signal::SIGHUP);
+    logged(&daemon, REFUSED, 1).await;
+    assert!(daemon.log().contains("NOT_THERE is not set"), "{}", daemon.log());
+    assert_eq!(daemon.token("demo").await, token);
+}
+
+#[tokio::test]
+async fn what_listens_and_what_records_wants_a_restart_and_says_so() {
+    let scene = Scene::new(BINARY).await;
+    let (daemon, world) = daemon(&scene, "").await;
+    let more = format!(
+        "[listen]\nlinger = \"5s\"\n[audit]\nfile = \"{}\"\n",
+        world.path().join("private/audit.jsonl").display()
+    );
+    reload(&daemon, &world, &scene.config(&more)).await;
+    assert!(daemon.log().contains("[listen] has changed") && daemon.log().contains("[audit] has changed"));
+    daemon.token("demo").await;
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn a_flight_begun_before_answers_its_callers_and_does_not_enter_the_new_cache() {
+    let scene = Scene::new(BINARY).await;
+    let sluice = scene.sluice().await;
+    let (daemon, world) = daemon(&scene, "").await;
+    sluice.shut();
+    let first = daemon.get("/v1/token?server=demo");
+    let then = async {
+        sluice.holds(1).await;
+        reload(&daemon, &world, &scene.config("tolerate_scopes = [\"profile\"]\n")).await;
+        sluice.open();
+    };
+    let (first, ()) = tokio::join!(first, then);
+    assert_eq!(first.status, 200, "{}", first.body);
+    let second = daemon.token("demo").await;
+    assert_ne!(first.json()["access_token"], json!(second));
+    assert_eq!(scene.authorization_server.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_is_new_is_served_and_one_that_is_gone_is_not() {
+    let scene = Scene::new(BINARY).await;
+    let (daemon, world) = daemon(&scene, "").await;
+    daemon.token("demo").await;
+    let other_as = FakeAs::start(scene.platform.trust()).await;
+    let other = FakeMcp::start(&other_as, &["x"]).await;
+    let only_other = format!(
+        "[egress]\ninsecure_loopback = true\n[servers.other]\nurl = \"{}\"\nissuer = \"{}\"\nrequired = true\n",
+        other.url(),
+        other_as.issuer()
+    );
+    reload(&daemon, &world, &only_other).await;
+    assert_eq!(daemon.get("/v1/token?server=demo").await.status, 400);
+    daemon.token("other").await;
+    assert_eq!(daemon.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_in_use_is_renewed_after_a_reload_as_before() {
+    let scene = Scene::new(BINARY).await;
+    scene.authorization_server.set_token_life(Duration::from_secs(3));
+    let (daemon, world) = daemon(&scene, "").await;
+    let first = daemon.token("demo").await;
+    reload(&daemon, &world, &scene.config("tolerate_scopes = [\"profile\"]\n")).await;
+    assert_eq!(daemon.token("demo").await, first);
+    for _ in 0..400 {
+        if scene.authorization_server.token_requests() > 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(scene.authorization_server.token_requests(), 2, "renewed in the background, once");
+    assert_ne!(daemon.token("demo").await, first);
+}
