@@ -387,7 +387,7 @@ impl Broker {
         let purpose = dpop::Purpose {
             method: &head.method,
             url,
-            token: Some(&granted.token.access_token),
+            token: Some(granted.token.digest.as_bytes()),
             nonce: nonce.as_deref(),
             unix_now: self.clock.unix(),
         };

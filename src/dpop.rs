@@ -15,8 +15,6 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use url::Url;
 
-use crate::token::{AccessToken, fresh_jti};
-
 /// The algorithm of our proofs, which every server that knows DPoP accepts.
 pub(crate) const ALGORITHM: &str = "ES256";
 /// No process talks to more origins than this; beyond it nonces are forgotten, which costs one round trip each.
@@ -37,8 +35,8 @@ pub(crate) struct Purpose<'a> {
     pub method: &'a str,
     /// Its URL; query and fragment are left out (section 4.2).
     pub url: &'a Url,
-    /// The token that goes with it, if one does.
-    pub token: Option<&'a AccessToken>,
+    /// The SHA-256 of the token that goes with it, if one does.
+    pub token: Option<&'a [u8]>,
     /// The newest nonce of that server.
     pub nonce: Option<&'a str>,
     /// Now, in seconds since 1970.
@@ -87,7 +85,7 @@ impl Key {
             htm: purpose.method,
             htu: url.into(),
             iat: purpose.unix_now,
-            ath: purpose.token.map(|token| URL_SAFE_NO_PAD.encode(token.digest().as_bytes())),
+            ath: purpose.token.map(|digest| URL_SAFE_NO_PAD.encode(digest)),
             nonce: purpose.nonce,
         };
         jsonwebtoken::encode(&header, &claims, &self.key).ok()
@@ -125,6 +123,14 @@ impl Nonces {
     }
 }
 
+/// A new identifier for a JWT of ours: 128 bits of chance, so that a server can notice a replay.
+pub(crate) fn fresh_jti() -> String {
+    let mut bytes = [0; 16];
+    // Without chance from the system nothing here is safe; a clock would repeat itself after a restart.
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
 /// Section 8.1: `nonce = 1*NQCHAR`.
 pub(crate) fn is_nonce(text: &str) -> bool {
     let allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
@@ -157,9 +163,10 @@ mod tests {
     #[test]
     fn a_proof_names_the_request_and_its_token_and_verifies_with_its_own_key() {
         let key = Key::generate().expect("a key");
-        let token = AccessToken::parse("abc".to_owned()).expect("a token");
+        let digest = crate::token::Digest::of(b"abc");
         let place = url("https://mcp.example.com/mcp?session=1#x");
-        let purpose = Purpose { method: "POST", url: &place, token: Some(&token), nonce: Some("n1"), unix_now: 1_000 };
+        let purpose =
+            Purpose { method: "POST", url: &place, token: Some(digest.as_bytes()), nonce: Some("n1"), unix_now: 1_000 };
         let proof = key.proof(&purpose).expect("signed");
         let header = jsonwebtoken::decode_header(&proof).expect("a header");
         assert_eq!(header.typ.as_deref(), Some("dpop+jwt"));

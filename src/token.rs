@@ -169,14 +169,6 @@ fn numeric_date<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<i6
     Ok(Option::<f64>::deserialize(source)?.map(|seconds| seconds as i64))
 }
 
-/// A new identifier for a JWT of ours: 128 bits of chance, so that a server can notice a replay.
-pub(crate) fn fresh_jti() -> String {
-    let mut bytes = [0; 16];
-    // Without chance from the system nothing here is safe; a clock would repeat itself after a restart.
-    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
 /// The text is not a compact JWT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a JWT (three base64url parts with a JSON object in the middle)")]

@@ -395,10 +395,10 @@ const CONFIGURATION: &[Row] = &[
     ),
     row(
         "unknown client_auth",
-        |c| c.check_server("client_auth = \"secret\""),
+        |c| c.check_server("client_auth = \"basic\""),
         78,
         "",
-        "not built in this version",
+        "there are: none, workload",
         "config schema",
     ),
     row(
@@ -1188,7 +1188,7 @@ const TOKEN_ANSWER: &[Row] = &[
         |c| c.authorization_server.always_token(TokenFault::TokenType("DPoP".to_owned())),
         76,
         "refused",
-        "token_type is not Bearer",
+        "no key of ours was named",
         "RFC 6749",
     ),
     row(

@@ -634,7 +634,7 @@ async fn interrupt_ends_it_and_hangup_does_not() {
     let scene = Scene::new(BINARY).await;
     let daemon = scene.daemon("").await;
     daemon.signal(Signal::SIGHUP);
-    daemon.logged("reload").await;
+    daemon.logged("the configuration is read anew").await;
     daemon.token("demo").await;
     daemon.signal(Signal::SIGINT);
     daemon.wait().await.expect_code(0);

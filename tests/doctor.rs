@@ -403,6 +403,7 @@ async fn faults_of_the_server_metadata_are_named() {
 async fn a_configured_client_proof_that_is_not_listed_is_noted() {
     let scene = Scene::new(BINARY).await;
     scene.authorization_server.federate("agent", "repo:octo-org/octo-repo:ref:refs/heads/main");
+    scene.authorization_server.set_metadata(json!({"token_endpoint_auth_methods_supported": ["none"]}));
     let keys = "exchange = \"client-credentials\"\nclient_auth = \"workload\"\nclient_id = \"agent\"";
     let report = report(&scene.configured(keys), &["demo"]).await;
     assert_eq!(report.in_state("warn"), ["grant-types", "client-auth-methods"]);

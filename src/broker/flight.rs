@@ -28,6 +28,9 @@ use crate::token::{Binding, Claims, Hop, SubjectToken, Token};
 /// Without `expires_in` and without a JWT to read, a token is believed for this long.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 
+/// More servers than a daemon has.
+const KEYS: usize = 1_024;
+
 /// Makes tokens. It knows identity and exchange, and nobody else knows both.
 pub(super) struct Maker {
     /// By name; a server's is always among them.
@@ -273,6 +276,9 @@ impl Maker {
         drop(place);
         changed.map_err(|error| {
             self.refused.remember(&presented, &error);
+            if !matches!(error, exchange::Error::Busy { .. }) {
+                self.discovery.forget(&server.url, Some(&party.issuer));
+            }
             error.into()
         })
     }
@@ -319,6 +325,10 @@ impl Maker {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = keys.get(&server.name) {
             return Ok(Some(Arc::clone(key)));
+        }
+        // Servers that are not configured come and go; a key that no token is bound to any more is of no use.
+        if keys.len() >= KEYS {
+            keys.retain(|_, key| Arc::strong_count(key) > 1);
         }
         let key = Arc::new(dpop::Key::generate().ok_or_else(|| Error::internal("no key could be made"))?);
         keys.insert(Arc::clone(&server.name), Arc::clone(&key));

@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::token::fresh_jti;
+use crate::dpop::fresh_jti;
 
 /// An assertion is made for one request and sent at once.
 const LIFE: i64 = 60;

@@ -59,7 +59,14 @@ impl Walk<'_> {
             let url = self.server.url.url();
             let nonce = self.maker.nonces.newest(url);
             let unix_now = self.maker.clock.unix();
-            let purpose = dpop::Purpose { method: "POST", url, token: Some(token), nonce: nonce.as_deref(), unix_now };
+            let digest = token.digest();
+            let purpose = dpop::Purpose {
+                method: "POST",
+                url,
+                token: Some(digest.as_bytes()),
+                nonce: nonce.as_deref(),
+                unix_now,
+            };
             headers.push((HeaderName::from_static("dpop"), HeaderValue::from_str(&key.proof(&purpose)?).ok()?));
         }
         Some(headers)
