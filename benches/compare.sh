@@ -4,14 +4,14 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-all_rows=(helper kept new throughput cold memory start trips size)
+all_rows=(helper kept new audit throughput cold memory start trips size)
 
 usage() {
     cat <<'TEXT'
 usage: benches/compare.sh [--rounds N] [--only ROW]... [--json]
 
   --rounds N   alternating rounds of each row (default 5)
-  --only ROW   one of: helper kept new throughput cold memory start trips size; may be repeated
+  --only ROW   one of: helper kept new audit throughput cold memory start trips size; may be repeated
   --json       one JSON document instead of the table
 
 WAYLEAVE_BIN=FILE measures that binary instead of building one.
@@ -204,6 +204,10 @@ server() { # NAME PATH [ISSUER]
 
 write_configurations() {
     server bench /mcp/bench "$issuer" | configure start
+    {
+        server bench /mcp/bench "$issuer"
+        printf '[audit]\nfile = "%s"\n' "$work/audit.jsonl"
+    } | configure audited
     {
         server bench /mcp/bench "$issuer"
         # Each round has an authorization server of its own: the limit per issuer is not what these rows measure.
@@ -415,6 +419,25 @@ row_new() {
     latency_row new
 }
 
+# The same with a record of every answer, kept connection and new one.
+audit_ours() {
+    sample "audit-kept$suffix" ours "$1" "$(latency kept audited)"
+    sample "audit-new$suffix" ours "$1" "$(latency new audited)"
+}
+
+audit_theirs() {
+    sample "audit-kept$suffix" theirs "$1" "$(latency kept floor)"
+    sample "audit-new$suffix" theirs "$1" "$(latency new floor)"
+}
+
+row_audit() {
+    start_broker audited
+    servers+=("$broker")
+    ask audited "server=bench" >/dev/null
+    latency_row audit
+    "$WAYLEAVE_BIN" audit verify "$work/audit.jsonl" >/dev/null
+}
+
 throughput() { # SOCKET
     "$bin/load" throughput --connections 16 --socket "$work/$1.sock" --ask "/v1/token?server=bench" --count 200000 --warmup 5000 | field rps
 }
@@ -557,7 +580,7 @@ state_the_facts
 start_upstream
 write_configurations
 start_peer
-if wanted helper || wanted kept || wanted new || wanted throughput || wanted cold; then
+if wanted helper || wanted kept || wanted new || wanted audit || wanted throughput || wanted cold; then
     start_broker main
     servers+=("$broker")
     ask main "server=bench" >/dev/null
