@@ -21,6 +21,12 @@ fn main() {
         println!("cargo:rustc-link-search=native={}", directory.display());
         println!("cargo:rustc-link-lib=static:-bundle=gcc_eh");
     }
+    // The linker that the toolchain brings on this target folds functions that are the same to the byte, which generics
+    // make by the hundred. Where somebody chose another linker it is left alone.
+    let chosen = std::env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("link"));
+    if native && gnu && is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") && !chosen {
+        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+    }
 }
 
 fn unwinder() -> Option<PathBuf> {

@@ -60,6 +60,18 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+impl From<Level> for tracing_subscriber::filter::LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run the daemon: tokens over a Unix socket, kept fresh while they are in use

@@ -220,8 +220,11 @@ impl io::Write for Log {
 
 /// Keeps what the daemons in this process log, at the level at which the binary runs in tests.
 fn log_here() {
-    let filter = tracing_subscriber::EnvFilter::new("warn,wayleave=trace");
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log);
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::prelude::*;
+    let filter = Targets::new().with_default(tracing::Level::WARN).with_target("wayleave", tracing::Level::TRACE);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Log).with_filter(filter);
+    let lines = tracing_subscriber::registry().with(lines);
     lines.try_init().expect("nobody else logs in this process");
 }
 

@@ -106,7 +106,10 @@ impl Context<'_> {
 
     /// Logs to stderr. The lines of dependencies stay at warn, whatever our level.
     fn log(&self, usual: Level) -> Result<(), Failure> {
-        use tracing_subscriber::fmt::format::FmtSpan;
+        use tracing_subscriber::filter::{LevelFilter, Targets};
+        use tracing_subscriber::layer::SubscriberExt;
+        use tracing_subscriber::util::SubscriberInitExt;
+        use tracing_subscriber::{Layer, fmt, registry};
         let level = match (self.global.log, self.env.get("WAYLEAVE_LOG")) {
             (Some(level), _) => level,
             (None, Some(text)) => clap::ValueEnum::from_str(text, true).map_err(|_| {
@@ -115,18 +118,15 @@ impl Context<'_> {
             })?,
             (None, None) => usual,
         };
-        let filter =
-            tracing_subscriber::EnvFilter::new(format!("warn,wayleave={}", format!("{level:?}").to_lowercase()));
-        let lines = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(Log { env: self.env.clone() })
-            .with_span_events(FmtSpan::NONE)
-            .with_target(false);
+        // A filter that reads patterns would bring a regular expression engine into the binary.
+        let filter = Targets::new().with_default(LevelFilter::WARN).with_target("wayleave", LevelFilter::from(level));
+        let lines = fmt::layer().with_writer(Log { env: self.env.clone() }).with_target(false);
         let tty = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        let set = match self.global.log_format {
-            LogFormat::Text => lines.with_ansi(tty).try_init(),
-            LogFormat::Json => lines.json().try_init(),
+        let lines = match self.global.log_format {
+            LogFormat::Text => lines.with_ansi(tty).with_filter(filter).boxed(),
+            LogFormat::Json => lines.json().with_filter(filter).boxed(),
         };
+        let set = registry().with(lines).try_init();
         set.map_err(|_| Failure::bug("the log is set up twice"))
     }
 
