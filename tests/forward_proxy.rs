@@ -46,7 +46,8 @@ impl World {
         Self { ca, proxy, platform, authorization_server, mcp }
     }
 
-    /// A job of the platform, whose identity endpoint is on loopback; `egress` are further keys of that table.
+    /// A job of the platform, whose identity endpoint is on loopback; `egress` are further keys of that table, which may
+    /// hold the proxy's password.
     fn wayleave(&self, egress: &str, pin: bool) -> Wayleave {
         let issuer = if pin { format!("issuer = \"{}\"\n", self.authorization_server.issuer()) } else { String::new() };
         let toml = format!(
@@ -54,7 +55,7 @@ impl World {
             self.ca.file().display(),
             self.mcp.url(),
         );
-        Wayleave::new(BINARY).envs(self.platform.env()).config(&toml)
+        Wayleave::new(BINARY).envs(self.platform.env()).private_config(&toml)
     }
 
     fn through(&self, url: &str) -> Wayleave {

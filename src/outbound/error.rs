@@ -224,7 +224,8 @@ impl Error {
     }
 }
 
-/// These are for the certificate that the other side was shown, or was not (RFC 8446 section 6.2).
+/// These are for the certificate that the other side was shown, or was not (RFC 8446 section 6.2). A CA of the same name
+/// with another key is a signature that cannot be verified.
 fn is_about_our_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -236,6 +237,7 @@ fn is_about_our_certificate(alert: AlertDescription) -> bool {
             | AlertDescription::CertificateRequired
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
     )
 }
 
