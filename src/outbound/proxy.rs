@@ -27,8 +27,8 @@ pub(crate) struct Proxy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Except {
     All,
-    /// The name itself and what is below it.
-    Domain(String),
+    /// The name itself and what is below it; on one port alone if that is given.
+    Domain(String, Option<u16>),
     Network(Network),
 }
 
@@ -71,8 +71,10 @@ impl Proxy {
         }
         !self.except.iter().any(|except| match except {
             Except::All => true,
-            Except::Domain(domain) => {
-                host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            Except::Domain(domain, port) => {
+                let below = host.strip_suffix(domain.as_str());
+                below.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                    && (port.is_none() || *port == url.port_or_known_default())
             }
             Except::Network(network) => address.is_some_and(|address| network.contains(address)),
         })
@@ -104,10 +106,14 @@ impl Except {
         if entry == "*" {
             return Self::All;
         }
-        match Network::parse(entry) {
-            Some(network) => Self::Network(network),
-            None => Self::Domain(entry.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase()),
+        if let Some(network) = Network::parse(entry) {
+            return Self::Network(network);
         }
+        let (domain, port) = match entry.rsplit_once(':').map(|(domain, port)| (domain, port.parse())) {
+            Some((domain, Ok(port))) => (domain, Some(port)),
+            _ => (entry, None),
+        };
+        Self::Domain(domain.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase(), port)
     }
 }
 
@@ -142,6 +148,10 @@ mod tests {
             ("EXAMPLE.com, other.example", "https://example.com/", false),
             ("10.0.0.0/8", "https://10.1.2.3/", false),
             ("10.0.0.0/8", "https://11.1.2.3/", true),
+            ("example.com:8443", "https://example.com:8443/", false),
+            ("example.com:443", "https://login.example.com/", false),
+            ("example.com:8443", "https://example.com/", true),
+            ("10.1.2.3:8443", "https://10.1.2.3:8443/", false),
             ("*", "https://example.com/", false),
             (" , ", "https://example.com/", true),
         ] {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::fakes::authorization_server::FakeAs;
+use crate::fakes::leak;
 use crate::fakes::scene::Scene;
 use crate::fakes::wayleave::Wayleave;
 use crate::support::{LIMIT, Running, WAYLEAVE};
@@ -124,6 +125,16 @@ struct Item {
     secret: String,
 }
 
+impl Item {
+    /// From now on a log that holds what proves the client fails the test.
+    fn is_in_no_log(&self) {
+        let kept: serde_json::Value = serde_json::from_str(&self.secret).expect("what we keep is JSON");
+        let proofs: Vec<&str> = ["client_secret", "key"].iter().filter_map(|name| kept[*name].as_str()).collect();
+        assert_eq!(proofs.len(), 1, "a client proves itself in one way");
+        leak::minted(proofs[0]);
+    }
+}
+
 /// In an environment where its home and its bus are the only ones.
 fn command(home: &TempDir, program: &str) -> Command {
     let mut command = Command::new(program);
@@ -178,6 +189,7 @@ async fn registered_clients_survive_a_restart_of_the_daemon_and_of_the_keyring()
         assert_eq!(held.len(), 1, "{auth}");
         assert!(held[0].secret.contains("registered-"), "the client is kept");
         assert!(!held[0].secret.contains(&token), "and never a token");
+        held[0].is_in_no_log();
         life(&world).await;
         keyring.restart();
         life(&world).await;
