@@ -274,13 +274,10 @@ impl Maker {
         let place = self.pace.enter(&party.issuer).await;
         let changed = link::change(&self.way(party), link, subject, client, destination).await;
         drop(place);
-        if let Err(error) = &changed {
-            self.refused.remember(&presented, error);
-            if error.is_about_the_client() {
-                self.registrations.forget(&name, &link.client, &party.issuer).await;
-            }
-        }
-        changed.map_err(Error::from)
+        changed.map_err(|error| {
+            self.refused.remember(&presented, &error);
+            error.into()
+        })
     }
 
     /// The client that we are to the server's authorization server.
