@@ -10,9 +10,10 @@ clippy:
 test:
     cargo test
 
-# Proofs against servers and clients that others wrote; installs pinned packages into target/others.
+# Proofs against servers and clients that others wrote; installs pinned packages into target/others, and GNOME Keyring.
 others:
     tests/others/install
+    tests/others/install-keyring
     cargo test --test others
 
 doc:

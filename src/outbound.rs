@@ -247,10 +247,16 @@ impl Outbound {
         let host = host_of(&url);
         let named_by = if self.0.config.named.contains(&host) { NamedBy::Us } else { ask.named_by };
         self.admit(&url, &host, named_by)?;
-        let client = self.client(self.lane(&url, &host, named_by)?, ask.certificate.as_ref())?;
+        let lane = self.lane(&url, &host, named_by)?;
+        let client = self.client(lane, ask.certificate.as_ref())?;
         let limit = self.left(ask.limit);
         let work = exchange(&client, url, ask, &host, reading);
-        tokio::time::timeout(limit, work).await.map_err(|_| Error::Timeout { host: host.clone(), limit })?
+        let outcome = tokio::time::timeout(limit, work).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Error::Timeout { host: host.clone(), limit }));
+        match (lane, &self.0.config.proxy) {
+            (Lane::Proxied, Some(proxy)) => outcome.map_err(|error| proxy.explain(error)),
+            _ => outcome,
+        }
     }
 
     /// Sends a request again while `again` says so and the patience lasts.

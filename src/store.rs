@@ -40,7 +40,8 @@ impl Store {
     pub(crate) async fn read(&self, name: &str) -> Option<SecretString> {
         let read = |entry: keyring::Entry| match entry.get_password() {
             Ok(text) => Ok(Some(SecretString::from(text))),
-            Err(keyring::Error::NoEntry) => Ok(None),
+            // What is no text is not ours: nothing to read, and the next thing kept takes its place.
+            Err(keyring::Error::NoEntry | keyring::Error::BadEncoding(_)) => Ok(None),
             Err(error) => Err(error),
         };
         self.within(name, read).await.flatten()

@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
+use support::authorization_server::FakeAs;
 use support::fault::Fault;
 use support::scene::Scene;
 use support::unix_http;
@@ -535,4 +536,38 @@ async fn tail_follows_over_a_rotation() {
     tail.wait().await;
     let all = format!("{}{}", read(&record.rotated(1)), record.text());
     assert_eq!(seen, all.lines().collect::<Vec<_>>());
+}
+
+// Chains.
+
+#[tokio::test]
+async fn a_line_names_every_hop_from_the_platform_to_the_server() {
+    let scene = Scene::new(BINARY).await;
+    let first = FakeAs::start(scene.platform.trust()).await;
+    let second = FakeAs::start(first.trust()).await;
+    first.set_audience(&second.issuer());
+    second.set_audience(&scene.authorization_server.issuer());
+    scene.authorization_server.trust_only(second.trust());
+    let chain = format!(
+        "identity = \"changed\"\nexchange = \"id-jag\"\nidp = {{ issuer = \"{}\" }}\n\
+         [identities.changed]\nfrom = \"default\"\nexchange = \"token-exchange\"\nissuer = \"{}\"\n",
+        second.issuer(),
+        first.issuer()
+    );
+    let (world, daemon, record) = audited(&scene, &chain).await;
+    daemon.token("demo").await;
+    let line = record.lines().pop().expect("a line");
+    let hop = |source: &str, iss: &str, sub: &Value| json!({"source": source, "iss": iss, "sub": sub});
+    // What each party said of the workload, as it stood in what was presented to the next.
+    let shown = |party: &FakeAs| party.last_request().assertion["sub"].clone();
+    let hops = [
+        hop("github-actions", &scene.platform.trust().issuer, &shown(&first)),
+        hop("token-exchange", &first.issuer(), &shown(&second)),
+        hop("id-jag", &second.issuer(), &shown(&scene.authorization_server)),
+    ];
+    assert_eq!(line["identity"], json!(hops));
+    assert_eq!((&line["outcome"], &line["issuer"]), (&json!("served"), &json!(scene.authorization_server.issuer())));
+    let shown = world.run(&["audit", "tail"]).await.expect_code(0).stdout;
+    assert!(shown.contains("demo"), "{shown}");
+    daemon.stop().await.expect_code(0);
 }

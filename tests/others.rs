@@ -1,10 +1,12 @@
 //! Proofs against what others wrote: the MCP conformance suite with the official TypeScript client, authorization servers by
-//! four different hands, and the official Python SDK. Not part of plain `cargo test`: install with `tests/others/install`,
-//! run with `cargo test --test others`.
+//! four different hands, the official Python SDK, and GNOME Keyring. Not part of plain `cargo test`: install with
+//! `tests/others/install` and `tests/others/install-keyring`, run with `cargo test --test others`.
 #![allow(clippy::disallowed_methods, reason = "the proofs run against real processes, in real time")]
 
 #[path = "others/daemon.rs"]
 mod daemon;
+#[path = "support/mod.rs"]
+mod fakes;
 #[path = "others/keys.rs"]
 mod keys;
 #[path = "others/parties.rs"]
@@ -26,6 +28,8 @@ mod conformance;
 mod enterprise;
 #[path = "others/exchange.rs"]
 mod exchange;
+#[path = "others/keyring.rs"]
+mod keyring;
 #[path = "others/machines.rs"]
 mod machines;
 #[path = "others/revocation.rs"]

@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::identities::Identity;
 use super::refused::{Presented, Refused};
 use super::{Class, Error, ResourceParameter, Server};
@@ -504,11 +507,15 @@ fn plain_request(server: &Server) -> exchange::Request {
 fn binding(claims: Option<&Claims>, request: &exchange::Request) -> Result<Binding, &'static str> {
     let confirmed = claims.and_then(|claims| claims.cnf.as_ref());
     let named = confirmed.and_then(|cnf| cnf.jkt.as_deref());
+    let shown = request.client.certificate().map(|ours| URL_SAFE_NO_PAD.encode(ours.thumbprint.as_bytes()));
+    let bound_to_ours = |x5t: &str| shown.as_deref() == Some(x5t);
+    let x5t = confirmed.and_then(|cnf| cnf.x5t.as_deref());
     match (&request.dpop, named) {
+        _ if x5t.is_some_and(|x5t| !bound_to_ours(x5t)) => Err("it is bound to a certificate that is not ours"),
         (Some(key), Some(named)) if named != key.thumbprint() => Err("it is bound to another DPoP key than ours"),
         (Some(key), _) => Ok(Binding::Dpop(Arc::clone(key))),
         (None, Some(_)) => Err("it is bound to a DPoP key, and none of ours was named"),
-        (None, None) if confirmed.is_some_and(|cnf| cnf.x5t.is_some()) => Ok(Binding::Certificate),
+        (None, None) if x5t.is_some() => Ok(Binding::Certificate),
         (None, None) => Ok(Binding::Bearer),
     }
 }

@@ -82,9 +82,9 @@ impl Context<'_> {
                 Failure::asked(message).hint(format!("this version knows: {}", known.join(", ")))
             })?;
         }
-        config.proxy_of(self.env).map_err(|why| {
-            Failure::new(Class::Config, format!("HTTPS_PROXY is {why}")).hint("mend it, or set `proxy` in [egress]")
-        })?;
+        config
+            .proxy_of(self.env)
+            .map_err(|why| Failure::new(Class::Config, why).hint("mend it, or set `proxy` in [egress]"))?;
         if let Some(socket) = self.global.socket.clone().or_else(|| self.env.get("WAYLEAVE_SOCKET").map(Into::into)) {
             config.listen.socket = Some(socket);
         }

@@ -198,7 +198,7 @@ impl Config {
     }
 
     /// The environment's forward proxy, where the file names none.
-    pub(crate) fn proxy_of(&mut self, env: &Env) -> Result<(), &'static str> {
+    pub(crate) fn proxy_of(&mut self, env: &Env) -> Result<(), String> {
         if self.egress.proxy.is_none() {
             self.egress.proxy = outbound::Proxy::from_env(env)?;
         }

@@ -131,7 +131,7 @@ impl Registrations {
         if let Some(found) = known.get(&key) {
             return Ok(Arc::clone(found));
         }
-        let kept = self.store.read(&key.hex()).await.and_then(|text| Registered::from_text(&text));
+        let kept = self.store.read(&key.hex()).await.and_then(|text| Registered::from_text(&text, client.auth));
         let registered = match kept {
             Some(kept) => kept,
             None => {
@@ -272,14 +272,21 @@ struct Wire {
 }
 
 impl Registered {
-    fn from_text(text: &SecretString) -> Option<Self> {
+    /// What was kept, if it is whole: what could not prove this client is as good as nothing.
+    fn from_text(text: &SecretString, auth: ClientAuth) -> Option<Self> {
         let kept: Zeroizing<Kept> = Zeroizing::new(serde_json::from_str(expose(text)).ok()?);
         let key = match &kept.key {
             Some(key) => Some(SigningKey::from_pkcs8(&Zeroizing::new(STANDARD.decode(key).ok()?)).ok()?),
             None => None,
         };
         let secret = kept.client_secret.clone().map(SecretString::from);
-        Some(Self { id: kept.client_id.clone(), secret, key: key.map(Arc::new) })
+        let proves = match auth {
+            ClientAuth::Secret => secret.is_some(),
+            ClientAuth::PrivateKeyJwt => key.is_some(),
+            ClientAuth::None | ClientAuth::Workload | ClientAuth::MutualTls => true,
+        };
+        let registered = Self { id: kept.client_id.clone(), secret, key: key.map(Arc::new) };
+        (proves && !registered.id.is_empty()).then_some(registered)
     }
 }
 
@@ -294,5 +301,40 @@ fn no_documents(server: &AuthorizationServer) -> Error {
     Error::Misconfigured {
         what: format!("{} takes no client metadata documents", server.issuer),
         hint: "have its operator register a client and set `client_id`, or allow `register = true`".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, auth: ClientAuth) -> Option<Registered> {
+        Registered::from_text(&text.to_owned().into(), auth)
+    }
+
+    #[test]
+    fn what_was_kept_is_read_again() {
+        let (key, pkcs8) = SigningKey::generate().expect("a key");
+        let text = json!({"client_id": "a", "client_secret": null, "key": STANDARD.encode(&*pkcs8)}).to_string();
+        let registered = read(&text, ClientAuth::PrivateKeyJwt).expect("whole");
+        assert_eq!(registered.id, "a");
+        assert_eq!(registered.key.and_then(|same| same.jwk()), key.jwk());
+        let text = r#"{"client_id":"a","client_secret":"s","key":null}"#;
+        assert_eq!(read(text, ClientAuth::Secret).and_then(|one| one.secret).as_ref().map(expose), Some("s"));
+    }
+
+    #[test]
+    fn what_could_not_prove_the_client_is_as_good_as_nothing() {
+        for (text, auth) in [
+            ("", ClientAuth::Secret),
+            ("[]", ClientAuth::Secret),
+            (r#"{"client_id":"a"}"#, ClientAuth::Secret),
+            (r#"{"client_id":"a","client_secret":"s"}"#, ClientAuth::PrivateKeyJwt),
+            (r#"{"client_id":"a","key":"no base64"}"#, ClientAuth::PrivateKeyJwt),
+            (r#"{"client_id":"a","key":"AAAA"}"#, ClientAuth::PrivateKeyJwt),
+            (r#"{"client_id":"","client_secret":"s"}"#, ClientAuth::Secret),
+        ] {
+            assert!(read(text, auth).is_none(), "{text}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
 use super::address::{Forbidden, Kind};
 
@@ -86,6 +86,24 @@ pub enum Error {
         /// How.
         what: String,
     },
+    /// The forward proxy makes no way to it: nobody listens there, it refuses, or it is silent.
+    #[error("{host} cannot be reached through the forward proxy {proxy}: {what}")]
+    ThroughProxy {
+        /// Where to.
+        host: String,
+        /// Host and port of the proxy, without user and password.
+        proxy: String,
+        /// As the connection says it.
+        what: String,
+    },
+    /// It does not take the certificate that proves us.
+    #[error("{host} refuses our certificate (TLS alert {alert})")]
+    OurCertificate {
+        /// Who.
+        host: String,
+        /// RFC 8446 section 6.2.
+        alert: String,
+    },
     /// The forward proxy cannot be used.
     #[error("the forward proxy: {what}")]
     Proxy {
@@ -103,7 +121,10 @@ pub enum Error {
 impl Error {
     /// Would the same request have a chance a little later?
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Unreachable { .. } | Self::Broken { .. })
+        matches!(
+            self,
+            Self::Timeout { .. } | Self::Unreachable { .. } | Self::Broken { .. } | Self::ThroughProxy { .. }
+        )
     }
 
     /// The cure, where there is one.
@@ -132,6 +153,13 @@ impl Error {
                 Some("the operator of that server must install a certificate for this name".to_owned())
             }
             Self::Redirect { .. } => Some("configure the final URL".to_owned()),
+            Self::ThroughProxy { host, proxy, .. } => Some(format!(
+                "{proxy} comes from `proxy` in [egress], else from HTTPS_PROXY: mend it (a user and password go into its URL), or name {host} in NO_PROXY if it can be reached directly"
+            )),
+            Self::OurCertificate { .. } => Some(
+                "renew it, or have the operator of that server trust the CA that issued it (RFC 8705 section 2)"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -168,6 +196,11 @@ impl Error {
     }
 
     fn from_tls(host: String, error: &rustls::Error) -> Self {
+        if let rustls::Error::AlertReceived(alert) = error
+            && is_about_our_certificate(*alert)
+        {
+            return Self::OurCertificate { host, alert: format!("{alert:?}") };
+        }
         let rustls::Error::InvalidCertificate(reason) = error else {
             return Self::Broken { host, what: format!("TLS: {error}") };
         };
@@ -189,6 +222,23 @@ impl Error {
         };
         Self::Certificate { host, what }
     }
+}
+
+/// These are for the certificate that the other side was shown, or was not (RFC 8446 section 6.2). A CA of the same name
+/// with another key is a signature that cannot be verified.
+fn is_about_our_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+    )
 }
 
 /// What I/O errors wrap, however deep: `source` of an I/O error passes over the error that it wraps.

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use secrecy::SecretString;
 use url::{Host, Url};
 
+use super::Error;
 use super::address::{self, Kind, Network};
 use crate::env::Env;
 use crate::oauth::host_of;
@@ -17,6 +18,8 @@ use crate::token::expose;
 #[derive(Clone)]
 pub(crate) struct Proxy {
     url: SecretString,
+    /// Host and port: what of the address may be shown.
+    place: String,
     except: Vec<Except>,
 }
 
@@ -24,8 +27,8 @@ pub(crate) struct Proxy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Except {
     All,
-    /// The name itself and what is below it.
-    Domain(String),
+    /// The name itself and what is below it; on one port alone if that is given.
+    Domain(String, Option<u16>),
     Network(Network),
 }
 
@@ -33,18 +36,20 @@ impl Proxy {
     /// The proxy of this address. Fails when it is no http or https URL.
     pub(crate) fn new(url: SecretString, no_proxy: Option<&str>) -> Result<Self, &'static str> {
         let parsed = Url::parse(expose(&url)).map_err(|_| "not an absolute URL")?;
-        if !matches!(parsed.scheme(), "http" | "https") || parsed.host().is_none() {
+        let (true, Some(host)) = (matches!(parsed.scheme(), "http" | "https"), parsed.host_str()) else {
             return Err("not an http or https URL");
-        }
+        };
+        let place = format!("{host}:{}", parsed.port_or_known_default().unwrap_or_default());
         let except = no_proxy.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        Ok(Self { url, except: except.map(Except::parse).collect() })
+        Ok(Self { url, place, except: except.map(Except::parse).collect() })
     }
 
-    /// The proxy of the environment. A broken one is an error, not an absence: requests would leave another way.
-    pub(crate) fn from_env(env: &Env) -> Result<Option<Self>, &'static str> {
-        let either = |upper: &str, lower: &str| env.secret(upper).or_else(|| env.secret(lower));
-        let Some(url) = either("HTTPS_PROXY", "https_proxy") else { return Ok(None) };
-        Self::new(url, Self::no_proxy(env)).map(Some)
+    /// The proxy of the environment. A broken one is an error, not an absence: requests would leave another way. The
+    /// error names the variable.
+    pub(crate) fn from_env(env: &Env) -> Result<Option<Self>, String> {
+        let set = |name: &'static str| env.secret(name).map(|url| (name, url));
+        let Some((name, url)) = set("HTTPS_PROXY").or_else(|| set("https_proxy")) else { return Ok(None) };
+        Self::new(url, Self::no_proxy(env)).map(Some).map_err(|why| format!("{name} is {why}"))
     }
 
     /// What the environment keeps from the proxy.
@@ -66,11 +71,23 @@ impl Proxy {
         }
         !self.except.iter().any(|except| match except {
             Except::All => true,
-            Except::Domain(domain) => {
-                host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            Except::Domain(domain, port) => {
+                let below = host.strip_suffix(domain.as_str());
+                below.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+                    && (port.is_none() || *port == url.port_or_known_default())
             }
             Except::Network(network) => address.is_some_and(|address| network.contains(address)),
         })
+    }
+
+    /// The same failure with the proxy in it, where it may be the proxy's doing.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        let through = |host, what| Error::ThroughProxy { host, proxy: self.place.clone(), what };
+        match error {
+            Error::Unreachable { host, what } => through(host, what),
+            Error::Timeout { host, limit } => through(host, format!("no answer within {:.1} s", limit.as_secs_f32())),
+            other => other,
+        }
     }
 
     pub(super) fn to_reqwest(&self) -> Result<reqwest::Proxy, &'static str> {
@@ -80,7 +97,7 @@ impl Proxy {
 
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Proxy").field("except", &self.except).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("place", &self.place).field("except", &self.except).finish_non_exhaustive()
     }
 }
 
@@ -89,10 +106,14 @@ impl Except {
         if entry == "*" {
             return Self::All;
         }
-        match Network::parse(entry) {
-            Some(network) => Self::Network(network),
-            None => Self::Domain(entry.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase()),
+        if let Some(network) = Network::parse(entry) {
+            return Self::Network(network);
         }
+        let (domain, port) = match entry.rsplit_once(':').map(|(domain, port)| (domain, port.parse())) {
+            Some((domain, Ok(port))) => (domain, Some(port)),
+            _ => (entry, None),
+        };
+        Self::Domain(domain.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase(), port)
     }
 }
 
@@ -127,6 +148,10 @@ mod tests {
             ("EXAMPLE.com, other.example", "https://example.com/", false),
             ("10.0.0.0/8", "https://10.1.2.3/", false),
             ("10.0.0.0/8", "https://11.1.2.3/", true),
+            ("example.com:8443", "https://example.com:8443/", false),
+            ("example.com:443", "https://login.example.com/", false),
+            ("example.com:8443", "https://example.com/", true),
+            ("10.1.2.3:8443", "https://10.1.2.3:8443/", false),
             ("*", "https://example.com/", false),
             (" , ", "https://example.com/", true),
         ] {
@@ -140,7 +165,12 @@ mod tests {
             assert!(Proxy::new(text.to_owned().into(), None).is_err(), "{text}");
         }
         assert!(!format!("{:?}", proxy("")).contains("SECRET"));
-        let env = Env::from_vars([("HTTPS_PROXY".to_owned(), "nonsense".to_owned())]);
-        assert!(Proxy::from_env(&env).is_err());
+        for name in ["HTTPS_PROXY", "https_proxy"] {
+            let env = Env::from_vars([(name.to_owned(), "nonsense".to_owned())]);
+            let why = Proxy::from_env(&env).expect_err("no URL");
+            assert!(why.starts_with(name) && !why.contains("nonsense"), "{why}");
+        }
+        let unset = Env::from_vars([("HTTPS_PROXY".to_owned(), String::new())]);
+        assert!(Proxy::from_env(&unset).expect("nothing is set").is_none());
     }
 }

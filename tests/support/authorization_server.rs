@@ -104,6 +104,8 @@ pub struct TokenRequest {
 pub struct FakeAs {
     state: Arc<State>,
     listener: Listener,
+    /// The same server on another port, where clients prove themselves in the handshake.
+    mutual: Option<Listener>,
 }
 
 struct State {
@@ -155,7 +157,23 @@ impl FakeAs {
         });
         let shared = Arc::clone(&state);
         let listener = bound.serve(move |request| answer(Arc::clone(&shared), request));
-        Self { state, listener }
+        Self { state, listener, mutual: None }
+    }
+
+    /// On a port that is bound already.
+    pub fn start_on(bound: Bound, trusted: Trust) -> Self {
+        Self::serve(bound, trusted)
+    }
+
+    /// Clients may prove themselves with a certificate, on a port of its own that asks for one (RFC 8705 section 5).
+    pub async fn serve_mutual(&mut self, tls: TlsAcceptor) {
+        let bound = Bound::new(Some(tls)).await;
+        let alias = |path: &str| format!("{}{}{path}", bound.base(), self.state.now().path);
+        let aliases = json!({"token_endpoint": alias("/token"), "revocation_endpoint": alias("/revoke")});
+        let members = json!({"mtls_endpoint_aliases": aliases, "tls_client_certificate_bound_access_tokens": true});
+        self.state.now().metadata = members;
+        let shared = Arc::clone(&self.state);
+        self.mutual = Some(bound.serve(move |request| answer(Arc::clone(&shared), request)));
     }
 
     /// The issuer identifier: scheme, authority and the path that was set.
@@ -268,7 +286,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
 
 /// RFC 7009 2.2: 200 for a token it does not know, too.
 async fn revoke(state: &State, request: Request<Incoming>) -> Answer {
-    let sender = clients::Sender::of(request.headers());
+    let sender = clients::Sender::of(&request);
     let form = match token_endpoint::read_form(request).await {
         Ok(form) => form,
         Err(refusal) => return Ok(refusal.into_answer()),

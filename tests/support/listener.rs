@@ -1,6 +1,7 @@
 //! One HTTP/1.1 server on loopback: a port of its own, at most 256 connections, ends when dropped.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -32,6 +34,10 @@ pub struct Bound {
     base: String,
 }
 
+/// The certificate that the other side proved itself with in the handshake; every request has this extension.
+#[derive(Clone, Debug, Default)]
+pub struct Peer(pub Option<Arc<[u8]>>);
+
 /// A served port.
 pub struct Listener {
     down: Arc<AtomicBool>,
@@ -47,6 +53,16 @@ impl Bound {
             None => format!("http://127.0.0.1:{port}"),
         };
         Self { socket, tls, base }
+    }
+
+    /// A server with a name that only a forward proxy can make something of: `https://NAME`, on the usual port.
+    pub async fn named(name: &str, tls: TlsAcceptor) -> Self {
+        Self { base: format!("https://{name}"), ..Self::new(Some(tls)).await }
+    }
+
+    /// Where it really listens.
+    pub fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("it is bound")
     }
 
     /// `http://127.0.0.1:PORT`, or `https://localhost:PORT` with TLS.
@@ -109,25 +125,40 @@ async fn connection<F, Fut>(
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
-    let service = service_fn(move |request| {
-        let answer = (!down.load(Ordering::SeqCst)).then(|| answer(request));
-        async move {
-            match answer {
-                Some(answer) => answer.await,
-                None => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "down")),
+    let service = |peer: Peer| {
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            let answer = (!down.load(Ordering::SeqCst)).then(|| answer(request));
+            async move {
+                match answer {
+                    Some(answer) => answer.await,
+                    None => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "down")),
+                }
             }
-        }
-    });
+        })
+    };
     // How a connection ends is the client's business and often the point of the test: errors are not ours to report.
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
     let _ = match tls {
-        None => http.serve_connection(TokioIo::new(stream), service).await,
-        Some(tls) => {
-            let Ok(stream) = tls.accept(stream).await else {
+        None => http.serve_connection(TokioIo::new(stream), service(Peer::default())).await,
+        Some(tls) => match tls.accept(stream).into_fallible().await {
+            Ok(stream) => {
+                let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let peer = Peer(certificates.first().map(|leaf| leaf.as_ref().into()));
+                http.serve_connection(TokioIo::new(stream), service(peer)).await
+            }
+            Err((_, stream)) => {
+                last_words(stream).await;
                 return;
-            };
-            http.serve_connection(TokioIo::new(stream), service).await
-        }
+            }
+        },
     };
+}
+
+/// What the other side has sent already is read, or the system would send a reset that overtakes the alert.
+async fn last_words(mut stream: TcpStream) {
+    let mut unheard = [0; 4096];
+    let read = async { while stream.read(&mut unheard).await.is_ok_and(|count| count > 0) {} };
+    let _ = tokio::time::timeout(HEAD_LIMIT, read).await;
 }

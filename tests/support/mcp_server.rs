@@ -115,6 +115,11 @@ impl FakeMcp {
         Self::serve(Bound::new(Some(tls)).await, authorization_server, scopes)
     }
 
+    /// On a port that is bound already.
+    pub fn start_on(bound: Bound, authorization_server: &FakeAs, scopes: &[&str]) -> Self {
+        Self::serve(bound, authorization_server, scopes)
+    }
+
     fn serve(bound: Bound, authorization_server: &FakeAs, scopes: &[&str]) -> Self {
         let base = bound.base().to_owned();
         authorization_server.register(&format!("{base}{PATH}"), scopes);

@@ -9,6 +9,8 @@
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
 //! | `workload_api.rs` | the SPIFFE Workload API of an agent: `FakeWorkloadApi` |
+//! | `forward_proxy.rs` | the proxy of a company network (CONNECT): `FakeProxy` |
+//! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
 //! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
@@ -22,9 +24,11 @@
 #![allow(clippy::disallowed_methods, reason = "the fakes live outside wayleave's rooms: real time, own tasks")]
 
 pub mod authorization_server;
+pub mod bus;
 pub mod case;
 pub mod dpop;
 pub mod fault;
+pub mod forward_proxy;
 pub mod keys;
 pub mod leak;
 pub mod listener;

@@ -8,9 +8,13 @@ use rcgen::{
 };
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use tokio_rustls::rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
+
+type Verifying = ConfigBuilder<ServerConfig, WantsVerifier>;
 
 pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
@@ -43,9 +47,40 @@ impl TestCa {
         &self.pem
     }
 
+    pub fn der(&self) -> Vec<u8> {
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("our own PEM").to_vec()
+    }
+
     /// For `localhost` and `127.0.0.1`, valid until 2099.
     pub fn good(&self) -> TlsAcceptor {
         self.acceptor(&["localhost", "127.0.0.1"], 2099)
+    }
+
+    /// The same for a host of this name.
+    pub fn good_for(&self, name: &str) -> TlsAcceptor {
+        self.acceptor(&[name], 2099)
+    }
+
+    /// As [`TestCa::good`], and lets in only whom one of these CAs (DER) vouches for.
+    pub fn mutual(&self, vouchers: &[Vec<u8>]) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        for der in vouchers {
+            roots.add(der.clone().into()).expect("a CA certificate");
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let verifier = verifier.expect("there is a root");
+        self.serving(&["localhost", "127.0.0.1"], 2099, |builder| builder.with_client_cert_verifier(verifier))
+    }
+
+    /// A client's certificate and its key, as PEM.
+    pub fn client(&self, name: &str) -> (String, String) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is sound");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
+        let key = KeyPair::generate().expect("a P-256 key can always be made");
+        let certificate = params.signed_by(&key, &self.issuer).expect("our own parameters are sound");
+        (certificate.pem(), key.serialize_pem())
     }
 
     /// Signed by the CA, valid, and for a host that is not this one.
@@ -59,6 +94,15 @@ impl TestCa {
     }
 
     fn acceptor(&self, names: &[&str], last_year: i32) -> TlsAcceptor {
+        self.serving(names, last_year, Verifying::with_no_client_auth)
+    }
+
+    fn serving(
+        &self,
+        names: &[&str],
+        last_year: i32,
+        clients: impl FnOnce(Verifying) -> ConfigBuilder<ServerConfig, WantsServerCert>,
+    ) -> TlsAcceptor {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("the names are sound");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -69,8 +113,8 @@ impl TestCa {
         // The provider is passed, never installed: the process under test must choose its own.
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("the provider knows TLS 1.2 and 1.3")
-            .with_no_client_auth()
+            .expect("the provider knows TLS 1.2 and 1.3");
+        let config = clients(config)
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("the key is the certificate's");
         TlsAcceptor::from(Arc::new(config))

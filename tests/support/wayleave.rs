@@ -103,6 +103,12 @@ impl Wayleave {
         self
     }
 
+    /// The same where the file holds a secret on purpose: it is not searched.
+    pub fn private_config(mut self, toml: &str) -> Self {
+        self.config = Some(self.write("private/wayleave.toml", toml));
+        self
+    }
+
     /// Changes the configuration file under a running daemon.
     pub fn rewrite_config(&self, toml: &str) {
         assert!(self.config.is_some(), "there is no configuration file yet");

@@ -123,6 +123,11 @@ impl FakeWorkloadApi {
         self.state.audiences.lock().expect("never held over a panic").clone()
     }
 
+    /// The CA of its X.509-SVIDs, as DER.
+    pub fn ca(&self) -> Vec<u8> {
+        self.state.ca.der.clone()
+    }
+
     /// SHA-256 of the leaf of the X.509-SVID issued last for the default identity.
     pub fn last_thumbprint(&self) -> String {
         let leaves = self.state.leaves.lock().expect("never held over a panic");

@@ -1,12 +1,13 @@
 //! The clients of the authorization server: how each must prove itself, and registration (RFC 7591).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::HeaderValue;
 use hyper::{Method, Request};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{DecodingKey, Validation};
@@ -16,7 +17,7 @@ use super::super::dpop;
 use super::super::fault;
 use super::super::keys::{self, Claims};
 use super::super::leak;
-use super::super::listener::Answer;
+use super::super::listener::{Answer, Peer};
 use super::State;
 use super::token_endpoint::Refusal;
 
@@ -29,6 +30,8 @@ pub enum ClientProof {
     Post(String),
     /// With an assertion that this public key verifies.
     Key(Box<Jwk>),
+    /// With a certificate for this name, that of a host or a SPIFFE ID (RFC 8705 section 2.1).
+    Certificate(String),
 }
 
 /// What the server knows of clients and of proofs of possession.
@@ -43,18 +46,22 @@ pub(super) struct Clients {
     /// Tokens are bound, or not, to the key of the proof.
     pub(super) ignores_proofs: bool,
     pub(super) proofs: usize,
+    /// Tokens are bound to this certificate, whichever was shown.
+    pub(super) binds_to: Option<String>,
 }
 
 /// What a request shows of its sender before its grant is looked at.
 pub(super) struct Sender {
     pub(super) authorization: Option<String>,
     pub(super) dpop: Option<String>,
+    pub(super) certificate: Option<Arc<[u8]>>,
 }
 
 impl Sender {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self { authorization: text("authorization"), dpop: text("dpop") }
+    pub(super) fn of(request: &Request<Incoming>) -> Self {
+        let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.0.clone());
+        Self { authorization: text("authorization"), dpop: text("dpop"), certificate }
     }
 }
 
@@ -83,6 +90,13 @@ pub(super) fn authenticate(state: &State, sender: &Sender, form: &Form) -> Resul
         return match known.get(id) {
             Some(ClientProof::Post(right)) if right == secret => Ok(Some(id.to_owned())),
             _ => Err(bad("the secret in the form is wrong")),
+        };
+    }
+    if let Some(certificate) = &sender.certificate {
+        let id = value("client_id").ok_or_else(|| bad("client_id is missing"))?;
+        return match known.get(id) {
+            Some(ClientProof::Certificate(name)) if is_for(certificate, name) => Ok(Some(id.to_owned())),
+            _ => Err(bad("the certificate is another one's")),
         };
     }
     let assertion = value("client_assertion").filter(|jwt| jsonwebtoken::decode_header(jwt).is_ok());
@@ -139,6 +153,22 @@ pub(super) fn possession(state: &State, sender: &Sender) -> Result<Option<String
         return Err(Refusal::new("invalid_dpop_proof", "the proof was used before"));
     }
     Ok((!ignores).then_some(good.thumbprint))
+}
+
+/// The certificate that the token will be bound to (RFC 8705 section 3.1). The handshake has verified it.
+pub(super) fn certificate(state: &State, sender: &Sender) -> Option<String> {
+    let shown = sender.certificate.as_ref()?;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, shown);
+    let binds_to = state.now().clients.binds_to.clone();
+    Some(binds_to.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(digest.as_ref())))
+}
+
+/// Whether the certificate has this subject alternative name: a context tag of RFC 5280 section 4.2.1.6, the length, the text.
+fn is_for(certificate: &[u8], name: &str) -> bool {
+    let tag = if name.contains("://") { 0x86 } else { 0x82 };
+    let length = u8::try_from(name.len()).expect("a short name");
+    let wanted = [&[tag, length], name.as_bytes()].concat();
+    certificate.windows(wanted.len()).any(|window| window == wanted)
 }
 
 /// RFC 7591: a client registers itself and gets an identifier, and a secret where it asks for one.

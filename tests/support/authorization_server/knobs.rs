@@ -75,6 +75,11 @@ impl FakeAs {
         self.state.now().clients.proofs
     }
 
+    /// Binds tokens to this certificate (`x5t#S256`), whichever was shown.
+    pub fn bind_to(&self, thumbprint: &str) {
+        self.state.now().clients.binds_to = Some(thumbprint.to_owned());
+    }
+
     /// The `audience` that a token exchange must name.
     pub fn set_audience(&self, audience: &str) {
         self.state.now().audience = Some(audience.to_owned());

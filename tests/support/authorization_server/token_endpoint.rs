@@ -47,6 +47,8 @@ struct Grant {
     client: Option<String>,
     /// The key that the token is bound to.
     thumbprint: Option<String>,
+    /// The certificate that the token is bound to.
+    certificate: Option<String>,
     /// For whom a JWT of a link is made.
     audience: Option<String>,
     subject: String,
@@ -85,7 +87,7 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Answer 
         authorization: request.headers().contains_key("authorization"),
         outcome: script.as_ref().map_or_else(|| "ok".to_owned(), |fault| format!("{fault:?}")),
     };
-    let sender = Sender::of(request.headers());
+    let sender = Sender::of(&request);
     let form = read_form(request).await;
     if let Ok(form) = &form {
         (record.params, record.assertion) = public_part(form);
@@ -165,6 +167,7 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
     let needed = |name: &str| value(name).ok_or_else(|| invalid(&format!("{name} is missing")));
     let thumbprint = clients::possession(state, sender)?;
     let client = clients::authenticate(state, sender, form)?;
+    let certificate = clients::certificate(state, sender);
     if client.is_none() && state.now().clients.required {
         return Err(Refusal::new("invalid_client", "no client proved itself"));
     }
@@ -212,7 +215,7 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
     if issued.is_some_and(|kind| kind != ACCESS_TOKEN_TYPE) {
         let text = |name: &str| value(name).unwrap_or_default().to_owned();
         let (resource, scope, audience) = (text("resource"), text("scope"), Some(text("audience")));
-        return Ok(Grant { issued, client, thumbprint, audience, subject, resource, scope });
+        return Ok(Grant { issued, client, thumbprint, certificate, audience, subject, resource, scope });
     }
     let now = state.now();
     let only = now.resources.keys().next().filter(|_| now.resource_optional && now.resources.len() == 1);
@@ -225,7 +228,8 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
     if let Some(foreign) = scope.split(' ').find(|scope| !allowed.iter().any(|known| known == scope)) {
         return Err(Refusal::new("invalid_scope", &format!("{foreign:?} is not a scope of this resource")));
     }
-    Ok(Grant { issued, client, thumbprint, audience: None, subject, resource: resource.to_owned(), scope })
+    let resource = resource.to_owned();
+    Ok(Grant { issued, client, thumbprint, certificate, audience: None, subject, resource, scope })
 }
 
 /// RFC 7523 section 3, with `aud` as one string and a `jti` as the MCP workload identity profile wants them. Gives the subject.
@@ -286,7 +290,9 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     if let Some(audience) = &grant.audience {
         return link(state, grant, audience, script);
     }
-    let confirmed = grant.thumbprint.as_ref().map(|thumbprint| json!({"jkt": thumbprint}));
+    let by_key = grant.thumbprint.as_ref().map(|thumbprint| json!({"jkt": thumbprint}));
+    let by_certificate = grant.certificate.as_ref().map(|digest| json!({"x5t#S256": digest}));
+    let confirmed = by_key.or(by_certificate);
     let token_for = |audience: Value, scope: &str| {
         let claims = json!({"sub": grant.subject, "aud": audience, "scope": scope, "cnf": confirmed});
         state.mint_with("at+jwt", claims, life)

@@ -1,0 +1,233 @@
+//! `client_auth = "mtls"` (RFC 8705): the certificate of a file or of the workload's X.509-SVID proves the client in the
+//! handshake, and the token is of use with that certificate alone.
+
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
+mod support;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::json;
+use support::authorization_server::{ClientProof, FakeAs};
+use support::keys;
+use support::mcp_server::FakeMcp;
+use support::platform::FakePlatform;
+use support::tls::TestCa;
+use support::unix_http::Reply;
+use support::wayleave::{Output, Wayleave};
+use support::workload_api::FakeWorkloadApi;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+
+const REFUSED: i32 = 76;
+const DENIED: i32 = 77;
+const CONFIG: i32 = 78;
+
+const AGENT: &str = "agent.example.com";
+const SPIFFE: &str = "spiffe://example.org/agent";
+const HEADERS: &str = "/v1/headers?server=demo";
+
+struct World {
+    /// Vouches for the servers, and for the client whose certificate is a file.
+    ca: TestCa,
+    agent: FakeWorkloadApi,
+    authorization_server: FakeAs,
+    mcp: FakeMcp,
+    wayleave: Wayleave,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (ca, agent, platform) = (TestCa::new(), FakeWorkloadApi::start(&[SPIFFE]), FakePlatform::start().await);
+        let mut authorization_server = FakeAs::start_tls(platform.trust(), ca.good()).await;
+        authorization_server.serve_mutual(ca.mutual(&[ca.der(), agent.ca()])).await;
+        authorization_server.add_client("agent", ClientProof::Certificate(AGENT.to_owned()));
+        authorization_server.add_client("workload", ClientProof::Certificate(SPIFFE.to_owned()));
+        let mcp = FakeMcp::start_tls(&authorization_server, &["demo:read", "demo:write"], ca.good()).await;
+        Self { ca, agent, authorization_server, mcp, wayleave: Wayleave::new(BINARY) }
+    }
+
+    fn configured(&self, keys: &str) -> Wayleave {
+        self.wayleave.clone().config(&format!(
+            "[egress]\nca_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\nexchange = \"client-credentials\"\nclient_auth = \"mtls\"\n{keys}",
+            self.ca.file().display(),
+            self.mcp.url(),
+            self.authorization_server.issuer(),
+        ))
+    }
+
+    /// Proves itself with what lies in these files; gives the thumbprint of the certificate.
+    fn with_files(&self, ca: &TestCa, name: &str) -> (Wayleave, String) {
+        let thumbprint = self.put(ca, name);
+        let file = |name: &str| self.wayleave.private(name).display().to_string();
+        let keys = format!(
+            "client_id = \"agent\"\nclient_cert_file = \"{}\"\nclient_key_file = \"{}\"\n",
+            file("client.pem"),
+            file("client.key")
+        );
+        (self.configured(&keys), thumbprint)
+    }
+
+    /// A new certificate in the place of the old one.
+    fn put(&self, ca: &TestCa, name: &str) -> String {
+        let (certificate, key) = ca.client(name);
+        std::fs::write(self.wayleave.private("client.key"), key).expect("ours");
+        std::fs::write(self.wayleave.private("client.pem"), &certificate).expect("ours");
+        thumbprint(&certificate)
+    }
+}
+
+/// `x5t#S256` (RFC 8705 section 3.1).
+fn thumbprint(pem: &str) -> String {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+    URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der))
+}
+
+/// To which certificate the token of these headers is bound.
+fn bound_to(reply: &Reply) -> String {
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let value = reply.json()["headers"]["Authorization"][0].as_str().expect("a header").to_owned();
+    let token =
+        value.strip_prefix("Bearer ").expect("a certificate-bound token is sent as Bearer (RFC 8705 section 3)");
+    keys::peek(token)["cnf"]["x5t#S256"].as_str().expect("it is bound").to_owned()
+}
+
+fn refused(output: Output, words: &[&str]) {
+    let output = output.expect_code(REFUSED);
+    assert_eq!(output.stdout, "");
+    for word in words.iter().chain(&["wayleave: hint: "]) {
+        assert!(output.stderr.contains(word), "{word:?} in {}", output.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_in_a_file_buys_a_token_bound_to_it() {
+    let world = World::new().await;
+    let (wayleave, thumbprint) = world.with_files(&world.ca, AGENT);
+    let daemon = wayleave.daemon(&[]).await;
+    assert_eq!(bound_to(&daemon.get(HEADERS).await), thumbprint);
+    let sent = world.authorization_server.last_request();
+    assert_eq!(
+        sent.params["client_id"], "agent",
+        "RFC 8705 section 2: the certificate does not say which client it is"
+    );
+    assert!(!sent.authorization && !sent.params.contains_key("client_assertion"));
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn the_workloads_own_certificate_buys_a_token_bound_to_it() {
+    let world = World::new().await;
+    let wayleave =
+        world.configured("client_id = \"workload\"\n").env("SPIFFE_ENDPOINT_SOCKET", &world.agent.endpoint());
+    let daemon = wayleave.daemon(&[]).await;
+    let bound = bound_to(&daemon.get(HEADERS).await);
+    let digest = URL_SAFE_NO_PAD.decode(bound).expect("base64url");
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, world.agent.last_thumbprint());
+    assert!(world.agent.audiences().is_empty(), "no JWT-SVID is needed beside it");
+    daemon.stop().await.expect_code(0);
+}
+
+/// Whoever gets it could do nothing with it, and would not know why.
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_certificate_is_not_handed_out_bare() {
+    let world = World::new().await;
+    let (wayleave, _) = world.with_files(&world.ca, AGENT);
+    let daemon = wayleave.daemon(&[]).await;
+    let reply = daemon.get("/v1/token?server=demo").await;
+    let body = reply.json();
+    assert_eq!((reply.status, &body["error"]), (403, &json!("token_bound")), "{}", reply.body);
+    assert!(
+        body["hint"].is_string() && body["error_description"].as_str().is_some_and(|what| what.contains("certificate"))
+    );
+    let output = daemon.run(&["token", "demo"]).await.expect_code(DENIED);
+    assert!(output.stdout.is_empty() && output.stderr.contains("bound to a certificate"), "{}", output.stderr);
+    wayleave.run(&["token", "demo", "--no-daemon"]).await.expect_code(DENIED);
+    let headers = daemon.run(&["headers", "demo"]).await.expect_code(0).json();
+    assert!(headers["Authorization"].as_str().is_some_and(|value| value.starts_with("Bearer ")));
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_used_at_the_next_exchange() {
+    let world = World::new().await;
+    let (wayleave, first) = world.with_files(&world.ca, AGENT);
+    let daemon = wayleave.daemon(&[]).await;
+    assert_eq!(bound_to(&daemon.get(HEADERS).await), first);
+    let second = world.put(&world.ca, AGENT);
+    assert_ne!(second, first);
+    assert_eq!(bound_to(&daemon.get(&format!("{HEADERS}&scope=demo:read")).await), second);
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn the_token_is_revoked_over_mutual_tls_too() {
+    let world = World::new().await;
+    let (wayleave, _) = world.with_files(&world.ca, AGENT);
+    let daemon = wayleave.daemon(&[]).await;
+    world.authorization_server.require_clients(true);
+    assert_eq!(daemon.get(HEADERS).await.status, 200);
+    daemon.run(&["revoke", "demo"]).await.expect_code(0);
+    assert_eq!(world.authorization_server.revocations(), 1);
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused_in_the_handshake() {
+    let world = World::new().await;
+    let (wayleave, _) = world.with_files(&TestCa::new(), AGENT);
+    refused(wayleave.run(&["headers", "demo"]).await, &["refuses our certificate", "CA"]);
+    assert_eq!(world.authorization_server.token_requests(), 0);
+    // That is no outage: it is not tried again and again.
+    let daemon = wayleave.daemon(&[]).await;
+    let reply = daemon.get(HEADERS).await;
+    assert_eq!((reply.status, &reply.json()["class"]), (502, &json!("refused")), "{}", reply.body);
+    assert!(reply.header("retry-after").is_none());
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn a_strangers_certificate_is_refused_by_the_server() {
+    let world = World::new().await;
+    let (wayleave, _) = world.with_files(&world.ca, "stranger.example.com");
+    refused(wayleave.run(&["headers", "demo"]).await, &["invalid_client", "another one's"]);
+    assert_eq!(world.authorization_server.token_requests(), 1, "one request, no second attempt");
+}
+
+/// Without the alias of RFC 8705 section 5 the one token endpoint is asked, which here sees no certificate.
+#[tokio::test]
+async fn without_an_alias_the_usual_endpoint_is_asked() {
+    let world = World::new().await;
+    world.authorization_server.set_metadata(json!({"mtls_endpoint_aliases": null}));
+    let (wayleave, _) = world.with_files(&world.ca, AGENT);
+    world.authorization_server.require_clients(true);
+    refused(wayleave.run(&["headers", "demo"]).await, &["invalid_client"]);
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_to_another_certificate_is_not_used() {
+    let world = World::new().await;
+    world.authorization_server.bind_to(&thumbprint(&world.ca.client(AGENT).0));
+    let (wayleave, _) = world.with_files(&world.ca, AGENT);
+    refused(wayleave.run(&["headers", "demo"]).await, &["bound to a certificate that is not ours"]);
+}
+
+#[tokio::test]
+async fn files_that_do_not_belong_together_and_a_workload_without_certificate_say_so() {
+    let world = World::new().await;
+    let (wayleave, _) = world.with_files(&world.ca, AGENT);
+    std::fs::write(world.wayleave.private("client.key"), world.ca.client(AGENT).1).expect("ours");
+    let output = wayleave.run(&["headers", "demo"]).await.expect_code(CONFIG);
+    assert!(output.stderr.contains("not that of the certificate"), "{}", output.stderr);
+    let file = world.wayleave.private("subject.jwt");
+    let platform = FakePlatform::start().await;
+    std::fs::write(&file, platform.mint("https://x.example", std::time::Duration::from_secs(60))).expect("ours");
+    let other =
+        format!("client_id = \"workload\"\n[identity]\nsource = \"file\"\ntoken_file = \"{}\"\n", file.display());
+    let output = world.configured(&other).run(&["headers", "demo"]).await.expect_code(CONFIG);
+    assert!(output.stderr.contains("no certificate") && output.stderr.contains("SPIFFE"), "{}", output.stderr);
+    assert_eq!(world.authorization_server.token_requests(), 0);
+}
