@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
 };
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
@@ -58,21 +61,51 @@ impl TestCa {
         self.acceptor(&["localhost", "127.0.0.1"], 2021)
     }
 
-    fn acceptor(&self, names: &[&str], last_year: i32) -> TlsAcceptor {
+    /// Good, and asks every client for a certificate of this CA.
+    pub fn asking(&self) -> TlsAcceptor {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("our own PEM")).expect("a CA certificate");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let (chain, key) = self.signed(&["localhost", "127.0.0.1"], 2099, ExtendedKeyUsagePurpose::ServerAuth);
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows TLS 1.2 and 1.3")
+            .with_client_cert_verifier(verifier.expect("there is a root"))
+            .with_single_cert(vec![chain.der().clone()], der(&key))
+            .expect("the key is the certificate's");
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A client's certificate and its key, as PEM.
+    pub fn client(&self, name: &str) -> (String, String) {
+        let (certificate, key) = self.signed(&[name], 2099, ExtendedKeyUsagePurpose::ClientAuth);
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn signed(&self, names: &[&str], last_year: i32, usage: ExtendedKeyUsagePurpose) -> (Certificate, KeyPair) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("the names are sound");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![usage];
         (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(last_year, 1, 1));
         let key = KeyPair::generate().expect("a P-256 key can always be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("our own parameters are sound");
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        (certificate, key)
+    }
+
+    fn acceptor(&self, names: &[&str], last_year: i32) -> TlsAcceptor {
+        let (certificate, key) = self.signed(names, last_year, ExtendedKeyUsagePurpose::ServerAuth);
         // The provider is passed, never installed: the process under test must choose its own.
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider knows TLS 1.2 and 1.3")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
+            .with_single_cert(vec![certificate.der().clone()], der(&key))
             .expect("the key is the certificate's");
         TlsAcceptor::from(Arc::new(config))
     }
+}
+
+fn der(key: &KeyPair) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()))
 }

@@ -29,6 +29,8 @@ pub enum ClientProof {
     Post(String),
     /// With an assertion that this public key verifies.
     Key(Box<Jwk>),
+    /// With the certificate of the connection, which a front has verified ([`super::Profile::certificate_front`]).
+    Certificate,
 }
 
 /// What the server knows of clients and of proofs of possession.
@@ -49,12 +51,14 @@ pub(super) struct Clients {
 pub(super) struct Sender {
     pub(super) authorization: Option<String>,
     pub(super) dpop: Option<String>,
+    /// The authority it came to: a front that asks for certificates has one of its own.
+    pub(super) host: Option<String>,
 }
 
 impl Sender {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self { authorization: text("authorization"), dpop: text("dpop") }
+        Self { authorization: text("authorization"), dpop: text("dpop"), host: text("host") }
     }
 }
 
@@ -83,6 +87,14 @@ pub(super) fn authenticate(state: &State, sender: &Sender, form: &Form) -> Resul
         return match known.get(id) {
             Some(ClientProof::Post(right)) if right == secret => Ok(Some(id.to_owned())),
             _ => Err(bad("the secret in the form is wrong")),
+        };
+    }
+    if let Some(front) = &state.now().profile.certificate_front {
+        let id = value("client_id").ok_or_else(|| bad("client_id is missing"))?;
+        let came = sender.host.as_ref() == Some(front);
+        return match known.get(id) {
+            Some(ClientProof::Certificate) if came => Ok(Some(id.to_owned())),
+            _ => Err(bad("no certificate came, or that of another")),
         };
     }
     let assertion = value("client_assertion").filter(|jwt| jsonwebtoken::decode_header(jwt).is_ok());
@@ -127,7 +139,7 @@ pub(super) fn possession(state: &State, sender: &Sender) -> Result<Option<String
         (now.clients.nonce.clone(), now.clients.ignores_proofs)
     };
     let Some(proof) = &sender.dpop else { return Ok(None) };
-    let url = format!("{}/token", state.issuer());
+    let url = state.endpoint("token");
     let expected = dpop::Expected { method: "POST", url: &url, token: None, nonce: nonce.as_deref() };
     let good = dpop::judge(proof, &expected).map_err(|refusal| match refusal {
         dpop::Refusal::Nonce => Refusal::new("use_dpop_nonce", "a nonce is wanted").with_nonce(nonce.as_deref()),
