@@ -128,24 +128,6 @@ async fn what_could_be_replayed_elsewhere_needs_a_pin() {
 }
 
 #[tokio::test]
-async fn the_example_for_keycloaks_federated_clients_works() {
-    let example = include_str!("../examples/config/keycloak-federated-client.toml");
-    let scene = Scene::new(BINARY).await;
-    scene.authorization_server.federate("mcp-agent", SUBJECT);
-    let here =
-        example.replace("url = \"https://mcp.example.com/mcp\"", &format!("url = \"{}\"", scene.mcp.url())).replace(
-            "issuer = \"https://keycloak.example.com/realms/agents\"",
-            &format!("issuer = \"{}\"", scene.authorization_server.issuer()),
-        );
-    let world = |toml: &str| scene.wayleave.clone().config(&format!("{toml}\n[egress]\ninsecure_loopback = true\n"));
-    world(&here).run(&["token", "demo"]).await.expect_code(0);
-    // What is forgotten first: without its identifier the realm does not know which client is meant.
-    let nameless = here.replace("client_id = ", "# client_id = ");
-    let output = world(&nameless).run(&["token", "demo"]).await.expect_code(REFUSED);
-    assert!(output.stderr.contains("hint: ") && output.stderr.contains("client_id is missing"), "{}", output.stderr);
-}
-
-#[tokio::test]
 async fn a_svid_is_presented_as_a_svid() {
     let scene = Scene::new(BINARY).await;
     scene.authorization_server.federate("agent", "spiffe://example.org/agent");

@@ -276,3 +276,38 @@ fn every_source_has_its_cases() {
         assert!(folder.join(&source).join("ok/expect.toml").is_file(), "{source} has no case `ok`");
     }
 }
+
+/// The examples that people copy, by name.
+fn examples() -> BTreeMap<String, String> {
+    let entries = fs::read_dir(root().join("examples/config")).expect("it is there");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    let named = |path: std::path::PathBuf| {
+        assert!(path.extension().is_some_and(|extension| extension == "toml"), "{} is no example", relative(&path));
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        (name, fs::read_to_string(&path).expect("UTF-8"))
+    };
+    paths.map(named).collect()
+}
+
+#[test]
+fn every_exchange_and_every_client_proof_has_an_example() {
+    let all: Vec<String> = examples().into_values().collect();
+    let shown = |key: &str, name: &String| {
+        let line = format!("{key} = \"{name}\"");
+        all.iter().any(|text| text.lines().any(|shown| shown.trim_start().starts_with(&line)))
+    };
+    for exchange in built("exchange") {
+        assert!(shown("exchange", &exchange), "no example in examples/config has the exchange {exchange}");
+    }
+    for proof in client_proofs() {
+        assert!(shown("client_auth", &proof), "no example in examples/config has the client_auth {proof}");
+    }
+}
+
+#[test]
+fn every_example_is_tried() {
+    let tests = fs::read_to_string(root().join("tests/profiles.rs")).expect("it is there");
+    for name in examples().into_keys() {
+        assert!(tests.contains(&format!("\"{name}\"")), "tests/profiles.rs does not use {name}.toml");
+    }
+}

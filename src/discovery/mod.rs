@@ -133,7 +133,7 @@ impl Error {
             Self::Malformed { .. } => "the operator of that host must mend the document (RFC 9728, RFC 8414)".to_owned(),
             Self::ResourceMismatch { .. } => "configure the URL exactly as the server names itself, or its operator must mend `resource` (RFC 9728 section 3.3)".to_owned(),
             Self::IssuerMismatch { found, .. } => format!("if {found:?} is right, pin exactly that as `issuer`; else its operator must mend `issuer` (RFC 8414 section 3.3)"),
-            Self::NoServerMetadata { .. } => "check `issuer`: it is the identifier, not the token endpoint; its operator must publish RFC 8414 metadata".to_owned(),
+            Self::NoServerMetadata { .. } => "check `issuer`: it is the identifier, not the token endpoint; its operator must publish RFC 8414 metadata; or name its endpoint with `token_endpoint`".to_owned(),
             Self::NoResourceMetadata { .. } => "pin the authorization server with `issuer`, or `--issuer URL`; the server's operator should publish RFC 9728 metadata".to_owned(),
         })
     }

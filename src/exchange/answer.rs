@@ -5,6 +5,7 @@ use std::time::Duration;
 use oauth2::TokenResponse;
 use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType, BasicTokenResponse, BasicTokenType};
 
+use super::cure::cure;
 use super::{Error, Issued, Request};
 use crate::oauth::{Issuer, OauthError, Scopes};
 use crate::outbound::Answer;
@@ -91,7 +92,8 @@ fn refused(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
         return match status {
             // RFC 6749 section 5.2 answers 400 or 401; anything else is not the token endpoint speaking.
             400 | 401 | 403 => {
-                Error::Refused { issuer, error: OauthError::new("error_without_code", Some(&words), None) }
+                let error = OauthError::new("error_without_code", Some(&words), None);
+                Error::Refused { issuer, cure: cure(&error.code, None), error }
             }
             _ => Error::Malformed { issuer, what: format!("it has {words}") },
         };
@@ -101,9 +103,9 @@ fn refused(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
     if matches!(code, "temporarily_unavailable" | "server_error" | "slow_down") {
         return Error::Busy { issuer, status, retry_after: answer.retry_after() };
     }
-    let error =
-        OauthError::new(code, wire.error_description().map(String::as_str), wire.error_uri().map(String::as_str));
-    Error::Refused { issuer, error }
+    let description = wire.error_description().map(String::as_str);
+    let error = OauthError::new(code, description, wire.error_uri().map(String::as_str));
+    Error::Refused { issuer, error, cure: cure(code, description) }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::token::{AccessToken, SubjectToken};
 mod answer;
 mod client_auth;
 mod client_credentials;
+mod cure;
 mod direct;
 mod form;
 mod id_jag;
@@ -169,6 +170,8 @@ pub enum Error {
         issuer: Issuer,
         /// What it said.
         error: OauthError,
+        /// What to do about it, which its words may tell better than its code.
+        cure: &'static str,
     },
     /// It is there and has trouble of its own, or too many of us.
     #[error("the token endpoint of {issuer} answers status {status}")]
@@ -252,31 +255,8 @@ impl Error {
             Self::Moved { to, .. } => {
                 Some(format!("if the move is meant, pin it with `issuer = \"{to}\"`, or start again"))
             }
-            Self::Refused { error, .. } => Some(cure(&error.code).to_owned()),
+            Self::Refused { cure, .. } => Some((*cure).to_owned()),
         }
-    }
-}
-
-fn cure(code: &str) -> &'static str {
-    match code {
-        "invalid_grant" => {
-            "the authorization server does not trust this identity: compare `wayleave whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks"
-        }
-        "invalid_client" | "unauthorized_client" => {
-            "the authorization server does not know this client or its proof: check `client_id` and `client_auth` with its operator, and what it trusts with `wayleave whoami --audience ISSUER`"
-        }
-        "invalid_target" => {
-            "the authorization server does not know this `resource`: its operator must register it, or set `resource`"
-        }
-        "invalid_scope" => "the authorization server does not grant these scopes: check `scopes` with its operator",
-        "invalid_request" => {
-            "something is missing that this server wants, most often `client_id`: ask its operator which parameters"
-        }
-        "invalid_dpop_proof" => "the authorization server does not take the proof: compare both clocks",
-        "unsupported_grant_type" => {
-            "the authorization server does not have this grant for this client: its operator must allow it, or set `exchange`"
-        }
-        _ => "ask the operator of the authorization server, with the time and these words",
     }
 }
 

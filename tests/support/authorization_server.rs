@@ -4,7 +4,8 @@
 //! RFC 7009 revocation. Everything can be changed while it runs, through `&self`; nothing is right by default that a
 //! real server would refuse.
 //!
-//! The token endpoint is in `token_endpoint.rs`, the metadata in `metadata.rs`, what a test sets and reads in `knobs.rs`.
+//! The token endpoint is in `token_endpoint.rs`, the metadata in `metadata.rs`, what a test sets and reads in `knobs.rs`,
+//! how servers of the field differ in `profile.rs`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -25,9 +26,11 @@ use super::platform::Trust;
 mod clients;
 mod knobs;
 mod metadata;
+mod profile;
 mod token_endpoint;
 
 pub use clients::ClientProof;
+pub use profile::{Profile, Target, Words};
 
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -135,6 +138,7 @@ struct Now {
     metadata_paths: Vec<String>,
     revoked: Vec<String>,
     token_requests: usize,
+    profile: Profile,
 }
 
 impl FakeAs {
@@ -186,7 +190,7 @@ impl FakeAs {
     }
 
     pub fn token_endpoint(&self) -> String {
-        format!("{}/token", self.issuer())
+        self.state.endpoint("token")
     }
 
     /// What an MCP server needs to trust its tokens.
@@ -242,6 +246,7 @@ impl Now {
             metadata_paths: Vec::new(),
             revoked: Vec::new(),
             token_requests: 0,
+            profile: Profile::default(),
         }
     }
 }
@@ -253,6 +258,11 @@ impl State {
 
     fn issuer(&self) -> String {
         format!("{}{}", self.base, self.now().path)
+    }
+
+    /// An issuer may end in a slash, an endpoint has no two.
+    fn endpoint(&self, name: &str) -> String {
+        format!("{}/{name}", self.issuer().trim_end_matches('/'))
     }
 
     fn mint(&self, subject: &str, audience: Value, scope: &str, life: Duration) -> String {
@@ -276,7 +286,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     if path.contains("/.well-known/") {
         return metadata::answer(&state, &request).await;
     }
-    match path.strip_prefix(&tenant) {
+    match path.strip_prefix(tenant.trim_end_matches('/')) {
         Some("/token") => token_endpoint::answer(&state, request).await,
         Some("/revoke") => revoke(&state, request).await,
         Some("/register") => clients::register(&state, request).await,

@@ -14,6 +14,7 @@
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
 //! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
+//! | `profiles.rs` | the authorization servers of the field, as `FakeAs` plays them |
 //! | `leak.rs` | knows every token minted here and fails when one appears where none may |
 //! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` `tcp_http.rs` | what those are made of |
 //!
@@ -34,6 +35,7 @@ pub mod leak;
 pub mod listener;
 pub mod mcp_server;
 pub mod platform;
+pub mod profiles;
 pub mod scene;
 pub mod sluice;
 pub mod tcp_http;

@@ -141,7 +141,7 @@ pub(super) fn possession(state: &State, sender: &Sender) -> Result<Option<String
         (now.clients.nonce.clone(), now.clients.ignores_proofs)
     };
     let Some(proof) = &sender.dpop else { return Ok(None) };
-    let url = format!("{}/token", state.issuer());
+    let url = state.endpoint("token");
     let expected = dpop::Expected { method: "POST", url: &url, token: None, nonce: nonce.as_deref() };
     let good = dpop::judge(proof, &expected).map_err(|refusal| match refusal {
         dpop::Refusal::Nonce => Refusal::new("use_dpop_nonce", "a nonce is wanted").with_nonce(nonce.as_deref()),

@@ -6,13 +6,19 @@ use serde_json::Value;
 
 use super::super::keys;
 use super::super::platform::Trust;
-use super::{ClientProof, FakeAs, MetadataFault, Published, TokenFault, TokenRequest};
+use super::{ClientProof, FakeAs, MetadataFault, Profile, Published, TokenFault, TokenRequest};
 
 impl FakeAs {
-    /// `""` or `"/tenant1"`.
+    /// `""`, `"/tenant1"` or, for an issuer that ends in a slash, `"/"`.
     pub fn set_issuer_path(&self, path: &str) {
-        assert!(path.is_empty() || (path.starts_with('/') && !path.ends_with('/')), "a path like /tenant1");
+        let is_path = path.starts_with('/') && !path.ends_with('/');
+        assert!(path.is_empty() || path == "/" || is_path, "a path like /tenant1");
         self.state.now().path = path.to_owned();
+    }
+
+    /// From now on it is a server of this kind.
+    pub fn set_profile(&self, profile: Profile) {
+        self.state.now().profile = profile;
     }
 
     /// Trusts this one and no other.

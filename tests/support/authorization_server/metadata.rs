@@ -37,12 +37,13 @@ pub(super) async fn answer(state: &State, request: &Request<Incoming>) -> Answer
 impl State {
     fn metadata(&self) -> Claims {
         let issuer = self.issuer();
+        let [token, revoke, register] = ["token", "revoke", "register"].map(|name| self.endpoint(name));
         let now = self.now();
         let mut document = keys::object(json!({
             "issuer": issuer,
-            "token_endpoint": format!("{issuer}/token"),
-            "revocation_endpoint": format!("{issuer}/revoke"),
-            "registration_endpoint": format!("{issuer}/register"),
+            "token_endpoint": token,
+            "revocation_endpoint": revoke,
+            "registration_endpoint": register,
             "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "private_key_jwt"],
             "response_types_supported": [],
         }));
@@ -56,7 +57,7 @@ impl State {
     /// Whether `path` is one of the places where metadata lies now.
     fn publishes(&self, path: &str) -> bool {
         let now = self.now();
-        let (published, tenant) = (now.published, &now.path);
+        let (published, tenant) = (now.published, now.path.trim_end_matches('/'));
         (published.oauth && path == format!("/.well-known/oauth-authorization-server{tenant}"))
             || (published.openid_inserted && path == format!("/.well-known/openid-configuration{tenant}"))
             || (published.openid_appended && path == format!("{tenant}/.well-known/openid-configuration"))

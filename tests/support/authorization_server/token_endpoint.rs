@@ -15,7 +15,7 @@ use super::super::keys::{self, Claims};
 use super::super::leak;
 use super::super::listener::{Answer, Body};
 use super::clients::{self, Sender};
-use super::{JWT_BEARER, State, TOKEN_EXCHANGE, TokenFault, TokenRequest, broken};
+use super::{JWT_BEARER, State, TOKEN_EXCHANGE, TokenFault, TokenRequest, Words, broken};
 
 type Form = BTreeMap<String, String>;
 
@@ -67,6 +67,20 @@ impl Refusal {
         Self { nonce: nonce.map(str::to_owned), ..self }
     }
 
+    /// As a server of this kind says it.
+    fn in_words(self, words: &[Words]) -> Self {
+        let said = self.description.as_deref().unwrap_or_default();
+        match words.iter().find(|words| said.starts_with(words.ours)) {
+            Some(words) => Self {
+                status: words.status,
+                code: words.code.to_owned(),
+                description: Some(words.text.to_owned()),
+                ..self
+            },
+            None => self,
+        }
+    }
+
     pub(super) fn into_answer(self) -> Response<Body> {
         let mut body = Claims::new();
         body.insert("error".to_owned(), self.code.into());
@@ -103,7 +117,10 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Answer 
             Err(Refusal { description, uri, ..Refusal::new(&code, "") })
         }
         Some(TokenFault::ControlCharsInDescription) => Err(Refusal::new("invalid_grant", HOSTILE)),
-        _ => form.and_then(|form| judge(state, &sender, &form)),
+        _ => {
+            let words = state.now().profile.words;
+            form.and_then(|form| judge(state, &sender, &form)).map_err(|refusal| refusal.in_words(words))
+        }
     };
     if let Err(refusal) = &verdict {
         refusal.code.clone_into(&mut record.outcome);
@@ -166,6 +183,13 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
     let invalid = |text: &str| Refusal::new("invalid_request", text);
     let needed = |name: &str| value(name).ok_or_else(|| invalid(&format!("{name} is missing")));
     let thumbprint = clients::possession(state, sender)?;
+    let profile = state.now().profile.clone();
+    if profile.wants_proof && thumbprint.is_none() {
+        return Err(Refusal::new("invalid_dpop_proof", "the DPoP proof is missing"));
+    }
+    if profile.only_grant.is_some_and(|grant| value("grant_type") != Some(grant)) {
+        return Err(Refusal::new("unauthorized_client", "this grant is not allowed"));
+    }
     let client = clients::authenticate(state, sender, form)?;
     let certificate = clients::certificate(state, sender);
     if client.is_none() && state.now().clients.required {
@@ -217,6 +241,9 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
         let (resource, scope, audience) = (text("resource"), text("scope"), Some(text("audience")));
         return Ok(Grant { issued, client, thumbprint, certificate, audience, subject, resource, scope });
     }
+    if let Some((resource, scope)) = profile.target(form)? {
+        return Ok(Grant { issued, client, thumbprint, certificate, audience: None, subject, resource, scope });
+    }
     let now = state.now();
     let only = now.resources.keys().next().filter(|_| now.resource_optional && now.resources.len() == 1);
     let resource = value("resource").or_else(|| only.map(String::as_str));
@@ -246,7 +273,8 @@ fn judge_assertion(state: &State, assertion: &str) -> Result<String, String> {
     let time =
         |name: &str| claims.get(name).and_then(Value::as_f64).ok_or_else(|| format!("{name} is missing or no number"));
     let here = keys::now();
-    if text("aud")? != issuer {
+    let profile = now.profile.clone();
+    if text("aud")? != profile.assertion_audience.as_ref().unwrap_or(&issuer) {
         return Err("aud is not exactly this issuer".to_owned());
     }
     if time("exp")? <= here {
@@ -256,6 +284,7 @@ fn judge_assertion(state: &State, assertion: &str) -> Result<String, String> {
         return Err("iat or nbf is ahead".to_owned());
     }
     let subject = text("sub")?.to_owned();
+    profile.judge(&claims)?;
     if !now.spent.insert(text("jti")?.to_owned()) {
         return Err("jti was used before".to_owned());
     }
@@ -330,6 +359,13 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
             token = Some(format!("{}{}", keys::unique_id(), "A".repeat(40 * 1024)));
         }
         _ => {}
+    }
+    let profile = state.now().profile.clone();
+    if profile.opaque {
+        token = Some(format!("opaque-{}-{}", keys::unique_id(), keys::unique_id()));
+    }
+    if profile.silent_about_scope {
+        over["scope"] = Value::Null;
     }
     let token = token.unwrap_or_else(|| token_for(json!(grant.resource), &grant.scope));
     leak::minted(&token);

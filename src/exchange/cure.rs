@@ -1,0 +1,120 @@
+//! What to do about a refusal: from the error's code, and from words in its description that say more than the code.
+//!
+//! The words are data, each with where it comes from. They choose a hint and nothing else: what is sent, tried again
+//! or remembered never depends on them. They are looked for in the whole description, of which people see a part.
+
+/// Words that are all in the description, whatever their case, and the cure they call for.
+struct Words {
+    all: &'static [&'static str],
+    cure: &'static str,
+}
+
+const LEAVE_OUT_RESOURCE: &str = "this server takes no `resource`, or not that one beside these scopes: leave it out with `resource = \"\"`, and name the target by `scopes`";
+const DEFAULT_SCOPE: &str = "this server wants one scope for a client that asks for itself, the target's identifier with `/.default` at its end: set `scopes` to that";
+const OTHER_AUDIENCE: &str = "this server wants another audience in the identity token than its issuer: set `subject_audience` to the one that it expects";
+const NAME_AUDIENCE: &str =
+    "this server wants to be told the target: set `audience` to the identifier under which it knows the MCP server";
+const UNKNOWN_AUDIENCE: &str = "this server knows no target of that name: set `audience` to the identifier under which the MCP server is registered there, character by character";
+const NOT_FOR_THIS_CLIENT: &str =
+    "it knows the client and the target: its operator must authorize this client for that target";
+const ALLOW_GRANT: &str = "it knows the client, which may not use this grant: its operator must allow it, or set `exchange` to the one that is allowed";
+const BIND: &str = "this server issues only tokens that are bound to a key: set `dpop = true`, or its operator lets this client have bearer tokens";
+const NAME_SCOPES: &str = "this server has no default: set `scopes` to those that its operator made for the MCP server";
+const LINK_SUBJECT: &str = "it trusts the platform but knows nobody of this subject: its operator must link the `sub` that `wayleave whoami --audience ISSUER` shows to an account";
+const MINT_ANEW: &str = "this server takes an identity token once, and soon after it was issued: use a source that mints anew (`wayleave whoami` says whether it does), or have its operator allow more";
+const TRUST: &str = "the authorization server does not trust this identity: compare `wayleave whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks";
+
+const WORDS: &[Words] = &[
+    // Microsoft, "Microsoft Entra authentication and authorization error codes".
+    Words { all: &["aadsts9010010"], cure: LEAVE_OUT_RESOURCE },
+    Words { all: &["aadsts901002:"], cure: LEAVE_OUT_RESOURCE },
+    Words { all: &["aadsts1002012"], cure: DEFAULT_SCOPE },
+    Words { all: &["aadsts700212"], cure: OTHER_AUDIENCE },
+    // The assertion's subject, issuer, and both of them.
+    Words { all: &["aadsts700213"], cure: TRUST },
+    Words { all: &["aadsts700211"], cure: TRUST },
+    Words { all: &["aadsts70021:"], cure: TRUST },
+    // Google, Security Token Service, as its users report it.
+    Words { all: &["audience in id token", "expected audience"], cure: OTHER_AUDIENCE },
+    // Ory Hydra, fosite's rfc7523 handler. The code is the one for whatever is wrong with a grant.
+    Words { all: &["must contain an \"aud\" (audience) claim containing a value"], cure: OTHER_AUDIENCE },
+    Words { all: &["not allowed to use authorization grant"], cure: ALLOW_GRANT },
+    // Keycloak, JWTAuthorizationGrantType and AbstractBaseJWTValidator.
+    Words { all: &["user not found"], cure: LINK_SUBJECT },
+    Words { all: &["token reuse detected"], cure: MINT_ANEW },
+    Words { all: &["issued too far in the past"], cure: MINT_ANEW },
+    Words { all: &["invalid token audience"], cure: OTHER_AUDIENCE },
+    // Auth0, as its users report it.
+    Words { all: &["no audience parameter was provided"], cure: NAME_AUDIENCE },
+    Words { all: &["service not enabled within domain"], cure: UNKNOWN_AUDIENCE },
+    Words { all: &["client is not authorized to access"], cure: NOT_FOR_THIS_CLIENT },
+    Words { all: &["grant type", "not allowed"], cure: ALLOW_GRANT },
+    // Okta, "Configure OAuth 2.0 Demonstrating Proof-of-Possession" and as its users report it.
+    Words { all: &["dpop proof", "missing"], cure: BIND },
+    Words { all: &["default scopes", "must be provided"], cure: NAME_SCOPES },
+];
+
+/// The cure of a refusal with this code and these words, and whose turn it is.
+pub(super) fn cure(code: &str, description: Option<&str>) -> &'static str {
+    let description = description.unwrap_or_default().to_ascii_lowercase();
+    let says = |words: &&Words| words.all.iter().all(|word| description.contains(word));
+    WORDS.iter().find(says).map_or_else(|| by_code(code), |words| words.cure)
+}
+
+fn by_code(code: &str) -> &'static str {
+    match code {
+        "invalid_grant" => TRUST,
+        "invalid_client" | "unauthorized_client" => {
+            "the authorization server does not know this client or its proof, or wants one where none is named: check `client_id` and `client_auth` with its operator, and what it trusts with `wayleave whoami --audience ISSUER`"
+        }
+        "access_denied" => {
+            "the authorization server knows the client and does not let it have this: its operator must authorize it; check `audience` and `scopes`"
+        }
+        "invalid_target" => {
+            "the authorization server does not know this `resource` or `audience`: its operator must register it, or set `resource` (\"\": do not send it), or `audience`"
+        }
+        "invalid_scope" => "the authorization server does not grant these scopes: check `scopes` with its operator",
+        "invalid_request" => {
+            "something is missing that this server wants, most often `client_id`, or it does not take `resource` (\"\": do not send it): ask its operator which parameters"
+        }
+        "invalid_dpop_proof" => {
+            "the authorization server does not take the proof, or wants one where none came: set `dpop = true`, and compare both clocks"
+        }
+        "unsupported_grant_type" => {
+            "the authorization server does not have this grant for this client: its operator must allow it, or set `exchange`"
+        }
+        _ => "ask the operator of the authorization server, with the time and these words",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_say_more_than_the_code() {
+        let words =
+            "AADSTS9010010: The resource parameter provided in the request doesn't match with the requested scopes.";
+        assert_eq!(cure("invalid_target", Some(words)), LEAVE_OUT_RESOURCE);
+        assert_ne!(cure("invalid_target", None), LEAVE_OUT_RESOURCE);
+        assert_eq!(cure("invalid_grant", Some("User not found")), LINK_SUBJECT);
+        assert_eq!(cure("invalid_grant", Some("something else")), TRUST);
+    }
+
+    #[test]
+    fn one_code_is_not_taken_for_another_that_begins_with_it() {
+        assert_eq!(cure("invalid_client", Some("AADSTS700212: No matching …")), OTHER_AUDIENCE);
+        assert_eq!(cure("invalid_client", Some("AADSTS70021: No matching …")), TRUST);
+        assert_ne!(cure("invalid_request", Some("AADSTS9010021: …")), LEAVE_OUT_RESOURCE);
+    }
+
+    #[test]
+    fn every_entry_can_be_reached() {
+        for (at, words) in WORDS.iter().enumerate() {
+            assert!(words.all.iter().all(|word| word.to_ascii_lowercase() == **word), "{:?} is never found", words.all);
+            let text = words.all.join(" … ");
+            let first = WORDS.iter().position(|other| other.all.iter().all(|word| text.contains(word)));
+            assert_eq!(first, Some(at), "{:?} hides behind another", words.all);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! How a server of the field differs from the MCP profile: what tells it the target, whom it wants to see, and its own words.
+//!
+//! A profile changes what is judged, never whether: signatures, times and `jti` are verified under each. The vendors' profiles
+//! are in `support/profiles.rs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::keys::{self, Claims};
+use super::token_endpoint::Refusal;
+
+/// One kind of server. The default is the MCP profile itself.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// What tells it for whom the token is to be.
+    pub target: Target,
+    /// A request with `resource` is refused.
+    pub refuses_resource: bool,
+    /// The scopes it grants; empty: those registered with the resource.
+    pub scopes: &'static [&'static str],
+    /// A request without `scope` is refused.
+    pub wants_scope: bool,
+    /// The only `aud` of an assertion; none: the issuer.
+    pub assertion_audience: Option<String>,
+    /// How long after `iat` an assertion is taken.
+    pub oldest_assertion: Option<Duration>,
+    /// The subjects it has accounts for; none: every subject of a platform it trusts.
+    pub linked: Option<Vec<String>>,
+    /// The only grant that it allows.
+    pub only_grant: Option<&'static str>,
+    /// A request without a proof of possession is refused.
+    pub wants_proof: bool,
+    /// Its tokens are references.
+    pub opaque: bool,
+    /// Its answers have no `scope`.
+    pub silent_about_scope: bool,
+    /// How it says what [`super::FakeAs`] says otherwise.
+    pub words: &'static [Words],
+}
+
+/// What tells a server for whom the token is to be.
+#[derive(Clone, Debug, Default)]
+pub enum Target {
+    /// `resource` (RFC 8707).
+    #[default]
+    Resource,
+    /// Its own configuration, whatever is asked.
+    Fixed(String),
+    /// `audience`, which must be this one.
+    Audience(String),
+    /// `scope`, which must be this one; the token is for the second.
+    Scope(&'static str, String),
+}
+
+/// A refusal in the words of the vendor.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// What the description begins with here.
+    pub ours: &'static str,
+    pub status: u16,
+    pub code: &'static str,
+    pub text: &'static str,
+}
+
+type Form = BTreeMap<String, String>;
+
+impl Profile {
+    /// For whom the token is to be, if it is not `resource` that tells, and with which scopes.
+    pub(super) fn target(&self, form: &Form) -> Result<Option<(String, String)>, Refusal> {
+        let value = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        if self.refuses_resource && form.contains_key("resource") {
+            return Err(Refusal::new("invalid_target", "resource is not taken"));
+        }
+        let target = match &self.target {
+            Target::Resource => return Ok(None),
+            Target::Fixed(target) => target.clone(),
+            Target::Audience(known) => match value("audience") {
+                None => return Err(Refusal::new("invalid_request", "audience is missing")),
+                Some(named) if named == known => known.clone(),
+                Some(_) => return Err(Refusal::new("invalid_target", "audience is unknown")),
+            },
+            Target::Scope(scope, target) if value("scope") == Some(scope) => target.clone(),
+            Target::Scope(..) => return Err(Refusal::new("invalid_scope", "scope is not the target's")),
+        };
+        self.scope(value("scope")).map(|scope| Some((target, scope)))
+    }
+
+    fn scope(&self, asked: Option<&str>) -> Result<String, Refusal> {
+        match asked {
+            None if self.wants_scope => Err(Refusal::new("invalid_scope", "scope is missing")),
+            None => Ok(self.scopes.join(" ")),
+            Some(asked) if asked.split(' ').all(|scope| self.scopes.contains(&scope)) => Ok(asked.to_owned()),
+            Some(_) => Err(Refusal::new("invalid_scope", "scope is not granted")),
+        }
+    }
+
+    /// Says why a verified assertion is not taken.
+    pub(super) fn judge(&self, claims: &Claims) -> Result<(), String> {
+        let age = claims.get("iat").and_then(|iat| iat.as_f64()).map_or(f64::INFINITY, |iat| keys::now() - iat);
+        if self.oldest_assertion.is_some_and(|oldest| age > oldest.as_secs_f64()) {
+            return Err("iat is too long ago".to_owned());
+        }
+        match &self.linked {
+            Some(linked) if !linked.iter().any(|sub| claims.get("sub") == Some(&json!(sub))) => {
+                Err("sub has no account".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The authorization servers of the field, as [`FakeAs`](super::authorization_server::FakeAs) plays them.
+//!
+//! What each judges otherwise is from the vendor's documents or source, and so are its words where the table says so; *seen*
+//! words are as users of the server report them; *ours* are made up, because nobody documents that case.
+
+use std::time::Duration;
+
+use super::authorization_server::{Profile, Published, Target, Words};
+use super::scene::{SCOPES, Scene};
+
+const fn words(ours: &'static str, status: u16, code: &'static str, text: &'static str) -> Words {
+    Words { ours, status, code, text }
+}
+
+const APPENDED: Published = Published { oauth: false, openid_inserted: false, openid_appended: true };
+const NOWHERE: Published = Published { oauth: false, openid_inserted: false, openid_appended: false };
+
+/// The server lies at this issuer path, publishes OpenID's form, and is what the MCP server names.
+fn at(scene: &Scene, path: &str, published: Published) {
+    scene.authorization_server.set_issuer_path(path);
+    scene.authorization_server.publish(published);
+    scene.mcp.set_issuer(&scene.authorization_server.issuer());
+}
+
+/// Keycloak 26.5, JWT authorization grant. A realm's audience mapper decides on `aud`; `resource` is ignored.
+pub fn keycloak_grant(scene: &Scene, linked: &str) {
+    at(scene, "/realms/agents", APPENDED);
+    scene.authorization_server.require_clients(true);
+    scene.authorization_server.set_profile(Profile {
+        target: Target::Fixed(scene.mcp.url()),
+        scopes: &SCOPES,
+        oldest_assertion: Some(Duration::from_secs(300)),
+        linked: Some(vec![linked.to_owned()]),
+        words: KEYCLOAK,
+        ..Profile::default()
+    });
+}
+
+/// From the source: `JWTAuthorizationGrantType`, `AbstractBaseJWTValidator`, `AuthenticateClient`.
+const KEYCLOAK: &[Words] = &[
+    words("no client proved", 401, "invalid_client", "Invalid client or Invalid client credentials"),
+    words("iss is not trusted", 400, "invalid_grant", "No Identity Provider for provided issuer"),
+    words("aud is not", 400, "invalid_grant", "Invalid token audience"),
+    words("exp has passed", 400, "invalid_grant", "Token is not active"),
+    words("iat is too long ago", 400, "invalid_grant", "Token was issued too far in the past to be used now"),
+    words("jti was used", 400, "invalid_grant", "Token reuse detected"),
+    words("sub has no account", 400, "invalid_grant", "User not found"),
+];
+
+pub const ENTRA_AUDIENCE: &str = "api://AzureADTokenExchange";
+pub const ENTRA_SCOPE: &str = "api://22222222-2222-2222-2222-222222222222/.default";
+
+/// Microsoft Entra, a client with a federated credential. The scope names the target, and an answer has no `scope`.
+pub fn entra(scene: &Scene) {
+    at(scene, "/00000000-0000-0000-0000-000000000000/v2.0", APPENDED);
+    scene.authorization_server.set_profile(Profile {
+        target: Target::Scope(ENTRA_SCOPE, "22222222-2222-2222-2222-222222222222".to_owned()),
+        scopes: &[ENTRA_SCOPE],
+        refuses_resource: true,
+        only_grant: Some("client_credentials"),
+        assertion_audience: Some(ENTRA_AUDIENCE.to_owned()),
+        silent_about_scope: true,
+        words: ENTRA,
+        ..Profile::default()
+    });
+}
+
+/// The codes are Microsoft's, from its reference of error codes; the sentences after them as seen, without their identifiers.
+const ENTRA: &[Words] = &[
+    words(
+        "resource is not taken",
+        400,
+        "invalid_target",
+        "AADSTS9010010: The resource parameter provided in the request doesn't match with the requested scopes.",
+    ),
+    words(
+        "scope is not the target's",
+        400,
+        "invalid_scope",
+        "AADSTS1002012: The provided value for scope is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI).",
+    ),
+    words(
+        "aud is not",
+        401,
+        "invalid_client",
+        "AADSTS700212: No matching federated identity record found for presented assertion audience. Please check your federated identity credential Subject, Audience and Issuer against the presented assertion.",
+    ),
+    words(
+        "this client is not federated",
+        401,
+        "invalid_client",
+        "AADSTS700213: No matching federated identity record found for presented assertion subject. Please check your federated identity credential Subject, Audience and Issuer against the presented assertion.",
+    ),
+    words(
+        "client_id is missing",
+        400,
+        "invalid_request",
+        "AADSTS900144: The request body must contain the following parameter: 'client_id'.",
+    ),
+];
+
+/// Auth0, a machine-to-machine application. Its issuer ends in a slash, and `audience` names the API.
+pub fn auth0(scene: &Scene) {
+    at(scene, "/", APPENDED);
+    scene.authorization_server.require_clients(true);
+    scene.authorization_server.set_profile(Profile {
+        target: Target::Audience(scene.mcp.url()),
+        scopes: &SCOPES,
+        only_grant: Some("client_credentials"),
+        words: AUTH0,
+        ..Profile::default()
+    });
+}
+
+/// As seen; the one about the grant is from the documentation.
+const AUTH0: &[Words] = &[
+    words(
+        "audience is missing",
+        403,
+        "access_denied",
+        "No audience parameter was provided, and no default audience has been configured",
+    ),
+    words("audience is unknown", 403, "access_denied", "Service not enabled within domain: https://acme.eu.auth0.com/"),
+    words(
+        "this grant is not allowed",
+        403,
+        "unauthorized_client",
+        "Grant type 'urn:ietf:params:oauth:grant-type:jwt-bearer' not allowed for the client.",
+    ),
+    words("no client proved", 401, "access_denied", "Unauthorized"),
+];
+
+/// Okta, a custom authorization server, whose settings decide on `aud`. New applications require DPoP.
+pub fn okta(scene: &Scene, wants_proof: bool) {
+    at(scene, "/oauth2/aus1234567890abcdef", APPENDED);
+    scene.authorization_server.require_clients(true);
+    scene.authorization_server.set_profile(Profile {
+        target: Target::Fixed(scene.mcp.url()),
+        scopes: &SCOPES,
+        wants_scope: true,
+        wants_proof,
+        words: OKTA,
+        ..Profile::default()
+    });
+}
+
+/// As seen; the one about scopes that do not exist is from the documentation.
+const OKTA: &[Words] = &[
+    words("the DPoP proof is missing", 400, "invalid_dpop_proof", "The DPoP proof JWT header is missing."),
+    words(
+        "scope is missing",
+        400,
+        "invalid_scope",
+        "The authorization server resource does not have any configured default scopes, 'scope' must be provided.",
+    ),
+    words(
+        "scope is not granted",
+        400,
+        "invalid_scope",
+        "One or more scopes are not configured for the authorization server resource.",
+    ),
+];
+
+const GOOGLE_PROVIDER: &str =
+    "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/agents/providers/ci";
+const GOOGLE_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+
+/// Google's Security Token Service: no metadata, the provider as `audience`, opaque tokens, and no `scope` in the answer.
+/// Whether it ignores `resource` or refuses it is not documented: it is the stricter here.
+pub fn google(scene: &Scene) {
+    at(scene, "", NOWHERE);
+    scene.authorization_server.set_audience(GOOGLE_PROVIDER);
+    scene.authorization_server.set_profile(Profile {
+        target: Target::Audience(GOOGLE_PROVIDER.to_owned()),
+        scopes: &[GOOGLE_SCOPE],
+        refuses_resource: true,
+        wants_scope: true,
+        assertion_audience: Some(format!("https:{GOOGLE_PROVIDER}")),
+        opaque: true,
+        silent_about_scope: true,
+        words: GOOGLE,
+        ..Profile::default()
+    });
+}
+
+/// As seen, without the values; the one about `resource` is ours.
+const GOOGLE: &[Words] = &[
+    words(
+        "aud is not",
+        400,
+        "invalid_grant",
+        "The audience in ID Token [https://sts.example] does not match the expected audience.",
+    ),
+    words(
+        "audience is not the one",
+        400,
+        "invalid_request",
+        "Invalid value for \"audience\". This value should be the full resource name of the Identity Provider.",
+    ),
+    words("resource is not taken", 400, "invalid_request", "Invalid parameter: resource"),
+];
+
+/// Ory Hydra, a trusted issuer. The assertion is for the token endpoint, and its audience becomes the token's.
+pub fn hydra(scene: &Scene) {
+    at(scene, "", APPENDED);
+    scene.authorization_server.require_clients(true);
+    scene.authorization_server.set_profile(Profile {
+        target: Target::Fixed(scene.authorization_server.token_endpoint()),
+        scopes: &["demo:read"],
+        assertion_audience: Some(scene.authorization_server.token_endpoint()),
+        words: HYDRA,
+        ..Profile::default()
+    });
+}
+
+/// From the source (fosite): a sentence for the code, then one for the case.
+const HYDRA: &[Words] = &[
+    words(
+        "no client proved",
+        401,
+        "invalid_client",
+        "Client authentication failed (e.g., unknown client, no client authentication included, or unsupported authentication method).",
+    ),
+    words(
+        "aud is not",
+        400,
+        "invalid_grant",
+        "The provided authorization grant (e.g., authorization code, resource owner credentials) or refresh token is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client. The JWT in \"assertion\" request parameter MUST contain an \"aud\" (audience) claim containing a value \"https://hydra.example.com/oauth2/token\" that identifies the authorization server as an intended audience.",
+    ),
+    words(
+        "scope is not granted",
+        400,
+        "invalid_scope",
+        "The requested scope is invalid, unknown, or malformed. The public key registered for issuer and subject is not allowed to request that scope.",
+    ),
+];
