@@ -230,7 +230,7 @@ async fn client_credentials_with_a_certificate() {
     half.fails(CONFIG, &["`client_cert_file` and `client_key_file` together"], &[]).await;
     // A server that asks for certificates elsewhere, and does not say where.
     scene.authorization_server.set_metadata(json!({}));
-    example.fails(REFUSED, &["invalid_client"], &["`client_auth`", "operator"]).await;
+    example.fails(REFUSED, &["invalid_client", "no certificate came"], &["`client_auth`", "operator"]).await;
 }
 
 #[tokio::test]

@@ -99,6 +99,9 @@ pub(super) fn authenticate(state: &State, sender: &Sender, form: &Form) -> Resul
             _ => Err(bad("the certificate is another one's")),
         };
     }
+    if value("client_id").is_some_and(|id| matches!(known.get(id), Some(ClientProof::Certificate(_)))) {
+        return Err(bad("no certificate came"));
+    }
     let assertion = value("client_assertion").filter(|jwt| jsonwebtoken::decode_header(jwt).is_ok());
     let Some(assertion) = assertion else { return Ok(None) };
     let issuer = keys::peek(assertion).get("iss").and_then(Value::as_str).unwrap_or_default().to_owned();
