@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
@@ -20,6 +22,8 @@ const REFUSED: i32 = 76;
 const DENIED: i32 = 77;
 const CONFIG: i32 = 78;
 
+/// Who the platform says the job is.
+const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
 const SECRET: &str = "a client's secret: 100%+";
 const CLIENT: &str = "exchange = \"client-credentials\"\nclient_id = \"agent\"\n";
 
@@ -151,6 +155,34 @@ async fn a_token_is_revoked_with_the_proof_of_its_client() {
     let token = daemon.token("demo").await;
     daemon.run(&["revoke", "demo"]).await.expect_code(0);
     assert!(scene.authorization_server.is_revoked(&token));
+}
+
+#[tokio::test]
+async fn to_revoke_shows_the_identity_at_the_end_of_the_chain_and_never_the_one_at_its_root() {
+    let (scene, idp) = enterprise().await;
+    let file = scene.wayleave.private("identity.jwt");
+    let mint = |audience: &str| {
+        std::fs::write(&file, scene.platform.mint(audience, Duration::from_secs(600))).expect("ours");
+    };
+    mint(&idp.issuer());
+    scene.authorization_server.federate("agent", SUBJECT);
+    let chain = format!(
+        "{CLIENT}client_auth = \"workload\"\nidentity = \"changed\"\n[identity]\nsource = \"file\"\ntoken_file = \"{}\"\n\
+         [identities.changed]\nfrom = \"default\"\nexchange = \"token-exchange\"\nissuer = \"{}\"\n",
+        file.display(),
+        idp.issuer()
+    );
+    let daemon = scene.daemon(&chain).await;
+    let token = daemon.token("demo").await;
+    mint(&idp.issuer());
+    daemon.run(&["revoke", "demo"]).await.expect_code(0);
+    assert!(scene.authorization_server.is_revoked(&token));
+    let shown = scene.authorization_server.revoked_by();
+    assert_eq!(
+        (&shown["iss"], &shown["aud"]),
+        (&json!(idp.issuer()), &json!(scene.authorization_server.issuer())),
+        "the identity of the chain's root is the identity provider's to see alone"
+    );
 }
 
 #[tokio::test]

@@ -476,10 +476,7 @@ impl Maker {
         }
         let prepare = async {
             let metadata = self.metadata(&token.issuer, server.token_endpoint.as_deref()).await?;
-            let subject = match server.client.auth {
-                ClientAuth::Workload => self.subject(server, &[], &token.issuer).await?,
-                _ => None,
-            };
+            let subject = self.proof_of_client(server, &metadata).await?;
             let grant = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer")).map_or("", |row| row.grant);
             let client =
                 self.identify(&server.name, &server.client, &metadata, subject.as_ref(), grant, server).await?;
@@ -487,6 +484,33 @@ impl Maker {
         };
         let (metadata, client) = prepare.await.map_err(|error| revocation::Error::Client(error.to_string()))?;
         revocation::revoke(&self.way(&metadata), &client, &token.access_token).await
+    }
+
+    /// The identity that proves the client where no token is asked for. The whole chain is walked as for a token, and what
+    /// is not made for the party it goes to, or was refused there, does not leave.
+    async fn proof_of_client(
+        &self,
+        server: &Server,
+        metadata: &Arc<AuthorizationServer>,
+    ) -> Result<Option<SubjectToken>, Error> {
+        if server.client.auth != ClientAuth::Workload {
+            return Ok(None);
+        }
+        let chain = self.chain(server)?;
+        let parties = chain.iter().map(|link| self.metadata(&link.issuer, link.token_endpoint.as_deref()));
+        let parties = futures_util::future::try_join_all(parties).await?;
+        let subject = self.subject(server, &chain, &metadata.issuer).await?;
+        let (protection, metadata) = (Arc::default(), Arc::clone(metadata));
+        let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties };
+        let request = plain_request(server);
+        let row = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer"));
+        let row = row.ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?;
+        let issuer = &route.server.issuer;
+        let standing = self.stand(server, &route, &row.exchange.audience(issuer, &request), &request).await?;
+        let subject = standing.subject;
+        let presented = subject.as_ref().map(|one| Presented::of(one, issuer, &[], &Scopes::default(), &[]));
+        presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
+        Ok(subject)
     }
 }
 
