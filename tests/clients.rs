@@ -329,6 +329,29 @@ async fn the_platforms_own_token_is_what_a_server_gets_that_trusts_the_platform(
     assert_eq!(scene.mcp.probes() + scene.mcp.metadata_requests(), 0);
 }
 
+#[tokio::test]
+async fn the_platforms_own_token_is_not_sent_in_the_place_of_another_identity_or_under_a_ceiling() {
+    let scene = Scene::new(BINARY).await;
+    let world = |keys: &str| {
+        scene.wayleave.clone().config(&format!(
+            "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{0}\"\nexchange = \"direct\"\n\
+             subject_audience = \"{0}\"\n{keys}\n[identities.changed]\nfrom = \"default\"\n\
+             exchange = \"token-exchange\"\nissuer = \"{1}\"\n",
+            scene.mcp.url(),
+            scene.authorization_server.issuer()
+        ))
+    };
+    for (keys, key) in [
+        ("identity = \"changed\"", "servers.demo.identity"),
+        ("allow = [{ uid = 0 }, { gid = 1, scopes = [\"demo:read\"] }]", "servers.demo.allow"),
+    ] {
+        let output = world(keys).run(&["token", "demo"]).await.expect_code(CONFIG);
+        assert!(output.stderr.contains(key), "{}", output.stderr);
+    }
+    let output = world("").run(&["token", "demo", "--identity", "changed"]).await.expect_code(CONFIG);
+    assert!(output.stderr.contains("is a chain") && output.stderr.contains("hint: "), "{}", output.stderr);
+}
+
 // Proof of possession.
 
 async fn headers(daemon: &Daemon, url: &str, more: &str) -> Reply {

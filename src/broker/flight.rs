@@ -125,6 +125,14 @@ impl Maker {
     /// The workload's own JWT is what the server wants: nothing is discovered and nobody is asked.
     pub(super) async fn direct(&self, server: &Server) -> Result<Token, Error> {
         let identity = self.identity(server)?;
+        if !identity.links.is_empty() {
+            // Chosen on the command line: to send what lies at its root would be to fall back to another identity.
+            return Err(exchange::Error::Misconfigured {
+                what: "\"direct\" sends the platform's own token, and this identity is a chain".to_owned(),
+                hint: "choose an identity without `from`".to_owned(),
+            }
+            .into());
+        }
         let audience = Audience::from(server.subject_audience.as_deref().unwrap_or_default());
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
         let now = self.clock.unix();

@@ -68,6 +68,11 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         }
     };
     let allow = allow_of(reader, section, env);
+    if exchange.as_deref() == Some("direct") && allow.iter().any(|rule| rule.scopes.is_some()) {
+        let what = "an entry has `scopes`, which limit nothing with `exchange = \"direct\"`: whoever is let in gets the \
+            platform's token whole";
+        reader.problem(section.line_of("allow"), &section.key("allow"), what);
+    }
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
     Some(Server {
         name: name.into(),
