@@ -153,7 +153,7 @@ impl Maker {
 
     /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
     /// the one would get what is meant for callers of the other.
-    fn not_shared(&self, server: &Server, resource: &Resource) -> Result<(), Error> {
+    pub(super) fn not_shared(&self, server: &Server, resource: &Resource) -> Result<(), Error> {
         let covers = |other: &Server| {
             resource.stands_for(&other.url)
                 || matches!(&other.resource, ResourceParameter::Fixed(same) if same == resource)
