@@ -99,6 +99,21 @@ async fn verify(world: &Wayleave, args: &[&str]) -> Value {
 // Every decision.
 
 #[tokio::test]
+async fn a_bound_token_without_a_proof_is_recorded_as_refused_because_it_was() {
+    let scene = Scene::new(BINARY).await;
+    scene.mcp.require_dpop(None);
+    let (world, daemon, record) = audited(&scene, "").await;
+    assert_eq!(daemon.get("/v1/headers?server=demo").await.status, 403);
+    let url = scene.mcp.url();
+    assert_eq!(daemon.get(&format!("/v1/headers?server=demo&method=POST&url={url}")).await.status, 200);
+    let told: Vec<String> = record.lines().iter().map(in_short).collect();
+    assert_eq!(told, ["headers denied token_bound demo", "headers served demo"]);
+    drop(daemon);
+    world.run(&["headers", "demo", "--no-daemon"]).await.expect_code(77);
+    assert_eq!(record.lines().last().map(in_short).as_deref(), Some("headers denied token_bound demo"));
+}
+
+#[tokio::test]
 async fn every_decision_is_one_line_whatever_came_of_it() {
     let scene = Scene::new(BINARY).await;
     let (world, daemon, record) = audited(&scene, &closed()).await;

@@ -156,9 +156,9 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let request = query.request(Action::Headers)?;
             query.only_configured(state, caller, &request)?;
             let head = query.head(state, caller, &request)?;
-            let granted = state.broker.now().token(caller, &request).await?;
+            let (granted, proof) = state.broker.now().headers(caller, &request, head.as_ref()).await?;
             let form = Form::of(&granted.token, state.clock.boot());
-            let around = match state.broker.now().proof(&granted, head.as_ref())? {
+            let around = match proof {
                 Some(proof) => form.listed_with_proof(&proof),
                 None => form.listed_headers(),
             };
