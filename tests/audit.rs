@@ -17,6 +17,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use support::fault::Fault;
 use support::scene::Scene;
+use support::tcp_http::Loopback;
 use support::unix_http;
 use support::wayleave::{Daemon, Wayleave};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -97,6 +98,18 @@ async fn verify(world: &Wayleave, args: &[&str]) -> Value {
 }
 
 // Every decision.
+
+#[tokio::test]
+async fn who_shows_no_secret_over_tcp_is_recorded_as_nobody_known() {
+    let scene = Scene::new(BINARY).await;
+    let (_, daemon, record) = audited(&scene, "[listen]\nhttp = \"127.0.0.1:0\"\n").await;
+    let loopback = Loopback::of(&daemon).await;
+    assert_eq!(loopback.get(ASK).await.status, 200);
+    assert_eq!(loopback.get_with(ASK, "").await.status, 403);
+    assert_eq!(loopback.get_with(ASK, "origin: https://evil.example\r\n").await.status, 403);
+    let callers: Vec<Value> = record.lines().iter().map(|line| line["caller"].clone()).collect();
+    assert_eq!(callers, [json!({"uid": geteuid().as_raw()}), json!({}), json!({})]);
+}
 
 #[tokio::test]
 async fn a_bound_token_without_a_proof_is_recorded_as_refused_because_it_was() {
