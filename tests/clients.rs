@@ -301,6 +301,14 @@ async fn what_is_no_id_jag_or_for_somebody_else_goes_no_further() {
 }
 
 #[tokio::test]
+async fn an_id_jag_is_the_grant_and_never_the_proof_of_the_client_too() {
+    let (scene, idp) = enterprise().await;
+    let keys = format!("client_id = \"agent\"\nclient_auth = \"workload\"\n{}", jag(&idp));
+    refused(&scene, &keys, CONFIG, &["servers.demo.client_auth", "ID-JAG"]).await;
+    assert_eq!(idp.token_requests(), 0);
+}
+
+#[tokio::test]
 async fn a_link_changes_one_identity_into_another() {
     let (scene, idp) = enterprise().await;
     let chain = format!(

@@ -138,6 +138,11 @@ fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Opti
             set `exchange = \"client-credentials\"`";
         reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
     }
+    if client.auth == ClientAuth::Workload && exchange == Some("id-jag") {
+        let what =
+            "\"workload\" would show the ID-JAG, which is the grant, as proof of the client too; use another proof";
+        reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
+    }
     match (exchange, section.has("idp")) {
         (Some("id-jag"), false) => {
             let what = "\"id-jag\" needs `idp`: the identity provider that says what may be had";
