@@ -339,6 +339,24 @@ async fn the_platforms_own_token_is_what_a_server_gets_that_trusts_the_platform(
 }
 
 #[tokio::test]
+async fn a_platforms_token_that_lives_for_years_is_refused_and_stops_no_timer() {
+    let scene = Scene::new(BINARY).await;
+    let file = scene.wayleave.private("identity.jwt");
+    let years = scene.platform.mint(&scene.mcp.url(), Duration::from_secs(3 * 366 * 86_400));
+    std::fs::write(&file, years).expect("ours");
+    let config = format!(
+        "[egress]\ninsecure_loopback = true\n[identity]\nsource = \"file\"\ntoken_file = \"{}\"\n\
+         [servers.demo]\nurl = \"{1}\"\nexchange = \"direct\"\nsubject_audience = \"{1}\"\n",
+        file.display(),
+        scene.mcp.url()
+    );
+    let daemon = scene.wayleave.clone().config(&config).daemon(&[]).await;
+    let reply = daemon.get("/v1/token?server=demo").await;
+    assert_eq!((reply.status, &reply.json()["class"]), (502, &json!("refused")), "{}", reply.body);
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+}
+
+#[tokio::test]
 async fn the_platforms_own_token_is_not_sent_in_the_place_of_another_identity_or_under_a_ceiling() {
     let scene = Scene::new(BINARY).await;
     let world = |keys: &str| {

@@ -148,7 +148,7 @@ impl Maker {
         // From a file it may be old already: what counts is what is left of it.
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(identity.source.name(), &subject.claims)];
-        Ok(self.assembled(server, &request, resource, issuer, hops, issued, Binding::Bearer))
+        lasting(self.assembled(server, &request, resource, issuer, hops, issued, Binding::Bearer))
     }
 
     /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
@@ -428,14 +428,7 @@ impl Maker {
             bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(issuer, &resource, why))?;
         }
         let binding = binding(claims.as_ref(), &request).map_err(|why| Error::foreign_key(issuer, why))?;
-        let token = self.assembled(server, &request, resource, issuer.clone(), hops, issued, binding);
-        if token.life.is_zero() {
-            return Err(Error::dead_on_arrival(issuer));
-        }
-        if token.life > exchange::ABSURD_LIFE {
-            return Err(Error::immortal(issuer));
-        }
-        Ok(token)
+        lasting(self.assembled(server, &request, resource, issuer.clone(), hops, issued, binding))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a token, each from another step")]
@@ -520,6 +513,17 @@ impl Maker {
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         Ok(subject)
     }
+}
+
+/// Neither dead nor immortal: what lives longer than anybody means is a broken date, and no timer reaches that far.
+fn lasting(token: Token) -> Result<Token, Error> {
+    if token.life.is_zero() {
+        return Err(Error::dead_on_arrival(&token.issuer));
+    }
+    if token.life > exchange::ABSURD_LIFE {
+        return Err(Error::immortal(&token.issuer));
+    }
+    Ok(token)
 }
 
 /// What is asked for whatever discovery finds.
