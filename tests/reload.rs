@@ -232,3 +232,21 @@ async fn a_token_that_would_open_a_new_server_to_others_is_not_given() {
     let reply = daemon.get("/v1/token?server=demo").await;
     assert_eq!((reply.status, &reply.json()["error"]), (500, &json!("shared_resource")));
 }
+
+#[tokio::test]
+async fn a_token_that_is_left_behind_is_revoked_where_the_end_would_have_done_it() {
+    let scene = Scene::new(BINARY).await;
+    let (daemon, world) = daemon(&scene, "revoke_on_exit = true\n").await;
+    let token = daemon.token("demo").await;
+    reload(&daemon, &world, &scene.config("revoke_on_exit = true\nrate = \"100/s\"\n")).await;
+    assert_eq!(daemon.token("demo").await, token);
+    assert!(!scene.authorization_server.is_revoked(&token), "it goes on");
+    reload(&daemon, &world, &scene.config("revoke_on_exit = true\nextra = { tenant = \"blue\" }\n")).await;
+    for _ in 0..500 {
+        if scene.authorization_server.is_revoked(&token) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it is not revoked: {}", daemon.log());
+}
