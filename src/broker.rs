@@ -238,6 +238,19 @@ impl Broker {
         self.note(&Matter::of(caller, request), decided, |granted| Some(granted))
     }
 
+    /// The same with the proof that goes with a bound token, for one request. Without it such a token is not served, and
+    /// is not recorded as if it were.
+    pub async fn headers(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        head: Option<&Head>,
+    ) -> Result<(Granted, Option<String>), Error> {
+        let decided = self.decide(caller, request).await;
+        let decided = decided.and_then(|granted| self.proof(&granted, head).map(|proof| (granted, proof)));
+        self.note(&Matter::of(caller, request), decided, |(granted, _)| Some(granted))
+    }
+
     async fn decide(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
         let server = self.server_for(caller, &request.target)?;
         let permit =
@@ -378,7 +391,7 @@ impl Broker {
     }
 
     /// The proof that goes with a token that is bound to a key, for one request. The caller of this has the token.
-    pub fn proof(&self, granted: &Granted, head: Option<&Head>) -> Result<Option<String>, Error> {
+    fn proof(&self, granted: &Granted, head: Option<&Head>) -> Result<Option<String>, Error> {
         let Binding::Dpop(key) = &granted.token.binding else { return Ok(None) };
         let head = head.ok_or_else(|| Error::bound(&granted.server, A_DPOP_KEY))?;
         let (url, nonces): (_, &Nonces) = (head.url.url(), &self.maker.nonces);

@@ -44,6 +44,9 @@ pub struct Caller {
 /// What a hint may be read from: a control group's path has at most 4 KiB.
 const HINT_CAP: u64 = 16 * 1024;
 
+/// No user has this number: to the kernel it means "as it is" (chown(2)).
+const NOBODY: u32 = u32::MAX;
+
 impl Caller {
     /// This process, when it does the work itself.
     pub fn own(uid: u32, gid: u32) -> Self {
@@ -60,6 +63,16 @@ impl Caller {
     /// daemon's own user for whoever has the secret. A rule that names anything else never matches.
     pub fn by_tcp(uid: u32) -> Self {
         Self { uid, gid: None, pid: None, facts: Facts::unknown(&Why::Tcp), hints: hints::Cached::default() }
+    }
+
+    /// Who connected over loopback TCP and has not shown the secret: no user is known, so no record may name one.
+    pub fn unproved() -> Self {
+        Self::by_tcp(NOBODY)
+    }
+
+    /// Is at least its user known?
+    pub(crate) fn is_known(&self) -> bool {
+        self.uid != NOBODY
     }
 
     /// The same caller, now that more is known of it.
@@ -101,6 +114,9 @@ impl Caller {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_known() {
+            return f.write_str("somebody over TCP");
+        }
         write!(f, "uid {}", self.uid)?;
         match self.gid {
             Some(gid) => write!(f, " gid {gid}")?,
@@ -124,6 +140,12 @@ mod tests {
         assert_eq!((caller.facts.program.clone(), caller.facts.unit.clone()), (Err(Why::Tcp), Err(Why::Tcp)));
         assert_eq!((caller.cgroup(), caller.exe_hint(), caller.unit_hint()), (None, None, None));
         assert_eq!(caller.to_string(), "uid 1000 over TCP");
+    }
+
+    #[test]
+    fn who_has_proved_nothing_is_called_by_no_users_name() {
+        assert_eq!(Caller::unproved().to_string(), "somebody over TCP");
+        assert!(!Caller::unproved().is_known() && Caller::by_tcp(0).is_known());
     }
 
     #[test]

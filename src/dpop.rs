@@ -111,11 +111,11 @@ impl Nonces {
     /// Takes over what a server sent; anything but a nonce is left alone.
     pub(crate) fn learn(&self, url: &Url, nonce: Option<&str>) {
         let Some(nonce) = nonce.filter(|nonce| is_nonce(nonce)) else { return };
-        let mut nonces = self.lock();
-        if nonces.len() >= ORIGINS {
+        let (mut nonces, origin) = (self.lock(), origin(url));
+        if nonces.len() >= ORIGINS && !nonces.contains_key(&origin) {
             nonces.clear();
         }
-        nonces.insert(origin(url), nonce.to_owned());
+        nonces.insert(origin, nonce.to_owned());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
@@ -204,5 +204,17 @@ mod tests {
         }
         assert_eq!(nonces.newest(&place).as_deref(), Some("two"));
         assert_eq!(nonces.newest(&url("https://mcp.example.com/")), None);
+    }
+
+    #[test]
+    fn at_the_cap_a_new_nonce_of_a_known_origin_costs_nobody_theirs() {
+        let nonces = Nonces::default();
+        let place = |i: usize| url(&format!("https://{i}.example.com/"));
+        (0..ORIGINS).for_each(|i| nonces.learn(&place(i), Some("one")));
+        nonces.learn(&place(0), Some("two"));
+        assert_eq!(nonces.newest(&place(0)).as_deref(), Some("two"));
+        assert_eq!(nonces.newest(&place(1)).as_deref(), Some("one"));
+        nonces.learn(&place(ORIGINS), Some("three"));
+        assert!(nonces.lock().len() <= ORIGINS);
     }
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use support::authorization_server::FakeAs;
 use support::fault::Fault;
 use support::scene::Scene;
+use support::tcp_http::Loopback;
 use support::unix_http;
 use support::wayleave::{Daemon, Wayleave};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -98,6 +99,33 @@ async fn verify(world: &Wayleave, args: &[&str]) -> Value {
 }
 
 // Every decision.
+
+#[tokio::test]
+async fn who_shows_no_secret_over_tcp_is_recorded_as_nobody_known() {
+    let scene = Scene::new(BINARY).await;
+    let (_, daemon, record) = audited(&scene, "[listen]\nhttp = \"127.0.0.1:0\"\n").await;
+    let loopback = Loopback::of(&daemon).await;
+    assert_eq!(loopback.get(ASK).await.status, 200);
+    assert_eq!(loopback.get_with(ASK, "").await.status, 403);
+    assert_eq!(loopback.get_with(ASK, "origin: https://evil.example\r\n").await.status, 403);
+    let callers: Vec<Value> = record.lines().iter().map(|line| line["caller"].clone()).collect();
+    assert_eq!(callers, [json!({"uid": geteuid().as_raw()}), json!({}), json!({})]);
+}
+
+#[tokio::test]
+async fn a_bound_token_without_a_proof_is_recorded_as_refused_because_it_was() {
+    let scene = Scene::new(BINARY).await;
+    scene.mcp.require_dpop(None);
+    let (world, daemon, record) = audited(&scene, "").await;
+    assert_eq!(daemon.get("/v1/headers?server=demo").await.status, 403);
+    let url = scene.mcp.url();
+    assert_eq!(daemon.get(&format!("/v1/headers?server=demo&method=POST&url={url}")).await.status, 200);
+    let told: Vec<String> = record.lines().iter().map(in_short).collect();
+    assert_eq!(told, ["headers denied token_bound demo", "headers served demo"]);
+    drop(daemon);
+    world.run(&["headers", "demo", "--no-daemon"]).await.expect_code(77);
+    assert_eq!(record.lines().last().map(in_short).as_deref(), Some("headers denied token_bound demo"));
+}
 
 #[tokio::test]
 async fn every_decision_is_one_line_whatever_came_of_it() {

@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
@@ -20,6 +22,8 @@ const REFUSED: i32 = 76;
 const DENIED: i32 = 77;
 const CONFIG: i32 = 78;
 
+/// Who the platform says the job is.
+const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
 const SECRET: &str = "a client's secret: 100%+";
 const CLIENT: &str = "exchange = \"client-credentials\"\nclient_id = \"agent\"\n";
 
@@ -148,9 +152,38 @@ async fn a_token_is_revoked_with_the_proof_of_its_client() {
     scene.authorization_server.add_client("agent", ClientProof::Basic(SECRET.to_owned()));
     scene.authorization_server.require_clients(true);
     let daemon = scene.daemon(&format!("{CLIENT}{}", secret_file(&scene, SECRET))).await;
+    assert!(daemon.log().contains("shared secret"), "the last resort comes with a warning: {}", daemon.log());
     let token = daemon.token("demo").await;
     daemon.run(&["revoke", "demo"]).await.expect_code(0);
     assert!(scene.authorization_server.is_revoked(&token));
+}
+
+#[tokio::test]
+async fn to_revoke_shows_the_identity_at_the_end_of_the_chain_and_never_the_one_at_its_root() {
+    let (scene, idp) = enterprise().await;
+    let file = scene.wayleave.private("identity.jwt");
+    let mint = |audience: &str| {
+        std::fs::write(&file, scene.platform.mint(audience, Duration::from_secs(600))).expect("ours");
+    };
+    mint(&idp.issuer());
+    scene.authorization_server.federate("agent", SUBJECT);
+    let chain = format!(
+        "{CLIENT}client_auth = \"workload\"\nidentity = \"changed\"\n[identity]\nsource = \"file\"\ntoken_file = \"{}\"\n\
+         [identities.changed]\nfrom = \"default\"\nexchange = \"token-exchange\"\nissuer = \"{}\"\n",
+        file.display(),
+        idp.issuer()
+    );
+    let daemon = scene.daemon(&chain).await;
+    let token = daemon.token("demo").await;
+    mint(&idp.issuer());
+    daemon.run(&["revoke", "demo"]).await.expect_code(0);
+    assert!(scene.authorization_server.is_revoked(&token));
+    let shown = scene.authorization_server.revoked_by();
+    assert_eq!(
+        (&shown["iss"], &shown["aud"]),
+        (&json!(idp.issuer()), &json!(scene.authorization_server.issuer())),
+        "the identity of the chain's root is the identity provider's to see alone"
+    );
 }
 
 #[tokio::test]
@@ -269,6 +302,14 @@ async fn what_is_no_id_jag_or_for_somebody_else_goes_no_further() {
 }
 
 #[tokio::test]
+async fn an_id_jag_is_the_grant_and_never_the_proof_of_the_client_too() {
+    let (scene, idp) = enterprise().await;
+    let keys = format!("client_id = \"agent\"\nclient_auth = \"workload\"\n{}", jag(&idp));
+    refused(&scene, &keys, CONFIG, &["servers.demo.client_auth", "ID-JAG"]).await;
+    assert_eq!(idp.token_requests(), 0);
+}
+
+#[tokio::test]
 async fn a_link_changes_one_identity_into_another() {
     let (scene, idp) = enterprise().await;
     let chain = format!(
@@ -295,6 +336,47 @@ async fn the_platforms_own_token_is_what_a_server_gets_that_trusts_the_platform(
     assert_eq!((&claims["iss"], &claims["aud"]), (&json!(scene.platform.trust().issuer), &json!(scene.mcp.url())));
     assert_eq!(scene.authorization_server.token_requests() + scene.authorization_server.metadata_requests(), 0);
     assert_eq!(scene.mcp.probes() + scene.mcp.metadata_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_platforms_token_that_lives_for_years_is_refused_and_stops_no_timer() {
+    let scene = Scene::new(BINARY).await;
+    let file = scene.wayleave.private("identity.jwt");
+    let years = scene.platform.mint(&scene.mcp.url(), Duration::from_secs(3 * 366 * 86_400));
+    std::fs::write(&file, years).expect("ours");
+    let config = format!(
+        "[egress]\ninsecure_loopback = true\n[identity]\nsource = \"file\"\ntoken_file = \"{}\"\n\
+         [servers.demo]\nurl = \"{1}\"\nexchange = \"direct\"\nsubject_audience = \"{1}\"\n",
+        file.display(),
+        scene.mcp.url()
+    );
+    let daemon = scene.wayleave.clone().config(&config).daemon(&[]).await;
+    let reply = daemon.get("/v1/token?server=demo").await;
+    assert_eq!((reply.status, &reply.json()["class"]), (502, &json!("refused")), "{}", reply.body);
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn the_platforms_own_token_is_not_sent_in_the_place_of_another_identity_or_under_a_ceiling() {
+    let scene = Scene::new(BINARY).await;
+    let world = |keys: &str| {
+        scene.wayleave.clone().config(&format!(
+            "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{0}\"\nexchange = \"direct\"\n\
+             subject_audience = \"{0}\"\n{keys}\n[identities.changed]\nfrom = \"default\"\n\
+             exchange = \"token-exchange\"\nissuer = \"{1}\"\n",
+            scene.mcp.url(),
+            scene.authorization_server.issuer()
+        ))
+    };
+    for (keys, key) in [
+        ("identity = \"changed\"", "servers.demo.identity"),
+        ("allow = [{ uid = 0 }, { gid = 1, scopes = [\"demo:read\"] }]", "servers.demo.allow"),
+    ] {
+        let output = world(keys).run(&["token", "demo"]).await.expect_code(CONFIG);
+        assert!(output.stderr.contains(key), "{}", output.stderr);
+    }
+    let output = world("").run(&["token", "demo", "--identity", "changed"]).await.expect_code(CONFIG);
+    assert!(output.stderr.contains("is a chain") && output.stderr.contains("hint: "), "{}", output.stderr);
 }
 
 // Proof of possession.

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::authorization_server::FakeAs;
 use support::mcp_server::FakeMcp;
-use support::scene::Scene;
+use support::scene::{SCOPES, Scene};
 use support::wayleave::{Daemon, Wayleave};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
@@ -184,4 +184,69 @@ async fn a_token_in_use_is_renewed_after_a_reload_as_before() {
     }
     assert_eq!(scene.authorization_server.token_requests(), 2, "renewed in the background, once");
     assert_ne!(daemon.token("demo").await, first);
+}
+
+#[tokio::test]
+async fn a_registered_client_follows_an_issuer_that_the_operator_changed() {
+    let scene = Scene::new(BINARY).await;
+    let keys = "exchange = \"client-credentials\"\nclient_auth = \"secret\"\nregister = true\n";
+    let (daemon, world) = daemon(&scene, keys).await;
+    daemon.token("demo").await;
+    let moved = FakeAs::start(scene.platform.trust()).await;
+    moved.register(&scene.mcp.url(), &SCOPES);
+    scene.mcp.set_metadata(json!({"authorization_servers": [moved.issuer()]}));
+    let config = scene.config(keys).replace(&scene.authorization_server.issuer(), &moved.issuer());
+    reload(&daemon, &world, &config).await;
+    daemon.token("demo").await;
+    assert_eq!((scene.authorization_server.registrations(), moved.registrations()), (1, 1));
+    reload(&daemon, &world, &format!("{config}rate = \"100/s\"\n")).await;
+    assert_eq!(daemon.get("/v1/token?server=demo&scope=demo:read").await.status, 200);
+    assert_eq!(moved.registrations(), 1, "who is registered stays so");
+}
+
+#[tokio::test]
+async fn a_token_of_an_issuer_that_is_not_listed_any_more_is_not_given() {
+    let scene = Scene::new(BINARY).await;
+    let listed = |issuer: &str| {
+        let url = scene.mcp.url();
+        format!("[egress]\ninsecure_loopback = true\nissuers = [\"{issuer}\"]\n[servers.demo]\nurl = \"{url}\"\n")
+    };
+    let world = scene.wayleave.clone().config(&listed(&scene.authorization_server.issuer()));
+    let daemon = world.daemon(&[]).await;
+    daemon.token("demo").await;
+    reload(&daemon, &world, &listed("https://other.example.com")).await;
+    let reply = daemon.get("/v1/token?server=demo").await;
+    assert_eq!((reply.status, &reply.json()["error"]), (403, &json!("issuer_not_listed")));
+}
+
+#[tokio::test]
+async fn a_token_that_would_open_a_new_server_to_others_is_not_given() {
+    let scene = Scene::new(BINARY).await;
+    let whole = scene.mcp.base().to_owned();
+    scene.mcp.set_metadata(json!({"resource": whole}));
+    scene.authorization_server.register(&whole, &SCOPES);
+    let (daemon, world) = daemon(&scene, "").await;
+    daemon.token("demo").await;
+    let beside = format!("[servers.other]\nurl = \"{whole}/other\"\nallow = [{{ uid = 4242 }}]\n");
+    reload(&daemon, &world, &scene.config(&beside)).await;
+    let reply = daemon.get("/v1/token?server=demo").await;
+    assert_eq!((reply.status, &reply.json()["error"]), (500, &json!("shared_resource")));
+}
+
+#[tokio::test]
+async fn a_token_that_is_left_behind_is_revoked_where_the_end_would_have_done_it() {
+    let scene = Scene::new(BINARY).await;
+    let (daemon, world) = daemon(&scene, "revoke_on_exit = true\n").await;
+    let token = daemon.token("demo").await;
+    reload(&daemon, &world, &scene.config("revoke_on_exit = true\nrate = \"100/s\"\n")).await;
+    assert_eq!(daemon.token("demo").await, token);
+    assert!(!scene.authorization_server.is_revoked(&token), "it goes on");
+    reload(&daemon, &world, &scene.config("revoke_on_exit = true\nextra = { tenant = \"blue\" }\n")).await;
+    for _ in 0..500 {
+        if scene.authorization_server.is_revoked(&token) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it is not revoked: {}", daemon.log());
 }

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Error;
 use crate::audit::{self, Audit};
-use crate::broker::{Broker, Identity, Parts, Persistence, Server};
+use crate::broker::{Broker, ClientAuth, Identity, Parts, Persistence, Server};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
@@ -95,6 +95,7 @@ impl Ground {
         let outbound = Outbound::until(config.egress.clone(), deadline);
         let ambient = Ambient { env: self.env.clone(), outbound: outbound.clone(), clock: self.clock.clone() };
         let identities = identities(&config, missing, &ambient)?;
+        warn_of_weakness(&config.servers);
         // A command that does the work itself adds what it was asked for to its configuration.
         let serves_others = config.listen.unlisted && matches!(self.persistence, Persistence::Daemon);
         let parts = Parts {
@@ -113,6 +114,19 @@ impl Ground {
             stop: stop.clone(),
         };
         Ok((parts, outbound))
+    }
+}
+
+/// What is allowed and better not done.
+fn warn_of_weakness(servers: &[Server]) {
+    for server in servers {
+        let name = &server.name;
+        if server.client.auth == ClientAuth::Secret {
+            tracing::warn!(server = %name, "its client proves itself with a shared secret, which can be stolen and does not end; better `private-key-jwt`, `mtls` or `workload`");
+        }
+        if server.trust_discovered_issuer && server.issuer.is_none() {
+            tracing::warn!(server = %name, "tokens of whatever issuer it names are used, bound to it or not; better pin `issuer`");
+        }
     }
 }
 

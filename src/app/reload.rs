@@ -50,7 +50,10 @@ impl Reload {
         let next = self.stop.child_token();
         let (broker, outbound) = self.ground.succeed(config, &self.state.broker.now(), &next)?;
         broker.keep_required();
+        let before = self.state.broker.now();
         self.state.broker.replace(broker);
+        let after = self.state.broker.now();
+        self.ground.tasks.spawn(async move { before.revoke_what_is_left(&after).await });
         tokio::task::spawn_blocking(move || outbound.warm());
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *generation, next).cancel();

@@ -144,7 +144,9 @@ struct Json<'a>(&'a mut Vec<u8>);
 impl Json<'_> {
     fn caller(&mut self, caller: &Caller) {
         self.open("caller", b'{');
-        self.number("uid", caller.uid.into());
+        if caller.is_known() {
+            self.number("uid", caller.uid.into());
+        }
         if let Some(gid) = caller.gid {
             self.number("gid", gid.into());
         }

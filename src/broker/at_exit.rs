@@ -1,5 +1,7 @@
 //! What is given back at the end: the tokens of servers with `revoke_on_exit` (RFC 7009).
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -17,7 +19,17 @@ impl Broker {
     /// Revokes, side by side, what is held for servers that want it. A failure is a line in the log and no more: the
     /// token lapses by itself, and the daemon has ended well.
     pub(crate) async fn revoke_at_exit(&self) {
-        let held: Vec<_> = self.cache.held().into_iter().map(|(_, token)| token).collect();
+        self.give_back_all(self.cache.held().into_iter().map(|(_, token)| token).collect()).await;
+    }
+
+    /// The same after a reload, for what the next broker has not taken over: at the end nobody knows of it any more.
+    pub(crate) async fn revoke_what_is_left(&self, next: &Self) {
+        let taken: HashSet<_> = next.cache.held().into_iter().map(|(_, token)| token.digest).collect();
+        let held = self.cache.held().into_iter().map(|(_, token)| token);
+        self.give_back_all(held.filter(|token| !taken.contains(&token.digest)).collect()).await;
+    }
+
+    async fn give_back_all(&self, held: Vec<Arc<Token>>) {
         let wanted = held.iter().filter_map(|token| Some((self.revoking(token)?, token)));
         let revoking: Vec<_> = wanted.map(|(server, token)| self.give_back(server, token)).collect();
         let count = revoking.len();

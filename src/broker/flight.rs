@@ -128,6 +128,14 @@ impl Maker {
     /// The workload's own JWT is what the server wants: nothing is discovered and nobody is asked.
     pub(super) async fn direct(&self, server: &Server) -> Result<Token, Error> {
         let identity = self.identity(server)?;
+        if !identity.links.is_empty() {
+            // Chosen on the command line: to send what lies at its root would be to fall back to another identity.
+            return Err(exchange::Error::Misconfigured {
+                what: "\"direct\" sends the platform's own token, and this identity is a chain".to_owned(),
+                hint: "choose an identity without `from`".to_owned(),
+            }
+            .into());
+        }
         let audience = Audience::from(server.subject_audience.as_deref().unwrap_or_default());
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
         let now = self.clock.unix();
@@ -143,12 +151,12 @@ impl Maker {
         // From a file it may be old already: what counts is what is left of it.
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(identity.source.name(), &subject.claims)];
-        Ok(self.assembled(server, &request, resource, issuer, hops, issued, Binding::Bearer))
+        lasting(self.assembled(server, &request, resource, issuer, hops, issued, Binding::Bearer))
     }
 
     /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
     /// the one would get what is meant for callers of the other.
-    fn not_shared(&self, server: &Server, resource: &Resource) -> Result<(), Error> {
+    pub(super) fn not_shared(&self, server: &Server, resource: &Resource) -> Result<(), Error> {
         let covers = |other: &Server| {
             resource.stands_for(&other.url)
                 || matches!(&other.resource, ResourceParameter::Fixed(same) if same == resource)
@@ -423,14 +431,7 @@ impl Maker {
             bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(issuer, &resource, why))?;
         }
         let binding = binding(claims.as_ref(), &request).map_err(|why| Error::foreign_key(issuer, why))?;
-        let token = self.assembled(server, &request, resource, issuer.clone(), hops, issued, binding);
-        if token.life.is_zero() {
-            return Err(Error::dead_on_arrival(issuer));
-        }
-        if token.life > exchange::ABSURD_LIFE {
-            return Err(Error::immortal(issuer));
-        }
-        Ok(token)
+        lasting(self.assembled(server, &request, resource, issuer.clone(), hops, issued, binding))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a token, each from another step")]
@@ -479,10 +480,7 @@ impl Maker {
         }
         let prepare = async {
             let metadata = self.metadata(&token.issuer, server.token_endpoint.as_deref()).await?;
-            let subject = match server.client.auth {
-                ClientAuth::Workload => self.subject(server, &[], &token.issuer).await?,
-                _ => None,
-            };
+            let subject = self.proof_of_client(server, &metadata).await?;
             let grant = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer")).map_or("", |row| row.grant);
             let client =
                 self.identify(&server.name, &server.client, &metadata, subject.as_ref(), grant, server).await?;
@@ -491,6 +489,44 @@ impl Maker {
         let (metadata, client) = prepare.await.map_err(|error| revocation::Error::Client(error.to_string()))?;
         revocation::revoke(&self.way(&metadata), &client, &token.access_token).await
     }
+
+    /// The identity that proves the client where no token is asked for. The whole chain is walked as for a token, and what
+    /// is not made for the party it goes to, or was refused there, does not leave.
+    async fn proof_of_client(
+        &self,
+        server: &Server,
+        metadata: &Arc<AuthorizationServer>,
+    ) -> Result<Option<SubjectToken>, Error> {
+        if server.client.auth != ClientAuth::Workload {
+            return Ok(None);
+        }
+        let chain = self.chain(server)?;
+        let parties = chain.iter().map(|link| self.metadata(&link.issuer, link.token_endpoint.as_deref()));
+        let parties = futures_util::future::try_join_all(parties).await?;
+        let subject = self.subject(server, &chain, &metadata.issuer).await?;
+        let (protection, metadata) = (Arc::default(), Arc::clone(metadata));
+        let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties };
+        let request = plain_request(server);
+        let row = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer"));
+        let row = row.ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?;
+        let issuer = &route.server.issuer;
+        let standing = self.stand(server, &route, &row.exchange.audience(issuer, &request), &request).await?;
+        let subject = standing.subject;
+        let presented = subject.as_ref().map(|one| Presented::of(one, issuer, &[], &Scopes::default(), &[]));
+        presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
+        Ok(subject)
+    }
+}
+
+/// Neither dead nor immortal: what lives longer than anybody means is a broken date, and no timer reaches that far.
+fn lasting(token: Token) -> Result<Token, Error> {
+    if token.life.is_zero() {
+        return Err(Error::dead_on_arrival(&token.issuer));
+    }
+    if token.life > exchange::ABSURD_LIFE {
+        return Err(Error::immortal(&token.issuer));
+    }
+    Ok(token)
 }
 
 /// What is asked for whatever discovery finds.

@@ -53,12 +53,13 @@ impl Presented {
 impl Refused {
     /// Fails with the old refusal if this was refused before.
     pub(super) fn check(&self, presented: &Presented) -> Result<(), Error> {
-        let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |digest: &Digest| *digest == presented.alone || *digest == presented.with_request;
-        match refused.iter().find(|(digest, _)| known(digest)) {
-            Some((_, error)) => Err(Error::refused_before(error.clone())),
-            None => Ok(()),
-        }
+        let found = refused.iter().position(|(digest, _)| known(digest)).and_then(|at| refused.remove(at));
+        let Some((digest, error)) = found else { return Ok(()) };
+        // What is still tried stays remembered, however many others are refused meanwhile.
+        refused.push_back((digest, error.clone()));
+        Err(Error::refused_before(error))
     }
 
     /// Remembers a refusal; any other failure says nothing about what was presented.
@@ -75,13 +76,35 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
+    use crate::oauth::OauthError;
+
+    fn subject(jti: usize) -> SubjectToken {
+        let payload = URL_SAFE_NO_PAD.encode(format!("{{\"jti\":\"{jti}\"}}"));
+        SubjectToken::parse(format!("e30.{payload}.c2ln").into()).expect("a JWT")
+    }
+
+    #[test]
+    fn what_is_tried_again_and_again_stays_refused_however_many_others_are() {
+        let issuer = Issuer::parse("https://as.example.com").expect("good");
+        let of = |jti| Presented::of(&subject(jti), &issuer, &[], &Scopes::default(), &[]);
+        let words = OauthError::new("invalid_grant", None, None);
+        let error = exchange::Error::Refused { issuer: issuer.clone(), cure: "ours", error: words };
+        let refused = Refused::default();
+        refused.remember(&of(0), &error);
+        for jti in 1..=2 * KEPT {
+            refused.remember(&of(jti), &error);
+            assert!(refused.check(&of(0)).is_err(), "after {jti} others");
+        }
+        assert!(refused.check(&of(2 * KEPT + 1)).is_ok());
+        assert_eq!(refused.0.lock().expect("whole").len(), KEPT);
+    }
 
     #[test]
     fn a_refused_scope_does_not_spoil_the_identity_for_others() {
-        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode("{}");
-        let subject = SubjectToken::parse(format!("e30.{payload}.c2ln").into()).expect("a JWT");
+        let subject = subject(0);
         let issuer = Issuer::parse("https://as.example.com").expect("good");
         let of = |text: &str| Presented::of(&subject, &issuer, &[], &Scopes::parse(text).expect("good"), &[]);
         let (one, other) = (of("a"), of("b"));

@@ -39,17 +39,22 @@ impl Broker {
             parts,
             Heirloom {
                 pace: Some(Arc::clone(&maker.pace)),
-                registrations: same_store.then(|| Arc::clone(&maker.registrations)),
+                registrations: same_store.then(|| Arc::new(maker.registrations.under_a_new_configuration())),
                 nonces: Arc::clone(&maker.nonces),
                 keys: Arc::clone(&maker.keys),
                 refused: Arc::clone(&maker.refused),
                 asked_twice: Arc::clone(&before.asked_twice),
             },
         );
+        // Whose tokens are used without a pin is decided before they are kept, so a kept one must pass that anew.
+        let same_trust = broker.maker.issuers == maker.issuers;
         broker.cache.inherit(&before.cache, |key, token| {
             let (name, permit) = before.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
             let server = broker.servers.iter().find(|server| server.name == name)?;
-            let holds = server.key(&permit) == *key && server.policy.permit_for_all().admit(&token.scopes).is_ok();
+            let trusted = same_trust || server.issuer.is_some() || server.exchange.as_deref() == Some("direct");
+            let within = server.policy.permit_for_all().admit(&token.scopes).is_ok();
+            let shared = broker.maker.not_shared(server, &token.resource).is_err();
+            let holds = server.key(&permit) == *key && trusted && within && !shared;
             holds.then(|| broker.recipe(server, permit))
         });
         broker

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{Context, Failure, print};
+use crate::broker::ClientAuth;
 use crate::cli::ConfigVerb;
 use crate::config::{self, Config};
 
@@ -72,6 +73,12 @@ fn as_text(config: &Config) -> String {
     }
     if config.egress.insecure_loopback {
         text.push_str("warning   plain http and loopback addresses are allowed: for development only\n");
+    }
+    for server in config.servers.iter().filter(|server| server.client.auth == ClientAuth::Secret) {
+        text.push_str(&format!(
+            "warning   {}: its client proves itself with a shared secret, which can be stolen and does not end\n",
+            server.name
+        ));
     }
     for server in config.servers.iter().filter(|server| server.trust_discovered_issuer && server.issuer.is_none()) {
         text.push_str(&format!(

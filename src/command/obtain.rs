@@ -267,7 +267,8 @@ fn here(
                 }
             })?;
         let caller = judged(caller, &core).await;
-        let granted = tokio::time::timeout(limit, core.broker.token(&caller, &request)).await;
+        // A proof is for one request, and a helper's headers are for many: a bound token is none for it.
+        let granted = tokio::time::timeout(limit, core.broker.headers(&caller, &request, None)).await;
         core.stop.cancel();
         let granted = granted.map_err(|_| {
             let (matter, why) = (Matter::of(&caller, &request), "no token in time");
@@ -275,9 +276,7 @@ fn here(
             Failure::new(Class::Temporary, format!("no token within {} s", limit.as_secs()))
                 .hint("see what it waits for with `--log debug`")
         })?;
-        let granted = granted?;
-        // A proof is for one request, and a helper's headers are for many.
-        core.broker.proof(&granted, None)?;
+        let (granted, _) = granted?;
         Ok(Obtained::Token(Handed::new(&granted.token, clock.boot())))
     })
 }

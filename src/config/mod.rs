@@ -339,7 +339,15 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
 fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
     for server in &mut config.servers {
         match config.identities.get(&server.identity) {
-            Some(identity) => server.identity_fields = identity.fields(),
+            Some(identity) => {
+                if server.exchange.as_deref() == Some("direct") && !identity.links.is_empty() {
+                    let key = format!("servers.{}.identity", server.name);
+                    let what =
+                        "is a chain, and \"direct\" sends the platform's own token, which would be another identity";
+                    reader.problem(None, &key, what);
+                }
+                server.identity_fields = identity.fields();
+            }
             None => {
                 let key = format!("servers.{}.identity", server.name);
                 reader.problem(None, &key, format!("there is no identity {:?} in [identities]", &*server.identity));

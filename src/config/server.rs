@@ -68,6 +68,11 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         }
     };
     let allow = allow_of(reader, section, env);
+    if exchange.as_deref() == Some("direct") && allow.iter().any(|rule| rule.scopes.is_some()) {
+        let what = "an entry has `scopes`, which limit nothing with `exchange = \"direct\"`: whoever is let in gets the \
+            platform's token whole";
+        reader.problem(section.line_of("allow"), &section.key("allow"), what);
+    }
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
     Some(Server {
         name: name.into(),
@@ -131,6 +136,11 @@ fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Opti
     if client.auth == ClientAuth::Workload && matches!(exchange, None | Some("jwt-bearer")) {
         let what = "\"workload\" would send one JWT as grant and as proof, and a server may take it only once; \
             set `exchange = \"client-credentials\"`";
+        reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
+    }
+    if client.auth == ClientAuth::Workload && exchange == Some("id-jag") {
+        let what =
+            "\"workload\" would show the ID-JAG, which is the grant, as proof of the client too; use another proof";
         reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
     }
     match (exchange, section.has("idp")) {

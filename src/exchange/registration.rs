@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::client_auth::{Client, ClientAuth, Identified, Proof, SecretPlace, bad_key};
@@ -30,11 +31,13 @@ const CAP: usize = 1_024;
 /// Who we are where. Kept for the life of the process, and longer with a keyring.
 pub(crate) struct Registrations {
     store: Store,
-    /// One registration at a time; the lock is held across the request, so that nobody registers twice.
-    known: tokio::sync::Mutex<HashMap<Digest, Arc<Registered>>>,
-    /// With which issuer each configured server was used first.
+    known: Arc<Mutex<HashMap<Digest, Cell>>>,
+    /// With which issuer each configured server was used first under this configuration.
     issuers: Mutex<HashMap<Arc<str>, Issuer>>,
 }
+
+/// One client. Whoever needs it while it registers waits for that, so that nobody registers twice; nobody else waits.
+type Cell = Arc<OnceCell<Arc<Registered>>>;
 
 /// What makes a client known.
 pub(crate) struct Means<'a> {
@@ -68,7 +71,12 @@ struct Kept {
 impl Registrations {
     /// None so far.
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, known: tokio::sync::Mutex::default(), issuers: Mutex::default() }
+        Self { store, known: Arc::default(), issuers: Mutex::default() }
+    }
+
+    /// The same clients under a new configuration: to whom a server belongs is the operator's to say anew.
+    pub(crate) fn under_a_new_configuration(&self) -> Self {
+        Self { store: self.store.clone(), known: Arc::clone(&self.known), issuers: Mutex::default() }
     }
 
     /// Are they kept where this store keeps things?
@@ -102,7 +110,8 @@ impl Registrations {
     /// The server does not know the client that it gave us any more.
     pub(crate) async fn forget(&self, name: &Arc<str>, client: &Client, issuer: &Issuer) {
         let key = key(name, client, issuer);
-        if self.known.lock().await.remove(&key).is_some() {
+        let forgotten = self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        if forgotten.is_some_and(|cell| cell.initialized()) {
             self.store.remove(&key.hex()).await;
         }
     }
@@ -127,25 +136,25 @@ impl Registrations {
         means: &Means<'_>,
     ) -> Result<Arc<Registered>, Error> {
         let key = key(name, client, &server.issuer);
-        let mut known = self.known.lock().await;
-        if let Some(found) = known.get(&key) {
-            return Ok(Arc::clone(found));
-        }
-        let kept = self.store.read(&key.hex()).await.and_then(|text| Registered::from_text(&text, client.auth));
-        let registered = match kept {
-            Some(kept) => kept,
-            None => {
-                let (registered, kept) = register(client, server, means).await?;
-                self.store.write(&key.hex(), kept).await;
-                registered
+        let cell = self.cell(key);
+        let found = cell.get_or_try_init(async || {
+            let kept = self.store.read(&key.hex()).await.and_then(|text| Registered::from_text(&text, client.auth));
+            if let Some(kept) = kept {
+                return Ok(Arc::new(kept));
             }
-        };
-        let registered = Arc::new(registered);
-        if known.len() >= CAP {
+            let (registered, kept) = register(client, server, means).await?;
+            self.store.write(&key.hex(), kept).await;
+            Ok(Arc::new(registered))
+        });
+        found.await.cloned()
+    }
+
+    fn cell(&self, key: Digest) -> Cell {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= CAP && !known.contains_key(&key) {
             known.clear();
         }
-        known.insert(key, Arc::clone(&registered));
-        Ok(registered)
+        Arc::clone(known.entry(key).or_default())
     }
 }
 
@@ -306,7 +315,13 @@ fn no_documents(server: &AuthorizationServer) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::outbound;
 
     fn read(text: &str, auth: ClientAuth) -> Option<Registered> {
         Registered::from_text(&text.to_owned().into(), auth)
@@ -336,5 +351,32 @@ mod tests {
         ] {
             assert!(read(text, auth).is_none(), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_holds_up_no_other() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let endpoint = format!("http://{}/register", silent.local_addr().expect("bound"));
+        let server = |issuer: &str| AuthorizationServer {
+            registration_endpoint: Some(endpoint.as_str().into()),
+            ..AuthorizationServer::silent(Issuer::parse(issuer).expect("good"), "https://as.example.com/token")
+        };
+        let (slow, known) = (server("https://slow.example.com"), server("https://known.example.com"));
+        let (one, other): (Arc<str>, Arc<str>) = ("one".into(), "other".into());
+        let client = Client { register: true, auth: ClientAuth::Secret, ..Client::default() };
+        let outbound = Outbound::new(outbound::Config { insecure_loopback: true, ..Default::default() });
+        let (env, grant) = (Env::from_vars([]), "client_credentials");
+        let means = Means { env: &env, outbound: &outbound, subject: None, certificate: None, grant };
+        let registrations = Registrations::new(Store::new(false));
+        let registered = Registered { id: "a".to_owned(), secret: Some("s".to_owned().into()), key: None };
+        let cell = registrations.cell(key(&other, &client, &known.issuer));
+        assert!(cell.set(Arc::new(registered)).is_ok());
+        let mut waits = pin!(registrations.identify(&one, &client, &slow, &means));
+        let _held = tokio::select! {
+            accepted = silent.accept() => accepted.expect("a connection"),
+            _ = &mut waits => panic!("nobody answers there"),
+        };
+        let found = registrations.identify(&other, &client, &known, &means).now_or_never();
+        assert_eq!(found.and_then(Result::ok).and_then(|client| client.id).as_deref(), Some("a"));
     }
 }

@@ -108,6 +108,10 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Answers one request of a caller that the kernel named, or that shows the listener's pass.
 pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request: Request<Incoming>) -> Answer {
+    let is_shown = pass.is_shown(request.headers());
+    // Without the pass nobody knows who asks, and no record may name the daemon's own user for it.
+    let unproved = (!is_shown).then(Caller::unproved);
+    let caller = unproved.as_ref().unwrap_or(caller);
     if let Err(refusal) = gate::admit(request.uri(), request.headers()) {
         let gate = Matter::new(Action::Gate, caller, None);
         state.broker.now().note_refusal(&gate, Class::Denied, refusal.code(), &refusal);
@@ -116,7 +120,7 @@ pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request:
     let (head, body) = request.into_parts();
     let outcome = match route(&head.method, head.uri.path()) {
         // Readiness and metrics name servers; that we live is no secret.
-        Ok(route) if !matches!(route, Route::Alive) && !pass.is_shown(&head.headers) => {
+        Ok(route) if !matches!(route, Route::Alive) && !is_shown => {
             let gate = Matter::new(Action::Gate, caller, None);
             state.broker.now().note_refusal(
                 &gate,
@@ -156,9 +160,9 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let request = query.request(Action::Headers)?;
             query.only_configured(state, caller, &request)?;
             let head = query.head(state, caller, &request)?;
-            let granted = state.broker.now().token(caller, &request).await?;
+            let (granted, proof) = state.broker.now().headers(caller, &request, head.as_ref()).await?;
             let form = Form::of(&granted.token, state.clock.boot());
-            let around = match state.broker.now().proof(&granted, head.as_ref())? {
+            let around = match proof {
                 Some(proof) => form.listed_with_proof(&proof),
                 None => form.listed_headers(),
             };

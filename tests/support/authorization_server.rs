@@ -137,6 +137,8 @@ struct Now {
     received: Vec<TokenRequest>,
     metadata_paths: Vec<String>,
     revoked: Vec<String>,
+    /// What the last client that revoked something said of itself, unverified.
+    revoked_by: Claims,
     token_requests: usize,
     profile: Profile,
 }
@@ -245,6 +247,7 @@ impl Now {
             received: Vec::new(),
             metadata_paths: Vec::new(),
             revoked: Vec::new(),
+            revoked_by: Claims::new(),
             token_requests: 0,
             profile: Profile::default(),
         }
@@ -313,6 +316,10 @@ async fn revoke(state: &State, request: Request<Incoming>) -> Answer {
             return Ok(token_endpoint::Refusal::new("invalid_client", "who revokes?").into_answer());
         }
         Ok(_) => {}
+    }
+    if let Some(assertion) = form.get("client_assertion") {
+        leak::minted(assertion);
+        state.now().revoked_by = keys::peek(assertion);
     }
     state.now().revoked.push(keys::digest(token));
     Ok(fault::json(200, ""))

@@ -167,6 +167,11 @@ impl FakeAs {
         self.state.now().revoked.len()
     }
 
+    /// The claims of the assertion with which something was revoked last, unverified.
+    pub fn revoked_by(&self) -> keys::Claims {
+        self.state.now().revoked_by.clone()
+    }
+
     /// Whether this token was handed back for revocation.
     pub fn is_revoked(&self, token: &str) -> bool {
         self.state.now().revoked.contains(&keys::digest(token))
