@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use support::authorization_server::{FakeAs, TokenFault};
+use support::fault::Fault;
 use support::keys;
 use support::leak;
 use support::mcp_server::FakeMcp;
@@ -728,6 +729,18 @@ async fn where_nothing_can_be_revoked_the_token_is_forgotten_all_the_same() {
     let words = failed(daemon.run(&["revoke", "demo"]).await, REFUSED);
     assert!(words.contains("forgotten here"), "{words}");
     assert_ne!(daemon.token("demo").await, first);
+}
+
+#[tokio::test]
+async fn an_outage_while_revoking_is_one_that_may_pass() {
+    let scene = Scene::new(BINARY).await;
+    let elsewhere = FakeAs::start(scene.platform.trust()).await;
+    elsewhere.always_token(Fault::Status(503));
+    scene.authorization_server.set_metadata(json!({"revocation_endpoint": elsewhere.token_endpoint()}));
+    let daemon = scene.daemon("").await;
+    daemon.token("demo").await;
+    let words = failed(daemon.run(&["revoke", "demo"]).await, TEMPORARY);
+    assert!(words.contains("503") && words.contains("forgotten here"), "{words}");
 }
 
 #[tokio::test]

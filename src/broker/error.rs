@@ -211,7 +211,7 @@ impl Error {
             Cause::Exchange(exchange::Error::Outbound { error, .. }) => of_outbound(error),
             Cause::Exchange(exchange::Error::Misconfigured { .. }) => Class::Config,
             Cause::Bound { .. } => Class::Denied,
-            Cause::Revocation(revocation::Error::Outbound(error)) if error.is_temporary() => Class::Temporary,
+            Cause::Revocation(error) if error.is_temporary() => Class::Temporary,
             Cause::NoExchange { .. } | Cause::SeveralIssuers { .. } | Cause::SharedResource { .. } => Class::Config,
             Cause::IssuerNotListed { .. } => Class::Denied,
             Cause::Lost(Lost::TooLong | Lost::StaleToken) | Cause::Audit(_) => Class::Temporary,

@@ -413,7 +413,7 @@ impl Maker {
             self.refused.remember(presented, &error);
         }
         if error.is_about_the_client() {
-            self.registrations.forget(&server.name, &server.client, issuer).await;
+            self.registrations.forget(&server.name, &server.client, issuer, request.client.id.as_deref()).await;
         }
         if !matches!(error, exchange::Error::Busy { .. } | exchange::Error::NonceWanted { .. }) {
             // Either document may have moved since it was read.
@@ -486,7 +486,10 @@ impl Maker {
                 self.identify(&server.name, &server.client, &metadata, subject.as_ref(), grant, server).await?;
             Ok::<_, Error>((metadata, client))
         };
-        let (metadata, client) = prepare.await.map_err(|error| revocation::Error::Client(error.to_string()))?;
+        let (metadata, client) = prepare.await.map_err(|error| revocation::Error::Client {
+            why: error.to_string(),
+            is_temporary: error.class() == Class::Temporary,
+        })?;
         revocation::revoke(&self.way(&metadata), &client, &token.access_token).await
     }
 

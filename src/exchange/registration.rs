@@ -107,11 +107,15 @@ impl Registrations {
         proven(Some(registered.id.clone()), Some(&registered), client, server, means)
     }
 
-    /// The server does not know the client that it gave us any more.
-    pub(crate) async fn forget(&self, name: &Arc<str>, client: &Client, issuer: &Issuer) {
+    /// The server does not know this client any more, which it gave us. A late refusal of an earlier one changes nothing.
+    pub(crate) async fn forget(&self, name: &Arc<str>, client: &Client, issuer: &Issuer, id: Option<&str>) {
         let key = key(name, client, issuer);
-        let forgotten = self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        if forgotten.is_some_and(|cell| cell.initialized()) {
+        let is_it = |cell: &Cell| cell.get().is_some_and(|registered| id == Some(registered.id.as_str()));
+        let forgotten = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&key).is_some_and(is_it) && known.remove(&key).is_some()
+        };
+        if forgotten {
             self.store.remove(&key.hex()).await;
         }
     }
@@ -351,6 +355,22 @@ mod tests {
         ] {
             assert!(read(text, auth).is_none(), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_late_refusal_of_an_earlier_client_does_not_forget_the_one_after_it() {
+        let issuer = Issuer::parse("https://as.example.com").expect("good");
+        let (name, client): (Arc<str>, _) = ("one".into(), Client { register: true, ..Client::default() });
+        let registrations = Registrations::new(Store::new(false));
+        let key = key(&name, &client, &issuer);
+        let second = Registered { id: "second".to_owned(), secret: Some("s".to_owned().into()), key: None };
+        assert!(registrations.cell(key).set(Arc::new(second)).is_ok());
+        for id in [Some("first"), None] {
+            registrations.forget(&name, &client, &issuer, id).await;
+            assert!(registrations.cell(key).initialized(), "{id:?} is not the one we are");
+        }
+        registrations.forget(&name, &client, &issuer, Some("second")).await;
+        assert!(!registrations.cell(key).initialized());
     }
 
     #[tokio::test]

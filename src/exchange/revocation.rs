@@ -25,12 +25,31 @@ pub(crate) enum Error {
     /// No answer.
     #[error("the revocation endpoint: {0}")]
     Outbound(outbound::Error),
+    /// It has no time for us.
+    #[error("the revocation endpoint cannot answer now: status {0}")]
+    Busy(u16),
     /// The client could not be proved.
-    #[error("the client cannot be proved: {0}")]
-    Client(String),
+    #[error("the client cannot be proved: {why}")]
+    Client { why: String, is_temporary: bool },
     /// The server said no.
     #[error("the revocation endpoint refuses with {0}")]
     Refused(OauthError),
+}
+
+impl Error {
+    /// May the same request succeed soon?
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Outbound(error) => error.is_temporary(),
+            Self::Client { is_temporary, .. } => *is_temporary,
+            Self::Busy(_) => true,
+            Self::NotOffered | Self::Refused(_) => false,
+        }
+    }
+
+    fn client(error: &super::Error) -> Self {
+        Self::Client { why: error.to_string(), is_temporary: error.is_temporary() }
+    }
 }
 
 /// Revokes one access token. The server answers 200 for tokens it does not know as well.
@@ -38,17 +57,19 @@ pub(crate) async fn revoke(way: &Way<'_>, client: &Identified, token: &AccessTok
     let certificate = client.certificate();
     let aliased = way.server.mutual_tls.revocation_endpoint.as_ref().filter(|_| certificate.is_some());
     let endpoint = aliased.or(way.server.revocation_endpoint.as_ref()).ok_or(Error::NotOffered)?;
-    let parameters =
-        client.parameters(way.server, way.clock.unix()).map_err(|error| Error::Client(error.to_string()))?;
+    let parameters = client.parameters(way.server, way.clock.unix()).map_err(|error| Error::client(&error))?;
     let mut pairs = vec![("token", token.expose()), ("token_type_hint", "access_token")];
     pairs.extend(parameters.iter().map(|(name, value)| (*name, value.as_str())));
     let mut ask = Ask::post(endpoint, way.named_by, form::encoded(&pairs));
     ask.certificate = certificate.cloned();
-    ask.headers.extend(client.header().map_err(|error| Error::Client(error.to_string()))?);
+    ask.headers.extend(client.header().map_err(|error| Error::client(&error))?);
     ask.limit = LIMIT;
     let answer = way.outbound.send(ask).await.map_err(Error::Outbound)?;
     if answer.status == 200 {
         return Ok(());
+    }
+    if answer.status == 429 || answer.status >= 500 {
+        return Err(Error::Busy(answer.status));
     }
     let error = match answer.json::<BasicErrorResponse>() {
         Ok(wire) => OauthError::new(wire.error().as_ref(), wire.error_description().map(String::as_str), None),
