@@ -308,7 +308,7 @@ const CERT_FILE: Key = key(
     "The client's certificate with its chain, for \"mtls\". Omit: the workload's X.509-SVID.",
 );
 
-/// One party that changes an identity: the keys of `idp` and of a link in [identities].
+/// One party that changes an identity: the keys of `idp` and of a link in `[identities]`.
 const LINK: [Key; 13] = [
     key("issuer", Kind::Text, "\"https://idp.example.com\"", "Who changes the identity."),
     key(
