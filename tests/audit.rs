@@ -20,6 +20,7 @@ use support::fault::Fault;
 use support::scene::Scene;
 use support::tcp_http::Loopback;
 use support::unix_http;
+use support::wait::until;
 use support::wayleave::{Daemon, Wayleave};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -386,19 +387,10 @@ async fn a_rotation_is_a_cure_for_a_full_file() {
     fs::rename(&record.0, record.rotated(1)).expect("ours");
     limit_files(&daemon, None);
     daemon.signal(Signal::SIGHUP);
-    until("the new file is there", || record.0.exists()).await;
+    until(LIMIT, "the new file is there", async || record.0.exists()).await;
     daemon.token("demo").await;
     let files = [record.rotated(1).display().to_string(), record.path()];
     assert_eq!(verify(&world, &[&files[0], &files[1]]).await["lines"], 3);
-}
-
-async fn until(text: &str, mut what: impl FnMut() -> bool) {
-    let looked = async {
-        while !what() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LIMIT, looked).await.is_ok(), "not within {LIMIT:?}: {text}");
 }
 
 // Rotation and loss of power.
@@ -423,11 +415,11 @@ async fn a_rotation_under_load_keeps_the_chain_whole() {
     let mut files = Vec::new();
     for number in 0..3 {
         let before = served.load(Ordering::SeqCst);
-        until("the clients are at it", || served.load(Ordering::SeqCst) > before + 20).await;
+        until(LIMIT, "the clients are at it", async || served.load(Ordering::SeqCst) > before + 20).await;
         fs::rename(&record.0, record.rotated(number)).expect("ours");
         files.push(record.rotated(number));
         daemon.signal(Signal::SIGHUP);
-        until("the new file is there", || record.0.exists()).await;
+        until(LIMIT, "the new file is there", async || record.0.exists()).await;
     }
     stop.store(true, Ordering::SeqCst);
     join_all(clients).await.into_iter().for_each(|client| client.expect("it was served"));
@@ -557,7 +549,7 @@ async fn tail_follows_over_a_rotation() {
     fs::rename(&record.0, record.rotated(1)).expect("ours");
     daemon.token("demo").await;
     daemon.signal(Signal::SIGHUP);
-    until("the new file is there", || record.0.exists()).await;
+    until(LIMIT, "the new file is there", async || record.0.exists()).await;
     daemon.token("demo").await;
     assert_eq!(next(3).await, 5);
     tail.signal(Signal::SIGTERM);

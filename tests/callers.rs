@@ -20,6 +20,7 @@ use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 use support::scene::Scene;
 use support::unix_http;
+use support::wait::until;
 use support::wayleave::Wayleave;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -59,15 +60,6 @@ fn played_the_caller() -> bool {
         }
     }
     true
-}
-
-async fn until(text: &str, mut what: impl FnMut() -> bool) {
-    let looked = async {
-        while !what() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LIMIT, looked).await.is_ok(), "not within {LIMIT:?}: {text}");
 }
 
 /// Programs in a directory that every user can reach.
@@ -121,7 +113,7 @@ impl Caller {
         command.args(["--exact", PART, "--nocapture"]).env_clear().env(SOCKET, daemon).current_dir("/");
         command.envs(then.map(|then| (THEN, then))).stdin(its).stdout(Stdio::null()).stderr(Stdio::null());
         let process = Killed(command.spawn().expect("it starts"));
-        until("it connects", || getpeername::<UnixAddr>(ours.as_raw_fd()).is_ok()).await;
+        until(LIMIT, "it connects", async || getpeername::<UnixAddr>(ours.as_raw_fd()).is_ok()).await;
         let stream = std::os::unix::net::UnixStream::from(ours);
         stream.set_nonblocking(true).expect("a socket can");
         Self { process, stream: UnixStream::from_std(stream).expect("in a runtime") }
@@ -297,7 +289,10 @@ async fn a_process_that_connected_and_died_matches_no_rule_that_needs_it() {
     assert_eq!(caller.judged("path").await, Ok(()));
     caller.process.0.kill().expect("it is ours");
     // A zombie still has its number; once it is waited for another may get it. Neither asks.
-    until("it has ended", || fs::read_to_string(stat(&caller.process.0)).is_ok_and(|text| text.contains(") Z "))).await;
+    until(LIMIT, "it has ended", async || {
+        fs::read_to_string(stat(&caller.process.0)).is_ok_and(|text| text.contains(") Z "))
+    })
+    .await;
     for waited in [false, true] {
         if waited {
             caller.process.0.wait().expect("it is ours");
@@ -330,7 +325,7 @@ async fn a_program_is_judged_anew_for_each_request() {
     assert_eq!(caller.judged("path").await, Ok(()));
     fs::write(next.with_extension("now"), "").expect("ours");
     let link = format!("/proc/{}/exe", caller.process.0.id());
-    until("it starts the next program", || fs::read_link(&link).is_ok_and(|path| path == next)).await;
+    until(LIMIT, "it starts the next program", async || fs::read_link(&link).is_ok_and(|path| path == next)).await;
     Caller::expect_hint(caller.judged("path").await, &format!("`exe` is another than {next:?}"));
     daemon.stop().await.expect_code(0);
 }
@@ -462,7 +457,8 @@ async fn a_file_that_only_has_the_right_name_in_a_namespace_of_the_attackers_is_
     command.args(["-m", "sh", "-c", script, "sh"]).arg(&evil).arg(&agent).stdin(Stdio::null());
     let mut attacker = Killed(command.spawn().expect("it was tried above"));
     let ready = evil.with_extension("ready");
-    until("it is mounted", || ready.exists() || attacker.0.try_wait().is_ok_and(|ended| ended.is_some())).await;
+    until(LIMIT, "it is mounted", async || ready.exists() || attacker.0.try_wait().is_ok_and(|ended| ended.is_some()))
+        .await;
     assert!(ready.exists(), "the attacker could not mount");
 
     let scene = Scene::new(BINARY).await;

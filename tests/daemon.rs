@@ -21,6 +21,7 @@ use support::fault::Fault;
 use support::leak;
 use support::scene::Scene;
 use support::unix_http;
+use support::wait::until;
 use support::wayleave::{Output, Running, Wayleave};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
@@ -33,16 +34,6 @@ const CONFIG: i32 = 78;
 
 /// Longer than anything here takes, and an end to what never would.
 const LIMIT: Duration = Duration::from_secs(15);
-
-/// Waits until `what` is so.
-async fn until(text: &str, mut what: impl AsyncFnMut() -> bool) {
-    let looked = async {
-        while !what().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LIMIT, looked).await.is_ok(), "not within {LIMIT:?}: {text}");
-}
 
 async fn answers(socket: &Path) -> bool {
     unix_http::get(socket, "/healthz").await.is_ok_and(|reply| reply.status == 200)
@@ -390,11 +381,11 @@ async fn of_daemons_that_start_at_once_exactly_one_wins() {
         let socket = scene.wayleave.path().join(format!("{round}.sock"));
         let world = scene.configured("").env("WAYLEAVE_SOCKET", &socket.display().to_string());
         let mut all: Vec<Running> = (0..4).map(|_| world.spawn(&["run"])).collect();
-        until("all but one have ended", async || {
+        until(LIMIT, "all but one have ended", async || {
             all.iter_mut().filter_map(|one| (!one.has_ended()).then_some(())).count() == 1
         })
         .await;
-        until("the one answers", async || answers(&socket).await).await;
+        until(LIMIT, "the one answers", async || answers(&socket).await).await;
         for one in &mut all {
             if one.has_ended() {
                 let output = one.wait().await.expect_code(CONFIG);
@@ -463,7 +454,7 @@ async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
         let world = scene.configured("").without_env("WAYLEAVE_SOCKET").env(variable, &job.display().to_string());
         let mut running = world.spawn(&["run"]);
         let socket = job.join("wayleave/wayleave.sock");
-        until("it listens in the job's directory", async || answers(&socket).await).await;
+        until(LIMIT, "it listens in the job's directory", async || answers(&socket).await).await;
         assert_eq!((mode(&job.join("wayleave")), mode(&socket)), (0o700, 0o600));
         // A later step of the same job finds it by the same variable.
         let helper = Wayleave::new(BINARY).without_env("WAYLEAVE_SOCKET").env(variable, &job.display().to_string());
@@ -483,10 +474,10 @@ async fn a_daemon_of_the_last_job_leaves_the_place_of_the_next_alone() {
     let world = scene.configured("").without_env("WAYLEAVE_SOCKET").env("RUNNER_TEMP", &job.display().to_string());
     let mut last = world.spawn(&["run"]);
     let socket = job.join("wayleave/wayleave.sock");
-    until("the last job's daemon listens", async || answers(&socket).await).await;
+    until(LIMIT, "the last job's daemon listens", async || answers(&socket).await).await;
     fs::remove_dir_all(job.join("wayleave")).expect("it is ours");
     let mut next = world.spawn(&["run"]);
-    until("the next job's daemon listens", async || answers(&socket).await).await;
+    until(LIMIT, "the next job's daemon listens", async || answers(&socket).await).await;
     last.wait().await.expect_code(0);
     assert!(answers(&socket).await, "its end took the socket of the next away");
     next.signal(Signal::SIGTERM);
@@ -508,7 +499,7 @@ async fn a_squatted_place_is_refused() {
     fs::create_dir(&wide).expect("made");
     set_mode(&wide, 0o777);
     let mut running = world.spawn(&["run"]);
-    until("it listens", async || answers(&wide.join("wayleave.sock")).await).await;
+    until(LIMIT, "it listens", async || answers(&wide.join("wayleave.sock")).await).await;
     assert_eq!(mode(&wide), 0o700, "a directory of ours is made private");
     running.signal(Signal::SIGTERM);
     running.wait().await.expect_code(0);
@@ -540,7 +531,7 @@ async fn detached_it_returns_when_ready_and_goes_on_alone() {
     world.run(&["token", "demo", "--daemon-only"]).await.expect_code(0);
 
     kill(daemon.0, Signal::SIGTERM).expect("it lives");
-    until("it has ended", async || !daemon.lives() || is_zombie(daemon.0)).await;
+    until(LIMIT, "it has ended", async || !daemon.lives() || is_zombie(daemon.0)).await;
     assert!(!world.socket().exists());
 }
 
@@ -593,7 +584,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
     });
     sluice.holds(1).await;
     daemon.signal(Signal::SIGTERM);
-    until("it no longer listens", async || !world.socket().exists()).await;
+    until(LIMIT, "it no longer listens", async || !world.socket().exists()).await;
     assert!(!asked.is_finished());
     sluice.open();
     let reply = asked.await.expect("it ran").expect("an answer");
@@ -624,7 +615,7 @@ async fn what_never_ends_does_not_keep_the_daemon() {
         let socket = world.socket();
         async move { unix_http::get(&socket, "/v1/token?server=demo").await }
     });
-    until("the request is under way", async || scene.authorization_server.token_requests() == 1).await;
+    until(LIMIT, "the request is under way", async || scene.authorization_server.token_requests() == 1).await;
     daemon.stop().await.expect_code(0);
     asked.abort();
 }
@@ -671,7 +662,7 @@ async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
     let listener = UnixListener::bind(&path).expect("bound");
     set_mode(&path, 0o600);
     let (child, log) = activated(&world, listener.try_clone().expect("cloned").into());
-    until("it answers", async || answers(&path).await).await;
+    until(LIMIT, "it answers", async || answers(&path).await).await;
     assert!(!world.socket().exists(), "it binds none of its own");
     let reply = unix_http::get(&path, "/v1/token?server=demo").await.expect("an answer");
     assert_eq!(reply.status, 200);

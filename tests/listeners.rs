@@ -24,6 +24,7 @@ use support::mcp_server::FakeMcp;
 use support::scene::{SCOPES, Scene};
 use support::tcp_http::{self, Loopback};
 use support::unix_http;
+use support::wait::until;
 use support::wayleave::{Daemon, Wayleave};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -37,15 +38,6 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 const ON_LOOPBACK: &str = "[listen]\nhttp = \"127.0.0.1:0\"";
 const WITH_HEALTH: &str = "[listen]\nhealth = \"127.0.0.1:0\"";
-
-async fn until(text: &str, mut what: impl AsyncFnMut() -> bool) {
-    let looked = async {
-        while !what().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LIMIT, looked).await.is_ok(), "not within {LIMIT:?}: {text}");
-}
 
 async fn health_of(daemon: &Daemon) -> SocketAddr {
     let listen = tcp_http::listening(daemon).await;
@@ -296,7 +288,7 @@ async fn a_detached_start_says_where_it_listens() {
     let private = fs::metadata(field("secret")).map(|found| found.mode() & 0o7777);
     let socket = field("socket");
     kill(pid, Signal::SIGTERM).expect("it lives");
-    until("it has ended", async || !Path::new(&socket).exists()).await;
+    until(LIMIT, "it has ended", async || !Path::new(&socket).exists()).await;
     assert_eq!((healthz.expect("an answer").status, readyz.expect("an answer").status), (200, 200));
     assert_eq!(private.expect("it was there"), 0o600);
     assert!(fs::read_to_string(field("log")).expect("ours").contains("http="), "the log says so as well");
@@ -318,14 +310,14 @@ async fn the_health_listener_names_no_server_and_serves_nothing_else() {
     let health = health_of(&daemon).await;
     let ask = async |path: &str| tcp_http::get(health, path).await.expect("an answer");
     assert_eq!(ask("/healthz").await.status, 200);
-    until("both have failed", async || {
+    until(LIMIT, "both have failed", async || {
         ask("/readyz").await.body.contains("2 of 2 required servers have no token: temporary")
     })
     .await;
     let unready = ask("/readyz").await;
     assert_eq!((unready.status, &unready.json()["ready"]), (503, &json!(false)));
     scene.authorization_server.heal();
-    until("demo is ready", async || {
+    until(LIMIT, "demo is ready", async || {
         let reasons = ask("/readyz").await.json()["reasons"].clone();
         let left = reasons.as_array().is_some_and(|reasons| reasons.len() == 1);
         left && reasons[0].as_str().is_some_and(|reason| reason.starts_with("1 of 2 required servers has no token: "))
@@ -533,7 +525,7 @@ async fn told_twice_it_does_not_wait_for_what_runs_either() {
     let daemon = scene.daemon("").await;
     let socket = daemon.socket().to_owned();
     let asked = tokio::spawn(async move { unix_http::get(&socket, "/v1/token?server=demo").await });
-    until("it is under way", async || scene.authorization_server.token_requests() == 1).await;
+    until(LIMIT, "it is under way", async || scene.authorization_server.token_requests() == 1).await;
     daemon.signal(Signal::SIGTERM);
     daemon.logged("stopping").await;
     daemon.signal(Signal::SIGTERM);
@@ -620,8 +612,10 @@ async fn a_service_manager_may_pass_the_loopback_listener_beside_the_socket() {
     for swapped in [false, true] {
         let (one, other) = (socket.try_clone().expect("cloned").into(), tcp.try_clone().expect("cloned").into());
         let (child, log) = if swapped { activated(&world, other, one) } else { activated(&world, one, other) };
-        until("it answers", async || unix_http::get(&path, "/healthz").await.is_ok_and(|reply| reply.status == 200))
-            .await;
+        until(LIMIT, "it answers", async || {
+            unix_http::get(&path, "/healthz").await.is_ok_and(|reply| reply.status == 200)
+        })
+        .await;
         let secret = fs::read_to_string(path.with_file_name("http.secret")).expect("beside the socket");
         leak::minted(&secret);
         let loopback = Loopback { address, secret };

@@ -62,6 +62,17 @@ pub(super) struct Granting {
     pub(super) issued: Issued,
 }
 
+/// What a token is put together from.
+struct Parts {
+    resource: Resource,
+    issuer: Issuer,
+    hops: Vec<Hop>,
+    issued: Issued,
+    /// Those of the token itself, where it is a JWT.
+    claims: Option<Claims>,
+    binding: Binding,
+}
+
 /// Everything that must be known before a token is asked for.
 struct Route {
     protection: Arc<Protection>,
@@ -151,7 +162,9 @@ impl Maker {
         // From a file it may be old already: what counts is what is left of it.
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(identity.source.name(), &subject.claims)];
-        lasting(self.assembled(server, &request, resource, issuer, hops, issued, Binding::Bearer))
+        let claims = Claims::read(issued.access_token.expose()).ok();
+        let binding = Binding::Bearer;
+        lasting(self.assembled(server, &request.scopes, Parts { resource, issuer, hops, issued, claims, binding }))
     }
 
     /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
@@ -431,26 +444,17 @@ impl Maker {
             bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(issuer, &resource, why))?;
         }
         let binding = binding(claims.as_ref(), &request).map_err(|why| Error::foreign_key(issuer, why))?;
-        lasting(self.assembled(server, &request, resource, issuer.clone(), hops, issued, binding))
+        let issuer = issuer.clone();
+        lasting(self.assembled(server, &request.scopes, Parts { resource, issuer, hops, issued, claims, binding }))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of a token, each from another step")]
-    fn assembled(
-        &self,
-        server: &Server,
-        request: &exchange::Request,
-        resource: Resource,
-        issuer: Issuer,
-        hops: Vec<Hop>,
-        issued: Issued,
-        binding: Binding,
-    ) -> Token {
-        let claims = Claims::read(issued.access_token.expose()).ok();
+    fn assembled(&self, server: &Server, asked: &Scopes, parts: Parts) -> Token {
+        let Parts { resource, issuer, hops, issued, claims, binding } = parts;
         let inherent = claims.as_ref().and_then(Claims::life);
         let life = [issued.expires_in, inherent].into_iter().flatten().min().unwrap_or(UNKNOWN_LIFE);
         let minted_wall = self.clock.wall();
-        let scopes = issued.scopes.unwrap_or_else(|| request.scopes.clone());
-        let missing = request.scopes.minus(&scopes);
+        let scopes = issued.scopes.unwrap_or_else(|| asked.clone());
+        let missing = asked.minus(&scopes);
         if !missing.is_empty() {
             tracing::warn!(server = %server.name, ?missing, "the authorization server granted less than was asked for");
         }

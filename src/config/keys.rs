@@ -333,26 +333,23 @@ const LINK: [Key; 13] = [
 pub(super) const IDP: Table =
     Table { name: "servers.NAME.idp", doc: "The identity provider of \"id-jag\".", keys: &LINK };
 
+/// Those of a source, then all of a link.
+const FURTHER: [Key; 2 + LINK.len()] = {
+    let source = key("source", Kind::Text, "\"github-actions\"", "As in [identity]; its own keys stand beside it.");
+    let mut keys = [source; 2 + LINK.len()];
+    keys[1] = key("from", Kind::Text, "\"default\"", "The identity that is changed into this one.");
+    let mut at = 0;
+    while at < LINK.len() {
+        keys[2 + at] = LINK[at];
+        at += 1;
+    }
+    keys
+};
+
 pub(super) const IDENTITIES: Table = Table {
     name: "identities.NAME",
     doc: "A further identity: a `source` of its own, or a link `from` another one.",
-    keys: &[
-        key("source", Kind::Text, "\"github-actions\"", "As in [identity]; its own keys stand beside it."),
-        key("from", Kind::Text, "\"default\"", "The identity that is changed into this one."),
-        LINK[0],
-        LINK[1],
-        LINK[2],
-        LINK[3],
-        LINK[4],
-        LINK[5],
-        LINK[6],
-        LINK[7],
-        LINK[8],
-        LINK[9],
-        LINK[10],
-        LINK[11],
-        LINK[12],
-    ],
+    keys: &FURTHER,
 };
 
 pub(super) const TABLES: &[&Table] =

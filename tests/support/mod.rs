@@ -16,7 +16,7 @@
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
 //! | `profiles.rs` | the authorization servers of the field, as `FakeAs` plays them |
 //! | `leak.rs` | knows every token minted here and fails when one appears where none may |
-//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` `tcp_http.rs` | what those are made of |
+//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` `tcp_http.rs` `wait.rs` | what those are made of |
 //!
 //! Every fake listens on a port of its own, runs in tasks of its own and stops when it is dropped.
 
@@ -42,5 +42,6 @@ pub mod tcp_http;
 pub mod tls;
 pub mod traffic;
 pub mod unix_http;
+pub mod wait;
 pub mod wayleave;
 pub mod workload_api;
