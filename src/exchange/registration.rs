@@ -123,7 +123,7 @@ impl Registrations {
     /// Credentials of one issuer are not replaced by those of another without anybody's knowledge (SEP-2352).
     fn same_issuer(&self, name: &Arc<str>, issuer: &Issuer) -> Result<(), Error> {
         let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
-        if issuers.len() >= CAP {
+        if issuers.len() >= CAP && !issuers.contains_key(name) {
             issuers.clear();
         }
         match issuers.entry(Arc::clone(name)).or_insert_with(|| issuer.clone()) {
@@ -355,6 +355,16 @@ mod tests {
         ] {
             assert!(read(text, auth).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn at_the_cap_a_known_server_still_cannot_move() {
+        let issuer = |name: &str| Issuer::parse(&format!("https://{name}.example.com")).expect("good");
+        let registrations = Registrations::new(Store::new(false));
+        let name = |i: usize| -> Arc<str> { i.to_string().into() };
+        (0..CAP).for_each(|i| registrations.same_issuer(&name(i), &issuer("one")).expect("the first"));
+        let moved = registrations.same_issuer(&name(0), &issuer("two"));
+        assert!(matches!(moved, Err(Error::Moved { .. })), "{moved:?}");
     }
 
     #[tokio::test]
