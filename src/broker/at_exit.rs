@@ -37,7 +37,7 @@ impl Broker {
             return;
         }
         let outcomes = stream::iter(revoking).buffer_unordered(AT_ONCE);
-        let failed = outcomes.filter_map(async |outcome| outcome.err()).collect::<Vec<_>>();
+        let failed = outcomes.filter_map(|outcome| std::future::ready(outcome.err())).collect::<Vec<_>>();
         match tokio::time::timeout(LIMIT, failed).await {
             Err(_) => tracing::warn!(tokens = count, "not every token was revoked in time; they lapse by themselves"),
             Ok(failed) => report(count, &failed),

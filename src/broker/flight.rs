@@ -183,10 +183,7 @@ impl Maker {
 
     async fn route(&self, server: &Server) -> Result<Route, Error> {
         let chain = self.chain(server)?;
-        let parties = async {
-            let parties = chain.iter().map(|link| self.metadata(&link.issuer, link.token_endpoint.as_deref()));
-            futures_util::future::try_join_all(parties).await
-        };
+        let parties = self.parties(&chain);
         if let Some(pinned) = &server.issuer {
             let (protection, metadata, subject, parties) = tokio::try_join!(
                 async { self.protection_beside_pin(server, pinned).await },
@@ -215,6 +212,12 @@ impl Maker {
         }
     }
 
+    /// What the servers along a chain say of themselves, all asked at once.
+    async fn parties(&self, chain: &[&Link]) -> Result<Vec<Arc<AuthorizationServer>>, Error> {
+        let parties = chain.iter().map(|link| self.metadata(&link.issuer, link.token_endpoint.as_deref()));
+        futures_util::future::try_join_all(parties).await
+    }
+
     /// The links between the platform's token and the server's authorization server.
     pub(super) fn chain<'a>(&'a self, server: &'a Server) -> Result<Vec<&'a Link>, Error> {
         if !server.needs_subject() {
@@ -241,12 +244,9 @@ impl Maker {
         if !server.needs_subject() {
             return Ok(None);
         }
-        // Before the metadata is here, the audience follows the configured exchange, or the only one ever chosen.
-        let row = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer"));
-        let row = row.ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?;
         let audience = match chain.first() {
             Some(link) => link.audience(),
-            None => row.exchange.audience(issuer, &plain_request(server)),
+            None => expected_audience(server, issuer)?,
         };
         let subject = self.identity(server)?.source.subject_token(&audience).await?;
         Ok(Some(subject))
@@ -485,7 +485,7 @@ impl Maker {
         let prepare = async {
             let metadata = self.metadata(&token.issuer, server.token_endpoint.as_deref()).await?;
             let subject = self.proof_of_client(server, &metadata).await?;
-            let grant = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer")).map_or("", |row| row.grant);
+            let grant = server.expected_exchange().map_or("", |row| row.grant);
             let client =
                 self.identify(&server.name, &server.client, &metadata, subject.as_ref(), grant, server).await?;
             Ok::<_, Error>((metadata, client))
@@ -508,16 +508,13 @@ impl Maker {
             return Ok(None);
         }
         let chain = self.chain(server)?;
-        let parties = chain.iter().map(|link| self.metadata(&link.issuer, link.token_endpoint.as_deref()));
-        let parties = futures_util::future::try_join_all(parties).await?;
+        let parties = self.parties(&chain).await?;
         let subject = self.subject(server, &chain, &metadata.issuer).await?;
         let (protection, metadata) = (Arc::default(), Arc::clone(metadata));
         let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties };
-        let request = plain_request(server);
-        let row = exchange::row(server.exchange.as_deref().unwrap_or("jwt-bearer"));
-        let row = row.ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?;
         let issuer = &route.server.issuer;
-        let standing = self.stand(server, &route, &row.exchange.audience(issuer, &request), &request).await?;
+        let audience = expected_audience(server, issuer)?;
+        let standing = self.stand(server, &route, &audience, &plain_request(server)).await?;
         let subject = standing.subject;
         let presented = subject.as_ref().map(|one| Presented::of(one, issuer, &[], &Scopes::default(), &[]));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
@@ -534,6 +531,13 @@ fn lasting(token: Token) -> Result<Token, Error> {
         return Err(Error::immortal(&token.issuer));
     }
     Ok(token)
+}
+
+/// For whom the identity is made that goes to the server's authorization server.
+fn expected_audience(server: &Server, issuer: &Issuer) -> Result<Audience, Error> {
+    let row = server.expected_exchange();
+    let row = row.ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?;
+    Ok(row.exchange.audience(issuer, &plain_request(server)))
 }
 
 /// What is asked for whatever discovery finds.

@@ -160,10 +160,14 @@ impl Server {
         Digest::of_fields(all.map(str::as_bytes))
     }
 
+    /// The exchange as far as it is known without the server's metadata: the configured one, or the only one ever chosen.
+    pub(super) fn expected_exchange(&self) -> Option<&'static exchange::Descriptor> {
+        exchange::row(self.exchange.as_deref().unwrap_or("jwt-bearer"))
+    }
+
     /// Is the workload's identity presented, as grant or as proof of the client?
     pub(crate) fn needs_subject(&self) -> bool {
-        let row = exchange::row(self.exchange.as_deref().unwrap_or("jwt-bearer"));
-        row.is_none_or(|row| row.exchange.needs_subject(self.client.auth))
+        self.expected_exchange().is_none_or(|row| row.exchange.needs_subject(self.client.auth))
     }
 
     /// Is anything of the identity needed, its certificate included?
