@@ -46,7 +46,7 @@ pub use crate::audit::Action;
 pub use crate::cache::{Least, Persistence};
 pub(crate) use crate::dpop::is_nonce;
 pub use crate::exchange::link::{Link, SubjectType, Yield};
-pub use crate::exchange::{Client, ClientAuth, SecretFrom, SecretPlace};
+pub use crate::exchange::{Aws, Client, ClientAuth, Cloud, Entra, Gcp, Provider, SecretFrom, SecretPlace};
 use asked_twice::AskedTwice;
 pub use error::{Class, Error};
 pub use examine::{Check, Examination, Party, Report, Rule, State};

@@ -3,7 +3,9 @@
 //! https only; plain http for loopback under `insecure_loopback`. No redirect is followed. A body is read up
 //! to 64 KiB and no request waits longer than its limit. A host that a stranger named must resolve to public
 //! addresses; the address checked is the address dialled, because the check sits in the resolver itself. Through a
-//! forward proxy nobody can check an address, so only hosts that the operator named go through it.
+//! forward proxy nobody can check an address, so only hosts that the operator named go through it. A platform's own
+//! endpoints beside the workload (metadata services) are spoken to in plain http, on their fixed addresses and loopback
+//! alone, and never through a proxy.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +67,9 @@ pub enum NamedBy {
     Us,
     /// Another party's document: public addresses only, unless the operator named the host too.
     Them,
+    /// The platform we run on, of itself: an endpoint beside the workload, on link-local or loopback addresses and in
+    /// plain http, or anywhere over https. Never through a proxy.
+    Platform,
 }
 
 /// One request.
@@ -185,7 +190,7 @@ struct Inner {
     config: Config,
     // Built at first use: reading the system's roots takes longer than a daemon may take to be ready.
     tls: OnceLock<Result<rustls::ClientConfig, Error>>,
-    clients: [OnceLock<Result<Client, Error>>; 3],
+    clients: [OnceLock<Result<Client, Error>>; 4],
     /// Clients with a certificate, the newest last. Certificates are renewed, so the old ones go.
     mutual: Mutex<VecDeque<(Digest, Lane, Client)>>,
     jitter: Jitter,
@@ -245,7 +250,8 @@ impl Outbound {
     async fn send_and_read(&self, ask: Ask, reading: Reading) -> Result<Answer, Error> {
         let url = Url::parse(&ask.url).map_err(|_| Error::NotAUrl)?;
         let host = host_of(&url);
-        let named_by = if self.0.config.named.contains(&host) { NamedBy::Us } else { ask.named_by };
+        let named = ask.named_by == NamedBy::Them && self.0.config.named.contains(&host);
+        let named_by = if named { NamedBy::Us } else { ask.named_by };
         self.admit(&url, &host, named_by)?;
         let lane = self.lane(&url, &host, named_by)?;
         let client = self.client(lane, ask.certificate.as_ref())?;
@@ -290,6 +296,7 @@ impl Outbound {
         let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
         match url.scheme() {
             "https" => {}
+            "http" if named_by == NamedBy::Platform && address::is_beside_us(host, address) => {}
             "http" if loopback && config.insecure_loopback => {}
             "http" if loopback => return Err(Error::InsecureLoopback { host: host.to_owned() }),
             _ => return Err(Error::Insecure { host: host.to_owned() }),
@@ -306,6 +313,7 @@ impl Outbound {
     /// Which way a request takes. A proxy resolves names itself, so a name that a stranger chose does not go there.
     fn lane(&self, url: &Url, host: &str, named_by: NamedBy) -> Result<Lane, Error> {
         match (&self.0.config.proxy, named_by) {
+            (_, NamedBy::Platform) => Ok(Lane::Beside),
             (Some(proxy), NamedBy::Us) if proxy.carries(url) => Ok(Lane::Proxied),
             (Some(proxy), NamedBy::Them) if proxy.carries(url) => Err(Error::NotAllowed { host: host.to_owned() }),
             (_, NamedBy::Us) => Ok(Lane::Ours),
@@ -379,6 +387,8 @@ enum Lane {
     Theirs,
     /// Through the forward proxy.
     Proxied,
+    /// To the platform's endpoints beside us.
+    Beside,
 }
 
 /// Which addresses a request may reach.
@@ -397,10 +407,11 @@ impl Rules {
     fn admit(&self, address: IpAddr) -> Result<(), Kind> {
         let kind = address::kind(address);
         match (self.named_by, kind) {
+            (NamedBy::Platform, Kind::LinkLocal | Kind::Loopback) => Ok(()),
             // Nobody's configuration makes a metadata service an authorization server.
             (_, Kind::LinkLocal | Kind::Unusable) => Err(kind),
             (_, Kind::Loopback) if self.loopback => Ok(()),
-            (NamedBy::Us, _) => Ok(()),
+            (NamedBy::Us | NamedBy::Platform, _) => Ok(()),
             (NamedBy::Them, _) => match &self.allow {
                 Some(allow) if allow.iter().any(|network| network.contains(address)) => Ok(()),
                 Some(_) => Err(Kind::Unlisted),
@@ -421,6 +432,9 @@ impl Resolve for Rules {
     fn resolve(&self, name: Name) -> Resolving {
         let rules = self.clone();
         Box::pin(async move {
+            if let Some(address) = address::fixed(name.as_str()).filter(|_| rules.named_by == NamedBy::Platform) {
+                return Ok(Box::new(std::iter::once(SocketAddr::new(address, 0))) as Addrs);
+            }
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let mut refused = None;
             let mut fine: Vec<SocketAddr> = Vec::new();
@@ -441,7 +455,11 @@ impl Resolve for Rules {
 }
 
 fn build(config: &Config, lane: Lane, tls: rustls::ClientConfig) -> Result<Client, Error> {
-    let named_by = if lane == Lane::Theirs { NamedBy::Them } else { NamedBy::Us };
+    let named_by = match lane {
+        Lane::Theirs => NamedBy::Them,
+        Lane::Beside => NamedBy::Platform,
+        Lane::Ours | Lane::Proxied => NamedBy::Us,
+    };
     let mut builder = Client::builder().no_proxy();
     if let (Lane::Proxied, Some(proxy)) = (lane, &config.proxy) {
         builder = builder.proxy(proxy.to_reqwest().map_err(|what| Error::Proxy { what: what.to_owned() })?);

@@ -274,7 +274,7 @@ impl Maker {
             let destination =
                 Destination { audience: &next, resource: request.resource.as_ref(), scopes: &request.scopes };
             subject = self.change(server, link, party, &subject, &destination).await?;
-            source = link.yields.as_str();
+            source = link.step();
             hops.push(Hop::of(source, &subject.claims));
         }
         fit(&subject, audience, source)?;
@@ -365,6 +365,9 @@ impl Maker {
 
     /// A pin needs no resource metadata, but metadata that contradicts it is an error.
     async fn protection_beside_pin(&self, server: &Server, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
+        if server.expected_exchange().is_some_and(|row| !row.discovers) {
+            return Ok(Arc::default());
+        }
         let protection = match self.discovery.protection(&server.url, server.named_by).await {
             Ok(protection) => protection,
             Err(error @ discovery::Error::ResourceMismatch { .. }) => return Err(error.into()),
@@ -546,6 +549,7 @@ fn plain_request(server: &Server) -> exchange::Request {
         audience: server.audience.clone(),
         subject_audience: server.subject_audience.clone(),
         extra: server.extra.clone(),
+        provider: server.provider.clone(),
         ..exchange::Request::default()
     }
 }

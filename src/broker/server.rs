@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{DEFAULT, Rate};
 use crate::exchange::link::Link;
-use crate::exchange::{self, Client};
+use crate::exchange::{self, Client, Provider};
 use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
 use crate::outbound::NamedBy;
 use crate::policy::{Permit, Policy, Rule};
@@ -34,6 +34,8 @@ pub struct Server {
     pub identity_fields: Vec<String>,
     /// The OAuth client that we are, and its proof.
     pub client: Client,
+    /// What the exchange of a provider needs.
+    pub provider: Option<Provider>,
     /// The identity provider that says what we may have there.
     pub idp: Option<Link>,
     /// Bind tokens to a key; `None` where the server requires it.
@@ -98,6 +100,7 @@ impl Server {
             identity: DEFAULT.into(),
             identity_fields: Vec::new(),
             client: Client::default(),
+            provider: None,
             idp: None,
             dpop: None,
             audience: None,
@@ -139,7 +142,8 @@ impl Server {
         let idp = self.idp.as_ref().map(Link::fields).unwrap_or_default();
         let (audience, subject_audience) = (text(&self.audience), text(&self.subject_audience));
         // Each list is one field, so that no value can move from one to the next; none of them can hold a zero.
-        let lists = [self.client.fields(), idp, self.identity_fields.clone()].map(|list| list.join("\u{0}"));
+        let provider = self.provider.as_ref().map(Provider::fields).unwrap_or_default();
+        let lists = [self.client.fields(), idp, provider, self.identity_fields.clone()].map(|list| list.join("\u{0}"));
         let fixed = [
             &*self.name,
             self.url.as_str(),

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::reader::{Reader, Section};
-use super::{IdentityConfig, client, identity, insecure, is_name, keys};
-use crate::broker::{DEFAULT, Link, SubjectType, Yield};
+use super::{IdentityConfig, client, identity, insecure, is_name, keys, provider};
+use crate::broker::{DEFAULT, Link, Provider, SubjectType, Yield};
+use crate::exchange::link;
 use crate::identity::Choice;
 use crate::oauth::Issuer;
 
@@ -50,7 +51,10 @@ pub(super) fn identities_of<'a>(
 fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeTable<'a>) -> Written {
     let section = reader.section(path, at, table, &keys::IDENTITIES, &identity::settings());
     let Some((from, line)) = section.text("from").map(|(from, line)| (from.to_owned(), line)) else {
-        for key in keys::IDENTITIES.keys.iter().filter(|key| key.name != "source" && section.has(key.name)) {
+        let own = section.text("source").and_then(|(source, _)| crate::identity::row(source)).map(|row| row.settings);
+        let is_own = |name: &str| own.is_some_and(|own| own.iter().any(|one| one.name == name));
+        let of_a_link = |key: &&keys::Key| key.name != "source" && section.has(key.name) && !is_own(key.name);
+        for key in keys::IDENTITIES.keys.iter().filter(of_a_link) {
             let what = "belongs to a link, which says with `from` what it changes";
             reader.problem(section.line_of(key.name), &section.key(key.name), what);
         }
@@ -59,10 +63,14 @@ fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeT
     if let Some((_, line)) = section.text("source") {
         reader.problem(line, &section.key("source"), "is given beside `from`: an identity has one root");
     }
+    for key in section.rest.keys().filter(|key| !section.has(key)) {
+        let line = section.rest_lines.get(key).copied().unwrap_or(section.line);
+        reader.problem(line, &section.key(key), "belongs to a source, and this identity is a link");
+    }
     match section.text("exchange") {
-        Some(("token-exchange", _)) => {}
+        Some((name, _)) if link::CHANGES.contains(&name) => {}
         Some((other, line)) => {
-            let what = format!("{other:?} does not change an identity in this version; \"token-exchange\" does");
+            let what = format!("{other:?} does not change an identity; there are: {}", link::CHANGES.join(", "));
             reader.problem(line, &section.key("exchange"), what);
         }
         None => reader.problem(section.line, &section.key("exchange"), "missing: how `from` is changed"),
@@ -73,7 +81,11 @@ fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeT
 
 /// Whoever changes an identity: pinned, because it gets one.
 pub(super) fn link_of(reader: &mut Reader<'_>, section: &Section<'_>, yields: Yield) -> Option<Link> {
+    let provider = provider::provider_of(reader, section);
     let issuer = match section.text("issuer") {
+        Some(_) if provider.is_some() => None,
+        None if provider.is_some() => provider.as_ref().map(Provider::issuer),
+        None if section.text("exchange").is_some_and(|(name, _)| provider::is_one(name)) => None,
         Some((text, line)) => {
             insecure(reader, line, &section.key("issuer"), text);
             Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
@@ -93,9 +105,11 @@ pub(super) fn link_of(reader: &mut Reader<'_>, section: &Section<'_>, yields: Yi
             SubjectType::default()
         }),
     };
-    let client = client::client_of(reader, section);
+    let client = provider::client(client::client_of(reader, section), provider.as_ref());
     let subject_audience = section.text("subject_audience").map(|(text, _)| text.to_owned());
-    Some(Link { issuer: issuer?, token_endpoint, client, subject_token_type, subject_audience, yields })
+    let subject_audience = subject_audience.or_else(|| provider.as_ref().map(|one| one.subject_audience().to_string()));
+    let token_endpoint = token_endpoint.or_else(|| provider.as_ref().map(Provider::token_endpoint));
+    Some(Link { issuer: issuer?, token_endpoint, client, subject_token_type, subject_audience, yields, provider })
 }
 
 /// The endpoint of a party that publishes no metadata.

@@ -117,6 +117,16 @@ pub(super) const SERVER: Table = Table {
             "{ issuer = \"https://idp.example.com\" }",
             "The identity provider of `exchange = \"id-jag\"`.",
         ),
+        TENANT,
+        CLOUD,
+        AGENT_IDENTITY,
+        POOL,
+        SERVICE_ACCOUNT,
+        DELEGATES,
+        ROLE_ARN,
+        REGION,
+        SERVICE,
+        ENDPOINT,
         key("identity", Kind::Text, "\"ci\"", "An identity of [identities]. Omit: the default one."),
         key("dpop", Kind::Flag, "true", "Bind tokens to a key (RFC 9449). Omit: when the server requires it."),
         key(
@@ -308,8 +318,55 @@ const CERT_FILE: Key = key(
     "The client's certificate with its chain, for \"mtls\". Omit: the workload's X.509-SVID.",
 );
 
+const TENANT: Key = key("tenant", Kind::Text, "\"contoso.example\"", "\"entra\": the directory, by id or domain.");
+const CLOUD: Key = key(
+    "cloud",
+    Kind::Text,
+    "\"public\"",
+    "\"entra\": whose hosts: \"public\", \"us-government\" or \"china\". Omit: public.",
+);
+const AGENT_IDENTITY: Key = key(
+    "agent_identity",
+    Kind::Text,
+    "\"2f6e…\"",
+    "\"entra\": the client id of the agent identity that the application acts as (`fmi_path`).",
+);
+const POOL: Key = key(
+    "pool",
+    Kind::Text,
+    "\"projects/123456789/locations/global/workloadIdentityPools/agents/providers/ci\"",
+    "\"gcp\": the full name of the workload identity provider.",
+);
+const SERVICE_ACCOUNT: Key = key(
+    "service_account",
+    Kind::Text,
+    "\"agent@project.iam.gserviceaccount.com\"",
+    "\"gcp\": the service account that gives the token. Omit: the pool's own.",
+);
+const DELEGATES: Key = key(
+    "delegates",
+    Kind::Texts,
+    "[\"between@project.iam.gserviceaccount.com\"]",
+    "\"gcp\": service accounts between the pool and that one, in order.",
+);
+const ROLE_ARN: Key = key(
+    "role_arn",
+    Kind::Text,
+    "\"arn:aws:iam::123456789012:role/agent\"",
+    "\"aws-role\", \"aws-sigv4\": the role to assume with the identity.",
+);
+const REGION: Key = key("region", Kind::Text, "\"eu-central-1\"", "\"aws-role\", \"aws-sigv4\": never guessed.");
+const SERVICE: Key =
+    key("service", Kind::Text, "\"bedrock-agentcore\"", "\"aws-sigv4\": the service that requests are signed for.");
+const ENDPOINT: Key = key(
+    "endpoint",
+    Kind::Text,
+    "\"https://vpce-1a2b.sts.eu-central-1.vpce.amazonaws.com\"",
+    "Exchanges of a provider: an STS of a VPC endpoint, or what stands for the provider's hosts on loopback in tests.",
+);
+
 /// One party that changes an identity: the keys of `idp` and of a link in `[identities]`.
-const LINK: [Key; 13] = [
+const LINK: [Key; 23] = [
     key("issuer", Kind::Text, "\"https://idp.example.com\"", "Who changes the identity."),
     key(
         "token_endpoint",
@@ -328,6 +385,16 @@ const LINK: [Key; 13] = [
     key("subject_token_type", Kind::Text, "\"jwt\"", "What goes in: \"jwt\", \"id_token\" or \"access_token\"."),
     key("subject_audience", Kind::Text, "\"api://idp\"", "The audience of what goes in. Omit: the issuer."),
     key("exchange", Kind::Text, "\"token-exchange\"", "How it is changed."),
+    TENANT,
+    CLOUD,
+    AGENT_IDENTITY,
+    POOL,
+    SERVICE_ACCOUNT,
+    DELEGATES,
+    ROLE_ARN,
+    REGION,
+    SERVICE,
+    ENDPOINT,
 ];
 
 pub(super) const IDP: Table =

@@ -26,6 +26,7 @@ mod identities;
 mod identity;
 mod keys;
 mod listen;
+mod provider;
 mod reader;
 mod server;
 

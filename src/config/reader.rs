@@ -91,6 +91,11 @@ impl<'a> Reader<'a> {
         for (name, value) in table {
             let (text, line) = (name.get_ref().as_ref(), self.line(name.span().start));
             let full = format!("{path}.{text}");
+            // What a table and a row of another have in common is kept for either.
+            if foreign.contains(&text) {
+                section.rest_lines.insert(text.to_owned(), line);
+                section.rest.insert(text.to_owned(), plain(value.get_ref()));
+            }
             match wanted.keys.iter().find(|key| key.name == text) {
                 Some(Key { kind: Kind::Later, doc, .. }) => {
                     self.problem(
@@ -108,10 +113,7 @@ impl<'a> Reader<'a> {
                         format!("must be {}, for example `{} = {}`", describe(key.kind), key.name, key.example),
                     ),
                 },
-                None if foreign.contains(&text) => {
-                    section.rest_lines.insert(text.to_owned(), line);
-                    section.rest.insert(text.to_owned(), plain(value.get_ref()));
-                }
+                None if foreign.contains(&text) => {}
                 None => {
                     let known = wanted.keys.iter().map(|key| key.name).chain(foreign.iter().copied());
                     self.problem(line, &full, format!("unknown key{}", suggestion(text, known)));

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use toml::de::DeTable;
 
 use super::reader::{Reader, Section};
-use super::{Config, client, identities, insecure, is_name, keys, own_user};
-use crate::broker::{Client, ClientAuth, DEFAULT, Link, ResourceParameter, Server, Yield};
+use super::{Config, client, identities, insecure, is_name, keys, own_user, provider};
+use crate::broker::{Client, ClientAuth, DEFAULT, Link, Provider, ResourceParameter, Server, Yield};
 use crate::caller::Sha256;
 use crate::env::Env;
 use crate::exchange;
@@ -50,14 +50,19 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         insecure(reader, line, &section.key("issuer"), text);
         Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
     });
+    let provider = provider::provider_of(reader, section);
+    let issuer = issuer.or_else(|| provider.as_ref().map(Provider::issuer));
     let ceiling = scopes_of(reader, section, "scopes");
     let tolerate = scopes_of(reader, section, "tolerate_scopes").unwrap_or_default();
     let exchange = exchange_of(reader, section);
-    let client = client::client_of(reader, section);
+    let client = provider::client(client::client_of(reader, section), provider.as_ref());
     contradictions(reader, section, exchange.as_deref(), &client);
     let idp = reader.nested(section, "idp", &keys::IDP).and_then(|section| idp_of(reader, &section));
     let token_endpoint = identities::endpoint_of(reader, section);
+    let token_endpoint = token_endpoint.or_else(|| provider.as_ref().map(Provider::token_endpoint));
     let resource = match section.text("resource") {
+        // None of them knows the parameter (RFC 8707), and some refuse it.
+        None if provider.is_some() => ResourceParameter::Omitted,
         None => ResourceParameter::FromMetadata,
         Some(("", _)) => ResourceParameter::Omitted,
         Some((text, line)) => {
@@ -74,6 +79,8 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         reader.problem(section.line_of("allow"), &section.key("allow"), what);
     }
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
+    let conventional = provider.as_ref().map(|one| one.subject_audience().to_string());
+    let subject_audience = text("subject_audience").or(conventional);
     Some(Server {
         name: name.into(),
         url: url?,
@@ -85,10 +92,11 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
         identity_fields: Vec::new(),
         client,
+        provider,
         idp,
         dpop: section.maybe_flag("dpop"),
         audience: text("audience"),
-        subject_audience: text("subject_audience"),
+        subject_audience,
         resource,
         extra: extra_of(reader, section),
         required: section.flag("required"),
@@ -158,7 +166,7 @@ fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Opti
         direct(reader, section);
         return;
     }
-    if !section.has("issuer") {
+    if !section.has("issuer") && !exchange.is_some_and(provider::is_one) {
         unpinned(reader, section, exchange, client);
     }
 }

@@ -301,7 +301,7 @@ fn a_chain_of_identities_ends_at_a_source() {
     assert!(circle.iter().all(|problem| problem.contains("in a circle")) && !circle.is_empty(), "{circle:#?}");
     only_problem(&link("one", "nowhere"), "there is no identity \"nowhere\"");
     only_problem(&link("one", "one"), "in a circle");
-    only_problem(&link("one", "default").replace("token-exchange", "aws-role"), "does not change an identity");
+    only_problem(&link("one", "default").replace("token-exchange", "saml"), "does not change an identity");
     only_problem(&format!("{SERVER}identity = \"nowhere\"\n"), "there is no identity");
     only_problem(&format!("{}source = \"file\"\ntoken_file = \"/x\"\n", link("one", "default")), "one root");
 }

@@ -11,8 +11,13 @@ use super::answer::{self, Kind};
 use super::{ClientAuth, Descriptor, Error, Exchange, Issued, Request, Way};
 use crate::token::SubjectToken;
 
-pub(super) const EXCHANGE: Descriptor =
-    Descriptor { name: "client-credentials", grant: "client_credentials", sets: &[], exchange: &ClientCredentials };
+pub(super) const EXCHANGE: Descriptor = Descriptor {
+    name: "client-credentials",
+    grant: "client_credentials",
+    discovers: true,
+    sets: &[],
+    exchange: &ClientCredentials,
+};
 
 struct ClientCredentials;
 

@@ -12,7 +12,7 @@ use super::{Descriptor, Error, Exchange, Issued, Request, Way};
 use crate::token::SubjectToken;
 
 pub(super) const EXCHANGE: Descriptor =
-    Descriptor { name: "jwt-bearer", grant: GRANT, sets: &["assertion"], exchange: &JwtBearer };
+    Descriptor { name: "jwt-bearer", grant: GRANT, discovers: true, sets: &["assertion"], exchange: &JwtBearer };
 
 pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 

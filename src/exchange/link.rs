@@ -2,16 +2,22 @@
 //! (RFC 8693). An identity provider's ID-JAG is one; a security token service in front of the authorization server is
 //! another.
 //!
+//! A provider's own way (an AWS role, an Entra application, a Google pool) is a link as well ([`Provider`]).
+//!
 //! The issuer of a link is always configured: an identity goes to nobody that a server named. What comes back must be a
 //! JWT made for the next party alone, or it would be good for others as well.
 
 use serde::Deserialize;
 
 use super::client_auth::Client;
+use super::provider::Provider;
 use super::{Error, Request, Way, answer, token_exchange};
 use crate::oauth::{Audience, Issuer, Resource, Scopes};
 use crate::token::SubjectToken;
 use secrecy::SecretString;
+
+/// What changes an identity, as written in `exchange = "…"` of a link.
+pub(crate) const CHANGES: &[&str] = &["token-exchange"];
 
 /// One link, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +34,8 @@ pub struct Link {
     pub subject_audience: Option<String>,
     /// What comes out.
     pub yields: Yield,
+    /// Whose own way it goes; `None` is token exchange.
+    pub provider: Option<Provider>,
 }
 
 /// What a link turns a subject token into.
@@ -41,7 +49,7 @@ pub enum Yield {
 
 impl Yield {
     /// The step, as the hop of a chain.
-    pub(crate) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Jwt => "token-exchange",
             Self::IdJag => "id-jag",
@@ -93,6 +101,11 @@ impl Link {
         Audience::from(self.subject_audience.as_deref().unwrap_or(self.issuer.as_str()))
     }
 
+    /// The step, as the hop of a chain.
+    pub(crate) fn step(&self) -> &'static str {
+        self.provider.as_ref().map_or(self.yields.as_str(), Provider::exchange)
+    }
+
     /// Everything of it that reaches the wire, for the cache key.
     pub(crate) fn fields(&self) -> Vec<String> {
         let mut fields = vec![
@@ -103,6 +116,7 @@ impl Link {
             self.yields.token_type().to_owned(),
         ];
         fields.extend(self.client.fields());
+        fields.extend(self.provider.iter().flat_map(Provider::fields));
         fields
     }
 }
@@ -125,6 +139,9 @@ pub(crate) async fn change(
     client: super::Identified,
     destination: &Destination<'_>,
 ) -> Result<SubjectToken, Error> {
+    if let Some(provider) = &link.provider {
+        return provider.change(way, subject, client, destination).await;
+    }
     let is_jag = link.yields == Yield::IdJag;
     let request = Request {
         client,

@@ -18,23 +18,31 @@ use crate::outbound::{self, Answer, Ask, NamedBy, Outbound};
 use crate::token::{AccessToken, SubjectToken};
 
 mod answer;
+mod aws_role;
 mod client_auth;
 mod client_credentials;
 mod cure;
 mod direct;
+mod entra;
 mod form;
+mod gcp;
 mod id_jag;
 mod jwt_bearer;
 mod key;
 pub(crate) mod link;
 pub(crate) mod pace;
+mod provider;
 pub(crate) mod registration;
 pub(crate) mod revocation;
 mod token_exchange;
 
 pub(crate) use answer::ABSURD_LIFE;
+pub use aws_role::Aws;
 pub(crate) use client_auth::Identified;
 pub use client_auth::{Client, ClientAuth, SecretFrom, SecretPlace};
+pub use entra::{Cloud, Entra};
+pub use gcp::Gcp;
+pub use provider::Provider;
 
 /// Every exchange we know. Adding one: its file, its `mod` line, its row here.
 pub(crate) const EXCHANGES: &[Descriptor] =
@@ -46,6 +54,8 @@ pub(crate) struct Descriptor {
     pub name: &'static str,
     /// The grant type on the wire; none where no token endpoint is asked.
     pub grant: &'static str,
+    /// Does it ask the MCP server who guards it? Those that speak to a provider's own hosts ask nobody.
+    pub discovers: bool,
     /// The form parameters it sets beside those that all set; `extra` may set neither.
     pub sets: &'static [&'static str],
     /// The step itself.
@@ -147,6 +157,8 @@ pub(crate) struct Request {
     pub subject_audience: Option<String>,
     /// Further form parameters.
     pub extra: Vec<(String, String)>,
+    /// What the provider's exchange needs.
+    pub provider: Option<Provider>,
 }
 
 /// What was granted.

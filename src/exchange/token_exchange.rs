@@ -16,6 +16,7 @@ use crate::token::SubjectToken;
 pub(super) const EXCHANGE: Descriptor = Descriptor {
     name: "token-exchange",
     grant: "urn:ietf:params:oauth:grant-type:token-exchange",
+    discovers: true,
     sets: &["subject_token", "subject_token_type", "requested_token_type", "actor_token", "actor_token_type"],
     exchange: &TokenExchange,
 };

@@ -39,6 +39,7 @@ pub(super) const BITBUCKET: Descriptor = Descriptor {
     settings: &[],
     detect: |ambient| STEP.detect(ambient),
     from_config: |table, ambient| STEP.configured(table, ambient),
+    probe: None,
 };
 
 pub(super) const CIRCLECI: Descriptor = Descriptor {
@@ -48,6 +49,7 @@ pub(super) const CIRCLECI: Descriptor = Descriptor {
     settings: &[],
     detect: |ambient| CIRCLE.detect(ambient),
     from_config: |table, ambient| CIRCLE.configured(table, ambient),
+    probe: None,
 };
 
 pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
@@ -62,6 +64,7 @@ pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
     .checked(variable_name)],
     detect: |ambient| RUN.detect(ambient),
     from_config: |table, ambient| RUN.configured(table, ambient),
+    probe: None,
 };
 
 pub(super) const SPACELIFT: Descriptor = Descriptor {
@@ -71,6 +74,7 @@ pub(super) const SPACELIFT: Descriptor = Descriptor {
     settings: &[],
     detect: |ambient| SPACELIFT_RUN.detect(ambient),
     from_config: |table, ambient| SPACELIFT_RUN.configured(table, ambient),
+    probe: None,
 };
 
 pub(super) const SEMAPHORE: Descriptor = Descriptor {
@@ -80,6 +84,7 @@ pub(super) const SEMAPHORE: Descriptor = Descriptor {
     settings: &[],
     detect: |ambient| SEMAPHORE_JOB.detect(ambient),
     from_config: |table, ambient| SEMAPHORE_JOB.configured(table, ambient),
+    probe: None,
 };
 
 pub(super) const ENV0: Descriptor = Descriptor {
@@ -89,6 +94,7 @@ pub(super) const ENV0: Descriptor = Descriptor {
     settings: &[],
     detect: |ambient| DEPLOYMENT.detect(ambient),
     from_config: |table, ambient| DEPLOYMENT.configured(table, ambient),
+    probe: None,
 };
 
 pub(super) const MODAL: Descriptor = Descriptor {
@@ -98,6 +104,7 @@ pub(super) const MODAL: Descriptor = Descriptor {
     settings: &[],
     detect: |ambient| FUNCTION.detect(ambient),
     from_config: |table, ambient| FUNCTION.configured(table, ambient),
+    probe: None,
 };
 
 /// One CI system.

@@ -42,6 +42,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     .checked(program)],
     detect: |_| Finding::Absent { looked_for: "`source = \"command\"`" },
     from_config,
+    probe: None,
 };
 
 /// A tool that asks a platform needs a second or two.

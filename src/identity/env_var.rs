@@ -31,6 +31,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
         .checked(variable_name)],
     detect: |_| Finding::Absent { looked_for: "`source = \"env\"`" },
     from_config,
+    probe: None,
 };
 
 /// The key that names the variable, for every row that has it.

@@ -36,6 +36,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     )],
     detect: |_| Finding::Absent { looked_for: "`source = \"file\"` or --identity-file" },
     from_config,
+    probe: None,
 };
 
 /// Larger than any identity token; a file beyond it is something else.

@@ -34,6 +34,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     settings: &[],
     detect,
     from_config,
+    probe: None,
 };
 
 /// Exactly `true` in a job.

@@ -40,6 +40,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     .checked(variable_name)],
     detect,
     from_config,
+    probe: None,
 };
 
 /// Exactly `true` in a job.

@@ -58,6 +58,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
         looked_for: "`source = \"kubernetes\"` with the `token_file` of a projected volume, or `token_request = true`",
     },
     from_config,
+    probe: None,
 };
 
 /// The token for the API server. Larger than any that was seen.

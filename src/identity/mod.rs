@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::oauth::Audience;
-use crate::outbound::{Certificate, Outbound};
+use crate::outbound::{Answer, Ask, Certificate, Outbound};
 use crate::token::SubjectToken;
 
 mod ci_env;
@@ -96,6 +96,31 @@ pub(crate) struct Descriptor {
     pub detect: fn(&Ambient) -> Finding,
     /// Builds the source that the configuration names. Unknown keys are errors.
     pub from_config: FromConfig,
+    /// How the machine itself is found to be its, where the operator lets us look.
+    pub probe: Option<Probe>,
+}
+
+/// How a host source is found where neither variables nor files speak for any other.
+pub(crate) struct Probe {
+    /// Does the machine's own description (DMI) name this cloud?
+    pub dmi: fn(&Dmi) -> bool,
+    /// A request to the metadata address that only this cloud answers so.
+    pub ask: fn(&Ambient) -> Ask,
+    /// Is the answer this cloud's own?
+    pub is_it: fn(&Answer) -> bool,
+    /// The source, with nothing configured.
+    pub source: fn(&Ambient) -> Arc<dyn IdentitySource>,
+}
+
+/// What the firmware says of the machine. Empty where it cannot be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dmi {
+    /// `/sys/class/dmi/id/sys_vendor`.
+    pub vendor: String,
+    /// `/sys/class/dmi/id/product_name`.
+    pub product: String,
+    /// `/sys/class/dmi/id/chassis_asset_tag`.
+    pub chassis: String,
 }
 
 /// Builds a source from its row's own keys.
@@ -112,6 +137,8 @@ pub(crate) enum Tier {
     WorkloadApi,
     /// A pod, a task, a function.
     Pod,
+    /// The machine itself: everything on it is the same workload.
+    Host,
 }
 
 impl Tier {
@@ -122,6 +149,7 @@ impl Tier {
             Self::CiJob => "CI job",
             Self::WorkloadApi => "workload API",
             Self::Pod => "pod",
+            Self::Host => "host",
         }
     }
 }

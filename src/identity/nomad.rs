@@ -42,6 +42,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     ],
     detect: |_| Finding::Absent { looked_for: "`source = \"nomad\"` with the `identity_name` of a block of the task" },
     from_config,
+    probe: None,
 };
 
 /// Where Nomad puts a task's secrets.

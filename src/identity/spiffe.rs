@@ -50,6 +50,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     ],
     detect,
     from_config,
+    probe: None,
 };
 
 const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";

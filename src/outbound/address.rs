@@ -65,6 +65,24 @@ impl Network {
     }
 }
 
+/// The name of Google's metadata service. Its address never changes, so nobody's DNS is asked for it.
+const GOOGLE_METADATA: &str = "metadata.google.internal";
+
+/// The address of a platform's endpoint that has a name.
+pub(super) fn fixed(name: &str) -> Option<IpAddr> {
+    match name {
+        GOOGLE_METADATA => Some(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254))),
+        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => None,
+    }
+}
+
+/// Is this host the platform's own, on this machine or its link, where plain http leaves it not?
+pub(super) fn is_beside_us(host: &str, address: Option<IpAddr>) -> bool {
+    let address = address.or_else(|| fixed(host));
+    address.is_some_and(|address| matches!(kind(address), Kind::LinkLocal | Kind::Loopback))
+}
+
 /// The kind of an address. Addresses that carry an IPv4 address inside are judged by what they carry.
 pub(super) fn kind(address: IpAddr) -> Kind {
     match address {

@@ -46,6 +46,8 @@ struct Expected {
     headers: BTreeMap<String, String>,
     /// The body as JSON, whole.
     json: Option<Value>,
+    /// All pairs of the form that is the body.
+    form: Option<BTreeMap<String, String>>,
     answer: Answer,
 }
 
@@ -58,6 +60,9 @@ struct Answer {
     media: String,
     #[serde(default)]
     body: String,
+    /// Further fields of the header.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
     /// Seconds.
     retry_after: Option<u64>,
     /// What goes wrong on the wire, in the place of all this: a name of [`named`].
@@ -151,6 +156,10 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> listener::Answ
         return named(fault).answer(&answer.body).await;
     }
     let mut reply = fault::text(answer.status, &answer.media, answer.body.clone());
+    for (name, value) in &answer.headers {
+        let name = hyper::header::HeaderName::from_bytes(name.as_bytes()).expect("the name of a field");
+        reply.headers_mut().insert(name, value.parse().expect("the value of a field"));
+    }
     if let Some(seconds) = answer.retry_after {
         reply.headers_mut().insert(hyper::header::RETRY_AFTER, seconds.into());
     }
@@ -183,15 +192,11 @@ impl Expected {
                 self.path
             ));
         }
-        let query = request.uri().query().unwrap_or_default().as_bytes();
-        let query: Vec<(String, String)> = url::form_urlencoded::parse(query).into_owned().collect();
-        let wanted: Vec<(String, String)> = self.query.clone().into_iter().collect();
-        let sorted = |mut pairs: Vec<(String, String)>| {
-            pairs.sort();
-            pairs
-        };
-        if sorted(query) != wanted {
+        if !are_pairs(request.uri().query().unwrap_or_default().as_bytes(), &self.query) {
             return Err("the query is another one".to_owned());
+        }
+        if self.form.as_ref().is_some_and(|wanted| !are_pairs(request.body(), wanted)) {
+            return Err("the form is another one".to_owned());
         }
         for (name, wanted) in &self.headers {
             if request.headers().get(name).and_then(|value| value.to_str().ok()) != Some(wanted) {
@@ -205,6 +210,13 @@ impl Expected {
             _ => Ok(()),
         }
     }
+}
+
+/// Exactly these pairs, in any order.
+fn are_pairs(encoded: &[u8], wanted: &BTreeMap<String, String>) -> bool {
+    let mut found: Vec<(String, String)> = url::form_urlencoded::parse(encoded).into_owned().collect();
+    found.sort();
+    found == wanted.clone().into_iter().collect::<Vec<_>>()
 }
 
 fn named(fault: &str) -> Fault {
