@@ -63,7 +63,7 @@ fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeT
     if let Some((_, line)) = section.text("source") {
         reader.problem(line, &section.key("source"), "is given beside `from`: an identity has one root");
     }
-    for key in section.rest.keys().filter(|key| !section.has(key)) {
+    for key in section.rest.keys().filter(|key| !section.has(key) && !section.has("source")) {
         let line = section.rest_lines.get(key).copied().unwrap_or(section.line);
         reader.problem(line, &section.key(key), "belongs to a source, and this identity is a link");
     }
