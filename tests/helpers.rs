@@ -633,6 +633,7 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
         "aud       https://as.example",
         "jti       yes",
         "other     file  absent",
+        "took      detect ",
     ] {
         assert!(text.contains(words), "{words:?} in\n{text}");
     }
@@ -648,6 +649,8 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
         })
     );
     assert_eq!(scene.platform.audiences(), ["https://as.example", "wayleave:whoami"]);
+    let steps: Vec<&Value> = report["steps"].as_array().expect("steps").iter().map(|step| &step["step"]).collect();
+    assert_eq!(steps, ["detect", "identity"]);
 
     let file = world.private("identity.jwt");
     std::fs::write(&file, scene.platform.mint("https://as.example", LIFE)).expect("ours");
@@ -656,6 +659,36 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
     assert_eq!((&report["identity"]["source"], &report["identity"]["mints_anew"]), (&json!("file"), &json!(false)));
     let github = report["sources"].as_array().and_then(|all| all.iter().find(|one| one["source"] == "github-actions"));
     assert_eq!(github.expect("a row")["state"], "not_used");
+}
+
+#[tokio::test]
+async fn whoami_says_which_exchange_will_follow_and_where_the_identity_goes() {
+    let scene = Scene::new(BINARY).await;
+    let issuer = scene.authorization_server.issuer();
+    let config = format!(
+        "{}\n[servers.second]\nurl = \"https://second.example.com/mcp\"\nidentity = \"changed\"\n\
+         [identities.changed]\nfrom = \"default\"\nexchange = \"token-exchange\"\nissuer = \"https://sts.example.com\"\n",
+        scene.config("exchange = \"jwt-bearer\"")
+    );
+    let world = scene.wayleave.clone().config(&config);
+    let report = world.run(&["whoami", "--json"]).await.expect_code(0).json();
+    let (first, second) = (&report["servers"][0], &report["servers"][1]);
+    assert_eq!(
+        (&first["exchange"], &first["issuer"], &first["audience"]),
+        (&json!("jwt-bearer"), &json!(issuer), &json!(issuer))
+    );
+    assert_eq!(second["through"], json!([{ "exchange": "token-exchange", "issuer": "https://sts.example.com" }]));
+    assert_eq!((&second["exchange"], &second["issuer"]), (&Value::Null, &Value::Null));
+    let text = world.run(&["whoami"]).await.expect_code(0).stdout;
+    let follows = "second: token-exchange at https://sts.example.com, then the exchange that its metadata allows";
+    assert!(text.contains(follows), "{text}");
+}
+
+#[tokio::test]
+async fn a_clients_helper_does_not_ask_the_machine_who_it_is() {
+    let world = Wayleave::new(BINARY).config("[identity]\nprobe = true\n");
+    let failed = world.run(&["headers", "https://mcp.example.com/mcp", "--no-daemon"]).await.expect_code(NO_IDENTITY);
+    assert!(failed.stderr.contains("does not hold for a client's helper"), "{}", failed.stderr);
 }
 
 #[tokio::test]

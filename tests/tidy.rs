@@ -38,7 +38,7 @@ const MAY_KNOW: [(&str, &str); 24] = [
 ];
 
 /// The commands that may see the identities: who they are is what `whoami` is about.
-const SEE_IDENTITY: [&str; 1] = ["src/command/whoami.rs"];
+const SEE_IDENTITY: [&str; 2] = ["src/command/whoami.rs", "src/command/whoami/report.rs"];
 
 struct Source {
     path: String,

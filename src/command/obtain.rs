@@ -230,6 +230,8 @@ fn here(
 ) -> Result<Obtained, Failure> {
     context.log(Level::Error)?;
     let mut config = context.config()?;
+    // A client may start its helper without the variables of the job it is in; the machine would be the wider identity.
+    let forgone = purpose == Purpose::Headers && config.forgo_probe();
     let early = Early { context, audit: config.audit.clone(), purpose };
     let settled = settle(context, &mut config, wanted, unconfigured).inspect_err(|error| {
         early.refused(wanted.as_parameter(), error.class(), error.code());
@@ -259,7 +261,7 @@ fn here(
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let clock = context.clock();
     let limit = wishes.timeout;
-    context.block_on(async {
+    let obtained = context.block_on(async {
         let core: Core = app::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))
             .inspect_err(|error| {
                 if let app::Error::Identity(_) = error {
@@ -278,6 +280,13 @@ fn here(
         })?;
         let (granted, _) = granted?;
         Ok(Obtained::Token(Handed::new(&granted.token, clock.boot())))
+    });
+    obtained.map_err(|failure| match failure.exit {
+        exit if forgone && exit == Class::NoIdentity.exit_code() => failure.hint(
+            "`probe = true` does not hold for a client's helper, which may lack the variables of a narrower identity; run \
+            the daemon (`wayleave run`), or name `source` in [identity]",
+        ),
+        _ => failure,
     })
 }
 

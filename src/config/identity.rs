@@ -8,7 +8,15 @@ use crate::identity::{self, Choice};
 
 pub(super) fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>) -> Choice {
     let section = reader.section("identity", at, table, &keys::IDENTITY, &settings());
-    choice_of(reader, section)
+    let probes = section.flag("probe");
+    if let (true, Some((source, _))) = (probes, section.text("source")) {
+        let what = format!("has no effect beside `source = {source:?}`, which is asked without any looking");
+        reader.problem(section.line_of("probe"), &section.key("probe"), what);
+    }
+    match choice_of(reader, section) {
+        Choice::Detect if probes => Choice::Probe,
+        choice => choice,
+    }
 }
 
 /// The own keys of all sources.

@@ -62,7 +62,12 @@ pub(super) const IDENTITY: Table = Table {
             "\"github-actions\"",
             "A row of the table of identity sources; its own keys stand beside it.",
         ),
-        later("probe", "Find host identities by DMI and network."),
+        key(
+            "probe",
+            Kind::Flag,
+            "false",
+            "Where nothing narrower is here, the machine's own identity: by DMI, else by one question to the metadata address.",
+        ),
     ],
 };
 

@@ -249,10 +249,20 @@ impl Config {
         Ok(())
     }
 
+    /// The machine is not asked who it is. Was it to be?
+    pub(crate) fn forgo_probe(&mut self) -> bool {
+        let mut forgone = false;
+        for identity in self.identities.values_mut().filter(|identity| identity.choice == Choice::Probe) {
+            identity.choice = Choice::Detect;
+            forgone = true;
+        }
+        forgone
+    }
+
     /// The source in use, or `detected`.
     pub(crate) fn identity_name(&self) -> &str {
         match self.identity() {
-            Choice::Detect => "detected",
+            Choice::Detect | Choice::Probe => "detected",
             Choice::Named { source, .. } => source,
         }
     }

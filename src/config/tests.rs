@@ -365,3 +365,10 @@ fn a_rate_is_a_number_of_times_in_a_span() {
         only_problem(&format!("{SERVER}rate = {bad}\n"), "for example `rate = \"20/s\"`");
     }
 }
+
+#[test]
+fn the_probe_is_for_an_identity_that_is_not_named() {
+    let config = Config::from_toml("[identity]\nprobe = true\n", &env()).expect("a good configuration");
+    assert_eq!(config.identity(), &Choice::Probe);
+    only_problem("[identity]\nprobe = true\nsource = \"github-actions\"\n", "has no effect beside");
+}

@@ -52,6 +52,16 @@ impl Error {
         }
     }
 
+    /// A stable word for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Misconfigured { .. } => "identity_not_usable",
+            Self::Unreachable { .. } => "identity_unreachable",
+            Self::Rejected { .. } => "identity_rejected",
+            Self::Malformed { .. } => "identity_malformed",
+        }
+    }
+
     pub(super) fn unknown_source(name: &str) -> Self {
         let known: Vec<&str> = super::SOURCES.iter().map(|row| row.name).collect();
         Self::Misconfigured {
@@ -71,6 +81,18 @@ impl Error {
         Self::Misconfigured {
             what: format!("several workload identities are usable here: {}", names.join(", ")),
             hint: format!("pick one: `--identity {}`, or `source = {:?}` in [identity]", names[0], names[0]),
+        }
+    }
+
+    /// The probe was allowed and found no cloud.
+    pub(super) fn no_cloud() -> Self {
+        Self::Misconfigured {
+            what: "no workload identity here: nothing speaks for one, and no cloud's metadata service answers"
+                .to_owned(),
+            hint:
+                "from a container the service may be out of reach (a hop limit of 1, a network policy); name what you \
+                expect with `source = …` in [identity] and it is asked patiently"
+                    .to_owned(),
         }
     }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::oauth::Audience;
-use crate::outbound::{Answer, Ask, Certificate, Outbound};
+use crate::outbound::{Certificate, Outbound};
 use crate::token::SubjectToken;
 
 mod ci_env;
@@ -24,10 +24,12 @@ mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
 mod nomad;
+mod probe;
 mod setting;
 mod spiffe;
 
 pub(crate) use error::Error;
+pub(crate) use probe::{Probe, look_at_the_host};
 pub(crate) use setting::{Kind, Need, Problem, Setting, problems};
 
 /// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
@@ -100,29 +102,6 @@ pub(crate) struct Descriptor {
     pub probe: Option<Probe>,
 }
 
-/// How a host source is found where neither variables nor files speak for any other.
-pub(crate) struct Probe {
-    /// Does the machine's own description (DMI) name this cloud?
-    pub dmi: fn(&Dmi) -> bool,
-    /// A request to the metadata address that only this cloud answers so.
-    pub ask: fn(&Ambient) -> Ask,
-    /// Is the answer this cloud's own?
-    pub is_it: fn(&Answer) -> bool,
-    /// The source, with nothing configured.
-    pub source: fn(&Ambient) -> Arc<dyn IdentitySource>,
-}
-
-/// What the firmware says of the machine. Empty where it cannot be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dmi {
-    /// `/sys/class/dmi/id/sys_vendor`.
-    pub vendor: String,
-    /// `/sys/class/dmi/id/product_name`.
-    pub product: String,
-    /// `/sys/class/dmi/id/chassis_asset_tag`.
-    pub chassis: String,
-}
-
 /// Builds a source from its row's own keys.
 pub(crate) type FromConfig = fn(&toml::Table, &Ambient) -> Result<Arc<dyn IdentitySource>, Error>;
 
@@ -190,9 +169,11 @@ pub(crate) struct Found {
 /// Which identity to use.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Choice {
-    /// Find out.
+    /// Find out, from variables and files alone.
     #[default]
     Detect,
+    /// Find out; where nothing speaks for anything, the machine itself may be asked.
+    Probe,
     /// This row, with its own keys.
     Named {
         /// The row's name.
@@ -211,6 +192,13 @@ pub(crate) struct Chosen {
     pub evidence: String,
 }
 
+impl Chosen {
+    /// Is it the machine's own identity, which is still to be looked for?
+    pub(crate) fn is_of_the_host(&self) -> bool {
+        self.source.name() == probe::UNKNOWN
+    }
+}
+
 /// Asks every row what it finds. Local and quick.
 pub(crate) fn survey(ambient: &Ambient) -> Vec<Found> {
     SOURCES.iter().map(|row| Found { row, finding: (row.detect)(ambient) }).collect()
@@ -219,7 +207,8 @@ pub(crate) fn survey(ambient: &Ambient) -> Vec<Found> {
 /// Chooses the identity, by configuration or by detection.
 pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error> {
     match choice {
-        Choice::Detect => decide(&survey(ambient)),
+        Choice::Detect => decide(&survey(ambient), Look::Here),
+        Choice::Probe => decide(&survey(ambient), Look::AtTheHost(ambient)),
         Choice::Named { source, settings } => {
             let row = row(source).ok_or_else(|| Error::unknown_source(source))?;
             let built = (row.from_config)(settings, ambient)?;
@@ -233,8 +222,16 @@ pub(crate) fn row(name: &str) -> Option<&'static Descriptor> {
     SOURCES.iter().find(|row| row.name == name)
 }
 
+/// How far we look.
+enum Look<'a> {
+    /// At variables and files.
+    Here,
+    /// At the machine as well, if those say nothing.
+    AtTheHost(&'a Ambient),
+}
+
 /// The rule, tier by tier: an unusable one stops, two usable ones are an error, one wins, none looks further.
-fn decide(found: &[Found]) -> Result<Chosen, Error> {
+fn decide(found: &[Found], look: Look<'_>) -> Result<Chosen, Error> {
     let mut tiers: Vec<Tier> = found.iter().map(|one| one.row.tier).collect();
     tiers.sort();
     tiers.dedup();
@@ -257,6 +254,10 @@ fn decide(found: &[Found]) -> Result<Chosen, Error> {
         if let Some((_, chosen)) = usable.pop() {
             return Ok(chosen);
         }
+    }
+    if let Look::AtTheHost(ambient) = look {
+        let source = Arc::new(probe::Host::new(ambient.clone()));
+        return Ok(Chosen { source, evidence: "`probe = true`, and nothing narrower is here".to_owned() });
     }
     let looked_for = found.iter().filter_map(|one| match &one.finding {
         Finding::Absent { looked_for } => Some(format!("{}: {looked_for}", one.row.name)),

@@ -51,15 +51,17 @@ fn usable(name: &'static str, tier: Tier) -> Found {
 
 #[test]
 fn two_usable_sources_in_one_tier_are_an_error_that_names_both() {
-    let error = decide(&[usable("one", Tier::CiJob), usable("two", Tier::CiJob)]).map(|_| ()).expect_err("ambiguous");
+    let error = decide(&[usable("one", Tier::CiJob), usable("two", Tier::CiJob)], Look::Here)
+        .map(|_| ())
+        .expect_err("ambiguous");
     assert!(error.to_string().contains("one, two"), "{error}");
     assert!(error.hint().expect("a cure").contains("--identity one"));
 }
 
 #[test]
 fn the_narrower_tier_wins() {
-    let chosen =
-        decide(&[usable("wide", Tier::CiJob), usable("narrow", Tier::Named)]).map(|chosen| chosen.source.name());
+    let chosen = decide(&[usable("wide", Tier::CiJob), usable("narrow", Tier::Named)], Look::Here)
+        .map(|chosen| chosen.source.name());
     assert_eq!(chosen, Ok("narrow"));
 }
 
@@ -70,7 +72,7 @@ fn an_unusable_source_stops_even_beside_a_usable_one() {
         row,
         finding: Finding::Unusable { evidence: "A".to_owned(), why: "B".to_owned(), cure: "C".to_owned() },
     };
-    let error = decide(&[usable("fine", Tier::CiJob), broken]).map(|_| ()).expect_err("a hard stop");
+    let error = decide(&[usable("fine", Tier::CiJob), broken], Look::Here).map(|_| ()).expect_err("a hard stop");
     assert_eq!(error.hint(), Some("C"));
 }
 
