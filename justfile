@@ -13,7 +13,7 @@ test:
 # Proofs against servers and clients that others wrote; installs pinned packages into target/others, and GNOME Keyring.
 others:
     tests/others/install
-    tests/others/install-keyring
+    tests/others/install-packages
     cargo test --test others
 
 doc:

@@ -76,7 +76,7 @@ impl Keyring {
         let mut command = self.command("dbus-send");
         command.args(["--session", "--print-reply", "--dest=org.freedesktop.secrets", "/org/freedesktop/secrets"]);
         command.args([&format!("org.freedesktop.Secret.Service.{method}"), argument]);
-        let output = command.output().expect("dbus-send is there: run tests/others/install-keyring");
+        let output = command.output().expect("dbus-send is there: run tests/others/install-packages");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -97,7 +97,7 @@ impl Keyring {
     /// What it holds of ours: attributes and secrets, as `secret-tool` shows them.
     fn held(&self) -> Vec<Item> {
         let output = self.command("secret-tool").args(["search", "--all", "service", "wayleave"]).output();
-        let output = output.expect("secret-tool is there: run tests/others/install-keyring");
+        let output = output.expect("secret-tool is there: run tests/others/install-packages");
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         let values = |key: &str| -> Vec<String> {
@@ -146,7 +146,7 @@ fn command(home: &TempDir, program: &str) -> Command {
 
 fn started(command: &mut Command) -> Running {
     let child = command.spawn();
-    Running(child.unwrap_or_else(|error| panic!("{command:?}: {error}: run tests/others/install-keyring")))
+    Running(child.unwrap_or_else(|error| panic!("{command:?}: {error}: run tests/others/install-packages")))
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -1,8 +1,6 @@
 //! Off any cloud the probe ends in time, whatever becomes of its packets: nobody can be reached, the address refuses, packets
 //! vanish, or somebody accepts and is silent. Each in a network namespace of its own, where the metadata address is ours.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time")]
-
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
