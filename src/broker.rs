@@ -29,6 +29,7 @@ use crate::token::{Binding, Digest, Token};
 
 mod asked_twice;
 mod at_exit;
+mod attest;
 mod error;
 mod examine;
 mod explain;
@@ -48,6 +49,7 @@ pub(crate) use crate::dpop::is_nonce;
 pub use crate::exchange::link::{Link, SubjectType, Yield};
 pub use crate::exchange::{Aws, Client, ClientAuth, Cloud, Entra, Gcp, Provider, SecretFrom, SecretPlace};
 use asked_twice::AskedTwice;
+pub use attest::Attested;
 pub use error::{Class, Error};
 pub use examine::{Check, Examination, Party, Report, Rule, State};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clock;
+use crate::trust::Shape;
 
 /// Workload identity in, MCP access tokens out. No secret stored, no human in the loop.
 #[derive(Debug, Parser)]
@@ -89,6 +90,8 @@ pub(crate) enum Verb {
     /// Find out what is wrong on this side or, with TARGET, at a live MCP server: who must change what
     #[command(after_help = DOCTOR_ENDS)]
     Doctor(Doctor),
+    /// Print the trust policy that the other side must have for the identity found here, from its real claims
+    TrustPolicy(TrustPolicy),
     /// Show servers, what is left of their tokens, failures and callers
     Status(Status),
     /// Revoke what the daemon holds (RFC 7009)
@@ -197,6 +200,22 @@ pub(crate) struct Whoami {
     /// Ask the platform for a token with this audience
     #[arg(long, value_name = "A", default_value = "wayleave:whoami")]
     pub audience: String,
+    /// For scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TrustPolicy {
+    /// The name of a configured server, or the URL of an MCP server: who has to trust is found on the way to it
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// In whose words
+    #[arg(long = "for", value_name = "SHAPE", value_enum)]
+    pub shape: Shape,
+    /// The audience that the policy is to ask for, where neither configuration nor discovery says it
+    #[arg(long, value_name = "A")]
+    pub audience: Option<String>,
     /// For scripts
     #[arg(long)]
     pub json: bool,

@@ -31,6 +31,7 @@ mod outbound;
 mod policy;
 mod store;
 mod token;
+mod trust;
 
 pub mod broker;
 

@@ -36,6 +36,13 @@ impl SubjectToken {
         expose(&self.secret)
     }
 
+    /// All that it says of us, for whoever has to decide whom to trust.
+    pub(crate) fn all_claims(&self) -> serde_json::Map<String, serde_json::Value> {
+        let payload = self.expose().split('.').nth(1).unwrap_or_default();
+        let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
+        serde_json::from_slice(&payload).unwrap_or_default()
+    }
+
     /// Checks what must hold before the token leaves: `aud` is exactly one value and the one wanted, and
     /// `exp` is ahead. `skew` is how far our own clock may be wrong for a token that was minted just now.
     pub fn fit_for(&self, audience: &Audience, unix_now: i64, skew: Duration) -> Result<(), Unfit> {

@@ -537,7 +537,7 @@ fn lasting(token: Token) -> Result<Token, Error> {
 }
 
 /// For whom the identity is made that goes to the server's authorization server.
-fn expected_audience(server: &Server, issuer: &Issuer) -> Result<Audience, Error> {
+pub(super) fn expected_audience(server: &Server, issuer: &Issuer) -> Result<Audience, Error> {
     let row = server.expected_exchange();
     let row = row.ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?;
     Ok(row.exchange.audience(issuer, &plain_request(server)))

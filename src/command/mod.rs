@@ -28,6 +28,7 @@ mod revoke;
 mod run;
 mod status;
 mod token;
+mod trust_policy;
 mod whoami;
 
 /// Runs the verb of the command line and turns its outcome into an exit code.
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Verb::Status(verb) => status::run(&context, verb),
         Verb::Revoke(verb) => revoke::run(&context, verb),
         Verb::Whoami(verb) => whoami::run(&context, verb),
+        Verb::TrustPolicy(verb) => trust_policy::run(&context, verb),
         Verb::Audit(verb) => audit::run(&context, verb),
         Verb::Doctor(verb) => doctor::run(&context, verb),
         Verb::Config(verb) => configuration::run(&context, verb),

@@ -141,6 +141,8 @@ struct Now {
     revoked_by: Claims,
     token_requests: usize,
     profile: Profile,
+    /// What an assertion must say beside all else, as an operator wrote it down.
+    rule: Option<Value>,
 }
 
 impl FakeAs {
@@ -250,6 +252,7 @@ impl Now {
             revoked_by: Claims::new(),
             token_requests: 0,
             profile: Profile::default(),
+            rule: None,
         }
     }
 }

@@ -101,6 +101,33 @@ pub fn overlay(claims: &mut Claims, overrides: &Value) {
     }
 }
 
+/// Does a token say everything that the rule of an operator asks for? The names of the rule are those of `trust-policy --json`.
+pub fn fits(rule: &Value, claims: &Claims) -> Result<(), String> {
+    for name in ["iss", "aud", "sub"] {
+        if rule.get(name).is_some_and(|wanted| claims.get(name) != Some(wanted)) {
+            return Err(format!("{name} is not the one of the rule"));
+        }
+    }
+    let sub = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+    if rule.get("sub_starts_with").is_some_and(|start| !start.as_str().is_some_and(|start| sub.starts_with(start))) {
+        return Err("sub does not start as the rule says".to_owned());
+    }
+    if rule.get("iss").is_none() || (rule.get("sub").is_none() && rule.get("sub_starts_with").is_none()) {
+        return Err("the rule names no issuer or no subject".to_owned());
+    }
+    holds(&rule["claims"], &Value::Object(claims.clone()))
+}
+
+fn holds(wanted: &Value, found: &Value) -> Result<(), String> {
+    match wanted {
+        Value::Object(members) => members
+            .iter()
+            .try_for_each(|(name, wanted)| holds(wanted, &found[name]).map_err(|what| format!("{name}: {what}"))),
+        wanted if wanted == found => Ok(()),
+        _ => Err("is not the one of the rule".to_owned()),
+    }
+}
+
 /// The object in a `json!` literal.
 pub fn object(value: Value) -> Claims {
     match value {

@@ -42,6 +42,11 @@ impl FakeAs {
         self.state.now().resource_optional = optional;
     }
 
+    /// Trusts only assertions that this rule fits: `iss`, `aud`, `sub` or `sub_starts_with`, and all of `claims`.
+    pub fn set_rule(&self, rule: Value) {
+        self.state.now().rule = Some(rule);
+    }
+
     /// From now on a client of the client-credentials grant must name itself, and be federated with its subject.
     pub fn federate(&self, client_id: &str, subject: &str) {
         self.state.now().federated.insert(client_id.to_owned(), subject.to_owned());

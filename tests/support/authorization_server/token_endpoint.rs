@@ -285,6 +285,9 @@ fn judge_assertion(state: &State, assertion: &str) -> Result<String, String> {
     }
     let subject = text("sub")?.to_owned();
     profile.judge(&claims)?;
+    if let Some(rule) = &now.rule {
+        keys::fits(rule, &claims)?;
+    }
     if !now.spent.insert(text("jti")?.to_owned()) {
         return Err("jti was used before".to_owned());
     }

@@ -1,0 +1,102 @@
+//! `wayleave trust-policy TARGET --for SHAPE`: the trust that the other side has to have in the workload found here, from
+//! its real claims.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::obtain::{Unconfigured, Wanted, settle};
+use super::{Context, Failure, for_runner, json_for_runner, print};
+use crate::app::{self, Core};
+use crate::broker::{Class, Cloud, Persistence, Provider, Target};
+use crate::cli::{self, Level};
+use crate::config::Config;
+use crate::oauth::quoted_words;
+use crate::trust::{Policy, Shape};
+
+/// Longer than the patience of any source.
+const LIMIT: Duration = Duration::from_secs(80);
+
+pub(super) fn run(context: &Context<'_>, verb: &cli::TrustPolicy) -> Result<(), Failure> {
+    context.log(Level::Error)?;
+    let mut config = context.config()?;
+    let wanted = Wanted::parse(&verb.target)?;
+    let name = settle(context, &mut config, &wanted, Unconfigured::Discover)?
+        .ok_or_else(|| Failure::bug("a server that was just added is not served"))?;
+    let audience = audience(verb, &config, &name)?;
+    let account = account(&config, &name);
+    let attested = context.block_on(async {
+        let core: Core = app::core(config, context.env.clone(), context.clock(), Persistence::OneShot(LIMIT))?;
+        let target = Target::Name(name);
+        let asked = core.broker.attest(&target, audience.as_deref());
+        let attested = tokio::time::timeout(LIMIT, asked).await;
+        core.stop.cancel();
+        let attested = attested.map_err(|_| Failure::new(Class::Temporary, "the platform gave no identity in time"))?;
+        Ok(attested?)
+    })?;
+    let policy = Policy::of(attested.source, &attested.claims);
+    let policy = policy.and_then(|policy| policy.for_shape(verb.shape, account.as_deref()));
+    let policy = policy.map_err(|error| {
+        let class = match error {
+            crate::trust::Error::Stranger { .. } | crate::trust::Error::Missing { .. } => Class::Denied,
+            crate::trust::Error::NoWords { .. } => Class::BadRequest,
+        };
+        Failure::new(class, error.to_string()).hint(error.hint())
+    })?;
+    if verb.json {
+        return print(&json_for_runner(&format!("{policy:#}\n"), context.env));
+    }
+    print(&for_runner(&text(&policy), context.env))
+}
+
+/// For whom the token is asked: as the way to the server says, or what that party's tokens are conventionally made for.
+fn audience(verb: &cli::TrustPolicy, config: &Config, name: &str) -> Result<Option<String>, Failure> {
+    if verb.audience.is_some() {
+        return Ok(verb.audience.clone());
+    }
+    let by_provider = first_provider(config, name).is_some();
+    match verb.shape {
+        _ if by_provider => Ok(None),
+        Shape::Entra => Ok(Some(Cloud::Public.audience().to_owned())),
+        Shape::Aws => Ok(Some("sts.amazonaws.com".to_owned())),
+        Shape::Gcp => Err(Failure::asked("which pool is to trust it is not known").hint(
+            "give the provider's audience: `--audience https://iam.googleapis.com/projects/NUMBER/locations/global/\
+            workloadIdentityPools/POOL/providers/PROVIDER`, or configure `exchange = \"gcp\"` with its `pool`",
+        )),
+        Shape::Keycloak | Shape::Okta | Shape::Generic => Ok(None),
+    }
+}
+
+/// The provider that gets the platform's token, if one does.
+fn first_provider<'a>(config: &'a Config, name: &str) -> Option<&'a Provider> {
+    let server = config.servers.iter().find(|server| *server.name == *name)?;
+    let links = config.identities.get(&server.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
+    match links.first() {
+        Some(link) => link.provider.as_ref(),
+        None => server.provider.as_ref(),
+    }
+}
+
+/// The account of AWS whose role is to be assumed.
+fn account(config: &Config, name: &str) -> Option<String> {
+    match first_provider(config, name)? {
+        Provider::Aws(aws) => aws.role_arn.as_deref()?.split(':').nth(4).map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn text(policy: &Value) -> String {
+    let words = |value: &Value| quoted_words(value.as_str().unwrap_or_default());
+    let mut out = format!("# trust {} of {}\n", words(&policy["platform"]), words(&policy["issuer"]));
+    for (claim, why) in policy["why"].as_object().into_iter().flatten() {
+        out.push_str(&format!("# pinned: {} ({})\n", quoted_words(claim), words(why)));
+    }
+    for warning in policy["warnings"].as_array().into_iter().flatten() {
+        out.push_str(&format!("# warning: {}\n", words(warning)));
+    }
+    out.push_str(&format!("{:#}\n", policy["policy"]));
+    for step in policy["install"].as_array().into_iter().flatten() {
+        out.push_str(&format!("# install: {}\n", words(step)));
+    }
+    out
+}

@@ -1,0 +1,126 @@
+//! `trust-policy`: a rule made from its output alone lets the workload in, and with any one claim changed it does not; what a
+//! stranger could obtain gets no rule.
+
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::platform::PlatformFault;
+use support::scene::Scene;
+use support::wayleave::Wayleave;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+
+const ASKED_WRONGLY: i32 = 64;
+const REFUSED: i32 = 76;
+const DENIED: i32 = 77;
+
+async fn policy(world: &Wayleave, shape: &str, more: &[&str]) -> Value {
+    let words = [&["trust-policy", "demo", "--json", "--for", shape], more].concat();
+    world.run(&words).await.expect_code(0).json()
+}
+
+/// The values that a rule compares, each with another one in its place.
+fn tampered(rule: &Value) -> Vec<Value> {
+    let mut all = Vec::new();
+    for name in ["iss", "aud", "sub"] {
+        let mut other = rule.clone();
+        other[name] = json!(format!("{}x", rule[name].as_str().expect("a text")));
+        all.push(other);
+    }
+    for name in rule["claims"].as_object().expect("claims").keys() {
+        let mut other = rule.clone();
+        other["claims"][name] = json!("another");
+        all.push(other);
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_rule_made_from_the_output_alone_lets_the_workload_in_and_nobody_else() {
+    let scene = Scene::new(BINARY).await;
+    let world = scene.configured("");
+    let rule = policy(&world, "generic", &[]).await["policy"].clone();
+    assert_eq!(
+        (&rule["aud"], &rule["claims"]["repository_owner_id"]),
+        (&json!(scene.authorization_server.issuer()), &json!("65"))
+    );
+    scene.authorization_server.set_rule(rule.clone());
+    world.run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
+    let wrong = tampered(&rule);
+    assert!(wrong.len() >= 5, "{rule}");
+    for wrong in wrong {
+        scene.authorization_server.set_rule(wrong);
+        world.run(&["token", "demo", "--no-daemon"]).await.expect_code(REFUSED);
+    }
+    // And the rule stands while the workload becomes another.
+    scene.authorization_server.set_rule(rule);
+    for claims in [
+        json!({ "repository_owner_id": "66" }),
+        json!({ "repository_id": "75" }),
+        json!({ "sub": "repo:octo-org/octo-repo:ref:refs/heads/feature" }),
+    ] {
+        scene.platform.script([PlatformFault::Claims(claims)]);
+        world.run(&["token", "demo", "--no-daemon"]).await.expect_code(REFUSED);
+    }
+}
+
+#[tokio::test]
+async fn for_a_discovered_issuer_the_rule_is_the_same() {
+    let scene = Scene::new(BINARY).await;
+    let words = ["trust-policy", &scene.mcp.url(), "--insecure-loopback", "--json", "--for", "generic"];
+    let rule = scene.wayleave.run(&words).await.expect_code(0).json();
+    assert_eq!(rule["policy"]["aud"], scene.authorization_server.issuer());
+    assert_eq!(scene.authorization_server.token_requests(), 0, "nothing is presented");
+}
+
+#[tokio::test]
+async fn what_a_stranger_can_obtain_gets_no_rule() {
+    let scene = Scene::new(BINARY).await;
+    scene.platform.always(PlatformFault::Claims(json!({
+        "iss": "https://token.actions.githubusercontent.com", "event_name": "pull_request",
+        "sub": "repo:octo-org/octo-repo:pull_request",
+    })));
+    let failed = scene.configured("").run(&["trust-policy", "demo", "--for", "generic"]).await.expect_code(DENIED);
+    assert!(failed.stdout.is_empty() && failed.stderr.contains("a stranger can obtain"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("environment"), "{}", failed.stderr);
+}
+
+#[tokio::test]
+async fn without_the_organisation_there_is_no_rule() {
+    let scene = Scene::new(BINARY).await;
+    scene.platform.always(PlatformFault::Claims(json!({ "repository_owner_id": null })));
+    let failed = scene.configured("").run(&["trust-policy", "demo", "--for", "generic"]).await.expect_code(DENIED);
+    assert!(failed.stderr.contains("repository_owner_id"), "{}", failed.stderr);
+}
+
+#[tokio::test]
+async fn each_shape_asks_for_the_audience_of_its_party() {
+    let scene = Scene::new(BINARY).await;
+    let world = scene.configured("");
+    let entra = policy(&world, "entra", &[]).await;
+    assert_eq!(entra["policy"]["audiences"], json!(["api://AzureADTokenExchange"]));
+    let aws = policy(&world, "aws", &[]).await;
+    assert!(
+        aws["policy"]["Statement"][0]["Condition"]["StringEquals"].to_string().contains("sts.amazonaws.com"),
+        "{aws}"
+    );
+    let asked = world.run(&["trust-policy", "demo", "--for", "gcp"]).await.expect_code(ASKED_WRONGLY);
+    assert!(asked.stderr.contains("--audience"), "{}", asked.stderr);
+    let pool = "https://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/r";
+    let gcp = policy(&world, "gcp", &["--audience", pool]).await;
+    assert_eq!(gcp["policy"]["oidc"]["allowedAudiences"], json!([pool]));
+    let okta = world.run(&["trust-policy", "demo", "--for", "okta"]).await.expect_code(ASKED_WRONGLY);
+    assert!(okta.stderr.contains("private-key-jwt"), "{}", okta.stderr);
+    assert_eq!(scene.authorization_server.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn for_people_it_says_what_is_pinned_why_and_how_it_is_installed() {
+    let scene = Scene::new(BINARY).await;
+    let text = scene.configured("").run(&["trust-policy", "demo", "--for", "keycloak"]).await.expect_code(0).stdout;
+    for words in ["# pinned: repository_id (", "# warning: ", "# install: kcadm.sh", "\"jwt.credential.sub\""] {
+        assert!(text.contains(words), "{words:?} in\n{text}");
+    }
+}
