@@ -92,7 +92,8 @@ impl Caller {
     /// process id and so only good for hints, never for permission.
     pub fn cgroup(&self) -> Option<String> {
         let file = std::fs::File::open(format!("/proc/{}/cgroup", self.pid?)).ok()?;
-        let mut text = Vec::new();
+        // Room for the usual line at once: each read of such a file takes a lock of the kernel's.
+        let mut text = Vec::with_capacity(1_024);
         file.take(HINT_CAP).read_to_end(&mut text).ok()?;
         Some(String::from_utf8_lossy(&text).into_owned())
     }

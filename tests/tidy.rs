@@ -252,6 +252,15 @@ fn the_readme_names_what_is_built_and_nothing_else() {
         assert_eq!(rows(&readme, heading), built(folder), "rows under {heading:?} and what src/{folder} has");
     }
     assert_eq!(rows(&readme, "Client proofs"), client_proofs(), "rows and what src/exchange/client_auth.rs has");
+    assert_eq!(rows(&readme, "Trust policies"), trusted_platforms(), "rows and what src/trust/platforms.rs has");
+}
+
+/// The names in the table of platforms.
+fn trusted_platforms() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("src/trust/platforms.rs")).expect("there is one");
+    let table = text.split("const PLATFORMS").nth(1).and_then(|rest| rest.split("\n];").next()).expect("the table");
+    let names = table.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned);
+    names.collect()
 }
 
 /// The names in the table of `ClientAuth`.

@@ -140,7 +140,8 @@ impl Process {
 
     fn text(&self, name: &str) -> Result<String, Why> {
         let file = File::from(self.at(name, OFlag::O_RDONLY).map_err(why_not)?);
-        let mut text = Vec::new();
+        // Room for the usual text at once: each read of such a file takes a lock of the kernel's.
+        let mut text = Vec::with_capacity(1_024);
         file.take(TEXT_CAP).read_to_end(&mut text).map_err(|error| why_not(errno(&error)))?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
