@@ -420,6 +420,16 @@ async fn no_server_metadata_anywhere_is_named() {
 }
 
 #[tokio::test]
+async fn a_server_that_publishes_nothing_is_no_fault_where_its_endpoint_is_configured() {
+    let scene = Scene::new(BINARY).await;
+    scene.authorization_server.publish(Published { oauth: false, openid_inserted: false, openid_appended: false });
+    let endpoint = format!("token_endpoint = \"{}\"", scene.authorization_server.token_endpoint());
+    let report = report(&scene.configured(&endpoint), &["demo"]).await;
+    assert_eq!(report.check("server-metadata")["state"], "skip");
+    report.passes(&["token-issued", "token-accepted"]);
+}
+
+#[tokio::test]
 async fn documents_that_are_pages_redirects_or_trouble_are_told_apart() {
     let cases = [
         (Fault::Html, "resource-metadata-document", REFUSED),

@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use super::flight::Maker;
 use super::{Broker, Error, Server, Target};
 use crate::caller::Caller;
+use crate::discovery::Challenge;
 use crate::dpop;
-use crate::oauth::{Resource, Scopes};
+use crate::oauth::{Issuer, Resource, Scopes};
 use crate::token::{AccessToken, Binding, SubjectToken};
 
 mod challenge;
@@ -121,24 +122,20 @@ impl Walk<'_> {
         if self.server.exchange.as_deref() == Some("direct") {
             return self.direct(asks_for_a_token).await;
         }
-        let protection = if reachable || self.server.issuer.is_some() {
-            self.protection(knocked.map(|knocked| knocked.challenge)).await
+        let asks_a_provider = self.server.expected_exchange().is_some_and(|row| !row.discovers);
+        let (issuer, is_known) = if asks_a_provider {
+            self.skip_discovery("the exchange asks the provider's own hosts, whatever the MCP server says");
+            (self.server.issuer.clone(), true)
+        } else if reachable || self.server.issuer.is_some() {
+            self.discovered(knocked.map(|knocked| knocked.challenge)).await
         } else {
-            self.report.push(rules::RESOURCE_METADATA.skip("the MCP server was not reached"));
-            None
+            self.skip_discovery("the MCP server was not reached");
+            (None, false)
         };
-        let issuer = protection.as_ref().and_then(|protection| self.issuer(protection));
-        let metadata = match &issuer {
-            Some((issuer, issuer_is)) => self.metadata(issuer, *issuer_is).await,
-            None => {
-                self.report.push(rules::SERVER_METADATA.skip("no authorization server is known"));
-                None
-            }
-        };
-        let standing = self.identity(issuer.as_ref().map(|(issuer, _)| issuer)).await;
+        let standing = self.identity(issuer.as_ref()).await;
         self.clocks();
-        let granted = match (metadata, &standing) {
-            (Some(_), Some(_)) => self.exchange().await,
+        let granted = match &standing {
+            Some(_) if is_known => self.exchange().await,
             _ => {
                 self.report.push(rules::TOKEN_ISSUED.skip("not asked for: a step before it failed"));
                 None
@@ -147,12 +144,31 @@ impl Walk<'_> {
         self.present_all(asks_for_a_token, granted, standing.flatten().as_ref()).await;
     }
 
+    /// Who guards the server, as both documents say, and whether that is enough to go on.
+    async fn discovered(&mut self, challenge: Option<Challenge>) -> (Option<Issuer>, bool) {
+        let protection = self.protection(challenge).await;
+        let Some((issuer, issuer_is)) = protection.and_then(|protection| self.issuer(&protection)) else {
+            self.report.push(rules::SERVER_METADATA.skip("no authorization server is known"));
+            return (None, false);
+        };
+        if self.server.token_endpoint.is_some() {
+            self.report
+                .push(rules::SERVER_METADATA.skip("`token_endpoint` is configured, for a server that publishes none"));
+            return (Some(issuer), true);
+        }
+        let metadata = self.metadata(&issuer, issuer_is).await;
+        (Some(issuer), metadata.is_some())
+    }
+
+    fn skip_discovery(&mut self, why: &str) {
+        for rule in [rules::RESOURCE_METADATA, rules::SERVER_METADATA] {
+            self.report.push(rule.skip(why));
+        }
+    }
+
     /// The platform's own token is what the server takes: no authorization server is asked for one.
     async fn direct(&mut self, asks_for_a_token: bool) {
-        const NOBODY: &str = "`exchange = \"direct\"`: the server takes the platform's own tokens";
-        for rule in [rules::RESOURCE_METADATA, rules::SERVER_METADATA] {
-            self.report.push(rule.skip(NOBODY));
-        }
+        self.skip_discovery("`exchange = \"direct\"`: the server takes the platform's own tokens");
         let granted = self.platforms_own().await;
         self.clocks();
         self.present_all(asks_for_a_token, granted, None).await;
