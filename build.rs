@@ -26,7 +26,22 @@ fn main() {
     let chosen = std::env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("link"));
     if native && gnu && is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") && !chosen {
         println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+        if loader_unpacks() {
+            println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+        }
     }
+}
+
+/// Can the loader of this system read packed relative relocations (DT_RELR)? They take 6 instead of 340 KB, which every
+/// helper call would read. glibc can since 2.36: Debian 12, Ubuntu 24.04, Fedora 37, RHEL 10. An older one refuses such a
+/// binary with a word about `GLIBC_ABI_DT_RELR`, so whoever builds there gets the old form, and so does whoever builds
+/// there for all: what is linked on a newer system needs that system's symbols anyway.
+fn loader_unpacks() -> bool {
+    let Ok(asked) = Command::new("getconf").arg("GNU_LIBC_VERSION").output() else { return false };
+    let said = String::from_utf8_lossy(&asked.stdout);
+    let version = said.trim().strip_prefix("glibc ").and_then(|version| version.split_once('.'));
+    let number = |text: &str| text.split('.').next()?.parse::<u32>().ok();
+    version.and_then(|(major, minor)| Some((number(major)?, number(minor)?))).is_some_and(|found| found >= (2, 36))
 }
 
 fn unwinder() -> Option<PathBuf> {

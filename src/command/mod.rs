@@ -135,12 +135,9 @@ impl Context<'_> {
     /// A runtime of one thread, for a command and for the daemon: serving a token is quicker than waking a second
     /// thread. What could hold it up (names, roots, keyrings) goes to the blocking pool.
     fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
-        let outcome = runtime.block_on(work);
-        // A name server that never answers keeps its thread; the process need not wait for it.
-        runtime.shutdown_background();
-        outcome
+        let mut outcome = None;
+        drive(std::pin::pin!(async { outcome = Some(work.await) }))?;
+        outcome.unwrap_or_else(|| Err(Failure::bug("the work ended without an outcome")))
     }
 
     fn clock(&self) -> Clock {
@@ -152,6 +149,16 @@ impl Context<'_> {
         let places = crate::frontend::place::to_look(self.global.socket.as_ref(), self.env);
         door::ask(&places, request, body, self.env.uid(), limit)
     }
+}
+
+/// The runtime's loop is compiled anew for every type of future it is given, 17 KB each time; behind `dyn` there is one.
+fn drive(work: std::pin::Pin<&mut dyn Future<Output = ()>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
+    runtime.block_on(work);
+    // A name server that never answers keeps its thread; the process need not wait for it.
+    runtime.shutdown_background();
+    Ok(())
 }
 
 /// Why a verb failed, for people: what, the cure, and the exit code.
