@@ -23,6 +23,7 @@ mod dpop;
 mod env;
 mod exchange;
 mod frontend;
+mod google;
 mod identity;
 mod jitter;
 mod metrics;

@@ -343,6 +343,16 @@ impl Outbound {
     }
 }
 
+/// Is this an endpoint beside the workload, on this machine or its link, where plain http may go?
+pub(crate) fn is_beside_us(url: &Url) -> bool {
+    let address = match url.host() {
+        Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+        Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+        _ => None,
+    };
+    url.scheme() == "http" && address::is_beside_us(&host_of(url), address)
+}
+
 /// How much of an answer is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {

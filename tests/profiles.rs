@@ -9,6 +9,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use nix::unistd::getegid;
 use serde_json::{Value, json};
-use support::authorization_server::{ClientProof, FakeAs};
+use support::authorization_server::{ClientProof, FakeAs, Profile};
 use support::case::{self, Stage};
+use support::google::{AGENT, FakeGoogle, INSTANCE, PROVIDER};
 use support::scene::Scene;
 use support::tls::TestCa;
 use support::wayleave::{Output, Wayleave};
@@ -53,8 +55,12 @@ struct Example<'a> {
 impl<'a> Example<'a> {
     /// `issuer` is the one in the file.
     fn new(scene: &'a Scene, name: &str, issuer: &str) -> Self {
-        let example = Self::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url()));
-        example.with(&quoted(issuer), &quoted(&scene.authorization_server.issuer()))
+        Self::at_server(scene, name).with(&quoted(issuer), &quoted(&scene.authorization_server.issuer()))
+    }
+
+    /// One that names no issuer.
+    fn at_server(scene: &'a Scene, name: &str) -> Self {
+        Self::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url()))
     }
 
     fn unchanged(scene: &'a Scene, name: &str) -> Self {
@@ -237,9 +243,7 @@ async fn client_credentials_with_a_certificate() {
 async fn tokens_that_are_bound_to_a_key() {
     let scene = Scene::new(BINARY).await;
     scene.mcp.require_dpop(None);
-    scene
-        .authorization_server
-        .set_profile(support::authorization_server::Profile { wants_proof: true, ..Default::default() });
+    scene.authorization_server.set_profile(Profile { wants_proof: true, ..Default::default() });
     let example = Example::new(&scene, "dpop", LOGIN);
     let headers = format!("/v1/headers?server=demo&method=POST&url={}", scene.mcp.url());
     let reply = example.world().daemon(&[]).await.get(&headers).await;
@@ -399,25 +403,107 @@ async fn okta_wants_scopes_and_by_default_a_proof() {
     assert_eq!(reply.status, 200, "{}", reply.body);
 }
 
+/// Google as it stands in the place of its hosts, with the job of the scene trusted by the provider in the pool.
+async fn google(scene: &Scene) -> FakeGoogle {
+    let google = FakeGoogle::start(scene.platform.trust()).await;
+    google.grant(&FakeGoogle::principal(SUBJECT), AGENT);
+    google
+}
+
+impl Example<'_> {
+    /// With Google's hosts replaced.
+    fn at_google(&self, google: &FakeGoogle) -> Self {
+        let line = "exchange = \"gcp\"\n";
+        self.with(line, &format!("{line}endpoint = \"{}\"\n", google.base()))
+    }
+}
+
+const FRONT_DOOR: &str = "https://mcp-abc123-ew.a.run.app";
+
 #[tokio::test]
-async fn google_exchanges_for_its_provider() {
+async fn google_gives_an_identity_token_for_a_front_door() {
     let scene = Scene::new(BINARY).await;
-    profiles::google(&scene);
-    let endpoint = quoted(&scene.authorization_server.token_endpoint());
-    let example = Example::new(&scene, "google-sts", "https://sts.googleapis.com");
-    let example = example.with("\"https://sts.googleapis.com/v1/token\"", &endpoint);
-    assert!(example.works().await.starts_with("opaque-"));
-    let sent = scene.authorization_server.last_request();
-    assert_eq!(sent.params["subject_token_type"], "urn:ietf:params:oauth:token-type:jwt");
-    assert_eq!(sent.params["requested_token_type"], "urn:ietf:params:oauth:token-type:access_token");
-    let for_the_issuer = example.with("subject_audience = ", "# subject_audience = ");
-    for_the_issuer
-        .fails(REFUSED, &["invalid_grant", "does not match the expected audience"], &["`subject_audience`"])
-        .await;
-    let with_resource = example.with("resource = \"\"", "");
-    with_resource.fails(REFUSED, &["invalid_request", "resource"], &["`resource`", "do not send it"]).await;
-    let discovered = example.with("token_endpoint = ", "# token_endpoint = ");
-    discovered.fails(REFUSED, &["publishes no authorization server metadata"], &["`token_endpoint`"]).await;
+    let google = google(&scene).await;
+    let example = Example::at_server(&scene, "gcp-id-token").at_google(&google);
+    let claims = google.verify(&example.works().await);
+    assert_eq!((&claims["aud"], &claims["email"]), (&json!(FRONT_DOOR), &json!(AGENT)));
+    let form = google.last_form();
+    assert_eq!(form["scope"], "https://www.googleapis.com/auth/iam", "no more than this step needs");
+    assert_eq!(scene.authorization_server.token_requests(), 0, "nothing is discovered");
+    // It lives as long as it says itself.
+    let answer = example.world().daemon(&[]).await.get("/v1/token?server=demo").await.json();
+    assert!((3_500..=3_600).contains(&answer["expires_in"].as_u64().unwrap_or_default()), "{answer}");
+    // Through another account, which may act as the last one.
+    let through =
+        example.with(AGENT, "last@project.iam.gserviceaccount.com\"\ndelegates = [\"AGENT\"]\n#").with("AGENT", AGENT);
+    through.fails(REFUSED, &["PERMISSION_DENIED", "getOpenIdToken"], &["roles/iam.workloadIdentityUser"]).await;
+    google.grant(AGENT, "last@project.iam.gserviceaccount.com");
+    assert_eq!(google.verify(&through.works().await)["email"], json!("last@project.iam.gserviceaccount.com"));
+    google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    through.fails(REFUSED, &["implicitDelegation"], &["`delegates`"]).await;
+    example.fails(REFUSED, &["PERMISSION_DENIED", "getOpenIdToken"], &["roles/iam.workloadIdentityUser"]).await;
+}
+
+#[tokio::test]
+async fn google_refuses_with_words_that_have_a_cure() {
+    let scene = Scene::new(BINARY).await;
+    let google = google(&scene).await;
+    let example = Example::at_server(&scene, "gcp-id-token").at_google(&google);
+    let by_name = example.with("projects/123456789012/", "projects/my-project/");
+    by_name.fails(REFUSED, &["invalid_target"], &["`pool`", "the number of the project"]).await;
+    google.allow_audiences(&["https://github.com/octo-org"]);
+    example.fails(REFUSED, &["invalid_grant", "does not match the expected audience"], &["`subject_audience`"]).await;
+    let named = example.with("exchange = ", "subject_audience = \"https://github.com/octo-org\"\nexchange = ");
+    google.verify(&named.works().await);
+    // What is wrong in the file.
+    let poolless = example.with("pool = ", "# pool = ");
+    poolless.fails(CONFIG, &["servers.demo.pool", "`exchange = \"direct\"`", "`subject_audience`"], &[]).await;
+    let nobody = example.with("service_account = ", "# service_account = ");
+    nobody.fails(CONFIG, &["servers.demo.audience", "needs `service_account`"], &[]).await;
+    let nothing = example.with("audience = ", "# audience = ");
+    nothing.fails(CONFIG, &["needs `audience`", "or `scopes`"], &[]).await;
+    let both = example.with("audience = ", "scopes = [\"openid\"]\naudience = ");
+    both.fails(CONFIG, &["servers.demo.scopes", "an identity token has no scopes"], &[]).await;
+    let limited = example.with("audience = ", "allow = [{ uid = 0, scopes = [\"openid\"] }]\naudience = ");
+    limited.fails(CONFIG, &["servers.demo.allow", "limit nothing"], &[]).await;
+    let elsewhere = example.with(google.base(), "https://sts.evil.example");
+    elsewhere.fails(CONFIG, &["servers.demo.endpoint", "must be on loopback"], &[]).await;
+}
+
+#[tokio::test]
+async fn google_gives_an_access_token() {
+    let scene = Scene::new(BINARY).await;
+    let google = google(&scene).await;
+    let example = Example::at_server(&scene, "gcp-access-token").at_google(&google);
+    let scope = "https://www.googleapis.com/auth/cloud-platform".to_owned();
+    let token = example.works().await;
+    assert_eq!(google.access(&token), Some((AGENT.to_owned(), scope.clone())));
+    let answer = example.world().daemon(&[]).await.get("/v1/token?server=demo").await.json();
+    assert!((3_500..=3_600).contains(&answer["expires_in"].as_u64().unwrap_or_default()), "{answer}");
+    assert_eq!(answer["scope"], json!(scope));
+    // The federated token itself, with the scopes that are asked for.
+    let federated = example.with("service_account = ", "# service_account = ");
+    assert_eq!(google.access(&federated.works().await), Some((FakeGoogle::principal(SUBJECT), scope.clone())));
+    assert_eq!(google.last_form()["scope"], scope);
+    google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    example.fails(REFUSED, &["getAccessToken"], &["roles/iam.workloadIdentityUser"]).await;
+}
+
+#[tokio::test]
+async fn google_as_a_link_of_a_chain() {
+    let scene = Scene::new(BINARY).await;
+    let google = google(&scene).await;
+    profiles::of_google(&scene);
+    scene.authorization_server.trust_only(google.trust());
+    let example = Example::new(&scene, "gcp-chain", LOGIN).at_google(&google);
+    assert_eq!(keys::peek(&example.works().await)["aud"], json!(scene.mcp.url()));
+    let assertion = scene.authorization_server.last_request().assertion;
+    assert_eq!(assertion["aud"], json!(scene.authorization_server.issuer()));
+    assert_eq!(assertion["email"], json!(AGENT));
+    let nobody = example.with("service_account = ", "# service_account = ");
+    nobody.fails(CONFIG, &["identities.google.service_account", "is no identity"], &[]).await;
+    google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    example.fails(REFUSED, &["PERMISSION_DENIED"], &["roles/iam.workloadIdentityUser"]).await;
 }
 
 #[tokio::test]
@@ -527,6 +613,165 @@ async fn a_pod_that_asks_for_its_token() {
     let answer = in_a_pod(&stage, &example.text).await;
     assert_eq!(answer["class"], "no_identity");
     assert!(answer["hint"].as_str().is_some_and(|hint| hint.contains("serviceaccounts/token")), "{answer}");
+}
+
+/// An instance of Google Cloud, and a server that trusts Google.
+async fn instance(scene: &Scene) -> (FakeGoogle, Wayleave) {
+    let google = FakeGoogle::start(scene.platform.trust()).await;
+    profiles::of_google(scene);
+    scene.authorization_server.also_trust(google.trust());
+    let world = Wayleave::new(BINARY).env("GCE_METADATA_HOST", google.metadata_host());
+    (google, world)
+}
+
+#[tokio::test]
+async fn a_workload_on_google_cloud() {
+    let scene = Scene::new(BINARY).await;
+    let (google, world) = instance(&scene).await;
+    let example = Example::new(&scene, "gcp-workload", LOGIN);
+    world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(INSTANCE));
+    // On Cloud Run nothing has to be said.
+    let detected = example.with("source = \"gcp\"", "# source = \"gcp\"").text;
+    let run = world.clone().env("K_SERVICE", "agent").env("K_REVISION", "agent-00001").config(&detected);
+    run.run(&["token", "demo"]).await.expect_code(0);
+    // A server that wants `jti`, as the MCP profile does.
+    scene.authorization_server.set_profile(Profile::default());
+    let output = world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(REFUSED);
+    tells(&output, &["jti is missing"], &["have none"]);
+    // As on Cloud Build, or on GKE without a Google service account.
+    google.give_no_identity();
+    let output = world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["gives no identity token"], &["`impersonate = true`"]);
+    let pod = world.env("KUBERNETES_SERVICE_HOST", "10.0.0.1").config(&example.text);
+    let output = pod.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["gives no identity token"], &["projected token", "iam.gke.io/gcp-service-account"]);
+}
+
+#[tokio::test]
+async fn a_workload_on_google_cloud_as_another_account() {
+    let scene = Scene::new(BINARY).await;
+    let (google, world) = instance(&scene).await;
+    google.give_no_identity();
+    google.grant(INSTANCE, AGENT);
+    let line = "impersonate = true\n";
+    let endpoint = format!("{line}endpoint = \"{}\"\n", google.base());
+    let example = Example::new(&scene, "gcp-impersonate", LOGIN).with(line, &endpoint);
+    world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(AGENT));
+    let between = "between@project.iam.gserviceaccount.com";
+    let through = example.with("# delegates", "delegates");
+    let output = world.clone().config(&through.text).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["implicitDelegation"], &["`delegates`"]);
+    google.grant(INSTANCE, between);
+    google.grant(between, AGENT);
+    world.clone().config(&through.text).run(&["token", "demo"]).await.expect_code(0);
+    google.revoke(INSTANCE, AGENT);
+    let output = world.config(&example.text).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["getOpenIdToken"], &["roles/iam.serviceAccountOpenIdTokenCreator"]);
+}
+
+#[tokio::test]
+async fn a_workload_on_google_cloud_before_a_front_door_of_google() {
+    let scene = Scene::new(BINARY).await;
+    let (google, world) = instance(&scene).await;
+    let example = Example::at_server(&scene, "gcp-direct");
+    let output = world.config(&example.text).run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(google.verify(output.stdout.trim())["aud"], json!(FRONT_DOOR));
+    assert_eq!(google.paths().len(), 1, "the metadata server alone is asked");
+}
+
+/// `external_account` with this source.
+fn external_account(source: &Value) -> Value {
+    json!({
+        "type": "external_account", "audience": PROVIDER, "universe_domain": "googleapis.com",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": "https://sts.googleapis.com/v1/token",
+        "service_account_impersonation_url":
+            format!("https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{AGENT}:generateAccessToken"),
+        "credential_source": source,
+    })
+}
+
+#[tokio::test]
+async fn an_external_account_file() {
+    let scene = Scene::new(BINARY).await;
+    let google = google(&scene).await;
+    profiles::of_google(&scene);
+    scene.authorization_server.also_trust(google.trust());
+    let (file, subject) = (scene.wayleave.private("google.json"), scene.wayleave.private("subject.jwt"));
+    let mint = |audience: &str| {
+        fs::write(&subject, scene.platform.mint(audience, LIFE)).expect("ours");
+    };
+    let source = json!({"file": subject.display().to_string()});
+    fs::write(&file, external_account(&source).to_string()).expect("ours");
+    mint(&format!("https:{PROVIDER}"));
+    let line = "credentials_file = \"/etc/wayleave/google.json\"\n";
+    let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
+    let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here);
+    example.works().await;
+    assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(AGENT));
+    // Detected by Google's own variable, outside of a job. Nothing leaves: it leads to no token.
+    fs::write(&subject, "no token").expect("ours");
+    let world = Wayleave::new(BINARY).env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string());
+    let output = world.run(&["whoami", "--json"]).await.expect_code(NO_IDENTITY);
+    assert!(output.stderr.contains("GOOGLE_APPLICATION_CREDENTIALS (external_account, file)"), "{output:?}");
+    // A token that is good elsewhere too.
+    mint("https://kubernetes.default.svc");
+    example.fails(NO_IDENTITY, &["is made for"], &["`subject_audience`"]).await;
+    // A file from a stranger.
+    let mut strange = external_account(&source);
+    strange["token_url"] = json!("https://sts.evil.example/v1/token");
+    fs::write(&file, strange.to_string()).expect("ours");
+    example.fails(NO_IDENTITY, &["is not Google's Security Token Service"], &["sts.googleapis.com"]).await;
+    // A stored secret.
+    fs::write(&file, json!({"type": "service_account", "private_key": "x"}).to_string()).expect("ours");
+    example.fails(NO_IDENTITY, &["a key of a service account"], &["delete the key"]).await;
+}
+
+#[tokio::test]
+async fn an_external_account_file_with_a_program() {
+    let scene = Scene::new(BINARY).await;
+    let google = google(&scene).await;
+    profiles::of_google(&scene);
+    scene.authorization_server.also_trust(google.trust());
+    let (file, program) = (scene.wayleave.private("google.json"), scene.wayleave.private("program"));
+    let write = |script: &str| {
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("ours");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("ours");
+    };
+    let token = scene.platform.mint(&format!("https:{PROVIDER}"), LIFE);
+    let id_token = "urn:ietf:params:oauth:token-type:id_token";
+    let good = json!({"version": 1, "success": true, "token_type": id_token, "id_token": token, "expiration_time": 1});
+    let checks = format!("test \"$GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE $1\" = '{PROVIDER} --quiet' || exit 3");
+    write(&format!("{checks}\necho '{good}'"));
+    let command = format!("{} --quiet", program.display());
+    let mut account = external_account(&json!({"executable": {"command": command, "timeout_millis": 5000}}));
+    account["subject_token_type"] = json!(id_token);
+    fs::write(&file, account.to_string()).expect("ours");
+    let line = "credentials_file = \"/etc/wayleave/google.json\"\n";
+    let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
+    let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here);
+    let world = |allowed: &str| {
+        scene.wayleave.clone().env("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", allowed).config(&example.text)
+    };
+    world("1").run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(google.last_form()["subject_token_type"], id_token);
+    let output = world("true").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES is not 1"], &["if the file is yours"]);
+    write("echo '{\"version\": 1, \"success\": false, \"code\": \"401\", \"message\": \"signed out\"}'");
+    let output = world("1").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["has no token", "401"], &["by hand"]);
+    write("exit 3");
+    let output = world("1").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["exit status: 3"], &["GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE"]);
+    write("echo no JSON");
+    let output = world("1").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["not the JSON of AIP-4117"], &["one JSON object"]);
+    // Whoever else can write the file could run programs as this user.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("ours");
+    let output = world("1").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["others than this user can write it"], &["chmod go-w"]);
 }
 
 // The daemon.

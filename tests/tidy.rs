@@ -12,7 +12,7 @@ const MAY_KNOW: [(&str, &str); 25] = [
     ("app", "audit broker clock config env frontend identity metrics outbound store"),
     ("cli", "clock trust"),
     // Its parts are those of the rooms below: it makes their small `Config` structs and checks names against their tables.
-    ("config", "audit broker caller clock env exchange identity oauth outbound policy"),
+    ("config", "audit broker caller clock env exchange google identity oauth outbound policy"),
     ("frontend", "broker caller clock env metrics oauth token"),
     (
         "broker",
@@ -22,8 +22,9 @@ const MAY_KNOW: [(&str, &str); 25] = [
     ("audit", "caller clock oauth token"),
     ("cache", "bucket clock jitter token"),
     ("discovery", "clock oauth outbound"),
-    ("exchange", "bucket clock dpop env oauth outbound store token"),
-    ("identity", "clock env oauth outbound token"),
+    ("exchange", "bucket clock dpop env google oauth outbound store token"),
+    ("identity", "clock env google oauth outbound token"),
+    ("google", "oauth outbound token"),
     ("policy", "caller oauth"),
     ("outbound", "env jitter oauth token"),
     ("store", "token"),

@@ -75,6 +75,7 @@ fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeT
         }
         None => reader.problem(section.line, &section.key("exchange"), "missing: how `from` is changed"),
     }
+    provider::check_gcp(reader, &section);
     let link = link_of(reader, &section, Yield::Jwt);
     Written::From { from, line, link: link.map(Box::new) }
 }

@@ -2,6 +2,7 @@
 
 use super::reader::{Reader, Section};
 use crate::broker::{Aws, Client, ClientAuth, Cloud, Entra, Gcp, Provider};
+use crate::google;
 
 /// The keys of each provider's exchanges, those that it cannot do without first.
 const KEYS: &[(&str, &[&str], &[&str])] = &[
@@ -47,7 +48,15 @@ pub(super) fn provider_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Opt
         reader.problem(section.line_of(key), &section.key(key), what);
     }
     for key in wanted.iter().filter(|key| !section.has(key)) {
-        reader.problem(section.line_of("exchange"), &section.key(key), format!("missing: {exchange:?} needs it"));
+        let what = match exchange {
+            "gcp" => {
+                "missing: the workload identity provider. A workload on Google itself needs none: `exchange = \"direct\"` \
+                 with `subject_audience`"
+                    .to_owned()
+            }
+            _ => format!("missing: {exchange:?} needs it"),
+        };
+        reader.problem(section.line_of("exchange"), &section.key(key), what);
     }
     let endpoint = endpoint_of(reader, section, exchange);
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
@@ -61,7 +70,7 @@ pub(super) fn provider_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Opt
         "gcp" => Provider::Gcp(Gcp {
             pool: pool_of(reader, section)?,
             service_account: plain(reader, section, "service_account"),
-            delegates: section.texts("delegates").map(|(list, _)| list.to_vec()).unwrap_or_default(),
+            delegates: delegates_of(reader, section),
             endpoint,
         }),
         _ => Provider::Aws(Aws {
@@ -102,6 +111,15 @@ fn plain(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<St
         return None;
     }
     Some(text.to_owned())
+}
+
+/// The service accounts between a pool and the one that gives the token. Each becomes a part of a name.
+fn delegates_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<String> {
+    let Some((list, line)) = section.texts("delegates") else { return Vec::new() };
+    if let Some(bad) = list.iter().find(|one| !google::is_account(one)) {
+        reader.problem(line, &section.key("delegates"), format!("{bad:?} is no email of a service account"));
+    }
+    list.to_vec()
 }
 
 fn pool_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
@@ -156,4 +174,42 @@ fn endpoint_of(reader: &mut Reader<'_>, section: &Section<'_>, exchange: &str) -
         reader.problem(line, &section.key("endpoint"), what);
     }
     Some(text.trim_end_matches('/').to_owned())
+}
+
+/// What "gcp" cannot do without beside the pool: for a server a service account and what its token is for, for a link the
+/// account. Google's tokens are made either for one audience or for scopes.
+pub(super) fn check_gcp(reader: &mut Reader<'_>, section: &Section<'_>) {
+    if section.text("exchange").is_none_or(|(name, _)| name != "gcp") {
+        return;
+    }
+    for key in ["client_id", "client_auth", "subject_token_type"].into_iter().filter(|key| section.has(key)) {
+        let what = "has no effect with `exchange = \"gcp\"`: Google knows the pool, and no client";
+        reader.problem(section.line_of(key), &section.key(key), what);
+    }
+    let line = section.line_of("exchange");
+    if section.has("from") {
+        if !section.has("service_account") {
+            let what = "missing: a federated token is no identity; that of a service account is";
+            reader.problem(line, &section.key("service_account"), what);
+        }
+        return;
+    }
+    let mut problem = |key: &str, what: &str| reader.problem(section.line_of(key), &section.key(key), what);
+    match (section.has("audience"), section.has("scopes")) {
+        (true, true) => {
+            problem("scopes", "limit nothing beside `audience`: an identity token has no scopes; one of the two");
+        }
+        (true, false) if !section.has("service_account") => {
+            problem("audience", "needs `service_account`: only a service account gives an identity token");
+        }
+        (false, false) => {
+            let what =
+                "\"gcp\" needs `audience` (an identity token, for Cloud Run or IAP) or `scopes` (an access token)";
+            problem("exchange", what);
+        }
+        _ => {}
+    }
+    if section.has("delegates") && !section.has("service_account") {
+        problem("delegates", "lie before `service_account`, which is missing");
+    }
 }

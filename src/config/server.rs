@@ -57,6 +57,7 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
     let exchange = exchange_of(reader, section);
     let client = provider::client(client::client_of(reader, section), provider.as_ref());
     contradictions(reader, section, exchange.as_deref(), &client);
+    provider::check_gcp(reader, section);
     let idp = reader.nested(section, "idp", &keys::IDP).and_then(|section| idp_of(reader, &section));
     let token_endpoint = identities::endpoint_of(reader, section);
     let token_endpoint = token_endpoint.or_else(|| provider.as_ref().map(Provider::token_endpoint));
@@ -73,9 +74,10 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         }
     };
     let allow = allow_of(reader, section, env);
-    if exchange.as_deref() == Some("direct") && allow.iter().any(|rule| rule.scopes.is_some()) {
-        let what = "an entry has `scopes`, which limit nothing with `exchange = \"direct\"`: whoever is let in gets the \
-            platform's token whole";
+    let is_identity = exchange.as_deref() == Some("gcp") && section.has("audience");
+    if (exchange.as_deref() == Some("direct") || is_identity) && allow.iter().any(|rule| rule.scopes.is_some()) {
+        let what = "an entry has `scopes`, which limit nothing where an identity token is given (`exchange = \"direct\"`, \
+            or \"gcp\" with `audience`): whoever is let in gets it whole";
         reader.problem(section.line_of("allow"), &section.key("allow"), what);
     }
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());

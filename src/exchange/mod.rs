@@ -45,8 +45,14 @@ pub use gcp::Gcp;
 pub use provider::Provider;
 
 /// Every exchange we know. Adding one: its file, its `mod` line, its row here.
-pub(crate) const EXCHANGES: &[Descriptor] =
-    &[jwt_bearer::EXCHANGE, client_credentials::EXCHANGE, token_exchange::EXCHANGE, id_jag::EXCHANGE, direct::EXCHANGE];
+pub(crate) const EXCHANGES: &[Descriptor] = &[
+    jwt_bearer::EXCHANGE,
+    client_credentials::EXCHANGE,
+    token_exchange::EXCHANGE,
+    id_jag::EXCHANGE,
+    gcp::EXCHANGE,
+    direct::EXCHANGE,
+];
 
 /// One row of the table of exchanges.
 pub(crate) struct Descriptor {

@@ -25,7 +25,7 @@ impl Provider {
     pub(crate) fn exchange(&self) -> &'static str {
         match self {
             Self::Entra(_) => entra::NAME,
-            Self::Gcp(_) => gcp::NAME,
+            Self::Gcp(_) => gcp::EXCHANGE.name,
             Self::Aws(aws) => aws.exchange(),
         }
     }

@@ -58,10 +58,21 @@ struct Config {
     command: Vec<String>,
 }
 
-struct Program {
-    program: String,
-    arguments: Vec<String>,
+/// A program that is run on behalf of one row.
+pub(super) struct Program {
+    /// The row.
+    pub(super) row: &'static str,
+    /// Its path, or a name in `PATH`.
+    pub(super) program: String,
+    /// What it is told.
+    pub(super) arguments: Vec<String>,
+    /// What it must print, and nothing else.
+    pub(super) prints: &'static str,
+    /// How long it may take.
+    pub(super) limit: Duration,
 }
+
+struct Printer(Program);
 
 fn from_config(table: &toml::Table, _ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
     let misconfigured = |what: &str| Error::Misconfigured {
@@ -73,7 +84,9 @@ fn from_config(table: &toml::Table, _ambient: &Ambient) -> Result<Arc<dyn Identi
     let mut words = config.command.into_iter();
     let first = words.next().ok_or_else(|| misconfigured("the list is empty"))?;
     program(&first).map_err(|what| misconfigured(&format!("the program {what}")))?;
-    Ok(Arc::new(Program { program: first, arguments: words.collect() }))
+    let program =
+        Program { row: SOURCE.name, program: first, arguments: words.collect(), prints: "one JWT", limit: LIMIT };
+    Ok(Arc::new(Printer(program)))
 }
 
 /// Can this word be the program?
@@ -88,37 +101,15 @@ fn program(word: &str) -> Result<(), String> {
 }
 
 #[async_trait]
-impl IdentitySource for Program {
+impl IdentitySource for Printer {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
-        let child = Command::new(&self.program)
-            .args(&self.arguments)
-            .env(AUDIENCE, audience.as_str())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // A group of its own, so that what it starts ends with it.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Error::Misconfigured {
-                what: format!("command: {} cannot be started: {error}", self.program),
-                hint: "it must be there and executable for this user; `PATH` counts only for names without a slash"
-                    .to_owned(),
-            })?;
-        let group = Group::of(&child);
-        let output = tokio::time::timeout(LIMIT, self.output(child)).await;
-        drop(group);
-        let text = output.map_err(|_| Error::Rejected {
-            source_name: SOURCE.name,
-            what: format!("{} did not end within {} s and was killed", self.program, LIMIT.as_secs()),
-            hint: "run it by hand as this user, without a terminal, to see what it waits for".to_owned(),
-        })??;
-        let text = std::str::from_utf8(&text).map_err(|_| self.malformed("what is not UTF-8"))?.trim();
+        let text = self.0.run(&[(AUDIENCE, audience.as_str())]).await?;
+        let text = std::str::from_utf8(&text).map_err(|_| self.0.malformed("what is not UTF-8"))?.trim();
         if text.is_empty() {
-            return Err(self.malformed("nothing"));
+            return Err(self.0.malformed("nothing"));
         }
         SubjectToken::parse(SecretString::from(text.to_owned()))
-            .map_err(|error| self.malformed(&format!("what is {error}")))
+            .map_err(|error| self.0.malformed(&format!("what is {error}")))
     }
 
     fn name(&self) -> &'static str {
@@ -131,10 +122,37 @@ impl IdentitySource for Program {
 }
 
 impl Program {
+    /// Runs it to its end and gives all that it prints, if it ends well.
+    pub(super) async fn run(&self, variables: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // A group of its own, so that what it starts ends with it.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| Error::Misconfigured {
+                what: format!("{}: {} cannot be started: {error}", self.row, self.program),
+                hint: "it must be there and executable for this user; `PATH` counts only for names without a slash"
+                    .to_owned(),
+            })?;
+        let group = Group::of(&child);
+        let output = tokio::time::timeout(self.limit, self.output(child, variables)).await;
+        drop(group);
+        output.map_err(|_| Error::Rejected {
+            source_name: self.row,
+            what: format!("{} did not end within {} s and was killed", self.program, self.limit.as_secs()),
+            hint: "run it by hand as this user, without a terminal, to see what it waits for".to_owned(),
+        })?
+    }
+
     /// All that it prints, if it ends well.
-    async fn output(&self, mut child: Child) -> Result<Zeroizing<Vec<u8>>, Error> {
+    async fn output(&self, mut child: Child, variables: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, Error> {
         let broken = |error: std::io::Error| Error::Unreachable {
-            source_name: SOURCE.name,
+            source_name: self.row,
             what: format!("{}: {error}", self.program),
             hint: None,
         };
@@ -151,19 +169,20 @@ impl Program {
             return Ok(text);
         }
         Err(Error::Rejected {
-            source_name: SOURCE.name,
+            source_name: self.row,
             what: format!("{} ended with {status}", self.program),
             hint: format!(
-                "run it by hand as this user, with {AUDIENCE} set, to see why; what it says is not shown here"
+                "run it by hand as this user, with {} set, to see why; what it says is not shown here",
+                variables.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
             ),
         })
     }
 
-    fn malformed(&self, what: &str) -> Error {
+    pub(super) fn malformed(&self, what: &str) -> Error {
         Error::Malformed {
-            source_name: SOURCE.name,
+            source_name: self.row,
             what: format!("{} prints {what}", self.program),
-            hint: "it must print one JWT on standard output and nothing else".to_owned(),
+            hint: format!("it must print {} on standard output and nothing else", self.prints),
         }
     }
 }

@@ -20,6 +20,7 @@ mod command;
 mod env_var;
 mod error;
 mod file;
+mod gcp;
 mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
@@ -47,6 +48,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::ENV0,
     spiffe::SOURCE,
     kubernetes::SOURCE,
+    gcp::SOURCE,
     nomad::SOURCE,
     ci_env::MODAL,
 ];

@@ -9,6 +9,7 @@
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
 //! | `workload_api.rs` | the SPIFFE Workload API of an agent: `FakeWorkloadApi` |
+//! | `google.rs` | the metadata server, the Security Token Service and service accounts of Google: `FakeGoogle` |
 //! | `forward_proxy.rs` | the proxy of a company network (CONNECT): `FakeProxy` |
 //! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
@@ -30,6 +31,7 @@ pub mod case;
 pub mod dpop;
 pub mod fault;
 pub mod forward_proxy;
+pub mod google;
 pub mod keys;
 pub mod leak;
 pub mod listener;

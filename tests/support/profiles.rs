@@ -161,44 +161,10 @@ const OKTA: &[Words] = &[
     ),
 ];
 
-const GOOGLE_PROVIDER: &str =
-    "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/agents/providers/ci";
-const GOOGLE_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
-
-/// Google's Security Token Service: no metadata, the provider as `audience`, opaque tokens, and no `scope` in the answer.
-/// Whether it ignores `resource` or refuses it is not documented: it is the stricter here.
-pub fn google(scene: &Scene) {
-    at(scene, "", NOWHERE);
-    scene.authorization_server.set_audience(GOOGLE_PROVIDER);
-    scene.authorization_server.set_profile(Profile {
-        target: Target::Audience(GOOGLE_PROVIDER.to_owned()),
-        scopes: &[GOOGLE_SCOPE],
-        refuses_resource: true,
-        wants_scope: true,
-        assertion_audience: Some(format!("https:{GOOGLE_PROVIDER}")),
-        opaque: true,
-        silent_about_scope: true,
-        words: GOOGLE,
-        ..Profile::default()
-    });
+/// Any server that trusts Google: its identity tokens have no `jti`.
+pub fn of_google(scene: &Scene) {
+    scene.authorization_server.set_profile(Profile { jti_optional: true, ..Profile::default() });
 }
-
-/// As seen, without the values; the one about `resource` is ours.
-const GOOGLE: &[Words] = &[
-    words(
-        "aud is not",
-        400,
-        "invalid_grant",
-        "The audience in ID Token [https://sts.example] does not match the expected audience.",
-    ),
-    words(
-        "audience is not the one",
-        400,
-        "invalid_request",
-        "Invalid value for \"audience\". This value should be the full resource name of the Identity Provider.",
-    ),
-    words("resource is not taken", 400, "invalid_request", "Invalid parameter: resource"),
-];
 
 /// Ory Hydra, a trusted issuer. The assertion is for the token endpoint, and its audience becomes the token's.
 pub fn hydra(scene: &Scene) {

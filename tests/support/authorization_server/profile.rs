@@ -28,6 +28,8 @@ pub struct Profile {
     pub oldest_assertion: Option<Duration>,
     /// The subjects it has accounts for; none: every subject of a platform it trusts.
     pub linked: Option<Vec<String>>,
+    /// An assertion may lack `jti`, as RFC 7523 leaves it to the server: then nothing shows a replay.
+    pub jti_optional: bool,
     /// The only grant that it allows.
     pub only_grant: Option<&'static str>,
     /// A request without a proof of possession is refused.

@@ -1,0 +1,276 @@
+//! `gcp`: the service account of a workload on Google Cloud, or what an `external_account` file makes of another identity.
+//!
+//! On Cloud Run (services, jobs, functions) it is detected by `K_SERVICE` and `K_REVISION`, or `CLOUD_RUN_JOB`, outside of a
+//! Kubernetes pod, where Knative sets the first two as well. The metadata server gives identity tokens for any audience.
+//! On GKE and Compute Engine nothing in the environment tells, so it is named, or found with `probe = true`:
+//!
+//! ```toml
+//! [identity]
+//! source = "gcp"
+//! ```
+//!
+//! A pod on GKE needs a Google service account for this (`iam.gke.io/gcp-service-account`); without one the metadata server
+//! gives access tokens alone, and a projected token is the identity to use (`kubernetes.rs`).
+//!
+//! Where there is no identity endpoint (Cloud Build), or another account is meant, the instance's own account has one give
+//! an identity token (`generateIdToken`). It needs roles/iam.serviceAccountOpenIdTokenCreator there:
+//!
+//! ```toml
+//! [identity]
+//! source          = "gcp"
+//! service_account = "agent@project.iam.gserviceaccount.com"
+//! impersonate     = true
+//! delegates       = []        # accounts between, in order
+//! ```
+//!
+//! `GOOGLE_APPLICATION_CREDENTIALS`, or `credentials_file`, comes first: an `external_account` file (workload identity
+//! federation, `gcp/external_account.rs`). A key of a service account or a developer's login in it is refused. The metadata
+//! server is at `metadata.google.internal`, or where `GCE_METADATA_HOST` says, on this machine or its link.
+//!
+//! Sources: Google Cloud, "Verifying the identity of instances"; Cloud Run, "Container runtime contract"; GKE, "About
+//! Workload Identity Federation for GKE"; the client libraries' `GCE_METADATA_HOST`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Probe, Setting, Tier};
+use crate::env::Env;
+use crate::google::{self, Account, Failure, Google, Hosts};
+use crate::oauth::Audience;
+use crate::token::SubjectToken;
+use external_account::ExternalAccount;
+use metadata::Metadata;
+
+mod external_account;
+mod metadata;
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "gcp",
+    tier: Tier::Pod,
+    about: "a workload on Google Cloud (Cloud Run, GKE, Compute Engine), or an `external_account` file",
+    settings: &[
+        Setting::optional("service_account", Kind::Text, "The email of the service account. Omit: the instance's own.")
+            .checked(account),
+        Setting::optional(
+            "impersonate",
+            Kind::Flag,
+            "The instance's account has `service_account` give the identity token (`generateIdToken`).",
+        ),
+        Setting::optional("delegates", Kind::Texts, "The service accounts between the two, in order.").checked(account),
+        Setting::optional(
+            "credentials_file",
+            Kind::Text,
+            "An `external_account` file. Omit: GOOGLE_APPLICATION_CREDENTIALS, else the metadata server.",
+        ),
+        Setting::optional(
+            "subject_audience",
+            Kind::Text,
+            "The audience of the token that the file leads to, where its provider allows one of its own.",
+        ),
+        Setting::optional("endpoint", Kind::Text, "What stands for Google's hosts in tests, on loopback.")
+            .checked(on_loopback),
+    ],
+    detect,
+    from_config,
+    probe: Some(Probe {
+        dmi: |dmi| dmi.product.starts_with("Google"),
+        ask: metadata::ping,
+        is_it: metadata::is_google,
+        source: |ambient| Arc::new(Instance::own(Metadata::at_its_address(ambient))),
+    }),
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    service_account: Option<String>,
+    #[serde(default)]
+    impersonate: bool,
+    #[serde(default)]
+    delegates: Vec<String>,
+    credentials_file: Option<PathBuf>,
+    subject_audience: Option<String>,
+    endpoint: Option<String>,
+}
+
+/// What is wrong, and the cure.
+type Why = (String, String);
+
+fn account(text: &str) -> Result<(), String> {
+    if google::is_account(text) { Ok(()) } else { Err("is no email of a service account".to_owned()) }
+}
+
+fn on_loopback(text: &str) -> Result<(), String> {
+    let url = url::Url::parse(text).ok();
+    let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
+    if ["127.0.0.1", "[::1]", "localhost"].contains(&host) {
+        return Ok(());
+    }
+    Err("must be on loopback: it stands for Google's hosts in tests alone".to_owned())
+}
+
+fn detect(ambient: &Ambient) -> Finding {
+    if let Some(path) = ambient.env.get(external_account::VARIABLE) {
+        let evidence = external_account::VARIABLE.to_owned();
+        return match ExternalAccount::read(ambient, path.into(), None) {
+            Ok(account) => {
+                Finding::Usable { evidence: format!("{evidence} ({})", account.kind()), source: Arc::new(account) }
+            }
+            Err((why, cure)) => Finding::Unusable { evidence, why, cure },
+        };
+    }
+    let evidence = match on_cloud_run(&ambient.env) {
+        Ok(Some(evidence)) => evidence,
+        Ok(None) => {
+            return Finding::Absent {
+                looked_for: "K_SERVICE and K_REVISION, or CLOUD_RUN_JOB, outside of a pod; GOOGLE_APPLICATION_CREDENTIALS",
+            };
+        }
+        Err(unusable) => return unusable,
+    };
+    match Metadata::from_env(ambient) {
+        Ok(metadata) => Finding::Usable { evidence, source: Arc::new(Instance::own(metadata)) },
+        Err((why, cure)) => Finding::Unusable { evidence, why, cure },
+    }
+}
+
+/// The variables of Cloud Run's container contract. `FUNCTION_TARGET` alone says nothing: the functions framework is run
+/// on laptops too.
+fn on_cloud_run(env: &Env) -> Result<Option<String>, Finding> {
+    if in_a_pod(env) {
+        return Ok(None);
+    }
+    let set = |name: &&str| env.get(name).is_some();
+    let service: Vec<&str> = ["K_SERVICE", "K_REVISION"].into_iter().filter(set).collect();
+    match (service.as_slice(), env.get("CLOUD_RUN_JOB")) {
+        ([_, _], _) => {
+            let all = ["K_SERVICE", "K_REVISION", "FUNCTION_TARGET"].into_iter().filter(set);
+            Ok(Some(all.collect::<Vec<_>>().join(", ")))
+        }
+        (_, Some(_)) => Ok(Some("CLOUD_RUN_JOB".to_owned())),
+        ([], None) => Ok(None),
+        ([one], None) | ([one, ..], None) => Err(Finding::Unusable {
+            evidence: (*one).to_owned(),
+            why: "Cloud Run sets K_SERVICE and K_REVISION, and one of them is missing".to_owned(),
+            cure: "do not set or unset them yourself; elsewhere name the identity with `source` in [identity]"
+                .to_owned(),
+        }),
+    }
+}
+
+fn in_a_pod(env: &Env) -> bool {
+    env.get("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    let misconfigured =
+        |what: &str, hint: &str| Error::Misconfigured { what: format!("gcp: {what}"), hint: hint.to_owned() };
+    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| {
+        misconfigured(error.message(), "`source = \"gcp\"` needs no further key; see `wayleave config schema`")
+    })?;
+    let emails = config.service_account.iter().chain(&config.delegates);
+    if let Some(what) = emails.filter_map(|email| account(email).err()).next() {
+        return Err(misconfigured(&format!("an account {what}"), "name service accounts by their emails"));
+    }
+    let wants_account = config.service_account.is_some() || config.impersonate || !config.delegates.is_empty();
+    let named = config.credentials_file.clone();
+    let file = named.or_else(|| ambient.env.get(external_account::VARIABLE).map(PathBuf::from));
+    match (file, config.service_account) {
+        (Some(_), _) if wants_account => Err(misconfigured(
+            "an external_account file names its own service account",
+            "take `service_account`, `impersonate` and `delegates` out of [identity]; or, for the metadata server, \
+                `credentials_file`, and unset GOOGLE_APPLICATION_CREDENTIALS",
+        )),
+        (Some(path), _) => {
+            let account = ExternalAccount::read(ambient, path, config.subject_audience)
+                .map_err(|(what, hint)| misconfigured(&what, &hint))?;
+            Ok(Arc::new(account.at(config.endpoint.as_deref())))
+        }
+        (None, _) if config.subject_audience.is_some() => Err(misconfigured(
+            "`subject_audience` belongs to an external_account file",
+            "name the file with `credentials_file`, or take `subject_audience` out of [identity]",
+        )),
+        (None, None) if config.impersonate || !config.delegates.is_empty() => Err(misconfigured(
+            "`impersonate` and `delegates` need `service_account`",
+            "name the account that is to give the identity token: `service_account = \"EMAIL\"`",
+        )),
+        (None, Some(_)) if !config.delegates.is_empty() && !config.impersonate => {
+            Err(misconfigured("`delegates` need `impersonate = true`", "set it, or take `delegates` out of [identity]"))
+        }
+        (None, service_account) => {
+            let metadata = Metadata::from_env(ambient).map_err(|(what, hint)| misconfigured(&what, &hint))?;
+            let (impersonate, delegates) = (config.impersonate, config.delegates);
+            let hosts = Hosts::at(config.endpoint.as_deref());
+            Ok(Arc::new(Instance { metadata, service_account, impersonate, delegates, hosts }))
+        }
+    }
+}
+
+/// What has a metadata server beside it.
+struct Instance {
+    metadata: Metadata,
+    service_account: Option<String>,
+    impersonate: bool,
+    delegates: Vec<String>,
+    hosts: Hosts,
+}
+
+impl Instance {
+    /// The instance's own account.
+    fn own(metadata: Metadata) -> Self {
+        Self { metadata, service_account: None, impersonate: false, delegates: Vec::new(), hosts: Hosts::at(None) }
+    }
+}
+
+#[async_trait]
+impl IdentitySource for Instance {
+    async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        match self.service_account.as_deref() {
+            Some(email) if self.impersonate => {
+                let bearer = self.metadata.access_token().await?;
+                let google = Google { outbound: self.metadata.outbound(), hosts: &self.hosts };
+                let account = Account { email, delegates: &self.delegates };
+                let token = google.id_token(&bearer, &account, audience.as_str()).await;
+                token.map_err(|failure| failed(CREDENTIALS_API, failure))
+            }
+            account => self.metadata.identity_token(account, audience).await,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        true
+    }
+}
+
+const STS: &str = "Google's Security Token Service";
+const CREDENTIALS_API: &str = "Google's Service Account Credentials API";
+
+fn failed(who: &str, failure: Failure) -> Error {
+    let what = format!("{who} {}", failure.what());
+    match failure {
+        Failure::Busy { .. } => Error::Unreachable { source_name: SOURCE.name, what, hint: None },
+        Failure::Outbound(error) if error.is_temporary() => {
+            Error::Unreachable { source_name: SOURCE.name, what, hint: error.hint() }
+        }
+        Failure::Outbound(error) => malformed(what, &error.hint().unwrap_or_else(|| NOT_GOOGLE.to_owned())),
+        Failure::Refused { cure, .. } => Error::Rejected {
+            source_name: SOURCE.name,
+            what,
+            hint: cure.unwrap_or("the audit logs of the project (IAM and STS) say why").to_owned(),
+        },
+        Failure::Malformed(_) => malformed(what, NOT_GOOGLE),
+    }
+}
+
+const NOT_GOOGLE: &str = "something answers in Google's place: a proxy, a captive page";
+
+fn malformed(what: String, hint: &str) -> Error {
+    Error::Malformed { source_name: SOURCE.name, what, hint: hint.to_owned() }
+}

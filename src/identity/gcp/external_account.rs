@@ -1,0 +1,621 @@
+//! `external_account`: a file that says how an identity of elsewhere becomes a Google service account.
+//!
+//! `gcloud iam workload-identity-pools create-cred-config … --service-account=EMAIL` writes it. It holds no secret: a JWT
+//! comes from a file, a URL or a program, the Security Token Service changes it (`google.rs`), and the service account at
+//! the end gives the identity token. So `service_account_impersonation_url` is needed: a federated token is no identity.
+//!
+//! The file says where a token is sent, and Google warns of files from strangers. So all hosts are checked: the token goes
+//! to Google's own, and comes from this machine, its link, or over https from a public host. It must be made for the pool's
+//! provider alone (with or without `https:`), or for `subject_audience`. A program runs only under
+//! `GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1`, by its absolute path, without a shell, and only if nobody else can write the file.
+//!
+//! Sources: Google Cloud, "Workload Identity Federation with other providers"; AIP-4117 (external accounts); "Validate
+//! credential configurations from external sources".
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::header::{HeaderName, HeaderValue};
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{CREDENTIALS_API, SOURCE, STS, Why, failed, malformed};
+use crate::google::{self, Account, Federation, Google, Hosts, IAM_SCOPE};
+use crate::identity::command::Program;
+use crate::identity::{Ambient, CLOCK_SKEW, Error, IdentitySource};
+use crate::oauth::{Audience, quoted_words};
+use crate::outbound::{self, Ask, NamedBy};
+use crate::token::{SubjectToken, expose};
+
+/// Where Google's libraries find the file.
+pub(super) const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+const ALLOW: &str = "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES";
+/// Larger than any such file or identity token.
+const CAP: u64 = 64 * 1024;
+
+const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+
+const CREATE: &str =
+    "create it with `gcloud iam workload-identity-pools create-cred-config PROVIDER --service-account=EMAIL …`";
+
+/// The file, read and checked.
+pub(super) struct ExternalAccount {
+    /// `//iam.googleapis.com/projects/…`.
+    provider: String,
+    subject_type: String,
+    /// The audiences that the token may have, one of them.
+    audiences: Vec<Audience>,
+    from: From,
+    hosts: Hosts,
+    email: String,
+    ambient: Ambient,
+}
+
+/// Where the token comes from.
+enum From {
+    File { path: PathBuf, format: Format },
+    Url { url: String, headers: Vec<(HeaderName, HeaderValue)>, named_by: NamedBy, format: Format },
+    Program(Program),
+}
+
+/// How it is written there.
+enum Format {
+    Text,
+    /// In this field of a JSON object.
+    Json(String),
+}
+
+/// The file. It may hold a secret that we then refuse, so it has no `Debug`.
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    audience: Option<String>,
+    subject_token_type: Option<String>,
+    token_url: Option<String>,
+    service_account_impersonation_url: Option<String>,
+    credential_source: Option<WireSource>,
+    universe_domain: Option<String>,
+    client_secret: Option<IgnoredAny>,
+    workforce_pool_user_project: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct WireSource {
+    file: Option<PathBuf>,
+    url: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, SecretString>,
+    executable: Option<WireProgram>,
+    environment_id: Option<String>,
+    certificate: Option<IgnoredAny>,
+    format: Option<WireFormat>,
+}
+
+#[derive(Deserialize)]
+struct WireProgram {
+    command: String,
+    timeout_millis: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireFormat {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    subject_token_field_name: Option<String>,
+}
+
+impl ExternalAccount {
+    /// Reads and checks the file; nothing is dialled. `audience` is the configured audience of the token.
+    pub(super) fn read(ambient: &Ambient, path: PathBuf, audience: Option<String>) -> Result<Self, Why> {
+        let shown = path.display();
+        let content = ambient.env.read(&path, CAP).map_err(|error| {
+            (
+                format!("{shown} cannot be read: {error}"),
+                format!("it must be a file that uid {} can read", ambient.env.uid()),
+            )
+        })?;
+        let wire: Wire = serde_json::from_slice(&content)
+            .map_err(|_| (format!("{shown} is not the JSON of a credential configuration"), CREATE.to_owned()))?;
+        of_kind(wire.kind.as_deref().unwrap_or_default())?;
+        if wire.client_secret.is_some() || wire.workforce_pool_user_project.is_some() {
+            return Err(for_people());
+        }
+        if let Some(domain) = wire.universe_domain.filter(|domain| domain != "googleapis.com") {
+            return Err((
+                format!("it is of another universe than googleapis.com ({:?})", quoted_words(&domain)),
+                "only Google's public cloud is spoken to".to_owned(),
+            ));
+        }
+        let provider = provider_of(wire.audience.as_deref().unwrap_or_default())?;
+        let subject_type = subject_type_of(wire.subject_token_type.as_deref().unwrap_or_default())?;
+        let sts = token_url(wire.token_url.as_deref().unwrap_or_default())?;
+        let (iam, email) = impersonation(wire.service_account_impersonation_url.as_deref())?;
+        let source = wire.credential_source.ok_or_else(|| lacks("credential_source"))?;
+        let from = from_of(source, ambient, &path)?;
+        let audiences = match audience {
+            Some(one) => vec![Audience::from(one.as_str())],
+            None => vec![Audience::from(format!("https:{provider}").as_str()), Audience::from(provider.as_str())],
+        };
+        let hosts = Hosts { sts, iam };
+        Ok(Self { provider, subject_type, audiences, from, hosts, email, ambient: ambient.clone() })
+    }
+
+    /// With what stands for Google's hosts in tests.
+    pub(super) fn at(self, endpoint: Option<&str>) -> Self {
+        match endpoint {
+            Some(_) => Self { hosts: Hosts::at(endpoint), ..self },
+            None => self,
+        }
+    }
+
+    /// What the token comes from, for people.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.from {
+            From::File { .. } => "external_account, file",
+            From::Url { .. } => "external_account, url",
+            From::Program(_) => "external_account, executable",
+        }
+    }
+
+    async fn outer_token(&self) -> Result<SubjectToken, Error> {
+        let (text, format) = match &self.from {
+            From::File { path, format } => {
+                let text = self.ambient.env.read(path, CAP);
+                let shown = path.display();
+                let text = text.map_err(|error| {
+                    malformed(
+                        format!("{shown} cannot be read: {error}"),
+                        "the platform writes it: check `credential_source`",
+                    )
+                })?;
+                (text, format)
+            }
+            From::Url { url, headers, named_by, format } => (self.fetch(url, headers, *named_by).await?, format),
+            From::Program(program) => (self.run(program).await?, &Format::Text),
+        };
+        let text = std::str::from_utf8(&text).unwrap_or_default().trim();
+        let token = match format {
+            Format::Text => Some(SecretString::from(text.to_owned())),
+            Format::Json(field) => field_of(text, field),
+        };
+        let what = "what `credential_source` leads to";
+        let token = token.ok_or_else(|| malformed(format!("{what} has no field of that name"), FORMAT))?;
+        SubjectToken::parse(token).map_err(|error| malformed(format!("{what} is {error}"), FORMAT))
+    }
+
+    async fn fetch(
+        &self,
+        url: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        named_by: NamedBy,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut ask = Ask::get(url, named_by);
+        ask.headers.extend_from_slice(headers);
+        let who = "the URL of `credential_source`:";
+        match self.ambient.outbound.send(ask).await {
+            Ok(answer) if answer.status == 200 => Ok(answer.body),
+            Ok(answer) => {
+                let what = format!("{who} it answers status {}", answer.status);
+                match answer.status {
+                    429 | 500.. => Err(Error::Unreachable { source_name: SOURCE.name, what, hint: None }),
+                    _ => Err(Error::Rejected {
+                        source_name: SOURCE.name,
+                        what,
+                        hint: "the platform behind it says no: its own documentation says which permission is missing"
+                            .to_owned(),
+                    }),
+                }
+            }
+            Err(error) if error.is_temporary() => {
+                Err(Error::Unreachable { source_name: SOURCE.name, what: format!("{who} {error}"), hint: error.hint() })
+            }
+            Err(error) => Err(malformed(format!("{who} {error}"), &error.hint().unwrap_or_else(|| FORMAT.to_owned()))),
+        }
+    }
+
+    /// AIP-4117: one JSON object, which says whether it worked.
+    async fn run(&self, program: &Program) -> Result<Zeroizing<Vec<u8>>, Error> {
+        #[derive(Deserialize)]
+        struct Printed {
+            version: u64,
+            success: bool,
+            token_type: Option<String>,
+            id_token: Option<SecretString>,
+            code: Option<String>,
+        }
+        let told = [
+            ("GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE", self.provider.as_str()),
+            ("GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE", self.subject_type.as_str()),
+            ("GOOGLE_EXTERNAL_ACCOUNT_INTERACTIVE", "0"),
+            ("GOOGLE_EXTERNAL_ACCOUNT_IMPERSONATED_EMAIL", self.email.as_str()),
+        ];
+        let text = program.run(&told).await?;
+        let printed: Printed =
+            serde_json::from_slice(&text).map_err(|_| program.malformed("what is not the JSON of AIP-4117"))?;
+        match printed {
+            Printed { version: 1, success: true, token_type: Some(kind), id_token: Some(token), .. }
+                if kind == google::JWT || kind == ID_TOKEN =>
+            {
+                Ok(Zeroizing::new(expose(&token).as_bytes().to_vec()))
+            }
+            Printed { success: false, code, .. } => Err(Error::Rejected {
+                source_name: SOURCE.name,
+                what: format!(
+                    "{} says that it has no token (code {:?})",
+                    program.program,
+                    quoted_words(&code.unwrap_or_default())
+                ),
+                hint: "run it by hand as this user to see why; what it says is not shown here".to_owned(),
+            }),
+            _ => Err(program.malformed("no JWT in `id_token`, or another version than 1")),
+        }
+    }
+
+    /// Made for the provider alone, or it would be good for others as well.
+    fn fit(&self, token: &SubjectToken) -> Result<(), Error> {
+        let now = self.ambient.clock.unix();
+        let mut found = Ok(());
+        for audience in &self.audiences {
+            found = token.fit_for(audience, now, CLOCK_SKEW);
+            if found.is_ok() {
+                return Ok(());
+            }
+        }
+        found.map_err(|unfit| Error::Malformed {
+            source_name: SOURCE.name,
+            what: format!("`credential_source`: {unfit}"),
+            hint: "have the platform make the token for the provider (`audience` of the file, with `https:`), or set \
+                `subject_audience` to one of the provider's allowed audiences"
+                .to_owned(),
+        })
+    }
+}
+
+const FORMAT: &str = "it must be one JWT, or a JSON object with it in the field that `format` names";
+
+#[async_trait]
+impl IdentitySource for ExternalAccount {
+    async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        let outer = self.outer_token().await?;
+        self.fit(&outer)?;
+        let google = Google { outbound: &self.ambient.outbound, hosts: &self.hosts };
+        let federation = Federation {
+            provider: &self.provider,
+            subject: &outer,
+            subject_type: &self.subject_type,
+            scope: IAM_SCOPE,
+            extra: &[],
+        };
+        let federated = google.federate(&federation).await.map_err(|failure| failed(STS, failure))?;
+        let account = Account { email: &self.email, delegates: &[] };
+        let token = google.id_token(&federated.token, &account, audience.as_str()).await;
+        token.map_err(|failure| failed(CREDENTIALS_API, failure))
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        true
+    }
+}
+
+/// Only a file without a secret of anybody.
+fn of_kind(kind: &str) -> Result<(), Why> {
+    let (what, cure) = match kind {
+        "external_account" => return Ok(()),
+        "service_account" => (
+            "it is a key of a service account, a stored secret that does not end",
+            "unset GOOGLE_APPLICATION_CREDENTIALS where the platform has an identity of its own; elsewhere use workload \
+                identity federation (an `external_account` file), and delete the key",
+        ),
+        "authorized_user" | "external_account_authorized_user" | "gdch_service_account" => (
+            "it is a person's login or a stored credential, and a workload never acts as a person",
+            "unset GOOGLE_APPLICATION_CREDENTIALS; on a laptop give a JWT with `--identity-file FILE`",
+        ),
+        "impersonated_service_account" => (
+            "it has a person's login or a key act as a service account",
+            "use an `external_account` file, or on Google Cloud `service_account` with `impersonate = true`",
+        ),
+        _ => ("it is no credential configuration that is known", CREATE),
+    };
+    Err((what.to_owned(), cure.to_owned()))
+}
+
+fn for_people() -> Why {
+    (
+        "it is of a workforce pool, which is for people".to_owned(),
+        "use a workload identity pool: `gcloud iam workload-identity-pools create-cred-config …`".to_owned(),
+    )
+}
+
+fn lacks(key: &str) -> Why {
+    (format!("it lacks `{key}`"), CREATE.to_owned())
+}
+
+fn provider_of(text: &str) -> Result<String, Why> {
+    if text.contains("/workforcePools/") {
+        return Err(for_people());
+    }
+    let parts: Vec<&str> = text.strip_prefix("//iam.googleapis.com/").unwrap_or_default().split('/').collect();
+    let named = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    match parts.as_slice() {
+        ["projects", project, "locations", location, "workloadIdentityPools", pool, "providers", provider]
+            if [project, location, pool, provider].into_iter().all(named) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(("its `audience` is no workload identity provider's full name".to_owned(), CREATE.to_owned())),
+    }
+}
+
+fn subject_type_of(text: &str) -> Result<String, Why> {
+    match text {
+        google::JWT | ID_TOKEN => Ok(text.to_owned()),
+        "urn:ietf:params:aws:token-type:aws4_request" => Err(aws()),
+        "urn:ietf:params:oauth:token-type:mtls" => Err(certificate()),
+        _ => Err((
+            format!("its `subject_token_type` is no JWT's ({:?})", quoted_words(text)),
+            "use a provider of OpenID Connect in the pool; SAML is not spoken".to_owned(),
+        )),
+    }
+}
+
+fn aws() -> Why {
+    (
+        "it wants a signed request of AWS in the place of a token, which is not built in this version".to_owned(),
+        "have AWS issue a JWT (`sts:GetWebIdentityToken`) and let a provider of OpenID Connect in the pool trust it; or \
+            print one with `executable`"
+            .to_owned(),
+    )
+}
+
+fn certificate() -> Why {
+    (
+        "it proves itself with a certificate, whose tokens are bound to it and of no use to others".to_owned(),
+        "use a provider of OpenID Connect in the pool: a SPIFFE workload has JWT-SVIDs, `source = \"spiffe\"` with \
+            `exchange = \"gcp\"`"
+            .to_owned(),
+    )
+}
+
+/// An https URL of that host, with nothing in it that could lead elsewhere.
+fn plain_https(text: &str) -> Option<(Url, String)> {
+    let url = Url::parse(text).ok()?;
+    let host = url.host_str()?.to_owned();
+    let plain = url.scheme() == "https"
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.port().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    plain.then_some((url, host))
+}
+
+/// Is it that service of Google's: at its usual host, in a region, or behind Private Service Connect?
+fn is_host(host: &str, service: &str) -> bool {
+    let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let Some(rest) = host.strip_prefix(service) else { return false };
+    let regional = || word(rest.strip_prefix('.')?.strip_suffix(".rep.googleapis.com")?).then_some(());
+    let private = || word(rest.strip_prefix('-')?.strip_suffix(".p.googleapis.com")?).then_some(());
+    rest == ".googleapis.com" || regional().or_else(private).is_some()
+}
+
+fn token_url(text: &str) -> Result<String, Why> {
+    match plain_https(text) {
+        Some((url, host)) if is_host(&host, "sts") && url.path() == "/v1/token" => Ok(url.to_string()),
+        _ => Err((
+            "its `token_url` is not Google's Security Token Service: a file that is not from Google could send the identity \
+                to anybody"
+                .to_owned(),
+            "it must be https://sts.googleapis.com/v1/token, or the same in a region (sts.REGION.rep.googleapis.com) or \
+                behind Private Service Connect (sts-NAME.p.googleapis.com)"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The API's base and the account's email.
+fn impersonation(text: Option<&str>) -> Result<(String, String), Why> {
+    let Some(text) = text else {
+        return Err((
+            "it lacks `service_account_impersonation_url`: a federated token is no identity that others could read"
+                .to_owned(),
+            format!("{CREATE}; or name the JWT itself as the identity and set `exchange = \"gcp\"` where it is used"),
+        ));
+    };
+    let email = |url: &Url| {
+        let email = url.path().strip_prefix("/v1/projects/-/serviceAccounts/")?.strip_suffix(":generateAccessToken")?;
+        google::is_account(email).then(|| email.to_owned())
+    };
+    match plain_https(text) {
+        Some((url, host)) if is_host(&host, "iamcredentials") => {
+            let email = email(&url).ok_or_else(|| lacks("service_account_impersonation_url"))?;
+            Ok((format!("https://{host}"), email))
+        }
+        _ => Err((
+            "its `service_account_impersonation_url` is not Google's Service Account Credentials API".to_owned(),
+            "its host must be iamcredentials.googleapis.com, or that of a region or of Private Service Connect"
+                .to_owned(),
+        )),
+    }
+}
+
+fn from_of(source: WireSource, ambient: &Ambient, file: &Path) -> Result<From, Why> {
+    let format = match source.format {
+        None => Format::Text,
+        Some(WireFormat { kind, subject_token_field_name }) => match (kind.as_deref(), subject_token_field_name) {
+            (None | Some("text"), _) => Format::Text,
+            (Some("json"), Some(field)) => Format::Json(field),
+            _ => return Err(lacks("credential_source.format.subject_token_field_name")),
+        },
+    };
+    if source.environment_id.is_some() {
+        return Err(aws());
+    }
+    if source.certificate.is_some() {
+        return Err(certificate());
+    }
+    match (source.file, source.url, source.executable) {
+        (Some(path), None, None) if path.is_absolute() => Ok(From::File { path, format }),
+        (Some(_), None, None) => Err((
+            "its `credential_source.file` is a relative path, which would depend on where wayleave was started"
+                .to_owned(),
+            "name the file by its absolute path".to_owned(),
+        )),
+        (None, Some(url), None) => url_of(url, source.headers, format),
+        (None, None, Some(program)) => program_of(&program, ambient, file).map(From::Program),
+        _ => Err((
+            "its `credential_source` has not exactly one of `file`, `url` and `executable`".to_owned(),
+            CREATE.to_owned(),
+        )),
+    }
+}
+
+fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format) -> Result<From, Why> {
+    let url = Url::parse(&text).ok();
+    let named_by = match &url {
+        Some(url) if outbound::is_beside_us(url) => NamedBy::Platform,
+        Some(url) if url.scheme() == "https" && url.username().is_empty() && url.password().is_none() => NamedBy::Them,
+        _ => {
+            return Err((
+                "its `credential_source.url` is neither https nor an address of this machine or its link".to_owned(),
+                "a metadata service is at a link-local or loopback address in plain http, anything else over https"
+                    .to_owned(),
+            ));
+        }
+    };
+    let mut fields = Vec::new();
+    for (name, value) in &headers {
+        let name = HeaderName::try_from(name.as_str()).ok();
+        let value = HeaderValue::from_str(expose(value)).ok();
+        let (Some(name), Some(mut value)) = (name, value) else {
+            return Err((
+                "its `credential_source.headers` has no header field's name or value".to_owned(),
+                CREATE.to_owned(),
+            ));
+        };
+        value.set_sensitive(true);
+        fields.push((name, value));
+    }
+    Ok(From::Url { url: text, headers: fields, named_by, format })
+}
+
+fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Program, Why> {
+    if ambient.env.get(ALLOW) != Some("1") {
+        return Err((
+            format!("it wants to run a program, and {ALLOW} is not 1"),
+            format!("set {ALLOW}=1 if the file is yours; it can run whatever it says as this user"),
+        ));
+    }
+    let metadata = ambient.env.metadata(file).ok();
+    let ours = metadata.is_some_and(|file| [0, ambient.env.uid()].contains(&file.uid()) && file.mode() & 0o022 == 0);
+    if !ours {
+        return Err((
+            "it wants to run a program, and others than this user can write it".to_owned(),
+            format!("`chmod go-w {}`, owned by this user or root", file.display()),
+        ));
+    }
+    let mut words = wire.command.split_whitespace().map(str::to_owned);
+    let program = words.next().unwrap_or_default();
+    if !program.starts_with('/') || wire.command.contains(['"', '\'', '\\', '$', '`']) {
+        return Err((
+            "its `executable.command` is no absolute path with plain words after it".to_owned(),
+            "no shell is involved: put what needs one into a script and name that".to_owned(),
+        ));
+    }
+    let limit = Duration::from_millis(wire.timeout_millis.unwrap_or(30_000));
+    if !(Duration::from_secs(5)..=Duration::from_secs(120)).contains(&limit) {
+        return Err((
+            "its `executable.timeout_millis` is not between 5000 and 120000".to_owned(),
+            "leave it out: 30 seconds are enough".to_owned(),
+        ));
+    }
+    Ok(Program { row: SOURCE.name, program, arguments: words.collect(), prints: "one JSON object (AIP-4117)", limit })
+}
+
+fn field_of(text: &str, field: &str) -> Option<SecretString> {
+    let mut fields: BTreeMap<String, Field> = serde_json::from_str(text).ok()?;
+    match fields.remove(field)? {
+        Field::Text(text) => Some(text),
+        Field::Other(_) => None,
+    }
+}
+
+/// A field of an answer of which one is the token.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Field {
+    Text(SecretString),
+    Other(IgnoredAny),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_to_googles_hosts_alone() {
+        for good in [
+            "https://sts.googleapis.com/v1/token",
+            "https://sts.europe-west3.rep.googleapis.com/v1/token",
+            "https://sts-agents.p.googleapis.com/v1/token",
+        ] {
+            assert_eq!(token_url(good).ok().as_deref(), Some(good));
+        }
+        for bad in [
+            "",
+            "http://sts.googleapis.com/v1/token",
+            "https://sts.googleapis.com.evil.example/v1/token",
+            "https://evil.example/v1/token",
+            "https://evil-sts.googleapis.com/v1/token",
+            "https://sts.evil.googleapis.com/v1/token",
+            "https://sts-a.b.p.googleapis.com/v1/token",
+            "https://sts.googleapis.com:8443/v1/token",
+            "https://sts.googleapis.com@evil.example/v1/token",
+            "https://u@sts.googleapis.com/v1/token",
+            "https://sts.googleapis.com/v1/token?a=b",
+            "https://sts.googleapis.com/v1/../x",
+            "https://iamcredentials.googleapis.com/v1/token",
+        ] {
+            assert!(token_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_account_is_read_from_the_impersonation_url() {
+        let url = |host: &str, rest: &str| format!("https://{host}/v1/projects/-/serviceAccounts/{rest}");
+        let read = impersonation(Some(&url(
+            "iamcredentials.googleapis.com",
+            "a@p.iam.gserviceaccount.com:generateAccessToken",
+        )));
+        let expected = ("https://iamcredentials.googleapis.com".to_owned(), "a@p.iam.gserviceaccount.com".to_owned());
+        assert_eq!(read.ok(), Some(expected));
+        for bad in [
+            url("iamcredentials.googleapis.com", "a/b:generateAccessToken"),
+            url("iamcredentials.googleapis.com", "a@p:generateIdToken"),
+            url("evil.example", "a@p:generateAccessToken"),
+            url("iamcredentials.googleapis.com.evil.example", "a@p:generateAccessToken"),
+        ] {
+            assert!(impersonation(Some(&bad)).is_err(), "{bad}");
+        }
+        assert!(impersonation(None).is_err_and(|(what, _)| what.contains("no identity")));
+    }
+
+    #[test]
+    fn a_field_is_a_text_or_nothing() {
+        let found = |text: &str| field_of(text, "token").map(|token| expose(&token).to_owned());
+        assert_eq!(found(r#"{"token": "a", "other": 7}"#), Some("a".to_owned()));
+        assert_eq!(found(r#"{"token": 7}"#), None);
+        assert_eq!(found(r#"{"value": "a"}"#), None);
+        assert_eq!(found("a"), None);
+    }
+}
