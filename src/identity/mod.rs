@@ -15,6 +15,7 @@ use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, Certificate, Outbound};
 use crate::token::SubjectToken;
 
+mod azure;
 mod ci_env;
 mod command;
 mod env_var;
@@ -45,6 +46,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::ENV0,
     spiffe::SOURCE,
     kubernetes::SOURCE,
+    azure::SOURCE,
     nomad::SOURCE,
     ci_env::MODAL,
 ];
