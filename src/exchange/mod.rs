@@ -23,7 +23,7 @@ mod client_auth;
 mod client_credentials;
 mod cure;
 mod direct;
-mod entra;
+pub(crate) mod entra;
 mod form;
 mod gcp;
 mod id_jag;
@@ -45,8 +45,14 @@ pub use gcp::Gcp;
 pub use provider::Provider;
 
 /// Every exchange we know. Adding one: its file, its `mod` line, its row here.
-pub(crate) const EXCHANGES: &[Descriptor] =
-    &[jwt_bearer::EXCHANGE, client_credentials::EXCHANGE, token_exchange::EXCHANGE, id_jag::EXCHANGE, direct::EXCHANGE];
+pub(crate) const EXCHANGES: &[Descriptor] = &[
+    jwt_bearer::EXCHANGE,
+    client_credentials::EXCHANGE,
+    token_exchange::EXCHANGE,
+    id_jag::EXCHANGE,
+    entra::EXCHANGE,
+    direct::EXCHANGE,
+];
 
 /// One row of the table of exchanges.
 pub(crate) struct Descriptor {

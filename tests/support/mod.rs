@@ -9,6 +9,7 @@
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
 //! | `workload_api.rs` | the SPIFFE Workload API of an agent: `FakeWorkloadApi` |
+//! | `entra.rs` | the token endpoint of a Microsoft Entra tenant: `FakeEntra` |
 //! | `forward_proxy.rs` | the proxy of a company network (CONNECT): `FakeProxy` |
 //! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
@@ -28,6 +29,7 @@ pub mod authorization_server;
 pub mod bus;
 pub mod case;
 pub mod dpop;
+pub mod entra;
 pub mod fault;
 pub mod forward_proxy;
 pub mod keys;

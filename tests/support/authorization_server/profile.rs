@@ -24,6 +24,8 @@ pub struct Profile {
     pub wants_scope: bool,
     /// The only `aud` of an assertion; none: the issuer.
     pub assertion_audience: Option<String>,
+    /// It takes an assertion without `jti`, as often as it comes.
+    pub takes_no_jti: bool,
     /// How long after `iat` an assertion is taken.
     pub oldest_assertion: Option<Duration>,
     /// The subjects it has accounts for; none: every subject of a platform it trusts.
@@ -50,8 +52,6 @@ pub enum Target {
     Fixed(String),
     /// `audience`, which must be this one.
     Audience(String),
-    /// `scope`, which must be this one; the token is for the second.
-    Scope(&'static str, String),
 }
 
 /// A refusal in the words of the vendor.
@@ -81,8 +81,6 @@ impl Profile {
                 Some(named) if named == known => known.clone(),
                 Some(_) => return Err(Refusal::new("invalid_target", "audience is unknown")),
             },
-            Target::Scope(scope, target) if value("scope") == Some(scope) => target.clone(),
-            Target::Scope(..) => return Err(Refusal::new("invalid_scope", "scope is not the target's")),
         };
         self.scope(value("scope")).map(|scope| Some((target, scope)))
     }
