@@ -412,6 +412,53 @@ async fn entra_says_what_a_federated_credential_lacks() {
 }
 
 #[tokio::test]
+async fn entra_takes_a_secret_where_there_must_be_one() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    entra.target(TARGET, TARGET);
+    entra.secret(APPLICATION, SECRET);
+    let line = format!("client_id = \"{APPLICATION}\"\n");
+    let keys = format!(
+        "{line}client_auth = \"secret\"\nclient_secret_method = \"post\"\nclient_secret_file = \"{SECRET_FILE}\"\n"
+    );
+    let example = of_entra(&scene, &entra, "entra-federated-credential").with(&line, &keys).with_secret();
+    example.works().await;
+    assert_eq!(scene.platform.requests(), 0, "no workload identity is needed");
+    entra.secret(APPLICATION, "another secret than that");
+    example.fails(REFUSED, &["invalid_client", "AADSTS7000215"], &["its value", "federated credential"]).await;
+}
+
+/// `doctor` walks the same way: what a provider's exchange does not ask for is not demanded of the server.
+#[tokio::test]
+async fn entra_is_examined_by_doctor() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    entra.target(TARGET, TARGET);
+    entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
+    let example = of_entra(&scene, &entra, "entra-federated-credential");
+    let report = example.world().run(&["doctor", "--json", "demo"]).await.json();
+    let state = |code: &str| {
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let found = checks.into_iter().find(|check| check["code"] == code);
+        found
+            .map(|check| check["state"].as_str().unwrap_or_default().to_owned())
+            .unwrap_or_else(|| panic!("{code}: {report:#}"))
+    };
+    for (code, wanted) in [
+        ("resource-metadata", "skip"),
+        ("server-metadata", "skip"),
+        ("subject-audience", "pass"),
+        ("token-issued", "pass"),
+        ("token-bound-to-resource", "pass"),
+        ("token-scope", "pass"),
+        // The MCP server of this scene trusts another issuer.
+        ("token-accepted", "fail"),
+    ] {
+        assert_eq!(state(code), wanted, "{code}: {report:#}");
+    }
+}
+
+#[tokio::test]
 async fn entra_takes_a_svid_for_a_jwt_like_any_other() {
     let scene = Scene::new(BINARY).await;
     let entra = FakeEntra::start().await;

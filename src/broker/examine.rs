@@ -17,7 +17,7 @@ use super::flight::Maker;
 use super::{Broker, Error, Server, Target};
 use crate::caller::Caller;
 use crate::dpop;
-use crate::oauth::{Resource, Scopes};
+use crate::oauth::{Issuer, Resource, Scopes};
 use crate::token::{AccessToken, Binding, SubjectToken};
 
 mod challenge;
@@ -121,6 +121,12 @@ impl Walk<'_> {
         if self.server.exchange.as_deref() == Some("direct") {
             return self.direct(asks_for_a_token).await;
         }
+        if let (Some(row), Some(issuer)) = (self.server.expected_exchange(), &self.server.issuer)
+            && !row.discovers
+        {
+            let issuer = issuer.clone();
+            return self.at_provider(&issuer, asks_for_a_token).await;
+        }
         let protection = if reachable || self.server.issuer.is_some() {
             self.protection(knocked.map(|knocked| knocked.challenge)).await
         } else {
@@ -156,6 +162,23 @@ impl Walk<'_> {
         let granted = self.platforms_own().await;
         self.clocks();
         self.present_all(asks_for_a_token, granted, None).await;
+    }
+
+    /// A provider's own hosts are asked, as configured; what the server says of itself has no part in it.
+    async fn at_provider(&mut self, issuer: &Issuer, asks_for_a_token: bool) {
+        for rule in [rules::RESOURCE_METADATA, rules::SERVER_METADATA] {
+            self.report.push(rule.skip("the exchange asks the provider's own hosts: nothing is discovered"));
+        }
+        let standing = self.identity(Some(issuer)).await;
+        self.clocks();
+        let granted = match &standing {
+            Some(_) => self.exchange().await,
+            None => {
+                self.report.push(rules::TOKEN_ISSUED.skip("not asked for: a step before it failed"));
+                None
+            }
+        };
+        self.present_all(asks_for_a_token, granted, standing.flatten().as_ref()).await;
     }
 
     async fn present_all(&mut self, asks_for_a_token: bool, granted: Option<Granted>, subject: Option<&SubjectToken>) {

@@ -18,7 +18,8 @@
 //! `resource` beside `source` says what is asked for; it changes nothing in what `aud` must be. Only the token exchange of
 //! the public cloud (`api://AzureADTokenExchange`), whose id is known, goes by either name.
 //!
-//! The host keeps a token for up to a day and gives the same one again. A Cloud Shell has a person's login and is refused.
+//! The host keeps a token for up to a day and gives the same one again; one that was refused somewhere is not presented there
+//! again, so after the trust is mended the daemon is restarted. A Cloud Shell has a person's login and is refused.
 //! `AZURE_CLIENT_ID` is not read: it belongs to the SDKs' default chains.
 //!
 //! Source: Microsoft, "How managed identities for Azure resources work with virtual machines"; "How to use managed identities

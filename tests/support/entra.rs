@@ -27,7 +27,8 @@ pub const MANAGED: &str = "99999999-9999-9999-9999-999999999999";
 
 const LIFE: Duration = Duration::from_secs(3_600);
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-const TAKEN: [&str; 6] = ["grant_type", "client_id", "scope", "client_assertion_type", "client_assertion", "fmi_path"];
+const TAKEN: [&str; 7] =
+    ["grant_type", "client_id", "scope", "client_assertion_type", "client_assertion", "client_secret", "fmi_path"];
 
 pub struct FakeEntra {
     state: Arc<State>,
@@ -44,6 +45,7 @@ struct State {
 struct Now {
     /// By client id.
     clients: BTreeMap<String, Vec<Credential>>,
+    secrets: BTreeMap<String, String>,
     /// The blueprint of each agent.
     agents: BTreeMap<String, String>,
     /// The `aud` of tokens for each target.
@@ -98,6 +100,12 @@ impl FakeEntra {
     pub fn federate(&self, client: &str, trust: Trust, subject: &str) {
         let credential = Credential { trust, subject: subject.to_owned(), audience: EXCHANGE.to_owned() };
         self.state.now().clients.entry(client.to_owned()).or_default().push(credential);
+    }
+
+    /// The application has this secret.
+    pub fn secret(&self, client: &str, secret: &str) {
+        self.register(client);
+        self.state.now().secrets.insert(client.to_owned(), secret.to_owned());
     }
 
     /// An application without any.
@@ -209,6 +217,10 @@ impl State {
     fn authenticate(&self, client: &str, form: &BTreeMap<String, String>) -> Result<(), Refusal> {
         let assertion = form.get("client_assertion").cloned().unwrap_or_default();
         let wrong = |code, text| ("invalid_client", code, text);
+        if let Some(secret) = form.get("client_secret") {
+            let is_right = self.now().secrets.get(client) == Some(secret) && assertion.is_empty();
+            return if is_right { Ok(()) } else { Err(wrong("AADSTS7000215", "Invalid client secret provided.")) };
+        }
         if form.get("client_assertion_type").map(String::as_str) != Some(JWT_BEARER)
             || jsonwebtoken::decode_header(&assertion).is_err()
         {
@@ -232,10 +244,9 @@ impl State {
             ));
         }
         let of_subject: Vec<_> = of_issuer.into_iter().filter(|one| is("sub", &one.subject)).collect();
-        let one = of_subject.first().ok_or(wrong(
-            "AADSTS700213",
-            "No matching federated identity record found for presented assertion subject.",
-        ))?;
+        let one = of_subject.first().ok_or_else(|| {
+            wrong("AADSTS700213", "No matching federated identity record found for presented assertion subject.")
+        })?;
         // Its own tokens carry the id of the application that they are for.
         let by_id = one.trust.issuer == self.issuer() && one.audience == EXCHANGE;
         if !is("aud", if by_id { EXCHANGE_ID } else { &one.audience }) {
@@ -282,7 +293,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     }
     let text = |name: &str| form.get(name).cloned().unwrap_or_default();
     let assertion = text("client_assertion");
-    leak::minted(&assertion);
+    for secret in [&assertion, &text("client_secret")].into_iter().filter(|text| !text.is_empty()) {
+        leak::minted(secret);
+    }
     let claims = jsonwebtoken::decode_header(&assertion).map(|_| keys::peek(&assertion)).unwrap_or_default();
     let verdict = state.judge(&form);
     state.now().seen.push(Seen {
