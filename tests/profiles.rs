@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use support::authorization_server::{ClientProof, FakeAs, Profile};
 use support::case::{self, Stage};
 use support::entra::FakeEntra;
+use support::platform::FakePlatform;
 use support::scene::Scene;
 use support::tls::TestCa;
 use support::traffic::{Place, Traffic};
@@ -401,6 +402,14 @@ async fn entra_says_what_a_federated_credential_lacks() {
     example.fails(REFUSED, &["invalid_client", "AADSTS700213"], &cure).await;
     entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
     example.works().await;
+    // The same claims under another key.
+    let forger = FakePlatform::start().await;
+    let file = scene.wayleave.private("forged.jwt");
+    let claims = json!({"iss": scene.platform.issuer(), "sub": SUBJECT});
+    fs::write(&file, forger.mint_with(entra::EXCHANGE, LIFE, &claims)).expect("ours");
+    let named = ["token", "demo", "--identity-file", &file.display().to_string()];
+    let output = example.world().run(&named).await.expect_code(REFUSED);
+    tells(&output, &["invalid_client", "AADSTS700027"], &["`client_id`"]);
     // A minute over by Entra's clock; ours may be wrong by more.
     let file = scene.wayleave.private("identity.jwt");
     let over =

@@ -14,9 +14,10 @@
 //! The token is an Entra access token, and Entra makes it only for an application that is registered in the tenant: an
 //! authorization server that is to take it as an identity is registered as one, and `subject_audience` is its identifier
 //! URI (`api://…`), which must be the token's `aud` exactly. Where the application takes tokens of version 2, their `aud` is its
-//! id in place of the URI: then that id is what is configured. If Entra knows the application by the URI alone,
-//! `resource` beside `source` says what is asked for; it changes nothing in what `aud` must be. Only the token exchange of
-//! the public cloud (`api://AzureADTokenExchange`), whose id is known, goes by either name.
+//! id in place of the URI: then that id is what is configured, and asked for (the endpoints take it like a URI, as users of
+//! them report). Where it has to be asked for by the URI all the same, `resource` beside `source` says so; it changes nothing
+//! in what `aud` must be. Only the token exchange of the public cloud (`api://AzureADTokenExchange`), whose id is known, goes by
+//! either name.
 //!
 //! The host keeps a token for up to a day and gives the same one again; one that was refused somewhere is not presented there
 //! again, so after the trust is mended the daemon is restarted. A Cloud Shell has a person's login and is refused.
