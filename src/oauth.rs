@@ -289,7 +289,17 @@ impl Audience {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Is this `aud` the audience? Byte for byte, but for the one that has two names: Entra's own tokens for its token
+    /// exchange carry the id of that application where its identifier URI was asked for. Both are fixed, the same in
+    /// every tenant of the public cloud, and of one party.
+    pub(crate) fn is_called(&self, aud: &str) -> bool {
+        aud == self.as_str() || (ENTRA_EXCHANGE.contains(&aud) && ENTRA_EXCHANGE.contains(&self.as_str()))
+    }
 }
+
+/// Where Entra takes federated tokens in the public cloud: by identifier URI, and by application id.
+const ENTRA_EXCHANGE: [&str; 2] = ["api://AzureADTokenExchange", "fb60f99c-7a34-4190-8149-302f77469936"];
 
 impl From<&str> for Audience {
     fn from(text: &str) -> Self {

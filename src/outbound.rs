@@ -26,6 +26,7 @@ mod address;
 mod certificate;
 mod error;
 mod patience;
+mod pinned;
 mod proxy;
 mod roots;
 
@@ -33,6 +34,7 @@ pub(crate) use address::{Kind, Network};
 pub(crate) use certificate::Certificate;
 pub(crate) use error::Error;
 pub(crate) use patience::Again;
+pub(crate) use pinned::Thumbprint;
 pub(crate) use proxy::Proxy;
 pub(crate) use roots::is_pem_bundle;
 
@@ -214,12 +216,21 @@ impl Outbound {
     /// The same rules for one party that has a CA of its own: of its connections only this bundle's certificates are
     /// trusted, so that nobody else's CA can stand in for it.
     pub(crate) fn trusting(&self, ca_pem: &[u8]) -> Result<Self, Error> {
+        Ok(self.with_tls(roots::only(ca_pem)?))
+    }
+
+    /// The same rules for one party that its platform names by the thumbprint of its certificate.
+    pub(crate) fn pinned(&self, thumbprint: Thumbprint) -> Result<Self, Error> {
+        Ok(self.with_tls(pinned::tls(thumbprint)?))
+    }
+
+    fn with_tls(&self, tls: rustls::ClientConfig) -> Self {
         let (clients, mutual) = (Default::default(), Mutex::default());
-        let tls = OnceLock::from(Ok(roots::only(ca_pem)?));
+        let tls = OnceLock::from(Ok(tls));
         // What has a CA of its own is beside us: no forward proxy lies between.
         let config = Config { proxy: None, ..self.0.config.clone() };
         let deadline = self.0.deadline;
-        Ok(Self(Arc::new(Inner { config, tls, clients, mutual, jitter: Jitter::from_system(), deadline })))
+        Self(Arc::new(Inner { config, tls, clients, mutual, jitter: Jitter::from_system(), deadline }))
     }
 
     fn left(&self, limit: Duration) -> Duration {

@@ -47,7 +47,7 @@ impl SubjectToken {
     /// `exp` is ahead. `skew` is how far our own clock may be wrong for a token that was minted just now.
     pub fn fit_for(&self, audience: &Audience, unix_now: i64, skew: Duration) -> Result<(), Unfit> {
         match self.claims.aud.as_slice() {
-            [only] if only == audience.as_str() => {}
+            [only] if audience.is_called(only) => {}
             [] => return Err(Unfit::NoAudience),
             [other] => return Err(Unfit::OtherAudience { found: quoted_words(other), wanted: audience.to_string() }),
             several => return Err(Unfit::SeveralAudiences { count: several.len() }),

@@ -19,12 +19,15 @@ use nix::unistd::getegid;
 use serde_json::{Value, json};
 use support::authorization_server::{ClientProof, FakeAs, Profile};
 use support::case::{self, Stage};
-use support::google::{AGENT, FakeGoogle, INSTANCE, PROVIDER};
+use support::entra::FakeEntra;
+use support::google::{AGENT as ACCOUNT, FakeGoogle, INSTANCE, PROVIDER};
+use support::platform::FakePlatform;
 use support::scene::Scene;
 use support::tls::TestCa;
+use support::traffic::{Place, Traffic};
 use support::wayleave::{Output, Wayleave};
 use support::workload_api::FakeWorkloadApi;
-use support::{keys, leak, profiles, unix_http};
+use support::{entra, keys, leak, profiles, unix_http};
 use wayleave::{App, Clock, Config, Env};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
@@ -337,26 +340,283 @@ async fn keycloak_federates_a_client() {
     nameless.fails(REFUSED, &["client_id is missing"], &["`client_id`"]).await;
 }
 
+/// An example for Entra, with what stands for its hosts.
+fn of_entra<'a>(scene: &'a Scene, entra: &FakeEntra, name: &str) -> Example<'a> {
+    let tenant = format!("tenant = \"{}\"\n", entra::TENANT);
+    let endpoint = format!("{tenant}endpoint = \"{}\"\n", entra.base());
+    Example::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url())).with(&tenant, &endpoint)
+}
+
+const APPLICATION: &str = "11111111-1111-1111-1111-111111111111";
+const TARGET: &str = "api://22222222-2222-2222-2222-222222222222";
+const AGENT: &str = "55555555-5555-5555-5555-555555555555";
+
 #[tokio::test]
 async fn entra_federates_a_credential() {
     let scene = Scene::new(BINARY).await;
-    profiles::entra(&scene);
-    let client = "11111111-1111-1111-1111-111111111111";
-    scene.authorization_server.federate(client, SUBJECT);
-    let issuer = "https://login.microsoftonline.com/00000000-0000-0000-0000-000000000000/v2.0";
-    let example = Example::new(&scene, "entra-federated-credential", issuer);
-    example.works().await;
-    assert_eq!(scene.authorization_server.last_request().assertion["aud"], profiles::ENTRA_AUDIENCE);
-    let with_resource = example.with("resource = \"\"\n", "");
+    let entra = FakeEntra::start().await;
+    entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
+    entra.target(TARGET, "22222222-2222-2222-2222-222222222222");
+    let example = of_entra(&scene, &entra, "entra-federated-credential");
+    let claims = entra.verified(&example.works().await);
+    assert_eq!((&claims["aud"], &claims["azp"]), (&json!(&TARGET[6..]), &json!(APPLICATION)));
+    assert_eq!(scene.platform.audiences(), [entra::EXCHANGE]);
+    assert_eq!(
+        scene.mcp.probes() + scene.mcp.metadata_requests() + scene.authorization_server.metadata_requests(),
+        0,
+        "nothing is discovered"
+    );
+    let line = format!("client_id = \"{APPLICATION}\"\n");
+    let with_resource = example.with(&line, &format!("{line}resource = \"https://mcp.example.com\"\n"));
     with_resource.fails(REFUSED, &["invalid_target", "AADSTS9010010"], &["`resource = \"\"`"]).await;
-    let own_scopes = example.with(profiles::ENTRA_SCOPE, "demo:read");
-    own_scopes.fails(REFUSED, &["invalid_scope", "AADSTS1002012"], &["`/.default`", "`scopes`"]).await;
-    let for_the_issuer = example.with("subject_audience = \"api://AzureADTokenExchange\"\n", "");
-    for_the_issuer.fails(REFUSED, &["invalid_client", "AADSTS700212"], &["`subject_audience`"]).await;
-    scene.authorization_server.federate(client, "repo:somebody/else:ref:refs/heads/main");
-    example.fails(REFUSED, &["invalid_client", "AADSTS700213"], &["wayleave whoami", "trust policy"]).await;
-    let unpinned = example.with("issuer = ", "# issuer = ");
-    unpinned.fails(CONFIG, &["servers.demo.subject_audience", "needs `issuer`"], &[]).await;
+    let other_target = example.with(TARGET, "api://mcp");
+    other_target.fails(REFUSED, &["invalid_resource", "AADSTS500011"], &["`scopes`", "`tenant`"]).await;
+    let other_client = example.with(APPLICATION, AGENT);
+    other_client.fails(REFUSED, &["unauthorized_client", "AADSTS700016"], &["`client_id`"]).await;
+    let other_tenant = example.with(&format!("tenant = \"{}\"", entra::TENANT), "tenant = \"contoso.example\"");
+    other_tenant.fails(REFUSED, &["AADSTS90002"], &["`tenant`", "`cloud`"]).await;
+    let other_audience = example.with(&line, &format!("{line}subject_audience = \"api://elsewhere\"\n"));
+    other_audience.fails(REFUSED, &["invalid_client", "AADSTS700212"], &["`subject_audience`"]).await;
+    // The audience of one cloud is not that of another, and a key of another cloud's is not sent here.
+    let other_cloud = example.with("# cloud = \"us-government\"", "cloud = \"us-government\"");
+    other_cloud.fails(REFUSED, &["AADSTS700212"], &["`subject_audience`"]).await;
+    let own_scopes = example.with(&format!("{TARGET}/.default"), "demo:read");
+    own_scopes.fails(CONFIG, &["servers.demo.scopes", "/.default"], &[]).await;
+    let discovered = example.with(&line, &format!("{line}issuer = \"https://login.microsoftonline.com/common\"\n"));
+    discovered.fails(CONFIG, &["servers.demo.issuer", "the provider's own hosts"], &[]).await;
+    let with_key = example.with(&line, &format!("{line}client_auth = \"mtls\"\n"));
+    with_key.fails(CONFIG, &["servers.demo.client_auth", "Entra takes"], &[]).await;
+    // Without an application only a managed identity has a token, and this job has none.
+    let nameless = example.with(&line, "");
+    nameless.fails(CONFIG, &["\"entra\" without `client_id`", scene.platform.issuer()], &["set `client_id`"]).await;
+    let named = nameless.with("[egress]", "[identity]\nsource = \"github-actions\"\n\n[egress]");
+    named.fails(CONFIG, &["servers.demo.client_id", "is not of Azure"], &[]).await;
+}
+
+#[tokio::test]
+async fn entra_says_what_a_federated_credential_lacks() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    entra.target(TARGET, TARGET);
+    entra.register(APPLICATION);
+    let example = of_entra(&scene, &entra, "entra-federated-credential");
+    let cure = ["federated credential", "wayleave whoami"];
+    example.fails(REFUSED, &["invalid_client", "AADSTS70025"], &cure).await;
+    entra.federate(APPLICATION, entra.trust(), SUBJECT);
+    example.fails(REFUSED, &["invalid_client", "AADSTS700211"], &cure).await;
+    entra.federate(APPLICATION, scene.platform.trust(), "repo:somebody/else:ref:refs/heads/main");
+    example.fails(REFUSED, &["invalid_client", "AADSTS700213"], &cure).await;
+    entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
+    example.works().await;
+    // The same claims under another key.
+    let forger = FakePlatform::start().await;
+    let file = scene.wayleave.private("forged.jwt");
+    let claims = json!({"iss": scene.platform.issuer(), "sub": SUBJECT});
+    fs::write(&file, forger.mint_with(entra::EXCHANGE, LIFE, &claims)).expect("ours");
+    let named = ["token", "demo", "--identity-file", &file.display().to_string()];
+    let output = example.world().run(&named).await.expect_code(REFUSED);
+    tells(&output, &["invalid_client", "AADSTS700027"], &["`client_id`"]);
+    // A minute over by Entra's clock; ours may be wrong by more.
+    let file = scene.wayleave.private("identity.jwt");
+    let over =
+        json!({"iat": keys::now() as u64 - 360, "nbf": keys::now() as u64 - 360, "exp": keys::now() as u64 - 60});
+    fs::write(&file, scene.platform.mint_with(entra::EXCHANGE, LIFE, &over)).expect("ours");
+    let named = ["token", "demo", "--identity-file", &file.display().to_string()];
+    let output = example.world().run(&named).await.expect_code(REFUSED);
+    tells(&output, &["invalid_client", "AADSTS700024"], &["compare both clocks"]);
+}
+
+#[tokio::test]
+async fn entra_takes_a_secret_where_there_must_be_one() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    entra.target(TARGET, TARGET);
+    entra.secret(APPLICATION, SECRET);
+    let line = format!("client_id = \"{APPLICATION}\"\n");
+    let keys = format!(
+        "{line}client_auth = \"secret\"\nclient_secret_method = \"post\"\nclient_secret_file = \"{SECRET_FILE}\"\n"
+    );
+    let example = of_entra(&scene, &entra, "entra-federated-credential").with(&line, &keys).with_secret();
+    example.works().await;
+    assert_eq!(scene.platform.requests(), 0, "no workload identity is needed");
+    entra.secret(APPLICATION, "another secret than that");
+    example.fails(REFUSED, &["invalid_client", "AADSTS7000215"], &["its value", "federated credential"]).await;
+}
+
+/// `doctor` walks the same way: what a provider's exchange does not ask for is not demanded of the server.
+#[tokio::test]
+async fn entra_is_examined_by_doctor() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    entra.target(TARGET, TARGET);
+    entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
+    let example = of_entra(&scene, &entra, "entra-federated-credential");
+    let report = example.world().run(&["doctor", "--json", "demo"]).await.json();
+    let state = |code: &str| {
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let found = checks.into_iter().find(|check| check["code"] == code);
+        found
+            .map(|check| check["state"].as_str().unwrap_or_default().to_owned())
+            .unwrap_or_else(|| panic!("{code}: {report:#}"))
+    };
+    for (code, wanted) in [
+        ("resource-metadata", "skip"),
+        ("server-metadata", "skip"),
+        ("subject-audience", "pass"),
+        ("token-issued", "pass"),
+        ("token-bound-to-resource", "pass"),
+        ("token-scope", "pass"),
+        // The MCP server of this scene trusts another issuer.
+        ("token-accepted", "fail"),
+    ] {
+        assert_eq!(state(code), wanted, "{code}: {report:#}");
+    }
+}
+
+#[tokio::test]
+async fn entra_takes_a_svid_for_a_jwt_like_any_other() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    entra.target(TARGET, TARGET);
+    entra.federate(APPLICATION, scene.platform.trust(), SVID);
+    let file = scene.wayleave.private("identity.jwt");
+    fs::write(&file, scene.platform.mint_with(entra::EXCHANGE, LIFE, &json!({"sub": SVID}))).expect("ours");
+    let example = of_entra(&scene, &entra, "entra-federated-credential");
+    let named = ["token", "demo", "--identity-file", &file.display().to_string()];
+    example.world().run(&named).await.expect_code(0);
+}
+
+/// The metadata service of a machine, which gives the managed identity this token for this target.
+async fn metadata_service(resource: &str, which: &str, token: &str) -> (Traffic, String) {
+    let script = format!(
+        "[[request]]\nor_more = true\nmethod = \"GET\"\npath = \"/metadata/identity/oauth2/token\"\n\
+        query = {{ api-version = \"2019-08-01\", resource = \"{resource}\"{which} }}\nheaders = {{ metadata = \"true\" }}\n\
+        [request.answer]\nbody = '{{\"access_token\": \"{token}\", \"expires_on\": \"1999999999\", \"resource\": \"{resource}\", \"token_type\": \"Bearer\"}}'\n"
+    );
+    let place = Place::new(&script).await;
+    let base = place.base().to_owned();
+    (place.serve(&script), base)
+}
+
+/// On such a machine and nowhere else.
+fn on_a_machine(example: &Example<'_>, base: &str) -> Wayleave {
+    Wayleave::new(BINARY).env("AZURE_POD_IDENTITY_AUTHORITY_HOST", base).config(&example.text)
+}
+
+#[tokio::test]
+async fn entra_knows_its_managed_identities() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    entra.target(TARGET, TARGET);
+    let which = ", client_id = \"33333333-3333-3333-3333-333333333333\"";
+    let token = entra.managed(TARGET);
+    let (machine, base) = metadata_service(TARGET, which, &token).await;
+    let example = of_entra(&scene, &entra, "entra-managed-identity");
+    let output = on_a_machine(&example, &base).run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(output.stdout.trim(), token, "it is passed on as it came");
+    assert!(entra.seen().is_empty() && machine.problems().is_empty(), "{:?}", machine.problems());
+    // As to what is left of it, and whose it is, the broker says the same.
+    let daemon = on_a_machine(&example, &base).daemon(&[]).await;
+    let answer = daemon.get("/v1/token?server=demo").await.json();
+    let expires_in = answer["expires_in"].as_u64().expect("a number");
+    assert!(
+        (3_000..=3_600).contains(&expires_in) && answer["scope"] == json!(format!("{TARGET}/.default")),
+        "{answer}"
+    );
+    // Another directory's managed identity.
+    let elsewhere = example.with(entra::TENANT, "66666666-6666-6666-6666-666666666666");
+    let output = on_a_machine(&elsewhere, &base).run(&["token", "demo"]).await.expect_code(CONFIG);
+    tells(&output, &["not by the directory 66666666"], &["`tenant` of the managed identity"]);
+    // About an application that is not there.
+    let line = format!("scopes = [\"{TARGET}/.default\"]\n");
+    let agent = example.with(&line, &format!("{line}agent_identity = \"{AGENT}\"\n"));
+    let output = on_a_machine(&agent, &base).run(&["token", "demo"]).await.expect_code(CONFIG);
+    tells(&output, &["servers.demo.client_id", "`agent_identity` is about an application"], &[]);
+}
+
+#[tokio::test]
+async fn entra_names_an_application_of_version_2_by_its_id() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    let id = "22222222-2222-2222-2222-222222222222";
+    entra.target(TARGET, id);
+    let which = ", client_id = \"33333333-3333-3333-3333-333333333333\"";
+    let token = entra.managed(TARGET);
+    let example = of_entra(&scene, &entra, "entra-managed-identity");
+    let (_machine, base) = metadata_service(TARGET, which, &token).await;
+    let output = on_a_machine(&example, &base).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["tokens of version 2", id], &[&format!("scopes = [\"{id}/.default\"]")]);
+    let by_id = example.with(&format!("[\"{TARGET}/"), &format!("[\"{id}/"));
+    let (_machine, base) = metadata_service(id, which, &token).await;
+    on_a_machine(&by_id, &base).run(&["token", "demo"]).await.expect_code(0);
+    // Or asked for by the one name and known by the other.
+    let line = format!("scopes = [\"{TARGET}/.default\"]\n");
+    let by_both = example
+        .with(&line, &format!("{line}subject_audience = \"{id}\"\n"))
+        .with("source = \"azure\"", &format!("resource = \"{TARGET}\"\nsource = \"azure\""));
+    let (_machine, base) = metadata_service(TARGET, which, &token).await;
+    on_a_machine(&by_both, &base).run(&["token", "demo"]).await.expect_code(0);
+}
+
+#[tokio::test]
+async fn entra_lets_a_blueprint_speak_for_its_agent() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    entra.target(TARGET, TARGET);
+    entra.federate(APPLICATION, entra.trust(), entra::MANAGED);
+    entra.agent(AGENT, APPLICATION);
+    let (_machine, base) = metadata_service(entra::EXCHANGE, "", &entra.managed(entra::EXCHANGE)).await;
+    let example = of_entra(&scene, &entra, "entra-agent-identity");
+    let output = on_a_machine(&example, &base).run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(entra.verified(output.stdout.trim())["azp"], json!(AGENT));
+    let [first, second] = &entra.seen()[..] else { panic!("two requests: {:?}", entra.seen()) };
+    assert_eq!((&*first.client, &*first.scope), (APPLICATION, "api://AzureADTokenExchange/.default"));
+    assert_eq!((first.agent.as_deref(), &*first.subject), (Some(AGENT), entra::MANAGED));
+    assert_eq!((&*second.client, &*second.scope, &second.agent), (AGENT, &*format!("{TARGET}/.default"), &None));
+    assert!(second.subject.ends_with(AGENT), "{second:?}");
+    // The blueprint for itself.
+    let alone = example.with("agent_identity = ", "# agent_identity = ");
+    let output = on_a_machine(&alone, &base).run(&["token", "demo"]).await.expect_code(REFUSED);
+    tells(&output, &["AADSTS82001"], &["`agent_identity`"]);
+    let other = example.with(AGENT, "77777777-7777-7777-7777-777777777777");
+    let output = on_a_machine(&other, &base).run(&["token", "demo"]).await.expect_code(REFUSED);
+    tells(&output, &["AADSTS82000"], &["operator"]);
+}
+
+#[tokio::test]
+async fn entra_between_a_platform_and_an_authorization_server() {
+    let scene = Scene::new(BINARY).await;
+    let entra = FakeEntra::start().await;
+    let id = "44444444-4444-4444-4444-444444444444";
+    entra.target(id, id);
+    entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
+    scene.authorization_server.trust_only(entra.trust());
+    let strict = Profile { assertion_audience: Some(id.to_owned()), ..Profile::default() };
+    scene.authorization_server.set_profile(strict.clone());
+    let example = of_entra(&scene, &entra, "entra-chain");
+    let example = example.with(&quoted(LOGIN), &quoted(&scene.authorization_server.issuer()));
+    // Entra's tokens have no `jti` (theirs is `uti`), and the MCP profile wants one.
+    example.fails(REFUSED, &["invalid_grant", "jti is missing"], &["trust policy"]).await;
+    scene.authorization_server.set_profile(Profile { jti_optional: true, ..strict });
+    example.works().await;
+    let sent = scene.authorization_server.last_request();
+    assert_eq!((&sent.assertion["azp"], &sent.assertion["aud"]), (&json!(APPLICATION), &json!(id)));
+    assert_eq!(entra.seen().last().map(|seen| seen.scope.clone()), Some(format!("{id}/.default")));
+    // Known by a URI, and named by its id: what comes back is not what was asked for, and goes nowhere.
+    let uri = "api://authorization-server";
+    entra.target(uri, id);
+    let by_uri = example.with(&quoted(id), &quoted(uri));
+    by_uri.fails(NO_IDENTITY, &["made for", id], &["`subject_audience`"]).await;
+    let unregistered = example.with(&quoted(id), "\"api://unknown\"");
+    unregistered.fails(REFUSED, &["AADSTS500011"], &["in a chain"]).await;
+    let nameless = example.with("client_id = ", "# client_id = ");
+    nameless.fails(CONFIG, &["identities.entra.client_id", "federated credential"], &[]).await;
+    // The same from a managed identity, whose token for Entra carries the id of the token exchange.
+    entra.federate(APPLICATION, entra.trust(), entra::MANAGED);
+    let (_machine, base) = metadata_service(entra::EXCHANGE, "", &entra.managed(entra::EXCHANGE)).await;
+    let managed = example.with("[egress]", "[identity]\nsource = \"azure\"\n\n[egress]");
+    on_a_machine(&managed, &base).run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(scene.authorization_server.last_request().assertion["azp"], json!(APPLICATION));
 }
 
 #[tokio::test]
@@ -406,7 +666,7 @@ async fn okta_wants_scopes_and_by_default_a_proof() {
 /// Google as it stands in the place of its hosts, with the job of the scene trusted by the provider in the pool.
 async fn google(scene: &Scene) -> FakeGoogle {
     let google = FakeGoogle::start(scene.platform.trust()).await;
-    google.grant(&FakeGoogle::principal(SUBJECT), AGENT);
+    google.grant(&FakeGoogle::principal(SUBJECT), ACCOUNT);
     google
 }
 
@@ -426,7 +686,7 @@ async fn google_gives_an_identity_token_for_a_front_door() {
     let google = google(&scene).await;
     let example = Example::at_server(&scene, "gcp-id-token").at_google(&google);
     let claims = google.verify(&example.works().await);
-    assert_eq!((&claims["aud"], &claims["email"]), (&json!(FRONT_DOOR), &json!(AGENT)));
+    assert_eq!((&claims["aud"], &claims["email"]), (&json!(FRONT_DOOR), &json!(ACCOUNT)));
     let form = google.last_form();
     assert_eq!(form["scope"], "https://www.googleapis.com/auth/iam", "no more than this step needs");
     assert_eq!(scene.authorization_server.token_requests(), 0, "nothing is discovered");
@@ -435,11 +695,11 @@ async fn google_gives_an_identity_token_for_a_front_door() {
     assert!((3_500..=3_600).contains(&answer["expires_in"].as_u64().unwrap_or_default()), "{answer}");
     // Through another account, which may act as the last one.
     let through =
-        example.with(AGENT, "last@project.iam.gserviceaccount.com\"\ndelegates = [\"AGENT\"]\n#").with("AGENT", AGENT);
+        example.with(ACCOUNT, "last@project.iam.gserviceaccount.com\"\ndelegates = [\"AGENT\"]\n#").with("AGENT", ACCOUNT);
     through.fails(REFUSED, &["PERMISSION_DENIED", "getOpenIdToken"], &["roles/iam.workloadIdentityUser"]).await;
-    google.grant(AGENT, "last@project.iam.gserviceaccount.com");
+    google.grant(ACCOUNT, "last@project.iam.gserviceaccount.com");
     assert_eq!(google.verify(&through.works().await)["email"], json!("last@project.iam.gserviceaccount.com"));
-    google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    google.revoke(&FakeGoogle::principal(SUBJECT), ACCOUNT);
     through.fails(REFUSED, &["implicitDelegation"], &["`delegates`"]).await;
     example.fails(REFUSED, &["PERMISSION_DENIED", "getOpenIdToken"], &["roles/iam.workloadIdentityUser"]).await;
 }
@@ -477,7 +737,7 @@ async fn google_gives_an_access_token() {
     let example = Example::at_server(&scene, "gcp-access-token").at_google(&google);
     let scope = "https://www.googleapis.com/auth/cloud-platform".to_owned();
     let token = example.works().await;
-    assert_eq!(google.access(&token), Some((AGENT.to_owned(), scope.clone())));
+    assert_eq!(google.access(&token), Some((ACCOUNT.to_owned(), scope.clone())));
     let answer = example.world().daemon(&[]).await.get("/v1/token?server=demo").await.json();
     assert!((3_500..=3_600).contains(&answer["expires_in"].as_u64().unwrap_or_default()), "{answer}");
     assert_eq!(answer["scope"], json!(scope));
@@ -485,7 +745,7 @@ async fn google_gives_an_access_token() {
     let federated = example.with("service_account = ", "# service_account = ");
     assert_eq!(google.access(&federated.works().await), Some((FakeGoogle::principal(SUBJECT), scope.clone())));
     assert_eq!(google.last_form()["scope"], scope);
-    google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    google.revoke(&FakeGoogle::principal(SUBJECT), ACCOUNT);
     example.fails(REFUSED, &["getAccessToken"], &["roles/iam.workloadIdentityUser"]).await;
 }
 
@@ -499,10 +759,10 @@ async fn google_as_a_link_of_a_chain() {
     assert_eq!(keys::peek(&example.works().await)["aud"], json!(scene.mcp.url()));
     let assertion = scene.authorization_server.last_request().assertion;
     assert_eq!(assertion["aud"], json!(scene.authorization_server.issuer()));
-    assert_eq!(assertion["email"], json!(AGENT));
+    assert_eq!(assertion["email"], json!(ACCOUNT));
     let nobody = example.with("service_account = ", "# service_account = ");
     nobody.fails(CONFIG, &["identities.google.service_account", "is no identity"], &[]).await;
-    google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    google.revoke(&FakeGoogle::principal(SUBJECT), ACCOUNT);
     example.fails(REFUSED, &["PERMISSION_DENIED"], &["roles/iam.workloadIdentityUser"]).await;
 }
 
@@ -653,20 +913,20 @@ async fn a_workload_on_google_cloud_as_another_account() {
     let scene = Scene::new(BINARY).await;
     let (google, world) = instance(&scene).await;
     google.give_no_identity();
-    google.grant(INSTANCE, AGENT);
+    google.grant(INSTANCE, ACCOUNT);
     let line = "impersonate = true\n";
     let endpoint = format!("{line}endpoint = \"{}\"\n", google.base());
     let example = Example::new(&scene, "gcp-impersonate", LOGIN).with(line, &endpoint);
     world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(0);
-    assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(AGENT));
+    assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
     let between = "between@project.iam.gserviceaccount.com";
     let through = example.with("# delegates", "delegates");
     let output = world.clone().config(&through.text).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["implicitDelegation"], &["`delegates`"]);
     google.grant(INSTANCE, between);
-    google.grant(between, AGENT);
+    google.grant(between, ACCOUNT);
     world.clone().config(&through.text).run(&["token", "demo"]).await.expect_code(0);
-    google.revoke(INSTANCE, AGENT);
+    google.revoke(INSTANCE, ACCOUNT);
     let output = world.config(&example.text).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["getOpenIdToken"], &["roles/iam.serviceAccountOpenIdTokenCreator"]);
 }
@@ -688,7 +948,7 @@ fn external_account(source: &Value) -> Value {
         "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
         "token_url": "https://sts.googleapis.com/v1/token",
         "service_account_impersonation_url":
-            format!("https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{AGENT}:generateAccessToken"),
+            format!("https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken"),
         "credential_source": source,
     })
 }
@@ -710,7 +970,7 @@ async fn an_external_account_file() {
     let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
     let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here);
     example.works().await;
-    assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(AGENT));
+    assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
     // Detected by Google's own variable, outside of a job. Nothing leaves: it leads to no token.
     fs::write(&subject, "no token").expect("ours");
     let world = Wayleave::new(BINARY).env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string());

@@ -292,7 +292,7 @@ impl Error {
             Cause::Discovery(error) => return error.hint(),
             Cause::Exchange(error) => return error.hint(),
             Cause::RefusedBefore(_) => {
-                "mend the trust at the authorization server; the next identity token of the platform is presented again"
+                "mend the trust at the authorization server; the next identity token of the platform is presented again (a managed identity's or a file's may come hours later: restart the daemon then)"
                     .to_owned()
             }
             Cause::NoExchange { .. } => {

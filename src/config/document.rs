@@ -62,6 +62,12 @@ fn of_row(row: &Descriptor, all: &[(&str, &Setting)]) -> Value {
     if !alternatives.is_empty() {
         then["oneOf"] = json!(alternatives);
     }
+    let exclusive: Vec<&str> = needed(Need::AtMostOne).map(|one| one.name).collect();
+    let pairs = exclusive.iter().enumerate().flat_map(|(i, a)| exclusive[i + 1..].iter().map(move |b| [a, b]));
+    let pairs: Vec<Value> = pairs.map(|pair| json!({ "required": pair })).collect();
+    if !pairs.is_empty() {
+        then["not"] = json!({ "anyOf": pairs });
+    }
     json!({ "if": { "properties": { "source": { "const": row.name } }, "required": ["source"] }, "then": then })
 }
 

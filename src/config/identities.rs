@@ -107,6 +107,7 @@ pub(super) fn link_of(reader: &mut Reader<'_>, section: &Section<'_>, yields: Yi
         }),
     };
     let client = provider::client(client::client_of(reader, section), provider.as_ref());
+    provider::entra_of_link(reader, section, provider.as_ref(), &client);
     let subject_audience = section.text("subject_audience").map(|(text, _)| text.to_owned());
     let subject_audience = subject_audience.or_else(|| provider.as_ref().map(|one| one.subject_audience().to_string()));
     let token_endpoint = token_endpoint.or_else(|| provider.as_ref().map(Provider::token_endpoint));

@@ -357,6 +357,9 @@ fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
                         "is a chain, and \"direct\" sends the platform's own token, which would be another identity";
                     reader.problem(None, &key, what);
                 }
+                if let Some(what) = not_a_managed_identity(server, identity) {
+                    reader.problem(None, &format!("servers.{}.client_id", server.name), what);
+                }
                 server.identity_fields = identity.fields();
             }
             None => {
@@ -365,6 +368,23 @@ fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
             }
         }
     }
+}
+
+/// Without an application `entra` passes on what only a managed identity has.
+fn not_a_managed_identity(server: &Server, identity: &IdentityConfig) -> Option<String> {
+    if server.exchange.as_deref() != Some("entra") || server.client.id.is_some() {
+        return None;
+    }
+    let whose = match &identity.choice {
+        _ if !identity.links.is_empty() => "is a chain",
+        Choice::Named { source, .. } if source != "azure" => "is not of Azure",
+        _ => return None,
+    };
+    Some(format!(
+        "missing: the application with a federated credential for the identity {:?}, which {whose}; only a managed identity of \
+        the tenant needs none",
+        &*server.identity
+    ))
 }
 
 /// `direct` sends the platform's token to the MCP server. Made for an authorization server, it could be presented there.

@@ -2,6 +2,7 @@
 
 use super::reader::{Reader, Section};
 use crate::broker::{Aws, Client, ClientAuth, Cloud, Entra, Gcp, Provider};
+use crate::exchange::entra;
 use crate::google;
 
 /// The keys of each provider's exchanges, those that it cannot do without first.
@@ -83,11 +84,72 @@ pub(super) fn provider_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Opt
     Some(provider)
 }
 
-/// What the client is where nothing is said: Entra's takes the workload's JWT as its proof.
+/// What the client is where nothing is said: Entra's takes the workload's JWT as its proof. Without `client_id` there is none.
 pub(super) fn client(client: Client, provider: Option<&Provider>) -> Client {
     match provider {
-        Some(Provider::Entra(_)) if client.auth == ClientAuth::None => Client { auth: ClientAuth::Workload, ..client },
+        Some(Provider::Entra(_)) if client.auth == ClientAuth::None && client.id.is_some() => {
+            Client { auth: ClientAuth::Workload, ..client }
+        }
         _ => client,
+    }
+}
+
+/// For whom the identity is made that goes to the provider. A managed identity's own token is for the MCP server's
+/// application.
+pub(super) fn subject_audience(section: &Section<'_>, provider: &Provider, client: &Client) -> String {
+    match provider {
+        Provider::Entra(_) if client.id.is_none() => scope_of(section).unwrap_or_default().to_owned(),
+        _ => provider.subject_audience().to_string(),
+    }
+}
+
+/// The target of the one scope.
+fn scope_of<'a>(section: &'a Section<'_>) -> Option<&'a str> {
+    match section.texts("scopes") {
+        Some(([only], _)) => entra::target(only),
+        _ => None,
+    }
+}
+
+/// What Entra needs and takes, of a server.
+pub(super) fn entra_of_server(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    provider: Option<&Provider>,
+    client: &Client,
+) {
+    let Some(Provider::Entra(_)) = provider else { return };
+    let line = |key: &str| section.line_of(if section.has(key) { key } else { "exchange" });
+    if scope_of(section).is_none() {
+        let what = "\"entra\" needs exactly one scope, the identifier URI of the MCP server's application with `/.default` at its \
+            end: scopes = [\"api://…/.default\"]";
+        reader.problem(line("scopes"), &section.key("scopes"), what);
+    }
+    for key in ["agent_identity", "client_auth"].into_iter().filter(|key| section.has(key) && client.id.is_none()) {
+        reader.problem(line(key), &section.key("client_id"), format!("missing: `{key}` is about an application"));
+    }
+    entra_proof(reader, section, client);
+}
+
+/// What Entra needs and takes, of a link.
+pub(super) fn entra_of_link(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    provider: Option<&Provider>,
+    client: &Client,
+) {
+    let Some(Provider::Entra(_)) = provider else { return };
+    if client.id.is_none() && !section.has("client_id") {
+        let what = "missing: the application that has a federated credential for the identity in `from`";
+        reader.problem(section.line_of("exchange"), &section.key("client_id"), what);
+    }
+    entra_proof(reader, section, client);
+}
+
+fn entra_proof(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) {
+    if matches!(client.auth, ClientAuth::PrivateKeyJwt | ClientAuth::MutualTls) {
+        let what = "Entra takes the identity token (\"workload\") or a \"secret\": a key would have to be that of a certificate";
+        reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
     }
 }
 

@@ -58,6 +58,7 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
     let client = provider::client(client::client_of(reader, section), provider.as_ref());
     contradictions(reader, section, exchange.as_deref(), &client);
     provider::check_gcp(reader, section);
+    provider::entra_of_server(reader, section, provider.as_ref(), &client);
     let idp = reader.nested(section, "idp", &keys::IDP).and_then(|section| idp_of(reader, &section));
     let token_endpoint = identities::endpoint_of(reader, section);
     let token_endpoint = token_endpoint.or_else(|| provider.as_ref().map(Provider::token_endpoint));
@@ -81,7 +82,7 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         reader.problem(section.line_of("allow"), &section.key("allow"), what);
     }
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
-    let conventional = provider.as_ref().map(|one| one.subject_audience().to_string());
+    let conventional = provider.as_ref().map(|one| provider::subject_audience(section, one, &client));
     let subject_audience = text("subject_audience").or(conventional);
     Some(Server {
         name: name.into(),

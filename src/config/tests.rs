@@ -372,3 +372,59 @@ fn the_probe_is_for_an_identity_that_is_not_named() {
     assert_eq!(config.identity(), &Choice::Probe);
     only_problem("[identity]\nprobe = true\nsource = \"github-actions\"\n", "has no effect beside");
 }
+
+#[test]
+fn entra_wants_one_target_and_an_application_unless_the_identity_is_managed() {
+    const ENTRA: &str = "exchange = \"entra\"\ntenant = \"contoso.example\"\n";
+    const ONE: &str = "scopes = [\"api://mcp/.default\"]\n";
+    let server = |more: &str| format!("{SERVER}{ENTRA}{more}");
+    assert_eq!(problems(&server(&format!("{ONE}client_id = \"app\"\n"))), Vec::<String>::new());
+    assert_eq!(problems(&server(ONE)), Vec::<String>::new(), "it may be detected");
+    for scopes in [
+        "",
+        "scopes = []\n",
+        "scopes = [\"api://mcp/read\"]\n",
+        "scopes = [\"/.default\"]\n",
+        "scopes = [\"a/.default\", \"b/.default\"]\n",
+    ] {
+        only_problem(
+            &server(&format!("{scopes}client_id = \"app\"\n")),
+            "servers.a.scopes: \"entra\" needs exactly one scope",
+        );
+    }
+    only_problem(&format!("{SERVER}exchange = \"entra\"\n{ONE}client_id = \"app\"\n"), "servers.a.tenant: missing");
+    only_problem(
+        &server(&format!("{ONE}client_id = \"app\"\ncloud = \"moon\"\n")),
+        "servers.a.cloud: \"moon\" is not known",
+    );
+    only_problem(&server(&format!("{ONE}agent_identity = \"agent\"\n")), "servers.a.client_id: missing");
+    only_problem(
+        &server(&format!("{ONE}client_id = \"app\"\nclient_auth = \"private-key-jwt\"\nclient_key_file = \"/k\"\n")),
+        "servers.a.client_auth: Entra takes",
+    );
+    only_problem(
+        &server(&format!("{ONE}client_id = \"app\"\nendpoint = \"https://login.example.com\"\n")),
+        "servers.a.endpoint: must be on loopback",
+    );
+    only_problem(&server(&format!("{ONE}[identity]\nsource = \"github-actions\"\n")), "servers.a.client_id: missing");
+    let link = "[identities.app]\nfrom = \"default\"\nexchange = \"entra\"\ntenant = \"t\"\nclient_id = \"app\"\n";
+    assert_eq!(problems(link), Vec::<String>::new());
+    only_problem(&link.replace("client_id = \"app\"\n", ""), "identities.app.client_id: missing");
+    only_problem(&format!("{}{link}", server(&format!("{ONE}identity = \"app\"\n"))), "which is a chain");
+}
+
+#[test]
+fn a_managed_identity_is_named_in_one_way() {
+    for table in ["identity", "identities.machine"] {
+        let named = |keys: &str| format!("[{table}]\nsource = \"azure\"\n{keys}");
+        for one in ["", "client_id = \"a\"\n", "object_id = \"a\"\n", "resource_id = \"/subscriptions/a\"\n"] {
+            assert_eq!(problems(&named(one)), Vec::<String>::new(), "{one}");
+        }
+        only_problem(&named("client_id = \"a\"\nobject_id = \"b\"\n"), "`client_id` is there as well");
+    }
+    let schema = schema();
+    let rows = schema["properties"]["identity"]["allOf"].as_array().expect("a row for each source");
+    let azure = rows.iter().find(|row| row["if"]["properties"]["source"]["const"] == "azure").expect("one of them");
+    let pairs = azure["then"]["not"]["anyOf"].as_array().expect("pairs that exclude each other");
+    assert_eq!(pairs.len(), 3, "{azure:#}");
+}

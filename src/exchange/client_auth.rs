@@ -147,7 +147,7 @@ pub(crate) enum Proof {
 /// A parameter of the form, cleared from memory afterwards.
 pub(super) type Parameter = (&'static str, Zeroizing<String>);
 
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 
 /// A key file or a secret is small.

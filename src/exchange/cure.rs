@@ -25,6 +25,16 @@ const MINT_ANEW: &str = "this server takes an identity token once, and soon afte
 const NO_JTI: &str = "this server wants a `jti`, and some platforms' identity tokens have none (Google's): its operator must take them without (RFC 7523 leaves it to the server), or a token service between can add one (`from` in [identities])";
 const TRUST: &str = "the authorization server does not trust this identity: compare `wayleave whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks";
 
+const FEDERATE: &str = "give the application a federated credential with exactly the issuer, the subject and the audience that `wayleave whoami --audience api://AzureADTokenExchange` shows; a renamed repository or branch has another subject";
+const NOT_IN_TIME: &str = "to Entra the identity token was over, or not yet valid: compare both clocks; from a file or a variable it may be older than it should be (`wayleave whoami`)";
+const NO_APPLICATION: &str = "the tenant has no application of that identifier: check `scopes` (in a chain, the audience of what comes after) and `tenant`; its operator registers it there, or adds its service principal";
+const NO_CLIENT: &str = "the tenant has no application of this `client_id`: check both; the application of another tenant needs a service principal there";
+const NO_TENANT: &str = "check `tenant`, and `cloud` for a tenant of a sovereign one";
+const NAME_AGENT: &str =
+    "this application is the blueprint of agents and gets no token for itself: name the agent with `agent_identity`";
+const CLIENT_SECRET: &str = "the secret is not this client's, or over: its value is wanted, not its id. Better a federated credential, which needs none: `client_auth = \"workload\"`";
+const ASSIGN_ROLE: &str = "the target gives tokens only to applications with a role: its operator assigns an application role to this `client_id` (of a managed identity: to its service principal)";
+
 const WORDS: &[Words] = &[
     // RFC 7523 section 3, item 7: optional there, wanted by the MCP profile of workload identity federation.
     Words { all: &["jti is missing"], cure: NO_JTI },
@@ -34,9 +44,19 @@ const WORDS: &[Words] = &[
     Words { all: &["aadsts1002012"], cure: DEFAULT_SCOPE },
     Words { all: &["aadsts700212"], cure: OTHER_AUDIENCE },
     // The assertion's subject, issuer, and both of them.
-    Words { all: &["aadsts700213"], cure: TRUST },
-    Words { all: &["aadsts700211"], cure: TRUST },
-    Words { all: &["aadsts70021:"], cure: TRUST },
+    Words { all: &["aadsts700213"], cure: FEDERATE },
+    Words { all: &["aadsts700211"], cure: FEDERATE },
+    Words { all: &["aadsts70021:"], cure: FEDERATE },
+    Words { all: &["aadsts70025:"], cure: FEDERATE },
+    Words { all: &["aadsts700024"], cure: NOT_IN_TIME },
+    Words { all: &["aadsts500011"], cure: NO_APPLICATION },
+    Words { all: &["aadsts700016"], cure: NO_CLIENT },
+    Words { all: &["aadsts90002:"], cure: NO_TENANT },
+    Words { all: &["aadsts7000215"], cure: CLIENT_SECRET },
+    Words { all: &["aadsts7000222"], cure: CLIENT_SECRET },
+    Words { all: &["aadsts501051"], cure: ASSIGN_ROLE },
+    // Microsoft, "Agent OAuth flows", as its users report it.
+    Words { all: &["aadsts82001"], cure: NAME_AGENT },
     // Google, Security Token Service, as its users report it.
     Words { all: &["audience in id token", "expected audience"], cure: OTHER_AUDIENCE },
     // Ory Hydra, fosite's rfc7523 handler. The code is the one for whatever is wrong with a grant.
@@ -107,7 +127,8 @@ mod tests {
     #[test]
     fn one_code_is_not_taken_for_another_that_begins_with_it() {
         assert_eq!(cure("invalid_client", Some("AADSTS700212: No matching …")), OTHER_AUDIENCE);
-        assert_eq!(cure("invalid_client", Some("AADSTS70021: No matching …")), TRUST);
+        assert_eq!(cure("invalid_client", Some("AADSTS70021: No matching …")), FEDERATE);
+        assert_eq!(cure("invalid_client", Some("AADSTS700024: Client assertion …")), NOT_IN_TIME);
         assert_ne!(cure("invalid_request", Some("AADSTS9010021: …")), LEAVE_OUT_RESOURCE);
     }
 

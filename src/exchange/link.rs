@@ -11,13 +11,13 @@ use serde::Deserialize;
 
 use super::client_auth::Client;
 use super::provider::Provider;
-use super::{Error, Request, Way, answer, gcp, token_exchange};
+use super::{Error, Request, Way, answer, entra, gcp, token_exchange};
 use crate::oauth::{Audience, Issuer, Resource, Scopes};
 use crate::token::SubjectToken;
 use secrecy::SecretString;
 
 /// What changes an identity, as written in `exchange = "…"` of a link.
-pub(crate) const CHANGES: &[&str] = &["token-exchange", gcp::EXCHANGE.name];
+pub(crate) const CHANGES: &[&str] = &["token-exchange", entra::EXCHANGE.name, gcp::EXCHANGE.name];
 
 /// One link, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ mod client_auth;
 mod client_credentials;
 mod cure;
 mod direct;
-mod entra;
+pub(crate) mod entra;
 mod form;
 mod gcp;
 mod id_jag;
@@ -51,6 +51,7 @@ pub(crate) const EXCHANGES: &[Descriptor] = &[
     token_exchange::EXCHANGE,
     id_jag::EXCHANGE,
     gcp::EXCHANGE,
+    entra::EXCHANGE,
     direct::EXCHANGE,
 ];
 

@@ -71,7 +71,7 @@ impl Provider {
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         match self {
-            Self::Entra(entra) => entra::change(way, entra, subject, client, destination).await,
+            Self::Entra(entra) => entra::change(way, entra, client, destination).await,
             Self::Gcp(gcp) => gcp::change(way, gcp, subject, destination).await,
             Self::Aws(aws) => aws_role::change(way, aws, subject, destination).await,
         }

@@ -15,6 +15,7 @@ use crate::oauth::Audience;
 use crate::outbound::{Certificate, Outbound};
 use crate::token::SubjectToken;
 
+mod azure;
 mod ci_env;
 mod command;
 mod env_var;
@@ -30,7 +31,7 @@ mod setting;
 mod spiffe;
 
 pub(crate) use error::Error;
-pub(crate) use probe::{Probe, look_at_the_host};
+pub(crate) use probe::{Dmi, Probe, look_at_the_host};
 pub(crate) use setting::{Kind, Need, Problem, Setting, problems};
 
 /// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
@@ -49,6 +50,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     spiffe::SOURCE,
     kubernetes::SOURCE,
     gcp::SOURCE,
+    azure::SOURCE,
     nomad::SOURCE,
     ci_env::MODAL,
 ];
@@ -116,10 +118,8 @@ pub(crate) enum Tier {
     CiJob,
     /// A workload of a trust domain that has its own Workload API.
     WorkloadApi,
-    /// A pod, a task, a function.
+    /// A pod, a task, a function; or, only named or with the probe, the machine itself.
     Pod,
-    /// The machine itself: everything on it is the same workload.
-    Host,
 }
 
 impl Tier {
@@ -130,7 +130,6 @@ impl Tier {
             Self::CiJob => "CI job",
             Self::WorkloadApi => "workload API",
             Self::Pod => "pod",
-            Self::Host => "host",
         }
     }
 }

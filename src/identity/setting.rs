@@ -37,6 +37,8 @@ pub(crate) enum Need {
     Optional,
     /// Exactly one of the row's keys of this kind.
     OneOf,
+    /// One of the row's keys of this kind, or none.
+    AtMostOne,
 }
 
 impl Setting {
@@ -53,6 +55,11 @@ impl Setting {
     /// One of several keys of which exactly one must be there.
     pub(crate) const fn one_of(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { need: Need::OneOf, ..Self::required(name, kind, doc) }
+    }
+
+    /// One of several keys of which at most one may be there.
+    pub(crate) const fn at_most_one(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+        Self { need: Need::AtMostOne, ..Self::required(name, kind, doc) }
     }
 
     /// The same with a check of what the text says. What it finds wrong must not repeat the text: it may be a secret in
@@ -109,7 +116,19 @@ pub(crate) fn problems(settings: &[Setting], table: &toml::Table) -> Vec<Problem
         }
     }
     found.extend(alternatives(settings, table));
+    found.extend(exclusive(settings, table));
     found
+}
+
+/// Of these keys at most one may be given.
+fn exclusive(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
+    let mut given = settings.iter().filter(|one| one.need == Need::AtMostOne && table.contains_key(one.name));
+    let (first, second) = (given.next()?, given.next()?);
+    Some(Problem { key: second.name, what: both(first) })
+}
+
+fn both(other: &Setting) -> String {
+    format!("`{}` is there as well, and only one of them can be", other.name)
 }
 
 /// Of the keys that exclude each other exactly one must be given.
@@ -124,10 +143,7 @@ fn alternatives(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
         (None, _) => {
             Some(Problem { key: first.name, what: format!("missing: {} Or {}", first.doc, others.join(" Or ")) })
         }
-        (Some(one), Some(other)) => Some(Problem {
-            key: other.name,
-            what: format!("`{}` is there as well, and only one of them can be", one.name),
-        }),
+        (Some(one), Some(other)) => Some(Problem { key: other.name, what: both(one) }),
     }
 }
 
@@ -176,5 +192,17 @@ mod tests {
         ] {
             assert_eq!(found(table), [says]);
         }
+    }
+
+    #[test]
+    fn of_keys_that_name_one_thing_at_most_one_is_taken() {
+        const NAMES: [Setting; 2] = [
+            Setting::at_most_one("by_name", Kind::Text, "A name."),
+            Setting::at_most_one("by_number", Kind::Text, "A number."),
+        ];
+        let found = |table: &str| problems(&NAMES, &table.parse().expect("a table"));
+        assert!(found("").is_empty() && found("by_name = 'a'").is_empty() && found("by_number = '1'").is_empty());
+        let both = found("by_name = 'a'\nby_number = '1'");
+        assert!(both.iter().map(|one| one.key).eq(["by_number"]) && both[0].what.contains("`by_name`"));
     }
 }

@@ -149,6 +149,9 @@ impl Error {
             Self::Certificate { what, .. } if what.contains("expired") => {
                 Some("its operator must renew it; check this machine's clock too".to_owned())
             }
+            Self::Certificate { what, .. } if what.contains("thumbprint") => {
+                Some("it was renewed, or something else answers there: start the workload anew".to_owned())
+            }
             Self::Certificate { .. } => {
                 Some("the operator of that server must install a certificate for this name".to_owned())
             }
@@ -217,6 +220,9 @@ impl Error {
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "its certificate is for another host name".to_owned()
+            }
+            CertificateError::ApplicationVerificationFailure => {
+                "its certificate is not the one with the thumbprint that the platform gives".to_owned()
             }
             other => format!("its certificate is not valid ({other:?})").chars().take(120).collect(),
         };

@@ -26,6 +26,19 @@ fn the_audience_is_compared_byte_for_byte() {
 }
 
 #[test]
+fn only_the_token_exchange_of_entra_has_two_names() {
+    let (uri, id) = ("api://AzureADTokenExchange", "fb60f99c-7a34-4190-8149-302f77469936");
+    let fits = |wanted: &str, aud: &str| {
+        let token = subject(&format!(r#"{{"aud":"{aud}","exp":100}}"#));
+        token.fit_for(&Audience::from(wanted), 0, Duration::ZERO).is_ok()
+    };
+    assert!(fits(uri, id) && fits(id, uri) && fits(uri, uri) && fits(id, id));
+    for other in [AS, "api://AzureADTokenExchangeChina", "FB60F99C-7A34-4190-8149-302F77469936"] {
+        assert!(!fits(other, id) && !fits(uri, other), "{other}");
+    }
+}
+
+#[test]
 fn several_audiences_or_none_may_not_leave() {
     let several = r#"{"aud":["https://as.example.com/","https://b.example.com"],"exp":100}"#;
     assert_eq!(fit(several, 0), Err(Unfit::SeveralAudiences { count: 2 }));

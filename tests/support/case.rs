@@ -10,7 +10,7 @@
 //!
 //! All but `expect.toml` may hold, between `<<` and `>>`: `issuer`, `jwt` (a token that the authorization server trusts, made
 //! for it; `jwt {"aud": …}` with other claims, `jwt:NAME` the same one each time), `secret NAME`, and where something is served:
-//! `base`, `host`, `port`, `ca`, `other_ca`, `agent`.
+//! `base`, `host`, `port`, `ca`, `thumbprint` (of the certificate), `other_ca`, `agent`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -152,6 +152,7 @@ impl Case {
             words.set("host", "127.0.0.1");
             words.set("port", place.base().rsplit(':').next().unwrap_or_default());
             words.set("ca", place.ca());
+            words.set("thumbprint", &place.thumbprint());
             traffic = Some(place.serve(&words.fill(&text)));
         }
         let environment = self.read("env.toml").unwrap_or_default();

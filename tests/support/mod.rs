@@ -10,6 +10,7 @@
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
 //! | `workload_api.rs` | the SPIFFE Workload API of an agent: `FakeWorkloadApi` |
 //! | `google.rs` | the metadata server, the Security Token Service and service accounts of Google: `FakeGoogle` |
+//! | `entra.rs` | the token endpoint of a Microsoft Entra tenant: `FakeEntra` |
 //! | `forward_proxy.rs` | the proxy of a company network (CONNECT): `FakeProxy` |
 //! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
 //! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
@@ -29,6 +30,7 @@ pub mod authorization_server;
 pub mod bus;
 pub mod case;
 pub mod dpop;
+pub mod entra;
 pub mod fault;
 pub mod forward_proxy;
 pub mod google;

@@ -47,58 +47,6 @@ const KEYCLOAK: &[Words] = &[
     words("sub has no account", 400, "invalid_grant", "User not found"),
 ];
 
-pub const ENTRA_AUDIENCE: &str = "api://AzureADTokenExchange";
-pub const ENTRA_SCOPE: &str = "api://22222222-2222-2222-2222-222222222222/.default";
-
-/// Microsoft Entra, a client with a federated credential. The scope names the target, and an answer has no `scope`.
-pub fn entra(scene: &Scene) {
-    at(scene, "/00000000-0000-0000-0000-000000000000/v2.0", APPENDED);
-    scene.authorization_server.set_profile(Profile {
-        target: Target::Scope(ENTRA_SCOPE, "22222222-2222-2222-2222-222222222222".to_owned()),
-        scopes: &[ENTRA_SCOPE],
-        refuses_resource: true,
-        only_grant: Some("client_credentials"),
-        assertion_audience: Some(ENTRA_AUDIENCE.to_owned()),
-        silent_about_scope: true,
-        words: ENTRA,
-        ..Profile::default()
-    });
-}
-
-/// The codes are Microsoft's, from its reference of error codes; the sentences after them as seen, without their identifiers.
-const ENTRA: &[Words] = &[
-    words(
-        "resource is not taken",
-        400,
-        "invalid_target",
-        "AADSTS9010010: The resource parameter provided in the request doesn't match with the requested scopes.",
-    ),
-    words(
-        "scope is not the target's",
-        400,
-        "invalid_scope",
-        "AADSTS1002012: The provided value for scope is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI).",
-    ),
-    words(
-        "aud is not",
-        401,
-        "invalid_client",
-        "AADSTS700212: No matching federated identity record found for presented assertion audience. Please check your federated identity credential Subject, Audience and Issuer against the presented assertion.",
-    ),
-    words(
-        "this client is not federated",
-        401,
-        "invalid_client",
-        "AADSTS700213: No matching federated identity record found for presented assertion subject. Please check your federated identity credential Subject, Audience and Issuer against the presented assertion.",
-    ),
-    words(
-        "client_id is missing",
-        400,
-        "invalid_request",
-        "AADSTS900144: The request body must contain the following parameter: 'client_id'.",
-    ),
-];
-
 /// Auth0, a machine-to-machine application. Its issuer ends in a slash, and `audience` names the API.
 pub fn auth0(scene: &Scene) {
     at(scene, "/", APPENDED);

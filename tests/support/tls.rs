@@ -1,8 +1,9 @@
 //! A certificate authority for one test, and servers with a good certificate, one for another host and one that has expired.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use ::aws_lc_rs::digest;
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
@@ -20,6 +21,8 @@ pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     file: PathBuf,
+    /// The DER of the certificate that was made last for a server.
+    served: Mutex<Vec<u8>>,
     _directory: TempDir,
 }
 
@@ -35,7 +38,7 @@ impl TestCa {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
         let file = directory.path().join("ca.pem");
         std::fs::write(&file, &pem).expect("the directory is new and ours");
-        Self { issuer: Issuer::new(params, key), pem, file, _directory: directory }
+        Self { issuer: Issuer::new(params, key), pem, file, served: Mutex::default(), _directory: directory }
     }
 
     /// The CA certificate in a file, for `[egress] ca_file`; gone when this is dropped.
@@ -49,6 +52,13 @@ impl TestCa {
 
     pub fn der(&self) -> Vec<u8> {
         CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("our own PEM").to_vec()
+    }
+
+    /// The SHA-1 of the certificate that was made last for a server, in hexadecimal.
+    pub fn thumbprint(&self) -> String {
+        let served = self.served.lock().expect("never held over a panic");
+        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &served);
+        digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
     }
 
     /// For `localhost` and `127.0.0.1`, valid until 2099.
@@ -109,6 +119,7 @@ impl TestCa {
         (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(last_year, 1, 1));
         let key = KeyPair::generate().expect("a P-256 key can always be made");
         let certificate = params.signed_by(&key, &self.issuer).expect("our own parameters are sound");
+        *self.served.lock().expect("never held over a panic") = certificate.der().to_vec();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         // The provider is passed, never installed: the process under test must choose its own.
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

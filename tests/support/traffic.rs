@@ -117,6 +117,11 @@ impl Place {
         self.ca.pem()
     }
 
+    /// The SHA-1 of the certificate that it is served with.
+    pub fn thumbprint(&self) -> String {
+        self.ca.thumbprint()
+    }
+
     /// Serves the script with everything filled in.
     pub fn serve(self, text: &str) -> Traffic {
         let script: Script = toml::from_str(text).unwrap_or_else(|error| panic!("http.toml: {error}"));

@@ -183,6 +183,9 @@ impl Walk<'_> {
 
     fn bound(&self, granting: &Granting, claims: Option<&Claims>) -> Bound {
         let Some(claims) = claims else { return Bound::Opaque };
+        if self.server.provider.is_some() {
+            return Bound::Named(claims.aud.join(", "));
+        }
         if self.server.resource == ResourceParameter::Omitted {
             return Bound::NotAsked(claims.aud.join(", "));
         }
@@ -201,6 +204,8 @@ enum Bound {
     AlsoElsewhere(String),
     Elsewhere(String),
     NotAsked(String),
+    /// By the scope or the audience that the provider's exchange has.
+    Named(String),
     Opaque,
 }
 
@@ -225,6 +230,7 @@ impl Bound {
                 format!("the configuration sends no `resource`; `aud` is {}", quoted_words(aud)),
                 "send it where the server takes it: leave `resource = \"\"` out",
             ),
+            Self::Named(aud) => rule.pass(format!("`aud` is {}, for what the configuration names", quoted_words(aud))),
             Self::Opaque => rule.warn(
                 "the token is not a JWT: whether it is bound to this resource cannot be seen from here",
                 "show it with `--other-resource URL`: a token for another resource must be refused by this server",

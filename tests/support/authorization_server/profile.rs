@@ -52,8 +52,6 @@ pub enum Target {
     Fixed(String),
     /// `audience`, which must be this one.
     Audience(String),
-    /// `scope`, which must be this one; the token is for the second.
-    Scope(&'static str, String),
 }
 
 /// A refusal in the words of the vendor.
@@ -83,8 +81,6 @@ impl Profile {
                 Some(named) if named == known => known.clone(),
                 Some(_) => return Err(Refusal::new("invalid_target", "audience is unknown")),
             },
-            Target::Scope(scope, target) if value("scope") == Some(scope) => target.clone(),
-            Target::Scope(..) => return Err(Refusal::new("invalid_scope", "scope is not the target's")),
         };
         self.scope(value("scope")).map(|scope| Some((target, scope)))
     }

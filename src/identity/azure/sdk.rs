@@ -1,0 +1,132 @@
+//! App Service and the metadata service, by Microsoft's own crate, on our transport.
+//!
+//! The crate makes the request and reads the answer. Everything else stays ours: it is asked only where we know what is
+//! there; the request goes through `outbound` (no proxy, no redirect, 64 KiB); how long and how often it is tried is decided
+//! here, because the crate has no limit of its own for one try and overrules those that it is given; and of its errors, which
+//! hold whole answers, none is passed on. It reads the process's variables by itself: what it asks must be what we found.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use azure_core::credentials::TokenCredential;
+use azure_core::error::ErrorKind;
+use azure_core::http::headers::Headers;
+use azure_core::http::{AsyncRawResponse, ClientOptions, HttpClient, Request, StatusCode, Transport};
+use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
+use reqwest::header::{HeaderName, HeaderValue};
+use secrecy::SecretString;
+use serde::de::IgnoredAny;
+use url::Url;
+
+use super::asking::{self, SOMETHING_ELSE};
+use super::{Azure, Error, Place, Which, malformed};
+use crate::outbound::Answer;
+
+/// Where the crate sends what it asks of the metadata service.
+const ITS_IMDS: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
+/// The headers that say something to the endpoint; the crate's telemetry stays here.
+const CARRIED: [&str; 2] = ["metadata", "x-identity-header"];
+
+impl Azure {
+    pub(super) async fn by_sdk(&self, resource: &str) -> Result<SecretString, Error> {
+        let carrier = Arc::new(Carrier { azure: self.clone(), failed: Mutex::default() });
+        let transport = Transport::new(Arc::clone(&carrier) as Arc<dyn HttpClient>);
+        let options = ManagedIdentityCredentialOptions {
+            user_assigned_id: self.which.to_sdk(),
+            client_options: ClientOptions { transport: Some(transport), ..ClientOptions::default() },
+        };
+        let lost = |what: &str| malformed(format!("{}: {what}", self.host.who()), SOMETHING_ELSE);
+        // A new one each time: it would keep the token, and how long one is kept is the broker's to decide.
+        let credential = ManagedIdentityCredential::new(Some(options));
+        let credential =
+            credential.map_err(|_| lost("the process's environment is another than the one that was found"))?;
+        let scope = format!("{resource}/.default");
+        let token = credential.get_token(&[&scope], None).await;
+        let failed = carrier.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (token, failed) {
+            (_, Some(error)) => Err(error),
+            (Ok(token), None) => Ok(SecretString::from(token.token.secret().to_owned())),
+            (Err(_), None) => Err(lost("the answer is not the JSON object with a token that it should be")),
+        }
+    }
+
+    /// The request of the crate, sent as ours.
+    async fn carry(&self, request: &Request) -> Result<Answer, Error> {
+        let url = self.where_to(request.url())?;
+        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        for name in CARRIED {
+            let name = HeaderName::from_static(name);
+            let mut values = request.headers().iter().filter(|(its, _)| its.as_str() == name.as_str());
+            let Some((_, value)) = values.next() else { continue };
+            let value = HeaderValue::from_str(value.as_str());
+            let mut value =
+                value.map_err(|_| malformed(format!("{name} cannot be a header value"), super::NOT_YOURS))?;
+            value.set_sensitive(name != asking::METADATA.0);
+            headers.push((name, value));
+        }
+        let answer = self.answered(&self.ambient.outbound, || asking::get(&url, &[], &headers)).await?;
+        answer
+            .json::<IgnoredAny>()
+            .map_err(|what| malformed(format!("{}: {what}", self.host.who()), SOMETHING_ELSE))?;
+        Ok(answer)
+    }
+
+    /// Where the crate's request goes: to the endpoint that was found and to no other.
+    fn where_to(&self, asked: &Url) -> Result<Url, Error> {
+        let mut plain = asked.clone();
+        plain.set_query(None);
+        let found = match &self.host {
+            Place::AppService { endpoint, .. } => (plain == *endpoint).then(|| endpoint.clone()),
+            Place::VirtualMachine if plain.as_str() == ITS_IMDS => {
+                let mut url = asking::metadata_service(&self.ambient.env)?;
+                url.set_path(asked.path());
+                Some(url)
+            }
+            _ => None,
+        };
+        let mut url = found.ok_or_else(|| Error::Misconfigured {
+            what: "azure: the process's environment is another than the one that was found".to_owned(),
+            hint: "IDENTITY_ENDPOINT and IDENTITY_HEADER must be those that the process was started with".to_owned(),
+        })?;
+        url.set_query(asked.query());
+        Ok(url)
+    }
+}
+
+impl Which {
+    fn to_sdk(&self) -> Option<UserAssignedId> {
+        match self {
+            Self::SystemAssigned => None,
+            Self::Client(id) => Some(UserAssignedId::ClientId(id.clone())),
+            Self::Object(id) => Some(UserAssignedId::ObjectId(id.clone())),
+            Self::Resource(id) => Some(UserAssignedId::ResourceId(id.clone())),
+        }
+    }
+}
+
+/// The crate's way out. It keeps what went wrong, in our own words.
+struct Carrier {
+    azure: Azure,
+    failed: Mutex<Option<Error>>,
+}
+
+impl fmt::Debug for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Carrier(..)")
+    }
+}
+
+#[async_trait]
+impl HttpClient for Carrier {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        match self.azure.carry(request).await {
+            Ok(answer) => Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), answer.body.to_vec())),
+            Err(error) => {
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                // Of this kind nothing is tried again: that was done.
+                Err(azure_core::Error::with_message(ErrorKind::Other, "see what was kept"))
+            }
+        }
+    }
+}
