@@ -22,7 +22,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier, no_keys};
 use crate::oauth::Audience;
 use crate::outbound::{self, Answer, Ask, NamedBy, Patience};
 use crate::token::{SubjectToken, expose};
@@ -67,12 +67,7 @@ fn detect(ambient: &Ambient) -> Finding {
 }
 
 fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    if let Some(key) = table.keys().next() {
-        return Err(Error::Misconfigured {
-            what: format!("github-actions has no key {key:?}"),
-            hint: format!("take {key:?} out of [identity]"),
-        });
-    }
+    no_keys(SOURCE.name, table)?;
     from_env(ambient)
         .map(|source| source as Arc<dyn IdentitySource>)
         .map_err(|(why, hint)| Error::Misconfigured { what: format!("github-actions: {why}"), hint })

@@ -15,8 +15,10 @@ use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, Certificate, Outbound};
 use crate::token::SubjectToken;
 
+mod buildkite;
 mod ci_env;
 mod command;
+mod endpoint;
 mod env_var;
 mod error;
 mod file;
@@ -37,6 +39,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     command::SOURCE,
     github_actions::SOURCE,
     gitlab_ci::SOURCE,
+    buildkite::SOURCE,
     ci_env::BITBUCKET,
     ci_env::CIRCLECI,
     ci_env::HCP_TERRAFORM,
@@ -231,6 +234,17 @@ pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error
 /// The row of that name.
 pub(crate) fn row(name: &str) -> Option<&'static Descriptor> {
     SOURCES.iter().find(|row| row.name == name)
+}
+
+/// For rows without keys of their own: any key is one too many.
+fn no_keys(row: &'static str, table: &toml::Table) -> Result<(), Error> {
+    match table.keys().next() {
+        None => Ok(()),
+        Some(key) => Err(Error::Misconfigured {
+            what: format!("{row} has no key {key:?}"),
+            hint: format!("take {key:?} out of [identity]"),
+        }),
+    }
 }
 
 /// The rule, tier by tier: an unusable one stops, two usable ones are an error, one wins, none looks further.
