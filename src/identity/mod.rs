@@ -26,6 +26,7 @@ mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
 mod nomad;
+mod program;
 mod setting;
 mod spiffe;
 
