@@ -17,6 +17,7 @@ use crate::token::SubjectToken;
 
 mod buildkite;
 mod ci_env;
+mod circleci;
 mod command;
 mod endpoint;
 mod env_var;
@@ -42,7 +43,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     gitlab_ci::SOURCE,
     buildkite::SOURCE,
     ci_env::BITBUCKET,
-    ci_env::CIRCLECI,
+    circleci::SOURCE,
     ci_env::HCP_TERRAFORM,
     ci_env::SPACELIFT,
     ci_env::SEMAPHORE,

@@ -79,7 +79,7 @@ const JWT: &str = "e30.e30.c2ln";
 
 #[tokio::test(start_paused = true)]
 async fn a_token_given_in_the_place_of_a_variables_name_is_not_shown() {
-    for source in ["env", "gitlab-ci"] {
+    for source in ["env", "gitlab-ci", "circleci"] {
         let settings = format!("token_env = '{JWT}'").parse().expect("a table");
         let choice = Choice::Named { source: source.to_owned(), settings };
         let error = choose(&choice, &ambient(&[])).map(|_| ()).expect_err("a token");

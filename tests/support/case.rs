@@ -2,7 +2,7 @@
 //!
 //! | file | what it says |
 //! |---|---|
-//! | `env.toml` | `[vars]` of the environment, the `[identity]` of the configuration, further keys of the `[server]` |
+//! | `env.toml` | `[vars]` of the environment, the `[identity]` of the configuration, further keys of the `[server]`; with its `subject_audience` the authorization server takes tokens for that alone |
 //! | `fs/` | files of the platform, at their absolute paths |
 //! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`) |
 //! | `workload_api.toml` | a SPIFFE agent: the workload's `identities`, and each `[[answer]]` that is not the right one |
@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::authorization_server::Profile;
 use super::leak;
 use super::scene::Scene;
 use super::tls::TestCa;
@@ -100,6 +101,8 @@ pub struct Stage {
     pub scene: Scene,
     pub vars: BTreeMap<String, String>,
     pub config: String,
+    /// Whom the platform's token must be for: `subject_audience` of the server, else the issuer.
+    pub audience: String,
     /// The root of the platform's files, if the case has any.
     pub files: Option<TempDir>,
     traffic: Option<Traffic>,
@@ -158,6 +161,11 @@ impl Case {
         let environment: Environment =
             toml::from_str(&words.fill(&environment)).unwrap_or_else(|error| panic!("env.toml: {error}"));
         let text = |table: &Option<toml::Table>| toml::to_string(&table.clone().unwrap_or_default()).expect("TOML");
+        let audience = environment.server.as_ref().and_then(|server| server.get("subject_audience")?.as_str());
+        let audience = audience.map_or_else(|| scene.authorization_server.issuer(), str::to_owned);
+        scene
+            .authorization_server
+            .set_profile(Profile { assertion_audience: Some(audience.clone()), ..Profile::default() });
         let mut config = scene.config(&text(&environment.server));
         if environment.identity.is_some() {
             config.push_str(&format!("\n[identity]\n{}", text(&environment.identity)));
@@ -167,7 +175,7 @@ impl Case {
             copy(&self.path.join("fs"), root.path(), &mut words);
             root
         });
-        Stage { scene, vars: environment.vars, config, files, traffic, _agent: agent, _other: other }
+        Stage { scene, vars: environment.vars, config, audience, files, traffic, _agent: agent, _other: other }
     }
 
     fn read(&self, name: &str) -> Option<String> {
@@ -216,6 +224,9 @@ fn copy(from: &Path, to: &Path, words: &mut Words<'_>) {
         } else {
             let text = fs::read_to_string(&path).expect("the files of a case are UTF-8");
             fs::write(&target, words.fill(&text)).expect("the root is ours");
+            // A program of the platform stays executable.
+            let mode = fs::metadata(&path).expect("it was read").permissions();
+            fs::set_permissions(&target, mode).expect("the root is ours");
         }
     }
 }
