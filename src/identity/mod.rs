@@ -15,6 +15,8 @@ use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, Certificate, Outbound};
 use crate::token::SubjectToken;
 
+mod azure_pipelines;
+mod azure_workload_identity;
 mod buildkite;
 mod ci_env;
 mod circleci;
@@ -44,12 +46,14 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     buildkite::SOURCE,
     ci_env::BITBUCKET,
     circleci::SOURCE,
+    azure_pipelines::SOURCE,
     ci_env::HCP_TERRAFORM,
     ci_env::SPACELIFT,
     ci_env::SEMAPHORE,
     ci_env::ENV0,
     spiffe::SOURCE,
     kubernetes::SOURCE,
+    azure_workload_identity::SOURCE,
     nomad::SOURCE,
     ci_env::MODAL,
 ];
