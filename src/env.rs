@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::unistd::AccessFlags;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
@@ -115,6 +116,17 @@ impl Env {
         std::fs::metadata(self.locate(path))
     }
 
+    /// Where a socket of the platform really is. Fails when it is none, or when this user may not dial it.
+    pub fn socket(&self, path: &Path) -> io::Result<PathBuf> {
+        let path = self.locate(path);
+        if !std::fs::metadata(&path)?.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket"));
+        }
+        // Connecting to a socket needs the right to write to it (unix(7)).
+        nix::unistd::eaccess(&path, AccessFlags::W_OK)?;
+        Ok(path)
+    }
+
     fn locate(&self, path: &Path) -> PathBuf {
         match &self.root {
             Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
@@ -182,6 +194,17 @@ mod tests {
         assert_eq!(on("three:./three:/none"), None, "relative to where we were started");
         assert_eq!(on("/one:/four"), None);
         assert_eq!(Env::from_vars([]).program("tool"), None);
+    }
+
+    #[test]
+    fn a_socket_is_one_that_can_be_dialled() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("api")).expect("bound");
+        std::fs::write(dir.path().join("file"), "").expect("written");
+        let env = Env::from_vars([]).with_root(dir.path().to_owned());
+        assert_eq!(env.socket(Path::new("/api")).expect("a socket"), dir.path().join("api"));
+        assert_eq!(env.socket(Path::new("/file")).expect_err("a file").kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(env.socket(Path::new("/none")).expect_err("nothing").kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

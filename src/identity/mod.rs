@@ -25,6 +25,7 @@ mod endpoint;
 mod env_var;
 mod error;
 mod file;
+mod fly;
 mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
@@ -55,6 +56,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     kubernetes::SOURCE,
     azure_workload_identity::SOURCE,
     nomad::SOURCE,
+    fly::SOURCE,
     ci_env::MODAL,
 ];
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `env.toml` | `[vars]` of the environment, the `[identity]` of the configuration, further keys of the `[server]`; with its `subject_audience` the authorization server takes tokens for that alone |
 //! | `fs/` | files of the platform, at their absolute paths |
-//! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`) |
+//! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`); first in it `socket`, where it is one |
 //! | `workload_api.toml` | a SPIFFE agent: the workload's `identities`, and each `[[answer]]` that is not the right one |
 //! | `expect.toml` | the outcome: who was found, or the class of the failure and what it says |
 //!
@@ -132,9 +132,9 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Case {
-    /// Has it files at absolute paths? They can only be put below another root, inside this process.
+    /// Has it files or a socket at absolute paths? They can only be put below another root, inside this process.
     pub fn has_files(&self) -> bool {
-        self.path.join("fs").is_dir()
+        self.path.join("fs").is_dir() || self.read("http.toml").is_some_and(|text| text.starts_with("socket = "))
     }
 
     /// Starts all that the case names.
@@ -148,6 +148,7 @@ impl Case {
             scene.authorization_server.also_trust(agent.trust());
             words.set("agent", &agent.endpoint());
         }
+        let files = self.has_files().then(|| tempfile::tempdir().expect("the temporary directory is writable"));
         let mut traffic = None;
         if let Some(text) = self.read("http.toml") {
             let place = Place::new(&text).await;
@@ -155,7 +156,7 @@ impl Case {
             words.set("host", "127.0.0.1");
             words.set("port", place.base().rsplit(':').next().unwrap_or_default());
             words.set("ca", place.ca());
-            traffic = Some(place.serve(&words.fill(&text)));
+            traffic = Some(place.serve(&words.fill(&text), files.as_ref().map(TempDir::path)));
         }
         let environment = self.read("env.toml").unwrap_or_default();
         let environment: Environment =
@@ -170,11 +171,9 @@ impl Case {
         if environment.identity.is_some() {
             config.push_str(&format!("\n[identity]\n{}", text(&environment.identity)));
         }
-        let files = self.has_files().then(|| {
-            let root = tempfile::tempdir().expect("the temporary directory is writable");
+        if let Some(root) = files.as_ref().filter(|_| self.path.join("fs").is_dir()) {
             copy(&self.path.join("fs"), root.path(), &mut words);
-            root
-        });
+        }
         Stage { scene, vars: environment.vars, config, audience, files, traffic, _agent: agent, _other: other }
     }
 
