@@ -33,6 +33,7 @@ mod nomad;
 mod program;
 mod setting;
 mod spiffe;
+mod vercel;
 
 pub(crate) use error::Error;
 pub(crate) use setting::{Kind, Need, Problem, Setting, problems};
@@ -57,6 +58,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     azure_workload_identity::SOURCE,
     nomad::SOURCE,
     fly::SOURCE,
+    vercel::SOURCE,
     ci_env::MODAL,
 ];
 
