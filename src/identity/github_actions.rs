@@ -11,7 +11,15 @@
 //! can be asked for, as often as wanted, while the job runs. Nothing has to be configured. A pull request from
 //! a fork never gets the permission, nor does a reusable workflow whose caller did not grant it.
 //!
-//! Source: GitHub documentation, "OpenID Connect reference"; `@actions/core`, `oidc-utils.ts`.
+//! Forgejo's runner sets the same variables, in a workflow with `enable-openid-connect: true`; Gitea's does in versions that
+//! issue identity tokens. The host of the URL may be any: that of an Enterprise Server, a subdomain of `ghe.com`, a forge
+//! in a private network, with its CA as `ca_file` in `[egress]`.
+//!
+//! The subject is carried as it is: `repo:OWNER/REPO:…`, or `repo:OWNER@ID/REPO@ID:…` for repositories with immutable
+//! subjects. `wayleave whoami` shows which one a trust policy must name.
+//!
+//! Source: GitHub documentation, "OpenID Connect reference"; `@actions/core`, `oidc-utils.ts`; Forgejo documentation,
+//! "Security OpenID Connect".
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +56,7 @@ const PATIENCE: Patience = Patience { tries: 5, delay: Duration::from_millis(500
 const PER_TRY: Duration = Duration::from_secs(10);
 
 const PERMISSION: &str = "give the job (or the workflow) `permissions: id-token: write`; a pull request from a fork cannot have it, \
-    and a reusable workflow has it only if its caller grants it";
+    and a reusable workflow has it only if its caller grants it; on Forgejo it is `enable-openid-connect: true`";
 
 struct GithubActions {
     url: Url,
