@@ -475,13 +475,16 @@ async fn a_job_of_gitlab() {
     tells(&output, &["MCP_ID_TOKEN is not set"], &["`id_tokens:`"]);
 }
 
-/// The daemon inside this process, where the files of a pod can lie below another root. Gives its answer.
-async fn in_a_pod(stage: &Stage, text: &str) -> Value {
+/// The daemon inside this process, where the files of the platform can lie below another root. Gives its answer.
+async fn at_the_platform(stage: &Stage, text: &str) -> Value {
     let place = tempfile::Builder::new().prefix("wl").tempdir_in("/tmp").expect("/tmp is writable");
     let socket = place.path().join("s");
     let vars: BTreeMap<String, String> = stage.vars.clone();
-    let root = stage.files.as_ref().expect("the case has files").path().to_owned();
-    let env = Env::from_vars(vars).with_root(root);
+    let env = Env::from_vars(vars);
+    let env = match &stage.files {
+        Some(root) => env.with_root(root.path().to_owned()),
+        None => env,
+    };
     let text = format!("{text}\n[listen]\nsocket = {:?}\n", socket.display().to_string());
     let config = Config::from_toml(&text, &env).expect("a valid configuration");
     let app = App::build(config, env, Clock::system()).await.expect("it can be built");
@@ -495,9 +498,13 @@ async fn in_a_pod(stage: &Stage, text: &str) -> Value {
 
 /// The pod of a case of `tests/sources/kubernetes/`.
 async fn pod(name: &str) -> Stage {
+    platform("kubernetes", name).await
+}
+
+/// The platform of a case of `tests/sources/`.
+async fn platform(source: &str, name: &str) -> Stage {
     let cases = case::all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sources")));
-    let case =
-        cases.iter().find(|case| case.source == "kubernetes" && case.name == name).expect("there is such a case");
+    let case = cases.iter().find(|case| case.source == source && case.name == name).expect("there is such a case");
     case.stage(BINARY).await
 }
 
@@ -505,11 +512,11 @@ async fn pod(name: &str) -> Stage {
 async fn a_pod_with_a_projected_token() {
     let stage = pod("ok").await;
     let example = Example::new(&stage.scene, "kubernetes-token-file", LOGIN);
-    let answer = in_a_pod(&stage, &example.text).await;
+    let answer = at_the_platform(&stage, &example.text).await;
     assert!(answer["access_token"].is_string(), "{}", answer["error_description"]);
     // The token that every pod has is the first that is found.
     let default = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-    let answer = in_a_pod(&stage, &example.with("/var/run/secrets/tokens/mcp", default).text).await;
+    let answer = at_the_platform(&stage, &example.with("/var/run/secrets/tokens/mcp", default).text).await;
     assert_eq!(answer["class"], "no_identity");
     assert!(answer["hint"].as_str().is_some_and(|hint| hint.contains("projected `serviceAccountToken`")), "{answer}");
 }
@@ -518,15 +525,48 @@ async fn a_pod_with_a_projected_token() {
 async fn a_pod_that_asks_for_its_token() {
     let stage = pod("request-ok").await;
     let example = Example::new(&stage.scene, "kubernetes-token-request", LOGIN);
-    let answer = in_a_pod(&stage, &example.text).await;
+    let answer = at_the_platform(&stage, &example.text).await;
     assert!(answer["access_token"].is_string(), "{}", answer["error_description"]);
     assert_eq!(stage.problems(), Vec::<String>::new());
     // Without the role.
     let stage = pod("request-forbidden").await;
     let example = Example::new(&stage.scene, "kubernetes-token-request", LOGIN);
-    let answer = in_a_pod(&stage, &example.text).await;
+    let answer = at_the_platform(&stage, &example.text).await;
     assert_eq!(answer["class"], "no_identity");
     assert!(answer["hint"].as_str().is_some_and(|hint| hint.contains("serviceaccounts/token")), "{answer}");
+}
+
+/// The example of a platform whose tokens only Entra takes, which federates that subject with the client: it works at the
+/// platform of that case, and without the audience nothing leaves.
+async fn federated_with_entra(source: &str, example: &str, subject: &str) {
+    let stage = platform(source, "ok").await;
+    profiles::entra(&stage.scene);
+    stage.scene.authorization_server.federate("11111111-1111-1111-1111-111111111111", subject);
+    let issuer = "https://login.microsoftonline.com/00000000-0000-0000-0000-000000000000/v2.0";
+    let example = Example::new(&stage.scene, example, issuer);
+    let answer = at_the_platform(&stage, &example.text).await;
+    assert!(answer["access_token"].is_string(), "{}", answer["error_description"]);
+    let assertion = stage.scene.authorization_server.last_request().assertion;
+    assert_eq!((&assertion["aud"], &assertion["sub"]), (&json!(profiles::ENTRA_AUDIENCE), &json!(subject)));
+    assert_eq!(stage.problems(), Vec::<String>::new());
+
+    let stage = platform(source, "ok").await;
+    profiles::entra(&stage.scene);
+    let unsaid = example.with("subject_audience = ", "# subject_audience = ");
+    let answer = at_the_platform(&stage, &unsaid.text).await;
+    assert_eq!(answer["class"], "no_identity");
+    let hint = answer["hint"].as_str().unwrap_or_default();
+    assert!(hint.contains("`subject_audience`"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_service_connection_of_azure_pipelines() {
+    federated_with_entra("azure-pipelines", "azure-pipelines", "sc://octo-org/octo-project/agents").await;
+}
+
+#[tokio::test]
+async fn a_pod_of_aks() {
+    federated_with_entra("azure-workload-identity", "aks", "system:serviceaccount:agents:agent").await;
 }
 
 // The daemon.
