@@ -81,6 +81,7 @@ const API: Endpoint = Endpoint {
         _ => "see the service connection's page in the project's settings",
     },
     in_its_place: "something between the job and Azure DevOps answers in its place: a proxy, a page to sign in",
+    not_yet: |_| None,
 };
 
 struct Pipelines {

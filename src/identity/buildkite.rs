@@ -59,6 +59,7 @@ const API: Endpoint = Endpoint {
         _ => "it does not take the audience: see Buildkite's page on OIDC for what one may be",
     },
     in_its_place: "something between the job and Buildkite answers in its place: a proxy, a captive page",
+    not_yet: |_| None,
 };
 
 struct Buildkite {

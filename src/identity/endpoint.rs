@@ -23,9 +23,12 @@ pub(super) struct Endpoint {
     pub(super) refusal: fn(u16) -> &'static str,
     /// What usually lies behind an answer that is none of its own.
     pub(super) in_its_place: &'static str,
+    /// Does a refusal only say "not yet"? Then what it waits for, in words.
+    pub(super) not_yet: fn(&Answer) -> Option<&'static str>,
 }
 
-/// Endpoints of CI systems have bad minutes: 429, 5xx, silent sockets. One try is not enough, and a job waits gladly.
+/// Such endpoints have bad minutes: 429, 5xx, silent sockets. The figures are those of users of GitHub's, who had to retry by
+/// hand because the platform's own toolkit gives up too early.
 const PATIENCE: Patience = Patience { tries: 5, delay: Duration::from_millis(500), total: Duration::from_secs(45) };
 const PER_TRY: Duration = Duration::from_secs(10);
 
@@ -33,9 +36,13 @@ impl Endpoint {
     /// Asks, again where that may help, until it answers with 200 or 201.
     pub(super) async fn ask(&self, ambient: &Ambient, ask: impl Fn() -> Ask) -> Result<Answer, Error> {
         let ask = || Ask { limit: PER_TRY, ..ask() };
-        match ambient.outbound.send_patiently(PATIENCE, ask, worth_another_try).await {
+        let again = |outcome: &Result<Answer, outbound::Error>| match outcome {
+            Ok(answer) => matches!(answer.status, 429 | 500..) || (self.not_yet)(answer).is_some(),
+            Err(error) => error.is_temporary(),
+        };
+        match ambient.outbound.send_patiently(PATIENCE, ask, again).await {
             Ok(answer) if matches!(answer.status, 200 | 201) => Ok(answer),
-            Ok(answer) => Err(self.refused(answer.status)),
+            Ok(answer) => Err(self.refused(&answer)),
             Err(error) => Err(self.unanswered(&error)),
         }
     }
@@ -68,7 +75,11 @@ impl Endpoint {
         Ok(value)
     }
 
-    fn refused(&self, status: u16) -> Error {
+    fn refused(&self, answer: &Answer) -> Error {
+        if let Some(waits) = (self.not_yet)(answer) {
+            return Error::Unreachable { source_name: self.row, what: waits.to_owned(), hint: None };
+        }
+        let status = answer.status;
         let what = format!("{} answers status {status}", self.called);
         match status {
             429 | 500.. => Error::Unreachable {
@@ -91,12 +102,5 @@ impl Endpoint {
 
     pub(super) fn malformed(&self, what: String, hint: &str) -> Error {
         Error::Malformed { source_name: self.row, what, hint: hint.to_owned() }
-    }
-}
-
-fn worth_another_try(outcome: &Result<Answer, outbound::Error>) -> bool {
-    match outcome {
-        Ok(answer) => matches!(answer.status, 429 | 500..),
-        Err(error) => error.is_temporary(),
     }
 }

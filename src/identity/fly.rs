@@ -51,6 +51,7 @@ const API: Endpoint = Endpoint {
     called: "the Machine's API",
     refusal: |_| "the Machine may not ask for tokens of its own: see Fly.io's page on OpenID Connect",
     in_its_place: "something else than Fly.io's init answers in its place: what serves /.fly/api?",
+    not_yet: |_| None,
 };
 
 struct Fly {

@@ -56,6 +56,7 @@ const API: Endpoint = Endpoint {
     called: "Vercel's token endpoint",
     refusal: |_| "the deployment's token ends after an hour, and OIDC must be on in the project's settings: deploy anew",
     in_its_place: "something between the deployment and Vercel answers in its place: a proxy, a captive page",
+    not_yet: |_| None,
 };
 
 struct Vercel {
