@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::unistd::AccessFlags;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
@@ -101,9 +102,29 @@ impl Env {
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing while it is read"))
     }
 
+    /// Where a program is that a shell would find under this name: the first executable file in a directory of `PATH`.
+    /// Relative directories do not count, because what they hold depends on where we were started.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let is_executable =
+            |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
+        let absolute = self.get("PATH")?.split(':').map(Path::new).filter(|directory| directory.is_absolute());
+        absolute.map(|directory| self.locate(&directory.join(name))).find(is_executable)
+    }
+
     /// Who owns a file and what its mode is, for files that must not be writable by others.
     pub fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         std::fs::metadata(self.locate(path))
+    }
+
+    /// Where a socket of the platform really is. Fails when it is none, or when this user may not dial it.
+    pub fn socket(&self, path: &Path) -> io::Result<PathBuf> {
+        let path = self.locate(path);
+        if !std::fs::metadata(&path)?.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket"));
+        }
+        // Connecting to a socket needs the right to write to it (unix(7)).
+        nix::unistd::eaccess(&path, AccessFlags::W_OK)?;
+        Ok(path)
     }
 
     fn locate(&self, path: &Path) -> PathBuf {
@@ -130,6 +151,9 @@ fn version(metadata: &Metadata) -> (u64, u64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -146,6 +170,41 @@ mod tests {
         let env = Env::from_vars([]).with_root(dir.path().to_owned());
         assert_eq!(env.read(Path::new("/big"), 11).expect("fits").len(), 11);
         assert_eq!(env.read(Path::new("/big"), 10).expect_err("too big").kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_program_is_the_first_executable_file_on_an_absolute_path() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let put = |path: &str, mode: u32| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("below the root")).expect("made");
+            std::fs::write(&path, "#!/bin/sh\n").expect("written");
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("ours");
+            path
+        };
+        put("one/tool", 0o644);
+        let wanted = put("two/tool", 0o755);
+        put("three/tool", 0o755);
+        std::fs::create_dir_all(dir.path().join("four/tool")).expect("made");
+        let on = |path: &str| {
+            let vars = [("PATH".to_owned(), path.to_owned())];
+            Env::from_vars(vars).with_root(dir.path().to_owned()).program("tool")
+        };
+        assert_eq!(on("/four:/one:/two:/three"), Some(wanted));
+        assert_eq!(on("three:./three:/none"), None, "relative to where we were started");
+        assert_eq!(on("/one:/four"), None);
+        assert_eq!(Env::from_vars([]).program("tool"), None);
+    }
+
+    #[test]
+    fn a_socket_is_one_that_can_be_dialled() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("api")).expect("bound");
+        std::fs::write(dir.path().join("file"), "").expect("written");
+        let env = Env::from_vars([]).with_root(dir.path().to_owned());
+        assert_eq!(env.socket(Path::new("/api")).expect("a socket"), dir.path().join("api"));
+        assert_eq!(env.socket(Path::new("/file")).expect_err("a file").kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(env.socket(Path::new("/none")).expect_err("nothing").kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -5,16 +5,17 @@
 //! addresses; the address checked is the address dialled, because the check sits in the resolver itself. Through a
 //! forward proxy nobody can check an address, so only hosts that the operator named go through it. A platform's own
 //! endpoints beside the workload (metadata services) are spoken to in plain http, on their fixed addresses and loopback
-//! alone, and never through a proxy.
+//! alone, and never through a proxy. Some answer on a Unix socket instead, under the same limits.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method};
+use reqwest::{Client, ClientBuilder, Method};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
@@ -91,6 +92,8 @@ pub struct Ask {
     pub limit: Duration,
     /// What we prove ourselves with in the handshake.
     pub certificate: Option<Arc<Certificate>>,
+    /// The Unix socket of the platform's API that is dialled in the place of the URL's host.
+    pub socket: Option<PathBuf>,
 }
 
 /// A request body. It may hold an assertion and so has no readable `Debug`.
@@ -119,6 +122,7 @@ impl Ask {
             named_by,
             limit: REQUEST_LIMIT,
             certificate: None,
+            socket: None,
         }
     }
 
@@ -260,20 +264,29 @@ impl Outbound {
 
     async fn send_and_read(&self, ask: Ask, reading: Reading) -> Result<Answer, Error> {
         let url = Url::parse(&ask.url).map_err(|_| Error::NotAUrl)?;
+        if let Some(socket) = &ask.socket {
+            let client = self.over(socket)?;
+            let name = socket.display().to_string();
+            return self.within(client, url, ask, &name, reading).await;
+        }
         let host = host_of(&url);
         let named = ask.named_by == NamedBy::Them && self.0.config.named.contains(&host);
         let named_by = if named { NamedBy::Us } else { ask.named_by };
         self.admit(&url, &host, named_by)?;
         let lane = self.lane(&url, &host, named_by)?;
         let client = self.client(lane, ask.certificate.as_ref())?;
-        let limit = self.left(ask.limit);
-        let work = exchange(&client, url, ask, &host, reading);
-        let outcome = tokio::time::timeout(limit, work).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(Error::Timeout { host: host.clone(), limit }));
+        let outcome = self.within(client, url, ask, &host, reading).await;
         match (lane, &self.0.config.proxy) {
             (Lane::Proxied, Some(proxy)) => outcome.map_err(|error| proxy.explain(error)),
             _ => outcome,
         }
+    }
+
+    /// The exchange, within its limit. `host` is what errors call the other side.
+    async fn within(&self, client: Client, url: Url, ask: Ask, host: &str, reading: Reading) -> Result<Answer, Error> {
+        let limit = self.left(ask.limit);
+        let outcome = tokio::time::timeout(limit, exchange(&client, url, ask, host, reading)).await;
+        outcome.unwrap_or_else(|_| Err(Error::Timeout { host: host.to_owned(), limit }))
     }
 
     /// Sends a request again while `again` says so and the patience lasts.
@@ -347,6 +360,12 @@ impl Outbound {
         }
         mutual.push_back((certificate.thumbprint, lane, client.clone()));
         Ok(client)
+    }
+
+    /// A client that dials this socket, whatever the URL. It is asked every few minutes, so its connections are not kept.
+    fn over(&self, socket: &Path) -> Result<Client, Error> {
+        let builder = builder(&self.0.config, Lane::Beside, self.tls()?)?.unix_socket(socket);
+        builder.build().map_err(|error| Error::Roots { what: error.to_string() })
     }
 
     fn tls(&self) -> Result<rustls::ClientConfig, Error> {
@@ -476,6 +495,10 @@ impl Resolve for Rules {
 }
 
 fn build(config: &Config, lane: Lane, tls: rustls::ClientConfig) -> Result<Client, Error> {
+    builder(config, lane, tls)?.build().map_err(|error| Error::Roots { what: error.to_string() })
+}
+
+fn builder(config: &Config, lane: Lane, tls: rustls::ClientConfig) -> Result<ClientBuilder, Error> {
     let named_by = match lane {
         Lane::Theirs => NamedBy::Them,
         Lane::Beside => NamedBy::Platform,
@@ -485,7 +508,7 @@ fn build(config: &Config, lane: Lane, tls: rustls::ClientConfig) -> Result<Clien
     if let (Lane::Proxied, Some(proxy)) = (lane, &config.proxy) {
         builder = builder.proxy(proxy.to_reqwest().map_err(|what| Error::Proxy { what: what.to_owned() })?);
     }
-    builder
+    Ok(builder
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
@@ -493,9 +516,7 @@ fn build(config: &Config, lane: Lane, tls: rustls::ClientConfig) -> Result<Clien
         .pool_idle_timeout(Duration::from_secs(30))
         .pool_max_idle_per_host(4)
         .user_agent(concat!("wayleave/", env!("CARGO_PKG_VERSION")))
-        .dns_resolver(Arc::new(Rules::new(config, named_by)))
-        .build()
-        .map_err(|error| Error::Roots { what: error.to_string() })
+        .dns_resolver(Arc::new(Rules::new(config, named_by))))
 }
 
 #[cfg(test)]

@@ -4,21 +4,26 @@
 //! `TRYCMD=overwrite cargo test --test cli` writes them anew; read the difference as a user would.
 
 /// Variables of a CI job, a shell or a person that would show in a transcript. An empty one counts as unset.
-const CLEAR: [&str; 18] = [
+const CLEAR: [&str; 23] = [
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_URL",
     "AGENT_TEMPDIRECTORY",
+    "AZURE_FEDERATED_TOKEN_FILE",
     "BITBUCKET_BUILD_NUMBER",
+    "BUILDKITE",
     "CI",
     "CIRCLECI",
     "CLAUDE_CODE_MCP_SERVER_NAME",
     "CLAUDE_CODE_MCP_SERVER_URL",
     "CLICOLOR_FORCE",
+    "FLY_APP_NAME",
     "GITHUB_ACTIONS",
     "GITLAB_CI",
     "RUNNER_TEMP",
+    "SYSTEM_OIDCREQUESTURI",
     "TFC_RUN_ID",
     "TF_BUILD",
+    "VERCEL",
     "WAYLEAVE_CONFIG",
     "WAYLEAVE_LOG",
     "XDG_CONFIG_HOME",

@@ -495,7 +495,7 @@ async fn metadata_service(resource: &str, which: &str, token: &str) -> (Traffic,
     );
     let place = Place::new(&script).await;
     let base = place.base().to_owned();
-    (place.serve(&script), base)
+    (place.serve(&script, None), base)
 }
 
 /// On such a machine and nowhere else.
@@ -694,8 +694,9 @@ async fn google_gives_an_identity_token_for_a_front_door() {
     let answer = example.world().daemon(&[]).await.get("/v1/token?server=demo").await.json();
     assert!((3_500..=3_600).contains(&answer["expires_in"].as_u64().unwrap_or_default()), "{answer}");
     // Through another account, which may act as the last one.
-    let through =
-        example.with(ACCOUNT, "last@project.iam.gserviceaccount.com\"\ndelegates = [\"AGENT\"]\n#").with("AGENT", ACCOUNT);
+    let through = example
+        .with(ACCOUNT, "last@project.iam.gserviceaccount.com\"\ndelegates = [\"AGENT\"]\n#")
+        .with("AGENT", ACCOUNT);
     through.fails(REFUSED, &["PERMISSION_DENIED", "getOpenIdToken"], &["roles/iam.workloadIdentityUser"]).await;
     google.grant(ACCOUNT, "last@project.iam.gserviceaccount.com");
     assert_eq!(google.verify(&through.works().await)["email"], json!("last@project.iam.gserviceaccount.com"));
@@ -821,13 +822,16 @@ async fn a_job_of_gitlab() {
     tells(&output, &["MCP_ID_TOKEN is not set"], &["`id_tokens:`"]);
 }
 
-/// The daemon inside this process, where the files of a pod can lie below another root. Gives its answer.
-async fn in_a_pod(stage: &Stage, text: &str) -> Value {
+/// The daemon inside this process, where the files of the platform can lie below another root. Gives its answer.
+async fn at_the_platform(stage: &Stage, text: &str) -> Value {
     let place = tempfile::Builder::new().prefix("wl").tempdir_in("/tmp").expect("/tmp is writable");
     let socket = place.path().join("s");
     let vars: BTreeMap<String, String> = stage.vars.clone();
-    let root = stage.files.as_ref().expect("the case has files").path().to_owned();
-    let env = Env::from_vars(vars).with_root(root);
+    let env = Env::from_vars(vars);
+    let env = match &stage.files {
+        Some(root) => env.with_root(root.path().to_owned()),
+        None => env,
+    };
     let text = format!("{text}\n[listen]\nsocket = {:?}\n", socket.display().to_string());
     let config = Config::from_toml(&text, &env).expect("a valid configuration");
     let app = App::build(config, env, Clock::system()).await.expect("it can be built");
@@ -841,9 +845,13 @@ async fn in_a_pod(stage: &Stage, text: &str) -> Value {
 
 /// The pod of a case of `tests/sources/kubernetes/`.
 async fn pod(name: &str) -> Stage {
+    platform("kubernetes", name).await
+}
+
+/// The platform of a case of `tests/sources/`.
+async fn platform(source: &str, name: &str) -> Stage {
     let cases = case::all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sources")));
-    let case =
-        cases.iter().find(|case| case.source == "kubernetes" && case.name == name).expect("there is such a case");
+    let case = cases.iter().find(|case| case.source == source && case.name == name).expect("there is such a case");
     case.stage(BINARY).await
 }
 
@@ -851,11 +859,11 @@ async fn pod(name: &str) -> Stage {
 async fn a_pod_with_a_projected_token() {
     let stage = pod("ok").await;
     let example = Example::new(&stage.scene, "kubernetes-token-file", LOGIN);
-    let answer = in_a_pod(&stage, &example.text).await;
+    let answer = at_the_platform(&stage, &example.text).await;
     assert!(answer["access_token"].is_string(), "{}", answer["error_description"]);
     // The token that every pod has is the first that is found.
     let default = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-    let answer = in_a_pod(&stage, &example.with("/var/run/secrets/tokens/mcp", default).text).await;
+    let answer = at_the_platform(&stage, &example.with("/var/run/secrets/tokens/mcp", default).text).await;
     assert_eq!(answer["class"], "no_identity");
     assert!(answer["hint"].as_str().is_some_and(|hint| hint.contains("projected `serviceAccountToken`")), "{answer}");
 }
@@ -864,13 +872,13 @@ async fn a_pod_with_a_projected_token() {
 async fn a_pod_that_asks_for_its_token() {
     let stage = pod("request-ok").await;
     let example = Example::new(&stage.scene, "kubernetes-token-request", LOGIN);
-    let answer = in_a_pod(&stage, &example.text).await;
+    let answer = at_the_platform(&stage, &example.text).await;
     assert!(answer["access_token"].is_string(), "{}", answer["error_description"]);
     assert_eq!(stage.problems(), Vec::<String>::new());
     // Without the role.
     let stage = pod("request-forbidden").await;
     let example = Example::new(&stage.scene, "kubernetes-token-request", LOGIN);
-    let answer = in_a_pod(&stage, &example.text).await;
+    let answer = at_the_platform(&stage, &example.text).await;
     assert_eq!(answer["class"], "no_identity");
     assert!(answer["hint"].as_str().is_some_and(|hint| hint.contains("serviceaccounts/token")), "{answer}");
 }
@@ -1032,6 +1040,36 @@ async fn an_external_account_file_with_a_program() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("ours");
     let output = world("1").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["others than this user can write it"], &["chmod go-w"]);
+}
+
+/// The example of a platform whose tokens only Entra takes, which federates that subject with the application: it works at the
+/// platform of that case, and for another subject it does not.
+async fn federated_with_entra(source: &str, example: &str, subject: &str) {
+    for (federated, comes) in [(subject, true), ("sc://somebody/else", false)] {
+        let stage = platform(source, "ok").await;
+        let entra = FakeEntra::start().await;
+        entra.federate(APPLICATION, stage.scene.platform.trust(), federated);
+        entra.target(TARGET, "22222222-2222-2222-2222-222222222222");
+        let answer = at_the_platform(&stage, &of_entra(&stage.scene, &entra, example).text).await;
+        if comes {
+            let claims = entra.verified(answer["access_token"].as_str().unwrap_or_default());
+            assert_eq!(claims["azp"], json!(APPLICATION), "{}", answer["error_description"]);
+        } else {
+            assert_eq!(answer["class"], "refused");
+            assert!(answer["hint"].as_str().unwrap_or_default().contains("wayleave whoami"), "{answer}");
+        }
+        assert_eq!(stage.problems(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_service_connection_of_azure_pipelines() {
+    federated_with_entra("azure-pipelines", "azure-pipelines", "sc://octo-org/octo-project/agents").await;
+}
+
+#[tokio::test]
+async fn a_pod_of_aks() {
+    federated_with_entra("azure-workload-identity", "aks", "system:serviceaccount:agents:agent").await;
 }
 
 // The daemon.

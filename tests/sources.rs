@@ -169,8 +169,7 @@ fn judge(case: &Case, stage: &Stage, outcome: Outcome, problems: &mut Vec<String
 /// The same case, seen by `whoami`.
 async fn whoami(case: &Case, problems: &mut Vec<String>) {
     let stage = case.stage(BINARY).await;
-    let issuer = stage.scene.authorization_server.issuer();
-    let output = world(&stage).run(&["whoami", "--json", "--audience", &issuer]).await;
+    let output = world(&stage).run(&["whoami", "--json", "--audience", &stage.audience]).await;
     // On failure the report goes to standard error, after the log.
     let text = if output.code == Some(0) { &*output.stdout } else { output.stderr.lines().last().unwrap_or_default() };
     let report: Value = serde_json::from_str(text).unwrap_or_default();

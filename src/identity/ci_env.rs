@@ -3,7 +3,6 @@
 //! | source | evidence | token | where its audience is set |
 //! |---|---|---|---|
 //! | `bitbucket` | `BITBUCKET_BUILD_NUMBER` | `BITBUCKET_STEP_OIDC_TOKEN` | `oidc: audiences:` of the step |
-//! | `circleci` | `CIRCLECI=true` | `CIRCLE_OIDC_TOKEN_V2`, else `CIRCLE_OIDC_TOKEN` | nowhere: the organisation's id |
 //! | `hcp-terraform` | `TFC_RUN_ID` | `TFC_WORKLOAD_IDENTITY_TOKEN`, or that of the configured `tag` | `TFC_WORKLOAD_IDENTITY_AUDIENCE` of the workspace, with `_TAG` |
 //! | `spacelift` | `TF_VAR_spacelift_run_id` (K) | `SPACELIFT_OIDC_TOKEN` (K) | nowhere: the account's host name (K) |
 //! | `semaphore` | `SEMAPHORE=true` | `SEMAPHORE_OIDC_TOKEN` (K) | nowhere: the organisation's URL (K) |
@@ -23,9 +22,8 @@
 //! tag    = "MCP"             # TFC_WORKLOAD_IDENTITY_TOKEN_MCP
 //! ```
 //!
-//! Sources: Atlassian, "Integrate Pipelines with resource servers using OIDC"; CircleCI, "Using OpenID Connect tokens
-//! in jobs"; HashiCorp, "Manually generate workload identity tokens"; env zero, "General OIDC integrations"; Modal,
-//! "Environment variables" and "OIDC authentication".
+//! Sources: Atlassian, "Integrate Pipelines with resource servers using OIDC"; HashiCorp, "Manually generate workload
+//! identity tokens"; env zero, "General OIDC integrations"; Modal, "Environment variables" and "OIDC authentication".
 
 use std::sync::Arc;
 
@@ -39,16 +37,6 @@ pub(super) const BITBUCKET: Descriptor = Descriptor {
     settings: &[],
     detect: |ambient| STEP.detect(ambient),
     from_config: |table, ambient| STEP.configured(table, ambient),
-    probe: None,
-};
-
-pub(super) const CIRCLECI: Descriptor = Descriptor {
-    name: "circleci",
-    tier: Tier::CiJob,
-    about: "a CircleCI job",
-    settings: &[],
-    detect: |ambient| CIRCLE.detect(ambient),
-    from_config: |table, ambient| CIRCLE.configured(table, ambient),
     probe: None,
 };
 
@@ -130,18 +118,6 @@ const STEP: Job = Job {
     tokens: &["BITBUCKET_STEP_OIDC_TOKEN"],
     tag: None,
     cure: "give the step `oidc: true`, with the authorization server's issuer as the only entry under `oidc: audiences:`",
-};
-
-const CIRCLE: Job = Job {
-    name: CIRCLECI.name,
-    evidence: "CIRCLECI",
-    value: Some("true"),
-    looked_for: "CIRCLECI=true",
-    // The newer one has the source repository and ref in its subject, which a trust policy should pin.
-    tokens: &["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"],
-    tag: None,
-    cure: "the job needs a context, and a build of a fork must be allowed secrets; its audience is the organisation's id: \
-        name it as `subject_audience`, with `issuer`, at the server",
 };
 
 const RUN: Job = Job {

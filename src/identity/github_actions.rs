@@ -11,21 +11,29 @@
 //! can be asked for, as often as wanted, while the job runs. Nothing has to be configured. A pull request from
 //! a fork never gets the permission, nor does a reusable workflow whose caller did not grant it.
 //!
-//! Source: GitHub documentation, "OpenID Connect reference"; `@actions/core`, `oidc-utils.ts`.
+//! Forgejo's runner sets the same variables, in a workflow with `enable-openid-connect: true`; Gitea's does in versions that
+//! issue identity tokens. The host of the URL may be any: that of an Enterprise Server, a subdomain of `ghe.com`, a forge
+//! in a private network, with its CA as `ca_file` in `[egress]`.
+//!
+//! The subject is carried as it is: `repo:OWNER/REPO:…`, or `repo:OWNER@ID/REPO@ID:…` for repositories with immutable
+//! subjects. `wayleave whoami` shows which one a trust policy must name.
+//!
+//! Source: GitHub documentation, "OpenID Connect reference"; `@actions/core`, `oidc-utils.ts`; Forgejo documentation,
+//! "Security OpenID Connect".
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::AUTHORIZATION;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier};
+use super::endpoint::Endpoint;
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier, no_keys};
 use crate::oauth::Audience;
-use crate::outbound::{self, Answer, Ask, NamedBy, Patience};
-use crate::token::{SubjectToken, expose};
+use crate::outbound::{Answer, Ask, NamedBy};
+use crate::token::SubjectToken;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "github-actions",
@@ -42,13 +50,18 @@ const IN_A_JOB: &str = "GITHUB_ACTIONS";
 const REQUEST_URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 
-/// The endpoint has bad minutes: 429, 503, silent sockets, and 403 while the job is still "Pending". The
-/// figures are those of users who had to retry by hand; the platform's own toolkit gives up too early.
-const PATIENCE: Patience = Patience { tries: 5, delay: Duration::from_millis(500), total: Duration::from_secs(45) };
-const PER_TRY: Duration = Duration::from_secs(10);
-
 const PERMISSION: &str = "give the job (or the workflow) `permissions: id-token: write`; a pull request from a fork cannot have it, \
-    and a reusable workflow has it only if its caller grants it";
+    and a reusable workflow has it only if its caller grants it; on Forgejo it is `enable-openid-connect: true`";
+const REFUSED: &str = "the request token is good only while its job runs; else the job needs `permissions: id-token: write`, on \
+    Forgejo `enable-openid-connect: true`";
+
+const API: Endpoint = Endpoint {
+    row: SOURCE.name,
+    called: "the identity endpoint",
+    refusal: |_| REFUSED,
+    in_its_place: "something between the job and the identity endpoint answers in its place: a proxy, a captive page",
+    not_yet: |answer| is_pending(answer).then_some("the platform still holds the job for pending"),
+};
 
 struct GithubActions {
     url: Url,
@@ -67,12 +80,7 @@ fn detect(ambient: &Ambient) -> Finding {
 }
 
 fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    if let Some(key) = table.keys().next() {
-        return Err(Error::Misconfigured {
-            what: format!("github-actions has no key {key:?}"),
-            hint: format!("take {key:?} out of [identity]"),
-        });
-    }
+    no_keys(SOURCE.name, table)?;
     from_env(ambient)
         .map(|source| source as Arc<dyn IdentitySource>)
         .map_err(|(why, hint)| Error::Misconfigured { what: format!("github-actions: {why}"), hint })
@@ -96,34 +104,22 @@ fn from_env(ambient: &Ambient) -> Result<Arc<GithubActions>, (String, String)> {
 #[async_trait]
 impl IdentitySource for GithubActions {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        #[derive(Deserialize)]
+        struct Wire {
+            value: SecretString,
+        }
         // The URL already carries a query (`api-version=2.0`), so the pair is added by a parser.
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("audience", audience.as_str());
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", expose(&self.token))).map_err(|_| {
-            malformed(
-                format!("{REQUEST_TOKEN} cannot be a header value"),
-                "it is set by the runner: do not set it yourself",
-            )
-        })?;
-        bearer.set_sensitive(true);
+        let bearer = API.authorization("Bearer", &self.token, REQUEST_TOKEN)?;
         let ask = || {
             let mut ask = Ask::get(url.as_str(), NamedBy::Us);
             ask.headers.push((AUTHORIZATION, bearer.clone()));
-            ask.limit = PER_TRY;
             ask
         };
-        match self.ambient.outbound.send_patiently(PATIENCE, ask, worth_another_try).await {
-            Ok(answer) => read(&answer),
-            Err(error) if error.is_temporary() => Err(Error::Unreachable {
-                source_name: SOURCE.name,
-                what: format!("the identity endpoint {error}"),
-                hint: None,
-            }),
-            Err(error) => {
-                let hint = error.hint().unwrap_or_else(|| "the runner or a proxy before it must be mended".to_owned());
-                Err(malformed(format!("the identity endpoint {error}"), &hint))
-            }
-        }
+        let answer = API.ask(&self.ambient, ask).await?;
+        let wire: Wire = API.json(&answer)?;
+        API.token(wire.value)
     }
 
     fn name(&self) -> &'static str {
@@ -135,53 +131,7 @@ impl IdentitySource for GithubActions {
     }
 }
 
-fn worth_another_try(outcome: &Result<Answer, outbound::Error>) -> bool {
-    match outcome {
-        Ok(answer) => matches!(answer.status, 429 | 500..) || is_pending(answer),
-        Err(error) => error.is_temporary(),
-    }
-}
-
 /// "Can't issue ID_TOKEN for job in 'Pending' state": a race at the start of a job, over in a second or two.
 fn is_pending(answer: &Answer) -> bool {
     answer.status == 403 && String::from_utf8_lossy(&answer.body).to_ascii_lowercase().contains("state")
-}
-
-fn read(answer: &Answer) -> Result<SubjectToken, Error> {
-    #[derive(Deserialize)]
-    struct Wire {
-        value: SecretString,
-    }
-    match answer.status {
-        200 => {}
-        429 | 500.. => {
-            return Err(Error::Unreachable {
-                source_name: SOURCE.name,
-                what: format!("the identity endpoint answers status {}", answer.status),
-                hint: Some("see the platform's status page".to_owned()),
-            });
-        }
-        403 if is_pending(answer) => {
-            return Err(Error::Unreachable {
-                source_name: SOURCE.name,
-                what: "the platform still holds the job for pending".to_owned(),
-                hint: None,
-            });
-        }
-        status => {
-            return Err(Error::Rejected {
-                source_name: SOURCE.name,
-                what: format!("the identity endpoint answers status {status}"),
-                hint: format!("the request token is good only while its job runs; {PERMISSION}"),
-            });
-        }
-    }
-    let proxy = "something between the job and the identity endpoint answers in its place: a proxy, a captive page";
-    let wire: Wire = answer.json().map_err(|what| malformed(format!("the identity endpoint: {what}"), proxy))?;
-    SubjectToken::parse(wire.value)
-        .map_err(|error| malformed(format!("the identity endpoint's value is {error}"), proxy))
-}
-
-fn malformed(what: String, hint: &str) -> Error {
-    Error::Malformed { source_name: SOURCE.name, what, hint: hint.to_owned() }
 }

@@ -73,7 +73,9 @@ struct Config {
     token_request: bool,
 }
 
-struct Projected {
+/// A projected token, on behalf of one row.
+pub(super) struct Projected {
+    row: &'static str,
     file: File,
     ambient: Ambient,
 }
@@ -88,13 +90,16 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
     };
     let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| misconfigured(error.message()))?;
     match (config.token_file, config.token_request) {
-        (Some(path), false) => {
-            let file = File::new(SOURCE.name, path, ambient);
-            Ok(Arc::new(Projected { file, ambient: ambient.clone() }))
-        }
+        (Some(path), false) => Ok(Arc::new(Projected::new(SOURCE.name, path, ambient))),
         (None, true) => Ok(Arc::new(TokenRequest::new(ambient)?)),
         (None, false) => Err(misconfigured("neither `token_file` nor `token_request` is given")),
         (Some(_), true) => Err(misconfigured("`token_file` and `token_request` exclude each other")),
+    }
+}
+
+impl Projected {
+    pub(super) fn new(row: &'static str, path: PathBuf, ambient: &Ambient) -> Self {
+        Self { row, file: File::new(row, path, ambient), ambient: ambient.clone() }
     }
 }
 
@@ -107,7 +112,7 @@ impl IdentitySource for Projected {
         let same = |token: &[u8]| Digest::of(token.trim_ascii()) == Digest::of(subject.expose().as_bytes());
         if default.is_some_and(|token| same(&token)) {
             return Err(Error::Misconfigured {
-                what: "kubernetes: `token_file` is the pod's token for the API server, which is never sent out".to_owned(),
+                what: format!("{}: the file is the pod's token for the API server, which is never sent out", self.row),
                 hint: "mount a projected `serviceAccountToken` volume whose `audience` is the authorization server's issuer, \
                     and name its file"
                     .to_owned(),
@@ -117,7 +122,7 @@ impl IdentitySource for Projected {
     }
 
     fn name(&self) -> &'static str {
-        SOURCE.name
+        self.row
     }
 
     fn mints_anew(&self) -> bool {

@@ -16,19 +16,27 @@ use crate::outbound::{Certificate, Outbound};
 use crate::token::SubjectToken;
 
 mod azure;
+mod azure_pipelines;
+mod azure_workload_identity;
+mod buildkite;
 mod ci_env;
+mod circleci;
 mod command;
+mod endpoint;
 mod env_var;
 mod error;
 mod file;
+mod fly;
 mod gcp;
 mod github_actions;
 mod gitlab_ci;
 mod kubernetes;
 mod nomad;
 mod probe;
+mod program;
 mod setting;
 mod spiffe;
+mod vercel;
 
 pub(crate) use error::Error;
 pub(crate) use probe::{Dmi, Probe, look_at_the_host};
@@ -41,8 +49,10 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     command::SOURCE,
     github_actions::SOURCE,
     gitlab_ci::SOURCE,
+    buildkite::SOURCE,
     ci_env::BITBUCKET,
-    ci_env::CIRCLECI,
+    circleci::SOURCE,
+    azure_pipelines::SOURCE,
     ci_env::HCP_TERRAFORM,
     ci_env::SPACELIFT,
     ci_env::SEMAPHORE,
@@ -51,7 +61,10 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     kubernetes::SOURCE,
     gcp::SOURCE,
     azure::SOURCE,
+    azure_workload_identity::SOURCE,
     nomad::SOURCE,
+    fly::SOURCE,
+    vercel::SOURCE,
     ci_env::MODAL,
 ];
 
@@ -229,6 +242,17 @@ enum Look<'a> {
     Here,
     /// At the machine as well, if those say nothing.
     AtTheHost(&'a Ambient),
+}
+
+/// For rows without keys of their own: any key is one too many.
+fn no_keys(row: &'static str, table: &toml::Table) -> Result<(), Error> {
+    match table.keys().next() {
+        None => Ok(()),
+        Some(key) => Err(Error::Misconfigured {
+            what: format!("{row} has no key {key:?}"),
+            hint: format!("take {key:?} out of [identity]"),
+        }),
+    }
 }
 
 /// The rule, tier by tier: an unusable one stops, two usable ones are an error, one wins, none looks further.

@@ -76,12 +76,21 @@ fn an_unusable_source_stops_even_beside_a_usable_one() {
     assert_eq!(error.hint(), Some("C"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_build_of_vercel_is_found_and_a_ci_job_around_it_wins() {
+    let build = [("VERCEL", "1"), ("VERCEL_ENV", "preview"), ("VERCEL_OIDC_TOKEN", JWT)];
+    let chosen = choose(&Choice::Detect, &ambient(&build)).expect("a build");
+    assert_eq!((chosen.source.name(), chosen.evidence.as_str()), ("vercel", "VERCEL=1, VERCEL_OIDC_TOKEN"));
+    let in_a_job = [&build[..], &[JOB, URL, TOKEN]].concat();
+    assert_eq!(choose(&Choice::Detect, &ambient(&in_a_job)).expect("a job").source.name(), "github-actions");
+}
+
 /// A JWT in shape.
 const JWT: &str = "e30.e30.c2ln";
 
 #[tokio::test(start_paused = true)]
 async fn a_token_given_in_the_place_of_a_variables_name_is_not_shown() {
-    for source in ["env", "gitlab-ci"] {
+    for source in ["env", "gitlab-ci", "circleci"] {
         let settings = format!("token_env = '{JWT}'").parse().expect("a table");
         let choice = Choice::Named { source: source.to_owned(), settings };
         let error = choose(&choice, &ambient(&[])).map(|_| ()).expect_err("a token");

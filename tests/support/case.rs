@@ -2,9 +2,9 @@
 //!
 //! | file | what it says |
 //! |---|---|
-//! | `env.toml` | `[vars]` of the environment, the `[identity]` of the configuration, further keys of the `[server]` |
+//! | `env.toml` | `[vars]` of the environment, the `[identity]` of the configuration, further keys of the `[server]`; with its `subject_audience` the authorization server takes tokens for that alone |
 //! | `fs/` | files of the platform, at their absolute paths |
-//! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`) |
+//! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`); first in it `socket`, where it is one |
 //! | `workload_api.toml` | a SPIFFE agent: the workload's `identities`, and each `[[answer]]` that is not the right one |
 //! | `expect.toml` | the outcome: who was found, or the class of the failure and what it says |
 //!
@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::authorization_server::Profile;
 use super::leak;
 use super::scene::Scene;
 use super::tls::TestCa;
@@ -100,6 +101,8 @@ pub struct Stage {
     pub scene: Scene,
     pub vars: BTreeMap<String, String>,
     pub config: String,
+    /// Whom the platform's token must be for: `subject_audience` of the server, else the issuer.
+    pub audience: String,
     /// The root of the platform's files, if the case has any.
     pub files: Option<TempDir>,
     traffic: Option<Traffic>,
@@ -129,9 +132,9 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Case {
-    /// Has it files at absolute paths? They can only be put below another root, inside this process.
+    /// Has it files or a socket at absolute paths? They can only be put below another root, inside this process.
     pub fn has_files(&self) -> bool {
-        self.path.join("fs").is_dir()
+        self.path.join("fs").is_dir() || self.read("http.toml").is_some_and(|text| text.starts_with("socket = "))
     }
 
     /// Starts all that the case names.
@@ -145,6 +148,7 @@ impl Case {
             scene.authorization_server.also_trust(agent.trust());
             words.set("agent", &agent.endpoint());
         }
+        let files = self.has_files().then(|| tempfile::tempdir().expect("the temporary directory is writable"));
         let mut traffic = None;
         if let Some(text) = self.read("http.toml") {
             let place = Place::new(&text).await;
@@ -153,22 +157,25 @@ impl Case {
             words.set("port", place.base().rsplit(':').next().unwrap_or_default());
             words.set("ca", place.ca());
             words.set("thumbprint", &place.thumbprint());
-            traffic = Some(place.serve(&words.fill(&text)));
+            traffic = Some(place.serve(&words.fill(&text), files.as_ref().map(TempDir::path)));
         }
         let environment = self.read("env.toml").unwrap_or_default();
         let environment: Environment =
             toml::from_str(&words.fill(&environment)).unwrap_or_else(|error| panic!("env.toml: {error}"));
         let text = |table: &Option<toml::Table>| toml::to_string(&table.clone().unwrap_or_default()).expect("TOML");
+        let audience = environment.server.as_ref().and_then(|server| server.get("subject_audience")?.as_str());
+        let audience = audience.map_or_else(|| scene.authorization_server.issuer(), str::to_owned);
+        scene
+            .authorization_server
+            .set_profile(Profile { assertion_audience: Some(audience.clone()), ..Profile::default() });
         let mut config = scene.config(&text(&environment.server));
         if environment.identity.is_some() {
             config.push_str(&format!("\n[identity]\n{}", text(&environment.identity)));
         }
-        let files = self.has_files().then(|| {
-            let root = tempfile::tempdir().expect("the temporary directory is writable");
+        if let Some(root) = files.as_ref().filter(|_| self.path.join("fs").is_dir()) {
             copy(&self.path.join("fs"), root.path(), &mut words);
-            root
-        });
-        Stage { scene, vars: environment.vars, config, files, traffic, _agent: agent, _other: other }
+        }
+        Stage { scene, vars: environment.vars, config, audience, files, traffic, _agent: agent, _other: other }
     }
 
     fn read(&self, name: &str) -> Option<String> {
@@ -217,6 +224,9 @@ fn copy(from: &Path, to: &Path, words: &mut Words<'_>) {
         } else {
             let text = fs::read_to_string(&path).expect("the files of a case are UTF-8");
             fs::write(&target, words.fill(&text)).expect("the root is ours");
+            // A program of the platform stays executable.
+            let mode = fs::metadata(&path).expect("it was read").permissions();
+            fs::set_permissions(&target, mode).expect("the root is ours");
         }
     }
 }

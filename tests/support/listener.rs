@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -42,6 +43,33 @@ pub struct Peer(pub Option<Arc<[u8]>>);
 pub struct Listener {
     down: Arc<AtomicBool>,
     task: JoinHandle<()>,
+}
+
+/// A Unix socket before a served port; gone when dropped.
+pub struct Unix(JoinHandle<()>);
+
+impl Unix {
+    /// Every connection at `path` becomes one to `port`, and ends with it.
+    pub fn before(path: &Path, port: SocketAddr) -> Self {
+        std::fs::create_dir_all(path.parent().expect("an absolute path")).expect("the root is ours");
+        let socket = UnixListener::bind(path).expect("nobody else is there");
+        Self(tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((mut near, _)) = socket.accept().await {
+                connections.spawn(async move {
+                    let mut far = TcpStream::connect(port).await.expect("it is served");
+                    // How a connection ends is often the point of the test.
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        }))
+    }
+}
+
+impl Drop for Unix {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Bound {

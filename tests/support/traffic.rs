@@ -4,6 +4,7 @@
 //! never came. So a platform's fake is a file, and a new one needs no code.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use http_body_util::{BodyExt, Limited};
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fault::{self, Fault};
-use super::listener::{self, Bound, Listener};
+use super::listener::{self, Bound, Listener, Unix};
 use super::tls::TestCa;
 
 /// `http.toml`.
@@ -23,6 +24,8 @@ pub struct Script {
     /// Served over TLS, with a certificate of the case's own CA for `localhost` and `127.0.0.1`.
     #[serde(default)]
     tls: bool,
+    /// Served on this Unix socket below the case's root as well.
+    socket: Option<String>,
     /// In the order they must come.
     request: Vec<Expected>,
 }
@@ -85,6 +88,8 @@ fn json() -> String {
 pub struct Place {
     bound: Bound,
     ca: TestCa,
+    /// The absolute path of its Unix socket, if it has one.
+    pub socket: Option<String>,
 }
 
 /// A script being served.
@@ -92,6 +97,7 @@ pub struct Traffic {
     state: Arc<State>,
     _listener: Listener,
     _ca: TestCa,
+    _socket: Option<Unix>,
 }
 
 struct State {
@@ -106,7 +112,7 @@ impl Place {
         let ca = TestCa::new();
         let script: Script = toml::from_str(text).unwrap_or_else(|error| panic!("http.toml: {error}"));
         let bound = Bound::new(script.tls.then(|| ca.good())).await;
-        Self { bound, ca }
+        Self { bound, ca, socket: script.socket }
     }
 
     pub fn base(&self) -> &str {
@@ -122,13 +128,15 @@ impl Place {
         self.ca.thumbprint()
     }
 
-    /// Serves the script with everything filled in.
-    pub fn serve(self, text: &str) -> Traffic {
+    /// Serves the script with everything filled in; `root` is where the platform's files are.
+    pub fn serve(self, text: &str, root: Option<&Path>) -> Traffic {
+        let socket = self.socket.as_ref().zip(root);
+        let socket = socket.map(|(path, root)| Unix::before(&root.join(&path[1..]), self.bound.address()));
         let script: Script = toml::from_str(text).unwrap_or_else(|error| panic!("http.toml: {error}"));
         let state = Arc::new(State { script: script.request, came: Mutex::default() });
         let shared = Arc::clone(&state);
         let listener = self.bound.serve(move |request| answer(Arc::clone(&shared), request));
-        Traffic { state, _listener: listener, _ca: self.ca }
+        Traffic { state, _listener: listener, _ca: self.ca, _socket: socket }
     }
 }
 

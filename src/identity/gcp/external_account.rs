@@ -13,6 +13,7 @@
 //! credential configurations from external sources".
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use zeroize::Zeroizing;
 
 use super::{CREDENTIALS_API, SOURCE, STS, Why, failed, malformed};
 use crate::google::{self, Account, Federation, Google, Hosts, IAM_SCOPE};
-use crate::identity::command::Program;
+use crate::identity::program::{Cures, Program};
 use crate::identity::{Ambient, CLOCK_SKEW, Error, IdentitySource};
 use crate::oauth::{Audience, quoted_words};
 use crate::outbound::{self, Ask, NamedBy};
@@ -61,7 +62,7 @@ pub(super) struct ExternalAccount {
 enum From {
     File { path: PathBuf, format: Format },
     Url { url: String, headers: Vec<(HeaderName, HeaderValue)>, named_by: NamedBy, format: Format },
-    Program(Program),
+    Program(Executable),
 }
 
 /// How it is written there.
@@ -221,7 +222,7 @@ impl ExternalAccount {
     }
 
     /// AIP-4117: one JSON object, which says whether it worked.
-    async fn run(&self, program: &Program) -> Result<Zeroizing<Vec<u8>>, Error> {
+    async fn run(&self, executable: &Executable) -> Result<Zeroizing<Vec<u8>>, Error> {
         #[derive(Deserialize)]
         struct Printed {
             version: u64,
@@ -236,7 +237,15 @@ impl ExternalAccount {
             ("GOOGLE_EXTERNAL_ACCOUNT_INTERACTIVE", "0"),
             ("GOOGLE_EXTERNAL_ACCOUNT_IMPERSONATED_EMAIL", self.email.as_str()),
         ];
-        let text = program.run(&told).await?;
+        let program = Program {
+            row: SOURCE.name,
+            program: OsStr::new(&executable.program),
+            arguments: &executable.arguments,
+            variables: &told,
+            limit: executable.limit,
+            cures: CURES,
+        };
+        let text = program.run().await?;
         let printed: Printed =
             serde_json::from_slice(&text).map_err(|_| program.malformed("what is not the JSON of AIP-4117"))?;
         match printed {
@@ -249,7 +258,7 @@ impl ExternalAccount {
                 source_name: SOURCE.name,
                 what: format!(
                     "{} says that it has no token (code {:?})",
-                    program.program,
+                    program.shown(),
                     quoted_words(&code.unwrap_or_default())
                 ),
                 hint: "run it by hand as this user to see why; what it says is not shown here".to_owned(),
@@ -509,7 +518,22 @@ fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format)
     Ok(From::Url { url: text, headers: fields, named_by, format })
 }
 
-fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Program, Why> {
+/// `executable` of a file (AIP-4117).
+struct Executable {
+    program: String,
+    arguments: Vec<String>,
+    limit: Duration,
+}
+
+const CURES: Cures = Cures {
+    not_started: "it must be there and executable for this user",
+    failed: "run it by hand as this user, with GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE and its companions (AIP-4117) set, to see why; \
+        what it says is not shown here",
+    silent: "run it by hand as this user, without a terminal, to see what it waits for",
+    no_jwt: "it must print one JSON object (AIP-4117) on standard output and nothing else",
+};
+
+fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Executable, Why> {
     if ambient.env.get(ALLOW) != Some("1") {
         return Err((
             format!("it wants to run a program, and {ALLOW} is not 1"),
@@ -539,7 +563,7 @@ fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Prog
             "leave it out: 30 seconds are enough".to_owned(),
         ));
     }
-    Ok(Program { row: SOURCE.name, program, arguments: words.collect(), prints: "one JSON object (AIP-4117)", limit })
+    Ok(Executable { program, arguments: words.collect(), limit })
 }
 
 fn field_of(text: &str, field: &str) -> Option<SecretString> {

@@ -1,0 +1,168 @@
+//! `azure-pipelines`: a service connection of Azure DevOps, as a job of Azure Pipelines may use it.
+//!
+//! Detected by `SYSTEM_OIDCREQUESTURI`, which every job has. Two things more are needed: the job's token, which a step has
+//! only if the pipeline gives it, and the id of a service connection that uses workload identity federation and that this
+//! pipeline may use.
+//!
+//! ```yaml
+//! - script: wayleave run …
+//!   env:
+//!     SYSTEM_ACCESSTOKEN: $(System.AccessToken)
+//! ```
+//!
+//! ```toml
+//! [identity]
+//! source             = "azure-pipelines"
+//! service_connection = "b2d8c7f1-0000-4000-8000-000000000000"   # its resource id: the last part of its page's address
+//! ```
+//!
+//! Inside the tasks `AzureCLI@2` and `AzurePowerShell@5` the id is in `AZURESUBSCRIPTION_SERVICE_CONNECTION_ID`, and
+//! nothing has to be configured. The token is made anew each time, but for Microsoft Entra alone: its audience is always
+//! `api://AzureADTokenExchange`, and its subject names the connection, `sc://ORGANISATION/PROJECT/CONNECTION`, or a
+//! newer form of it. It becomes an access token for an application with `exchange = "entra"`, or as the assertion of a
+//! client (`client_auth = "workload"`).
+//!
+//! Source: Azure DevOps REST API, "Oidctoken - Create"; Azure SDK, `AzurePipelinesCredential`; Microsoft, "Predefined
+//! variables".
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue};
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::endpoint::Endpoint;
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use crate::oauth::Audience;
+use crate::outbound::{Ask, Body, NamedBy};
+use crate::token::SubjectToken;
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "azure-pipelines",
+    tier: Tier::CiJob,
+    about: "a service connection of Azure DevOps in a job of Azure Pipelines",
+    settings: &[Setting::optional(
+        SERVICE_CONNECTION,
+        Kind::Text,
+        "Id of the service connection. Omit: AZURESUBSCRIPTION_SERVICE_CONNECTION_ID, which Azure's own tasks set.",
+    )
+    .checked(id)],
+    detect,
+    from_config,
+    probe: None,
+};
+
+const SERVICE_CONNECTION: &str = "service_connection";
+const REQUEST_URI: &str = "SYSTEM_OIDCREQUESTURI";
+const TOKEN: &str = "SYSTEM_ACCESSTOKEN";
+/// Set by the tasks that sign in to Azure with a service connection.
+const OF_THE_TASK: &str = "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID";
+const API_VERSION: (&str, &str) = ("api-version", "7.1");
+const CONNECTION: &str = "serviceConnectionId";
+
+const NO_TOKEN: &str = "give the step the job's token: `env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)`";
+const NO_CONNECTION: &str = "name the service connection: `source = \"azure-pipelines\"` and `service_connection = \"…\"` in \
+    [identity]; or run inside AzureCLI@2 or AzurePowerShell@5, which set it";
+const NOT_SET_BY_HAND: &str = "the agent sets it: do not set it yourself";
+
+const API: Endpoint = Endpoint {
+    row: SOURCE.name,
+    called: "Azure DevOps",
+    refusal: |status| match status {
+        401 | 203 => {
+            "the job's token is good only while the job runs: SYSTEM_ACCESSTOKEN must be $(System.AccessToken)"
+        }
+        403 | 404 => {
+            "the service connection must exist under that id, use workload identity federation, and be permitted to this pipeline"
+        }
+        _ => "see the service connection's page in the project's settings",
+    },
+    in_its_place: "something between the job and Azure DevOps answers in its place: a proxy, a page to sign in",
+    not_yet: |_| None,
+};
+
+struct Pipelines {
+    url: Url,
+    token: SecretString,
+    ambient: Ambient,
+}
+
+fn detect(ambient: &Ambient) -> Finding {
+    if ambient.env.get(REQUEST_URI).is_none() {
+        return Finding::Absent { looked_for: REQUEST_URI };
+    }
+    match from_env(ambient.env.get(OF_THE_TASK), ambient) {
+        Ok(source) => Finding::Usable { evidence: format!("{REQUEST_URI}, {TOKEN}, {OF_THE_TASK}"), source },
+        Err((why, cure)) => Finding::Unusable { evidence: REQUEST_URI.to_owned(), why, cure: cure.to_owned() },
+    }
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        service_connection: Option<String>,
+    }
+    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| Error::Misconfigured {
+        what: format!("azure-pipelines: {}", error.message()),
+        hint: NO_CONNECTION.to_owned(),
+    })?;
+    let connection = config.service_connection.as_deref().or_else(|| ambient.env.get(OF_THE_TASK));
+    from_env(connection, ambient)
+        .map(|source| source as Arc<dyn IdentitySource>)
+        .map_err(|(why, hint)| Error::Misconfigured { what: format!("azure-pipelines: {why}"), hint: hint.to_owned() })
+}
+
+fn from_env(connection: Option<&str>, ambient: &Ambient) -> Result<Arc<Pipelines>, (String, &'static str)> {
+    let uri = ambient.env.get(REQUEST_URI).ok_or_else(|| (format!("{REQUEST_URI} is not set"), NOT_SET_BY_HAND))?;
+    let token = ambient.env.secret(TOKEN).ok_or_else(|| (format!("{TOKEN} is not set"), NO_TOKEN))?;
+    let connection = connection.ok_or_else(|| (format!("{OF_THE_TASK} is not set"), NO_CONNECTION))?;
+    id(connection).map_err(|what| (format!("the service connection {what}"), NO_CONNECTION))?;
+    let mut url = Url::parse(uri).map_err(|_| (format!("{REQUEST_URI} is not a URL"), NOT_SET_BY_HAND))?;
+    url.query_pairs_mut().append_pair(API_VERSION.0, API_VERSION.1).append_pair(CONNECTION, connection);
+    Ok(Arc::new(Pipelines { url, token, ambient: ambient.clone() }))
+}
+
+/// Can this be the id of a service connection? A GUID; its name is another thing.
+fn id(text: &str) -> Result<(), String> {
+    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+    let fits = lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    if fits { Ok(()) } else { Err("is no GUID: its id is meant, not its name".to_owned()) }
+}
+
+#[async_trait]
+impl IdentitySource for Pipelines {
+    async fn subject_token(&self, _audience: &Audience) -> Result<SubjectToken, Error> {
+        #[derive(Deserialize)]
+        struct Wire {
+            #[serde(rename = "oidcToken")]
+            token: SecretString,
+        }
+        // Without it a token that is over is answered with a redirect to a page to sign in.
+        const NO_PAGE: (HeaderName, HeaderValue) =
+            (HeaderName::from_static("x-tfs-fedauthredirect"), HeaderValue::from_static("Suppress"));
+        // A POST without a length is refused (411), and nobody says that of an empty body unasked.
+        const NO_BODY: (HeaderName, HeaderValue) = (CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let bearer = API.authorization("Bearer", &self.token, TOKEN)?;
+        let ask = || {
+            let body = Body { content_type: "application/json", bytes: Zeroizing::default() };
+            let mut ask = Ask::post(self.url.as_str(), NamedBy::Us, body);
+            ask.headers.extend([(AUTHORIZATION, bearer.clone()), NO_PAGE, NO_BODY]);
+            ask
+        };
+        let answer = API.ask(&self.ambient, ask).await?;
+        let wire: Wire = API.json(&answer)?;
+        API.token(wire.token)
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        true
+    }
+}

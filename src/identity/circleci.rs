@@ -1,0 +1,146 @@
+//! `circleci`: the identity of a CircleCI job.
+//!
+//! Detected by `CIRCLECI`, which is `true` in every job. Nothing has to be configured: where the job has the `circleci`
+//! command on its `PATH`, as it has on CircleCI's own machines and in its containers, that command is asked for a token
+//! for the authorization server (`circleci run oidc get`), anew each time. A container without it has only the token that
+//! was put into a variable when the job started: its audience is the organisation's id, so `issuer` and
+//! `subject_audience` at the server must say so, and it ends an hour after the job began.
+//!
+//! Which of the two it is, is decided by `PATH` alone and never by a failure. To use the fixed token where the command is
+//! there (another program may bear its name, like CircleCI's command line for developers), name its variable:
+//!
+//! ```toml
+//! [identity]
+//! source    = "circleci"
+//! token_env = "CIRCLE_OIDC_TOKEN_V2"
+//! ```
+//!
+//! The issuer is the organisation's, `https://oidc.circleci.com/org/ORG-ID`. A build of a fork has a token only if it is
+//! allowed secrets; then the authorization server must check the claim `oidc.circleci.com/vcs-origin`, because the
+//! subject does not say whose code runs.
+//!
+//! Source: CircleCI, "Using OpenID Connect tokens in jobs", "OpenID Connect tokens with custom claims".
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::env_var::{Variable, token_env, variable_name};
+use super::program::{Cures, LIMIT, Program};
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier, no_keys};
+use crate::oauth::Audience;
+use crate::token::SubjectToken;
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "circleci",
+    tier: Tier::CiJob,
+    about: "a CircleCI job",
+    settings: &[Setting::optional(
+        TOKEN_ENV,
+        Kind::Text,
+        "Use the fixed token in this variable (CIRCLE_OIDC_TOKEN_V2). Omit: ask the `circleci` command where it is there.",
+    )
+    .checked(variable_name)],
+    detect,
+    from_config,
+    probe: None,
+};
+
+const TOKEN_ENV: &str = "token_env";
+/// Exactly `true` in a job.
+const IN_A_JOB: &str = "CIRCLECI";
+const COMMAND: &str = "circleci";
+/// The newer one first: it has the source repository and ref in its subject, which a trust policy should pin.
+const FIXED: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
+
+const NO_TOKEN: &str = "a build of a fork must be allowed secrets, and CircleCI server must be 4.4 or later";
+const FIXED_CURE: &str = "its audience is the organisation's id: name it as `subject_audience`, with `issuer`, at the server; \
+    or have the `circleci` command on the job's PATH, which makes a token for any audience";
+
+const CURES: Cures = Cures {
+    not_started: "it must be executable for this user; without it, or with `token_env = \"CIRCLE_OIDC_TOKEN_V2\"`, the job's \
+        fixed token is used",
+    failed: "run `circleci run oidc get` in the job to see why; if another program bears that name, use the job's fixed token: \
+        `source = \"circleci\"` and `token_env = \"CIRCLE_OIDC_TOKEN_V2\"` in [identity]",
+    silent: "run `circleci run oidc get` in the job to see what it waits for; or use the job's fixed token: \
+        `source = \"circleci\"` and `token_env = \"CIRCLE_OIDC_TOKEN_V2\"` in [identity]",
+    no_jwt: "`circleci run oidc get` prints the token alone: another program bears its name; use the job's fixed token: \
+        `source = \"circleci\"` and `token_env = \"CIRCLE_OIDC_TOKEN_V2\"` in [identity]",
+};
+
+struct Command {
+    path: PathBuf,
+}
+
+fn detect(ambient: &Ambient) -> Finding {
+    const LOOKED_FOR: &str = "CIRCLECI=true";
+    if ambient.env.get(IN_A_JOB) != Some("true") {
+        return Finding::Absent { looked_for: LOOKED_FOR };
+    }
+    match here(ambient) {
+        Some((what, source)) => Finding::Usable { evidence: format!("{LOOKED_FOR}, {what}"), source },
+        None => Finding::Unusable { evidence: LOOKED_FOR.to_owned(), why: nothing_here(), cure: NO_TOKEN.to_owned() },
+    }
+}
+
+/// The command, else the fixed token; with what was seen of it.
+fn here(ambient: &Ambient) -> Option<(String, Arc<dyn IdentitySource>)> {
+    if let Some(path) = ambient.env.program(COMMAND) {
+        return Some((format!("the {COMMAND} command"), Arc::new(Command { path })));
+    }
+    let fixed = |name: &str| Variable::find(SOURCE.name, name, FIXED_CURE, ambient);
+    FIXED.into_iter().find_map(|name| {
+        let source = fixed(name)?;
+        Some((
+            format!("{name} with its fixed audience (no {COMMAND} command on PATH)"),
+            source as Arc<dyn IdentitySource>,
+        ))
+    })
+}
+
+fn nothing_here() -> String {
+    format!("no {COMMAND} command is on PATH, and neither {} nor {} is set", FIXED[0], FIXED[1])
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    if table.contains_key(TOKEN_ENV) {
+        let name = token_env(SOURCE.name, table)?;
+        let fixed = Variable::find(SOURCE.name, &name, FIXED_CURE, ambient);
+        return fixed.map(|source| source as Arc<dyn IdentitySource>).ok_or_else(|| Error::Misconfigured {
+            what: format!("circleci: {name} is not set"),
+            hint: NO_TOKEN.to_owned(),
+        });
+    }
+    no_keys(SOURCE.name, table)?;
+    here(ambient).map(|(_, source)| source).ok_or_else(|| Error::Misconfigured {
+        what: format!("circleci: {}", nothing_here()),
+        hint: NO_TOKEN.to_owned(),
+    })
+}
+
+#[async_trait]
+impl IdentitySource for Command {
+    async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        let claims = json!({ "aud": audience.as_str() }).to_string();
+        let arguments = ["run", "oidc", "get", "--claims", &claims].map(str::to_owned);
+        let program = Program {
+            row: SOURCE.name,
+            program: self.path.as_os_str(),
+            arguments: &arguments,
+            variables: &[],
+            limit: LIMIT,
+            cures: CURES,
+        };
+        program.jwt().await
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,146 @@
+//! A bounded child process that prints an identity: the same for every source that asks a platform's tool.
+//!
+//! It is run as it stands there, without a shell, and ends within its limit or is killed with all it started. What it
+//! says on standard error is not shown, because such tools print tokens there too.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use secrecy::SecretString;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use zeroize::Zeroizing;
+
+use super::Error;
+use crate::token::SubjectToken;
+
+/// A tool that asks a platform needs a second or two.
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
+/// Larger than any identity token.
+const CAP: usize = 64 * 1024;
+
+/// A program and how it is run, on behalf of one row.
+pub(super) struct Program<'a> {
+    /// The row.
+    pub(super) row: &'static str,
+    /// What is run: a path, or a name that `PATH` knows.
+    pub(super) program: &'a OsStr,
+    /// As they are.
+    pub(super) arguments: &'a [String],
+    /// The variables it finds beside ours.
+    pub(super) variables: &'a [(&'static str, &'a str)],
+    /// How long it may take.
+    pub(super) limit: Duration,
+    /// What to do when it does not do its work.
+    pub(super) cures: Cures,
+}
+
+/// What to do when a program does not do its work.
+pub(super) struct Cures {
+    /// It cannot be started.
+    pub(super) not_started: &'static str,
+    /// It says no.
+    pub(super) failed: &'static str,
+    /// It takes too long.
+    pub(super) silent: &'static str,
+    /// It prints something else.
+    pub(super) no_jwt: &'static str,
+}
+
+impl Program<'_> {
+    /// Runs it and reads the one JWT it prints.
+    pub(super) async fn jwt(&self) -> Result<SubjectToken, Error> {
+        let text = self.run().await?;
+        let text = std::str::from_utf8(&text).map_err(|_| self.malformed("what is not UTF-8"))?.trim();
+        if text.is_empty() {
+            return Err(self.malformed("nothing"));
+        }
+        SubjectToken::parse(SecretString::from(text.to_owned()))
+            .map_err(|error| self.malformed(&format!("what is {error}")))
+    }
+
+    /// Runs it to its end and gives all that it prints, if it ends well.
+    pub(super) async fn run(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let child = Command::new(self.program)
+            .args(self.arguments)
+            .envs(self.variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // A group of its own, so that what it starts ends with it.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| Error::Misconfigured {
+                what: format!("{}: {} cannot be started: {error}", self.row, self.shown()),
+                hint: self.cures.not_started.to_owned(),
+            })?;
+        let group = Group::of(&child);
+        let output = tokio::time::timeout(self.limit, self.output(child)).await;
+        drop(group);
+        output.map_err(|_| Error::Rejected {
+            source_name: self.row,
+            what: format!("{} did not end within {} s and was killed", self.shown(), self.limit.as_secs()),
+            hint: self.cures.silent.to_owned(),
+        })?
+    }
+
+    /// All that it prints, if it ends well.
+    async fn output(&self, mut child: Child) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let broken = |error: std::io::Error| Error::Unreachable {
+            source_name: self.row,
+            what: format!("{}: {error}", self.shown()),
+            hint: None,
+        };
+        // Room for everything at once: growing would leave copies of the token in freed memory.
+        let mut text = Zeroizing::new(Vec::with_capacity(CAP + 1));
+        if let Some(stdout) = child.stdout.take() {
+            stdout.take(CAP as u64 + 1).read_to_end(&mut text).await.map_err(broken)?;
+        }
+        if text.len() > CAP {
+            return Err(self.malformed("more than 64 KiB"));
+        }
+        let status = child.wait().await.map_err(broken)?;
+        if status.success() {
+            return Ok(text);
+        }
+        Err(Error::Rejected {
+            source_name: self.row,
+            what: format!("{} ended with {status}", self.shown()),
+            hint: self.cures.failed.to_owned(),
+        })
+    }
+
+    pub(super) fn malformed(&self, what: &str) -> Error {
+        Error::Malformed {
+            source_name: self.row,
+            what: format!("{} prints {what}", self.shown()),
+            hint: self.cures.no_jwt.to_owned(),
+        }
+    }
+
+    pub(super) fn shown(&self) -> String {
+        self.program.to_string_lossy().into_owned()
+    }
+}
+
+/// The program with all it started; killed when dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Nothing left to kill is the usual case. An id that is still a group's is not given to another process.
+        if let Some(group) = self.0 {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}

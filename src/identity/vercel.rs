@@ -1,0 +1,160 @@
+//! `vercel`: a deployment of Vercel.
+//!
+//! Detected by `VERCEL`, which is `1` in builds and at run time. In a build the deployment's token is in
+//! `VERCEL_OIDC_TOKEN`; Vercel changes it into one for the authorization server at `https://oidc.vercel.com/~token`, as
+//! often as wanted, until it ends (an hour). Nothing has to be configured. The issuer is the team's,
+//! `https://oidc.vercel.com/TEAM`, or `https://oidc.vercel.com`; which one, the project's settings say. The subject is
+//! `owner:TEAM:project:PROJECT:environment:ENVIRONMENT`.
+//!
+//! In functions the token comes with each request (`x-vercel-oidc-token`), which no process beside them can see: pass it
+//! on to a helper in a variable and name that (`source = "env"`), as also where the token is wanted as it is, with
+//! Vercel's own audience.
+//!
+//! The token that `vercel env pull` writes for work on a laptop is a developer's (`VERCEL_ENV` is `development`), and is
+//! not used.
+//!
+//! Source: Vercel, "OpenID Connect federation reference"; `@vercel/oidc`, `exchange-vercel-oidc-token.ts`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::endpoint::Endpoint;
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use crate::oauth::Audience;
+use crate::outbound::{Ask, Body, NamedBy};
+use crate::token::{SubjectToken, expose};
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "vercel",
+    tier: Tier::Pod,
+    about: "a build of Vercel",
+    settings: &[Setting::optional(
+        "endpoint",
+        Kind::Text,
+        "What stands for https://oidc.vercel.com in tests, on loopback.",
+    )
+    .checked(loopback)],
+    detect,
+    from_config,
+    probe: None,
+};
+
+/// `1` in builds and at run time.
+const IN_A_DEPLOYMENT: &str = "VERCEL";
+const ENVIRONMENT: &str = "VERCEL_ENV";
+const TOKEN: &str = "VERCEL_OIDC_TOKEN";
+/// The deployment's token goes here and nowhere else.
+const ENDPOINT: &str = "https://oidc.vercel.com";
+
+const API: Endpoint = Endpoint {
+    row: SOURCE.name,
+    called: "Vercel's token endpoint",
+    refusal: |_| "the deployment's token ends after an hour, and OIDC must be on in the project's settings: deploy anew",
+    in_its_place: "something between the deployment and Vercel answers in its place: a proxy, a captive page",
+    not_yet: |_| None,
+};
+
+struct Vercel {
+    endpoint: String,
+    token: SecretString,
+    ambient: Ambient,
+}
+
+fn detect(ambient: &Ambient) -> Finding {
+    const LOOKED_FOR: &str = "VERCEL=1";
+    if ambient.env.get(IN_A_DEPLOYMENT) != Some("1") {
+        return Finding::Absent { looked_for: LOOKED_FOR };
+    }
+    match from_env(ENDPOINT, ambient) {
+        Ok(source) => Finding::Usable { evidence: format!("{LOOKED_FOR}, {TOKEN}"), source },
+        Err((why, cure)) => Finding::Unusable { evidence: LOOKED_FOR.to_owned(), why, cure: cure.to_owned() },
+    }
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        endpoint: Option<String>,
+    }
+    let misconfigured =
+        |what: &str, hint: &str| Error::Misconfigured { what: format!("vercel: {what}"), hint: hint.to_owned() };
+    let config: Config = table
+        .clone()
+        .try_into()
+        .map_err(|error: toml::de::Error| misconfigured(error.message(), "take it out of [identity]"))?;
+    let endpoint = config.endpoint.as_deref().unwrap_or(ENDPOINT);
+    if let Some(given) = &config.endpoint {
+        loopback(given).map_err(|what| misconfigured(&format!("`endpoint` {what}"), "leave it out"))?;
+    }
+    from_env(endpoint, ambient)
+        .map(|source| source as Arc<dyn IdentitySource>)
+        .map_err(|(why, hint)| misconfigured(&why, hint))
+}
+
+fn from_env(endpoint: &str, ambient: &Ambient) -> Result<Arc<Vercel>, (String, &'static str)> {
+    if ambient.env.get(ENVIRONMENT) == Some("development") {
+        return Err((
+            format!("{ENVIRONMENT} is \"development\", so {TOKEN} is a developer's"),
+            "run it in a deployment; on a laptop give a JWT with `--identity-file FILE`",
+        ));
+    }
+    let token = ambient.env.secret(TOKEN).ok_or_else(|| {
+        (
+            format!("{TOKEN} is not set"),
+            "switch OIDC on in the project's settings; functions get the token with each request \
+                (`x-vercel-oidc-token`) and must pass it on: `source = \"env\"`",
+        )
+    })?;
+    let endpoint = format!("{}/~token", endpoint.trim_end_matches('/'));
+    Ok(Arc::new(Vercel { endpoint, token, ambient: ambient.clone() }))
+}
+
+/// Another host than Vercel's gets the deployment's token: only one on this machine may.
+fn loopback(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    if ["127.0.0.1", "[::1]", "localhost"].contains(&host) {
+        Ok(())
+    } else {
+        Err("must be on loopback: it stands for Vercel's host in tests alone".to_owned())
+    }
+}
+
+#[async_trait]
+impl IdentitySource for Vercel {
+    async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        #[derive(Serialize)]
+        struct Wish<'a> {
+            token: &'a str,
+            aud: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Wire {
+            token: SecretString,
+        }
+        let wish = Wish { token: expose(&self.token).trim(), aud: audience.as_str() };
+        let wish = serde_json::to_vec(&wish).map(Zeroizing::new);
+        let wish = wish.map_err(|_| API.malformed(format!("{TOKEN} cannot be sent"), "Vercel sets it"))?;
+        let ask = || {
+            let body = Body { content_type: "application/json", bytes: wish.clone() };
+            Ask::post(&self.endpoint, NamedBy::Us, body)
+        };
+        let answer = API.ask(&self.ambient, ask).await?;
+        let wire: Wire = API.json(&answer)?;
+        API.token(wire.token)
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        true
+    }
+}
