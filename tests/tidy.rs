@@ -6,29 +6,31 @@ use std::fs;
 use std::path::Path;
 
 /// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
-const MAY_KNOW: [(&str, &str); 24] = [
+const MAY_KNOW: [(&str, &str); 26] = [
     ("main", "command"),
     ("command", "app audit broker caller cli clock config env frontend identity oauth outbound token"),
     ("app", "audit broker clock config env frontend identity metrics outbound store"),
     ("cli", "clock"),
     // Its parts are those of the rooms below: it makes their small `Config` structs and checks names against their tables.
-    ("config", "audit broker caller clock env exchange identity oauth outbound policy"),
+    ("config", "audit aws broker caller clock env exchange identity oauth outbound policy"),
     ("frontend", "broker caller clock env metrics oauth token"),
     (
         "broker",
-        "audit bucket cache caller clock discovery dpop env exchange identity jitter metrics oauth outbound policy store token",
+        "audit aws bucket cache caller clock discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token",
     ),
     ("metrics", "cache"),
     ("audit", "caller clock oauth token"),
     ("cache", "bucket clock jitter token"),
     ("discovery", "clock oauth outbound"),
-    ("exchange", "bucket clock dpop env oauth outbound store token"),
-    ("identity", "clock env oauth outbound token"),
+    ("exchange", "aws bucket clock dpop env oauth outbound sigv4 store token"),
+    ("identity", "aws clock env oauth outbound token"),
+    ("aws", "clock oauth outbound token"),
     ("policy", "caller oauth"),
     ("outbound", "env jitter oauth token"),
     ("store", "token"),
-    ("token", "clock dpop oauth"),
+    ("token", "clock dpop oauth sigv4"),
     ("dpop", ""),
+    ("sigv4", ""),
     ("bucket", "clock"),
     ("oauth", ""),
     ("caller", ""),

@@ -121,6 +121,9 @@ impl Walk<'_> {
         if self.server.exchange.as_deref() == Some("direct") {
             return self.direct(asks_for_a_token).await;
         }
+        if self.server.exchange.as_deref() == Some("aws-sigv4") {
+            return self.signed().await;
+        }
         let protection = if reachable || self.server.issuer.is_some() {
             self.protection(knocked.map(|knocked| knocked.challenge)).await
         } else {
@@ -156,6 +159,23 @@ impl Walk<'_> {
         let granted = self.platforms_own().await;
         self.clocks();
         self.present_all(asks_for_a_token, granted, None).await;
+    }
+
+    /// Requests are signed: no authorization server is asked, and there is no token to present.
+    async fn signed(&mut self) {
+        const NOBODY: &str = "`exchange = \"aws-sigv4\"`: each request is signed, and nobody issues a token";
+        for rule in [rules::RESOURCE_METADATA, rules::SERVER_METADATA] {
+            self.report.push(rule.skip(NOBODY));
+        }
+        let issuer = self.server.issuer.clone();
+        if self.identity(issuer.as_ref()).await.is_some() {
+            self.credentials().await;
+        } else {
+            self.report.push(rules::TOKEN_ISSUED.skip("not asked for: a step before it failed"));
+        }
+        self.clocks();
+        let what = "requests are signed one by one: try one with the headers of `/v1/headers`";
+        self.report.push(rules::TOKEN_ACCEPTED.skip(what));
     }
 
     async fn present_all(&mut self, asks_for_a_token: bool, granted: Option<Granted>, subject: Option<&SubjectToken>) {

@@ -17,7 +17,7 @@ use crate::token::SubjectToken;
 use secrecy::SecretString;
 
 /// What changes an identity, as written in `exchange = "…"` of a link.
-pub(crate) const CHANGES: &[&str] = &["token-exchange"];
+pub(crate) const CHANGES: &[&str] = &["token-exchange", super::aws_role::NAME];
 
 /// One link, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]

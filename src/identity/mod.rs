@@ -15,6 +15,7 @@ use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, Certificate, Outbound};
 use crate::token::SubjectToken;
 
+mod aws;
 mod ci_env;
 mod command;
 mod env_var;
@@ -45,6 +46,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::ENV0,
     spiffe::SOURCE,
     kubernetes::SOURCE,
+    aws::SOURCE,
     nomad::SOURCE,
     ci_env::MODAL,
 ];
@@ -67,6 +69,11 @@ pub trait IdentitySource: Send + Sync {
 
     /// The workload's certificate with its key, where the platform issues one (X.509-SVIDs): for mutual TLS.
     async fn certificate(&self) -> Result<Option<Certificate>, Error> {
+        Ok(None)
+    }
+
+    /// The credentials of the workload's role, where the platform is AWS: for requests that are signed with them.
+    async fn aws_credentials(&self) -> Result<Option<crate::aws::Credentials>, Error> {
         Ok(None)
     }
 }

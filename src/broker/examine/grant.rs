@@ -86,6 +86,24 @@ impl Walk<'_> {
         }
     }
 
+    /// The credentials that sign requests.
+    pub(super) async fn credentials(&mut self) {
+        self.report.waits_for("the credentials of the role");
+        let server = self.server;
+        let issued = match self.maker.issue(server, &server.policy.permit_for_all()).await {
+            Ok(granting) => self.maker.token(server, granting),
+            Err(error) => Err(error),
+        };
+        self.report.push(match issued {
+            Ok(token) => {
+                let who = token.hops.last().and_then(|hop| hop.sub.as_deref()).map(quoted_words);
+                let who = who.unwrap_or_else(|| "the workload's own role".to_owned());
+                rules::TOKEN_ISSUED.pass(format!("credentials to sign with, of {who}, good until {}", token.expires_at))
+            }
+            Err(error) => rules::TOKEN_ISSUED.fail_with(&error),
+        });
+    }
+
     fn fit(&mut self, subject: &SubjectToken, source: &'static str, wanted: &Audience) -> bool {
         let unfit = subject.fit_for(wanted, self.maker.clock.unix(), CLOCK_SKEW).err();
         let is_late = matches!(unfit, Some(Unfit::Expired { .. } | Unfit::NoExpiry));
