@@ -103,7 +103,7 @@ impl Source {
 }
 
 fn word(text: &str) -> Option<String> {
-    let word: String = text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+    let word: String = text.chars().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_').collect();
     (!word.is_empty()).then_some(word)
 }
 
@@ -308,8 +308,11 @@ fn every_exchange_and_every_client_proof_has_an_example() {
 
 #[test]
 fn every_example_is_tried() {
-    let tests = fs::read_to_string(root().join("tests/profiles.rs")).expect("it is there");
+    let entries = fs::read_dir(root().join("tests")).expect("it is there").map(|entry| entry.expect("readable").path());
+    let files = entries.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let tests: Vec<String> = files.map(|path| fs::read_to_string(path).expect("UTF-8")).collect();
     for name in examples().into_keys() {
-        assert!(tests.contains(&format!("\"{name}\"")), "tests/profiles.rs does not use {name}.toml");
+        let used = tests.iter().any(|text| text.contains(&format!("\"{name}\"")));
+        assert!(used, "no file of tests/ uses {name}.toml");
     }
 }
