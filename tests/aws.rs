@@ -318,6 +318,23 @@ async fn a_job_elsewhere_signs_as_the_role_it_takes_on() {
 }
 
 #[tokio::test]
+async fn doctor_shows_whose_credentials_sign() {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    aws.trust_identities(scene.platform.trust(), SUBJECT);
+    let more = format!("role_arn = \"{ROLE}\"\nendpoint = \"{}\"", aws.base());
+    let elsewhere = scene.wayleave.clone().config(&signed(&scene, &aws, "", &more));
+    let here = Wayleave::new(BINARY).envs(aws.container());
+    let here = here.config(&signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", ""));
+    for (world, who) in [(elsewhere, "assumed-role/agent/wayleave"), (here, "the workload's own role")] {
+        let output = world.run(&["doctor", "demo", "--json"]).await;
+        let told = &output.stdout;
+        assert!(told.contains("credentials to sign with") && told.contains(who), "{told}\n{}", output.stderr);
+        assert!(told.contains("nobody issues a token"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn who_has_no_role_is_told_how_to_come_by_one() {
     let scene = Scene::new(BINARY).await;
     let aws = FakeAws::start().await;

@@ -1,5 +1,5 @@
 //! Proofs against what others wrote: the MCP conformance suite with the official TypeScript client, authorization servers by
-//! four different hands, the official Python SDK, and GNOME Keyring. Not part of plain `cargo test`: install with
+//! four different hands, the official Python SDK, two emulators of AWS, and GNOME Keyring. Not part of plain `cargo test`: install with
 //! `tests/others/install` and `tests/others/install-keyring`, run with `cargo test --test others`.
 #![allow(clippy::disallowed_methods, reason = "the proofs run against real processes, in real time")]
 
@@ -20,6 +20,8 @@ mod suite;
 #[path = "others/support.rs"]
 mod support;
 
+#[path = "others/aws.rs"]
+mod aws;
 #[path = "others/bound.rs"]
 mod bound;
 #[path = "others/conformance.rs"]

@@ -8,6 +8,7 @@ use aws_sdk_sts::config::retry::RetryConfig;
 use aws_sdk_sts::config::timeout::TimeoutConfig;
 use aws_sdk_sts::config::{BehaviorVersion, Config, IdentityCache, Region, StalledStreamProtectionConfig};
 use aws_smithy_async::time::TimeSource;
+use aws_smithy_types::retry::ReconnectMode;
 use secrecy::SecretString;
 
 use super::{Error, smithy};
@@ -70,8 +71,8 @@ impl Sts {
             .endpoint_url(endpoint)
             .http_client(smithy::over(outbound))
             .time_source(Time(clock.clone()))
-            // Time limits, retries and freshness are ours.
-            .retry_config(RetryConfig::disabled())
+            // Time limits, retries, connections and freshness are ours.
+            .retry_config(RetryConfig::disabled().with_reconnect_mode(ReconnectMode::ReuseAllConnections))
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .identity_cache(IdentityCache::no_cache());

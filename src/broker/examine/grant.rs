@@ -30,6 +30,19 @@ impl Walk<'_> {
     /// `None` after a failure; `Some(None)` where none is needed.
     pub(super) async fn identity(&mut self, issuer: Option<&Issuer>) -> Option<Option<SubjectToken>> {
         self.report.waits_for("the identity token of the platform");
+        if self.server.signs_as_itself() {
+            return match self.maker.identity(self.server) {
+                Ok(identity) => {
+                    let found = format!("{} ({})", identity.source.name(), identity.evidence);
+                    self.report.push(rules::IDENTITY_FOUND.pass(found));
+                    Some(None)
+                }
+                Err(error) => {
+                    self.report.push(rules::IDENTITY_FOUND.fail_with(&error));
+                    None
+                }
+            };
+        }
         if !self.server.needs_subject() {
             let auth = self.server.client.auth.as_str();
             self.report.push(rules::IDENTITY_FOUND.skip(format!("none is needed: the client proves itself ({auth})")));
