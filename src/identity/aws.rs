@@ -263,11 +263,12 @@ impl Aws {
         Sts::new(&self.ambient.outbound, &self.ambient.clock, region, &endpoint)
     }
 
-    async fn credentials(&self, sts: &Sts) -> Result<Credentials, Error> {
+    async fn credentials(&self) -> Result<Credentials, Error> {
         match &self.origin {
             Origin::ServiceAccount { file, role_arn, session } => {
                 let token = file.subject_token(&Audience::from(aws::AUDIENCE)).await?;
                 is_for_sts(&token)?;
+                let sts = self.sts(&self.region().await?);
                 let assume = || sts.assume(role_arn, session.as_deref(), &token);
                 Ok(self.patiently(assume).await.map_err(said)?.credentials)
             }
@@ -300,9 +301,8 @@ impl Aws {
 #[async_trait]
 impl IdentitySource for Aws {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
-        let region = self.region().await?;
-        let sts = self.sts(&region);
-        let credentials = self.credentials(&sts).await?;
+        let sts = self.sts(&self.region().await?);
+        let credentials = self.credentials().await?;
         let call = || sts.web_identity_token(&credentials, audience.as_str(), self.algorithm);
         self.patiently(call).await.map_err(said)?.ok_or_else(|| Error::Unreachable {
             source_name: SOURCE.name,
@@ -322,12 +322,7 @@ impl IdentitySource for Aws {
     }
 
     async fn aws_credentials(&self) -> Result<Option<Credentials>, Error> {
-        let sts = match &self.origin {
-            Origin::ServiceAccount { .. } => self.sts(&self.region().await?),
-            // The others do not ask STS.
-            _ => self.sts(self.region.as_deref().unwrap_or_default()),
-        };
-        self.credentials(&sts).await.map(Some)
+        self.credentials().await.map(Some)
     }
 }
 
