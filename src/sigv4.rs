@@ -84,8 +84,8 @@ impl std::fmt::Debug for Signer {
 mod tests {
     use super::*;
 
-    /// AWS's own example of the test suite: `get-vanilla`, with the digest of the body signed besides, which moves the
-    /// signature; so the parts are compared and the signature is checked for what it depends on.
+    /// A request of AWS's own test suite (its key, time and host). The signature itself is verified by a server that has
+    /// its own implementation, in `tests/aws.rs`.
     fn signed(method: &str, url: &str, body_sha256: &str, seconds: u64) -> Fields {
         let credentials = Credentials::new("AKIDEXAMPLE", "SECRETKEY", Some("SESSIONTOKEN".to_owned()), None, "test");
         let signer = Signer::new(credentials, "us-east-1", "service");

@@ -118,8 +118,7 @@ pub fn sha256(body: &[u8]) -> String {
     hex(digest(&SHA256, body).as_ref())
 }
 
-/// AWS's own example, so that a mistake that we and the product share would be found: `get-vanilla-query-order-key-case` of
-/// the published test suite, whose time and key are fixed.
+/// What AWS publishes as an example, so that a mistake that we and the product share would be found.
 #[cfg(test)]
 mod tests {
     use super::*;
