@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::Audit;
 use crate::cache::{Cache, Key, Recipe, Wish};
 use crate::caller::{Caller, Needs};
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::discovery::Discovery;
 use crate::dpop::{self, Nonces};
 use crate::env::Env;
@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::oauth::{Issuer, Scopes, ServerUrl};
 use crate::outbound::Outbound;
 use crate::policy::Permit;
+use crate::sigv4::{self, Signer};
 use crate::store::Store;
 use crate::token::{Binding, Digest, Token};
 
@@ -149,6 +150,23 @@ pub struct Head {
     pub url: ServerUrl,
     /// The nonce that the server sent last (RFC 9449 section 9), if the caller has seen one.
     pub nonce: Option<String>,
+    /// SHA-256 of its body in lower-case hexadecimal, where the request is signed.
+    pub body_sha256: Option<String>,
+}
+
+/// What goes with a token, or in the place of one, for one request.
+pub enum Proof {
+    /// Nothing: whoever has the token can use it.
+    None,
+    /// A DPoP proof beside the token (RFC 9449).
+    Dpop(String),
+    /// The fields of a signed request (SigV4). There is no token.
+    Signed {
+        /// Names and values.
+        fields: sigv4::Fields,
+        /// Until when they are good: RFC 3339.
+        expires_at: String,
+    },
 }
 
 /// A token with the server it is for.
@@ -247,7 +265,7 @@ impl Broker {
         caller: &Caller,
         request: &Request,
         head: Option<&Head>,
-    ) -> Result<(Granted, Option<String>), Error> {
+    ) -> Result<(Granted, Proof), Error> {
         let decided = self.decide(caller, request).await;
         let decided = decided.and_then(|granted| self.proof(&granted, head).map(|proof| (granted, proof)));
         self.note(&Matter::of(caller, request), decided, |(granted, _)| Some(granted))
@@ -393,8 +411,12 @@ impl Broker {
     }
 
     /// The proof that goes with a token that is bound to a key, for one request. The caller of this has the token.
-    fn proof(&self, granted: &Granted, head: Option<&Head>) -> Result<Option<String>, Error> {
-        let Binding::Dpop(key) = &granted.token.binding else { return Ok(None) };
+    fn proof(&self, granted: &Granted, head: Option<&Head>) -> Result<Proof, Error> {
+        let key = match &granted.token.binding {
+            Binding::Bearer | Binding::Certificate => return Ok(Proof::None),
+            Binding::SigV4(signer) => return self.signature(granted, signer, head),
+            Binding::Dpop(key) => key,
+        };
         let head = head.ok_or_else(|| Error::bound(&granted.server, A_DPOP_KEY))?;
         let (url, nonces): (_, &Nonces) = (head.url.url(), &self.maker.nonces);
         nonces.learn(url, head.nonce.as_deref());
@@ -406,7 +428,18 @@ impl Broker {
             nonce: nonce.as_deref(),
             unix_now: self.clock.unix(),
         };
-        key.proof(&purpose).map(Some).ok_or_else(|| Error::internal("no proof could be signed"))
+        key.proof(&purpose).map(Proof::Dpop).ok_or_else(|| Error::internal("no proof could be signed"))
+    }
+
+    /// One request, signed. What is signed in part could be another request, so all of it must be named.
+    fn signature(&self, granted: &Granted, signer: &Signer, head: Option<&Head>) -> Result<Proof, Error> {
+        let head = head.ok_or_else(|| Error::signed(&granted.server))?;
+        let body_sha256 = head.body_sha256.as_deref().ok_or_else(|| Error::no_digest(&granted.server))?;
+        let now = self.clock.wall();
+        let purpose = sigv4::Purpose { method: &head.method, url: head.url.url(), body_sha256 };
+        let fields = signer.sign(&purpose, now).ok_or_else(|| Error::internal("the request could not be signed"))?;
+        let good_for = sigv4::GOOD_FOR.min(granted.token.left(self.clock.boot()));
+        Ok(Proof::Signed { fields, expires_at: rfc3339(now + good_for) })
     }
 
     /// Keeps the tokens of required servers at all times. They are fetched for the daemon's own user.
@@ -428,6 +461,7 @@ const A_DPOP_KEY: &str = "a DPoP key of this broker";
 fn worth_something(server: &Server, token: &Token, action: Action) -> Result<(), Error> {
     match (&token.binding, action) {
         (Binding::Dpop(_), Action::Token) => Err(Error::bound(server, A_DPOP_KEY)),
+        (Binding::SigV4(_), Action::Token) => Err(Error::signed(server)),
         (Binding::Certificate, Action::Token) => Err(Error::bound(server, "a certificate")),
         _ => Ok(()),
     }

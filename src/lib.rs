@@ -12,6 +12,7 @@
 
 mod app;
 mod audit;
+mod aws;
 mod bucket;
 mod cache;
 mod caller;
@@ -30,6 +31,7 @@ mod metrics;
 mod oauth;
 mod outbound;
 mod policy;
+mod sigv4;
 mod store;
 mod token;
 mod trust;

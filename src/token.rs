@@ -337,6 +337,8 @@ pub enum Binding {
     Dpop(Arc<crate::dpop::Key>),
     /// A connection with the certificate it was issued for (RFC 8705).
     Certificate,
+    /// There is no token: each request is signed (SigV4).
+    SigV4(Arc<crate::sigv4::Signer>),
 }
 
 /// One identity on the way to a token. Nothing in it is a secret.

@@ -1,7 +1,7 @@
 //! Proofs against what others wrote: the MCP conformance suite with the official TypeScript client, authorization servers by
-//! four different hands, the official Python SDK, GNOME Keyring, and the Linux
-//! network stack. Not part of plain `cargo test`: install with
-//! `tests/others/install` and `tests/others/install-packages`, run with `cargo test --test others`.
+//! four different hands, the official Python SDK, two emulators of AWS, GNOME Keyring, and the Linux network stack. Not part
+//! of plain `cargo test`: install with `tests/others/install` and `tests/others/install-packages`, run with
+//! `cargo test --test others`.
 #![allow(clippy::disallowed_methods, reason = "the proofs run against real processes, in real time")]
 
 #[path = "others/daemon.rs"]
@@ -21,6 +21,8 @@ mod suite;
 #[path = "others/support.rs"]
 mod support;
 
+#[path = "others/aws.rs"]
+mod aws;
 #[path = "others/black_hole.rs"]
 mod black_hole;
 #[path = "others/bound.rs"]

@@ -140,6 +140,10 @@ enum Cause {
     NoDpop { issuer: Issuer },
     #[error("{server}: its tokens are bound to {to}; a bare token is of no use")]
     Bound { server: Arc<str>, to: &'static str },
+    #[error("{server}: it has no token; each request to it is signed (SigV4)")]
+    Signed { server: Arc<str> },
+    #[error("{server}: `body_sha256` is missing, and a request is signed with its body")]
+    NoDigest { server: Arc<str> },
     #[error("exchange: {issuer} issues tokens that have expired already")]
     DeadOnArrival { issuer: Issuer },
     #[error("exchange: {issuer} issues tokens that live more than a year")]
@@ -210,7 +214,8 @@ impl Error {
             Cause::Exchange(error) if error.is_temporary() => Class::Temporary,
             Cause::Exchange(exchange::Error::Outbound { error, .. }) => of_outbound(error),
             Cause::Exchange(exchange::Error::Misconfigured { .. }) => Class::Config,
-            Cause::Bound { .. } => Class::Denied,
+            Cause::Bound { .. } | Cause::Signed { .. } => Class::Denied,
+            Cause::NoDigest { .. } => Class::BadRequest,
             Cause::Revocation(error) if error.is_temporary() => Class::Temporary,
             Cause::NoExchange { .. } | Cause::SeveralIssuers { .. } | Cause::SharedResource { .. } => Class::Config,
             Cause::IssuerNotListed { .. } => Class::Denied,
@@ -258,6 +263,8 @@ impl Error {
             Cause::ForeignKey { .. } => "token_not_ours",
             Cause::NoDpop { .. } => "no_dpop",
             Cause::Bound { .. } => "token_bound",
+            Cause::Signed { .. } => "no_token",
+            Cause::NoDigest { .. } => "invalid_request",
             Cause::Exchange(exchange::Error::Misconfigured { .. }) => "client_misconfigured",
             Cause::Exchange(exchange::Error::Moved { .. }) => "issuer_changed",
             Cause::SharedResource { .. } => "shared_resource",
@@ -320,6 +327,12 @@ impl Error {
             }
             Cause::NoDpop { .. } => {
                 "its operator must accept ES256, or the MCP server must not require DPoP".to_owned()
+            }
+            Cause::Signed { .. } => {
+                "ask `/v1/headers` with `method`, `url` and `body_sha256`, once for each request".to_owned()
+            }
+            Cause::NoDigest { .. } => {
+                "add the SHA-256 of the body as 64 hexadecimal digits; that of no body is e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".to_owned()
             }
             Cause::Bound { to, .. } if to.starts_with("a DPoP") => {
                 "ask `/v1/headers` with `method` and `url`, which gives the proof with the token".to_owned()
@@ -429,6 +442,14 @@ impl Error {
 
     pub(super) fn no_dpop(issuer: &Issuer) -> Self {
         Cause::NoDpop { issuer: issuer.clone() }.into()
+    }
+
+    pub(super) fn signed(server: &Server) -> Self {
+        Cause::Signed { server: Arc::clone(&server.name) }.into()
+    }
+
+    pub(super) fn no_digest(server: &Server) -> Self {
+        Cause::NoDigest { server: Arc::clone(&server.name) }.into()
     }
 
     pub(super) fn bound(server: &Server, to: &'static str) -> Self {

@@ -122,6 +122,9 @@ impl Walk<'_> {
         if self.server.exchange.as_deref() == Some("direct") {
             return self.direct(asks_for_a_token).await;
         }
+        if self.server.exchange.as_deref() == Some("aws-sigv4") {
+            return self.signed().await;
+        }
         let asks_a_provider = self.server.expected_exchange().is_some_and(|row| !row.discovers);
         let (issuer, is_known) = if asks_a_provider {
             self.skip_discovery("the exchange asks the provider's own hosts, whatever the MCP server says");
@@ -172,6 +175,20 @@ impl Walk<'_> {
         let granted = self.platforms_own().await;
         self.clocks();
         self.present_all(asks_for_a_token, granted, None).await;
+    }
+
+    /// Requests are signed: no authorization server is asked, and there is no token to present.
+    async fn signed(&mut self) {
+        self.skip_discovery("`exchange = \"aws-sigv4\"`: each request is signed, and nobody issues a token");
+        let issuer = self.server.issuer.clone();
+        if self.identity(issuer.as_ref()).await.is_some() {
+            self.credentials().await;
+        } else {
+            self.report.push(rules::TOKEN_ISSUED.skip("not asked for: a step before it failed"));
+        }
+        self.clocks();
+        let what = "requests are signed one by one: try one with the headers of `/v1/headers`";
+        self.report.push(rules::TOKEN_ACCEPTED.skip(what));
     }
 
     async fn present_all(&mut self, asks_for_a_token: bool, granted: Option<Granted>, subject: Option<&SubjectToken>) {

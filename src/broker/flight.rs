@@ -132,8 +132,27 @@ impl Maker {
         let audience = exchange.exchange.audience(&route.server.issuer, &request);
         let standing = self.stand(server, &route, &audience, &request).await?;
         request.client = self.client(server, &route, &standing, exchange).await?;
+        request.aws_credentials = self.own_credentials(server).await?;
         let issued = self.ask(server, exchange, &route, &standing, &request).await?;
-        Ok(Granting { route, request, resource, hops: standing.hops, issued })
+        let mut hops = standing.hops;
+        if let Some(signed) = &issued.signed {
+            let source = if hops.is_empty() { self.identity(server)?.source.name() } else { exchange.name };
+            hops.push(Hop { source, iss: None, sub: signed.arn.clone() });
+        }
+        Ok(Granting { route, request, resource, hops, issued })
+    }
+
+    /// The keys of the workload's own role, where requests are signed with them.
+    async fn own_credentials(&self, server: &Server) -> Result<Option<crate::aws::Credentials>, Error> {
+        if !server.signs_as_itself() {
+            return Ok(None);
+        }
+        let identity = self.identity(server)?;
+        // What lies at the root of a chain is somebody else.
+        if !identity.links.is_empty() {
+            return Ok(None);
+        }
+        identity.source.aws_credentials().await.map_err(Error::from)
     }
 
     /// The workload's own JWT is what the server wants: nothing is discovered and nobody is asked.
@@ -446,7 +465,10 @@ impl Maker {
         if route.issuer_is == IssuerIs::Discovered && !server.trust_discovered_issuer {
             bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(issuer, &resource, why))?;
         }
-        let binding = binding(claims.as_ref(), &request).map_err(|why| Error::foreign_key(issuer, why))?;
+        let binding = match &issued.signed {
+            Some(signed) => Binding::SigV4(Arc::clone(&signed.signer)),
+            None => binding(claims.as_ref(), &request).map_err(|why| Error::foreign_key(issuer, why))?,
+        };
         let issuer = issuer.clone();
         lasting(self.assembled(server, &request.scopes, Parts { resource, issuer, hops, issued, claims, binding }))
     }
@@ -482,7 +504,7 @@ impl Maker {
 
     /// Revokes a token where it was issued, as the client that it was issued to.
     pub(super) async fn revoke(&self, server: &Server, token: &Token) -> Result<(), revocation::Error> {
-        if server.exchange.as_deref() == Some("direct") {
+        if matches!(server.exchange.as_deref(), Some("direct" | "aws-sigv4")) {
             return Err(revocation::Error::NotOffered);
         }
         let prepare = async {

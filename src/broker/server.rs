@@ -171,12 +171,18 @@ impl Server {
 
     /// Is the workload's identity presented, as grant or as proof of the client?
     pub(crate) fn needs_subject(&self) -> bool {
-        self.expected_exchange().is_none_or(|row| row.exchange.needs_subject(self.client.auth))
+        !self.signs_as_itself()
+            && self.expected_exchange().is_none_or(|row| row.exchange.needs_subject(self.client.auth))
+    }
+
+    /// Are requests signed with the workload's own role?
+    pub(crate) fn signs_as_itself(&self) -> bool {
+        self.provider.as_ref().is_some_and(Provider::signs_as_itself)
     }
 
     /// Is anything of the identity needed, its certificate included?
     pub(crate) fn needs_identity(&self) -> bool {
         let by_certificate = self.client.auth == exchange::ClientAuth::MutualTls;
-        self.needs_subject() || (by_certificate && self.client.certificate_file.is_none())
+        self.needs_subject() || self.signs_as_itself() || (by_certificate && self.client.certificate_file.is_none())
     }
 }

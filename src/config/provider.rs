@@ -1,6 +1,7 @@
 //! The keys of a provider's exchange (`entra`, `gcp`, `aws-…`): the same for a server and a link of an identity.
 
 use super::reader::{Reader, Section};
+use crate::aws;
 use crate::broker::{Aws, Client, ClientAuth, Cloud, Entra, Gcp, Provider};
 use crate::exchange::entra;
 use crate::google;
@@ -76,7 +77,7 @@ pub(super) fn provider_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Opt
         }),
         _ => Provider::Aws(Aws {
             role_arn: role_of(reader, section),
-            region: plain(reader, section, "region")?,
+            region: region_of(reader, section)?,
             service: plain(reader, section, "service"),
             endpoint,
         }),
@@ -204,6 +205,16 @@ fn pool_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
     }
 }
 
+fn region_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
+    let (text, line) = section.text("region")?;
+    if !aws::is_region(text) {
+        let what = "not a region such as \"eu-central-1\"; the global ones have no such call";
+        reader.problem(line, &section.key("region"), what);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
 fn role_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
     let (text, line) = section.text("role_arn")?;
     let parts: Vec<&str> = text.splitn(6, ':').collect();
@@ -225,9 +236,8 @@ fn endpoint_of(reader: &mut Reader<'_>, section: &Section<'_>, exchange: &str) -
     let url = url::Url::parse(text).ok();
     let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
     let loopback = ["127.0.0.1", "[::1]", "localhost"].contains(&host);
-    let of_aws = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|suffix| host.ends_with(suffix));
-    let https = url.as_ref().is_some_and(|url| url.scheme() == "https");
-    if !(loopback || (of_aws && https && exchange.starts_with("aws-"))) {
+    let of_aws = exchange.starts_with("aws-") && aws::may_be_endpoint(text);
+    if !(loopback || of_aws) {
         let what = if exchange.starts_with("aws-") {
             "must be an https host of AWS, or on loopback for tests"
         } else {

@@ -76,9 +76,10 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
     };
     let allow = allow_of(reader, section, env);
     let is_identity = exchange.as_deref() == Some("gcp") && section.has("audience");
-    if (exchange.as_deref() == Some("direct") || is_identity) && allow.iter().any(|rule| rule.scopes.is_some()) {
-        let what = "an entry has `scopes`, which limit nothing where an identity token is given (`exchange = \"direct\"`, \
-            or \"gcp\" with `audience`): whoever is let in gets it whole";
+    let unlimited = matches!(exchange.as_deref(), Some("direct" | "aws-sigv4")) || is_identity;
+    if unlimited && allow.iter().any(|rule| rule.scopes.is_some()) {
+        let what =
+            "an entry has `scopes`, which limit nothing with this exchange: whoever is let in gets the whole of it";
         reader.problem(section.line_of("allow"), &section.key("allow"), what);
     }
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
@@ -126,6 +127,14 @@ fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Optio
 
 fn exchange_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
     let (name, line) = section.text("exchange")?;
+    if exchange::link::CHANGES.contains(&name) && exchange::row(name).is_none() {
+        let what = format!(
+            "{name:?} changes an identity and gives no access token: put it into a link, \
+            `[identities.NAME]` with `from`, and name that with `identity`"
+        );
+        reader.problem(line, &section.key("exchange"), what);
+        return None;
+    }
     if exchange::row(name).is_none() {
         let known: Vec<&str> = exchange::EXCHANGES.iter().map(|row| row.name).collect();
         reader.problem(
@@ -169,6 +178,9 @@ fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Opti
         direct(reader, section);
         return;
     }
+    if exchange == Some("aws-sigv4") {
+        signed(reader, section);
+    }
     if !section.has("issuer") && !exchange.is_some_and(provider::is_one) {
         unpinned(reader, section, exchange, client);
     }
@@ -201,6 +213,20 @@ fn direct(reader: &mut Reader<'_>, section: &Section<'_>) {
         let what =
             "has no effect with `exchange = \"direct\"`: no authorization server is asked, and nothing limits scopes";
         reader.problem(section.line_of(key), &section.key(key), what);
+    }
+}
+
+/// Each request is signed: there is no token that any of this could be about.
+fn signed(reader: &mut Reader<'_>, section: &Section<'_>) {
+    let keys =
+        ["scopes", "tolerate_scopes", "client_id", "client_auth", "audience", "resource", "extra", "revoke_on_exit"];
+    for key in keys.into_iter().filter(|key| section.has(key)) {
+        let what = "has no effect with `exchange = \"aws-sigv4\"`: there is no token, and nothing limits scopes";
+        reader.problem(section.line_of(key), &section.key(key), what);
+    }
+    if section.has("subject_audience") && !section.has("role_arn") {
+        let what = "has no effect without `role_arn`: no identity is presented to anybody";
+        reader.problem(section.line_of("subject_audience"), &section.key("subject_audience"), what);
     }
 }
 

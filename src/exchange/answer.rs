@@ -66,6 +66,7 @@ fn granted(answer: &Answer, kind: Kind) -> Result<Issued, String> {
         access_token: AccessToken::parse(wire.access_token().secret().clone()).map_err(|error| error.to_string())?,
         expires_in,
         scopes: scopes.transpose().map_err(|error| error.to_string())?,
+        signed: None,
     })
 }
 

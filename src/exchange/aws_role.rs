@@ -1,18 +1,27 @@
 //! `aws-role`: an identity token of another issuer becomes a role of AWS, and the role a JWT for the next party.
 //!
-//! A link of a chain: `AssumeRoleWithWebIdentity`, then `sts:GetWebIdentityToken`, both at the region's own STS.
+//! A link of a chain: `AssumeRoleWithWebIdentity`, then `sts:GetWebIdentityToken`, both at the region's own STS. The role's
+//! trust policy names the issuer of the identity that goes in, whose token is made for `sts.amazonaws.com`; what comes out is
+//! signed by the account's own issuer, for one audience. A JWT of AWS itself goes in nowhere: STS refuses it.
 //!
-//! Source: AWS STS API reference; AWS, "Outbound identity federation".
+//! ```toml
+//! [identities.ci]
+//! from     = "default"                # GitHub, GitLab, Kubernetes, SPIFFE: any issuer that IAM knows
+//! exchange = "aws-role"
+//! role_arn = "arn:aws:iam::123456789012:role/agent"
+//! region   = "eu-central-1"
+//! ```
+//!
+//! Source: AWS STS API reference, "AssumeRoleWithWebIdentity" and "GetWebIdentityToken".
 
 use super::link::Destination;
 use super::{Error, Way};
+use crate::aws::{self, Algorithm, Assumed, Sts};
 use crate::oauth::{Audience, Issuer};
 use crate::token::SubjectToken;
 
 /// As written in `exchange = "…"`.
 pub(super) const NAME: &str = "aws-role";
-/// The other exchange with a role: requests that are signed instead of a token.
-pub(super) const SIGNED: &str = "aws-sigv4";
 
 /// What is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +38,7 @@ pub struct Aws {
 
 impl Aws {
     pub(super) fn exchange(&self) -> &'static str {
-        if self.service.is_some() { SIGNED } else { NAME }
+        if self.service.is_some() { super::aws_sigv4::EXCHANGE.name } else { NAME }
     }
 
     pub(super) fn issuer(&self) -> Issuer {
@@ -37,21 +46,47 @@ impl Aws {
     }
 
     pub(super) fn endpoint(&self) -> String {
-        let suffix = if self.region.starts_with("cn-") { ".cn" } else { "" };
-        self.endpoint.clone().unwrap_or_else(|| format!("https://sts.{}.amazonaws.com{suffix}", self.region))
+        self.endpoint.clone().unwrap_or_else(|| aws::endpoint(&self.region))
     }
 
     pub(super) fn subject_audience(&self) -> Audience {
-        Audience::from("sts.amazonaws.com")
+        Audience::from(aws::AUDIENCE)
+    }
+
+    fn sts(&self, way: &Way<'_>) -> Sts {
+        Sts::new(way.outbound, way.clock, &self.region, &self.endpoint())
+    }
+
+    /// Takes on the role. One request, no retry.
+    pub(super) async fn assume(&self, way: &Way<'_>, role: &str, subject: &SubjectToken) -> Result<Assumed, Error> {
+        self.sts(way).assume(role, None, subject).await.map_err(|error| said(way, error))
     }
 }
 
-/// As a link: the role's own JWT for the next party.
+/// As a link: the role's own JWT for the next party. Two requests, no retry.
 pub(super) async fn change(
     way: &Way<'_>,
-    _aws: &Aws,
-    _subject: &SubjectToken,
-    _destination: &Destination<'_>,
+    aws: &Aws,
+    subject: &SubjectToken,
+    destination: &Destination<'_>,
 ) -> Result<SubjectToken, Error> {
-    Err(way.malformed("not in this version".to_owned()))
+    let role = aws.role_arn.as_deref().unwrap_or_default();
+    let Assumed { credentials, .. } = aws.assume(way, role, subject).await?;
+    let audience = destination.audience.as_str();
+    let token = aws.sts(way).web_identity_token(&credentials, audience, Algorithm::default()).await;
+    let token = token.map_err(|error| said(way, error))?;
+    token.ok_or_else(|| way.malformed("the role's session ends at once".to_owned()))
+}
+
+fn said(way: &Way<'_>, error: aws::Error) -> Error {
+    let issuer = way.server.issuer.clone();
+    match error {
+        aws::Error::Refused { error, cure } => Error::Refused { issuer, error, cure },
+        aws::Error::Busy { status, code } => {
+            tracing::debug!(%issuer, status, code, "busy");
+            Error::Busy { issuer, status, retry_after: None }
+        }
+        aws::Error::Outbound(error) => Error::Outbound { issuer, error },
+        aws::Error::Malformed(what) => Error::Elsewhere { issuer, what, cure: aws::NOT_STS },
+    }
 }

@@ -24,6 +24,6 @@ impl Exchange for Direct {
     ) -> Result<Issued, Error> {
         let text = subject.map_or("", SubjectToken::expose);
         let access_token = AccessToken::parse(text.to_owned()).map_err(|error| way.malformed(error.to_string()))?;
-        Ok(Issued { access_token, expires_in: None, scopes: None })
+        Ok(Issued { access_token, expires_in: None, scopes: None, signed: None })
     }
 }

@@ -169,6 +169,7 @@ impl Entra {
             access_token,
             expires_in: Some(Duration::from_secs(u64::try_from(left).unwrap_or(0))),
             scopes: None,
+            signed: None,
         })
     }
 

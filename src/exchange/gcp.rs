@@ -99,7 +99,12 @@ impl Exchange for WorkloadIdentityFederation {
         let federated = federate(&google, gcp, subject, &scope, &request.extra);
         let federated = federated.await.map_err(|failure| failed(way, failure))?;
         match (gcp.account(), &request.audience) {
-            (None, _) => Ok(Issued { access_token: federated.token, expires_in: federated.expires_in, scopes: None }),
+            (None, _) => Ok(Issued {
+                access_token: federated.token,
+                expires_in: federated.expires_in,
+                scopes: None,
+                signed: None,
+            }),
             (Some(account), Some(audience)) => {
                 let token = google.id_token(&federated.token, &account, audience).await;
                 identity(way, token.map_err(|failure| failed(way, failure))?, audience)
@@ -108,7 +113,7 @@ impl Exchange for WorkloadIdentityFederation {
             (Some(account), None) => {
                 let access = google.access_token(&federated.token, &account, &asked, way.clock.unix()).await;
                 let access = access.map_err(|failure| failed(way, failure))?;
-                Ok(Issued { access_token: access.token, expires_in: access.expires_in, scopes: None })
+                Ok(Issued { access_token: access.token, expires_in: access.expires_in, scopes: None, signed: None })
             }
         }
     }
@@ -135,7 +140,7 @@ fn identity(way: &Way<'_>, token: SubjectToken, audience: &str) -> Result<Issued
     // It may have been made a while ago; without `iat` its end is all that is known.
     let left = token.claims.exp.map(|exp| exp.saturating_sub(token.claims.iat.unwrap_or(now)));
     let expires_in = left.and_then(|left| u64::try_from(left).ok()).map(Duration::from_secs);
-    Ok(Issued { access_token, expires_in, scopes: Some(Scopes::default()) })
+    Ok(Issued { access_token, expires_in, scopes: Some(Scopes::default()), signed: None })
 }
 
 /// As a link: an identity token of the service account for the next party.

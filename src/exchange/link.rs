@@ -17,7 +17,8 @@ use crate::token::SubjectToken;
 use secrecy::SecretString;
 
 /// What changes an identity, as written in `exchange = "…"` of a link.
-pub(crate) const CHANGES: &[&str] = &["token-exchange", entra::EXCHANGE.name, gcp::EXCHANGE.name];
+pub(crate) const CHANGES: &[&str] =
+    &["token-exchange", entra::EXCHANGE.name, gcp::EXCHANGE.name, super::aws_role::NAME];
 
 /// One link, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,10 +15,12 @@ use crate::clock::Clock;
 use crate::dpop;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, OauthError, Resource, Scopes};
 use crate::outbound::{self, Answer, Ask, NamedBy, Outbound};
+use crate::sigv4::Signer;
 use crate::token::{AccessToken, SubjectToken};
 
 mod answer;
 mod aws_role;
+mod aws_sigv4;
 mod client_auth;
 mod client_credentials;
 mod cure;
@@ -52,6 +54,7 @@ pub(crate) const EXCHANGES: &[Descriptor] = &[
     id_jag::EXCHANGE,
     gcp::EXCHANGE,
     entra::EXCHANGE,
+    aws_sigv4::EXCHANGE,
     direct::EXCHANGE,
 ];
 
@@ -166,6 +169,8 @@ pub(crate) struct Request {
     pub extra: Vec<(String, String)>,
     /// What the provider's exchange needs.
     pub provider: Option<Provider>,
+    /// The credentials of the workload's own role, where requests are signed with them.
+    pub aws_credentials: Option<crate::aws::Credentials>,
 }
 
 /// What was granted.
@@ -177,6 +182,17 @@ pub(crate) struct Issued {
     pub expires_in: Option<Duration>,
     /// As the server says it; `None` means as requested (RFC 6749 section 5.1).
     pub scopes: Option<Scopes>,
+    /// There is no token: with this each request is signed.
+    pub signed: Option<Signed>,
+}
+
+/// What signs requests, and as whom.
+#[derive(Debug)]
+pub(crate) struct Signed {
+    /// Signs.
+    pub signer: Arc<Signer>,
+    /// The role's session, where somebody told.
+    pub arn: Option<String>,
 }
 
 /// Why there is no access token.
@@ -232,6 +248,16 @@ pub enum Error {
         /// Who is named now.
         to: Issuer,
     },
+    /// What answers is not the provider's own endpoint.
+    #[error("{issuer}: {what}")]
+    Elsewhere {
+        /// Who was asked.
+        issuer: Issuer,
+        /// What is wrong.
+        what: String,
+        /// What to do about it.
+        cure: &'static str,
+    },
     /// The answer is not RFC 6749's.
     #[error("the token answer of {issuer}: {what}")]
     Malformed {
@@ -248,7 +274,7 @@ impl Error {
         match self {
             Self::Busy { .. } => true,
             Self::Outbound { error, .. } => error.is_temporary(),
-            Self::NonceWanted { .. } | Self::Refused { .. } | Self::Malformed { .. } => false,
+            Self::NonceWanted { .. } | Self::Refused { .. } | Self::Malformed { .. } | Self::Elsewhere { .. } => false,
             Self::Misconfigured { .. } | Self::Moved { .. } => false,
         }
     }
@@ -274,7 +300,7 @@ impl Error {
             Self::Moved { to, .. } => {
                 Some(format!("if the move is meant, pin it with `issuer = \"{to}\"`, or start again"))
             }
-            Self::Refused { cure, .. } => Some((*cure).to_owned()),
+            Self::Refused { cure, .. } | Self::Elsewhere { cure, .. } => Some((*cure).to_owned()),
         }
     }
 }

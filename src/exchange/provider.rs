@@ -39,6 +39,11 @@ impl Provider {
         }
     }
 
+    /// Does it sign requests with the workload's own role, so that no identity is presented to anybody?
+    pub(crate) fn signs_as_itself(&self) -> bool {
+        matches!(self, Self::Aws(aws) if aws.service.is_some() && aws.role_arn.is_none())
+    }
+
     /// Where it is asked.
     pub(crate) fn token_endpoint(&self) -> String {
         match self {

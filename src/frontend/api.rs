@@ -15,9 +15,9 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use super::body::Body;
-use super::dialect::{Around, Form};
+use super::dialect::{self, Around, Form};
 use super::gate::{self, Pass};
-use crate::broker::{self, Action, Broker, Class, Head, Least, Matter, Target};
+use crate::broker::{self, Action, Broker, Class, Head, Least, Matter, Proof, Target};
 use crate::caller::{Caller, Digests};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -163,8 +163,12 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             let (granted, proof) = state.broker.now().headers(caller, &request, head.as_ref()).await?;
             let form = Form::of(&granted.token, state.clock.boot());
             let around = match proof {
-                Some(proof) => form.listed_with_proof(&proof),
-                None => form.listed_headers(),
+                Proof::Signed { fields, expires_at } => {
+                    let whole = dialect::signed_headers(&fields, &expires_at);
+                    return Ok(as_json(answer_of(StatusCode::OK, Body::secret(whole))));
+                }
+                Proof::Dpop(proof) => form.listed_with_proof(&proof),
+                Proof::None => form.listed_headers(),
             };
             Ok(token_answer(granted.token, around))
         }
@@ -327,6 +331,10 @@ impl<'a> Query<'a> {
     /// The request that the headers are for. Its URL must lie on or under the server's own: this is no signing oracle.
     fn head(&self, state: &State, caller: &Caller, request: &broker::Request) -> Result<Option<Head>, Failure> {
         let (url, method, nonce) = (self.one("url")?, self.one("method")?, self.one("dpop_nonce")?);
+        let body_sha256 = self.one("body_sha256")?.map(|text| text.to_ascii_lowercase());
+        if body_sha256.as_deref().is_some_and(|text| text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit())) {
+            return Err(Failure::asked("`body_sha256` is not the 64 hexadecimal digits of a SHA-256"));
+        }
         let Some(url) = url else { return Ok(None) };
         let url = ServerUrl::parse(url).map_err(|why| Failure::asked(&format!("`url`: {why}")))?;
         if method.is_some_and(|method| Method::from_bytes(method.as_bytes()).is_err()) {
@@ -343,7 +351,7 @@ impl<'a> Query<'a> {
             return Err(Failure::new(Class::Denied, "access_denied", what.to_owned()));
         }
         let nonce = nonce.map(str::to_owned);
-        Ok(method.map(|method| Head { method: method.to_owned(), url, nonce }))
+        Ok(method.map(|method| Head { method: method.to_owned(), url, nonce, body_sha256 }))
     }
 }
 

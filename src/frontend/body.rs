@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
+use zeroize::Zeroizing;
 
 use super::dialect::Around;
 use crate::token::Token;
@@ -22,6 +23,11 @@ impl Body {
     /// One piece that holds no secret.
     pub(crate) fn plain(bytes: &[u8]) -> Self {
         Self::of(Bytes::new(), Bytes::copy_from_slice(bytes), Bytes::new())
+    }
+
+    /// One piece that is cleared from memory when it is sent.
+    pub(crate) fn secret(whole: Zeroizing<String>) -> Self {
+        Self::of(Bytes::new(), Bytes::from_owner(Escaped(whole)), Bytes::new())
     }
 
     /// A token with the text around it.
@@ -52,8 +58,8 @@ impl AsRef<[u8]> for Cached {
     }
 }
 
-/// A token with quotes or backslashes in it, which exists.
-struct Escaped(zeroize::Zeroizing<String>);
+/// A text that is made for one answer: a token with quotes or backslashes in it, which exists, or signed fields.
+struct Escaped(Zeroizing<String>);
 
 impl AsRef<[u8]> for Escaped {
     fn as_ref(&self) -> &[u8] {

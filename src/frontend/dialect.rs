@@ -205,6 +205,25 @@ pub fn header_json(token: &AccessToken) -> Zeroizing<String> {
     Around { before: "{\"Authorization\":\"Bearer ", after: "\"}".to_owned() }.with(token)
 }
 
+/// The answer of `/v1/headers` for a request that is signed: `{"headers":{"Authorization":["AWS4-HMAC-SHA256 …"],…},…}`.
+pub(crate) fn signed_headers(fields: &[(String, Zeroizing<String>)], expires_at: &str) -> Zeroizing<String> {
+    // Each byte escaped: growing would leave copies of the session token in freed memory.
+    let room = fields.iter().map(|(name, value)| name.len() + 6 * value.len() + 16).sum::<usize>() + 96;
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    text.push_str("{\"headers\":{");
+    for (at, (name, value)) in fields.iter().enumerate() {
+        text.push_str(if at == 0 { "\"" } else { ",\"" });
+        push_escaped(&mut text, name);
+        text.push_str("\":[\"");
+        push_escaped(&mut text, value);
+        text.push_str("\"]");
+    }
+    text.push_str("},\"expires\":\"");
+    push_escaped(&mut text, expires_at);
+    text.push_str("\"}");
+    text
+}
+
 /// The token as the inside of a JSON string.
 pub(crate) fn escaped(token: &AccessToken) -> Zeroizing<String> {
     Around { before: "", after: String::new() }.with(token)
@@ -259,6 +278,19 @@ mod tests {
         assert_eq!(flat, serde_json::json!({"Authorization": "Bearer a\"b\\c"}));
         let listed: serde_json::Value = serde_json::from_str(&handed.listed_headers()).expect("JSON");
         assert_eq!(listed["headers"]["Authorization"][0], "Bearer a\"b\\c");
+    }
+
+    #[test]
+    fn signed_fields_are_lists_of_one() {
+        let fields = [("Authorization", "AWS4 a=\"b\""), ("X-Amz-Date", "20260101T000000Z")]
+            .map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned())));
+        let json: serde_json::Value =
+            serde_json::from_str(&signed_headers(&fields, "2026-01-01T00:05:00Z")).expect("JSON");
+        assert_eq!(json["headers"]["Authorization"], serde_json::json!(["AWS4 a=\"b\""]));
+        assert_eq!(
+            (&json["headers"]["X-Amz-Date"][0], &json["expires"]),
+            (&"20260101T000000Z".into(), &"2026-01-01T00:05:00Z".into())
+        );
     }
 
     #[test]

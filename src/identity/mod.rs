@@ -15,6 +15,7 @@ use crate::oauth::Audience;
 use crate::outbound::{Certificate, Outbound};
 use crate::token::SubjectToken;
 
+mod aws;
 mod azure;
 mod azure_pipelines;
 mod azure_workload_identity;
@@ -62,6 +63,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     gcp::SOURCE,
     azure::SOURCE,
     azure_workload_identity::SOURCE,
+    aws::SOURCE,
     nomad::SOURCE,
     fly::SOURCE,
     vercel::SOURCE,
@@ -86,6 +88,11 @@ pub trait IdentitySource: Send + Sync {
 
     /// The workload's certificate with its key, where the platform issues one (X.509-SVIDs): for mutual TLS.
     async fn certificate(&self) -> Result<Option<Certificate>, Error> {
+        Ok(None)
+    }
+
+    /// The credentials of the workload's role, where the platform is AWS: for requests that are signed with them.
+    async fn aws_credentials(&self) -> Result<Option<crate::aws::Credentials>, Error> {
         Ok(None)
     }
 }

@@ -8,6 +8,7 @@
 //! | `platform.rs` | the identity endpoint of a CI platform (GitHub's shape): `FakePlatform` |
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
+//! | `aws.rs` | an account of AWS: STS, metadata, a server behind IAM: `FakeAws`; `sigv4.rs` verifies its signatures |
 //! | `workload_api.rs` | the SPIFFE Workload API of an agent: `FakeWorkloadApi` |
 //! | `google.rs` | the metadata server, the Security Token Service and service accounts of Google: `FakeGoogle` |
 //! | `entra.rs` | the token endpoint of a Microsoft Entra tenant: `FakeEntra` |
@@ -27,6 +28,7 @@
 #![allow(clippy::disallowed_methods, reason = "the fakes live outside wayleave's rooms: real time, own tasks")]
 
 pub mod authorization_server;
+pub mod aws;
 pub mod bus;
 pub mod case;
 pub mod dpop;
@@ -41,6 +43,7 @@ pub mod mcp_server;
 pub mod platform;
 pub mod profiles;
 pub mod scene;
+pub mod sigv4;
 pub mod sluice;
 pub mod tcp_http;
 pub mod tls;

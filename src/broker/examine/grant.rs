@@ -30,6 +30,19 @@ impl Walk<'_> {
     /// `None` after a failure; `Some(None)` where none is needed.
     pub(super) async fn identity(&mut self, issuer: Option<&Issuer>) -> Option<Option<SubjectToken>> {
         self.report.waits_for("the identity token of the platform");
+        if self.server.signs_as_itself() {
+            return match self.maker.identity(self.server) {
+                Ok(identity) => {
+                    let found = format!("{} ({})", identity.source.name(), identity.evidence);
+                    self.report.push(rules::IDENTITY_FOUND.pass(found));
+                    Some(None)
+                }
+                Err(error) => {
+                    self.report.push(rules::IDENTITY_FOUND.fail_with(&error));
+                    None
+                }
+            };
+        }
         if !self.server.needs_subject() {
             let auth = self.server.client.auth.as_str();
             self.report.push(rules::IDENTITY_FOUND.skip(format!("none is needed: the client proves itself ({auth})")));
@@ -84,6 +97,24 @@ impl Walk<'_> {
                 None
             }
         }
+    }
+
+    /// The credentials that sign requests.
+    pub(super) async fn credentials(&mut self) {
+        self.report.waits_for("the credentials of the role");
+        let server = self.server;
+        let issued = match self.maker.issue(server, &server.policy.permit_for_all()).await {
+            Ok(granting) => self.maker.token(server, granting),
+            Err(error) => Err(error),
+        };
+        self.report.push(match issued {
+            Ok(token) => {
+                let who = token.hops.last().and_then(|hop| hop.sub.as_deref()).map(quoted_words);
+                let who = who.unwrap_or_else(|| "the workload's own role".to_owned());
+                rules::TOKEN_ISSUED.pass(format!("credentials to sign with, of {who}, good until {}", token.expires_at))
+            }
+            Err(error) => rules::TOKEN_ISSUED.fail_with(&error),
+        });
     }
 
     fn fit(&mut self, subject: &SubjectToken, source: &'static str, wanted: &Audience) -> bool {

@@ -1,0 +1,379 @@
+//! `aws`: the role of a workload on AWS, as a JWT that AWS signs for any audience (`sts:GetWebIdentityToken`).
+//!
+//! Whose role it is, the platform's own variables say, and nothing else is looked at. In this order:
+//!
+//! 1. a pod with a role of its service account (IRSA): `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`
+//! 2. EKS Pod Identity, ECS, Fargate: `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` or `…_FULL_URI` (`aws/container.rs`)
+//! 3. a Lambda function: `AWS_LAMBDA_FUNCTION_NAME` and its keys
+//! 4. the machine (EC2, `aws/imds.rs`), only when it is named: whatever runs on it is the same role
+//!
+//! The first that is there is used, as every SDK does with the first two; if it fails, nothing else is. Keys in variables or
+//! files anywhere else are a person's or a leftover, and are never used.
+//!
+//! ```toml
+//! [identity]                       # may be left out but for EC2
+//! source = "aws"
+//! region = "eu-central-1"          # omit: AWS_REGION, AWS_DEFAULT_REGION; on EC2 the machine's
+//! ```
+//!
+//! Three things must be true in the account: outbound identity federation is switched on
+//! (`aws iam enable-outbound-web-identity-federation`), the role may call `sts:GetWebIdentityToken`, and the authorization
+//! server trusts the account's issuer, which that command prints. The JWT's `sub` is the role's ARN. `AWS_ENDPOINT_URL_STS`
+//! names the STS of a VPC endpoint.
+//!
+//! Source: AWS STS API reference, "GetWebIdentityToken"; AWS SDKs and Tools reference guide, "Standardized credential
+//! providers"; Lambda developer guide, "Defined runtime environment variables". That CloudShell calls itself so in
+//! `AWS_EXECUTION_ENV` is not documented.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use super::file::File;
+use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use crate::aws::{self, Algorithm, Credentials, Sts};
+use crate::env::Env;
+use crate::oauth::Audience;
+use crate::outbound::{self, Again, Patience};
+use crate::token::{SubjectToken, expose};
+use container::Container;
+use imds::Imds;
+
+mod container;
+mod imds;
+mod keys;
+
+pub(super) const SOURCE: Descriptor = Descriptor {
+    name: "aws",
+    tier: Tier::Pod,
+    about: "a role on AWS: EKS (IRSA, Pod Identity), ECS, Lambda; EC2 when named",
+    settings: &[
+        Setting::optional(
+            "region",
+            Kind::Text,
+            "Whose STS is asked. Omit: AWS_REGION, AWS_DEFAULT_REGION; on EC2 the machine's own.",
+        )
+        .checked(|text| if aws::is_region(text) { Ok(()) } else { Err(NO_REGION_NAME.to_owned()) }),
+        Setting::optional("signing_algorithm", Kind::Text, "\"RS256\" or \"ES384\". Omit: RS256.").checked(|text| {
+            Algorithm::parse(text).map(drop).ok_or_else(|| "must be \"RS256\" or \"ES384\"".to_owned())
+        }),
+        Setting::optional(
+            "credentials",
+            Kind::Text,
+            "Whose role: \"web-identity\", \"container\", \"lambda\" or \"ec2\". Omit: as the variables say.",
+        )
+        .checked(|text| match Whose::parse(text) {
+            Some(_) => Ok(()),
+            None => Err("must be \"web-identity\", \"container\", \"lambda\" or \"ec2\"".to_owned()),
+        }),
+    ],
+    detect,
+    from_config,
+    probe: Some(imds::PROBE),
+};
+
+const NO_REGION_NAME: &str = "must be a region such as \"eu-central-1\"; the global ones have no such call";
+
+const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
+const ROLE: &str = "AWS_ROLE_ARN";
+const SESSION: &str = "AWS_ROLE_SESSION_NAME";
+const FUNCTION: &str = "AWS_LAMBDA_FUNCTION_NAME";
+const KEY_ID: &str = "AWS_ACCESS_KEY_ID";
+const KEY: &str = "AWS_SECRET_ACCESS_KEY";
+const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
+const REGION: &str = "AWS_REGION";
+const DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
+const ENDPOINT: &str = "AWS_ENDPOINT_URL_STS";
+
+/// A pod, a task: there the machine's role is the node's, wider than anybody means.
+const IN_A_CONTAINER: [&str; 3] = ["KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4", FUNCTION];
+
+/// STS in a bad minute, or over its limit for the account.
+const PATIENCE: Patience = Patience { tries: 4, delay: Duration::from_millis(500), total: Duration::from_secs(20) };
+
+/// Whose role it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    ServiceAccount,
+    Container,
+    Function,
+    Machine,
+}
+
+impl Whose {
+    /// In the order in which the first that is there is used.
+    const ALL: [(&'static str, Self); 4] = [
+        ("web-identity", Self::ServiceAccount),
+        ("container", Self::Container),
+        ("lambda", Self::Function),
+        ("ec2", Self::Machine),
+    ];
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, one)| *one)
+    }
+
+    fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, one)| *one == self).map_or("", |(name, _)| name)
+    }
+
+    /// The variables that speak for it, by name.
+    fn evidence(self, env: &Env) -> Option<String> {
+        let names: &[&str] = match self {
+            Self::ServiceAccount => &[TOKEN_FILE, ROLE],
+            Self::Container if env.get("AWS_EXECUTION_ENV") == Some("CloudShell") => &[],
+            Self::Container => &[container::RELATIVE, container::FULL],
+            Self::Function => &[FUNCTION],
+            Self::Machine => &[],
+        };
+        let set: Vec<&str> = names.iter().copied().filter(|name| env.get(name).is_some()).collect();
+        (!set.is_empty()).then(|| set.join(", "))
+    }
+}
+
+/// Where its credentials come from.
+enum Origin {
+    ServiceAccount { file: File, role_arn: String, session: Option<String> },
+    Container(Container),
+    Function(Ambient),
+    Machine(Imds),
+}
+
+struct Aws {
+    origin: Origin,
+    region: Option<String>,
+    endpoint: Option<String>,
+    algorithm: Algorithm,
+    ambient: Ambient,
+}
+
+/// What is missing, and the cure.
+type Lack = (String, String);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    region: Option<String>,
+    signing_algorithm: Option<String>,
+    credentials: Option<String>,
+}
+
+fn detect(ambient: &Ambient) -> Finding {
+    let found = Whose::ALL.iter().find_map(|(_, whose)| Some((*whose, whose.evidence(&ambient.env)?)));
+    let Some((whose, evidence)) = found else {
+        return Finding::Absent {
+            looked_for: "the variables of IRSA, EKS Pod Identity, ECS or Lambda; EC2 is `source = \"aws\"`",
+        };
+    };
+    match Aws::of(whose, None, Algorithm::default(), ambient) {
+        Ok(source) => Finding::Usable { evidence, source: Arc::new(source) },
+        Err((why, cure)) => Finding::Unusable { evidence, why, cure },
+    }
+}
+
+fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+    let misconfigured =
+        |what: &str, hint: &str| Error::Misconfigured { what: format!("aws: {what}"), hint: hint.to_owned() };
+    let config: Config = table
+        .clone()
+        .try_into()
+        .map_err(|error: toml::de::Error| misconfigured(error.message(), "see `wayleave config schema`"))?;
+    let whose = match &config.credentials {
+        Some(name) => Whose::parse(name).ok_or_else(|| misconfigured("`credentials` is not known", "omit it"))?,
+        None => named(&ambient.env).map_err(|(what, hint)| misconfigured(&what, &hint))?,
+    };
+    let algorithm = config.signing_algorithm.as_deref().and_then(Algorithm::parse).unwrap_or_default();
+    match Aws::of(whose, config.region, algorithm, ambient) {
+        Ok(source) => Ok(Arc::new(source)),
+        Err((what, hint)) => Err(misconfigured(&what, &hint)),
+    }
+}
+
+/// Who is meant by the name alone: whoever the variables speak for, else the machine, if nothing lies between.
+fn named(env: &Env) -> Result<Whose, Lack> {
+    if let Some((_, whose)) = Whose::ALL.iter().find(|(_, whose)| whose.evidence(env).is_some()) {
+        return Ok(*whose);
+    }
+    match IN_A_CONTAINER.iter().find(|name| env.get(name).is_some()) {
+        None => Ok(Whose::Machine),
+        Some(name) => Err((
+            format!("this workload has no role of its own ({name} is set, and no variable of a role)"),
+            "give it one (EKS: annotate the service account, or make a Pod Identity association; ECS: a task role); the \
+                node's role, which all its workloads share, only with `credentials = \"ec2\"`"
+                .to_owned(),
+        )),
+    }
+}
+
+impl Aws {
+    fn of(whose: Whose, region: Option<String>, algorithm: Algorithm, ambient: &Ambient) -> Result<Self, Lack> {
+        let env = &ambient.env;
+        let origin = match whose {
+            Whose::ServiceAccount => service_account(ambient)?,
+            Whose::Container => Origin::Container(Container::new(ambient)?),
+            Whose::Function => {
+                function_keys(env)?;
+                Origin::Function(ambient.clone())
+            }
+            Whose::Machine => Origin::Machine(Imds::new(ambient)?),
+        };
+        let set = [REGION, DEFAULT_REGION].into_iter().find_map(|name| Some((name, env.get(name)?)));
+        let region = match (region, set) {
+            (Some(region), _) => Some(region),
+            (None, Some((_, region))) if aws::is_region(region) => Some(region.to_owned()),
+            (None, Some((name, _))) => {
+                return Err((
+                    format!("{name} is no region"),
+                    "set it, or `region` in [identity], to one such as eu-central-1".to_owned(),
+                ));
+            }
+            (None, None) if whose == Whose::Machine => None,
+            (None, None) => {
+                return Err((
+                    format!("no region: neither {REGION} nor {DEFAULT_REGION} is set"),
+                    format!(
+                        "set {REGION}, or `region` in [identity]: the call is not to be had at the global endpoint"
+                    ),
+                ));
+            }
+        };
+        let endpoint = env.get(ENDPOINT).map(|text| text.trim_end_matches('/').to_owned());
+        if endpoint.as_deref().is_some_and(|text| !aws::may_be_endpoint(text)) {
+            return Err((
+                format!("{ENDPOINT} is neither an https host of AWS nor on loopback"),
+                "it would get this workload's identity: name a VPC endpoint of AWS, or take it out".to_owned(),
+            ));
+        }
+        Ok(Self { origin, region, endpoint, algorithm, ambient: ambient.clone() })
+    }
+
+    async fn region(&self) -> Result<String, Error> {
+        match (&self.region, &self.origin) {
+            (Some(region), _) => Ok(region.clone()),
+            (None, Origin::Machine(imds)) => imds.region().await,
+            (None, _) => Err(malformed("no region", "set `region` in [identity]")),
+        }
+    }
+
+    fn sts(&self, region: &str) -> Sts {
+        let endpoint = self.endpoint.clone().unwrap_or_else(|| aws::endpoint(region));
+        Sts::new(&self.ambient.outbound, &self.ambient.clock, region, &endpoint)
+    }
+
+    async fn credentials(&self) -> Result<Credentials, Error> {
+        match &self.origin {
+            Origin::ServiceAccount { file, role_arn, session } => {
+                let token = file.subject_token(&Audience::from(aws::AUDIENCE)).await?;
+                is_for_sts(&token)?;
+                let sts = self.sts(&self.region().await?);
+                let assume = || sts.assume(role_arn, session.as_deref(), &token);
+                Ok(self.patiently(assume).await.map_err(said)?.credentials)
+            }
+            Origin::Container(container) => container.credentials().await,
+            Origin::Function(ambient) => function_keys(&ambient.env).map_err(|(what, hint)| malformed(&what, &hint)),
+            Origin::Machine(imds) => imds.credentials().await,
+        }
+    }
+
+    /// A call again while its failure is temporary and the patience lasts.
+    async fn patiently<T, F>(&self, call: impl Fn() -> F) -> Result<T, aws::Error>
+    where
+        F: Future<Output = Result<T, aws::Error>>,
+    {
+        let work = |left: Duration| {
+            let call = call();
+            async move {
+                let silent = outbound::Error::Timeout { host: "STS".to_owned(), limit: left };
+                tokio::time::timeout(left, call).await.unwrap_or(Err(aws::Error::Outbound(silent)))
+            }
+        };
+        let again = |outcome: &Result<T, aws::Error>| match outcome {
+            Err(error) if error.is_temporary() => Again::Later,
+            _ => Again::No,
+        };
+        self.ambient.outbound.patiently(PATIENCE, work, again).await
+    }
+}
+
+#[async_trait]
+impl IdentitySource for Aws {
+    async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        let sts = self.sts(&self.region().await?);
+        let credentials = self.credentials().await?;
+        let call = || sts.web_identity_token(&credentials, audience.as_str(), self.algorithm);
+        self.patiently(call).await.map_err(said)?.ok_or_else(|| Error::Unreachable {
+            source_name: SOURCE.name,
+            what: "the role's credentials end within a minute, and the platform has not renewed them yet".to_owned(),
+            hint: Some(
+                "compare this machine's clock; the platform renews them some minutes before they end".to_owned(),
+            ),
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        SOURCE.name
+    }
+
+    fn mints_anew(&self) -> bool {
+        true
+    }
+
+    async fn aws_credentials(&self) -> Result<Option<Credentials>, Error> {
+        self.credentials().await.map(Some)
+    }
+}
+
+fn service_account(ambient: &Ambient) -> Result<Origin, Lack> {
+    let env = &ambient.env;
+    let webhook =
+        "the webhook of EKS sets both for an annotated service account: see why it did not, or take the other out";
+    match (env.get(TOKEN_FILE), env.get(ROLE)) {
+        (Some(path), Some(role)) => Ok(Origin::ServiceAccount {
+            file: File::new(SOURCE.name, PathBuf::from(path), ambient),
+            role_arn: role.to_owned(),
+            session: env.get(SESSION).map(str::to_owned),
+        }),
+        (Some(_), None) => Err((format!("{ROLE} is not set"), webhook.to_owned())),
+        (None, Some(_)) => Err((format!("{TOKEN_FILE} is not set"), webhook.to_owned())),
+        (None, None) => Err((format!("neither {TOKEN_FILE} nor {ROLE} is set"), webhook.to_owned())),
+    }
+}
+
+/// The service account's token goes to STS: it must be made for that, or it would be good elsewhere too.
+fn is_for_sts(token: &SubjectToken) -> Result<(), Error> {
+    match token.claims.aud.as_slice() {
+        [only] if aws::is_audience(only) => Ok(()),
+        _ => Err(Error::Misconfigured {
+            what: format!("aws: the token in {TOKEN_FILE} is not made for {} alone", aws::AUDIENCE),
+            hint: "mount the projected `serviceAccountToken` that the webhook of EKS adds, with that audience"
+                .to_owned(),
+        }),
+    }
+}
+
+/// A function's keys are its variables, of which all three are there.
+fn function_keys(env: &Env) -> Result<Credentials, Lack> {
+    let lambda = "the Lambda runtime sets it in every function: do not take it out of the environment";
+    let wanted = |name: &str| env.secret(name).ok_or_else(|| (format!("{name} is not set"), lambda.to_owned()));
+    env.get(FUNCTION).ok_or_else(|| (format!("{FUNCTION} is not set"), "this is no Lambda function".to_owned()))?;
+    let (id, key, token) = (wanted(KEY_ID)?, wanted(KEY)?, wanted(SESSION_TOKEN)?);
+    let token = Some(expose(&token).to_owned());
+    Ok(Credentials::new(expose(&id), expose(&key), token, None, Whose::Function.as_str()))
+}
+
+fn said(error: aws::Error) -> Error {
+    let what = error.to_string();
+    match error {
+        error if error.is_temporary() => Error::Unreachable { source_name: SOURCE.name, what, hint: None },
+        aws::Error::Refused { cure, .. } => Error::Rejected { source_name: SOURCE.name, what, hint: cure.to_owned() },
+        aws::Error::Outbound(error) => malformed(&what, &error.hint().unwrap_or_else(|| aws::NOT_STS.to_owned())),
+        aws::Error::Busy { .. } | aws::Error::Malformed(_) => malformed(&what, aws::NOT_STS),
+    }
+}
+
+fn malformed(what: &str, hint: &str) -> Error {
+    Error::Malformed { source_name: SOURCE.name, what: what.to_owned(), hint: hint.to_owned() }
+}

@@ -1,0 +1,73 @@
+//! The keys of a role as the platform's endpoints give them: one form for containers and for the machine.
+
+use std::time::SystemTime;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::{Credentials, Error, malformed};
+use crate::outbound::{self, Answer};
+use crate::token::expose;
+
+/// A page, a proxy, half an answer.
+const NOT_THE_ENDPOINT: &str = "something answers in the place of the platform's endpoint: a proxy, a service mesh";
+
+/// Reads them. Whatever the media type is: the machine's endpoint calls all of it plain text.
+pub(super) fn read(answer: &Answer, who: &'static str) -> Result<Credentials, Error> {
+    /// Without keys where the machine's endpoint says that it has none.
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct Wire {
+        /// Only the machine's endpoint has it.
+        code: Option<String>,
+        access_key_id: SecretString,
+        secret_access_key: SecretString,
+        token: SecretString,
+        expiration: String,
+    }
+    let wire: Wire = serde_json::from_slice(&answer.body)
+        .map_err(|_| malformed(&format!("{who} gives no credentials"), NOT_THE_ENDPOINT))?;
+    if wire.code.is_some_and(|code| code != "Success") {
+        let hint = "the role's trust policy must name ec2.amazonaws.com, and the instance profile must hold that role";
+        return Err(malformed(&format!("{who} could not take on the role"), hint));
+    }
+    let texts = [&wire.access_key_id, &wire.secret_access_key, &wire.token].map(expose);
+    if texts.iter().any(|text| text.is_empty()) {
+        return Err(malformed(&format!("{who} gives no credentials, or a part of them"), NOT_THE_ENDPOINT));
+    }
+    let expiry: jiff::Timestamp = wire
+        .expiration
+        .parse()
+        .map_err(|_| malformed(&format!("{who} does not say when its credentials end"), NOT_THE_ENDPOINT))?;
+    let [id, key, token] = texts.map(str::to_owned);
+    Ok(Credentials::new(id, key, Some(token), Some(SystemTime::from(expiry)), "platform"))
+}
+
+/// The endpoint gave no answer that can be read.
+pub(super) fn unanswered(who: &str, error: &outbound::Error, silent: &str) -> Error {
+    let what = format!("{who}: {error}");
+    if error.is_temporary() {
+        return Error::Unreachable { source_name: super::SOURCE.name, what, hint: Some(silent.to_owned()) };
+    }
+    malformed(&what, &error.hint().unwrap_or_else(|| NOT_THE_ENDPOINT.to_owned()))
+}
+
+/// The endpoint has trouble, or says no.
+pub(super) fn refused(who: &str, status: u16, hint: &str) -> Error {
+    let what = format!("{who} answers status {status}");
+    let source_name = super::SOURCE.name;
+    match status {
+        429 | 500.. => {
+            Error::Unreachable { source_name, what, hint: Some("see the log of the agent behind it".to_owned()) }
+        }
+        _ => Error::Rejected { source_name, what, hint: hint.to_owned() },
+    }
+}
+
+/// Is another try worth it?
+pub(super) fn worth_another_try(outcome: &Result<Answer, outbound::Error>) -> bool {
+    match outcome {
+        Ok(answer) => matches!(answer.status, 429 | 500..),
+        Err(error) => error.is_temporary(),
+    }
+}

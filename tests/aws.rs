@@ -1,0 +1,359 @@
+//! A workload on AWS, a role for a workload elsewhere, and servers behind IAM: the examples of `examples/config/aws*.toml` from
+//! the environment to the token, and what somebody would get wrong first.
+//!
+//! The account is `FakeAws`, which verifies every JWT and every signature that it gets.
+
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::aws::{FakeAws, REGION, ROLE, SERVICE};
+use support::scene::Scene;
+use support::unix_http::Reply;
+use support::wayleave::{Output, Wayleave};
+use support::{keys, sigv4, tcp_http};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+
+const NO_IDENTITY: i32 = 69;
+const TEMPORARY: i32 = 75;
+const REFUSED: i32 = 76;
+const DENIED: i32 = 77;
+const CONFIG: i32 = 78;
+
+/// Who the platform says the job is.
+const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
+
+/// An example with the names of the fakes.
+fn example(scene: &Scene, name: &str) -> String {
+    let path = format!("{}/examples/config/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).expect("there is such an example");
+    let text = text.replace("https://mcp.example.com/mcp", &scene.mcp.url());
+    let text = text.replace("https://login.example.com/tenant1", &scene.authorization_server.issuer());
+    format!("{text}\n[egress]\ninsecure_loopback = true\n")
+}
+
+/// With `from`, which must be there, replaced.
+fn with(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from:?} is not in\n{text}");
+    text.replace(from, to)
+}
+
+fn tells(output: &Output, words: &[&str], hint: &[&str]) {
+    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
+    let (error, cure) = told.split_once("wayleave: hint: ").unwrap_or_default();
+    for (wanted, found) in words.iter().map(|word| (word, error)).chain(hint.iter().map(|word| (word, cure))) {
+        assert!(found.contains(wanted), "{wanted:?} is not where it belongs in\n{}", output.stderr);
+    }
+}
+
+/// A container with a role, and an authorization server that trusts the account.
+async fn container() -> (Scene, FakeAws, Wayleave) {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    scene.authorization_server.trust_only(aws.trust());
+    let world = Wayleave::new(BINARY).envs(aws.container()).config(&example(&scene, "aws"));
+    (scene, aws, world)
+}
+
+#[tokio::test]
+async fn a_role_becomes_a_jwt_for_the_authorization_server() {
+    let (scene, aws, world) = container().await;
+    let token = world.run(&["token", "demo"]).await.expect_code(0).stdout;
+    assert_eq!(keys::peek(token.trim())["aud"], json!(scene.mcp.url()));
+    let sent = scene.authorization_server.last_request().assertion;
+    assert_eq!((&sent["iss"], &sent["sub"]), (&json!(aws.base()), &json!(ROLE)));
+    let calls = aws.calls();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    let call = &calls[0];
+    assert_eq!((&*call["SigningAlgorithm"], &*call["DurationSeconds"], &*call["outcome"]), ("RS256", "300", "ok"));
+    assert_eq!(call["Audience.member.1"], scene.authorization_server.issuer());
+}
+
+#[tokio::test]
+async fn what_the_account_does_not_allow_is_told_with_its_cure() {
+    let (scene, aws, world) = container().await;
+    aws.switch(false);
+    let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["OutboundWebIdentityFederationDisabled"], &["aws iam enable-outbound-web-identity-federation"]);
+    aws.switch(true);
+    aws.allow(false);
+    let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["AccessDenied", "is not authorized"], &["sts:GetWebIdentityToken"]);
+    assert_eq!(scene.authorization_server.token_requests(), 0);
+    // The issuer that is trusted is another account's.
+    aws.allow(true);
+    scene.authorization_server.trust_only(FakeAws::start().await.trust());
+    let output = world.run(&["token", "demo"]).await.expect_code(REFUSED);
+    tells(&output, &["invalid_grant"], &["trust policy", "wayleave whoami"]);
+}
+
+#[tokio::test]
+async fn a_token_never_outlives_the_session_of_its_role() {
+    let (scene, aws, world) = container().await;
+    aws.set_session_life(Duration::from_secs(150));
+    world.run(&["token", "demo"]).await.expect_code(0);
+    let asked: u64 = aws.calls()[0]["DurationSeconds"].parse().expect("a number");
+    assert!((100..=150).contains(&asked), "{asked}");
+    // With less than STS gives at all, the platform's next credentials are waited for.
+    aws.set_session_life(Duration::from_secs(30));
+    let output = world.run(&["token", "demo", "--timeout", "2s"]).await.expect_code(TEMPORARY);
+    tells(&output, &["end within a minute"], &["clock"]);
+    assert_eq!((aws.calls().len(), scene.authorization_server.token_requests()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_machine_is_a_role_only_when_it_is_named() {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    scene.authorization_server.trust_only(aws.trust());
+    let text = with(&example(&scene, "aws"), "region = \"eu-central-1\"", "");
+    let machine = Wayleave::new(BINARY)
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.base())
+        .env("AWS_ENDPOINT_URL_STS", aws.base());
+    machine.clone().config(&text).run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(scene.authorization_server.last_request().assertion["sub"], json!(ROLE));
+    let unnamed = with(&text, "[identity]\nsource = \"aws\"", "");
+    let output = machine.config(&unnamed).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["no workload identity here", "EC2 is `source = \"aws\"`"], &[]);
+}
+
+/// A job of the CI platform, whose role of AWS the authorization server trusts.
+async fn chain() -> (Scene, FakeAws, String) {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    scene.authorization_server.trust_only(aws.trust());
+    aws.trust_identities(scene.platform.trust(), SUBJECT);
+    let sts = format!("region = \"eu-central-1\"\nendpoint = \"{}\"", aws.base());
+    let text = with(&example(&scene, "aws-role"), "region = \"eu-central-1\"", &sts);
+    (scene, aws, text)
+}
+
+#[tokio::test]
+async fn a_job_takes_on_a_role_and_the_role_is_its_identity() {
+    let (scene, aws, text) = chain().await;
+    let world = scene.wayleave.clone().config(&text);
+    world.run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(scene.platform.audiences(), ["sts.amazonaws.com"], "the job's JWT is for STS alone");
+    let sent = scene.authorization_server.last_request().assertion;
+    assert_eq!((&sent["iss"], &sent["sub"]), (&json!(aws.base()), &json!(ROLE)));
+    let actions: Vec<String> = aws.calls().iter().map(|call| call["Action"].clone()).collect();
+    assert_eq!(actions, ["AssumeRoleWithWebIdentity", "GetWebIdentityToken"]);
+}
+
+#[tokio::test]
+async fn a_role_that_does_not_trust_the_job_is_told_with_its_cure() {
+    let (scene, aws, text) = chain().await;
+    aws.trust_identities(scene.platform.trust(), "repo:octo-org/other:ref:refs/heads/main");
+    let world = scene.wayleave.clone().config(&text);
+    let output = world.run(&["token", "demo"]).await.expect_code(REFUSED);
+    let words = ["AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"];
+    tells(&output, &words, &["trust policy", "whoami --audience sts.amazonaws.com"]);
+    // The account knows another issuer alone.
+    aws.trust_identities(aws.trust(), SUBJECT);
+    let output = world.run(&["token", "demo"]).await.expect_code(REFUSED);
+    tells(&output, &["InvalidIdentityToken"], &["identity provider"]);
+    assert_eq!(aws.calls().len(), 2, "one attempt each");
+    aws.trust_identities(scene.platform.trust(), SUBJECT);
+    aws.switch(false);
+    let output = world.run(&["token", "demo"]).await.expect_code(REFUSED);
+    tells(&output, &["OutboundWebIdentityFederationDisabled"], &["enable-outbound-web-identity-federation"]);
+    assert_eq!(scene.authorization_server.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn an_identity_for_another_party_does_not_go_to_sts() {
+    let (scene, aws, text) = chain().await;
+    scene.platform.script([support::platform::PlatformFault::WrongAudience]);
+    let output = scene.wayleave.clone().config(&text).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["https://somebody-else.example", "sts.amazonaws.com"], &[]);
+    assert!(aws.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_contradicts_itself_about_roles_is_told_at_once() {
+    let (scene, aws, text) = chain().await;
+    let endpoint = format!("endpoint = \"{}\"", aws.base());
+    let linked = with(&text, "identity = \"role\"", "exchange = \"aws-role\"");
+    let global = with(&text, "\"eu-central-1\"", "\"aws-global\"");
+    let user = with(&text, "role/agent", "user/agent").replace(":role/", ":user/");
+    let foreign = with(&text, &endpoint, "endpoint = \"https://sts.example.com\"");
+    let plain = with(&text, &endpoint, "endpoint = \"http://sts.eu-central-1.amazonaws.com\"");
+    for (text, words) in [
+        (linked, ["servers.demo.exchange", "changes an identity and gives no access token"]),
+        (global, ["identities.role.region", "not a region"]),
+        (user, ["identities.role.role_arn", "not the ARN of a role"]),
+        (foreign, ["identities.role.endpoint", "must be an https host of AWS"]),
+        (plain, ["identities.role.endpoint", "must be an https host of AWS"]),
+    ] {
+        let output = scene.wayleave.clone().config(&text).run(&["token", "demo"]).await.expect_code(CONFIG);
+        tells(&output, &words, &[]);
+    }
+    assert!(aws.calls().is_empty() && scene.platform.requests() == 0);
+}
+
+const BODY: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"deploy"}}"#;
+
+/// A server behind IAM, with the keys that replace `[identity]` and `region` of the example.
+fn signed(scene: &Scene, aws: &FakeAws, identity: &str, more: &str) -> String {
+    let text = example(scene, "aws-sigv4");
+    let url = "https://gateway-1.gateway.bedrock-agentcore.eu-central-1.amazonaws.com/mcp";
+    let text = with(&text, url, &aws.mcp_url());
+    let text = with(&text, "[identity]\nsource = \"aws\"\n", identity);
+    with(&text, "region = \"eu-central-1\"", &format!("region = \"{REGION}\"\n{more}"))
+}
+
+fn query(url: &str, body: &str) -> String {
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("server", "demo"),
+            ("method", "POST"),
+            ("url", url),
+            ("body_sha256", &sigv4::sha256(body.as_bytes())),
+        ])
+        .finish();
+    format!("/v1/headers?{query}")
+}
+
+/// Sends a request with the headers that the daemon gave.
+async fn send(aws: &FakeAws, target: &str, headers: &Value, body: &str) -> Reply {
+    let address = aws.base().trim_start_matches("http://");
+    let mut request = format!("POST {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    for (name, values) in headers.as_object().expect("a map of lists") {
+        request.push_str(&format!("{name}: {}\r\n", values[0].as_str().expect("a text")));
+    }
+    request.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    tcp_http::exchange(address.parse().expect("an address"), &request).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn each_request_to_a_server_behind_iam_is_signed() {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    let text = signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", "");
+    let world = Wayleave::new(BINARY).envs(aws.container()).config(&text);
+    let daemon = world.daemon(&[]).await;
+    for target in ["/mcp", "/mcp/a%20b?z=1&a=%2F"] {
+        let reply = daemon.get(&query(&format!("{}{target}", aws.base()), BODY)).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let headers = reply.json()["headers"].clone();
+        let names: Vec<&String> = headers.as_object().expect("a map").keys().collect();
+        assert_eq!(names, ["Authorization", "X-Amz-Content-Sha256", "X-Amz-Date", "X-Amz-Security-Token"]);
+        let taken = send(&aws, target, &headers, BODY).await;
+        assert_eq!((taken.status, &taken.json()["id"]), (200, &json!(7)), "{}", taken.body);
+
+        // For another request they are worth nothing.
+        let other = BODY.replace("deploy", "delete");
+        let refused = send(&aws, target, &headers, &other).await;
+        assert_eq!(refused.status, 403, "another body: {}", refused.body);
+        let refused = send(&aws, "/mcp/other", &headers, BODY).await;
+        assert_eq!(refused.status, 403, "another path: {}", refused.body);
+        let refused =
+            send(&aws, &format!("{target}{}x=1", if target.contains('?') { "&" } else { "?" }), &headers, BODY).await;
+        assert_eq!(refused.status, 403, "another query: {}", refused.body);
+        let mut late = headers.clone();
+        late["X-Amz-Date"] = json!(["20200101T000000Z"]);
+        let refused = send(&aws, target, &late, BODY).await;
+        assert!(refused.status == 403 && refused.body.contains("expired"), "another time: {}", refused.body);
+        let mut changed = headers.clone();
+        changed["X-Amz-Content-Sha256"] = json!([sigv4::sha256(other.as_bytes())]);
+        let refused = send(&aws, target, &changed, &other).await;
+        assert_eq!(refused.status, 403, "another body with its own digest: {}", refused.body);
+    }
+    assert_eq!(aws.served(), [BODY, BODY]);
+    assert!(aws.calls().is_empty(), "STS is not asked where the platform gives the credentials");
+    assert_eq!(scene.authorization_server.token_requests() + scene.authorization_server.metadata_requests(), 0);
+}
+
+#[tokio::test]
+async fn there_is_no_token_and_no_half_signed_request() {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    let text = signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", "");
+    let world = Wayleave::new(BINARY).envs(aws.container()).config(&text);
+    let output = world.run(&["token", "demo", "--no-daemon"]).await.expect_code(DENIED);
+    tells(&output, &["has no token"], &["/v1/headers", "body_sha256"]);
+    world.run(&["headers", "demo", "--no-daemon"]).await.expect_code(DENIED);
+    let daemon = world.daemon(&[]).await;
+    let whole = query(&aws.mcp_url(), BODY);
+    let digest = format!("&body_sha256={}", sigv4::sha256(BODY.as_bytes()));
+    for (path, status, code) in [
+        ("/v1/token?server=demo".to_owned(), 403, "no_token"),
+        ("/v1/headers?server=demo".to_owned(), 403, "no_token"),
+        (whole.replace(&digest, ""), 400, "invalid_request"),
+        (whole.replace(&digest, "&body_sha256=abc"), 400, "invalid_request"),
+        (whole.replace(&digest, &format!("&body_sha256={}", "g".repeat(64))), 400, "invalid_request"),
+        (query("https://somebody-else.example/mcp", BODY), 403, "access_denied"),
+        (query(aws.base(), BODY), 403, "access_denied"),
+    ] {
+        let reply = daemon.get(&path).await;
+        assert_eq!((reply.status, &reply.json()["error"]), (status, &json!(code)), "{path}: {}", reply.body);
+    }
+    assert!(aws.served().is_empty());
+}
+
+#[tokio::test]
+async fn a_job_elsewhere_signs_as_the_role_it_takes_on() {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    aws.trust_identities(scene.platform.trust(), SUBJECT);
+    let more = format!("role_arn = \"{ROLE}\"\nendpoint = \"{}\"", aws.base());
+    let record = scene.wayleave.private("audit.jsonl");
+    let audit = format!("\n[audit]\nfile = {record:?}\n");
+    let text = signed(&scene, &aws, "", &more) + &audit;
+    let daemon = scene.wayleave.clone().config(&text).daemon(&[]).await;
+    let reply = daemon.get(&query(&aws.mcp_url(), BODY)).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let taken = send(&aws, "/mcp", &reply.json()["headers"], BODY).await;
+    assert_eq!(taken.status, 200, "{}", taken.body);
+    assert_eq!(scene.platform.audiences(), ["sts.amazonaws.com"]);
+    // The credentials are kept for their life: another request costs no other call.
+    daemon.get(&query(&aws.mcp_url(), "{}")).await;
+    assert_eq!(aws.calls().len(), 1);
+    let record = std::fs::read_to_string(&record).expect("it is there");
+    assert!(record.contains(SUBJECT) && record.contains("assumed-role/agent/wayleave"), "{record}");
+}
+
+#[tokio::test]
+async fn doctor_shows_whose_credentials_sign() {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    aws.trust_identities(scene.platform.trust(), SUBJECT);
+    let more = format!("role_arn = \"{ROLE}\"\nendpoint = \"{}\"", aws.base());
+    let elsewhere = scene.wayleave.clone().config(&signed(&scene, &aws, "", &more));
+    let here = Wayleave::new(BINARY).envs(aws.container());
+    let here = here.config(&signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", ""));
+    for (world, who) in [(elsewhere, "assumed-role/agent/wayleave"), (here, "the workload's own role")] {
+        let output = world.run(&["doctor", "demo", "--json"]).await;
+        let told = &output.stdout;
+        assert!(told.contains("credentials to sign with") && told.contains(who), "{told}\n{}", output.stderr);
+        assert!(told.contains("nobody issues a token"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_role_is_told_how_to_come_by_one() {
+    let scene = Scene::new(BINARY).await;
+    let aws = FakeAws::start().await;
+    let text = signed(&scene, &aws, "", "");
+    let daemon = scene.wayleave.clone().config(&text).daemon(&[]).await;
+    let reply = daemon.get(&query(&aws.mcp_url(), BODY)).await;
+    assert_eq!((reply.status, &reply.json()["class"]), (500, &json!("config")), "{}", reply.body);
+    assert!(reply.json()["hint"].as_str().is_some_and(|hint| hint.contains("`role_arn`")), "{}", reply.body);
+    daemon.stop().await;
+    for (more, words) in [
+        ("scopes = [\"a\"]", ["servers.demo.scopes", "there is no token"]),
+        ("client_id = \"agent\"", ["servers.demo.client_id", "there is no token"]),
+        ("dpop = true", ["servers.demo.dpop", "asks the provider's own hosts"]),
+    ] {
+        let text = signed(&scene, &aws, "", more);
+        let output = scene.wayleave.clone().config(&text).run(&["token", "demo"]).await.expect_code(CONFIG);
+        tells(&output, &words, &[]);
+    }
+    let nothing = with(&signed(&scene, &aws, "", ""), &format!("service = \"{SERVICE}\"\n"), "");
+    let output = scene.wayleave.clone().config(&nothing).run(&["token", "demo"]).await.expect_code(CONFIG);
+    tells(&output, &["\"aws-sigv4\" needs it"], &[]);
+}
