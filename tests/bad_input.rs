@@ -837,7 +837,7 @@ const PLATFORM: &[Row] = &[
         69,
         "no_identity",
         "sends more than 64 KiB",
-        "must be mended",
+        "answers in its place",
     ),
     row("401", |c| c.platform.always(Fault::Status(401)), 69, "no_identity", "answers status 401", "id-token: write"),
     row("404", |c| c.platform.always(Fault::Status(404)), 69, "no_identity", "answers status 404", "id-token: write"),

@@ -18,8 +18,8 @@
 //!
 //! Inside the tasks `AzureCLI@2` and `AzurePowerShell@5` the id is in `AZURESUBSCRIPTION_SERVICE_CONNECTION_ID`, and
 //! nothing has to be configured. The token is made anew each time, but for Microsoft Entra alone: its audience is always
-//! `api://AzureADTokenExchange`, and its subject names the connection, `sc://ORGANISATION/PROJECT/CONNECTION`, or a
-//! newer form of it. It becomes an access token for an application with `exchange = "entra"`, or as the assertion of a
+//! `api://AzureADTokenExchange`, and its subject names the connection, `sc://ORGANISATION/PROJECT/CONNECTION` or a newer
+//! form of it (K: known from use, not from a page that was read). It becomes an access token for an application with `exchange = "entra"`, or as the assertion of a
 //! client (`client_auth = "workload"`).
 //!
 //! Source: Azure DevOps REST API, "Oidctoken - Create"; Azure SDK, `AzurePipelinesCredential`; Microsoft, "Predefined
@@ -144,7 +144,7 @@ impl IdentitySource for Pipelines {
         // Without it a token that is over is answered with a redirect to a page to sign in.
         const NO_PAGE: (HeaderName, HeaderValue) =
             (HeaderName::from_static("x-tfs-fedauthredirect"), HeaderValue::from_static("Suppress"));
-        // A POST without a length is refused (411), and nobody says that of an empty body unasked.
+        // As the Azure SDKs send it: an empty body has no length unless it is said.
         const NO_BODY: (HeaderName, HeaderValue) = (CONTENT_LENGTH, HeaderValue::from_static("0"));
         let bearer = API.authorization("Bearer", &self.token, TOKEN)?;
         let ask = || {
