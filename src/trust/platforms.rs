@@ -113,7 +113,6 @@ const PLATFORMS: &[Platform] = &[
         },
         instead: "start the job without SSH",
         warnings: &[],
-        ..PLAIN
     },
     Platform {
         name: "buildkite",
