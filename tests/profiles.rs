@@ -596,7 +596,7 @@ async fn entra_between_a_platform_and_an_authorization_server() {
     let example = of_entra(&scene, &entra, "entra-chain");
     let example = example.with(&quoted(LOGIN), &quoted(&scene.authorization_server.issuer()));
     // Entra's tokens have no `jti` (theirs is `uti`), and the MCP profile wants one.
-    example.fails(REFUSED, &["invalid_grant", "jti is missing"], &["trust policy"]).await;
+    example.fails(REFUSED, &["invalid_grant", "jti is missing"], &["Entra's", "its operator must take them"]).await;
     scene.authorization_server.set_profile(Profile { jti_optional: true, ..strict });
     example.works().await;
     let sent = scene.authorization_server.last_request();

@@ -6,6 +6,8 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::aws::FakeAws;
+use support::entra::FakeEntra;
 use support::platform::PlatformFault;
 use support::scene::Scene;
 use support::wayleave::Wayleave;
@@ -62,6 +64,70 @@ async fn a_rule_made_from_the_output_alone_lets_the_workload_in_and_nobody_else(
         json!({ "sub": "repo:octo-org/octo-repo:ref:refs/heads/feature" }),
     ] {
         scene.platform.script([PlatformFault::Claims(claims)]);
+        world.run(&["token", "demo", "--no-daemon"]).await.expect_code(REFUSED);
+    }
+}
+
+/// The texts of a policy that are compared, each with another one in its place.
+fn with_one_text_changed(policy: &Value, pointers: &[&str]) -> Vec<Value> {
+    let changed = pointers.iter().map(|pointer| {
+        let mut other = policy.clone();
+        let place = other.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer} in {policy}"));
+        *place = json!(format!("{}x", place.as_str().expect("a text")));
+        other
+    });
+    changed.collect()
+}
+
+#[tokio::test]
+async fn a_federated_credential_made_from_the_output_alone_lets_the_workload_in_and_nobody_else() {
+    const APPLICATION: &str = "11111111-1111-1111-1111-111111111111";
+    let (scene, entra) = (Scene::new(BINARY).await, FakeEntra::start().await);
+    entra.target("api://mcp", "22222222-2222-2222-2222-222222222222");
+    let config = format!(
+        "[egress]\ninsecure_loopback = true\n\n[servers.demo]\nurl = \"{}\"\nexchange = \"entra\"\ntenant = \"{}\"\n\
+         client_id = \"{APPLICATION}\"\nscopes = [\"api://mcp/.default\"]\nendpoint = \"{}\"\n",
+        scene.mcp.url(),
+        support::entra::TENANT,
+        entra.base()
+    );
+    let world = scene.wayleave.clone().config(&config);
+    let credential = policy(&world, "entra", &[]).await["policy"].clone();
+    let verifier = || scene.platform.trust().verifier;
+    entra.federate_by(APPLICATION, verifier(), &credential);
+    world.run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
+    for wrong in with_one_text_changed(&credential, &["/issuer", "/subject", "/audiences/0"]) {
+        entra.federate_by(APPLICATION, verifier(), &wrong);
+        world.run(&["token", "demo", "--no-daemon"]).await.expect_code(REFUSED);
+    }
+}
+
+#[tokio::test]
+async fn a_role_with_the_trust_policy_of_the_output_alone_lets_the_workload_in_and_nobody_else() {
+    let (scene, aws) = (Scene::new(BINARY).await, FakeAws::start().await);
+    scene.authorization_server.trust_only(aws.trust());
+    aws.trust_identities(scene.platform.trust(), "nobody in particular");
+    let chain = format!(
+        "identity = \"role\"\n\n[identities.role]\nfrom = \"default\"\nexchange = \"aws-role\"\nrole_arn = \"{}\"\n\
+         region = \"{}\"\nendpoint = \"{}\"\n",
+        support::aws::ROLE,
+        support::aws::REGION,
+        aws.base()
+    );
+    let world = scene.configured(&chain);
+    let document = policy(&world, "aws", &[]).await["policy"].clone();
+    let account = document.pointer("/Statement/0/Principal/Federated").and_then(Value::as_str).unwrap_or_default();
+    assert!(account.starts_with("arn:aws:iam::123456789012:oidc-provider/"), "{document}");
+    aws.set_policy(&document);
+    world.run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
+    let equals =
+        document.pointer("/Statement/0/Condition/StringEquals").and_then(Value::as_object).expect("conditions");
+    assert_eq!(equals.len(), 2, "aud and sub: {document}");
+    let keys = equals.keys().map(|key| key.replace('~', "~0").replace('/', "~1"));
+    let mut pointers: Vec<String> = keys.map(|key| format!("/Statement/0/Condition/StringEquals/{key}")).collect();
+    pointers.push("/Statement/0/Principal/Federated".to_owned());
+    for wrong in with_one_text_changed(&document, &pointers.iter().map(String::as_str).collect::<Vec<_>>()) {
+        aws.set_policy(&wrong);
         world.run(&["token", "demo", "--no-daemon"]).await.expect_code(REFUSED);
     }
 }

@@ -22,7 +22,7 @@ const BIND: &str = "this server issues only tokens that are bound to a key: set 
 const NAME_SCOPES: &str = "this server has no default: set `scopes` to those that its operator made for the MCP server";
 const LINK_SUBJECT: &str = "it trusts the platform but knows nobody of this subject: its operator must link the `sub` that `wayleave whoami --audience ISSUER` shows to an account";
 const MINT_ANEW: &str = "this server takes an identity token once, and soon after it was issued: use a source that mints anew (`wayleave whoami` says whether it does), or have its operator allow more";
-const NO_JTI: &str = "this server wants a `jti`, and some platforms' identity tokens have none (Google's): its operator must take them without (RFC 7523 leaves it to the server), or a token service between can add one (`from` in [identities])";
+const NO_JTI: &str = "this server wants a `jti`, and some platforms' identity tokens have none (Google's, Entra's): its operator must take them without (RFC 7523 leaves it to the server), or a token service between can add one (`from` in [identities])";
 const TRUST: &str = "the authorization server does not trust this identity: compare `wayleave whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks";
 
 const FEDERATE: &str = "give the application a federated credential with exactly the issuer, the subject and the audience that `wayleave whoami --audience api://AzureADTokenExchange` shows; a renamed repository or branch has another subject";

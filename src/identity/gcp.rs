@@ -79,7 +79,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
         dmi: |dmi| dmi.product.starts_with("Google"),
         ask: metadata::ping,
         is_it: metadata::is_google,
-        source: |ambient| Arc::new(Instance::own(Metadata::at_its_address(ambient))),
+        source: |ambient| Arc::new(Instance::own(Metadata::somewhere(ambient))),
     }),
 };
 

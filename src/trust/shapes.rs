@@ -72,7 +72,7 @@ fn entra(policy: &Policy) -> Result<(Value, Vec<String>), Error> {
 
 /// AWS, "Available keys for AWS OIDC federation": of most issuers `aud` and `sub` alone can be compared.
 fn aws(policy: &Policy, account: Option<&str>) -> (Value, Vec<String>) {
-    let issuer = policy.issuer.trim_start_matches("https://").trim_end_matches('/');
+    let issuer = policy.issuer.split_once("://").map_or(policy.issuer.as_str(), |(_, rest)| rest).trim_end_matches('/');
     let (aud, sub) = (format!("{issuer}:aud"), format!("{issuer}:sub"));
     let condition = match &policy.subject {
         Subject::Exactly(exact) => json!({ "StringEquals": { aud: policy.audience, sub: exact } }),

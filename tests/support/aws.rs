@@ -49,6 +49,8 @@ struct State {
 struct Now {
     /// Whose JWTs the role trusts, and of which subject.
     trusted: Option<(Trust, String)>,
+    /// The role's trust policy, where it is given whole.
+    policy: Option<Value>,
     sessions: HashMap<String, Session>,
     session_life: Duration,
     switched_on: bool,
@@ -72,6 +74,7 @@ impl FakeAws {
         let container_token = secret("container");
         let now = Now {
             trusted: None,
+            policy: None,
             sessions: HashMap::new(),
             session_life: Duration::from_secs(3_600),
             switched_on: true,
@@ -116,6 +119,11 @@ impl FakeAws {
     /// The role's trust policy.
     pub fn trust_identities(&self, trust: Trust, subject: &str) {
         self.state.now().trusted = Some((trust, subject.to_owned()));
+    }
+
+    /// The role's trust policy, as it would be installed; of `aud` and `sub` it alone decides.
+    pub fn set_policy(&self, document: &Value) {
+        self.state.now().policy = Some(document.clone());
     }
 
     /// How long the credentials live that the platform gives from now on.
@@ -191,6 +199,10 @@ impl State {
             .verify(given("WebIdentityToken"))
             .map_err(|why| (400, "InvalidIdentityToken", format!("Couldn't verify the token: {why}")))?;
         let unknown = "No OpenIDConnect provider found in your account for this issuer";
+        if let Some(document) = &now.policy {
+            allowed_by(document, &claims)?;
+        }
+        let subject = now.policy.as_ref().map_or(subject.as_str(), |_| claims["sub"].as_str().unwrap_or_default());
         let judged = [
             (claims["iss"] == json!(trust.issuer), 400, "InvalidIdentityToken", unknown),
             (claims["aud"] == json!("sts.amazonaws.com"), 400, "InvalidIdentityToken", "Incorrect token audience"),
@@ -361,4 +373,32 @@ fn secret(name: &str) -> String {
     let secret = format!("{name}-secret-{}", keys::unique_id());
     leak::minted(&secret);
     secret
+}
+
+/// AWS, "Policy evaluation logic": every operator, and in it every key, must hold.
+fn allowed_by(document: &Value, claims: &keys::Claims) -> Result<(), Refusal> {
+    let refused = || (403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity".to_owned());
+    let statement = &document["Statement"][0];
+    let issuer = claims["iss"].as_str().and_then(|iss| iss.split_once("://")).map_or("", |(_, rest)| rest);
+    let federated = statement["Principal"]["Federated"].as_str().unwrap_or_default();
+    let is_web_identity = statement["Action"] == "sts:AssumeRoleWithWebIdentity" && statement["Effect"] == "Allow";
+    if !is_web_identity || federated.split_once(":oidc-provider/").map(|(_, provider)| provider) != Some(issuer) {
+        return Err(refused());
+    }
+    let conditions = statement["Condition"].as_object().ok_or_else(refused)?;
+    for (operator, keys) in conditions {
+        for (key, wanted) in keys.as_object().ok_or_else(refused)? {
+            let name = key.strip_prefix(issuer).and_then(|rest| rest.strip_prefix(':')).ok_or_else(refused)?;
+            let (found, wanted) = (claims[name].as_str().unwrap_or_default(), wanted.as_str().unwrap_or_default());
+            let holds = match operator.as_str() {
+                "StringEquals" => found == wanted,
+                "StringLike" => wanted.strip_suffix('*').is_some_and(|start| found.starts_with(start)),
+                _ => false,
+            };
+            if !holds {
+                return Err(refused());
+            }
+        }
+    }
+    Ok(())
 }

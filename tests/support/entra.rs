@@ -13,7 +13,7 @@ use hyper::{Method, Request};
 use serde_json::{Value, json};
 
 use super::fault;
-use super::keys::{self, Claims, Keys};
+use super::keys::{self, Claims, Keys, Verifier};
 use super::leak;
 use super::listener::{Answer, Bound, Listener};
 use super::platform::Trust;
@@ -100,6 +100,15 @@ impl FakeEntra {
     pub fn federate(&self, client: &str, trust: Trust, subject: &str) {
         let credential = Credential { trust, subject: subject.to_owned(), audience: EXCHANGE.to_owned() };
         self.state.now().clients.entry(client.to_owned()).or_default().push(credential);
+    }
+
+    /// The same by what stands in a file for `az ad app federated-credential create`.
+    pub fn federate_by(&self, client: &str, verifier: Verifier, credential: &Value) {
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let trust = Trust { issuer: text(&credential["issuer"]), verifier };
+        let credential =
+            Credential { trust, subject: text(&credential["subject"]), audience: text(&credential["audiences"][0]) };
+        self.state.now().clients.insert(client.to_owned(), vec![credential]);
     }
 
     /// The application has this secret.

@@ -58,8 +58,13 @@ impl Metadata {
         ))
     }
 
+    /// For the probe, to which a wrong variable says nothing: the source itself reports it once it is named.
+    pub(super) fn somewhere(ambient: &Ambient) -> Self {
+        Self::from_env(ambient).unwrap_or_else(|_| Self::at_its_address(ambient))
+    }
+
     /// Where it always is.
-    pub(super) fn at_its_address(ambient: &Ambient) -> Self {
+    fn at_its_address(ambient: &Ambient) -> Self {
         Self { base: USUAL.to_owned(), ambient: ambient.clone() }
     }
 
@@ -156,8 +161,8 @@ impl Metadata {
 }
 
 /// What only Google's answers so: the root, with its mark.
-pub(super) fn ping(_ambient: &Ambient) -> Ask {
-    flavored("http://169.254.169.254/")
+pub(super) fn ping(ambient: &Ambient) -> Ask {
+    flavored(&format!("{}/", Metadata::somewhere(ambient).base))
 }
 
 pub(super) fn is_google(answer: &Answer) -> bool {
