@@ -27,6 +27,8 @@ mod aws;
 mod black_hole;
 #[path = "others/bound.rs"]
 mod bound;
+#[path = "others/clouds.rs"]
+mod clouds;
 #[path = "others/conformance.rs"]
 mod conformance;
 #[path = "others/enterprise.rs"]

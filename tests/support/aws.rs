@@ -273,7 +273,9 @@ impl State {
 
     fn sts(&self, head: &Parts, body: &[u8]) -> Result<String, Refusal> {
         let mut form: BTreeMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+        // Some of AWS's own libraries add the character set.
         let media = head.headers.get("content-type").and_then(|value| value.to_str().ok());
+        let media = media.and_then(|media| media.split(';').next());
         if media != Some("application/x-www-form-urlencoded")
             || form.get("Version").is_none_or(|one| one != "2011-06-15")
         {

@@ -188,6 +188,10 @@ impl State {
         let query = request.uri().query().unwrap_or_default();
         let pairs: BTreeMap<String, String> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         match (what, pairs.get("audience")) {
+            ("", _) if pairs.get("recursive").is_some_and(|value| value == "true") => {
+                let body = json!({"aliases": ["default"], "email": INSTANCE, "scopes": [CLOUD_PLATFORM]});
+                Ok(("application/json", body.to_string()))
+            }
             ("token", _) => {
                 let token = self.access_token(INSTANCE, CLOUD_PLATFORM);
                 let body = json!({"access_token": token, "expires_in": 3599, "token_type": "Bearer"});

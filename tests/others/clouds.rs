@@ -1,0 +1,94 @@
+//! The clouds' own client libraries get tokens from the same fakes as our broker, so that these are not shaped to us: google-auth,
+//! botocore and azure-identity, each with its own variables.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::fakes::aws::{FakeAws, REGION, ROLE};
+use crate::fakes::case;
+use crate::fakes::google::{FakeGoogle, INSTANCE};
+use crate::fakes::keys;
+use crate::fakes::leak;
+use crate::fakes::scene::Scene;
+use crate::support::{LIMIT, ROOT, WAYLEAVE, installed};
+
+const AUDIENCE: &str = "https://login.example.com/tenant1";
+
+async fn library(cloud: &str, audience: &str, variables: impl IntoIterator<Item = (String, String)>) -> Output {
+    installed();
+    let mut command = Command::new(Path::new(ROOT).join("target/others/python/bin/python"));
+    command.arg(Path::new(ROOT).join("tests/others/clouds.py")).args([cloud, audience]);
+    // Without a home there is no developer's login that it could find.
+    command.env_clear().env("HOME", "/nonexistent").envs(variables).kill_on_drop(true);
+    tokio::time::timeout(LIMIT, command.output()).await.expect("it ends").expect("it starts")
+}
+
+async fn token(cloud: &str, audience: &str, variables: Vec<(String, String)>) -> String {
+    let output = library(cloud, audience, variables).await;
+    let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(output.status.success(), "{cloud}: {}", String::from_utf8_lossy(&output.stderr));
+    leak::minted(&printed);
+    printed
+}
+
+fn named(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn google_auth_on_a_machine_of_google() {
+    let scene = Scene::new(WAYLEAVE).await;
+    let google = FakeGoogle::start(scene.platform.trust()).await;
+    let host = google.metadata_host();
+    let variables = named(&[("GCE_METADATA_HOST", host), ("GCE_METADATA_IP", host)]);
+    let claims = google.verify(&token("google", AUDIENCE, variables).await);
+    assert_eq!((&claims["aud"], &claims["email"]), (&json!(AUDIENCE), &json!(INSTANCE)));
+}
+
+#[tokio::test]
+async fn botocore_in_a_container_of_aws() {
+    let aws = FakeAws::start().await;
+    let mut variables = aws.container();
+    variables.extend(named(&[
+        ("AWS_REGION", REGION),
+        ("AWS_DEFAULT_REGION", REGION),
+        ("AWS_ENDPOINT_URL_STS", aws.base()),
+    ]));
+    let claims = aws.trust().verifier.verify(&token("aws", AUDIENCE, variables).await).expect("signed by the account");
+    assert_eq!((&claims["aud"], &claims["sub"]), (&json!(AUDIENCE), &json!(ROLE)));
+}
+
+#[tokio::test]
+async fn botocore_in_a_pod_with_a_role() {
+    let (scene, aws) = (Scene::new(WAYLEAVE).await, FakeAws::start().await);
+    let assertion = scene.platform.mint("sts.amazonaws.com", LIMIT);
+    let subject = keys::peek(&assertion)["sub"].as_str().expect("a text").to_owned();
+    aws.trust_identities(scene.platform.trust(), &subject);
+    let file = scene.wayleave.private("token").display().to_string();
+    std::fs::write(&file, &assertion).expect("ours");
+    let variables = named(&[
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", &file),
+        ("AWS_ROLE_ARN", ROLE),
+        ("AWS_DEFAULT_REGION", REGION),
+        ("AWS_ENDPOINT_URL_STS", aws.base()),
+    ]);
+    let claims = aws.trust().verifier.verify(&token("aws", AUDIENCE, variables).await).expect("signed by the account");
+    assert_eq!(claims["sub"], json!(ROLE));
+    let actions: Vec<String> = aws.calls().iter().map(|call| call["Action"].clone()).collect();
+    assert_eq!(actions, ["AssumeRoleWithWebIdentity", "GetWebIdentityToken"]);
+}
+
+/// The platform of a case of ours, as data: what it must be asked for is written down there.
+#[tokio::test]
+async fn azure_identity_in_an_app_service() {
+    let cases = case::all(&Path::new(ROOT).join("tests/sources"));
+    let case = cases.iter().find(|case| case.source == "azure" && case.name == "ok").expect("there is such a case");
+    let stage = case.stage(WAYLEAVE).await;
+    let issuer = stage.scene.authorization_server.issuer();
+    let claims = keys::peek(&token("azure", &issuer, stage.vars.clone().into_iter().collect()).await);
+    assert_eq!(claims["aud"], json!(issuer));
+    assert_eq!(stage.problems(), Vec::<String>::new());
+}
