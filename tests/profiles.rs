@@ -855,6 +855,91 @@ async fn platform(source: &str, name: &str) -> Stage {
     case.stage(BINARY).await
 }
 
+/// The example of a platform from which a token for any audience, or for the right one, can be had: it works at the platform of
+/// the case `ok`, and what is made for somebody else stays here.
+async fn on_its_platform(source: &str, near_miss: &str) {
+    for (case, comes) in [("ok", true), (near_miss, false)] {
+        let stage = platform(source, case).await;
+        let example = Example::new(&stage.scene, source, LOGIN);
+        // What only a test has to say: where the fake of the platform is.
+        let of_the_case: toml::Table = stage.config.parse().expect("the configuration of the case");
+        let identity = of_the_case.get("identity").and_then(toml::Value::as_table);
+        let identity = identity.map(|table| format!("\n[identity]\n{table}")).unwrap_or_default();
+        let text = format!("{}{identity}", example.text);
+        let answer = at_the_platform(&stage, &text).await;
+        assert_eq!(answer["access_token"].is_string(), comes, "{source}/{case}: {answer}");
+        if !comes {
+            assert_eq!(answer["class"], "no_identity", "{source}/{case}");
+            let hint = answer["hint"].as_str().unwrap_or_default();
+            assert!(hint.contains("`subject_audience`") || hint.contains("audience"), "{source}/{case}: {answer}");
+            assert_eq!(stage.scene.authorization_server.token_requests(), 0, "nothing leaves");
+        }
+        assert_eq!(stage.problems(), Vec::<String>::new(), "{source}/{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_a_file_a_variable_or_from_a_program() {
+    let scene = Scene::new(BINARY).await;
+    let issuer = scene.authorization_server.issuer();
+    let (file, program) = (scene.wayleave.private("subject.jwt"), scene.wayleave.private("program"));
+    let mint = |audience: &str| {
+        let token = scene.platform.mint(audience, LIFE);
+        fs::write(&file, &token).expect("ours");
+        token
+    };
+    let script = format!("#!/bin/sh\ntest \"$WAYLEAVE_AUDIENCE\" = {issuer} && cat {:?}\n", file.display().to_string());
+    fs::write(&program, script).expect("ours");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("ours");
+    let example = |name: &str| Example::new(&scene, name, LOGIN);
+    let worlds = |token: &str| {
+        let in_file =
+            example("file").with(&quoted("/var/run/secrets/agent/token"), &quoted(&file.display().to_string()));
+        let printed =
+            example("command").with(&quoted("/usr/local/bin/platform-token"), &quoted(&program.display().to_string()));
+        let in_variable = Wayleave::new(BINARY).env("AGENT_TOKEN", token).config(&example("env").text);
+        [in_file.world(), in_variable, printed.world()]
+    };
+    for turn in 0..3 {
+        // A server takes each assertion once.
+        let world = &worlds(&mint(&issuer))[turn];
+        world.run(&["token", "demo"]).await.expect_code(0);
+        let elsewhere = &worlds(&mint("https://elsewhere.example"))[turn];
+        let output = elsewhere.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+        tells(&output, &["is made for", "https://elsewhere.example"], &[&issuer]);
+    }
+}
+
+#[tokio::test]
+async fn a_job_of_buildkite() {
+    on_its_platform("buildkite", "other-audience").await;
+}
+
+#[tokio::test]
+async fn a_job_of_circleci() {
+    on_its_platform("circleci", "command-gives-other-audience").await;
+}
+
+#[tokio::test]
+async fn a_step_of_bitbucket() {
+    on_its_platform("bitbucket", "other-audience").await;
+}
+
+#[tokio::test]
+async fn a_run_of_hcp_terraform() {
+    on_its_platform("hcp-terraform", "other-audience").await;
+}
+
+#[tokio::test]
+async fn a_machine_of_fly() {
+    on_its_platform("fly", "other-audience").await;
+}
+
+#[tokio::test]
+async fn a_build_of_vercel() {
+    on_its_platform("vercel", "other-audience").await;
+}
+
 #[tokio::test]
 async fn a_pod_with_a_projected_token() {
     let stage = pod("ok").await;
