@@ -54,10 +54,19 @@ pub(crate) fn may_be_endpoint(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else { return false };
     let host = url.host_str().unwrap_or_default();
     let suffixes = PARTITIONS.iter().map(|(_, suffix)| *suffix).chain([USUAL, "api.aws"]);
-    let of_aws = || suffixes.map(|suffix| format!(".{suffix}")).any(|suffix| host.ends_with(&suffix));
+    let of_aws =
+        || suffixes.map(|suffix| format!(".{suffix}")).any(|suffix| host.strip_suffix(&suffix).is_some_and(is_sts));
     let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
     let loopback = ["127.0.0.1", "[::1]", "localhost"].contains(&host);
     bare && (loopback || (url.scheme() == "https" && of_aws()))
+}
+
+/// The labels before AWS's own suffix, where customers name buckets, gateways and balancers too: none of those is STS.
+fn is_sts(labels: &str) -> bool {
+    match labels.split('.').collect::<Vec<_>>().as_slice() {
+        ["sts" | "sts-fips", region] | [_, "sts" | "sts-fips", region, "vpce"] => is_region(region),
+        _ => false,
+    }
 }
 
 /// What is left of credentials; `None` where nobody says.
@@ -108,6 +117,10 @@ mod tests {
             "http://sts.eu-central-1.amazonaws.com",
             "https://amazonaws.com.evil.example",
             "https://evilamazonaws.com",
+            "https://sts.s3.amazonaws.com",
+            "https://sts.eu-central-1.s3.amazonaws.com",
+            "https://a1b2c3.execute-api.eu-central-1.amazonaws.com",
+            "https://sts-1234.eu-central-1.elb.amazonaws.com",
             "https://user@sts.eu-central-1.amazonaws.com",
             "https://sts.eu-central-1.amazonaws.com?x=1",
             "http://10.0.0.1",
