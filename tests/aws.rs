@@ -118,7 +118,7 @@ async fn a_machine_is_a_role_only_when_it_is_named() {
     assert_eq!(scene.authorization_server.last_request().assertion["sub"], json!(ROLE));
     let unnamed = with(&text, "[identity]\nsource = \"aws\"", "");
     let output = machine.config(&unnamed).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
-    tells(&output, &["no workload identity here", "EC2 is `source = \"aws\"`"], &[]);
+    tells(&output, &["no workload identity here"], &["wayleave whoami"]);
 }
 
 /// A job of the CI platform, whose role of AWS the authorization server trusts.

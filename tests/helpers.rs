@@ -632,7 +632,7 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
         "sub       repo:octo-org/octo-repo:ref:refs/heads/main",
         "aud       https://as.example",
         "jti       yes",
-        "other     file  absent",
+        "other     file ",
         "took      detect ",
     ] {
         assert!(text.contains(words), "{words:?} in\n{text}");

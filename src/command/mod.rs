@@ -168,11 +168,13 @@ pub(crate) struct Failure {
     hint: Option<String>,
     /// For `--json`: printed to stderr instead of the text.
     json: Option<String>,
+    /// Lines that come before the text: what was seen.
+    seen: String,
 }
 
 impl Failure {
     fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { exit: class.exit_code(), message: message.into(), hint: None, json: None }
+        Self { exit: class.exit_code(), message: message.into(), hint: None, json: None, seen: String::new() }
     }
 
     fn asked(message: impl Into<String>) -> Self {
@@ -194,7 +196,7 @@ impl Failure {
     fn show(&self, env: &Env) {
         let mut text = match &self.json {
             Some(json) => format!("{json}\n"),
-            None => format!("wayleave: error: {}\n", self.message),
+            None => format!("{}wayleave: error: {}\n", self.seen, self.message),
         };
         if let (Some(hint), None) = (&self.hint, &self.json) {
             text.push_str(&format!("wayleave: hint: {hint}\n"));

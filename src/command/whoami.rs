@@ -69,6 +69,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
                     "class": class.as_str(), "error": error.code(), "error_description": error.to_string(), "hint": error.hint(),
                 });
                 failure.json = Some(report.to_string());
+            } else {
+                failure.seen = report::others(&report);
             }
             Err(failure)
         }

@@ -32,7 +32,7 @@ struct Fixed(&'static str);
 #[async_trait]
 impl IdentitySource for Fixed {
     async fn subject_token(&self, _: &Audience) -> Result<SubjectToken, Error> {
-        Err(Error::nothing_here(&[]))
+        Err(Error::nothing_here(0))
     }
 
     fn name(&self) -> &'static str {

@@ -150,18 +150,27 @@ pub(super) fn text(report: &Value) -> String {
     for server in report["servers"].as_array().into_iter().flatten() {
         line("server", format!("{}: {}", plain(&server["server"]), what_follows(server)));
     }
-    for source in report["sources"].as_array().into_iter().flatten().filter(|source| source["state"] != "used") {
+    out.push_str(&others(report));
+    let steps = report["steps"].as_array().into_iter().flatten();
+    let steps =
+        steps.map(|step| format!("{} {:.1} ms", plain(&step["step"]), step["seconds"].as_f64().unwrap_or(0.0) * 1e3));
+    out.push_str(&format!("{:<9} {}\n", "took", steps.collect::<Vec<_>>().join(", ")));
+    out
+}
+
+/// Every source that is not in use, and why not, in columns.
+pub(super) fn others(report: &Value) -> String {
+    let mut out = String::new();
+    let sources = || report["sources"].as_array().into_iter().flatten().filter(|source| source["state"] != "used");
+    let width = sources().filter_map(|source| source["source"].as_str()).map(str::len).max().unwrap_or(0);
+    for source in sources() {
         let detail = match source["state"].as_str() {
             Some("absent") => format!("absent: {}", plain(&source["looked_for"])),
             Some("unusable") => format!("unusable: {}; to use it, {}", plain(&source["why"]), plain(&source["cure"])),
             _ => format!("here, not used: {}", plain(&source["evidence"])),
         };
-        line("other", format!("{}  {detail}", plain(&source["source"])));
+        out.push_str(&format!("other     {:<width$}  {detail}\n", plain(&source["source"])));
     }
-    let steps = report["steps"].as_array().into_iter().flatten();
-    let steps =
-        steps.map(|step| format!("{} {:.1} ms", plain(&step["step"]), step["seconds"].as_f64().unwrap_or(0.0) * 1e3));
-    line("took", steps.collect::<Vec<_>>().join(", "));
     out
 }
 
