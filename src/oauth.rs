@@ -500,6 +500,11 @@ impl AuthorizationServer {
     }
 }
 
+/// Does the host of a URL name this machine, by one of its three usual names?
+pub(crate) fn names_this_machine(host: &str) -> bool {
+    ["127.0.0.1", "[::1]", "localhost"].contains(&host)
+}
+
 /// The host of a URL as configuration names it: lower case, IPv6 in brackets.
 pub(crate) fn host_of(url: &Url) -> String {
     match url.host() {

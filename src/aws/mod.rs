@@ -8,6 +8,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::oauth::names_this_machine;
+
 mod error;
 mod smithy;
 mod sts;
@@ -57,7 +59,7 @@ pub(crate) fn may_be_endpoint(text: &str) -> bool {
     let of_aws =
         || suffixes.map(|suffix| format!(".{suffix}")).any(|suffix| host.strip_suffix(&suffix).is_some_and(is_sts));
     let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-    let loopback = ["127.0.0.1", "[::1]", "localhost"].contains(&host);
+    let loopback = names_this_machine(host);
     bare && (loopback || (url.scheme() == "https" && of_aws()))
 }
 

@@ -5,6 +5,7 @@ use crate::aws;
 use crate::broker::{Aws, Client, ClientAuth, Cloud, Entra, Gcp, Provider};
 use crate::exchange::entra;
 use crate::google;
+use crate::oauth::names_this_machine;
 
 /// The keys of each provider's exchanges, those that it cannot do without first.
 const KEYS: &[(&str, &[&str], &[&str])] = &[
@@ -235,7 +236,7 @@ fn endpoint_of(reader: &mut Reader<'_>, section: &Section<'_>, exchange: &str) -
     let (text, line) = section.text("endpoint")?;
     let url = url::Url::parse(text).ok();
     let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
-    let loopback = ["127.0.0.1", "[::1]", "localhost"].contains(&host);
+    let loopback = names_this_machine(host);
     let of_aws = exchange.starts_with("aws-") && aws::may_be_endpoint(text);
     if !(loopback || of_aws) {
         let what = if exchange.starts_with("aws-") {

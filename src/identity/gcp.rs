@@ -39,7 +39,7 @@ use serde::Deserialize;
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Probe, Setting, Tier};
 use crate::env::Env;
 use crate::google::{self, Account, Failure, Google, Hosts};
-use crate::oauth::Audience;
+use crate::oauth::{Audience, names_this_machine};
 use crate::token::SubjectToken;
 use external_account::ExternalAccount;
 use metadata::Metadata;
@@ -106,7 +106,7 @@ fn account(text: &str) -> Result<(), String> {
 fn on_loopback(text: &str) -> Result<(), String> {
     let url = url::Url::parse(text).ok();
     let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
-    if ["127.0.0.1", "[::1]", "localhost"].contains(&host) {
+    if names_this_machine(host) {
         return Ok(());
     }
     Err("must be on loopback: it stands for Google's hosts in tests alone".to_owned())

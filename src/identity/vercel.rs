@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
-use crate::oauth::Audience;
+use crate::oauth::{Audience, names_this_machine};
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::{SubjectToken, expose};
 
@@ -119,7 +119,7 @@ fn from_env(endpoint: &str, ambient: &Ambient) -> Result<Arc<Vercel>, (String, &
 fn loopback(text: &str) -> Result<(), String> {
     let url = Url::parse(text).ok();
     let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
-    if ["127.0.0.1", "[::1]", "localhost"].contains(&host) {
+    if names_this_machine(host) {
         Ok(())
     } else {
         Err("must be on loopback: it stands for Vercel's host in tests alone".to_owned())
