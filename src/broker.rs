@@ -251,6 +251,11 @@ impl Broker {
         (!needs.is_empty()).then_some(needs)
     }
 
+    /// Is there an audit file?
+    pub(crate) fn records(&self) -> bool {
+        self.audit.is_some()
+    }
+
     /// The path.
     pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
         let decided = self.decide(caller, request).await;
@@ -280,9 +285,8 @@ impl Broker {
         let wish = self.wish(caller, request, &server, &key);
         let token = match self.cache.hit(&key, &wish) {
             Some(token) => token,
-            None => self
-                .cache
-                .token(key, &wish, || self.recipe(&server, permit.clone()))
+            // In a box, so that a hit does not carry the room for it.
+            None => Box::pin(self.cache.token(key, &wish, || self.recipe(&server, permit.clone())))
                 .await
                 .map_err(|error| error.at(&server))?,
         };

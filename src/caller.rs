@@ -43,6 +43,8 @@ pub struct Caller {
 
 /// What a hint may be read from: a control group's path has at most 4 KiB.
 const HINT_CAP: u64 = 16 * 1024;
+/// What most control groups' lines fit in.
+const USUAL_HINT: usize = 1_024;
 
 /// No user has this number: to the kernel it means "as it is" (chown(2)).
 const NOBODY: u32 = u32::MAX;
@@ -80,8 +82,7 @@ impl Caller {
         Self { facts, hints: self.hints.clone(), ..*self }
     }
 
-    /// What a record says of it besides: the program as rules saw it for this request, else as it was when the connection
-    /// was first recorded.
+    /// What a record says of it besides: the program as rules saw it for this request, else as it was when it connected.
     pub(crate) fn hints(&self) -> (Option<&str>, Option<&str>) {
         let read = self.hints.or_read(|| Hints { exe: self.exe_hint(), unit: self.unit_hint() });
         let seen = self.facts.program.as_ref().ok().map(|program| program.path.as_str());
@@ -91,10 +92,14 @@ impl Caller {
     /// The control group of the connecting process, which tells containers and units apart. It is read by
     /// process id and so only good for hints, never for permission.
     pub fn cgroup(&self) -> Option<String> {
-        let file = std::fs::File::open(format!("/proc/{}/cgroup", self.pid?)).ok()?;
-        // Room for the usual line at once: each read of such a file takes a lock of the kernel's.
-        let mut text = Vec::with_capacity(1_024);
-        file.take(HINT_CAP).read_to_end(&mut text).ok()?;
+        let mut file = std::fs::File::open(format!("/proc/{}/cgroup", self.pid?)).ok()?;
+        // What fits is there after one read, and each takes a lock of the kernel's.
+        let mut text = vec![0; USUAL_HINT];
+        let length = file.read(&mut text).ok()?;
+        text.truncate(length);
+        if length == USUAL_HINT {
+            file.take(HINT_CAP).read_to_end(&mut text).ok()?;
+        }
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 

@@ -10,6 +10,8 @@
 //!
 //! For agents written in Rust that embed the broker: read a [`Config`], [`App::build`] it, [`App::run`] it.
 
+#![forbid(unsafe_code)]
+
 mod app;
 mod audit;
 mod aws;

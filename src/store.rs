@@ -89,7 +89,6 @@ fn reason(error: &keyring::Error) -> &'static str {
     match error {
         keyring::Error::NoStorageAccess(_) => "it is locked or refuses access",
         keyring::Error::PlatformFailure(_) => "the platform's secret service fails",
-        keyring::Error::NoDefaultStore => "there is no secret service here",
         _ => "it does not do what was asked",
     }
 }

@@ -215,18 +215,26 @@ impl Json<'_> {
 
     /// Writes a text until `cap` bytes are there since `from`, then an ellipsis. True if it is whole.
     fn escaped(&mut self, text: &str, from: usize, cap: usize) -> bool {
-        for c in text.chars() {
-            if self.0.len() - from >= cap {
+        let mut rest = text;
+        loop {
+            let room = cap.saturating_sub(self.0.len() - from);
+            // Nearly every text is plain from one end to the other.
+            let plain =
+                rest.bytes().take(room).position(|byte| !is_plain(byte)).unwrap_or_else(|| room.min(rest.len()));
+            let (as_it_is, special) = rest.split_at(plain);
+            self.0.extend_from_slice(as_it_is.as_bytes());
+            let mut chars = special.chars();
+            let Some(c) = chars.next() else { return true };
+            if plain == room {
                 self.0.extend_from_slice(b"\\u2026");
                 return false;
             }
             match c {
                 '"' | '\\' => self.0.extend_from_slice(&[b'\\', c as u8]),
-                ' '..='~' => self.0.push(c as u8),
                 _ => self.unicode(c),
             }
+            rest = chars.as_str();
         }
-        true
     }
 
     fn unicode(&mut self, c: char) {
@@ -265,4 +273,8 @@ impl Json<'_> {
             self.0.push(b',');
         }
     }
+}
+
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }

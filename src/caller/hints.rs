@@ -1,5 +1,5 @@
-//! What a record says of a caller besides the kernel's word: read once for each connection, when first wanted. Reading
-//! `/proc` takes longer than serving a cached token.
+//! What a record says of a caller besides the kernel's word: read once for each connection, and only where records are kept.
+//! Reading `/proc` takes longer than serving a cached token.
 
 use std::sync::{Arc, OnceLock};
 

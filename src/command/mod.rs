@@ -1,11 +1,11 @@
 //! One file a verb. Data goes to stdout, everything else to stderr; on failure stdout stays empty.
 
 use std::io::Write;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::broker::{self, Class};
 use crate::cli::{self, Cli, Global, Level, LogFormat, Verb};
@@ -31,8 +31,24 @@ mod token;
 mod trust_policy;
 mod whoami;
 
-/// Runs the verb of the command line and turns its outcome into an exit code.
-pub fn main() -> ExitCode {
+/// Runs the verb of the command line and turns its outcome into an exit code. The binary starts without Rust's own
+/// start (see `main.rs`), so what that would do and undo around it is done here.
+pub fn main() -> u8 {
+    if occupy_standard_streams().is_err() {
+        return Class::Internal.exit_code();
+    }
+    let exit = std::panic::catch_unwind(verb).unwrap_or(PANICKED);
+    // Help goes through a buffer that ends lines; what is behind the last one would be lost.
+    match std::io::stdout().flush() {
+        Err(_) if exit == 0 => Class::Temporary.exit_code(),
+        _ => exit,
+    }
+}
+
+/// What a Rust program that panicked exits with.
+const PANICKED: u8 = 101;
+
+fn verb() -> u8 {
     let env = Env::from_process();
     harden();
     let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
@@ -45,24 +61,39 @@ pub fn main() -> ExitCode {
         Verb::Token(verb) => token::run(&context, verb),
         Verb::Headers(verb) => headers::run(&context, verb),
         Verb::Get(verb) => get::run(&context, verb),
-        Verb::Run(verb) => run::run(&context, verb),
-        Verb::Ready(verb) => ready::run(&context, verb),
-        Verb::Status(verb) => status::run(&context, verb),
-        Verb::Revoke(verb) => revoke::run(&context, verb),
-        Verb::Whoami(verb) => whoami::run(&context, verb),
-        Verb::TrustPolicy(verb) => trust_policy::run(&context, verb),
-        Verb::Audit(verb) => audit::run(&context, verb),
-        Verb::Doctor(verb) => doctor::run(&context, verb),
-        Verb::Config(verb) => configuration::run(&context, verb),
-        Verb::Completions(verb) => completions::run(verb),
+        Verb::Run(verb) => apart(|| run::run(&context, verb)),
+        Verb::Ready(verb) => apart(|| ready::run(&context, verb)),
+        Verb::Status(verb) => apart(|| status::run(&context, verb)),
+        Verb::Revoke(verb) => apart(|| revoke::run(&context, verb)),
+        Verb::Whoami(verb) => apart(|| whoami::run(&context, verb)),
+        Verb::TrustPolicy(verb) => apart(|| trust_policy::run(&context, verb)),
+        Verb::Audit(verb) => apart(|| audit::run(&context, verb)),
+        Verb::Doctor(verb) => apart(|| doctor::run(&context, verb)),
+        Verb::Config(verb) => apart(|| configuration::run(&context, verb)),
+        Verb::Completions(verb) => apart(|| completions::run(verb)),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
             failure.show(&env);
-            ExitCode::from(failure.exit)
+            failure.exit
         }
     }
+}
+
+/// Runs this on a stack frame of its own. In one with the helpers it would be theirs as well: 15 KB, and each page of it a
+/// fault at each call.
+#[inline(never)]
+fn apart(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    cryptography();
+    work()
+}
+
+/// Lets the TLS library look at the processor. As it is built here (`.cargo/config.toml`) it does so when told to, and until
+/// then calculates in the slow way that every processor knows. To be called before any key is made: keys of the two ways
+/// differ.
+fn cryptography() {
+    aws_lc_rs::init();
 }
 
 /// What every verb has.
@@ -153,8 +184,13 @@ impl Context<'_> {
 
 /// The runtime's loop is compiled anew for every type of future it is given, 17 KB each time; behind `dyn` there is one.
 fn drive(work: std::pin::Pin<&mut dyn Future<Output = ()>>) -> Result<(), Failure> {
+    cryptography();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
+    // A reader of the log that goes away must not end the daemon: with a handler, a write to it fails instead.
+    let entered = runtime.enter();
+    let handled = signal(SignalKind::pipe()).map_err(|error| Failure::bug(format!("no signal handler: {error}")))?;
+    drop((handled, entered));
     runtime.block_on(work);
     // A name server that never answers keeps its thread; the process need not wait for it.
     runtime.shutdown_background();
@@ -316,20 +352,34 @@ fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Class::Temporary, format!("stdout cannot be written: {error}")))
 }
 
-fn misunderstood(error: &clap::Error) -> ExitCode {
+fn misunderstood(error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             drop(error.print());
-            ExitCode::SUCCESS
+            0
         }
         kind => {
             // Without a command clap shows the help alone; its other texts begin with `error: `.
             let helps = kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
             let start = if helps { "error: no command is given\n\n" } else { "" };
             drop(std::io::stderr().write_all(format!("wayleave: {start}{}", error.render()).as_bytes()));
-            ExitCode::from(Class::BadRequest.exit_code())
+            Class::BadRequest.exit_code()
         }
     }
+}
+
+/// Were one of the three standard streams closed, the next thing opened would take its number: a token meant for stdout
+/// would go into a socket.
+fn occupy_standard_streams() -> std::io::Result<()> {
+    use std::os::fd::{AsFd, IntoRawFd};
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        if nix::fcntl::fcntl(stream, nix::fcntl::F_GETFD).is_err() {
+            // It gets the lowest free number, which is the one just asked for, and keeps it.
+            let _ = std::fs::File::options().read(true).write(true).open("/dev/null")?.into_raw_fd();
+        }
+    }
+    Ok(())
 }
 
 /// A core dump would hold every token in clear.

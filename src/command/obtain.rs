@@ -220,7 +220,8 @@ impl Refused {
     }
 }
 
-/// The work in this process: once, until the caller's time-out.
+/// The work in this process: once, until the caller's time-out. Its large stack frame is for those who need it.
+#[inline(never)]
 fn here(
     context: &Context<'_>,
     wanted: &Wanted,

@@ -145,6 +145,7 @@ fn route(method: &Method, path: &str) -> Result<Route, Failure> {
     }
 }
 
+/// What is seldom asked is in a box: the room for it would be copied with each request.
 async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body: Incoming) -> Result<Answer, Failure> {
     match route {
         Route::Token => {
@@ -173,15 +174,15 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             Ok(token_answer(granted.token, around))
         }
         Route::Reject => {
-            let wire: Rejected = read(body).await?;
+            let wire: Rejected = Box::pin(read(body)).await?;
             let digest = Digest::parse(&wire.access_token_sha256)
                 .ok_or_else(|| Failure::asked("access_token_sha256 is no SHA-256 in hexadecimal or base64url"))?;
             state.broker.now().reject(caller, &target(&wire.server)?, &digest)?;
             Ok(empty(StatusCode::NO_CONTENT))
         }
         Route::Revoke => {
-            let wire: Named = read(body).await?;
-            let revoked = state.broker.now().revoke(caller, &target(&wire.server)?).await?;
+            let wire: Named = Box::pin(read(body)).await?;
+            let revoked = Box::pin(state.broker.now().revoke(caller, &target(&wire.server)?)).await?;
             Ok(json_answer(StatusCode::OK, json!({ "revoked": revoked }).to_string().as_bytes()))
         }
         Route::Status => {

@@ -39,10 +39,15 @@ impl Refusal {
     }
 }
 
-/// The process at the other end, as the kernel recorded it when it connected.
-pub(crate) fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
+/// The process at the other end, as the kernel recorded it when it connected. What the audit says of it besides is read
+/// now: it is nearest to that moment, and the request is still being written, so that nobody waits for it.
+pub(crate) fn caller(stream: &UnixStream, state: &State) -> std::io::Result<Caller> {
     let peer = stream.peer_cred()?;
-    Ok(Caller::on_socket(peer.uid(), peer.gid(), peer.pid()))
+    let caller = Caller::on_socket(peer.uid(), peer.gid(), peer.pid());
+    if state.broker.now().records() {
+        caller.hints();
+    }
+    Ok(caller)
 }
 
 /// Holds the process that connected, if a rule that may match its user asks for more than that. Else nothing is spent on it.

@@ -56,7 +56,11 @@ pub(super) async fn accept_all<S, A: Future<Output = io::Result<S>>>(
             accepted = async { (place.await, accept().await) } => accepted,
         };
         match accepted {
-            (Ok(place), Ok(stream)) => begin(stream, place),
+            (Ok(place), Ok(stream)) => {
+                begin(stream, place);
+                // Whoever was let in is served before the next is looked for, which costs a system call.
+                tokio::task::yield_now().await;
+            }
             // Out of descriptors, usually: connections that end will free some.
             (_, Err(error)) => {
                 tracing::warn!(%error, "cannot accept");

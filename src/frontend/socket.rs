@@ -206,7 +206,7 @@ impl Socket {
         serve::accept_all(Limits::API, &course.stop, accept, |stream, place| {
             let (state, stop) = (Arc::clone(&state), course.stop.clone());
             course.tasks.spawn(async move {
-                let Ok(caller) = gate::caller(&stream) else { return };
+                let Ok(caller) = gate::caller(&stream, &state) else { return };
                 let process = gate::process(&stream, &caller, &state);
                 let answer = |request| {
                     let (state, caller, process) = (&state, &caller, process.as_ref());
