@@ -371,15 +371,14 @@ fn misunderstood(error: &clap::Error) -> u8 {
 /// Were one of the three standard streams closed, the next thing opened would take its number: a token meant for stdout
 /// would go into a socket.
 fn occupy_standard_streams() -> std::io::Result<()> {
-    use std::os::fd::{AsFd, IntoRawFd};
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-        if nix::fcntl::fcntl(stream, nix::fcntl::F_GETFD).is_err() {
-            // It gets the lowest free number, which is the one just asked for, and keeps it.
-            let _ = std::fs::File::options().read(true).write(true).open("/dev/null")?.into_raw_fd();
+    use std::os::fd::{AsRawFd, IntoRawFd};
+    loop {
+        let lowest_free = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+        if lowest_free.as_raw_fd() > 2 {
+            return Ok(());
         }
+        let _ = lowest_free.into_raw_fd();
     }
-    Ok(())
 }
 
 /// A core dump would hold every token in clear.

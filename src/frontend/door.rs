@@ -153,7 +153,7 @@ fn speak(
     let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{body}{end}");
     stream.write_all(head.as_bytes()).map_err(failed)?;
     // Small, because clearing memory costs more than reading; it grows by moving, and the old place is cleared.
-    let mut answer = Zeroizing::new(vec![0; 4 * 1024]);
+    let mut answer = Zeroizing::new(vec![0; 2 * 1024]);
     let (clock, mut filled) = (Clock::system(), 0);
     let asked = clock.boot();
     loop {
