@@ -34,7 +34,9 @@ mod whoami;
 /// Runs the verb of the command line and turns its outcome into an exit code. The binary starts without Rust's own
 /// start (see `main.rs`), so what that would do and undo around it is done here.
 pub fn main() -> u8 {
-    if occupy_standard_streams().is_err() {
+    if let Err(error) = occupy_standard_streams() {
+        let message = format!("wayleave: error: /dev/null cannot be opened: {error}\n");
+        drop(std::io::stderr().write_all(message.as_bytes()));
         return Class::Internal.exit_code();
     }
     let exit = std::panic::catch_unwind(verb).unwrap_or(PANICKED);
