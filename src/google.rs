@@ -6,6 +6,7 @@
 //!
 //! Sources: Google Cloud, "Security Token Service API"; "Service Account Credentials API"; AIP-193 (errors).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use oauth2::basic::BasicErrorResponse;
@@ -17,7 +18,7 @@ use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
 use crate::oauth::OauthError;
-use crate::outbound::{self, Answer, Ask, Body, NamedBy, Outbound};
+use crate::outbound::{self, Answer, Ask, Body, Certificate, NamedBy, Outbound};
 use crate::token::{AccessToken, SubjectToken};
 
 mod cure;
@@ -25,8 +26,6 @@ mod cure;
 /// All that a federated token needs that is only to have a service account give another one.
 pub(crate) const IAM_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 
-/// `subject_token_type` of a JWT (RFC 8693 section 3).
-pub(crate) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
@@ -71,8 +70,8 @@ pub(crate) fn is_account(text: &str) -> bool {
 pub(crate) struct Federation<'a> {
     /// The full resource name: `//iam.googleapis.com/projects/N/locations/global/workloadIdentityPools/P/providers/R`.
     pub(crate) provider: &'a str,
-    /// What goes in.
-    pub(crate) subject: &'a SubjectToken,
+    /// What goes in: fit to leave.
+    pub(crate) subject: &'a str,
     /// Its `subject_token_type`.
     pub(crate) subject_type: &'a str,
     /// What the token is to be good for.
@@ -118,6 +117,8 @@ pub(crate) struct Google<'a> {
     pub(crate) outbound: &'a Outbound,
     /// Where.
     pub(crate) hosts: &'a Hosts,
+    /// What proves us in the handshake.
+    pub(crate) certificate: Option<&'a Arc<Certificate>>,
 }
 
 impl Google<'_> {
@@ -128,7 +129,7 @@ impl Google<'_> {
             ("audience", wish.provider),
             ("scope", wish.scope),
             ("requested_token_type", ACCESS_TOKEN),
-            ("subject_token", wish.subject.expose()),
+            ("subject_token", wish.subject),
             ("subject_token_type", wish.subject_type),
         ];
         let extra = wish.extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -215,7 +216,8 @@ impl Google<'_> {
         if answer.status == 200 { Ok(answer) } else { Err(iam_failed(&answer)) }
     }
 
-    async fn send(&self, ask: Ask) -> Result<Answer, Failure> {
+    async fn send(&self, mut ask: Ask) -> Result<Answer, Failure> {
+        ask.certificate = self.certificate.cloned();
         self.outbound.send(ask).await.map_err(Failure::Outbound)
     }
 }

@@ -31,6 +31,10 @@ pub(crate) struct Purpose<'a> {
     pub url: &'a Url,
     /// SHA-256 of the body, in lower-case hexadecimal.
     pub body_sha256: &'a str,
+    /// Further fields of the header that are signed.
+    pub fields: &'a [(&'a str, &'a str)],
+    /// Is the digest of the body a field too? Some services want it; all can compute it.
+    pub says_digest: bool,
 }
 
 /// Fields of the header. `Authorization` is spelled so: clients merge header maps by case.
@@ -46,7 +50,8 @@ impl Signer {
     pub(crate) fn sign(&self, purpose: &Purpose<'_>, now: SystemTime) -> Option<Fields> {
         let identity = self.credentials.clone().into();
         let mut settings = SigningSettings::default();
-        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let kind = if purpose.says_digest { PayloadChecksumKind::XAmzSha256 } else { PayloadChecksumKind::NoHeader };
+        settings.payload_checksum_kind = kind;
         let params = SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
@@ -57,7 +62,7 @@ impl Signer {
             .ok()?
             .into();
         let body = SignableBody::Precomputed(purpose.body_sha256.to_owned());
-        let request = SignableRequest::new(purpose.method, purpose.url.as_str(), std::iter::empty(), body).ok()?;
+        let request = SignableRequest::new(purpose.method, purpose.url.as_str(), purpose.fields.iter().copied(), body).ok()?;
         let (signed, _) = sign(request, &params).ok()?.into_parts();
         let (headers, _) = signed.into_parts();
         let fields = headers.iter().map(|field| (spelled(field.name()), Zeroizing::new(field.value().to_owned())));
@@ -92,7 +97,8 @@ mod tests {
         assert!(!format!("{signer:?}").contains("SECRET"), "{signer:?}");
         let url = Url::parse(url).expect("a URL");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        signer.sign(&Purpose { method, url: &url, body_sha256 }, now).expect("signed")
+        let purpose = Purpose { method, url: &url, body_sha256, fields: &[], says_digest: true };
+        signer.sign(&purpose, now).expect("signed")
     }
 
     fn value<'a>(fields: &'a Fields, name: &str) -> &'a str {

@@ -20,15 +20,49 @@ use crate::oauth::{Audience, Issuer, Resource, Scopes, quoted_words};
 #[derive(Clone)]
 pub struct SubjectToken {
     secret: SecretString,
+    kind: Kind,
     /// The claims, decoded but not verified: only the authorization server can do that.
     pub claims: Claims,
+}
+
+/// `subject_token_type` of a JWT (RFC 8693 section 3).
+pub(crate) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// What a subject token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Jwt,
+    AwsRequest,
 }
 
 impl SubjectToken {
     /// Reads a compact JWT (RFC 7519). Fails when the text is not one.
     pub fn parse(secret: SecretString) -> Result<Self, NotJwt> {
         let claims = Claims::read(expose(&secret))?;
-        Ok(Self { secret, claims })
+        Ok(Self { secret, kind: Kind::Jwt, claims })
+    }
+
+    /// A signed request in the place of a token, and what is known of it: for whom it is, and until when.
+    pub(crate) fn aws_request(secret: SecretString, claims: Claims) -> Self {
+        Self { secret, kind: Kind::AwsRequest, claims }
+    }
+
+    /// Is it a JWT?
+    pub(crate) fn is_jwt(&self) -> bool {
+        self.kind == Kind::Jwt
+    }
+
+    /// Where nobody is told what it is, it is a JWT.
+    pub(crate) fn must_be_jwt(&self) -> Result<(), Unfit> {
+        if self.is_jwt() { Ok(()) } else { Err(Unfit::NoJwt) }
+    }
+
+    /// What it is called where that is said (`subject_token_type`).
+    pub(crate) fn token_type(&self) -> &'static str {
+        match self.kind {
+            Kind::Jwt => JWT,
+            Kind::AwsRequest => crate::aws::REQUEST_TYPE,
+        }
     }
 
     /// The text, to be sent to the authorization server the audience names and to nobody else.
@@ -92,6 +126,9 @@ pub enum Unfit {
     /// Without `exp` nobody can tell how long a leaked token would be good for.
     #[error("the identity token has no expiry")]
     NoExpiry,
+    /// It proves a role of AWS to whoever asks AWS, and is no assertion.
+    #[error("the identity is a signed request of AWS, and here a JWT is wanted")]
+    NoJwt,
     /// The file is stale or our clock is wrong.
     #[error("the identity token expired {seconds} s ago by this machine's clock")]
     Expired {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::aws::{FakeAws, REGION, ROLE, SERVICE};
+use support::google::{AGENT, FakeGoogle, PROVIDER, external_account};
 use support::scene::Scene;
 use support::unix_http::Reply;
 use support::wayleave::{Output, Wayleave};
@@ -356,4 +357,147 @@ async fn who_has_no_role_is_told_how_to_come_by_one() {
     let nothing = with(&signed(&scene, &aws, "", ""), &format!("service = \"{SERVICE}\"\n"), "");
     let output = scene.wayleave.clone().config(&nothing).run(&["token", "demo"]).await.expect_code(CONFIG);
     tells(&output, &["\"aws-sigv4\" needs it"], &[]);
+}
+
+/// Google, with a provider of AWS that lets the role in.
+async fn google(scene: &Scene, aws: &FakeAws) -> FakeGoogle {
+    let google = FakeGoogle::start(scene.platform.trust()).await;
+    google.trust_aws(aws.caller(true));
+    google.grant(&FakeGoogle::principal(ROLE), AGENT);
+    google
+}
+
+#[tokio::test]
+async fn a_signed_request_stands_for_a_role_at_google() {
+    let (scene, aws, world) = container().await;
+    // The account gives no JWT.
+    aws.switch(false);
+    let google = google(&scene, &aws).await;
+    let line = "exchange = \"gcp\"\n";
+    let text = with(&example(&scene, "gcp-from-aws"), line, &format!("{line}endpoint = \"{}\"\n", google.base()));
+    let run = |text: &str| {
+        let world = world.clone().config(text);
+        async move { world.run(&["token", "demo"]).await }
+    };
+    let token = run(&text).await.expect_code(0).stdout;
+    assert_eq!(google.verify(token.trim())["email"], json!(AGENT));
+    assert_eq!(google.last_form()["subject_token_type"], "urn:ietf:params:aws:token-type:aws4_request");
+    assert_eq!(aws.calls(), Vec::new(), "Google asks STS, we do not");
+    // Made for somebody else, it is not taken.
+    let named = with(&text, line, &format!("{line}subject_audience = \"https://elsewhere.example\"\n"));
+    let output = run(&named).await.expect_code(REFUSED);
+    tells(&output, &["invalid_grant", "names another"], &[]);
+    let other = with(&text, "\"caller-identity\"", "\"caller-identity\"\naudience_field = \"x-vault-aws-iam-server-id\"");
+    let output = run(&other).await.expect_code(REFUSED);
+    tells(&output, &["invalid_grant"], &[]);
+    // Not the role that is let in.
+    google.trust_aws(|_, _, _| Ok("arn:aws:iam::123456789012:role/other".to_owned()));
+    let output = run(&text).await.expect_code(REFUSED);
+    tells(&output, &["PERMISSION_DENIED"], &["roles/iam.workloadIdentityUser"]);
+}
+
+#[tokio::test]
+async fn a_signed_request_goes_only_where_it_is_called_one() {
+    let (scene, aws, world) = container().await;
+    const FIELD: &str = "x-vault-aws-iam-server-id";
+    scene.authorization_server.trust_aws(FIELD, aws.caller(true));
+    let named = format!("token = \"caller-identity\"\naudience_field = \"{FIELD}\"\n\n[servers.demo]");
+    let text = with(&example(&scene, "aws"), "\n[servers.demo]", &named);
+    let exchange = |name: &str, more: &str| {
+        let lines = format!("[servers.demo]\nexchange = \"{name}\"\n{more}");
+        world.clone().config(&with(&text, "[servers.demo]", &lines))
+    };
+    exchange("token-exchange", "").run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!((aws.calls().len(), scene.authorization_server.token_requests()), (0, 1));
+    let proof = "client_auth = \"workload\"\nclient_id = \"agent\"\n";
+    for world in [
+        world.clone().config(&text),
+        exchange("token-exchange", proof),
+        exchange("client-credentials", proof),
+        world.clone().config(&with(
+            &text,
+            &format!("issuer = \"{}\"", scene.authorization_server.issuer()),
+            "exchange = \"direct\"\nsubject_audience = \"https://mcp.example.com\"",
+        )),
+    ] {
+        let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+        tells(&output, &["a signed request of AWS", "a JWT is wanted"], &["leave `token` out", "get-caller-identity"]);
+    }
+    let output = world.clone().config(&text).run(&["trust-policy", "--for", "generic", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["a signed request of AWS"], &["get-caller-identity"]);
+    assert_eq!(scene.authorization_server.token_requests(), 1, "nothing else left");
+    // As a link: the first party takes the request and gives a JWT for the next.
+    let issuer = scene.authorization_server.issuer();
+    let link = format!(
+        "[identities.job]\nfrom = \"default\"\nexchange = \"token-exchange\"\nissuer = \"{issuer}\"\nsubject_token_type = \"id_token\"\n\n[servers.demo]\nidentity = \"job\"\n"
+    );
+    world.clone().config(&with(&text, "[servers.demo]\n", &link)).run(&["token", "demo"]).await.expect_code(REFUSED);
+    let asked = scene.authorization_server.last_request().params;
+    assert_eq!(asked["subject_token_type"], "urn:ietf:params:aws:token-type:aws4_request", "whatever is said of JWTs");
+}
+
+#[tokio::test]
+async fn what_contradicts_itself_about_signed_requests_is_told_at_once() {
+    let (scene, _aws, world) = container().await;
+    for (code, lines, words) in [
+        (CONFIG, "token = \"request\"", "must be \"jwt\" or \"caller-identity\""),
+        (NO_IDENTITY, "token = \"caller-identity\"\nsigning_algorithm = \"ES384\"", "`signing_algorithm` is of a JWT"),
+        (NO_IDENTITY, "audience_field = \"x-verifier\"", "`audience_field` has no effect"),
+        (CONFIG, "token = \"caller-identity\"\naudience_field = \"x-amz-date\"", "a field of the verifier's own"),
+        (CONFIG, "token = \"caller-identity\"\naudience_field = \"host\"", "a field of the verifier's own"),
+        (CONFIG, "token = \"caller-identity\"\naudience_field = \"x-a: b\"", "a field of the verifier's own"),
+    ] {
+        let text = with(&example(&scene, "aws"), "\n[servers.demo]", &format!("{lines}\n\n[servers.demo]"));
+        let output = world.clone().config(&text).run(&["token", "demo"]).await.expect_code(code);
+        assert!(output.stderr.contains(words), "{lines}: {output:?}");
+    }
+    assert_eq!(scene.authorization_server.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn an_external_account_file_of_aws() {
+    let (scene, aws, world) = container().await;
+    let google = google(&scene, &aws).await;
+    scene.authorization_server.trust_only(google.trust());
+    support::profiles::of_google(&scene);
+    let source = json!({
+        "environment_id": "aws1",
+        "region_url": "http://169.254.169.254/latest/meta-data/placement/availability-zone",
+        "url": "http://169.254.169.254/latest/meta-data/iam/security-credentials",
+        "regional_cred_verification_url":
+            "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15",
+        "imdsv2_session_token_url": "http://169.254.169.254/latest/api/token",
+    });
+    let file = world.private("google.json");
+    let write = |subject_type: &str, source: &Value| {
+        std::fs::write(&file, external_account(subject_type, source).to_string()).expect("ours");
+    };
+    const REQUEST: &str = "aws:token-type:aws4_request";
+    write(REQUEST, &source);
+    let line = "credentials_file = \"/etc/wayleave/google.json\"\n";
+    let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
+    let text = with(&example(&scene, "gcp-external-account"), line, &here);
+    let world = world.config(&text);
+    world.run(&["token", "demo"]).await.expect_code(0);
+    assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(AGENT));
+    assert_eq!(google.last_form()["audience"], PROVIDER);
+    assert!(!google.paths().iter().any(|path| path.contains("meta-data")), "no URL of the file is dialled");
+    // A leftover key is nobody's role: the file does not make it one.
+    let leftover = Wayleave::new(BINARY)
+        .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEEXAMPLE12")
+        .env("AWS_SECRET_ACCESS_KEY", "left-over-and-not-a-role")
+        .env("AWS_REGION", REGION)
+        .env("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        .config(&text);
+    let output = leftover.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["no role of its own"], &["annotate the service account"]);
+    // What does not fit together.
+    write("oauth:token-type:jwt", &source);
+    let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["`subject_token_type`", "is not that of its `credential_source`"], &["create-cred-config"]);
+    let mut strange = source.clone();
+    strange["regional_cred_verification_url"] = json!("https://sts.{region}.evil.example?Action=GetCallerIdentity");
+    write(REQUEST, &strange);
+    let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["asks AWS something else"], &["create-cred-config"]);
 }

@@ -10,7 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
-use support::authorization_server::{ClientProof, FakeAs};
+use support::authorization_server::{ClientProof, FakeAs, Profile};
+use support::google::{AGENT as ACCOUNT, FakeGoogle, external_account};
 use support::keys;
 use support::mcp_server::FakeMcp;
 use support::platform::FakePlatform;
@@ -21,6 +22,7 @@ use support::workload_api::FakeWorkloadApi;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
 
+const NO_IDENTITY: i32 = 69;
 const REFUSED: i32 = 76;
 const DENIED: i32 = 77;
 const CONFIG: i32 = 78;
@@ -230,4 +232,81 @@ async fn files_that_do_not_belong_together_and_a_workload_without_certificate_sa
     let output = world.configured(&other).run(&["headers", "demo"]).await.expect_code(CONFIG);
     assert!(output.stderr.contains("no certificate") && output.stderr.contains("SPIFFE"), "{}", output.stderr);
     assert_eq!(world.authorization_server.token_requests(), 0);
+}
+
+/// Google over TLS, with a provider of X.509 in the pool, and an authorization server that trusts Google.
+#[tokio::test]
+async fn an_external_account_file_with_a_certificate() {
+    let world = World::new().await;
+    let trust = FakePlatform::start().await.trust();
+    let google = FakeGoogle::behind(Some(world.ca.mutual(&[world.ca.der()])), trust).await;
+    google.grant(&FakeGoogle::principal("certificate-2"), ACCOUNT);
+    world.authorization_server.trust_only(google.trust());
+    // Google's identity tokens have no `jti`.
+    world.authorization_server.set_profile(Profile { jti_optional: true, ..Profile::default() });
+    let place = |name: &str| world.wayleave.private(name).display().to_string();
+    let first = world.put(&world.ca, AGENT);
+    std::fs::write(place("chain.pem"), world.ca.pem()).expect("ours");
+    let paths = json!({"cert_path": place("client.pem"), "key_path": place("client.key")});
+    let config = |paths: &serde_json::Value| {
+        let text = json!({"version": 1, "cert_configs": {"workload": paths}}).to_string();
+        std::fs::write(place("certificates.json"), text).expect("ours");
+    };
+    config(&paths);
+    let account = |source: serde_json::Value| {
+        let text = external_account("oauth:token-type:mtls", &json!({"certificate": source})).to_string();
+        let text = text.replace("//sts.googleapis", "//sts.mtls.googleapis");
+        let text = text.replace("//iamcredentials.googleapis", "//iamcredentials.mtls.googleapis");
+        std::fs::write(place("google.json"), text).expect("ours");
+    };
+    let named = json!({"certificate_config_location": place("certificates.json"), "trust_chain_path": place("chain.pem")});
+    account(named.clone());
+    let configured = world.wayleave.clone().config(&format!(
+        "[egress]\nca_file = \"{}\"\n[identity]\nsource = \"gcp\"\ncredentials_file = \"{}\"\nendpoint = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n",
+        world.ca.file().display(),
+        place("google.json"),
+        google.base(),
+        world.mcp.url(),
+        world.authorization_server.issuer(),
+    ));
+    let token = |world: Wayleave| async move { world.run(&["token", "demo"]).await };
+    token(configured.clone()).await.expect_code(0);
+    assert_eq!(world.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
+    assert_eq!(google.last_form()["subject_token_type"], "urn:ietf:params:oauth:token-type:mtls");
+    // A renewed certificate is taken as it is, in a running process.
+    let daemon = configured.clone().daemon(&[]).await;
+    assert_eq!(daemon.get("/v1/token?server=demo").await.status, 200);
+    assert_ne!(world.put(&world.ca, AGENT), first);
+    assert_eq!(daemon.get("/v1/token?server=demo&fresh=1").await.status, 200);
+    drop(daemon);
+    // Where `gcloud` puts the second file, or the variable says.
+    account(json!({"use_default_certificate_config": true, "trust_chain_path": place("chain.pem")}));
+    let by_variable = configured.clone().env("GOOGLE_API_CERTIFICATE_CONFIG", &place("certificates.json"));
+    token(by_variable).await.expect_code(0);
+    let output = token(configured.clone().env("GOOGLE_API_CERTIFICATE_CONFIG", &place("nowhere.json"))).await;
+    tells(&output.expect_code(NO_IDENTITY), "nowhere.json cannot be read", "where the certificate and its key are");
+    // Another principal: without its chain.
+    account(json!({"certificate_config_location": place("certificates.json")}));
+    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
+    tells(&output, "PERMISSION_DENIED", "roles/iam.workloadIdentityUser");
+    // What is wrong with the files.
+    account(named);
+    std::fs::write(place("client.key"), world.ca.client(AGENT).1).expect("ours");
+    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
+    tells(&output, "the key is not that of the certificate", "as PEM");
+    config(&json!({"cert_path": "client.pem", "key_path": place("client.key")}));
+    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
+    tells(&output, "is a relative path", "absolute path");
+    config(&json!(null));
+    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
+    tells(&output, "names no `cert_path` and `key_path`", "create-cred-config");
+    account(json!({"trust_chain_path": place("chain.pem")}));
+    let output = token(configured).await.expect_code(NO_IDENTITY);
+    tells(&output, "not exactly one of", "create-cred-config");
+}
+
+fn tells(output: &Output, words: &str, hint: &str) {
+    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
+    let (error, cure) = told.split_once("wayleave: hint: ").unwrap_or_default();
+    assert!(error.contains(words) && cure.contains(hint), "{words:?}, {hint:?} not in\n{}", output.stderr);
 }

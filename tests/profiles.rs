@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use support::authorization_server::{ClientProof, FakeAs, Profile};
 use support::case::{self, Stage};
 use support::entra::FakeEntra;
-use support::google::{AGENT as ACCOUNT, FakeGoogle, INSTANCE, PROVIDER};
+use support::google::{AGENT as ACCOUNT, FakeGoogle, INSTANCE, PROVIDER, external_account};
 use support::platform::FakePlatform;
 use support::scene::Scene;
 use support::tls::TestCa;
@@ -678,6 +678,8 @@ impl Example<'_> {
     }
 }
 
+/// A type of token, without what all their names begin with.
+const JWT: &str = "oauth:token-type:jwt";
 const FRONT_DOOR: &str = "https://mcp-abc123-ew.a.run.app";
 
 #[tokio::test]
@@ -1034,18 +1036,6 @@ async fn a_workload_on_google_cloud_before_a_front_door_of_google() {
     assert_eq!(google.paths().len(), 1, "the metadata server alone is asked");
 }
 
-/// `external_account` with this source.
-fn external_account(source: &Value) -> Value {
-    json!({
-        "type": "external_account", "audience": PROVIDER, "universe_domain": "googleapis.com",
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": "https://sts.googleapis.com/v1/token",
-        "service_account_impersonation_url":
-            format!("https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken"),
-        "credential_source": source,
-    })
-}
-
 #[tokio::test]
 async fn an_external_account_file() {
     let scene = Scene::new(BINARY).await;
@@ -1057,7 +1047,7 @@ async fn an_external_account_file() {
         fs::write(&subject, scene.platform.mint(audience, LIFE)).expect("ours");
     };
     let source = json!({"file": subject.display().to_string()});
-    fs::write(&file, external_account(&source).to_string()).expect("ours");
+    fs::write(&file, external_account(JWT, &source).to_string()).expect("ours");
     mint(&format!("https:{PROVIDER}"));
     let line = "credentials_file = \"/etc/wayleave/google.json\"\n";
     let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
@@ -1073,7 +1063,7 @@ async fn an_external_account_file() {
     mint("https://kubernetes.default.svc");
     example.fails(NO_IDENTITY, &["is made for"], &["`subject_audience`"]).await;
     // A file from a stranger.
-    let mut strange = external_account(&source);
+    let mut strange = external_account(JWT, &source);
     strange["token_url"] = json!("https://sts.evil.example/v1/token");
     fs::write(&file, strange.to_string()).expect("ours");
     example.fails(NO_IDENTITY, &["is not Google's Security Token Service"], &["sts.googleapis.com"]).await;
@@ -1099,7 +1089,7 @@ async fn an_external_account_file_with_a_program() {
     let checks = format!("test \"$GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE $1\" = '{PROVIDER} --quiet' || exit 3");
     write(&format!("{checks}\necho '{good}'"));
     let command = format!("{} --quiet", program.display());
-    let mut account = external_account(&json!({"executable": {"command": command, "timeout_millis": 5000}}));
+    let mut account = external_account(JWT, &json!({"executable": {"command": command, "timeout_millis": 5000}}));
     account["subject_token_type"] = json!(id_token);
     fs::write(&file, account.to_string()).expect("ours");
     let line = "credentials_file = \"/etc/wayleave/google.json\"\n";

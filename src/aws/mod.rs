@@ -10,11 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use crate::oauth::names_this_machine;
 
+mod caller_identity;
 mod error;
 mod smithy;
 mod sts;
 
 pub(crate) use aws_credential_types::Credentials;
+pub(crate) use caller_identity::{GOOGLE_FIELD, REQUEST_TYPE, caller_identity};
 pub(crate) use error::{Error, NOT_STS};
 pub(crate) use sts::{Algorithm, Assumed, Sts};
 

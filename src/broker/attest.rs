@@ -34,7 +34,8 @@ impl Broker {
         };
         let source = &maker.identity(&server)?.source;
         let subject = source.subject_token(&audience).await?;
-        let fit = subject.fit_for(&audience, self.clock.unix(), Duration::ZERO);
+        let fit = subject.must_be_jwt();
+        let fit = fit.and_then(|()| subject.fit_for(&audience, self.clock.unix(), Duration::ZERO));
         fit.map_err(|unfit| Error::unfit(source.name(), unfit))?;
         Ok(Attested { source: source.name(), claims: subject.all_claims() })
     }

@@ -506,6 +506,9 @@ fn unfit_hint(unfit: &Unfit) -> String {
         Unfit::SeveralAudiences { .. } | Unfit::NoAudience => {
             "have the platform make the token for the authorization server alone".to_owned()
         }
+        Unfit::NoJwt => "leave `token` out of the identity, for a JWT of the role; a signed request is for \"token-exchange\" and \
+            \"gcp\" alone, proves no client, and whoever takes it trusts the ARN that `aws sts get-caller-identity` shows"
+            .to_owned(),
         Unfit::NoExpiry => "have the platform issue tokens with `exp`".to_owned(),
         Unfit::Expired { .. } => "whoever writes this token must renew it; check this machine's clock too".to_owned(),
     }

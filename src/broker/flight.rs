@@ -169,7 +169,8 @@ impl Maker {
         let audience = Audience::from(server.subject_audience.as_deref().unwrap_or_default());
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
         let now = self.clock.unix();
-        subject.fit_for(&audience, now, Duration::ZERO).map_err(|unfit| Error::unfit(identity.source.name(), unfit))?;
+        let fit = subject.must_be_jwt().and_then(|()| subject.fit_for(&audience, now, Duration::ZERO));
+        fit.map_err(|unfit| Error::unfit(identity.source.name(), unfit))?;
         let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
         let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
         let resource = resource(server, &Protection::default());
@@ -282,13 +283,14 @@ impl Maker {
         let Some(subject) = &route.subject else { return Ok(Standing { subject: None, hops: Vec::new() }) };
         let (mut subject, mut source) = (subject.clone(), self.identity(server)?.source.name());
         let mut hops = vec![Hop::of(source, &subject.claims)];
-        let fit = |subject: &SubjectToken, audience: &Audience, source| {
-            let fit = subject.fit_for(audience, self.clock.unix(), CLOCK_SKEW);
+        let fit = |subject: &SubjectToken, audience: &Audience, source, is_named: bool| {
+            let known = if is_named { Ok(()) } else { subject.must_be_jwt() };
+            let fit = known.and_then(|()| subject.fit_for(audience, self.clock.unix(), CLOCK_SKEW));
             fit.map_err(|unfit| Error::unfit(source, unfit))
         };
         let chain = self.chain(server)?;
         for (i, (link, party)) in chain.iter().zip(&route.parties).enumerate() {
-            fit(&subject, &link.audience(), source)?;
+            fit(&subject, &link.audience(), source, link.names_its_subject())?;
             let next = chain.get(i + 1).map_or_else(|| audience.clone(), |next| next.audience());
             let destination =
                 Destination { audience: &next, resource: request.resource.as_ref(), scopes: &request.scopes };
@@ -296,7 +298,7 @@ impl Maker {
             source = link.step();
             hops.push(Hop::of(source, &subject.claims));
         }
-        fit(&subject, audience, source)?;
+        fit(&subject, audience, source, server.names_its_subject())?;
         Ok(Standing { subject: Some(subject), hops })
     }
 

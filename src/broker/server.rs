@@ -175,6 +175,12 @@ impl Server {
             && self.expected_exchange().is_none_or(|row| row.exchange.needs_subject(self.client.auth))
     }
 
+    /// May the identity be something else than a JWT?
+    pub(super) fn names_its_subject(&self) -> bool {
+        self.client.auth != exchange::ClientAuth::Workload
+            && self.expected_exchange().is_some_and(|row| row.exchange.names_its_subject())
+    }
+
     /// Are requests signed with the workload's own role?
     pub(crate) fn signs_as_itself(&self) -> bool {
         self.provider.as_ref().is_some_and(Provider::signs_as_itself)

@@ -21,7 +21,7 @@ use super::cure::cure;
 use super::link::Destination;
 use super::provider::Provider;
 use super::{Descriptor, Error, Exchange, Issued, Request, Way};
-use crate::google::{Account, Failure, Federation, Google, Hosts, IAM_SCOPE, JWT};
+use crate::google::{Account, Failure, Federation, Google, Hosts, IAM_SCOPE};
 use crate::oauth::{Audience, Issuer, Scopes};
 use crate::token::{AccessToken, SubjectToken};
 
@@ -80,6 +80,10 @@ struct WorkloadIdentityFederation;
 
 #[async_trait]
 impl Exchange for WorkloadIdentityFederation {
+    fn names_its_subject(&self) -> bool {
+        true
+    }
+
     async fn exchange(
         &self,
         way: &Way<'_>,
@@ -95,7 +99,7 @@ impl Exchange for WorkloadIdentityFederation {
             return Err(lacking("Google gives no access token without a scope"));
         }
         let hosts = gcp.hosts();
-        let google = Google { outbound: way.outbound, hosts: &hosts };
+        let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
         let federated = federate(&google, gcp, subject, &scope, &request.extra);
         let federated = federated.await.map_err(|failure| failed(way, failure))?;
         match (gcp.account(), &request.audience) {
@@ -127,7 +131,7 @@ async fn federate(
     extra: &[(String, String)],
 ) -> Result<crate::google::Access, Failure> {
     let provider = gcp.provider();
-    google.federate(&Federation { provider: &provider, subject, subject_type: JWT, scope, extra }).await
+    google.federate(&Federation { provider: &provider, subject: subject.expose(), subject_type: subject.token_type(), scope, extra }).await
 }
 
 /// The identity token as an access token: made for that audience alone, or it would be good elsewhere too.
@@ -154,7 +158,7 @@ pub(super) async fn change(
         return Err(lacking("a federated token is no identity that another party could read"));
     };
     let hosts = gcp.hosts();
-    let google = Google { outbound: way.outbound, hosts: &hosts };
+    let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
     let federated = federate(&google, gcp, subject, IAM_SCOPE, &[]).await.map_err(|failure| failed(way, failure))?;
     let token = google.id_token(&federated.token, &account, destination.audience.as_str()).await;
     token.map_err(|failure| failed(way, failure))

@@ -9,11 +9,11 @@
 
 use serde::Deserialize;
 
-use super::client_auth::Client;
+use super::client_auth::{Client, ClientAuth};
 use super::provider::Provider;
 use super::{Error, Request, Way, answer, entra, gcp, token_exchange};
 use crate::oauth::{Audience, Issuer, Resource, Scopes};
-use crate::token::SubjectToken;
+use crate::token::{JWT, SubjectToken};
 use secrecy::SecretString;
 
 /// What changes an identity, as written in `exchange = "…"` of a link.
@@ -59,7 +59,7 @@ impl Yield {
 
     fn token_type(self) -> &'static str {
         match self {
-            Self::Jwt => token_exchange::JWT,
+            Self::Jwt => JWT,
             Self::IdJag => "urn:ietf:params:oauth:token-type:id-jag",
         }
     }
@@ -89,7 +89,7 @@ impl SubjectType {
 
     fn as_uri(self) -> &'static str {
         match self {
-            Self::Jwt => token_exchange::JWT,
+            Self::Jwt => JWT,
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
         }
@@ -100,6 +100,11 @@ impl Link {
     /// For whom the token that goes in must be made.
     pub(crate) fn audience(&self) -> Audience {
         Audience::from(self.subject_audience.as_deref().unwrap_or(self.issuer.as_str()))
+    }
+
+    /// May what goes in be something else than a JWT?
+    pub(crate) fn names_its_subject(&self) -> bool {
+        self.client.auth != ClientAuth::Workload && matches!(self.provider, None | Some(Provider::Gcp(_)))
     }
 
     /// The step, as the hop of a chain.
@@ -155,7 +160,7 @@ pub(crate) async fn change(
     let wanted = link.yields.token_type();
     let own = [
         ("subject_token", subject.expose()),
-        ("subject_token_type", link.subject_token_type.as_uri()),
+        ("subject_token_type", if subject.is_jwt() { link.subject_token_type.as_uri() } else { subject.token_type() }),
         ("requested_token_type", wanted),
     ];
     let answer = way.ask(token_exchange::EXCHANGE.grant, &own, &request).await?;

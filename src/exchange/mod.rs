@@ -85,6 +85,11 @@ pub(crate) trait Exchange: Send + Sync {
         true
     }
 
+    /// Does it say what the subject token is, so that it may be something else than a JWT?
+    fn names_its_subject(&self) -> bool {
+        false
+    }
+
     /// One round trip to the token endpoint, no retry. There is a subject wherever the exchange needs one.
     async fn exchange(&self, way: &Way<'_>, subject: Option<&SubjectToken>, request: &Request)
     -> Result<Issued, Error>;

@@ -11,7 +11,7 @@ use super::answer::{self, Kind};
 use super::{Descriptor, Error, Exchange, Issued, Request, Way};
 use crate::oauth::quoted_words;
 use crate::outbound::Answer;
-use crate::token::SubjectToken;
+use crate::token::{JWT, SubjectToken};
 
 pub(super) const EXCHANGE: Descriptor = Descriptor {
     name: "token-exchange",
@@ -21,22 +21,25 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
     exchange: &TokenExchange,
 };
 
-/// The identity is a JWT, not yet an access token of anybody (section 3).
-pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 struct TokenExchange;
 
 #[async_trait]
 impl Exchange for TokenExchange {
+    fn names_its_subject(&self) -> bool {
+        true
+    }
+
     async fn exchange(
         &self,
         way: &Way<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        let subject = subject.map_or("", SubjectToken::expose);
-        let own = [("subject_token", subject), ("subject_token_type", JWT), ("requested_token_type", ACCESS_TOKEN)];
+        // The identity is not yet an access token of anybody (section 3).
+        let (subject, kind) = subject.map_or(("", JWT), |subject| (subject.expose(), subject.token_type()));
+        let own = [("subject_token", subject), ("subject_token_type", kind), ("requested_token_type", ACCESS_TOKEN)];
         let answer = way.ask(EXCHANGE.grant, &own, request).await?;
         let issued = answer::read(&way.server.issuer, &answer, Kind::of(request))?;
         // A JWT that is an access token may be called either (section 3).

@@ -16,7 +16,10 @@
 //! region = "eu-central-1"          # omit: AWS_REGION, AWS_DEFAULT_REGION; on EC2 the machine's
 //! ```
 //!
-//! Three things must be true in the account: outbound identity federation is switched on
+//! Where the account's switch for that is off, Google's pools and others take a signed request of `GetCallerIdentity` in the
+//! place of a JWT (`token = "caller-identity"`, with `exchange = "gcp"` or `"token-exchange"`; `aws/caller_identity.rs`).
+//!
+//! For a JWT three things must be true in the account: outbound identity federation is switched on
 //! (`aws iam enable-outbound-web-identity-federation`), the role may call `sts:GetWebIdentityToken`, and the authorization
 //! server trusts the account's issuer, which that command prints. The JWT's `sub` is the role's ARN. `AWS_ENDPOINT_URL_STS`
 //! names the STS of a VPC endpoint.
@@ -61,6 +64,21 @@ pub(super) const SOURCE: Descriptor = Descriptor {
             Algorithm::parse(text).map(drop).ok_or_else(|| "must be \"RS256\" or \"ES384\"".to_owned())
         }),
         Setting::optional(
+            "token",
+            Kind::Text,
+            "\"jwt\", or \"caller-identity\": a signed request of GetCallerIdentity, for \"gcp\" and \"token-exchange\". Omit: jwt.",
+        )
+        .checked(|text| match text {
+            JWT | CALLER_IDENTITY => Ok(()),
+            _ => Err("must be \"jwt\" or \"caller-identity\"".to_owned()),
+        }),
+        Setting::optional(
+            "audience_field",
+            Kind::Text,
+            "The signed field of the header that says for whom that request is. Omit: x-goog-cloud-target-resource.",
+        )
+        .checked(|text| if is_own_field(text) { Ok(()) } else { Err(NO_OWN_FIELD.to_owned()) }),
+        Setting::optional(
             "credentials",
             Kind::Text,
             "Whose role: \"web-identity\", \"container\", \"lambda\" or \"ec2\". Omit: as the variables say.",
@@ -76,6 +94,18 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 };
 
 const NO_REGION_NAME: &str = "must be a region such as \"eu-central-1\"; the global ones have no such call";
+
+const NO_OWN_FIELD: &str =
+    "must be a field of the verifier's own that starts with `x-`, such as \"x-vault-aws-iam-server-id\", in lower case";
+
+const JWT: &str = "jwt";
+const CALLER_IDENTITY: &str = "caller-identity";
+
+/// A field that nobody but the verifier reads: neither HTTP nor AWS gives it a meaning.
+fn is_own_field(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.starts_with("x-") && !text.starts_with("x-amz-") && text.len() <= 64 && text.bytes().all(fits)
+}
 
 const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 const ROLE: &str = "AWS_ROLE_ARN";
@@ -146,8 +176,23 @@ struct Aws {
     origin: Origin,
     region: Option<String>,
     endpoint: Option<String>,
-    algorithm: Algorithm,
+    token: Token,
     ambient: Ambient,
+}
+
+/// What stands for the role.
+enum Token {
+    Jwt(Algorithm),
+    /// Signed with this field, which says for whom it is.
+    CallerIdentity {
+        field: String,
+    },
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self::Jwt(Algorithm::default())
+    }
 }
 
 /// What is missing, and the cure.
@@ -158,6 +203,8 @@ type Lack = (String, String);
 struct Config {
     region: Option<String>,
     signing_algorithm: Option<String>,
+    token: Option<String>,
+    audience_field: Option<String>,
     credentials: Option<String>,
 }
 
@@ -168,7 +215,7 @@ fn detect(ambient: &Ambient) -> Finding {
             looked_for: "the variables of IRSA, EKS Pod Identity, ECS or Lambda; EC2 is `source = \"aws\"`",
         };
     };
-    match Aws::of(whose, None, Algorithm::default(), ambient) {
+    match Aws::of(whose, None, Token::default(), ambient) {
         Ok(source) => Finding::Usable { evidence, source: Arc::new(source) },
         Err((why, cure)) => Finding::Unusable { evidence, why, cure },
     }
@@ -185,8 +232,21 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
         Some(name) => Whose::parse(name).ok_or_else(|| misconfigured("`credentials` is not known", "omit it"))?,
         None => named(&ambient.env).map_err(|(what, hint)| misconfigured(&what, &hint))?,
     };
-    let algorithm = config.signing_algorithm.as_deref().and_then(Algorithm::parse).unwrap_or_default();
-    match Aws::of(whose, config.region, algorithm, ambient) {
+    let token = match (config.token.as_deref(), config.audience_field, config.signing_algorithm) {
+        (Some(CALLER_IDENTITY), _, Some(_)) => {
+            let what = "`signing_algorithm` is of a JWT, and `token = \"caller-identity\"` is none";
+            return Err(misconfigured(what, "one of the two"));
+        }
+        (Some(CALLER_IDENTITY), field, None) => {
+            Token::CallerIdentity { field: field.unwrap_or_else(|| aws::GOOGLE_FIELD.to_owned()) }
+        }
+        (_, Some(_), _) => {
+            let what = "`audience_field` has no effect: a JWT has `aud`";
+            return Err(misconfigured(what, "it goes with `token = \"caller-identity\"`"));
+        }
+        (_, None, algorithm) => Token::Jwt(algorithm.as_deref().and_then(Algorithm::parse).unwrap_or_default()),
+    };
+    match Aws::of(whose, config.region, token, ambient) {
         Ok(source) => Ok(Arc::new(source)),
         Err((what, hint)) => Err(misconfigured(&what, &hint)),
     }
@@ -209,7 +269,7 @@ fn named(env: &Env) -> Result<Whose, Lack> {
 }
 
 impl Aws {
-    fn of(whose: Whose, region: Option<String>, algorithm: Algorithm, ambient: &Ambient) -> Result<Self, Lack> {
+    fn of(whose: Whose, region: Option<String>, token: Token, ambient: &Ambient) -> Result<Self, Lack> {
         let env = &ambient.env;
         let origin = match whose {
             Whose::ServiceAccount => service_account(ambient)?,
@@ -247,7 +307,7 @@ impl Aws {
                 "it would get this workload's identity: name a VPC endpoint of AWS, or take it out".to_owned(),
             ));
         }
-        Ok(Self { origin, region, endpoint, algorithm, ambient: ambient.clone() })
+        Ok(Self { origin, region, endpoint, token, ambient: ambient.clone() })
     }
 
     async fn region(&self) -> Result<String, Error> {
@@ -301,16 +361,32 @@ impl Aws {
 #[async_trait]
 impl IdentitySource for Aws {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
-        let sts = self.sts(&self.region().await?);
+        let region = self.region().await?;
         let credentials = self.credentials().await?;
-        let call = || sts.web_identity_token(&credentials, audience.as_str(), self.algorithm);
-        self.patiently(call).await.map_err(said)?.ok_or_else(|| Error::Unreachable {
-            source_name: SOURCE.name,
-            what: "the role's credentials end within a minute, and the platform has not renewed them yet".to_owned(),
-            hint: Some(
-                "compare this machine's clock; the platform renews them some minutes before they end".to_owned(),
-            ),
-        })
+        match &self.token {
+            Token::Jwt(algorithm) => {
+                let sts = self.sts(&region);
+                let call = || sts.web_identity_token(&credentials, audience.as_str(), *algorithm);
+                self.patiently(call).await.map_err(said)?.ok_or_else(|| Error::Unreachable {
+                    source_name: SOURCE.name,
+                    what: "the role's credentials end within a minute, and the platform has not renewed them yet"
+                        .to_owned(),
+                    hint: Some(
+                        "compare this machine's clock; the platform renews them some minutes before they end"
+                            .to_owned(),
+                    ),
+                })
+            }
+            Token::CallerIdentity { field } => {
+                let now = self.ambient.clock.wall();
+                aws::caller_identity(credentials, &region, field, audience.as_str(), now).ok_or_else(|| {
+                    malformed(
+                        "no request of GetCallerIdentity could be signed",
+                        "the audience must be text that a header can have",
+                    )
+                })
+            }
+        }
     }
 
     fn name(&self) -> &'static str {
@@ -324,6 +400,12 @@ impl IdentitySource for Aws {
     async fn aws_credentials(&self) -> Result<Option<Credentials>, Error> {
         self.credentials().await.map(Some)
     }
+}
+
+/// The role that is here, as signed requests: for a file of Google's that asks for them.
+pub(super) fn caller_identity(ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Lack> {
+    let token = Token::CallerIdentity { field: aws::GOOGLE_FIELD.to_owned() };
+    Ok(Arc::new(Aws::of(named(&ambient.env)?, None, token, ambient)?))
 }
 
 fn service_account(ambient: &Ambient) -> Result<Origin, Lack> {

@@ -231,7 +231,7 @@ impl IdentitySource for Instance {
         match self.service_account.as_deref() {
             Some(email) if self.impersonate => {
                 let bearer = self.metadata.access_token().await?;
-                let google = Google { outbound: self.metadata.outbound(), hosts: &self.hosts };
+                let google = Google { outbound: self.metadata.outbound(), hosts: &self.hosts, certificate: None };
                 let account = Account { email, delegates: &self.delegates };
                 let token = google.id_token(&bearer, &account, audience.as_str()).await;
                 token.map_err(|failure| failed(CREDENTIALS_API, failure))

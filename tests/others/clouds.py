@@ -1,4 +1,5 @@
 """A workload's token by its cloud's own client library: `clouds.py CLOUD AUDIENCE`, with the cloud's own variables set.
+For `google_account` the second is an `external_account` file.
 
 Prints the token and nothing else. Nothing here knows that the cloud is a fake.
 """
@@ -11,6 +12,20 @@ def google(audience):
     from google.oauth2.id_token import fetch_id_token
 
     return fetch_id_token(Request(), audience)
+
+
+def google_account(file):
+    import json
+
+    from google.auth import aws, identity_pool
+    from google.auth.transport.requests import Request
+
+    # What google.auth.default() chooses; it would also look the project up.
+    with open(file) as content:
+        kind = aws if "environment_id" in json.load(content)["credential_source"] else identity_pool
+    credentials = kind.Credentials.from_file(file, scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    credentials.refresh(Request())
+    return credentials.token
 
 
 def aws(audience):
@@ -27,4 +42,5 @@ def azure(audience):
     return ManagedIdentityCredential().get_token(audience + "/.default").token
 
 
-print({"google": google, "aws": aws, "azure": azure}[sys.argv[1]](sys.argv[2]))
+clouds = {"google": google, "google_account": google_account, "aws": aws, "azure": azure}
+print(clouds[sys.argv[1]](sys.argv[2]))

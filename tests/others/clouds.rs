@@ -9,10 +9,11 @@ use tokio::process::Command;
 
 use crate::fakes::aws::{FakeAws, REGION, ROLE};
 use crate::fakes::case;
-use crate::fakes::google::{FakeGoogle, INSTANCE};
+use crate::fakes::google::{AGENT, FakeGoogle, INSTANCE, external_account};
 use crate::fakes::keys;
 use crate::fakes::leak;
 use crate::fakes::scene::Scene;
+use crate::fakes::tls::TestCa;
 use crate::support::{LIMIT, ROOT, WAYLEAVE, installed};
 
 const AUDIENCE: &str = "https://login.example.com/tenant1";
@@ -46,6 +47,56 @@ async fn google_auth_on_a_machine_of_google() {
     let variables = named(&[("GCE_METADATA_HOST", host), ("GCE_METADATA_IP", host)]);
     let claims = google.verify(&token("google", AUDIENCE, variables).await);
     assert_eq!((&claims["aud"], &claims["email"]), (&json!(AUDIENCE), &json!(INSTANCE)));
+}
+
+/// An `external_account` file for this Google; gives its path.
+fn account(scene: &Scene, google: &FakeGoogle, subject_type: &str, source: &serde_json::Value) -> String {
+    let path = scene.wayleave.private("google.json");
+    let text = external_account(subject_type, source).to_string();
+    let text = ["https://sts.googleapis.com", "https://iamcredentials.googleapis.com"]
+        .iter()
+        .fold(text, |text, host| text.replace(host, google.base()));
+    std::fs::write(&path, text).expect("ours");
+    path.display().to_string()
+}
+
+#[tokio::test]
+async fn google_auth_with_a_role_of_aws() {
+    let (scene, aws) = (Scene::new(WAYLEAVE).await, FakeAws::start().await);
+    let google = FakeGoogle::start(scene.platform.trust()).await;
+    google.trust_aws(aws.caller(false));
+    google.grant(&FakeGoogle::principal(ROLE), AGENT);
+    let source = json!({
+        "environment_id": "aws1",
+        "regional_cred_verification_url":
+            "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15",
+    });
+    let file = account(&scene, &google, "aws:token-type:aws4_request", &source);
+    let variables = [named(&[("AWS_REGION", REGION)]), aws.keys()].concat();
+    let printed = token("google_account", &file, variables).await;
+    assert_eq!(google.access(&printed).expect("given out here").0, AGENT);
+}
+
+#[tokio::test]
+async fn google_auth_with_a_certificate() {
+    let (scene, ca) = (Scene::new(WAYLEAVE).await, TestCa::new());
+    let google = FakeGoogle::behind(Some(ca.mutual(&[ca.der()])), scene.platform.trust()).await;
+    google.grant(&FakeGoogle::principal("certificate-2"), AGENT);
+    let put = |name: &str, text: &str| {
+        let path = scene.wayleave.private(name);
+        std::fs::write(&path, text).expect("ours");
+        path.display().to_string()
+    };
+    let (certificate, key) = ca.client("agent.example.com");
+    let paths = json!({"cert_path": put("client.pem", &certificate), "key_path": put("client.key", &key)});
+    let config = put("certificates.json", &json!({"version": 1, "cert_configs": {"workload": paths}}).to_string());
+    let source = json!({"certificate": {
+        "certificate_config_location": config, "trust_chain_path": put("chain.pem", ca.pem()),
+    }});
+    let file = account(&scene, &google, "oauth:token-type:mtls", &source);
+    let variables = named(&[("REQUESTS_CA_BUNDLE", &ca.file().display().to_string())]);
+    let printed = token("google_account", &file, variables).await;
+    assert_eq!(google.access(&printed).expect("given out here").0, AGENT);
 }
 
 #[tokio::test]

@@ -143,7 +143,12 @@ struct Now {
     profile: Profile,
     /// What an assertion must say beside all else, as an operator wrote it down.
     rule: Option<Value>,
+    /// Whose role of AWS signed a request for this issuer.
+    aws: Option<Arc<Caller>>,
 }
+
+/// A request, and for whom it must be.
+type Caller = dyn Fn(&str, &str) -> Result<String, String> + Send + Sync;
 
 impl FakeAs {
     /// Trusts `trusted` to say who a workload is; knows no resource until [`FakeAs::register`].
@@ -253,6 +258,7 @@ impl Now {
             token_requests: 0,
             profile: Profile::default(),
             rule: None,
+                aws: None,
         }
     }
 }

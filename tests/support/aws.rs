@@ -116,6 +116,13 @@ impl FakeAws {
         .into()
     }
 
+    /// Variables with keys of a session of the role.
+    pub fn keys(&self) -> Vec<(String, String)> {
+        let (name, key, session, _) = self.state.session();
+        let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+        names.map(str::to_owned).into_iter().zip([name, key, session]).collect()
+    }
+
     /// The role's trust policy.
     pub fn trust_identities(&self, trust: Trust, subject: &str) {
         self.state.now().trusted = Some((trust, subject.to_owned()));
@@ -139,6 +146,14 @@ impl FakeAws {
     /// May the role call `sts:GetWebIdentityToken`?
     pub fn allow(&self, allowed: bool) {
         self.state.now().allowed = allowed;
+    }
+
+    /// Whose role signed this request of `GetCallerIdentity`, as a verifier learns it that has AWS answer it. The request is in
+    /// Google's form, and `field` of its header must say `audience`, and be signed. Google only recommends the latter, and its
+    /// library for Python does not do it.
+    pub fn caller(&self, must_sign: bool) -> impl Fn(&str, &str, &str) -> Result<String, String> + Send + Sync + use<> {
+        let state = Arc::clone(&self.state);
+        move |text, field, audience| state.caller(text, field, audience, must_sign)
     }
 
     /// The calls of STS so far, without what is secret in them.
@@ -178,6 +193,45 @@ impl State {
         };
         sigv4::judge(head, body, Scope { region: REGION, service }, known)
             .map_err(|why| (403, "SignatureDoesNotMatch", why))
+    }
+
+    fn caller(&self, text: &str, field: &str, audience: &str, must_sign: bool) -> Result<String, String> {
+        leak::minted(text);
+        let text: String = url::form_urlencoded::parse(format!("a={}", text.replace('+', "%2B")).as_bytes())
+            .next()
+            .map(|(_, value)| value.into_owned())
+            .unwrap_or_default();
+        let wire: Value = serde_json::from_str(&text).map_err(|_| "no JSON, percent-encoded")?;
+        let wanted = format!("https://sts.{REGION}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15");
+        if wire["url"] != json!(wanted) || wire["method"] != json!("POST") {
+            return Err("another request than GetCallerIdentity".to_owned());
+        }
+        let mut request = Request::builder().method("POST").uri(wanted.replace("com?", "com/?"));
+        let mut names = Vec::new();
+        for header in wire["headers"].as_array().into_iter().flatten() {
+            let (key, value) = (header["key"].as_str().unwrap_or_default(), header["value"].as_str().unwrap_or_default());
+            names.push(key.to_ascii_lowercase());
+            request = request.header(key, value);
+        }
+        names.sort_unstable();
+        let mut known = ["authorization", "host", "x-amz-date", "x-amz-security-token", field];
+        known.sort_unstable();
+        if names != known {
+            return Err(format!("fields of the header that are not wanted, or lack: {names:?}"));
+        }
+        let (head, ()) = request.body(()).map_err(|error| error.to_string())?.into_parts();
+        let value = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if value("host") != format!("sts.{REGION}.amazonaws.com") {
+            return Err("another host".to_owned());
+        }
+        let signed = value("authorization").split("SignedHeaders=").nth(1).unwrap_or_default();
+        if must_sign && !signed.split(',').next().unwrap_or_default().split(';').any(|name| name == field) {
+            return Err(format!("{field} is not signed"));
+        }
+        if value(field) != audience {
+            return Err(format!("{field} names another"));
+        }
+        self.signed(&head, b"", "sts").map(|_| ROLE.to_owned()).map_err(|(.., why)| why)
     }
 
     fn assume(&self, head: &Parts, form: &BTreeMap<String, String>) -> Result<String, Refusal> {

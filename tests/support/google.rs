@@ -9,16 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
+use tokio_rustls::TlsAcceptor;
 
 use super::fault;
 use super::keys::{self, Claims, Keys};
 use super::leak;
-use super::listener::{Answer, Bound, Listener};
+use super::listener::{Answer, Bound, Listener, Peer};
 use super::platform::Trust;
 
 /// The provider in the pool, by its full name.
@@ -35,6 +38,8 @@ const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const AWS_REQUEST: &str = "urn:ietf:params:aws:token-type:aws4_request";
+const MTLS: &str = "urn:ietf:params:oauth:token-type:mtls";
 const IAM: &str = "https://www.googleapis.com/auth/iam";
 const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 
@@ -52,6 +57,10 @@ struct State {
 struct Now {
     /// Whose identities the provider takes.
     trusted: Vec<Trust>,
+    /// Whose role of AWS signed a request, for whom.
+    aws: Option<Box<Caller>>,
+    /// The certificate that a federated token is bound to.
+    bound: BTreeMap<String, Vec<u8>>,
     allowed_audiences: Vec<String>,
     /// Access tokens given out: to whom, for which scopes.
     given: BTreeMap<String, (String, String)>,
@@ -66,14 +75,35 @@ struct Now {
 }
 
 type Refusal = (u16, Value);
+/// A request, the field that says for whom it is, and for whom it must be.
+type Caller = dyn Fn(&str, &str, &str) -> Result<String, String> + Send + Sync;
+
+/// An `external_account` file of the provider, with the service account of the tests at its end.
+pub fn external_account(subject_type: &str, source: &Value) -> Value {
+    json!({
+        "type": "external_account", "audience": PROVIDER, "universe_domain": "googleapis.com",
+        "subject_token_type": format!("urn:ietf:params:{subject_type}"),
+        "token_url": "https://sts.googleapis.com/v1/token",
+        "service_account_impersonation_url":
+            format!("https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{AGENT}:generateAccessToken"),
+        "credential_source": source,
+    })
+}
 
 impl FakeGoogle {
     /// `trusted` is whose identities the provider in the pool takes.
     pub async fn start(trusted: Trust) -> Self {
-        let bound = Bound::new(None).await;
+        Self::behind(None, trusted).await
+    }
+
+    /// The same over TLS.
+    pub async fn behind(tls: Option<TlsAcceptor>, trusted: Trust) -> Self {
+        let bound = Bound::new(tls).await;
         let base = bound.base().to_owned();
         let now = Now {
             trusted: vec![trusted],
+            aws: None,
+            bound: BTreeMap::new(),
             allowed_audiences: vec![format!("https:{PROVIDER}"), PROVIDER.to_owned()],
             given: BTreeMap::new(),
             grants: BTreeSet::new(),
@@ -100,6 +130,11 @@ impl FakeGoogle {
     /// What a server needs to trust its identity tokens.
     pub fn trust(&self) -> Trust {
         Trust { issuer: ISSUER.to_owned(), verifier: self.state.keys.verifier() }
+    }
+
+    /// The provider is one of AWS, whose requests this judges.
+    pub fn trust_aws(&self, caller: impl Fn(&str, &str, &str) -> Result<String, String> + Send + Sync + 'static) {
+        self.state.now().aws = Some(Box::new(caller));
     }
 
     /// How the pool calls a subject.
@@ -247,11 +282,25 @@ impl State {
                 the pool or provider is disabled or deleted or because it doesn't exist.";
             return Err(refusal("invalid_target", text.to_owned()));
         }
-        if ![JWT, ID_TOKEN].contains(&value("subject_token_type")) || value("scope").is_empty() {
-            return Err(refusal("invalid_request", "Invalid subject_token_type or scope.".to_owned()));
-        }
-        let subject = self.subject(&token).map_err(|text| refusal("invalid_grant", text))?;
+        let certificate = certificate(request);
+        let subject = match value("subject_token_type") {
+            _ if value("scope").is_empty() => Err("Invalid scope.".to_owned()),
+            JWT | ID_TOKEN => self.subject(&token),
+            AWS_REQUEST => match &self.now().aws {
+                Some(caller) => {
+                    let named = |name: &str| caller(&token, "x-goog-cloud-target-resource", name);
+                    named(PROVIDER).or_else(|_| named(&format!("https:{PROVIDER}")))
+                }
+                None => Err("The provider is not one of AWS.".to_owned()),
+            },
+            MTLS => shown(&token, certificate.as_deref()),
+            _ => Err("Invalid subject_token_type.".to_owned()),
+        };
+        let subject = subject.map_err(|text| refusal("invalid_grant", text))?;
         let access = self.access_token(&FakeGoogle::principal(&subject), value("scope"));
+        if let Some(certificate) = certificate {
+            self.now().bound.insert(access.clone(), certificate);
+        }
         Ok(
             json!({"access_token": access, "issued_token_type": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 3599}),
         )
@@ -266,7 +315,8 @@ impl State {
         let wish: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         let bearer = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let known = self.now().given.get(bearer.trim_start_matches("Bearer ")).cloned();
-        let Some((principal, scopes)) = known else {
+        let bound = self.now().bound.get(bearer.trim_start_matches("Bearer ")).cloned();
+        let Some((principal, scopes)) = known.filter(|_| bound.is_none() || bound == certificate(request)) else {
             return Err(refusal(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.".to_owned()));
         };
         if !scopes.split(' ').any(|scope| [IAM, CLOUD_PLATFORM].contains(&scope)) {
@@ -311,6 +361,22 @@ impl State {
             _ => Err(refusal(404, "NOT_FOUND", "Method not found.".to_owned())),
         }
     }
+}
+
+/// The certificate of the connection.
+fn certificate(request: &Request<Vec<u8>>) -> Option<Vec<u8>> {
+    request.extensions().get::<Peer>().and_then(|peer| peer.0.clone()).map(|der| der.to_vec())
+}
+
+/// The chain, a JSON array of certificates, must begin with that of the connection.
+fn shown(chain: &str, certificate: Option<&[u8]>) -> Result<String, String> {
+    let certificate = certificate.ok_or("The connection has no client certificate.")?;
+    let chain: Vec<String> = serde_json::from_str(chain).map_err(|_| "The chain is no JSON array.")?;
+    let leaf = chain.first().and_then(|one| STANDARD.decode(one).ok()).ok_or("The chain is empty.")?;
+    if leaf != certificate {
+        return Err("The certificate of the connection is not the leaf of the chain.".to_owned());
+    }
+    Ok(format!("certificate-{}", chain.len()))
 }
 
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {

@@ -132,6 +132,7 @@ impl Walk<'_> {
             _ => self.report.push(expiry(subject, self.maker.clock.unix())),
         }
         self.report.push(match subject.claims.jti {
+            _ if !subject.is_jwt() => rules::SUBJECT_JTI.skip("a signed request has none"),
             Some(_) => rules::SUBJECT_JTI.pass("`jti` is there: a replay can be noticed"),
             None => rules::SUBJECT_JTI.warn(
                 "the identity token has no `jti`, which workload identity federation asks for",

@@ -14,7 +14,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 use url::{Host, Url};
 
-use super::{Algorithm, Aws, Credentials, Error, Lack, Origin, keys, malformed};
+use super::{Aws, Credentials, Error, Lack, Origin, Token, keys, malformed};
 use crate::aws;
 use crate::identity::{Ambient, Dmi, Probe};
 use crate::outbound::{Answer, Ask, NamedBy, Patience};
@@ -53,7 +53,7 @@ fn source(ambient: &Ambient) -> std::sync::Arc<dyn crate::identity::IdentitySour
         origin: Origin::Machine(imds),
         region: None,
         endpoint: None,
-        algorithm: Algorithm::default(),
+        token: Token::default(),
         ambient: ambient.clone(),
     })
 }

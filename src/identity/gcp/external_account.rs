@@ -1,12 +1,14 @@
 //! `external_account`: a file that says how an identity of elsewhere becomes a Google service account.
 //!
 //! `gcloud iam workload-identity-pools create-cred-config … --service-account=EMAIL` writes it. It holds no secret: a JWT
-//! comes from a file, a URL or a program, the Security Token Service changes it (`google.rs`), and the service account at
-//! the end gives the identity token. So `service_account_impersonation_url` is needed: a federated token is no identity.
+//! comes from a file, a URL or a program, a role of AWS signs a request, or a certificate proves the workload. The Security
+//! Token Service changes it (`google.rs`), and the service account at the end gives the identity token. So
+//! `service_account_impersonation_url` is needed: a federated token is no identity.
 //!
 //! The file says where a token is sent, and Google warns of files from strangers. So all hosts are checked: the token goes
 //! to Google's own, and comes from this machine, its link, or over https from a public host. It must be made for the pool's
-//! provider alone (with or without `https:`), or for `subject_audience`. A program runs only under
+//! provider alone (with or without `https:`), or for `subject_audience`. The keys of AWS are those of the role that is here
+//! by the rules of `source = "aws"`, never what lies about in variables. A program runs only under
 //! `GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1`, by its absolute path, without a shell, and only if nobody else can write the file.
 //!
 //! Sources: Google Cloud, "Workload Identity Federation with other providers"; AIP-4117 (external accounts); "Validate
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,11 +31,15 @@ use zeroize::Zeroizing;
 
 use super::{CREDENTIALS_API, SOURCE, STS, Why, failed, malformed};
 use crate::google::{self, Account, Federation, Google, Hosts, IAM_SCOPE};
+use crate::identity::aws;
 use crate::identity::program::{Cures, Program};
 use crate::identity::{Ambient, CLOCK_SKEW, Error, IdentitySource};
 use crate::oauth::{Audience, quoted_words};
-use crate::outbound::{self, Ask, NamedBy};
-use crate::token::{SubjectToken, expose};
+use crate::outbound::{self, Ask, Certificate, NamedBy};
+use crate::token::{self, SubjectToken, expose};
+use x509::X509;
+
+mod x509;
 
 /// Where Google's libraries find the file.
 pub(super) const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
@@ -49,7 +56,7 @@ const CREATE: &str =
 pub(super) struct ExternalAccount {
     /// `//iam.googleapis.com/projects/…`.
     provider: String,
-    subject_type: String,
+    subject_type: &'static str,
     /// The audiences that the token may have, one of them.
     audiences: Vec<Audience>,
     from: From,
@@ -58,11 +65,20 @@ pub(super) struct ExternalAccount {
     ambient: Ambient,
 }
 
-/// Where the token comes from.
+/// Where what is changed comes from.
 enum From {
     File { path: PathBuf, format: Format },
     Url { url: String, headers: Vec<(HeaderName, HeaderValue)>, named_by: NamedBy, format: Format },
     Program(Executable),
+    /// Requests that a role signs.
+    Aws(Arc<dyn IdentitySource>),
+    Certificate(X509),
+}
+
+/// What is changed: a text, and what proves us in the handshake.
+struct Subject {
+    text: SecretString,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// How it is written there.
@@ -95,7 +111,8 @@ struct WireSource {
     headers: BTreeMap<String, SecretString>,
     executable: Option<WireProgram>,
     environment_id: Option<String>,
-    certificate: Option<IgnoredAny>,
+    regional_cred_verification_url: Option<String>,
+    certificate: Option<x509::Wire>,
     format: Option<WireFormat>,
 }
 
@@ -140,6 +157,12 @@ impl ExternalAccount {
         let (iam, email) = impersonation(wire.service_account_impersonation_url.as_deref())?;
         let source = wire.credential_source.ok_or_else(|| lacks("credential_source"))?;
         let from = from_of(source, ambient, &path)?;
+        if !from.is_called(subject_type) {
+            return Err((
+                format!("its `subject_token_type` ({subject_type}) is not that of its `credential_source`"),
+                CREATE.to_owned(),
+            ));
+        }
         let audiences = match audience {
             Some(one) => vec![Audience::from(one.as_str())],
             None => vec![Audience::from(format!("https:{provider}").as_str()), Audience::from(provider.as_str())],
@@ -162,26 +185,39 @@ impl ExternalAccount {
             From::File { .. } => "external_account, file",
             From::Url { .. } => "external_account, url",
             From::Program(_) => "external_account, executable",
+            From::Aws(_) => "external_account, aws",
+            From::Certificate(_) => "external_account, certificate",
         }
     }
 
-    async fn outer_token(&self) -> Result<SubjectToken, Error> {
-        let (text, format) = match &self.from {
-            From::File { path, format } => {
-                let text = self.ambient.env.read(path, CAP);
-                let shown = path.display();
-                let text = text.map_err(|error| {
-                    malformed(
-                        format!("{shown} cannot be read: {error}"),
-                        "the platform writes it: check `credential_source`",
-                    )
-                })?;
-                (text, format)
+    /// What is changed, fit to leave.
+    async fn subject(&self) -> Result<Subject, Error> {
+        let token = match &self.from {
+            From::Certificate(files) => {
+                let (certificate, chain) = files.load(&self.ambient)?;
+                return Ok(Subject { text: SecretString::from(chain), certificate: Some(certificate) });
             }
-            From::Url { url, headers, named_by, format } => (self.fetch(url, headers, *named_by).await?, format),
-            From::Program(program) => (self.run(program).await?, &Format::Text),
+            From::Aws(role) => role.subject_token(&Audience::from(self.provider.as_str())).await?,
+            From::File { path, format } => Self::parsed(&self.content(path)?, format)?,
+            From::Url { url, headers, named_by, format } => {
+                Self::parsed(&self.fetch(url, headers, *named_by).await?, format)?
+            }
+            From::Program(program) => Self::parsed(&self.run(program).await?, &Format::Text)?,
         };
-        let text = std::str::from_utf8(&text).unwrap_or_default().trim();
+        self.fit(&token)?;
+        Ok(Subject { text: SecretString::from(token.expose()), certificate: None })
+    }
+
+    fn content(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let content = self.ambient.env.read(path, CAP);
+        content.map_err(|error| {
+            let what = format!("{} cannot be read: {error}", path.display());
+            malformed(what, "the platform writes it: check `credential_source`")
+        })
+    }
+
+    fn parsed(text: &[u8], format: &Format) -> Result<SubjectToken, Error> {
+        let text = std::str::from_utf8(text).unwrap_or_default().trim();
         let token = match format {
             Format::Text => Some(SecretString::from(text.to_owned())),
             Format::Json(field) => field_of(text, field),
@@ -233,7 +269,7 @@ impl ExternalAccount {
         }
         let told = [
             ("GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE", self.provider.as_str()),
-            ("GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE", self.subject_type.as_str()),
+            ("GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE", self.subject_type),
             ("GOOGLE_EXTERNAL_ACCOUNT_INTERACTIVE", "0"),
             ("GOOGLE_EXTERNAL_ACCOUNT_IMPERSONATED_EMAIL", self.email.as_str()),
         ];
@@ -250,7 +286,7 @@ impl ExternalAccount {
             serde_json::from_slice(&text).map_err(|_| program.malformed("what is not the JSON of AIP-4117"))?;
         match printed {
             Printed { version: 1, success: true, token_type: Some(kind), id_token: Some(token), .. }
-                if kind == google::JWT || kind == ID_TOKEN =>
+                if kind == token::JWT || kind == ID_TOKEN =>
             {
                 Ok(Zeroizing::new(expose(&token).as_bytes().to_vec()))
             }
@@ -292,13 +328,13 @@ const FORMAT: &str = "it must be one JWT, or a JSON object with it in the field 
 #[async_trait]
 impl IdentitySource for ExternalAccount {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
-        let outer = self.outer_token().await?;
-        self.fit(&outer)?;
-        let google = Google { outbound: &self.ambient.outbound, hosts: &self.hosts };
+        let subject = self.subject().await?;
+        let google =
+            Google { outbound: &self.ambient.outbound, hosts: &self.hosts, certificate: subject.certificate.as_ref() };
         let federation = Federation {
             provider: &self.provider,
-            subject: &outer,
-            subject_type: &self.subject_type,
+            subject: expose(&subject.text),
+            subject_type: self.subject_type,
             scope: IAM_SCOPE,
             extra: &[],
         };
@@ -366,34 +402,25 @@ fn provider_of(text: &str) -> Result<String, Why> {
     }
 }
 
-fn subject_type_of(text: &str) -> Result<String, Why> {
-    match text {
-        google::JWT | ID_TOKEN => Ok(text.to_owned()),
-        "urn:ietf:params:aws:token-type:aws4_request" => Err(aws()),
-        "urn:ietf:params:oauth:token-type:mtls" => Err(certificate()),
-        _ => Err((
-            format!("its `subject_token_type` is no JWT's ({:?})", quoted_words(text)),
-            "use a provider of OpenID Connect in the pool; SAML is not spoken".to_owned(),
-        )),
+fn subject_type_of(text: &str) -> Result<&'static str, Why> {
+    let known = [token::JWT, ID_TOKEN, crate::aws::REQUEST_TYPE, x509::TYPE];
+    known.into_iter().find(|known| *known == text).ok_or_else(|| {
+        (
+            format!("its `subject_token_type` is not known ({:?})", quoted_words(text)),
+            "use a provider of OpenID Connect, AWS or X.509 in the pool; SAML is not spoken".to_owned(),
+        )
+    })
+}
+
+impl From {
+    /// Is that the type of what comes from there?
+    fn is_called(&self, subject_type: &str) -> bool {
+        match self {
+            Self::Aws(_) => subject_type == crate::aws::REQUEST_TYPE,
+            Self::Certificate(_) => subject_type == x509::TYPE,
+            Self::File { .. } | Self::Url { .. } | Self::Program(_) => [token::JWT, ID_TOKEN].contains(&subject_type),
+        }
     }
-}
-
-fn aws() -> Why {
-    (
-        "it wants a signed request of AWS in the place of a token, which is not built in this version".to_owned(),
-        "have AWS issue a JWT (`sts:GetWebIdentityToken`) and let a provider of OpenID Connect in the pool trust it; or \
-            print one with `executable`"
-            .to_owned(),
-    )
-}
-
-fn certificate() -> Why {
-    (
-        "it proves itself with a certificate, whose tokens are bound to it and of no use to others".to_owned(),
-        "use a provider of OpenID Connect in the pool: a SPIFFE workload has JWT-SVIDs, `source = \"spiffe\"` with \
-            `exchange = \"gcp\"`"
-            .to_owned(),
-    )
 }
 
 /// An https URL of that host, with nothing in it that could lead elsewhere.
@@ -409,13 +436,13 @@ fn plain_https(text: &str) -> Option<(Url, String)> {
     plain.then_some((url, host))
 }
 
-/// Is it that service of Google's: at its usual host, in a region, or behind Private Service Connect?
+/// Is it that service of Google's: at its usual host, with a certificate, in a region, or behind Private Service Connect?
 fn is_host(host: &str, service: &str) -> bool {
     let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let Some(rest) = host.strip_prefix(service) else { return false };
     let regional = || word(rest.strip_prefix('.')?.strip_suffix(".rep.googleapis.com")?).then_some(());
     let private = || word(rest.strip_prefix('-')?.strip_suffix(".p.googleapis.com")?).then_some(());
-    rest == ".googleapis.com" || regional().or_else(private).is_some()
+    [".googleapis.com", ".mtls.googleapis.com"].contains(&rest) || regional().or_else(private).is_some()
 }
 
 fn token_url(text: &str) -> Result<String, Why> {
@@ -467,11 +494,11 @@ fn from_of(source: WireSource, ambient: &Ambient, file: &Path) -> Result<From, W
             _ => return Err(lacks("credential_source.format.subject_token_field_name")),
         },
     };
-    if source.environment_id.is_some() {
-        return Err(aws());
+    if let Some(version) = &source.environment_id {
+        return role_of(version, source.regional_cred_verification_url.as_deref(), ambient);
     }
-    if source.certificate.is_some() {
-        return Err(certificate());
+    if let Some(wire) = source.certificate {
+        return X509::read(wire, &ambient.env).map(From::Certificate);
     }
     match (source.file, source.url, source.executable) {
         (Some(path), None, None) if path.is_absolute() => Ok(From::File { path, format }),
@@ -483,10 +510,23 @@ fn from_of(source: WireSource, ambient: &Ambient, file: &Path) -> Result<From, W
         (None, Some(url), None) => url_of(url, source.headers, format),
         (None, None, Some(program)) => program_of(&program, ambient, file).map(From::Program),
         _ => Err((
-            "its `credential_source` has not exactly one of `file`, `url` and `executable`".to_owned(),
+            "its `credential_source` has not exactly one of `file`, `url`, `executable` and `certificate`".to_owned(),
             CREATE.to_owned(),
         )),
     }
+}
+
+/// What is asked is compiled in, and whose role it is does not come from the file: of its URLs only that is read which says
+/// what Google will ask AWS.
+fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient) -> Result<From, Why> {
+    const ASKS: &str = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15";
+    if version != "aws1" || asks.is_some_and(|asks| asks != ASKS) {
+        return Err((
+            "its `credential_source` is of another version than `aws1`, or asks AWS something else than who we are".to_owned(),
+            CREATE.to_owned(),
+        ));
+    }
+    aws::caller_identity(ambient).map(From::Aws)
 }
 
 fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format) -> Result<From, Why> {
@@ -590,6 +630,7 @@ mod tests {
     fn a_token_goes_to_googles_hosts_alone() {
         for good in [
             "https://sts.googleapis.com/v1/token",
+            "https://sts.mtls.googleapis.com/v1/token",
             "https://sts.europe-west3.rep.googleapis.com/v1/token",
             "https://sts-agents.p.googleapis.com/v1/token",
         ] {

@@ -1,5 +1,6 @@
 //! What a test sets and reads while the authorization server runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -29,6 +30,15 @@ impl FakeAs {
     /// Trusts one more platform.
     pub fn also_trust(&self, trusted: Trust) {
         self.state.now().trusted.push(trusted);
+    }
+
+    /// Takes signed requests of AWS for JWTs in a token exchange; a field of their header says for whom they are.
+    pub fn trust_aws(
+        &self,
+        field: &'static str,
+        caller: impl Fn(&str, &str, &str) -> Result<String, String> + Send + Sync + 'static,
+    ) {
+        self.state.now().aws = Some(Arc::new(move |text, issuer| caller(text, field, issuer)));
     }
 
     /// Issues tokens for this resource, byte for byte, with at most these scopes.

@@ -23,6 +23,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// What a description may not do to a terminal or to a CI runner.
 const HOSTILE: &str = "first line\r\n::add-mask::second\u{1b}[31m red \u{7}\u{0}##vso[task.complete]\u{202e}end";
 
+const AWS_TYPE: &str = "urn:ietf:params:aws:token-type:aws4_request";
 const SECRETS: [&str; 4] = ["assertion", "client_assertion", "client_secret", "subject_token"];
 const SPIFFE_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -221,9 +222,12 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
             }
         }
         TOKEN_EXCHANGE => {
-            if needed("subject_token_type")? != JWT_TYPE {
-                return Err(invalid("subject_token_type is not that of a JWT"));
-            }
+            let aws = state.now().aws.clone();
+            let judged = match (needed("subject_token_type")?, aws) {
+                (JWT_TYPE, _) => judge_assertion(state, needed("subject_token")?),
+                (AWS_TYPE, Some(caller)) => caller(needed("subject_token")?, &state.issuer()),
+                _ => return Err(invalid("subject_token_type is not one that is taken here")),
+            };
             let kind = value("requested_token_type").unwrap_or(ACCESS_TOKEN_TYPE);
             let kind = [ACCESS_TOKEN_TYPE, JWT_TYPE, ID_JAG_TYPE].into_iter().find(|known| *known == kind);
             issued = Some(kind.ok_or_else(|| invalid("nothing of that type is issued"))?);
@@ -231,7 +235,7 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
             if wanted.as_deref() != value("audience") {
                 return Err(Refusal::new("invalid_target", "audience is not the one that is served here"));
             }
-            judge_assertion(state, needed("subject_token")?).map_err(|why| invalid(&why))?
+            judged.map_err(|why| invalid(&why))?
         }
         _ => return Err(Refusal::new("unsupported_grant_type", "this grant is not spoken here")),
     };

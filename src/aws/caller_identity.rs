@@ -1,0 +1,75 @@
+//! A signed request of `GetCallerIdentity`, in the place of a token: whoever gets it has AWS answer it, and so learns whose
+//! role we are. Only whoever named it in the configuration is given one, since it can be replayed for some minutes; a signed
+//! field says for whom it is, and who takes it must insist on its own name there.
+//!
+//! The form is Google's, the only one that has the name of a token type: the request as JSON, percent-encoded. It has no
+//! body: what is asked stands in the query.
+//!
+//! Source: AWS STS API Reference, "GetCallerIdentity"; Google Cloud, "Workload Identity Federation with AWS" (the serialised
+//! request); RFC 8693 section 3 (token types).
+
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::SecretString;
+use serde::Serialize;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::endpoint;
+use crate::clock::unix;
+use crate::sigv4::{GOOD_FOR, Purpose, Signer};
+use crate::token::{Claims, SubjectToken};
+
+/// `subject_token_type` of such a request.
+pub(crate) const REQUEST_TYPE: &str = "urn:ietf:params:aws:token-type:aws4_request";
+/// The field in which Google looks for its own name.
+pub(crate) const GOOGLE_FIELD: &str = "x-goog-cloud-target-resource";
+
+/// SHA-256 of nothing.
+const NO_BODY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+/// What a URL's component keeps as it is (RFC 3986 section 2.3).
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The request for that audience, whose name stands in `field`. Always for the region's own STS: whoever takes it cannot
+/// reach a VPC endpoint. `None` when it cannot be signed.
+pub(crate) fn caller_identity(
+    credentials: Credentials,
+    region: &str,
+    field: &str,
+    audience: &str,
+    now: SystemTime,
+) -> Option<SubjectToken> {
+    let issuer = endpoint(region);
+    let text = format!("{issuer}?Action=GetCallerIdentity&Version=2011-06-15");
+    let url = Url::parse(&text).ok()?;
+    let fields = [(field, audience)];
+    let purpose = Purpose { method: "POST", url: &url, body_sha256: NO_BODY, fields: &fields, says_digest: false };
+    let signed = Signer::new(credentials, region, "sts").sign(&purpose, now)?;
+    let own = [("host", url.host_str()?), (field, audience)];
+    let all = own.into_iter().chain(signed.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let headers = all.map(|(key, value)| Field { key, value }).collect();
+    let request = Zeroizing::new(serde_json::to_string(&Request { url: &text, method: "POST", headers }).ok()?);
+    let claims = Claims {
+        iss: Some(issuer),
+        aud: vec![audience.to_owned()],
+        iat: Some(unix(now)),
+        exp: Some(unix(now + GOOD_FOR)),
+        ..Claims::default()
+    };
+    Some(SubjectToken::aws_request(SecretString::from(utf8_percent_encode(&request, KEPT).to_string()), claims))
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    url: &'a str,
+    method: &'static str,
+    headers: Vec<Field<'a>>,
+}
+
+#[derive(Serialize)]
+struct Field<'a> {
+    key: &'a str,
+    value: &'a str,
+}
