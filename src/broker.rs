@@ -59,7 +59,7 @@ pub use identities::{DEFAULT, Identity};
 pub(crate) use note::Matter;
 use rate::Pacer;
 pub use rate::Rate;
-pub use server::{ResourceParameter, Server};
+pub use server::{Outer, ResourceParameter, Server};
 pub(crate) use server::{beside, narrowest};
 use succession::{Heirloom, Made};
 use tally::Tally;
@@ -176,6 +176,17 @@ pub struct Granted {
     pub token: Arc<Token>,
     /// Its server.
     pub server: Arc<Server>,
+    /// What the front door before the server wants beside it.
+    pub outer: Option<Outside>,
+}
+
+/// The credential for a front door.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// The field of the header that it goes into.
+    pub header: String,
+    /// The token.
+    pub token: Arc<Token>,
 }
 
 /// `--fresh` is met by a token that was minted within the last second.
@@ -271,8 +282,10 @@ impl Broker {
         request: &Request,
         head: Option<&Head>,
     ) -> Result<(Granted, Proof), Error> {
-        let decided = self.decide(caller, request).await;
-        let decided = decided.and_then(|granted| self.proof(&granted, head).map(|proof| (granted, proof)));
+        let decided = match self.decide(caller, request).await {
+            Ok(granted) => self.complete(caller, request, granted, head).await,
+            Err(error) => Err(error),
+        };
         self.note(&Matter::of(caller, request), decided, |(granted, _)| Some(granted))
     }
 
@@ -283,19 +296,48 @@ impl Broker {
         self.pace(caller, &server)?;
         let key = server.key(&permit);
         let wish = self.wish(caller, request, &server, &key);
-        let token = match self.cache.hit(&key, &wish) {
-            Some(token) => token,
-            // In a box, so that a hit does not carry the room for it.
-            None => Box::pin(self.cache.token(key, &wish, || self.recipe(&server, permit.clone())))
-                .await
-                .map_err(|error| error.at(&server))?,
-        };
+        let token = self.held(&server, &permit, key, &wish).await?;
         permit.admit(&token.scopes).map_err(|denied| Error::denied(&server, denied))?;
         worth_something(&server, &token, request.action)?;
         if request.may_be_a_retry {
             self.lock_asked_twice().answered(caller, &server.name, self.clock.boot());
         }
-        Ok(Granted { token, server })
+        Ok(Granted { token, server, outer: None })
+    }
+
+    /// From the cache, or made.
+    async fn held(&self, server: &Arc<Server>, permit: &Permit, key: Key, wish: &Wish) -> Result<Arc<Token>, Error> {
+        match self.cache.hit(&key, wish) {
+            Some(token) => Ok(token),
+            // In a box, so that a hit does not carry the room for it.
+            None => Box::pin(self.cache.token(key, wish, || self.recipe(server, permit.clone())))
+                .await
+                .map_err(|error| error.at(server)),
+        }
+    }
+
+    /// With all that goes with the token for one request.
+    async fn complete(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        mut granted: Granted,
+        head: Option<&Head>,
+    ) -> Result<(Granted, Proof), Error> {
+        if let Some(outer) = &granted.server.outer {
+            let token = Box::pin(self.pass(caller, request, &outer.server)).await?;
+            granted.outer = Some(Outside { header: outer.header.clone(), token });
+        }
+        let proof = self.proof(&granted, head)?;
+        Ok((granted, proof))
+    }
+
+    /// What opens a front door. Its callers are those of the server behind it.
+    async fn pass(&self, caller: &Caller, request: &Request, name: &str) -> Result<Arc<Token>, Error> {
+        let door = self.configured(&Target::Name(name.to_owned()))?;
+        let permit = door.policy.permit(caller, None).map_err(|denied| Error::denied(&door, denied))?;
+        let newer_than = request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
+        self.held(&door, &permit, door.key(&permit), &Wish { least: request.least, newer_than }).await
     }
 
     /// The server that is meant, configured or asked for before.
@@ -375,7 +417,8 @@ impl Broker {
         let mut dropped = self.cache.reject(&server.key(&permit), digest);
         for (key, token) in self.cache.held() {
             // The same server's tokens of other scopes; the digest says whose it is.
-            if token.digest == *digest && *token.server == *server.name {
+            let door = server.outer.as_ref().is_some_and(|outer| outer.server == token.server);
+            if token.digest == *digest && (*token.server == *server.name || door) {
                 dropped |= self.cache.reject(&key, digest);
             }
         }

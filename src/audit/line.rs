@@ -72,6 +72,8 @@ pub(crate) struct Decision<'a> {
     pub server: Option<&'a str>,
     pub asked: Option<&'a Scopes>,
     pub token: Option<&'a Token>,
+    /// The token for the front door before the server.
+    pub outer: Option<&'a Token>,
     /// The token that is rejected, as its caller names it.
     pub rejected: Option<&'a Digest>,
     /// The tool that is to be called.
@@ -102,6 +104,11 @@ pub(super) fn decision(line: &mut Vec<u8>, head: &Head, decision: &Decision<'_>)
     }
     if let Some(token) = decision.token {
         json.token(token);
+    }
+    if let Some(token) = decision.outer {
+        json.open("outer", b'{');
+        json.token(token);
+        json.0.push(b'}');
     }
     end(line, head)
 }

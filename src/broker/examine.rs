@@ -4,13 +4,14 @@
 //! is published is looked at. One token is asked for, once, as the path asks for it. What is sent to the MCP server
 //! is that token, broken forms of it, garbage, and what the operator hands in; never the identity token.
 //!
-//! The steps lie in `examine/`: `challenge` (the MCP endpoint), `resource` (its metadata), `issuer` (the authorization
+//! The steps lie in `examine/`: `door` (what stands before it), `challenge` (the MCP endpoint), `resource` (its metadata), `issuer` (the authorization
 //! server's metadata), `grant` (identity and exchange), `presenting` (what the MCP server accepts). What is required is
 //! one table, `rules`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::flight::Maker;
@@ -23,6 +24,7 @@ use crate::token::{AccessToken, Binding, SubjectToken};
 
 mod challenge;
 mod check;
+mod door;
 mod grant;
 mod issuer;
 mod presenting;
@@ -94,6 +96,8 @@ struct Walk<'a> {
     key: Option<Arc<dpop::Key>>,
     /// With which status the MCP server let the good token in.
     good_status: Option<u16>,
+    /// What opens the front door before the server.
+    pass: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Broker {
@@ -107,8 +111,8 @@ impl Broker {
     ) -> Result<(), Error> {
         let server = self.configured(target)?;
         let maker = &*self.maker;
-        let (skews, dpop_required, key, good_status) = (Vec::new(), false, None, None);
-        let mut walk = Walk { maker, server: &server, caller, wishes, report, skews, dpop_required, key, good_status };
+        let (skews, dpop_required, key, good_status, pass) = (Vec::new(), false, None, None, None);
+        let mut walk = Walk { maker, server: &server, caller, wishes, report, skews, dpop_required, key, good_status, pass };
         walk.all().await;
         Ok(())
     }
@@ -116,6 +120,7 @@ impl Broker {
 
 impl Walk<'_> {
     async fn all(&mut self) {
+        self.front_door().await;
         let knocked = self.knock().await;
         let asks_for_a_token = knocked.as_ref().is_some_and(|knocked| knocked.status == 401);
         let reachable = knocked.is_some();

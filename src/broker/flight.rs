@@ -194,7 +194,8 @@ impl Maker {
             resource.stands_for(&other.url)
                 || matches!(&other.resource, ResourceParameter::Fixed(same) if same == resource)
         };
-        let mut covered = self.servers.iter().filter(|other| other.name != server.name && covers(other));
+        let mut covered =
+            self.servers.iter().filter(|other| other.name != server.name && !other.is_outer && covers(other));
         match covered.find(|other| other.policy.allow != server.policy.allow) {
             Some(other) => Err(Error::shared_resource(resource, &server.name, &other.name)),
             None => Ok(()),
@@ -386,7 +387,8 @@ impl Maker {
 
     /// A pin needs no resource metadata, but metadata that contradicts it is an error.
     async fn protection_beside_pin(&self, server: &Server, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
-        if server.expected_exchange().is_some_and(|row| !row.discovers) {
+        // Nobody gets past a front door without its credential, and who guards the server is pinned.
+        if server.outer.is_some() || server.expected_exchange().is_some_and(|row| !row.discovers) {
             return Ok(Arc::default());
         }
         let protection = match self.discovery.protection(&server.url, server.named_by).await {

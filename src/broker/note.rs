@@ -113,6 +113,7 @@ impl Broker {
             server: named.or(asked_for.as_deref()),
             asked: matter.asked,
             token: granted.map(|granted| &*granted.token),
+            outer: granted.and_then(|granted| granted.outer.as_ref()).map(|outer| &*outer.token),
             rejected: matter.rejected,
             tool: None,
         })

@@ -54,10 +54,23 @@ pub struct Server {
     pub revoke_on_exit: bool,
     /// How often each user may ask for it.
     pub rate: Option<Rate>,
+    /// The front door before it, which wants a credential of its own.
+    pub outer: Option<Outer>,
+    /// It is such a front door: no URL leads to it.
+    pub is_outer: bool,
     /// Who named its URL: the operator, or a caller of a daemon that serves unlisted servers.
     pub(crate) named_by: NamedBy,
     /// The key of what nearly everybody asks for.
     pub(crate) usual_key: OnceLock<Digest>,
+}
+
+/// A front door before a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// The field of the header that its token goes into.
+    pub header: String,
+    /// The server that stands for it.
+    pub server: Arc<str>,
 }
 
 /// What to send as `resource` (RFC 8707).
@@ -74,7 +87,7 @@ pub enum ResourceParameter {
 /// The server that a URL belongs to: of those that cover it, the one whose own URL is the narrowest, however either is
 /// spelled.
 pub(crate) fn narrowest<'a, S: Borrow<Server>>(servers: impl Iterator<Item = &'a S>, url: &ServerUrl) -> Option<&'a S> {
-    servers.filter(|one| (*one).borrow().url.covers(url)).max_by_key(|one| (*one).borrow().url.depth())
+    servers.filter(|one| !(*one).borrow().is_outer && (*one).borrow().url.covers(url)).max_by_key(|one| (*one).borrow().url.depth())
 }
 
 /// The configured server beside which an unconfigured URL lies. On its origin a spelling or path that its own URL does
@@ -110,6 +123,8 @@ impl Server {
             required: false,
             revoke_on_exit: false,
             rate: None,
+            outer: None,
+            is_outer: false,
             named_by: NamedBy::Us,
             usual_key: OnceLock::new(),
         }

@@ -280,7 +280,7 @@ fn here(
                 .hint("see what it waits for with `--log debug`")
         })?;
         let (granted, _) = granted?;
-        Ok(Obtained::Token(Handed::new(&granted.token, clock.boot())))
+        Ok(Obtained::Token(Handed::new(&granted, clock.boot())))
     });
     obtained.map_err(|failure| match failure.exit {
         exit if forgone && exit == Class::NoIdentity.exit_code() => failure.hint(
@@ -333,6 +333,7 @@ impl Early<'_> {
             server: Some(&server),
             asked: None,
             token: None,
+            outer: None,
             rejected: None,
             tool: None,
         };

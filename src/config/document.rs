@@ -88,6 +88,7 @@ fn property(key: &Key) -> Value {
         Kind::Pairs => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Rules => json!({ "type": "array", "minItems": 1, "items": object(&keys::RULE) }),
         Kind::Provider => object(&keys::IDP),
+        Kind::FrontDoor => object(&keys::OUTER),
     };
     property["description"] = json!(key.doc);
     property
@@ -100,7 +101,7 @@ fn built(table: &'static Table) -> impl Iterator<Item = &'static Key> {
 /// A starter file: one server, everything else as comments.
 pub(crate) fn starter() -> String {
     let mut text = "# wayleave.toml: workload identity in, MCP access tokens out.\n# Every line that starts with `#` shows a default or an example.\n".to_owned();
-    for table in keys::TABLES.iter().filter(|table| !table.name.ends_with("allow") && !table.name.ends_with("idp")) {
+    for table in keys::TABLES.iter().filter(|table| !["allow", "idp", "outer"].iter().any(|inner| table.name.ends_with(inner))) {
         let is_server = table.name == "servers.NAME";
         let name = table.name.replace("NAME", "example");
         let mark = if is_server { "" } else { "# " };

@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Rules,
     /// `idp`: one table with the keys of [`IDP`].
     Provider,
+    /// `outer`: one table with the keys of [`OUTER`].
+    FrontDoor,
     Number,
     /// A time: `"10s"`.
     Span,
@@ -175,7 +177,37 @@ pub(super) const SERVER: Table = Table {
         later("bare_token", "Hand out bare tokens in spite of tool rules."),
         key("revoke_on_exit", Kind::Flag, "false", "Revoke at shutdown what is held for it (RFC 7009)."),
         key("rate", Kind::Rate, "\"20/s\"", "How often each calling user may ask for it. Omit: as often as it likes."),
-        later("outer", "A second credential for a front door."),
+        key(
+            "outer",
+            Kind::FrontDoor,
+            "{ exchange = \"gcp\", audience = \"123-abc.apps.googleusercontent.com\" }",
+            "A second credential, for a front door before the server. Needs `issuer`.",
+        ),
+    ],
+};
+
+pub(super) const OUTER: Table = Table {
+    name: "servers.NAME.outer",
+    doc: "A second credential, for the front door before the server.",
+    keys: &[
+        key("exchange", Kind::Text, "\"gcp\"", "How it is made: \"gcp\"."),
+        key(
+            "audience",
+            Kind::Text,
+            "\"123-abc.apps.googleusercontent.com\"",
+            "For whom: the OAuth client's id (Identity-Aware Proxy) or the service's URL (Cloud Run).",
+        ),
+        key(
+            "header",
+            Kind::Text,
+            "\"X-Serverless-Authorization\"",
+            "The field that it goes into. Omit: Proxy-Authorization.",
+        ),
+        key("identity", Kind::Text, "\"google\"", "An identity of [identities]. Omit: the default one."),
+        POOL,
+        SERVICE_ACCOUNT,
+        DELEGATES,
+        ENDPOINT,
     ],
 };
 
@@ -425,4 +457,4 @@ pub(super) const IDENTITIES: Table = Table {
 };
 
 pub(super) const TABLES: &[&Table] =
-    &[&IDENTITY, &IDENTITIES, &SERVER, &IDP, &RULE, &LISTEN, &EGRESS, &AUDIT, &KEYRING];
+    &[&IDENTITY, &IDENTITIES, &SERVER, &IDP, &OUTER, &RULE, &LISTEN, &EGRESS, &AUDIT, &KEYRING];

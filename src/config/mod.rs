@@ -26,6 +26,7 @@ mod identities;
 mod identity;
 mod keys;
 mod listen;
+mod outer;
 mod provider;
 mod reader;
 mod server;
@@ -416,6 +417,9 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
                     &format!("servers.{}", other.name),
                     format!("differs from servers.{} by case alone", one.name),
                 );
+            }
+            if one.is_outer || other.is_outer {
+                continue;
             }
             let shared = |a: &Server, b: &Server| {
                 a.url == b.url

@@ -233,7 +233,7 @@ fn read<'a>(kind: Kind, value: &'a Spanned<DeValue<'a>>) -> Option<Value<'a>> {
             let tables = inner.as_array()?.iter().map(|one| Some((one.get_ref().as_table()?, one.span().start)));
             tables.collect::<Option<Vec<_>>>().map(Value::Tables)
         }
-        Kind::Provider => Some(Value::Table(inner.as_table()?, value.span().start)),
+        Kind::Provider | Kind::FrontDoor => Some(Value::Table(inner.as_table()?, value.span().start)),
         Kind::Later => None,
     }
 }
@@ -258,7 +258,7 @@ pub(super) fn describe(kind: Kind) -> &'static str {
         Kind::Rate => "a number of times a second, minute or hour",
         Kind::Pairs => "a table of texts",
         Kind::Rules => "a list of tables",
-        Kind::Provider => "a table",
+        Kind::Provider | Kind::FrontDoor => "a table",
         Kind::Later => "absent",
     }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use toml::de::DeTable;
 
 use super::reader::{Reader, Section};
-use super::{Config, client, identities, insecure, is_name, keys, own_user, provider};
+use super::{Config, client, identities, insecure, is_name, keys, outer, own_user, provider};
 use crate::broker::{Client, ClientAuth, DEFAULT, Link, Provider, ResourceParameter, Server, Yield};
 use crate::caller::Sha256;
 use crate::env::Env;
@@ -25,9 +25,12 @@ pub(super) fn servers_of<'a>(reader: &mut Reader<'a>, servers: &'a DeTable<'a>, 
         match value.get_ref().as_table() {
             Some(table) => {
                 let section = reader.section(&path, at, table, &keys::SERVER, &[]);
-                if let Some(server) = server_of(reader, name, &section, env) {
-                    config.servers.push(server);
+                let Some(mut server) = server_of(reader, name, &section, env) else { continue };
+                if let Some((outer, front_door)) = outer::outer_of(reader, &section, &server) {
+                    server.outer = Some(outer);
+                    config.servers.push(front_door);
                 }
+                config.servers.push(server);
             }
             None => reader.problem(line, &path, format!("must be a table: [servers.{name}]")),
         }
@@ -106,6 +109,8 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         required: section.flag("required"),
         revoke_on_exit: section.flag("revoke_on_exit"),
         rate: section.rate("rate"),
+        outer: None,
+        is_outer: false,
         named_by: NamedBy::Us,
         usual_key: OnceLock::new(),
     })

@@ -1,7 +1,7 @@
 //! The same requests and the same parsing without memory and without mercy: every place is asked, and what it says is
 //! reported before it is judged. For `doctor`.
 
-use reqwest::header::{ACCEPT, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -64,9 +64,11 @@ impl Discovery {
         Ok(Knocked { status: answer.status, challenge, date: answer.date(), nonce })
     }
 
-    /// One document, asked for as another party's place is.
-    pub(crate) async fn see(&self, url: &str) -> Seen {
-        let answer = self.outbound.send(Ask::get(url, NamedBy::Them)).await;
+    /// One document, asked for as another party's place is, with what opens the door before it.
+    pub(crate) async fn see(&self, url: &str, pass: Option<(HeaderName, HeaderValue)>) -> Seen {
+        let mut ask = Ask::get(url, NamedBy::Them);
+        ask.headers.extend(pass);
+        let answer = self.outbound.send(ask).await;
         let answer = answer.map(|answer| Answered {
             status: answer.status,
             date: answer.date(),

@@ -162,10 +162,13 @@ async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body
             query.only_configured(state, caller, &request)?;
             let head = query.head(state, caller, &request)?;
             let (granted, proof) = state.broker.now().headers(caller, &request, head.as_ref()).await?;
+            if granted.outer.is_some() {
+                return Ok(as_json(answer_of(StatusCode::OK, Body::secret(dialect::all_fields(&granted, proof)))));
+            }
             let form = Form::of(&granted.token, state.clock.boot());
             let around = match proof {
                 Proof::Signed { fields, expires_at } => {
-                    let whole = dialect::signed_headers(&fields, &expires_at);
+                    let whole = dialect::listed_fields(&fields, &expires_at);
                     return Ok(as_json(answer_of(StatusCode::OK, Body::secret(whole))));
                 }
                 Proof::Dpop(proof) => form.listed_with_proof(&proof),

@@ -2,9 +2,12 @@
 //!
 //! Each is written once, into memory that is cleared afterwards.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use crate::broker::{Granted, Outside, Proof};
 use crate::clock::Boot;
 use crate::token::{AccessToken, BadToken, Token, expose};
 
@@ -97,19 +100,23 @@ pub(crate) struct Handed {
     scope: String,
     resource: String,
     issuer: String,
+    /// What the front door before the server wants, and in which field.
+    outer: Option<(String, AccessToken)>,
 }
 
 impl Handed {
     /// From the broker, now.
-    pub(crate) fn new(token: &Token, now: Boot) -> Self {
+    pub(crate) fn new(granted: &Granted, now: Boot) -> Self {
+        let (token, outer) = (&*granted.token, granted.outer.as_ref());
         let Form { expires_in, expires_at, scope, resource, issuer } = Form::of(token, now);
         Self {
             token: token.access_token.clone(),
             expires_in,
-            expires_at: expires_at.to_owned(),
+            expires_at: soonest(expires_at, outer).to_owned(),
             scope,
             resource: resource.to_owned(),
             issuer: issuer.to_owned(),
+            outer: outer.map(|outer| (outer.header.clone(), outer.token.access_token.clone())),
         }
     }
 
@@ -137,23 +144,25 @@ impl Handed {
         let wire: Wire = serde_json::from_slice(body).ok()?;
         let token: Result<AccessToken, BadToken> = AccessToken::parse(expose(&wire.access_token).to_owned());
         let Wire { expires_in, expires_at, scope, resource, issuer, .. } = wire;
-        Some(Self { token: token.ok()?, expires_in, expires_at, scope, resource, issuer })
+        Some(Self { token: token.ok()?, expires_in, expires_at, scope, resource, issuer, outer: None })
     }
 
     /// From the answer of a daemon's `/v1/headers`.
     pub(crate) fn read_headers(body: &[u8]) -> Option<Self> {
         #[derive(serde::Deserialize)]
         struct Wire {
-            headers: Fields,
+            headers: BTreeMap<String, [secrecy::SecretString; 1]>,
             expires: String,
         }
-        #[derive(serde::Deserialize)]
-        struct Fields {
-            #[serde(rename = "Authorization")]
-            authorization: [secrecy::SecretString; 1],
-        }
-        let Wire { headers: Fields { authorization: [value] }, expires } = serde_json::from_slice(body).ok()?;
-        let token = AccessToken::parse(expose(&value).strip_prefix("Bearer ")?.to_owned()).ok()?;
+        let Wire { mut headers, expires } = serde_json::from_slice(body).ok()?;
+        let bearer = |[value]: [secrecy::SecretString; 1]| {
+            AccessToken::parse(expose(&value).strip_prefix("Bearer ")?.to_owned()).ok()
+        };
+        let token = bearer(headers.remove("Authorization")?)?;
+        let outer = match headers.pop_first() {
+            Some((name, value)) => Some((name, bearer(value)?)),
+            None => None,
+        };
         Some(Self {
             token,
             expires_in: 0,
@@ -161,6 +170,7 @@ impl Handed {
             scope: String::new(),
             resource: String::new(),
             issuer: String::new(),
+            outer,
         })
     }
 
@@ -186,12 +196,16 @@ impl Handed {
 
     /// `{"Authorization":"Bearer …"}`: one flat object of strings, the spelling that MCP clients' helpers want.
     pub(crate) fn flat_headers(&self) -> Zeroizing<String> {
-        header_json(&self.token)
+        let Some((name, token)) = &self.outer else { return header_json(&self.token) };
+        let before = Zeroizing::new(format!(",\"{name}\":\"Bearer "));
+        joined(&[&header_json(&self.token).trim_end_matches('}'), &before, &escaped(token), "\"}"])
     }
 
     /// The answer of a credential helper's `get`.
     pub(crate) fn listed_headers(&self) -> Zeroizing<String> {
-        self.form().listed_headers().with(&self.token)
+        let Some((name, token)) = &self.outer else { return self.form().listed_headers().with(&self.token) };
+        let fields = [("Authorization", &self.token), (name, token)];
+        listed_fields(&fields.map(|(name, token)| (name.to_owned(), bearer("Bearer", token))), &self.expires_at)
     }
 
     /// `WAYLEAVE_TOKEN_NAME=…`
@@ -205,8 +219,41 @@ pub fn header_json(token: &AccessToken) -> Zeroizing<String> {
     Around { before: "{\"Authorization\":\"Bearer ", after: "\"}".to_owned() }.with(token)
 }
 
-/// The answer of `/v1/headers` for a request that is signed: `{"headers":{"Authorization":["AWS4-HMAC-SHA256 …"],…},…}`.
-pub(crate) fn signed_headers(fields: &[(String, Zeroizing<String>)], expires_at: &str) -> Zeroizing<String> {
+/// The answer of `/v1/headers` where a front door stands before the server.
+pub(crate) fn all_fields(granted: &Granted, proof: Proof) -> Zeroizing<String> {
+    let token = &granted.token;
+    let (mut fields, expires_at) = match proof {
+        Proof::Signed { fields, expires_at } => (fields, expires_at),
+        Proof::Dpop(proof) => {
+            let fields = [("Authorization", bearer("DPoP", &token.access_token)), ("DPoP", Zeroizing::new(proof))];
+            (fields.map(|(name, value)| (name.to_owned(), value)).into(), token.expires_at.clone())
+        }
+        Proof::None => {
+            (vec![("Authorization".to_owned(), bearer("Bearer", &token.access_token))], token.expires_at.clone())
+        }
+    };
+    fields.extend(granted.outer.iter().map(|outer| (outer.header.clone(), bearer("Bearer", &outer.token.access_token))));
+    listed_fields(&fields, soonest(&expires_at, granted.outer.as_ref()))
+}
+
+/// Times of one form (RFC 3339, UTC, seconds) are ordered as their texts are.
+fn soonest<'a>(expires_at: &'a str, outer: Option<&'a Outside>) -> &'a str {
+    outer.map_or(expires_at, |outer| expires_at.min(&outer.token.expires_at))
+}
+
+fn bearer(scheme: &str, token: &AccessToken) -> Zeroizing<String> {
+    Zeroizing::new(format!("{scheme} {}", token.expose()))
+}
+
+/// Written once, with room for all.
+fn joined(pieces: &[&str]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
+    pieces.iter().for_each(|piece| text.push_str(piece));
+    text
+}
+
+/// The answer of `/v1/headers` with several fields: `{"headers":{"Authorization":["AWS4-HMAC-SHA256 …"],…},…}`.
+pub(crate) fn listed_fields(fields: &[(String, Zeroizing<String>)], expires_at: &str) -> Zeroizing<String> {
     // Each byte escaped: growing would leave copies of the session token in freed memory.
     let room = fields.iter().map(|(name, value)| name.len() + 6 * value.len() + 16).sum::<usize>() + 96;
     let mut text = Zeroizing::new(String::with_capacity(room));
@@ -265,6 +312,7 @@ mod tests {
             scope: "a b".to_owned(),
             resource: "https://mcp.example.com/\"x".to_owned(),
             issuer: "https://as.example.com".to_owned(),
+            outer: None,
         }
     }
 
@@ -285,7 +333,7 @@ mod tests {
         let fields = [("Authorization", "AWS4 a=\"b\""), ("X-Amz-Date", "20260101T000000Z")]
             .map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned())));
         let json: serde_json::Value =
-            serde_json::from_str(&signed_headers(&fields, "2026-01-01T00:05:00Z")).expect("JSON");
+            serde_json::from_str(&listed_fields(&fields, "2026-01-01T00:05:00Z")).expect("JSON");
         assert_eq!(json["headers"]["Authorization"], serde_json::json!(["AWS4 a=\"b\""]));
         assert_eq!(
             (&json["headers"]["X-Amz-Date"][0], &json["expires"]),

@@ -2,7 +2,7 @@
 
 use super::super::Error;
 use super::{Check, Party, Walk, rules};
-use crate::discovery::{self, Challenge, Knocked, ping};
+use crate::discovery::{self, Challenge, Knocked};
 use crate::oauth::{ServerUrl, quoted_words};
 use crate::outbound;
 
@@ -18,7 +18,7 @@ impl Walk<'_> {
         } else {
             rules::MCP_HTTPS.pass("plain http on loopback, for development")
         };
-        let knocked = match self.maker.discovery.knock(ping(url)).await {
+        let knocked = match self.maker.discovery.knock(self.ping(url)).await {
             Ok(knocked) => knocked,
             Err(error) => {
                 self.not_reached(https, error);

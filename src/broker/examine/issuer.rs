@@ -17,7 +17,7 @@ impl Walk<'_> {
     pub(super) async fn metadata(&mut self, issuer: &Issuer, issuer_is: IssuerIs) -> Option<AuthorizationServer> {
         self.report.waits_for(PLACE);
         let urls = issuer.metadata_urls();
-        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url))).await;
+        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url, None))).await;
         let found = match first(issuer, &seen) {
             Ok(found) => found,
             Err(error) => {

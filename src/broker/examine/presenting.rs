@@ -11,7 +11,6 @@ use super::super::{Error, ResourceParameter, Server};
 use super::grant::Granted;
 use super::taken::{Taken, audience_check, garbage_check, refused};
 use super::{Check, State, Walk, rules};
-use crate::discovery::ping;
 use crate::oauth::quoted_words;
 use crate::token::{AccessToken, Claims, SubjectToken, Token};
 
@@ -110,7 +109,7 @@ impl Walk<'_> {
         let rule = &rules::QUERY_REFUSED;
         let mut url = self.server.url.url().clone();
         url.query_pairs_mut().append_pair("access_token", GARBAGE);
-        let check = match self.taken(ping(url.as_str())).await {
+        let check = match self.taken(self.ping(url.as_str())).await {
             Taken::In(status @ ..300) => rule.fail(
                 format!("a word of no worth as `access_token` in the URL lets us in (status {status})"),
                 "look for tokens in the Authorization header alone",

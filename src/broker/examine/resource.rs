@@ -23,7 +23,7 @@ impl Walk<'_> {
                 urls.push(place);
             }
         }
-        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url))).await;
+        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url, self.pass_for(url)))).await;
         // A named place is the only one that counts, as for every client.
         let counts = if named.is_some() {
             seen.first().filter(|seen| seen.is_there())

@@ -50,6 +50,9 @@ pub(super) const MCP_REACHABLE: Rule =
 pub(super) const MCP_NO_REDIRECT: Rule =
     Rule::new(SERVER, "mcp-no-redirect", McpServer, both!("Error Handling", "RFC 9110 section 15.5.2"));
 
+pub(super) const FRONT_DOOR: Rule =
+    Rule::new(SERVER, "front-door", Platform, "Google Cloud, Programmatic authentication (Identity-Aware Proxy)");
+
 pub(super) const CHALLENGE_STATUS: Rule =
     Rule::new(CHALLENGE, "challenge-status", McpServer, both!("Error Handling", "RFC 6750 section 3.1"));
 pub(super) const CHALLENGE_HEADER: Rule =

@@ -4,7 +4,7 @@ use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::super::Error;
 use super::{Check, Rule, State, Walk, rules};
-use crate::discovery::{self, Knocked, ping};
+use crate::discovery::{self, Knocked};
 use crate::dpop;
 use crate::outbound::Ask;
 use crate::token::AccessToken;
@@ -40,7 +40,7 @@ impl Walk<'_> {
     }
 
     async fn presented(&self, token: Option<&AccessToken>) -> Taken {
-        let mut ask = ping(self.server.url.as_str());
+        let mut ask = self.ping(self.server.url.as_str());
         if let Some(token) = token {
             let Some(headers) = self.headers(token) else {
                 return Taken::Unclear(Error::internal("a token that was checked is no header value"));
