@@ -483,7 +483,8 @@ impl Broker {
         let head = head.ok_or_else(|| Error::signed(&granted.server))?;
         let body_sha256 = head.body_sha256.as_deref().ok_or_else(|| Error::no_digest(&granted.server))?;
         let now = self.clock.wall();
-        let purpose = sigv4::Purpose { method: &head.method, url: head.url.url(), body_sha256, fields: &[], says_digest: true };
+        let purpose =
+            sigv4::Purpose { method: &head.method, url: head.url.url(), body_sha256, fields: &[], says_digest: true };
         let fields = signer.sign(&purpose, now).ok_or_else(|| Error::internal("the request could not be signed"))?;
         let good_for = sigv4::GOOD_FOR.min(granted.token.left(self.clock.boot()));
         Ok(Proof::Signed { fields, expires_at: rfc3339(now + good_for) })

@@ -62,7 +62,8 @@ impl Signer {
             .ok()?
             .into();
         let body = SignableBody::Precomputed(purpose.body_sha256.to_owned());
-        let request = SignableRequest::new(purpose.method, purpose.url.as_str(), purpose.fields.iter().copied(), body).ok()?;
+        let request =
+            SignableRequest::new(purpose.method, purpose.url.as_str(), purpose.fields.iter().copied(), body).ok()?;
         let (signed, _) = sign(request, &params).ok()?.into_parts();
         let (headers, _) = signed.into_parts();
         let fields = headers.iter().map(|field| (spelled(field.name()), Zeroizing::new(field.value().to_owned())));

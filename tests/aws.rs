@@ -387,7 +387,8 @@ async fn a_signed_request_stands_for_a_role_at_google() {
     let named = with(&text, line, &format!("{line}subject_audience = \"https://elsewhere.example\"\n"));
     let output = run(&named).await.expect_code(REFUSED);
     tells(&output, &["invalid_grant", "names another"], &[]);
-    let other = with(&text, "\"caller-identity\"", "\"caller-identity\"\naudience_field = \"x-vault-aws-iam-server-id\"");
+    let other =
+        with(&text, "\"caller-identity\"", "\"caller-identity\"\naudience_field = \"x-vault-aws-iam-server-id\"");
     let output = run(&other).await.expect_code(REFUSED);
     tells(&output, &["invalid_grant"], &[]);
     // Not the role that is let in.
@@ -423,7 +424,8 @@ async fn a_signed_request_goes_only_where_it_is_called_one() {
         let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
         tells(&output, &["a signed request of AWS", "a JWT is wanted"], &["leave `token` out", "get-caller-identity"]);
     }
-    let output = world.clone().config(&text).run(&["trust-policy", "--for", "generic", "demo"]).await.expect_code(NO_IDENTITY);
+    let output =
+        world.clone().config(&text).run(&["trust-policy", "--for", "generic", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["a signed request of AWS"], &["get-caller-identity"]);
     assert_eq!(scene.authorization_server.token_requests(), 1, "nothing else left");
     // As a link: the first party takes the request and gives a JWT for the next.

@@ -259,7 +259,8 @@ async fn an_external_account_file_with_a_certificate() {
         let text = text.replace("//iamcredentials.googleapis", "//iamcredentials.mtls.googleapis");
         std::fs::write(place("google.json"), text).expect("ours");
     };
-    let named = json!({"certificate_config_location": place("certificates.json"), "trust_chain_path": place("chain.pem")});
+    let named =
+        json!({"certificate_config_location": place("certificates.json"), "trust_chain_path": place("chain.pem")});
     account(named.clone());
     let configured = world.wayleave.clone().config(&format!(
         "[egress]\nca_file = \"{}\"\n[identity]\nsource = \"gcp\"\ncredentials_file = \"{}\"\nendpoint = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n",

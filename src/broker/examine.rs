@@ -112,7 +112,8 @@ impl Broker {
         let server = self.configured(target)?;
         let maker = &*self.maker;
         let (skews, dpop_required, key, good_status, pass) = (Vec::new(), false, None, None, None);
-        let mut walk = Walk { maker, server: &server, caller, wishes, report, skews, dpop_required, key, good_status, pass };
+        let mut walk =
+            Walk { maker, server: &server, caller, wishes, report, skews, dpop_required, key, good_status, pass };
         walk.all().await;
         Ok(())
     }

@@ -87,7 +87,9 @@ pub enum ResourceParameter {
 /// The server that a URL belongs to: of those that cover it, the one whose own URL is the narrowest, however either is
 /// spelled.
 pub(crate) fn narrowest<'a, S: Borrow<Server>>(servers: impl Iterator<Item = &'a S>, url: &ServerUrl) -> Option<&'a S> {
-    servers.filter(|one| !(*one).borrow().is_outer && (*one).borrow().url.covers(url)).max_by_key(|one| (*one).borrow().url.depth())
+    servers
+        .filter(|one| !(*one).borrow().is_outer && (*one).borrow().url.covers(url))
+        .max_by_key(|one| (*one).borrow().url.depth())
 }
 
 /// The configured server beside which an unconfigured URL lies. On its origin a spelling or path that its own URL does

@@ -101,7 +101,9 @@ fn built(table: &'static Table) -> impl Iterator<Item = &'static Key> {
 /// A starter file: one server, everything else as comments.
 pub(crate) fn starter() -> String {
     let mut text = "# wayleave.toml: workload identity in, MCP access tokens out.\n# Every line that starts with `#` shows a default or an example.\n".to_owned();
-    for table in keys::TABLES.iter().filter(|table| !["allow", "idp", "outer"].iter().any(|inner| table.name.ends_with(inner))) {
+    for table in
+        keys::TABLES.iter().filter(|table| !["allow", "idp", "outer"].iter().any(|inner| table.name.ends_with(inner)))
+    {
         let is_server = table.name == "servers.NAME";
         let name = table.name.replace("NAME", "example");
         let mark = if is_server { "" } else { "# " };

@@ -412,11 +412,13 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
     for (i, one) in config.servers.iter().enumerate() {
         for other in &config.servers[i + 1..] {
             if one.name.eq_ignore_ascii_case(&other.name) {
-                reader.problem(
-                    None,
-                    &format!("servers.{}", other.name),
-                    format!("differs from servers.{} by case alone", one.name),
-                );
+                // Of two keys of one table TOML makes none; but a front door has a name that nobody wrote.
+                let what = if one.name == other.name {
+                    "is the name of the front door of another server; choose another".to_owned()
+                } else {
+                    format!("differs from servers.{} by case alone", one.name)
+                };
+                reader.problem(None, &format!("servers.{}", other.name), what);
             }
             if one.is_outer || other.is_outer {
                 continue;

@@ -15,11 +15,7 @@ use crate::policy::Rule;
 const FIELD: &str = "Proxy-Authorization";
 
 /// What a server's `outer` says: the field, and the server that gives the token for it.
-pub(super) fn outer_of<'a>(
-    reader: &mut Reader<'a>,
-    section: &Section<'a>,
-    server: &Server,
-) -> Option<(Outer, Server)> {
+pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, server: &Server) -> Option<(Outer, Server)> {
     let section = reader.nested(section, "outer", &keys::OUTER)?;
     if server.issuer.is_none() && server.exchange.as_deref() != Some("direct") {
         let what = "needs the server's `issuer`: nobody gets past the front door to ask the server who guards it";

@@ -131,7 +131,15 @@ async fn federate(
     extra: &[(String, String)],
 ) -> Result<crate::google::Access, Failure> {
     let provider = gcp.provider();
-    google.federate(&Federation { provider: &provider, subject: subject.expose(), subject_type: subject.token_type(), scope, extra }).await
+    google
+        .federate(&Federation {
+            provider: &provider,
+            subject: subject.expose(),
+            subject_type: subject.token_type(),
+            scope,
+            extra,
+        })
+        .await
 }
 
 /// The identity token as an access token: made for that audience alone, or it would be good elsewhere too.

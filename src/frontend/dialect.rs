@@ -232,7 +232,8 @@ pub(crate) fn all_fields(granted: &Granted, proof: Proof) -> Zeroizing<String> {
             (vec![("Authorization".to_owned(), bearer("Bearer", &token.access_token))], token.expires_at.clone())
         }
     };
-    fields.extend(granted.outer.iter().map(|outer| (outer.header.clone(), bearer("Bearer", &outer.token.access_token))));
+    fields
+        .extend(granted.outer.iter().map(|outer| (outer.header.clone(), bearer("Bearer", &outer.token.access_token))));
     listed_fields(&fields, soonest(&expires_at, granted.outer.as_ref()))
 }
 

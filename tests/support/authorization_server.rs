@@ -258,7 +258,7 @@ impl Now {
             token_requests: 0,
             profile: Profile::default(),
             rule: None,
-                aws: None,
+            aws: None,
         }
     }
 }

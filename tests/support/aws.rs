@@ -209,7 +209,8 @@ impl State {
         let mut request = Request::builder().method("POST").uri(wanted.replace("com?", "com/?"));
         let mut names = Vec::new();
         for header in wire["headers"].as_array().into_iter().flatten() {
-            let (key, value) = (header["key"].as_str().unwrap_or_default(), header["value"].as_str().unwrap_or_default());
+            let (key, value) =
+                (header["key"].as_str().unwrap_or_default(), header["value"].as_str().unwrap_or_default());
             names.push(key.to_ascii_lowercase());
             request = request.header(key, value);
         }

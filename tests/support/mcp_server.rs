@@ -103,7 +103,12 @@ struct Now {
     answer_headers: Vec<(String, String)>,
     seen: Vec<Seen>,
     metadata_paths: Vec<String>,
+    /// The front door before it: the field that it looks at, and whom it lets in.
+    door: Option<(String, Arc<Door>)>,
+    turned_away: usize,
 }
+
+type Door = dyn Fn(&str) -> bool + Send + Sync;
 
 impl FakeMcp {
     /// Trusts this authorization server, is registered there with these scopes, and lists them in its metadata.
@@ -172,6 +177,8 @@ impl Now {
             answer_headers: Vec::new(),
             seen: Vec::new(),
             metadata_paths: Vec::new(),
+            door: None,
+            turned_away: 0,
         }
     }
 }
@@ -194,7 +201,18 @@ impl Now {
     }
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
+async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Answer {
+    let door = state.now().door.clone();
+    if let Some((field, lets_in)) = door {
+        // It takes away what is for itself.
+        let shown = request.headers_mut().remove(&field);
+        let shown =
+            shown.as_ref().and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+        if !shown.is_some_and(|token| lets_in(token)) {
+            state.now().turned_away += 1;
+            return Ok(fault::text(401, "text/plain", "Invalid IAP credentials: empty token".to_owned()));
+        }
+    }
     match request.uri().path() {
         path if path == PATH || path.starts_with("/mcp/") => mcp(&state, request).await,
         path => metadata(&state, path).await,

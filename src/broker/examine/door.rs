@@ -21,13 +21,15 @@ impl Walk<'_> {
         let pass = made.and_then(|token| {
             let value = HeaderValue::from_str(&format!("Bearer {}", token.access_token.expose())).ok();
             let field = HeaderName::from_bytes(outer.header.as_bytes()).ok().zip(value);
-            let (name, mut value) = field.ok_or_else(|| Error::internal("a token that was checked is no header value"))?;
+            let (name, mut value) =
+                field.ok_or_else(|| Error::internal("a token that was checked is no header value"))?;
             value.set_sensitive(true);
             Ok((name, value, token.expires_at))
         });
         match pass {
             Ok((name, value, until)) => {
-                self.report.push(rules::FRONT_DOOR.pass(format!("a credential for `{}`, good until {until}", outer.header)));
+                self.report
+                    .push(rules::FRONT_DOOR.pass(format!("a credential for `{}`, good until {until}", outer.header)));
                 self.pass = Some((name, value));
             }
             Err(error) => self.report.push(rules::FRONT_DOOR.fail_with(&error)),

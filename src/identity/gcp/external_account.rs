@@ -67,8 +67,16 @@ pub(super) struct ExternalAccount {
 
 /// Where what is changed comes from.
 enum From {
-    File { path: PathBuf, format: Format },
-    Url { url: String, headers: Vec<(HeaderName, HeaderValue)>, named_by: NamedBy, format: Format },
+    File {
+        path: PathBuf,
+        format: Format,
+    },
+    Url {
+        url: String,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        named_by: NamedBy,
+        format: Format,
+    },
     Program(Executable),
     /// Requests that a role signs.
     Aws(Arc<dyn IdentitySource>),
@@ -522,7 +530,8 @@ fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient) -> Result<From,
     const ASKS: &str = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15";
     if version != "aws1" || asks.is_some_and(|asks| asks != ASKS) {
         return Err((
-            "its `credential_source` is of another version than `aws1`, or asks AWS something else than who we are".to_owned(),
+            "its `credential_source` is of another version than `aws1`, or asks AWS something else than who we are"
+                .to_owned(),
             CREATE.to_owned(),
         ));
     }

@@ -1,5 +1,6 @@
 //! What a test sets and reads while the MCP server runs.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
@@ -13,6 +14,16 @@ impl FakeMcp {
     pub fn set_issuer(&self, issuer: &str) {
         issuer.clone_into(&mut self.state.now().issuer);
         self.set_metadata(json!({"authorization_servers": [issuer]}));
+    }
+
+    /// From now on nobody gets as far as here without that field, whose token `lets_in` must like.
+    pub fn stand_behind(&self, field: &str, lets_in: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.state.now().door = Some((field.to_owned(), Arc::new(lets_in)));
+    }
+
+    /// How many requests the door turned away.
+    pub fn turned_away(&self) -> usize {
+        self.state.now().turned_away
     }
 
     pub fn set_signposts(&self, signposts: Signposts) {

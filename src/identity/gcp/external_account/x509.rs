@@ -78,7 +78,8 @@ impl X509 {
         };
         let shown = location.display();
         let content = env.read(&location, CAP).map_err(|error| {
-            let cure = format!("it says where the certificate and its key are, and uid {} must be able to read it", env.uid());
+            let cure =
+                format!("it says where the certificate and its key are, and uid {} must be able to read it", env.uid());
             (format!("{shown} cannot be read: {error}"), cure)
         })?;
         let config: Option<Config> = serde_json::from_slice(&content).ok();
@@ -105,7 +106,10 @@ impl X509 {
     pub(super) fn load(&self, ambient: &Ambient) -> Result<(Arc<Certificate>, String), Error> {
         let read = |path: &Path| {
             ambient.env.read(path, CAP).map_err(|error| {
-                malformed(format!("{} cannot be read: {error}", path.display()), "whoever renews the certificate writes it")
+                malformed(
+                    format!("{} cannot be read: {error}", path.display()),
+                    "whoever renews the certificate writes it",
+                )
             })
         };
         let pem = read(&self.certificate)?;
@@ -120,14 +124,17 @@ impl X509 {
     }
 }
 
-const LEAF_FIRST: &str = "`trust_chain_path` holds the certificates between the workload's own and the root, in that order";
+const LEAF_FIRST: &str =
+    "`trust_chain_path` holds the certificates between the workload's own and the root, in that order";
 
 fn usual(env: &Env) -> Result<PathBuf, Why> {
     match (env.get(VARIABLE), env.get("HOME")) {
         (Some(path), _) => Ok(PathBuf::from(path)),
         (None, Some(home)) => Ok(Path::new(home).join(USUAL)),
         (None, None) => Err((
-            format!("neither {VARIABLE} nor HOME is set, so the file that says where the certificate is cannot be found"),
+            format!(
+                "neither {VARIABLE} nor HOME is set, so the file that says where the certificate is cannot be found"
+            ),
             format!("set {VARIABLE}, or `certificate_config_location` in the file"),
         )),
     }

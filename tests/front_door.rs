@@ -1,0 +1,252 @@
+//! `outer`: an MCP server behind a front door that wants a credential of its own, from the environment to both of them.
+
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::google::{AGENT, FakeGoogle, INSTANCE};
+use support::scene::Scene;
+use support::wayleave::{Output, Wayleave};
+use support::{keys, tcp_http};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+
+const REFUSED: i32 = 76;
+const CONFIG: i32 = 78;
+
+/// The OAuth client of the front door.
+const CLIENT: &str = "123456789012-abc.apps.googleusercontent.com";
+const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
+const FIELD: &str = "proxy-authorization";
+const HEADERS: &str = "/v1/headers?server=demo";
+
+struct World {
+    scene: Scene,
+    google: FakeGoogle,
+    text: String,
+}
+
+impl World {
+    /// The example, and Google's front door before its server.
+    async fn new() -> Self {
+        let scene = Scene::new(BINARY).await;
+        let google = FakeGoogle::start(scene.platform.trust()).await;
+        google.grant(&FakeGoogle::principal(SUBJECT), AGENT);
+        let verifier = google.trust().verifier;
+        scene.mcp.stand_behind(FIELD, move |token| {
+            verifier.verify(token).is_ok_and(|claims| claims["aud"] == json!(CLIENT))
+        });
+        let path = format!("{}/examples/config/gcp-front-door.toml", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).expect("there is such an example");
+        let text = text.replace("https://mcp.example.com/mcp", &scene.mcp.url());
+        let text = text.replace("https://login.example.com/tenant1", &scene.authorization_server.issuer());
+        let text = text.replace("pool = ", &format!("endpoint = \"{}\"\npool = ", google.base()));
+        Self { text: format!("{text}\n[egress]\ninsecure_loopback = true\n"), scene, google }
+    }
+
+    fn wayleave(&self) -> Wayleave {
+        self.scene.wayleave.clone().config(&self.text)
+    }
+
+    /// With `from`, which must be there, replaced.
+    fn with(&self, from: &str, to: &str) -> Wayleave {
+        assert!(self.text.contains(from), "{from:?} is not in\n{}", self.text);
+        self.scene.wayleave.clone().config(&self.text.replace(from, to))
+    }
+
+    /// How the server answers `initialize` with these fields.
+    async fn ask(&self, fields: &[(&str, &str)]) -> u16 {
+        let about =
+            json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}).to_string();
+        let authority = self.scene.mcp.base().trim_start_matches("http://");
+        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!(
+            "POST /mcp HTTP/1.1\r\nHost: {authority}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n{fields}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        tcp_http::exchange(authority.parse().expect("an address"), &request).await.expect("an answer").status
+    }
+}
+
+fn tells(output: &Output, words: &[&str], hint: &[&str]) {
+    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
+    let (error, cure) = told.split_once("wayleave: hint: ").unwrap_or((told, ""));
+    for (wanted, found) in words.iter().map(|word| (word, error)).chain(hint.iter().map(|word| (word, cure))) {
+        assert!(found.contains(wanted), "{wanted:?} is not where it belongs in\n{}", output.stderr);
+    }
+}
+
+/// The one value of a field of `/v1/headers`.
+fn field<'a>(answer: &'a Value, name: &str) -> &'a str {
+    let values = answer["headers"][name].as_array().expect("a list");
+    assert_eq!(values.len(), 1, "{name}");
+    values[0].as_str().expect("a text")
+}
+
+fn claims(value: &str) -> keys::Claims {
+    keys::peek(value.strip_prefix("Bearer ").expect("a bearer token"))
+}
+
+#[tokio::test]
+async fn both_credentials_come_with_the_headers() {
+    let world = World::new().await;
+    let daemon = world.wayleave().daemon(&[]).await;
+    let answer = daemon.get(HEADERS).await.json();
+    let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "Proxy-Authorization"));
+    assert_eq!(answer["headers"].as_object().expect("an object").len(), 2);
+    assert_eq!(claims(inner)["aud"], json!(world.scene.mcp.url()));
+    assert_eq!((&claims(outer)["aud"], &claims(outer)["email"]), (&json!(CLIENT), &json!(AGENT)));
+    assert_eq!(world.ask(&[("authorization", inner), (FIELD, outer)]).await, 200);
+    assert_eq!(world.ask(&[("authorization", inner)]).await, 401);
+    assert_eq!(world.ask(&[("authorization", inner), (FIELD, inner)]).await, 401);
+    assert_eq!(world.scene.mcp.turned_away(), 2, "nothing was asked without the credential before");
+    // Both are kept.
+    assert_eq!(daemon.get(HEADERS).await.json(), answer);
+    assert_eq!(world.scene.authorization_server.token_requests(), 1);
+    assert_eq!(world.google.paths().iter().filter(|path| path.ends_with("/v1/token")).count(), 1);
+    // The same through every helper, with a daemon and without.
+    let wayleave = world.wayleave();
+    let client = Wayleave::new(BINARY).env("WAYLEAVE_SOCKET", &daemon.socket().display().to_string());
+    let through = client.run(&["headers", "demo"]).await.expect_code(0).stdout;
+    drop(daemon);
+    let itself = wayleave.run(&["headers", "demo", "--no-daemon"]).await.expect_code(0).stdout;
+    for text in [through, itself] {
+        let flat: Value = serde_json::from_str(&text).expect("JSON");
+        let shown = |name: &str| flat[name].as_str().expect("a text").to_owned();
+        let fields = [("authorization", shown("Authorization")), (FIELD, shown("Proxy-Authorization"))];
+        let fields = [(fields[0].0, fields[0].1.as_str()), (fields[1].0, fields[1].1.as_str())];
+        assert_eq!((world.ask(&fields).await, flat.as_object().map(serde_json::Map::len)), (200, Some(2)));
+    }
+    let uri = json!({"uri": world.scene.mcp.url()}).to_string();
+    let got = wayleave.run_with_stdin(&["get"], &uri).await.expect_code(0).stdout;
+    let got: Value = serde_json::from_str(&got).expect("JSON");
+    let fields = [("authorization", field(&got, "Authorization")), (FIELD, field(&got, "Proxy-Authorization"))];
+    assert_eq!(world.ask(&fields).await, 200);
+}
+
+#[tokio::test]
+async fn on_google_cloud_the_workload_shows_its_own_identity() {
+    let mut world = World::new().await;
+    world.scene.authorization_server.trust_only(world.google.trust());
+    support::profiles::of_google(&world.scene);
+    let lines = world
+        .text
+        .lines()
+        .filter(|line| !["pool", "service_account", "endpoint"].iter().any(|key| line.starts_with(key)));
+    world.text = lines.collect::<Vec<_>>().join("\n") + "\n[identity]\nsource = \"gcp\"\n";
+    let wayleave = Wayleave::new(BINARY).env("GCE_METADATA_HOST", world.google.metadata_host());
+    let daemon = wayleave.config(&world.text).daemon(&[]).await;
+    let answer = daemon.get(HEADERS).await.json();
+    let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "Proxy-Authorization"));
+    assert_eq!((&claims(outer)["aud"], &claims(outer)["email"]), (&json!(CLIENT), &json!(INSTANCE)));
+    assert_eq!(world.ask(&[("authorization", inner), (FIELD, outer)]).await, 200);
+}
+
+#[tokio::test]
+async fn without_the_one_the_other_is_not_given() {
+    let world = World::new().await;
+    world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    let output = world.wayleave().run(&["headers", "demo", "--no-daemon"]).await.expect_code(REFUSED);
+    tells(&output, &["demo.outer", "PERMISSION_DENIED"], &["roles/iam.workloadIdentityUser"]);
+    let file = world.scene.wayleave.path().join("audit.jsonl").display().to_string();
+    let audited = world.with("[egress]", &format!("[audit]\nfile = {file:?}\n[egress]"));
+    let daemon = audited.daemon(&[]).await;
+    let reply = daemon.get(HEADERS).await;
+    assert_eq!((reply.status, reply.json()["server"].clone()), (502, json!("demo.outer")));
+    // Its own token is good for whatever the front door lets through.
+    assert_eq!(daemon.get("/v1/token?server=demo").await.status, 200);
+    world.google.grant(&FakeGoogle::principal(SUBJECT), AGENT);
+    drop(daemon);
+    let daemon = audited.daemon(&[]).await;
+    let answer = daemon.get(HEADERS).await.json();
+    let lines = std::fs::read_to_string(&file).expect("it is there");
+    let last: Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
+    let digest = |value: &str| support::sigv4::sha256(value.strip_prefix("Bearer ").expect("bearer").as_bytes());
+    assert_eq!(last["server"], json!("demo"));
+    assert_eq!(last["sha256"], json!(digest(field(&answer, "Authorization"))));
+    assert_eq!(last["outer"]["sha256"], json!(digest(field(&answer, "Proxy-Authorization"))));
+    assert_eq!(last["outer"]["identity"][0]["source"], "github-actions");
+    // A caller says that the front door refused it: a new one is made, of that alone, unless it was made just now.
+    tokio::time::sleep(Duration::from_millis(5_100)).await;
+    let refused = json!({"server": "demo", "access_token_sha256": digest(field(&answer, "Proxy-Authorization"))});
+    assert_eq!(daemon.post("/v1/reject", &refused).await.status, 204);
+    let again = daemon.get(HEADERS).await.json();
+    assert_ne!(field(&again, "Proxy-Authorization"), field(&answer, "Proxy-Authorization"));
+    assert_eq!(field(&again, "Authorization"), field(&answer, "Authorization"));
+}
+
+#[tokio::test]
+async fn only_whom_the_server_lets_in_gets_through_the_door() {
+    let world = World::new().await;
+    let wayleave = world.with("scopes = [\"demo:read\"]", "allow = [{ uid = 4294967294 }]\nrequired = true");
+    let daemon = wayleave.daemon(&[]).await;
+    for path in [HEADERS, "/v1/token?server=demo.outer", "/v1/headers?server=demo.outer"] {
+        let reply = daemon.get(path).await;
+        assert_eq!((reply.status, reply.json()["error"].clone()), (403, json!("access_denied")), "{path}");
+    }
+    // It is nobody's by its URL.
+    let url = format!("/v1/token?server={}", world.scene.mcp.url());
+    assert_eq!(daemon.get(&url).await.json()["server"], json!("demo"));
+}
+
+#[tokio::test]
+async fn a_required_server_waits_for_both() {
+    let world = World::new().await;
+    world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    let wayleave = world.with("scopes = [\"demo:read\"]", "scopes = [\"demo:read\"]\nrequired = true");
+    let daemon = wayleave.daemon(&[]).await;
+    assert_eq!(daemon.get("/v1/token?server=demo").await.status, 200);
+    let reply = daemon.get("/readyz").await;
+    assert!(reply.status == 503 && reply.body.contains("demo.outer"), "{}", reply.body);
+    let status = daemon.get("/v1/status").await.json();
+    let names: Vec<&str> =
+        status["servers"].as_array().expect("a list").iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["demo.outer", "demo"]);
+}
+
+#[tokio::test]
+async fn doctor_goes_through_the_door() {
+    let world = World::new().await;
+    let output = world.wayleave().run(&["doctor", "demo", "--verbose"]).await.expect_code(0);
+    assert!(output.stdout.contains("front-door") && output.stdout.contains("token-accepted"), "{output:?}");
+    assert_eq!(world.scene.mcp.turned_away(), 0);
+    world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
+    let output = world.wayleave().run(&["doctor", "demo", "--json"]).await;
+    let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    let text = report.to_string();
+    assert!(text.contains("\"front-door\"") && text.contains("PERMISSION_DENIED"), "{text}");
+}
+
+#[tokio::test]
+async fn what_contradicts_itself_about_the_door_is_told_at_once() {
+    let world = World::new().await;
+    let issuer = format!("issuer = \"{}\"\n", world.scene.authorization_server.issuer());
+    for (from, to, words) in [
+        (issuer.as_str(), "", "servers.demo.outer: needs the server's `issuer`"),
+        ("exchange = \"gcp\"", "exchange = \"entra\"", "servers.demo.outer.exchange: only \"gcp\""),
+        ("exchange = \"gcp\"", "", "servers.demo.outer.exchange: missing"),
+        ("audience = \"", "# audience = \"", "servers.demo.outer.audience: missing"),
+        (
+            "header = \"Proxy-Authorization\"",
+            "header = \"Authorization\"",
+            "servers.demo.outer.header: must be a field",
+        ),
+        ("header = \"Proxy-Authorization\"", "header = \"X: y-Authorization\"", "servers.demo.outer.header"),
+        ("service_account = ", "# service_account = ", "needs `service_account`"),
+        ("pool = ", "# pool = ", "servers.demo.outer.service_account: has no effect without `pool`"),
+        ("exchange = \"gcp\"", "exchange = \"gcp\"\nidentity = \"nobody\"", "there is no identity \"nobody\""),
+        (
+            "[egress]",
+            "[servers.\"demo.outer\"]\nurl = \"https://other.example/mcp\"\n[egress]",
+            "is the name of the front door",
+        ),
+        ("header = ", "headr = ", "did you mean `header`?"),
+    ] {
+        let output = world.with(from, to).run(&["token", "demo"]).await.expect_code(CONFIG);
+        assert!(output.stderr.contains(words), "{words:?} is not in\n{}", output.stderr);
+    }
+}
