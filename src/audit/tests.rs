@@ -52,6 +52,7 @@ fn refusal<'a>(caller: &'a Caller, server: &'a str) -> Decision<'a> {
         server: Some(server),
         asked: None,
         token: None,
+        outer: None,
         rejected: None,
         tool: None,
     }
@@ -151,7 +152,8 @@ fn words_of_others_are_escaped_and_cut() {
     let token = token(&wild);
     let many: Vec<String> = (0..9_000).map(|i| format!("scope-{i}")).collect();
     let many = Scopes::from_list(many.iter().map(String::as_str)).expect("scopes");
-    let served = Decision { token: Some(&token), asked: Some(&many), tool: Some(&wild), ..refusal(&caller, &wild) };
+    let (token, outer) = (Some(&token), Some(&token));
+    let served = Decision { token, outer, asked: Some(&many), tool: Some(&wild), ..refusal(&caller, &wild) };
     place.hold().note(&served).expect("written");
     let text = place.text();
     assert!(text.is_ascii() && text.matches('\n').count() == 1 && text.len() < LINE_CAP, "{}", text.len());

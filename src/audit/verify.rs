@@ -7,7 +7,7 @@ use super::chain::{self, Link, NotLink, Torn};
 use crate::token::Digest;
 
 /// No line of ours is longer.
-pub(crate) const LINE_CAP: usize = 64 * 1024;
+pub(crate) const LINE_CAP: usize = 128 * 1024;
 /// So many torn stretches are told apart; further ones are counted.
 const TOLD: usize = 32;
 

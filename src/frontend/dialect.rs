@@ -198,7 +198,7 @@ impl Handed {
     pub(crate) fn flat_headers(&self) -> Zeroizing<String> {
         let Some((name, token)) = &self.outer else { return header_json(&self.token) };
         let before = Zeroizing::new(format!(",\"{name}\":\"Bearer "));
-        joined(&[&header_json(&self.token).trim_end_matches('}'), &before, &escaped(token), "\"}"])
+        joined(&[header_json(&self.token).trim_end_matches('}'), &before, &escaped(token), "\"}"])
     }
 
     /// The answer of a credential helper's `get`.
