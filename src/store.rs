@@ -88,7 +88,7 @@ impl Store {
 fn reason(error: &keyring::Error) -> &'static str {
     match error {
         keyring::Error::NoStorageAccess(_) => "it is locked or refuses access",
-        keyring::Error::PlatformFailure(_) => "the platform's secret service fails",
+        keyring::Error::PlatformFailure(_) => "there is no secret service, or it fails",
         _ => "it does not do what was asked",
     }
 }

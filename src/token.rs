@@ -27,6 +27,8 @@ pub struct SubjectToken {
 
 /// `subject_token_type` of a JWT (RFC 8693 section 3).
 pub(crate) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+/// The same of a request that AWS answers (Google Cloud, "Workload Identity Federation with AWS").
+pub(crate) const AWS_REQUEST: &str = "urn:ietf:params:aws:token-type:aws4_request";
 
 /// What a subject token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl SubjectToken {
     pub(crate) fn token_type(&self) -> &'static str {
         match self.kind {
             Kind::Jwt => JWT,
-            Kind::AwsRequest => crate::aws::REQUEST_TYPE,
+            Kind::AwsRequest => AWS_REQUEST,
         }
     }
 

@@ -39,7 +39,7 @@ impl World {
         scene.mcp.stand_behind(FIELD, move |token| {
             verifier.verify(token).is_ok_and(|claims| claims["aud"] == json!(CLIENT))
         });
-        let path = format!("{}/examples/config/gcp-front-door.toml", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/examples/config/{}.toml", env!("CARGO_MANIFEST_DIR"), "gcp-front-door");
         let text = std::fs::read_to_string(path).expect("there is such an example");
         let text = text.replace("https://mcp.example.com/mcp", &scene.mcp.url());
         let text = text.replace("https://login.example.com/tenant1", &scene.authorization_server.issuer());

@@ -14,7 +14,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
 
 const WARNING: &str = "the keyring cannot be used";
 const SILENT: &str = "it does not answer within 2 s";
-const ABSENT: &str = "the platform's secret service fails";
+const ABSENT: &str = "there is no secret service, or it fails";
 
 fn keys(auth: &str) -> String {
     format!("exchange = \"client-credentials\"\nclient_auth = \"{auth}\"\nregister = true\n")

@@ -24,7 +24,7 @@ const MAY_KNOW: [(&str, &str); 28] = [
     ("discovery", "clock oauth outbound"),
     ("exchange", "aws bucket clock dpop env google oauth outbound sigv4 store token"),
     ("identity", "aws clock env google oauth outbound token"),
-    ("aws", "clock oauth outbound token"),
+    ("aws", "clock oauth outbound sigv4 token"),
     ("google", "oauth outbound token"),
     ("policy", "caller oauth"),
     ("outbound", "env jitter oauth token"),

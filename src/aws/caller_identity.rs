@@ -22,8 +22,6 @@ use crate::clock::unix;
 use crate::sigv4::{GOOD_FOR, Purpose, Signer};
 use crate::token::{Claims, SubjectToken};
 
-/// `subject_token_type` of such a request.
-pub(crate) const REQUEST_TYPE: &str = "urn:ietf:params:aws:token-type:aws4_request";
 /// The field in which Google looks for its own name.
 pub(crate) const GOOGLE_FIELD: &str = "x-goog-cloud-target-resource";
 

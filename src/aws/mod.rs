@@ -16,7 +16,7 @@ mod smithy;
 mod sts;
 
 pub(crate) use aws_credential_types::Credentials;
-pub(crate) use caller_identity::{GOOGLE_FIELD, REQUEST_TYPE, caller_identity};
+pub(crate) use caller_identity::{GOOGLE_FIELD, caller_identity};
 pub(crate) use error::{Error, NOT_STS};
 pub(crate) use sts::{Algorithm, Assumed, Sts};
 

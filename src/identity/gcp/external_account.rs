@@ -411,7 +411,7 @@ fn provider_of(text: &str) -> Result<String, Why> {
 }
 
 fn subject_type_of(text: &str) -> Result<&'static str, Why> {
-    let known = [token::JWT, ID_TOKEN, crate::aws::REQUEST_TYPE, x509::TYPE];
+    let known = [token::JWT, ID_TOKEN, token::AWS_REQUEST, x509::TYPE];
     known.into_iter().find(|known| *known == text).ok_or_else(|| {
         (
             format!("its `subject_token_type` is not known ({:?})", quoted_words(text)),
@@ -424,7 +424,7 @@ impl From {
     /// Is that the type of what comes from there?
     fn is_called(&self, subject_type: &str) -> bool {
         match self {
-            Self::Aws(_) => subject_type == crate::aws::REQUEST_TYPE,
+            Self::Aws(_) => subject_type == token::AWS_REQUEST,
             Self::Certificate(_) => subject_type == x509::TYPE,
             Self::File { .. } | Self::Url { .. } | Self::Program(_) => [token::JWT, ID_TOKEN].contains(&subject_type),
         }
