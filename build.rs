@@ -23,7 +23,7 @@ fn main() {
     // make by the hundred. Where somebody chose another linker it is left alone.
     let chosen = std::env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("link"));
     if native && gnu && is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") && !chosen {
-        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all,-O2");
         if loader_unpacks() {
             println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
         }

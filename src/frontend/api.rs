@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::form_urlencoded;
@@ -107,7 +109,27 @@ const BODY_CAP: usize = 64 * 1024;
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Answers one request of a caller that the kernel named, or that shows the listener's pass.
-pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request: Request<Incoming>) -> Answer {
+pub(crate) fn answer<'a>(
+    state: &'a State,
+    caller: &'a Caller,
+    pass: &Pass,
+    request: Request<Incoming>,
+) -> impl Future<Output = Answer> + Send + use<'a> {
+    // What is decided without waiting is decided here, so that what waits carries no more than it needs.
+    let answer = match admitted(state, caller, pass, &request) {
+        Ok(Route::Alive) => Ok(alive()),
+        Ok(route) => {
+            let (head, body) = request.into_parts();
+            let answer = respond(state, caller, route, head.uri, body);
+            return Either::Left(answer.map(|outcome| outcome.unwrap_or_else(|error| failure(&error))));
+        }
+        Err(error) => Err(error),
+    };
+    Either::Right(ready(answer.unwrap_or_else(|error| failure(&error))))
+}
+
+/// The route of a request that passes the gate, and of a caller that shows what it must.
+fn admitted(state: &State, caller: &Caller, pass: &Pass, request: &Request<Incoming>) -> Result<Route, Failure> {
     let is_shown = pass.is_shown(request.headers());
     // Without the pass nobody knows who asks, and no record may name the daemon's own user for it.
     let unproved = (!is_shown).then(Caller::unproved);
@@ -115,10 +137,9 @@ pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request:
     if let Err(refusal) = gate::admit(request.uri(), request.headers()) {
         let gate = Matter::new(Action::Gate, caller, None);
         state.broker.now().note_refusal(&gate, Class::Denied, refusal.code(), &refusal);
-        return failure(&Failure::new(Class::Denied, "access_denied", refusal.to_string()));
+        return Err(Failure::new(Class::Denied, "access_denied", refusal.to_string()));
     }
-    let (head, body) = request.into_parts();
-    let outcome = match route(&head.method, head.uri.path()) {
+    match route(request.method(), request.uri().path()) {
         // Readiness and metrics name servers; that we live is no secret.
         Ok(route) if !matches!(route, Route::Alive) && !is_shown => {
             let gate = Matter::new(Action::Gate, caller, None);
@@ -130,10 +151,8 @@ pub(crate) async fn answer(state: &State, caller: &Caller, pass: &Pass, request:
             );
             Err(Failure::no_pass(pass))
         }
-        Ok(route) => respond(state, caller, route, head.uri.query().unwrap_or_default(), body).await,
-        Err(unknown) => Err(unknown),
-    };
-    outcome.unwrap_or_else(|error| failure(&error))
+        outcome => outcome,
+    }
 }
 
 fn route(method: &Method, path: &str) -> Result<Route, Failure> {
@@ -146,7 +165,8 @@ fn route(method: &Method, path: &str) -> Result<Route, Failure> {
 }
 
 /// What is seldom asked is in a box: the room for it would be copied with each request.
-async fn respond(state: &State, caller: &Caller, route: Route, query: &str, body: Incoming) -> Result<Answer, Failure> {
+async fn respond(state: &State, caller: &Caller, route: Route, uri: Uri, body: Incoming) -> Result<Answer, Failure> {
+    let query = uri.query().unwrap_or_default();
     match route {
         Route::Token => {
             let query = Query::read(query, &["server", "scope", "min_ttl", "fresh", "use", "unlisted"])?;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -95,13 +96,11 @@ pub(super) async fn connection<S, A>(
     let counted = Counted::default();
     let service = service_fn(|request| {
         counted.started.fetch_add(1, Ordering::Relaxed);
-        let answer = answer(request);
-        let counted = &counted;
-        async move {
-            let answer = answer.await;
+        // Not in an async block, which would have room for the whole of it twice.
+        answer(request).map(|answer| {
             counted.done.fetch_add(1, Ordering::Relaxed);
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
     let mut http = http1::Builder::new();
     // The look below bounds the head as well, without a timer for each request.
