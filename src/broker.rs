@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::Audit;
 use crate::cache::{Cache, Key, Recipe, Wish};
 use crate::caller::{Caller, Needs};
-use crate::clock::{Clock, rfc3339};
+use crate::clock::{Boot, Clock, rfc3339};
 use crate::discovery::Discovery;
 use crate::dpop::{self, Nonces};
 use crate::env::Env;
@@ -169,6 +169,14 @@ pub enum Proof {
     },
 }
 
+/// Who asks for what, of which server, and since when it seems to be unhappy with what it has.
+struct Asking<'a> {
+    caller: &'a Caller,
+    request: &'a Request,
+    target: &'a Arc<Server>,
+    given: Option<Boot>,
+}
+
 /// A token with the server it is for.
 #[derive(Clone, Debug)]
 pub struct Granted {
@@ -282,10 +290,8 @@ impl Broker {
         request: &Request,
         head: Option<&Head>,
     ) -> Result<(Granted, Proof), Error> {
-        let decided = match self.decide(caller, request).await {
-            Ok(granted) => self.complete(caller, request, granted, head).await,
-            Err(error) => Err(error),
-        };
+        let decided = self.decide(caller, request).await;
+        let decided = decided.and_then(|granted| self.proof(&granted, head).map(|proof| (granted, proof)));
         self.note(&Matter::of(caller, request), decided, |(granted, _)| Some(granted))
     }
 
@@ -294,50 +300,49 @@ impl Broker {
         let permit =
             server.policy.permit(caller, request.scopes.as_ref()).map_err(|denied| Error::denied(&server, denied))?;
         self.pace(caller, &server)?;
-        let key = server.key(&permit);
-        let wish = self.wish(caller, request, &server, &key);
-        let token = self.held(&server, &permit, key, &wish).await?;
-        permit.admit(&token.scopes).map_err(|denied| Error::denied(&server, denied))?;
-        worth_something(&server, &token, request.action)?;
+        let given = self.given_before(caller, request, &server);
+        let asking = Asking { caller, request, target: &server, given };
+        let (token, outer) = match server.outer.as_ref().filter(|_| request.action == Action::Headers) {
+            None => (self.held(&server, permit, &asking).await?, None),
+            // In a box, so that all others do not carry the room for it.
+            Some(outer) => Box::pin(self.beside_its_door(outer, permit, &asking)).await?,
+        };
         if request.may_be_a_retry {
             self.lock_asked_twice().answered(caller, &server.name, self.clock.boot());
         }
-        Ok(Granted { token, server, outer: None })
+        Ok(Granted { token, server, outer })
     }
 
-    /// From the cache, or made.
-    async fn held(&self, server: &Arc<Server>, permit: &Permit, key: Key, wish: &Wish) -> Result<Arc<Token>, Error> {
-        match self.cache.hit(&key, wish) {
-            Some(token) => Ok(token),
+    /// A token that may be given: from the cache, or made.
+    async fn held(&self, server: &Arc<Server>, permit: Permit, asking: &Asking<'_>) -> Result<Arc<Token>, Error> {
+        let key = server.key(&permit);
+        let wish = self.wish(asking, &key);
+        let token = match self.cache.hit(&key, &wish) {
+            Some(token) => token,
             // In a box, so that a hit does not carry the room for it.
-            None => Box::pin(self.cache.token(key, wish, || self.recipe(server, permit.clone())))
+            None => Box::pin(self.cache.token(key, &wish, || self.recipe(server, permit.clone())))
                 .await
-                .map_err(|error| error.at(server)),
-        }
+                .map_err(|error| error.at(server))?,
+        };
+        permit.admit(&token.scopes).map_err(|denied| Error::denied(server, denied))?;
+        worth_something(server, &token, asking.request.action)?;
+        Ok(token)
     }
 
-    /// With all that goes with the token for one request.
-    async fn complete(
+    /// The same side by side with what the front door wants, whose callers are those of the server behind it.
+    async fn beside_its_door(
         &self,
-        caller: &Caller,
-        request: &Request,
-        mut granted: Granted,
-        head: Option<&Head>,
-    ) -> Result<(Granted, Proof), Error> {
-        if let Some(outer) = &granted.server.outer {
-            let token = Box::pin(self.pass(caller, request, &outer.server)).await?;
-            granted.outer = Some(Outside { header: outer.header.clone(), token });
-        }
-        let proof = self.proof(&granted, head)?;
-        Ok((granted, proof))
-    }
-
-    /// What opens a front door. Its callers are those of the server behind it.
-    async fn pass(&self, caller: &Caller, request: &Request, name: &str) -> Result<Arc<Token>, Error> {
-        let door = self.configured(&Target::Name(name.to_owned()))?;
-        let permit = door.policy.permit(caller, None).map_err(|denied| Error::denied(&door, denied))?;
-        let newer_than = request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
-        self.held(&door, &permit, door.key(&permit), &Wish { least: request.least, newer_than }).await
+        outer: &Outer,
+        permit: Permit,
+        asking: &Asking<'_>,
+    ) -> Result<(Arc<Token>, Option<Outside>), Error> {
+        let door = self.servers.iter().find(|one| one.name == outer.server);
+        let door = door.ok_or_else(|| Error::internal("a front door is no server"))?;
+        let (token, outside) = tokio::join!(
+            self.held(asking.target, permit, asking),
+            self.held(door, door.policy.permit_for_all(), asking),
+        );
+        Ok((token?, Some(Outside { header: outer.header.clone(), token: outside? })))
     }
 
     /// The server that is meant, configured or asked for before.
@@ -349,13 +354,18 @@ impl Broker {
     /// The configured server that is meant. A URL is matched in any spelling, so that no spelling gets round a policy.
     pub(crate) fn configured(&self, target: &Target) -> Result<Arc<Server>, Error> {
         let found = match target {
-            Target::Name(name) => self.servers.iter().find(|server| *server.name == **name),
+            Target::Name(name) => self.named().find(|server| *server.name == **name),
             Target::Url(url) => narrowest(self.servers.iter(), url),
         };
         found.cloned().ok_or_else(|| match target {
-            Target::Name(name) => Error::unknown_server(name, self.servers.iter().map(|server| &*server.name)),
+            Target::Name(name) => Error::unknown_server(name, self.named().map(|server| &*server.name)),
             Target::Url(url) => Error::not_served(url),
         })
+    }
+
+    /// Those that callers can name: a front door comes with the server behind it.
+    fn named(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.servers.iter().filter(|server| !server.is_outer)
     }
 
     /// The same for a caller, who may name a server that is not configured where those are served.
@@ -388,19 +398,22 @@ impl Broker {
         })
     }
 
-    fn wish(&self, caller: &Caller, request: &Request, server: &Server, key: &Key) -> Wish {
-        let fresh = request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
-        if !request.may_be_a_retry {
-            return Wish { least: request.least, newer_than: fresh };
-        }
-        let now = self.clock.boot();
-        let given = self.lock_asked_twice().given_before(caller, &server.name, now);
+    fn wish(&self, asking: &Asking<'_>, key: &Key) -> Wish {
+        let fresh = asking.request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
         // A token minted before the first answer is the one that was given then.
-        let refused = given.filter(|given| self.cache.peek(key).0.is_some_and(|token| token.minted <= *given));
+        let refused = asking.given.filter(|given| self.cache.peek(key).0.is_some_and(|token| token.minted <= *given));
         if refused.is_some() {
-            self.lock_asked_twice().forced(caller, &server.name, now);
+            self.lock_asked_twice().forced(asking.caller, &asking.target.name, self.clock.boot());
         }
-        Wish { least: request.least, newer_than: fresh.max(refused) }
+        Wish { least: asking.request.least, newer_than: fresh.max(refused) }
+    }
+
+    /// When this caller was given what it seems to be unhappy with.
+    fn given_before(&self, caller: &Caller, request: &Request, server: &Server) -> Option<Boot> {
+        if !request.may_be_a_retry {
+            return None;
+        }
+        self.lock_asked_twice().given_before(caller, &server.name, self.clock.boot())
     }
 
     /// A caller says that the server refused a token. True if it was dropped: a digest that is not the cached
@@ -443,6 +456,13 @@ impl Broker {
         // First of all nobody gets them any more, whatever the server answers.
         for (key, _) in &held {
             self.cache.forget(key);
+        }
+        let door = server.outer.as_ref().map(|outer| &outer.server);
+        for (key, token) in self.cache.held() {
+            // Nobody can take it back, but nobody gets it any more.
+            if door == Some(&token.server) {
+                self.cache.forget(&key);
+            }
         }
         let (mut revoked, mut failed) = (0, None);
         for (_, token) in &held {

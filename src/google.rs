@@ -29,8 +29,8 @@ pub(crate) const IAM_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
-const STS: &str = "https://sts.googleapis.com/v1/token";
-const IAM: &str = "https://iamcredentials.googleapis.com";
+pub(crate) const STS: &str = "https://sts.googleapis.com/v1/token";
+pub(crate) const IAM: &str = "https://iamcredentials.googleapis.com";
 
 /// Where Google is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

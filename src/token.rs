@@ -49,6 +49,12 @@ impl SubjectToken {
         Self { secret, kind: Kind::AwsRequest, claims }
     }
 
+    /// The same, of somebody whose name is known though it does not say it.
+    pub(crate) fn about(mut self, who: Option<String>) -> Self {
+        self.claims.sub = who;
+        self
+    }
+
     /// Is it a JWT?
     pub(crate) fn is_jwt(&self) -> bool {
         self.kind == Kind::Jwt

@@ -405,28 +405,29 @@ async fn a_signed_request_goes_only_where_it_is_called_one() {
     let named = format!("token = \"caller-identity\"\naudience_field = \"{FIELD}\"\n\n[servers.demo]");
     let text = with(&example(&scene, "aws"), "\n[servers.demo]", &named);
     let exchange = |name: &str, more: &str| {
-        let lines = format!("[servers.demo]\nexchange = \"{name}\"\n{more}");
-        world.clone().config(&with(&text, "[servers.demo]", &lines))
+        with(&text, "[servers.demo]", &format!("[servers.demo]\nexchange = \"{name}\"\n{more}"))
     };
-    exchange("token-exchange", "").run(&["token", "demo"]).await.expect_code(0);
+    world.clone().config(&exchange("token-exchange", "")).run(&["token", "demo"]).await.expect_code(0);
     assert_eq!((aws.calls().len(), scene.authorization_server.token_requests()), (0, 1));
     let proof = "client_auth = \"workload\"\nclient_id = \"agent\"\n";
-    for world in [
-        world.clone().config(&text),
+    let pin = format!("issuer = \"{}\"", scene.authorization_server.issuer());
+    let elsewhere = [
+        text.clone(),
         exchange("token-exchange", proof),
         exchange("client-credentials", proof),
-        world.clone().config(&with(
-            &text,
-            &format!("issuer = \"{}\"", scene.authorization_server.issuer()),
-            "exchange = \"direct\"\nsubject_audience = \"https://mcp.example.com\"",
-        )),
-    ] {
-        let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+        with(&text, &pin, "exchange = \"direct\"\nsubject_audience = \"https://mcp.example.com\""),
+    ];
+    for text in elsewhere {
+        let output = world.clone().config(&text).run(&["token", "demo"]).await.expect_code(CONFIG);
+        assert!(output.stderr.contains("servers.demo.identity: is a signed request of AWS"), "{output:?}");
+        // Chosen by the command line, it is found when it is about to leave.
+        let role = world.clone().config(&with(&text, "[identity]\n", "[identities.role]\n"));
+        let output = role.run(&["token", "demo", "--identity", "role"]).await.expect_code(NO_IDENTITY);
         tells(&output, &["a signed request of AWS", "a JWT is wanted"], &["leave `token` out", "get-caller-identity"]);
+        let policy = ["trust-policy", "--for", "generic", "demo", "--identity", "role"];
+        let output = role.run(&policy).await.expect_code(NO_IDENTITY);
+        tells(&output, &["a signed request of AWS"], &["get-caller-identity"]);
     }
-    let output =
-        world.clone().config(&text).run(&["trust-policy", "--for", "generic", "demo"]).await.expect_code(NO_IDENTITY);
-    tells(&output, &["a signed request of AWS"], &["get-caller-identity"]);
     assert_eq!(scene.authorization_server.token_requests(), 1, "nothing else left");
     // As a link: the first party takes the request and gives a JWT for the next.
     let issuer = scene.authorization_server.issuer();
@@ -449,7 +450,8 @@ async fn what_contradicts_itself_about_signed_requests_is_told_at_once() {
         (CONFIG, "token = \"caller-identity\"\naudience_field = \"host\"", "a field of the verifier's own"),
         (CONFIG, "token = \"caller-identity\"\naudience_field = \"x-a: b\"", "a field of the verifier's own"),
     ] {
-        let text = with(&example(&scene, "aws"), "\n[servers.demo]", &format!("{lines}\n\n[servers.demo]"));
+        let more = format!("{lines}\n\n[servers.demo]\nexchange = \"token-exchange\"");
+        let text = with(&example(&scene, "aws"), "\n[servers.demo]", &more);
         let output = world.clone().config(&text).run(&["token", "demo"]).await.expect_code(code);
         assert!(output.stderr.contains(words), "{lines}: {output:?}");
     }
@@ -493,7 +495,22 @@ async fn an_external_account_file_of_aws() {
         .config(&text);
     let output = leftover.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["no role of its own"], &["annotate the service account"]);
+    // Nor does a file that was only found make the machine's role this workload's.
+    let found = Wayleave::new(BINARY)
+        .env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string())
+        .env("AWS_REGION", REGION);
+    let output = found.run(&["whoami", "--audience", "https://as.example.com"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["no variable of one is here"], &["name the file"]);
     // What does not fit together.
+    let mut both = source.clone();
+    both["file"] = json!("/run/token");
+    write(REQUEST, &both);
+    let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["not exactly one of"], &["create-cred-config"]);
+    write(REQUEST, &source);
+    let other = with(&text, "[servers.demo]", "subject_audience = \"api://x\"\n\n[servers.demo]");
+    let output = world.clone().config(&other).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, &["`subject_audience` is for a token"], &["leave it out"]);
     write("oauth:token-type:jwt", &source);
     let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["`subject_token_type`", "is not that of its `credential_source`"], &["create-cred-config"]);

@@ -144,6 +144,12 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
     let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "Proxy-Authorization"));
     assert_eq!((&claims(outer)["aud"], &claims(outer)["email"]), (&json!(CLIENT), &json!(INSTANCE)));
     assert_eq!(world.ask(&[("authorization", inner), (FIELD, outer)]).await, 200);
+    // Elsewhere the front door would get another platform's identity.
+    world.scene.authorization_server.also_trust(world.scene.platform.trust());
+    world.scene.authorization_server.set_profile(Default::default());
+    let elsewhere = world.text.replace("[identity]\nsource = \"gcp\"\n", "");
+    let output = world.scene.wayleave.clone().config(&elsewhere).run(&["headers", "demo", "--no-daemon"]).await;
+    tells(&output.expect_code(CONFIG), &["Google's identity tokens", "github-actions"], &["set `pool`"]);
 }
 
 #[tokio::test]
@@ -152,6 +158,8 @@ async fn without_the_one_the_other_is_not_given() {
     world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
     let output = world.wayleave().run(&["headers", "demo", "--no-daemon"]).await.expect_code(REFUSED);
     tells(&output, &["demo.outer", "PERMISSION_DENIED"], &["roles/iam.workloadIdentityUser"]);
+    // Who asks for the token alone is not concerned.
+    world.wayleave().run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
     let file = world.scene.wayleave.path().join("audit.jsonl").display().to_string();
     let audited = world.with("[egress]", &format!("[audit]\nfile = {file:?}\n[egress]"));
     let daemon = audited.daemon(&[]).await;
@@ -184,13 +192,54 @@ async fn only_whom_the_server_lets_in_gets_through_the_door() {
     let world = World::new().await;
     let wayleave = world.with("scopes = [\"demo:read\"]", "allow = [{ uid = 4294967294 }]\nrequired = true");
     let daemon = wayleave.daemon(&[]).await;
-    for path in [HEADERS, "/v1/token?server=demo.outer", "/v1/headers?server=demo.outer"] {
+    let reply = daemon.get(HEADERS).await;
+    assert_eq!((reply.status, reply.json()["error"].clone()), (403, json!("access_denied")));
+    // By itself nobody can name it.
+    for path in ["/v1/token?server=demo.outer", "/v1/headers?server=demo.outer"] {
         let reply = daemon.get(path).await;
-        assert_eq!((reply.status, reply.json()["error"].clone()), (403, json!("access_denied")), "{path}");
+        assert_eq!((reply.status, reply.json()["error"].clone()), (400, json!("unknown_server")), "{path}");
     }
     // It is nobody's by its URL.
     let url = format!("/v1/token?server={}", world.scene.mcp.url());
     assert_eq!(daemon.get(&url).await.json()["server"], json!("demo"));
+}
+
+#[tokio::test]
+async fn rules_with_scopes_are_for_what_is_behind() {
+    let world = World::new().await;
+    let uid = std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own)).expect("ours");
+    let rule =
+        format!("scopes = [\"demo:read\", \"demo:write\"]\nallow = [{{ uid = {uid}, scopes = [\"demo:read\"] }}]");
+    let daemon = world.with("scopes = [\"demo:read\"]", &rule).daemon(&[]).await;
+    let answer = daemon.get(HEADERS).await.json();
+    let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "Proxy-Authorization"));
+    assert_eq!(world.ask(&[("authorization", inner), (FIELD, outer)]).await, 200);
+}
+
+#[tokio::test]
+async fn a_helper_that_is_run_again_gets_both_anew_once() {
+    let world = World::new().await;
+    let daemon = world.wayleave().daemon(&[]).await;
+    let headers = format!("{HEADERS}&use=helper");
+    let answers =
+        [daemon.get(&headers).await.json(), daemon.get(&headers).await.json(), daemon.get(&headers).await.json()];
+    for name in ["Authorization", "Proxy-Authorization"] {
+        let [first, second, third] = [0, 1, 2].map(|at| field(&answers[at], name));
+        assert!(first != second && second == third, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_revoked_is_not_given_again() {
+    let world = World::new().await;
+    let daemon = world.wayleave().daemon(&[]).await;
+    let first = daemon.get(HEADERS).await.json();
+    let output = daemon.run(&["revoke"]).await.expect_code(0);
+    assert_eq!(output.stdout, "demo: 1 revoked\n");
+    let second = daemon.get(HEADERS).await.json();
+    for name in ["Authorization", "Proxy-Authorization"] {
+        assert_ne!(field(&first, name), field(&second, name), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -201,6 +250,8 @@ async fn a_required_server_waits_for_both() {
     let daemon = wayleave.daemon(&[]).await;
     assert_eq!(daemon.get("/v1/token?server=demo").await.status, 200);
     let reply = daemon.get("/readyz").await;
+    assert!(reply.status == 503 && reply.body.contains("demo.outer"), "{}", reply.body);
+    let reply = daemon.get("/readyz?server=demo").await;
     assert!(reply.status == 503 && reply.body.contains("demo.outer"), "{}", reply.body);
     let status = daemon.get("/v1/status").await.json();
     let names: Vec<&str> =
@@ -243,6 +294,11 @@ async fn what_contradicts_itself_about_the_door_is_told_at_once() {
             "[egress]",
             "[servers.\"demo.outer\"]\nurl = \"https://other.example/mcp\"\n[egress]",
             "is the name of the front door",
+        ),
+        (
+            "pool = \"projects/123456789012/locations/global/workloadIdentityPools/agents/providers/ci\"\nservice_account = \"agent@project.iam.gserviceaccount.com\"",
+            "\n[identity]\nsource = \"github-actions\"",
+            "servers.demo.outer.pool: missing: the identity \"default\" is of \"github-actions\"",
         ),
         ("header = ", "headr = ", "did you mean `header`?"),
     ] {

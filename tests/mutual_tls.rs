@@ -301,6 +301,17 @@ async fn an_external_account_file_with_a_certificate() {
     config(&json!(null));
     let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
     tells(&output, "names no `cert_path` and `key_path`", "create-cred-config");
+    account(json!({"certificate_config_location": "certificates.json"}));
+    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
+    tells(&output, "is a relative path", "absolute path");
+    config(&paths);
+    let usual = external_account(
+        "oauth:token-type:mtls",
+        &json!({"certificate": {"certificate_config_location": place("certificates.json")}}),
+    );
+    std::fs::write(place("google.json"), usual.to_string()).expect("ours");
+    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
+    tells(&output, "names hosts that ask for none", "sts.mtls.googleapis.com");
     account(json!({"trust_chain_path": place("chain.pem")}));
     let output = token(configured).await.expect_code(NO_IDENTITY);
     tells(&output, "not exactly one of", "create-cred-config");

@@ -11,7 +11,7 @@
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use secrecy::SecretString;
 use serde::Serialize;
 use url::Url;
@@ -48,7 +48,13 @@ pub(crate) fn caller_identity(
     let own = [("host", url.host_str()?), (field, audience)];
     let all = own.into_iter().chain(signed.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let headers = all.map(|(key, value)| Field { key, value }).collect();
-    let request = Zeroizing::new(serde_json::to_string(&Request { url: &text, method: "POST", headers }).ok()?);
+    // Room for everything at once: growing would leave copies of the session's token in freed memory.
+    let room =
+        2 * (text.len() + signed.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>()) + 1_024;
+    let mut request = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *request, &Request { url: &text, method: "POST", headers }).ok()?;
+    let mut encoded = String::with_capacity(3 * request.len());
+    encoded.extend(percent_encode(&request, KEPT));
     let claims = Claims {
         iss: Some(issuer),
         aud: vec![audience.to_owned()],
@@ -56,7 +62,7 @@ pub(crate) fn caller_identity(
         exp: Some(unix(now + GOOD_FOR)),
         ..Claims::default()
     };
-    Some(SubjectToken::aws_request(SecretString::from(utf8_percent_encode(&request, KEPT).to_string()), claims))
+    Some(SubjectToken::aws_request(SecretString::from(encoded), claims))
 }
 
 #[derive(Serialize)]

@@ -40,9 +40,10 @@ impl AskedTwice {
         (now.since(given.at) <= SOON && allowed).then_some(given.at)
     }
 
-    /// A new token is made for this caller: the next one not before the back-off is over.
+    /// A new token is made for this caller: the next one not before the back-off is over. Two at once count as one.
     pub(super) fn forced(&mut self, caller: &Caller, server: &str, now: Boot) {
-        if let Some(given) = self.0.get_mut(&who(caller, server)) {
+        let given = self.0.get_mut(&who(caller, server));
+        if let Some(given) = given.filter(|given| given.not_before.is_none_or(|moment| now >= moment)) {
             given.forced += 1;
             given.not_before = Some(now + (SOON * (1 << given.forced.min(6))).min(LONGEST_BACKOFF));
         }
@@ -87,6 +88,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(5)).await;
         assert!(memory.given_before(&caller, "a", clock.boot()).is_some());
         assert_eq!(memory.given_before(&caller, "b", clock.boot()), None);
+        memory.forced(&caller, "a", clock.boot());
         memory.forced(&caller, "a", clock.boot());
         memory.answered(&caller, "a", clock.boot());
         tokio::time::advance(Duration::from_secs(5)).await;

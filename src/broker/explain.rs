@@ -57,6 +57,9 @@ pub struct ServerStatus {
     pub required: bool,
     /// `fresh` with a token in hand that is still given out, `failing` after a failure, else `idle`.
     pub state: &'static str,
+    /// The server that it is the front door of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub front_door_of: Option<String>,
     /// Every token in hand.
     pub tokens: Vec<TokenStatus>,
     /// The last failure, if the last flight failed.
@@ -135,7 +138,9 @@ impl Broker {
     /// Why these servers (or the required ones) are not ready. Empty when all have a token in hand.
     pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<String> {
         let wanted = |server: &&std::sync::Arc<Server>| {
-            if names.is_empty() { server.required } else { names.iter().any(|name| **name == *server.name) }
+            let behind = self.behind(server);
+            let meant = |name: &String| **name == *server.name || behind.is_some_and(|behind| **name == *behind.name);
+            if names.is_empty() { server.required } else { names.iter().any(meant) }
         };
         let waiting = self.servers.iter().filter(wanted).filter_map(|server| {
             let held = self
@@ -192,12 +197,28 @@ impl Broker {
             return Err(super::Error::denied(&server, denied.clone()));
         }
         if let Ok(permit) = permitted {
-            let key = server.key(&permit);
-            if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
-                self.cache.prefetch(key, || self.recipe(&server, permit.clone()));
+            self.prefetch(&server, &permit);
+            let door = server.outer.as_ref().and_then(|outer| self.servers.iter().find(|one| one.name == outer.server));
+            if let Some(door) = door {
+                self.prefetch(door, &door.policy.permit_for_all());
             }
         }
         Ok(())
+    }
+
+    fn prefetch(&self, server: &std::sync::Arc<Server>, permit: &crate::policy::Permit) {
+        let key = server.key(permit);
+        if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
+            self.cache.prefetch(key, || self.recipe(server, permit.clone()));
+        }
+    }
+
+    /// The server that a front door belongs to.
+    fn behind(&self, door: &Server) -> Option<&Server> {
+        let is_its = |server: &&std::sync::Arc<Server>| {
+            server.outer.as_ref().is_some_and(|outer| door.is_outer && outer.server == door.name)
+        };
+        self.servers.iter().find(is_its).map(|server| &**server)
     }
 
     fn explain_server(&self, server: &Server) -> ServerStatus {
@@ -223,6 +244,7 @@ impl Broker {
             url: server.url.to_string(),
             issuer: pinned.or_else(|| tokens.first().map(|token| token.issuer.to_string())),
             required: server.required,
+            front_door_of: self.behind(server).map(|behind| behind.name.to_string()),
             state,
             tokens: tokens.iter().map(|token| self.explain_token(token)).collect(),
             error: error.map(|error| Failure {

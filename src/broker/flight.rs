@@ -166,6 +166,16 @@ impl Maker {
             }
             .into());
         }
+        let source = identity.source.name();
+        if server.is_outer && source != "gcp" {
+            return Err(exchange::Error::Misconfigured {
+                what: format!(
+                    "a front door of Google takes Google's identity tokens, and this workload's is of {source:?}"
+                ),
+                hint: "set `pool` and `service_account` in `outer`".to_owned(),
+            }
+            .into());
+        }
         let audience = Audience::from(server.subject_audience.as_deref().unwrap_or_default());
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
         let now = self.clock.unix();
@@ -190,6 +200,10 @@ impl Maker {
     /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
     /// the one would get what is meant for callers of the other.
     pub(super) fn not_shared(&self, server: &Server, resource: &Resource) -> Result<(), Error> {
+        // A front door's token is no resource's.
+        if server.is_outer {
+            return Ok(());
+        }
         let covers = |other: &Server| {
             resource.stands_for(&other.url)
                 || matches!(&other.resource, ResourceParameter::Fixed(same) if same == resource)

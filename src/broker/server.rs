@@ -98,7 +98,7 @@ pub(crate) fn beside<'a, S: Borrow<Server>>(
     mut servers: impl Iterator<Item = &'a S>,
     url: &ServerUrl,
 ) -> Option<&'a S> {
-    servers.find(|one| (*one).borrow().url.same_origin(url))
+    servers.find(|one| !(*one).borrow().is_outer && (*one).borrow().url.same_origin(url))
 }
 
 impl Server {
@@ -193,7 +193,7 @@ impl Server {
     }
 
     /// May the identity be something else than a JWT?
-    pub(super) fn names_its_subject(&self) -> bool {
+    pub(crate) fn names_its_subject(&self) -> bool {
         self.client.auth != exchange::ClientAuth::Workload
             && self.expected_exchange().is_some_and(|row| row.exchange.names_its_subject())
     }

@@ -19,24 +19,31 @@ pub(super) fn run(context: &Context<'_>, verb: &Revoke) -> Result<(), Failure> {
         }
         None => names(context)?,
     };
-    let mut lines = String::new();
+    let (mut lines, mut failed) = (String::new(), None);
     for server in servers {
         let reply = context.ask_daemon("POST /v1/revoke", Some(&json!({ "server": server }).to_string()), LIMIT)?;
-        if reply.status != 200 {
-            return Err(Refused::read(&reply).map_or_else(
+        if reply.status == 200 {
+            let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+            lines.push_str(&format!("{server}: {} revoked\n", body["revoked"].as_u64().unwrap_or(0)));
+            continue;
+        }
+        // The others are revoked all the same.
+        failed.get_or_insert_with(|| {
+            Refused::read(&reply).map_or_else(
                 || Failure::new(Class::Config, "the daemon does not answer like wayleave"),
                 Refused::into_failure,
-            ));
-        }
-        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-        lines.push_str(&format!("{server}: {} revoked\n", body["revoked"].as_u64().unwrap_or(0)));
+            )
+        });
     }
-    print(&lines)
+    print(&lines)?;
+    failed.map_or(Ok(()), Err)
 }
 
 fn names(context: &Context<'_>) -> Result<Vec<String>, Failure> {
     let status = super::status::fetch(context)?;
     let servers = status["servers"].as_array().cloned().unwrap_or_default();
-    let holding = servers.iter().filter(|server| server["tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()));
+    // What opens a front door goes with the server behind it.
+    let all = servers.iter().filter(|server| server["front_door_of"].is_null());
+    let holding = all.filter(|server| server["tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()));
     Ok(holding.filter_map(|server| server["name"].as_str().map(str::to_owned)).collect())
 }

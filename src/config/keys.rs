@@ -181,7 +181,7 @@ pub(super) const SERVER: Table = Table {
             "outer",
             Kind::FrontDoor,
             "{ exchange = \"gcp\", audience = \"123-abc.apps.googleusercontent.com\" }",
-            "A second credential, for a front door before the server. Needs `issuer`.",
+            "A second credential, for a front door before the server. Needs `issuer`; what the server publishes behind it is not read, so `scopes`, `resource` and `dpop` are as written here.",
         ),
     ],
 };

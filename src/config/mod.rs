@@ -210,7 +210,7 @@ impl Config {
     /// A server that would be spoken to in plain http though that is not switched on.
     pub(crate) fn first_insecure(&self) -> Option<&str> {
         let plain = |server: &&Server| {
-            server.url.url().scheme() == "http"
+            (server.url.url().scheme() == "http" && !server.is_outer)
                 || server.issuer.as_ref().is_some_and(|one| one.as_str().starts_with("http:"))
         };
         let insecure = if self.egress.insecure_loopback { None } else { self.servers.iter().find(plain) };
@@ -358,6 +358,15 @@ fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
                         "is a chain, and \"direct\" sends the platform's own token, which would be another identity";
                     reader.problem(None, &key, what);
                 }
+                if let Some(what) = not_of_google(server, identity) {
+                    reader.problem(None, &format!("servers.{}.pool", server.name), what);
+                }
+                if signs_where_a_jwt_is_wanted(server, identity) {
+                    let key = format!("servers.{}.identity", server.name);
+                    let what = "is a signed request of AWS (`token = \"caller-identity\"`): it is for \"token-exchange\" and \"gcp\" \
+                        alone, and proves no client";
+                    reader.problem(None, &key, what);
+                }
                 if let Some(what) = not_a_managed_identity(server, identity) {
                     reader.problem(None, &format!("servers.{}.client_id", server.name), what);
                 }
@@ -369,6 +378,34 @@ fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
             }
         }
     }
+}
+
+/// A front door of Google takes Google's identity tokens, which another platform's pool must give.
+fn not_of_google(server: &Server, identity: &IdentityConfig) -> Option<String> {
+    match &identity.choice {
+        Choice::Named { source, .. } if server.is_outer && server.provider.is_none() && source != "gcp" => {
+            Some(format!(
+                "missing: the identity {:?} is of {source:?}, and the front door takes Google's identity tokens alone",
+                &*server.identity
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// Is the identity a signed request, and its first party one that is not told so?
+fn signs_where_a_jwt_is_wanted(server: &Server, identity: &IdentityConfig) -> bool {
+    let signs = match &identity.choice {
+        Choice::Named { source, settings } => {
+            source == "aws" && settings.get("token").and_then(toml::Value::as_str) == Some("caller-identity")
+        }
+        Choice::Detect | Choice::Probe => false,
+    };
+    let is_told = match identity.links.first() {
+        Some(link) => link.names_its_subject(),
+        None => !server.needs_subject() || server.names_its_subject(),
+    };
+    signs && !is_told
 }
 
 /// Without an application `entra` passes on what only a managed identity has.
@@ -397,7 +434,8 @@ fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     for server in config.servers.iter().filter(|server| server.exchange.as_deref() == Some("direct")) {
         let named = |issuer: &&&Issuer| server.subject_audience.as_deref() == Some(issuer.as_str());
         if let Some(issuer) = issuers.iter().find(named) {
-            let key = format!("servers.{}.subject_audience", server.name);
+            let key = if server.is_outer { "audience" } else { "subject_audience" };
+            let key = format!("servers.{}.{key}", server.name);
             reader.problem(
                 None,
                 &key,

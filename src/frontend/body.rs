@@ -1,4 +1,4 @@
-//! A response body in up to three pieces, so that a token goes from the cache to the socket without a copy.
+//! A response body in up to three pieces, so that a token goes from the cache to the connection without a copy that stays.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -378,8 +378,13 @@ impl IdentitySource for Aws {
                 })
             }
             Token::CallerIdentity { field } => {
+                let who = match &self.origin {
+                    Origin::ServiceAccount { role_arn, .. } => Some(role_arn.clone()),
+                    Origin::Container(_) | Origin::Function(_) | Origin::Machine(_) => None,
+                };
                 let now = self.ambient.clock.wall();
-                aws::caller_identity(credentials, &region, field, audience.as_str(), now).ok_or_else(|| {
+                let request = aws::caller_identity(credentials, &region, field, audience.as_str(), now);
+                request.map(|request| request.about(who)).ok_or_else(|| {
                     malformed(
                         "no request of GetCallerIdentity could be signed",
                         "the audience must be text that a header can have",
@@ -402,10 +407,23 @@ impl IdentitySource for Aws {
     }
 }
 
-/// The role that is here, as signed requests: for a file of Google's that asks for them.
-pub(super) fn caller_identity(ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Lack> {
+/// The role that is here, as signed requests: for a file of Google's that asks for them. The machine's only where the
+/// configuration names that file.
+pub(super) fn caller_identity(ambient: &Ambient, is_named: bool) -> Result<Arc<dyn IdentitySource>, Lack> {
+    const OWN: &str = "give it a role of its own (EKS: annotate the service account, or make a Pod Identity association; ECS: a \
+        task role), and see that AWS_REGION is set";
+    let whose = named(&ambient.env).map_err(|(what, _)| (what, OWN.to_owned()))?;
+    if whose == Whose::Machine && !is_named {
+        return Err((
+            "it asks for a role of AWS, and no variable of one is here but, perhaps, the machine's own".to_owned(),
+            "if that role, which all that runs on the machine shares, is meant, name the file: `source = \"gcp\"` and \
+                `credentials_file` in [identity]"
+                .to_owned(),
+        ));
+    }
     let token = Token::CallerIdentity { field: aws::GOOGLE_FIELD.to_owned() };
-    Ok(Arc::new(Aws::of(named(&ambient.env)?, None, token, ambient)?))
+    let source = Aws::of(whose, None, token, ambient);
+    source.map(|source| Arc::new(source) as Arc<dyn IdentitySource>).map_err(|(what, _)| (what, OWN.to_owned()))
 }
 
 fn service_account(ambient: &Ambient) -> Result<Origin, Lack> {

@@ -115,7 +115,7 @@ fn on_loopback(text: &str) -> Result<(), String> {
 fn detect(ambient: &Ambient) -> Finding {
     if let Some(path) = ambient.env.get(external_account::VARIABLE) {
         let evidence = external_account::VARIABLE.to_owned();
-        return match ExternalAccount::read(ambient, path.into(), None) {
+        return match ExternalAccount::read(ambient, path.into(), None, false) {
             Ok(account) => {
                 Finding::Usable { evidence: format!("{evidence} ({})", account.kind()), source: Arc::new(account) }
             }
@@ -185,7 +185,7 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
                 `credentials_file`, and unset GOOGLE_APPLICATION_CREDENTIALS",
         )),
         (Some(path), _) => {
-            let account = ExternalAccount::read(ambient, path, config.subject_audience)
+            let account = ExternalAccount::read(ambient, path, config.subject_audience, true)
                 .map_err(|(what, hint)| misconfigured(&what, &hint))?;
             Ok(Arc::new(account.at(config.endpoint.as_deref())))
         }

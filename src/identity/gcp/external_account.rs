@@ -138,8 +138,14 @@ struct WireFormat {
 }
 
 impl ExternalAccount {
-    /// Reads and checks the file; nothing is dialled. `audience` is the configured audience of the token.
-    pub(super) fn read(ambient: &Ambient, path: PathBuf, audience: Option<String>) -> Result<Self, Why> {
+    /// Reads and checks the file; nothing is dialled. `audience` is the configured audience of the token. Was it named by
+    /// the configuration, or found?
+    pub(super) fn read(
+        ambient: &Ambient,
+        path: PathBuf,
+        audience: Option<String>,
+        is_named: bool,
+    ) -> Result<Self, Why> {
         let shown = path.display();
         let content = ambient.env.read(&path, CAP).map_err(|error| {
             (
@@ -164,11 +170,24 @@ impl ExternalAccount {
         let sts = token_url(wire.token_url.as_deref().unwrap_or_default())?;
         let (iam, email) = impersonation(wire.service_account_impersonation_url.as_deref())?;
         let source = wire.credential_source.ok_or_else(|| lacks("credential_source"))?;
-        let from = from_of(source, ambient, &path)?;
+        let from = from_of(source, ambient, &path, is_named)?;
         if !from.is_called(subject_type) {
             return Err((
                 format!("its `subject_token_type` ({subject_type}) is not that of its `credential_source`"),
                 CREATE.to_owned(),
+            ));
+        }
+        if let (From::Aws(_) | From::Certificate(_), Some(_)) = (&from, &audience) {
+            return Err((
+                "`subject_audience` is for a token, and the file leads to none".to_owned(),
+                "leave it out: what is sent instead is for the provider alone".to_owned(),
+            ));
+        }
+        if matches!(from, From::Certificate(_)) && (sts == google::STS || iam == google::IAM) {
+            return Err((
+                "it proves itself with a certificate, and names hosts that ask for none".to_owned(),
+                "both must be Google's for that: sts.mtls.googleapis.com and iamcredentials.mtls.googleapis.com"
+                    .to_owned(),
             ));
         }
         let audiences = match audience {
@@ -493,7 +512,7 @@ fn impersonation(text: Option<&str>) -> Result<(String, String), Why> {
     }
 }
 
-fn from_of(source: WireSource, ambient: &Ambient, file: &Path) -> Result<From, Why> {
+fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -> Result<From, Why> {
     let format = match source.format {
         None => Format::Text,
         Some(WireFormat { kind, subject_token_field_name }) => match (kind.as_deref(), subject_token_field_name) {
@@ -502,8 +521,24 @@ fn from_of(source: WireSource, ambient: &Ambient, file: &Path) -> Result<From, W
             _ => return Err(lacks("credential_source.format.subject_token_field_name")),
         },
     };
+    let of_aws = source.environment_id.is_some();
+    // A file of AWS has a URL too, which is not dialled.
+    let kinds = [
+        source.file.is_some(),
+        source.url.is_some() && !of_aws,
+        source.executable.is_some(),
+        source.certificate.is_some(),
+        of_aws,
+    ];
+    if kinds.into_iter().filter(|is| *is).count() != 1 {
+        return Err((
+            "its `credential_source` is not exactly one of `file`, `url`, `executable`, `certificate` and AWS"
+                .to_owned(),
+            CREATE.to_owned(),
+        ));
+    }
     if let Some(version) = &source.environment_id {
-        return role_of(version, source.regional_cred_verification_url.as_deref(), ambient);
+        return role_of(version, source.regional_cred_verification_url.as_deref(), ambient, is_named);
     }
     if let Some(wire) = source.certificate {
         return X509::read(wire, &ambient.env).map(From::Certificate);
@@ -517,16 +552,13 @@ fn from_of(source: WireSource, ambient: &Ambient, file: &Path) -> Result<From, W
         )),
         (None, Some(url), None) => url_of(url, source.headers, format),
         (None, None, Some(program)) => program_of(&program, ambient, file).map(From::Program),
-        _ => Err((
-            "its `credential_source` has not exactly one of `file`, `url`, `executable` and `certificate`".to_owned(),
-            CREATE.to_owned(),
-        )),
+        _ => Err(lacks("credential_source")),
     }
 }
 
 /// What is asked is compiled in, and whose role it is does not come from the file: of its URLs only that is read which says
 /// what Google will ask AWS.
-fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient) -> Result<From, Why> {
+fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient, is_named: bool) -> Result<From, Why> {
     const ASKS: &str = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15";
     if version != "aws1" || asks.is_some_and(|asks| asks != ASKS) {
         return Err((
@@ -535,7 +567,7 @@ fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient) -> Result<From,
             CREATE.to_owned(),
         ));
     }
-    aws::caller_identity(ambient).map(From::Aws)
+    aws::caller_identity(ambient, is_named).map(From::Aws)
 }
 
 fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format) -> Result<From, Why> {

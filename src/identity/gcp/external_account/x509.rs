@@ -76,6 +76,9 @@ impl X509 {
                 ));
             }
         };
+        if !location.is_absolute() {
+            return Err(relative(&location));
+        }
         let shown = location.display();
         let content = env.read(&location, CAP).map_err(|error| {
             let cure =
@@ -93,11 +96,8 @@ impl X509 {
             ));
         };
         let paths = [Some(&cert_path), Some(&key_path), wire.trust_chain_path.as_ref()];
-        if let Some(relative) = paths.into_iter().flatten().find(|path| !path.is_absolute()) {
-            return Err((
-                format!("{} is a relative path, which would depend on where wayleave was started", relative.display()),
-                "name the file by its absolute path".to_owned(),
-            ));
+        if let Some(path) = paths.into_iter().flatten().find(|path| !path.is_absolute()) {
+            return Err(relative(path));
         }
         Ok(Self { certificate: cert_path, key: key_path, trust_chain: wire.trust_chain_path })
     }
@@ -126,6 +126,13 @@ impl X509 {
 
 const LEAF_FIRST: &str =
     "`trust_chain_path` holds the certificates between the workload's own and the root, in that order";
+
+fn relative(path: &Path) -> Why {
+    (
+        format!("{} is a relative path, which would depend on where wayleave was started", path.display()),
+        "name the file by its absolute path".to_owned(),
+    )
+}
 
 fn usual(env: &Env) -> Result<PathBuf, Why> {
     match (env.get(VARIABLE), env.get("HOME")) {
