@@ -539,8 +539,7 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Name(name) => f.write_str(&crate::oauth::quoted_words(name)),
-            // A query may hold anything and does not belong into a log.
-            Self::Url(url) => f.write_str(url.as_str().split('?').next().unwrap_or_default()),
+            Self::Url(url) => url.fmt(f),
         }
     }
 }

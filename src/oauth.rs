@@ -156,15 +156,16 @@ impl PartialEq for ServerUrl {
 
 impl Eq for ServerUrl {}
 
+/// For people: a query may hold anything and is left out.
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.as_str().split('?').next().unwrap_or_default())
     }
 }
 
 impl fmt::Debug for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.as_str())
+        write!(f, "{:?}", self.to_string())
     }
 }
 

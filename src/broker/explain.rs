@@ -260,7 +260,8 @@ impl Broker {
     fn explain_token(&self, token: &Token) -> TokenStatus {
         TokenStatus {
             scope: token.scopes.to_string(),
-            resource: token.resource.to_string(),
+            // A query may hold anything.
+            resource: token.resource.as_str().split('?').next().unwrap_or_default().to_owned(),
             sub: token.hops.last().and_then(|hop| hop.sub.clone()),
             sha256: token.digest.hex()[..12].to_owned(),
             minted_at: rfc3339(token.minted_wall),

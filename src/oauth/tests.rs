@@ -131,3 +131,10 @@ proptest! {
         prop_assert!(!below.covers(&one));
     }
 }
+
+#[test]
+fn a_query_goes_to_the_server_and_is_shown_to_nobody() {
+    let url = server("https://mcp.example.com/mcp?key=SECRET");
+    assert_eq!(url.as_str(), "https://mcp.example.com/mcp?key=SECRET");
+    assert_eq!(format!("{url} {url:?}"), "https://mcp.example.com/mcp \"https://mcp.example.com/mcp\"");
+}
