@@ -273,6 +273,20 @@ async fn doctor_goes_through_the_door() {
 }
 
 #[tokio::test]
+async fn the_door_is_no_server_of_the_operators() {
+    let world = World::new().await;
+    let wayleave = world.wayleave();
+    let output = wayleave.run(&["config", "check"]).await.expect_code(0);
+    assert!(output.stdout.contains("whose credential goes into Proxy-Authorization"), "{output:?}");
+    assert!(!output.stdout.contains("demo.outer"), "{output:?}");
+    let checked = wayleave.run(&["config", "check", "--json"]).await.expect_code(0).json();
+    assert_eq!(checked["servers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(checked["servers"][0]["outer"], json!("Proxy-Authorization"));
+    let output = wayleave.run(&["token", "demo.outer", "--no-daemon"]).await;
+    assert!(output.stderr.contains("demo") && !output.succeeded(), "{output:?}");
+}
+
+#[tokio::test]
 async fn what_contradicts_itself_about_the_door_is_told_at_once() {
     let world = World::new().await;
     let issuer = format!("issuer = \"{}\"\n", world.scene.authorization_server.issuer());

@@ -33,10 +33,11 @@ fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
 }
 
 fn as_data(config: &Config) -> serde_json::Value {
-    let servers = config.servers.iter().map(|server| {
+    let servers = config.named().map(|server| {
         json!({
             "name": &*server.name, "url": server.url.as_str(), "issuer": server.issuer.as_ref().map(ToString::to_string),
             "scopes": server.policy.ceiling.as_ref().map(ToString::to_string), "required": server.required,
+            "outer": server.outer.as_ref().map(|outer| &outer.header),
         })
     });
     json!({
@@ -52,7 +53,7 @@ fn as_text(config: &Config) -> String {
         |file| format!("{}: fine", file.display()),
     );
     let mut text = format!("{file}\nidentity  {}\n", config.identity_name());
-    for server in &config.servers {
+    for server in config.named() {
         let issuer =
             server.issuer.as_ref().map_or_else(|| "issuer discovered".to_owned(), |issuer| format!("issuer {issuer}"));
         let ceiling = server
@@ -61,6 +62,9 @@ fn as_text(config: &Config) -> String {
             .as_ref()
             .map_or_else(|| "no scope ceiling".to_owned(), |ceiling| format!("at most {ceiling}"));
         text.push_str(&format!("server    {}  {}  ({issuer}; {ceiling})\n", server.name, server.url));
+        if let Some(outer) = &server.outer {
+            text.push_str(&format!("          behind a front door, whose credential goes into {}\n", outer.header));
+        }
     }
     for address in &config.listen.http {
         text.push_str(&format!("http      {address}  (the secret is written beside the socket)\n"));

@@ -354,7 +354,7 @@ pub(super) fn settle(
 ) -> Result<Option<String>, broker::Error> {
     let configured = match (&wanted.url, &wanted.name) {
         (Some(url), _) => narrowest(config.servers.iter(), url),
-        (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
+        (None, Some(name)) => config.named().find(|server| *server.name == **name),
         (None, None) => None,
     };
     let name = match (configured, &wanted.url) {
@@ -376,7 +376,7 @@ pub(super) fn settle(
         }
         (None, None) => {
             let name = wanted.name.as_deref().unwrap_or_default();
-            return Err(broker::Error::unknown_server(name, config.servers.iter().map(|server| &*server.name)));
+            return Err(broker::Error::unknown_server(name, config.named().map(|server| &*server.name)));
         }
     };
     Ok(Some(name))

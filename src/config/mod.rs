@@ -191,6 +191,11 @@ impl Config {
         }
     }
 
+    /// The servers that have names of their own; a front door goes with the one behind it.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| !server.is_outer)
+    }
+
     /// Adds a server that was given on the command line.
     pub(crate) fn add_server(&mut self, name: &str, url: &ServerUrl, env: &Env) -> &mut Server {
         self.egress.named.insert(host_of(url.url()));
