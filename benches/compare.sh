@@ -45,7 +45,7 @@ say() {
 
 # --- what runs is ended by its own pid, however this script ends --------------------------------------------------------
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/wlb.XXXXXX")
+work=$(mktemp -d)
 pids=() servers=()
 
 # Ends one process and waits until it is gone; oidc-agent is not our child (it detaches), so `wait` alone does not do.

@@ -336,7 +336,7 @@ impl Broker {
         permit: Permit,
         asking: &Asking<'_>,
     ) -> Result<(Arc<Token>, Option<Outside>), Error> {
-        let door = self.servers.iter().find(|one| one.name == outer.server);
+        let door = asking.target.door(&self.servers);
         let door = door.ok_or_else(|| Error::internal("a front door is no server"))?;
         let (token, outside) = tokio::join!(
             self.held(asking.target, permit, asking),

@@ -4,7 +4,8 @@
 //! is published is looked at. One token is asked for, once, as the path asks for it. What is sent to the MCP server
 //! is that token, broken forms of it, garbage, and what the operator hands in; never the identity token.
 //!
-//! The steps lie in `examine/`: `door` (what stands before it), `challenge` (the MCP endpoint), `resource` (its metadata), `issuer` (the authorization
+//! The steps lie in `examine/`: `door` (what stands before the MCP endpoint), `challenge` (that endpoint), `resource` (its
+//! metadata), `issuer` (the authorization
 //! server's metadata), `grant` (identity and exchange), `presenting` (what the MCP server accepts). What is required is
 //! one table, `rules`.
 

@@ -198,8 +198,7 @@ impl Broker {
         }
         if let Ok(permit) = permitted {
             self.prefetch(&server, &permit);
-            let door = server.outer.as_ref().and_then(|outer| self.servers.iter().find(|one| one.name == outer.server));
-            if let Some(door) = door {
+            if let Some(door) = server.door(&self.servers) {
                 self.prefetch(door, &door.policy.permit_for_all());
             }
         }

@@ -132,6 +132,12 @@ impl Server {
         }
     }
 
+    /// The front door before it, among all servers.
+    pub(super) fn door<'a>(&self, servers: &'a [Arc<Self>]) -> Option<&'a Arc<Self>> {
+        let outer = self.outer.as_ref()?;
+        servers.iter().find(|one| one.name == outer.server)
+    }
+
     /// The cache key: everything of ours that reaches the wire, each field with its length. What discovery finds
     /// belongs to the flight: when it changes, the next flight's token takes the place of the last.
     pub fn key(&self, permit: &Permit) -> Digest {

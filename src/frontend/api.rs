@@ -116,16 +116,14 @@ pub(crate) fn answer<'a>(
     request: Request<Incoming>,
 ) -> impl Future<Output = Answer> + Send + use<'a> {
     // What is decided without waiting is decided here, so that what waits carries no more than it needs.
-    let answer = match admitted(state, caller, pass, &request) {
-        Ok(Route::Alive) => Ok(alive()),
+    match admitted(state, caller, pass, &request) {
         Ok(route) => {
             let (head, body) = request.into_parts();
             let answer = respond(state, caller, route, head.uri, body);
-            return Either::Left(answer.map(|outcome| outcome.unwrap_or_else(|error| failure(&error))));
+            Either::Left(answer.map(|outcome| outcome.unwrap_or_else(|error| failure(&error))))
         }
-        Err(error) => Err(error),
-    };
-    Either::Right(ready(answer.unwrap_or_else(|error| failure(&error))))
+        Err(error) => Either::Right(ready(failure(&error))),
+    }
 }
 
 /// The route of a request that passes the gate, and of a caller that shows what it must.

@@ -13,8 +13,7 @@ impl Walk<'_> {
     pub(super) async fn front_door(&mut self) {
         let Some(outer) = &self.server.outer else { return };
         self.report.waits_for("the credential for the front door");
-        let door = self.maker.servers.iter().find(|one| one.name == outer.server);
-        let made = match door {
+        let made = match self.server.door(&self.maker.servers) {
             Some(door) => self.maker.mint(door, &door.policy.permit_for_all()).await,
             None => Err(Error::internal("a front door is no server")),
         };
