@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures wayleave side by side with its floor and its peer, in one run on one machine. See README.md beside this file.
+# Measures safeconduct side by side with its floor and its peer, in one run on one machine. See README.md beside this file.
 # shellcheck disable=SC2317  # Rows and sides are called by name, which the checker cannot follow.
 set -euo pipefail
 
@@ -14,7 +14,7 @@ usage: benches/compare.sh [--rounds N] [--only ROW]... [--json]
   --only ROW   one of: helper kept new audit throughput cold memory start trips size; may be repeated
   --json       one JSON document instead of the table
 
-WAYLEAVE_BIN=FILE measures that binary instead of building one.
+SAFECONDUCT_BIN=FILE measures that binary instead of building one.
 The exit code is 0 also when a target is missed: the table says MISS and by how much. A row that could not be measured: 70.
 TEXT
 }
@@ -98,10 +98,10 @@ trap 'exit 143' TERM
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 say "building the bench tools"
 cargo build --quiet --release --locked --manifest-path "$root/benches/tools/Cargo.toml"
-if [ -z "${WAYLEAVE_BIN:-}" ]; then
-    say "building wayleave"
-    cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --bin wayleave
-    WAYLEAVE_BIN=$CARGO_TARGET_DIR/release/wayleave
+if [ -z "${SAFECONDUCT_BIN:-}" ]; then
+    say "building safeconduct"
+    cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --bin safeconduct
+    SAFECONDUCT_BIN=$CARGO_TARGET_DIR/release/safeconduct
 fi
 bin=$CARGO_TARGET_DIR/release
 
@@ -153,13 +153,13 @@ state_the_facts() {
     local model memory version idle
     model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
     memory=$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo)
-    version=$("$WAYLEAVE_BIN" --version 2>/dev/null || echo "no version")
+    version=$("$SAFECONDUCT_BIN" --version 2>/dev/null || echo "no version")
     fact machine "$(nproc) processors (${model:-unknown}), $memory, $(uname -sr), glibc $(getconf GNU_LIBC_VERSION | cut -d' ' -f2)"
     idle=$(idle_percent)
     fact idle "$idle % of the machine was idle in the second before the first row"
     [ "$idle" -ge 85 ] || fact warning "other work was running: fit for finding mistakes, not for publishing"
-    fact wayleave "$version, release profile"
-    fact floor "hyper http1 on a Unix socket, tokio with 2 workers, repeating wayleave's own answer"
+    fact safeconduct "$version, release profile"
+    fact floor "hyper http1 on a Unix socket, tokio with 2 workers, repeating safeconduct's own answer"
     fact "load generator" "benches/tools, load: one thread in Rust; kept and new: blocking, one request at a time; throughput and bursts: non-blocking, one epoll loop"
     fact rounds "$rounds, alternating; figures are medians of the rounds, the ratio is the median of each round's own ratio"
 }
@@ -234,7 +234,7 @@ start_broker() { # NAME
     (
         # The usual limit of descriptors: a thousand callers must be served within it, or the broker must raise it itself.
         ulimit -Sn 1024
-        in_job "$WAYLEAVE_BIN" --config "$work/$1.toml" run
+        in_job "$SAFECONDUCT_BIN" --config "$work/$1.toml" run
     ) >>"$work/broker.log" 2>&1 &
     broker=$!
     pids+=("$broker")
@@ -242,7 +242,7 @@ start_broker() { # NAME
         "$bin/load" once --socket "$work/$1.sock" --ask /healthz >/dev/null 2>&1 && return
         sleep 0.02
     done
-    say "wayleave did not answer on its socket"
+    say "safeconduct did not answer on its socket"
     exit 70
 }
 
@@ -336,7 +336,7 @@ or_skip() { # FUNCTION
 
 helper_ours() {
     local figures
-    figures=$(env -i "PATH=$PATH" "HOME=$work/home" "$bin/spawn" run --count 100 -- "$WAYLEAVE_BIN" --socket "$work/main.sock" token bench)
+    figures=$(env -i "PATH=$PATH" "HOME=$work/home" "$bin/spawn" run --count 100 -- "$SAFECONDUCT_BIN" --socket "$work/main.sock" token bench)
     sample helper-wall ours "$1" "$(field wall_ms <<<"$figures")"
     sample helper-cpu ours "$1" "$(field cpu_ms <<<"$figures")"
 }
@@ -435,7 +435,7 @@ row_audit() {
     servers+=("$broker")
     ask audited "server=bench" >/dev/null
     latency_row audit
-    "$WAYLEAVE_BIN" audit verify "$work/audit.jsonl" >/dev/null
+    "$SAFECONDUCT_BIN" audit verify "$work/audit.jsonl" >/dev/null
 }
 
 throughput() { # SOCKET
@@ -532,7 +532,7 @@ row_memory() {
 
 start_ours() {
     sample start ours "$1" "$(in_job "$bin/spawn" start --count 10 --socket "$work/start.sock" \
-        -- "$WAYLEAVE_BIN" --config "$work/start.toml" run 2>>"$work/broker.log" | field ready_ms)"
+        -- "$SAFECONDUCT_BIN" --config "$work/start.toml" run 2>>"$work/broker.log" | field ready_ms)"
 }
 
 # On the console, which is quicker than detaching, and without an account: the peer's best case.
@@ -573,7 +573,7 @@ row_trips() {
 }
 
 row_size() {
-    sample size ours 1 "$(stat -c %s "$(readlink -f "$WAYLEAVE_BIN")" | awk '{ printf "%.3f", $1 / 1e6 }')"
+    sample size ours 1 "$(stat -c %s "$(readlink -f "$SAFECONDUCT_BIN")" | awk '{ printf "%.3f", $1 / 1e6 }')"
 }
 
 state_the_facts

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use wayleave::Clock;
-use wayleave::inside::{
+use safeconduct::Clock;
+use safeconduct::inside::{
     AccessToken, Binding, Cache, Claims, Digest, Failure, Issuer, Jitter, Lost, Observer, Persistence, Recipe,
     Resource, Scopes, Token, Verdict, Wish, header_json,
 };
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 #[derive(Clone)]
 struct Never;

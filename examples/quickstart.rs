@@ -1,12 +1,12 @@
-//! wayleave in one minute, on this machine alone: `cargo run --example quickstart`.
+//! safeconduct in one minute, on this machine alone: `cargo run --example quickstart`.
 //!
 //! Four parties in one process, on loopback, with real signatures: a CI platform that says which job this is, an authorization
-//! server that trusts that platform, an MCP server that trusts that authorization server, and wayleave between them and an MCP
-//! client. Nobody configures a secret. The client asks wayleave's socket for a token, calls a tool, lets the token expire, sees
+//! server that trusts that platform, an MCP server that trusts that authorization server, and safeconduct between them and an MCP
+//! client. Nobody configures a secret. The client asks safeconduct's socket for a token, calls a tool, lets the token expire, sees
 //! it refused, asks again and calls again.
 //!
-//! The first three are the project's own test doubles, which verify what real ones verify. wayleave is the real one, through its
-//! library; `wayleave run` with the same configuration does the same.
+//! The first three are the project's own test doubles, which verify what real ones verify. safeconduct is the real one, through its
+//! library; `safeconduct run` with the same configuration does the same.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 
@@ -56,11 +56,11 @@ async fn run() -> Outcome<()> {
     let mcp = FakeMcp::start(&authorization_server, &["demo:read"]).await;
 
     let directory = tempfile::tempdir()?;
-    let socket = directory.path().join("wayleave.sock");
+    let socket = directory.path().join("safeconduct.sock");
     let text = configuration(&socket, &mcp.url(), &authorization_server.issuer());
-    let env = wayleave::Env::from_vars(platform.env());
-    let config = wayleave::Config::from_toml(&text, &env)?;
-    let app = wayleave::App::build(config, env, wayleave::Clock::system()).await?;
+    let env = safeconduct::Env::from_vars(platform.env());
+    let config = safeconduct::Config::from_toml(&text, &env)?;
+    let app = safeconduct::App::build(config, env, safeconduct::Clock::system()).await?;
 
     let world = World { platform, authorization_server, mcp, socket: app.socket().to_owned() };
     let (finished, shutdown) = tokio::sync::oneshot::channel::<()>();
@@ -76,7 +76,7 @@ async fn run() -> Outcome<()> {
     told
 }
 
-/// All that wayleave is told. Which workload this is, it finds out; a secret there is none.
+/// All that safeconduct is told. Which workload this is, it finds out; a secret there is none.
 fn configuration(socket: &Path, url: &str, issuer: &str) -> String {
     format!(
         r#"
@@ -108,9 +108,9 @@ impl World {
         line("platform", &format!("{}, knows which job this is", self.platform.issuer()));
         line("authorization", &format!("{}, trusts the platform", self.authorization_server.issuer()));
         line("MCP server", &format!("{}, trusts the authorization server", self.mcp.url()));
-        line("wayleave", &format!("unix:{}", self.socket.display()));
+        line("safeconduct", &format!("unix:{}", self.socket.display()));
 
-        heading("1. The MCP client asks wayleave for a token, and wayleave asks the others");
+        heading("1. The MCP client asks safeconduct for a token, and safeconduct asks the others");
         let first = self.ask().await?;
         self.tell_exchange()?;
         tell_token("first token", &first);
@@ -126,10 +126,10 @@ impl World {
             return Err(format!("the expired token was answered with {status}").into());
         }
 
-        heading("3. The MCP client asks wayleave again");
+        heading("3. The MCP client asks safeconduct again");
         let unasked = self.authorization_server.token_requests() - 1;
         if unasked > 0 {
-            line("wayleave", "saw the token in use and renewed it before anybody had to wait");
+            line("safeconduct", "saw the token in use and renewed it before anybody had to wait");
         }
         let second = self.ask().await?;
         tell_token("second token", &second);
@@ -152,7 +152,7 @@ impl World {
         let body = reply.json();
         line("client", &format!("GET /v1/token?server=demo: {}, {} s left", reply.status, body["expires_in"]));
         let token = body["access_token"].as_str();
-        let token = token.ok_or_else(|| format!("wayleave refused: {}", reply.body))?;
+        let token = token.ok_or_else(|| format!("safeconduct refused: {}", reply.body))?;
         Ok(token.to_owned())
     }
 

@@ -9,8 +9,8 @@
 //! sed -n 7,8p audit.jsonl | jq -r '.prev, .hash'                                    # the 2nd is the 3rd
 //! ```
 //!
-//! Who may write the file can write it all anew. What finds that, and a cut end, is a head kept elsewhere: `wayleave status`
-//! shows it and `wayleave audit verify --head` looks for it.
+//! Who may write the file can write it all anew. What finds that, and a cut end, is a head kept elsewhere: `safeconduct status`
+//! shows it and `safeconduct audit verify --head` looks for it.
 //!
 //! Three lines are no decisions. `continue` stands first in a new file after a rotation, so that the chain goes on even if
 //! nothing is decided before a restart. `mend` follows a stretch that is no whole line, which a loss of power leaves: the

@@ -10,7 +10,7 @@ use crate::trust::Shape;
 
 /// Workload identity in, MCP access tokens out. No secret stored, no human in the loop.
 #[derive(Debug, Parser)]
-#[command(name = "wayleave", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "safeconduct", version, max_term_width = 100, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 ok, 64 asked wrongly, 69 no usable identity here, 70 our bug, 75 temporary,\n\
     76 refused by the authorization server, 77 refused by policy, 78 wrong configuration.")]
 pub(crate) struct Cli {
@@ -23,13 +23,13 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Configuration file [env: WAYLEAVE_CONFIG]
+    /// Configuration file [env: SAFECONDUCT_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The daemon's socket [env: WAYLEAVE_SOCKET]
+    /// The daemon's socket [env: SAFECONDUCT_SOCKET]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// What is worth a line on stderr [env: WAYLEAVE_LOG]
+    /// What is worth a line on stderr [env: SAFECONDUCT_LOG]
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<Level>,
     /// How log lines look
@@ -198,7 +198,7 @@ pub(crate) struct Get {
 #[derive(Args, Debug)]
 pub(crate) struct Whoami {
     /// Ask the platform for a token with this audience
-    #[arg(long, value_name = "A", default_value = "wayleave:whoami")]
+    #[arg(long, value_name = "A", default_value = "safeconduct:whoami")]
     pub audience: String,
     /// For scripts
     #[arg(long)]
@@ -287,7 +287,7 @@ pub(crate) enum AuditVerb {
     /// Check the hash chain and print its head
     ///
     /// A chain shows that no line was changed, inserted, deleted or reordered since its head was taken. Whoever may write the
-    /// file can write it all anew, or cut off its end: keep heads elsewhere (`wayleave status` shows the head) and look for
+    /// file can write it all anew, or cut off its end: keep heads elsewhere (`safeconduct status` shows the head) and look for
     /// them with --head.
     #[command(after_help = "Exit codes besides the usual ones: 1 when the chain is broken or the head is not in it.")]
     Verify(AuditVerify),
@@ -411,7 +411,7 @@ mod tests {
         for case in cases {
             let words: Vec<String> = case.split(' ').map(str::to_owned).collect();
             let quick = helper_call(&words).unwrap_or_else(|| panic!("{case} is a helper call"));
-            let full = Cli::try_parse_from(["wayleave"].into_iter().chain(case.split(' '))).expect("clap reads it");
+            let full = Cli::try_parse_from(["safeconduct"].into_iter().chain(case.split(' '))).expect("clap reads it");
             assert_eq!(format!("{quick:?}"), format!("{full:?}"), "{case}");
         }
     }

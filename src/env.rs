@@ -74,7 +74,7 @@ impl Env {
     /// The platform's directory for our configuration. Without `HOME` the user database is asked, which may be a
     /// server elsewhere: helpers that find a daemon never come here.
     pub fn config_dir(&self) -> Option<PathBuf> {
-        let directories = || directories::ProjectDirs::from("", "", "wayleave");
+        let directories = || directories::ProjectDirs::from("", "", "safeconduct");
         self.is_process.then(directories).flatten().map(|directories| directories.config_dir().to_owned())
     }
 

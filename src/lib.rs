@@ -1,4 +1,4 @@
-//! **wayleave**: workload identity in, MCP access tokens out. No secret stored, no human in the loop.
+//! **safeconduct**: workload identity in, MCP access tokens out. No secret stored, no human in the loop.
 //!
 //! The path of a request, which is the order to read the rooms in:
 //!

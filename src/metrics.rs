@@ -103,7 +103,7 @@ impl Metrics {
 }
 
 /// What every metric's name begins with.
-const PREFIX: &str = "wayleave";
+const PREFIX: &str = "safeconduct";
 /// Name and help of the one metric that names servers.
 const SERVED: (&str, &str) = ("tokens_served", "Requests answered with a token");
 

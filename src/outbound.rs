@@ -515,7 +515,7 @@ fn builder(config: &Config, lane: Lane, tls: rustls::ClientConfig) -> Result<Cli
         .connect_timeout(CONNECT_LIMIT)
         .pool_idle_timeout(Duration::from_secs(30))
         .pool_max_idle_per_host(4)
-        .user_agent(concat!("wayleave/", env!("CARGO_PKG_VERSION")))
+        .user_agent(concat!("safeconduct/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(Arc::new(Rules::new(config, named_by))))
 }
 

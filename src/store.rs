@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use crate::token::expose;
 
 /// What the keyring calls us.
-const SERVICE: &str = "wayleave";
+const SERVICE: &str = "safeconduct";
 /// A secret service that is there answers in milliseconds.
 const LIMIT: Duration = Duration::from_secs(2);
 

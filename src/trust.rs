@@ -76,7 +76,7 @@ impl Error {
         match self {
             Self::Stranger { cure, .. } | Self::NoWords { cure, .. } => cure,
             Self::Missing { .. } => {
-                "ask the platform's operator why its tokens lack it (`wayleave whoami` shows what is there)"
+                "ask the platform's operator why its tokens lack it (`safeconduct whoami` shows what is there)"
             }
         }
     }

@@ -20,10 +20,10 @@ use support::leak;
 use support::listener::{Bound, Listener};
 use support::mcp_server::{FakeMcp, Signposts};
 use support::platform::{FakePlatform, PlatformFault};
+use support::safeconduct::{Output, Safeconduct};
 use support::tcp_http::Loopback;
 use support::tls::TestCa;
 use support::unix_http::Reply;
-use support::wayleave::{Output, Wayleave};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
@@ -61,11 +61,11 @@ impl World {
     }
 
     /// A job on the platform, with `demo` configured by `lines`.
-    fn job(&self, lines: &str) -> Wayleave {
+    fn job(&self, lines: &str) -> Safeconduct {
         self.job_with(lines, "")
     }
 
-    fn job_with(&self, lines: &str, egress: &str) -> Wayleave {
+    fn job_with(&self, lines: &str, egress: &str) -> Safeconduct {
         let url = self.mcp.url();
         let toml = format!(
             "[egress]\ninsecure_loopback = true\n{egress}\n[servers.demo]\nurl = \"{url}\"\nscopes = [\"demo:read\"]\n{lines}\n"
@@ -78,12 +78,12 @@ impl World {
     }
 }
 
-fn binary() -> Wayleave {
-    Wayleave::new(env!("CARGO_BIN_EXE_wayleave"))
+fn binary() -> Safeconduct {
+    Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct"))
 }
 
-async fn token(wayleave: &Wayleave) -> Output {
-    wayleave.run(&["token", "demo", "--timeout", "3s"]).await
+async fn token(safeconduct: &Safeconduct) -> Output {
+    safeconduct.run(&["token", "demo", "--timeout", "3s"]).await
 }
 
 /// Refused with this exit code, nothing on stdout, and these words on stderr.
@@ -91,7 +91,7 @@ async fn token(wayleave: &Wayleave) -> Output {
 fn refused(output: Output, code: i32, words: &str) -> String {
     let output = output.expect_code(code);
     assert_eq!(output.stdout, "", "no half answers");
-    assert!(output.stderr.contains("wayleave: error: "), "{}", output.stderr);
+    assert!(output.stderr.contains("safeconduct: error: "), "{}", output.stderr);
     assert!(output.stderr.contains(words), "{words:?} is not in\n{}", output.stderr);
     output.stderr
 }
@@ -270,7 +270,7 @@ async fn the_metadata_of_another_issuer_is_refused() {
         world.authorization_server.always_metadata(MetadataFault::WrongIssuer(other.clone()));
         for lines in [world.pin(), String::new()] {
             let stderr = refused(token(&world.job(&lines)).await, 76, "server metadata is for issuer");
-            assert!(stderr.contains("wayleave: hint: "), "{stderr}");
+            assert!(stderr.contains("safeconduct: hint: "), "{stderr}");
         }
     }
     let daemon = world.job(&world.pin()).daemon(&[]).await;
@@ -341,7 +341,7 @@ async fn no_redirect_is_followed_with_or_without_a_credential() {
         set(&world, elsewhere());
         let stderr = refused(token(&world.job("")).await, code, "answers with a redirect");
         assert!(stderr.contains(party), "{name}: {stderr}");
-        assert!(stderr.contains("wayleave: hint: "), "{name}: {stderr}");
+        assert!(stderr.contains("safeconduct: hint: "), "{name}: {stderr}");
     }
     attacker.saw_nothing();
 }
@@ -381,8 +381,8 @@ impl Private {
 
     async fn token(&self, egress: &str, lines: &str) -> Output {
         let issuer = self.authorization_server.issuer();
-        let wayleave = binary();
-        let file = wayleave.private("subject.jwt");
+        let safeconduct = binary();
+        let file = safeconduct.private("subject.jwt");
         std::fs::write(&file, self.platform.mint(&issuer, Duration::from_secs(300))).expect("ours");
         let toml = format!(
             "[egress]\nca_file = \"{}\"\n{egress}\n[servers.demo]\nurl = \"{}\"\n{lines}\n",
@@ -390,7 +390,7 @@ impl Private {
             self.url
         );
         let file = file.display().to_string();
-        wayleave.config(&toml).run(&["--identity-file", &file, "token", "demo", "--timeout", "3s"]).await
+        safeconduct.config(&toml).run(&["--identity-file", &file, "token", "demo", "--timeout", "3s"]).await
     }
 }
 
@@ -492,7 +492,7 @@ async fn servers_that_stall_end_within_the_time_out_and_are_named() {
         let output = tokio::time::timeout(BOUND, token(&world.job(""))).await.expect("bounded");
         let stderr = refused(output, 75, "within");
         // Which part of the path is waited for is what an operator needs to know.
-        let error = stderr.lines().find(|line| line.starts_with("wayleave: error: ")).unwrap_or_default();
+        let error = stderr.lines().find(|line| line.starts_with("safeconduct: error: ")).unwrap_or_default();
         (!error.contains(party)).then(|| format!("{fault:?} of {party} is told as {error:?}"))
     }))
     .await;
@@ -521,8 +521,8 @@ async fn what_is_no_daemon_ends_a_helper_within_its_time_out() {
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n", Duration::from_millis(300), 75),
     ];
     for (answer, pause, code) in answers {
-        let wayleave = binary().envs(world.platform.env()).limit(Duration::from_secs(8));
-        let listener = UnixListener::bind(wayleave.socket()).expect("bound");
+        let safeconduct = binary().envs(world.platform.env()).limit(Duration::from_secs(8));
+        let listener = UnixListener::bind(safeconduct.socket()).expect("bound");
         let strange = async {
             let (mut stream, _) = listener.accept().await.expect("accepted");
             let mut request = [0; 1024];
@@ -534,7 +534,7 @@ async fn what_is_no_daemon_ends_a_helper_within_its_time_out() {
                 tokio::time::sleep(pause).await;
             }
         };
-        let asked = wayleave.run(&["token", "demo", "--timeout", "1s"]);
+        let asked = safeconduct.run(&["token", "demo", "--timeout", "1s"]);
         let ((), output) = tokio::join!(strange, asked);
         refused(output, code, "at ");
     }
@@ -741,17 +741,17 @@ async fn a_socket_that_may_not_be_used_is_a_refusal_and_not_an_absent_daemon() {
 async fn a_squatted_compiled_in_place_is_not_trusted() {
     let Some(copy) = as_root_only() else { return };
     let world = World::new().await;
-    let place = PathBuf::from(format!("/tmp/wayleave-{VICTIM}"));
+    let place = PathBuf::from(format!("/tmp/safeconduct-{VICTIM}"));
     let _gone = Gone(place.clone());
     let _ = std::fs::remove_dir_all(&place);
     std::fs::create_dir(&place).expect("nobody has this uid");
     std::os::unix::fs::chown(&place, Some(STRANGER), Some(STRANGER)).expect("we are root");
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).expect("we are root");
-    let socket = place.join("wayleave.sock");
+    let socket = place.join("safeconduct.sock");
 
-    let wayleave = binary().env("WAYLEAVE_SOCKET", &socket.display().to_string()).envs(world.platform.env());
-    open_to_all(wayleave.path());
-    let mut squatter = command_as(STRANGER, &wayleave, &copy, &["run", "--identity-file", "/nonexistent"]);
+    let safeconduct = binary().env("SAFECONDUCT_SOCKET", &socket.display().to_string()).envs(world.platform.env());
+    open_to_all(safeconduct.path());
+    let mut squatter = command_as(STRANGER, &safeconduct, &copy, &["run", "--identity-file", "/nonexistent"]);
     let squatter = squatter.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut squatter = squatter.spawn().expect("it starts");
     let there = async {
@@ -762,13 +762,13 @@ async fn a_squatted_compiled_in_place_is_not_trusted() {
     tokio::time::timeout(BOUND, there).await.expect("the squatter listens");
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).expect("we are root");
 
-    let victim = wayleave.clone().without_env("WAYLEAVE_SOCKET");
+    let victim = safeconduct.clone().without_env("SAFECONDUCT_SOCKET");
     let args = ["token", &world.mcp.url(), "--insecure-loopback"];
     let stderr = refused(as_user(VICTIM, &victim, &copy, &args).await, 77, "belongs to a process of uid 65534");
     assert!(stderr.contains("hint: "), "{stderr}");
     let doctor = as_user(VICTIM, &victim, &copy, &["doctor", "--json"]).await.expect_code(77);
     assert!(doctor.stdout.contains("belongs to a process of uid 65534"), "{}", doctor.stdout);
-    let named = wayleave.env("WAYLEAVE_SOCKET", &socket.display().to_string());
+    let named = safeconduct.env("SAFECONDUCT_SOCKET", &socket.display().to_string());
     let output = as_user(VICTIM, &named, &copy, &["token", "demo"]).await;
     refused(output, 64, "no server is called");
     assert_eq!(world.platform.requests(), 0, "a squatter does not make us do the work ourselves");
@@ -800,10 +800,10 @@ async fn what_lies_at_the_socket_path_is_not_overwritten() {
 #[tokio::test]
 async fn a_squatted_job_directory_is_refused() {
     let world = World::new().await;
-    let job = world.job(&world.pin()).without_env("WAYLEAVE_SOCKET");
+    let job = world.job(&world.pin()).without_env("SAFECONDUCT_SOCKET");
     let temp = job.path().join("tmp");
     let elsewhere = job.path().join("home");
-    std::os::unix::fs::symlink(&elsewhere, temp.join("wayleave")).expect("ours");
+    std::os::unix::fs::symlink(&elsewhere, temp.join("safeconduct")).expect("ours");
     let job = job.env("RUNNER_TEMP", &temp.display().to_string());
     refused(job.run(&["run"]).await, 78, "is there and no directory");
     assert_eq!(std::fs::read_dir(&elsewhere).expect("ours").count(), 0, "nothing was put where the link points");
@@ -1132,7 +1132,7 @@ async fn the_runner_masks_the_token_that_is_printed() {
     let world = World::new().await;
     let attacker = Attacker::start().await;
     world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
-    let job = world.job(&format!("issuer = \"{}\"", attacker.base)).without_env("WAYLEAVE_LOG");
+    let job = world.job(&format!("issuer = \"{}\"", attacker.base)).without_env("SAFECONDUCT_LOG");
     let output = job.run(&["token", "demo", "--mask"]).await.expect_code(0);
     assert_eq!(output.stdout, format!("{ODD_TOKEN}\n"));
     assert_eq!(output.stderr, format!("::add-mask::{}\n", ODD_TOKEN.replace('%', "%25")));
@@ -1251,7 +1251,7 @@ async fn words_of_strangers_cannot_command_a_terminal_or_a_runner() {
     };
     world.authorization_server.always_token(hostile);
     let job = world.job(&world.pin());
-    let everything = [job.clone(), job.without_env("WAYLEAVE_LOG")];
+    let everything = [job.clone(), job.without_env("SAFECONDUCT_LOG")];
     for job in everything {
         let stderr = refused(token(&job).await, 76, "in its words: ");
         harmless(&stderr);
@@ -1341,8 +1341,8 @@ fn as_root_only() -> Option<Copy> {
     }
     let directory = tempfile::Builder::new().prefix("wlbin").tempdir_in("/tmp").expect("/tmp is writable");
     open_to_all(directory.path());
-    let binary = directory.path().join("wayleave");
-    std::fs::copy(env!("CARGO_BIN_EXE_wayleave"), &binary).expect("there is room");
+    let binary = directory.path().join("safeconduct");
+    std::fs::copy(env!("CARGO_BIN_EXE_safeconduct"), &binary).expect("there is room");
     std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("ours");
     Some(Copy { _directory: directory, binary })
 }
@@ -1351,7 +1351,7 @@ fn open_to_all(directory: &Path) {
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711)).expect("ours");
 }
 
-fn command_as(uid: u32, world: &Wayleave, copy: &Copy, args: &[&str]) -> tokio::process::Command {
+fn command_as(uid: u32, world: &Safeconduct, copy: &Copy, args: &[&str]) -> tokio::process::Command {
     let like = world.command(&[]);
     let mut command = tokio::process::Command::new(&copy.binary);
     command
@@ -1368,14 +1368,14 @@ fn command_as(uid: u32, world: &Wayleave, copy: &Copy, args: &[&str]) -> tokio::
     command
 }
 
-async fn as_user(uid: u32, world: &Wayleave, copy: &Copy, args: &[&str]) -> Output {
+async fn as_user(uid: u32, world: &Safeconduct, copy: &Copy, args: &[&str]) -> Output {
     let output = tokio::time::timeout(BOUND, command_as(uid, world, copy, args).output())
         .await
         .expect("bounded")
         .expect("it starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let output = Output { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
-    leak::check("stderr of another user's wayleave", &output.stderr);
+    leak::check("stderr of another user's safeconduct", &output.stderr);
     output
 }
 

@@ -17,14 +17,14 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use support::authorization_server::FakeAs;
 use support::fault::Fault;
+use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::Scene;
 use support::tcp_http::Loopback;
 use support::unix_http;
 use support::wait::until;
-use support::wayleave::{Daemon, Wayleave};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const BROKEN: i32 = 1;
 const ASKED_WRONGLY: i32 = 64;
@@ -42,7 +42,7 @@ struct Record(PathBuf);
 
 impl Record {
     fn of(scene: &Scene) -> Self {
-        Self(scene.wayleave.path().join("audit.jsonl"))
+        Self(scene.safeconduct.path().join("audit.jsonl"))
     }
 
     /// As in the configuration.
@@ -88,14 +88,14 @@ fn closed() -> String {
     )
 }
 
-async fn audited(scene: &Scene, more: &str) -> (Wayleave, Daemon, Record) {
+async fn audited(scene: &Scene, more: &str) -> (Safeconduct, Daemon, Record) {
     let record = Record::of(scene);
     let world = scene.configured(&format!("{more}{}", record.table()));
     let daemon = world.daemon(&[]).await;
     (world, daemon, record)
 }
 
-async fn verify(world: &Wayleave, args: &[&str]) -> Value {
+async fn verify(world: &Safeconduct, args: &[&str]) -> Value {
     world.run(&[&["audit", "verify", "--json"], args].concat()).await.expect_code(0).json()
 }
 
@@ -184,7 +184,7 @@ fn in_short(line: &Value) -> String {
     words.join(" ")
 }
 
-async fn whole_and_as_the_status_says(world: &Wayleave, daemon: &Daemon, record: &Record) {
+async fn whole_and_as_the_status_says(world: &Safeconduct, daemon: &Daemon, record: &Record) {
     let status = daemon.get("/v1/status").await.json();
     let report = verify(world, &[]).await;
     assert_eq!((&report["ok"], &report["lines"]), (&json!(true), &json!(record.lines().len())));
@@ -270,8 +270,8 @@ async fn a_second_daemon_and_a_command_beside_it_are_refused_with_the_holder_nam
         assert!(output.stderr.contains(&record.path()), "{}", output.stderr);
         assert!(output.stderr.contains("hint: one daemon writes to one file"), "{}", output.stderr);
         // Not every file system has the inode in /proc/locks that stat(2) shows.
-        let named = output.stderr.contains(&format!("another wayleave (pid {})", daemon.pid()));
-        assert!(named || output.stderr.contains("another wayleave writes"), "{}", output.stderr);
+        let named = output.stderr.contains(&format!("another safeconduct (pid {})", daemon.pid()));
+        assert!(named || output.stderr.contains("another safeconduct writes"), "{}", output.stderr);
     }
     assert_eq!(record.lines().len(), 1, "neither wrote between its lines");
     daemon.stop().await.expect_code(0);
@@ -324,7 +324,7 @@ async fn commands_at_once_take_turns() {
 #[tokio::test]
 async fn a_place_that_others_can_change_is_refused() {
     let scene = Scene::new(BINARY).await;
-    let open = scene.wayleave.path().join("open");
+    let open = scene.safeconduct.path().join("open");
     fs::create_dir(&open).expect("it is new");
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("ours");
     let record = Record(open.join("audit.jsonl"));

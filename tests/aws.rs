@@ -12,12 +12,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::aws::{FakeAws, REGION, ROLE, SERVICE};
 use support::google::{AGENT, FakeGoogle, PROVIDER, external_account};
+use support::safeconduct::{Output, Safeconduct};
 use support::scene::Scene;
 use support::unix_http::Reply;
-use support::wayleave::{Output, Wayleave};
 use support::{keys, sigv4, tcp_http};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const NO_IDENTITY: i32 = 69;
 const TEMPORARY: i32 = 75;
@@ -44,19 +44,19 @@ fn with(text: &str, from: &str, to: &str) -> String {
 }
 
 fn tells(output: &Output, words: &[&str], hint: &[&str]) {
-    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
-    let (error, cure) = told.split_once("wayleave: hint: ").unwrap_or_default();
+    let told = output.stderr.split("safeconduct: error: ").nth(1).unwrap_or_default();
+    let (error, cure) = told.split_once("safeconduct: hint: ").unwrap_or_default();
     for (wanted, found) in words.iter().map(|word| (word, error)).chain(hint.iter().map(|word| (word, cure))) {
         assert!(found.contains(wanted), "{wanted:?} is not where it belongs in\n{}", output.stderr);
     }
 }
 
 /// A container with a role, and an authorization server that trusts the account.
-async fn container() -> (Scene, FakeAws, Wayleave) {
+async fn container() -> (Scene, FakeAws, Safeconduct) {
     let scene = Scene::new(BINARY).await;
     let aws = FakeAws::start().await;
     scene.authorization_server.trust_only(aws.trust());
-    let world = Wayleave::new(BINARY).envs(aws.container()).config(&example(&scene, "aws"));
+    let world = Safeconduct::new(BINARY).envs(aws.container()).config(&example(&scene, "aws"));
     (scene, aws, world)
 }
 
@@ -89,7 +89,7 @@ async fn what_the_account_does_not_allow_is_told_with_its_cure() {
     aws.allow(true);
     scene.authorization_server.trust_only(FakeAws::start().await.trust());
     let output = world.run(&["token", "demo"]).await.expect_code(REFUSED);
-    tells(&output, &["invalid_grant"], &["trust policy", "wayleave whoami"]);
+    tells(&output, &["invalid_grant"], &["trust policy", "safeconduct whoami"]);
 }
 
 #[tokio::test]
@@ -112,14 +112,14 @@ async fn a_machine_is_a_role_only_when_it_is_named() {
     let aws = FakeAws::start().await;
     scene.authorization_server.trust_only(aws.trust());
     let text = with(&example(&scene, "aws"), "region = \"eu-central-1\"", "");
-    let machine = Wayleave::new(BINARY)
+    let machine = Safeconduct::new(BINARY)
         .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.base())
         .env("AWS_ENDPOINT_URL_STS", aws.base());
     machine.clone().config(&text).run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(scene.authorization_server.last_request().assertion["sub"], json!(ROLE));
     let unnamed = with(&text, "[identity]\nsource = \"aws\"", "");
     let output = machine.config(&unnamed).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
-    tells(&output, &["no workload identity here"], &["wayleave whoami"]);
+    tells(&output, &["no workload identity here"], &["safeconduct whoami"]);
 }
 
 /// A job of the CI platform, whose role of AWS the authorization server trusts.
@@ -136,7 +136,7 @@ async fn chain() -> (Scene, FakeAws, String) {
 #[tokio::test]
 async fn a_job_takes_on_a_role_and_the_role_is_its_identity() {
     let (scene, aws, text) = chain().await;
-    let world = scene.wayleave.clone().config(&text);
+    let world = scene.safeconduct.clone().config(&text);
     world.run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(scene.platform.audiences(), ["sts.amazonaws.com"], "the job's JWT is for STS alone");
     let sent = scene.authorization_server.last_request().assertion;
@@ -149,7 +149,7 @@ async fn a_job_takes_on_a_role_and_the_role_is_its_identity() {
 async fn a_role_that_does_not_trust_the_job_is_told_with_its_cure() {
     let (scene, aws, text) = chain().await;
     aws.trust_identities(scene.platform.trust(), "repo:octo-org/other:ref:refs/heads/main");
-    let world = scene.wayleave.clone().config(&text);
+    let world = scene.safeconduct.clone().config(&text);
     let output = world.run(&["token", "demo"]).await.expect_code(REFUSED);
     let words = ["AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"];
     tells(&output, &words, &["trust policy", "whoami --audience sts.amazonaws.com"]);
@@ -169,7 +169,7 @@ async fn a_role_that_does_not_trust_the_job_is_told_with_its_cure() {
 async fn an_identity_for_another_party_does_not_go_to_sts() {
     let (scene, aws, text) = chain().await;
     scene.platform.script([support::platform::PlatformFault::WrongAudience]);
-    let output = scene.wayleave.clone().config(&text).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    let output = scene.safeconduct.clone().config(&text).run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["https://somebody-else.example", "sts.amazonaws.com"], &[]);
     assert!(aws.calls().is_empty());
 }
@@ -190,7 +190,7 @@ async fn what_contradicts_itself_about_roles_is_told_at_once() {
         (foreign, ["identities.role.endpoint", "must be an https host of AWS"]),
         (plain, ["identities.role.endpoint", "must be an https host of AWS"]),
     ] {
-        let output = scene.wayleave.clone().config(&text).run(&["token", "demo"]).await.expect_code(CONFIG);
+        let output = scene.safeconduct.clone().config(&text).run(&["token", "demo"]).await.expect_code(CONFIG);
         tells(&output, &words, &[]);
     }
     assert!(aws.calls().is_empty() && scene.platform.requests() == 0);
@@ -235,7 +235,7 @@ async fn each_request_to_a_server_behind_iam_is_signed() {
     let scene = Scene::new(BINARY).await;
     let aws = FakeAws::start().await;
     let text = signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", "");
-    let world = Wayleave::new(BINARY).envs(aws.container()).config(&text);
+    let world = Safeconduct::new(BINARY).envs(aws.container()).config(&text);
     let daemon = world.daemon(&[]).await;
     for target in ["/mcp", "/mcp/a%20b?z=1&a=%2F"] {
         let reply = daemon.get(&query(&format!("{}{target}", aws.base()), BODY)).await;
@@ -274,7 +274,7 @@ async fn there_is_no_token_and_no_half_signed_request() {
     let scene = Scene::new(BINARY).await;
     let aws = FakeAws::start().await;
     let text = signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", "");
-    let world = Wayleave::new(BINARY).envs(aws.container()).config(&text);
+    let world = Safeconduct::new(BINARY).envs(aws.container()).config(&text);
     let output = world.run(&["token", "demo", "--no-daemon"]).await.expect_code(DENIED);
     tells(&output, &["has no token"], &["/v1/headers", "body_sha256"]);
     world.run(&["headers", "demo", "--no-daemon"]).await.expect_code(DENIED);
@@ -302,10 +302,10 @@ async fn a_job_elsewhere_signs_as_the_role_it_takes_on() {
     let aws = FakeAws::start().await;
     aws.trust_identities(scene.platform.trust(), SUBJECT);
     let more = format!("role_arn = \"{ROLE}\"\nendpoint = \"{}\"", aws.base());
-    let record = scene.wayleave.private("audit.jsonl");
+    let record = scene.safeconduct.private("audit.jsonl");
     let audit = format!("\n[audit]\nfile = {record:?}\n");
     let text = signed(&scene, &aws, "", &more) + &audit;
-    let daemon = scene.wayleave.clone().config(&text).daemon(&[]).await;
+    let daemon = scene.safeconduct.clone().config(&text).daemon(&[]).await;
     let reply = daemon.get(&query(&aws.mcp_url(), BODY)).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     let taken = send(&aws, "/mcp", &reply.json()["headers"], BODY).await;
@@ -315,7 +315,7 @@ async fn a_job_elsewhere_signs_as_the_role_it_takes_on() {
     daemon.get(&query(&aws.mcp_url(), "{}")).await;
     assert_eq!(aws.calls().len(), 1);
     let record = std::fs::read_to_string(&record).expect("it is there");
-    assert!(record.contains(SUBJECT) && record.contains("assumed-role/agent/wayleave"), "{record}");
+    assert!(record.contains(SUBJECT) && record.contains("assumed-role/agent/safeconduct"), "{record}");
 }
 
 #[tokio::test]
@@ -324,10 +324,10 @@ async fn doctor_shows_whose_credentials_sign() {
     let aws = FakeAws::start().await;
     aws.trust_identities(scene.platform.trust(), SUBJECT);
     let more = format!("role_arn = \"{ROLE}\"\nendpoint = \"{}\"", aws.base());
-    let elsewhere = scene.wayleave.clone().config(&signed(&scene, &aws, "", &more));
-    let here = Wayleave::new(BINARY).envs(aws.container());
+    let elsewhere = scene.safeconduct.clone().config(&signed(&scene, &aws, "", &more));
+    let here = Safeconduct::new(BINARY).envs(aws.container());
     let here = here.config(&signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", ""));
-    for (world, who) in [(elsewhere, "assumed-role/agent/wayleave"), (here, "the workload's own role")] {
+    for (world, who) in [(elsewhere, "assumed-role/agent/safeconduct"), (here, "the workload's own role")] {
         let output = world.run(&["doctor", "demo", "--json"]).await;
         let told = &output.stdout;
         assert!(told.contains("credentials to sign with") && told.contains(who), "{told}\n{}", output.stderr);
@@ -340,7 +340,7 @@ async fn who_has_no_role_is_told_how_to_come_by_one() {
     let scene = Scene::new(BINARY).await;
     let aws = FakeAws::start().await;
     let text = signed(&scene, &aws, "", "");
-    let daemon = scene.wayleave.clone().config(&text).daemon(&[]).await;
+    let daemon = scene.safeconduct.clone().config(&text).daemon(&[]).await;
     let reply = daemon.get(&query(&aws.mcp_url(), BODY)).await;
     assert_eq!((reply.status, &reply.json()["class"]), (500, &json!("config")), "{}", reply.body);
     assert!(reply.json()["hint"].as_str().is_some_and(|hint| hint.contains("`role_arn`")), "{}", reply.body);
@@ -351,11 +351,11 @@ async fn who_has_no_role_is_told_how_to_come_by_one() {
         ("dpop = true", ["servers.demo.dpop", "asks the provider's own hosts"]),
     ] {
         let text = signed(&scene, &aws, "", more);
-        let output = scene.wayleave.clone().config(&text).run(&["token", "demo"]).await.expect_code(CONFIG);
+        let output = scene.safeconduct.clone().config(&text).run(&["token", "demo"]).await.expect_code(CONFIG);
         tells(&output, &words, &[]);
     }
     let nothing = with(&signed(&scene, &aws, "", ""), &format!("service = \"{SERVICE}\"\n"), "");
-    let output = scene.wayleave.clone().config(&nothing).run(&["token", "demo"]).await.expect_code(CONFIG);
+    let output = scene.safeconduct.clone().config(&nothing).run(&["token", "demo"]).await.expect_code(CONFIG);
     tells(&output, &["\"aws-sigv4\" needs it"], &[]);
 }
 
@@ -478,7 +478,7 @@ async fn an_external_account_file_of_aws() {
     };
     const REQUEST: &str = "aws:token-type:aws4_request";
     write(REQUEST, &source);
-    let line = "credentials_file = \"/etc/wayleave/google.json\"\n";
+    let line = "credentials_file = \"/etc/safeconduct/google.json\"\n";
     let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
     let text = with(&example(&scene, "gcp-external-account"), line, &here);
     let world = world.config(&text);
@@ -487,7 +487,7 @@ async fn an_external_account_file_of_aws() {
     assert_eq!(google.last_form()["audience"], PROVIDER);
     assert!(!google.paths().iter().any(|path| path.contains("meta-data")), "no URL of the file is dialled");
     // A leftover key is nobody's role: the file does not make it one.
-    let leftover = Wayleave::new(BINARY)
+    let leftover = Safeconduct::new(BINARY)
         .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEEXAMPLE12")
         .env("AWS_SECRET_ACCESS_KEY", "left-over-and-not-a-role")
         .env("AWS_REGION", REGION)
@@ -496,7 +496,7 @@ async fn an_external_account_file_of_aws() {
     let output = leftover.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["no role of its own"], &["annotate the service account"]);
     // Nor does a file that was only found make the machine's role this workload's.
-    let found = Wayleave::new(BINARY)
+    let found = Safeconduct::new(BINARY)
         .env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string())
         .env("AWS_REGION", REGION);
     let output = found.run(&["whoami", "--audience", "https://as.example.com"]).await.expect_code(NO_IDENTITY);

@@ -1,7 +1,7 @@
 //! Bad input, one row each: what is set up, and the exit code, class, words and cure that must come of it.
 //!
 //! A row is run as a one-shot and, where a daemon can meet the same trouble, through a daemon's socket as well. Always: nothing
-//! on standard output, `wayleave: error:` on standard error, and a hint where the row names one.
+//! on standard output, `safeconduct: error:` on standard error, and a hint where the row names one.
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::fault::Fault;
 use support::keys;
 use support::mcp_server::{FakeMcp, Signposts};
 use support::platform::{FakePlatform, PlatformFault};
-use support::wayleave::{Output, Wayleave};
+use support::safeconduct::{Output, Safeconduct};
 
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 const LIFE: Duration = Duration::from_secs(300);
@@ -28,7 +28,7 @@ struct Case {
     platform: FakePlatform,
     authorization_server: FakeAs,
     mcp: FakeMcp,
-    wayleave: Wayleave,
+    safeconduct: Safeconduct,
     /// Lines of `[servers.demo]`; the pin by default.
     server: String,
     /// Tables before it.
@@ -66,12 +66,12 @@ impl Case {
         let authorization_server = FakeAs::start(platform.trust()).await;
         let mcp = FakeMcp::start(&authorization_server, &SCOPES).await;
         let server = format!("issuer = \"{}\"", authorization_server.issuer());
-        let wayleave = Wayleave::new(env!("CARGO_BIN_EXE_wayleave")).envs(platform.env());
+        let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct")).envs(platform.env());
         let args = ["token", "demo", "--timeout", "2s"].map(str::to_owned).into();
-        Self { platform, authorization_server, mcp, wayleave, server, top: String::new(), file: None, args }
+        Self { platform, authorization_server, mcp, safeconduct, server, top: String::new(), file: None, args }
     }
 
-    fn world(&self) -> Wayleave {
+    fn world(&self) -> Safeconduct {
         let whole = || {
             format!(
                 "{}\n[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{}\"\nscopes = [\"demo:read\"]\n{}\n",
@@ -80,7 +80,7 @@ impl Case {
                 self.server
             )
         };
-        self.wayleave.clone().config(&self.file.clone().unwrap_or_else(whole))
+        self.safeconduct.clone().config(&self.file.clone().unwrap_or_else(whole))
     }
 
     fn args(&mut self, args: &[&str]) {
@@ -114,7 +114,7 @@ impl Case {
 
     /// The identity is in a file with this content.
     fn identity(&mut self, content: impl AsRef<[u8]>) {
-        let path = self.wayleave.private("subject.jwt");
+        let path = self.safeconduct.private("subject.jwt");
         std::fs::write(&path, content).expect("ours");
         self.identity_at(&path.display().to_string());
     }
@@ -135,7 +135,7 @@ impl Case {
     }
 
     fn place(&self, name: &str) -> String {
-        self.wayleave.path().join(name).display().to_string()
+        self.safeconduct.path().join(name).display().to_string()
     }
 }
 
@@ -187,9 +187,9 @@ fn judge(row: &Row, output: &Output) -> Result<(), String> {
     let line = |start: &str| {
         output.stderr.find(start).map(|at| output.stderr[at + start.len()..].trim_end().to_owned()).unwrap_or_default()
     };
-    let error = line("wayleave: error: ");
-    let error = error.split("\nwayleave: hint: ").next().unwrap_or_default();
-    let hint = line("wayleave: hint: ");
+    let error = line("safeconduct: error: ");
+    let error = error.split("\nsafeconduct: hint: ").next().unwrap_or_default();
+    let hint = line("safeconduct: hint: ");
     let right = output.code == Some(row.code)
         && output.stdout.is_empty()
         && error.contains(row.words)
@@ -462,7 +462,7 @@ const CONFIGURATION: &[Row] = &[
     ),
     row(
         "relative socket",
-        |c| c.check("[listen]\nsocket = \"wayleave.sock\""),
+        |c| c.check("[listen]\nsocket = \"safeconduct.sock\""),
         78,
         "",
         "must be an absolute path",
@@ -511,7 +511,7 @@ const CONFIGURATION: &[Row] = &[
     row(
         "a file that others can write",
         |c| {
-            let path = c.wayleave.write("open.toml", "");
+            let path = c.safeconduct.write("open.toml", "");
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("ours");
             c.args(&["config", "check", "--config", &path.display().to_string()]);
         },
@@ -523,7 +523,7 @@ const CONFIGURATION: &[Row] = &[
     row(
         "a daemon refuses such a file too",
         |c| {
-            let path = c.wayleave.write("open.toml", "");
+            let path = c.safeconduct.write("open.toml", "");
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).expect("ours");
             c.args(&["run", "--config", &path.display().to_string()]);
         },
@@ -534,10 +534,10 @@ const CONFIGURATION: &[Row] = &[
     ),
     row(
         "a file that is not there",
-        |c| c.args(&["config", "check", "--config", "/nonexistent/wayleave.toml"]),
+        |c| c.args(&["config", "check", "--config", "/nonexistent/safeconduct.toml"]),
         78,
         "",
-        "/nonexistent/wayleave.toml: cannot be read",
+        "/nonexistent/safeconduct.toml: cannot be read",
         "",
     ),
     row(
@@ -566,7 +566,7 @@ const CONFIGURATION: &[Row] = &[
     row(
         "larger than a person writes",
         |c| {
-            let path = c.wayleave.write("big.toml", &"# x\n".repeat(300_000));
+            let path = c.safeconduct.write("big.toml", &"# x\n".repeat(300_000));
             c.args(&["config", "check", "--config", &path.display().to_string()]);
         },
         78,
@@ -577,7 +577,7 @@ const CONFIGURATION: &[Row] = &[
     row(
         "not UTF-8",
         |c| {
-            let path = c.wayleave.path().join("latin1.toml");
+            let path = c.safeconduct.path().join("latin1.toml");
             std::fs::write(&path, b"# caf\xe9\n").expect("ours");
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("ours");
             c.args(&["config", "check", "--config", &path.display().to_string()]);
@@ -728,8 +728,8 @@ const PLATFORM: &[Row] = &[
     row(
         "no permission",
         |c| {
-            c.wayleave = c
-                .wayleave
+            c.safeconduct = c
+                .safeconduct
                 .clone()
                 .without_env("ACTIONS_ID_TOKEN_REQUEST_URL")
                 .without_env("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
@@ -741,7 +741,7 @@ const PLATFORM: &[Row] = &[
     ),
     row(
         "half the permission",
-        |c| c.wayleave = c.wayleave.clone().without_env("ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
+        |c| c.safeconduct = c.safeconduct.clone().without_env("ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
         69,
         "",
         "ACTIONS_ID_TOKEN_REQUEST_TOKEN is not set",
@@ -749,7 +749,7 @@ const PLATFORM: &[Row] = &[
     ),
     row(
         "the other half",
-        |c| c.wayleave = c.wayleave.clone().env("ACTIONS_ID_TOKEN_REQUEST_URL", ""),
+        |c| c.safeconduct = c.safeconduct.clone().env("ACTIONS_ID_TOKEN_REQUEST_URL", ""),
         69,
         "",
         "ACTIONS_ID_TOKEN_REQUEST_URL is not set",
@@ -758,7 +758,7 @@ const PLATFORM: &[Row] = &[
     row(
         "a daemon stops at once",
         |c| {
-            c.wayleave = c.wayleave.clone().without_env("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
+            c.safeconduct = c.safeconduct.clone().without_env("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
             c.args(&["run"]);
         },
         69,
@@ -768,7 +768,7 @@ const PLATFORM: &[Row] = &[
     ),
     row(
         "an endpoint that is no URL",
-        |c| c.wayleave = c.wayleave.clone().env("ACTIONS_ID_TOKEN_REQUEST_URL", "not a url"),
+        |c| c.safeconduct = c.safeconduct.clone().env("ACTIONS_ID_TOKEN_REQUEST_URL", "not a url"),
         69,
         "",
         "is not a URL",
@@ -776,7 +776,7 @@ const PLATFORM: &[Row] = &[
     ),
     row(
         "an endpoint in clear",
-        |c| c.wayleave = c.wayleave.clone().env("ACTIONS_ID_TOKEN_REQUEST_URL", "http://actions.example/?a=b"),
+        |c| c.safeconduct = c.safeconduct.clone().env("ACTIONS_ID_TOKEN_REQUEST_URL", "http://actions.example/?a=b"),
         69,
         "no_identity",
         "plain http is refused",
@@ -784,7 +784,7 @@ const PLATFORM: &[Row] = &[
     ),
     row(
         "nothing here",
-        |c| c.wayleave = c.wayleave.clone().without_env("GITHUB_ACTIONS"),
+        |c| c.safeconduct = c.safeconduct.clone().without_env("GITHUB_ACTIONS"),
         69,
         "",
         "no workload identity here",
@@ -1446,7 +1446,7 @@ const SOCKET: &[Row] = &[
     row(
         "a file is there",
         |c| {
-            let place = c.wayleave.write("precious", "x").display().to_string();
+            let place = c.safeconduct.write("precious", "x").display().to_string();
             c.socket(&place);
         },
         78,
@@ -1480,7 +1480,7 @@ const SOCKET: &[Row] = &[
     row(
         "no directory",
         |c| {
-            let place = c.place("nowhere/wayleave.sock");
+            let place = c.place("nowhere/safeconduct.sock");
             c.socket(&place);
         },
         78,
@@ -1491,8 +1491,8 @@ const SOCKET: &[Row] = &[
     row(
         "a file for a directory",
         |c| {
-            let place = c.wayleave.write("file", "x").display().to_string();
-            c.socket(&format!("{place}/wayleave.sock"));
+            let place = c.safeconduct.write("file", "x").display().to_string();
+            c.socket(&format!("{place}/safeconduct.sock"));
         },
         78,
         "",
@@ -1503,7 +1503,7 @@ const SOCKET: &[Row] = &[
         "others can write the directory",
         |c| {
             std::fs::set_permissions(c.place("tmp"), std::fs::Permissions::from_mode(0o777)).expect("ours");
-            let place = c.place("tmp/wayleave.sock");
+            let place = c.place("tmp/safeconduct.sock");
             c.socket(&place);
         },
         78,
@@ -1515,7 +1515,7 @@ const SOCKET: &[Row] = &[
         "the sticky bit does not help",
         |c| {
             std::fs::set_permissions(c.place("tmp"), std::fs::Permissions::from_mode(0o1777)).expect("ours");
-            let place = c.place("tmp/wayleave.sock");
+            let place = c.place("tmp/safeconduct.sock");
             c.socket(&place);
         },
         78,
@@ -1523,7 +1523,7 @@ const SOCKET: &[Row] = &[
         "others can write it (mode 1777)",
         "choose a directory",
     ),
-    row("relative", |c| c.socket("wayleave.sock"), 78, "", "absolute", ""),
+    row("relative", |c| c.socket("safeconduct.sock"), 78, "", "absolute", ""),
 ];
 
 const ASKED_WRONGLY: &[Row] = &[
@@ -1571,10 +1571,10 @@ const ASKED_WRONGLY: &[Row] = &[
     ),
     row(
         "an unknown log level",
-        |c| c.wayleave = c.wayleave.clone().env("WAYLEAVE_LOG", "loud"),
+        |c| c.safeconduct = c.safeconduct.clone().env("SAFECONDUCT_LOG", "loud"),
         64,
         "",
-        "WAYLEAVE_LOG is \"loud\"",
+        "SAFECONDUCT_LOG is \"loud\"",
         "debug",
     ),
     row(
@@ -1583,7 +1583,7 @@ const ASKED_WRONGLY: &[Row] = &[
         75,
         "",
         "no daemon is running",
-        "wayleave run",
+        "safeconduct run",
     ),
     row(
         "scopes beyond the ceiling",
@@ -1672,9 +1672,9 @@ async fn asked_wrongly() {
 
 #[tokio::test]
 async fn every_problem_of_a_configuration_is_reported_at_once_with_its_line() {
-    let wayleave = Wayleave::new(env!("CARGO_BIN_EXE_wayleave"));
+    let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct"));
     let toml = "[servers.a]\nurl = \"ftp://x\"\nscope = []\n[servers.b]\n[listen]\nsocket_mode = \"0777\"\n[egres]\n";
-    let output = wayleave.config(toml).run(&["config", "check"]).await.expect_code(78);
+    let output = safeconduct.config(toml).run(&["config", "check"]).await.expect_code(78);
     assert_eq!(output.stdout, "");
     for words in [
         "5 problems",
@@ -1869,7 +1869,7 @@ async fn an_identity_file_replaced_while_it_is_read_is_whole() {
     let mut case = Case::new().await;
     let issuer = case.authorization_server.issuer();
     case.identity(case.platform.mint(&issuer, LIFE));
-    let (path, next) = (case.wayleave.private("subject.jwt"), case.wayleave.private("next.jwt"));
+    let (path, next) = (case.safeconduct.private("subject.jwt"), case.safeconduct.private("next.jwt"));
     let replace = |padding: usize| {
         let jwt = case.platform.mint_with(&issuer, LIFE, &json!({"padding": "x".repeat(padding)}));
         std::fs::write(&next, jwt).and_then(|()| std::fs::rename(&next, &path)).expect("ours");

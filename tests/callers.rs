@@ -18,15 +18,15 @@ use std::time::Duration;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getpeername, socket};
 use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
+use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 use support::unix_http;
 use support::wait::until;
-use support::wayleave::Wayleave;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 /// Longer than anything here takes, and an end to what never would.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -35,8 +35,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 const STRANGER: u32 = 65_534;
 
 /// What a copy of this program is told.
-const SOCKET: &str = "WAYLEAVE_TEST_SOCKET";
-const THEN: &str = "WAYLEAVE_TEST_THEN";
+const SOCKET: &str = "SAFECONDUCT_TEST_SOCKET";
+const THEN: &str = "SAFECONDUCT_TEST_THEN";
 
 /// The one test that a copy of this program runs.
 const PART: &str = "only_the_program_that_is_named_is_let_in";
@@ -224,8 +224,8 @@ async fn behind_a_helper_no_program_matches_and_the_hint_says_so() {
     let daemon = scene.daemon(&format!("allow = [{{ {} }}]", exe(&programs.caller("agent")))).await;
     let stderr = daemon.run(&["token", "demo"]).await.expect_code(77).stderr;
     // Without CAP_SYS_PTRACE a helper, which shields its memory, cannot even be looked at.
-    let words = if geteuid().is_root() { "behind a helper only `uid`" } else { "wayleave's own helpers" };
-    assert!(stderr.contains("wayleave: hint: ") && stderr.contains(words), "{stderr}");
+    let words = if geteuid().is_root() { "behind a helper only `uid`" } else { "safeconduct's own helpers" };
+    assert!(stderr.contains("safeconduct: hint: ") && stderr.contains(words), "{stderr}");
     // Without a daemon the rules hold for the command itself.
     let own = scene.configured(&format!("allow = [{{ {} }}]", exe(Path::new(BINARY))));
     own.run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
@@ -491,8 +491,8 @@ struct Elsewhere {
 
 impl Elsewhere {
     /// `prefix` is what starts the binary, in a world whose socket lies in a directory of `owner`.
-    async fn start(world: &Wayleave, programs: &Programs, prefix: &[&str], owner: u32) -> Self {
-        let binary = programs.copy(Path::new(BINARY), "wayleave");
+    async fn start(world: &Safeconduct, programs: &Programs, prefix: &[&str], owner: u32) -> Self {
+        let binary = programs.copy(Path::new(BINARY), "safeconduct");
         let directory = programs.path("run");
         fs::create_dir(&directory).expect("new");
         chown(&directory, Some(owner), Some(owner)).expect("we are root");
@@ -522,9 +522,9 @@ impl Elsewhere {
 }
 
 /// The configuration, readable for whoever runs the daemon.
-fn open_to_all(world: &Wayleave) {
+fn open_to_all(world: &Safeconduct) {
     fs::set_permissions(world.path(), fs::Permissions::from_mode(0o755)).expect("ours");
-    let config = world.path().join("wayleave.toml");
+    let config = world.path().join("safeconduct.toml");
     fs::set_permissions(config, fs::Permissions::from_mode(0o644)).expect("ours");
 }
 

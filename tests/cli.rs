@@ -24,8 +24,8 @@ const CLEAR: [&str; 23] = [
     "TFC_RUN_ID",
     "TF_BUILD",
     "VERCEL",
-    "WAYLEAVE_CONFIG",
-    "WAYLEAVE_LOG",
+    "SAFECONDUCT_CONFIG",
+    "SAFECONDUCT_LOG",
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
 ];
@@ -39,8 +39,8 @@ fn transcripts() {
     cases
         .env("HOME", "/nonexistent")
         .env("COLUMNS", "100")
-        .env("WAYLEAVE_SOCKET", "/nonexistent/wayleave.sock")
+        .env("SAFECONDUCT_SOCKET", "/nonexistent/safeconduct.sock")
         .timeout(std::time::Duration::from_secs(20))
-        .register_bin("wayleave", trycmd::schema::Bin::Path(env!("CARGO_BIN_EXE_wayleave").into()))
+        .register_bin("safeconduct", trycmd::schema::Bin::Path(env!("CARGO_BIN_EXE_safeconduct").into()))
         .case("tests/cmd/*.md");
 }

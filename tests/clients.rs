@@ -11,12 +11,12 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use support::authorization_server::{ClientProof, FakeAs, TokenFault};
+use support::safeconduct::{Daemon, Output};
 use support::scene::Scene;
 use support::unix_http::Reply;
-use support::wayleave::{Daemon, Output};
 use support::{keys, leak};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const REFUSED: i32 = 76;
 const DENIED: i32 = 77;
@@ -31,8 +31,8 @@ const CLIENT: &str = "exchange = \"client-credentials\"\nclient_id = \"agent\"\n
 async fn nowhere() -> Scene {
     let scene = Scene::new(BINARY).await;
     let names: Vec<String> = scene.platform.env().into_iter().map(|(name, _)| name).collect();
-    let wayleave = names.iter().fold(scene.wayleave.clone(), |world, name| world.without_env(name));
-    Scene { wayleave, ..scene }
+    let safeconduct = names.iter().fold(scene.safeconduct.clone(), |world, name| world.without_env(name));
+    Scene { safeconduct, ..scene }
 }
 
 async fn token(scene: &Scene, keys: &str) -> Output {
@@ -44,12 +44,12 @@ async fn refused(scene: &Scene, keys: &str, code: i32, words: &[&str]) {
     for word in words {
         assert!(output.stderr.contains(word), "{word:?} in {}", output.stderr);
     }
-    assert!(output.stderr.contains("wayleave: hint: "), "{}", output.stderr);
+    assert!(output.stderr.contains("safeconduct: hint: "), "{}", output.stderr);
 }
 
 fn secret_file(scene: &Scene, text: &str) -> String {
     leak::minted(text.trim());
-    let path = scene.wayleave.private("secret");
+    let path = scene.safeconduct.private("secret");
     std::fs::write(&path, text).expect("written");
     format!("client_auth = \"secret\"\nclient_secret_file = \"{}\"\n", path.display())
 }
@@ -57,7 +57,7 @@ fn secret_file(scene: &Scene, text: &str) -> String {
 /// A new key: its file, and what the server has to know.
 fn key_file(scene: &Scene, name: &str) -> (String, ClientProof) {
     let pair = rcgen::KeyPair::generate().expect("a key");
-    let path = scene.wayleave.private(name);
+    let path = scene.safeconduct.private(name);
     std::fs::write(&path, pair.serialize_pem()).expect("written");
     let key = EncodingKey::from_ec_der(&pair.serialize_der());
     let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a public key");
@@ -97,9 +97,9 @@ async fn a_secret_that_is_wrong_absent_or_empty_says_so_and_is_not_shown() {
     let keys = format!("{CLIENT}{}", secret_file(&scene, SECRET));
     refused(&scene, &keys, REFUSED, &["invalid_client", "the secret in the header is wrong"]).await;
     assert_eq!(scene.authorization_server.token_requests(), 1);
-    std::fs::write(scene.wayleave.private("secret"), " \n").expect("written");
+    std::fs::write(scene.safeconduct.private("secret"), " \n").expect("written");
     refused(&scene, &keys, CONFIG, &["is empty"]).await;
-    std::fs::remove_file(scene.wayleave.private("secret")).expect("removed");
+    std::fs::remove_file(scene.safeconduct.private("secret")).expect("removed");
     refused(&scene, &keys, CONFIG, &["cannot be read"]).await;
     let variable = format!("{CLIENT}client_auth = \"secret\"\nclient_secret_env = \"CLIENT_SECRET\"\n");
     refused(&scene, &variable, CONFIG, &["CLIENT_SECRET is not set"]).await;
@@ -131,7 +131,7 @@ async fn an_unknown_key_a_broken_file_and_a_refused_algorithm_are_told_apart() {
     refused(&scene, &keys, REFUSED, &["invalid_client"]).await;
     scene.authorization_server.set_metadata(json!({"token_endpoint_auth_signing_alg_values_supported": ["RS256"]}));
     refused(&scene, &keys, CONFIG, &["ES256", "does not accept"]).await;
-    std::fs::write(scene.wayleave.private("key.pem"), "nonsense").expect("written");
+    std::fs::write(scene.safeconduct.private("key.pem"), "nonsense").expect("written");
     refused(&scene, &keys, CONFIG, &["no private key"]).await;
     assert_eq!(scene.authorization_server.token_requests(), 1);
 }
@@ -161,7 +161,7 @@ async fn a_token_is_revoked_with_the_proof_of_its_client() {
 #[tokio::test]
 async fn to_revoke_shows_the_identity_at_the_end_of_the_chain_and_never_the_one_at_its_root() {
     let (scene, idp) = enterprise().await;
-    let file = scene.wayleave.private("identity.jwt");
+    let file = scene.safeconduct.private("identity.jwt");
     let mint = |audience: &str| {
         std::fs::write(&file, scene.platform.mint(audience, Duration::from_secs(600))).expect("ours");
     };
@@ -330,7 +330,7 @@ async fn the_platforms_own_token_is_what_a_server_gets_that_trusts_the_platform(
         "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{0}\"\nexchange = \"direct\"\nsubject_audience = \"{0}\"\n",
         scene.mcp.url()
     );
-    let world = scene.wayleave.clone().config(&config);
+    let world = scene.safeconduct.clone().config(&config);
     let token = world.run(&["token", "demo"]).await.expect_code(0).stdout;
     let claims = keys::peek(token.trim());
     assert_eq!((&claims["iss"], &claims["aud"]), (&json!(scene.platform.trust().issuer), &json!(scene.mcp.url())));
@@ -341,7 +341,7 @@ async fn the_platforms_own_token_is_what_a_server_gets_that_trusts_the_platform(
 #[tokio::test]
 async fn a_platforms_token_that_lives_for_years_is_refused_and_stops_no_timer() {
     let scene = Scene::new(BINARY).await;
-    let file = scene.wayleave.private("identity.jwt");
+    let file = scene.safeconduct.private("identity.jwt");
     let years = scene.platform.mint(&scene.mcp.url(), Duration::from_secs(3 * 366 * 86_400));
     std::fs::write(&file, years).expect("ours");
     let config = format!(
@@ -350,7 +350,7 @@ async fn a_platforms_token_that_lives_for_years_is_refused_and_stops_no_timer() 
         file.display(),
         scene.mcp.url()
     );
-    let daemon = scene.wayleave.clone().config(&config).daemon(&[]).await;
+    let daemon = scene.safeconduct.clone().config(&config).daemon(&[]).await;
     let reply = daemon.get("/v1/token?server=demo").await;
     assert_eq!((reply.status, &reply.json()["class"]), (502, &json!("refused")), "{}", reply.body);
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
@@ -360,7 +360,7 @@ async fn a_platforms_token_that_lives_for_years_is_refused_and_stops_no_timer() 
 async fn the_platforms_own_token_is_not_sent_in_the_place_of_another_identity_or_under_a_ceiling() {
     let scene = Scene::new(BINARY).await;
     let world = |keys: &str| {
-        scene.wayleave.clone().config(&format!(
+        scene.safeconduct.clone().config(&format!(
             "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{0}\"\nexchange = \"direct\"\n\
              subject_audience = \"{0}\"\n{keys}\n[identities.changed]\nfrom = \"default\"\n\
              exchange = \"token-exchange\"\nissuer = \"{1}\"\n",

@@ -1,4 +1,4 @@
-//! `wayleave run`: how it starts, where it listens, whom it serves and how it ends.
+//! `safeconduct run`: how it starts, where it listens, whom it serves and how it ends.
 
 #![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
 
@@ -19,12 +19,12 @@ use nix::unistd::{Pid, getegid, geteuid, getsid};
 use serde_json::{Value, json};
 use support::fault::Fault;
 use support::leak;
+use support::safeconduct::{Output, Running, Safeconduct};
 use support::scene::Scene;
 use support::unix_http;
 use support::wait::until;
-use support::wayleave::{Output, Running, Wayleave};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const ASKED_WRONGLY: i32 = 64;
 const NO_IDENTITY: i32 = 69;
@@ -48,7 +48,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 /// A new directory in this world's own.
-fn directory(world: &Wayleave, name: &str, mode: u32) -> PathBuf {
+fn directory(world: &Safeconduct, name: &str, mode: u32) -> PathBuf {
     let path = world.path().join(name);
     fs::create_dir(&path).expect("it is new");
     set_mode(&path, mode);
@@ -56,7 +56,7 @@ fn directory(world: &Wayleave, name: &str, mode: u32) -> PathBuf {
 }
 
 /// A daemon that has to end by itself, in failure.
-async fn fails(world: &Wayleave, args: &[&str]) -> Output {
+async fn fails(world: &Safeconduct, args: &[&str]) -> Output {
     world.run(&[&["run"], args].concat()).await
 }
 
@@ -111,7 +111,7 @@ async fn a_token_is_served_and_renders_as_documented() {
 #[tokio::test]
 async fn servers_of_the_command_line_need_no_file_and_are_required() {
     let scene = Scene::new(BINARY).await;
-    let daemon = scene.wayleave.daemon(&[&scene.argument(), "--insecure-loopback"]).await;
+    let daemon = scene.safeconduct.daemon(&[&scene.argument(), "--insecure-loopback"]).await;
     let ready = daemon.run(&["ready", "--wait", "10s"]).await.expect_code(0);
     assert_eq!(ready.stdout, "ready\n");
     assert_eq!(scene.authorization_server.token_requests(), 1, "nobody had to ask for the token");
@@ -141,14 +141,14 @@ async fn what_cannot_be_served_is_said_before_anything_is_bound() {
     let same_place = format!("again={url}/");
     let output = fails(&world, &[&same_place]).await.expect_code(ASKED_WRONGLY);
     assert!(output.stderr.contains("configured already"), "{}", output.stderr);
-    let plain = fails(&scene.wayleave, &[&scene.argument()]).await.expect_code(CONFIG);
+    let plain = fails(&scene.safeconduct, &[&scene.argument()]).await.expect_code(CONFIG);
     assert!(plain.stderr.contains("plain http") && plain.stderr.contains("--insecure-loopback"), "{}", plain.stderr);
 }
 
 #[tokio::test]
 async fn without_an_identity_no_place_is_taken() {
     let scene = Scene::new(BINARY).await;
-    let laptop = Wayleave::new(BINARY).config(&scene.config(""));
+    let laptop = Safeconduct::new(BINARY).config(&scene.config(""));
     let output = fails(&laptop, &[]).await.expect_code(NO_IDENTITY);
     assert!(output.stderr.contains("--identity-file"), "{}", output.stderr);
     assert!(!laptop.socket().exists());
@@ -309,11 +309,11 @@ async fn metrics_are_open_metrics_and_count_what_happened() {
     assert!(reply.header("content-type").is_some_and(|media| media.starts_with("application/openmetrics-text")));
     let samples = open_metrics(&reply.body);
     let value = |name: &str| samples.get(name).copied();
-    assert_eq!(value("wayleave_tokens_served_total{server=\"demo\"}"), Some(2.0), "{samples:?}");
-    assert_eq!(value("wayleave_requests_refused_total{class=\"bad_request\"}"), Some(1.0));
-    assert_eq!(value("wayleave_cache_hits_total"), Some(1.0));
-    assert_eq!(value("wayleave_flights_total"), Some(1.0));
-    assert_eq!(value("wayleave_flight_seconds_count"), Some(1.0));
+    assert_eq!(value("safeconduct_tokens_served_total{server=\"demo\"}"), Some(2.0), "{samples:?}");
+    assert_eq!(value("safeconduct_requests_refused_total{class=\"bad_request\"}"), Some(1.0));
+    assert_eq!(value("safeconduct_cache_hits_total"), Some(1.0));
+    assert_eq!(value("safeconduct_flights_total"), Some(1.0));
+    assert_eq!(value("safeconduct_flight_seconds_count"), Some(1.0));
 }
 
 /// The rules of OpenMetrics 1.0 that a scraper relies on: every sample belongs to the family declared before it, counters end in
@@ -370,7 +370,7 @@ async fn a_second_daemon_is_refused_and_the_first_is_not_disturbed() {
     let first = world.daemon(&[]).await;
     let output = fails(&world, &[]).await.expect_code(CONFIG);
     assert!(output.stderr.contains("another daemon already serves"), "{}", output.stderr);
-    assert!(output.stderr.contains("wayleave: hint: "), "{}", output.stderr);
+    assert!(output.stderr.contains("safeconduct: hint: "), "{}", output.stderr);
     first.token("demo").await;
 }
 
@@ -378,8 +378,8 @@ async fn a_second_daemon_is_refused_and_the_first_is_not_disturbed() {
 async fn of_daemons_that_start_at_once_exactly_one_wins() {
     let scene = Scene::new(BINARY).await;
     for round in 0..3 {
-        let socket = scene.wayleave.path().join(format!("{round}.sock"));
-        let world = scene.configured("").env("WAYLEAVE_SOCKET", &socket.display().to_string());
+        let socket = scene.safeconduct.path().join(format!("{round}.sock"));
+        let world = scene.configured("").env("SAFECONDUCT_SOCKET", &socket.display().to_string());
         let mut all: Vec<Running> = (0..4).map(|_| world.spawn(&["run"])).collect();
         until(LIMIT, "all but one have ended", async || {
             all.iter_mut().filter_map(|one| (!one.has_ended()).then_some(())).count() == 1
@@ -407,13 +407,13 @@ async fn an_explicit_path_must_lie_where_nobody_else_can_write() {
     let group = directory(&world, "group", 0o775);
     let missing = world.path().join("missing");
     for place in [&open, &sticky, &group, &missing] {
-        let socket = place.join("wayleave.sock").display().to_string();
+        let socket = place.join("safeconduct.sock").display().to_string();
         let output = fails(&world, &["--socket", &socket]).await.expect_code(CONFIG);
-        assert!(output.stderr.contains("wayleave: hint: "), "{}: {}", place.display(), output.stderr);
+        assert!(output.stderr.contains("safeconduct: hint: "), "{}: {}", place.display(), output.stderr);
         assert!(!Path::new(&socket).exists());
     }
     let readable = directory(&world, "readable", 0o755);
-    let socket = readable.join("wayleave.sock").display().to_string();
+    let socket = readable.join("safeconduct.sock").display().to_string();
     world.daemon(&["--socket", &socket]).await.stop().await.expect_code(0);
     assert_eq!(mode(&readable), 0o755, "an explicit directory is used as it is");
 }
@@ -450,14 +450,15 @@ async fn a_group_may_be_let_in() {
 async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
     let scene = Scene::new(BINARY).await;
     for variable in ["RUNNER_TEMP", "AGENT_TEMPDIRECTORY"] {
-        let job = directory(&scene.wayleave, variable, 0o1777);
-        let world = scene.configured("").without_env("WAYLEAVE_SOCKET").env(variable, &job.display().to_string());
+        let job = directory(&scene.safeconduct, variable, 0o1777);
+        let world = scene.configured("").without_env("SAFECONDUCT_SOCKET").env(variable, &job.display().to_string());
         let mut running = world.spawn(&["run"]);
-        let socket = job.join("wayleave/wayleave.sock");
+        let socket = job.join("safeconduct/safeconduct.sock");
         until(LIMIT, "it listens in the job's directory", async || answers(&socket).await).await;
-        assert_eq!((mode(&job.join("wayleave")), mode(&socket)), (0o700, 0o600));
+        assert_eq!((mode(&job.join("safeconduct")), mode(&socket)), (0o700, 0o600));
         // A later step of the same job finds it by the same variable.
-        let helper = Wayleave::new(BINARY).without_env("WAYLEAVE_SOCKET").env(variable, &job.display().to_string());
+        let helper =
+            Safeconduct::new(BINARY).without_env("SAFECONDUCT_SOCKET").env(variable, &job.display().to_string());
         helper.run(&["token", "demo", "--daemon-only"]).await.expect_code(0);
 
         fs::remove_dir_all(&job).expect("it is ours");
@@ -470,12 +471,12 @@ async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
 #[tokio::test]
 async fn a_daemon_of_the_last_job_leaves_the_place_of_the_next_alone() {
     let scene = Scene::new(BINARY).await;
-    let job = directory(&scene.wayleave, "job", 0o700);
-    let world = scene.configured("").without_env("WAYLEAVE_SOCKET").env("RUNNER_TEMP", &job.display().to_string());
+    let job = directory(&scene.safeconduct, "job", 0o700);
+    let world = scene.configured("").without_env("SAFECONDUCT_SOCKET").env("RUNNER_TEMP", &job.display().to_string());
     let mut last = world.spawn(&["run"]);
-    let socket = job.join("wayleave/wayleave.sock");
+    let socket = job.join("safeconduct/safeconduct.sock");
     until(LIMIT, "the last job's daemon listens", async || answers(&socket).await).await;
-    fs::remove_dir_all(job.join("wayleave")).expect("it is ours");
+    fs::remove_dir_all(job.join("safeconduct")).expect("it is ours");
     let mut next = world.spawn(&["run"]);
     until(LIMIT, "the next job's daemon listens", async || answers(&socket).await).await;
     last.wait().await.expect_code(0);
@@ -487,19 +488,19 @@ async fn a_daemon_of_the_last_job_leaves_the_place_of_the_next_alone() {
 #[tokio::test]
 async fn a_squatted_place_is_refused() {
     let scene = Scene::new(BINARY).await;
-    let elsewhere = directory(&scene.wayleave, "elsewhere", 0o700);
-    let job = directory(&scene.wayleave, "job", 0o1777);
-    symlink(&elsewhere, job.join("wayleave")).expect("linked");
-    let world = scene.configured("").without_env("WAYLEAVE_SOCKET").env("RUNNER_TEMP", &job.display().to_string());
+    let elsewhere = directory(&scene.safeconduct, "elsewhere", 0o700);
+    let job = directory(&scene.safeconduct, "job", 0o1777);
+    symlink(&elsewhere, job.join("safeconduct")).expect("linked");
+    let world = scene.configured("").without_env("SAFECONDUCT_SOCKET").env("RUNNER_TEMP", &job.display().to_string());
     let output = fails(&world, &[]).await.expect_code(CONFIG);
     assert!(output.stderr.contains("no directory"), "{}", output.stderr);
     assert_eq!(fs::read_dir(&elsewhere).expect("it is there").count(), 0, "nothing was put behind the link");
-    fs::remove_file(job.join("wayleave")).expect("removed");
-    let wide = job.join("wayleave");
+    fs::remove_file(job.join("safeconduct")).expect("removed");
+    let wide = job.join("safeconduct");
     fs::create_dir(&wide).expect("made");
     set_mode(&wide, 0o777);
     let mut running = world.spawn(&["run"]);
-    until(LIMIT, "it listens", async || answers(&wide.join("wayleave.sock")).await).await;
+    until(LIMIT, "it listens", async || answers(&wide.join("safeconduct.sock")).await).await;
     assert_eq!(mode(&wide), 0o700, "a directory of ours is made private");
     running.signal(Signal::SIGTERM);
     running.wait().await.expect_code(0);
@@ -510,7 +511,7 @@ async fn a_squatted_place_is_refused() {
 #[tokio::test]
 async fn detached_it_returns_when_ready_and_goes_on_alone() {
     let scene = Scene::new(BINARY).await;
-    let world = scene.wayleave.clone();
+    let world = scene.safeconduct.clone();
     let output = world.run(&["run", "--detach", &scene.argument(), "--insecure-loopback"]).await.expect_code(0);
     let told = fields(&output.stdout);
     let daemon = Detached::of(told["pid"]);
@@ -545,13 +546,13 @@ fn is_zombie(pid: Pid) -> bool {
 async fn a_failed_start_detached_gives_the_daemons_code_and_last_words() {
     let scene = Scene::new(BINARY).await;
     // The log has the words of an earlier daemon, which are not to be repeated.
-    let laptop = Wayleave::new(BINARY).config(&scene.config(""));
-    let log = laptop.path().join("wayleave.sock.log");
-    fs::write(&log, "wayleave: error: old words\nwayleave: hint: old hint\n").expect("ours");
+    let laptop = Safeconduct::new(BINARY).config(&scene.config(""));
+    let log = laptop.path().join("safeconduct.sock.log");
+    fs::write(&log, "safeconduct: error: old words\nsafeconduct: hint: old hint\n").expect("ours");
     set_mode(&log, 0o644);
     let output = laptop.run(&["run", "--detach"]).await.expect_code(NO_IDENTITY);
     assert!(output.stdout.is_empty() && output.stderr.contains("no workload identity here"), "{}", output.stderr);
-    assert!(output.stderr.contains("wayleave: hint: ") && !output.stderr.contains("old"), "{}", output.stderr);
+    assert!(output.stderr.contains("safeconduct: hint: ") && !output.stderr.contains("old"), "{}", output.stderr);
     assert_eq!(mode(&log), 0o600, "a log that is there is made private");
 
     let world = scene.configured("");
@@ -563,7 +564,7 @@ async fn a_failed_start_detached_gives_the_daemons_code_and_last_words() {
 #[tokio::test]
 async fn a_daemon_that_helpers_do_not_find_says_which_flag_they_need() {
     let scene = Scene::new(BINARY).await;
-    let socket = scene.wayleave.path().join("elsewhere.sock").display().to_string();
+    let socket = scene.safeconduct.path().join("elsewhere.sock").display().to_string();
     let output = scene.configured("").run(&["run", "--detach", "--socket", &socket]).await.expect_code(0);
     let _daemon = Detached::of(fields(&output.stdout)["pid"]);
     assert!(output.stderr.contains(&format!("--socket {socket}")), "{}", output.stderr);
@@ -634,7 +635,7 @@ async fn interrupt_ends_it_and_hangup_does_not() {
 // Service managers.
 
 /// The binary started as a service manager starts it: `stdin` becomes descriptor 3, and `LISTEN_PID` is its own process.
-fn activated(world: &Wayleave, stdin: OwnedFd) -> (tokio::process::Child, PathBuf) {
+fn activated(world: &Safeconduct, stdin: OwnedFd) -> (tokio::process::Child, PathBuf) {
     const LAUNCH: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\"";
     let command = world.command(&["run"]);
     let given = command.as_std();
@@ -683,7 +684,7 @@ async fn a_socket_wider_than_configured_is_refused() {
         let (child, log) = activated(&world, listener.try_clone().expect("cloned").into());
         let (code, text) = ends(child, &log).await;
         assert_eq!(code, Some(CONFIG), "{text}");
-        assert!(text.contains("wider than the configured 0600") && text.contains("wayleave: hint: "), "{text}");
+        assert!(text.contains("wider than the configured 0600") && text.contains("safeconduct: hint: "), "{text}");
     }
     assert!(path.exists());
 }
@@ -702,14 +703,14 @@ async fn a_descriptor_that_is_no_listener_of_ours_is_refused() {
         let (child, log) = activated(&world, descriptor);
         let (code, text) = ends(child, &log).await;
         assert_eq!(code, Some(CONFIG), "{text}");
-        assert!(text.contains(words) && text.contains("wayleave: hint: "), "{text}");
+        assert!(text.contains(words) && text.contains("safeconduct: hint: "), "{text}");
     }
 }
 
 #[tokio::test]
 async fn the_service_manager_is_told_of_readiness_and_of_the_end() {
     let scene = Scene::new(BINARY).await;
-    let notices = scene.wayleave.path().join("notify.sock");
+    let notices = scene.safeconduct.path().join("notify.sock");
     let inbox = tokio::net::UnixDatagram::bind(&notices).expect("bound");
     let notified = async || {
         let mut notice = [0; 256];
@@ -745,7 +746,7 @@ async fn only_callers_that_the_policy_names_are_served() {
         if !served {
             assert_eq!((reply.status, reply.json()["class"].as_str()), (403, Some("denied")));
             assert!(
-                output.expect_code(DENIED).stderr.contains("wayleave: hint: "),
+                output.expect_code(DENIED).stderr.contains("safeconduct: hint: "),
                 "a refusal is no reason to work here"
             );
             assert_eq!(daemon.post("/v1/revoke", &json!({"server": "demo"})).await.status, 403);
@@ -772,7 +773,7 @@ async fn callers_have_their_own_ceilings_within_the_servers() {
 /// Somebody else's command, which root alone can start.
 async fn as_somebody(binary: &Path, socket: &Path, args: &[&str]) -> std::process::Output {
     let mut command = std::process::Command::new(binary);
-    command.args(args).env_clear().env("WAYLEAVE_SOCKET", socket).current_dir("/");
+    command.args(args).env_clear().env("SAFECONDUCT_SOCKET", socket).current_dir("/");
     std::os::unix::process::CommandExt::gid(&mut command, SOMEBODY);
     std::os::unix::process::CommandExt::uid(&mut command, SOMEBODY);
     let output = tokio::process::Command::from(command).output();
@@ -790,10 +791,10 @@ async fn the_kernel_says_who_asks() {
     if !geteuid().is_root() {
         return only_callers_of(&scene).await;
     }
-    let world = &scene.wayleave;
+    let world = &scene.safeconduct;
     // Somebody else must be able to reach the binary and the socket; the policy alone is to decide.
     set_mode(world.path(), 0o755);
-    let binary = world.path().join("wayleave");
+    let binary = world.path().join("safeconduct");
     fs::copy(BINARY, &binary).expect("copied");
     set_mode(&binary, 0o755);
     let listen = format!("[listen]\nsocket_mode = \"0660\"\nsocket_group = \"{SOMEBODY}\"");

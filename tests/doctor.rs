@@ -1,4 +1,4 @@
-//! `wayleave doctor`: against a correct pair of servers everything passes; against servers with one fault each the fault, the
+//! `safeconduct doctor`: against a correct pair of servers everything passes; against servers with one fault each the fault, the
 //! party and the section are named; and this side.
 
 #![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
@@ -13,11 +13,11 @@ use support::authorization_server::{MetadataFault, Published, TokenFault};
 use support::fault::Fault;
 use support::mcp_server::{FakeMcp, INSERTED, Lenience, Signposts};
 use support::platform::{LIFE, PlatformFault};
+use support::safeconduct::Safeconduct;
 use support::scene::{SCOPES, Scene};
 use support::tls::TestCa;
-use support::wayleave::Wayleave;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const NO_IDENTITY: i32 = 69;
 const TEMPORARY: i32 = 75;
@@ -75,7 +75,7 @@ impl Report {
     }
 }
 
-async fn report(world: &Wayleave, args: &[&str]) -> Report {
+async fn report(world: &Safeconduct, args: &[&str]) -> Report {
     let output = world.run(&[&["doctor", "--json"], args].concat()).await;
     let data = serde_json::from_str(&output.stdout).unwrap_or(Value::Null);
     Report { code: output.code, data, stderr: output.stderr }
@@ -89,7 +89,7 @@ async fn pinned(scene: &Scene, args: &[&str]) -> Report {
 /// With nothing but the URL.
 async fn discovered(scene: &Scene, args: &[&str]) -> Report {
     let url = scene.mcp.url();
-    report(&scene.wayleave, &[&["--insecure-loopback", &url], args].concat()).await
+    report(&scene.safeconduct, &[&["--insecure-loopback", &url], args].concat()).await
 }
 
 /// Tokens live so short that their end is waited for.
@@ -271,7 +271,7 @@ async fn a_server_that_accepts_any_audience_is_named_with_a_flag_and_with_a_file
     scene.authorization_server.register(other, &SCOPES);
     let by_flag = pinned(&scene, &["--other-resource", other]).await;
     by_flag.has_one_fault("wrong-audience-refused", OPERATOR_OF_MCP, "Token Audience Binding", other);
-    let file = scene.wayleave.private("foreign.jwt");
+    let file = scene.safeconduct.private("foreign.jwt");
     let token = scene.authorization_server.mint(json!(other), "demo:read", Duration::from_secs(60));
     std::fs::write(&file, token).expect("written");
     let by_file = pinned(&scene, &["--wrong-audience-token-file", &file.display().to_string()]).await;
@@ -290,7 +290,7 @@ async fn a_token_for_somebody_else_that_is_accepted_too_shows_both_faults() {
 #[tokio::test]
 async fn an_expired_token_can_be_handed_in() {
     let scene = Scene::new(BINARY).await;
-    let file = scene.wayleave.private("expired.jwt");
+    let file = scene.safeconduct.private("expired.jwt");
     let mint = |life| scene.authorization_server.mint(json!(scene.mcp.url()), "demo:read", life);
     std::fs::write(&file, mint(Duration::ZERO)).expect("written");
     let path = file.display().to_string();
@@ -306,7 +306,7 @@ async fn an_expired_token_can_be_handed_in() {
 #[tokio::test]
 async fn the_platforms_own_token_is_not_shown_to_the_mcp_server_even_when_handed_in() {
     let scene = Scene::new(BINARY).await;
-    let file = scene.wayleave.private("identity.jwt");
+    let file = scene.safeconduct.private("identity.jwt");
     std::fs::write(&file, scene.platform.mint("https://elsewhere.example", LIFE)).expect("written");
     let before = scene.mcp.seen().len();
     let report = pinned(&scene, &["--wrong-audience-token-file", &file.display().to_string()]).await;
@@ -450,11 +450,11 @@ async fn a_certificate_of_an_unknown_ca_is_named() {
     let ca = TestCa::new();
     let scene = Scene::new(BINARY).await;
     let mcp = FakeMcp::start_tls(&scene.authorization_server, &SCOPES, ca.good()).await;
-    let report = report(&scene.wayleave, &["--insecure-loopback", &mcp.url()]).await;
+    let report = report(&scene.safeconduct, &["--insecure-loopback", &mcp.url()]).await;
     assert_eq!((report.in_state("fail"), report.code), (vec!["mcp-https"], Some(REFUSED)));
     report.says("mcp-https", OPERATOR_OF_MCP, "Communication Security", "unknown CA");
     let config = format!("[egress]\ninsecure_loopback = true\nca_file = \"{}\"\n", ca.file().display());
-    let report = self::report(&scene.wayleave.clone().config(&config), &[&mcp.url()]).await;
+    let report = self::report(&scene.safeconduct.clone().config(&config), &[&mcp.url()]).await;
     report.passes(&["mcp-https", "token-accepted"]);
 }
 
@@ -480,7 +480,7 @@ async fn an_endpoint_that_redirects_or_has_trouble_is_told_apart() {
 #[tokio::test]
 async fn without_an_identity_all_else_is_examined() {
     let scene = Scene::new(BINARY).await;
-    let world = Wayleave::new(BINARY).config(&scene.config(""));
+    let world = Safeconduct::new(BINARY).config(&scene.config(""));
     let report = report(&world, &["demo"]).await;
     assert_eq!((report.in_state("fail"), report.code), (vec!["identity-found"], Some(NO_IDENTITY)));
     assert_eq!(report.check("identity-found")["party"], "workload");
@@ -567,7 +567,7 @@ async fn words_of_others_are_no_commands_to_a_runner() {
 
 // This side.
 
-async fn here(world: &Wayleave) -> Report {
+async fn here(world: &Safeconduct) -> Report {
     report(world, &[]).await
 }
 
@@ -599,7 +599,7 @@ async fn a_daemon_that_is_found_lets_this_side_pass() {
 #[tokio::test]
 async fn without_a_daemon_the_places_are_named_and_the_identity_is_ours() {
     let scene = Scene::new(BINARY).await;
-    let report = here(&scene.wayleave).await;
+    let report = here(&scene.safeconduct).await;
     assert_eq!(report.check("socket")["state"], "warn");
     assert!(report.check("socket")["what"].as_str().is_some_and(|what| what.contains("nobody listens")));
     assert_eq!(report.check("helper-under-codex")["state"], "skip");
@@ -609,14 +609,14 @@ async fn without_a_daemon_the_places_are_named_and_the_identity_is_ours() {
 
 #[tokio::test]
 async fn on_a_laptop_the_missing_identity_is_the_failure() {
-    let report = here(&Wayleave::new(BINARY)).await;
+    let report = here(&Safeconduct::new(BINARY)).await;
     assert_eq!((report.in_state("fail"), report.code), (vec!["identity"], Some(NO_IDENTITY)));
 }
 
 #[tokio::test]
 async fn every_problem_of_the_configuration_is_a_check_of_its_own() {
     let scene = Scene::new(BINARY).await;
-    let world = scene.wayleave.clone().config("[servers.a]\nurl = \"ftp://x\"\n[servers.b]\nuri = \"y\"\n");
+    let world = scene.safeconduct.clone().config("[servers.a]\nurl = \"ftp://x\"\n[servers.b]\nuri = \"y\"\n");
     let report = here(&world).await;
     assert!(report.in_state("fail").iter().filter(|code| **code == "configuration").count() >= 2, "{:#}", report.data);
     assert_eq!(report.code, Some(CONFIG));
@@ -625,7 +625,7 @@ async fn every_problem_of_the_configuration_is_a_check_of_its_own() {
 #[tokio::test]
 async fn a_proxy_that_would_swallow_loopback_is_noted() {
     let scene = Scene::new(BINARY).await;
-    let world = scene.wayleave.clone().env("HTTP_PROXY", "http://user:password@proxy.example:3128");
+    let world = scene.safeconduct.clone().env("HTTP_PROXY", "http://user:password@proxy.example:3128");
     let report = here(&world).await;
     assert_eq!(report.check("loopback-proxy")["state"], "warn");
     assert!(!report.data.to_string().contains("password"), "a proxy's URL may hold a password");
@@ -636,7 +636,7 @@ async fn a_proxy_that_would_swallow_loopback_is_noted() {
 #[tokio::test]
 async fn what_listens_and_is_no_daemon_is_a_failure() {
     let scene = Scene::new(BINARY).await;
-    let socket = scene.wayleave.socket();
+    let socket = scene.safeconduct.socket();
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).expect("ours");
     let stranger = std::thread::spawn(move || {
@@ -646,7 +646,7 @@ async fn what_listens_and_is_no_daemon_is_a_failure() {
         let _ = stream.read(&mut request).expect("a request");
         stream.write_all(b"220 mail.example ESMTP\r\n").expect("an answer");
     });
-    let report = here(&scene.wayleave).await;
+    let report = here(&scene.safeconduct).await;
     stranger.join().expect("it has answered");
     assert_eq!((report.in_state("fail"), report.code), (vec!["socket"], Some(CONFIG)), "{:#}", report.data);
 }

@@ -7,10 +7,10 @@ mod support;
 use serde_json::{Value, json};
 use support::authorization_server::TokenFault;
 use support::keys;
+use support::safeconduct::Output;
 use support::scene::Scene;
-use support::wayleave::Output;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const NO_IDENTITY: i32 = 69;
 const REFUSED: i32 = 76;
@@ -30,7 +30,7 @@ async fn refused(scene: &Scene, keys: &str, code: i32, words: &[&str]) {
     for word in words {
         assert!(output.stderr.contains(word), "{word:?} in {}", output.stderr);
     }
-    assert!(output.stderr.contains("wayleave: hint: "), "{}", output.stderr);
+    assert!(output.stderr.contains("safeconduct: hint: "), "{}", output.stderr);
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn what_could_be_replayed_elsewhere_needs_a_pin() {
     let unpinned = |keys: &str| {
         let url = scene.mcp.url();
         scene
-            .wayleave
+            .safeconduct
             .clone()
             .config(&format!("[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{url}\"\n{keys}\n"))
     };

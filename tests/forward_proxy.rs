@@ -12,18 +12,18 @@ use support::leak;
 use support::listener::Bound;
 use support::mcp_server::FakeMcp;
 use support::platform::FakePlatform;
+use support::safeconduct::{Output, Safeconduct};
 use support::tls::TestCa;
-use support::wayleave::{Output, Wayleave};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const TEMPORARY: i32 = 75;
 const DENIED: i32 = 77;
 const CONFIG: i32 = 78;
 
 /// RFC 6761: names that resolve nowhere.
-const LOGIN: &str = "login.wayleave.invalid";
-const MCP: &str = "mcp.wayleave.invalid";
+const LOGIN: &str = "login.safeconduct.invalid";
+const MCP: &str = "mcp.safeconduct.invalid";
 const PASSWORD: &str = "a-password-of-the-proxy";
 
 struct World {
@@ -48,27 +48,27 @@ impl World {
 
     /// A job of the platform, whose identity endpoint is on loopback; `egress` are further keys of that table, which may
     /// hold the proxy's password.
-    fn wayleave(&self, egress: &str, pin: bool) -> Wayleave {
+    fn safeconduct(&self, egress: &str, pin: bool) -> Safeconduct {
         let issuer = if pin { format!("issuer = \"{}\"\n", self.authorization_server.issuer()) } else { String::new() };
         let toml = format!(
             "[egress]\ninsecure_loopback = true\nca_file = \"{}\"\n{egress}[servers.demo]\nurl = \"{}\"\n{issuer}",
             self.ca.file().display(),
             self.mcp.url(),
         );
-        Wayleave::new(BINARY).envs(self.platform.env()).private_config(&toml)
+        Safeconduct::new(BINARY).envs(self.platform.env()).private_config(&toml)
     }
 
-    fn through(&self, url: &str) -> Wayleave {
-        self.wayleave(&format!("proxy = \"{url}\"\n"), true)
+    fn through(&self, url: &str) -> Safeconduct {
+        self.safeconduct(&format!("proxy = \"{url}\"\n"), true)
     }
 }
 
-async fn token(wayleave: &Wayleave) -> Output {
-    wayleave.run(&["token", "demo", "--timeout", "3s"]).await
+async fn token(safeconduct: &Safeconduct) -> Output {
+    safeconduct.run(&["token", "demo", "--timeout", "3s"]).await
 }
 
 fn hint(output: &Output) -> &str {
-    output.stderr.lines().find(|line| line.starts_with("wayleave: hint: ")).unwrap_or_default()
+    output.stderr.lines().find(|line| line.starts_with("safeconduct: hint: ")).unwrap_or_default()
 }
 
 fn both() -> [String; 2] {
@@ -99,7 +99,7 @@ async fn a_daemon_renews_and_revokes_through_it() {
 async fn the_environment_names_it_in_either_spelling_and_the_file_goes_before() {
     for name in ["HTTPS_PROXY", "https_proxy"] {
         let world = World::new().await;
-        token(&world.wayleave("", true).env(name, &world.proxy.url())).await.expect_code(0);
+        token(&world.safeconduct("", true).env(name, &world.proxy.url())).await.expect_code(0);
         assert_eq!(world.proxy.asked(), both(), "{name}");
         // The one in the file, not the one of the environment, which is not even there.
         let file = world.through(&world.proxy.url());
@@ -120,18 +120,18 @@ async fn what_is_on_loopback_never_goes_through_it() {
         mcp.url(),
         authorization_server.issuer(),
     );
-    token(&Wayleave::new(BINARY).envs(platform.env()).config(&toml)).await.expect_code(0);
+    token(&Safeconduct::new(BINARY).envs(platform.env()).config(&toml)).await.expect_code(0);
     assert!(proxy.asked().is_empty(), "{:?}", proxy.asked());
 }
 
 #[tokio::test]
 async fn what_no_proxy_names_is_dialled_directly() {
-    for entry in [LOGIN, ".wayleave.invalid", "*"] {
+    for entry in [LOGIN, ".safeconduct.invalid", "*"] {
         let world = World::new().await;
-        let wayleave = world.through(&world.proxy.url()).env("NO_PROXY", entry);
+        let safeconduct = world.through(&world.proxy.url()).env("NO_PROXY", entry);
         // Without the proxy nobody knows where it is.
-        let output = token(&wayleave).await.expect_code(TEMPORARY);
-        let error = output.stderr.lines().find(|line| line.starts_with("wayleave: error: ")).unwrap_or_default();
+        let output = token(&safeconduct).await.expect_code(TEMPORARY);
+        let error = output.stderr.lines().find(|line| line.starts_with("safeconduct: error: ")).unwrap_or_default();
         assert!(error.contains(LOGIN) && !error.contains("forward proxy"), "{}", output.stderr);
         assert!(!world.proxy.asked().contains(&format!("{LOGIN}:443")), "{entry}: {:?}", world.proxy.asked());
     }
@@ -143,11 +143,11 @@ async fn what_no_proxy_names_is_dialled_directly() {
 async fn a_host_that_only_a_document_named_goes_through_it_if_the_operator_allows_it() {
     let world = World::new().await;
     let proxy = format!("proxy = \"{}\"\n", world.proxy.url());
-    let output = token(&world.wayleave(&proxy, false)).await.expect_code(DENIED);
+    let output = token(&world.safeconduct(&proxy, false)).await.expect_code(DENIED);
     assert!(output.stderr.contains(LOGIN) && hint(&output).contains("`allow` in [egress]"), "{}", output.stderr);
     assert_eq!(world.proxy.asked(), [format!("{MCP}:443")], "it was not even asked for");
     let allowed = format!("{proxy}allow = [\"{LOGIN}\"]\n");
-    token(&world.wayleave(&allowed, false)).await.expect_code(0);
+    token(&world.safeconduct(&allowed, false)).await.expect_code(0);
     assert_eq!(world.proxy.asked(), both());
 }
 
@@ -175,7 +175,7 @@ async fn user_and_password_go_to_it_and_into_no_log() {
     let daemon = world.through(&url).daemon(&[]).await;
     daemon.token("demo").await;
     daemon.stop().await.expect_code(0);
-    world.wayleave("", true).env("HTTPS_PROXY", &url).run(&["config", "check"]).await.expect_code(0);
+    world.safeconduct("", true).env("HTTPS_PROXY", &url).run(&["config", "check"]).await.expect_code(0);
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_wrong_password_is_said_without_showing_it() {
 fn blames_the_proxy(world: &World, output: &Output) {
     assert_eq!(output.stdout, "");
     let place = world.proxy.place();
-    let error = output.stderr.lines().find(|line| line.starts_with("wayleave: error: ")).unwrap_or_default();
+    let error = output.stderr.lines().find(|line| line.starts_with("safeconduct: error: ")).unwrap_or_default();
     assert!(error.contains(LOGIN) && error.contains(&format!("the forward proxy {place}")), "{}", output.stderr);
     assert!(hint(output).contains(&place) && hint(output).contains("NO_PROXY"), "{}", output.stderr);
 }
@@ -203,14 +203,14 @@ fn blames_the_proxy(world: &World, output: &Output) {
 #[tokio::test]
 async fn a_proxy_that_refuses_is_silent_or_leads_nowhere_is_named_and_may_come_back() {
     let world = World::new().await;
-    let wayleave = world.through(&world.proxy.url());
+    let safeconduct = world.through(&world.proxy.url());
     for mood in [Mood::Refusing(502), Mood::Refusing(403), Mood::Silent, Mood::Dead] {
         world.proxy.be(mood);
-        blames_the_proxy(&world, &token(&wayleave).await.expect_code(TEMPORARY));
+        blames_the_proxy(&world, &token(&safeconduct).await.expect_code(TEMPORARY));
     }
     assert_eq!(world.authorization_server.metadata_requests(), 0, "nothing went round it");
     world.proxy.be(Mood::Willing);
-    token(&wayleave).await.expect_code(0);
+    token(&safeconduct).await.expect_code(0);
 }
 
 #[tokio::test]
@@ -242,10 +242,10 @@ async fn a_broken_address_is_a_configuration_error_that_does_not_show_it() {
     leak::minted(PASSWORD);
     for broken in [format!("agent:{PASSWORD}"), format!("socks5://agent:{PASSWORD}@proxy.example:1080")] {
         for name in ["HTTPS_PROXY", "https_proxy"] {
-            let wayleave = world.wayleave("", true).env(name, &broken);
+            let safeconduct = world.safeconduct("", true).env(name, &broken);
             for command in [&["token", "demo"][..], &["run"]] {
-                let output = wayleave.run(command).await.expect_code(CONFIG);
-                assert!(output.stderr.contains(&format!("wayleave: error: {name} is not ")), "{}", output.stderr);
+                let output = safeconduct.run(command).await.expect_code(CONFIG);
+                assert!(output.stderr.contains(&format!("safeconduct: error: {name} is not ")), "{}", output.stderr);
                 assert!(!hint(&output).is_empty() && !output.stderr.contains("proxy.example"), "{}", output.stderr);
             }
         }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::google::{AGENT, FakeGoogle, INSTANCE};
+use support::safeconduct::{Output, Safeconduct};
 use support::scene::Scene;
-use support::wayleave::{Output, Wayleave};
 use support::{keys, tcp_http};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const REFUSED: i32 = 76;
 const CONFIG: i32 = 78;
@@ -47,14 +47,14 @@ impl World {
         Self { text: format!("{text}\n[egress]\ninsecure_loopback = true\n"), scene, google }
     }
 
-    fn wayleave(&self) -> Wayleave {
-        self.scene.wayleave.clone().config(&self.text)
+    fn safeconduct(&self) -> Safeconduct {
+        self.scene.safeconduct.clone().config(&self.text)
     }
 
     /// With `from`, which must be there, replaced.
-    fn with(&self, from: &str, to: &str) -> Wayleave {
+    fn with(&self, from: &str, to: &str) -> Safeconduct {
         assert!(self.text.contains(from), "{from:?} is not in\n{}", self.text);
-        self.scene.wayleave.clone().config(&self.text.replace(from, to))
+        self.scene.safeconduct.clone().config(&self.text.replace(from, to))
     }
 
     /// How the server answers `initialize` with these fields.
@@ -73,8 +73,8 @@ impl World {
 }
 
 fn tells(output: &Output, words: &[&str], hint: &[&str]) {
-    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
-    let (error, cure) = told.split_once("wayleave: hint: ").unwrap_or((told, ""));
+    let told = output.stderr.split("safeconduct: error: ").nth(1).unwrap_or_default();
+    let (error, cure) = told.split_once("safeconduct: hint: ").unwrap_or((told, ""));
     for (wanted, found) in words.iter().map(|word| (word, error)).chain(hint.iter().map(|word| (word, cure))) {
         assert!(found.contains(wanted), "{wanted:?} is not where it belongs in\n{}", output.stderr);
     }
@@ -94,7 +94,7 @@ fn claims(value: &str) -> keys::Claims {
 #[tokio::test]
 async fn both_credentials_come_with_the_headers() {
     let world = World::new().await;
-    let daemon = world.wayleave().daemon(&[]).await;
+    let daemon = world.safeconduct().daemon(&[]).await;
     let answer = daemon.get(HEADERS).await.json();
     let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "Proxy-Authorization"));
     assert_eq!(answer["headers"].as_object().expect("an object").len(), 2);
@@ -109,11 +109,11 @@ async fn both_credentials_come_with_the_headers() {
     assert_eq!(world.scene.authorization_server.token_requests(), 1);
     assert_eq!(world.google.paths().iter().filter(|path| path.ends_with("/v1/token")).count(), 1);
     // The same through every helper, with a daemon and without.
-    let wayleave = world.wayleave();
-    let client = Wayleave::new(BINARY).env("WAYLEAVE_SOCKET", &daemon.socket().display().to_string());
+    let safeconduct = world.safeconduct();
+    let client = Safeconduct::new(BINARY).env("SAFECONDUCT_SOCKET", &daemon.socket().display().to_string());
     let through = client.run(&["headers", "demo"]).await.expect_code(0).stdout;
     drop(daemon);
-    let itself = wayleave.run(&["headers", "demo", "--no-daemon"]).await.expect_code(0).stdout;
+    let itself = safeconduct.run(&["headers", "demo", "--no-daemon"]).await.expect_code(0).stdout;
     for text in [through, itself] {
         let flat: Value = serde_json::from_str(&text).expect("JSON");
         let shown = |name: &str| flat[name].as_str().expect("a text").to_owned();
@@ -122,7 +122,7 @@ async fn both_credentials_come_with_the_headers() {
         assert_eq!((world.ask(&fields).await, flat.as_object().map(serde_json::Map::len)), (200, Some(2)));
     }
     let uri = json!({"uri": world.scene.mcp.url()}).to_string();
-    let got = wayleave.run_with_stdin(&["get"], &uri).await.expect_code(0).stdout;
+    let got = safeconduct.run_with_stdin(&["get"], &uri).await.expect_code(0).stdout;
     let got: Value = serde_json::from_str(&got).expect("JSON");
     let fields = [("authorization", field(&got, "Authorization")), (FIELD, field(&got, "Proxy-Authorization"))];
     assert_eq!(world.ask(&fields).await, 200);
@@ -138,8 +138,8 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
         .lines()
         .filter(|line| !["pool", "service_account", "endpoint"].iter().any(|key| line.starts_with(key)));
     world.text = lines.collect::<Vec<_>>().join("\n") + "\n[identity]\nsource = \"gcp\"\n";
-    let wayleave = Wayleave::new(BINARY).env("GCE_METADATA_HOST", world.google.metadata_host());
-    let daemon = wayleave.config(&world.text).daemon(&[]).await;
+    let safeconduct = Safeconduct::new(BINARY).env("GCE_METADATA_HOST", world.google.metadata_host());
+    let daemon = safeconduct.config(&world.text).daemon(&[]).await;
     let answer = daemon.get(HEADERS).await.json();
     let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "Proxy-Authorization"));
     assert_eq!((&claims(outer)["aud"], &claims(outer)["email"]), (&json!(CLIENT), &json!(INSTANCE)));
@@ -148,7 +148,7 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
     world.scene.authorization_server.also_trust(world.scene.platform.trust());
     world.scene.authorization_server.set_profile(Default::default());
     let elsewhere = world.text.replace("[identity]\nsource = \"gcp\"\n", "");
-    let output = world.scene.wayleave.clone().config(&elsewhere).run(&["headers", "demo", "--no-daemon"]).await;
+    let output = world.scene.safeconduct.clone().config(&elsewhere).run(&["headers", "demo", "--no-daemon"]).await;
     tells(&output.expect_code(CONFIG), &["Google's identity tokens", "github-actions"], &["set `pool`"]);
 }
 
@@ -156,11 +156,11 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
 async fn without_the_one_the_other_is_not_given() {
     let world = World::new().await;
     world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
-    let output = world.wayleave().run(&["headers", "demo", "--no-daemon"]).await.expect_code(REFUSED);
+    let output = world.safeconduct().run(&["headers", "demo", "--no-daemon"]).await.expect_code(REFUSED);
     tells(&output, &["demo.outer", "PERMISSION_DENIED"], &["roles/iam.workloadIdentityUser"]);
     // Who asks for the token alone is not concerned.
-    world.wayleave().run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
-    let file = world.scene.wayleave.path().join("audit.jsonl").display().to_string();
+    world.safeconduct().run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
+    let file = world.scene.safeconduct.path().join("audit.jsonl").display().to_string();
     let audited = world.with("[egress]", &format!("[audit]\nfile = {file:?}\n[egress]"));
     let daemon = audited.daemon(&[]).await;
     let reply = daemon.get(HEADERS).await;
@@ -190,8 +190,8 @@ async fn without_the_one_the_other_is_not_given() {
 #[tokio::test]
 async fn only_whom_the_server_lets_in_gets_through_the_door() {
     let world = World::new().await;
-    let wayleave = world.with("scopes = [\"demo:read\"]", "allow = [{ uid = 4294967294 }]\nrequired = true");
-    let daemon = wayleave.daemon(&[]).await;
+    let safeconduct = world.with("scopes = [\"demo:read\"]", "allow = [{ uid = 4294967294 }]\nrequired = true");
+    let daemon = safeconduct.daemon(&[]).await;
     let reply = daemon.get(HEADERS).await;
     assert_eq!((reply.status, reply.json()["error"].clone()), (403, json!("access_denied")));
     // By itself nobody can name it.
@@ -219,7 +219,7 @@ async fn rules_with_scopes_are_for_what_is_behind() {
 #[tokio::test]
 async fn a_helper_that_is_run_again_gets_both_anew_once() {
     let world = World::new().await;
-    let daemon = world.wayleave().daemon(&[]).await;
+    let daemon = world.safeconduct().daemon(&[]).await;
     let headers = format!("{HEADERS}&use=helper");
     let answers =
         [daemon.get(&headers).await.json(), daemon.get(&headers).await.json(), daemon.get(&headers).await.json()];
@@ -232,7 +232,7 @@ async fn a_helper_that_is_run_again_gets_both_anew_once() {
 #[tokio::test]
 async fn what_is_revoked_is_not_given_again() {
     let world = World::new().await;
-    let daemon = world.wayleave().daemon(&[]).await;
+    let daemon = world.safeconduct().daemon(&[]).await;
     let first = daemon.get(HEADERS).await.json();
     let output = daemon.run(&["revoke"]).await.expect_code(0);
     assert_eq!(output.stdout, "demo: 1 revoked\n");
@@ -246,8 +246,8 @@ async fn what_is_revoked_is_not_given_again() {
 async fn a_required_server_waits_for_both() {
     let world = World::new().await;
     world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
-    let wayleave = world.with("scopes = [\"demo:read\"]", "scopes = [\"demo:read\"]\nrequired = true");
-    let daemon = wayleave.daemon(&[]).await;
+    let safeconduct = world.with("scopes = [\"demo:read\"]", "scopes = [\"demo:read\"]\nrequired = true");
+    let daemon = safeconduct.daemon(&[]).await;
     assert_eq!(daemon.get("/v1/token?server=demo").await.status, 200);
     let reply = daemon.get("/readyz").await;
     assert!(reply.status == 503 && reply.body.contains("demo.outer"), "{}", reply.body);
@@ -262,11 +262,11 @@ async fn a_required_server_waits_for_both() {
 #[tokio::test]
 async fn doctor_goes_through_the_door() {
     let world = World::new().await;
-    let output = world.wayleave().run(&["doctor", "demo", "--verbose"]).await.expect_code(0);
+    let output = world.safeconduct().run(&["doctor", "demo", "--verbose"]).await.expect_code(0);
     assert!(output.stdout.contains("front-door") && output.stdout.contains("token-accepted"), "{output:?}");
     assert_eq!(world.scene.mcp.turned_away(), 0);
     world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
-    let output = world.wayleave().run(&["doctor", "demo", "--json"]).await;
+    let output = world.safeconduct().run(&["doctor", "demo", "--json"]).await;
     let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
     let text = report.to_string();
     assert!(text.contains("\"front-door\"") && text.contains("PERMISSION_DENIED"), "{text}");
@@ -275,14 +275,14 @@ async fn doctor_goes_through_the_door() {
 #[tokio::test]
 async fn the_door_is_no_server_of_the_operators() {
     let world = World::new().await;
-    let wayleave = world.wayleave();
-    let output = wayleave.run(&["config", "check"]).await.expect_code(0);
+    let safeconduct = world.safeconduct();
+    let output = safeconduct.run(&["config", "check"]).await.expect_code(0);
     assert!(output.stdout.contains("whose credential goes into Proxy-Authorization"), "{output:?}");
     assert!(!output.stdout.contains("demo.outer"), "{output:?}");
-    let checked = wayleave.run(&["config", "check", "--json"]).await.expect_code(0).json();
+    let checked = safeconduct.run(&["config", "check", "--json"]).await.expect_code(0).json();
     assert_eq!(checked["servers"].as_array().map(Vec::len), Some(1));
     assert_eq!(checked["servers"][0]["outer"], json!("Proxy-Authorization"));
-    let output = wayleave.run(&["token", "demo.outer", "--no-daemon"]).await;
+    let output = safeconduct.run(&["token", "demo.outer", "--no-daemon"]).await;
     assert!(output.stderr.contains("demo") && !output.succeeded(), "{output:?}");
 }
 

@@ -15,11 +15,11 @@ use support::keys;
 use support::leak;
 use support::mcp_server::FakeMcp;
 use support::platform::LIFE;
+use support::safeconduct::{Daemon, Output, Safeconduct};
 use support::scene::Scene;
 use support::sluice::Sluice;
-use support::wayleave::{Daemon, Output, Wayleave};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const ASKED_WRONGLY: i32 = 64;
 const NO_IDENTITY: i32 = 69;
@@ -46,7 +46,7 @@ fn flat(output: &Output) -> &str {
 fn failed(output: Output, code: i32) -> String {
     let output = output.expect_code(code);
     assert!(output.stdout.is_empty());
-    assert!(output.stderr.contains("wayleave: error: "), "{}", output.stderr);
+    assert!(output.stderr.contains("safeconduct: error: "), "{}", output.stderr);
     output.stderr
 }
 
@@ -72,7 +72,7 @@ async fn every_form_is_the_same_with_a_daemon_and_without() {
         let header = line(&header).strip_prefix("Authorization: Bearer ").expect("a header line").to_owned();
         assert_eq!(keys::peek(&header)["aud"], json!(scene.mcp.url()));
         let variable = run("env").await;
-        let variable = line(&variable).strip_prefix("WAYLEAVE_TOKEN_DEMO=").expect("an assignment").to_owned();
+        let variable = line(&variable).strip_prefix("SAFECONDUCT_TOKEN_DEMO=").expect("an assignment").to_owned();
         let body = run("json").await;
         let body: Value = serde_json::from_str(line(&body)).expect("JSON");
         for (name, value) in expected.as_object().expect("an object") {
@@ -92,7 +92,7 @@ async fn a_variable_needs_a_name_and_a_url_can_be_given_one() {
     let url = scene.mcp.url();
     failed(daemon.run(&["token", &url, "-o", "env"]).await, ASKED_WRONGLY);
     let named = daemon.run(&["token", &format!("my-server.1={url}"), "-o", "env"]).await;
-    assert!(line(&named).starts_with("WAYLEAVE_TOKEN_MY_SERVER_1="));
+    assert!(line(&named).starts_with("SAFECONDUCT_TOKEN_MY_SERVER_1="));
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn the_runner_is_told_to_mask_before_the_token_is_printed() {
         [(vec![("GITHUB_ACTIONS", "true")], "::add-mask::"), (vec![("TF_BUILD", "True")], "##vso[task.setsecret]")]
     {
         let mut command = daemon.helper().without_env("GITHUB_ACTIONS").command(&["token", "demo", "--mask"]);
-        let output = command.envs(variables).env("WAYLEAVE_LOG", "error").output().await.expect("it runs");
+        let output = command.envs(variables).env("SAFECONDUCT_LOG", "error").output().await.expect("it runs");
         // Not through the harness, which lets no token pass on standard error, where a runner reads this.
         assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{before}{token}\n"));
         assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{token}\n"));
@@ -125,7 +125,7 @@ async fn headers_take_the_server_from_claude_code_by_its_url() {
     failed(other.run(&["headers"]).await, DENIED);
     // The name is whatever a repository's file says: it must not choose.
     let named = daemon.helper().env("CLAUDE_CODE_MCP_SERVER_NAME", "demo");
-    assert!(failed(named.run(&["headers"]).await, ASKED_WRONGLY).contains("wayleave headers NAME"));
+    assert!(failed(named.run(&["headers"]).await, ASKED_WRONGLY).contains("safeconduct headers NAME"));
 }
 
 #[tokio::test]
@@ -134,9 +134,10 @@ async fn get_speaks_the_bazel_protocol() {
     let daemon = scene.daemon("").await;
     let here = scene.configured("");
     let ask = |uri: &str| json!({"uri": uri, "unknown": {"fields": ["are", "ignored"]}}).to_string();
-    for world in
-        [daemon.helper(), here.clone().without_env("WAYLEAVE_SOCKET").env("WAYLEAVE_SOCKET", "/nowhere/wayleave.sock")]
-    {
+    for world in [
+        daemon.helper(),
+        here.clone().without_env("SAFECONDUCT_SOCKET").env("SAFECONDUCT_SOCKET", "/nowhere/safeconduct.sock"),
+    ] {
         for uri in [scene.mcp.url(), format!("{}/below?session=1", scene.mcp.url())] {
             let output = world.run_with_stdin(&["get"], &ask(&uri)).await;
             let body: Value = serde_json::from_str(line(&output)).expect("JSON");
@@ -163,7 +164,7 @@ async fn get_speaks_the_bazel_protocol() {
 /// Neither an identity nor a daemon is needed to say that nothing is known of a URL.
 #[tokio::test]
 async fn get_without_anything_leaves_every_uri_alone() {
-    let world = Wayleave::new(BINARY);
+    let world = Safeconduct::new(BINARY);
     let output = world.run_with_stdin(&["get"], "{\"uri\":\"https://mcp.example.com/mcp\"}").await.expect_code(0);
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("{}\n", ""));
 }
@@ -176,7 +177,7 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
     let world = scene.configured("");
     line(&world.run(&["token", "demo"]).await);
     let words = failed(world.run(&["token", "demo", "--daemon-only"]).await, TEMPORARY);
-    assert!(words.contains("no daemon is running") && words.contains("wayleave run"), "{words}");
+    assert!(words.contains("no daemon is running") && words.contains("safeconduct run"), "{words}");
 
     // Left behind by a killed daemon: nobody answers, which is as good as absent.
     drop(UnixListener::bind(world.socket()).expect("bound"));
@@ -186,7 +187,7 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
     std::fs::remove_file(world.socket()).expect("ours");
     let silent = UnixListener::bind(world.socket()).expect("bound");
     let asked = scene.authorization_server.token_requests();
-    let words = failed(scene.wayleave.run(&["token", &scene.mcp.url(), "--timeout", "1s"]).await, TEMPORARY);
+    let words = failed(scene.safeconduct.run(&["token", &scene.mcp.url(), "--timeout", "1s"]).await, TEMPORARY);
     assert!(words.contains("no answer within 1 s"), "{words}");
     drop(silent);
     assert_eq!(scene.authorization_server.token_requests(), asked);
@@ -195,7 +196,7 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
 /// A time-out of nothing must not become one without end.
 #[tokio::test]
 async fn every_wait_is_bounded_even_by_zero() {
-    let world = Wayleave::new(BINARY).limit(Duration::from_secs(5));
+    let world = Safeconduct::new(BINARY).limit(Duration::from_secs(5));
     let _silent = UnixListener::bind(world.socket()).expect("bound");
     let output = world.run(&["token", "demo", "--timeout", "0s"]).await;
     assert!(matches!(output.code, Some(ASKED_WRONGLY | TEMPORARY)), "{output:?}");
@@ -203,7 +204,7 @@ async fn every_wait_is_bounded_even_by_zero() {
 
 #[tokio::test]
 async fn another_program_at_the_socket_is_told_from_a_daemon() {
-    let world = Wayleave::new(BINARY);
+    let world = Safeconduct::new(BINARY);
     let listener = tokio::net::UnixListener::bind(world.socket()).expect("bound");
     let answers = [
         "SSH-2.0-x\r\n",
@@ -220,7 +221,7 @@ async fn another_program_at_the_socket_is_told_from_a_daemon() {
     });
     for _ in answers {
         let words = failed(world.run(&["token", "demo"]).await, CONFIG);
-        assert!(words.contains("does not answer like wayleave"), "{words}");
+        assert!(words.contains("does not answer like safeconduct"), "{words}");
     }
     stranger.await.expect("it ran");
 }
@@ -250,12 +251,12 @@ async fn a_refusal_of_the_daemon_is_final() {
 async fn what_only_this_process_could_honour_is_refused_with_a_daemon() {
     let scene = Scene::new(BINARY).await;
     let daemon = scene.daemon("").await;
-    let file = scene.wayleave.private("identity.jwt").display().to_string();
+    let file = scene.safeconduct.private("identity.jwt").display().to_string();
     for flag in [
         ["--issuer", "https://login.example.com"],
         ["--identity", "github-actions"],
         ["--identity-file", &file],
-        ["--config", "/nowhere/wayleave.toml"],
+        ["--config", "/nowhere/safeconduct.toml"],
     ] {
         for verb in ["token", "headers"] {
             let words = failed(daemon.run(&[verb, "demo", flag[0], flag[1]]).await, ASKED_WRONGLY);
@@ -278,11 +279,11 @@ async fn with_a_daemon_no_configuration_is_read() {
     let daemon = scene.daemon("").await;
     let world = daemon.helper();
     let broken = world.write("broken.toml", "[this is = not TOML");
-    std::fs::create_dir_all(world.path().join("home/.config/wayleave")).expect("ours");
-    std::fs::copy(&broken, world.path().join("home/.config/wayleave/wayleave.toml")).expect("copied");
+    std::fs::create_dir_all(world.path().join("home/.config/safeconduct")).expect("ours");
+    std::fs::copy(&broken, world.path().join("home/.config/safeconduct/safeconduct.toml")).expect("copied");
     line(&world.run(&["token", "demo"]).await);
     failed(world.run(&["token", "demo", "--no-daemon"]).await, CONFIG);
-    line(&world.env("WAYLEAVE_CONFIG", &broken.display().to_string()).run(&["headers", "demo"]).await);
+    line(&world.env("SAFECONDUCT_CONFIG", &broken.display().to_string()).run(&["headers", "demo"]).await);
 }
 
 #[tokio::test]
@@ -304,7 +305,7 @@ async fn a_helper_works_with_almost_no_environment() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_helper_that_asks_has_one_thread() {
-    let world = Wayleave::new(BINARY);
+    let world = Safeconduct::new(BINARY);
     let listener = tokio::net::UnixListener::bind(world.socket()).expect("bound");
     let mut helper = world.command(&["headers", "demo"]).spawn().expect("it starts");
     let (mut stream, _) = listener.accept().await.expect("it connects");
@@ -469,7 +470,7 @@ async fn the_exit_code_says_whose_turn_it_is_with_and_without_a_daemon() {
         });
         let words = failed(run(&["demo", "--timeout", "5s"]).await, REFUSED);
         assert!(words.contains("invalid_target") && words.contains("\"who is that\""), "{words}");
-        assert!(words.contains("wayleave: hint: "), "{words}");
+        assert!(words.contains("safeconduct: hint: "), "{words}");
         scene.authorization_server.heal();
     }
 }
@@ -517,7 +518,7 @@ async fn the_words_of_others_are_quoted_and_harmless_in_ci() {
 
 #[tokio::test]
 async fn on_a_laptop_the_hint_names_the_file_and_the_quickstart() {
-    let world = Wayleave::new(BINARY);
+    let world = Safeconduct::new(BINARY);
     for command in
         [&["token", "https://mcp.example.com/mcp"][..], &["headers", "https://mcp.example.com/mcp"], &["whoami"]]
     {
@@ -528,7 +529,7 @@ async fn on_a_laptop_the_hint_names_the_file_and_the_quickstart() {
 
 #[tokio::test]
 async fn a_job_that_may_not_have_an_identity_is_told_how_to_get_one() {
-    let world = Wayleave::new(BINARY).env("GITHUB_ACTIONS", "true");
+    let world = Safeconduct::new(BINARY).env("GITHUB_ACTIONS", "true");
     let words = failed(world.run(&["token", "https://mcp.example.com/mcp"]).await, NO_IDENTITY);
     assert!(words.contains("id-token: write"), "{words}");
 }
@@ -538,7 +539,7 @@ async fn a_job_that_may_not_have_an_identity_is_told_how_to_get_one() {
 #[tokio::test]
 async fn a_url_is_enough() {
     let scene = Scene::new(BINARY).await;
-    let world = scene.wayleave.clone();
+    let world = scene.safeconduct.clone();
     let output = world.run(&["token", &scene.mcp.url(), "--insecure-loopback"]).await;
     let claims = keys::peek(line(&output));
     assert_eq!(
@@ -560,7 +561,7 @@ async fn a_token_that_is_not_bound_to_the_server_needs_a_pin() {
     let scene = Scene::new(BINARY).await;
     scene.authorization_server.script_token([TokenFault::IgnoreResource, TokenFault::IgnoreResource]);
     let run = async |more: &[&str]| {
-        scene.wayleave.run(&[&["token", &scene.mcp.url(), "--insecure-loopback"], more].concat()).await
+        scene.safeconduct.run(&[&["token", &scene.mcp.url(), "--insecure-loopback"], more].concat()).await
     };
     let words = failed(run(&[]).await, REFUSED);
     assert!(words.contains("not bound") && words.contains("--issuer"), "{words}");
@@ -587,7 +588,7 @@ async fn another_path_on_a_configured_origin_does_not_get_round_its_policy() {
 async fn an_identity_file_is_enough_and_judged_before_it_is_sent() {
     let scene = Scene::new(BINARY).await;
     let issuer = scene.authorization_server.issuer();
-    let world = Wayleave::new(BINARY);
+    let world = Safeconduct::new(BINARY);
     let file = world.private("identity.jwt");
     let run = async |text: &str| {
         std::fs::write(&file, text).expect("ours");
@@ -609,7 +610,7 @@ async fn an_identity_file_is_enough_and_judged_before_it_is_sent() {
         ),
     ] {
         let said = failed(run(&text).await, NO_IDENTITY);
-        assert!(said.contains(words) && said.contains("wayleave: hint: "), "{words}: {said}");
+        assert!(said.contains(words) && said.contains("safeconduct: hint: "), "{words}: {said}");
     }
     assert_eq!(scene.authorization_server.token_requests(), 1, "nothing unfit was sent");
     let missing = ["token", &scene.mcp.url(), "--insecure-loopback", "--identity-file", "/nowhere/jwt"];
@@ -623,7 +624,7 @@ async fn an_identity_file_is_enough_and_judged_before_it_is_sent() {
 #[tokio::test]
 async fn whoami_tells_who_by_what_and_what_was_not_used() {
     let scene = Scene::new(BINARY).await;
-    let world = &scene.wayleave;
+    let world = &scene.safeconduct;
     let text =
         world.run(&["whoami", "--insecure-loopback", "--audience", "https://as.example"]).await.expect_code(0).stdout;
     for words in [
@@ -640,7 +641,7 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
     let report = world.run(&["whoami", "--insecure-loopback", "--json"]).await.expect_code(0).json();
     assert_eq!(report["identity"]["source"], "github-actions");
     assert_eq!(report["identity"]["claims"]["iss"], scene.platform.issuer());
-    assert_eq!(report["identity"]["claims"]["aud"], json!(["wayleave:whoami"]));
+    assert_eq!(report["identity"]["claims"]["aud"], json!(["safeconduct:whoami"]));
     assert_eq!(
         report["sources"][0],
         json!({
@@ -648,7 +649,7 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
             "looked_for": report["sources"][0]["looked_for"],
         })
     );
-    assert_eq!(scene.platform.audiences(), ["https://as.example", "wayleave:whoami"]);
+    assert_eq!(scene.platform.audiences(), ["https://as.example", "safeconduct:whoami"]);
     let steps: Vec<&Value> = report["steps"].as_array().expect("steps").iter().map(|step| &step["step"]).collect();
     assert_eq!(steps, ["detect", "identity"]);
 
@@ -670,7 +671,7 @@ async fn whoami_says_which_exchange_will_follow_and_where_the_identity_goes() {
          [identities.changed]\nfrom = \"default\"\nexchange = \"token-exchange\"\nissuer = \"https://sts.example.com\"\n",
         scene.config("exchange = \"jwt-bearer\"")
     );
-    let world = scene.wayleave.clone().config(&config);
+    let world = scene.safeconduct.clone().config(&config);
     let report = world.run(&["whoami", "--json"]).await.expect_code(0).json();
     let (first, second) = (&report["servers"][0], &report["servers"][1]);
     assert_eq!(
@@ -686,14 +687,14 @@ async fn whoami_says_which_exchange_will_follow_and_where_the_identity_goes() {
 
 #[tokio::test]
 async fn a_clients_helper_does_not_ask_the_machine_who_it_is() {
-    let world = Wayleave::new(BINARY).config("[identity]\nprobe = true\n");
+    let world = Safeconduct::new(BINARY).config("[identity]\nprobe = true\n");
     let failed = world.run(&["headers", "https://mcp.example.com/mcp", "--no-daemon"]).await.expect_code(NO_IDENTITY);
     assert!(failed.stderr.contains("does not hold for a client's helper"), "{}", failed.stderr);
 }
 
 #[tokio::test]
 async fn whoami_without_an_identity_says_what_was_looked_for() {
-    let output = Wayleave::new(BINARY).run(&["whoami", "--json"]).await.expect_code(NO_IDENTITY);
+    let output = Safeconduct::new(BINARY).run(&["whoami", "--json"]).await.expect_code(NO_IDENTITY);
     assert!(output.stdout.is_empty());
     let report: Value = serde_json::from_str(&output.stderr).expect("JSON on stderr");
     assert_eq!((&report["identity"], &report["error"]["class"]), (&Value::Null, &json!("no_identity")));
@@ -716,7 +717,7 @@ async fn revoke_gives_back_what_is_held() {
     assert_eq!(daemon.run(&["revoke"]).await.expect_code(0).stdout, "demo: 2 revoked\n");
     assert!(scene.authorization_server.is_revoked(&second));
     failed(daemon.run(&["revoke", "nope"]).await, ASKED_WRONGLY);
-    failed(Wayleave::new(BINARY).run(&["revoke"]).await, TEMPORARY);
+    failed(Safeconduct::new(BINARY).run(&["revoke"]).await, TEMPORARY);
 }
 
 #[tokio::test]
@@ -778,10 +779,10 @@ async fn an_outage_while_revoking_is_one_that_may_pass() {
 
 #[tokio::test]
 async fn completions_are_printed_for_every_shell() {
-    let world = Wayleave::new(BINARY);
+    let world = Safeconduct::new(BINARY);
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let text = world.run(&["completions", shell]).await.expect_code(0).stdout;
-        assert!(text.contains("wayleave") && text.contains("headers"), "{shell}");
+        assert!(text.contains("safeconduct") && text.contains("headers"), "{shell}");
         assert!(!text.contains("--detached"), "{shell}: what is ours alone is offered to nobody");
     }
     world.run(&["completions", "tcsh"]).await.expect_code(ASKED_WRONGLY);

@@ -7,10 +7,10 @@
 mod support;
 
 use support::bus::{FakeBus, Manners};
+use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::Scene;
-use support::wayleave::{Daemon, Wayleave};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const WARNING: &str = "the keyring cannot be used";
 const SILENT: &str = "it does not answer within 2 s";
@@ -21,7 +21,7 @@ fn keys(auth: &str) -> String {
 }
 
 /// A world whose session bus has this address.
-fn world(scene: &Scene, auth: &str, bus: &str) -> Wayleave {
+fn world(scene: &Scene, auth: &str, bus: &str) -> Safeconduct {
     scene.configured(&format!("{}[keyring]\nenabled = true\n", keys(auth))).env("DBUS_SESSION_BUS_ADDRESS", bus)
 }
 

@@ -14,11 +14,11 @@ use support::authorization_server::{FakeAs, TokenFault};
 use support::fault::Fault;
 use support::keys;
 use support::mcp_server::FakeMcp;
+use support::safeconduct::Daemon;
 use support::scene::Scene;
 use support::unix_http::{self, Reply};
-use support::wayleave::Daemon;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const ASK: &str = "/v1/token?server=demo";
 

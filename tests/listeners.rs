@@ -21,15 +21,15 @@ use support::authorization_server::FakeAs;
 use support::fault::Fault;
 use support::leak;
 use support::mcp_server::FakeMcp;
+use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::{SCOPES, Scene};
 use support::tcp_http::{self, Loopback};
 use support::unix_http;
 use support::wait::until;
-use support::wayleave::{Daemon, Wayleave};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const CONFIG: i32 = 78;
 
@@ -137,7 +137,11 @@ async fn a_secret_that_cannot_be_written_takes_no_place() {
     let world = scene.configured(ON_LOOPBACK);
     fs::create_dir(world.socket().with_file_name("http.secret")).expect("ours");
     let output = world.run(&["run"]).await.expect_code(CONFIG);
-    assert!(output.stderr.contains("http.secret") && output.stderr.contains("wayleave: hint: "), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("http.secret") && output.stderr.contains("safeconduct: hint: "),
+        "{}",
+        output.stderr
+    );
     assert!(!world.socket().exists());
 }
 
@@ -162,7 +166,7 @@ async fn a_taken_port_is_said_before_anything_is_served() {
     for key in ["http", "health"] {
         let world = scene.configured(&format!("[listen]\n{key} = \"{address}\""));
         let output = world.run(&["run"]).await.expect_code(CONFIG);
-        let said = [&address.to_string(), "wayleave: hint: ", "another port"];
+        let said = [&address.to_string(), "safeconduct: hint: ", "another port"];
         assert!(said.iter().all(|words| output.stderr.contains(words)), "{key}: {}", output.stderr);
         assert!(!world.socket().exists() && !world.socket().with_file_name("http.secret").exists());
     }
@@ -326,11 +330,11 @@ async fn the_health_listener_names_no_server_and_serves_nothing_else() {
     daemon.token("demo").await;
     let metrics = ask("/metrics").await;
     assert_eq!(metrics.status, 200);
-    assert!(metrics.body.contains("wayleave_tokens_served_total 1"), "{}", metrics.body);
+    assert!(metrics.body.contains("safeconduct_tokens_served_total 1"), "{}", metrics.body);
     let on_socket = daemon.get("/metrics").await.body;
     assert!(on_socket.contains("server=\"demo\""), "the socket's callers may know: {on_socket}");
     for reply in [unready, ask("/readyz").await, metrics] {
-        for name in ["demo", "search", "127.0.0.1", "server=", "http://", "wayleave.sock"] {
+        for name in ["demo", "search", "127.0.0.1", "server=", "http://", "safeconduct.sock"] {
             assert!(!reply.body.contains(name), "{name}: {}", reply.body);
         }
     }
@@ -351,7 +355,7 @@ async fn the_health_listener_is_for_any_host_and_for_no_page() {
     let ask = async |request: String| tcp_http::exchange(health, &request).await.expect("an answer").status;
     let get = |lines: &str| format!("GET /metrics HTTP/1.1\r\n{lines}connection: close\r\n\r\n");
     assert_eq!(ask(get("host: 10.1.2.3:9464\r\n")).await, 200);
-    assert_eq!(ask(get("host: wayleave.agents.svc\r\n")).await, 200);
+    assert_eq!(ask(get("host: safeconduct.agents.svc\r\n")).await, 200);
     for line in ["origin: https://evil.example", "referer: http://x/", "sec-fetch-site: none", "via: 1.1 proxy"] {
         assert_eq!(ask(get(&format!("host: localhost\r\n{line}\r\n"))).await, 403, "{line}");
     }
@@ -367,7 +371,7 @@ async fn the_health_listener_is_for_any_host_and_for_no_page() {
 /// A daemon without servers that serves any.
 async fn unlisted(scene: &Scene, more: &str) -> Daemon {
     let toml = format!("[egress]\ninsecure_loopback = true\n[listen]\nunlisted = true\n{more}");
-    scene.wayleave.clone().config(&toml).daemon(&[]).await
+    scene.safeconduct.clone().config(&toml).daemon(&[]).await
 }
 
 #[tokio::test]
@@ -573,7 +577,7 @@ async fn a_revocation_that_fails_is_one_line_and_no_failure() {
 // Service managers.
 
 /// The binary with these listeners as descriptors 3 and 4, as a service manager starts it.
-fn activated(world: &Wayleave, first: OwnedFd, second: OwnedFd) -> (tokio::process::Child, PathBuf) {
+fn activated(world: &Safeconduct, first: OwnedFd, second: OwnedFd) -> (tokio::process::Child, PathBuf) {
     const LAUNCH: &str =
         "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_FDS=2 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\"";
     let command = world.command(&["run"]);
@@ -647,7 +651,7 @@ async fn an_inherited_listener_that_is_wider_or_not_configured_is_refused() {
         let (child, log) = activated(&world, socket.try_clone().expect("cloned").into(), descriptor);
         let (code, text) = ends(child, &log).await;
         assert_eq!(code, Some(CONFIG), "{text}");
-        assert!(text.contains(words) && text.contains("wayleave: hint: "), "{text}");
+        assert!(text.contains(words) && text.contains("safeconduct: hint: "), "{text}");
     }
     assert!(path.exists());
 }

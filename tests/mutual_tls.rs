@@ -15,12 +15,12 @@ use support::google::{AGENT as ACCOUNT, FakeGoogle, external_account};
 use support::keys;
 use support::mcp_server::FakeMcp;
 use support::platform::FakePlatform;
+use support::safeconduct::{Output, Safeconduct};
 use support::tls::TestCa;
 use support::unix_http::Reply;
-use support::wayleave::{Output, Wayleave};
 use support::workload_api::FakeWorkloadApi;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const NO_IDENTITY: i32 = 69;
 const REFUSED: i32 = 76;
@@ -37,7 +37,7 @@ struct World {
     agent: FakeWorkloadApi,
     authorization_server: FakeAs,
     mcp: FakeMcp,
-    wayleave: Wayleave,
+    safeconduct: Safeconduct,
 }
 
 impl World {
@@ -48,11 +48,11 @@ impl World {
         authorization_server.add_client("agent", ClientProof::Certificate(AGENT.to_owned()));
         authorization_server.add_client("workload", ClientProof::Certificate(SPIFFE.to_owned()));
         let mcp = FakeMcp::start_tls(&authorization_server, &["demo:read", "demo:write"], ca.good()).await;
-        Self { ca, agent, authorization_server, mcp, wayleave: Wayleave::new(BINARY) }
+        Self { ca, agent, authorization_server, mcp, safeconduct: Safeconduct::new(BINARY) }
     }
 
-    fn configured(&self, keys: &str) -> Wayleave {
-        self.wayleave.clone().config(&format!(
+    fn configured(&self, keys: &str) -> Safeconduct {
+        self.safeconduct.clone().config(&format!(
             "[egress]\nca_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\nexchange = \"client-credentials\"\nclient_auth = \"mtls\"\n{keys}",
             self.ca.file().display(),
             self.mcp.url(),
@@ -61,9 +61,9 @@ impl World {
     }
 
     /// Proves itself with what lies in these files; gives the thumbprint of the certificate.
-    fn with_files(&self, ca: &TestCa, name: &str) -> (Wayleave, String) {
+    fn with_files(&self, ca: &TestCa, name: &str) -> (Safeconduct, String) {
         let thumbprint = self.put(ca, name);
-        let file = |name: &str| self.wayleave.private(name).display().to_string();
+        let file = |name: &str| self.safeconduct.private(name).display().to_string();
         let keys = format!(
             "client_id = \"agent\"\nclient_cert_file = \"{}\"\nclient_key_file = \"{}\"\n",
             file("client.pem"),
@@ -75,8 +75,8 @@ impl World {
     /// A new certificate in the place of the old one.
     fn put(&self, ca: &TestCa, name: &str) -> String {
         let (certificate, key) = ca.client(name);
-        std::fs::write(self.wayleave.private("client.key"), key).expect("ours");
-        std::fs::write(self.wayleave.private("client.pem"), &certificate).expect("ours");
+        std::fs::write(self.safeconduct.private("client.key"), key).expect("ours");
+        std::fs::write(self.safeconduct.private("client.pem"), &certificate).expect("ours");
         thumbprint(&certificate)
     }
 }
@@ -99,7 +99,7 @@ fn bound_to(reply: &Reply) -> String {
 fn refused(output: Output, words: &[&str]) {
     let output = output.expect_code(REFUSED);
     assert_eq!(output.stdout, "");
-    for word in words.iter().chain(&["wayleave: hint: "]) {
+    for word in words.iter().chain(&["safeconduct: hint: "]) {
         assert!(output.stderr.contains(word), "{word:?} in {}", output.stderr);
     }
 }
@@ -107,8 +107,8 @@ fn refused(output: Output, words: &[&str]) {
 #[tokio::test]
 async fn a_certificate_in_a_file_buys_a_token_bound_to_it() {
     let world = World::new().await;
-    let (wayleave, thumbprint) = world.with_files(&world.ca, AGENT);
-    let daemon = wayleave.daemon(&[]).await;
+    let (safeconduct, thumbprint) = world.with_files(&world.ca, AGENT);
+    let daemon = safeconduct.daemon(&[]).await;
     assert_eq!(bound_to(&daemon.get(HEADERS).await), thumbprint);
     let sent = world.authorization_server.last_request();
     assert_eq!(
@@ -122,9 +122,9 @@ async fn a_certificate_in_a_file_buys_a_token_bound_to_it() {
 #[tokio::test]
 async fn the_workloads_own_certificate_buys_a_token_bound_to_it() {
     let world = World::new().await;
-    let wayleave =
+    let safeconduct =
         world.configured("client_id = \"workload\"\n").env("SPIFFE_ENDPOINT_SOCKET", &world.agent.endpoint());
-    let daemon = wayleave.daemon(&[]).await;
+    let daemon = safeconduct.daemon(&[]).await;
     let bound = bound_to(&daemon.get(HEADERS).await);
     let digest = URL_SAFE_NO_PAD.decode(bound).expect("base64url");
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -137,8 +137,8 @@ async fn the_workloads_own_certificate_buys_a_token_bound_to_it() {
 #[tokio::test]
 async fn a_token_that_is_bound_to_a_certificate_is_not_handed_out_bare() {
     let world = World::new().await;
-    let (wayleave, _) = world.with_files(&world.ca, AGENT);
-    let daemon = wayleave.daemon(&[]).await;
+    let (safeconduct, _) = world.with_files(&world.ca, AGENT);
+    let daemon = safeconduct.daemon(&[]).await;
     let reply = daemon.get("/v1/token?server=demo").await;
     let body = reply.json();
     assert_eq!((reply.status, &body["error"]), (403, &json!("token_bound")), "{}", reply.body);
@@ -147,7 +147,7 @@ async fn a_token_that_is_bound_to_a_certificate_is_not_handed_out_bare() {
     );
     let output = daemon.run(&["token", "demo"]).await.expect_code(DENIED);
     assert!(output.stdout.is_empty() && output.stderr.contains("bound to a certificate"), "{}", output.stderr);
-    wayleave.run(&["token", "demo", "--no-daemon"]).await.expect_code(DENIED);
+    safeconduct.run(&["token", "demo", "--no-daemon"]).await.expect_code(DENIED);
     let headers = daemon.run(&["headers", "demo"]).await.expect_code(0).json();
     assert!(headers["Authorization"].as_str().is_some_and(|value| value.starts_with("Bearer ")));
     daemon.stop().await.expect_code(0);
@@ -156,8 +156,8 @@ async fn a_token_that_is_bound_to_a_certificate_is_not_handed_out_bare() {
 #[tokio::test]
 async fn a_renewed_certificate_is_used_at_the_next_exchange() {
     let world = World::new().await;
-    let (wayleave, first) = world.with_files(&world.ca, AGENT);
-    let daemon = wayleave.daemon(&[]).await;
+    let (safeconduct, first) = world.with_files(&world.ca, AGENT);
+    let daemon = safeconduct.daemon(&[]).await;
     assert_eq!(bound_to(&daemon.get(HEADERS).await), first);
     let second = world.put(&world.ca, AGENT);
     assert_ne!(second, first);
@@ -168,8 +168,8 @@ async fn a_renewed_certificate_is_used_at_the_next_exchange() {
 #[tokio::test]
 async fn the_token_is_revoked_over_mutual_tls_too() {
     let world = World::new().await;
-    let (wayleave, _) = world.with_files(&world.ca, AGENT);
-    let daemon = wayleave.daemon(&[]).await;
+    let (safeconduct, _) = world.with_files(&world.ca, AGENT);
+    let daemon = safeconduct.daemon(&[]).await;
     world.authorization_server.require_clients(true);
     assert_eq!(daemon.get(HEADERS).await.status, 200);
     daemon.run(&["revoke", "demo"]).await.expect_code(0);
@@ -180,11 +180,11 @@ async fn the_token_is_revoked_over_mutual_tls_too() {
 #[tokio::test]
 async fn a_certificate_that_nobody_vouches_for_is_refused_in_the_handshake() {
     let world = World::new().await;
-    let (wayleave, _) = world.with_files(&TestCa::new(), AGENT);
-    refused(wayleave.run(&["headers", "demo"]).await, &["refuses our certificate", "CA"]);
+    let (safeconduct, _) = world.with_files(&TestCa::new(), AGENT);
+    refused(safeconduct.run(&["headers", "demo"]).await, &["refuses our certificate", "CA"]);
     assert_eq!(world.authorization_server.token_requests(), 0);
     // That is no outage: it is not tried again and again.
-    let daemon = wayleave.daemon(&[]).await;
+    let daemon = safeconduct.daemon(&[]).await;
     let reply = daemon.get(HEADERS).await;
     assert_eq!((reply.status, &reply.json()["class"]), (502, &json!("refused")), "{}", reply.body);
     assert!(reply.header("retry-after").is_none());
@@ -194,8 +194,8 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_in_the_handshake() {
 #[tokio::test]
 async fn a_strangers_certificate_is_refused_by_the_server() {
     let world = World::new().await;
-    let (wayleave, _) = world.with_files(&world.ca, "stranger.example.com");
-    refused(wayleave.run(&["headers", "demo"]).await, &["invalid_client", "another one's"]);
+    let (safeconduct, _) = world.with_files(&world.ca, "stranger.example.com");
+    refused(safeconduct.run(&["headers", "demo"]).await, &["invalid_client", "another one's"]);
     assert_eq!(world.authorization_server.token_requests(), 1, "one request, no second attempt");
 }
 
@@ -204,27 +204,27 @@ async fn a_strangers_certificate_is_refused_by_the_server() {
 async fn without_an_alias_the_usual_endpoint_is_asked() {
     let world = World::new().await;
     world.authorization_server.set_metadata(json!({"mtls_endpoint_aliases": null}));
-    let (wayleave, _) = world.with_files(&world.ca, AGENT);
+    let (safeconduct, _) = world.with_files(&world.ca, AGENT);
     world.authorization_server.require_clients(true);
-    refused(wayleave.run(&["headers", "demo"]).await, &["invalid_client"]);
+    refused(safeconduct.run(&["headers", "demo"]).await, &["invalid_client"]);
 }
 
 #[tokio::test]
 async fn a_token_that_is_bound_to_another_certificate_is_not_used() {
     let world = World::new().await;
     world.authorization_server.bind_to(&thumbprint(&world.ca.client(AGENT).0));
-    let (wayleave, _) = world.with_files(&world.ca, AGENT);
-    refused(wayleave.run(&["headers", "demo"]).await, &["bound to a certificate that is not ours"]);
+    let (safeconduct, _) = world.with_files(&world.ca, AGENT);
+    refused(safeconduct.run(&["headers", "demo"]).await, &["bound to a certificate that is not ours"]);
 }
 
 #[tokio::test]
 async fn files_that_do_not_belong_together_and_a_workload_without_certificate_say_so() {
     let world = World::new().await;
-    let (wayleave, _) = world.with_files(&world.ca, AGENT);
-    std::fs::write(world.wayleave.private("client.key"), world.ca.client(AGENT).1).expect("ours");
-    let output = wayleave.run(&["headers", "demo"]).await.expect_code(CONFIG);
+    let (safeconduct, _) = world.with_files(&world.ca, AGENT);
+    std::fs::write(world.safeconduct.private("client.key"), world.ca.client(AGENT).1).expect("ours");
+    let output = safeconduct.run(&["headers", "demo"]).await.expect_code(CONFIG);
     assert!(output.stderr.contains("not that of the certificate"), "{}", output.stderr);
-    let file = world.wayleave.private("subject.jwt");
+    let file = world.safeconduct.private("subject.jwt");
     let platform = FakePlatform::start().await;
     std::fs::write(&file, platform.mint("https://x.example", std::time::Duration::from_secs(60))).expect("ours");
     let other =
@@ -244,7 +244,7 @@ async fn an_external_account_file_with_a_certificate() {
     world.authorization_server.trust_only(google.trust());
     // Google's identity tokens have no `jti`.
     world.authorization_server.set_profile(Profile { jti_optional: true, ..Profile::default() });
-    let place = |name: &str| world.wayleave.private(name).display().to_string();
+    let place = |name: &str| world.safeconduct.private(name).display().to_string();
     let first = world.put(&world.ca, AGENT);
     std::fs::write(place("chain.pem"), world.ca.pem()).expect("ours");
     let paths = json!({"cert_path": place("client.pem"), "key_path": place("client.key")});
@@ -262,7 +262,7 @@ async fn an_external_account_file_with_a_certificate() {
     let named =
         json!({"certificate_config_location": place("certificates.json"), "trust_chain_path": place("chain.pem")});
     account(named.clone());
-    let configured = world.wayleave.clone().config(&format!(
+    let configured = world.safeconduct.clone().config(&format!(
         "[egress]\nca_file = \"{}\"\n[identity]\nsource = \"gcp\"\ncredentials_file = \"{}\"\nendpoint = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n",
         world.ca.file().display(),
         place("google.json"),
@@ -270,7 +270,7 @@ async fn an_external_account_file_with_a_certificate() {
         world.mcp.url(),
         world.authorization_server.issuer(),
     ));
-    let token = |world: Wayleave| async move { world.run(&["token", "demo"]).await };
+    let token = |world: Safeconduct| async move { world.run(&["token", "demo"]).await };
     token(configured.clone()).await.expect_code(0);
     assert_eq!(world.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
     assert_eq!(google.last_form()["subject_token_type"], "urn:ietf:params:oauth:token-type:mtls");
@@ -318,7 +318,7 @@ async fn an_external_account_file_with_a_certificate() {
 }
 
 fn tells(output: &Output, words: &str, hint: &str) {
-    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
-    let (error, cure) = told.split_once("wayleave: hint: ").unwrap_or_default();
+    let told = output.stderr.split("safeconduct: error: ").nth(1).unwrap_or_default();
+    let (error, cure) = told.split_once("safeconduct: hint: ").unwrap_or_default();
     assert!(error.contains(words) && cure.contains(hint), "{words:?}, {hint:?} not in\n{}", output.stderr);
 }

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use support::fault;
 use support::google::{FakeGoogle, INSTANCE};
 use support::listener::{Bound, Listener};
+use support::safeconduct::Safeconduct;
 use support::scene::Scene;
-use support::wayleave::Wayleave;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 const NO_IDENTITY: i32 = 69;
 const PROBE: &str = "[identity]\nprobe = true\n";
 
@@ -39,9 +39,9 @@ impl Machine {
     }
 
     /// A world on that machine, whichever cloud it belongs to, with the probe allowed.
-    fn world(&self) -> Wayleave {
+    fn world(&self) -> Safeconduct {
         let base = format!("http://{}", self.host);
-        let world = Wayleave::new(BINARY).config(PROBE).env("GCE_METADATA_HOST", &self.host);
+        let world = Safeconduct::new(BINARY).config(PROBE).env("GCE_METADATA_HOST", &self.host);
         world.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &base).env("AZURE_POD_IDENTITY_AUTHORITY_HOST", &base)
     }
 
@@ -50,7 +50,7 @@ impl Machine {
     }
 }
 
-async fn whoami(world: &Wayleave) -> (Option<i32>, Value) {
+async fn whoami(world: &Safeconduct) -> (Option<i32>, Value) {
     let output = world.run(&["whoami", "--json"]).await;
     // On stderr it is one line among those of the log.
     let failed = || output.stderr.lines().find(|line| line.starts_with('{')).unwrap_or_default();
@@ -133,6 +133,6 @@ async fn a_helper_that_was_started_without_the_jobs_variables_asks_nobody() {
     let machine = Machine::start().await;
     let output = machine.world().run(&["headers", "https://mcp.example.com/mcp", "--no-daemon"]).await;
     let output = output.expect_code(NO_IDENTITY);
-    assert!(output.stderr.contains("wayleave run") && output.stderr.contains("source"), "{}", output.stderr);
+    assert!(output.stderr.contains("safeconduct run") && output.stderr.contains("source"), "{}", output.stderr);
     assert_eq!(machine.asked(), 0);
 }

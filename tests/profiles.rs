@@ -16,21 +16,21 @@ use std::time::Duration;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use nix::unistd::getegid;
+use safeconduct::{App, Clock, Config, Env};
 use serde_json::{Value, json};
 use support::authorization_server::{ClientProof, FakeAs, Profile};
 use support::case::{self, Stage};
 use support::entra::FakeEntra;
 use support::google::{AGENT as ACCOUNT, FakeGoogle, INSTANCE, PROVIDER, external_account};
 use support::platform::FakePlatform;
+use support::safeconduct::{Output, Safeconduct};
 use support::scene::Scene;
 use support::tls::TestCa;
 use support::traffic::{Place, Traffic};
-use support::wayleave::{Output, Wayleave};
 use support::workload_api::FakeWorkloadApi;
 use support::{entra, keys, leak, profiles, unix_http};
-use wayleave::{App, Clock, Config, Env};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/config");
 
 const NO_IDENTITY: i32 = 69;
@@ -45,8 +45,8 @@ const LIFE: Duration = Duration::from_secs(300);
 
 const MCP: &str = "https://mcp.example.com/mcp";
 const LOGIN: &str = "https://login.example.com/tenant1";
-const KEY: &str = "/etc/wayleave/client.pem";
-const SECRET_FILE: &str = "/etc/wayleave/client-secret";
+const KEY: &str = "/etc/safeconduct/client.pem";
+const SECRET_FILE: &str = "/etc/safeconduct/client-secret";
 const SECRET: &str = "a client's secret: 100%+";
 
 /// An example with the names of this scene.
@@ -85,7 +85,7 @@ impl<'a> Example<'a> {
     /// With a key file of a client, in the place of that one. Gives what the server has to know as well.
     fn with_key(&self, path: &str) -> (Self, ClientProof) {
         let pair = rcgen::KeyPair::generate().expect("a key");
-        let file = self.scene.wayleave.private(path.rsplit('/').next().expect("a name"));
+        let file = self.scene.safeconduct.private(path.rsplit('/').next().expect("a name"));
         fs::write(&file, pair.serialize_pem()).expect("ours");
         let key = EncodingKey::from_ec_der(&pair.serialize_der());
         let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a public key");
@@ -94,13 +94,13 @@ impl<'a> Example<'a> {
 
     fn with_secret(&self) -> Self {
         leak::minted(SECRET);
-        let file = self.scene.wayleave.private("secret");
+        let file = self.scene.safeconduct.private("secret");
         fs::write(&file, SECRET).expect("ours");
         self.with(SECRET_FILE, &file.display().to_string())
     }
 
-    fn world(&self) -> Wayleave {
-        self.scene.wayleave.clone().config(&self.text)
+    fn world(&self) -> Safeconduct {
+        self.scene.safeconduct.clone().config(&self.text)
     }
 
     async fn run(&self) -> Output {
@@ -126,8 +126,8 @@ fn quoted(text: &str) -> String {
 }
 
 fn tells(output: &Output, words: &[&str], hint: &[&str]) {
-    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
-    let (error, cure) = told.split_once("wayleave: hint: ").unwrap_or_default();
+    let told = output.stderr.split("safeconduct: error: ").nth(1).unwrap_or_default();
+    let (error, cure) = told.split_once("safeconduct: hint: ").unwrap_or_default();
     for (wanted, found) in words.iter().map(|word| (word, error)).chain(hint.iter().map(|word| (word, cure))) {
         assert!(found.contains(wanted), "{wanted:?} is not where it belongs in\n{}", output.stderr);
     }
@@ -142,7 +142,7 @@ fn examples() -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_example_is_a_valid_configuration_and_says_what_must_be_true_elsewhere() {
     for (path, text) in examples() {
-        let output = Wayleave::new(BINARY).config(&text).run(&["config", "check"]).await;
+        let output = Safeconduct::new(BINARY).config(&text).run(&["config", "check"]).await;
         assert!(output.succeeded(), "{path}: {}", output.stderr);
         assert!(
             text.starts_with("# ") && text.lines().all(|line| line.len() <= 132),
@@ -174,7 +174,7 @@ async fn enterprise_managed_authorization() {
     scene.authorization_server.trust_only(idp.trust());
     let example = Example::new(&scene, "id-jag", LOGIN).with("https://acme.okta.com", &idp.issuer());
     let (example, at_server) = example.with_key(KEY);
-    let (example, at_idp) = example.with_key("/etc/wayleave/idp.pem");
+    let (example, at_idp) = example.with_key("/etc/safeconduct/idp.pem");
     for (party, id, proof) in
         [(&scene.authorization_server, "mcp-agent", at_server), (&idp, "0oa1234567890abcdef", at_idp)]
     {
@@ -212,7 +212,7 @@ async fn client_credentials_with_a_secret() {
     assert!(scene.authorization_server.last_request().authorization);
     let in_the_form = example.with("client_secret_method = \"basic\"", "client_secret_method = \"post\"");
     in_the_form.fails(REFUSED, &["invalid_client"], &["`client_auth`"]).await;
-    let file = scene.wayleave.private("secret").display().to_string();
+    let file = scene.safeconduct.private("secret").display().to_string();
     let written = example.with(&format!("client_secret_file = \"{file}\""), "client_secret = \"s\"");
     written.fails(CONFIG, &["servers.demo.client_secret"], &[]).await;
 }
@@ -227,14 +227,14 @@ async fn client_credentials_with_a_certificate() {
     let mut example = Example::new(&scene, "client-credentials-mtls", LOGIN)
         .with("[egress]\n", &format!("[egress]\nca_file = \"{}\"\n", ca.file().display()));
     for (name, text) in [("client.crt", chain), ("client.pem", key)] {
-        let file = scene.wayleave.private(name);
+        let file = scene.safeconduct.private(name);
         fs::write(&file, text).expect("ours");
-        example = example.with(&format!("/etc/wayleave/{name}"), &file.display().to_string());
+        example = example.with(&format!("/etc/safeconduct/{name}"), &file.display().to_string());
     }
     // The token is bound to the certificate, and so never given bare.
     let reply = example.world().daemon(&[]).await.get("/v1/headers?server=demo").await;
     assert_eq!(reply.status, 200, "{}", reply.body);
-    let file = scene.wayleave.private("client.crt").display().to_string();
+    let file = scene.safeconduct.private("client.crt").display().to_string();
     let half = example.with(&format!("client_cert_file = \"{file}\""), "");
     half.fails(CONFIG, &["`client_cert_file` and `client_key_file` together"], &[]).await;
     // A server that asks for certificates elsewhere, and does not say where.
@@ -280,7 +280,7 @@ async fn a_chain_of_identities() {
     example.works().await;
     assert_eq!(scene.authorization_server.last_request().assertion["iss"], json!(company.issuer()));
     let unused = example.with("identity = \"company\"\n", "");
-    unused.fails(REFUSED, &["invalid_grant"], &["trust policy", "wayleave whoami"]).await;
+    unused.fails(REFUSED, &["invalid_grant"], &["trust policy", "safeconduct whoami"]).await;
 }
 
 // The vendors.
@@ -316,7 +316,7 @@ async fn keycloak_takes_a_jwt_once_and_soon() {
     let example = Example::new(&scene, "keycloak-jwt-grant", "https://keycloak.example.com/realms/agents");
     let (example, proof) = example.with_key(KEY);
     scene.authorization_server.add_client("mcp-agent", proof);
-    let file = scene.wayleave.private("identity.jwt");
+    let file = scene.safeconduct.private("identity.jwt");
     let old = json!({"iat": keys::now() as u64 - 1_200, "nbf": keys::now() as u64 - 1_200});
     for (claims, words, runs) in [(Value::Null, "Token reuse detected", 2), (old, "too far in the past", 1)] {
         let token = scene.platform.mint_with(&scene.authorization_server.issuer(), Duration::from_secs(3_600), &claims);
@@ -400,7 +400,7 @@ async fn entra_says_what_a_federated_credential_lacks() {
     entra.target(TARGET, TARGET);
     entra.register(APPLICATION);
     let example = of_entra(&scene, &entra, "entra-federated-credential");
-    let cure = ["federated credential", "wayleave whoami"];
+    let cure = ["federated credential", "safeconduct whoami"];
     example.fails(REFUSED, &["invalid_client", "AADSTS70025"], &cure).await;
     entra.federate(APPLICATION, entra.trust(), SUBJECT);
     example.fails(REFUSED, &["invalid_client", "AADSTS700211"], &cure).await;
@@ -410,14 +410,14 @@ async fn entra_says_what_a_federated_credential_lacks() {
     example.works().await;
     // The same claims under another key.
     let forger = FakePlatform::start().await;
-    let file = scene.wayleave.private("forged.jwt");
+    let file = scene.safeconduct.private("forged.jwt");
     let claims = json!({"iss": scene.platform.issuer(), "sub": SUBJECT});
     fs::write(&file, forger.mint_with(entra::EXCHANGE, LIFE, &claims)).expect("ours");
     let named = ["token", "demo", "--identity-file", &file.display().to_string()];
     let output = example.world().run(&named).await.expect_code(REFUSED);
     tells(&output, &["invalid_client", "AADSTS700027"], &["`client_id`"]);
     // A minute over by Entra's clock; ours may be wrong by more.
-    let file = scene.wayleave.private("identity.jwt");
+    let file = scene.safeconduct.private("identity.jwt");
     let over =
         json!({"iat": keys::now() as u64 - 360, "nbf": keys::now() as u64 - 360, "exp": keys::now() as u64 - 60});
     fs::write(&file, scene.platform.mint_with(entra::EXCHANGE, LIFE, &over)).expect("ours");
@@ -479,7 +479,7 @@ async fn entra_takes_a_svid_for_a_jwt_like_any_other() {
     let entra = FakeEntra::start().await;
     entra.target(TARGET, TARGET);
     entra.federate(APPLICATION, scene.platform.trust(), SVID);
-    let file = scene.wayleave.private("identity.jwt");
+    let file = scene.safeconduct.private("identity.jwt");
     fs::write(&file, scene.platform.mint_with(entra::EXCHANGE, LIFE, &json!({"sub": SVID}))).expect("ours");
     let example = of_entra(&scene, &entra, "entra-federated-credential");
     let named = ["token", "demo", "--identity-file", &file.display().to_string()];
@@ -499,8 +499,8 @@ async fn metadata_service(resource: &str, which: &str, token: &str) -> (Traffic,
 }
 
 /// On such a machine and nowhere else.
-fn on_a_machine(example: &Example<'_>, base: &str) -> Wayleave {
-    Wayleave::new(BINARY).env("AZURE_POD_IDENTITY_AUTHORITY_HOST", base).config(&example.text)
+fn on_a_machine(example: &Example<'_>, base: &str) -> Safeconduct {
+    Safeconduct::new(BINARY).env("AZURE_POD_IDENTITY_AUTHORITY_HOST", base).config(&example.text)
 }
 
 #[tokio::test]
@@ -798,7 +798,7 @@ async fn a_workload_of_a_spiffe_trust_domain() {
     scene.authorization_server.federate("mcp-agent", SVID);
     let example = Example::new(&scene, "spiffe", LOGIN);
     let world = |example: &Example<'_>| {
-        Wayleave::new(BINARY).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&example.text)
+        Safeconduct::new(BINARY).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&example.text)
     };
     world(&example).run(&["token", "demo"]).await.expect_code(0);
     let sent = scene.authorization_server.last_request();
@@ -814,7 +814,7 @@ async fn a_job_of_gitlab() {
     let example = Example::new(&scene, "gitlab-ci", LOGIN);
     let job = |audience: &str| {
         let token = scene.platform.mint(audience, LIFE);
-        Wayleave::new(BINARY).env("GITLAB_CI", "true").env("MCP_ID_TOKEN", &token).config(&example.text)
+        Safeconduct::new(BINARY).env("GITLAB_CI", "true").env("MCP_ID_TOKEN", &token).config(&example.text)
     };
     let issuer = scene.authorization_server.issuer();
     job(&issuer).run(&["token", "demo"]).await.expect_code(0);
@@ -884,13 +884,14 @@ async fn on_its_platform(source: &str, near_miss: &str) {
 async fn a_token_in_a_file_a_variable_or_from_a_program() {
     let scene = Scene::new(BINARY).await;
     let issuer = scene.authorization_server.issuer();
-    let (file, program) = (scene.wayleave.private("subject.jwt"), scene.wayleave.private("program"));
+    let (file, program) = (scene.safeconduct.private("subject.jwt"), scene.safeconduct.private("program"));
     let mint = |audience: &str| {
         let token = scene.platform.mint(audience, LIFE);
         fs::write(&file, &token).expect("ours");
         token
     };
-    let script = format!("#!/bin/sh\ntest \"$WAYLEAVE_AUDIENCE\" = {issuer} && cat {:?}\n", file.display().to_string());
+    let script =
+        format!("#!/bin/sh\ntest \"$SAFECONDUCT_AUDIENCE\" = {issuer} && cat {:?}\n", file.display().to_string());
     fs::write(&program, script).expect("ours");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("ours");
     let example = |name: &str| Example::new(&scene, name, LOGIN);
@@ -899,7 +900,7 @@ async fn a_token_in_a_file_a_variable_or_from_a_program() {
             example("file").with(&quoted("/var/run/secrets/agent/token"), &quoted(&file.display().to_string()));
         let printed =
             example("command").with(&quoted("/usr/local/bin/platform-token"), &quoted(&program.display().to_string()));
-        let in_variable = Wayleave::new(BINARY).env("AGENT_TOKEN", token).config(&example("env").text);
+        let in_variable = Safeconduct::new(BINARY).env("AGENT_TOKEN", token).config(&example("env").text);
         [in_file.world(), in_variable, printed.world()]
     };
     for turn in 0..3 {
@@ -971,11 +972,11 @@ async fn a_pod_that_asks_for_its_token() {
 }
 
 /// An instance of Google Cloud, and a server that trusts Google.
-async fn instance(scene: &Scene) -> (FakeGoogle, Wayleave) {
+async fn instance(scene: &Scene) -> (FakeGoogle, Safeconduct) {
     let google = FakeGoogle::start(scene.platform.trust()).await;
     profiles::of_google(scene);
     scene.authorization_server.also_trust(google.trust());
-    let world = Wayleave::new(BINARY).env("GCE_METADATA_HOST", google.metadata_host());
+    let world = Safeconduct::new(BINARY).env("GCE_METADATA_HOST", google.metadata_host());
     (google, world)
 }
 
@@ -1042,21 +1043,21 @@ async fn an_external_account_file() {
     let google = google(&scene).await;
     profiles::of_google(&scene);
     scene.authorization_server.also_trust(google.trust());
-    let (file, subject) = (scene.wayleave.private("google.json"), scene.wayleave.private("subject.jwt"));
+    let (file, subject) = (scene.safeconduct.private("google.json"), scene.safeconduct.private("subject.jwt"));
     let mint = |audience: &str| {
         fs::write(&subject, scene.platform.mint(audience, LIFE)).expect("ours");
     };
     let source = json!({"file": subject.display().to_string()});
     fs::write(&file, external_account(JWT, &source).to_string()).expect("ours");
     mint(&format!("https:{PROVIDER}"));
-    let line = "credentials_file = \"/etc/wayleave/google.json\"\n";
+    let line = "credentials_file = \"/etc/safeconduct/google.json\"\n";
     let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
     let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here);
     example.works().await;
     assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
     // Detected by Google's own variable, outside of a job. Nothing leaves: it leads to no token.
     fs::write(&subject, "no token").expect("ours");
-    let world = Wayleave::new(BINARY).env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string());
+    let world = Safeconduct::new(BINARY).env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string());
     let output = world.run(&["whoami", "--json"]).await.expect_code(NO_IDENTITY);
     assert!(output.stderr.contains("GOOGLE_APPLICATION_CREDENTIALS (external_account, file)"), "{output:?}");
     // A token that is good elsewhere too.
@@ -1078,7 +1079,7 @@ async fn an_external_account_file_with_a_program() {
     let google = google(&scene).await;
     profiles::of_google(&scene);
     scene.authorization_server.also_trust(google.trust());
-    let (file, program) = (scene.wayleave.private("google.json"), scene.wayleave.private("program"));
+    let (file, program) = (scene.safeconduct.private("google.json"), scene.safeconduct.private("program"));
     let write = |script: &str| {
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("ours");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("ours");
@@ -1092,11 +1093,11 @@ async fn an_external_account_file_with_a_program() {
     let mut account = external_account(JWT, &json!({"executable": {"command": command, "timeout_millis": 5000}}));
     account["subject_token_type"] = json!(id_token);
     fs::write(&file, account.to_string()).expect("ours");
-    let line = "credentials_file = \"/etc/wayleave/google.json\"\n";
+    let line = "credentials_file = \"/etc/safeconduct/google.json\"\n";
     let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
     let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here);
     let world = |allowed: &str| {
-        scene.wayleave.clone().env("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", allowed).config(&example.text)
+        scene.safeconduct.clone().env("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", allowed).config(&example.text)
     };
     world("1").run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(google.last_form()["subject_token_type"], id_token);
@@ -1131,7 +1132,7 @@ async fn federated_with_entra(source: &str, example: &str, subject: &str) {
             assert_eq!(claims["azp"], json!(APPLICATION), "{}", answer["error_description"]);
         } else {
             assert_eq!(answer["class"], "refused");
-            assert!(answer["hint"].as_str().unwrap_or_default().contains("wayleave whoami"), "{answer}");
+            assert!(answer["hint"].as_str().unwrap_or_default().contains("safeconduct whoami"), "{answer}");
         }
         assert_eq!(stage.problems(), Vec::<String>::new());
     }
@@ -1152,10 +1153,10 @@ async fn a_pod_of_aks() {
 #[tokio::test]
 async fn a_daemon_in_production() {
     let scene = Scene::new(BINARY).await;
-    let place = scene.wayleave.path().display().to_string();
+    let place = scene.safeconduct.path().display().to_string();
     let example = Example::new(&scene, "production-daemon", LOGIN)
-        .with("/run/wayleave/wayleave.sock", &scene.wayleave.socket().display().to_string())
-        .with("/var/log/wayleave", &place)
+        .with("/run/safeconduct/safeconduct.sock", &scene.safeconduct.socket().display().to_string())
+        .with("/var/log/safeconduct", &place)
         .with("127.0.0.1:9464", "127.0.0.1:0")
         .with("\"2000\"", &quoted(&getegid().to_string()))
         .with("linger = \"10s\"", "linger = \"0s\"");

@@ -10,16 +10,16 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::authorization_server::FakeAs;
 use support::mcp_server::FakeMcp;
+use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::{SCOPES, Scene};
-use support::wayleave::{Daemon, Wayleave};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const TAKEN: &str = "the configuration is read anew";
 const REFUSED: &str = "the configuration is not taken over";
 
 /// A daemon with a file, and the world in which that file can be rewritten.
-async fn daemon(scene: &Scene, more: &str) -> (Daemon, Wayleave) {
+async fn daemon(scene: &Scene, more: &str) -> (Daemon, Safeconduct) {
     let world = scene.configured(more);
     (world.daemon(&[]).await, world)
 }
@@ -35,7 +35,7 @@ async fn logged(daemon: &Daemon, what: &str, times: usize) {
     panic!("{what:?} is not {times} times in\n{}", daemon.log());
 }
 
-async fn reload(daemon: &Daemon, world: &Wayleave, config: &str) {
+async fn reload(daemon: &Daemon, world: &Safeconduct, config: &str) {
     let before = daemon.log().matches(TAKEN).count();
     world.rewrite_config(config);
     daemon.signal(Signal::SIGHUP);
@@ -213,7 +213,7 @@ async fn a_token_of_an_issuer_that_is_not_listed_any_more_is_not_given() {
         let url = scene.mcp.url();
         format!("[egress]\ninsecure_loopback = true\nissuers = [\"{issuer}\"]\n[servers.demo]\nurl = \"{url}\"\n")
     };
-    let world = scene.wayleave.clone().config(&listed(&scene.authorization_server.issuer()));
+    let world = scene.safeconduct.clone().config(&listed(&scene.authorization_server.issuer()));
     let daemon = world.daemon(&[]).await;
     daemon.token("demo").await;
     reload(&daemon, &world, &listed("https://other.example.com")).await;

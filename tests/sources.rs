@@ -14,17 +14,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use safeconduct::broker::Class;
+use safeconduct::{App, Clock, Config, Env};
 use serde_json::{Value, json};
 use support::case::{self, Case, Stage};
 use support::keys;
 use support::leak;
+use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 use support::unix_http;
-use support::wayleave::Wayleave;
-use wayleave::broker::Class;
-use wayleave::{App, Clock, Config, Env};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const LIFE: Duration = Duration::from_secs(600);
 const NO_IDENTITY: i32 = 69;
@@ -77,8 +77,8 @@ async fn run(case: &Case) -> Vec<String> {
     problems
 }
 
-fn world(stage: &Stage) -> Wayleave {
-    Wayleave::new(BINARY).envs(stage.vars.clone()).config(&stage.config)
+fn world(stage: &Stage) -> Safeconduct {
+    Safeconduct::new(BINARY).envs(stage.vars.clone()).config(&stage.config)
 }
 
 async fn as_command(case: &Case, stage: &Stage) -> Outcome {
@@ -91,8 +91,8 @@ async fn as_command(case: &Case, stage: &Stage) -> Outcome {
     let class = classes
         .into_iter()
         .find(|name| Class::parse(name).is_some_and(|class| Some(i32::from(class.exit_code())) == output.code));
-    let told = output.stderr.split("wayleave: error: ").nth(1).unwrap_or_default();
-    let (message, hint) = told.split_once("wayleave: hint: ").unwrap_or((told, ""));
+    let told = output.stderr.split("safeconduct: error: ").nth(1).unwrap_or_default();
+    let (message, hint) = told.split_once("safeconduct: hint: ").unwrap_or((told, ""));
     failed(class.unwrap_or("no class"), message, hint)
 }
 
@@ -221,15 +221,15 @@ impl io::Write for Log {
 fn log_here() {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
-    let filter = Targets::new().with_default(tracing::Level::WARN).with_target("wayleave", tracing::Level::TRACE);
+    let filter = Targets::new().with_default(tracing::Level::WARN).with_target("safeconduct", tracing::Level::TRACE);
     let lines = tracing_subscriber::fmt::layer().with_writer(|| Log).with_filter(filter);
     let lines = tracing_subscriber::registry().with(lines);
     lines.try_init().expect("nobody else logs in this process");
 }
 
 /// A world whose identity is this shell script, which finds a token for the right audience in the file `$1`.
-fn commanded(scene: &Scene, script: &str) -> Wayleave {
-    let world = scene.wayleave.clone();
+fn commanded(scene: &Scene, script: &str) -> Safeconduct {
+    let world = scene.safeconduct.clone();
     let token = world.private("subject.jwt");
     std::fs::write(&token, scene.platform.mint(&scene.authorization_server.issuer(), LIFE)).expect("ours");
     let words = json!(["/bin/sh", "-c", script, "sh", token]);

@@ -6,11 +6,11 @@ mod support;
 
 use serde_json::json;
 use support::keys;
+use support::safeconduct::Safeconduct;
 use support::scene::Scene;
-use support::wayleave::Wayleave;
 use support::workload_api::{FakeWorkloadApi, SvidFault};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const AGENT: &str = "spiffe://example.org/agent";
 const OTHER: &str = "spiffe://example.org/other";
@@ -24,8 +24,8 @@ async fn scene(identities: &[&str]) -> (Scene, FakeWorkloadApi) {
     (scene, agent)
 }
 
-fn workload(scene: &Scene, agent: &FakeWorkloadApi, keys: &str) -> Wayleave {
-    Wayleave::new(BINARY).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&scene.config(keys))
+fn workload(scene: &Scene, agent: &FakeWorkloadApi, keys: &str) -> Safeconduct {
+    Safeconduct::new(BINARY).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&scene.config(keys))
 }
 
 #[tokio::test]

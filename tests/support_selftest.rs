@@ -1,6 +1,6 @@
 //! The fakes must fail loudly: what a real platform, authorization server or MCP server would refuse, they refuse.
 //!
-//! A plain HTTP client plays the part of wayleave here, done right and then done wrong in one way at a time.
+//! A plain HTTP client plays the part of safeconduct here, done right and then done wrong in one way at a time.
 
 mod support;
 
@@ -13,8 +13,8 @@ use support::keys;
 use support::leak;
 use support::mcp_server::{FakeMcp, INSERTED, Signposts};
 use support::platform::{FakePlatform, LIFE, PlatformFault};
+use support::safeconduct::Safeconduct;
 use support::tls::TestCa;
-use support::wayleave::Wayleave;
 use support::workload_api::FakeWorkloadApi;
 
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
@@ -390,14 +390,14 @@ async fn a_leak_is_found_in_every_shape() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "stderr of wayleave whoami contains a token")]
+#[should_panic(expected = "stderr of safeconduct whoami contains a token")]
 async fn a_token_on_standard_error_fails_the_run() {
     let token = FakePlatform::start().await.mint("https://as.example", LIFE);
     shell(&token, "echo $SECRET >&2").run(&["whoami"]).await;
 }
 
 #[tokio::test]
-#[should_panic(expected = "stdout of wayleave whoami contains a token")]
+#[should_panic(expected = "stdout of safeconduct whoami contains a token")]
 async fn a_token_on_standard_output_fails_the_run_of_most_commands() {
     let token = FakePlatform::start().await.mint("https://as.example", LIFE);
     let world = shell(&token, "echo $SECRET");
@@ -419,8 +419,8 @@ async fn a_run_without_end_fails_the_test() {
 }
 
 /// A shell in the place of the binary: `whoami` and `token` are scripts in its working directory. The secret is in the environment only.
-fn shell(secret: &str, script: &str) -> Wayleave {
-    let world = Wayleave::new("/bin/sh").env("SECRET", secret);
+fn shell(secret: &str, script: &str) -> Safeconduct {
+    let world = Safeconduct::new("/bin/sh").env("SECRET", secret);
     for command in ["whoami", "token"] {
         world.write(&format!("home/{command}"), script);
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use support::authorization_server::FakeAs;
 use support::mcp_server::FakeMcp;
 use support::platform::FakePlatform;
+use support::safeconduct::{Output, Safeconduct};
 use support::tls::TestCa;
-use support::wayleave::{Output, Wayleave};
 use tokio_rustls::TlsAcceptor;
 
 const SCOPES: [&str; 1] = ["demo:read"];
@@ -29,13 +29,13 @@ impl World {
     }
 
     /// Everything is https: the identity comes from a file, and nothing insecure is switched on.
-    fn wayleave(&self, ca_file: Option<&Path>) -> Wayleave {
-        let wayleave = Wayleave::new(env!("CARGO_BIN_EXE_wayleave"));
-        let file = wayleave.private("subject.jwt");
+    fn safeconduct(&self, ca_file: Option<&Path>) -> Safeconduct {
+        let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct"));
+        let file = safeconduct.private("subject.jwt");
         let jwt = self.platform.mint(&self.authorization_server.issuer(), Duration::from_secs(300));
         std::fs::write(&file, jwt).expect("ours");
         let ca_file = ca_file.map_or_else(String::new, |file| format!("[egress]\nca_file = \"{}\"\n", file.display()));
-        wayleave.config(&format!(
+        safeconduct.config(&format!(
             "{ca_file}[identity]\nsource = \"file\"\ntoken_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n",
             file.display(),
             self.mcp.url(),
@@ -44,8 +44,8 @@ impl World {
     }
 }
 
-async fn token(wayleave: &Wayleave) -> Output {
-    wayleave.run(&["token", "demo", "--timeout", "5s"]).await
+async fn token(safeconduct: &Safeconduct) -> Output {
+    safeconduct.run(&["token", "demo", "--timeout", "5s"]).await
 }
 
 #[track_caller]
@@ -53,7 +53,7 @@ fn refused(output: Output, words: &str, cure: &str) {
     let output = output.expect_code(76);
     assert_eq!(output.stdout, "");
     let line = |start: &str| output.stderr.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
-    let (error, hint) = (line("wayleave: error: "), line("wayleave: hint: "));
+    let (error, hint) = (line("safeconduct: error: "), line("safeconduct: hint: "));
     assert!(error.contains(words) && error.contains("localhost"), "{}", output.stderr);
     assert!(hint.contains(cure), "{}", output.stderr);
 }
@@ -62,12 +62,12 @@ fn refused(output: Output, words: &str, cure: &str) {
 async fn the_whole_path_over_tls_with_a_ca_of_ones_own() {
     let ca = TestCa::new();
     let world = World::new(ca.good(), ca.good()).await;
-    let wayleave = world.wayleave(Some(ca.file()));
-    assert!(token(&wayleave).await.expect_code(0).stdout.starts_with("eyJ"));
+    let safeconduct = world.safeconduct(Some(ca.file()));
+    assert!(token(&safeconduct).await.expect_code(0).stdout.starts_with("eyJ"));
     assert_eq!((world.mcp.probes(), world.mcp.metadata_requests()), (1, 1));
 
     let world = World::new(ca.good(), ca.good()).await;
-    let daemon = world.wayleave(Some(ca.file())).daemon(&[]).await;
+    let daemon = world.safeconduct(Some(ca.file())).daemon(&[]).await;
     let first = daemon.token("demo").await;
     assert_eq!(daemon.token("demo").await, first);
     assert_eq!(daemon.run(&["token", "demo"]).await.expect_code(0).stdout.trim(), first);
@@ -80,13 +80,13 @@ async fn the_whole_path_over_tls_with_a_ca_of_ones_own() {
 async fn a_discovered_issuer_over_tls_needs_only_its_host_named() {
     let ca = TestCa::new();
     let world = World::new(ca.good(), ca.good()).await;
-    let wayleave = Wayleave::new(env!("CARGO_BIN_EXE_wayleave")).envs(world.platform.env());
+    let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct")).envs(world.platform.env());
     let toml = format!(
         "[egress]\ninsecure_loopback = true\nca_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\n",
         ca.file().display(),
         world.mcp.url()
     );
-    token(&wayleave.config(&toml)).await.expect_code(0);
+    token(&safeconduct.config(&toml)).await.expect_code(0);
 }
 
 #[tokio::test]
@@ -96,11 +96,11 @@ async fn an_unknown_ca_is_refused() {
     for known in [None, Some(other.file())] {
         // Of the MCP server, of the authorization server, of both.
         let world = World::new(ca.good(), ca.good()).await;
-        refused(token(&world.wayleave(known)).await, unknown, "`ca_file`");
+        refused(token(&world.safeconduct(known)).await, unknown, "`ca_file`");
         assert_eq!(world.authorization_server.metadata_requests(), 0, "nothing is said before the handshake");
     }
     let world = World::new(other.good(), ca.good()).await;
-    refused(token(&world.wayleave(Some(ca.file()))).await, unknown, "`ca_file`");
+    refused(token(&world.safeconduct(Some(ca.file()))).await, unknown, "`ca_file`");
     assert_eq!(world.authorization_server.token_requests(), 0);
 }
 
@@ -108,7 +108,7 @@ async fn an_unknown_ca_is_refused() {
 async fn a_certificate_for_another_host_is_refused() {
     let ca = TestCa::new();
     let world = World::new(ca.wrong_host(), ca.good()).await;
-    refused(token(&world.wayleave(Some(ca.file()))).await, "for another host name", "certificate for this name");
+    refused(token(&world.safeconduct(Some(ca.file()))).await, "for another host name", "certificate for this name");
     assert_eq!(world.authorization_server.metadata_requests(), 0);
 }
 
@@ -116,7 +116,7 @@ async fn a_certificate_for_another_host_is_refused() {
 async fn an_expired_certificate_is_refused() {
     let ca = TestCa::new();
     let world = World::new(ca.expired(), ca.good()).await;
-    refused(token(&world.wayleave(Some(ca.file()))).await, "certificate has expired", "renew");
+    refused(token(&world.safeconduct(Some(ca.file()))).await, "certificate has expired", "renew");
     assert_eq!(world.authorization_server.metadata_requests(), 0);
 }
 
@@ -127,7 +127,7 @@ async fn a_bad_certificate_of_the_mcp_server_alone_is_warned_about() {
     let ca = TestCa::new();
     for acceptor in [ca.wrong_host(), ca.expired(), TestCa::new().good()] {
         let world = World::new(ca.good(), acceptor).await;
-        let output = token(&world.wayleave(Some(ca.file()))).await.expect_code(0);
+        let output = token(&world.safeconduct(Some(ca.file()))).await.expect_code(0);
         assert!(output.stderr.contains("certificate"), "{}", output.stderr);
         assert_eq!(world.mcp.seen().len(), 0);
     }
@@ -138,7 +138,7 @@ async fn through_a_daemon_a_bad_certificate_is_refused_and_not_temporary() {
     let ca = TestCa::new();
     for acceptor in [ca.wrong_host(), ca.expired(), TestCa::new().good()] {
         let world = World::new(acceptor, ca.good()).await;
-        let daemon = world.wayleave(Some(ca.file())).daemon(&[]).await;
+        let daemon = world.safeconduct(Some(ca.file())).daemon(&[]).await;
         let reply = daemon.get("/v1/token?server=demo").await;
         assert_eq!((reply.status, reply.json()["class"].as_str()), (502, Some("refused")), "{}", reply.body);
         assert!(reply.json()["hint"].is_string() && reply.header("retry-after").is_none());
@@ -151,7 +151,7 @@ async fn a_server_that_speaks_no_tls_is_not_spoken_to_in_clear() {
     let platform = FakePlatform::start().await;
     let plain = FakeAs::start(platform.trust()).await;
     let mcp = FakeMcp::start_tls(&plain, &SCOPES, ca.good()).await;
-    let wayleave = Wayleave::new(env!("CARGO_BIN_EXE_wayleave")).envs(platform.env());
+    let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct")).envs(platform.env());
     let toml = |issuer: &str| {
         format!(
             "[egress]\nca_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{issuer}\"\n",
@@ -160,10 +160,11 @@ async fn a_server_that_speaks_no_tls_is_not_spoken_to_in_clear() {
         )
     };
     // As http it is refused before anything is dialled, as https the handshake fails.
-    let output = token(&wayleave.clone().config(&toml(&plain.issuer()))).await.expect_code(78);
+    let output = token(&safeconduct.clone().config(&toml(&plain.issuer()))).await.expect_code(78);
     assert!(output.stderr.contains("plain http on loopback is refused"), "{}", output.stderr);
     let https = plain.issuer().replace("http://", "https://");
-    let output = wayleave.config(&toml(&https)).run(&["token", "demo", "--insecure-loopback", "--timeout", "2s"]).await;
+    let output =
+        safeconduct.config(&toml(&https)).run(&["token", "demo", "--insecure-loopback", "--timeout", "2s"]).await;
     assert!(output.code == Some(75) || output.code == Some(76), "{}", output.stderr);
     assert_eq!(plain.metadata_requests(), 0);
 }
@@ -172,19 +173,19 @@ async fn a_server_that_speaks_no_tls_is_not_spoken_to_in_clear() {
 async fn a_ca_file_that_is_none_is_a_configuration_error() {
     let ca = TestCa::new();
     let world = World::new(ca.good(), ca.good()).await;
-    let wayleave = world.wayleave(None);
+    let safeconduct = world.safeconduct(None);
     let garbage =
-        wayleave.write("garbage.pem", "-----BEGIN CERTIFICATE-----\nbm90IGRlcg==\n-----END CERTIFICATE-----\n");
+        safeconduct.write("garbage.pem", "-----BEGIN CERTIFICATE-----\nbm90IGRlcg==\n-----END CERTIFICATE-----\n");
     let cases = [
-        (wayleave.write("empty.pem", ""), "holds no PEM certificate"),
-        (wayleave.write("text.pem", "not a certificate"), "holds no PEM certificate"),
+        (safeconduct.write("empty.pem", ""), "holds no PEM certificate"),
+        (safeconduct.write("text.pem", "not a certificate"), "holds no PEM certificate"),
         (garbage, "holds no PEM certificate"),
-        (wayleave.path().join("missing.pem"), "cannot be read"),
-        (wayleave.path().to_owned(), "cannot be read"),
+        (safeconduct.path().join("missing.pem"), "cannot be read"),
+        (safeconduct.path().to_owned(), "cannot be read"),
     ];
     for (file, words) in cases {
-        let output = token(&world.wayleave(Some(&file))).await.expect_code(78);
+        let output = token(&world.safeconduct(Some(&file))).await.expect_code(78);
         assert!(output.stderr.contains("egress.ca_file") && output.stderr.contains(words), "{}", output.stderr);
-        assert!(output.stderr.contains("wayleave: hint: "), "{}", output.stderr);
+        assert!(output.stderr.contains("safeconduct: hint: "), "{}", output.stderr);
     }
 }

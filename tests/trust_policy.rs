@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 use support::aws::FakeAws;
 use support::entra::FakeEntra;
 use support::platform::PlatformFault;
+use support::safeconduct::Safeconduct;
 use support::scene::Scene;
-use support::wayleave::Wayleave;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 
 const ASKED_WRONGLY: i32 = 64;
 const REFUSED: i32 = 76;
 const DENIED: i32 = 77;
 
-async fn policy(world: &Wayleave, shape: &str, more: &[&str]) -> Value {
+async fn policy(world: &Safeconduct, shape: &str, more: &[&str]) -> Value {
     let words = [&["trust-policy", "demo", "--json", "--for", shape], more].concat();
     world.run(&words).await.expect_code(0).json()
 }
@@ -91,7 +91,7 @@ async fn a_federated_credential_made_from_the_output_alone_lets_the_workload_in_
         support::entra::TENANT,
         entra.base()
     );
-    let world = scene.wayleave.clone().config(&config);
+    let world = scene.safeconduct.clone().config(&config);
     let credential = policy(&world, "entra", &[]).await["policy"].clone();
     let verifier = || scene.platform.trust().verifier;
     entra.federate_by(APPLICATION, verifier(), &credential);
@@ -136,7 +136,7 @@ async fn a_role_with_the_trust_policy_of_the_output_alone_lets_the_workload_in_a
 async fn for_a_discovered_issuer_the_rule_is_the_same() {
     let scene = Scene::new(BINARY).await;
     let words = ["trust-policy", &scene.mcp.url(), "--insecure-loopback", "--json", "--for", "generic"];
-    let rule = scene.wayleave.run(&words).await.expect_code(0).json();
+    let rule = scene.safeconduct.run(&words).await.expect_code(0).json();
     assert_eq!(rule["policy"]["aud"], scene.authorization_server.issuer());
     assert_eq!(scene.authorization_server.token_requests(), 0, "nothing is presented");
 }

@@ -42,7 +42,7 @@ pub enum Error {
 }
 
 fn holder(pid: Option<i32>) -> String {
-    pid.map_or_else(|| "another wayleave".to_owned(), |pid| format!("another wayleave (pid {pid})"))
+    pid.map_or_else(|| "another safeconduct".to_owned(), |pid| format!("another safeconduct (pid {pid})"))
 }
 
 impl Error {
@@ -61,7 +61,7 @@ impl Error {
                 "choose a file in a directory that only you can write, for example a new one of mode 0700".to_owned()
             }
             Self::Chain { path, .. } => format!(
-                "see `wayleave audit verify {0}`; keep the file under another name and a new chain begins at {0}",
+                "see `safeconduct audit verify {0}`; keep the file under another name and a new chain begins at {0}",
                 path.display()
             ),
             Self::System { path, error } => {

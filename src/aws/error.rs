@@ -59,7 +59,7 @@ const CURES: &[(&str, &str, &str)] = &[
     (
         "AccessDenied",
         "AssumeRoleWithWebIdentity",
-        "the role does not let this identity assume it: compare `wayleave whoami --audience sts.amazonaws.com` with the role's trust policy (its Federated provider, and the conditions on `sub` and `aud`)",
+        "the role does not let this identity assume it: compare `safeconduct whoami --audience sts.amazonaws.com` with the role's trust policy (its Federated provider, and the conditions on `sub` and `aud`)",
     ),
     (
         "AccessDenied",

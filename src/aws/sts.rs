@@ -21,7 +21,7 @@ const LIFE: Duration = Duration::from_secs(300);
 /// The least that STS gives. Credentials that end before are as good as ended.
 const LEAST: Duration = Duration::from_secs(60);
 /// The name under which a session appears in the account's records, where nothing names it.
-const SESSION: &str = "wayleave";
+const SESSION: &str = "safeconduct";
 
 /// How a JWT of the role is signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -30,7 +30,7 @@ pub struct Program {
     pub sees_our_files: bool,
     /// The digest of the running file.
     pub sha256: Result<Sha256, Why>,
-    /// It is wayleave itself: a helper stands between the daemon and whoever really asks.
+    /// It is safeconduct itself: a helper stands between the daemon and whoever really asks.
     pub is_helper: bool,
 }
 
@@ -86,7 +86,7 @@ pub enum Why {
     /// `ptrace(2)`, access mode checks.
     #[error(
         "the daemon may not look at that process; it needs CAP_SYS_PTRACE, or the same user and a process that \
-        does not shield its memory, as wayleave's own helpers do"
+        does not shield its memory, as safeconduct's own helpers do"
     )]
     Forbidden,
     /// There is no /proc to ask.

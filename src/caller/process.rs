@@ -106,7 +106,7 @@ impl Process {
             stands_at: needs.programs.iter().map(|one| &one.path).filter(|path| stands_at(path)).cloned().collect(),
             sees_our_files: self.sees_our_files()?,
             sha256: Err(Why::NotRead),
-            is_helper: path.rsplit('/').next() == Some("wayleave") || stands_at("/proc/self/exe"),
+            is_helper: path.rsplit('/').next() == Some("safeconduct") || stands_at("/proc/self/exe"),
             path: path.strip_suffix(DELETED).map(str::to_owned).unwrap_or(path),
         };
         Ok((program, file))

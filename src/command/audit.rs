@@ -1,4 +1,4 @@
-//! `wayleave audit`: checks the chain of an audit file, or shows its last lines.
+//! `safeconduct audit`: checks the chain of an audit file, or shows its last lines.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -32,7 +32,7 @@ pub(super) fn run(context: &Context<'_>, verb: &AuditVerb) -> Result<(), Failure
 fn file(context: &Context<'_>) -> Result<PathBuf, Failure> {
     context.config()?.audit.map(|audit| audit.file).ok_or_else(|| {
         Failure::asked("no audit file is configured")
-            .hint("name one, or set `file` in [audit]: `wayleave audit verify FILE`")
+            .hint("name one, or set `file` in [audit]: `safeconduct audit verify FILE`")
     })
 }
 
@@ -44,7 +44,7 @@ fn verify(context: &Context<'_>, verb: &AuditVerify) -> Result<(), Failure> {
         Some(_) => None,
     };
     if verb.head.is_some() && wanted.is_none() {
-        return Err(Failure::asked("--head is not 64 hexadecimal digits").hint("`wayleave status` shows the head"));
+        return Err(Failure::asked("--head is not 64 hexadecimal digits").hint("`safeconduct status` shows the head"));
     }
     let outcome = check(&files, wanted)?;
     let verdict = Verdict { files: &files, wanted, outcome: &outcome };

@@ -1,4 +1,4 @@
-//! `wayleave completions`: prints the completions of a shell.
+//! `safeconduct completions`: prints the completions of a shell.
 
 use clap::{Command, CommandFactory};
 
@@ -8,7 +8,7 @@ use crate::cli::{Cli, Completions};
 pub(super) fn run(verb: &Completions) -> Result<(), Failure> {
     let mut text = Vec::new();
     let mut command = Cli::command().mut_subcommand("run", without_hidden);
-    clap_complete::generate(verb.shell, &mut command, "wayleave", &mut text);
+    clap_complete::generate(verb.shell, &mut command, "safeconduct", &mut text);
     print(&String::from_utf8_lossy(&text))
 }
 

@@ -1,4 +1,4 @@
-//! `wayleave config`: checks the file, prints a starter or the schema.
+//! `safeconduct config`: checks the file, prints a starter or the schema.
 
 use serde_json::json;
 

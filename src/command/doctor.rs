@@ -1,4 +1,4 @@
-//! `wayleave doctor`: what is wrong, whose turn it is, and where that is written.
+//! `safeconduct doctor`: what is wrong, whose turn it is, and where that is written.
 //!
 //! Without a target this side is examined (`here`), with one a live MCP server and its authorization server, by the
 //! broker in this process and never by a daemon: `doctor` wants to see every step. The report goes to stdout whether

@@ -1,4 +1,4 @@
-//! `wayleave get`: the Bazel and EngFlow credential helper protocol.
+//! `safeconduct get`: the Bazel and EngFlow credential helper protocol.
 //!
 //! `{"uri":…}` on stdin, `{"headers":{…},"expires":…}` on stdout. A URI of no configured server is none of our
 //! business: `{}`, exit 0, no network.

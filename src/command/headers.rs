@@ -1,4 +1,4 @@
-//! `wayleave headers`: `{"Authorization":"Bearer …"}` for Claude Code's `headersHelper` and Codex' `http_headers_helper`.
+//! `safeconduct headers`: `{"Authorization":"Bearer …"}` for Claude Code's `headersHelper` and Codex' `http_headers_helper`.
 
 use super::obtain::{self, Purpose, Wanted};
 use super::{Context, Failure, print};
@@ -10,7 +10,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Headers) -> Result<(), Failure> 
         // The URL decides, never the name: names are chosen by whoever wrote the client's configuration.
         None => context.env.get("CLAUDE_CODE_MCP_SERVER_URL").map(str::to_owned).ok_or_else(|| {
             Failure::asked("no TARGET")
-                .hint("name the server: `wayleave headers NAME`; only Claude Code says itself which server it means")
+                .hint("name the server: `safeconduct headers NAME`; only Claude Code says itself which server it means")
         })?,
     };
     let handed = obtain::token(context, &Wanted::parse(&target)?, &verb.wishes, Purpose::Headers)?;

@@ -1,6 +1,7 @@
 //! One file a verb. Data goes to stdout, everything else to stderr; on failure stdout stays empty.
 
 use std::io::Write;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -31,24 +32,15 @@ mod token;
 mod trust_policy;
 mod whoami;
 
-/// Runs the verb of the command line and turns its outcome into an exit code. The binary starts without Rust's own
-/// start (see `main.rs`), so what that would do and undo around it is done here.
-pub fn main() -> u8 {
-    if let Err(error) = occupy_standard_streams() {
-        let message = format!("wayleave: error: /dev/null cannot be opened: {error}\n");
-        drop(std::io::stderr().write_all(message.as_bytes()));
-        return Class::Internal.exit_code();
-    }
-    let exit = std::panic::catch_unwind(verb).unwrap_or(PANICKED);
+/// Runs the verb of the command line and turns its outcome into an exit code.
+pub fn main() -> ExitCode {
+    let exit = verb();
     // Help goes through a buffer that ends lines; what is behind the last one would be lost.
     match std::io::stdout().flush() {
-        Err(_) if exit == 0 => Class::Temporary.exit_code(),
-        _ => exit,
+        Err(_) if exit == 0 => Class::Temporary.exit_code().into(),
+        _ => exit.into(),
     }
 }
-
-/// What a Rust program that panicked exits with.
-const PANICKED: u8 = 101;
 
 fn verb() -> u8 {
     let env = Env::from_process();
@@ -83,19 +75,10 @@ fn verb() -> u8 {
     }
 }
 
-/// Runs this on a stack frame of its own. In one with the helpers it would be theirs as well: 15 KB, and each page of it a
-/// fault at each call.
+/// Keeps the 15 KB stack frame of these verbs off the path of a helper call.
 #[inline(never)]
 fn apart(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    cryptography();
     work()
-}
-
-/// Lets the TLS library look at the processor. As it is built here (`.cargo/config.toml`) it does so when told to, and until
-/// then calculates in the slow way that every processor knows. To be called before any key is made: keys of the two ways
-/// differ.
-fn cryptography() {
-    aws_lc_rs::init();
 }
 
 /// What every verb has.
@@ -120,7 +103,8 @@ impl Context<'_> {
         config
             .proxy_of(self.env)
             .map_err(|why| Failure::new(Class::Config, why).hint("mend it, or set `proxy` in [egress]"))?;
-        if let Some(socket) = self.global.socket.clone().or_else(|| self.env.get("WAYLEAVE_SOCKET").map(Into::into)) {
+        if let Some(socket) = self.global.socket.clone().or_else(|| self.env.get("SAFECONDUCT_SOCKET").map(Into::into))
+        {
             config.listen.socket = Some(socket);
         }
         if let Some(server) = config.first_insecure() {
@@ -145,16 +129,17 @@ impl Context<'_> {
         use tracing_subscriber::layer::SubscriberExt;
         use tracing_subscriber::util::SubscriberInitExt;
         use tracing_subscriber::{Layer, fmt, registry};
-        let level = match (self.global.log, self.env.get("WAYLEAVE_LOG")) {
+        let level = match (self.global.log, self.env.get("SAFECONDUCT_LOG")) {
             (Some(level), _) => level,
             (None, Some(text)) => clap::ValueEnum::from_str(text, true).map_err(|_| {
-                Failure::asked(format!("WAYLEAVE_LOG is {:?}", quoted_words(text)))
+                Failure::asked(format!("SAFECONDUCT_LOG is {:?}", quoted_words(text)))
                     .hint("error, warn, info, debug or trace")
             })?,
             (None, None) => usual,
         };
         // A filter that reads patterns would bring a regular expression engine into the binary.
-        let filter = Targets::new().with_default(LevelFilter::WARN).with_target("wayleave", LevelFilter::from(level));
+        let filter =
+            Targets::new().with_default(LevelFilter::WARN).with_target("safeconduct", LevelFilter::from(level));
         let lines = fmt::layer().with_writer(Log { env: self.env.clone() }).with_target(false);
         let tty = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let lines = match self.global.log_format {
@@ -186,7 +171,6 @@ impl Context<'_> {
 
 /// The runtime's loop is compiled anew for every type of future it is given, 17 KB each time; behind `dyn` there is one.
 fn drive(work: std::pin::Pin<&mut dyn Future<Output = ()>>) -> Result<(), Failure> {
-    cryptography();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
     // A reader of the log that goes away must not end the daemon: with a handler, a write to it fails instead.
@@ -234,10 +218,10 @@ impl Failure {
     fn show(&self, env: &Env) {
         let mut text = match &self.json {
             Some(json) => format!("{json}\n"),
-            None => format!("{}wayleave: error: {}\n", self.seen, self.message),
+            None => format!("{}safeconduct: error: {}\n", self.seen, self.message),
         };
         if let (Some(hint), None) = (&self.hint, &self.json) {
-            text.push_str(&format!("wayleave: hint: {hint}\n"));
+            text.push_str(&format!("safeconduct: hint: {hint}\n"));
         }
         // Nobody is left to be told when stderr is gone.
         drop(std::io::stderr().write_all(for_runner(&text, env).as_bytes()));
@@ -315,10 +299,10 @@ impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
         let hint = match &error {
             config::Error::File { .. } => {
-                "name a file that we can read with `--config`; without one, the file is looked for below HOME and in /etc/wayleave"
+                "name a file that we can read with `--config`; without one, the file is looked for below HOME and in /etc/safeconduct"
             }
             config::Error::Problems { .. } => {
-                "`wayleave config schema` lists every key, `wayleave config init` prints a starter file"
+                "`safeconduct config schema` lists every key, `safeconduct config init` prints a starter file"
             }
         };
         Self::new(Class::Config, error.to_string()).hint(hint)
@@ -330,7 +314,7 @@ impl From<door::Error> for Failure {
         let (class, hint) = match &error {
             door::Error::Absent { .. } => (
                 Class::Temporary,
-                "start it with `wayleave run`, or name its socket with `--socket` or WAYLEAVE_SOCKET",
+                "start it with `safeconduct run`, or name its socket with `--socket` or SAFECONDUCT_SOCKET",
             ),
             door::Error::Forbidden { .. } => (
                 Class::Denied,
@@ -339,7 +323,7 @@ impl From<door::Error> for Failure {
             door::Error::Foreign { .. } => (Class::Denied, "if that daemon is meant, name its socket with `--socket`"),
             door::Error::TimedOut { .. } => (Class::Temporary, "look at its log; `--timeout` gives it longer"),
             door::Error::Strange { .. } => {
-                (Class::Config, "another program listens there: check `--socket` and WAYLEAVE_SOCKET")
+                (Class::Config, "another program listens there: check `--socket` and SAFECONDUCT_SOCKET")
             }
         };
         Self::new(class, error.to_string()).hint(hint)
@@ -364,22 +348,9 @@ fn misunderstood(error: &clap::Error) -> u8 {
             // Without a command clap shows the help alone; its other texts begin with `error: `.
             let helps = kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
             let start = if helps { "error: no command is given\n\n" } else { "" };
-            drop(std::io::stderr().write_all(format!("wayleave: {start}{}", error.render()).as_bytes()));
+            drop(std::io::stderr().write_all(format!("safeconduct: {start}{}", error.render()).as_bytes()));
             Class::BadRequest.exit_code()
         }
-    }
-}
-
-/// Were one of the three standard streams closed, the next thing opened would take its number: a token meant for stdout
-/// would go into a socket.
-fn occupy_standard_streams() -> std::io::Result<()> {
-    use std::os::fd::{AsRawFd, IntoRawFd};
-    loop {
-        let lowest_free = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-        if lowest_free.as_raw_fd() > 2 {
-            return Ok(());
-        }
-        let _ = lowest_free.into_raw_fd();
     }
 }
 

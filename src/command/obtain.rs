@@ -179,8 +179,8 @@ fn from_daemon(
 }
 
 fn strange() -> Failure {
-    Failure::new(Class::Config, "what listens at the socket does not answer like wayleave")
-        .hint("check `--socket` and WAYLEAVE_SOCKET")
+    Failure::new(Class::Config, "what listens at the socket does not answer like safeconduct")
+        .hint("check `--socket` and SAFECONDUCT_SOCKET")
 }
 
 fn not_with_a_daemon(context: &Context<'_>, wishes: &Wishes) -> Result<(), Failure> {
@@ -285,7 +285,7 @@ fn here(
     obtained.map_err(|failure| match failure.exit {
         exit if forgone && exit == Class::NoIdentity.exit_code() => failure.hint(
             "`probe = true` does not hold for a client's helper, which may lack the variables of a narrower identity; run \
-            the daemon (`wayleave run`), or name `source` in [identity]",
+            the daemon (`safeconduct run`), or name `source` in [identity]",
         ),
         _ => failure,
     })

@@ -1,4 +1,4 @@
-//! `wayleave ready`: exit 0 when the required (or named) tokens are in hand. For exec and startup probes and CI.
+//! `safeconduct ready`: exit 0 when the required (or named) tokens are in hand. For exec and startup probes and CI.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
     for target in &verb.targets {
         let wanted = Wanted::parse(target)?;
         let name = wanted.name.ok_or_else(|| {
-            Failure::asked("readiness is asked for by name").hint("as configured, or as in NAME=URL of `wayleave run`")
+            Failure::asked("readiness is asked for by name")
+                .hint("as configured, or as in NAME=URL of `safeconduct run`")
         })?;
         query.append_pair("server", &name);
     }
@@ -27,19 +28,19 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
     let clock = context.clock();
     let started = clock.boot();
     loop {
-        let mut hint = "wait with `--wait 30s`; `wayleave status` shows more";
+        let mut hint = "wait with `--wait 30s`; `safeconduct status` shows more";
         let reasons = match context.ask_daemon(&request, None, LIMIT) {
             Ok(reply) if reply.status == 200 => return print(if verb.json { "{\"ready\":true}\n" } else { "ready\n" }),
             Ok(reply) if reply.status == 503 => reasons(&reply),
             Ok(reply) => {
                 return Err(Refused::read(&reply).map_or_else(
-                    || Failure::new(Class::Config, "the daemon does not answer like wayleave"),
+                    || Failure::new(Class::Config, "the daemon does not answer like safeconduct"),
                     Refused::into_failure,
                 ));
             }
             // It may be about to start.
             Err(error @ door::Error::Absent { .. }) => {
-                hint = "start it with `wayleave run`, name its socket with `--socket`, or wait with `--wait 30s`";
+                hint = "start it with `safeconduct run`, name its socket with `--socket`, or wait with `--wait 30s`";
                 vec![error.to_string()]
             }
             Err(error) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! `wayleave revoke`: revokes what the daemon holds. This process holds nothing between two runs.
+//! `safeconduct revoke`: revokes what the daemon holds. This process holds nothing between two runs.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Revoke) -> Result<(), Failure> {
         // The others are revoked all the same.
         failed.get_or_insert_with(|| {
             Refused::read(&reply).map_or_else(
-                || Failure::new(Class::Config, "the daemon does not answer like wayleave"),
+                || Failure::new(Class::Config, "the daemon does not answer like safeconduct"),
                 Refused::into_failure,
             )
         });

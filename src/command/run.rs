@@ -1,4 +1,4 @@
-//! `wayleave run`: the daemon, in the foreground or detached.
+//! `safeconduct run`: the daemon, in the foreground or detached.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Write};
@@ -107,7 +107,7 @@ fn raise_descriptor_limit() {
 fn inherited() -> Result<Inherited, Failure> {
     let wrong = |what: String| {
         Failure::new(Class::Config, format!("the inherited socket {what}"))
-            .hint("pass one Unix stream socket, `ListenStream=/run/wayleave/wayleave.sock`, and beside it no more than the address of `http` in [listen]")
+            .hint("pass one Unix stream socket, `ListenStream=/run/safeconduct/safeconduct.sock`, and beside it no more than the address of `http` in [listen]")
     };
     let mut passed = listenfd::ListenFd::from_env();
     let mut inherited = Inherited::default();
@@ -226,10 +226,11 @@ fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
 fn tell_flag(context: &Context<'_>, socket: &str) {
     let usual = place::to_look(None, context.env);
     if !usual.iter().any(|place| place.path.as_os_str() == socket)
-        || context.env.get("WAYLEAVE_SOCKET").is_some()
+        || context.env.get("SAFECONDUCT_SOCKET").is_some()
         || place::job_directory(context.env).is_some()
     {
-        let note = format!("wayleave: hint: helpers that do not inherit this environment need `--socket {socket}`\n");
+        let note =
+            format!("safeconduct: hint: helpers that do not inherit this environment need `--socket {socket}`\n");
         drop(std::io::stderr().write_all(note.as_bytes()));
     }
 }
@@ -267,13 +268,13 @@ fn last_message(log: &mut File, start: u64, path: &std::path::Path) -> Failure {
     let read = log.seek(SeekFrom::Start(start)).and_then(|_| log.take(64 * 1024).read_to_string(&mut text));
     let of = |mark: &str| {
         text.rfind(mark)
-            .map(|at| text[at + mark.len()..].split("\nwayleave: ").next().unwrap_or_default().trim_end().to_owned())
+            .map(|at| text[at + mark.len()..].split("\nsafeconduct: ").next().unwrap_or_default().trim_end().to_owned())
     };
     let message = read
         .ok()
-        .and_then(|_| of("wayleave: error: "))
+        .and_then(|_| of("safeconduct: error: "))
         .unwrap_or_else(|| format!("the daemon ended at once; see {}", path.display()));
-    Failure::new(Class::Internal, message).hint_maybe(of("wayleave: hint: "))
+    Failure::new(Class::Internal, message).hint_maybe(of("safeconduct: hint: "))
 }
 
 /// The word before the socket's path in what a detached start prints.

@@ -1,4 +1,4 @@
-//! `wayleave status`: what the daemon holds, as people read it.
+//! `safeconduct status`: what the daemon holds, as people read it.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Status) -> Result<(), Failure> {
 /// The answer of `/v1/status`.
 pub(super) fn fetch(context: &Context<'_>) -> Result<Value, Failure> {
     let reply = context.ask_daemon("GET /v1/status", None, LIMIT)?;
-    let strange = || Failure::new(Class::Config, "the daemon does not answer like wayleave");
+    let strange = || Failure::new(Class::Config, "the daemon does not answer like safeconduct");
     if reply.status != 200 {
         return Err(Refused::read(&reply).map_or_else(strange, Refused::into_failure));
     }
@@ -39,7 +39,7 @@ pub(super) fn fetch(context: &Context<'_>) -> Result<Value, Failure> {
 fn table(status: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let mut out = format!(
-        "wayleave {} (pid {})  identity {} ({})\n",
+        "safeconduct {} (pid {})  identity {} ({})\n",
         text(&status["version"]),
         status["pid"],
         text(&status["identity"]["source"]),

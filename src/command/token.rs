@@ -1,4 +1,4 @@
-//! `wayleave token`: prints an access token.
+//! `safeconduct token`: prints an access token.
 
 use super::obtain::{self, Purpose, Wanted};
 use super::{Context, Failure, print};

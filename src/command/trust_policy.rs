@@ -1,4 +1,4 @@
-//! `wayleave trust-policy TARGET --for SHAPE`: the trust that the other side has to have in the workload found here, from
+//! `safeconduct trust-policy TARGET --for SHAPE`: the trust that the other side has to have in the workload found here, from
 //! its real claims.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `wayleave whoami`: which workload identity is here, by what evidence, and what was not found or not used.
+//! `safeconduct whoami`: which workload identity is here, by what evidence, and what was not found or not used.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use crate::identity::{self, Descriptor, Need, SOURCES, Setting};
 pub(crate) fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "wayleave.toml",
+        "title": "safeconduct.toml",
         "type": "object",
         "additionalProperties": false,
         "properties": {
@@ -100,7 +100,7 @@ fn built(table: &'static Table) -> impl Iterator<Item = &'static Key> {
 
 /// A starter file: one server, everything else as comments.
 pub(crate) fn starter() -> String {
-    let mut text = "# wayleave.toml: workload identity in, MCP access tokens out.\n# Every line that starts with `#` shows a default or an example.\n".to_owned();
+    let mut text = "# safeconduct.toml: workload identity in, MCP access tokens out.\n# Every line that starts with `#` shows a default or an example.\n".to_owned();
     for table in
         keys::TABLES.iter().filter(|table| !["allow", "idp", "outer"].iter().any(|inner| table.name.ends_with(inner)))
     {

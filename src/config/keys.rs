@@ -246,7 +246,7 @@ pub(super) const LISTEN: Table = Table {
         key(
             "socket",
             Kind::Text,
-            "\"/run/wayleave/wayleave.sock\"",
+            "\"/run/safeconduct/safeconduct.sock\"",
             "The Unix socket. Omit: a directory of our own in the user's runtime directory.",
         ),
         key("socket_mode", Kind::Text, "\"0600\"", "0600, or 0660 together with `socket_group`."),
@@ -312,7 +312,7 @@ pub(super) const AUDIT: Table = Table {
     keys: &[key(
         "file",
         Kind::Text,
-        "\"/var/log/wayleave/audit.jsonl\"",
+        "\"/var/log/safeconduct/audit.jsonl\"",
         "One hash-chained line of JSON for each. In a directory that only we or root can write.",
     )],
 };

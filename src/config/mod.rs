@@ -143,15 +143,17 @@ impl Config {
         }
     }
 
-    /// Finds and reads the file: the named one, else `$WAYLEAVE_CONFIG`, else the platform's place, else `/etc`.
+    /// Finds and reads the file: the named one, else `$SAFECONDUCT_CONFIG`, else the platform's place, else `/etc`.
     /// An absent file is fine unless it was named.
     pub(crate) fn load(named: Option<&Path>, env: &Env) -> Result<Self, Error> {
-        let named = named.map(Path::to_owned).or_else(|| env.get("WAYLEAVE_CONFIG").map(PathBuf::from));
+        let named = named.map(Path::to_owned).or_else(|| env.get("SAFECONDUCT_CONFIG").map(PathBuf::from));
         if let Some(path) = named {
             return Self::read(&path, env);
         }
-        let usual =
-            [env.config_dir().map(|dir| dir.join("wayleave.toml")), Some(PathBuf::from("/etc/wayleave/wayleave.toml"))];
+        let usual = [
+            env.config_dir().map(|dir| dir.join("safeconduct.toml")),
+            Some(PathBuf::from("/etc/safeconduct/safeconduct.toml")),
+        ];
         for path in usual.into_iter().flatten() {
             match env.metadata(&path) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}

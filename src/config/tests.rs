@@ -161,7 +161,7 @@ fn the_socket_mode_and_group_belong_together() {
 fn an_audit_has_a_file_with_an_absolute_path() {
     only_problem("[audit]\n", "audit.file: missing");
     only_problem("[audit]\nfile = \"audit.jsonl\"\n", "absolute");
-    assert!(problems("[audit]\nfile = \"/var/log/wayleave/audit.jsonl\"\n").is_empty());
+    assert!(problems("[audit]\nfile = \"/var/log/safeconduct/audit.jsonl\"\n").is_empty());
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn the_keys_of_a_source_belong_to_that_source() {
 fn a_file_that_others_can_write_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("wayleave.toml");
+    let path = dir.path().join("safeconduct.toml");
     std::fs::write(&path, SERVER).expect("written");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).expect("set");
     let error = Config::load(Some(&path), &env()).expect_err("group can write it");

@@ -20,13 +20,13 @@ const NOT_FOR_THIS_CLIENT: &str =
 const ALLOW_GRANT: &str = "it knows the client, which may not use this grant: its operator must allow it, or set `exchange` to the one that is allowed";
 const BIND: &str = "this server issues only tokens that are bound to a key: set `dpop = true`, or its operator lets this client have bearer tokens";
 const NAME_SCOPES: &str = "this server has no default: set `scopes` to those that its operator made for the MCP server";
-const LINK_SUBJECT: &str = "it trusts the platform but knows nobody of this subject: its operator must link the `sub` that `wayleave whoami --audience ISSUER` shows to an account";
-const MINT_ANEW: &str = "this server takes an identity token once, and soon after it was issued: use a source that mints anew (`wayleave whoami` says whether it does), or have its operator allow more";
+const LINK_SUBJECT: &str = "it trusts the platform but knows nobody of this subject: its operator must link the `sub` that `safeconduct whoami --audience ISSUER` shows to an account";
+const MINT_ANEW: &str = "this server takes an identity token once, and soon after it was issued: use a source that mints anew (`safeconduct whoami` says whether it does), or have its operator allow more";
 const NO_JTI: &str = "this server wants a `jti`, and some platforms' identity tokens have none (Google's, Entra's): its operator must take them without (RFC 7523 leaves it to the server), or a token service between can add one (`from` in [identities])";
-const TRUST: &str = "the authorization server does not trust this identity: compare `wayleave whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks";
+const TRUST: &str = "the authorization server does not trust this identity: compare `safeconduct whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks";
 
-const FEDERATE: &str = "give the application a federated credential with exactly the issuer, the subject and the audience that `wayleave whoami --audience api://AzureADTokenExchange` shows; a renamed repository or branch has another subject";
-const NOT_IN_TIME: &str = "to Entra the identity token was over, or not yet valid: compare both clocks; from a file or a variable it may be older than it should be (`wayleave whoami`)";
+const FEDERATE: &str = "give the application a federated credential with exactly the issuer, the subject and the audience that `safeconduct whoami --audience api://AzureADTokenExchange` shows; a renamed repository or branch has another subject";
+const NOT_IN_TIME: &str = "to Entra the identity token was over, or not yet valid: compare both clocks; from a file or a variable it may be older than it should be (`safeconduct whoami`)";
 const NO_APPLICATION: &str = "the tenant has no application of that identifier: check `scopes` (in a chain, the audience of what comes after) and `tenant`; its operator registers it there, or adds its service principal";
 const NO_CLIENT: &str = "the tenant has no application of this `client_id`: check both; the application of another tenant needs a service principal there";
 const NO_TENANT: &str = "check `tenant`, and `cloud` for a tenant of a sovereign one";
@@ -88,7 +88,7 @@ fn by_code(code: &str) -> &'static str {
     match code {
         "invalid_grant" => TRUST,
         "invalid_client" | "unauthorized_client" => {
-            "the authorization server does not know this client or its proof, or wants one where none is named: check `client_id` and `client_auth` with its operator, and what it trusts with `wayleave whoami --audience ISSUER`"
+            "the authorization server does not know this client or its proof, or wants one where none is named: check `client_id` and `client_auth` with its operator, and what it trusts with `safeconduct whoami --audience ISSUER`"
         }
         "access_denied" => {
             "the authorization server knows the client and does not let it have this: its operator must authorize it; check `audience` and `scopes`"

@@ -268,7 +268,7 @@ fn request(client: &Client, server: &AuthorizationServer, key: Option<&SigningKe
         (ClientAuth::None, _) => "none",
     };
     let mut text = json!({
-        "client_name": "wayleave", "grant_types": [grant], "redirect_uris": [], "response_types": [],
+        "client_name": "safeconduct", "grant_types": [grant], "redirect_uris": [], "response_types": [],
         "application_type": "native", "token_endpoint_auth_method": method,
     });
     if let Some(jwk) = key.and_then(SigningKey::jwk) {

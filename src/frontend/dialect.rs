@@ -208,9 +208,9 @@ impl Handed {
         listed_fields(&fields.map(|(name, token)| (name.to_owned(), bearer("Bearer", token))), &self.expires_at)
     }
 
-    /// `WAYLEAVE_TOKEN_NAME=…`
+    /// `SAFECONDUCT_TOKEN_NAME=…`
     pub(crate) fn variable(&self, name: &str) -> Zeroizing<String> {
-        Zeroizing::new(format!("WAYLEAVE_TOKEN_{}={}", variable_name(name), self.token.expose()))
+        Zeroizing::new(format!("SAFECONDUCT_TOKEN_{}={}", variable_name(name), self.token.expose()))
     }
 }
 
@@ -351,6 +351,6 @@ mod tests {
 
     #[test]
     fn a_name_becomes_a_variable() {
-        assert_eq!(handed("t").variable("my-server.1").as_str(), "WAYLEAVE_TOKEN_MY_SERVER_1=t");
+        assert_eq!(handed("t").variable("my-server.1").as_str(), "SAFECONDUCT_TOKEN_MY_SERVER_1=t");
     }
 }

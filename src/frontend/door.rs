@@ -58,7 +58,7 @@ pub(crate) enum Error {
         limit: Duration,
     },
     /// What answers is not our daemon, or broke off.
-    #[error("what listens at {} does not answer like wayleave: {what}", path.display())]
+    #[error("what listens at {} does not answer like safeconduct: {what}", path.display())]
     Strange {
         /// Which.
         path: PathBuf,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::env::Env;
 
 /// The socket's name in its directory.
-const NAME: &str = "wayleave.sock";
+const NAME: &str = "safeconduct.sock";
 
 /// Variables that name the temporary directory of one CI job, which the runner removes with the job.
 const JOB_TEMP: [&str; 2] = ["RUNNER_TEMP", "AGENT_TEMPDIRECTORY"];
@@ -24,16 +24,16 @@ pub(crate) struct Place {
 
 /// Where a helper looks, in this order. A named place is the only one.
 pub(crate) fn to_look(flag: Option<&PathBuf>, env: &Env) -> Vec<Place> {
-    let named = flag.cloned().or_else(|| env.get("WAYLEAVE_SOCKET").map(PathBuf::from));
+    let named = flag.cloned().or_else(|| env.get("SAFECONDUCT_SOCKET").map(PathBuf::from));
     if let Some(path) = named {
         return vec![Place { path, named: true }];
     }
     let uid = env.uid();
     let usual = [
-        PathBuf::from(format!("/run/user/{uid}/wayleave")),
-        PathBuf::from("/run/wayleave"),
-        PathBuf::from("/run/wayleave/agent"),
-        PathBuf::from(format!("/tmp/wayleave-{uid}")),
+        PathBuf::from(format!("/run/user/{uid}/safeconduct")),
+        PathBuf::from("/run/safeconduct"),
+        PathBuf::from("/run/safeconduct/agent"),
+        PathBuf::from(format!("/tmp/safeconduct-{uid}")),
     ];
     let places = job_directory(env).into_iter().chain(usual);
     places.map(|directory| Place { path: directory.join(NAME), named: false }).collect()
@@ -45,7 +45,7 @@ pub(crate) fn to_make(env: &Env) -> Vec<PathBuf> {
         return vec![job.join(NAME)];
     }
     let uid = env.uid();
-    [format!("/run/user/{uid}/wayleave"), format!("/tmp/wayleave-{uid}")]
+    [format!("/run/user/{uid}/safeconduct"), format!("/tmp/safeconduct-{uid}")]
         .map(|directory| PathBuf::from(directory).join(NAME))
         .into()
 }
@@ -57,7 +57,7 @@ pub(crate) fn job_directory(env: &Env) -> Option<PathBuf> {
         .find_map(|name| env.get(name))
         .map(PathBuf::from)
         .filter(|temp| temp.is_absolute())
-        .map(|temp| temp.join("wayleave"))
+        .map(|temp| temp.join("safeconduct"))
 }
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_variable_and_both_are_final() {
-        let env = env(&[("WAYLEAVE_SOCKET", "/variable"), ("RUNNER_TEMP", "/runner")]);
+        let env = env(&[("SAFECONDUCT_SOCKET", "/variable"), ("RUNNER_TEMP", "/runner")]);
         let places = to_look(Some(&PathBuf::from("/flag")), &env);
         assert_eq!(places, [Place { path: "/flag".into(), named: true }]);
         assert_eq!(to_look(None, &env), [Place { path: "/variable".into(), named: true }]);
@@ -79,14 +79,14 @@ mod tests {
     #[test]
     fn a_job_has_a_place_of_its_own_and_makes_no_other() {
         let env = env(&[("RUNNER_TEMP", "/runner/_temp")]);
-        assert_eq!(to_make(&env), [PathBuf::from("/runner/_temp/wayleave/wayleave.sock")]);
-        assert_eq!(to_look(None, &env)[0].path, PathBuf::from("/runner/_temp/wayleave/wayleave.sock"));
+        assert_eq!(to_make(&env), [PathBuf::from("/runner/_temp/safeconduct/safeconduct.sock")]);
+        assert_eq!(to_look(None, &env)[0].path, PathBuf::from("/runner/_temp/safeconduct/safeconduct.sock"));
     }
 
     #[test]
     fn without_any_environment_the_places_are_compiled_in() {
         let places = to_look(None, &env(&[]));
         assert_eq!(places.len(), 4);
-        assert!(places.iter().all(|place| !place.named && place.path.ends_with("wayleave.sock")));
+        assert!(places.iter().all(|place| !place.named && place.path.ends_with("safeconduct.sock")));
     }
 }

@@ -70,7 +70,9 @@ impl Error {
     /// The cure.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Taken { .. } => "use it (`wayleave status`), stop it, or give this one another `--socket`".to_owned(),
+            Self::Taken { .. } => {
+                "use it (`safeconduct status`), stop it, or give this one another `--socket`".to_owned()
+            }
             Self::Path { what, .. } if what.contains("longer than") => {
                 "choose a shorter path for `socket` in [listen] or `--socket`".to_owned()
             }

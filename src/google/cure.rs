@@ -10,7 +10,7 @@ const WORDS: &[Words] = &[
     // The Security Token Service, as its users report it.
     Words {
         all: &["stale to sign-in"],
-        cure: "Google takes an identity token soon after it was issued: use a source that mints anew (`wayleave whoami` says whether it does)",
+        cure: "Google takes an identity token soon after it was issued: use a source that mints anew (`safeconduct whoami` says whether it does)",
     },
     Words {
         all: &["audience", "does not match the expected audience"],
@@ -26,7 +26,7 @@ const WORDS: &[Words] = &[
     },
     Words {
         all: &["rejected by the attribute condition"],
-        cure: "the provider's attribute condition lets in others: compare it with the claims that `wayleave whoami` shows",
+        cure: "the provider's attribute condition lets in others: compare it with the claims that `safeconduct whoami` shows",
     },
     Words {
         all: &["google.subject", "127"],
@@ -38,7 +38,7 @@ const WORDS: &[Words] = &[
     },
     Words {
         all: &["issuer in id token", "does not match"],
-        cure: "the provider trusts another issuer: compare its `issuerUri` with `iss` of `wayleave whoami`",
+        cure: "the provider trusts another issuer: compare its `issuerUri` with `iss` of `safeconduct whoami`",
     },
     // The Service Account Credentials API. The permission is named in the message.
     Words {

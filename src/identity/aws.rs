@@ -227,7 +227,7 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
     let config: Config = table
         .clone()
         .try_into()
-        .map_err(|error: toml::de::Error| misconfigured(error.message(), "see `wayleave config schema`"))?;
+        .map_err(|error: toml::de::Error| misconfigured(error.message(), "see `safeconduct config schema`"))?;
     let whose = match &config.credentials {
         Some(name) => Whose::parse(name).ok_or_else(|| misconfigured("`credentials` is not known", "omit it"))?,
         None => named(&ambient.env).map_err(|(what, hint)| misconfigured(&what, &hint))?,

@@ -166,7 +166,7 @@ fn detect(ambient: &Ambient) -> Finding {
 fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
     let misconfigured = |what: String, hint: String| Error::Misconfigured { what: format!("azure: {what}"), hint };
     let bad =
-        |what: &str| misconfigured(what.to_owned(), "see the keys of \"azure\" in `wayleave config schema`".into());
+        |what: &str| misconfigured(what.to_owned(), "see the keys of \"azure\" in `safeconduct config schema`".into());
     let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| bad(error.message()))?;
     let which = match (config.client_id, config.object_id, config.resource_id) {
         (None, None, None) => Which::SystemAssigned,

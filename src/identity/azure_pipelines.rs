@@ -5,7 +5,7 @@
 //! pipeline may use.
 //!
 //! ```yaml
-//! - script: wayleave run …
+//! - script: safeconduct run …
 //!   env:
 //!     SYSTEM_ACCESSTOKEN: $(System.AccessToken)
 //! ```

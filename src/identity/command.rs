@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The program is run at each exchange, as it stands there, without a shell. It finds the wanted audience in
-//! `WAYLEAVE_AUDIENCE`, prints one JWT and ends with 0 within 10 seconds. What it says on standard error is not
+//! `SAFECONDUCT_AUDIENCE`, prints one JWT and ends with 0 within 10 seconds. What it says on standard error is not
 //! shown, because such tools print tokens there too; run it by hand to see. It and what it started are killed when
 //! it takes longer. Never detected, only named: whoever can write the configuration can run programs as this user.
 
@@ -40,11 +40,11 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 };
 
 /// Where the program finds for whom the token is.
-const AUDIENCE: &str = "WAYLEAVE_AUDIENCE";
+const AUDIENCE: &str = "SAFECONDUCT_AUDIENCE";
 
 const CURES: Cures = Cures {
     not_started: "it must be there and executable for this user; `PATH` counts only for names without a slash",
-    failed: "run it by hand as this user, with WAYLEAVE_AUDIENCE set, to see why; what it says is not shown here",
+    failed: "run it by hand as this user, with SAFECONDUCT_AUDIENCE set, to see why; what it says is not shown here",
     silent: "run it by hand as this user, without a terminal, to see what it waits for",
     no_jwt: "it must print one JWT on standard output and nothing else",
 };
@@ -78,7 +78,7 @@ fn program(word: &str) -> Result<(), String> {
     if word.is_empty() {
         Err("has no name".to_owned())
     } else if word.contains('/') && !word.starts_with('/') {
-        Err("is a relative path, which would depend on where wayleave was started".to_owned())
+        Err("is a relative path, which would depend on where safeconduct was started".to_owned())
     } else {
         Ok(())
     }

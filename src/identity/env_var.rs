@@ -112,7 +112,7 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
         Some(variable) => Ok(variable),
         None => Err(Error::Misconfigured {
             what: format!("env: {name} is not set"),
-            hint: format!("start wayleave with {name} in its environment; a helper's client may have dropped it"),
+            hint: format!("start safeconduct with {name} in its environment; a helper's client may have dropped it"),
         }),
     }
 }

@@ -169,7 +169,7 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
     let misconfigured =
         |what: &str, hint: &str| Error::Misconfigured { what: format!("gcp: {what}"), hint: hint.to_owned() };
     let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| {
-        misconfigured(error.message(), "`source = \"gcp\"` needs no further key; see `wayleave config schema`")
+        misconfigured(error.message(), "`source = \"gcp\"` needs no further key; see `safeconduct config schema`")
     })?;
     let emails = config.service_account.iter().chain(&config.delegates);
     if let Some(what) = emails.filter_map(|email| account(email).err()).next() {

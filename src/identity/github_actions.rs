@@ -16,7 +16,7 @@
 //! in a private network, with its CA as `ca_file` in `[egress]`.
 //!
 //! The subject is carried as it is: `repo:OWNER/REPO:…`, or `repo:OWNER@ID/REPO@ID:…` for repositories with immutable
-//! subjects. `wayleave whoami` shows which one a trust policy must name.
+//! subjects. `safeconduct whoami` shows which one a trust policy must name.
 //!
 //! Source: GitHub documentation, "OpenID Connect reference"; `@actions/core`, `oidc-utils.ts`; Forgejo documentation,
 //! "Security OpenID Connect".

@@ -6,7 +6,7 @@
 //! ```yaml
 //! agent:
 //!   id_tokens:
-//!     WAYLEAVE_ID_TOKEN:
+//!     SAFECONDUCT_ID_TOKEN:
 //!       aud: https://login.example.com/tenant1   # the authorization server's issuer, exactly
 //! ```
 //!
@@ -46,9 +46,9 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// Exactly `true` in a job.
 const IN_A_JOB: &str = "GITLAB_CI";
 /// The entry that needs no configuration.
-const USUAL: &str = "WAYLEAVE_ID_TOKEN";
+const USUAL: &str = "SAFECONDUCT_ID_TOKEN";
 
-const CURE: &str = "give the job `id_tokens:` with an entry `WAYLEAVE_ID_TOKEN:` whose `aud:` is the authorization server's issuer, \
+const CURE: &str = "give the job `id_tokens:` with an entry `SAFECONDUCT_ID_TOKEN:` whose `aud:` is the authorization server's issuer, \
     or name another entry with `source = \"gitlab-ci\"` and `token_env` in [identity]";
 
 fn detect(ambient: &Ambient) -> Finding {

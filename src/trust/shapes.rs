@@ -63,7 +63,7 @@ fn generic(policy: &Policy) -> Value {
 fn entra(policy: &Policy) -> Result<(Value, Vec<String>), Error> {
     let subject = exact(policy, "Entra compares `sub` whole, and this platform's changes with every run")?;
     let credential = json!({
-        "name": format!("wayleave-{}", policy.platform), "issuer": policy.issuer, "subject": subject,
+        "name": format!("safeconduct-{}", policy.platform), "issuer": policy.issuer, "subject": subject,
         "audiences": [policy.audience],
     });
     let install = vec!["az ad app federated-credential create --id APPLICATION --parameters policy.json".to_owned()];
@@ -136,7 +136,7 @@ fn gcp(policy: &Policy) -> (Value, Vec<String>) {
 /// subject.
 fn keycloak(policy: &Policy) -> Result<(Value, Vec<String>), Error> {
     let subject = exact(policy, "Keycloak compares `sub` whole, and this platform's changes with every run")?;
-    let alias = format!("wayleave-{}", policy.platform);
+    let alias = format!("safeconduct-{}", policy.platform);
     let realm = json!({
         "identityProvider": {
             "alias": alias, "providerId": "oidc",

@@ -15,8 +15,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::fakes::keys;
-use crate::fakes::wayleave::Wayleave;
-use crate::support::{LIMIT, ROOT, Running, WAYLEAVE, installed};
+use crate::fakes::safeconduct::Safeconduct;
+use crate::support::{LIMIT, ROOT, Running, SAFECONDUCT, installed};
 
 const AUDIENCE: &str = "https://login.example.com/tenant1";
 const ROLE: &str = "arn:aws:iam::123456789012:role/agent";
@@ -68,7 +68,7 @@ impl Emulator {
     }
 
     /// A workload that its variables name, whose JWT is what it gets.
-    fn workload(&self, vars: &[(&str, &str)], identity: &str) -> Wayleave {
+    fn workload(&self, vars: &[(&str, &str)], identity: &str) -> Safeconduct {
         let mut all = BTreeMap::from([("AWS_ENDPOINT_URL_STS", self.base.as_str())]);
         all.extend(vars.iter().copied());
         let all = all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -76,12 +76,12 @@ impl Emulator {
             "[egress]\ninsecure_loopback = true\n\n{identity}\n\n[servers.demo]\nurl = \"https://mcp.example.com/mcp\"\n\
             exchange = \"direct\"\nsubject_audience = \"{AUDIENCE}\"\n"
         );
-        Wayleave::new(WAYLEAVE).envs(all).config(&config)
+        Safeconduct::new(SAFECONDUCT).envs(all).config(&config)
     }
 }
 
 /// A service account's token in a file of this world.
-fn service_account(world: &Wayleave) -> String {
+fn service_account(world: &Safeconduct) -> String {
     let claims = json!({
         "iss": "https://oidc.example", "sub": "system:serviceaccount:agents:mcp", "aud": "sts.amazonaws.com",
         "iat": keys::now() as u64, "exp": keys::now() as u64 + 600,
@@ -129,7 +129,7 @@ async fn moto_takes_a_pod_on_as_its_role_and_says_that_it_knows_no_more() {
 #[tokio::test]
 async fn the_role_that_moto_gives_signs_requests() {
     let aws = Emulator::moto();
-    let world = Wayleave::new(WAYLEAVE);
+    let world = Safeconduct::new(SAFECONDUCT);
     let file = service_account(&world);
     let config = format!(
         "[egress]\ninsecure_loopback = true\n\n[identity]\nsource = \"file\"\ntoken_file = \"{file}\"\n\n[servers.demo]\n\

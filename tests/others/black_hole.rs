@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_wayleave");
+const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 const NO_IDENTITY: i32 = 69;
 /// Far beyond the second that the probe may take: a test of ours is no clock.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -23,12 +23,12 @@ const SILENT: &str = "ip link set lo up && ip address add 169.254.169.254/32 dev
     { python3 -c 'import socket, time; s = socket.create_server((\"169.254.169.254\", 80)); print(flush=True); time.sleep(15)' > ready & } && \
     until [ -s ready ]; do sleep 0.02; done";
 
-/// `wayleave whoami --json` behind this network, on a machine whose firmware names no cloud.
+/// `safeconduct whoami --json` behind this network, on a machine whose firmware names no cloud.
 async fn whoami(network: &str, config: &str) -> (Output, Value) {
     let place = tempfile::tempdir().expect("a temporary directory");
-    std::fs::write(place.path().join("wayleave.toml"), config).expect("ours");
+    std::fs::write(place.path().join("safeconduct.toml"), config).expect("ours");
     let script = format!(
-        "set -e\n{network}\nset +e\n\"$0\" whoami --json --config wayleave.toml; code=$?; kill $! 2>/dev/null; exit $code"
+        "set -e\n{network}\nset +e\n\"$0\" whoami --json --config safeconduct.toml; code=$?; kill $! 2>/dev/null; exit $code"
     );
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--net", "sh", "-c", &script, BINARY]).current_dir(place.path()).env_clear();

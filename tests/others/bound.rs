@@ -62,7 +62,7 @@ fn a_refusal_after_the_nonce_is_final() {
     let key = Key::new();
     let settings = vec![("CLIENT_JWKS", key.jwks())];
     let scene = Scene::guarding(OidcProvider, McpServer::bind(), "https://other.example.com/mcp", settings);
-    let outcome = scene.wayleave(&dpop(&scene, &key), None, &["headers", "target", "--no-daemon"]);
+    let outcome = scene.safeconduct(&dpop(&scene, &key), None, &["headers", "target", "--no-daemon"]);
     is_refusal(&outcome, "invalid_target");
     assert_eq!(scene.server.token_requests(), ["use_dpop_nonce", "invalid_target"]);
 }
@@ -73,7 +73,7 @@ fn a_token_that_a_server_did_not_bind_is_refused() {
     let key = Key::new();
     let scene = Scene::new(Authlib, vec![("CLIENT_JWKS", key.jwks())]);
     let keys = dpop(&scene, &key).replace("\"bound\"", "\"machine\"");
-    let outcome = scene.wayleave(&keys, None, &["headers", "target", "--no-daemon"]);
+    let outcome = scene.safeconduct(&keys, None, &["headers", "target", "--no-daemon"]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (REFUSED, ""), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("not bound to our key"), "{}", outcome.stderr);
     assert_eq!(scene.server.token_requests(), ["granted"]);
@@ -149,7 +149,7 @@ fn an_unknown_resource_is_refused_over_mutual_tls_too() {
     let authority = Authority::new();
     let agent = authority.vouches_for("agent.example.com");
     let scene = Scene::over_tls_guarding(&authority, McpServer::bind(), "https://other.example.com/mcp", Vec::new());
-    let outcome = scene.wayleave(&certified(&scene, &agent, "vouched"), None, &["headers", "target", "--no-daemon"]);
+    let outcome = scene.safeconduct(&certified(&scene, &agent, "vouched"), None, &["headers", "target", "--no-daemon"]);
     refused_once(scene, &outcome, "invalid_target");
 }
 
@@ -158,13 +158,13 @@ fn a_server_whose_certificate_nobody_vouches_for_is_told_nothing() {
     let agent = Authority::new().vouches_for("agent.example.com");
     let mut scene = Scene::over_tls(&Authority::new(), Vec::new());
     scene.trust(&Authority::new());
-    let outcome = scene.wayleave(&certified(&scene, &agent, "vouched"), None, &["headers", "target", "--no-daemon"]);
+    let outcome = scene.safeconduct(&certified(&scene, &agent, "vouched"), None, &["headers", "target", "--no-daemon"]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (REFUSED, ""), "{}", outcome.stderr);
     assert_eq!(scene.server.token_requests(), Vec::<String>::new());
 }
 
 fn the_token_is_bound(scene: Scene, agent: &Certified, client: &str) {
-    let outcome = scene.wayleave(&certified(&scene, agent, client), None, &["headers", "target", "--no-daemon"]);
+    let outcome = scene.safeconduct(&certified(&scene, agent, client), None, &["headers", "target", "--no-daemon"]);
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     let headers: Value = serde_json::from_str(&outcome.stdout).expect("headers are JSON");
     let token = headers["Authorization"].as_str().and_then(|value| value.strip_prefix("Bearer ")).expect("a token");
@@ -175,7 +175,8 @@ fn the_token_is_bound(scene: Scene, agent: &Certified, client: &str) {
 
 fn a_certificate_is_refused(authority: &Authority, certificate: &Certified, client: &str) {
     let scene = Scene::over_tls(authority, Vec::new());
-    let outcome = scene.wayleave(&certified(&scene, certificate, client), None, &["headers", "target", "--no-daemon"]);
+    let outcome =
+        scene.safeconduct(&certified(&scene, certificate, client), None, &["headers", "target", "--no-daemon"]);
     refused_once(scene, &outcome, "invalid_client");
 }
 

@@ -14,7 +14,7 @@ use crate::fakes::keys;
 use crate::fakes::leak;
 use crate::fakes::scene::Scene;
 use crate::fakes::tls::TestCa;
-use crate::support::{LIMIT, ROOT, WAYLEAVE, installed};
+use crate::support::{LIMIT, ROOT, SAFECONDUCT, installed};
 
 const AUDIENCE: &str = "https://login.example.com/tenant1";
 
@@ -41,7 +41,7 @@ fn named(variables: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn google_auth_on_a_machine_of_google() {
-    let scene = Scene::new(WAYLEAVE).await;
+    let scene = Scene::new(SAFECONDUCT).await;
     let google = FakeGoogle::start(scene.platform.trust()).await;
     let host = google.metadata_host();
     let variables = named(&[("GCE_METADATA_HOST", host), ("GCE_METADATA_IP", host)]);
@@ -51,7 +51,7 @@ async fn google_auth_on_a_machine_of_google() {
 
 /// An `external_account` file for this Google; gives its path.
 fn account(scene: &Scene, google: &FakeGoogle, subject_type: &str, source: &serde_json::Value) -> String {
-    let path = scene.wayleave.private("google.json");
+    let path = scene.safeconduct.private("google.json");
     let text = external_account(subject_type, source).to_string();
     let text = ["https://sts.googleapis.com", "https://iamcredentials.googleapis.com"]
         .iter()
@@ -62,7 +62,7 @@ fn account(scene: &Scene, google: &FakeGoogle, subject_type: &str, source: &serd
 
 #[tokio::test]
 async fn google_auth_with_a_role_of_aws() {
-    let (scene, aws) = (Scene::new(WAYLEAVE).await, FakeAws::start().await);
+    let (scene, aws) = (Scene::new(SAFECONDUCT).await, FakeAws::start().await);
     let google = FakeGoogle::start(scene.platform.trust()).await;
     google.trust_aws(aws.caller(false));
     google.grant(&FakeGoogle::principal(ROLE), AGENT);
@@ -79,11 +79,11 @@ async fn google_auth_with_a_role_of_aws() {
 
 #[tokio::test]
 async fn google_auth_with_a_certificate() {
-    let (scene, ca) = (Scene::new(WAYLEAVE).await, TestCa::new());
+    let (scene, ca) = (Scene::new(SAFECONDUCT).await, TestCa::new());
     let google = FakeGoogle::behind(Some(ca.mutual(&[ca.der()])), scene.platform.trust()).await;
     google.grant(&FakeGoogle::principal("certificate-2"), AGENT);
     let put = |name: &str, text: &str| {
-        let path = scene.wayleave.private(name);
+        let path = scene.safeconduct.private(name);
         std::fs::write(&path, text).expect("ours");
         path.display().to_string()
     };
@@ -114,11 +114,11 @@ async fn botocore_in_a_container_of_aws() {
 
 #[tokio::test]
 async fn botocore_in_a_pod_with_a_role() {
-    let (scene, aws) = (Scene::new(WAYLEAVE).await, FakeAws::start().await);
+    let (scene, aws) = (Scene::new(SAFECONDUCT).await, FakeAws::start().await);
     let assertion = scene.platform.mint("sts.amazonaws.com", LIMIT);
     let subject = keys::peek(&assertion)["sub"].as_str().expect("a text").to_owned();
     aws.trust_identities(scene.platform.trust(), &subject);
-    let file = scene.wayleave.private("token").display().to_string();
+    let file = scene.safeconduct.private("token").display().to_string();
     std::fs::write(&file, &assertion).expect("ours");
     let variables = named(&[
         ("AWS_WEB_IDENTITY_TOKEN_FILE", &file),
@@ -137,7 +137,7 @@ async fn botocore_in_a_pod_with_a_role() {
 async fn azure_identity_in_an_app_service() {
     let cases = case::all(&Path::new(ROOT).join("tests/sources"));
     let case = cases.iter().find(|case| case.source == "azure" && case.name == "ok").expect("there is such a case");
-    let stage = case.stage(WAYLEAVE).await;
+    let stage = case.stage(SAFECONDUCT).await;
     let issuer = stage.scene.authorization_server.issuer();
     let claims = keys::peek(&token("azure", &issuer, stage.vars.clone().into_iter().collect()).await);
     assert_eq!(claims["aud"], json!(issuer));

@@ -1,7 +1,7 @@
-// The program the MCP conformance suite drives: the official TypeScript client, its tokens from wayleave.
-// Environment: the suite's MCP_CONFORMANCE_*; WAYLEAVE (the binary); REPORTS (a folder for what wayleave did, one file a
+// The program the MCP conformance suite drives: the official TypeScript client, its tokens from safeconduct.
+// Environment: the suite's MCP_CONFORMANCE_*; SAFECONDUCT (the binary); REPORTS (a folder for what safeconduct did, one file a
 // scenario); ASSERTION (which of the WIF scenario's to present: valid, if not said; expired; wrong-audience);
-// DAEMON (1: through `wayleave run`; key-bound tokens always are).
+// DAEMON (1: through `safeconduct run`; key-bound tokens always are).
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -21,7 +21,7 @@ const url = process.argv.at(-1);
 const wire = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION;
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
 const daemon = process.env.DAEMON === '1';
-// Its owner alone may enter, as wayleave demands of a socket's directory.
+// Its owner alone may enter, as safeconduct demands of a socket's directory.
 const folder = mkdtempSync(join(tmpdir(), 'conformance-'));
 const report = { scenario, runs: [], operator_requests: [] };
 const secrets = new Set();
@@ -43,10 +43,10 @@ async function main() {
   // What has no authorization in it is between the official client and the suite.
   if (!scenario.startsWith('auth/')) return converse({});
   const { identity, server, bound } = await provision({ scenario, url, written, report, secrets });
-  const global = ['--log', 'trace', '--config', written('wayleave.toml', configuration(server, daemon || bound))];
+  const global = ['--log', 'trace', '--config', written('safeconduct.toml', configuration(server, daemon || bound))];
   if (identity) global.push('--identity-file', written('assertion.jwt', identity));
   if (daemon || bound) return throughDaemon(global, bound);
-  const one = wayleave([...global, 'token', 'target', '--no-daemon']);
+  const one = safeconduct([...global, 'token', 'target', '--no-daemon']);
   return one.status === 0 ? converse({ authProvider: { token: async () => one.token } }) : 1;
 }
 
@@ -56,7 +56,7 @@ async function throughDaemon(global, bound) {
     if (bound) return await converse({ fetch: boundFetch(socket(), secrets) });
     // Asked before every request, as a client does; the daemon holds the token.
     const ask = ['--log', 'trace', '--socket', socket(), 'token', 'target', '--daemon-only'];
-    return await converse({ authProvider: { token: async () => wayleave(ask).token } });
+    return await converse({ authProvider: { token: async () => safeconduct(ask).token } });
   } finally {
     await end();
     unspoken('the daemon', readFileSync(join(folder, 'daemon.err'), 'utf8'));
@@ -87,7 +87,7 @@ function written(name, content) {
 }
 
 function socket() {
-  return join(folder, 'wayleave.sock');
+  return join(folder, 'safeconduct.sock');
 }
 
 // Only what a client leaves to its helpers: nothing of the caller's can decide which identity or configuration is found.
@@ -95,20 +95,20 @@ function environment() {
   return { PATH: process.env.PATH, HOME: folder };
 }
 
-function wayleave(args) {
-  const run = spawnSync(process.env.WAYLEAVE, args, { encoding: 'utf8', env: environment(), timeout: 30_000 });
+function safeconduct(args) {
+  const run = spawnSync(process.env.SAFECONDUCT, args, { encoding: 'utf8', env: environment(), timeout: 30_000 });
   if (run.error) throw run.error;
   const token = run.stdout.trim();
   secrets.add(token);
   process.stderr.write(run.stderr);
   report.runs.push({ status: run.status, stdout_empty: run.stdout === '', stderr: run.stderr });
-  unspoken('wayleave', run.stderr);
+  unspoken('safeconduct', run.stderr);
   return { status: run.status, token };
 }
 
 async function start(args) {
   const err = openSync(written('daemon.err', ''), 'a');
-  running = spawn(process.env.WAYLEAVE, args, { env: environment(), stdio: ['ignore', 'ignore', err] });
+  running = spawn(process.env.SAFECONDUCT, args, { env: environment(), stdio: ['ignore', 'ignore', err] });
   for (let waited = 0; !existsSync(socket()); waited += 20) {
     if (running.exitCode !== null || waited > 10_000) {
       running.kill('SIGKILL');

@@ -1,4 +1,4 @@
-// What an operator gives wayleave for a scenario of the conformance suite: the identity token of the workload, if it has
+// What an operator gives safeconduct for a scenario of the conformance suite: the identity token of the workload, if it has
 // one, and the lines of its server's table.
 import { generateKeyPairSync, randomUUID, sign } from 'node:crypto';
 
@@ -32,13 +32,13 @@ async function workload({ secrets }) {
   secrets.add(identity);
   // The suite's tokens are opaque, so the binding to the resource cannot be read from them.
   if (which !== 'wrong-audience') return { identity, server: ['trust_discovered_issuer = true'] };
-  // wayleave sends a foreign audience only when told so, and that needs a pin.
+  // safeconduct sends a foreign audience only when told so, and that needs a pin.
   const pin = [`issuer = "${audience(context.valid_jwt)}"`, `subject_audience = "${audience(identity)}"`];
   return { identity, server: pin };
 }
 
 // For scenarios that hand out no credential and set a trap: everything about the workload is right, so that nothing but
-// the trap can stop wayleave.
+// the trap can stop safeconduct.
 async function trappedWorkload(job) {
   const identity = assertion(await issuer(job));
   job.secrets.add(identity);
@@ -101,7 +101,7 @@ function secret({ written, secrets }, value) {
 }
 
 // An operator pins the issuer. It is read here as a person would: follow the server's own challenge, else look in the two
-// known places. Every request is reported, so that it is not taken for wayleave's.
+// known places. Every request is reported, so that it is not taken for safeconduct's.
 async function issuer({ url, report }) {
   const ask = (where, how) => {
     report.operator_requests.push(new URL(where).pathname);

@@ -62,7 +62,7 @@ fn all_requirements_pass_but_for_the_baseline(wire: Wire) {
     for (name, scenario) in &run.scenarios {
         asked_once_and_was_let_in(name, scenario);
     }
-    metadata_was_found_by_wayleave_itself(&run.scenarios);
+    metadata_was_found_by_safeconduct_itself(&run.scenarios);
     the_token_request_says_what_the_suite_looks_for_elsewhere(&run.scenarios);
 }
 
@@ -86,7 +86,7 @@ fn asked_once_and_was_let_in(name: &str, scenario: &Scenario) {
 }
 
 /// The operator, who pins the issuer, reads the resource metadata too.
-fn metadata_was_found_by_wayleave_itself(scenarios: &BTreeMap<String, Scenario>) {
+fn metadata_was_found_by_safeconduct_itself(scenarios: &BTreeMap<String, Scenario>) {
     for name in ["auth/metadata-default", "auth/metadata-var1"] {
         let scenario = &scenarios[name];
         let by_operator = scenario.operator_requests("/.well-known/oauth-protected-resource/mcp");
@@ -145,23 +145,23 @@ fn wif_wrong_audience_is_presented_once_on_the_2026_07_28_wire() {
 }
 
 #[test]
-fn resource_mismatch_stops_wayleave_on_the_2025_11_25_wire() {
-    a_foreign_resource_stops_wayleave(WIRE_2025);
+fn resource_mismatch_stops_safeconduct_on_the_2025_11_25_wire() {
+    a_foreign_resource_stops_safeconduct(WIRE_2025);
 }
 
 #[test]
-fn resource_mismatch_stops_wayleave_on_the_2026_07_28_wire() {
-    a_foreign_resource_stops_wayleave(WIRE_2026);
+fn resource_mismatch_stops_safeconduct_on_the_2026_07_28_wire() {
+    a_foreign_resource_stops_safeconduct(WIRE_2026);
 }
 
 #[test]
-fn issuer_mismatch_stops_wayleave_on_the_2025_11_25_wire() {
-    a_foreign_issuer_stops_wayleave(WIRE_2025);
+fn issuer_mismatch_stops_safeconduct_on_the_2025_11_25_wire() {
+    a_foreign_issuer_stops_safeconduct(WIRE_2025);
 }
 
 #[test]
-fn issuer_mismatch_stops_wayleave_on_the_2026_07_28_wire() {
-    a_foreign_issuer_stops_wayleave(WIRE_2026);
+fn issuer_mismatch_stops_safeconduct_on_the_2026_07_28_wire() {
+    a_foreign_issuer_stops_safeconduct(WIRE_2026);
 }
 
 fn a_valid_assertion_passes(wire: Wire) {
@@ -205,18 +205,18 @@ fn a_bad_assertion_is_presented_once(wire: Wire, assertion: &str, check: &str) {
     );
 }
 
-fn a_foreign_resource_stops_wayleave(wire: Wire) {
+fn a_foreign_resource_stops_safeconduct(wire: Wire) {
     let Run { passed, log, scenario } = conformance("auth/resource-mismatch", wire, "valid", false);
     assert!(passed, "{log}");
     let by_operator = scenario.operator_requests("/.well-known/oauth-protected-resource/mcp");
-    assert!(scenario.count("prm-pathbased-requested") > by_operator, "wayleave read the metadata");
+    assert!(scenario.count("prm-pathbased-requested") > by_operator, "safeconduct read the metadata");
     stopped_before_the_token_endpoint(&scenario, "evil.example.com");
 }
 
-fn a_foreign_issuer_stops_wayleave(wire: Wire) {
+fn a_foreign_issuer_stops_safeconduct(wire: Wire) {
     let Run { passed, log, scenario } = conformance("auth/metadata-issuer-mismatch", wire, "valid", false);
     assert!(passed, "{log}");
-    assert!(scenario.count("authorization-server-metadata") >= 1, "wayleave read the metadata");
+    assert!(scenario.count("authorization-server-metadata") >= 1, "safeconduct read the metadata");
     stopped_before_the_token_endpoint(&scenario, "attacker.example.com");
 }
 

@@ -1,4 +1,4 @@
-//! `wayleave run` beside a scene, and those who ask it.
+//! `safeconduct run` beside a scene, and those who ask it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::scene::Scene;
-use crate::support::{LIMIT, Outcome, Running, WAYLEAVE, unspoken, wayleave};
+use crate::support::{LIMIT, Outcome, Running, SAFECONDUCT, safeconduct, unspoken};
 
 pub(crate) struct Daemon {
     process: Running,
@@ -23,13 +23,13 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn start(scene: &Scene, keys: &str, assertion: Option<&str>) -> Self {
         let dir = scene.dir.path().to_owned();
-        let socket = dir.join("wayleave.sock").to_str().expect("temporary paths are text").to_owned();
+        let socket = dir.join("safeconduct.sock").to_str().expect("temporary paths are text").to_owned();
         let log = fs::File::create(dir.join("daemon.log")).expect("a temporary folder is writable");
-        let mut command = Command::new(WAYLEAVE);
+        let mut command = Command::new(SAFECONDUCT);
         command.env_clear().env("HOME", &dir).args(["--log", "trace", "--socket", &socket]);
         command.args(scene.options(keys, assertion)).arg("run");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let process = Running(command.spawn().expect("wayleave can be started"));
+        let process = Running(command.spawn().expect("safeconduct can be started"));
         let daemon = Self { process, dir, socket, handed_out: assertion.map(str::to_owned).into_iter().collect() };
         let end = Instant::now() + LIMIT;
         while UnixStream::connect(&daemon.socket).is_err() {
@@ -42,7 +42,7 @@ impl Daemon {
     /// A command that asks this daemon.
     pub(crate) fn ask(&mut self, words: &[&str]) -> Outcome {
         let words: Vec<String> = [&["--socket", &self.socket], words].concat().iter().map(|&w| w.to_owned()).collect();
-        let outcome = wayleave(&self.dir, &words, None);
+        let outcome = safeconduct(&self.dir, &words, None);
         self.handed_out.push(outcome.stdout.trim().to_owned());
         outcome
     }

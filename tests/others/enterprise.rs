@@ -18,7 +18,7 @@ fn a_workload_calls_a_tool_of_the_python_sdk() {
     let cast = Cast::new("agent", None);
     let token = cast.token("");
     assert_eq!(token.code, 0, "{}", token.stderr);
-    assert_eq!(cast.call(token.stdout.trim()), json!({ "said": "hello wayleave" }));
+    assert_eq!(cast.call(token.stdout.trim()), json!({ "said": "hello safeconduct" }));
     cast.requests(&["granted"], &["granted"]);
 }
 

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 use crate::fakes::authorization_server::FakeAs;
 use crate::fakes::leak;
+use crate::fakes::safeconduct::Safeconduct;
 use crate::fakes::scene::Scene;
-use crate::fakes::wayleave::Wayleave;
-use crate::support::{LIMIT, Running, WAYLEAVE};
+use crate::support::{LIMIT, Running, SAFECONDUCT};
 
 /// A bus on which no service starts by itself.
 const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -96,7 +96,7 @@ impl Keyring {
 
     /// What it holds of ours: attributes and secrets, as `secret-tool` shows them.
     fn held(&self) -> Vec<Item> {
-        let output = self.command("secret-tool").args(["search", "--all", "service", "wayleave"]).output();
+        let output = self.command("secret-tool").args(["search", "--all", "service", "safeconduct"]).output();
         let output = output.expect("secret-tool is there: run tests/others/install-packages");
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
@@ -110,10 +110,10 @@ impl Keyring {
 
     /// Puts this in the place of what is kept under the name.
     fn spoil(&self, name: &str, secret: &[u8]) {
-        let clear = self.command("secret-tool").args(["clear", "service", "wayleave", "username", name]).status();
+        let clear = self.command("secret-tool").args(["clear", "service", "safeconduct", "username", name]).status();
         assert!(clear.is_ok_and(|status| status.success()));
         let mut store = self.command("secret-tool");
-        store.args(["store", "--label=spoilt", "service", "wayleave", "username", name]).stdin(Stdio::piped());
+        store.args(["store", "--label=spoilt", "service", "safeconduct", "username", name]).stdin(Stdio::piped());
         let mut store = started(&mut store);
         store.0.stdin.take().expect("stdin is piped").write_all(secret).expect("it reads");
         assert!(store.wait(LIMIT).is_some_and(|status| status.success()));
@@ -165,12 +165,12 @@ fn keys(auth: &str) -> String {
     format!("exchange = \"client-credentials\"\nclient_auth = \"{auth}\"\nregister = true\n[keyring]\nenabled = true\n")
 }
 
-fn on(keyring: &Keyring, world: Wayleave) -> Wayleave {
+fn on(keyring: &Keyring, world: Safeconduct) -> Safeconduct {
     world.env("DBUS_SESSION_BUS_ADDRESS", &format!("unix:path={}", shown(&keyring.socket())))
 }
 
 /// A daemon from its start to its end: one exchange, and no complaint about the keyring.
-async fn life(world: &Wayleave) -> String {
+async fn life(world: &Safeconduct) -> String {
     let daemon = world.daemon(&[]).await;
     let token = daemon.token("demo").await;
     let log = daemon.stop().await.expect_code(0).stderr;
@@ -182,7 +182,7 @@ async fn life(world: &Wayleave) -> String {
 async fn registered_clients_survive_a_restart_of_the_daemon_and_of_the_keyring() {
     for auth in ["secret", "private-key-jwt"] {
         let mut keyring = Keyring::unlocked();
-        let scene = Scene::new(WAYLEAVE).await;
+        let scene = Scene::new(SAFECONDUCT).await;
         let world = on(&keyring, scene.configured(&keys(auth)));
         let token = life(&world).await;
         let held = keyring.held();
@@ -202,7 +202,7 @@ async fn registered_clients_survive_a_restart_of_the_daemon_and_of_the_keyring()
 #[tokio::test]
 async fn a_client_stays_with_the_issuer_and_the_proof_it_was_registered_for() {
     let keyring = Keyring::unlocked();
-    let scene = Scene::new(WAYLEAVE).await;
+    let scene = Scene::new(SAFECONDUCT).await;
     let world = on(&keyring, scene.configured(&keys("secret")));
     life(&world).await;
     let other = FakeAs::start(scene.platform.trust()).await;
@@ -212,7 +212,7 @@ async fn a_client_stays_with_the_issuer_and_the_proof_it_was_registered_for() {
     );
     let elsewhere = scene.config(&keys("secret")).replace(&scene.authorization_server.issuer(), &other.issuer());
     // The other issuer gets a client of its own and never hears of the first.
-    let moved = on(&keyring, scene.wayleave.clone().config(&elsewhere));
+    let moved = on(&keyring, scene.safeconduct.clone().config(&elsewhere));
     life(&moved).await;
     assert_eq!((other.registrations(), scene.authorization_server.registrations()), (1, 1));
     let kept = keyring.held();
@@ -228,7 +228,7 @@ async fn a_client_stays_with_the_issuer_and_the_proof_it_was_registered_for() {
 #[tokio::test]
 async fn what_was_spoilt_is_registered_anew_and_kept_whole() {
     let keyring = Keyring::unlocked();
-    let scene = Scene::new(WAYLEAVE).await;
+    let scene = Scene::new(SAFECONDUCT).await;
     let world = on(&keyring, scene.configured(&keys("secret")));
     life(&world).await;
     let name = keyring.held().pop().expect("one").name;
@@ -247,7 +247,7 @@ async fn what_was_spoilt_is_registered_anew_and_kept_whole() {
 #[tokio::test]
 async fn a_client_that_the_server_forgot_is_taken_out() {
     let keyring = Keyring::unlocked();
-    let scene = Scene::new(WAYLEAVE).await;
+    let scene = Scene::new(SAFECONDUCT).await;
     let world = on(&keyring, scene.configured(&keys("secret")));
     life(&world).await;
     scene.authorization_server.forget_clients();
@@ -262,7 +262,7 @@ async fn a_client_that_the_server_forgot_is_taken_out() {
 #[tokio::test]
 async fn a_locked_keyring_costs_one_warning_and_no_token() {
     let keyring = Keyring::unlocked();
-    let scene = Scene::new(WAYLEAVE).await;
+    let scene = Scene::new(SAFECONDUCT).await;
     let world = on(&keyring, scene.configured(&keys("secret")));
     life(&world).await;
     keyring.lock();

@@ -33,7 +33,7 @@ async def main(url):
 
 async def greeting(transport):
     async with Client(transport) as client:
-        answer = await client.call_tool("greet", {"name": "wayleave"})
+        answer = await client.call_tool("greet", {"name": "safeconduct"})
         return answer.content[0].text
 
 

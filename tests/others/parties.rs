@@ -42,7 +42,7 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).expect("seconds fit")
 }
 
-/// An MCP server as far as wayleave sees one: a challenge, and metadata that names the authorization server.
+/// An MCP server as far as safeconduct sees one: a challenge, and metadata that names the authorization server.
 pub(crate) struct McpServer {
     listener: TcpListener,
     pub(crate) url: String,

@@ -1,4 +1,4 @@
-//! Revocation (RFC 7009) with oidc-provider: what wayleave gives back is really gone, by introspection (RFC 7662).
+//! Revocation (RFC 7009) with oidc-provider: what safeconduct gives back is really gone, by introspection (RFC 7662).
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A scene: an identity provider, an authorization server that others wrote, an MCP server behind it, and wayleave beside.
+//! A scene: an identity provider, an authorization server that others wrote, an MCP server behind it, and safeconduct beside.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::keys::Authority;
 use crate::parties::{IDP, Idp, McpServer};
 use crate::servers::{AuthorizationServer, Settings, Software};
-use crate::support::{Outcome, wayleave};
+use crate::support::{Outcome, safeconduct};
 
 pub(crate) const REFUSED: i32 = 76;
 
@@ -69,15 +69,15 @@ impl Scene {
         scene
     }
 
-    /// `wayleave token` in its own process; `keys` are the server's further lines in the configuration.
+    /// `safeconduct token` in its own process; `keys` are the server's further lines in the configuration.
     pub(crate) fn token(&self, keys: &str, assertion: Option<&str>) -> Outcome {
-        self.wayleave(keys, assertion, &["token", "target", "--no-daemon"])
+        self.safeconduct(keys, assertion, &["token", "target", "--no-daemon"])
     }
 
-    pub(crate) fn wayleave(&self, keys: &str, assertion: Option<&str>, verb: &[&str]) -> Outcome {
+    pub(crate) fn safeconduct(&self, keys: &str, assertion: Option<&str>, verb: &[&str]) -> Outcome {
         let mut args = self.options(keys, assertion);
         args.extend(verb.iter().map(|&word| word.to_owned()));
-        wayleave(self.dir.path(), &args, assertion)
+        safeconduct(self.dir.path(), &args, assertion)
     }
 
     /// The global options of one run.
@@ -86,7 +86,7 @@ impl Scene {
             "[egress]\ninsecure_loopback = true\n{}[servers.target]\nurl = \"{}\"\n{keys}",
             self.egress, self.resource
         );
-        let mut options = vec!["--config".to_owned(), self.private_file("wayleave.toml", &config)];
+        let mut options = vec!["--config".to_owned(), self.private_file("safeconduct.toml", &config)];
         if let Some(assertion) = assertion {
             options.push("--identity-file".to_owned());
             options.push(self.private_file("assertion.jwt", assertion));

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{NODE, Outcome, ROOT, WAYLEAVE, installed, run};
+use crate::support::{NODE, Outcome, ROOT, SAFECONDUCT, installed, run};
 
 const SUITE: &str = "target/others/node_modules/@modelcontextprotocol/conformance/dist/index.js";
 const BASELINE: &str = "tests/others/conformance-baseline.yml";
@@ -36,7 +36,7 @@ pub(crate) struct Requirements {
 /// What became of a scenario.
 pub(crate) struct Scenario {
     checks: Vec<Value>,
-    /// What `conformance-client.mjs` saw wayleave do.
+    /// What `conformance-client.mjs` saw safeconduct do.
     pub(crate) report: Value,
 }
 
@@ -79,7 +79,7 @@ fn suite(dir: &TempDir, which: &[&str], environment: &[(&str, &str)]) -> Outcome
     suite.arg(format!("{NODE} tests/others/conformance-client.mjs")).args(which).arg("-o").arg(results(dir));
     // The client ends itself after 50 s, and what it started with it.
     suite.args(["--timeout", "55000"]);
-    suite.env("WAYLEAVE", WAYLEAVE).env("REPORTS", dir.path()).envs(environment.iter().copied());
+    suite.env("SAFECONDUCT", SAFECONDUCT).env("REPORTS", dir.path()).envs(environment.iter().copied());
     run(suite, dir.path())
 }
 
@@ -99,7 +99,7 @@ fn scenarios(dir: &TempDir, log: &str) -> BTreeMap<String, Scenario> {
         let name = scenario_name(folder.strip_prefix(results(dir)).expect("it was found there"));
         let checks = read(&folder.join("checks.json")).as_array().expect("checks are a list").clone();
         let report = read(&dir.path().join(format!("{}.json", name.replace('/', "."))));
-        assert_eq!(report["leak"], Value::Null, "{name}: wayleave wrote a secret to stderr");
+        assert_eq!(report["leak"], Value::Null, "{name}: safeconduct wrote a secret to stderr");
         (name, Scenario { checks, report })
     };
     folders.iter().map(scenario).collect()
@@ -144,16 +144,16 @@ impl Scenario {
         &self.checks.iter().find(is_it).expect("the suite saw a token request")["details"]["body"]
     }
 
-    /// How often the operator asked for a path, who is not to be taken for wayleave.
+    /// How often the operator asked for a path, who is not to be taken for safeconduct.
     pub(crate) fn operator_requests(&self, path: &str) -> usize {
         let all = self.report["operator_requests"].as_array().expect("the client reports them");
         all.iter().filter(|asked| **asked == path).count()
     }
 
-    /// The exit code and stderr of the only time wayleave was run.
+    /// The exit code and stderr of the only time safeconduct was run.
     pub(crate) fn only_run(&self) -> (i64, &str) {
         let runs = self.report["runs"].as_array().expect("the client reports its runs");
-        assert_eq!(runs.len(), 1, "wayleave was run once: {}", self.report);
+        assert_eq!(runs.len(), 1, "safeconduct was run once: {}", self.report);
         assert!(runs[0]["status"] == 0 || runs[0]["stdout_empty"] == true, "after a failure stdout is empty");
         (runs[0]["status"].as_i64().unwrap_or(-1), runs[0]["stderr"].as_str().unwrap_or_default())
     }

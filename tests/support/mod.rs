@@ -1,7 +1,7 @@
-//! The world around wayleave, in this process and on loopback: a CI platform, an authorization server and an MCP server.
+//! The world around safeconduct, in this process and on loopback: a CI platform, an authorization server and an MCP server.
 //!
 //! Nothing here is a mock in the sense of "says yes": every signature is made and verified, every audience, expiry,
-//! `jti` and resource is checked, so that a mistake in wayleave is refused here as it would be outside.
+//! `jti` and resource is checked, so that a mistake in safeconduct is refused here as it would be outside.
 //!
 //! | file | what it plays |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | `entra.rs` | the token endpoint of a Microsoft Entra tenant: `FakeEntra` |
 //! | `forward_proxy.rs` | the proxy of a company network (CONNECT): `FakeProxy` |
 //! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
-//! | `wayleave.rs` | runs the real binary in a clean environment: `Wayleave`, `Daemon` |
+//! | `safeconduct.rs` | runs the real binary in a clean environment: `Safeconduct`, `Daemon` |
 //! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
 //! | `profiles.rs` | the authorization servers of the field, as `FakeAs` plays them |
@@ -25,7 +25,7 @@
 
 #![allow(dead_code, reason = "each test uses its own part")]
 #![allow(unreachable_pub, reason = "read as the public face of a library; each test includes it as a module")]
-#![allow(clippy::disallowed_methods, reason = "the fakes live outside wayleave's rooms: real time, own tasks")]
+#![allow(clippy::disallowed_methods, reason = "the fakes live outside safeconduct's rooms: real time, own tasks")]
 
 pub mod authorization_server;
 pub mod aws;
@@ -42,6 +42,7 @@ pub mod listener;
 pub mod mcp_server;
 pub mod platform;
 pub mod profiles;
+pub mod safeconduct;
 pub mod scene;
 pub mod sigv4;
 pub mod sluice;
@@ -50,5 +51,4 @@ pub mod tls;
 pub mod traffic;
 pub mod unix_http;
 pub mod wait;
-pub mod wayleave;
 pub mod workload_api;

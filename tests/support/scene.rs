@@ -6,8 +6,8 @@ use serde_json::json;
 use super::authorization_server::FakeAs;
 use super::mcp_server::FakeMcp;
 use super::platform::FakePlatform;
+use super::safeconduct::{Daemon, Safeconduct};
 use super::sluice::Sluice;
-use super::wayleave::{Daemon, Wayleave};
 
 pub const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 
@@ -16,17 +16,17 @@ pub struct Scene {
     pub authorization_server: FakeAs,
     pub mcp: FakeMcp,
     /// In the job; no configuration yet.
-    pub wayleave: Wayleave,
+    pub safeconduct: Safeconduct,
 }
 
 impl Scene {
-    /// `binary` is `env!("CARGO_BIN_EXE_wayleave")`.
+    /// `binary` is `env!("CARGO_BIN_EXE_safeconduct")`.
     pub async fn new(binary: &str) -> Self {
         let platform = FakePlatform::start().await;
         let authorization_server = FakeAs::start(platform.trust()).await;
         let mcp = FakeMcp::start(&authorization_server, &SCOPES).await;
-        let wayleave = Wayleave::new(binary).envs(platform.env());
-        Self { platform, authorization_server, mcp, wayleave }
+        let safeconduct = Safeconduct::new(binary).envs(platform.env());
+        Self { platform, authorization_server, mcp, safeconduct }
     }
 
     /// A configuration with the one server `demo`, its issuer pinned; `more` are further keys of that server and further tables.
@@ -39,8 +39,8 @@ impl Scene {
     }
 
     /// The world with that configuration.
-    pub fn configured(&self, more: &str) -> Wayleave {
-        self.wayleave.clone().config(&self.config(more))
+    pub fn configured(&self, more: &str) -> Safeconduct {
+        self.safeconduct.clone().config(&self.config(more))
     }
 
     /// A daemon that serves `demo`.

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::leak;
+use super::safeconduct::Daemon;
 use super::unix_http::{self, Reply};
-use super::wayleave::Daemon;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -31,7 +31,7 @@ impl TestCa {
         let mut params = CertificateParams::new(Vec::new()).expect("no names, no bad names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        params.distinguished_name.push(rcgen::DnType::CommonName, "wayleave test CA");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "safeconduct test CA");
         (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
         let key = KeyPair::generate().expect("a P-256 key can always be made");
         let pem = params.self_signed(&key).expect("our own parameters are sound").pem();

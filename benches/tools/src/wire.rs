@@ -1,4 +1,4 @@
-//! The two local protocols under test, as raw bytes: HTTP/1.1 for wayleave and the floor, one JSON object per connection
+//! The two local protocols under test, as raw bytes: HTTP/1.1 for safeconduct and the floor, one JSON object per connection
 //! for oidc-agent. Parsing by hand keeps the client's own share of each round trip small and equal for every daemon.
 
 use clap::ValueEnum;

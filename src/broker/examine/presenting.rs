@@ -15,7 +15,7 @@ use crate::oauth::quoted_words;
 use crate::token::{AccessToken, Claims, SubjectToken, Token};
 
 /// No token: only a server that looks at nothing would let it in.
-const GARBAGE: &str = "wayleave-doctor-sends-this-on-purpose";
+const GARBAGE: &str = "safeconduct-doctor-sends-this-on-purpose";
 /// `exp` counts whole seconds and clocks differ a little.
 const JUST_AFTER: Duration = Duration::from_secs(2);
 /// A server that still takes the token then is asked once more after this.

@@ -1,4 +1,4 @@
-//! `wayleave audit tail`: the last lines as people read them, and on demand each new one, also over a rotation.
+//! `safeconduct audit tail`: the last lines as people read them, and on demand each new one, also over a rotation.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};

@@ -17,7 +17,7 @@ use crate::oauth::quoted_words;
 const LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// No configuration has a server of this name.
-const NO_SERVER: &str = "wayleave-doctor";
+const NO_SERVER: &str = "safeconduct-doctor";
 /// What a helper says on stderr is a line or two.
 const WORDS_CAP: u64 = 16 * 1024;
 
@@ -38,7 +38,7 @@ pub(super) fn under_codex(env: &Env) -> Vec<(String, String)> {
 
 /// Of what Claude Code leaves, the variables that we would read; and its own.
 pub(super) fn under_claude_code(env: &Env) -> Vec<(String, String)> {
-    let mut vars = kept(env, &["HOME", "PATH", "TMPDIR", "WAYLEAVE_SOCKET", "RUNNER_TEMP", "AGENT_TEMPDIRECTORY"]);
+    let mut vars = kept(env, &["HOME", "PATH", "TMPDIR", "SAFECONDUCT_SOCKET", "RUNNER_TEMP", "AGENT_TEMPDIRECTORY"]);
     let own = [("CLAUDE_CODE_MCP_SERVER_NAME", NO_SERVER), ("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.invalid/mcp")];
     vars.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     vars
@@ -48,7 +48,7 @@ fn kept(env: &Env, names: &[&str]) -> Vec<(String, String)> {
     names.iter().filter_map(|name| Some(((*name).to_owned(), env.get(name)?.to_owned()))).collect()
 }
 
-/// Runs `wayleave headers` in that environment. Fails with words if it cannot be run.
+/// Runs `safeconduct headers` in that environment. Fails with words if it cannot be run.
 pub(super) fn ask(environment: &[(String, String)], socket: Option<&Path>) -> Result<Heard, String> {
     let binary = std::env::current_exe().map_err(|error| format!("our own binary is not found: {error}"))?;
     let mut command = Command::new(binary);
@@ -82,7 +82,7 @@ fn heard(code: i32, words: &str) -> Heard {
         return Heard::Nobody;
     }
     let first = words.lines().next().unwrap_or_default();
-    Heard::Trouble(quoted_words(first.strip_prefix("wayleave: error: ").unwrap_or(first)))
+    Heard::Trouble(quoted_words(first.strip_prefix("safeconduct: error: ").unwrap_or(first)))
 }
 
 /// Its exit code; `None` if it had to be killed.
@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn what_the_helper_says_is_understood() {
-        assert!(matches!(heard(64, "wayleave: error: no server is called \"wayleave-doctor\""), Heard::Daemon));
-        assert!(matches!(heard(75, "wayleave: error: no daemon is running; looked at /x"), Heard::Nobody));
-        match heard(77, "wayleave: error: /x: Permission denied\nwayleave: hint: y") {
+        assert!(matches!(heard(64, "safeconduct: error: no server is called \"safeconduct-doctor\""), Heard::Daemon));
+        assert!(matches!(heard(75, "safeconduct: error: no daemon is running; looked at /x"), Heard::Nobody));
+        match heard(77, "safeconduct: error: /x: Permission denied\nsafeconduct: hint: y") {
             Heard::Trouble(words) => assert_eq!(words, "/x: Permission denied"),
             _ => panic!("that is trouble"),
         }

@@ -27,11 +27,11 @@ const HELPERS: &str = "helpers";
 const MACHINE: &str = "machine";
 const SETTINGS: &str = "settings";
 
-const CONFIGURATION: Rule = Rule::new(SETTINGS, "configuration", Party::Workload, "`wayleave config schema`");
-const IDENTITY: Rule = Rule::new(SETTINGS, "identity", Party::Workload, "`wayleave whoami`");
-const SOCKET: Rule = Rule::new(DAEMON, "socket", Party::Machine, "`wayleave run --help`");
+const CONFIGURATION: Rule = Rule::new(SETTINGS, "configuration", Party::Workload, "`safeconduct config schema`");
+const IDENTITY: Rule = Rule::new(SETTINGS, "identity", Party::Workload, "`safeconduct whoami`");
+const SOCKET: Rule = Rule::new(DAEMON, "socket", Party::Machine, "`safeconduct run --help`");
 const OWNER: Rule = Rule::new(DAEMON, "daemon-owner", Party::Machine, "");
-const STATUS: Rule = Rule::new(DAEMON, "daemon-lets-us-in", Party::Machine, "`allow` in `wayleave config schema`");
+const STATUS: Rule = Rule::new(DAEMON, "daemon-lets-us-in", Party::Machine, "`allow` in `safeconduct config schema`");
 const CODEX: Rule = Rule::new(HELPERS, "helper-under-codex", Party::Workload, "Codex: http_headers_helper");
 const CLAUDE_CODE: Rule = Rule::new(HELPERS, "helper-under-claude-code", Party::Workload, "Claude Code: headersHelper");
 const PROXY: Rule = Rule::new(HELPERS, "loopback-proxy", Party::Machine, "");
@@ -59,7 +59,7 @@ pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
 fn look<'a>(places: &'a [Place], env: &Env) -> (Option<&'a Place>, Check) {
     let (mut seen, mut trouble) = (Vec::new(), None);
     for place in places {
-        let how = if place.named { ", named by --socket or WAYLEAVE_SOCKET" } else { ", a compiled-in place" };
+        let how = if place.named { ", named by --socket or SAFECONDUCT_SOCKET" } else { ", a compiled-in place" };
         match door::ask(std::slice::from_ref(place), "GET /healthz", None, env.uid(), LIMIT) {
             Ok(reply) if reply.status == 200 => {
                 let before = if seen.is_empty() { String::new() } else { format!("; before it: {}", seen.join("; ")) };
@@ -82,7 +82,7 @@ fn look<'a>(places: &'a [Place], env: &Env) -> (Option<&'a Place>, Check) {
         }
         None => SOCKET.warn(
             format!("no daemon is running: {looked}"),
-            "helpers do the work in their own process; start one with `wayleave run`, or name its socket with `--socket`",
+            "helpers do the work in their own process; start one with `safeconduct run`, or name its socket with `--socket`",
         ),
     };
     (None, check)
@@ -125,7 +125,7 @@ fn daemon(context: &Context<'_>, place: &Place, checks: &mut Vec<Check>) -> Valu
             checks.push(if names.is_empty() {
                 STATUS.warn(
                     "it serves nothing that we may use",
-                    "add [servers.NAME] with `url`, or NAME=URL to `wayleave run`",
+                    "add [servers.NAME] with `url`, or NAME=URL to `safeconduct run`",
                 )
             } else {
                 STATUS.pass(format!(
@@ -158,7 +158,7 @@ fn configuration(context: &Context<'_>, checks: &mut Vec<Check>) -> Option<Confi
             if problems.is_empty() {
                 checks.push(CONFIGURATION.fail(failure.message, failure.hint.unwrap_or_default()).of(Class::Config));
             }
-            let cure = "`wayleave config schema` lists every key";
+            let cure = "`safeconduct config schema` lists every key";
             checks
                 .extend(problems.iter().map(|problem| CONFIGURATION.fail(problem.to_string(), cure).of(Class::Config)));
             None
@@ -203,11 +203,13 @@ fn helpers(found: Option<&Place>, env: &Env) -> Vec<Check> {
 fn helper_check(rule: &Rule, environment: &[(String, String)], place: &Place) -> Check {
     let socket = place.path.display();
     match helper::ask(environment, None) {
-        Ok(Heard::Daemon) => rule.pass("`wayleave headers` finds the daemon with nothing but the client's environment"),
+        Ok(Heard::Daemon) => {
+            rule.pass("`safeconduct headers` finds the daemon with nothing but the client's environment")
+        }
         Ok(Heard::Nobody) => match helper::ask(environment, Some(&place.path)) {
             Ok(Heard::Daemon) => rule.warn(
                 "the client's environment does not lead to this socket",
-                format!("name it in the client's configuration: `wayleave --socket {socket} headers NAME`"),
+                format!("name it in the client's configuration: `safeconduct --socket {socket} headers NAME`"),
             ),
             Ok(Heard::Nobody) => {
                 rule.fail("not even with `--socket`", "start the daemon where this user may connect").of(Class::Denied)

@@ -30,7 +30,7 @@ impl Page {
     }
 
     pub(super) fn text(&self, title: &str, checks: &[Check]) -> String {
-        let mut out = format!("wayleave doctor: {title}\n\n");
+        let mut out = format!("safeconduct doctor: {title}\n\n");
         let mut stages: Vec<&str> = Vec::new();
         for check in checks {
             if !stages.contains(&check.stage) {

@@ -546,7 +546,7 @@ fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -
     match (source.file, source.url, source.executable) {
         (Some(path), None, None) if path.is_absolute() => Ok(From::File { path, format }),
         (Some(_), None, None) => Err((
-            "its `credential_source.file` is a relative path, which would depend on where wayleave was started"
+            "its `credential_source.file` is a relative path, which would depend on where safeconduct was started"
                 .to_owned(),
             "name the file by its absolute path".to_owned(),
         )),

@@ -3,8 +3,8 @@
 //! The service account needs the right to ask, for itself alone:
 //!
 //! ```sh
-//! kubectl -n NAMESPACE create role wayleave-token --verb=create --resource=serviceaccounts/token --resource-name=ACCOUNT
-//! kubectl -n NAMESPACE create rolebinding wayleave-token --role=wayleave-token --serviceaccount=NAMESPACE:ACCOUNT
+//! kubectl -n NAMESPACE create role safeconduct-token --verb=create --resource=serviceaccounts/token --resource-name=ACCOUNT
+//! kubectl -n NAMESPACE create rolebinding safeconduct-token --role=safeconduct-token --serviceaccount=NAMESPACE:ACCOUNT
 //! ```
 //!
 //! The pod's own token authorises the request; it goes to the API server, whose certificate must be signed by the
@@ -222,9 +222,9 @@ fn refused(status: u16, Account { namespace, name }: &Account) -> Error {
         403 => (
             format!("does not let {namespace}/{name} request tokens for itself"),
             format!(
-                "let it: `kubectl -n {namespace} create role wayleave-token --verb=create --resource=serviceaccounts/token \
-                --resource-name={name}`, then `kubectl -n {namespace} create rolebinding wayleave-token \
-                --role=wayleave-token --serviceaccount={namespace}:{name}`"
+                "let it: `kubectl -n {namespace} create role safeconduct-token --verb=create --resource=serviceaccounts/token \
+                --resource-name={name}`, then `kubectl -n {namespace} create rolebinding safeconduct-token \
+                --role=safeconduct-token --serviceaccount={namespace}:{name}`"
             ),
         ),
         404 => (

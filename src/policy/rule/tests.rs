@@ -96,7 +96,7 @@ fn what_is_not_known_matches_nothing_and_says_why() {
 
 #[test]
 fn behind_a_helper_the_hint_says_that_no_program_can_match() {
-    let helper = Program { path: "/usr/bin/wayleave".to_owned(), stands_at: Vec::new(), is_helper: true, ..agent() };
+    let helper = Program { path: "/usr/bin/safeconduct".to_owned(), stands_at: Vec::new(), is_helper: true, ..agent() };
     assert!(why(&by_exe(None), &running(helper)).contains("behind a helper"));
 }
 

@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
-use wayleave_bench_tools::{Result, wire};
+use safeconduct_bench_tools::{Result, wire};
 
 #[derive(Parser)]
 struct Flags {

@@ -13,9 +13,9 @@ use clap::{Args, Parser, Subcommand};
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
-use wayleave_bench_tools::Result;
-use wayleave_bench_tools::stats::{Latencies, round2};
-use wayleave_bench_tools::wire::{Answer, Protocol, head_length};
+use safeconduct_bench_tools::Result;
+use safeconduct_bench_tools::stats::{Latencies, round2};
+use safeconduct_bench_tools::wire::{Answer, Protocol, head_length};
 
 /// No run takes longer than this, whatever the server does.
 const DEADLINE: Duration = Duration::from_secs(60);

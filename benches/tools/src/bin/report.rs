@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
-use wayleave_bench_tools::Result;
-use wayleave_bench_tools::stats::median;
+use safeconduct_bench_tools::Result;
+use safeconduct_bench_tools::stats::median;
 
 /// One line of the table.
 struct Row {
@@ -431,7 +431,7 @@ fn print_table(outcomes: &[Outcome], notes: &[(String, String)], facts: &[(Strin
     println!();
     let heading = [
         "what",
-        "wayleave",
+        "safeconduct",
         "against",
         "ratio (lowest–highest round)",
         "target",

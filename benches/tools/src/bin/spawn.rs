@@ -16,9 +16,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 use serde_json::json;
-use wayleave_bench_tools::Result;
-use wayleave_bench_tools::stats::median;
-use wayleave_bench_tools::wire::{Answer, Protocol};
+use safeconduct_bench_tools::Result;
+use safeconduct_bench_tools::stats::median;
+use safeconduct_bench_tools::wire::{Answer, Protocol};
 
 /// How long a daemon may take to answer, and how long to go away.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -33,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use url::Url;
 use url::form_urlencoded::parse as parse_form;
-use wayleave_bench_tools::Result;
+use safeconduct_bench_tools::Result;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const METADATA: &str = "/.well-known/oauth-authorization-server";

@@ -129,7 +129,7 @@ const LEAF_FIRST: &str =
 
 fn relative(path: &Path) -> Why {
     (
-        format!("{} is a relative path, which would depend on where wayleave was started", path.display()),
+        format!("{} is a relative path, which would depend on where safeconduct was started", path.display()),
         "name the file by its absolute path".to_owned(),
     )
 }

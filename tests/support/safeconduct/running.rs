@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use super::super::leak;
-use super::{Output, Wayleave};
+use super::{Output, Safeconduct};
 
 pub struct Running {
     child: Child,
@@ -20,23 +20,23 @@ pub struct Running {
     stdout: Option<PathBuf>,
     stderr: PathBuf,
     /// The directory must outlive the process.
-    _world: Wayleave,
+    _world: Safeconduct,
 }
 
 impl Running {
-    pub(super) fn start(world: &Wayleave, args: &[&str], stdin: Stdio) -> Self {
+    pub(super) fn start(world: &Safeconduct, args: &[&str], stdin: Stdio) -> Self {
         let (stdout, stderr) = world.directory.next_outputs();
         let to_file = create(&stdout).into();
         Self::spawn(world, args, [stdin, to_file], Some(stdout), stderr)
     }
 
-    pub(super) fn start_piped(world: &Wayleave, args: &[&str]) -> Self {
+    pub(super) fn start_piped(world: &Safeconduct, args: &[&str]) -> Self {
         let (_, stderr) = world.directory.next_outputs();
         Self::spawn(world, args, [Stdio::piped(), Stdio::piped()], None, stderr)
     }
 
     fn spawn(
-        world: &Wayleave,
+        world: &Safeconduct,
         args: &[&str],
         [stdin, stdout]: [Stdio; 2],
         file: Option<PathBuf>,
@@ -96,7 +96,7 @@ impl Running {
             let _ = self.child.wait().await;
             let stderr = self.stderr();
             leak::check("stderr of a process that had to be killed", &stderr);
-            panic!("wayleave {args:?} took longer than {:?}; stderr:\n{stderr}", self.limit);
+            panic!("safeconduct {args:?} took longer than {:?}; stderr:\n{stderr}", self.limit);
         };
         let stdout = self.stdout.as_deref().map(read).unwrap_or_default();
         let code = status.expect("a child can be waited for").code();
@@ -109,7 +109,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.has_ended() {
-            leak::check_on_drop("stderr of wayleave", &self.stderr());
+            leak::check_on_drop("stderr of safeconduct", &self.stderr());
             return;
         }
         self.kill_all();
@@ -118,7 +118,7 @@ impl Drop for Running {
             std::thread::sleep(Duration::from_millis(5));
             patience -= 1;
         }
-        leak::check_on_drop("stderr of wayleave", &self.stderr());
+        leak::check_on_drop("stderr of safeconduct", &self.stderr());
     }
 }
 

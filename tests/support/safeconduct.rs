@@ -1,7 +1,7 @@
 //! Runs the real binary, in an environment with nothing in it and a directory of its own.
 //!
 //! Whatever the test does, standard error, every output that may hold no token, and every file left behind outside
-//! [`Wayleave::private`] goes through [`super::leak`]: at each run, and when these values are dropped.
+//! [`Safeconduct::private`] goes through [`super::leak`]: at each run, and when these values are dropped.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +36,7 @@ const FLAGS_WITH_VALUE: [&str; 7] =
 
 /// The binary and the world it finds.
 #[derive(Clone)]
-pub struct Wayleave {
+pub struct Safeconduct {
     binary: PathBuf,
     directory: Arc<Directory>,
     env: BTreeMap<String, String>,
@@ -59,8 +59,8 @@ struct Directory {
     runs: AtomicUsize,
 }
 
-impl Wayleave {
-    /// `binary` is `env!("CARGO_BIN_EXE_wayleave")`, which only an integration test has.
+impl Safeconduct {
+    /// `binary` is `env!("CARGO_BIN_EXE_safeconduct")`, which only an integration test has.
     pub fn new(binary: &str) -> Self {
         let root = tempfile::Builder::new().prefix("wl").tempdir_in("/tmp").expect("/tmp is writable");
         let directory = Arc::new(Directory { root, runs: AtomicUsize::new(0) });
@@ -74,9 +74,9 @@ impl Wayleave {
             ("HOME", place("home")),
             ("TMPDIR", place("tmp")),
             ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
-            ("WAYLEAVE_LOG", "trace".to_owned()),
+            ("SAFECONDUCT_LOG", "trace".to_owned()),
             // Never the compiled-in places: a daemon of the person who runs the tests may answer there.
-            ("WAYLEAVE_SOCKET", place("wayleave.sock")),
+            ("SAFECONDUCT_SOCKET", place("safeconduct.sock")),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value)).into();
         Self { binary: binary.into(), directory, env, config: None, limit: LIMIT }
@@ -99,20 +99,20 @@ impl Wayleave {
 
     /// Writes the configuration file (0600) and passes it with `--config` from now on.
     pub fn config(mut self, toml: &str) -> Self {
-        self.config = Some(self.write("wayleave.toml", toml));
+        self.config = Some(self.write("safeconduct.toml", toml));
         self
     }
 
     /// The same where the file holds a secret on purpose: it is not searched.
     pub fn private_config(mut self, toml: &str) -> Self {
-        self.config = Some(self.write("private/wayleave.toml", toml));
+        self.config = Some(self.write("private/safeconduct.toml", toml));
         self
     }
 
     /// Changes the configuration file under a running daemon.
     pub fn rewrite_config(&self, toml: &str) {
         assert!(self.config.is_some(), "there is no configuration file yet");
-        self.write("wayleave.toml", toml);
+        self.write("safeconduct.toml", toml);
     }
 
     pub fn limit(mut self, limit: Duration) -> Self {
@@ -127,7 +127,7 @@ impl Wayleave {
 
     /// Where the daemon will listen.
     pub fn socket(&self) -> PathBuf {
-        self.env.get("WAYLEAVE_SOCKET").map(PathBuf::from).unwrap_or_default()
+        self.env.get("SAFECONDUCT_SOCKET").map(PathBuf::from).unwrap_or_default()
     }
 
     /// A path for a file that holds a token on purpose (an identity file, the outputs of `ci`): not searched.
@@ -163,7 +163,7 @@ impl Wayleave {
         Running::start_piped(self, args)
     }
 
-    /// Starts `wayleave run` with `args` and waits until it answers on its socket.
+    /// Starts `safeconduct run` with `args` and waits until it answers on its socket.
     pub async fn daemon(&self, args: &[&str]) -> Daemon {
         Daemon::start(self, args).await
     }
@@ -211,10 +211,10 @@ impl Output {
     /// Standard error always; standard output unless this command's purpose is to print a token and it did.
     fn check(&self, args: &[&str]) {
         let command = command_in(args);
-        leak::check(&format!("stderr of wayleave {command}"), &self.stderr);
+        leak::check(&format!("stderr of safeconduct {command}"), &self.stderr);
         let carries = CARRIERS.contains(&command) && (self.succeeded() || command == "exec");
         if !carries {
-            leak::check(&format!("stdout of wayleave {command}"), &self.stdout);
+            leak::check(&format!("stdout of safeconduct {command}"), &self.stdout);
         }
     }
 }

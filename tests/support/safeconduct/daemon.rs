@@ -1,4 +1,4 @@
-//! `wayleave run`, started and answering.
+//! `safeconduct run`, started and answering.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::leak;
 use super::super::unix_http::{self, Reply};
-use super::{Output, Running, Wayleave};
+use super::{Output, Running, Safeconduct};
 
 /// Routes whose successful answer carries a token.
 const CARRIERS: [&str; 3] = ["/v1/token", "/v1/headers", "/oauth/token"];
@@ -19,16 +19,16 @@ const START_LIMIT: Duration = Duration::from_secs(15);
 pub struct Daemon {
     running: Running,
     socket: PathBuf,
-    helper: Wayleave,
+    helper: Safeconduct,
 }
 
 impl Daemon {
-    pub(super) async fn start(world: &Wayleave, args: &[&str]) -> Self {
+    pub(super) async fn start(world: &Safeconduct, args: &[&str]) -> Self {
         let args = [&["run"], args].concat();
         let flag = args.iter().position(|arg| *arg == "--socket").and_then(|at| args.get(at + 1));
         let socket = flag.map_or_else(|| world.socket(), PathBuf::from);
         let running = Running::start(world, &args, Stdio::null());
-        let helper = world.as_helper().env("WAYLEAVE_SOCKET", &socket.display().to_string());
+        let helper = world.as_helper().env("SAFECONDUCT_SOCKET", &socket.display().to_string());
         let mut daemon = Self { running, socket, helper };
         if tokio::time::timeout(START_LIMIT, daemon.answers()).await.is_err() {
             daemon.fail("does not answer on its socket");
@@ -65,13 +65,13 @@ impl Daemon {
         reply.json()["access_token"].as_str().expect("an answer of 200 has a token").to_owned()
     }
 
-    /// Runs a helper command that finds this daemon by `WAYLEAVE_SOCKET` and is given no configuration.
+    /// Runs a helper command that finds this daemon by `SAFECONDUCT_SOCKET` and is given no configuration.
     pub async fn run(&self, args: &[&str]) -> Output {
         self.helper.run(args).await
     }
 
     /// The world of [`Daemon::run`], to change before running something in it.
-    pub fn helper(&self) -> Wayleave {
+    pub fn helper(&self) -> Safeconduct {
         self.helper.clone()
     }
 
@@ -132,7 +132,7 @@ impl Daemon {
 
     fn fail(&self, what: &str) -> ! {
         let log = self.log();
-        leak::check("stderr of wayleave run", &log);
+        leak::check("stderr of safeconduct run", &log);
         panic!("the daemon {what}; stderr:\n{log}");
     }
 }
