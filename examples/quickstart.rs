@@ -27,9 +27,6 @@ use support::mcp_server::FakeMcp;
 use support::platform::FakePlatform;
 use support::unix_http;
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Short enough to watch a token die.

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::fakes::keys;
 use crate::fakes::safeconduct::Safeconduct;
-use crate::support::{LIMIT, ROOT, Running, SAFECONDUCT, installed};
+use crate::process::{LIMIT, ROOT, Running, SAFECONDUCT, installed};
 
 const AUDIENCE: &str = "https://login.example.com/tenant1";
 const ROLE: &str = "arn:aws:iam::123456789012:role/agent";

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::daemon::Daemon;
 use crate::keys::{Authority, Certified, Key};
 use crate::parties::McpServer;
+use crate::process::{NODE, ROOT};
 use crate::scene::{REFUSED, Scene, is_refusal, refused_once};
 use crate::servers::Software::{Authlib, OidcProvider};
-use crate::support::{NODE, ROOT};
 
 const DENIED: i32 = 77;
 

@@ -14,7 +14,7 @@ use crate::fakes::keys;
 use crate::fakes::leak;
 use crate::fakes::scene::Scene;
 use crate::fakes::tls::TestCa;
-use crate::support::{LIMIT, ROOT, SAFECONDUCT, installed};
+use crate::process::{LIMIT, ROOT, SAFECONDUCT, installed};
 
 const AUDIENCE: &str = "https://login.example.com/tenant1";
 

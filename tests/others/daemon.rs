@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::process::{LIMIT, Outcome, Running, SAFECONDUCT, safeconduct, unspoken};
 use crate::scene::Scene;
-use crate::support::{LIMIT, Outcome, Running, SAFECONDUCT, safeconduct, unspoken};
 
 pub(crate) struct Daemon {
     process: Running,

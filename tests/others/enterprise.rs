@@ -6,9 +6,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::parties::Idp;
+use crate::process::{Outcome, PYTHON, ROOT, run, unspoken};
 use crate::scene::{Scene, is_refusal};
 use crate::servers::{AuthorizationServer, Software};
-use crate::support::{Outcome, PYTHON, ROOT, run, unspoken};
 
 const NEIGHBOUR: &str = "https://neighbour.example.com/mcp";
 const SECRET: &str = "a-secret-for-one-test";

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::parties::{Idp, McpServer, SUBJECT};
+use crate::process::unspoken;
 use crate::scene::{Scene, is_refusal, refused_once};
 use crate::servers::Software::Oauth2Server;
-use crate::support::unspoken;
 
 const CLIENT: &str = "exchange = \"token-exchange\"\nclient_id = \"gateway\"\n";
 

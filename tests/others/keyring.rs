@@ -14,7 +14,7 @@ use crate::fakes::authorization_server::FakeAs;
 use crate::fakes::leak;
 use crate::fakes::safeconduct::Safeconduct;
 use crate::fakes::scene::Scene;
-use crate::support::{LIMIT, Running, SAFECONDUCT};
+use crate::process::{LIMIT, Running, SAFECONDUCT};
 
 /// A bus on which no service starts by itself.
 const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -39,7 +39,7 @@ impl Keyring {
     }
 
     fn on_a_bus() -> Self {
-        let home = tempfile::Builder::new().prefix("wlk").tempdir_in("/tmp").expect("/tmp is writable");
+        let home = tempfile::Builder::new().prefix("sck").tempdir_in("/tmp").expect("/tmp is writable");
         fs::write(home.path().join("bus.conf"), BUS.replace("SOCKET", &shown(&home.path().join("bus")))).expect("ours");
         let mut command = command(&home, "dbus-daemon");
         command

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use crate::keys::Authority;
 use crate::parties::{IDP, Idp, McpServer};
+use crate::process::{Outcome, safeconduct};
 use crate::servers::{AuthorizationServer, Settings, Software};
-use crate::support::{Outcome, safeconduct};
 
 pub(crate) const REFUSED: i32 = 76;
 

@@ -12,7 +12,7 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
-use crate::support::{LIMIT, NODE, PYTHON, ROOT, Running, installed};
+use crate::process::{LIMIT, NODE, PYTHON, ROOT, Running, installed};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Software {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{NODE, Outcome, ROOT, SAFECONDUCT, installed, run};
+use crate::process::{NODE, Outcome, ROOT, SAFECONDUCT, installed, run};
 
 const SUITE: &str = "target/others/node_modules/@modelcontextprotocol/conformance/dist/index.js";
 const BASELINE: &str = "tests/others/conformance-baseline.yml";

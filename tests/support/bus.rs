@@ -40,7 +40,7 @@ pub struct FakeBus {
 
 impl FakeBus {
     pub fn start(manners: Manners) -> Self {
-        let directory = tempfile::Builder::new().prefix("wlb").tempdir_in("/tmp").expect("/tmp is writable");
+        let directory = tempfile::Builder::new().prefix("scb").tempdir_in("/tmp").expect("/tmp is writable");
         let socket = UnixListener::bind(directory.path().join("bus")).expect("the directory is new");
         let (connections, unanswered) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let task = tokio::spawn(accept(socket, manners, Arc::clone(&connections), Arc::clone(&unanswered)));

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -79,10 +80,10 @@ struct Agent {
 enum AgentAnswer {
     /// A gRPC status.
     Code(u32),
-    /// No answer; the value is of no meaning.
-    Stall(bool),
-    /// An answer without an SVID; the value is of no meaning.
-    Empty(bool),
+    /// No answer. The value says nothing: TOML has no key without one.
+    Stall(IgnoredAny),
+    /// An answer without an SVID; likewise.
+    Empty(IgnoredAny),
     Token(String),
     Claims(Value),
 }

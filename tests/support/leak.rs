@@ -2,28 +2,28 @@
 //!
 //! The list is one for the process, so that a test cannot forget to hand a token over.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
-static NEEDLES: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+static NEEDLES: LazyLock<Mutex<Needles>> = LazyLock::new(Mutex::default);
 
 /// Remembers a token, assertion or request token. Too short a one would be found everywhere: 16 characters at least.
 pub fn minted(token: &str) {
-    assert!(token.len() >= 16, "a secret under 16 characters cannot be looked for");
+    assert!(token.len() >= END, "a secret under 16 characters cannot be looked for");
     let mut needles = lock();
-    needles.insert(token.to_owned());
+    needles.add(token.to_owned());
     if let Some(tail) = signature_tail(token) {
-        needles.insert(tail.to_owned());
+        needles.add(tail.to_owned());
     }
-    needles.extend((0..3).flat_map(|offset| base64_forms(token, offset)));
+    (0..3).flat_map(|offset| base64_forms(token, offset)).for_each(|form| needles.add(form));
 }
 
 /// Fails, naming `label` and never the token, when `text` holds a token minted so far, the end of its signature or its base64 form.
 pub fn check(label: &str, text: &str) {
-    let leaked = lock().iter().any(|needle| text.contains(needle));
+    let leaked = lock().any_in(text.as_bytes());
     assert!(!leaked, "{label} contains a token");
 }
 
@@ -53,7 +53,32 @@ fn base64_forms(token: &str, offset: usize) -> [String; 2] {
     [STANDARD.encode(&padded), URL_SAFE.encode(&padded)].map(|text| text[from..whole].to_owned())
 }
 
+/// All that may not appear, by its last 16 bytes: those of a token are random, while its first ones are those of every JWT.
+/// A text is read once, however many needles there are, and a new needle costs nothing that grows with their number.
+#[derive(Default)]
+struct Needles {
+    by_end: HashMap<[u8; END], HashSet<Vec<u8>>>,
+}
+
+const END: usize = 16;
+
+impl Needles {
+    fn add(&mut self, needle: String) {
+        let needle = needle.into_bytes();
+        if let Some(end) = needle.last_chunk::<END>() {
+            self.by_end.entry(*end).or_default().insert(needle);
+        }
+    }
+
+    fn any_in(&self, text: &[u8]) -> bool {
+        (END..=text.len()).any(|until| {
+            let end = text[..until].last_chunk::<END>().and_then(|end| self.by_end.get(end));
+            end.is_some_and(|needles| needles.iter().any(|needle| text[..until].ends_with(needle)))
+        })
+    }
+}
+
 /// A failed check must not hide the next one: a poisoned lock is as good as any.
-fn lock() -> MutexGuard<'static, HashSet<String>> {
+fn lock() -> MutexGuard<'static, Needles> {
     NEEDLES.lock().unwrap_or_else(PoisonError::into_inner)
 }

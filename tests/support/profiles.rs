@@ -13,7 +13,6 @@ const fn words(ours: &'static str, status: u16, code: &'static str, text: &'stat
 }
 
 const APPENDED: Published = Published { oauth: false, openid_inserted: false, openid_appended: true };
-const NOWHERE: Published = Published { oauth: false, openid_inserted: false, openid_appended: false };
 
 /// The server lies at this issuer path, publishes OpenID's form, and is what the MCP server names.
 fn at(scene: &Scene, path: &str, published: Published) {

@@ -62,7 +62,7 @@ struct Directory {
 impl Safeconduct {
     /// `binary` is `env!("CARGO_BIN_EXE_safeconduct")`, which only an integration test has.
     pub fn new(binary: &str) -> Self {
-        let root = tempfile::Builder::new().prefix("wl").tempdir_in("/tmp").expect("/tmp is writable");
+        let root = tempfile::Builder::new().prefix("sc").tempdir_in("/tmp").expect("/tmp is writable");
         let directory = Arc::new(Directory { root, runs: AtomicUsize::new(0) });
         for name in ["home", "tmp", "out", "private"] {
             fs::create_dir(directory.path(name)).expect("the directory is new");

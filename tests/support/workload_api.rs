@@ -80,7 +80,7 @@ struct Ca {
 impl FakeWorkloadApi {
     /// Knows the calling workload by these SPIFFE IDs, the first being the default.
     pub fn start(identities: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("wla").tempdir_in("/tmp").expect("/tmp is writable");
+        let directory = tempfile::Builder::new().prefix("sca").tempdir_in("/tmp").expect("/tmp is writable");
         let listener = UnixListener::bind(directory.path().join("agent.sock")).expect("the directory is new");
         let state = Arc::new(State {
             keys: Keys::generate("spire-key-1"),

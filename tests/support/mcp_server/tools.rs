@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hyper::http::request::Parts;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{ServerCapabilities, ServerConfig};
@@ -45,7 +46,7 @@ impl Tools {
     /// JSON, so that tests can read it: `sub`, `scope`, `aud`, `jti`.
     #[tool(description = "Who the access token says is calling, and with which scope")]
     fn whoami(&self, context: RequestContext<RoleServer>) -> String {
-        let parts = context.extensions.get::<hyper::http::request::Parts>().expect("it came over HTTP");
+        let parts = context.extensions.get::<Parts>().expect("it came over HTTP");
         let claims = parts.extensions.get::<Claims>().expect("it passed the bearer check");
         json!({"sub": claims["sub"], "scope": claims["scope"], "aud": claims["aud"], "jti": claims["jti"]}).to_string()
     }

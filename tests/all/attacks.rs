@@ -3,8 +3,6 @@
 //! The attackers: an MCP server or authorization server that wants more than its own, a network that redirects, stalls or
 //! floods, a neighbour on the machine (another user, a browser, a squatter), and the operator's own log.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -26,6 +24,8 @@ use support::tls::TestCa;
 use support::unix_http::Reply;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
+
+use crate::binary;
 
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 
@@ -70,16 +70,12 @@ impl World {
         let toml = format!(
             "[egress]\ninsecure_loopback = true\n{egress}\n[servers.demo]\nurl = \"{url}\"\nscopes = [\"demo:read\"]\n{lines}\n"
         );
-        binary().envs(self.platform.env()).config(&toml)
+        Safeconduct::new(binary()).envs(self.platform.env()).config(&toml)
     }
 
     fn pin(&self) -> String {
         format!("issuer = \"{}\"", self.authorization_server.issuer())
     }
-}
-
-fn binary() -> Safeconduct {
-    Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct"))
 }
 
 async fn token(safeconduct: &Safeconduct) -> Output {
@@ -313,7 +309,7 @@ async fn one_resource_over_two_servers_does_not_get_round_allow() {
     let toml = format!(
         "[egress]\ninsecure_loopback = true\n[servers.mine]\nurl = \"{url}/mine\"\n[servers.theirs]\nurl = \"{url}/theirs\"\nallow = [{{ uid = 61234 }}]\n"
     );
-    let daemon = binary().envs(world.platform.env()).config(&toml).daemon(&[]).await;
+    let daemon = Safeconduct::new(binary()).envs(world.platform.env()).config(&toml).daemon(&[]).await;
     let reply = daemon.get("/v1/token?server=mine").await;
     assert_eq!((reply.status, reply.json()["class"].as_str()), (500, Some("config")));
     assert_eq!(world.authorization_server.token_requests(), 0);
@@ -381,7 +377,7 @@ impl Private {
 
     async fn token(&self, egress: &str, lines: &str) -> Output {
         let issuer = self.authorization_server.issuer();
-        let safeconduct = binary();
+        let safeconduct = Safeconduct::new(binary());
         let file = safeconduct.private("subject.jwt");
         std::fs::write(&file, self.platform.mint(&issuer, Duration::from_secs(300))).expect("ours");
         let toml = format!(
@@ -521,7 +517,7 @@ async fn what_is_no_daemon_ends_a_helper_within_its_time_out() {
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n", Duration::from_millis(300), 75),
     ];
     for (answer, pause, code) in answers {
-        let safeconduct = binary().envs(world.platform.env()).limit(Duration::from_secs(8));
+        let safeconduct = Safeconduct::new(binary()).envs(world.platform.env()).limit(Duration::from_secs(8));
         let listener = UnixListener::bind(safeconduct.socket()).expect("bound");
         let strange = async {
             let (mut stream, _) = listener.accept().await.expect("accepted");
@@ -604,7 +600,7 @@ async fn the_narrowest_server_decides_however_the_wider_one_is_spelled() {
     let toml = format!(
         "[egress]\ninsecure_loopback = true\n[servers.wide]\nurl = \"{url}////////////\"\n[servers.narrow]\nurl = \"{url}/admin\"\nallow = [{{ uid = 61234 }}]\n"
     );
-    let daemon = binary().envs(world.platform.env()).config(&toml).daemon(&[]).await;
+    let daemon = Safeconduct::new(binary()).envs(world.platform.env()).config(&toml).daemon(&[]).await;
     failed(&daemon.get(&format!("/v1/token?server={url}/admin")).await, 403, "denied", "access_denied");
     failed(&daemon.get(&format!("/v1/token?server={url}/admin/x")).await, 403, "denied", "access_denied");
 }
@@ -676,7 +672,7 @@ async fn a_narrow_caller_never_gets_a_wide_callers_token() {
         world.mcp.url(),
         world.pin()
     );
-    let job = binary().envs(world.platform.env()).config(&toml);
+    let job = Safeconduct::new(binary()).envs(world.platform.env()).config(&toml);
     open_to_all(job.path());
     let daemon = job.daemon(&[]).await;
     let args = ["token", "demo", "-o", "json"];
@@ -701,7 +697,7 @@ async fn a_narrow_caller_never_gets_a_wide_callers_token() {
 async fn a_user_without_a_name_a_home_or_a_readable_file_is_told_what_is_missing() {
     let Some(copy) = as_root_only() else { return };
     let world = World::new().await;
-    let job = binary().envs(world.platform.env()).without_env("HOME").without_env("TMPDIR");
+    let job = Safeconduct::new(binary()).envs(world.platform.env()).without_env("HOME").without_env("TMPDIR");
     open_to_all(job.path());
     let url = world.mcp.url();
     let args = ["token", &url, "--insecure-loopback", "--timeout", "3s"];
@@ -749,7 +745,8 @@ async fn a_squatted_compiled_in_place_is_not_trusted() {
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).expect("we are root");
     let socket = place.join("safeconduct.sock");
 
-    let safeconduct = binary().env("SAFECONDUCT_SOCKET", &socket.display().to_string()).envs(world.platform.env());
+    let safeconduct =
+        Safeconduct::new(binary()).env("SAFECONDUCT_SOCKET", &socket.display().to_string()).envs(world.platform.env());
     open_to_all(safeconduct.path());
     let mut squatter = command_as(STRANGER, &safeconduct, &copy, &["run", "--identity-file", "/nonexistent"]);
     let squatter = squatter.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
@@ -1154,7 +1151,7 @@ async fn a_token_in_the_place_of_a_file_name_is_not_shown() {
     let private = job.private("pasted.toml");
     std::fs::write(&private, &toml).expect("ours");
     let private = private.display().to_string();
-    let plain = binary();
+    let plain = Safeconduct::new(binary());
     refused(plain.run(&["--config", &private, "token", "demo"]).await, 69, "JWT");
     let in_file = job.private("subject.jwt");
     std::fs::write(&in_file, &jwt).expect("ours");
@@ -1339,12 +1336,12 @@ fn as_root_only() -> Option<Copy> {
         assert!(!in_ci, "CI must run this as root: a foreign user cannot be played otherwise");
         return None;
     }
-    let directory = tempfile::Builder::new().prefix("wlbin").tempdir_in("/tmp").expect("/tmp is writable");
+    let directory = tempfile::Builder::new().prefix("scbin").tempdir_in("/tmp").expect("/tmp is writable");
     open_to_all(directory.path());
-    let binary = directory.path().join("safeconduct");
-    std::fs::copy(env!("CARGO_BIN_EXE_safeconduct"), &binary).expect("there is room");
-    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("ours");
-    Some(Copy { _directory: directory, binary })
+    let copy = directory.path().join("safeconduct");
+    std::fs::copy(binary(), &copy).expect("there is room");
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    Some(Copy { _directory: directory, binary: copy })
 }
 
 fn open_to_all(directory: &Path) {

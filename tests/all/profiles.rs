@@ -3,10 +3,6 @@
 //!
 //! The names in an example are replaced by those of the fakes, and nothing else.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +26,8 @@ use support::traffic::{Place, Traffic};
 use support::workload_api::FakeWorkloadApi;
 use support::{entra, keys, leak, profiles, unix_http};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
+
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/config");
 
 const NO_IDENTITY: i32 = 69;
@@ -142,7 +139,7 @@ fn examples() -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_example_is_a_valid_configuration_and_says_what_must_be_true_elsewhere() {
     for (path, text) in examples() {
-        let output = Safeconduct::new(BINARY).config(&text).run(&["config", "check"]).await;
+        let output = Safeconduct::new(binary()).config(&text).run(&["config", "check"]).await;
         assert!(output.succeeded(), "{path}: {}", output.stderr);
         assert!(
             text.starts_with("# ") && text.lines().all(|line| line.len() <= 132),
@@ -155,7 +152,7 @@ async fn every_example_is_a_valid_configuration_and_says_what_must_be_true_elsew
 
 #[tokio::test]
 async fn workload_identity_federation() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let example = Example::new(&scene, "jwt-bearer", LOGIN);
     assert_eq!(keys::peek(&example.works().await)["aud"], json!(scene.mcp.url()));
     let sent = scene.authorization_server.last_request();
@@ -168,7 +165,7 @@ async fn workload_identity_federation() {
 
 #[tokio::test]
 async fn enterprise_managed_authorization() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let idp = FakeAs::start(scene.platform.trust()).await;
     idp.set_audience(&scene.authorization_server.issuer());
     scene.authorization_server.trust_only(idp.trust());
@@ -192,7 +189,7 @@ async fn enterprise_managed_authorization() {
 
 #[tokio::test]
 async fn client_credentials_with_a_key() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (example, proof) = Example::new(&scene, "client-credentials-key", LOGIN).with_key(KEY);
     scene.authorization_server.add_client("mcp-agent", proof);
     example.works().await;
@@ -205,7 +202,7 @@ async fn client_credentials_with_a_key() {
 
 #[tokio::test]
 async fn client_credentials_with_a_secret() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let example = Example::new(&scene, "client-credentials-secret", LOGIN).with_secret();
     scene.authorization_server.add_client("mcp-agent", ClientProof::Basic(SECRET.to_owned()));
     example.works().await;
@@ -219,7 +216,7 @@ async fn client_credentials_with_a_secret() {
 
 #[tokio::test]
 async fn client_credentials_with_a_certificate() {
-    let mut scene = Scene::new(BINARY).await;
+    let mut scene = Scene::new(binary()).await;
     let ca = TestCa::new();
     scene.authorization_server.serve_mutual(ca.mutual(&[ca.der()])).await;
     scene.authorization_server.add_client("mcp-agent", ClientProof::Certificate("mcp-agent".to_owned()));
@@ -244,7 +241,7 @@ async fn client_credentials_with_a_certificate() {
 
 #[tokio::test]
 async fn tokens_that_are_bound_to_a_key() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.require_dpop(None);
     scene.authorization_server.set_profile(Profile { wants_proof: true, ..Default::default() });
     let example = Example::new(&scene, "dpop", LOGIN);
@@ -259,7 +256,7 @@ async fn tokens_that_are_bound_to_a_key() {
 
 #[tokio::test]
 async fn a_server_that_trusts_the_platform_itself() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let example = Example::unchanged(&scene, "direct").with(MCP, &scene.mcp.url());
     let claims = keys::peek(&example.works().await);
     assert_eq!((&claims["iss"], &claims["aud"]), (&json!(scene.platform.issuer()), &json!(scene.mcp.url())));
@@ -272,7 +269,7 @@ async fn a_server_that_trusts_the_platform_itself() {
 
 #[tokio::test]
 async fn a_chain_of_identities() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let company = FakeAs::start(scene.platform.trust()).await;
     company.set_audience(&scene.authorization_server.issuer());
     scene.authorization_server.trust_only(company.trust());
@@ -287,7 +284,7 @@ async fn a_chain_of_identities() {
 
 #[tokio::test]
 async fn keycloak_takes_the_grant_of_a_confidential_client() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     profiles::keycloak_grant(&scene, SUBJECT);
     let example = Example::new(&scene, "keycloak-jwt-grant", "https://keycloak.example.com/realms/agents");
     let (example, proof) = example.with_key(KEY);
@@ -311,7 +308,7 @@ async fn keycloak_takes_the_grant_of_a_confidential_client() {
 
 #[tokio::test]
 async fn keycloak_takes_a_jwt_once_and_soon() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     profiles::keycloak_grant(&scene, SUBJECT);
     let example = Example::new(&scene, "keycloak-jwt-grant", "https://keycloak.example.com/realms/agents");
     let (example, proof) = example.with_key(KEY);
@@ -332,7 +329,7 @@ async fn keycloak_takes_a_jwt_once_and_soon() {
 
 #[tokio::test]
 async fn keycloak_federates_a_client() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let example = Example::new(&scene, "keycloak-federated-client", "https://keycloak.example.com/realms/agents");
     scene.authorization_server.federate("mcp-agent", SUBJECT);
     example.works().await;
@@ -353,7 +350,7 @@ const AGENT: &str = "55555555-5555-5555-5555-555555555555";
 
 #[tokio::test]
 async fn entra_federates_a_credential() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
     entra.target(TARGET, "22222222-2222-2222-2222-222222222222");
@@ -395,7 +392,7 @@ async fn entra_federates_a_credential() {
 
 #[tokio::test]
 async fn entra_says_what_a_federated_credential_lacks() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     entra.target(TARGET, TARGET);
     entra.register(APPLICATION);
@@ -428,7 +425,7 @@ async fn entra_says_what_a_federated_credential_lacks() {
 
 #[tokio::test]
 async fn entra_takes_a_secret_where_there_must_be_one() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     entra.target(TARGET, TARGET);
     entra.secret(APPLICATION, SECRET);
@@ -446,7 +443,7 @@ async fn entra_takes_a_secret_where_there_must_be_one() {
 /// `doctor` walks the same way: what a provider's exchange does not ask for is not demanded of the server.
 #[tokio::test]
 async fn entra_is_examined_by_doctor() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     entra.target(TARGET, TARGET);
     entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
@@ -475,7 +472,7 @@ async fn entra_is_examined_by_doctor() {
 
 #[tokio::test]
 async fn entra_takes_a_svid_for_a_jwt_like_any_other() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     entra.target(TARGET, TARGET);
     entra.federate(APPLICATION, scene.platform.trust(), SVID);
@@ -500,12 +497,12 @@ async fn metadata_service(resource: &str, which: &str, token: &str) -> (Traffic,
 
 /// On such a machine and nowhere else.
 fn on_a_machine(example: &Example<'_>, base: &str) -> Safeconduct {
-    Safeconduct::new(BINARY).env("AZURE_POD_IDENTITY_AUTHORITY_HOST", base).config(&example.text)
+    Safeconduct::new(binary()).env("AZURE_POD_IDENTITY_AUTHORITY_HOST", base).config(&example.text)
 }
 
 #[tokio::test]
 async fn entra_knows_its_managed_identities() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     entra.target(TARGET, TARGET);
     let which = ", client_id = \"33333333-3333-3333-3333-333333333333\"";
@@ -536,7 +533,7 @@ async fn entra_knows_its_managed_identities() {
 
 #[tokio::test]
 async fn entra_names_an_application_of_version_2_by_its_id() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     let id = "22222222-2222-2222-2222-222222222222";
     entra.target(TARGET, id);
@@ -560,7 +557,7 @@ async fn entra_names_an_application_of_version_2_by_its_id() {
 
 #[tokio::test]
 async fn entra_lets_a_blueprint_speak_for_its_agent() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     entra.target(TARGET, TARGET);
     entra.federate(APPLICATION, entra.trust(), entra::MANAGED);
@@ -585,7 +582,7 @@ async fn entra_lets_a_blueprint_speak_for_its_agent() {
 
 #[tokio::test]
 async fn entra_between_a_platform_and_an_authorization_server() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let entra = FakeEntra::start().await;
     let id = "44444444-4444-4444-4444-444444444444";
     entra.target(id, id);
@@ -621,7 +618,7 @@ async fn entra_between_a_platform_and_an_authorization_server() {
 
 #[tokio::test]
 async fn auth0_is_told_the_audience() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     profiles::auth0(&scene);
     assert!(scene.authorization_server.issuer().ends_with('/'));
     let (example, proof) = Example::new(&scene, "auth0", "https://acme.eu.auth0.com/").with_key(KEY);
@@ -641,7 +638,7 @@ async fn auth0_is_told_the_audience() {
 
 #[tokio::test]
 async fn okta_wants_scopes_and_by_default_a_proof() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     profiles::okta(&scene, false);
     let issuer = "https://acme.okta.com/oauth2/aus1234567890abcdef";
     let (example, proof) = Example::new(&scene, "okta", issuer).with_key(KEY);
@@ -684,7 +681,7 @@ const FRONT_DOOR: &str = "https://mcp-abc123-ew.a.run.app";
 
 #[tokio::test]
 async fn google_gives_an_identity_token_for_a_front_door() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let google = google(&scene).await;
     let example = Example::at_server(&scene, "gcp-id-token").at_google(&google);
     let claims = google.verify(&example.works().await);
@@ -709,7 +706,7 @@ async fn google_gives_an_identity_token_for_a_front_door() {
 
 #[tokio::test]
 async fn google_refuses_with_words_that_have_a_cure() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let google = google(&scene).await;
     let example = Example::at_server(&scene, "gcp-id-token").at_google(&google);
     let by_name = example.with("projects/123456789012/", "projects/my-project/");
@@ -735,7 +732,7 @@ async fn google_refuses_with_words_that_have_a_cure() {
 
 #[tokio::test]
 async fn google_gives_an_access_token() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let google = google(&scene).await;
     let example = Example::at_server(&scene, "gcp-access-token").at_google(&google);
     let scope = "https://www.googleapis.com/auth/cloud-platform".to_owned();
@@ -754,7 +751,7 @@ async fn google_gives_an_access_token() {
 
 #[tokio::test]
 async fn google_as_a_link_of_a_chain() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let google = google(&scene).await;
     profiles::of_google(&scene);
     scene.authorization_server.trust_only(google.trust());
@@ -771,7 +768,7 @@ async fn google_as_a_link_of_a_chain() {
 
 #[tokio::test]
 async fn hydra_is_the_audience_by_its_endpoint() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     profiles::hydra(&scene);
     let endpoint = scene.authorization_server.token_endpoint();
     let example = Example::new(&scene, "ory-hydra", "https://hydra.example.com").with_secret();
@@ -792,13 +789,13 @@ async fn hydra_is_the_audience_by_its_endpoint() {
 
 #[tokio::test]
 async fn a_workload_of_a_spiffe_trust_domain() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let agent = FakeWorkloadApi::start(&[SVID]);
     scene.authorization_server.also_trust(agent.trust());
     scene.authorization_server.federate("mcp-agent", SVID);
     let example = Example::new(&scene, "spiffe", LOGIN);
     let world = |example: &Example<'_>| {
-        Safeconduct::new(BINARY).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&example.text)
+        Safeconduct::new(binary()).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&example.text)
     };
     world(&example).run(&["token", "demo"]).await.expect_code(0);
     let sent = scene.authorization_server.last_request();
@@ -810,11 +807,11 @@ async fn a_workload_of_a_spiffe_trust_domain() {
 
 #[tokio::test]
 async fn a_job_of_gitlab() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let example = Example::new(&scene, "gitlab-ci", LOGIN);
     let job = |audience: &str| {
         let token = scene.platform.mint(audience, LIFE);
-        Safeconduct::new(BINARY).env("GITLAB_CI", "true").env("MCP_ID_TOKEN", &token).config(&example.text)
+        Safeconduct::new(binary()).env("GITLAB_CI", "true").env("MCP_ID_TOKEN", &token).config(&example.text)
     };
     let issuer = scene.authorization_server.issuer();
     job(&issuer).run(&["token", "demo"]).await.expect_code(0);
@@ -826,7 +823,7 @@ async fn a_job_of_gitlab() {
 
 /// The daemon inside this process, where the files of the platform can lie below another root. Gives its answer.
 async fn at_the_platform(stage: &Stage, text: &str) -> Value {
-    let place = tempfile::Builder::new().prefix("wl").tempdir_in("/tmp").expect("/tmp is writable");
+    let place = tempfile::Builder::new().prefix("sc").tempdir_in("/tmp").expect("/tmp is writable");
     let socket = place.path().join("s");
     let vars: BTreeMap<String, String> = stage.vars.clone();
     let env = Env::from_vars(vars);
@@ -854,7 +851,7 @@ async fn pod(name: &str) -> Stage {
 async fn platform(source: &str, name: &str) -> Stage {
     let cases = case::all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sources")));
     let case = cases.iter().find(|case| case.source == source && case.name == name).expect("there is such a case");
-    case.stage(BINARY).await
+    case.stage(binary()).await
 }
 
 /// The example of a platform from which a token for any audience, or for the right one, can be had: it works at the platform of
@@ -882,7 +879,7 @@ async fn on_its_platform(source: &str, near_miss: &str) {
 
 #[tokio::test]
 async fn a_token_in_a_file_a_variable_or_from_a_program() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let issuer = scene.authorization_server.issuer();
     let (file, program) = (scene.safeconduct.private("subject.jwt"), scene.safeconduct.private("program"));
     let mint = |audience: &str| {
@@ -900,7 +897,7 @@ async fn a_token_in_a_file_a_variable_or_from_a_program() {
             example("file").with(&quoted("/var/run/secrets/agent/token"), &quoted(&file.display().to_string()));
         let printed =
             example("command").with(&quoted("/usr/local/bin/platform-token"), &quoted(&program.display().to_string()));
-        let in_variable = Safeconduct::new(BINARY).env("AGENT_TOKEN", token).config(&example("env").text);
+        let in_variable = Safeconduct::new(binary()).env("AGENT_TOKEN", token).config(&example("env").text);
         [in_file.world(), in_variable, printed.world()]
     };
     for turn in 0..3 {
@@ -976,13 +973,13 @@ async fn instance(scene: &Scene) -> (FakeGoogle, Safeconduct) {
     let google = FakeGoogle::start(scene.platform.trust()).await;
     profiles::of_google(scene);
     scene.authorization_server.also_trust(google.trust());
-    let world = Safeconduct::new(BINARY).env("GCE_METADATA_HOST", google.metadata_host());
+    let world = Safeconduct::new(binary()).env("GCE_METADATA_HOST", google.metadata_host());
     (google, world)
 }
 
 #[tokio::test]
 async fn a_workload_on_google_cloud() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (google, world) = instance(&scene).await;
     let example = Example::new(&scene, "gcp-workload", LOGIN);
     world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(0);
@@ -1006,7 +1003,7 @@ async fn a_workload_on_google_cloud() {
 
 #[tokio::test]
 async fn a_workload_on_google_cloud_as_another_account() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (google, world) = instance(&scene).await;
     google.give_no_identity();
     google.grant(INSTANCE, ACCOUNT);
@@ -1029,7 +1026,7 @@ async fn a_workload_on_google_cloud_as_another_account() {
 
 #[tokio::test]
 async fn a_workload_on_google_cloud_before_a_front_door_of_google() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (google, world) = instance(&scene).await;
     let example = Example::at_server(&scene, "gcp-direct");
     let output = world.config(&example.text).run(&["token", "demo"]).await.expect_code(0);
@@ -1039,7 +1036,7 @@ async fn a_workload_on_google_cloud_before_a_front_door_of_google() {
 
 #[tokio::test]
 async fn an_external_account_file() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let google = google(&scene).await;
     profiles::of_google(&scene);
     scene.authorization_server.also_trust(google.trust());
@@ -1057,7 +1054,7 @@ async fn an_external_account_file() {
     assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
     // Detected by Google's own variable, outside of a job. Nothing leaves: it leads to no token.
     fs::write(&subject, "no token").expect("ours");
-    let world = Safeconduct::new(BINARY).env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string());
+    let world = Safeconduct::new(binary()).env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string());
     let output = world.run(&["whoami", "--json"]).await.expect_code(NO_IDENTITY);
     assert!(output.stderr.contains("GOOGLE_APPLICATION_CREDENTIALS (external_account, file)"), "{output:?}");
     // A token that is good elsewhere too.
@@ -1075,7 +1072,7 @@ async fn an_external_account_file() {
 
 #[tokio::test]
 async fn an_external_account_file_with_a_program() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let google = google(&scene).await;
     profiles::of_google(&scene);
     scene.authorization_server.also_trust(google.trust());
@@ -1152,7 +1149,7 @@ async fn a_pod_of_aks() {
 
 #[tokio::test]
 async fn a_daemon_in_production() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let place = scene.safeconduct.path().display().to_string();
     let example = Example::new(&scene, "production-daemon", LOGIN)
         .with("/run/safeconduct/safeconduct.sock", &scene.safeconduct.socket().display().to_string())

@@ -1,10 +1,6 @@
 //! `[egress] proxy` and `HTTPS_PROXY`: what goes through the forward proxy, what never does, and what is said when it fails.
 //! The proxy resolves names itself, so that the hosts here have names that exist nowhere else.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use serde_json::json;
 use support::authorization_server::FakeAs;
 use support::forward_proxy::{FakeProxy, Mood};
@@ -15,7 +11,7 @@ use support::platform::FakePlatform;
 use support::safeconduct::{Output, Safeconduct};
 use support::tls::TestCa;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const TEMPORARY: i32 = 75;
 const DENIED: i32 = 77;
@@ -55,7 +51,7 @@ impl World {
             self.ca.file().display(),
             self.mcp.url(),
         );
-        Safeconduct::new(BINARY).envs(self.platform.env()).private_config(&toml)
+        Safeconduct::new(binary()).envs(self.platform.env()).private_config(&toml)
     }
 
     fn through(&self, url: &str) -> Safeconduct {
@@ -120,7 +116,7 @@ async fn what_is_on_loopback_never_goes_through_it() {
         mcp.url(),
         authorization_server.issuer(),
     );
-    token(&Safeconduct::new(BINARY).envs(platform.env()).config(&toml)).await.expect_code(0);
+    token(&Safeconduct::new(binary()).envs(platform.env()).config(&toml)).await.expect_code(0);
     assert!(proxy.asked().is_empty(), "{:?}", proxy.asked());
 }
 

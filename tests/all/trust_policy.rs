@@ -1,10 +1,6 @@
 //! `trust-policy`: a rule made from its output alone lets the workload in, and with any one claim changed it does not; what a
 //! stranger could obtain gets no rule.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use serde_json::{Value, json};
 use support::aws::FakeAws;
 use support::entra::FakeEntra;
@@ -12,7 +8,7 @@ use support::platform::PlatformFault;
 use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const ASKED_WRONGLY: i32 = 64;
 const REFUSED: i32 = 76;
@@ -41,7 +37,7 @@ fn tampered(rule: &Value) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_rule_made_from_the_output_alone_lets_the_workload_in_and_nobody_else() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let rule = policy(&world, "generic", &[]).await["policy"].clone();
     assert_eq!(
@@ -82,7 +78,7 @@ fn with_one_text_changed(policy: &Value, pointers: &[&str]) -> Vec<Value> {
 #[tokio::test]
 async fn a_federated_credential_made_from_the_output_alone_lets_the_workload_in_and_nobody_else() {
     const APPLICATION: &str = "11111111-1111-1111-1111-111111111111";
-    let (scene, entra) = (Scene::new(BINARY).await, FakeEntra::start().await);
+    let (scene, entra) = (Scene::new(binary()).await, FakeEntra::start().await);
     entra.target("api://mcp", "22222222-2222-2222-2222-222222222222");
     let config = format!(
         "[egress]\ninsecure_loopback = true\n\n[servers.demo]\nurl = \"{}\"\nexchange = \"entra\"\ntenant = \"{}\"\n\
@@ -104,7 +100,7 @@ async fn a_federated_credential_made_from_the_output_alone_lets_the_workload_in_
 
 #[tokio::test]
 async fn a_role_with_the_trust_policy_of_the_output_alone_lets_the_workload_in_and_nobody_else() {
-    let (scene, aws) = (Scene::new(BINARY).await, FakeAws::start().await);
+    let (scene, aws) = (Scene::new(binary()).await, FakeAws::start().await);
     scene.authorization_server.trust_only(aws.trust());
     aws.trust_identities(scene.platform.trust(), "nobody in particular");
     let chain = format!(
@@ -134,7 +130,7 @@ async fn a_role_with_the_trust_policy_of_the_output_alone_lets_the_workload_in_a
 
 #[tokio::test]
 async fn for_a_discovered_issuer_the_rule_is_the_same() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let words = ["trust-policy", &scene.mcp.url(), "--insecure-loopback", "--json", "--for", "generic"];
     let rule = scene.safeconduct.run(&words).await.expect_code(0).json();
     assert_eq!(rule["policy"]["aud"], scene.authorization_server.issuer());
@@ -143,7 +139,7 @@ async fn for_a_discovered_issuer_the_rule_is_the_same() {
 
 #[tokio::test]
 async fn what_a_stranger_can_obtain_gets_no_rule() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.platform.always(PlatformFault::Claims(json!({
         "iss": "https://token.actions.githubusercontent.com", "event_name": "pull_request",
         "sub": "repo:octo-org/octo-repo:pull_request",
@@ -155,7 +151,7 @@ async fn what_a_stranger_can_obtain_gets_no_rule() {
 
 #[tokio::test]
 async fn without_the_organisation_there_is_no_rule() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.platform.always(PlatformFault::Claims(json!({ "repository_owner_id": null })));
     let failed = scene.configured("").run(&["trust-policy", "demo", "--for", "generic"]).await.expect_code(DENIED);
     assert!(failed.stderr.contains("repository_owner_id"), "{}", failed.stderr);
@@ -163,7 +159,7 @@ async fn without_the_organisation_there_is_no_rule() {
 
 #[tokio::test]
 async fn each_shape_asks_for_the_audience_of_its_party() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let entra = policy(&world, "entra", &[]).await;
     assert_eq!(entra["policy"]["audiences"], json!(["api://AzureADTokenExchange"]));
@@ -184,7 +180,7 @@ async fn each_shape_asks_for_the_audience_of_its_party() {
 
 #[tokio::test]
 async fn for_people_it_says_what_is_pinned_why_and_how_it_is_installed() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let text = scene.configured("").run(&["trust-policy", "demo", "--for", "keycloak"]).await.expect_code(0).stdout;
     for words in ["# pinned: repository_id (", "# warning: ", "# install: kcadm.sh", "\"jwt.credential.sub\""] {
         assert!(text.contains(words), "{words:?} in\n{text}");

@@ -1,9 +1,5 @@
 //! SIGHUP: a new configuration under a running daemon, taken over in one step or not at all.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -13,7 +9,7 @@ use support::mcp_server::FakeMcp;
 use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::{SCOPES, Scene};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const TAKEN: &str = "the configuration is read anew";
 const REFUSED: &str = "the configuration is not taken over";
@@ -44,7 +40,7 @@ async fn reload(daemon: &Daemon, world: &Safeconduct, config: &str) {
 
 #[tokio::test]
 async fn a_token_survives_if_nothing_that_reached_its_making_changed() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
     let token = daemon.token("demo").await;
     for more in ["", "tolerate_scopes = [\"profile\"]\n", "rate = \"100/s\"\n"] {
@@ -58,7 +54,7 @@ async fn a_token_survives_if_nothing_that_reached_its_making_changed() {
 
 #[tokio::test]
 async fn what_reaches_the_wire_makes_a_new_token() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
     let mut seen = vec![daemon.token("demo").await];
     for more in ["scopes = [\"demo:read\"]\n", "resource = \"\"\n", "dpop = false\n", "exchange = \"jwt-bearer\"\n"] {
@@ -73,7 +69,7 @@ async fn what_reaches_the_wire_makes_a_new_token() {
 
 #[tokio::test]
 async fn callers_are_judged_anew() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let own = nix::unistd::geteuid().as_raw();
     let (daemon, world) = daemon(&scene, "").await;
     daemon.token("demo").await;
@@ -87,7 +83,7 @@ async fn callers_are_judged_anew() {
 
 #[tokio::test]
 async fn a_bad_file_is_reported_and_the_old_configuration_stays() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
     let token = daemon.token("demo").await;
     for (i, bad) in
@@ -106,7 +102,7 @@ async fn a_bad_file_is_reported_and_the_old_configuration_stays() {
 
 #[tokio::test]
 async fn an_identity_that_is_missing_now_is_a_bad_configuration_too() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
     let token = daemon.token("demo").await;
     let named = format!("{}[identity]\nsource = \"gitlab-ci\"\ntoken_env = \"NOT_THERE\"\n", scene.config(""));
@@ -119,7 +115,7 @@ async fn an_identity_that_is_missing_now_is_a_bad_configuration_too() {
 
 #[tokio::test]
 async fn what_listens_and_what_records_wants_a_restart_and_says_so() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
     let more = format!(
         "[listen]\nlinger = \"5s\"\n[audit]\nfile = \"{}\"\n",
@@ -133,7 +129,7 @@ async fn what_listens_and_what_records_wants_a_restart_and_says_so() {
 
 #[tokio::test]
 async fn a_flight_begun_before_answers_its_callers_and_does_not_enter_the_new_cache() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let sluice = scene.sluice().await;
     let (daemon, world) = daemon(&scene, "").await;
     sluice.shut();
@@ -152,7 +148,7 @@ async fn a_flight_begun_before_answers_its_callers_and_does_not_enter_the_new_ca
 
 #[tokio::test]
 async fn a_server_that_is_new_is_served_and_one_that_is_gone_is_not() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
     daemon.token("demo").await;
     let other_as = FakeAs::start(scene.platform.trust()).await;
@@ -170,7 +166,7 @@ async fn a_server_that_is_new_is_served_and_one_that_is_gone_is_not() {
 
 #[tokio::test]
 async fn a_token_in_use_is_renewed_after_a_reload_as_before() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(3));
     let (daemon, world) = daemon(&scene, "").await;
     let first = daemon.token("demo").await;
@@ -190,7 +186,7 @@ async fn a_token_in_use_is_renewed_after_a_reload_as_before() {
 
 #[tokio::test]
 async fn a_registered_client_follows_an_issuer_that_the_operator_changed() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let keys = "exchange = \"client-credentials\"\nclient_auth = \"secret\"\nregister = true\n";
     let (daemon, world) = daemon(&scene, keys).await;
     daemon.token("demo").await;
@@ -208,7 +204,7 @@ async fn a_registered_client_follows_an_issuer_that_the_operator_changed() {
 
 #[tokio::test]
 async fn a_token_of_an_issuer_that_is_not_listed_any_more_is_not_given() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let listed = |issuer: &str| {
         let url = scene.mcp.url();
         format!("[egress]\ninsecure_loopback = true\nissuers = [\"{issuer}\"]\n[servers.demo]\nurl = \"{url}\"\n")
@@ -223,7 +219,7 @@ async fn a_token_of_an_issuer_that_is_not_listed_any_more_is_not_given() {
 
 #[tokio::test]
 async fn a_token_that_would_open_a_new_server_to_others_is_not_given() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let whole = scene.mcp.base().to_owned();
     scene.mcp.set_metadata(json!({"resource": whole}));
     scene.authorization_server.register(&whole, &SCOPES);
@@ -237,7 +233,7 @@ async fn a_token_that_would_open_a_new_server_to_others_is_not_given() {
 
 #[tokio::test]
 async fn a_token_that_is_left_behind_is_revoked_where_the_end_would_have_done_it() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "revoke_on_exit = true\n").await;
     let token = daemon.token("demo").await;
     reload(&daemon, &world, &scene.config("revoke_on_exit = true\nrate = \"100/s\"\n")).await;

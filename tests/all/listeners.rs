@@ -1,10 +1,6 @@
 //! What listens besides the Unix socket, how callers prove themselves there, what is served that is not configured, and
 //! how all of it ends.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -29,7 +25,7 @@ use support::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const CONFIG: i32 = 78;
 
@@ -48,7 +44,7 @@ async fn health_of(daemon: &Daemon) -> SocketAddr {
 
 #[tokio::test]
 async fn with_the_secret_loopback_serves_what_the_socket_serves() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(ON_LOOPBACK).await;
     let loopback = Loopback::of(&daemon).await;
     let reply = loopback.get("/v1/token?server=demo").await;
@@ -71,7 +67,7 @@ async fn with_the_secret_loopback_serves_what_the_socket_serves() {
 
 #[tokio::test]
 async fn without_the_secret_loopback_serves_nothing_that_names_a_server() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&format!("required = true\n{ON_LOOPBACK}")).await;
     let loopback = Loopback::of(&daemon).await;
     daemon.run(&["ready", "--wait", "10s"]).await.expect_code(0);
@@ -110,7 +106,7 @@ async fn without_the_secret_loopback_serves_nothing_that_names_a_server() {
 
 #[tokio::test]
 async fn the_secret_is_private_new_at_each_start_and_gone_at_the_end() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured(ON_LOOPBACK);
     let path = world.socket().with_file_name("http.secret");
     let daemon = world.daemon(&[]).await;
@@ -133,7 +129,7 @@ async fn the_secret_is_private_new_at_each_start_and_gone_at_the_end() {
 
 #[tokio::test]
 async fn a_secret_that_cannot_be_written_takes_no_place() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured(ON_LOOPBACK);
     fs::create_dir(world.socket().with_file_name("http.secret")).expect("ours");
     let output = world.run(&["run"]).await.expect_code(CONFIG);
@@ -147,7 +143,7 @@ async fn a_secret_that_cannot_be_written_takes_no_place() {
 
 #[tokio::test]
 async fn two_daemons_in_one_directory_do_not_write_over_each_others_secret() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured(ON_LOOPBACK);
     let daemon = world.daemon(&[]).await;
     let loopback = Loopback::of(&daemon).await;
@@ -160,7 +156,7 @@ async fn two_daemons_in_one_directory_do_not_write_over_each_others_secret() {
 
 #[tokio::test]
 async fn a_taken_port_is_said_before_anything_is_served() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let held = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = held.local_addr().expect("bound");
     for key in ["http", "health"] {
@@ -174,7 +170,7 @@ async fn a_taken_port_is_said_before_anything_is_served() {
 
 #[tokio::test]
 async fn the_api_is_for_loopback_alone() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     for (address, words) in [
         ("0.0.0.0:7878", "is not loopback"),
         ("[::]:7878", "is not loopback"),
@@ -198,7 +194,7 @@ async fn the_api_is_for_loopback_alone() {
 
 #[tokio::test]
 async fn localhost_is_every_loopback_address_that_the_machine_has() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("[listen]\nhttp = \"localhost:0\"").await;
     let loopback = Loopback::of(&daemon).await;
     let listen = tcp_http::listening(&daemon).await;
@@ -220,7 +216,7 @@ async fn localhost_is_every_loopback_address_that_the_machine_has() {
 
 #[tokio::test]
 async fn on_tcp_only_rules_by_user_match() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     for (rule, on_tcp) in [
         (format!("{{ uid = {uid} }}"), 200),
@@ -237,7 +233,7 @@ async fn on_tcp_only_rules_by_user_match() {
 
 #[tokio::test]
 async fn callers_that_never_come_to_an_end_do_not_keep_others_out() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("[listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"").await;
     let loopback = Loopback::of(&daemon).await;
     let health = health_of(&daemon).await;
@@ -264,7 +260,7 @@ async fn callers_that_never_come_to_an_end_do_not_keep_others_out() {
 
 #[tokio::test]
 async fn a_silent_connection_is_closed_on_every_listener() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("[listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"").await;
     let addresses = [Loopback::of(&daemon).await.address, health_of(&daemon).await];
     let closed = async |address: SocketAddr| {
@@ -279,7 +275,7 @@ async fn a_silent_connection_is_closed_on_every_listener() {
 
 #[tokio::test]
 async fn a_detached_start_says_where_it_listens() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("[listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"");
     let output = world.run(&["run", "--detach"]).await.expect_code(0);
     let field = |name: &str| {
@@ -302,7 +298,7 @@ async fn a_detached_start_says_where_it_listens() {
 
 #[tokio::test]
 async fn the_health_listener_names_no_server_and_serves_nothing_else() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(Fault::Status(503));
     let second = FakeMcp::start(&scene.authorization_server, &SCOPES).await;
     let more = format!(
@@ -348,7 +344,7 @@ async fn the_health_listener_names_no_server_and_serves_nothing_else() {
 
 #[tokio::test]
 async fn the_health_listener_is_for_any_host_and_for_no_page() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("[listen]\nhealth = \"0.0.0.0:0\"").await;
     let port = health_of(&daemon).await.port();
     let health = SocketAddr::from(([127, 0, 0, 1], port));
@@ -376,7 +372,7 @@ async fn unlisted(scene: &Scene, more: &str) -> Daemon {
 
 #[tokio::test]
 async fn any_url_is_served_to_our_own_user_where_that_is_switched_on() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = unlisted(&scene, "").await;
     let url = scene.mcp.url();
     let token = daemon.token(&url).await;
@@ -401,7 +397,7 @@ async fn any_url_is_served_to_our_own_user_where_that_is_switched_on() {
 
 #[tokio::test]
 async fn what_is_not_configured_gets_round_nothing() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let strangers = geteuid().as_raw() + 1;
     let more = format!("allow = [{{ uid = {strangers} }}]\n[listen]\nunlisted = true");
     let daemon = scene.configured(&more).daemon(&[]).await;
@@ -430,7 +426,7 @@ async fn what_is_not_configured_gets_round_nothing() {
 
 #[tokio::test]
 async fn a_credential_helper_that_is_asked_about_every_url_leaves_others_alone() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = unlisted(&scene, "").await;
     let question = json!({"uri": scene.mcp.url()}).to_string();
     for _ in 0..2 {
@@ -446,7 +442,7 @@ async fn a_credential_helper_that_is_asked_about_every_url_leaves_others_alone()
 
 #[tokio::test]
 async fn a_token_of_an_unlisted_server_must_be_bound_to_it() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = unlisted(&scene, "").await;
     scene.authorization_server.always_token(support::authorization_server::TokenFault::IgnoreResource);
     let reply = daemon.get(&format!("/v1/token?server={}", scene.mcp.url())).await;
@@ -458,7 +454,7 @@ async fn a_token_of_an_unlisted_server_must_be_bound_to_it() {
 
 #[tokio::test]
 async fn over_its_rate_a_caller_is_told_when_to_come_again_and_the_issuer_is_not_asked() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let other = FakeMcp::start(&scene.authorization_server, &SCOPES).await;
     let more = format!(
         "rate = \"3/h\"\n[servers.other]\nurl = \"{}\"\nissuer = \"{}\"\n",
@@ -494,7 +490,7 @@ async fn over_its_rate_a_caller_is_told_when_to_come_again_and_the_issuer_is_not
 
 #[tokio::test]
 async fn while_the_agent_drains_it_is_served() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("[listen]\nlinger = \"5s\"\nhttp = \"127.0.0.1:0\"").await;
     let loopback = Loopback::of(&daemon).await;
     let told = Instant::now();
@@ -510,7 +506,7 @@ async fn while_the_agent_drains_it_is_served() {
 
 #[tokio::test]
 async fn told_twice_it_ends_at_once() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     for second in [Signal::SIGTERM, Signal::SIGINT] {
         let daemon = scene.daemon("[listen]\nlinger = \"1h\"\nhttp = \"127.0.0.1:0\"").await;
         let socket = daemon.socket().to_owned();
@@ -524,7 +520,7 @@ async fn told_twice_it_ends_at_once() {
 
 #[tokio::test]
 async fn told_twice_it_does_not_wait_for_what_runs_either() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(Fault::Stall);
     let daemon = scene.daemon("").await;
     let socket = daemon.socket().to_owned();
@@ -541,7 +537,7 @@ async fn told_twice_it_does_not_wait_for_what_runs_either() {
 
 #[tokio::test]
 async fn what_is_held_is_revoked_at_the_end_where_that_is_configured() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let other = FakeMcp::start(&scene.authorization_server, &SCOPES).await;
     let more = format!(
         "revoke_on_exit = true\n[servers.other]\nurl = \"{}\"\nissuer = \"{}\"\n",
@@ -559,7 +555,7 @@ async fn what_is_held_is_revoked_at_the_end_where_that_is_configured() {
 
 #[tokio::test]
 async fn a_revocation_that_fails_is_one_line_and_no_failure() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let nobody = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound");
     // One that is not there, and one that never answers, which must not hold up the end.
     let silent = FakeAs::start(scene.platform.trust()).await;
@@ -606,7 +602,7 @@ fn private_socket(path: &Path) -> UnixListener {
 
 #[tokio::test]
 async fn a_service_manager_may_pass_the_loopback_listener_beside_the_socket() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let tcp = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = tcp.local_addr().expect("bound");
     let world = scene.configured(&format!("[listen]\nhttp = \"{address}\""));
@@ -635,7 +631,7 @@ async fn a_service_manager_may_pass_the_loopback_listener_beside_the_socket() {
 
 #[tokio::test]
 async fn an_inherited_listener_that_is_wider_or_not_configured_is_refused() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let wide = TcpListener::bind("0.0.0.0:0").expect("bound");
     let loopback = TcpListener::bind("127.0.0.1:0").expect("bound");
     let world = scene.configured(ON_LOOPBACK);

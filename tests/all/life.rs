@@ -1,10 +1,6 @@
 //! The life of a token over real sockets and in real time, with tokens that live for seconds: what callers feel of an outage, of a
 //! refusal, of a crowd. The rules themselves are tested on a virtual clock in `src/cache`.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,7 +14,7 @@ use support::safeconduct::Daemon;
 use support::scene::Scene;
 use support::unix_http::{self, Reply};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const ASK: &str = "/v1/token?server=demo";
 
@@ -56,7 +52,7 @@ fn allow_descriptors(wanted: u64) {
 async fn a_thousand_callers_on_a_cold_key_are_one_token_request_and_nobody_is_refused() {
     const CALLERS: usize = 1_000;
     allow_descriptors(4_096);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let sluice = scene.sluice().await;
     let daemon = scene.daemon("").await;
     sluice.shut();
@@ -77,7 +73,7 @@ async fn a_thousand_callers_on_a_cold_key_are_one_token_request_and_nobody_is_re
 
 #[tokio::test]
 async fn a_token_in_use_is_renewed_before_anybody_waits() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(4));
     let daemon = scene.daemon("").await;
     let first = daemon.token("demo").await;
@@ -93,7 +89,7 @@ async fn a_token_in_use_is_renewed_before_anybody_waits() {
 
 #[tokio::test]
 async fn nobody_asks_and_the_token_lapses() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(1));
     let daemon = scene.daemon("").await;
     daemon.token("demo").await;
@@ -105,7 +101,7 @@ async fn nobody_asks_and_the_token_lapses() {
 
 #[tokio::test]
 async fn a_required_token_is_kept_though_nobody_asks() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(2));
     let daemon = scene.daemon("required = true").await;
     let started = Instant::now();
@@ -119,7 +115,7 @@ async fn a_required_token_is_kept_though_nobody_asks() {
 #[tokio::test]
 async fn an_outage_is_not_felt_until_the_token_expires_and_ends_by_itself() {
     const LIFE: Duration = Duration::from_secs(4);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(LIFE);
     let daemon = scene.daemon("").await;
     let received = Instant::now();
@@ -156,7 +152,7 @@ async fn an_outage_is_not_felt_until_the_token_expires_and_ends_by_itself() {
 
 #[tokio::test]
 async fn a_single_hiccup_is_not_felt_at_all() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.script_token([Fault::Down, Fault::Status(503)]);
     let daemon = scene.daemon("").await;
     daemon.token("demo").await;
@@ -165,7 +161,7 @@ async fn a_single_hiccup_is_not_felt_at_all() {
 
 #[tokio::test]
 async fn retry_after_is_passed_on_and_honoured() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(Fault::StatusWithRetryAfter(429, 30));
     let daemon = scene.daemon("").await;
     let first = daemon.get(ASK).await;
@@ -179,7 +175,7 @@ async fn retry_after_is_passed_on_and_honoured() {
 
 #[tokio::test]
 async fn a_refusal_is_remembered_and_costs_no_second_request() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::oauth("invalid_grant"));
     let daemon = scene.daemon("").await;
     let all: Vec<_> = (0..20).map(|_| asked(&daemon, ASK)).collect();
@@ -200,7 +196,7 @@ async fn a_refusal_is_remembered_and_costs_no_second_request() {
 
 #[tokio::test]
 async fn a_failed_renewal_never_blanks_a_good_token() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     for fault in [
         TokenFault::oauth("invalid_grant"),
         TokenFault::NoAccessToken,
@@ -223,7 +219,7 @@ async fn a_failed_renewal_never_blanks_a_good_token() {
 /// A JWT carries its own expiry: the same one again is no younger, however often it comes.
 #[tokio::test]
 async fn an_issuer_that_returns_the_same_token_is_not_asked_in_a_loop() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(6));
     let daemon = scene.daemon("").await;
     let token = daemon.token("demo").await;
@@ -245,7 +241,7 @@ async fn an_issuer_that_returns_the_same_token_is_not_asked_in_a_loop() {
 
 #[tokio::test]
 async fn one_slow_issuer_does_not_hold_up_another() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let sluice = scene.sluice().await;
     let other_as = FakeAs::start(scene.platform.trust()).await;
     let other = FakeMcp::start(&other_as, &["other:read"]).await;
@@ -264,7 +260,7 @@ async fn one_slow_issuer_does_not_hold_up_another() {
 
 #[tokio::test]
 async fn two_keys_of_one_server_fly_side_by_side() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let sluice = scene.sluice().await;
     let daemon = scene.daemon("scopes = [\"demo:read\", \"demo:write\"]").await;
     sluice.shut();
@@ -284,7 +280,7 @@ async fn two_keys_of_one_server_fly_side_by_side() {
 /// At most five token requests of one issuer are under way, whatever the number of keys.
 #[tokio::test]
 async fn an_issuer_is_not_stormed() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let sluice = scene.sluice().await;
     let mut more = String::new();
     let mut others = Vec::new();
@@ -310,7 +306,7 @@ async fn an_issuer_is_not_stormed() {
 #[tokio::test]
 async fn a_silent_connection_is_closed() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     // One sends half a head and no more, one never says a word.
     let mut half = tokio::net::UnixStream::connect(daemon.socket()).await.expect("connected");

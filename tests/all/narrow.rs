@@ -1,10 +1,6 @@
 //! Never the wider identity: on a machine of a cloud whose metadata service would answer, and with `probe = true`, the narrow
 //! identity is used or the run stops with the cure, and the machine is not even asked.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +11,8 @@ use support::listener::{Bound, Listener};
 use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
+
 const NO_IDENTITY: i32 = 69;
 const PROBE: &str = "[identity]\nprobe = true\n";
 
@@ -41,7 +38,7 @@ impl Machine {
     /// A world on that machine, whichever cloud it belongs to, with the probe allowed.
     fn world(&self) -> Safeconduct {
         let base = format!("http://{}", self.host);
-        let world = Safeconduct::new(BINARY).config(PROBE).env("GCE_METADATA_HOST", &self.host);
+        let world = Safeconduct::new(binary()).config(PROBE).env("GCE_METADATA_HOST", &self.host);
         world.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &base).env("AZURE_POD_IDENTITY_AUTHORITY_HOST", &base)
     }
 
@@ -68,7 +65,7 @@ async fn where_nothing_narrower_is_here_the_machine_is_asked() {
 
 #[tokio::test]
 async fn a_machine_of_google_is_found_and_known_from_then_on() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let google = FakeGoogle::start(scene.platform.trust()).await;
     let nobody = Machine::start().await;
     let world = nobody.world().env("GCE_METADATA_HOST", google.metadata_host());
@@ -89,7 +86,7 @@ async fn a_machine_of_google_is_found_and_known_from_then_on() {
 
 #[tokio::test]
 async fn a_github_runner_on_a_machine_of_google_is_the_job() {
-    let (scene, machine) = (Scene::new(BINARY).await, Machine::start().await);
+    let (scene, machine) = (Scene::new(binary()).await, Machine::start().await);
     let config = format!("{}\n{PROBE}", scene.config(""));
     let world = machine.world().envs(scene.platform.env()).config(&config);
     world.run(&["token", "demo"]).await.expect_code(0);

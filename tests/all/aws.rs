@@ -3,10 +3,6 @@
 //!
 //! The account is `FakeAws`, which verifies every JWT and every signature that it gets.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,7 +13,7 @@ use support::scene::Scene;
 use support::unix_http::Reply;
 use support::{keys, sigv4, tcp_http};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const NO_IDENTITY: i32 = 69;
 const TEMPORARY: i32 = 75;
@@ -53,10 +49,10 @@ fn tells(output: &Output, words: &[&str], hint: &[&str]) {
 
 /// A container with a role, and an authorization server that trusts the account.
 async fn container() -> (Scene, FakeAws, Safeconduct) {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     scene.authorization_server.trust_only(aws.trust());
-    let world = Safeconduct::new(BINARY).envs(aws.container()).config(&example(&scene, "aws"));
+    let world = Safeconduct::new(binary()).envs(aws.container()).config(&example(&scene, "aws"));
     (scene, aws, world)
 }
 
@@ -108,11 +104,11 @@ async fn a_token_never_outlives_the_session_of_its_role() {
 
 #[tokio::test]
 async fn a_machine_is_a_role_only_when_it_is_named() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     scene.authorization_server.trust_only(aws.trust());
     let text = with(&example(&scene, "aws"), "region = \"eu-central-1\"", "");
-    let machine = Safeconduct::new(BINARY)
+    let machine = Safeconduct::new(binary())
         .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.base())
         .env("AWS_ENDPOINT_URL_STS", aws.base());
     machine.clone().config(&text).run(&["token", "demo"]).await.expect_code(0);
@@ -124,7 +120,7 @@ async fn a_machine_is_a_role_only_when_it_is_named() {
 
 /// A job of the CI platform, whose role of AWS the authorization server trusts.
 async fn chain() -> (Scene, FakeAws, String) {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     scene.authorization_server.trust_only(aws.trust());
     aws.trust_identities(scene.platform.trust(), SUBJECT);
@@ -232,10 +228,10 @@ async fn send(aws: &FakeAws, target: &str, headers: &Value, body: &str) -> Reply
 
 #[tokio::test]
 async fn each_request_to_a_server_behind_iam_is_signed() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     let text = signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", "");
-    let world = Safeconduct::new(BINARY).envs(aws.container()).config(&text);
+    let world = Safeconduct::new(binary()).envs(aws.container()).config(&text);
     let daemon = world.daemon(&[]).await;
     for target in ["/mcp", "/mcp/a%20b?z=1&a=%2F"] {
         let reply = daemon.get(&query(&format!("{}{target}", aws.base()), BODY)).await;
@@ -271,10 +267,10 @@ async fn each_request_to_a_server_behind_iam_is_signed() {
 
 #[tokio::test]
 async fn there_is_no_token_and_no_half_signed_request() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     let text = signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", "");
-    let world = Safeconduct::new(BINARY).envs(aws.container()).config(&text);
+    let world = Safeconduct::new(binary()).envs(aws.container()).config(&text);
     let output = world.run(&["token", "demo", "--no-daemon"]).await.expect_code(DENIED);
     tells(&output, &["has no token"], &["/v1/headers", "body_sha256"]);
     world.run(&["headers", "demo", "--no-daemon"]).await.expect_code(DENIED);
@@ -298,7 +294,7 @@ async fn there_is_no_token_and_no_half_signed_request() {
 
 #[tokio::test]
 async fn a_job_elsewhere_signs_as_the_role_it_takes_on() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     aws.trust_identities(scene.platform.trust(), SUBJECT);
     let more = format!("role_arn = \"{ROLE}\"\nendpoint = \"{}\"", aws.base());
@@ -320,12 +316,12 @@ async fn a_job_elsewhere_signs_as_the_role_it_takes_on() {
 
 #[tokio::test]
 async fn doctor_shows_whose_credentials_sign() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     aws.trust_identities(scene.platform.trust(), SUBJECT);
     let more = format!("role_arn = \"{ROLE}\"\nendpoint = \"{}\"", aws.base());
     let elsewhere = scene.safeconduct.clone().config(&signed(&scene, &aws, "", &more));
-    let here = Safeconduct::new(BINARY).envs(aws.container());
+    let here = Safeconduct::new(binary()).envs(aws.container());
     let here = here.config(&signed(&scene, &aws, "[identity]\nsource = \"aws\"\n", ""));
     for (world, who) in [(elsewhere, "assumed-role/agent/safeconduct"), (here, "the workload's own role")] {
         let output = world.run(&["doctor", "demo", "--json"]).await;
@@ -337,7 +333,7 @@ async fn doctor_shows_whose_credentials_sign() {
 
 #[tokio::test]
 async fn who_has_no_role_is_told_how_to_come_by_one() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     let text = signed(&scene, &aws, "", "");
     let daemon = scene.safeconduct.clone().config(&text).daemon(&[]).await;
@@ -487,7 +483,7 @@ async fn an_external_account_file_of_aws() {
     assert_eq!(google.last_form()["audience"], PROVIDER);
     assert!(!google.paths().iter().any(|path| path.contains("meta-data")), "no URL of the file is dialled");
     // A leftover key is nobody's role: the file does not make it one.
-    let leftover = Safeconduct::new(BINARY)
+    let leftover = Safeconduct::new(binary())
         .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEEXAMPLE12")
         .env("AWS_SECRET_ACCESS_KEY", "left-over-and-not-a-role")
         .env("AWS_REGION", REGION)
@@ -496,7 +492,7 @@ async fn an_external_account_file_of_aws() {
     let output = leftover.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["no role of its own"], &["annotate the service account"]);
     // Nor does a file that was only found make the machine's role this workload's.
-    let found = Safeconduct::new(BINARY)
+    let found = Safeconduct::new(binary())
         .env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string())
         .env("AWS_REGION", REGION);
     let output = found.run(&["whoami", "--audience", "https://as.example.com"]).await.expect_code(NO_IDENTITY);

@@ -1,7 +1,9 @@
 //! Transcripts of the command line, readable as documentation: `tests/cmd/*.md`.
 //!
 //! Each runs in an environment in which no identity, no daemon and no configuration is to be found. After a change that is meant,
-//! `TRYCMD=overwrite cargo test --test cli` writes them anew; read the difference as a user would.
+//! `TRYCMD=overwrite cargo test --test all cli` writes them anew; read the difference as a user would.
+
+use crate::binary;
 
 /// Variables of a CI job, a shell or a person that would show in a transcript. An empty one counts as unset.
 const CLEAR: [&str; 23] = [
@@ -41,6 +43,6 @@ fn transcripts() {
         .env("COLUMNS", "100")
         .env("SAFECONDUCT_SOCKET", "/nonexistent/safeconduct.sock")
         .timeout(std::time::Duration::from_secs(20))
-        .register_bin("safeconduct", trycmd::schema::Bin::Path(env!("CARGO_BIN_EXE_safeconduct").into()))
+        .register_bin("safeconduct", trycmd::schema::Bin::Path(binary().into()))
         .case("tests/cmd/*.md");
 }

@@ -1,9 +1,5 @@
 //! `[audit]`: every decision of the daemon and of commands is one line of a chain, and what cannot be recorded is not served.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -24,7 +20,7 @@ use support::unix_http;
 use support::wait::until;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const BROKEN: i32 = 1;
 const ASKED_WRONGLY: i32 = 64;
@@ -103,7 +99,7 @@ async fn verify(world: &Safeconduct, args: &[&str]) -> Value {
 
 #[tokio::test]
 async fn who_shows_no_secret_over_tcp_is_recorded_as_nobody_known() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (_, daemon, record) = audited(&scene, "[listen]\nhttp = \"127.0.0.1:0\"\n").await;
     let loopback = Loopback::of(&daemon).await;
     assert_eq!(loopback.get(ASK).await.status, 200);
@@ -115,7 +111,7 @@ async fn who_shows_no_secret_over_tcp_is_recorded_as_nobody_known() {
 
 #[tokio::test]
 async fn a_bound_token_without_a_proof_is_recorded_as_refused_because_it_was() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.require_dpop(None);
     let (world, daemon, record) = audited(&scene, "").await;
     assert_eq!(daemon.get("/v1/headers?server=demo").await.status, 403);
@@ -130,7 +126,7 @@ async fn a_bound_token_without_a_proof_is_recorded_as_refused_because_it_was() {
 
 #[tokio::test]
 async fn every_decision_is_one_line_whatever_came_of_it() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, &closed()).await;
     let token: String = daemon.token("demo").await;
     let browser =
@@ -196,7 +192,7 @@ async fn whole_and_as_the_status_says(world: &Safeconduct, daemon: &Daemon, reco
 
 #[tokio::test]
 async fn a_served_line_names_the_caller_the_identity_and_the_token() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (_, daemon, record) = audited(&scene, "").await;
     let answer = daemon.get("/v1/token?server=demo&scope=demo:read&use=helper").await.json();
     let line = record.lines().pop().expect("one line");
@@ -224,7 +220,7 @@ async fn a_served_line_names_the_caller_the_identity_and_the_token() {
 /// What the documentation of the format promises.
 #[tokio::test]
 async fn a_stranger_can_check_a_line_with_the_tools_of_every_machine() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (_, daemon, record) = audited(&scene, "").await;
     daemon.token("demo").await;
     daemon.token("demo").await;
@@ -237,7 +233,7 @@ async fn a_stranger_can_check_a_line_with_the_tools_of_every_machine() {
 
 #[tokio::test]
 async fn sixteen_clients_at_once_leave_as_many_lines_as_decisions() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, &closed()).await;
     let client = |number: usize| {
         let socket = daemon.socket().to_owned();
@@ -259,7 +255,7 @@ async fn sixteen_clients_at_once_leave_as_many_lines_as_decisions() {
 
 #[tokio::test]
 async fn a_second_daemon_and_a_command_beside_it_are_refused_with_the_holder_named() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, "").await;
     daemon.token("demo").await;
     let socket = world.path().join("second.sock").display().to_string();
@@ -281,7 +277,7 @@ async fn a_second_daemon_and_a_command_beside_it_are_refused_with_the_holder_nam
 
 #[tokio::test]
 async fn commands_without_a_daemon_record_what_they_decide() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let record = Record::of(&scene);
     let world = scene.configured(&format!("{}{}", closed(), record.table()));
     world.run(&["token", "demo"]).await.expect_code(0);
@@ -310,7 +306,7 @@ async fn commands_without_a_daemon_record_what_they_decide() {
 
 #[tokio::test]
 async fn commands_at_once_take_turns() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let record = Record::of(&scene);
     let world = scene.configured(&record.table());
     let runs = (0..6).map(|_| {
@@ -323,7 +319,7 @@ async fn commands_at_once_take_turns() {
 
 #[tokio::test]
 async fn a_place_that_others_can_change_is_refused() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let open = scene.safeconduct.path().join("open");
     fs::create_dir(&open).expect("it is new");
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("ours");
@@ -349,7 +345,7 @@ fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_cannot_be_recorded_is_not_served_and_a_part_of_a_line_is_cut_off() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, &closed()).await;
     for _ in 0..3 {
         daemon.token("demo").await;
@@ -379,7 +375,7 @@ async fn what_cannot_be_recorded_is_not_served_and_a_part_of_a_line_is_cut_off()
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_rotation_is_a_cure_for_a_full_file() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, "").await;
     daemon.token("demo").await;
     limit_files(&daemon, Some(record.text().len() as u64 + 1));
@@ -397,7 +393,7 @@ async fn a_rotation_is_a_cure_for_a_full_file() {
 
 #[tokio::test]
 async fn a_rotation_under_load_keeps_the_chain_whole() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, "").await;
     daemon.token("demo").await;
     let (served, stop) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicBool::new(false)));
@@ -440,7 +436,7 @@ async fn a_rotation_under_load_keeps_the_chain_whole() {
 
 #[tokio::test]
 async fn a_line_that_was_torn_by_a_loss_of_power_is_kept_and_told() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, "").await;
     daemon.token("demo").await;
     daemon.token("demo").await;
@@ -465,7 +461,7 @@ async fn a_line_that_was_torn_by_a_loss_of_power_is_kept_and_told() {
 
 #[tokio::test]
 async fn verify_says_which_line_is_wrong_and_whether_a_head_is_there() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, "").await;
     for _ in 0..4 {
         daemon.token("demo").await;
@@ -506,7 +502,7 @@ async fn verify_says_which_line_is_wrong_and_whether_a_head_is_there() {
 
 #[tokio::test]
 async fn tail_shows_the_last_lines_for_people_and_commands_no_runner() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, "").await;
     daemon.token("demo").await;
     daemon.get("/v1/token?server=%3A%3Aset-env%20name%3Dx%3A%3Ay").await;
@@ -530,7 +526,7 @@ async fn tail_shows_the_last_lines_for_people_and_commands_no_runner() {
 
 #[tokio::test]
 async fn tail_follows_over_a_rotation() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, "").await;
     daemon.token("demo").await;
     let mut tail = world.spawn(&["audit", "tail", "-f", "--json"]);
@@ -562,7 +558,7 @@ async fn tail_follows_over_a_rotation() {
 
 #[tokio::test]
 async fn a_line_names_every_hop_from_the_platform_to_the_server() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let first = FakeAs::start(scene.platform.trust()).await;
     let second = FakeAs::start(first.trust()).await;
     first.set_audience(&second.issuer());

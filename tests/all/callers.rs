@@ -3,10 +3,6 @@
 //! The callers are copies of this very test program: started with a socket as standard input they connect it and do nothing
 //! more, and the test, which kept the other descriptor of that socket, asks through it. So what is judged is who connected.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and ask about their own surroundings")]
-
-mod support;
-
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -26,7 +22,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 /// Longer than anything here takes, and an end to what never would.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -67,7 +63,7 @@ struct Programs(TempDir);
 
 impl Programs {
     fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("wlexe").tempdir_in("/tmp").expect("/tmp is writable");
+        let directory = tempfile::Builder::new().prefix("scexe").tempdir_in("/tmp").expect("/tmp is writable");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("ours");
         Self(directory)
     }
@@ -199,7 +195,7 @@ async fn only_the_program_that_is_named_is_let_in() {
         ("both", format!("uid = {}, gid = {}, {}", uid(), getegid(), exe(&agent))),
         ("other", format!("uid = {}, {}", uid() + 1, exe(&agent))),
     ]);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&format!("allow = [{{ {} }}]\n{others}", exe(&agent))).await;
 
     let mut right = Caller::new(&agent, daemon.socket()).await;
@@ -220,14 +216,14 @@ async fn only_the_program_that_is_named_is_let_in() {
 #[tokio::test]
 async fn behind_a_helper_no_program_matches_and_the_hint_says_so() {
     let programs = Programs::new();
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&format!("allow = [{{ {} }}]", exe(&programs.caller("agent")))).await;
     let stderr = daemon.run(&["token", "demo"]).await.expect_code(77).stderr;
     // Without CAP_SYS_PTRACE a helper, which shields its memory, cannot even be looked at.
     let words = if geteuid().is_root() { "behind a helper only `uid`" } else { "safeconduct's own helpers" };
     assert!(stderr.contains("safeconduct: hint: ") && stderr.contains(words), "{stderr}");
     // Without a daemon the rules hold for the command itself.
-    let own = scene.configured(&format!("allow = [{{ {} }}]", exe(Path::new(BINARY))));
+    let own = scene.configured(&format!("allow = [{{ {} }}]", exe(Path::new(binary()))));
     own.run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
     let other = scene.configured(&format!("allow = [{{ {} }}]", exe(&programs.path("agent"))));
     let stderr = other.run(&["token", "demo", "--no-daemon"]).await.expect_code(77).stderr;
@@ -246,7 +242,7 @@ async fn a_digest_is_that_of_the_file_that_runs_and_not_of_the_one_at_its_path()
         ("wrong", with_digest(&agent, &"0".repeat(64))),
         ("anywhere", format!("sha256 = \"{}\"", right.to_uppercase())),
     ]);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&toml).await;
 
     let mut old = Caller::new(&agent, daemon.socket()).await;
@@ -283,7 +279,7 @@ async fn a_process_that_connected_and_died_matches_no_rule_that_needs_it() {
         ("unit", "unit = \"agent.service\"".to_owned()),
         ("user", format!("uid = {}", uid())),
     ]);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&toml).await;
     let mut caller = Caller::new(&agent, daemon.socket()).await;
     assert_eq!(caller.judged("path").await, Ok(()));
@@ -318,7 +314,7 @@ async fn a_program_is_judged_anew_for_each_request() {
     let programs = Programs::new();
     let agent = programs.caller("agent");
     let next = programs.copy(&fs::canonicalize("/bin/sleep").expect("there is one"), "sleep");
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&servers(&[("path", exe(&agent))])).await;
     let then = next.to_str().expect("UTF-8");
     let mut caller = Caller::started(Command::new(&agent), daemon.socket(), Some(then)).await;
@@ -340,7 +336,7 @@ async fn without_such_a_rule_for_its_user_nothing_is_held_of_a_caller() {
     let programs = Programs::new();
     let agent = programs.caller("agent");
     let held = async |entry: String| {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         let daemon = scene.daemon(&servers(&[("demo2", entry)])).await;
         let mut caller = Caller::new(&agent, daemon.socket()).await;
         // It answered: so the connection is accepted and looked at.
@@ -393,12 +389,12 @@ impl Drop for Group {
 #[tokio::test]
 async fn a_unit_is_told_by_the_control_group_and_not_by_what_stands_below_it() {
     let (unit, other) =
-        (format!("wl-agent-{}.service", std::process::id()), format!("wl-x-{}.scope", std::process::id()));
+        (format!("sc-agent-{}.service", std::process::id()), format!("sc-x-{}.scope", std::process::id()));
     let (Some(group), Some(foreign)) = (Group::new(&unit), Group::new(&other)) else { return };
     let (inside, pretender) = (group.below("worker"), foreign.below(&unit));
     let programs = Programs::new();
     let agent = programs.caller("agent");
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let toml = servers(&[
         ("unit", format!("unit = \"{unit}\"")),
         ("both", format!("unit = \"{unit}\", {}", exe(&agent))),
@@ -433,7 +429,7 @@ async fn in_another_mount_namespace_a_path_counts_only_with_its_digest() {
     }
     let programs = Programs::new();
     let agent = programs.caller("agent");
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let toml = servers(&[("path", exe(&agent)), ("digest", with_digest(&agent, &digest(&agent)))]);
     let daemon = scene.daemon(&toml).await;
     let mut command = Command::new("unshare");
@@ -461,7 +457,7 @@ async fn a_file_that_only_has_the_right_name_in_a_namespace_of_the_attackers_is_
         .await;
     assert!(ready.exists(), "the attacker could not mount");
 
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let toml = servers(&[("path", exe(&agent)), ("digest", with_digest(&agent, &"0".repeat(64)))]);
     let daemon = scene.daemon(&toml).await;
     let through = PathBuf::from(format!("/proc/{}/root{}", attacker.0.id(), agent.display()));
@@ -492,7 +488,7 @@ struct Elsewhere {
 impl Elsewhere {
     /// `prefix` is what starts the binary, in a world whose socket lies in a directory of `owner`.
     async fn start(world: &Safeconduct, programs: &Programs, prefix: &[&str], owner: u32) -> Self {
-        let binary = programs.copy(Path::new(BINARY), "safeconduct");
+        let binary = programs.copy(Path::new(binary()), "safeconduct");
         let directory = programs.path("run");
         fs::create_dir(&directory).expect("new");
         chown(&directory, Some(owner), Some(owner)).expect("we are root");
@@ -535,7 +531,7 @@ async fn a_daemon_without_privilege_sees_the_programs_of_its_own_user_and_says_w
     }
     let programs = Programs::new();
     let agent = programs.caller("agent");
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let toml = servers(&[("path", exe(&agent)), ("unit", "unit = \"no-such.service\"".to_owned())]);
     let world = scene.configured(&toml);
     open_to_all(&world);
@@ -558,7 +554,7 @@ async fn from_another_pid_namespace_nothing_can_be_told_and_the_hint_names_the_c
     }
     let programs = Programs::new();
     let agent = programs.caller("agent");
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured(&servers(&[("path", exe(&agent)), ("user", "uid = 0".to_owned())]));
     let prefix = ["unshare", "-pf", "--mount-proc", "--kill-child"];
     let daemon = Elsewhere::start(&world, &programs, &prefix, 0).await;
@@ -576,7 +572,7 @@ async fn entries_stay_alternatives_and_ceilings_their_union() {
         uid(),
         exe(&agent)
     );
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&allow).await;
     let scope = |body: &str| serde_json::from_str::<Value>(body).expect("JSON")["scope"].clone();
     let narrow = daemon.get("/v1/token?server=demo").await;

@@ -1,16 +1,11 @@
 //! `[keyring]` where there is none that works: registered clients last as long as the process, every call is given up after
 //! two seconds, the log says so once, and tokens are served all the same. With a real secret service: `others/keyring.rs`.
 
-#![cfg(target_os = "linux")]
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use support::bus::{FakeBus, Manners};
 use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::Scene;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const WARNING: &str = "the keyring cannot be used";
 const SILENT: &str = "it does not answer within 2 s";
@@ -39,7 +34,7 @@ async fn two_exchanges(daemon: Daemon) -> String {
 }
 
 async fn lasts_as_long_as_the_process(auth: &str, bus: &str, why: &str) {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = world(&scene, auth, bus);
     for run in 1..=2 {
         let log = two_exchanges(world.daemon(&[]).await).await;
@@ -81,7 +76,7 @@ async fn a_silent_bus_is_given_up_once() {
 #[tokio::test]
 async fn a_command_is_not_held_by_a_silent_keyring() {
     let bus = FakeBus::start(Manners::Silent);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = world(&scene, "secret", &bus.address());
     let output = world.run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
     assert!(!output.stdout.is_empty() && warnings(&output.stderr) == 1, "{}", output.stderr);
@@ -92,7 +87,7 @@ async fn a_command_is_not_held_by_a_silent_keyring() {
 #[tokio::test]
 async fn a_daemon_that_waits_for_a_silent_keyring_ends_when_told_to() {
     let bus = FakeBus::start(Manners::Silent);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = world(&scene, "secret", &bus.address()).daemon(&[]).await;
     let helper = daemon.helper();
     let asking = tokio::spawn(async move { helper.run(&["token", "demo"]).await });
@@ -105,7 +100,7 @@ async fn a_daemon_that_waits_for_a_silent_keyring_ends_when_told_to() {
 #[tokio::test]
 async fn without_being_asked_no_keyring_is_touched() {
     let bus = FakeBus::start(Manners::Silent);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured(&keys("secret")).env("DBUS_SESSION_BUS_ADDRESS", &bus.address());
     let log = two_exchanges(world.daemon(&[]).await).await;
     assert_eq!((warnings(&log), bus.connections()), (0, 0), "{log}");
@@ -115,7 +110,7 @@ async fn without_being_asked_no_keyring_is_touched() {
 #[tokio::test]
 async fn a_workload_that_registers_nothing_waits_for_no_keyring() {
     let bus = FakeBus::start(Manners::Silent);
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("[keyring]\nenabled = true\n").env("DBUS_SESSION_BUS_ADDRESS", &bus.address());
     world.run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
     assert_eq!(bus.connections(), 0);

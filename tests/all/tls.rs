@@ -1,7 +1,5 @@
 //! The whole path over TLS with a CA of one's own, and every certificate that must not be accepted.
 
-mod support;
-
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +9,8 @@ use support::platform::FakePlatform;
 use support::safeconduct::{Output, Safeconduct};
 use support::tls::TestCa;
 use tokio_rustls::TlsAcceptor;
+
+use crate::binary;
 
 const SCOPES: [&str; 1] = ["demo:read"];
 
@@ -30,7 +30,7 @@ impl World {
 
     /// Everything is https: the identity comes from a file, and nothing insecure is switched on.
     fn safeconduct(&self, ca_file: Option<&Path>) -> Safeconduct {
-        let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct"));
+        let safeconduct = Safeconduct::new(binary());
         let file = safeconduct.private("subject.jwt");
         let jwt = self.platform.mint(&self.authorization_server.issuer(), Duration::from_secs(300));
         std::fs::write(&file, jwt).expect("ours");
@@ -80,7 +80,7 @@ async fn the_whole_path_over_tls_with_a_ca_of_ones_own() {
 async fn a_discovered_issuer_over_tls_needs_only_its_host_named() {
     let ca = TestCa::new();
     let world = World::new(ca.good(), ca.good()).await;
-    let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct")).envs(world.platform.env());
+    let safeconduct = Safeconduct::new(binary()).envs(world.platform.env());
     let toml = format!(
         "[egress]\ninsecure_loopback = true\nca_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\n",
         ca.file().display(),
@@ -151,7 +151,7 @@ async fn a_server_that_speaks_no_tls_is_not_spoken_to_in_clear() {
     let platform = FakePlatform::start().await;
     let plain = FakeAs::start(platform.trust()).await;
     let mcp = FakeMcp::start_tls(&plain, &SCOPES, ca.good()).await;
-    let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct")).envs(platform.env());
+    let safeconduct = Safeconduct::new(binary()).envs(platform.env());
     let toml = |issuer: &str| {
         format!(
             "[egress]\nca_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{issuer}\"\n",

@@ -23,8 +23,6 @@
 //!
 //! Every fake listens on a port of its own, runs in tasks of its own and stops when it is dropped.
 
-#![allow(dead_code, reason = "each test uses its own part")]
-#![allow(unreachable_pub, reason = "read as the public face of a library; each test includes it as a module")]
 #![allow(clippy::disallowed_methods, reason = "the fakes live outside safeconduct's rooms: real time, own tasks")]
 
 pub mod authorization_server;

@@ -4,10 +4,6 @@
 //! because there the platform's absolute paths can be put below another root. Either way the authorization server verifies what
 //! it is sent, and a case that fails sends it nothing.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +20,7 @@ use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 use support::unix_http;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const LIFE: Duration = Duration::from_secs(600);
 const NO_IDENTITY: i32 = 69;
@@ -63,7 +59,7 @@ async fn every_case_ends_as_it_says() {
 
 /// What is wrong with the case's outcome.
 async fn run(case: &Case) -> Vec<String> {
-    let stage = case.stage(BINARY).await;
+    let stage = case.stage(binary()).await;
     let mut problems = Vec::new();
     let outcome = match &stage.files {
         None => as_command(case, &stage).await,
@@ -78,7 +74,7 @@ async fn run(case: &Case) -> Vec<String> {
 }
 
 fn world(stage: &Stage) -> Safeconduct {
-    Safeconduct::new(BINARY).envs(stage.vars.clone()).config(&stage.config)
+    Safeconduct::new(binary()).envs(stage.vars.clone()).config(&stage.config)
 }
 
 async fn as_command(case: &Case, stage: &Stage) -> Outcome {
@@ -98,7 +94,7 @@ async fn as_command(case: &Case, stage: &Stage) -> Outcome {
 
 /// The daemon, in this process, with the case's files below `root`.
 async fn in_process(case: &Case, stage: &Stage, root: &Path, problems: &mut Vec<String>) -> Outcome {
-    let place = tempfile::Builder::new().prefix("wl").tempdir_in("/tmp").expect("/tmp is writable");
+    let place = tempfile::Builder::new().prefix("sc").tempdir_in("/tmp").expect("/tmp is writable");
     let socket = place.path().join("s");
     let env = Env::from_vars(stage.vars.clone()).with_root(root.to_owned());
     let text = format!("{}\n[listen]\nsocket = {:?}\n", stage.config, socket.display().to_string());
@@ -168,7 +164,7 @@ fn judge(case: &Case, stage: &Stage, outcome: Outcome, problems: &mut Vec<String
 
 /// The same case, seen by `whoami`.
 async fn whoami(case: &Case, problems: &mut Vec<String>) {
-    let stage = case.stage(BINARY).await;
+    let stage = case.stage(binary()).await;
     let output = world(&stage).run(&["whoami", "--json", "--audience", &stage.audience]).await;
     // On failure the report goes to standard error, after the log.
     let text = if output.code == Some(0) { &*output.stdout } else { output.stderr.lines().last().unwrap_or_default() };
@@ -239,7 +235,7 @@ fn commanded(scene: &Scene, script: &str) -> Safeconduct {
 
 #[tokio::test]
 async fn a_program_that_hangs_is_killed_with_all_it_started() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = commanded(&scene, "sleep 120 & echo $! > \"$1.pid\"; wait");
     let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     assert!(output.stderr.contains("did not end within 10 s"), "{}", output.stderr);

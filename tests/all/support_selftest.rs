@@ -2,8 +2,6 @@
 //!
 //! A plain HTTP client plays the part of safeconduct here, done right and then done wrong in one way at a time.
 
-mod support;
-
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +12,7 @@ use support::leak;
 use support::mcp_server::{FakeMcp, INSERTED, Signposts};
 use support::platform::{FakePlatform, LIFE, PlatformFault};
 use support::safeconduct::Safeconduct;
+use support::sigv4;
 use support::tls::TestCa;
 use support::workload_api::FakeWorkloadApi;
 
@@ -459,4 +458,20 @@ async fn the_workload_api_wants_its_metadata_and_a_registered_workload() {
     assert_eq!(agent.audiences(), [["https://as.example"]], "what is refused does not count");
     let nobody = FakeWorkloadApi::start(&[]);
     assert_eq!(workload_api(&nobody, &[("workload.spiffe.io", "true")]).await, "7");
+}
+
+/// What AWS publishes as an example, so that a mistake that the fake shares with the product would be found.
+#[test]
+fn the_published_key_of_the_description_is_derived() {
+    let mut secret = b"AWS4wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_vec();
+    for step in ["20150830", "us-east-1", "iam", "aws4_request"] {
+        secret = sigv4::mac(&secret, step.as_bytes());
+    }
+    assert_eq!(sigv4::hex(&secret), "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
+}
+
+#[test]
+fn paths_are_encoded_twice_and_queries_sorted() {
+    assert_eq!(sigv4::path("/a%20b/c"), "/a%2520b/c");
+    assert_eq!(sigv4::query(Some("b=2&a=1&a=0")), "a=0&a=1&b=2");
 }

@@ -1,9 +1,5 @@
 //! `outer`: an MCP server behind a front door that wants a credential of its own, from the environment to both of them.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +8,7 @@ use support::safeconduct::{Output, Safeconduct};
 use support::scene::Scene;
 use support::{keys, tcp_http};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const REFUSED: i32 = 76;
 const CONFIG: i32 = 78;
@@ -32,7 +28,7 @@ struct World {
 impl World {
     /// The example, and Google's front door before its server.
     async fn new() -> Self {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         let google = FakeGoogle::start(scene.platform.trust()).await;
         google.grant(&FakeGoogle::principal(SUBJECT), AGENT);
         let verifier = google.trust().verifier;
@@ -110,7 +106,7 @@ async fn both_credentials_come_with_the_headers() {
     assert_eq!(world.google.paths().iter().filter(|path| path.ends_with("/v1/token")).count(), 1);
     // The same through every helper, with a daemon and without.
     let safeconduct = world.safeconduct();
-    let client = Safeconduct::new(BINARY).env("SAFECONDUCT_SOCKET", &daemon.socket().display().to_string());
+    let client = Safeconduct::new(binary()).env("SAFECONDUCT_SOCKET", &daemon.socket().display().to_string());
     let through = client.run(&["headers", "demo"]).await.expect_code(0).stdout;
     drop(daemon);
     let itself = safeconduct.run(&["headers", "demo", "--no-daemon"]).await.expect_code(0).stdout;
@@ -138,7 +134,7 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
         .lines()
         .filter(|line| !["pool", "service_account", "endpoint"].iter().any(|key| line.starts_with(key)));
     world.text = lines.collect::<Vec<_>>().join("\n") + "\n[identity]\nsource = \"gcp\"\n";
-    let safeconduct = Safeconduct::new(BINARY).env("GCE_METADATA_HOST", world.google.metadata_host());
+    let safeconduct = Safeconduct::new(binary()).env("GCE_METADATA_HOST", world.google.metadata_host());
     let daemon = safeconduct.config(&world.text).daemon(&[]).await;
     let answer = daemon.get(HEADERS).await.json();
     let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "Proxy-Authorization"));

@@ -1,9 +1,5 @@
 //! The commands that clients run: `token`, `headers`, `get`, and those beside them. With a daemon and without one.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -19,7 +15,7 @@ use support::safeconduct::{Daemon, Output, Safeconduct};
 use support::scene::Scene;
 use support::sluice::Sluice;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const ASKED_WRONGLY: i32 = 64;
 const NO_IDENTITY: i32 = 69;
@@ -58,7 +54,7 @@ async fn pause(time: Duration) {
 
 #[tokio::test]
 async fn every_form_is_the_same_with_a_daemon_and_without() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let here = scene.configured("");
     let expected = json!({
@@ -87,7 +83,7 @@ async fn every_form_is_the_same_with_a_daemon_and_without() {
 
 #[tokio::test]
 async fn a_variable_needs_a_name_and_a_url_can_be_given_one() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let url = scene.mcp.url();
     failed(daemon.run(&["token", &url, "-o", "env"]).await, ASKED_WRONGLY);
@@ -97,7 +93,7 @@ async fn a_variable_needs_a_name_and_a_url_can_be_given_one() {
 
 #[tokio::test]
 async fn the_runner_is_told_to_mask_before_the_token_is_printed() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let token = daemon.token("demo").await;
     for (variables, before) in
@@ -115,7 +111,7 @@ async fn the_runner_is_told_to_mask_before_the_token_is_printed() {
 
 #[tokio::test]
 async fn headers_take_the_server_from_claude_code_by_its_url() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let world = daemon.helper().env("CLAUDE_CODE_MCP_SERVER_NAME", "somebody-elses");
     let token = daemon.token("demo").await;
@@ -130,7 +126,7 @@ async fn headers_take_the_server_from_claude_code_by_its_url() {
 
 #[tokio::test]
 async fn get_speaks_the_bazel_protocol() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let here = scene.configured("");
     let ask = |uri: &str| json!({"uri": uri, "unknown": {"fields": ["are", "ignored"]}}).to_string();
@@ -164,7 +160,7 @@ async fn get_speaks_the_bazel_protocol() {
 /// Neither an identity nor a daemon is needed to say that nothing is known of a URL.
 #[tokio::test]
 async fn get_without_anything_leaves_every_uri_alone() {
-    let world = Safeconduct::new(BINARY);
+    let world = Safeconduct::new(binary());
     let output = world.run_with_stdin(&["get"], "{\"uri\":\"https://mcp.example.com/mcp\"}").await.expect_code(0);
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("{}\n", ""));
 }
@@ -173,7 +169,7 @@ async fn get_without_anything_leaves_every_uri_alone() {
 
 #[tokio::test]
 async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     line(&world.run(&["token", "demo"]).await);
     let words = failed(world.run(&["token", "demo", "--daemon-only"]).await, TEMPORARY);
@@ -196,7 +192,7 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
 /// A time-out of nothing must not become one without end.
 #[tokio::test]
 async fn every_wait_is_bounded_even_by_zero() {
-    let world = Safeconduct::new(BINARY).limit(Duration::from_secs(5));
+    let world = Safeconduct::new(binary()).limit(Duration::from_secs(5));
     let _silent = UnixListener::bind(world.socket()).expect("bound");
     let output = world.run(&["token", "demo", "--timeout", "0s"]).await;
     assert!(matches!(output.code, Some(ASKED_WRONGLY | TEMPORARY)), "{output:?}");
@@ -204,7 +200,7 @@ async fn every_wait_is_bounded_even_by_zero() {
 
 #[tokio::test]
 async fn another_program_at_the_socket_is_told_from_a_daemon() {
-    let world = Safeconduct::new(BINARY);
+    let world = Safeconduct::new(binary());
     let listener = tokio::net::UnixListener::bind(world.socket()).expect("bound");
     let answers = [
         "SSH-2.0-x\r\n",
@@ -228,7 +224,7 @@ async fn another_program_at_the_socket_is_told_from_a_daemon() {
 
 #[tokio::test]
 async fn a_refusal_of_the_daemon_is_final() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&format!("allow = [{{ uid = {} }}]", geteuid().as_raw() + 1)).await;
     let helper = daemon.helper().envs(scene.platform.env());
     failed(helper.run(&["token", &scene.mcp.url(), "--insecure-loopback"]).await, DENIED);
@@ -249,7 +245,7 @@ async fn a_refusal_of_the_daemon_is_final() {
 
 #[tokio::test]
 async fn what_only_this_process_could_honour_is_refused_with_a_daemon() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let file = scene.safeconduct.private("identity.jwt").display().to_string();
     for flag in [
@@ -275,7 +271,7 @@ async fn what_only_this_process_could_honour_is_refused_with_a_daemon() {
 /// The daemon has the configuration; a helper beside it is not to stumble over a broken file that it does not need.
 #[tokio::test]
 async fn with_a_daemon_no_configuration_is_read() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let world = daemon.helper();
     let broken = world.write("broken.toml", "[this is = not TOML");
@@ -288,7 +284,7 @@ async fn with_a_daemon_no_configuration_is_read() {
 
 #[tokio::test]
 async fn a_helper_works_with_almost_no_environment() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let socket = daemon.socket().display().to_string();
     let mut bare = daemon.helper().command(&["headers", "demo", "--socket", &socket]);
@@ -305,7 +301,7 @@ async fn a_helper_works_with_almost_no_environment() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_helper_that_asks_has_one_thread() {
-    let world = Safeconduct::new(BINARY);
+    let world = Safeconduct::new(binary());
     let listener = tokio::net::UnixListener::bind(world.socket()).expect("bound");
     let mut helper = world.command(&["headers", "demo"]).spawn().expect("it starts");
     let (mut stream, _) = listener.accept().await.expect("it connects");
@@ -321,7 +317,7 @@ async fn a_helper_that_asks_has_one_thread() {
 
 #[tokio::test]
 async fn headers_asked_twice_give_a_new_token_and_then_back_off() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let mut seen = Vec::new();
     for _ in 0..4 {
@@ -338,7 +334,7 @@ async fn headers_asked_twice_give_a_new_token_and_then_back_off() {
 
 #[tokio::test]
 async fn headers_asked_twice_give_the_valid_token_if_there_is_no_new_one() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let first = flat(&daemon.run(&["headers", "demo"]).await).to_owned();
     scene.authorization_server.set_down(true);
@@ -348,7 +344,7 @@ async fn headers_asked_twice_give_the_valid_token_if_there_is_no_new_one() {
 /// A renewal after the first answer is the new token that the client needs: nothing is minted for it.
 #[tokio::test]
 async fn a_token_minted_since_the_first_answer_is_new_enough() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let first = flat(&daemon.run(&["headers", "demo"]).await).to_owned();
     pause(Duration::from_millis(1_100)).await;
@@ -360,7 +356,7 @@ async fn a_token_minted_since_the_first_answer_is_new_enough() {
 
 #[tokio::test]
 async fn fresh_is_a_new_token_three_times_and_then_limited() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let fresh = async || line(&daemon.run(&["token", "demo", "--fresh"]).await).to_owned();
     let mut last = fresh().await;
@@ -378,7 +374,7 @@ async fn fresh_is_a_new_token_three_times_and_then_limited() {
 
 #[tokio::test]
 async fn min_ttl_is_a_wish() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(12));
     let daemon = scene.daemon("").await;
     let ask = async |ttl: &str| line(&daemon.run(&["token", "demo", "--min-ttl", ttl]).await).to_owned();
@@ -399,7 +395,7 @@ async fn min_ttl_is_a_wish() {
 
 #[tokio::test]
 async fn a_rejected_token_is_dropped_if_that_can_be_meant() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(10));
     let daemon = scene.daemon("").await;
     let first = daemon.token("demo").await;
@@ -437,7 +433,7 @@ async fn a_rejected_token_is_dropped_if_that_can_be_meant() {
 
 #[tokio::test]
 async fn scopes_are_asked_for_by_flag_and_kept_apart() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("scopes = [\"demo:read\", \"demo:write\"]").await;
     let ask = async |args: &[&str]| {
         let output = daemon.run(&[&["token", "demo", "-o", "json"], args].concat()).await.expect_code(0);
@@ -455,7 +451,7 @@ async fn scopes_are_asked_for_by_flag_and_kept_apart() {
 
 #[tokio::test]
 async fn the_exit_code_says_whose_turn_it_is_with_and_without_a_daemon() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("scopes = [\"demo:read\"]").await;
     let here = scene.configured("scopes = [\"demo:read\"]");
     for (world, more) in [(daemon.helper(), "--daemon-only"), (here, "--no-daemon")] {
@@ -477,7 +473,7 @@ async fn the_exit_code_says_whose_turn_it_is_with_and_without_a_daemon() {
 
 #[tokio::test]
 async fn an_outage_is_temporary_and_bounded_by_the_time_out() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_down(true);
     let here = scene.configured("");
     let started = std::time::Instant::now();
@@ -498,7 +494,7 @@ async fn an_outage_is_temporary_and_bounded_by_the_time_out() {
 /// What another party says may neither move the cursor nor command the runner.
 #[tokio::test]
 async fn the_words_of_others_are_quoted_and_harmless_in_ci() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::ControlCharsInDescription);
     let daemon = scene.daemon("").await;
     let mut texts = vec![failed(scene.configured("").run(&["token", "demo", "--no-daemon"]).await, REFUSED)];
@@ -518,7 +514,7 @@ async fn the_words_of_others_are_quoted_and_harmless_in_ci() {
 
 #[tokio::test]
 async fn on_a_laptop_the_hint_names_the_file_and_the_quickstart() {
-    let world = Safeconduct::new(BINARY);
+    let world = Safeconduct::new(binary());
     for command in
         [&["token", "https://mcp.example.com/mcp"][..], &["headers", "https://mcp.example.com/mcp"], &["whoami"]]
     {
@@ -529,7 +525,7 @@ async fn on_a_laptop_the_hint_names_the_file_and_the_quickstart() {
 
 #[tokio::test]
 async fn a_job_that_may_not_have_an_identity_is_told_how_to_get_one() {
-    let world = Safeconduct::new(BINARY).env("GITHUB_ACTIONS", "true");
+    let world = Safeconduct::new(binary()).env("GITHUB_ACTIONS", "true");
     let words = failed(world.run(&["token", "https://mcp.example.com/mcp"]).await, NO_IDENTITY);
     assert!(words.contains("id-token: write"), "{words}");
 }
@@ -538,7 +534,7 @@ async fn a_job_that_may_not_have_an_identity_is_told_how_to_get_one() {
 
 #[tokio::test]
 async fn a_url_is_enough() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.safeconduct.clone();
     let output = world.run(&["token", &scene.mcp.url(), "--insecure-loopback"]).await;
     let claims = keys::peek(line(&output));
@@ -558,7 +554,7 @@ async fn a_url_is_enough() {
 
 #[tokio::test]
 async fn a_token_that_is_not_bound_to_the_server_needs_a_pin() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.script_token([TokenFault::IgnoreResource, TokenFault::IgnoreResource]);
     let run = async |more: &[&str]| {
         scene.safeconduct.run(&[&["token", &scene.mcp.url(), "--insecure-loopback"], more].concat()).await
@@ -572,7 +568,7 @@ async fn a_token_that_is_not_bound_to_the_server_needs_a_pin() {
 
 #[tokio::test]
 async fn another_path_on_a_configured_origin_does_not_get_round_its_policy() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let beside = scene.mcp.url().replace("/mcp", "/other");
     let words = failed(world.run(&["token", &beside, "--no-daemon"]).await, DENIED);
@@ -586,9 +582,9 @@ async fn another_path_on_a_configured_origin_does_not_get_round_its_policy() {
 
 #[tokio::test]
 async fn an_identity_file_is_enough_and_judged_before_it_is_sent() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let issuer = scene.authorization_server.issuer();
-    let world = Safeconduct::new(BINARY);
+    let world = Safeconduct::new(binary());
     let file = world.private("identity.jwt");
     let run = async |text: &str| {
         std::fs::write(&file, text).expect("ours");
@@ -623,7 +619,7 @@ async fn an_identity_file_is_enough_and_judged_before_it_is_sent() {
 
 #[tokio::test]
 async fn whoami_tells_who_by_what_and_what_was_not_used() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = &scene.safeconduct;
     let text =
         world.run(&["whoami", "--insecure-loopback", "--audience", "https://as.example"]).await.expect_code(0).stdout;
@@ -664,7 +660,7 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
 
 #[tokio::test]
 async fn whoami_says_which_exchange_will_follow_and_where_the_identity_goes() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let issuer = scene.authorization_server.issuer();
     let config = format!(
         "{}\n[servers.second]\nurl = \"https://second.example.com/mcp\"\nidentity = \"changed\"\n\
@@ -687,14 +683,14 @@ async fn whoami_says_which_exchange_will_follow_and_where_the_identity_goes() {
 
 #[tokio::test]
 async fn a_clients_helper_does_not_ask_the_machine_who_it_is() {
-    let world = Safeconduct::new(BINARY).config("[identity]\nprobe = true\n");
+    let world = Safeconduct::new(binary()).config("[identity]\nprobe = true\n");
     let failed = world.run(&["headers", "https://mcp.example.com/mcp", "--no-daemon"]).await.expect_code(NO_IDENTITY);
     assert!(failed.stderr.contains("does not hold for a client's helper"), "{}", failed.stderr);
 }
 
 #[tokio::test]
 async fn whoami_without_an_identity_says_what_was_looked_for() {
-    let output = Safeconduct::new(BINARY).run(&["whoami", "--json"]).await.expect_code(NO_IDENTITY);
+    let output = Safeconduct::new(binary()).run(&["whoami", "--json"]).await.expect_code(NO_IDENTITY);
     assert!(output.stdout.is_empty());
     let report: Value = serde_json::from_str(&output.stderr).expect("JSON on stderr");
     assert_eq!((&report["identity"], &report["error"]["class"]), (&Value::Null, &json!("no_identity")));
@@ -705,7 +701,7 @@ async fn whoami_without_an_identity_says_what_was_looked_for() {
 
 #[tokio::test]
 async fn revoke_gives_back_what_is_held() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     assert_eq!(daemon.run(&["revoke"]).await.expect_code(0).stdout, "", "nothing is held");
     let first = daemon.token("demo").await;
@@ -717,12 +713,12 @@ async fn revoke_gives_back_what_is_held() {
     assert_eq!(daemon.run(&["revoke"]).await.expect_code(0).stdout, "demo: 2 revoked\n");
     assert!(scene.authorization_server.is_revoked(&second));
     failed(daemon.run(&["revoke", "nope"]).await, ASKED_WRONGLY);
-    failed(Safeconduct::new(BINARY).run(&["revoke"]).await, TEMPORARY);
+    failed(Safeconduct::new(binary()).run(&["revoke"]).await, TEMPORARY);
 }
 
 #[tokio::test]
 async fn while_a_revocation_is_under_way_nobody_gets_the_token() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let sluice = Sluice::before(scene.authorization_server.base()).await;
     scene.authorization_server.set_metadata(json!({"revocation_endpoint": sluice.url("/revoke")}));
     let daemon = scene.daemon("").await;
@@ -743,7 +739,7 @@ async fn while_a_revocation_is_under_way_nobody_gets_the_token() {
 
 #[tokio::test]
 async fn after_a_lasting_refusal_the_documents_are_read_again() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     daemon.token("demo").await;
     let read = scene.authorization_server.metadata_requests();
@@ -756,7 +752,7 @@ async fn after_a_lasting_refusal_the_documents_are_read_again() {
 
 #[tokio::test]
 async fn where_nothing_can_be_revoked_the_token_is_forgotten_all_the_same() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_metadata(json!({"revocation_endpoint": null}));
     let daemon = scene.daemon("").await;
     let first = daemon.token("demo").await;
@@ -767,7 +763,7 @@ async fn where_nothing_can_be_revoked_the_token_is_forgotten_all_the_same() {
 
 #[tokio::test]
 async fn an_outage_while_revoking_is_one_that_may_pass() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let elsewhere = FakeAs::start(scene.platform.trust()).await;
     elsewhere.always_token(Fault::Status(503));
     scene.authorization_server.set_metadata(json!({"revocation_endpoint": elsewhere.token_endpoint()}));
@@ -779,7 +775,7 @@ async fn an_outage_while_revoking_is_one_that_may_pass() {
 
 #[tokio::test]
 async fn completions_are_printed_for_every_shell() {
-    let world = Safeconduct::new(BINARY);
+    let world = Safeconduct::new(binary());
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let text = world.run(&["completions", shell]).await.expect_code(0).stdout;
         assert!(text.contains("safeconduct") && text.contains("headers"), "{shell}");
@@ -792,7 +788,7 @@ async fn completions_are_printed_for_every_shell() {
 
 #[tokio::test]
 async fn each_server_has_its_own_token() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let other_as = FakeAs::start(scene.platform.trust()).await;
     let other = FakeMcp::start(&other_as, &["other:read"]).await;
     let more = format!("\n[servers.other]\nurl = \"{}\"\nissuer = \"{}\"", other.url(), other_as.issuer());

@@ -1,10 +1,6 @@
 //! `safeconduct doctor`: against a correct pair of servers everything passes; against servers with one fault each the fault, the
 //! party and the section are named; and this side.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -17,7 +13,7 @@ use support::safeconduct::Safeconduct;
 use support::scene::{SCOPES, Scene};
 use support::tls::TestCa;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const NO_IDENTITY: i32 = 69;
 const TEMPORARY: i32 = 75;
@@ -94,7 +90,7 @@ async fn discovered(scene: &Scene, args: &[&str]) -> Report {
 
 /// Tokens live so short that their end is waited for.
 async fn brief_scene() -> Scene {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(3));
     scene
 }
@@ -157,7 +153,7 @@ async fn against_correct_servers_every_check_passes_with_these_codes() {
 
 #[tokio::test]
 async fn a_pinned_issuer_changes_nothing_and_what_needs_more_is_not_tried() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let report = pinned(&scene, &[]).await;
     assert_eq!(report.in_state("skip"), ["wrong-audience-refused", "expired-refused"]);
     assert_eq!(report.in_state("pass").len(), ALL.len() - 1, "{:#}", report.data);
@@ -167,7 +163,7 @@ async fn a_pinned_issuer_changes_nothing_and_what_needs_more_is_not_tried() {
 
 #[tokio::test]
 async fn the_page_folds_what_passes_and_shows_it_when_asked() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let short = world.run(&["doctor", "demo"]).await.expect_code(0).stdout;
     assert!(short.contains("✓ challenge") && !short.contains("challenge-status"), "{short}");
@@ -192,7 +188,7 @@ async fn the_identity_token_never_reaches_the_mcp_server_and_no_token_a_url() {
 
 #[tokio::test]
 async fn a_wrong_issuer_in_the_server_metadata_is_named() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_metadata(MetadataFault::WrongIssuer("https://evil.example".to_owned()));
     for report in [pinned(&scene, &[]).await, discovered(&scene, &[]).await] {
         report.has_one_fault("server-issuer", OPERATOR_OF_AS, "RFC 8414 section 3.3", "evil.example");
@@ -203,7 +199,7 @@ async fn a_wrong_issuer_in_the_server_metadata_is_named() {
 
 #[tokio::test]
 async fn an_issuer_that_differs_by_a_slash_is_told_so() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let slashed = format!("{}/", scene.authorization_server.issuer());
     scene.authorization_server.always_metadata(MetadataFault::WrongIssuer(slashed));
     let report = pinned(&scene, &[]).await;
@@ -213,7 +209,7 @@ async fn an_issuer_that_differs_by_a_slash_is_told_so() {
 
 #[tokio::test]
 async fn missing_resource_metadata_is_named() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.set_signposts(Signposts { header: None, inserted: false, root: false });
     let discovered = discovered(&scene, &[]).await;
     discovered.has_one_fault("resource-metadata", OPERATOR_OF_MCP, "RFC 9728 section 3", INSERTED);
@@ -224,7 +220,7 @@ async fn missing_resource_metadata_is_named() {
 
 #[tokio::test]
 async fn a_challenge_that_names_a_place_where_nothing_is_published_is_a_fault() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.set_challenges(Some(&[&format!("Bearer resource_metadata=\"{}/nowhere\"", scene.mcp.base())]));
     let report = pinned(&scene, &[]).await;
     assert_eq!(report.check("resource-metadata")["state"], "fail");
@@ -233,7 +229,7 @@ async fn a_challenge_that_names_a_place_where_nothing_is_published_is_a_fault() 
 
 #[tokio::test]
 async fn an_authorization_server_that_ignores_resource_is_named() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::IgnoreResource);
     for report in [pinned(&scene, &[]).await, discovered(&scene, &[]).await] {
         report.has_one_fault(
@@ -255,7 +251,7 @@ async fn a_server_that_accepts_expired_tokens_is_named() {
 
 #[tokio::test]
 async fn a_challenge_without_resource_metadata_is_named() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.set_signposts(Signposts { header: None, inserted: true, root: false });
     let report = discovered(&scene, &[]).await;
     assert_eq!((report.code, report.in_state("warn")), (Some(0), vec!["challenge-resource-metadata"]));
@@ -265,7 +261,7 @@ async fn a_challenge_without_resource_metadata_is_named() {
 
 #[tokio::test]
 async fn a_server_that_accepts_any_audience_is_named_with_a_flag_and_with_a_file() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.set_lenience(Lenience { any_audience: true, ..Lenience::default() });
     let other = "https://other.example/mcp";
     scene.authorization_server.register(other, &SCOPES);
@@ -280,7 +276,7 @@ async fn a_server_that_accepts_any_audience_is_named_with_a_flag_and_with_a_file
 
 #[tokio::test]
 async fn a_token_for_somebody_else_that_is_accepted_too_shows_both_faults() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::IgnoreResource);
     scene.mcp.set_lenience(Lenience { any_audience: true, ..Lenience::default() });
     let report = pinned(&scene, &[]).await;
@@ -289,7 +285,7 @@ async fn a_token_for_somebody_else_that_is_accepted_too_shows_both_faults() {
 
 #[tokio::test]
 async fn an_expired_token_can_be_handed_in() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let file = scene.safeconduct.private("expired.jwt");
     let mint = |life| scene.authorization_server.mint(json!(scene.mcp.url()), "demo:read", life);
     std::fs::write(&file, mint(Duration::ZERO)).expect("written");
@@ -305,7 +301,7 @@ async fn an_expired_token_can_be_handed_in() {
 
 #[tokio::test]
 async fn the_platforms_own_token_is_not_shown_to_the_mcp_server_even_when_handed_in() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let file = scene.safeconduct.private("identity.jwt");
     std::fs::write(&file, scene.platform.mint("https://elsewhere.example", LIFE)).expect("written");
     let before = scene.mcp.seen().len();
@@ -324,7 +320,7 @@ async fn every_other_leniency_of_the_bearer_check_is_named() {
         (Lenience { query: true, ..Lenience::default() }, "query-token-refused", "warn"),
     ];
     for (lenience, code, state) in cases {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         scene.mcp.set_lenience(lenience);
         let report = pinned(&scene, &[]).await;
         assert_eq!(report.in_state(state), [code], "{:#}", report.data);
@@ -335,7 +331,7 @@ async fn every_other_leniency_of_the_bearer_check_is_named() {
 
 #[tokio::test]
 async fn challenges_that_clients_cannot_use_are_named() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let metadata = format!("resource_metadata=\"{}{INSERTED}\"", scene.mcp.base());
     let cases: [(Option<String>, &str, &str); 4] = [
         (None, "challenge-header", "fail"),
@@ -364,7 +360,7 @@ async fn faults_of_the_resource_metadata_are_named() {
         (json!({"dpop_bound_access_tokens_required": true}), "dpop-algorithms", "fail"),
     ];
     for (overrides, code, state) in cases {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         scene.mcp.set_metadata(overrides.clone());
         let report = pinned(&scene, &[]).await;
         assert_eq!(report.check(code)["state"], state, "{overrides}: {:#}", report.data);
@@ -373,7 +369,7 @@ async fn faults_of_the_resource_metadata_are_named() {
 
 #[tokio::test]
 async fn a_resource_that_is_a_prefix_is_noted() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let base = scene.mcp.base().to_owned();
     scene.mcp.set_metadata(json!({"resource": base}));
     let report = pinned(&scene, &[]).await;
@@ -392,7 +388,7 @@ async fn faults_of_the_server_metadata_are_named() {
         (json!({"revocation_endpoint": null}), "revocation-endpoint", "skip"),
     ];
     for (overrides, code, state) in cases {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         scene.authorization_server.set_metadata(overrides.clone());
         let report = pinned(&scene, &[]).await;
         assert_eq!(report.check(code)["state"], state, "{overrides}: {:#}", report.data);
@@ -401,7 +397,7 @@ async fn faults_of_the_server_metadata_are_named() {
 
 #[tokio::test]
 async fn a_configured_client_proof_that_is_not_listed_is_noted() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.federate("agent", "repo:octo-org/octo-repo:ref:refs/heads/main");
     scene.authorization_server.set_metadata(json!({"token_endpoint_auth_methods_supported": ["none"]}));
     let keys = "exchange = \"client-credentials\"\nclient_auth = \"workload\"\nclient_id = \"agent\"";
@@ -413,7 +409,7 @@ async fn a_configured_client_proof_that_is_not_listed_is_noted() {
 
 #[tokio::test]
 async fn no_server_metadata_anywhere_is_named() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.publish(Published { oauth: false, openid_inserted: false, openid_appended: false });
     let report = pinned(&scene, &[]).await;
     report.has_one_fault("server-metadata", OPERATOR_OF_AS, "RFC 8414", "publishes no");
@@ -421,7 +417,7 @@ async fn no_server_metadata_anywhere_is_named() {
 
 #[tokio::test]
 async fn a_server_that_publishes_nothing_is_no_fault_where_its_endpoint_is_configured() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.publish(Published { oauth: false, openid_inserted: false, openid_appended: false });
     let endpoint = format!("token_endpoint = \"{}\"", scene.authorization_server.token_endpoint());
     let report = report(&scene.configured(&endpoint), &["demo"]).await;
@@ -438,7 +434,7 @@ async fn documents_that_are_pages_redirects_or_trouble_are_told_apart() {
         (Fault::Status(503), "resource-metadata", TEMPORARY),
     ];
     for (fault, code, exit) in cases {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         scene.mcp.always_metadata(fault.clone());
         let report = discovered(&scene, &[]).await;
         assert_eq!((report.in_state("fail"), report.code), (vec![code], Some(exit)), "{fault:?}");
@@ -448,7 +444,7 @@ async fn documents_that_are_pages_redirects_or_trouble_are_told_apart() {
 #[tokio::test]
 async fn a_certificate_of_an_unknown_ca_is_named() {
     let ca = TestCa::new();
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let mcp = FakeMcp::start_tls(&scene.authorization_server, &SCOPES, ca.good()).await;
     let report = report(&scene.safeconduct, &["--insecure-loopback", &mcp.url()]).await;
     assert_eq!((report.in_state("fail"), report.code), (vec!["mcp-https"], Some(REFUSED)));
@@ -468,7 +464,7 @@ async fn an_endpoint_that_redirects_or_has_trouble_is_told_apart() {
         (Fault::Down, "mcp-reachable", TEMPORARY),
     ];
     for (fault, code, exit) in cases {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         scene.mcp.script([fault.clone(), fault.clone(), fault.clone()]);
         let report = pinned(&scene, &[]).await;
         assert_eq!((report.in_state("fail"), report.code), (vec![code], Some(exit)), "{fault:?} {:#}", report.data);
@@ -479,8 +475,8 @@ async fn an_endpoint_that_redirects_or_has_trouble_is_told_apart() {
 
 #[tokio::test]
 async fn without_an_identity_all_else_is_examined() {
-    let scene = Scene::new(BINARY).await;
-    let world = Safeconduct::new(BINARY).config(&scene.config(""));
+    let scene = Scene::new(binary()).await;
+    let world = Safeconduct::new(binary()).config(&scene.config(""));
     let report = report(&world, &["demo"]).await;
     assert_eq!((report.in_state("fail"), report.code), (vec!["identity-found"], Some(NO_IDENTITY)));
     assert_eq!(report.check("identity-found")["party"], "workload");
@@ -497,7 +493,7 @@ async fn an_identity_token_that_may_not_leave_is_named_and_does_not_leave() {
         (PlatformFault::NoJwt, "subject-token", NO_IDENTITY),
     ];
     for (fault, code, exit) in cases {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         scene.platform.always(fault.clone());
         let report = pinned(&scene, &[]).await;
         assert_eq!((report.in_state("fail"), report.code), (vec![code], Some(exit)), "{fault:?} {:#}", report.data);
@@ -508,7 +504,7 @@ async fn an_identity_token_that_may_not_leave_is_named_and_does_not_leave() {
 
 #[tokio::test]
 async fn a_clock_that_is_off_is_laid_at_the_door_of_whoever_is_alone_with_it() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.set_answer_headers(&[("date", "Mon, 01 Jan 2024 00:00:00 GMT")]);
     let report = pinned(&scene, &[]).await;
     report.has_one_fault("clocks", OPERATOR_OF_MCP, "RFC 7519", "behind");
@@ -516,7 +512,7 @@ async fn a_clock_that_is_off_is_laid_at_the_door_of_whoever_is_alone_with_it() {
 
 #[tokio::test]
 async fn a_refusal_shows_the_servers_words_and_is_not_tried_again() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::OauthError {
         code: "invalid_grant".to_owned(),
         description: Some("the subject is not in the trust policy".to_owned()),
@@ -537,7 +533,7 @@ async fn what_is_odd_about_the_token_is_noted() {
         (TokenFault::TokenType("mac".to_owned()), "token-issued", "fail"),
     ];
     for (fault, code, state) in cases {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         scene.authorization_server.always_token(fault.clone());
         let report = pinned(&scene, &[]).await;
         assert_eq!(report.check(code)["state"], state, "{fault:?} {:#}", report.data);
@@ -546,7 +542,7 @@ async fn what_is_odd_about_the_token_is_noted() {
 
 #[tokio::test]
 async fn a_walk_that_takes_too_long_ends_with_what_it_found() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(Fault::Stall);
     let report = pinned(&scene, &["--timeout", "6s"]).await;
     assert_eq!(report.code, Some(TEMPORARY));
@@ -556,7 +552,7 @@ async fn a_walk_that_takes_too_long_ends_with_what_it_found() {
 
 #[tokio::test]
 async fn words_of_others_are_no_commands_to_a_runner() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::ControlCharsInDescription);
     for args in [&["doctor", "demo"][..], &["doctor", "demo", "--json"]] {
         let output = scene.configured("").run(args).await.expect_code(REFUSED);
@@ -573,7 +569,7 @@ async fn here(world: &Safeconduct) -> Report {
 
 #[tokio::test]
 async fn a_daemon_that_is_found_lets_this_side_pass() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let report = here(&daemon.helper()).await;
     report.passes(&[
@@ -598,7 +594,7 @@ async fn a_daemon_that_is_found_lets_this_side_pass() {
 
 #[tokio::test]
 async fn without_a_daemon_the_places_are_named_and_the_identity_is_ours() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let report = here(&scene.safeconduct).await;
     assert_eq!(report.check("socket")["state"], "warn");
     assert!(report.check("socket")["what"].as_str().is_some_and(|what| what.contains("nobody listens")));
@@ -609,13 +605,13 @@ async fn without_a_daemon_the_places_are_named_and_the_identity_is_ours() {
 
 #[tokio::test]
 async fn on_a_laptop_the_missing_identity_is_the_failure() {
-    let report = here(&Safeconduct::new(BINARY)).await;
+    let report = here(&Safeconduct::new(binary())).await;
     assert_eq!((report.in_state("fail"), report.code), (vec!["identity"], Some(NO_IDENTITY)));
 }
 
 #[tokio::test]
 async fn every_problem_of_the_configuration_is_a_check_of_its_own() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.safeconduct.clone().config("[servers.a]\nurl = \"ftp://x\"\n[servers.b]\nuri = \"y\"\n");
     let report = here(&world).await;
     assert!(report.in_state("fail").iter().filter(|code| **code == "configuration").count() >= 2, "{:#}", report.data);
@@ -624,7 +620,7 @@ async fn every_problem_of_the_configuration_is_a_check_of_its_own() {
 
 #[tokio::test]
 async fn a_proxy_that_would_swallow_loopback_is_noted() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.safeconduct.clone().env("HTTP_PROXY", "http://user:password@proxy.example:3128");
     let report = here(&world).await;
     assert_eq!(report.check("loopback-proxy")["state"], "warn");
@@ -635,7 +631,7 @@ async fn a_proxy_that_would_swallow_loopback_is_noted() {
 
 #[tokio::test]
 async fn what_listens_and_is_no_daemon_is_a_failure() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let socket = scene.safeconduct.socket();
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).expect("ours");
@@ -653,7 +649,7 @@ async fn what_listens_and_is_no_daemon_is_a_failure() {
 
 #[tokio::test]
 async fn tokens_are_handed_in_by_file_and_flags_need_a_target() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     for args in [
         &["doctor", "--expired-token-file", "/x"][..],
@@ -669,7 +665,7 @@ async fn tokens_are_handed_in_by_file_and_flags_need_a_target() {
 
 #[tokio::test]
 async fn a_token_of_a_discovered_issuer_that_nobody_can_read_is_not_shown_to_the_server() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::OpaqueToken);
     let report = discovered(&scene, &[]).await;
     report.has_one_fault("token-bound-to-resource", OPERATOR_OF_AS, "RFC 8707", "not a JWT");

@@ -1,16 +1,12 @@
 //! Exchanges and client proofs from the environment to the token, against a server that verifies each of them.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use serde_json::{Value, json};
 use support::authorization_server::TokenFault;
 use support::keys;
 use support::safeconduct::Output;
 use support::scene::Scene;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const NO_IDENTITY: i32 = 69;
 const REFUSED: i32 = 76;
@@ -35,7 +31,7 @@ async fn refused(scene: &Scene, keys: &str, code: i32, words: &[&str]) {
 
 #[tokio::test]
 async fn a_federated_client_proves_itself_with_the_workloads_jwt() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.federate("agent", SUBJECT);
     let token = token(&scene, FEDERATED).await.expect_code(0).stdout;
     assert_eq!(keys::peek(token.trim())["aud"], json!(scene.mcp.url()));
@@ -47,7 +43,7 @@ async fn a_federated_client_proves_itself_with_the_workloads_jwt() {
 
 #[tokio::test]
 async fn a_client_that_is_not_federated_is_refused_once() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.federate("agent", "repo:somebody/else:ref:refs/heads/main");
     refused(&scene, FEDERATED, REFUSED, &["invalid_client", "not federated", "client_id"]).await;
     assert_eq!(scene.authorization_server.token_requests(), 1, "no second attempt, with this grant or another");
@@ -55,7 +51,7 @@ async fn a_client_that_is_not_federated_is_refused_once() {
 
 #[tokio::test]
 async fn a_subject_token_is_exchanged() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let token = token(&scene, EXCHANGED).await.expect_code(0).stdout;
     assert_eq!(keys::peek(token.trim())["aud"], json!(scene.mcp.url()));
     let sent = scene.authorization_server.last_request();
@@ -65,7 +61,7 @@ async fn a_subject_token_is_exchanged() {
 
 #[tokio::test]
 async fn a_token_exchange_names_the_configured_audience() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_audience("mcp-gateway");
     refused(&scene, EXCHANGED, REFUSED, &["invalid_target"]).await;
     let token = token(&scene, &format!("{EXCHANGED}\naudience = \"mcp-gateway\"")).await;
@@ -79,11 +75,11 @@ async fn what_is_issued_in_the_place_of_an_access_token_is_not_used() {
         (json!("urn:ietf:params:oauth:token-type:refresh_token"), "issued_token_type"),
         (Value::Null, "no issued_token_type"),
     ] {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         scene.authorization_server.always_token(TokenFault::IssuedTokenType(kind));
         refused(&scene, EXCHANGED, REFUSED, &[words]).await;
     }
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::TokenType("N_A".into()));
     refused(&scene, EXCHANGED, REFUSED, &["token_type"]).await;
 }
@@ -91,7 +87,7 @@ async fn what_is_issued_in_the_place_of_an_access_token_is_not_used() {
 #[tokio::test]
 async fn the_subject_token_is_for_this_server_whatever_the_exchange() {
     for keys in [FEDERATED, EXCHANGED] {
-        let scene = Scene::new(BINARY).await;
+        let scene = Scene::new(binary()).await;
         let world = scene.configured(keys);
         let file = world.private("identity.jwt");
         std::fs::write(&file, scene.platform.mint("https://other.example", std::time::Duration::from_secs(600)))
@@ -105,7 +101,7 @@ async fn the_subject_token_is_for_this_server_whatever_the_exchange() {
 
 #[tokio::test]
 async fn what_could_be_replayed_elsewhere_needs_a_pin() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let unpinned = |keys: &str| {
         let url = scene.mcp.url();
         scene
@@ -129,7 +125,7 @@ async fn what_could_be_replayed_elsewhere_needs_a_pin() {
 
 #[tokio::test]
 async fn a_svid_is_presented_as_a_svid() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.federate("agent", "spiffe://example.org/agent");
     let world = scene.configured(FEDERATED);
     let file = world.private("identity.jwt");

@@ -1,9 +1,5 @@
 //! `safeconduct run`: how it starts, where it listens, whom it serves and how it ends.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -24,7 +20,7 @@ use support::scene::Scene;
 use support::unix_http;
 use support::wait::until;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const ASKED_WRONGLY: i32 = 64;
 const NO_IDENTITY: i32 = 69;
@@ -88,7 +84,7 @@ fn fields(text: &str) -> BTreeMap<&str, &str> {
 
 #[tokio::test]
 async fn a_token_is_served_and_renders_as_documented() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("scopes = [\"demo:read\"]").await;
     let reply = daemon.get("/v1/token?server=demo").await;
     assert_eq!((reply.status, reply.header("cache-control")), (200, Some("no-store")), "{}", reply.status);
@@ -110,7 +106,7 @@ async fn a_token_is_served_and_renders_as_documented() {
 
 #[tokio::test]
 async fn servers_of_the_command_line_need_no_file_and_are_required() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.safeconduct.daemon(&[&scene.argument(), "--insecure-loopback"]).await;
     let ready = daemon.run(&["ready", "--wait", "10s"]).await.expect_code(0);
     assert_eq!(ready.stdout, "ready\n");
@@ -123,7 +119,7 @@ async fn servers_of_the_command_line_need_no_file_and_are_required() {
 
 #[tokio::test]
 async fn what_cannot_be_served_is_said_before_anything_is_bound() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let url = scene.mcp.url();
     for (args, code, words) in [
@@ -147,8 +143,8 @@ async fn what_cannot_be_served_is_said_before_anything_is_bound() {
 
 #[tokio::test]
 async fn without_an_identity_no_place_is_taken() {
-    let scene = Scene::new(BINARY).await;
-    let laptop = Safeconduct::new(BINARY).config(&scene.config(""));
+    let scene = Scene::new(binary()).await;
+    let laptop = Safeconduct::new(binary()).config(&scene.config(""));
     let output = fails(&laptop, &[]).await.expect_code(NO_IDENTITY);
     assert!(output.stderr.contains("--identity-file"), "{}", output.stderr);
     assert!(!laptop.socket().exists());
@@ -156,7 +152,7 @@ async fn without_an_identity_no_place_is_taken() {
 
 #[tokio::test]
 async fn requests_that_are_no_requests_of_ours_are_refused_by_status() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     for (path, status, error) in [
         ("/v1/token", 400, "invalid_request"),
@@ -184,7 +180,7 @@ async fn requests_that_are_no_requests_of_ours_are_refused_by_status() {
 
 #[tokio::test]
 async fn a_page_in_a_browser_gets_nothing() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     for header in [
         "host: evil.example",
@@ -203,7 +199,7 @@ async fn a_page_in_a_browser_gets_nothing() {
 
 #[tokio::test]
 async fn readiness_waits_for_the_required_and_names_what_is_missing() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.set_down(true);
     let daemon = scene.daemon("required = true").await;
     assert_eq!(daemon.get("/healthz").await.json(), json!({"status": "alive"}));
@@ -224,7 +220,7 @@ async fn readiness_waits_for_the_required_and_names_what_is_missing() {
 
 #[tokio::test]
 async fn readiness_of_a_named_server_fetches_its_token() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     assert_eq!(daemon.get("/readyz").await.status, 200, "nothing is required");
     assert_eq!(scene.authorization_server.token_requests(), 0);
@@ -236,7 +232,7 @@ async fn readiness_of_a_named_server_fetches_its_token() {
 /// Waiting does not help: the name will not appear while the daemon runs.
 #[tokio::test]
 async fn readiness_of_an_unknown_server_is_no_matter_of_waiting() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let output = daemon.helper().limit(Duration::from_secs(10)).run(&["ready", "nope", "--wait", "60s"]).await;
     assert!(output.expect_code(ASKED_WRONGLY).stderr.contains("nope"));
@@ -244,7 +240,7 @@ async fn readiness_of_an_unknown_server_is_no_matter_of_waiting() {
 
 #[tokio::test]
 async fn ready_waits_for_a_daemon_that_is_yet_to_come() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("required = true");
     world.run(&["ready"]).await.expect_code(TEMPORARY);
     let early = tokio::spawn({
@@ -258,7 +254,7 @@ async fn ready_waits_for_a_daemon_that_is_yet_to_come() {
 
 #[tokio::test]
 async fn status_tells_everything_but_the_token() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("scopes = [\"demo:read\"]").await;
     assert_eq!(daemon.get("/v1/status").await.json()["servers"][0]["state"], "idle");
     daemon.token("demo").await;
@@ -286,7 +282,7 @@ async fn status_tells_everything_but_the_token() {
 
 #[tokio::test]
 async fn status_shows_a_failure_with_its_class_and_cure() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(support::authorization_server::TokenFault::oauth("invalid_grant"));
     let daemon = scene.daemon("").await;
     assert_eq!(daemon.get("/v1/token?server=demo").await.status, 502);
@@ -299,7 +295,7 @@ async fn status_shows_a_failure_with_its_class_and_cure() {
 
 #[tokio::test]
 async fn metrics_are_open_metrics_and_count_what_happened() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     daemon.token("demo").await;
     daemon.token("demo").await;
@@ -351,7 +347,7 @@ fn open_metrics(text: &str) -> BTreeMap<String, f64> {
 
 #[tokio::test]
 async fn a_stale_socket_is_replaced() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let killed = world.daemon(&[]).await;
     killed.signal(Signal::SIGKILL);
@@ -365,7 +361,7 @@ async fn a_stale_socket_is_replaced() {
 
 #[tokio::test]
 async fn a_second_daemon_is_refused_and_the_first_is_not_disturbed() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let first = world.daemon(&[]).await;
     let output = fails(&world, &[]).await.expect_code(CONFIG);
@@ -376,7 +372,7 @@ async fn a_second_daemon_is_refused_and_the_first_is_not_disturbed() {
 
 #[tokio::test]
 async fn of_daemons_that_start_at_once_exactly_one_wins() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     for round in 0..3 {
         let socket = scene.safeconduct.path().join(format!("{round}.sock"));
         let world = scene.configured("").env("SAFECONDUCT_SOCKET", &socket.display().to_string());
@@ -400,7 +396,7 @@ async fn of_daemons_that_start_at_once_exactly_one_wins() {
 
 #[tokio::test]
 async fn an_explicit_path_must_lie_where_nobody_else_can_write() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let open = directory(&world, "open", 0o777);
     let sticky = directory(&world, "sticky", 0o1777);
@@ -420,7 +416,7 @@ async fn an_explicit_path_must_lie_where_nobody_else_can_write() {
 
 #[tokio::test]
 async fn what_lies_at_the_path_and_is_no_socket_stays() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let precious = world.write("precious", "data");
     let link = world.path().join("link.sock");
@@ -436,7 +432,7 @@ async fn what_lies_at_the_path_and_is_no_socket_stays() {
 
 #[tokio::test]
 async fn a_group_may_be_let_in() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let group = getegid().as_raw();
     let listen = format!("[listen]\nsocket_mode = \"0660\"\nsocket_group = \"{group}\"");
     let daemon = scene.daemon(&listen).await;
@@ -448,7 +444,7 @@ async fn a_group_may_be_let_in() {
 
 #[tokio::test]
 async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     for variable in ["RUNNER_TEMP", "AGENT_TEMPDIRECTORY"] {
         let job = directory(&scene.safeconduct, variable, 0o1777);
         let world = scene.configured("").without_env("SAFECONDUCT_SOCKET").env(variable, &job.display().to_string());
@@ -458,7 +454,7 @@ async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
         assert_eq!((mode(&job.join("safeconduct")), mode(&socket)), (0o700, 0o600));
         // A later step of the same job finds it by the same variable.
         let helper =
-            Safeconduct::new(BINARY).without_env("SAFECONDUCT_SOCKET").env(variable, &job.display().to_string());
+            Safeconduct::new(binary()).without_env("SAFECONDUCT_SOCKET").env(variable, &job.display().to_string());
         helper.run(&["token", "demo", "--daemon-only"]).await.expect_code(0);
 
         fs::remove_dir_all(&job).expect("it is ours");
@@ -470,7 +466,7 @@ async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
 /// The next job on the same machine makes the same directory again, perhaps before the daemon of the last job looks.
 #[tokio::test]
 async fn a_daemon_of_the_last_job_leaves_the_place_of_the_next_alone() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let job = directory(&scene.safeconduct, "job", 0o700);
     let world = scene.configured("").without_env("SAFECONDUCT_SOCKET").env("RUNNER_TEMP", &job.display().to_string());
     let mut last = world.spawn(&["run"]);
@@ -487,7 +483,7 @@ async fn a_daemon_of_the_last_job_leaves_the_place_of_the_next_alone() {
 
 #[tokio::test]
 async fn a_squatted_place_is_refused() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let elsewhere = directory(&scene.safeconduct, "elsewhere", 0o700);
     let job = directory(&scene.safeconduct, "job", 0o1777);
     symlink(&elsewhere, job.join("safeconduct")).expect("linked");
@@ -510,7 +506,7 @@ async fn a_squatted_place_is_refused() {
 
 #[tokio::test]
 async fn detached_it_returns_when_ready_and_goes_on_alone() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.safeconduct.clone();
     let output = world.run(&["run", "--detach", &scene.argument(), "--insecure-loopback"]).await.expect_code(0);
     let told = fields(&output.stdout);
@@ -544,9 +540,9 @@ fn is_zombie(pid: Pid) -> bool {
 
 #[tokio::test]
 async fn a_failed_start_detached_gives_the_daemons_code_and_last_words() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     // The log has the words of an earlier daemon, which are not to be repeated.
-    let laptop = Safeconduct::new(BINARY).config(&scene.config(""));
+    let laptop = Safeconduct::new(binary()).config(&scene.config(""));
     let log = laptop.path().join("safeconduct.sock.log");
     fs::write(&log, "safeconduct: error: old words\nsafeconduct: hint: old hint\n").expect("ours");
     set_mode(&log, 0o644);
@@ -563,7 +559,7 @@ async fn a_failed_start_detached_gives_the_daemons_code_and_last_words() {
 
 #[tokio::test]
 async fn a_daemon_that_helpers_do_not_find_says_which_flag_they_need() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let socket = scene.safeconduct.path().join("elsewhere.sock").display().to_string();
     let output = scene.configured("").run(&["run", "--detach", "--socket", &socket]).await.expect_code(0);
     let _daemon = Detached::of(fields(&output.stdout)["pid"]);
@@ -574,7 +570,7 @@ async fn a_daemon_that_helpers_do_not_find_says_which_flag_they_need() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_answered_before_the_end() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let sluice = scene.sluice().await;
     let world = scene.configured("");
     let daemon = world.daemon(&[]).await;
@@ -595,7 +591,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
 
 #[tokio::test]
 async fn a_kept_connection_that_is_idle_delays_nothing() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let idle = tokio::net::UnixStream::connect(daemon.socket()).await.expect("connected");
     idle.writable().await.expect("open");
@@ -608,7 +604,7 @@ async fn a_kept_connection_that_is_idle_delays_nothing() {
 
 #[tokio::test]
 async fn what_never_ends_does_not_keep_the_daemon() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(Fault::Stall);
     let world = scene.configured("");
     let daemon = world.daemon(&[]).await;
@@ -623,7 +619,7 @@ async fn what_never_ends_does_not_keep_the_daemon() {
 
 #[tokio::test]
 async fn interrupt_ends_it_and_hangup_does_not() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     daemon.signal(Signal::SIGHUP);
     daemon.logged("the configuration is read anew").await;
@@ -657,7 +653,7 @@ async fn ends(mut child: tokio::process::Child, log: &Path) -> (Option<i32>, Str
 
 #[tokio::test]
 async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let path = world.path().join("activated.sock");
     let listener = UnixListener::bind(&path).expect("bound");
@@ -675,7 +671,7 @@ async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
 
 #[tokio::test]
 async fn a_socket_wider_than_configured_is_refused() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let path = world.path().join("activated.sock");
     let listener = UnixListener::bind(&path).expect("bound");
@@ -691,7 +687,7 @@ async fn a_socket_wider_than_configured_is_refused() {
 
 #[tokio::test]
 async fn a_descriptor_that_is_no_listener_of_ours_is_refused() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let datagram = UnixDatagram::bind(world.path().join("datagram.sock")).expect("bound");
@@ -709,7 +705,7 @@ async fn a_descriptor_that_is_no_listener_of_ours_is_refused() {
 
 #[tokio::test]
 async fn the_service_manager_is_told_of_readiness_and_of_the_end() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let notices = scene.safeconduct.path().join("notify.sock");
     let inbox = tokio::net::UnixDatagram::bind(&notices).expect("bound");
     let notified = async || {
@@ -730,7 +726,7 @@ async fn the_service_manager_is_told_of_readiness_and_of_the_end() {
 
 #[tokio::test]
 async fn only_callers_that_the_policy_names_are_served() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     for (allow, served) in [
         (format!("[{{ uid = {uid} }}]"), true),
@@ -757,7 +753,7 @@ async fn only_callers_that_the_policy_names_are_served() {
 
 #[tokio::test]
 async fn callers_have_their_own_ceilings_within_the_servers() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let uid = geteuid().as_raw();
     let allow = format!(
         "scopes = [\"demo:read\", \"demo:write\"]\nallow = [{{ uid = {uid}, scopes = [\"demo:read\"] }}, {{ uid = {} }}]",
@@ -787,22 +783,22 @@ const SOMEBODY: u32 = 54_321;
 /// Root can be somebody else; anybody else sees that the kernel names them.
 #[tokio::test]
 async fn the_kernel_says_who_asks() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     if !geteuid().is_root() {
         return only_callers_of(&scene).await;
     }
     let world = &scene.safeconduct;
     // Somebody else must be able to reach the binary and the socket; the policy alone is to decide.
     set_mode(world.path(), 0o755);
-    let binary = world.path().join("safeconduct");
-    fs::copy(BINARY, &binary).expect("copied");
-    set_mode(&binary, 0o755);
+    let copy = world.path().join("safeconduct");
+    fs::copy(binary(), &copy).expect("copied");
+    set_mode(&copy, 0o755);
     let listen = format!("[listen]\nsocket_mode = \"0660\"\nsocket_group = \"{SOMEBODY}\"");
     for (allow, code) in
         [(format!("allow = [{{ uid = {SOMEBODY} }}]"), 0), ("allow = [{ uid = 0 }]".to_owned(), DENIED)]
     {
         let daemon = scene.daemon(&format!("{allow}\n{listen}")).await;
-        let ask = async |args: &[&str]| as_somebody(&binary, daemon.socket(), args).await;
+        let ask = async |args: &[&str]| as_somebody(&copy, daemon.socket(), args).await;
         let output = ask(&["token", "demo", "--daemon-only"]).await;
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
         let own = daemon.run(&["token", "demo"]).await;
@@ -817,7 +813,7 @@ async fn the_kernel_says_who_asks() {
     }
     // Without the group the mode keeps them out, and that is no reason to do the work in their own process.
     let daemon = scene.daemon(&format!("allow = [{{ uid = {SOMEBODY} }}]")).await;
-    let output = as_somebody(&binary, daemon.socket(), &["token", &scene.mcp.url()]).await;
+    let output = as_somebody(&copy, daemon.socket(), &["token", &scene.mcp.url()]).await;
     assert_eq!(output.status.code(), Some(DENIED), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -832,7 +828,7 @@ async fn only_callers_of(scene: &Scene) {
 
 #[tokio::test]
 async fn a_client_that_hangs_up_does_not_cancel_what_others_wait_for() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let sluice = scene.sluice().await;
     let world = scene.configured("");
     let daemon = world.daemon(&[]).await;
@@ -858,7 +854,7 @@ async fn a_client_that_hangs_up_does_not_cancel_what_others_wait_for() {
 
 #[tokio::test]
 async fn a_daemon_outlives_the_reader_of_its_log() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let mut command = world.command(&["run"]);
     let mut daemon =
@@ -877,7 +873,7 @@ async fn a_daemon_outlives_the_reader_of_its_log() {
 
 #[tokio::test]
 async fn closed_standard_streams_are_never_taken_by_what_is_opened_next() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let given = world.command(&["run"]);
     let given = given.as_std();

@@ -1,16 +1,12 @@
 //! A workload of a SPIFFE trust domain, from the agent's socket to the token, and to the certificate.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use serde_json::json;
 use support::keys;
 use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 use support::workload_api::{FakeWorkloadApi, SvidFault};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const AGENT: &str = "spiffe://example.org/agent";
 const OTHER: &str = "spiffe://example.org/other";
@@ -18,14 +14,14 @@ const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe
 
 /// The scene with an agent that the authorization server trusts, and a workload of that agent instead of a CI job.
 async fn scene(identities: &[&str]) -> (Scene, FakeWorkloadApi) {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let agent = FakeWorkloadApi::start(identities);
     scene.authorization_server.also_trust(agent.trust());
     (scene, agent)
 }
 
 fn workload(scene: &Scene, agent: &FakeWorkloadApi, keys: &str) -> Safeconduct {
-    Safeconduct::new(BINARY).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&scene.config(keys))
+    Safeconduct::new(binary()).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&scene.config(keys))
 }
 
 #[tokio::test]

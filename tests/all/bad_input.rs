@@ -3,8 +3,6 @@
 //! A row is run as a one-shot and, where a daemon can meet the same trouble, through a daemon's socket as well. Always: nothing
 //! on standard output, `safeconduct: error:` on standard error, and a hint where the row names one.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -16,6 +14,8 @@ use support::keys;
 use support::mcp_server::{FakeMcp, Signposts};
 use support::platform::{FakePlatform, PlatformFault};
 use support::safeconduct::{Output, Safeconduct};
+
+use crate::binary;
 
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 const LIFE: Duration = Duration::from_secs(300);
@@ -66,7 +66,7 @@ impl Case {
         let authorization_server = FakeAs::start(platform.trust()).await;
         let mcp = FakeMcp::start(&authorization_server, &SCOPES).await;
         let server = format!("issuer = \"{}\"", authorization_server.issuer());
-        let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct")).envs(platform.env());
+        let safeconduct = Safeconduct::new(binary()).envs(platform.env());
         let args = ["token", "demo", "--timeout", "2s"].map(str::to_owned).into();
         Self { platform, authorization_server, mcp, safeconduct, server, top: String::new(), file: None, args }
     }
@@ -1672,7 +1672,7 @@ async fn asked_wrongly() {
 
 #[tokio::test]
 async fn every_problem_of_a_configuration_is_reported_at_once_with_its_line() {
-    let safeconduct = Safeconduct::new(env!("CARGO_BIN_EXE_safeconduct"));
+    let safeconduct = Safeconduct::new(binary());
     let toml = "[servers.a]\nurl = \"ftp://x\"\nscope = []\n[servers.b]\n[listen]\nsocket_mode = \"0777\"\n[egres]\n";
     let output = safeconduct.config(toml).run(&["config", "check"]).await.expect_code(78);
     assert_eq!(output.stdout, "");

@@ -1,10 +1,6 @@
 //! `client_auth = "mtls"` (RFC 8705): the certificate of a file or of the workload's X.509-SVID proves the client in the
 //! handshake, and the token is of use with that certificate alone.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::pki_types::CertificateDer;
@@ -20,7 +16,7 @@ use support::tls::TestCa;
 use support::unix_http::Reply;
 use support::workload_api::FakeWorkloadApi;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const NO_IDENTITY: i32 = 69;
 const REFUSED: i32 = 76;
@@ -48,7 +44,7 @@ impl World {
         authorization_server.add_client("agent", ClientProof::Certificate(AGENT.to_owned()));
         authorization_server.add_client("workload", ClientProof::Certificate(SPIFFE.to_owned()));
         let mcp = FakeMcp::start_tls(&authorization_server, &["demo:read", "demo:write"], ca.good()).await;
-        Self { ca, agent, authorization_server, mcp, safeconduct: Safeconduct::new(BINARY) }
+        Self { ca, agent, authorization_server, mcp, safeconduct: Safeconduct::new(binary()) }
     }
 
     fn configured(&self, keys: &str) -> Safeconduct {

@@ -1,10 +1,6 @@
 //! Who the OAuth client is and how it proves that, from the environment to the token: secrets, keys, registration, chains
 //! of identities, and proof of possession. The server verifies each of them.
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
-
-mod support;
-
 use std::time::Duration;
 
 use jsonwebtoken::jwk::Jwk;
@@ -16,7 +12,7 @@ use support::scene::Scene;
 use support::unix_http::Reply;
 use support::{keys, leak};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
+use crate::binary;
 
 const REFUSED: i32 = 76;
 const DENIED: i32 = 77;
@@ -29,7 +25,7 @@ const CLIENT: &str = "exchange = \"client-credentials\"\nclient_id = \"agent\"\n
 
 /// Without any workload identity: such a client needs none.
 async fn nowhere() -> Scene {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let names: Vec<String> = scene.platform.env().into_iter().map(|(name, _)| name).collect();
     let safeconduct = names.iter().fold(scene.safeconduct.clone(), |world, name| world.without_env(name));
     Scene { safeconduct, ..scene }
@@ -138,7 +134,7 @@ async fn an_unknown_key_a_broken_file_and_a_refused_algorithm_are_told_apart() {
 
 #[tokio::test]
 async fn a_client_proves_itself_beside_the_jwt_bearer_grant() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.add_client("agent", ClientProof::Basic(SECRET.to_owned()));
     scene.authorization_server.require_clients(true);
     let keys = format!("client_id = \"agent\"\n{}", secret_file(&scene, SECRET));
@@ -239,7 +235,7 @@ async fn a_metadata_document_is_the_identifier_where_the_server_takes_that() {
 
 #[tokio::test]
 async fn a_server_without_metadata_is_asked_where_the_operator_says() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.publish(support::authorization_server::Published {
         oauth: false,
         openid_inserted: false,
@@ -254,7 +250,7 @@ async fn a_server_without_metadata_is_asked_where_the_operator_says() {
 
 /// An identity provider that trusts the platform, and a server that trusts the identity provider alone.
 async fn enterprise() -> (Scene, FakeAs) {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let idp = FakeAs::start(scene.platform.trust()).await;
     idp.set_audience(&scene.authorization_server.issuer());
     scene.authorization_server.trust_only(idp.trust());
@@ -325,7 +321,7 @@ async fn a_link_changes_one_identity_into_another() {
 
 #[tokio::test]
 async fn the_platforms_own_token_is_what_a_server_gets_that_trusts_the_platform() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let config = format!(
         "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{0}\"\nexchange = \"direct\"\nsubject_audience = \"{0}\"\n",
         scene.mcp.url()
@@ -340,7 +336,7 @@ async fn the_platforms_own_token_is_what_a_server_gets_that_trusts_the_platform(
 
 #[tokio::test]
 async fn a_platforms_token_that_lives_for_years_is_refused_and_stops_no_timer() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let file = scene.safeconduct.private("identity.jwt");
     let years = scene.platform.mint(&scene.mcp.url(), Duration::from_secs(3 * 366 * 86_400));
     std::fs::write(&file, years).expect("ours");
@@ -358,7 +354,7 @@ async fn a_platforms_token_that_lives_for_years_is_refused_and_stops_no_timer() 
 
 #[tokio::test]
 async fn the_platforms_own_token_is_not_sent_in_the_place_of_another_identity_or_under_a_ceiling() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     let world = |keys: &str| {
         scene.safeconduct.clone().config(&format!(
             "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{0}\"\nexchange = \"direct\"\n\
@@ -403,7 +399,7 @@ async fn call(url: &str, reply: &Reply) -> (u16, Option<String>) {
 
 #[tokio::test]
 async fn a_server_that_requires_it_gets_bound_tokens_and_one_proof_a_request() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.require_dpop(None);
     scene.authorization_server.set_nonce(Some("as-nonce-1"));
     let daemon = scene.daemon("").await;
@@ -420,7 +416,7 @@ async fn a_server_that_requires_it_gets_bound_tokens_and_one_proof_a_request() {
 
 #[tokio::test]
 async fn the_nonce_of_the_mcp_server_goes_into_the_proof() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.require_dpop(Some("rs-nonce-1"));
     let daemon = scene.daemon("dpop = true\n").await;
     let url = scene.mcp.url();
@@ -434,7 +430,7 @@ async fn the_nonce_of_the_mcp_server_goes_into_the_proof() {
 
 #[tokio::test]
 async fn a_bound_token_is_not_handed_out_bare() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.mcp.require_dpop(None);
     let daemon = scene.daemon("").await;
     for path in ["/v1/token?server=demo", "/v1/headers?server=demo"] {
@@ -450,7 +446,7 @@ async fn a_bound_token_is_not_handed_out_bare() {
 
 #[tokio::test]
 async fn a_token_that_is_not_bound_although_it_should_be_is_not_used() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     scene.authorization_server.ignore_proofs(true);
     refused(&scene, "dpop = true\n", REFUSED, &["not bound to our key"]).await;
     assert_eq!(scene.authorization_server.proofs(), 1);
@@ -460,7 +456,7 @@ async fn a_token_that_is_not_bound_although_it_should_be_is_not_used() {
 
 #[tokio::test]
 async fn without_the_servers_wish_or_the_operators_tokens_are_not_bound() {
-    let scene = Scene::new(BINARY).await;
+    let scene = Scene::new(binary()).await;
     token(&scene, "").await.expect_code(0);
     scene.mcp.require_dpop(None);
     token(&scene, "dpop = false\n").await.expect_code(0);
