@@ -35,7 +35,7 @@ const SOCKET: &str = "SAFECONDUCT_TEST_SOCKET";
 const THEN: &str = "SAFECONDUCT_TEST_THEN";
 
 /// The one test that a copy of this program runs.
-const PART: &str = "only_the_program_that_is_named_is_let_in";
+const PART: &str = "callers::only_the_program_that_is_named_is_let_in";
 
 /// The part of a caller, if this process is to play one.
 fn played_the_caller() -> bool {
