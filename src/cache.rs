@@ -124,6 +124,10 @@ type Flight<E> = Shared<BoxFuture<'static, Result<Arc<Token>, E>>>;
 
 impl<E: Failure> Cache<E> {
     /// An empty cache whose tasks belong to `tasks` and end with `stop`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a cache is made of: `Parts` names them once the policy of renewal has a file of its own"
+    )]
     pub fn new(
         clock: Clock,
         jitter: Jitter,

@@ -283,6 +283,7 @@ impl Outbound {
     }
 
     /// The exchange, within its limit. `host` is what errors call the other side.
+    #[expect(clippy::too_many_arguments, reason = "one request and its limits; ends with the connector")]
     async fn within(&self, client: Client, url: Url, ask: Ask, host: &str, reading: Reading) -> Result<Answer, Error> {
         let limit = self.left(ask.limit);
         let outcome = tokio::time::timeout(limit, exchange(&client, url, ask, host, reading)).await;

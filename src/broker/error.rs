@@ -279,6 +279,7 @@ impl Error {
     }
 
     /// The cure, where there is one.
+    #[expect(clippy::too_many_lines, reason = "one arm a refusal; ends when each refusal is one row")]
     pub fn hint(&self) -> Option<String> {
         Some(match &*self.cause {
             Cause::UnknownServer { known, .. } if known.is_empty() => {

@@ -317,6 +317,7 @@ impl Maker {
         Ok(Standing { subject: Some(subject), hops })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one link of a chain; ends with the noun `Leg`")]
     async fn change(
         &self,
         server: &Server,
@@ -355,6 +356,7 @@ impl Maker {
         self.identify(&server.name, &server.client, &route.server, subject, exchange.grant, server).await
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one link of a chain; ends with the noun `Leg`")]
     async fn identify(
         &self,
         name: &Arc<str>,
@@ -439,6 +441,7 @@ impl Maker {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one link of a chain; ends with the noun `Leg`")]
     async fn ask(
         &self,
         server: &Server,

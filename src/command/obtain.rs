@@ -131,6 +131,7 @@ enum Asked {
     Failed(Failure),
 }
 
+#[expect(clippy::too_many_arguments, reason = "what is asked of the daemon; ends with the noun `Question`")]
 fn from_daemon(
     context: &Context<'_>,
     places: &[place::Place],

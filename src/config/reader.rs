@@ -79,6 +79,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a table. Keys that `foreign` names are kept as they stand.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one key with its place, kind and problem; ends when a section is a type"
+    )]
     pub(super) fn section(
         &mut self,
         path: &str,

@@ -163,6 +163,7 @@ fn route(method: &Method, path: &str) -> Result<Route, Failure> {
 }
 
 /// What is seldom asked is in a box: the room for it would be copied with each request.
+#[expect(clippy::too_many_lines, reason = "the route table; ends when routes are found by method and prefix")]
 async fn respond(state: &State, caller: &Caller, route: Route, uri: Uri, body: Incoming) -> Result<Answer, Failure> {
     let query = uri.query().unwrap_or_default();
     match route {

@@ -23,6 +23,7 @@
 //!
 //! Every fake listens on a port of its own, runs in tasks of its own and stops when it is dropped.
 
+#![allow(clippy::new_without_default, reason = "a fake is started; there is no default one")]
 #![allow(clippy::disallowed_methods, reason = "the fakes live outside safeconduct's rooms: real time, own tasks")]
 
 pub mod authorization_server;

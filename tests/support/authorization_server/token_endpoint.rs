@@ -179,10 +179,60 @@ fn public_part(form: &Form) -> (Form, Claims) {
     (form.iter().map(shown).collect(), claims.unwrap_or_default())
 }
 
+fn value<'a>(form: &'a Form, name: &str) -> Option<&'a str> {
+    form.get(name).map(String::as_str).filter(|value| !value.is_empty())
+}
+
+fn needed<'a>(form: &'a Form, name: &str) -> Result<&'a str, Refusal> {
+    value(form, name).ok_or_else(|| invalid(&format!("{name} is missing")))
+}
+
+fn invalid(text: &str) -> Refusal {
+    Refusal::new("invalid_request", text)
+}
+
+/// The subject of a client that proves itself with the platform's JWT alone.
+fn federated_client(state: &State, form: &Form) -> Result<String, Refusal> {
+    if form.contains_key("assertion") {
+        return Err(invalid("a client proves itself with one JWT here"));
+    }
+    let subject = judge_assertion(state, needed(form, "client_assertion")?);
+    let subject = subject.map_err(|why| Refusal::new("invalid_client", &why))?;
+    let wanted = if subject.starts_with("spiffe://") { SPIFFE_ASSERTION } else { CLIENT_ASSERTION };
+    if needed(form, "client_assertion_type")? != wanted {
+        return Err(invalid(&format!("client_assertion_type is not {wanted}")));
+    }
+    let federated = state.now().federated.clone();
+    match value(form, "client_id") {
+        Some(id) if federated.get(id) != Some(&subject) => {
+            Err(Refusal::new("invalid_client", "this client is not federated with that subject"))
+        }
+        None if !federated.is_empty() => Err(invalid("client_id is missing")),
+        _ => Ok(subject),
+    }
+}
+
+/// Subject and issued type of a token exchange (RFC 8693).
+fn exchanged(state: &State, form: &Form) -> Result<(String, Option<&'static str>), Refusal> {
+    let aws = state.now().aws.clone();
+    let judged = match (needed(form, "subject_token_type")?, aws) {
+        (JWT_TYPE, _) => judge_assertion(state, needed(form, "subject_token")?),
+        (AWS_TYPE, Some(caller)) => caller(needed(form, "subject_token")?, &state.issuer()),
+        _ => return Err(invalid("subject_token_type is not one that is taken here")),
+    };
+    let kind = value(form, "requested_token_type").unwrap_or(ACCESS_TOKEN_TYPE);
+    let kind = [ACCESS_TOKEN_TYPE, JWT_TYPE, ID_JAG_TYPE].into_iter().find(|known| *known == kind);
+    let kind = kind.ok_or_else(|| invalid("nothing of that type is issued"))?;
+    let wanted = state.now().audience.clone();
+    if wanted.as_deref() != value(form, "audience") {
+        return Err(Refusal::new("invalid_target", "audience is not the one that is served here"));
+    }
+    Ok((judged.map_err(|why| invalid(&why))?, Some(kind)))
+}
+
 fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> {
-    let value = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
-    let invalid = |text: &str| Refusal::new("invalid_request", text);
-    let needed = |name: &str| value(name).ok_or_else(|| invalid(&format!("{name} is missing")));
+    let value = |name: &str| value(form, name);
+    let needed = |name: &str| needed(form, name);
     let thumbprint = clients::possession(state, sender)?;
     let profile = state.now().profile.clone();
     if profile.wants_proof && thumbprint.is_none() {
@@ -196,50 +246,15 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
     if client.is_none() && state.now().clients.required {
         return Err(Refusal::new("invalid_client", "no client proved itself"));
     }
-    let mut issued = None;
-    let subject = match needed("grant_type")? {
+    let (subject, issued) = match needed("grant_type")? {
         JWT_BEARER => {
-            judge_assertion(state, needed("assertion")?).map_err(|why| Refusal::new("invalid_grant", &why))?
+            let subject = judge_assertion(state, needed("assertion")?);
+            (subject.map_err(|why| Refusal::new("invalid_grant", &why))?, None)
         }
-        "client_credentials" if client.is_some() => client.clone().unwrap_or_default(),
-        "client_credentials" => {
-            if form.contains_key("assertion") {
-                return Err(invalid("a client proves itself with one JWT here"));
-            }
-            let subject = judge_assertion(state, needed("client_assertion")?);
-            let subject = subject.map_err(|why| Refusal::new("invalid_client", &why))?;
-            let wanted = if subject.starts_with("spiffe://") { SPIFFE_ASSERTION } else { CLIENT_ASSERTION };
-            if needed("client_assertion_type")? != wanted {
-                return Err(invalid(&format!("client_assertion_type is not {wanted}")));
-            }
-            let federated = state.now().federated.clone();
-            match value("client_id") {
-                Some(id) if federated.get(id) != Some(&subject) => {
-                    return Err(Refusal::new("invalid_client", "this client is not federated with that subject"));
-                }
-                None if !federated.is_empty() => return Err(invalid("client_id is missing")),
-                _ => subject,
-            }
-        }
-        TOKEN_EXCHANGE => {
-            let aws = state.now().aws.clone();
-            let judged = match (needed("subject_token_type")?, aws) {
-                (JWT_TYPE, _) => judge_assertion(state, needed("subject_token")?),
-                (AWS_TYPE, Some(caller)) => caller(needed("subject_token")?, &state.issuer()),
-                _ => return Err(invalid("subject_token_type is not one that is taken here")),
-            };
-            let kind = value("requested_token_type").unwrap_or(ACCESS_TOKEN_TYPE);
-            let kind = [ACCESS_TOKEN_TYPE, JWT_TYPE, ID_JAG_TYPE].into_iter().find(|known| *known == kind);
-            issued = Some(kind.ok_or_else(|| invalid("nothing of that type is issued"))?);
-            let wanted = state.now().audience.clone();
-            if wanted.as_deref() != value("audience") {
-                return Err(Refusal::new("invalid_target", "audience is not the one that is served here"));
-            }
-            judged.map_err(|why| invalid(&why))?
-        }
+        "client_credentials" => (client.clone().map_or_else(|| federated_client(state, form), Ok)?, None),
+        TOKEN_EXCHANGE => exchanged(state, form)?,
         _ => return Err(Refusal::new("unsupported_grant_type", "this grant is not spoken here")),
     };
-
     if issued.is_some_and(|kind| kind != ACCESS_TOKEN_TYPE) {
         let text = |name: &str| value(name).unwrap_or_default().to_owned();
         let (resource, scope, audience) = (text("resource"), text("scope"), Some(text("audience")));
@@ -337,39 +352,7 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
         state.mint_with("at+jwt", claims, life)
     };
     let last = state.now().last.clone();
-    let mut token = None;
-    let mut over = json!({});
-    match script {
-        Some(TokenFault::NoAccessToken) => over = json!({"access_token": null}),
-        Some(TokenFault::NoExpiresIn) => over = json!({"expires_in": null}),
-        Some(TokenFault::ExpiresIn(value)) => over = json!({"expires_in": value}),
-        Some(TokenFault::IssuedTokenType(kind)) => over = json!({"issued_token_type": kind}),
-        Some(TokenFault::TokenType(kind)) => over = json!({"token_type": kind}),
-        Some(TokenFault::ScopeGranted(scope)) => {
-            token = scope.as_deref().map(|scope| token_for(json!(grant.resource), scope));
-            over = json!({"scope": scope});
-        }
-        Some(TokenFault::SameToken) => {
-            if let Some((same, expiry)) = last {
-                token = Some(same);
-                over = json!({"expires_in": expiry.saturating_sub(keys::now() as u64)});
-            }
-        }
-        Some(TokenFault::OpaqueToken) => {
-            token = Some(format!("opaque-{}-{}", keys::unique_id(), keys::unique_id()));
-        }
-        Some(TokenFault::IgnoreResource) => {
-            token = Some(token_for(json!("https://somebody-else.example/mcp"), &grant.scope));
-        }
-        Some(TokenFault::Audience(audience)) => token = Some(token_for(audience, &grant.scope)),
-        Some(TokenFault::BadTokenCharacters) => {
-            token = Some(format!("bad token é {}", keys::unique_id()));
-        }
-        Some(TokenFault::HugeToken) => {
-            token = Some(format!("{}{}", keys::unique_id(), "A".repeat(40 * 1024)));
-        }
-        _ => {}
-    }
+    let (mut token, mut over) = bent(grant, script, last, &token_for);
     let profile = state.now().profile.clone();
     if profile.opaque {
         token = Some(format!("opaque-{}-{}", keys::unique_id(), keys::unique_id()));
@@ -389,4 +372,37 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     }
     keys::overlay(&mut body, &over);
     Value::Object(body).to_string()
+}
+
+/// The token and the members of the answer that a script puts in place of the right ones.
+fn bent(
+    grant: &Grant,
+    script: Option<TokenFault>,
+    last: Option<(String, u64)>,
+    token_for: &dyn Fn(Value, &str) -> String,
+) -> (Option<String>, Value) {
+    let opaque = || format!("opaque-{}-{}", keys::unique_id(), keys::unique_id());
+    match script {
+        Some(TokenFault::NoAccessToken) => (None, json!({"access_token": null})),
+        Some(TokenFault::NoExpiresIn) => (None, json!({"expires_in": null})),
+        Some(TokenFault::ExpiresIn(value)) => (None, json!({"expires_in": value})),
+        Some(TokenFault::IssuedTokenType(kind)) => (None, json!({"issued_token_type": kind})),
+        Some(TokenFault::TokenType(kind)) => (None, json!({"token_type": kind})),
+        Some(TokenFault::ScopeGranted(scope)) => {
+            let token = scope.as_deref().map(|scope| token_for(json!(grant.resource), scope));
+            (token, json!({"scope": scope}))
+        }
+        Some(TokenFault::SameToken) => match last {
+            Some((same, expiry)) => (Some(same), json!({"expires_in": expiry.saturating_sub(keys::now() as u64)})),
+            None => (None, json!({})),
+        },
+        Some(TokenFault::OpaqueToken) => (Some(opaque()), json!({})),
+        Some(TokenFault::IgnoreResource) => {
+            (Some(token_for(json!("https://somebody-else.example/mcp"), &grant.scope)), json!({}))
+        }
+        Some(TokenFault::Audience(audience)) => (Some(token_for(audience, &grant.scope)), json!({})),
+        Some(TokenFault::BadTokenCharacters) => (Some(format!("bad token é {}", keys::unique_id())), json!({})),
+        Some(TokenFault::HugeToken) => (Some(format!("{}{}", keys::unique_id(), "A".repeat(40 * 1024))), json!({})),
+        _ => (None, json!({})),
+    }
 }

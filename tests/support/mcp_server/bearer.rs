@@ -18,6 +18,10 @@ pub(super) struct Refusal {
     why: String,
 }
 
+fn invalid(why: String) -> Refusal {
+    Refusal { status: 401, error: Some("invalid_token"), scope: None, why }
+}
+
 impl State {
     /// The claims of a token that is good here.
     pub(super) fn admit<B>(&self, request: &Request<B>, in_query: Option<&str>) -> Result<Claims, Refusal> {
@@ -27,7 +31,6 @@ impl State {
         if lenience.nothing && authorization.is_none() {
             return Ok(Claims::new());
         }
-        let invalid = |why: String| Refusal { status: 401, error: Some("invalid_token"), scope: None, why };
         let Some(authorization) = authorization else {
             return Err(Refusal { error: None, ..invalid("a token is needed".to_owned()) });
         };
@@ -39,28 +42,7 @@ impl State {
             verified => verified.map_err(invalid)?,
         };
         if let Some(nonce) = possession {
-            let url = format!("{}{}", self.base, request.uri().path());
-            let expected = dpop::Expected {
-                method: request.method().as_str(),
-                url: &url,
-                token: Some(token),
-                nonce: nonce.as_deref(),
-            };
-            let proof = dpop::judge(text("dpop").unwrap_or_default(), &expected).map_err(|refusal| match refusal {
-                dpop::Refusal::Nonce => {
-                    Refusal { error: Some("use_dpop_nonce"), ..invalid("a nonce is wanted".to_owned()) }
-                }
-                dpop::Refusal::Proof(why) => Refusal { error: Some("invalid_dpop_proof"), ..invalid(why) },
-            })?;
-            if claims["cnf"]["jkt"] != json!(proof.thumbprint) {
-                return Err(invalid("bound to another key".to_owned()));
-            }
-            if !self.now().spent.insert(proof.jti) {
-                return Err(Refusal {
-                    error: Some("invalid_dpop_proof"),
-                    ..invalid("the proof was used before".to_owned())
-                });
-            }
+            self.possessed(request, token, &claims, nonce.as_deref())?;
         }
         let mut now = self.now();
         if claims.get("iss") != Some(&json!(now.issuer)) {
@@ -85,6 +67,33 @@ impl State {
             }
             None => Ok(claims),
         }
+    }
+
+    /// The proof of a token that is bound to a key (RFC 9449 section 7.1).
+    fn possessed<B>(
+        &self,
+        request: &Request<B>,
+        token: &str,
+        claims: &Claims,
+        nonce: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let url = format!("{}{}", self.base, request.uri().path());
+        let expected = dpop::Expected { method: request.method().as_str(), url: &url, token: Some(token), nonce };
+        let shown = request.headers().get("dpop").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let bad_proof = |why: String| Refusal { error: Some("invalid_dpop_proof"), ..invalid(why) };
+        let proof = dpop::judge(shown, &expected).map_err(|refusal| match refusal {
+            dpop::Refusal::Nonce => {
+                Refusal { error: Some("use_dpop_nonce"), ..invalid("a nonce is wanted".to_owned()) }
+            }
+            dpop::Refusal::Proof(why) => bad_proof(why),
+        })?;
+        if claims["cnf"]["jkt"] != json!(proof.thumbprint) {
+            return Err(invalid("bound to another key".to_owned()));
+        }
+        if !self.now().spent.insert(proof.jti) {
+            return Err(bad_proof("the proof was used before".to_owned()));
+        }
+        Ok(())
     }
 
     /// A token in the query, as a header would have it, if this server looks there.
