@@ -33,6 +33,8 @@ pub enum Fault {
     Html,
     /// 200 with a JSON string that does not end before 64 MiB.
     HugeBody,
+    /// A JSON string of a TiB, which nobody sees the end of.
+    Endless,
     /// The right body as `text/plain`.
     WrongContentType,
     /// `application/json` that is not.
@@ -69,7 +71,12 @@ impl Fault {
                 answer
             }
             Self::Html => text(200, "text/html", "<!doctype html><title>Please sign in</title><p>Please sign in."),
-            Self::HugeBody => huge(),
+            Self::HugeBody => huge(1024),
+            Self::Endless => {
+                let mut answer = huge(usize::MAX);
+                answer.headers_mut().insert(CONTENT_LENGTH, (1u64 << 40).into());
+                answer
+            }
             Self::WrongContentType => text(200, "text/plain", body.to_owned()),
             Self::NotJson => json(200, "{\"access_token\": certainly not"),
             Self::NonUtf8 => text(200, "application/json", [b"\xff\xfe\xc3\x28", body.as_bytes()].concat()),
@@ -137,11 +144,13 @@ where
     answer
 }
 
-fn huge() -> Response<Body> {
+/// So many times 64 KiB.
+fn huge(chunks: usize) -> Response<Body> {
     use futures_util::StreamExt;
     let start = stream::iter([Ok(Frame::data(Bytes::from_static(b"{\"value\":\"")))]);
     let chunk = Bytes::from(vec![b'A'; 64 * 1024]);
-    streamed(start.chain(stream::iter((0..1024).map(move |_| Ok(Frame::data(chunk.clone()))))))
+    let rest = std::iter::repeat_with(move || Ok(Frame::data(chunk.clone()))).take(chunks);
+    streamed(start.chain(stream::iter(rest)))
 }
 
 fn streamed<S>(frames: S) -> Response<Body>

@@ -18,7 +18,7 @@ use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
 
-use super::fault;
+use super::fault::{self, Fault};
 use super::keys::{self, Claims, Keys};
 use super::leak;
 use super::listener::{Answer, Bound, Listener, Peer};
@@ -68,6 +68,8 @@ struct Now {
     grants: BTreeSet<(String, String)>,
     /// The metadata server gives no identity tokens, as on Cloud Build.
     no_identity: bool,
+    /// What goes wrong at one path.
+    fails: Option<(String, Fault)>,
     /// The path of every request.
     paths: Vec<String>,
     /// The form of the last token exchange, without the subject token.
@@ -108,6 +110,7 @@ impl FakeGoogle {
             given: BTreeMap::new(),
             grants: BTreeSet::new(),
             no_identity: false,
+            fails: None,
             paths: Vec::new(),
             last_form: BTreeMap::new(),
         };
@@ -161,6 +164,11 @@ impl FakeGoogle {
     /// From now on the metadata server gives no identity tokens.
     pub fn give_no_identity(&self) {
         self.state.now().no_identity = true;
+    }
+
+    /// From now on this goes wrong at that path, and nothing else.
+    pub fn fail(&self, fault: Option<(&str, Fault)>) {
+        self.state.now().fails = fault.map(|(path, fault)| (path.to_owned(), fault));
     }
 
     /// The path of every request so far.
@@ -385,9 +393,14 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     let request = Request::from_parts(head, body.to_vec());
     let path = request.uri().path().to_owned();
     state.now().paths.push(path.clone());
+    let fault = state.now().fails.clone();
+    if let Some((_, fault)) = fault.filter(|(at, _)| *at == path) {
+        return fault.answer("").await;
+    }
     let accounts = path.strip_prefix("/v1/projects/-/serviceAccounts/");
     let answer = match (request.method().as_str(), path.as_str(), accounts) {
         ("GET", "/", _) => Ok(("application/text", "computeMetadata/\n".to_owned())),
+        ("GET", "/computeMetadata/v1/project/project-id", _) => Ok(("application/text", "project".to_owned())),
         ("GET", ..) => state.metadata(&request),
         ("POST", "/v1/token", _) => state.sts(&request).map(|body| ("application/json", body.to_string())),
         ("POST", _, Some(rest)) => state.iam(&request, rest).map(|body| ("application/json", body.to_string())),
