@@ -5,7 +5,8 @@
 //! addresses; the address checked is the address dialled, because the check sits in the resolver itself. Through a
 //! forward proxy nobody can check an address, so only hosts that the operator named go through it. A platform's own
 //! endpoints beside the workload (metadata services) are spoken to in plain http, on their fixed addresses and loopback
-//! alone, and never through a proxy. Some answer on a Unix socket instead, under the same limits.
+//! alone, and never through a proxy. Some answer on a Unix socket instead, under the same limits. One crate brings a client of
+//! its own, which is used after an answer that came through here (`identity/gcp/access_token.rs`).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use crate::token::Digest;
 mod address;
 mod certificate;
 mod error;
+mod name;
 mod patience;
 mod pinned;
 mod proxy;
@@ -476,7 +478,7 @@ impl Resolve for Rules {
             if let Some(address) = address::fixed(name.as_str()).filter(|_| rules.named_by == NamedBy::Platform) {
                 return Ok(Box::new(std::iter::once(SocketAddr::new(address, 0))) as Addrs);
             }
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let found = name::look_up(name.as_str()).await?;
             let mut refused = None;
             let mut fine: Vec<SocketAddr> = Vec::new();
             for address in found {

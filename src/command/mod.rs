@@ -123,7 +123,8 @@ impl Context<'_> {
         }
     }
 
-    /// Logs to stderr. The lines of dependencies stay at warn, whatever our level.
+    /// Logs to stderr. The lines of dependencies stay at warn, whatever our level, and those of `gcp_auth` off: it logs
+    /// whole answers.
     fn log(&self, usual: Level) -> Result<(), Failure> {
         use tracing_subscriber::filter::{LevelFilter, Targets};
         use tracing_subscriber::layer::SubscriberExt;
@@ -138,8 +139,10 @@ impl Context<'_> {
             (None, None) => usual,
         };
         // A filter that reads patterns would bring a regular expression engine into the binary.
-        let filter =
-            Targets::new().with_default(LevelFilter::WARN).with_target("safeconduct", LevelFilter::from(level));
+        let filter = Targets::new()
+            .with_default(LevelFilter::WARN)
+            .with_target("gcp_auth", LevelFilter::OFF)
+            .with_target("safeconduct", LevelFilter::from(level));
         let lines = fmt::layer().with_writer(Log { env: self.env.clone() }).with_target(false);
         let tty = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let lines = match self.global.log_format {

@@ -44,6 +44,7 @@ use crate::token::SubjectToken;
 use external_account::ExternalAccount;
 use metadata::Metadata;
 
+mod access_token;
 mod external_account;
 mod metadata;
 

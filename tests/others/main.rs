@@ -21,6 +21,7 @@ mod clouds;
 mod conformance;
 mod enterprise;
 mod exchange;
+mod gcp_auth;
 mod keyring;
 mod machines;
 mod revocation;

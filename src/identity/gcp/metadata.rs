@@ -19,6 +19,8 @@ use crate::oauth::Audience;
 use crate::outbound::{self, Answer, Ask, NamedBy, Outbound, Patience};
 use crate::token::{AccessToken, SubjectToken};
 
+/// `outbound` dials its fixed address and asks nobody for it.
+pub(super) const NAME: &str = "metadata.google.internal";
 const USUAL: &str = "http://metadata.google.internal";
 /// As the client libraries read them: the second is the old name.
 const HOST: [&str; 2] = ["GCE_METADATA_HOST", "GCE_METADATA_ROOT"];
@@ -28,7 +30,7 @@ const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 const PATIENCE: Patience = Patience { tries: 9, delay: Duration::from_millis(300), total: Duration::from_secs(30) };
 const PER_TRY: Duration = Duration::from_secs(5);
 
-const NOT_METADATA: &str =
+pub(super) const NOT_METADATA: &str =
     "something answers in the metadata server's place: a proxy, a gateway; GCE_METADATA_HOST names it";
 const ON_GKE: &str = "on GKE only a Kubernetes service account with a Google one has identity tokens (annotate it with \
     iam.gke.io/gcp-service-account and grant it roles/iam.workloadIdentityUser there); without one mount a projected token \
@@ -72,6 +74,11 @@ impl Metadata {
         &self.ambient.outbound
     }
 
+    /// Now, in seconds since 1970.
+    pub(super) fn unix_now(&self) -> i64 {
+        self.ambient.clock.unix()
+    }
+
     /// The identity token of an account; `None` is the instance's own.
     pub(super) async fn identity_token(
         &self,
@@ -89,8 +96,26 @@ impl Metadata {
             .map_err(|error| malformed(format!("the metadata server's answer is {error}"), NOT_METADATA))
     }
 
-    /// An access token of the instance's own account. It goes to Google and nowhere else.
-    pub(super) async fn access_token(&self) -> Result<AccessToken, Error> {
+    /// Is it where it always is, and not where a variable says?
+    pub(super) fn is_at_its_address(&self) -> bool {
+        self.base == USUAL
+    }
+
+    /// Fails unless Google's metadata server answers there: its root, with its mark.
+    pub(super) async fn must_be_google(&self) -> Result<(), Error> {
+        let answer = self.send(&format!("{}/", self.base)).await?;
+        match answer.status {
+            200 if is_google(&answer) => Ok(()),
+            status @ (429 | 500..) => Err(self.refused(status, None, "answer")),
+            status => {
+                let what = format!("what answers (status {status}) is not Google's metadata server");
+                Err(malformed(what, NOT_METADATA))
+            }
+        }
+    }
+
+    /// An access token of the instance's own account, by a request of ours (`access_token.rs` says when).
+    pub(super) async fn access_token_by_hand(&self) -> Result<AccessToken, Error> {
         #[derive(Deserialize)]
         struct Wire {
             access_token: String,
@@ -112,7 +137,11 @@ impl Metadata {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let ask = || flavored(url.as_str());
+        self.send(url.as_str()).await
+    }
+
+    async fn send(&self, url: &str) -> Result<Answer, Error> {
+        let ask = || flavored(url);
         match self.ambient.outbound.send_patiently(PATIENCE, ask, worth_another_try).await {
             Ok(answer) => Ok(answer),
             Err(error) if error.is_temporary() => Err(Error::Unreachable {
