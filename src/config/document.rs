@@ -33,7 +33,9 @@ fn with_sources(mut table: Value) -> Value {
         let docs: Vec<String> = docs.map(|(row, same)| format!("{row}: {}", same.doc)).collect();
         let mut property = match one.kind {
             identity::Kind::Text => json!({ "type": "string", "minLength": 1 }),
-            identity::Kind::Texts => json!({ "type": "array", "minItems": 1, "items": { "type": "string" } }),
+            identity::Kind::Texts | identity::Kind::Command => {
+                json!({ "type": "array", "minItems": 1, "items": { "type": "string" } })
+            }
             identity::Kind::Flag => json!({ "type": "boolean" }),
         };
         property["description"] = json!(docs.join(" "));

@@ -42,11 +42,8 @@ pub(super) fn choice_of(reader: &mut Reader<'_>, section: Section<'_>) -> Choice
         return Choice::Detect;
     };
     let line_of = |key: &str| section.rest_lines.get(key).copied().unwrap_or(line);
-    for key in section.rest.keys().filter(|key| !row.settings.iter().any(|one| one.name == *key)) {
-        reader.problem(line_of(key), &section.key(key), format!("belongs to another source than {source:?}"));
-    }
-    for identity::Problem { key, what } in identity::problems(row.settings, &section.rest) {
-        reader.problem(line_of(key), &section.key(key), what);
+    for identity::Problem { key, what } in identity::problems(row, &section.rest) {
+        reader.problem(line_of(&key), &section.key(&key), what);
     }
     Choice::Named { source: source.to_owned(), settings: section.rest }
 }

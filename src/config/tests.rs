@@ -174,6 +174,15 @@ fn plain_http_is_for_loopback_alone() {
 fn the_keys_of_a_source_belong_to_that_source() {
     only_problem("[identity]\nsource = \"file\"\n", "identity.token_file: missing");
     only_problem("[identity]\nsource = \"github-actions\"\ntoken_file = \"/x\"\n", "belongs to another source");
+    // Every entry of a list is looked at, but of a program's arguments nothing is asked.
+    let account = |more: &str| {
+        format!("[identity]\nsource = \"gcp\"\ndelegates = [\"good@x.iam.gserviceaccount.com\", \"{more}\"]\n")
+    };
+    only_problem(&account("bad one"), "identity.delegates: entry 2 is no email of a service account");
+    let program = "[identity]\nsource = \"command\"\ncommand = [\"/bin/tool\", \"\", \"a/b\"]\n".to_owned();
+    for good in [account("b@x.iam.gserviceaccount.com"), program] {
+        assert_eq!(problems(&good), Vec::<String>::new());
+    }
     only_problem("[identity]\ntoken_file = \"/x\"\n", "need `source`");
     only_problem("[identity]\nsource = \"nowhere\"\n", "this version knows");
     only_problem(

@@ -33,10 +33,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::Deserialize;
 
 use super::file::File;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::aws::{self, Algorithm, Credentials, Sts};
 use crate::env::Env;
 use crate::oauth::Audience;
@@ -53,45 +52,45 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "aws",
     tier: Tier::Pod,
     about: "a role on AWS: EKS (IRSA, Pod Identity), ECS, Lambda; EC2 when named",
-    settings: &[
-        Setting::optional(
-            "region",
-            Kind::Text,
-            "Whose STS is asked. Omit: AWS_REGION, AWS_DEFAULT_REGION; on EC2 the machine's own.",
-        )
-        .checked(|text| if aws::is_region(text) { Ok(()) } else { Err(NO_REGION_NAME.to_owned()) }),
-        Setting::optional("signing_algorithm", Kind::Text, "\"RS256\" or \"ES384\". Omit: RS256.").checked(|text| {
-            Algorithm::parse(text).map(drop).ok_or_else(|| "must be \"RS256\" or \"ES384\"".to_owned())
-        }),
-        Setting::optional(
-            "token",
-            Kind::Text,
-            "\"jwt\", or \"caller-identity\": a signed request of GetCallerIdentity, for \"gcp\" and \"token-exchange\". Omit: jwt.",
-        )
-        .checked(|text| match text {
-            JWT | CALLER_IDENTITY => Ok(()),
-            _ => Err("must be \"jwt\" or \"caller-identity\"".to_owned()),
-        }),
-        Setting::optional(
-            "audience_field",
-            Kind::Text,
-            "The signed field of the header that says for whom that request is. Omit: x-goog-cloud-target-resource.",
-        )
-        .checked(|text| if is_own_field(text) { Ok(()) } else { Err(NO_OWN_FIELD.to_owned()) }),
-        Setting::optional(
-            "credentials",
-            Kind::Text,
-            "Whose role: \"web-identity\", \"container\", \"lambda\" or \"ec2\". Omit: as the variables say.",
-        )
-        .checked(|text| match Whose::parse(text) {
-            Some(_) => Ok(()),
-            None => Err("must be \"web-identity\", \"container\", \"lambda\" or \"ec2\"".to_owned()),
-        }),
-    ],
+    settings: &[OF_REGION, SIGNING_ALGORITHM, TOKEN, AUDIENCE_FIELD, CREDENTIALS],
     detect,
     from_config,
     probe: Some(imds::PROBE),
 };
+
+const OF_REGION: Setting = Setting::optional(
+    "region",
+    Kind::Text,
+    "Whose STS is asked. Omit: AWS_REGION, AWS_DEFAULT_REGION; on EC2 the machine's own.",
+)
+.checked(|text| if aws::is_region(text) { Ok(()) } else { Err(NO_REGION_NAME.to_owned()) });
+const SIGNING_ALGORITHM: Setting =
+    Setting::optional("signing_algorithm", Kind::Text, "\"RS256\" or \"ES384\". Omit: RS256.")
+        .checked(|text| Algorithm::parse(text).map(drop).ok_or_else(|| "must be \"RS256\" or \"ES384\"".to_owned()));
+const TOKEN: Setting = Setting::optional(
+    "token",
+    Kind::Text,
+    "\"jwt\", or \"caller-identity\": a signed request of GetCallerIdentity, for \"gcp\" and \"token-exchange\". Omit: jwt.",
+)
+.checked(|text| match text {
+    JWT | CALLER_IDENTITY => Ok(()),
+    _ => Err("must be \"jwt\" or \"caller-identity\"".to_owned()),
+});
+const AUDIENCE_FIELD: Setting = Setting::optional(
+    "audience_field",
+    Kind::Text,
+    "The signed field of the header that says for whom that request is. Omit: x-goog-cloud-target-resource.",
+)
+.checked(|text| if is_own_field(text) { Ok(()) } else { Err(NO_OWN_FIELD.to_owned()) });
+const CREDENTIALS: Setting = Setting::optional(
+    "credentials",
+    Kind::Text,
+    "Whose role: \"web-identity\", \"container\", \"lambda\" or \"ec2\". Omit: as the variables say.",
+)
+.checked(|text| match Whose::parse(text) {
+    Some(_) => Ok(()),
+    None => Err("must be \"web-identity\", \"container\", \"lambda\" or \"ec2\"".to_owned()),
+});
 
 const NO_REGION_NAME: &str = "must be a region such as \"eu-central-1\"; the global ones have no such call";
 
@@ -195,19 +194,6 @@ impl Default for Token {
     }
 }
 
-/// What is missing, and the cure.
-type Lack = (String, String);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    region: Option<String>,
-    signing_algorithm: Option<String>,
-    token: Option<String>,
-    audience_field: Option<String>,
-    credentials: Option<String>,
-}
-
 fn detect(ambient: &Ambient) -> Finding {
     let found = Whose::ALL.iter().find_map(|(_, whose)| Some((*whose, whose.evidence(&ambient.env)?)));
     let Some((whose, evidence)) = found else {
@@ -215,61 +201,51 @@ fn detect(ambient: &Ambient) -> Finding {
             looked_for: "the variables of IRSA, EKS Pod Identity, ECS or Lambda; EC2 is `source = \"aws\"`",
         };
     };
-    match Aws::of(whose, None, Token::default(), ambient) {
-        Ok(source) => Finding::Usable { evidence, source: Arc::new(source) },
-        Err((why, cure)) => Finding::Unusable { evidence, why, cure },
-    }
+    Finding::of(&evidence, &[], Aws::of(whose, None, Token::default(), ambient))
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let misconfigured =
-        |what: &str, hint: &str| Error::Misconfigured { what: format!("aws: {what}"), hint: hint.to_owned() };
-    let config: Config = table
-        .clone()
-        .try_into()
-        .map_err(|error: toml::de::Error| misconfigured(error.message(), "see `safeconduct config schema`"))?;
-    let whose = match &config.credentials {
-        Some(name) => Whose::parse(name).ok_or_else(|| misconfigured("`credentials` is not known", "omit it"))?,
-        None => named(&ambient.env).map_err(|(what, hint)| misconfigured(&what, &hint))?,
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
+    let whose = match given.text(&CREDENTIALS).and_then(Whose::parse) {
+        Some(whose) => whose,
+        None => named(&ambient.env)?,
     };
-    let token = match (config.token.as_deref(), config.audience_field, config.signing_algorithm) {
-        (Some(CALLER_IDENTITY), _, Some(_)) => {
-            let what = "`signing_algorithm` is of a JWT, and `token = \"caller-identity\"` is none";
-            return Err(misconfigured(what, "one of the two"));
-        }
+    Aws::of(whose, given.text(&OF_REGION).map(str::to_owned), token_of(given)?, ambient)
+}
+
+fn token_of(given: &Given<'_>) -> Result<Token, Defect> {
+    match (given.text(&TOKEN), given.text(&AUDIENCE_FIELD), given.text(&SIGNING_ALGORITHM)) {
+        (Some(CALLER_IDENTITY), _, Some(_)) => Err(Defect::new(
+            "`signing_algorithm` is of a JWT, and `token = \"caller-identity\"` is none",
+            "one of the two",
+        )),
         (Some(CALLER_IDENTITY), field, None) => {
-            Token::CallerIdentity { field: field.unwrap_or_else(|| aws::GOOGLE_FIELD.to_owned()) }
+            Ok(Token::CallerIdentity { field: field.unwrap_or(aws::GOOGLE_FIELD).to_owned() })
         }
-        (_, Some(_), _) => {
-            let what = "`audience_field` has no effect: a JWT has `aud`";
-            return Err(misconfigured(what, "it goes with `token = \"caller-identity\"`"));
-        }
-        (_, None, algorithm) => Token::Jwt(algorithm.as_deref().and_then(Algorithm::parse).unwrap_or_default()),
-    };
-    match Aws::of(whose, config.region, token, ambient) {
-        Ok(source) => Ok(Arc::new(source)),
-        Err((what, hint)) => Err(misconfigured(&what, &hint)),
+        (_, Some(_), _) => Err(Defect::new(
+            "`audience_field` has no effect: a JWT has `aud`",
+            "it goes with `token = \"caller-identity\"`",
+        )),
+        (_, None, algorithm) => Ok(Token::Jwt(algorithm.and_then(Algorithm::parse).unwrap_or_default())),
     }
 }
 
 /// Who is meant by the name alone: whoever the variables speak for, else the machine, if nothing lies between.
-fn named(env: &Env) -> Result<Whose, Lack> {
+fn named(env: &Env) -> Result<Whose, Defect> {
     if let Some((_, whose)) = Whose::ALL.iter().find(|(_, whose)| whose.evidence(env).is_some()) {
         return Ok(*whose);
     }
     match IN_A_CONTAINER.iter().find(|name| env.get(name).is_some()) {
         None => Ok(Whose::Machine),
-        Some(name) => Err((
+        Some(name) => Err(Defect::new(
             format!("this workload has no role of its own ({name} is set, and no variable of a role)"),
             "give it one (EKS: annotate the service account, or make a Pod Identity association; ECS: a task role); the \
-                node's role, which all its workloads share, only with `credentials = \"ec2\"`"
-                .to_owned(),
+                node's role, which all its workloads share, only with `credentials = \"ec2\"`",
         )),
     }
 }
 
 impl Aws {
-    fn of(whose: Whose, region: Option<String>, token: Token, ambient: &Ambient) -> Result<Self, Lack> {
+    fn of(whose: Whose, region: Option<String>, token: Token, ambient: &Ambient) -> Built {
         let env = &ambient.env;
         let origin = match whose {
             Whose::ServiceAccount => service_account(ambient)?,
@@ -285,14 +261,14 @@ impl Aws {
             (Some(region), _) => Some(region),
             (None, Some((_, region))) if aws::is_region(region) => Some(region.to_owned()),
             (None, Some((name, _))) => {
-                return Err((
+                return Err(Defect::new(
                     format!("{name} is no region"),
-                    "set it, or `region` in [identity], to one such as eu-central-1".to_owned(),
+                    "set it, or `region` in [identity], to one such as eu-central-1",
                 ));
             }
             (None, None) if whose == Whose::Machine => None,
             (None, None) => {
-                return Err((
+                return Err(Defect::new(
                     format!("no region: neither {REGION} nor {DEFAULT_REGION} is set"),
                     format!(
                         "set {REGION}, or `region` in [identity]: the call is not to be had at the global endpoint"
@@ -302,12 +278,12 @@ impl Aws {
         };
         let endpoint = env.get(ENDPOINT).map(|text| text.trim_end_matches('/').to_owned());
         if endpoint.as_deref().is_some_and(|text| !aws::may_be_endpoint(text)) {
-            return Err((
+            return Err(Defect::new(
                 format!("{ENDPOINT} is neither an https host of AWS nor on loopback"),
-                "it would get this workload's identity: name a VPC endpoint of AWS, or take it out".to_owned(),
+                "it would get this workload's identity: name a VPC endpoint of AWS, or take it out",
             ));
         }
-        Ok(Self { origin, region, endpoint, token, ambient: ambient.clone() })
+        Ok(Arc::new(Self { origin, region, endpoint, token, ambient: ambient.clone() }))
     }
 
     async fn region(&self) -> Result<String, Error> {
@@ -333,7 +309,9 @@ impl Aws {
                 Ok(self.patiently(assume).await.map_err(said)?.credentials)
             }
             Origin::Container(container) => container.credentials().await,
-            Origin::Function(ambient) => function_keys(&ambient.env).map_err(|(what, hint)| malformed(&what, &hint)),
+            Origin::Function(ambient) => {
+                function_keys(&ambient.env).map_err(|defect| malformed(&defect.what, &defect.cure))
+            }
             Origin::Machine(imds) => imds.credentials().await,
         }
     }
@@ -409,24 +387,23 @@ impl IdentitySource for Aws {
 
 /// The role that is here, as signed requests: for a file of Google's that asks for them. The machine's only where the
 /// configuration names that file.
-pub(super) fn caller_identity(ambient: &Ambient, is_named: bool) -> Result<Arc<dyn IdentitySource>, Lack> {
+pub(super) fn caller_identity(ambient: &Ambient, is_named: bool) -> Built {
     const OWN: &str = "give it a role of its own (EKS: annotate the service account, or make a Pod Identity association; ECS: a \
         task role), and see that AWS_REGION is set";
-    let whose = named(&ambient.env).map_err(|(what, _)| (what, OWN.to_owned()))?;
+    let of_its_own = |defect: Defect| Defect::new(defect.what, OWN);
+    let whose = named(&ambient.env).map_err(of_its_own)?;
     if whose == Whose::Machine && !is_named {
-        return Err((
-            "it asks for a role of AWS, and no variable of one is here but, perhaps, the machine's own".to_owned(),
+        return Err(Defect::new(
+            "it asks for a role of AWS, and no variable of one is here but, perhaps, the machine's own",
             "if that role, which all that runs on the machine shares, is meant, name the file: `source = \"gcp\"` and \
-                `credentials_file` in [identity]"
-                .to_owned(),
+                `credentials_file` in [identity]",
         ));
     }
     let token = Token::CallerIdentity { field: aws::GOOGLE_FIELD.to_owned() };
-    let source = Aws::of(whose, None, token, ambient);
-    source.map(|source| Arc::new(source) as Arc<dyn IdentitySource>).map_err(|(what, _)| (what, OWN.to_owned()))
+    Aws::of(whose, None, token, ambient).map_err(of_its_own)
 }
 
-fn service_account(ambient: &Ambient) -> Result<Origin, Lack> {
+fn service_account(ambient: &Ambient) -> Result<Origin, Defect> {
     let env = &ambient.env;
     let webhook =
         "the webhook of EKS sets both for an annotated service account: see why it did not, or take the other out";
@@ -436,9 +413,9 @@ fn service_account(ambient: &Ambient) -> Result<Origin, Lack> {
             role_arn: role.to_owned(),
             session: env.get(SESSION).map(str::to_owned),
         }),
-        (Some(_), None) => Err((format!("{ROLE} is not set"), webhook.to_owned())),
-        (None, Some(_)) => Err((format!("{TOKEN_FILE} is not set"), webhook.to_owned())),
-        (None, None) => Err((format!("neither {TOKEN_FILE} nor {ROLE} is set"), webhook.to_owned())),
+        (Some(_), None) => Err(Defect::new(format!("{ROLE} is not set"), webhook)),
+        (None, Some(_)) => Err(Defect::new(format!("{TOKEN_FILE} is not set"), webhook)),
+        (None, None) => Err(Defect::new(format!("neither {TOKEN_FILE} nor {ROLE} is set"), webhook)),
     }
 }
 
@@ -455,10 +432,10 @@ fn is_for_sts(token: &SubjectToken) -> Result<(), Error> {
 }
 
 /// A function's keys are its variables, of which all three are there.
-fn function_keys(env: &Env) -> Result<Credentials, Lack> {
+fn function_keys(env: &Env) -> Result<Credentials, Defect> {
     let lambda = "the Lambda runtime sets it in every function: do not take it out of the environment";
-    let wanted = |name: &str| env.secret(name).ok_or_else(|| (format!("{name} is not set"), lambda.to_owned()));
-    env.get(FUNCTION).ok_or_else(|| (format!("{FUNCTION} is not set"), "this is no Lambda function".to_owned()))?;
+    let wanted = |name: &str| env.secret(name).ok_or_else(|| Defect::new(format!("{name} is not set"), lambda));
+    env.get(FUNCTION).ok_or_else(|| Defect::new(format!("{FUNCTION} is not set"), "this is no Lambda function"))?;
     let (id, key, token) = (wanted(KEY_ID)?, wanted(KEY)?, wanted(SESSION_TOKEN)?);
     let token = Some(expose(&token).to_owned());
     Ok(Credentials::new(expose(&id), expose(&key), token, None, Whose::Function.as_str()))

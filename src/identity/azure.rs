@@ -36,7 +36,9 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::{Ambient, Descriptor, Dmi, Error, Finding, IdentitySource, Kind, Probe, Setting, Tier};
+use super::{
+    Ambient, Built, Defect, Descriptor, Dmi, Error, Finding, Given, IdentitySource, Kind, Probe, Setting, Tier,
+};
 use crate::env::Env;
 use crate::oauth::{Audience, quoted_words};
 use crate::outbound::{Answer, Thumbprint};
@@ -50,21 +52,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure",
     tier: Tier::Pod,
     about: "a managed identity: App Service, Functions, Container Apps, Service Fabric, Azure ML, Arc; named: a virtual machine",
-    settings: &[
-        Setting::at_most_one("client_id", Kind::Text, "The user-assigned identity, by client id."),
-        Setting::at_most_one("object_id", Kind::Text, "The user-assigned identity, by object (principal) id."),
-        Setting::at_most_one("resource_id", Kind::Text, "The user-assigned identity, by resource id.").checked(
-            |text| match text.starts_with('/') {
-                true => Ok(()),
-                false => Err("must be the whole id: \"/subscriptions/…\"".to_owned()),
-            },
-        ),
-        Setting::optional(
-            "resource",
-            Kind::Text,
-            "What Entra is asked for, where it is not what the tokens' `aud` says. Omit: the audience.",
-        ),
-    ],
+    settings: &[CLIENT_ID, OBJECT_ID, RESOURCE_ID, RESOURCE],
     detect,
     from_config,
     probe: Some(Probe {
@@ -77,6 +65,22 @@ pub(super) const SOURCE: Descriptor = Descriptor {
         },
     }),
 };
+
+const CLIENT_ID: Setting = Setting::at_most_one("client_id", Kind::Text, "The user-assigned identity, by client id.");
+const OBJECT_ID: Setting =
+    Setting::at_most_one("object_id", Kind::Text, "The user-assigned identity, by object (principal) id.");
+const RESOURCE_ID: Setting =
+    Setting::at_most_one("resource_id", Kind::Text, "The user-assigned identity, by resource id.").checked(|text| {
+        match text.starts_with('/') {
+            true => Ok(()),
+            false => Err("must be the whole id: \"/subscriptions/…\"".to_owned()),
+        }
+    });
+const RESOURCE: Setting = Setting::optional(
+    "resource",
+    Kind::Text,
+    "What Entra is asked for, where it is not what the tokens' `aud` says. Omit: the audience.",
+);
 
 const ENDPOINT: &str = "IDENTITY_ENDPOINT";
 const HEADER: &str = "IDENTITY_HEADER";
@@ -132,20 +136,10 @@ enum Which {
     Resource(String),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    client_id: Option<String>,
-    object_id: Option<String>,
-    resource_id: Option<String>,
-    resource: Option<String>,
-}
-
 /// What is there and cannot be used.
 struct Half {
     evidence: &'static str,
-    why: String,
-    cure: String,
+    defect: Defect,
 }
 
 fn detect(ambient: &Ambient) -> Finding {
@@ -159,22 +153,16 @@ fn detect(ambient: &Ambient) -> Finding {
             let source = Arc::new(Azure { host, which, resource, ambient: ambient.clone() });
             Finding::Usable { evidence, source }
         }
-        Err(Half { evidence, why, cure }) => Finding::Unusable { evidence: evidence.to_owned(), why, cure },
+        Err(Half { evidence, defect }) => Finding::Unusable { evidence: evidence.to_owned(), defect },
     }
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let misconfigured = |what: String, hint: String| Error::Misconfigured { what: format!("azure: {what}"), hint };
-    let bad =
-        |what: &str| misconfigured(what.to_owned(), "see the keys of \"azure\" in `safeconduct config schema`".into());
-    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| bad(error.message()))?;
-    let which = match (config.client_id, config.object_id, config.resource_id) {
-        (None, None, None) => Which::SystemAssigned,
-        (Some(id), None, None) => Which::Client(id),
-        (None, Some(id), None) => Which::Object(id),
-        (None, None, Some(id)) => Which::Resource(id),
-        _ => return Err(bad("`client_id`, `object_id` and `resource_id` exclude each other")),
-    };
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
+    // At most one of the three is given.
+    let client = given.text(&CLIENT_ID).map(|id| Which::Client(id.to_owned()));
+    let object = given.text(&OBJECT_ID).map(|id| Which::Object(id.to_owned()));
+    let resource = given.text(&RESOURCE_ID).map(|id| Which::Resource(id.to_owned()));
+    let which = client.or(object).or(resource).unwrap_or(Which::SystemAssigned);
     let host = match place(&ambient.env) {
         Ok(Some(host)) => host,
         Ok(None) if ambient.env.metadata(Path::new(arc::AGENT)).is_ok() => Place::Arc { endpoint: arc::endpoint() },
@@ -182,10 +170,11 @@ fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn Identit
             asking::metadata_service(&ambient.env)?;
             Place::VirtualMachine
         }
-        Err(Half { evidence, why, cure }) => return Err(misconfigured(format!("{evidence}: {why}"), cure)),
+        Err(Half { evidence, defect }) => return Err(Defect::new(format!("{evidence}: {}", defect.what), defect.cure)),
     };
-    host.takes(&which).map_err(|what| misconfigured(what.to_owned(), "take it out of [identity]".to_owned()))?;
-    Ok(Arc::new(Azure { host, which, resource: config.resource, ambient: ambient.clone() }))
+    host.takes(&which).map_err(|what| Defect::new(what, "take it out of [identity]"))?;
+    let resource = given.text(&RESOURCE).map(str::to_owned);
+    Ok(Arc::new(Azure { host, which, resource, ambient: ambient.clone() }))
 }
 
 /// Where the variables say that we are. Nothing is asked.
@@ -213,8 +202,10 @@ fn place(env: &Env) -> Result<Option<Place>, Half> {
         }
         (true, false) => Err(Half {
             evidence: MSI_ENDPOINT,
-            why: "MSI_SECRET is not set: this is a Cloud Shell, and its login is a person's".to_owned(),
-            cure: "run it as a workload, or name another source with `source` in [identity]".to_owned(),
+            defect: Defect::new(
+                "MSI_SECRET is not set: this is a Cloud Shell, and its login is a person's",
+                "run it as a workload, or name another source with `source` in [identity]",
+            ),
         }),
         (false, true) => Err(Half::of(MSI_SECRET, "MSI_ENDPOINT is not set")),
     }
@@ -224,8 +215,7 @@ fn service_fabric(env: &Env) -> Result<Place, Half> {
     let thumbprint = env.get(THUMBPRINT).and_then(Thumbprint::parse);
     let thumbprint = thumbprint.ok_or_else(|| Half {
         evidence: THUMBPRINT,
-        why: "it is no SHA-1 thumbprint (40 hexadecimal digits)".to_owned(),
-        cure: NOT_YOURS.to_owned(),
+        defect: Defect::new("it is no SHA-1 thumbprint (40 hexadecimal digits)", NOT_YOURS),
     })?;
     let endpoint = url(env, ENDPOINT)?;
     if endpoint.scheme() != "https" {
@@ -248,14 +238,11 @@ fn secret(env: &Env, name: &'static str, evidence: &'static str) -> Result<Secre
 
 impl Half {
     fn of(evidence: &'static str, why: &str) -> Self {
-        Self {
-            evidence,
-            why: why.to_owned(),
-            cure: format!(
-                "the platform sets {ENDPOINT} and what belongs to it together: switch the managed identity on, pass \
-                all of them on to this process, and set none yourself; or name another source with `source` in [identity]"
-            ),
-        }
+        let cure = format!(
+            "the platform sets {ENDPOINT} and what belongs to it together: switch the managed identity on, pass all of \
+            them on to this process, and set none yourself; or name another source with `source` in [identity]"
+        );
+        Self { evidence, defect: Defect::new(why, cure) }
     }
 }
 

@@ -35,7 +35,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::SubjectToken;
@@ -44,18 +44,19 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure-pipelines",
     tier: Tier::CiJob,
     about: "a service connection of Azure DevOps in a job of Azure Pipelines",
-    settings: &[Setting::optional(
-        SERVICE_CONNECTION,
-        Kind::Text,
-        "Id of the service connection. Omit: AZURESUBSCRIPTION_SERVICE_CONNECTION_ID, which Azure's own tasks set.",
-    )
-    .checked(id)],
+    settings: &[SERVICE_CONNECTION],
     detect,
-    from_config,
+    from_config: |given, ambient| from_env(given.text(&SERVICE_CONNECTION), ambient),
     probe: None,
 };
 
-const SERVICE_CONNECTION: &str = "service_connection";
+const SERVICE_CONNECTION: Setting = Setting::optional(
+    "service_connection",
+    Kind::Text,
+    "Id of the service connection. Omit: AZURESUBSCRIPTION_SERVICE_CONNECTION_ID, which Azure's own tasks set.",
+)
+.checked(id);
+
 const REQUEST_URI: &str = "SYSTEM_OIDCREQUESTURI";
 const TOKEN: &str = "SYSTEM_ACCESSTOKEN";
 /// Set by the tasks that sign in to Azure with a service connection.
@@ -94,34 +95,18 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(REQUEST_URI).is_none() {
         return Finding::Absent { looked_for: REQUEST_URI };
     }
-    match from_env(ambient.env.get(OF_THE_TASK), ambient) {
-        Ok(source) => Finding::Usable { evidence: format!("{REQUEST_URI}, {TOKEN}, {OF_THE_TASK}"), source },
-        Err((why, cure)) => Finding::Unusable { evidence: REQUEST_URI.to_owned(), why, cure: cure.to_owned() },
-    }
+    Finding::of(REQUEST_URI, &[TOKEN, OF_THE_TASK], from_env(None, ambient))
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Config {
-        service_connection: Option<String>,
-    }
-    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| Error::Misconfigured {
-        what: format!("azure-pipelines: {}", error.message()),
-        hint: NO_CONNECTION.to_owned(),
-    })?;
-    let connection = config.service_connection.as_deref().or_else(|| ambient.env.get(OF_THE_TASK));
-    from_env(connection, ambient)
-        .map(|source| source as Arc<dyn IdentitySource>)
-        .map_err(|(why, hint)| Error::Misconfigured { what: format!("azure-pipelines: {why}"), hint: hint.to_owned() })
-}
-
-fn from_env(connection: Option<&str>, ambient: &Ambient) -> Result<Arc<Pipelines>, (String, &'static str)> {
-    let uri = ambient.env.get(REQUEST_URI).ok_or_else(|| (format!("{REQUEST_URI} is not set"), NOT_SET_BY_HAND))?;
-    let token = ambient.env.secret(TOKEN).ok_or_else(|| (format!("{TOKEN} is not set"), NO_TOKEN))?;
-    let connection = connection.ok_or_else(|| (format!("{OF_THE_TASK} is not set"), NO_CONNECTION))?;
-    id(connection).map_err(|what| (format!("the service connection {what}"), NO_CONNECTION))?;
-    let mut url = Url::parse(uri).map_err(|_| (format!("{REQUEST_URI} is not a URL"), NOT_SET_BY_HAND))?;
+/// For the connection that is configured, else that of the task.
+fn from_env(configured: Option<&str>, ambient: &Ambient) -> Built {
+    let unset = |name: &str, cure: &str| Defect::new(format!("{name} is not set"), cure);
+    let uri = ambient.env.get(REQUEST_URI).ok_or_else(|| unset(REQUEST_URI, NOT_SET_BY_HAND))?;
+    let token = ambient.env.secret(TOKEN).ok_or_else(|| unset(TOKEN, NO_TOKEN))?;
+    let connection = configured.or_else(|| ambient.env.get(OF_THE_TASK));
+    let connection = connection.ok_or_else(|| unset(OF_THE_TASK, NO_CONNECTION))?;
+    id(connection).map_err(|what| Defect::new(format!("the service connection {what}"), NO_CONNECTION))?;
+    let mut url = Url::parse(uri).map_err(|_| Defect::new(format!("{REQUEST_URI} is not a URL"), NOT_SET_BY_HAND))?;
     url.query_pairs_mut().append_pair(API_VERSION.0, API_VERSION.1).append_pair(CONNECTION, connection);
     Ok(Arc::new(Pipelines { url, token, ambient: ambient.clone() }))
 }

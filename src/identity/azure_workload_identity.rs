@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::kubernetes::Projected;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier, no_keys};
+use super::{Ambient, Built, Defect, Descriptor, Finding, Tier};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure-workload-identity",
@@ -26,7 +26,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a pod of AKS with Microsoft Entra Workload ID",
     settings: &[],
     detect,
-    from_config,
+    from_config: |_, ambient| from_env(ambient),
     probe: None,
 };
 
@@ -42,37 +42,27 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(TOKEN_FILE).is_none() {
         return Finding::Absent { looked_for: TOKEN_FILE };
     }
-    match from_env(ambient) {
-        Ok(source) => Finding::Usable { evidence: format!("{TOKEN_FILE}, {CLIENT}, {TENANT}"), source },
-        Err((why, cure)) => Finding::Unusable { evidence: TOKEN_FILE.to_owned(), why, cure },
-    }
+    Finding::of(TOKEN_FILE, &[CLIENT, TENANT], from_env(ambient))
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    no_keys(SOURCE.name, table)?;
-    from_env(ambient)
-        .map(|source| source as Arc<dyn IdentitySource>)
-        .map_err(|(why, hint)| Error::Misconfigured { what: format!("azure-workload-identity: {why}"), hint })
-}
-
-fn from_env(ambient: &Ambient) -> Result<Arc<Projected>, (String, String)> {
-    let get = |name| ambient.env.get(name).ok_or_else(|| (format!("{name} is not set"), WEBHOOK.to_owned()));
+fn from_env(ambient: &Ambient) -> Built {
+    let get = |name| ambient.env.get(name).ok_or_else(|| Defect::new(format!("{name} is not set"), WEBHOOK));
     let path = PathBuf::from(get(TOKEN_FILE)?);
     // Half of what the webhook sets is not its work, or the service account lacks its annotation.
     get(CLIENT)?;
     get(TENANT)?;
     if !path.is_absolute() {
-        return Err((format!("{TOKEN_FILE} is no absolute path"), WEBHOOK.to_owned()));
+        return Err(Defect::new(format!("{TOKEN_FILE} is no absolute path"), WEBHOOK));
     }
     there(&path, ambient)?;
     Ok(Arc::new(Projected::new(SOURCE.name, path, ambient)))
 }
 
-fn there(path: &Path, ambient: &Ambient) -> Result<(), (String, String)> {
+fn there(path: &Path, ambient: &Ambient) -> Result<(), Defect> {
     let Err(error) = ambient.env.metadata(path) else { return Ok(()) };
     let cure = match error.kind() {
         io::ErrorKind::PermissionDenied => format!("let uid {} read it (`fsGroup` of the pod)", ambient.env.uid()),
         _ => format!("the kubelet writes it when the pod starts; {WEBHOOK}"),
     };
-    Err((format!("{} cannot be read: {error}", path.display()), cure))
+    Err(Defect::new(format!("{} cannot be read: {error}", path.display()), cure))
 }

@@ -24,7 +24,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier, no_keys};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::SubjectToken;
@@ -35,7 +35,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a Buildkite job",
     settings: &[],
     detect,
-    from_config,
+    from_config: |_, ambient| from_env(ambient),
     probe: None,
 };
 
@@ -72,29 +72,21 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(IN_A_JOB) != Some("true") {
         return Finding::Absent { looked_for: "BUILDKITE=true" };
     }
-    match from_env(ambient) {
-        Ok(source) => Finding::Usable { evidence: format!("{IN_A_JOB}=true, {TOKEN}, {JOB}"), source },
-        Err((why, cure)) => Finding::Unusable { evidence: format!("{IN_A_JOB}=true"), why, cure: cure.to_owned() },
-    }
+    Finding::of("BUILDKITE=true", &[TOKEN, JOB], from_env(ambient))
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    no_keys(SOURCE.name, table)?;
-    from_env(ambient)
-        .map(|source| source as Arc<dyn IdentitySource>)
-        .map_err(|(why, hint)| Error::Misconfigured { what: format!("buildkite: {why}"), hint: hint.to_owned() })
-}
-
-fn from_env(ambient: &Ambient) -> Result<Arc<Buildkite>, (String, &'static str)> {
-    let token = ambient.env.secret(TOKEN).ok_or_else(|| (format!("{TOKEN} is not set"), INSIDE))?;
-    let job = ambient.env.get(JOB).ok_or_else(|| (format!("{JOB} is not set"), INSIDE))?;
+fn from_env(ambient: &Ambient) -> Built {
+    const NOT_YOURS: &str = "the agent sets it: do not set it yourself";
+    let unset = |name: &str| Defect::new(format!("{name} is not set"), INSIDE);
+    let token = ambient.env.secret(TOKEN).ok_or_else(|| unset(TOKEN))?;
+    let job = ambient.env.get(JOB).ok_or_else(|| unset(JOB))?;
     // It becomes a part of the path, where more than a word could lead elsewhere.
     if !job.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err((format!("{JOB} is no job's number"), "the agent sets it: do not set it yourself"));
+        return Err(Defect::new(format!("{JOB} is no job's number"), NOT_YOURS));
     }
     let endpoint = ambient.env.get(ENDPOINT).unwrap_or(USUAL_ENDPOINT).trim_end_matches('/');
     let url = Url::parse(&format!("{endpoint}/jobs/{job}/oidc/tokens"))
-        .map_err(|_| (format!("{ENDPOINT} is not a URL"), "the agent sets it: do not set it yourself"))?;
+        .map_err(|_| Defect::new(format!("{ENDPOINT} is not a URL"), NOT_YOURS))?;
     Ok(Arc::new(Buildkite { url, token, ambient: ambient.clone() }))
 }
 

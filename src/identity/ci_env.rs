@@ -28,7 +28,7 @@
 use std::sync::Arc;
 
 use super::env_var::{Variable, variable_name};
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Finding, Kind, Setting, Tier};
 
 pub(super) const BITBUCKET: Descriptor = Descriptor {
     name: "bitbucket",
@@ -36,7 +36,7 @@ pub(super) const BITBUCKET: Descriptor = Descriptor {
     about: "a Bitbucket Pipelines step with `oidc: true`",
     settings: &[],
     detect: |ambient| STEP.detect(ambient),
-    from_config: |table, ambient| STEP.configured(table, ambient),
+    from_config: |_, ambient| STEP.configured(None, ambient),
     probe: None,
 };
 
@@ -44,14 +44,9 @@ pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
     name: "hcp-terraform",
     tier: Tier::CiJob,
     about: "a run of HCP Terraform or Terraform Enterprise",
-    settings: &[Setting::optional(
-        "tag",
-        Kind::Text,
-        "Which token of the run: TFC_WORKLOAD_IDENTITY_TOKEN_<tag>. Omit: the one without.",
-    )
-    .checked(variable_name)],
+    settings: &[TAG],
     detect: |ambient| RUN.detect(ambient),
-    from_config: |table, ambient| RUN.configured(table, ambient),
+    from_config: |given, ambient| RUN.configured(given.text(&TAG), ambient),
     probe: None,
 };
 
@@ -61,7 +56,7 @@ pub(super) const SPACELIFT: Descriptor = Descriptor {
     about: "a run of Spacelift",
     settings: &[],
     detect: |ambient| SPACELIFT_RUN.detect(ambient),
-    from_config: |table, ambient| SPACELIFT_RUN.configured(table, ambient),
+    from_config: |_, ambient| SPACELIFT_RUN.configured(None, ambient),
     probe: None,
 };
 
@@ -71,7 +66,7 @@ pub(super) const SEMAPHORE: Descriptor = Descriptor {
     about: "a job of Semaphore",
     settings: &[],
     detect: |ambient| SEMAPHORE_JOB.detect(ambient),
-    from_config: |table, ambient| SEMAPHORE_JOB.configured(table, ambient),
+    from_config: |_, ambient| SEMAPHORE_JOB.configured(None, ambient),
     probe: None,
 };
 
@@ -81,7 +76,7 @@ pub(super) const ENV0: Descriptor = Descriptor {
     about: "a deployment of env0",
     settings: &[],
     detect: |ambient| DEPLOYMENT.detect(ambient),
-    from_config: |table, ambient| DEPLOYMENT.configured(table, ambient),
+    from_config: |_, ambient| DEPLOYMENT.configured(None, ambient),
     probe: None,
 };
 
@@ -91,9 +86,17 @@ pub(super) const MODAL: Descriptor = Descriptor {
     about: "a Modal function",
     settings: &[],
     detect: |ambient| FUNCTION.detect(ambient),
-    from_config: |table, ambient| FUNCTION.configured(table, ambient),
+    from_config: |_, ambient| FUNCTION.configured(None, ambient),
     probe: None,
 };
+
+/// Picks one of several tokens: it follows the variable's name after `_`.
+const TAG: Setting = Setting::optional(
+    "tag",
+    Kind::Text,
+    "Which token of the run: TFC_WORKLOAD_IDENTITY_TOKEN_<tag>. Omit: the one without.",
+)
+.checked(variable_name);
 
 /// One CI system.
 struct Job {
@@ -105,8 +108,6 @@ struct Job {
     looked_for: &'static str,
     /// Where the token may be, the best first.
     tokens: &'static [&'static str],
-    /// The key that picks one of several tokens: its value follows the variable's name after `_`.
-    tag: Option<&'static str>,
     cure: &'static str,
 }
 
@@ -116,7 +117,6 @@ const STEP: Job = Job {
     value: None,
     looked_for: "BITBUCKET_BUILD_NUMBER",
     tokens: &["BITBUCKET_STEP_OIDC_TOKEN"],
-    tag: None,
     cure: "give the step `oidc: true`, with the authorization server's issuer as the only entry under `oidc: audiences:`",
 };
 
@@ -126,7 +126,6 @@ const RUN: Job = Job {
     value: None,
     looked_for: "TFC_RUN_ID",
     tokens: &["TFC_WORKLOAD_IDENTITY_TOKEN"],
-    tag: Some("tag"),
     cure: "set TFC_WORKLOAD_IDENTITY_AUDIENCE, an environment variable of the workspace, to the authorization server's issuer; \
         or, with TFC_WORKLOAD_IDENTITY_AUDIENCE_<TAG>, name it: `source = \"hcp-terraform\"` and `tag` in [identity]",
 };
@@ -137,7 +136,6 @@ const SPACELIFT_RUN: Job = Job {
     value: None,
     looked_for: "TF_VAR_spacelift_run_id",
     tokens: &["SPACELIFT_OIDC_TOKEN"],
-    tag: None,
     cure: "OIDC must be part of the account's plan; the token's audience is the account's host name: name it as \
         `subject_audience`, with `issuer`, at the server",
 };
@@ -148,7 +146,6 @@ const SEMAPHORE_JOB: Job = Job {
     value: Some("true"),
     looked_for: "SEMAPHORE=true",
     tokens: &["SEMAPHORE_OIDC_TOKEN"],
-    tag: None,
     cure: "OIDC must be part of the organisation's plan; the token's audience is the organisation's URL: name it as \
         `subject_audience`, with `issuer`, at the server",
 };
@@ -159,7 +156,6 @@ const DEPLOYMENT: Job = Job {
     value: None,
     looked_for: "ENV0_ENVIRONMENT_ID",
     tokens: &["ENV0_OIDC_TOKEN"],
-    tag: None,
     cure: "switch on \"Enable OIDC during deployments\" in the organisation's policies; the token's audience is fixed by env0: \
         name it as `subject_audience`, with `issuer`, at the server",
 };
@@ -170,7 +166,6 @@ const FUNCTION: Job = Job {
     value: Some("1"),
     looked_for: "MODAL_IS_REMOTE=1",
     tokens: &["MODAL_IDENTITY_TOKEN"],
-    tag: None,
     cure: "functions have the token, sandboxes do not; its audience is fixed by Modal: name it as `subject_audience`, with \
         `issuer`, at the server",
 };
@@ -185,29 +180,15 @@ impl Job {
             _ => {}
         }
         match self.find(None, ambient) {
-            Some((token, source)) => Finding::Usable { evidence: format!("{}, {token}", self.looked_for), source },
-            None => Finding::Unusable {
-                evidence: self.looked_for.to_owned(),
-                why: self.missing(None),
-                cure: self.cure.to_owned(),
-            },
+            Some((token, source)) => Finding::of(self.looked_for, &[&token], Ok(source)),
+            None => Finding::of(self.looked_for, &[], Err(self.missing(None))),
         }
     }
 
-    fn configured(&self, table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-        if let Some(key) = table.keys().find(|key| self.tag != Some(key)) {
-            return Err(Error::Misconfigured {
-                what: format!("{} has no key {key:?}", self.name),
-                hint: format!("take {key:?} out of [identity]"),
-            });
-        }
-        let tag = self.tag.and_then(|key| table.get(key)?.as_str());
+    fn configured(&self, tag: Option<&str>, ambient: &Ambient) -> Built {
         match self.find(tag, ambient) {
             Some((_, source)) => Ok(source),
-            None => Err(Error::Misconfigured {
-                what: format!("{}: {}", self.name, self.missing(tag)),
-                hint: self.cure.to_owned(),
-            }),
+            None => Err(self.missing(tag)),
         }
     }
 
@@ -216,11 +197,12 @@ impl Job {
         self.names(tag).find_map(found)
     }
 
-    fn missing(&self, tag: Option<&str>) -> String {
-        match self.names(tag).collect::<Vec<_>>().as_slice() {
+    fn missing(&self, tag: Option<&str>) -> Defect {
+        let what = match self.names(tag).collect::<Vec<_>>().as_slice() {
             [one] => format!("{one} is not set"),
             several => format!("none of {} is set", several.join(", ")),
-        }
+        };
+        Defect::new(what, self.cure)
     }
 
     fn names(&self, tag: Option<&str>) -> impl Iterator<Item = String> {

@@ -27,9 +27,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::env_var::{Variable, token_env, variable_name};
+use super::env_var::{Variable, variable_name};
 use super::program::{Cures, LIMIT, Program};
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier, no_keys};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::SubjectToken;
 
@@ -37,18 +37,19 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "circleci",
     tier: Tier::CiJob,
     about: "a CircleCI job",
-    settings: &[Setting::optional(
-        TOKEN_ENV,
-        Kind::Text,
-        "Use the fixed token in this variable (CIRCLE_OIDC_TOKEN_V2). Omit: ask the `circleci` command where it is there.",
-    )
-    .checked(variable_name)],
+    settings: &[TOKEN_ENV],
     detect,
     from_config,
     probe: None,
 };
 
-const TOKEN_ENV: &str = "token_env";
+const TOKEN_ENV: Setting = Setting::optional(
+    "token_env",
+    Kind::Text,
+    "Use the fixed token in this variable (CIRCLE_OIDC_TOKEN_V2). Omit: ask the `circleci` command where it is there.",
+)
+.checked(variable_name);
+
 /// Exactly `true` in a job.
 const IN_A_JOB: &str = "CIRCLECI";
 const COMMAND: &str = "circleci";
@@ -81,7 +82,7 @@ fn detect(ambient: &Ambient) -> Finding {
     }
     match here(ambient) {
         Some((what, source)) => Finding::Usable { evidence: format!("{LOOKED_FOR}, {what}"), source },
-        None => Finding::Unusable { evidence: LOOKED_FOR.to_owned(), why: nothing_here(), cure: NO_TOKEN.to_owned() },
+        None => Finding::Unusable { evidence: LOOKED_FOR.to_owned(), defect: nothing_here() },
     }
 }
 
@@ -100,24 +101,19 @@ fn here(ambient: &Ambient) -> Option<(String, Arc<dyn IdentitySource>)> {
     })
 }
 
-fn nothing_here() -> String {
-    format!("no {COMMAND} command is on PATH, and neither {} nor {} is set", FIXED[0], FIXED[1])
+fn nothing_here() -> Defect {
+    let [new, old] = FIXED;
+    Defect::new(format!("no {COMMAND} command is on PATH, and neither {new} nor {old} is set"), NO_TOKEN)
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    if table.contains_key(TOKEN_ENV) {
-        let name = token_env(SOURCE.name, table)?;
-        let fixed = Variable::find(SOURCE.name, &name, FIXED_CURE, ambient);
-        return fixed.map(|source| source as Arc<dyn IdentitySource>).ok_or_else(|| Error::Misconfigured {
-            what: format!("circleci: {name} is not set"),
-            hint: NO_TOKEN.to_owned(),
-        });
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
+    let Some(name) = given.text(&TOKEN_ENV) else {
+        return here(ambient).map(|(_, source)| source).ok_or_else(nothing_here);
+    };
+    match Variable::find(SOURCE.name, name, FIXED_CURE, ambient) {
+        Some(fixed) => Ok(fixed),
+        None => Err(Defect::new(format!("{name} is not set"), NO_TOKEN)),
     }
-    no_keys(SOURCE.name, table)?;
-    here(ambient).map(|(_, source)| source).ok_or_else(|| Error::Misconfigured {
-        what: format!("circleci: {}", nothing_here()),
-        hint: NO_TOKEN.to_owned(),
-    })
 }
 
 #[async_trait]

@@ -17,10 +17,9 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Deserialize;
 
 use super::program::{Cures, LIMIT, Program};
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::SubjectToken;
 
@@ -28,16 +27,15 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "command",
     tier: Tier::Named,
     about: "a program that prints a JWT",
-    settings: &[Setting::required(
-        "command",
-        Kind::Texts,
-        "The program and its arguments, as a list; no shell is involved.",
-    )
-    .checked(program)],
+    settings: &[COMMAND],
     detect: |_| Finding::Absent { looked_for: "`source = \"command\"`" },
     from_config,
     probe: None,
 };
+
+const COMMAND: Setting =
+    Setting::required("command", Kind::Command, "The program and its arguments, as a list; no shell is involved.")
+        .checked(program);
 
 /// Where the program finds for whom the token is.
 const AUDIENCE: &str = "SAFECONDUCT_AUDIENCE";
@@ -49,28 +47,15 @@ const CURES: Cures = Cures {
     no_jwt: "it must print one JWT on standard output and nothing else",
 };
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    command: Vec<String>,
-}
-
 struct Configured {
     program: String,
     arguments: Vec<String>,
 }
 
-fn from_config(table: &toml::Table, _ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let misconfigured = |what: &str| Error::Misconfigured {
-        what: format!("command: {what}"),
-        hint: "name the program and its arguments: `command = [\"/path/to/program\", \"argument\"]` in [identity]"
-            .to_owned(),
-    };
-    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| misconfigured(error.message()))?;
-    let mut words = config.command.into_iter();
-    let first = words.next().ok_or_else(|| misconfigured("the list is empty"))?;
-    program(&first).map_err(|what| misconfigured(&format!("the program {what}")))?;
-    Ok(Arc::new(Configured { program: first, arguments: words.collect() }))
+fn from_config(given: &Given<'_>, _ambient: &Ambient) -> Built {
+    let mut words = given.texts(&COMMAND).into_iter();
+    let program = words.next().ok_or_else(|| Defect::new("the list is empty", COMMAND.doc))?;
+    Ok(Arc::new(Configured { program, arguments: words.collect() }))
 }
 
 /// Can this word be the program?

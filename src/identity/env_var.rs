@@ -17,9 +17,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use serde::Deserialize;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Claims, SubjectToken, expose};
 
@@ -27,19 +26,15 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "env",
     tier: Tier::Named,
     about: "a JWT in an environment variable",
-    settings: &[Setting::required("token_env", Kind::Text, "Name of the environment variable that holds the JWT.")
-        .checked(variable_name)],
+    settings: &[TOKEN_ENV],
     detect: |_| Finding::Absent { looked_for: "`source = \"env\"`" },
     from_config,
     probe: None,
 };
 
-/// The key that names the variable, for every row that has it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    token_env: String,
-}
+const TOKEN_ENV: Setting =
+    Setting::required("token_env", Kind::Text, "Name of the environment variable that holds the JWT.")
+        .checked(variable_name);
 
 /// A variable that holds a JWT, on behalf of one row.
 pub(super) struct Variable {
@@ -78,22 +73,8 @@ impl IdentitySource for Variable {
     }
 }
 
-/// Reads the `token_env` that a row's table must have, and nothing else. Who gives the token in the place of its
-/// variable's name must not find it in a log.
-pub(super) fn token_env(row: &'static str, table: &toml::Table) -> Result<String, Error> {
-    let misconfigured = |what: String| Error::Misconfigured {
-        what,
-        hint: "name the environment variable that holds the JWT: `token_env = \"…\"` in [identity]".to_owned(),
-    };
-    let config: Config = table
-        .clone()
-        .try_into()
-        .map_err(|error: toml::de::Error| misconfigured(format!("{row}: {}", error.message())))?;
-    variable_name(&config.token_env).map_err(|what| misconfigured(format!("{row}: `token_env` {what}")))?;
-    Ok(config.token_env)
-}
-
-/// Can this be the name of a variable that holds a JWT?
+/// Can this be the name of a variable that holds a JWT? Who gives the token in the place of its variable's name must not
+/// find it in a log.
 pub(super) fn variable_name(text: &str) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if Claims::read(text).is_ok() {
@@ -105,14 +86,14 @@ pub(super) fn variable_name(text: &str) -> Result<(), String> {
     }
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     const CURE: &str = "the variable must hold one JWT and nothing else";
-    let name = token_env(SOURCE.name, table)?;
-    match Variable::find(SOURCE.name, &name, CURE, ambient) {
+    let name = given.required(&TOKEN_ENV)?;
+    match Variable::find(SOURCE.name, name, CURE, ambient) {
         Some(variable) => Ok(variable),
-        None => Err(Error::Misconfigured {
-            what: format!("env: {name} is not set"),
-            hint: format!("start safeconduct with {name} in its environment; a helper's client may have dropped it"),
-        }),
+        None => Err(Defect::new(
+            format!("{name} is not set"),
+            format!("start safeconduct with {name} in its environment; a helper's client may have dropped it"),
+        )),
     }
 }

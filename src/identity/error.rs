@@ -70,13 +70,6 @@ impl Error {
         }
     }
 
-    pub(super) fn unusable(name: &str, evidence: &str, why: &str, cure: &str) -> Self {
-        Self::Misconfigured {
-            what: format!("{name} is here ({evidence}) but cannot be used: {why}"),
-            hint: cure.to_owned(),
-        }
-    }
-
     pub(super) fn ambiguous(names: &[&str]) -> Self {
         Self::Misconfigured {
             what: format!("several workload identities are usable here: {}", names.join(", ")),

@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
-use serde::Deserialize;
 
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
@@ -29,39 +28,23 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "file",
     tier: Tier::Named,
     about: "a JWT in a file that the platform keeps fresh",
-    settings: &[Setting::required(
-        "token_file",
-        Kind::Text,
-        "Path of the file that holds the JWT; read again at each exchange.",
-    )],
+    settings: &[TOKEN_FILE],
     detect: |_| Finding::Absent { looked_for: "`source = \"file\"` or --identity-file" },
-    from_config,
+    from_config: |given, ambient| Ok(Arc::new(File::new(SOURCE.name, given.required(&TOKEN_FILE)?.into(), ambient))),
     probe: None,
 };
 
+const TOKEN_FILE: Setting =
+    Setting::required("token_file", Kind::Text, "Path of the file that holds the JWT; read again at each exchange.");
+
 /// Larger than any identity token; a file beyond it is something else.
 const CAP: u64 = 64 * 1024;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    token_file: PathBuf,
-}
 
 /// A file that holds a JWT, on behalf of one row.
 pub(super) struct File {
     row: &'static str,
     path: PathBuf,
     ambient: Ambient,
-}
-
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| Error::Misconfigured {
-        what: format!("file: {}", error.message()),
-        hint: "name the file that holds the JWT: `token_file = \"…\"` in [identity], or --identity-file FILE"
-            .to_owned(),
-    })?;
-    Ok(Arc::new(File::new(SOURCE.name, config.token_file, ambient)))
 }
 
 #[async_trait]

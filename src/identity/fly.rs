@@ -27,7 +27,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier, no_keys};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::SubjectToken;
@@ -38,7 +38,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a Machine of Fly.io",
     settings: &[],
     detect,
-    from_config,
+    from_config: |_, ambient| socket(ambient),
     probe: None,
 };
 
@@ -64,20 +64,10 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(IN_A_MACHINE).is_none() {
         return Finding::Absent { looked_for: IN_A_MACHINE };
     }
-    match socket(ambient) {
-        Ok(source) => Finding::Usable { evidence: format!("{IN_A_MACHINE}, {SOCKET}"), source },
-        Err((why, cure)) => Finding::Unusable { evidence: IN_A_MACHINE.to_owned(), why, cure },
-    }
+    Finding::of(IN_A_MACHINE, &[SOCKET], socket(ambient))
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    no_keys(SOURCE.name, table)?;
-    socket(ambient)
-        .map(|source| source as Arc<dyn IdentitySource>)
-        .map_err(|(why, hint)| Error::Misconfigured { what: format!("fly: {why}"), hint })
-}
-
-fn socket(ambient: &Ambient) -> Result<Arc<Fly>, (String, String)> {
+fn socket(ambient: &Ambient) -> Built {
     match ambient.env.socket(Path::new(SOCKET)) {
         Ok(socket) => Ok(Arc::new(Fly { socket, ambient: ambient.clone() })),
         Err(error) => {
@@ -87,7 +77,7 @@ fn socket(ambient: &Ambient) -> Result<Arc<Fly>, (String, String)> {
                     take FLY_APP_NAME out of the environment"
                     .to_owned(),
             };
-            Err((format!("{SOCKET} cannot be used: {error}"), cure))
+            Err(Defect::new(format!("{SOCKET} cannot be used: {error}"), cure))
         }
     }
 }

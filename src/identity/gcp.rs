@@ -20,7 +20,7 @@
 //! source          = "gcp"
 //! service_account = "agent@project.iam.gserviceaccount.com"
 //! impersonate     = true
-//! delegates       = []        # accounts between, in order
+//! delegates       = ["between@project.iam.gserviceaccount.com"]   # accounts between, in order; omit: none
 //! ```
 //!
 //! `GOOGLE_APPLICATION_CREDENTIALS`, or `credentials_file`, comes first: an `external_account` file (workload identity
@@ -34,9 +34,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Deserialize;
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Probe, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Probe, Setting, Tier};
 use crate::env::Env;
 use crate::google::{self, Account, Failure, Google, Hosts};
 use crate::oauth::{Audience, names_this_machine};
@@ -52,28 +51,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "gcp",
     tier: Tier::Pod,
     about: "a workload on Google Cloud (Cloud Run, GKE, Compute Engine), or an `external_account` file",
-    settings: &[
-        Setting::optional("service_account", Kind::Text, "The email of the service account. Omit: the instance's own.")
-            .checked(account),
-        Setting::optional(
-            "impersonate",
-            Kind::Flag,
-            "The instance's account has `service_account` give the identity token (`generateIdToken`).",
-        ),
-        Setting::optional("delegates", Kind::Texts, "The service accounts between the two, in order.").checked(account),
-        Setting::optional(
-            "credentials_file",
-            Kind::Text,
-            "An `external_account` file. Omit: GOOGLE_APPLICATION_CREDENTIALS, else the metadata server.",
-        ),
-        Setting::optional(
-            "subject_audience",
-            Kind::Text,
-            "The audience of the token that the file leads to, where its provider allows one of its own.",
-        ),
-        Setting::optional("endpoint", Kind::Text, "What stands for Google's hosts in tests, on loopback.")
-            .checked(on_loopback),
-    ],
+    settings: &[SERVICE_ACCOUNT, IMPERSONATE, DELEGATES, CREDENTIALS_FILE, SUBJECT_AUDIENCE, STAND_IN],
     detect,
     from_config,
     probe: Some(Probe {
@@ -84,21 +62,29 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     }),
 };
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    service_account: Option<String>,
-    #[serde(default)]
-    impersonate: bool,
-    #[serde(default)]
-    delegates: Vec<String>,
-    credentials_file: Option<PathBuf>,
-    subject_audience: Option<String>,
-    endpoint: Option<String>,
-}
-
-/// What is wrong, and the cure.
-type Why = (String, String);
+const SERVICE_ACCOUNT: Setting =
+    Setting::optional("service_account", Kind::Text, "The email of the service account. Omit: the instance's own.")
+        .checked(account);
+const IMPERSONATE: Setting = Setting::optional(
+    "impersonate",
+    Kind::Flag,
+    "The instance's account has `service_account` give the identity token (`generateIdToken`).",
+);
+const DELEGATES: Setting =
+    Setting::optional("delegates", Kind::Texts, "The service accounts between the two, in order.").checked(account);
+const CREDENTIALS_FILE: Setting = Setting::optional(
+    "credentials_file",
+    Kind::Text,
+    "An `external_account` file. Omit: GOOGLE_APPLICATION_CREDENTIALS, else the metadata server.",
+);
+const SUBJECT_AUDIENCE: Setting = Setting::optional(
+    "subject_audience",
+    Kind::Text,
+    "The audience of the token that the file leads to, where its provider allows one of its own.",
+);
+const STAND_IN: Setting =
+    Setting::optional("endpoint", Kind::Text, "What stands for Google's hosts in tests, on loopback.")
+        .checked(on_loopback);
 
 fn account(text: &str) -> Result<(), String> {
     if google::is_account(text) { Ok(()) } else { Err("is no email of a service account".to_owned()) }
@@ -120,7 +106,7 @@ fn detect(ambient: &Ambient) -> Finding {
             Ok(account) => {
                 Finding::Usable { evidence: format!("{evidence} ({})", account.kind()), source: Arc::new(account) }
             }
-            Err((why, cure)) => Finding::Unusable { evidence, why, cure },
+            Err(defect) => Finding::Unusable { evidence, defect },
         };
     }
     let evidence = match on_cloud_run(&ambient.env) {
@@ -132,10 +118,8 @@ fn detect(ambient: &Ambient) -> Finding {
         }
         Err(unusable) => return unusable,
     };
-    match Metadata::from_env(ambient) {
-        Ok(metadata) => Finding::Usable { evidence, source: Arc::new(Instance::own(metadata)) },
-        Err((why, cure)) => Finding::Unusable { evidence, why, cure },
-    }
+    let own = |metadata| Arc::new(Instance::own(metadata)) as Arc<dyn IdentitySource>;
+    Finding::of(&evidence, &[], Metadata::from_env(ambient).map(own))
 }
 
 /// The variables of Cloud Run's container contract. `FUNCTION_TARGET` alone says nothing: the functions framework is run
@@ -155,9 +139,10 @@ fn on_cloud_run(env: &Env) -> Result<Option<String>, Finding> {
         ([], None) => Ok(None),
         ([one], None) | ([one, ..], None) => Err(Finding::Unusable {
             evidence: (*one).to_owned(),
-            why: "Cloud Run sets K_SERVICE and K_REVISION, and one of them is missing".to_owned(),
-            cure: "do not set or unset them yourself; elsewhere name the identity with `source` in [identity]"
-                .to_owned(),
+            defect: Defect::new(
+                "Cloud Run sets K_SERVICE and K_REVISION, and one of them is missing",
+                "do not set or unset them yourself; elsewhere name the identity with `source` in [identity]",
+            ),
         }),
     }
 }
@@ -166,45 +151,36 @@ fn in_a_pod(env: &Env) -> bool {
     env.get("KUBERNETES_SERVICE_HOST").is_some()
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let misconfigured =
-        |what: &str, hint: &str| Error::Misconfigured { what: format!("gcp: {what}"), hint: hint.to_owned() };
-    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| {
-        misconfigured(error.message(), "`source = \"gcp\"` needs no further key; see `safeconduct config schema`")
-    })?;
-    let emails = config.service_account.iter().chain(&config.delegates);
-    if let Some(what) = emails.filter_map(|email| account(email).err()).next() {
-        return Err(misconfigured(&format!("an account {what}"), "name service accounts by their emails"));
-    }
-    let wants_account = config.service_account.is_some() || config.impersonate || !config.delegates.is_empty();
-    let named = config.credentials_file.clone();
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
+    let service_account = given.text(&SERVICE_ACCOUNT).map(str::to_owned);
+    let (impersonate, delegates) = (given.flag(&IMPERSONATE), given.texts(&DELEGATES));
+    let subject_audience = given.text(&SUBJECT_AUDIENCE).map(str::to_owned);
+    let named = given.path(&CREDENTIALS_FILE);
     let file = named.or_else(|| ambient.env.get(external_account::VARIABLE).map(PathBuf::from));
-    match (file, config.service_account) {
-        (Some(_), _) if wants_account => Err(misconfigured(
+    let wants_account = service_account.is_some() || impersonate || !delegates.is_empty();
+    match (file, service_account) {
+        (Some(_), _) if wants_account => Err(Defect::new(
             "an external_account file names its own service account",
             "take `service_account`, `impersonate` and `delegates` out of [identity]; or, for the metadata server, \
                 `credentials_file`, and unset GOOGLE_APPLICATION_CREDENTIALS",
         )),
         (Some(path), _) => {
-            let account = ExternalAccount::read(ambient, path, config.subject_audience, true)
-                .map_err(|(what, hint)| misconfigured(&what, &hint))?;
-            Ok(Arc::new(account.at(config.endpoint.as_deref())))
+            let account = ExternalAccount::read(ambient, path, subject_audience, true)?;
+            Ok(Arc::new(account.at(given.text(&STAND_IN))))
         }
-        (None, _) if config.subject_audience.is_some() => Err(misconfigured(
+        (None, _) if subject_audience.is_some() => Err(Defect::new(
             "`subject_audience` belongs to an external_account file",
             "name the file with `credentials_file`, or take `subject_audience` out of [identity]",
         )),
-        (None, None) if config.impersonate || !config.delegates.is_empty() => Err(misconfigured(
+        (None, None) if wants_account => Err(Defect::new(
             "`impersonate` and `delegates` need `service_account`",
             "name the account that is to give the identity token: `service_account = \"EMAIL\"`",
         )),
-        (None, Some(_)) if !config.delegates.is_empty() && !config.impersonate => {
-            Err(misconfigured("`delegates` need `impersonate = true`", "set it, or take `delegates` out of [identity]"))
+        (None, Some(_)) if !delegates.is_empty() && !impersonate => {
+            Err(Defect::new("`delegates` need `impersonate = true`", "set it, or take `delegates` out of [identity]"))
         }
         (None, service_account) => {
-            let metadata = Metadata::from_env(ambient).map_err(|(what, hint)| misconfigured(&what, &hint))?;
-            let (impersonate, delegates) = (config.impersonate, config.delegates);
-            let hosts = Hosts::at(config.endpoint.as_deref());
+            let (metadata, hosts) = (Metadata::from_env(ambient)?, Hosts::at(given.text(&STAND_IN)));
             Ok(Arc::new(Instance { metadata, service_account, impersonate, delegates, hosts }))
         }
     }

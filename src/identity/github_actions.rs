@@ -30,7 +30,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::endpoint::Endpoint;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Tier, no_keys};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, NamedBy};
 use crate::token::SubjectToken;
@@ -41,7 +41,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a GitHub Actions job (also GitHub Enterprise Server, Forgejo, Gitea)",
     settings: &[],
     detect,
-    from_config,
+    from_config: |_, ambient| from_env(ambient),
     probe: None,
 };
 
@@ -73,30 +73,19 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(IN_A_JOB) != Some("true") {
         return Finding::Absent { looked_for: "GITHUB_ACTIONS=true" };
     }
-    match from_env(ambient) {
-        Ok(source) => Finding::Usable { evidence: format!("{IN_A_JOB}=true, {REQUEST_URL}, {REQUEST_TOKEN}"), source },
-        Err((why, cure)) => Finding::Unusable { evidence: format!("{IN_A_JOB}=true"), why, cure },
-    }
+    Finding::of("GITHUB_ACTIONS=true", &[REQUEST_URL, REQUEST_TOKEN], from_env(ambient))
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    no_keys(SOURCE.name, table)?;
-    from_env(ambient)
-        .map(|source| source as Arc<dyn IdentitySource>)
-        .map_err(|(why, hint)| Error::Misconfigured { what: format!("github-actions: {why}"), hint })
-}
-
-fn from_env(ambient: &Ambient) -> Result<Arc<GithubActions>, (String, String)> {
-    let url = ambient.env.get(REQUEST_URL);
-    let token = ambient.env.secret(REQUEST_TOKEN);
-    let (url, token) = match (url, token) {
+fn from_env(ambient: &Ambient) -> Built {
+    let unset = |what: String| Defect::new(what, PERMISSION);
+    let (url, token) = match (ambient.env.get(REQUEST_URL), ambient.env.secret(REQUEST_TOKEN)) {
         (Some(url), Some(token)) => (url, token),
-        (None, None) => return Err((format!("{REQUEST_URL} and {REQUEST_TOKEN} are not set"), PERMISSION.to_owned())),
-        (None, Some(_)) => return Err((format!("{REQUEST_URL} is not set"), PERMISSION.to_owned())),
-        (Some(_), None) => return Err((format!("{REQUEST_TOKEN} is not set"), PERMISSION.to_owned())),
+        (None, None) => return Err(unset(format!("{REQUEST_URL} and {REQUEST_TOKEN} are not set"))),
+        (None, Some(_)) => return Err(unset(format!("{REQUEST_URL} is not set"))),
+        (Some(_), None) => return Err(unset(format!("{REQUEST_TOKEN} is not set"))),
     };
     let url = Url::parse(url).map_err(|_| {
-        (format!("{REQUEST_URL} is not a URL"), "it is set by the runner: do not set it yourself".to_owned())
+        Defect::new(format!("{REQUEST_URL} is not a URL"), "it is set by the runner: do not set it yourself")
     })?;
     Ok(Arc::new(GithubActions { url, token, ambient: ambient.clone() }))
 }

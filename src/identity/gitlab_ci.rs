@@ -23,25 +23,22 @@
 //!
 //! Source: GitLab documentation, "OpenID Connect (OIDC) Authentication Using ID Tokens".
 
-use std::sync::Arc;
-
-use super::env_var::{Variable, token_env, variable_name};
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::env_var::{Variable, variable_name};
+use super::{Ambient, Built, Defect, Descriptor, Finding, Given, Kind, Setting, Tier};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "gitlab-ci",
     tier: Tier::CiJob,
     about: "a GitLab CI job with `id_tokens`",
-    settings: &[Setting::required(
-        "token_env",
-        Kind::Text,
-        "Name of the entry under `id_tokens` in the pipeline file.",
-    )
-    .checked(variable_name)],
+    settings: &[TOKEN_ENV],
     detect,
     from_config,
     probe: None,
 };
+
+const TOKEN_ENV: Setting =
+    Setting::required("token_env", Kind::Text, "Name of the entry under `id_tokens` in the pipeline file.")
+        .checked(variable_name);
 
 /// Exactly `true` in a job.
 const IN_A_JOB: &str = "GITLAB_CI";
@@ -55,25 +52,26 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(IN_A_JOB) != Some("true") {
         return Finding::Absent { looked_for: "GITLAB_CI=true" };
     }
-    match Variable::find(SOURCE.name, USUAL, CURE, ambient) {
-        Some(source) => Finding::Usable { evidence: format!("{IN_A_JOB}=true, {USUAL}"), source },
-        None => Finding::Unusable {
-            evidence: format!("{IN_A_JOB}=true"),
-            why: format!("{USUAL} is not set"),
-            cure: CURE.to_owned(),
+    let found = Variable::find(SOURCE.name, USUAL, CURE, ambient);
+    Finding::of(
+        "GITLAB_CI=true",
+        &[USUAL],
+        match found {
+            Some(source) => Ok(source),
+            None => Err(Defect::new(format!("{USUAL} is not set"), CURE)),
         },
-    }
+    )
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let name = token_env(SOURCE.name, table)?;
-    match Variable::find(SOURCE.name, &name, CURE, ambient) {
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
+    let name = given.required(&TOKEN_ENV)?;
+    match Variable::find(SOURCE.name, name, CURE, ambient) {
         Some(variable) => Ok(variable),
-        None => Err(Error::Misconfigured {
-            what: format!("gitlab-ci: {name} is not set"),
-            hint: format!(
+        None => Err(Defect::new(
+            format!("{name} is not set"),
+            format!(
                 "this job has no entry `{name}:` under `id_tokens:`; the keyword counts only for the job it stands in"
             ),
-        }),
+        )),
     }
 }

@@ -32,10 +32,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Deserialize;
 
 use super::file::File;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Digest, SubjectToken};
 use token_request::TokenRequest;
@@ -46,14 +45,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "kubernetes",
     tier: Tier::Pod,
     about: "a pod with a projected service-account token, or that may request one",
-    settings: &[
-        Setting::one_of(
-            "token_file",
-            Kind::Text,
-            "Path of the file in a projected `serviceAccountToken` volume; read again at each exchange.",
-        ),
-        Setting::one_of("token_request", Kind::Flag, "Ask the API server for a token, for any audience (needs RBAC)."),
-    ],
+    settings: &[TOKEN_FILE, TOKEN_REQUEST],
     detect: |_| Finding::Absent {
         looked_for: "`source = \"kubernetes\"` with the `token_file` of a projected volume, or `token_request = true`",
     },
@@ -61,17 +53,17 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
+const TOKEN_FILE: Setting = Setting::one_of(
+    "token_file",
+    Kind::Text,
+    "Path of the file in a projected `serviceAccountToken` volume; read again at each exchange.",
+);
+const TOKEN_REQUEST: Setting =
+    Setting::one_of("token_request", Kind::Flag, "Ask the API server for a token, for any audience (needs RBAC).");
+
 /// The token for the API server. Larger than any that was seen.
 const FOR_THE_API_SERVER: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const CAP: u64 = 64 * 1024;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    token_file: Option<PathBuf>,
-    #[serde(default)]
-    token_request: bool,
-}
 
 /// A projected token, on behalf of one row.
 pub(super) struct Projected {
@@ -80,20 +72,11 @@ pub(super) struct Projected {
     ambient: Ambient,
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let misconfigured = |what: &str| {
-        Error::Misconfigured {
-        what: format!("kubernetes: {what}"),
-        hint: "name the projected token with `token_file = \"…\"` in [identity], or ask for one with `token_request = true`"
-            .to_owned(),
-    }
-    };
-    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| misconfigured(error.message()))?;
-    match (config.token_file, config.token_request) {
-        (Some(path), false) => Ok(Arc::new(Projected::new(SOURCE.name, path, ambient))),
-        (None, true) => Ok(Arc::new(TokenRequest::new(ambient)?)),
-        (None, false) => Err(misconfigured("neither `token_file` nor `token_request` is given")),
-        (Some(_), true) => Err(misconfigured("`token_file` and `token_request` exclude each other")),
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
+    match given.path(&TOKEN_FILE) {
+        Some(path) => Ok(Arc::new(Projected::new(SOURCE.name, path, ambient))),
+        // Exactly one of the two is given.
+        None => Ok(Arc::new(TokenRequest::new(ambient)?)),
     }
 }
 

@@ -23,6 +23,7 @@ mod buildkite;
 mod ci_env;
 mod circleci;
 mod command;
+mod defect;
 mod endpoint;
 mod env_var;
 mod error;
@@ -39,9 +40,10 @@ mod setting;
 mod spiffe;
 mod vercel;
 
+pub(crate) use defect::Defect;
 pub(crate) use error::Error;
 pub(crate) use probe::{Dmi, Probe, look_at_the_host};
-pub(crate) use setting::{Kind, Need, Problem, Setting, problems};
+pub(crate) use setting::{Given, Kind, Need, Problem, Setting, problems};
 
 /// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
 pub(crate) const SOURCES: &[Descriptor] = &[
@@ -120,14 +122,17 @@ pub(crate) struct Descriptor {
     pub settings: &'static [Setting],
     /// Looks at variables and files only.
     pub detect: fn(&Ambient) -> Finding,
-    /// Builds the source that the configuration names. Unknown keys are errors.
+    /// Builds the source that the configuration names, with its keys.
     pub from_config: FromConfig,
     /// How the machine itself is found to be its, where the operator lets us look.
     pub probe: Option<Probe>,
 }
 
+/// A source that is ready to be asked, or why there is none.
+pub(crate) type Built = Result<Arc<dyn IdentitySource>, Defect>;
+
 /// Builds a source from its row's own keys.
-pub(crate) type FromConfig = fn(&toml::Table, &Ambient) -> Result<Arc<dyn IdentitySource>, Error>;
+pub(crate) type FromConfig = fn(&Given<'_>, &Ambient) -> Built;
 
 /// From narrow to wide. The narrowest tier with a usable source wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,9 +171,7 @@ pub(crate) enum Finding {
         /// What was seen, by name.
         evidence: String,
         /// What is missing.
-        why: String,
-        /// What to change.
-        cure: String,
+        defect: Defect,
     },
     /// It is here.
     Usable {
@@ -177,6 +180,16 @@ pub(crate) enum Finding {
         /// Ready to be asked.
         source: Arc<dyn IdentitySource>,
     },
+}
+
+impl Finding {
+    /// What a row finds whose mark is here. `also` is what it needs beside the mark, and has if it is usable.
+    fn of(mark: &str, also: &[&str], built: Built) -> Self {
+        match built {
+            Ok(source) => Self::Usable { evidence: [&[mark], also].concat().join(", "), source },
+            Err(defect) => Self::Unusable { evidence: mark.to_owned(), defect },
+        }
+    }
 }
 
 /// One row with what it found.
@@ -232,7 +245,8 @@ pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error
         Choice::Probe => decide(&survey(ambient), Look::AtTheHost(ambient)),
         Choice::Named { source, settings } => {
             let row = row(source).ok_or_else(|| Error::unknown_source(source))?;
-            let built = (row.from_config)(settings, ambient)?;
+            let given = Given::of(row, settings)?;
+            let built = (row.from_config)(&given, ambient).map_err(|defect| defect.of(row.name))?;
             Ok(Chosen { source: built, evidence: "named by the configuration".to_owned() })
         }
     }
@@ -251,17 +265,6 @@ enum Look<'a> {
     AtTheHost(&'a Ambient),
 }
 
-/// For rows without keys of their own: any key is one too many.
-fn no_keys(row: &'static str, table: &toml::Table) -> Result<(), Error> {
-    match table.keys().next() {
-        None => Ok(()),
-        Some(key) => Err(Error::Misconfigured {
-            what: format!("{row} has no key {key:?}"),
-            hint: format!("take {key:?} out of [identity]"),
-        }),
-    }
-}
-
 /// The rule, tier by tier: an unusable one stops, two usable ones are an error, one wins, none looks further.
 fn decide(found: &[Found], look: Look<'_>) -> Result<Chosen, Error> {
     let mut tiers: Vec<Tier> = found.iter().map(|one| one.row.tier).collect();
@@ -272,8 +275,8 @@ fn decide(found: &[Found], look: Look<'_>) -> Result<Chosen, Error> {
         for one in found.iter().filter(|one| one.row.tier == tier) {
             match &one.finding {
                 Finding::Absent { .. } => {}
-                Finding::Unusable { evidence, why, cure } => {
-                    return Err(Error::unusable(one.row.name, evidence, why, cure));
+                Finding::Unusable { evidence, defect } => {
+                    return Err(defect.in_spite_of(one.row.name, evidence));
                 }
                 Finding::Usable { evidence, source } => {
                     usable.push((one.row.name, Chosen { source: Arc::clone(source), evidence: evidence.clone() }));

@@ -27,50 +27,36 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::env_var::{Variable, variable_name};
 use super::file::File;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Finding, Given, Kind, Setting, Tier};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "nomad",
     tier: Tier::Pod,
     about: "a Nomad task with an `identity` block",
-    settings: &[
-        Setting::required("identity_name", Kind::Text, "Name of the task's `identity` block.").checked(block_name)
-    ],
+    settings: &[IDENTITY_NAME],
     detect: |_| Finding::Absent { looked_for: "`source = \"nomad\"` with the `identity_name` of a block of the task" },
     from_config,
     probe: None,
 };
 
+const IDENTITY_NAME: Setting =
+    Setting::required("identity_name", Kind::Text, "Name of the task's `identity` block.").checked(block_name);
+
 /// Where Nomad puts a task's secrets.
 const DIRECTORY: &str = "NOMAD_SECRETS_DIR";
 const CURE: &str = "the task's `identity` block must have the authorization server's issuer as its only `aud`";
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    identity_name: String,
-}
-
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let misconfigured = |what: String, hint: String| Error::Misconfigured { what: format!("nomad: {what}"), hint };
-    let config: Config = table.clone().try_into().map_err(|error: toml::de::Error| {
-        misconfigured(error.message().to_owned(), "name the block: `identity_name = \"…\"` in [identity]".to_owned())
-    })?;
-    let name = config.identity_name;
-    block_name(&name).map_err(|what| {
-        misconfigured(format!("`identity_name` {what}"), "give the name of the task's `identity` block".to_owned())
-    })?;
-    if let Some(path) = file(&name, ambient) {
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
+    let name = given.required(&IDENTITY_NAME)?;
+    if let Some(path) = file(name, ambient) {
         return Ok(Arc::new(File::new(SOURCE.name, path, ambient)));
     }
     let variable = format!("NOMAD_TOKEN_{name}");
     match Variable::find(SOURCE.name, &variable, CURE, ambient) {
         Some(variable) => Ok(variable),
-        None => Err(misconfigured(
+        None => Err(Defect::new(
             format!("there is neither secrets/nomad_{name}.jwt nor {variable}"),
             format!("give the task `identity {{ name = \"{name}\", aud = […], file = true }}`"),
         )),

@@ -1,6 +1,11 @@
 //! The keys that a row has for itself in `[identity]`: name, kind, need and meaning, once.
 //!
-//! The configuration's reader, the JSON Schema and the row's own `from_config` follow these. Pure.
+//! The configuration's reader and the JSON Schema follow these, and a row's `from_config` reads its keys by them: what it is
+//! [`Given`] has been checked, and a key that is not declared cannot be read. Pure.
+
+use std::path::PathBuf;
+
+use super::{Defect, Descriptor, Error};
 
 /// One key of one row.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +29,8 @@ pub(crate) enum Kind {
     Text,
     /// A list of texts.
     Texts,
+    /// A program and its arguments, a list of texts too: the check is of the program.
+    Command,
     /// True or false; false is as good as absent.
     Flag,
 }
@@ -70,16 +77,29 @@ impl Setting {
 
     /// Is this value of the right kind, and sound?
     pub(crate) fn judge(&self, value: &toml::Value) -> Result<(), String> {
-        let is_text = |one: &toml::Value| one.is_str();
+        let wrong = || format!("must be {}", self.kind.as_str());
         match (self.kind, value) {
             (Kind::Text, toml::Value::String(text)) if text.is_empty() => Err("is empty".to_owned()),
             (Kind::Text, toml::Value::String(text)) => (self.check)(text),
-            (Kind::Texts, toml::Value::Array(list)) if list.iter().all(is_text) => match list.as_slice() {
-                [] => Err("is empty".to_owned()),
-                [first, ..] => (self.check)(first.as_str().unwrap_or_default()),
-            },
+            (Kind::Texts | Kind::Command, toml::Value::Array(list)) => {
+                let texts: Option<Vec<&str>> = list.iter().map(toml::Value::as_str).collect();
+                self.judge_list(&texts.ok_or_else(wrong)?)
+            }
             (Kind::Flag, toml::Value::Boolean(_)) => Ok(()),
-            _ => Err(format!("must be {}", self.kind.as_str())),
+            _ => Err(wrong()),
+        }
+    }
+
+    fn judge_list(&self, texts: &[&str]) -> Result<(), String> {
+        match (self.kind, texts) {
+            (_, []) => Err("is empty".to_owned()),
+            (Kind::Command, [program, ..]) => (self.check)(program),
+            (_, [only]) => (self.check)(only),
+            (_, several) => {
+                let judged = several.iter().enumerate();
+                let mut bad = judged.filter_map(|(at, text)| Some((at + 1, (self.check)(text).err()?)));
+                bad.next().map_or(Ok(()), |(at, what)| Err(format!("entry {at} {what}")))
+            }
         }
     }
 }
@@ -89,7 +109,7 @@ impl Kind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Text => "a text",
-            Self::Texts => "a list of texts",
+            Self::Texts | Self::Command => "a list of texts",
             Self::Flag => "true or false",
         }
     }
@@ -98,20 +118,27 @@ impl Kind {
 /// One thing that is wrong with a row's table.
 pub(crate) struct Problem {
     /// The key, there or missing.
-    pub(crate) key: &'static str,
+    pub(crate) key: String,
     /// What is wrong.
     pub(crate) what: String,
 }
 
-/// Everything that is wrong with a row's table, unknown keys apart.
-pub(crate) fn problems(settings: &[Setting], table: &toml::Table) -> Vec<Problem> {
-    let mut found = Vec::new();
+impl Problem {
+    fn new(key: &str, what: String) -> Self {
+        Self { key: key.to_owned(), what }
+    }
+}
+
+/// Everything that is wrong with a row's table.
+pub(crate) fn problems(row: &Descriptor, table: &toml::Table) -> Vec<Problem> {
+    let settings = row.settings;
+    let foreign = table.keys().filter(|key| !settings.iter().any(|one| one.name == *key));
+    let mut found: Vec<Problem> =
+        foreign.map(|key| Problem::new(key, format!("belongs to another source than {:?}", row.name))).collect();
     for one in settings {
         match table.get(one.name).map(|value| one.judge(value)) {
-            Some(Err(what)) => found.push(Problem { key: one.name, what }),
-            None if one.need == Need::Required => {
-                found.push(Problem { key: one.name, what: format!("missing: {}", one.doc) });
-            }
+            Some(Err(what)) => found.push(Problem::new(one.name, what)),
+            None if one.need == Need::Required => found.push(Problem::new(one.name, format!("missing: {}", one.doc))),
             _ => {}
         }
     }
@@ -120,11 +147,54 @@ pub(crate) fn problems(settings: &[Setting], table: &toml::Table) -> Vec<Problem
     found
 }
 
+/// The values of a row's own keys. They are of their kinds, pass their checks, and none is missing.
+pub(crate) struct Given<'a> {
+    table: &'a toml::Table,
+}
+
+impl<'a> Given<'a> {
+    /// The table, if nothing is wrong with it. What is wrong is told without the value: it may be a secret in the wrong place.
+    pub(super) fn of(row: &Descriptor, table: &'a toml::Table) -> Result<Self, Error> {
+        let Some(Problem { key, what }) = problems(row, table).into_iter().next() else { return Ok(Self { table }) };
+        let cure = format!(
+            "set it right in [identity], beside `source = {:?}`; `safeconduct config schema` lists the keys",
+            row.name
+        );
+        Err(Defect::new(format!("{key}: {what}"), cure).of(row.name))
+    }
+
+    /// The text of a key that may be left out.
+    pub(super) fn text(&self, key: &Setting) -> Option<&'a str> {
+        self.table.get(key.name)?.as_str()
+    }
+
+    /// The text of a key that must be there.
+    pub(super) fn required(&self, key: &Setting) -> Result<&'a str, Defect> {
+        self.text(key).ok_or_else(|| Defect::new(format!("{}: missing", key.name), key.doc))
+    }
+
+    /// The path of a key that may be left out.
+    pub(super) fn path(&self, key: &Setting) -> Option<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    /// The texts of a key; none where it is left out.
+    pub(super) fn texts(&self, key: &Setting) -> Vec<String> {
+        let list = self.table.get(key.name).and_then(toml::Value::as_array);
+        list.into_iter().flatten().filter_map(toml::Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// Is it set to true?
+    pub(super) fn flag(&self, key: &Setting) -> bool {
+        self.table.get(key.name).and_then(toml::Value::as_bool).unwrap_or(false)
+    }
+}
+
 /// Of these keys at most one may be given.
 fn exclusive(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
     let mut given = settings.iter().filter(|one| one.need == Need::AtMostOne && table.contains_key(one.name));
     let (first, second) = (given.next()?, given.next()?);
-    Some(Problem { key: second.name, what: both(first) })
+    Some(Problem::new(second.name, both(first)))
 }
 
 fn both(other: &Setting) -> String {
@@ -140,10 +210,8 @@ fn alternatives(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
     let mut given = all.iter().filter(given);
     match (given.next(), given.next()) {
         (Some(_), None) => None,
-        (None, _) => {
-            Some(Problem { key: first.name, what: format!("missing: {} Or {}", first.doc, others.join(" Or ")) })
-        }
-        (Some(one), Some(other)) => Some(Problem { key: other.name, what: both(one) }),
+        (None, _) => Some(Problem::new(first.name, format!("missing: {} Or {}", first.doc, others.join(" Or ")))),
+        (Some(one), Some(other)) => Some(Problem::new(other.name, both(one))),
     }
 }
 
@@ -159,9 +227,15 @@ mod tests {
             .checked(|text| if text == "bad" { Err("is bad".to_owned()) } else { Ok(()) }),
     ];
 
-    fn found(table: &str) -> Vec<String> {
+    const ROW: Descriptor = Descriptor { name: "row", settings: &SETTINGS, ..super::super::file::SOURCE };
+
+    fn of(row: &Descriptor, table: &str) -> Vec<String> {
         let table = table.parse().expect("a table");
-        problems(&SETTINGS, &table).into_iter().map(|one| format!("{}: {}", one.key, one.what)).collect()
+        problems(row, &table).into_iter().map(|one| format!("{}: {}", one.key, one.what)).collect()
+    }
+
+    fn found(table: &str) -> Vec<String> {
+        of(&ROW, table)
     }
 
     #[test]
@@ -200,9 +274,46 @@ mod tests {
             Setting::at_most_one("by_name", Kind::Text, "A name."),
             Setting::at_most_one("by_number", Kind::Text, "A number."),
         ];
-        let found = |table: &str| problems(&NAMES, &table.parse().expect("a table"));
+        let row = Descriptor { settings: &NAMES, ..ROW };
+        let found = |table: &str| of(&row, table);
         assert!(found("").is_empty() && found("by_name = 'a'").is_empty() && found("by_number = '1'").is_empty());
         let both = found("by_name = 'a'\nby_number = '1'");
-        assert!(both.iter().map(|one| one.key).eq(["by_number"]) && both[0].what.contains("`by_name`"));
+        assert_eq!(both, ["by_number: `by_name` is there as well, and only one of them can be"]);
+    }
+
+    #[test]
+    fn every_text_of_a_list_is_checked_but_the_arguments_of_a_program() {
+        const fn good(text: &str) -> Result<(), String> {
+            if text.is_empty() { Err(String::new()) } else { Ok(()) }
+        }
+        const LISTS: [Setting; 2] = [
+            Setting::optional("all", Kind::Texts, "All.").checked(|text| good(text).map_err(|_| "is none".to_owned())),
+            Setting::optional("run", Kind::Command, "A program.")
+                .checked(|text| good(text).map_err(|_| "has no name".to_owned())),
+        ];
+        let row = Descriptor { settings: &LISTS, ..ROW };
+        assert!(of(&row, "all = ['a', 'b']\nrun = ['p', '']").is_empty());
+        assert_eq!(of(&row, "all = ['a', '']"), ["all: entry 2 is none"]);
+        assert_eq!(of(&row, "all = ['']\nrun = ['', 'a']"), ["all: is none", "run: has no name"]);
+    }
+
+    #[test]
+    fn what_is_given_is_checked_and_an_undeclared_key_is_refused() {
+        let table = "file = 'x'\nwords = ['a', 'b']".parse().expect("a table");
+        let given = Given::of(&ROW, &table).expect("nothing is wrong");
+        assert_eq!((given.text(&SETTINGS[0]), given.required(&SETTINGS[0])), (Some("x"), Ok("x")));
+        assert_eq!(
+            (given.flag(&SETTINGS[1]), given.texts(&SETTINGS[2])),
+            (false, vec!["a".to_owned(), "b".to_owned()])
+        );
+        assert!(given.required(&SETTINGS[3]).is_err());
+        for (bad, says) in [
+            ("file = 'x'\nwords = ['a']\nother = 'SECRET'", "row: other: belongs to another source"),
+            ("file = 'x'\nwords = 'SECRET'", "row: words: must be a list of texts"),
+            ("file = 'x'", "row: words: missing: Words."),
+        ] {
+            let error = Given::of(&ROW, &bad.parse().expect("a table")).map(drop).expect_err(bad);
+            assert!(error.to_string().starts_with(says) && !format!("{error:?}").contains("SECRET"), "{error:?}");
+        }
     }
 }

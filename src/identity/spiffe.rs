@@ -26,11 +26,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::SecretString;
-use serde::Deserialize;
 use spiffe::transport::Endpoint;
 use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
 
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Again, Certificate, Patience};
 use crate::token::SubjectToken;
@@ -42,16 +41,18 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "spiffe",
     tier: Tier::WorkloadApi,
     about: "a workload with a SPIFFE Workload API (SPIRE)",
-    settings: &[
-        Setting::optional("endpoint", Kind::Text, "Where the Workload API is. Omit: SPIFFE_ENDPOINT_SOCKET.")
-            .checked(|text| endpoint(text).map(drop)),
-        Setting::optional("spiffe_id", Kind::Text, "Which of the workload's identities. Omit: the first.")
-            .checked(|text| spiffe_id(text).map(drop)),
-    ],
+    settings: &[ENDPOINT, SPIFFE_ID],
     detect,
     from_config,
     probe: None,
 };
+
+const ENDPOINT: Setting =
+    Setting::optional("endpoint", Kind::Text, "Where the Workload API is. Omit: SPIFFE_ENDPOINT_SOCKET.")
+        .checked(|text| endpoint(text).map(drop));
+const SPIFFE_ID: Setting =
+    Setting::optional("spiffe_id", Kind::Text, "Which of the workload's identities. Omit: the first.")
+        .checked(|text| spiffe_id(text).map(drop));
 
 const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// The agent is on this machine; what takes longer waits for its server, and asking again is as good.
@@ -63,13 +64,6 @@ const CAP: usize = 64 * 1024;
 
 const SPELLING: &str = "it must be unix:///absolute/path, or tcp://127.0.0.1:PORT";
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    endpoint: Option<String>,
-    spiffe_id: Option<String>,
-}
-
 struct Workload {
     endpoint: Endpoint,
     spiffe_id: Option<SpiffeId>,
@@ -78,35 +72,22 @@ struct Workload {
 
 fn detect(ambient: &Ambient) -> Finding {
     let Some(text) = ambient.env.get(SOCKET) else { return Finding::Absent { looked_for: SOCKET } };
-    match endpoint(text) {
-        Ok(endpoint) => Finding::Usable {
-            evidence: SOCKET.to_owned(),
-            source: Arc::new(Workload { endpoint, spiffe_id: None, ambient: ambient.clone() }),
-        },
-        Err(what) => Finding::Unusable {
-            evidence: SOCKET.to_owned(),
-            why: format!("{SOCKET} {what}"),
-            cure: format!("mend {SOCKET}: {SPELLING}; or unset it, if this is no workload of SPIFFE"),
-        },
-    }
+    let mend = format!("mend {SOCKET}: {SPELLING}; or unset it, if this is no workload of SPIFFE");
+    let endpoint = endpoint(text).map_err(|what| Defect::new(format!("{SOCKET} {what}"), mend));
+    Finding::of(SOCKET, &[], endpoint.map(|endpoint| Workload::at(endpoint, None, ambient)))
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    let misconfigured = |what: String| Error::Misconfigured {
-        what: format!("spiffe: {what}"),
-        hint: format!("set {SOCKET}, or `endpoint` in [identity]: {SPELLING}"),
-    };
-    let config: Config =
-        table.clone().try_into().map_err(|error: toml::de::Error| misconfigured(error.message().to_owned()))?;
-    let (key, text) = match (&config.endpoint, ambient.env.get(SOCKET)) {
-        (Some(text), _) => ("`endpoint`", text.as_str()),
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
+    let defect = |what: String| Defect::new(what, format!("set {SOCKET}, or `endpoint` in [identity]: {SPELLING}"));
+    let (key, text) = match (given.text(&ENDPOINT), ambient.env.get(SOCKET)) {
+        (Some(text), _) => ("`endpoint`", text),
         (None, Some(text)) => (SOCKET, text),
-        (None, None) => return Err(misconfigured(format!("{SOCKET} is not set"))),
+        (None, None) => return Err(defect(format!("{SOCKET} is not set"))),
     };
-    let endpoint = endpoint(text).map_err(|what| misconfigured(format!("{key} {what}")))?;
-    let spiffe_id = config.spiffe_id.as_deref().map(spiffe_id).transpose();
-    let spiffe_id = spiffe_id.map_err(|what| misconfigured(format!("`spiffe_id` {what}")))?;
-    Ok(Arc::new(Workload { endpoint, spiffe_id, ambient: ambient.clone() }))
+    let endpoint = endpoint(text).map_err(|what| defect(format!("{key} {what}")))?;
+    let spiffe_id = given.text(&SPIFFE_ID).map(spiffe_id).transpose();
+    let spiffe_id = spiffe_id.map_err(|what| defect(format!("`spiffe_id` {what}")))?;
+    Ok(Workload::at(endpoint, spiffe_id, ambient))
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, String> {
@@ -171,6 +152,10 @@ impl IdentitySource for Workload {
 }
 
 impl Workload {
+    fn at(endpoint: Endpoint, spiffe_id: Option<SpiffeId>, ambient: &Ambient) -> Arc<dyn IdentitySource> {
+        Arc::new(Self { endpoint, spiffe_id, ambient: ambient.clone() })
+    }
+
     /// Asks the Workload API, over a connection of its own, until it answers or the patience ends.
     async fn ask<T, F>(&self, fetch: impl Fn(WorkloadApiClient) -> F) -> Result<T, Error>
     where

@@ -68,10 +68,7 @@ fn the_narrower_tier_wins() {
 #[test]
 fn an_unusable_source_stops_even_beside_a_usable_one() {
     let row = Box::leak(Box::new(Descriptor { name: "broken", ..github_actions::SOURCE }));
-    let broken = Found {
-        row,
-        finding: Finding::Unusable { evidence: "A".to_owned(), why: "B".to_owned(), cure: "C".to_owned() },
-    };
+    let broken = Found { row, finding: Finding::Unusable { evidence: "A".to_owned(), defect: Defect::new("B", "C") } };
     let error = decide(&[usable("fine", Tier::CiJob), broken], Look::Here).map(|_| ()).expect_err("a hard stop");
     assert_eq!(error.hint(), Some("C"));
 }

@@ -24,7 +24,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
-use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::{Audience, names_this_machine};
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::{SubjectToken, expose};
@@ -33,16 +33,15 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "vercel",
     tier: Tier::Pod,
     about: "a build of Vercel",
-    settings: &[Setting::optional(
-        "endpoint",
-        Kind::Text,
-        "What stands for https://oidc.vercel.com in tests, on loopback.",
-    )
-    .checked(loopback)],
+    settings: &[STAND_IN],
     detect,
-    from_config,
+    from_config: |given, ambient| from_env(given.text(&STAND_IN).unwrap_or(ENDPOINT), ambient),
     probe: None,
 };
+
+const STAND_IN: Setting =
+    Setting::optional("endpoint", Kind::Text, "What stands for https://oidc.vercel.com in tests, on loopback.")
+        .checked(loopback);
 
 /// `1` in builds and at run time.
 const IN_A_DEPLOYMENT: &str = "VERCEL";
@@ -70,42 +69,18 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(IN_A_DEPLOYMENT) != Some("1") {
         return Finding::Absent { looked_for: LOOKED_FOR };
     }
-    match from_env(ENDPOINT, ambient) {
-        Ok(source) => Finding::Usable { evidence: format!("{LOOKED_FOR}, {TOKEN}"), source },
-        Err((why, cure)) => Finding::Unusable { evidence: LOOKED_FOR.to_owned(), why, cure: cure.to_owned() },
-    }
+    Finding::of(LOOKED_FOR, &[TOKEN], from_env(ENDPOINT, ambient))
 }
 
-fn from_config(table: &toml::Table, ambient: &Ambient) -> Result<Arc<dyn IdentitySource>, Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Config {
-        endpoint: Option<String>,
-    }
-    let misconfigured =
-        |what: &str, hint: &str| Error::Misconfigured { what: format!("vercel: {what}"), hint: hint.to_owned() };
-    let config: Config = table
-        .clone()
-        .try_into()
-        .map_err(|error: toml::de::Error| misconfigured(error.message(), "take it out of [identity]"))?;
-    let endpoint = config.endpoint.as_deref().unwrap_or(ENDPOINT);
-    if let Some(given) = &config.endpoint {
-        loopback(given).map_err(|what| misconfigured(&format!("`endpoint` {what}"), "leave it out"))?;
-    }
-    from_env(endpoint, ambient)
-        .map(|source| source as Arc<dyn IdentitySource>)
-        .map_err(|(why, hint)| misconfigured(&why, hint))
-}
-
-fn from_env(endpoint: &str, ambient: &Ambient) -> Result<Arc<Vercel>, (String, &'static str)> {
+fn from_env(endpoint: &str, ambient: &Ambient) -> Built {
     if ambient.env.get(ENVIRONMENT) == Some("development") {
-        return Err((
+        return Err(Defect::new(
             format!("{ENVIRONMENT} is \"development\", so {TOKEN} is a developer's"),
             "run it in a deployment; on a laptop give a JWT with `--identity-file FILE`",
         ));
     }
     let token = ambient.env.secret(TOKEN).ok_or_else(|| {
-        (
+        Defect::new(
             format!("{TOKEN} is not set"),
             "switch OIDC on in the project's settings; functions get the token with each request \
                 (`x-vercel-oidc-token`) and must pass it on: `source = \"env\"`",

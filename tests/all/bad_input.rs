@@ -461,6 +461,14 @@ const CONFIGURATION: &[Row] = &[
         "config schema",
     ),
     row(
+        "a bad account behind a good one",
+        |c| c.check("[identity]\nsource = \"gcp\"\ndelegates = [\"good@x.iam.gserviceaccount.com\", \"bad one\"]"),
+        78,
+        "",
+        "line 3: identity.delegates: entry 2 is no email of a service account",
+        "config schema",
+    ),
+    row(
         "relative socket",
         |c| c.check("[listen]\nsocket = \"safeconduct.sock\""),
         78,

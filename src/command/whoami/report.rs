@@ -104,8 +104,8 @@ fn of_source(one: &Found, used: Option<&str>) -> Value {
     let (state, detail) = match &one.finding {
         _ if used == Some(one.row.name) => ("used", json!({})),
         Finding::Absent { looked_for } => ("absent", json!({ "looked_for": looked_for })),
-        Finding::Unusable { evidence, why, cure } => {
-            ("unusable", json!({ "evidence": evidence, "why": why, "cure": cure }))
+        Finding::Unusable { evidence, defect } => {
+            ("unusable", json!({ "evidence": evidence, "why": defect.what, "cure": defect.cure }))
         }
         Finding::Usable { evidence, .. } => ("not_used", json!({ "evidence": evidence })),
     };

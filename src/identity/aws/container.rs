@@ -15,8 +15,8 @@ use secrecy::SecretString;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::{Credentials, Error, Lack, keys, malformed};
-use crate::identity::Ambient;
+use super::{Credentials, Error, keys, malformed};
+use crate::identity::{Ambient, Defect};
 use crate::outbound::{Ask, NamedBy, Patience};
 use crate::token::expose;
 
@@ -46,20 +46,20 @@ pub(super) struct Container {
 }
 
 impl Container {
-    pub(super) fn new(ambient: &Ambient) -> Result<Self, Lack> {
+    pub(super) fn new(ambient: &Ambient) -> Result<Self, Defect> {
         let env = &ambient.env;
-        let set = "the platform sets it: do not set it yourself".to_owned();
+        let set = |what: String| Defect::new(what, "the platform sets it: do not set it yourself");
         let url = match (env.get(RELATIVE), env.get(FULL)) {
             (Some(path), _) => Url::parse(&format!("{ECS}{path}"))
                 .ok()
                 .filter(|url| path.starts_with('/') && url.host_str() == Some("169.254.170.2") && url.port().is_none())
-                .ok_or_else(|| (format!("{RELATIVE} is no path"), set))?,
+                .ok_or_else(|| set(format!("{RELATIVE} is no path")))?,
             (None, Some(text)) => {
-                let url = Url::parse(text).map_err(|_| (format!("{FULL} is not a URL"), set.clone()))?;
-                may_be_asked(&url).map_err(|why| (format!("{FULL} {why}"), set))?;
+                let url = Url::parse(text).map_err(|_| set(format!("{FULL} is not a URL")))?;
+                may_be_asked(&url).map_err(|why| set(format!("{FULL} {why}")))?;
                 url
             }
-            (None, None) => return Err((format!("neither {RELATIVE} nor {FULL} is set"), ASSOCIATE.to_owned())),
+            (None, None) => return Err(Defect::new(format!("neither {RELATIVE} nor {FULL} is set"), ASSOCIATE)),
         };
         Ok(Self { url, ambient: ambient.clone() })
     }
@@ -140,7 +140,7 @@ mod tests {
         let env = Env::from_vars(vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let outbound = Outbound::new(outbound::Config::default());
         let ambient = Ambient { env, outbound, clock: Clock::virtual_at(SystemTime::UNIX_EPOCH) };
-        Container::new(&ambient).map(|container| container.url.to_string()).map_err(|(why, _)| why)
+        Container::new(&ambient).map(|container| container.url.to_string()).map_err(|defect| defect.what)
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,9 +14,9 @@ use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 use url::{Host, Url};
 
-use super::{Aws, Credentials, Error, Lack, Origin, Token, keys, malformed};
+use super::{Aws, Credentials, Error, Origin, Token, keys, malformed};
 use crate::aws;
-use crate::identity::{Ambient, Dmi, Probe};
+use crate::identity::{Ambient, Defect, Dmi, Probe};
 use crate::outbound::{Answer, Ask, NamedBy, Patience};
 
 const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
@@ -64,20 +64,20 @@ pub(super) struct Imds {
 }
 
 impl Imds {
-    pub(super) fn new(ambient: &Ambient) -> Result<Self, Lack> {
+    pub(super) fn new(ambient: &Ambient) -> Result<Self, Defect> {
         let env = &ambient.env;
         if env.get(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
-            return Err((
+            return Err(Defect::new(
                 format!("{DISABLED}=true switches the machine's identity off"),
-                "take the variable out, if the machine's role is meant".to_owned(),
+                "take the variable out, if the machine's role is meant",
             ));
         }
         let base = match (env.get(ENDPOINT), env.get(MODE)) {
             (Some(text), _) if is_beside(text) => text.trim_end_matches('/').to_owned(),
             (Some(_), _) => {
-                return Err((
+                return Err(Defect::new(
                     format!("{ENDPOINT} is no http address on the machine or its link"),
-                    "name an address such as http://169.254.169.254, or take the variable out".to_owned(),
+                    "name an address such as http://169.254.169.254, or take the variable out",
                 ));
             }
             (None, Some(mode)) if mode.eq_ignore_ascii_case("ipv6") => V6.to_owned(),

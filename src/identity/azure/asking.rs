@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Azure, Error, Host, Place, SOURCE, Which, malformed};
+use super::{Azure, Defect, Error, Host, Place, SOURCE, Which, malformed};
 use crate::env::Env;
 use crate::outbound::{self, Answer, Ask, NamedBy, Outbound, Patience};
 use crate::token::expose;
@@ -42,11 +42,13 @@ const NO_APPLICATION: &str = "Entra makes tokens only for applications of the te
     `subject_audience`, or `scopes` with `exchange = \"entra\"`, to its identifier URI";
 
 /// The base of the metadata service.
-pub(super) fn metadata_service(env: &Env) -> Result<Url, Error> {
+pub(super) fn metadata_service(env: &Env) -> Result<Url, Defect> {
     let text = env.get(OVERRIDE).unwrap_or(IMDS);
-    let wrong = || Error::Misconfigured {
-        what: format!("azure: {OVERRIDE} is not an http URL of a link-local or loopback address"),
-        hint: format!("unset it: the metadata service is at {IMDS}, and no identity is asked for anywhere else"),
+    let wrong = || {
+        Defect::new(
+            format!("{OVERRIDE} is not an http URL of a link-local or loopback address"),
+            format!("unset it: the metadata service is at {IMDS}, and no identity is asked for anywhere else"),
+        )
     };
     let url = Url::parse(text).map_err(|_| wrong())?;
     let is_beside_us = match url.host() {

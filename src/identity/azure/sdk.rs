@@ -79,7 +79,8 @@ impl Azure {
         let found = match &self.host {
             Place::AppService { endpoint, .. } => (plain == *endpoint).then(|| endpoint.clone()),
             Place::VirtualMachine if plain.as_str() == ITS_IMDS => {
-                let mut url = asking::metadata_service(&self.ambient.env)?;
+                let mut url =
+                    asking::metadata_service(&self.ambient.env).map_err(|defect| defect.of(super::SOURCE.name))?;
                 url.set_path(asked.path());
                 Some(url)
             }

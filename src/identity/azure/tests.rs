@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::clock::Clock;
+use crate::identity::{Choice, Chosen, choose};
 use crate::outbound::{self, Outbound};
 
 fn here(vars: &[(&str, &str)], root: &Path) -> Ambient {
@@ -12,6 +13,12 @@ fn here(vars: &[(&str, &str)], root: &Path) -> Ambient {
     let env = Env::from_vars(vars).with_root(root.to_owned());
     let outbound = Outbound::new(outbound::Config::default());
     Ambient { env, outbound, clock: Clock::virtual_at(SystemTime::UNIX_EPOCH) }
+}
+
+/// As the configuration names it, with these keys.
+fn named(keys: &str, ambient: &Ambient) -> Result<Chosen, Error> {
+    let settings = keys.parse().expect("a table");
+    choose(&Choice::Named { source: SOURCE.name.to_owned(), settings }, ambient)
 }
 
 fn answer(status: u16, body: &str) -> Answer {
@@ -87,7 +94,7 @@ async fn an_arc_agent_without_its_variables_is_not_detected_and_can_be_named() {
     let ambient = here(&[], root.path());
     assert!(matches!(detect(&ambient), Finding::Absent { .. }));
     // Only the agent cannot be told which identity is meant.
-    let named = |text: &str| from_config(&text.parse().expect("a table"), &ambient).map(|_| ());
+    let named = |keys: &str| named(keys, &ambient).map(drop);
     assert_eq!(named(""), Ok(()));
     let error = named("client_id = 'a'").expect_err("an Arc agent");
     assert!(error.to_string().contains("connected by Arc"), "{error}");
@@ -98,7 +105,7 @@ async fn the_sdk_asks_what_we_found_or_nothing() {
     // The variables of this process are others than those of the value that was given.
     let vars = [("IDENTITY_ENDPOINT", "http://127.0.0.1:1/msi/token"), ("IDENTITY_HEADER", "x")];
     let ambient = here(&vars, Path::new("/nowhere"));
-    let source = from_config(&toml::Table::new(), &ambient).expect("App Service");
+    let source = named("", &ambient).expect("App Service").source;
     let error = source.subject_token(&Audience::from("api://a")).await.expect_err("another environment");
     assert!(error.to_string().contains("environment is another"), "{error}");
 }

@@ -29,11 +29,11 @@ use serde::de::IgnoredAny;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{CREDENTIALS_API, SOURCE, STS, Why, failed, malformed};
+use super::{CREDENTIALS_API, SOURCE, STS, failed, malformed};
 use crate::google::{self, Account, Federation, Google, Hosts, IAM_SCOPE};
 use crate::identity::aws;
 use crate::identity::program::{Cures, Program};
-use crate::identity::{Ambient, CLOCK_SKEW, Error, IdentitySource};
+use crate::identity::{Ambient, CLOCK_SKEW, Defect, Error, IdentitySource};
 use crate::oauth::{Audience, quoted_words};
 use crate::outbound::{self, Ask, Certificate, NamedBy};
 use crate::token::{self, SubjectToken, expose};
@@ -145,24 +145,24 @@ impl ExternalAccount {
         path: PathBuf,
         audience: Option<String>,
         is_named: bool,
-    ) -> Result<Self, Why> {
+    ) -> Result<Self, Defect> {
         let shown = path.display();
         let content = ambient.env.read(&path, CAP).map_err(|error| {
-            (
+            Defect::new(
                 format!("{shown} cannot be read: {error}"),
                 format!("it must be a file that uid {} can read", ambient.env.uid()),
             )
         })?;
         let wire: Wire = serde_json::from_slice(&content)
-            .map_err(|_| (format!("{shown} is not the JSON of a credential configuration"), CREATE.to_owned()))?;
+            .map_err(|_| Defect::new(format!("{shown} is not the JSON of a credential configuration"), CREATE))?;
         of_kind(wire.kind.as_deref().unwrap_or_default())?;
         if wire.client_secret.is_some() || wire.workforce_pool_user_project.is_some() {
             return Err(for_people());
         }
         if let Some(domain) = wire.universe_domain.filter(|domain| domain != "googleapis.com") {
-            return Err((
+            return Err(Defect::new(
                 format!("it is of another universe than googleapis.com ({:?})", quoted_words(&domain)),
-                "only Google's public cloud is spoken to".to_owned(),
+                "only Google's public cloud is spoken to",
             ));
         }
         let provider = provider_of(wire.audience.as_deref().unwrap_or_default())?;
@@ -172,22 +172,21 @@ impl ExternalAccount {
         let source = wire.credential_source.ok_or_else(|| lacks("credential_source"))?;
         let from = from_of(source, ambient, &path, is_named)?;
         if !from.is_called(subject_type) {
-            return Err((
+            return Err(Defect::new(
                 format!("its `subject_token_type` ({subject_type}) is not that of its `credential_source`"),
-                CREATE.to_owned(),
+                CREATE,
             ));
         }
         if let (From::Aws(_) | From::Certificate(_), Some(_)) = (&from, &audience) {
-            return Err((
-                "`subject_audience` is for a token, and the file leads to none".to_owned(),
-                "leave it out: what is sent instead is for the provider alone".to_owned(),
+            return Err(Defect::new(
+                "`subject_audience` is for a token, and the file leads to none",
+                "leave it out: what is sent instead is for the provider alone",
             ));
         }
         if matches!(from, From::Certificate(_)) && (sts == google::STS || iam == google::IAM) {
-            return Err((
-                "it proves itself with a certificate, and names hosts that ask for none".to_owned(),
-                "both must be Google's for that: sts.mtls.googleapis.com and iamcredentials.mtls.googleapis.com"
-                    .to_owned(),
+            return Err(Defect::new(
+                "it proves itself with a certificate, and names hosts that ask for none",
+                "both must be Google's for that: sts.mtls.googleapis.com and iamcredentials.mtls.googleapis.com",
             ));
         }
         let audiences = match audience {
@@ -381,7 +380,7 @@ impl IdentitySource for ExternalAccount {
 }
 
 /// Only a file without a secret of anybody.
-fn of_kind(kind: &str) -> Result<(), Why> {
+fn of_kind(kind: &str) -> Result<(), Defect> {
     let (what, cure) = match kind {
         "external_account" => return Ok(()),
         "service_account" => (
@@ -399,21 +398,21 @@ fn of_kind(kind: &str) -> Result<(), Why> {
         ),
         _ => ("it is no credential configuration that is known", CREATE),
     };
-    Err((what.to_owned(), cure.to_owned()))
+    Err(Defect::new(what, cure))
 }
 
-fn for_people() -> Why {
-    (
-        "it is of a workforce pool, which is for people".to_owned(),
-        "use a workload identity pool: `gcloud iam workload-identity-pools create-cred-config …`".to_owned(),
+fn for_people() -> Defect {
+    Defect::new(
+        "it is of a workforce pool, which is for people",
+        "use a workload identity pool: `gcloud iam workload-identity-pools create-cred-config …`",
     )
 }
 
-fn lacks(key: &str) -> Why {
-    (format!("it lacks `{key}`"), CREATE.to_owned())
+fn lacks(key: &str) -> Defect {
+    Defect::new(format!("it lacks `{key}`"), CREATE)
 }
 
-fn provider_of(text: &str) -> Result<String, Why> {
+fn provider_of(text: &str) -> Result<String, Defect> {
     if text.contains("/workforcePools/") {
         return Err(for_people());
     }
@@ -425,16 +424,16 @@ fn provider_of(text: &str) -> Result<String, Why> {
         {
             Ok(text.to_owned())
         }
-        _ => Err(("its `audience` is no workload identity provider's full name".to_owned(), CREATE.to_owned())),
+        _ => Err(Defect::new("its `audience` is no workload identity provider's full name", CREATE)),
     }
 }
 
-fn subject_type_of(text: &str) -> Result<&'static str, Why> {
+fn subject_type_of(text: &str) -> Result<&'static str, Defect> {
     let known = [token::JWT, ID_TOKEN, token::AWS_REQUEST, x509::TYPE];
     known.into_iter().find(|known| *known == text).ok_or_else(|| {
-        (
+        Defect::new(
             format!("its `subject_token_type` is not known ({:?})", quoted_words(text)),
-            "use a provider of OpenID Connect, AWS or X.509 in the pool; SAML is not spoken".to_owned(),
+            "use a provider of OpenID Connect, AWS or X.509 in the pool; SAML is not spoken",
         )
     })
 }
@@ -472,26 +471,23 @@ fn is_host(host: &str, service: &str) -> bool {
     [".googleapis.com", ".mtls.googleapis.com"].contains(&rest) || regional().or_else(private).is_some()
 }
 
-fn token_url(text: &str) -> Result<String, Why> {
+fn token_url(text: &str) -> Result<String, Defect> {
     match plain_https(text) {
         Some((url, host)) if is_host(&host, "sts") && url.path() == "/v1/token" => Ok(url.to_string()),
-        _ => Err((
+        _ => Err(Defect::new(
             "its `token_url` is not Google's Security Token Service: a file that is not from Google could send the identity \
-                to anybody"
-                .to_owned(),
+                to anybody",
             "it must be https://sts.googleapis.com/v1/token, or the same in a region (sts.REGION.rep.googleapis.com) or \
-                behind Private Service Connect (sts-NAME.p.googleapis.com)"
-                .to_owned(),
+                behind Private Service Connect (sts-NAME.p.googleapis.com)",
         )),
     }
 }
 
 /// The API's base and the account's email.
-fn impersonation(text: Option<&str>) -> Result<(String, String), Why> {
+fn impersonation(text: Option<&str>) -> Result<(String, String), Defect> {
     let Some(text) = text else {
-        return Err((
-            "it lacks `service_account_impersonation_url`: a federated token is no identity that others could read"
-                .to_owned(),
+        return Err(Defect::new(
+            "it lacks `service_account_impersonation_url`: a federated token is no identity that others could read",
             format!("{CREATE}; or name the JWT itself as the identity and set `exchange = \"gcp\"` where it is used"),
         ));
     };
@@ -504,15 +500,14 @@ fn impersonation(text: Option<&str>) -> Result<(String, String), Why> {
             let email = email(&url).ok_or_else(|| lacks("service_account_impersonation_url"))?;
             Ok((format!("https://{host}"), email))
         }
-        _ => Err((
-            "its `service_account_impersonation_url` is not Google's Service Account Credentials API".to_owned(),
-            "its host must be iamcredentials.googleapis.com, or that of a region or of Private Service Connect"
-                .to_owned(),
+        _ => Err(Defect::new(
+            "its `service_account_impersonation_url` is not Google's Service Account Credentials API",
+            "its host must be iamcredentials.googleapis.com, or that of a region or of Private Service Connect",
         )),
     }
 }
 
-fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -> Result<From, Why> {
+fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -> Result<From, Defect> {
     let format = match source.format {
         None => Format::Text,
         Some(WireFormat { kind, subject_token_field_name }) => match (kind.as_deref(), subject_token_field_name) {
@@ -531,10 +526,9 @@ fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -
         of_aws,
     ];
     if kinds.into_iter().filter(|is| *is).count() != 1 {
-        return Err((
-            "its `credential_source` is not exactly one of `file`, `url`, `executable`, `certificate` and AWS"
-                .to_owned(),
-            CREATE.to_owned(),
+        return Err(Defect::new(
+            "its `credential_source` is not exactly one of `file`, `url`, `executable`, `certificate` and AWS",
+            CREATE,
         ));
     }
     if let Some(version) = &source.environment_id {
@@ -545,10 +539,9 @@ fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -
     }
     match (source.file, source.url, source.executable) {
         (Some(path), None, None) if path.is_absolute() => Ok(From::File { path, format }),
-        (Some(_), None, None) => Err((
-            "its `credential_source.file` is a relative path, which would depend on where safeconduct was started"
-                .to_owned(),
-            "name the file by its absolute path".to_owned(),
+        (Some(_), None, None) => Err(Defect::new(
+            "its `credential_source.file` is a relative path, which would depend on where safeconduct was started",
+            "name the file by its absolute path",
         )),
         (None, Some(url), None) => url_of(url, source.headers, format),
         (None, None, Some(program)) => program_of(&program, ambient, file).map(From::Program),
@@ -558,28 +551,26 @@ fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -
 
 /// What is asked is compiled in, and whose role it is does not come from the file: of its URLs only that is read which says
 /// what Google will ask AWS.
-fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient, is_named: bool) -> Result<From, Why> {
+fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient, is_named: bool) -> Result<From, Defect> {
     const ASKS: &str = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15";
     if version != "aws1" || asks.is_some_and(|asks| asks != ASKS) {
-        return Err((
-            "its `credential_source` is of another version than `aws1`, or asks AWS something else than who we are"
-                .to_owned(),
-            CREATE.to_owned(),
+        return Err(Defect::new(
+            "its `credential_source` is of another version than `aws1`, or asks AWS something else than who we are",
+            CREATE,
         ));
     }
     aws::caller_identity(ambient, is_named).map(From::Aws)
 }
 
-fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format) -> Result<From, Why> {
+fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format) -> Result<From, Defect> {
     let url = Url::parse(&text).ok();
     let named_by = match &url {
         Some(url) if outbound::is_beside_us(url) => NamedBy::Platform,
         Some(url) if url.scheme() == "https" && url.username().is_empty() && url.password().is_none() => NamedBy::Them,
         _ => {
-            return Err((
-                "its `credential_source.url` is neither https nor an address of this machine or its link".to_owned(),
-                "a metadata service is at a link-local or loopback address in plain http, anything else over https"
-                    .to_owned(),
+            return Err(Defect::new(
+                "its `credential_source.url` is neither https nor an address of this machine or its link",
+                "a metadata service is at a link-local or loopback address in plain http, anything else over https",
             ));
         }
     };
@@ -588,10 +579,7 @@ fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format)
         let name = HeaderName::try_from(name.as_str()).ok();
         let value = HeaderValue::from_str(expose(value)).ok();
         let (Some(name), Some(mut value)) = (name, value) else {
-            return Err((
-                "its `credential_source.headers` has no header field's name or value".to_owned(),
-                CREATE.to_owned(),
-            ));
+            return Err(Defect::new("its `credential_source.headers` has no header field's name or value", CREATE));
         };
         value.set_sensitive(true);
         fields.push((name, value));
@@ -614,9 +602,9 @@ const CURES: Cures = Cures {
     no_jwt: "it must print one JSON object (AIP-4117) on standard output and nothing else",
 };
 
-fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Executable, Why> {
+fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Executable, Defect> {
     if ambient.env.get(ALLOW) != Some("1") {
-        return Err((
+        return Err(Defect::new(
             format!("it wants to run a program, and {ALLOW} is not 1"),
             format!("set {ALLOW}=1 if the file is yours; it can run whatever it says as this user"),
         ));
@@ -624,24 +612,24 @@ fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Exec
     let metadata = ambient.env.metadata(file).ok();
     let ours = metadata.is_some_and(|file| [0, ambient.env.uid()].contains(&file.uid()) && file.mode() & 0o022 == 0);
     if !ours {
-        return Err((
-            "it wants to run a program, and others than this user can write it".to_owned(),
+        return Err(Defect::new(
+            "it wants to run a program, and others than this user can write it",
             format!("`chmod go-w {}`, owned by this user or root", file.display()),
         ));
     }
     let mut words = wire.command.split_whitespace().map(str::to_owned);
     let program = words.next().unwrap_or_default();
     if !program.starts_with('/') || wire.command.contains(['"', '\'', '\\', '$', '`']) {
-        return Err((
-            "its `executable.command` is no absolute path with plain words after it".to_owned(),
-            "no shell is involved: put what needs one into a script and name that".to_owned(),
+        return Err(Defect::new(
+            "its `executable.command` is no absolute path with plain words after it",
+            "no shell is involved: put what needs one into a script and name that",
         ));
     }
     let limit = Duration::from_millis(wire.timeout_millis.unwrap_or(30_000));
     if !(Duration::from_secs(5)..=Duration::from_secs(120)).contains(&limit) {
-        return Err((
-            "its `executable.timeout_millis` is not between 5000 and 120000".to_owned(),
-            "leave it out: 30 seconds are enough".to_owned(),
+        return Err(Defect::new(
+            "its `executable.timeout_millis` is not between 5000 and 120000",
+            "leave it out: 30 seconds are enough",
         ));
     }
     Ok(Executable { program, arguments: words.collect(), limit })
@@ -713,7 +701,7 @@ mod tests {
         ] {
             assert!(impersonation(Some(&bad)).is_err(), "{bad}");
         }
-        assert!(impersonation(None).is_err_and(|(what, _)| what.contains("no identity")));
+        assert!(impersonation(None).is_err_and(|defect| defect.what.contains("no identity")));
     }
 
     #[test]

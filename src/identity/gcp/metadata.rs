@@ -13,8 +13,8 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::{SOURCE, Why, in_a_pod, malformed};
-use crate::identity::{Ambient, Error};
+use super::{SOURCE, in_a_pod, malformed};
+use crate::identity::{Ambient, Defect, Error};
 use crate::oauth::Audience;
 use crate::outbound::{self, Answer, Ask, NamedBy, Outbound, Patience};
 use crate::token::{AccessToken, SubjectToken};
@@ -43,7 +43,7 @@ pub(super) struct Metadata {
 
 impl Metadata {
     /// Where the environment says. Fails when that is not beside this workload: who answers there says who we are.
-    pub(super) fn from_env(ambient: &Ambient) -> Result<Self, Why> {
+    pub(super) fn from_env(ambient: &Ambient) -> Result<Self, Defect> {
         let named = HOST.iter().find_map(|name| Some((*name, ambient.env.get(name)?)));
         let Some((name, host)) = named else { return Ok(Self::at_its_address(ambient)) };
         let base = format!("http://{host}");
@@ -52,7 +52,7 @@ impl Metadata {
         if plain && beside {
             return Ok(Self { base, ambient: ambient.clone() });
         }
-        Err((
+        Err(Defect::new(
             format!("{name} is not the address of a metadata server"),
             format!(
                 "{name} may be a link-local or loopback address, with a port, or metadata.google.internal: unset it"

@@ -26,7 +26,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{CAP, FOR_THE_API_SERVER, SOURCE};
-use crate::identity::{Ambient, Error, IdentitySource};
+use crate::identity::{Ambient, Defect, Error, IdentitySource};
 use crate::oauth::Audience;
 use crate::outbound::{self, Answer, Ask, Body, NamedBy, Outbound, Patience};
 use crate::token::{Digest, SubjectToken};
@@ -58,11 +58,8 @@ struct Account {
 }
 
 impl TokenRequest {
-    pub(super) fn new(ambient: &Ambient) -> Result<Self, Error> {
-        let missing = |name: &str| Error::Misconfigured {
-            what: format!("kubernetes: {name} is not set"),
-            hint: ONLY_IN_A_POD.to_owned(),
-        };
+    pub(super) fn new(ambient: &Ambient) -> Result<Self, Defect> {
+        let missing = |name: &str| Defect::new(format!("{name} is not set"), ONLY_IN_A_POD);
         let host = ambient.env.get(HOST).ok_or_else(|| missing(HOST))?;
         let port = ambient.env.get(PORT).ok_or_else(|| missing(PORT))?;
         let api =

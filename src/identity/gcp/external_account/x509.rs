@@ -17,10 +17,10 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{CAP, CREATE, Why};
+use super::{CAP, CREATE};
 use crate::env::Env;
 use crate::identity::gcp::malformed;
-use crate::identity::{Ambient, Error};
+use crate::identity::{Ambient, Defect, Error};
 use crate::outbound::Certificate;
 
 /// `subject_token_type` of a chain of certificates.
@@ -63,16 +63,15 @@ struct Workload {
 
 impl X509 {
     /// Reads the second file, and none of those that it names.
-    pub(super) fn read(wire: Wire, env: &Env) -> Result<Self, Why> {
+    pub(super) fn read(wire: Wire, env: &Env) -> Result<Self, Defect> {
         let location = match (wire.certificate_config_location, wire.use_default_certificate_config) {
             (Some(path), false) => path,
             (None, true) => usual(env)?,
             _ => {
-                return Err((
+                return Err(Defect::new(
                     "its `credential_source.certificate` has not exactly one of `certificate_config_location` and \
-                        `use_default_certificate_config`"
-                        .to_owned(),
-                    CREATE.to_owned(),
+                        `use_default_certificate_config`",
+                    CREATE,
                 ));
             }
         };
@@ -83,16 +82,15 @@ impl X509 {
         let content = env.read(&location, CAP).map_err(|error| {
             let cure =
                 format!("it says where the certificate and its key are, and uid {} must be able to read it", env.uid());
-            (format!("{shown} cannot be read: {error}"), cure)
+            Defect::new(format!("{shown} cannot be read: {error}"), cure)
         })?;
         let config: Option<Config> = serde_json::from_slice(&content).ok();
         let workload = config.and_then(|config| config.cert_configs.workload);
         let Some(Workload { cert_path, key_path }) = workload else {
-            return Err((
+            return Err(Defect::new(
                 format!("{shown} names no `cert_path` and `key_path` in `cert_configs.workload`"),
                 "write it with `gcloud iam workload-identity-pools create-cred-config … --credential-cert-path=FILE \
-                    --credential-cert-private-key-path=FILE`"
-                    .to_owned(),
+                    --credential-cert-private-key-path=FILE`",
             ));
         };
         let paths = [Some(&cert_path), Some(&key_path), wire.trust_chain_path.as_ref()];
@@ -127,18 +125,18 @@ impl X509 {
 const LEAF_FIRST: &str =
     "`trust_chain_path` holds the certificates between the workload's own and the root, in that order";
 
-fn relative(path: &Path) -> Why {
-    (
+fn relative(path: &Path) -> Defect {
+    Defect::new(
         format!("{} is a relative path, which would depend on where safeconduct was started", path.display()),
-        "name the file by its absolute path".to_owned(),
+        "name the file by its absolute path",
     )
 }
 
-fn usual(env: &Env) -> Result<PathBuf, Why> {
+fn usual(env: &Env) -> Result<PathBuf, Defect> {
     match (env.get(VARIABLE), env.get("HOME")) {
         (Some(path), _) => Ok(PathBuf::from(path)),
         (None, Some(home)) => Ok(Path::new(home).join(USUAL)),
-        (None, None) => Err((
+        (None, None) => Err(Defect::new(
             format!(
                 "neither {VARIABLE} nor HOME is set, so the file that says where the certificate is cannot be found"
             ),
