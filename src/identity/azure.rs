@@ -53,6 +53,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Pod,
     about: "a managed identity: App Service, Functions, Container Apps, Service Fabric, Azure ML, Arc; named: a virtual machine",
     settings: &[CLIENT_ID, OBJECT_ID, RESOURCE_ID, RESOURCE],
+    variables: &[ENDPOINT, HEADER, THUMBPRINT, IMDS, MSI_ENDPOINT, MSI_SECRET, asking::OVERRIDE],
     detect,
     from_config,
     probe: Some(Probe {

@@ -45,6 +45,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::CiJob,
     about: "a service connection of Azure DevOps in a job of Azure Pipelines",
     settings: &[SERVICE_CONNECTION],
+    variables: &[REQUEST_URI, TOKEN],
     detect,
     from_config: |given, ambient| from_env(given.text(&SERVICE_CONNECTION), ambient),
     probe: None,

@@ -25,6 +25,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Pod,
     about: "a pod of AKS with Microsoft Entra Workload ID",
     settings: &[],
+    variables: &[TOKEN_FILE, CLIENT, TENANT],
     detect,
     from_config: |_, ambient| from_env(ambient),
     probe: None,

@@ -34,6 +34,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::CiJob,
     about: "a Buildkite job",
     settings: &[],
+    variables: &[TOKEN, ENDPOINT],
     detect,
     from_config: |_, ambient| from_env(ambient),
     probe: None,

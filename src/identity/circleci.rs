@@ -38,6 +38,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::CiJob,
     about: "a CircleCI job",
     settings: &[TOKEN_ENV],
+    variables: &[FIXED[0], FIXED[1]],
     detect,
     from_config,
     probe: None,

@@ -28,6 +28,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Named,
     about: "a program that prints a JWT",
     settings: &[COMMAND],
+    // Its keys say where the token is.
+    variables: &[],
     detect: |_| Finding::Absent { looked_for: "`source = \"command\"`" },
     from_config,
     probe: None,

@@ -27,6 +27,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Named,
     about: "a JWT in an environment variable",
     settings: &[TOKEN_ENV],
+    // Its keys say where the token is.
+    variables: &[],
     detect: |_| Finding::Absent { looked_for: "`source = \"env\"`" },
     from_config,
     probe: None,

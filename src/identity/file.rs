@@ -29,6 +29,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Named,
     about: "a JWT in a file that the platform keeps fresh",
     settings: &[TOKEN_FILE],
+    // Its keys say where the token is.
+    variables: &[],
     detect: |_| Finding::Absent { looked_for: "`source = \"file\"` or --identity-file" },
     from_config: |given, ambient| Ok(Arc::new(File::new(SOURCE.name, given.required(&TOKEN_FILE)?.into(), ambient))),
     probe: None,

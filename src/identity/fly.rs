@@ -37,6 +37,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Pod,
     about: "a Machine of Fly.io",
     settings: &[],
+    // Its socket is at the same place in every Machine.
+    variables: &[],
     detect,
     from_config: |_, ambient| socket(ambient),
     probe: None,

@@ -52,6 +52,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Pod,
     about: "a workload on Google Cloud (Cloud Run, GKE, Compute Engine), or an `external_account` file",
     settings: &[SERVICE_ACCOUNT, IMPERSONATE, DELEGATES, CREDENTIALS_FILE, SUBJECT_AUDIENCE, STAND_IN],
+    variables: &[external_account::VARIABLE, external_account::CERTIFICATES, metadata::HOST[0], metadata::HOST[1]],
     detect,
     from_config,
     probe: Some(Probe {

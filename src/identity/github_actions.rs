@@ -40,6 +40,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::CiJob,
     about: "a GitHub Actions job (also GitHub Enterprise Server, Forgejo, Gitea)",
     settings: &[],
+    variables: &[REQUEST_URL, REQUEST_TOKEN],
     detect,
     from_config: |_, ambient| from_env(ambient),
     probe: None,

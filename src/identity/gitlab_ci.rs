@@ -31,6 +31,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::CiJob,
     about: "a GitLab CI job with `id_tokens`",
     settings: &[TOKEN_ENV],
+    variables: &[USUAL],
     detect,
     from_config,
     probe: None,

@@ -46,6 +46,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Pod,
     about: "a pod with a projected service-account token, or that may request one",
     settings: &[TOKEN_FILE, TOKEN_REQUEST],
+    // Its tokens are files; where the API server is, is no secret.
+    variables: &[],
     detect: |_| Finding::Absent {
         looked_for: "`source = \"kubernetes\"` with the `token_file` of a projected volume, or `token_request = true`",
     },

@@ -120,6 +120,11 @@ pub(crate) struct Descriptor {
     pub about: &'static str,
     /// The row's own keys in `[identity]`.
     pub settings: &'static [Setting],
+    /// The variables that would let a process obtain this identity by itself: where to ask and with what, tokens and where
+    /// they are, roles. Not those that only say where it runs. `*` at the end stands for any rest; a variable that a key
+    /// names is not here.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody starts a program without them yet"))]
+    pub variables: &'static [&'static str],
     /// Looks at variables and files only.
     pub detect: fn(&Ambient) -> Finding,
     /// Builds the source that the configuration names, with its keys.

@@ -36,6 +36,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Pod,
     about: "a Nomad task with an `identity` block",
     settings: &[IDENTITY_NAME],
+    variables: &["NOMAD_TOKEN", "NOMAD_TOKEN_*", DIRECTORY],
     detect: |_| Finding::Absent { looked_for: "`source = \"nomad\"` with the `identity_name` of a block of the task" },
     from_config,
     probe: None,

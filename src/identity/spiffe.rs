@@ -42,6 +42,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::WorkloadApi,
     about: "a workload with a SPIFFE Workload API (SPIRE)",
     settings: &[ENDPOINT, SPIFFE_ID],
+    variables: &[SOCKET],
     detect,
     from_config,
     probe: None,

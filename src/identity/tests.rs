@@ -153,3 +153,101 @@ fn a_key_that_several_sources_have_is_of_one_kind() {
         assert!(one.doc.ends_with('.'), "{}", one.name);
     }
 }
+
+/// The variables of the cases in `tests/sources/`, each with the row's name.
+fn cases() -> Vec<(String, toml::Table)> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sources");
+    let inside = |path: &std::path::Path| {
+        let entries = std::fs::read_dir(path).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+    };
+    let mut cases = Vec::new();
+    for source in inside(&folder) {
+        let name = source.file_name().expect("a name").to_string_lossy().into_owned();
+        for case in inside(&source) {
+            let Ok(text) = std::fs::read_to_string(case.join("env.toml")) else { continue };
+            // What stands for something that is served is a URL in one place and a token in another.
+            let text = text.replace("<<base>>", "http://127.0.0.1:1").replace("<<agent>>", "unix:///agent.sock");
+            let text = text.replace("<<host>>", "127.0.0.1").replace("<<port>>", "1");
+            let table: toml::Table = text.parse().expect("TOML");
+            cases.push((name.clone(), table.get("vars").and_then(toml::Value::as_table).cloned().unwrap_or_default()));
+        }
+    }
+    assert!(cases.len() > 100, "the cases are not where they were");
+    cases
+}
+
+fn is_one_of(variables: &[&str], name: &str) -> bool {
+    variables.iter().any(|one| match one.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => *one == name,
+    })
+}
+
+/// A process without a row's variables does not find what those who have them find. What no variable says is left.
+#[tokio::test(start_paused = true)]
+async fn without_its_variables_a_source_cannot_be_used() {
+    // The metadata server of Google's cloud is at a place that everybody knows.
+    const ELSEWHERE: [&str; 1] = ["gcp"];
+    let mut found = std::collections::BTreeSet::new();
+    for (name, vars) in cases() {
+        let Some(row) = row(&name) else { continue };
+        let usable = |vars: &toml::Table| {
+            let vars = vars.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+            matches!((row.detect)(&ambient(&vars.collect::<Vec<_>>())), Finding::Usable { .. })
+        };
+        let without = vars.clone().into_iter().filter(|(name, _)| !is_one_of(row.variables, name)).collect();
+        if usable(&vars) {
+            found.insert(row.name);
+            assert!(!usable(&without) || ELSEWHERE.contains(&row.name), "{name}: {vars:?}");
+        }
+    }
+    assert!(found.len() > 12, "{found:?}");
+}
+
+/// What has the name of a secret or of a place to ask is one of the variables of a row: of the case's own, or of one beside it.
+#[test]
+fn every_secret_and_every_address_of_a_case_is_among_the_variables() {
+    const MARKS: [&str; 8] = ["TOKEN", "SECRET", "_KEY", "HEADER", "ENDPOINT", "REQUEST_URL", "_URI", "CREDENTIALS"];
+    // They say where the workload runs, or are named by a key of the case.
+    const OTHERS: [&str; 3] =
+        ["ECS_CONTAINER_METADATA_URI_V4", "MCP_ID_TOKEN", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"];
+    let mut seen = 0;
+    for (name, vars) in cases() {
+        if row(&name).is_none_or(|row| row.tier == Tier::Named) {
+            continue;
+        }
+        let marked = |name: &&String| MARKS.iter().any(|mark| name.contains(mark)) && !OTHERS.contains(&name.as_str());
+        for variable in vars.keys().filter(marked) {
+            assert!(SOURCES.iter().any(|row| is_one_of(row.variables, variable)), "{name}: {variable}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+/// No name is here that its source does not read.
+#[test]
+fn every_variable_is_one_that_the_source_reads() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/identity");
+    let mut text = String::new();
+    let mut pending = vec![folder];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+        } else {
+            let code = std::fs::read_to_string(&path).expect("UTF-8");
+            text.extend(code.lines().filter(|line| !line.contains("variables:")).map(|line| format!("{line}\n")));
+        }
+    }
+    for variable in SOURCES.iter().flat_map(|row| row.variables) {
+        // The default identity of Nomad is never read, because it is for Nomad alone: a child must not have it either.
+        let read = text.contains(&format!("\"{variable}\"")) || text.contains(variable.trim_end_matches('*'));
+        assert!(read || *variable == "NOMAD_TOKEN", "{variable}");
+    }
+    for row in SOURCES {
+        let mut names = row.variables.to_vec();
+        names.dedup();
+        assert_eq!(names.len(), row.variables.len(), "{}", row.name);
+    }
+}

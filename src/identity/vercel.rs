@@ -34,6 +34,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     tier: Tier::Pod,
     about: "a build of Vercel",
     settings: &[STAND_IN],
+    variables: &[TOKEN],
     detect,
     from_config: |given, ambient| from_env(given.text(&STAND_IN).unwrap_or(ENDPOINT), ambient),
     probe: None,

@@ -22,8 +22,8 @@ use crate::token::expose;
 
 pub(super) const RELATIVE: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 pub(super) const FULL: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
-const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
-const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
+pub(super) const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
+pub(super) const TOKEN: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN";
 
 const ECS: &str = "http://169.254.170.2";
 const ECS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2));

@@ -20,7 +20,7 @@ use crate::identity::{Ambient, Defect, Dmi, Probe};
 use crate::outbound::{Answer, Ask, NamedBy, Patience};
 
 const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
-const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+pub(super) const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 const MODE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE";
 const V4: &str = "http://169.254.169.254";
 const V6: &str = "http://[fd00:ec2::254]";

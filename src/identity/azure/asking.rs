@@ -19,7 +19,7 @@ use crate::token::expose;
 /// The metadata service. Its address never changes.
 const IMDS: &str = "http://169.254.169.254";
 /// Another place for it, as Microsoft's libraries know one: a proxy on the node, or a fake.
-const OVERRIDE: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
+pub(super) const OVERRIDE: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 pub(super) const METADATA: (HeaderName, HeaderValue) =
     (HeaderName::from_static("metadata"), HeaderValue::from_static("true"));
 

@@ -41,6 +41,8 @@ use x509::X509;
 
 mod x509;
 
+pub(super) use x509::VARIABLE as CERTIFICATES;
+
 /// Where Google's libraries find the file.
 pub(super) const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 const ALLOW: &str = "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES";

@@ -23,7 +23,7 @@ use crate::token::{AccessToken, SubjectToken};
 pub(super) const NAME: &str = "metadata.google.internal";
 const USUAL: &str = "http://metadata.google.internal";
 /// As the client libraries read them: the second is the old name.
-const HOST: [&str; 2] = ["GCE_METADATA_HOST", "GCE_METADATA_ROOT"];
+pub(super) const HOST: [&str; 2] = ["GCE_METADATA_HOST", "GCE_METADATA_ROOT"];
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
 /// In the first seconds of a pod GKE's server refuses connections; users report that ten seconds are needed.

@@ -27,7 +27,7 @@ use crate::outbound::Certificate;
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:token-type:mtls";
 
 /// Where Google's libraries find the second file.
-const VARIABLE: &str = "GOOGLE_API_CERTIFICATE_CONFIG";
+pub(in crate::identity::gcp) const VARIABLE: &str = "GOOGLE_API_CERTIFICATE_CONFIG";
 const USUAL: &str = ".config/gcloud/certificate_config.json";
 
 /// Where the certificate, its key and the rest of its chain are.
