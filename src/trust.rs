@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 mod platforms;
 mod shapes;
 
+pub(crate) use platforms::{Pin, Platform, is_below, text, up_to};
 pub(crate) use shapes::Shape;
 
 /// A token's claims, whole.
@@ -83,8 +84,8 @@ impl Error {
 }
 
 impl Policy {
-    /// The policy for the identity that these claims describe. `source` is who attested it, as the table of sources calls it.
-    pub(crate) fn of(source: &str, claims: &Claims) -> Result<Self, Error> {
+    /// The policy for the identity of a platform that these claims describe.
+    pub(crate) fn of(platform: &'static Platform, claims: &Claims) -> Result<Self, Error> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
         let missing = |claim: &str| Error::Missing { claim: format!("`{claim}`") };
         let issuer = text("iss").ok_or_else(|| missing("iss"))?;
@@ -94,7 +95,6 @@ impl Policy {
             Some(Value::Array(list)) if list.len() == 1 => list[0].as_str().unwrap_or_default().to_owned(),
             _ => return Err(missing("single `aud`")),
         };
-        let platform = platforms::of(source, &issuer);
         if let Some(why) = (platform.stranger)(claims) {
             return Err(Error::Stranger { why, cure: platform.instead });
         }
@@ -142,7 +142,8 @@ impl Policy {
     }
 }
 
-fn at<'a>(claims: &'a Claims, path: &[&str]) -> Option<&'a Value> {
+/// The claim at the end of this way.
+pub(crate) fn at<'a>(claims: &'a Claims, path: &[&str]) -> Option<&'a Value> {
     let (first, rest) = path.split_first()?;
     let found = rest.iter().try_fold(claims.get(*first)?, |value, name| value.get(name))?;
     (!found.is_null()).then_some(found)

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::flight::expected_audience;
 use super::{Broker, Error, Target};
+use crate::identity;
 use crate::oauth::Audience;
+use crate::trust::{self, Platform};
 
 /// What the platform says of us, whole. Nothing in it is a secret; the token itself is not in it.
-#[derive(Debug)]
 pub struct Attested {
-    /// The row in the table of sources.
-    pub source: &'static str,
+    /// Whose tokens these are.
+    pub(crate) platform: &'static Platform,
     /// The claims of the token that the first party would get.
     pub claims: serde_json::Map<String, serde_json::Value>,
 }
@@ -37,6 +38,8 @@ impl Broker {
         let fit = subject.must_be_jwt();
         let fit = fit.and_then(|()| subject.fit_for(&audience, self.clock.unix(), Duration::ZERO));
         fit.map_err(|unfit| Error::unfit(source.name(), unfit))?;
-        Ok(Attested { source: source.name(), claims: subject.all_claims() })
+        let claims = subject.all_claims();
+        let platform = identity::platform(source.row(), trust::text(&claims, "iss"));
+        Ok(Attested { platform, claims })
     }
 }

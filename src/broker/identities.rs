@@ -9,7 +9,7 @@ use crate::identity::IdentitySource;
 #[derive(Clone)]
 pub struct Identity {
     /// The platform.
-    pub source: Arc<dyn IdentitySource>,
+    pub(crate) source: Arc<dyn IdentitySource>,
     /// What proved that we are there.
     pub evidence: String,
     /// The links from the platform's token to the one that is presented, in order.

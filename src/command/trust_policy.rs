@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context<'_>, verb: &cli::TrustPolicy) -> Result<(), 
         let attested = attested.map_err(|_| Failure::new(Class::Temporary, "the platform gave no identity in time"))?;
         Ok(attested?)
     })?;
-    let policy = Policy::of(attested.source, &attested.claims);
+    let policy = Policy::of(attested.platform, &attested.claims);
     let policy = policy.and_then(|policy| policy.for_shape(verb.shape, account.as_deref()));
     let policy = policy.map_err(|error| {
         let class = match error {

@@ -41,6 +41,7 @@ use crate::env::Env;
 use crate::oauth::Audience;
 use crate::outbound::{self, Again, Patience};
 use crate::token::{SubjectToken, expose};
+use crate::trust::{Pin, Platform};
 use container::Container;
 use imds::Imds;
 
@@ -67,9 +68,23 @@ pub(super) const SOURCE: Descriptor = Descriptor {
         imds::ENDPOINT,
         ENDPOINT,
     ],
+    trust: &TRUST,
     detect,
     from_config,
     probe: Some(imds::PROBE),
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "aws",
+    issues: |issuer| issuer.ends_with(".tokens.sts.global.api.aws"),
+    pins: &[
+        Pin::needed(&["https://sts.amazonaws.com/", "aws_account"], "the account, by its number"),
+        Pin::if_there(&["https://sts.amazonaws.com/", "org_id"], "the organisation of accounts"),
+    ],
+    steady: |sub| sub.starts_with("arn:").then_some(sub),
+    warnings: &[|_| Some("whoever can assume this role is let in".to_owned())],
+    ..Platform::PLAIN
 };
 
 const OF_REGION: Setting = Setting::optional(
@@ -386,8 +401,8 @@ impl IdentitySource for Aws {
         }
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {
@@ -423,7 +438,7 @@ fn service_account(ambient: &Ambient) -> Result<Origin, Defect> {
         "the webhook of EKS sets both for an annotated service account: see why it did not, or take the other out";
     match (env.get(TOKEN_FILE), env.get(ROLE)) {
         (Some(path), Some(role)) => Ok(Origin::ServiceAccount {
-            file: File::new(SOURCE.name, PathBuf::from(path), ambient),
+            file: File::new(&SOURCE, PathBuf::from(path), ambient),
             role_arn: role.to_owned(),
             session: env.get(SESSION).map(str::to_owned),
         }),

@@ -43,6 +43,7 @@ use crate::env::Env;
 use crate::oauth::{Audience, quoted_words};
 use crate::outbound::{Answer, Thumbprint};
 use crate::token::SubjectToken;
+use crate::trust::{Pin, Platform};
 
 mod arc;
 mod asking;
@@ -54,6 +55,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a managed identity: App Service, Functions, Container Apps, Service Fabric, Azure ML, Arc; named: a virtual machine",
     settings: &[CLIENT_ID, OBJECT_ID, RESOURCE_ID, RESOURCE],
     variables: &[ENDPOINT, HEADER, THUMBPRINT, IMDS, MSI_ENDPOINT, MSI_SECRET, asking::OVERRIDE],
+    trust: &TRUST,
     detect,
     from_config,
     probe: Some(Probe {
@@ -65,6 +67,18 @@ pub(super) const SOURCE: Descriptor = Descriptor {
             Arc::new(Azure { host, which, resource, ambient: ambient.clone() })
         },
     }),
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "azure",
+    pins: &[
+        Pin::needed(&["tid"], "the directory, by its number"),
+        Pin::needed(&["oid"], "the identity, by its number"),
+        Pin::if_there(&["idtyp"], "an application, not a person"),
+    ],
+    warnings: &[],
+    ..Platform::PLAIN
 };
 
 const CLIENT_ID: Setting = Setting::at_most_one("client_id", Kind::Text, "The user-assigned identity, by client id.");
@@ -299,8 +313,8 @@ impl IdentitySource for Azure {
         Ok(subject)
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     /// The host gives the token that it has until that is nearly over.

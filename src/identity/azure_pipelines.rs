@@ -39,6 +39,7 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, 
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::SubjectToken;
+use crate::trust::{self, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure-pipelines",
@@ -46,9 +47,19 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a service connection of Azure DevOps in a job of Azure Pipelines",
     settings: &[SERVICE_CONNECTION],
     variables: &[REQUEST_URI, TOKEN],
+    trust: &TRUST,
     detect,
     from_config: |given, ambient| from_env(given.text(&SERVICE_CONNECTION), ambient),
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "azure-pipelines",
+    issues: |issuer| trust::is_below(issuer, "https://vstoken.dev.azure.com"),
+    steady: |sub| Some(sub),
+    warnings: &[|_| Some("whoever can use this service connection is let in".to_owned())],
+    ..Platform::PLAIN
 };
 
 const SERVICE_CONNECTION: Setting = Setting::optional(
@@ -144,8 +155,8 @@ impl IdentitySource for Pipelines {
         API.token(wire.token)
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::kubernetes::Projected;
+use super::kubernetes::{self, Projected};
 use super::{Ambient, Built, Defect, Descriptor, Finding, Tier};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
@@ -26,6 +26,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a pod of AKS with Microsoft Entra Workload ID",
     settings: &[],
     variables: &[TOKEN_FILE, CLIENT, TENANT],
+    trust: &kubernetes::TRUST,
     detect,
     from_config: |_, ambient| from_env(ambient),
     probe: None,
@@ -56,7 +57,7 @@ fn from_env(ambient: &Ambient) -> Built {
         return Err(Defect::new(format!("{TOKEN_FILE} is no absolute path"), WEBHOOK));
     }
     there(&path, ambient)?;
-    Ok(Arc::new(Projected::new(SOURCE.name, path, ambient)))
+    Ok(Arc::new(Projected::new(&SOURCE, path, ambient)))
 }
 
 fn there(path: &Path, ambient: &Ambient) -> Result<(), Defect> {

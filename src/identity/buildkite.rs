@@ -28,6 +28,7 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, 
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::SubjectToken;
+use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "buildkite",
@@ -35,9 +36,29 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a Buildkite job",
     settings: &[],
     variables: &[TOKEN, ENDPOINT],
+    trust: &TRUST,
     detect,
     from_config: |_, ambient| from_env(ambient),
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "buildkite",
+    issues: |issuer| trust::is_below(issuer, "https://agent.buildkite.com"),
+    pins: &[
+        Pin::needed(&["organization_slug"], "the issuer is shared by everybody: the organisation"),
+        Pin::needed(&["pipeline_slug"], "the pipeline"),
+        Pin::if_there(&["organization_id"], "the organisation, by its number"),
+        Pin::if_there(&["pipeline_id"], "the pipeline, by its number"),
+        Pin::needed(&["build_branch"], "the branch"),
+    ],
+    // organization:O:pipeline:P:ref:R:commit:C:step:S: the commit changes.
+    steady: |sub| trust::up_to(sub, ":commit:").filter(|steady| steady.starts_with("organization:")),
+    warnings: &[|_| {
+        Some("builds of pull requests from forks must be off, or a fork's branch of the same name is let in".to_owned())
+    }],
+    ..Platform::PLAIN
 };
 
 /// Exactly `true` in a job.
@@ -111,8 +132,8 @@ impl IdentitySource for Buildkite {
         API.token(wire.token)
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

@@ -29,16 +29,33 @@ use std::sync::Arc;
 
 use super::env_var::{Variable, variable_name};
 use super::{Ambient, Built, Defect, Descriptor, Finding, Kind, Setting, Tier};
+use crate::trust::{self, Pin, Platform};
 
 pub(super) const BITBUCKET: Descriptor = Descriptor {
     name: "bitbucket",
     tier: Tier::CiJob,
     about: "a Bitbucket Pipelines step with `oidc: true`",
     settings: &[],
-    variables: &["BITBUCKET_STEP_OIDC_TOKEN"],
-    detect: |ambient| STEP.detect(ambient),
-    from_config: |_, ambient| STEP.configured(None, ambient),
+    variables: STEP.tokens,
+    trust: &TRUST_IN_BITBUCKET,
+    detect: |ambient| STEP.detect(&BITBUCKET, ambient),
+    from_config: |_, ambient| STEP.configured(&BITBUCKET, None, ambient),
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST_IN_BITBUCKET: Platform = Platform {
+    name: "bitbucket",
+    pins: &[
+        Pin::needed(&["workspaceUuid"], "the workspace, by its number"),
+        Pin::needed(&["repositoryUuid"], "the repository, by its number"),
+        Pin::if_there(&["branchName"], "the branch"),
+        Pin::if_there(&["deploymentEnvironmentUuid"], "the deployment environment, by its number"),
+    ],
+    // {repository}[:{environment}]:{step}: the step changes.
+    steady: |sub| sub.rfind(':').map(|end| &sub[..=end]),
+    warnings: &[],
+    ..Platform::PLAIN
 };
 
 pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
@@ -47,9 +64,29 @@ pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
     about: "a run of HCP Terraform or Terraform Enterprise",
     settings: &[TAG],
     variables: &["TFC_WORKLOAD_IDENTITY_TOKEN", "TFC_WORKLOAD_IDENTITY_TOKEN_*"],
-    detect: |ambient| RUN.detect(ambient),
-    from_config: |given, ambient| RUN.configured(given.text(&TAG), ambient),
+    trust: &TRUST_IN_HCP_TERRAFORM,
+    detect: |ambient| RUN.detect(&HCP_TERRAFORM, ambient),
+    from_config: |given, ambient| RUN.configured(&HCP_TERRAFORM, given.text(&TAG), ambient),
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST_IN_HCP_TERRAFORM: Platform = Platform {
+    name: "hcp-terraform",
+    issues: |issuer| trust::is_below(issuer, "https://app.terraform.io"),
+    pins: &[
+        Pin::needed(
+            &["terraform_organization_id"],
+            "the issuer is shared by everybody: the organisation, by its number",
+        ),
+        Pin::needed(&["terraform_workspace_id"], "the workspace, by its number"),
+        Pin::needed(&["terraform_run_phase"], "plan runs code that nobody has approved yet"),
+    ],
+    warnings: &[|claims| {
+        (trust::text(claims, "terraform_run_phase") == "plan")
+            .then(|| "this is the plan phase: whoever can propose a change is let in".to_owned())
+    }],
+    ..Platform::PLAIN
 };
 
 pub(super) const SPACELIFT: Descriptor = Descriptor {
@@ -57,9 +94,10 @@ pub(super) const SPACELIFT: Descriptor = Descriptor {
     tier: Tier::CiJob,
     about: "a run of Spacelift",
     settings: &[],
-    variables: &["SPACELIFT_OIDC_TOKEN"],
-    detect: |ambient| SPACELIFT_RUN.detect(ambient),
-    from_config: |_, ambient| SPACELIFT_RUN.configured(None, ambient),
+    variables: SPACELIFT_RUN.tokens,
+    trust: &Platform::PLAIN,
+    detect: |ambient| SPACELIFT_RUN.detect(&SPACELIFT, ambient),
+    from_config: |_, ambient| SPACELIFT_RUN.configured(&SPACELIFT, None, ambient),
     probe: None,
 };
 
@@ -68,9 +106,10 @@ pub(super) const SEMAPHORE: Descriptor = Descriptor {
     tier: Tier::CiJob,
     about: "a job of Semaphore",
     settings: &[],
-    variables: &["SEMAPHORE_OIDC_TOKEN"],
-    detect: |ambient| SEMAPHORE_JOB.detect(ambient),
-    from_config: |_, ambient| SEMAPHORE_JOB.configured(None, ambient),
+    variables: SEMAPHORE_JOB.tokens,
+    trust: &Platform::PLAIN,
+    detect: |ambient| SEMAPHORE_JOB.detect(&SEMAPHORE, ambient),
+    from_config: |_, ambient| SEMAPHORE_JOB.configured(&SEMAPHORE, None, ambient),
     probe: None,
 };
 
@@ -79,9 +118,10 @@ pub(super) const ENV0: Descriptor = Descriptor {
     tier: Tier::CiJob,
     about: "a deployment of env0",
     settings: &[],
-    variables: &["ENV0_OIDC_TOKEN"],
-    detect: |ambient| DEPLOYMENT.detect(ambient),
-    from_config: |_, ambient| DEPLOYMENT.configured(None, ambient),
+    variables: DEPLOYMENT.tokens,
+    trust: &Platform::PLAIN,
+    detect: |ambient| DEPLOYMENT.detect(&ENV0, ambient),
+    from_config: |_, ambient| DEPLOYMENT.configured(&ENV0, None, ambient),
     probe: None,
 };
 
@@ -90,9 +130,10 @@ pub(super) const MODAL: Descriptor = Descriptor {
     tier: Tier::Pod,
     about: "a Modal function",
     settings: &[],
-    variables: &["MODAL_IDENTITY_TOKEN"],
-    detect: |ambient| FUNCTION.detect(ambient),
-    from_config: |_, ambient| FUNCTION.configured(None, ambient),
+    variables: FUNCTION.tokens,
+    trust: &Platform::PLAIN,
+    detect: |ambient| FUNCTION.detect(&MODAL, ambient),
+    from_config: |_, ambient| FUNCTION.configured(&MODAL, None, ambient),
     probe: None,
 };
 
@@ -106,7 +147,6 @@ const TAG: Setting = Setting::optional(
 
 /// One CI system.
 struct Job {
-    name: &'static str,
     /// The variable that only its jobs have.
     evidence: &'static str,
     /// What that variable must hold; `None` is anything.
@@ -118,7 +158,6 @@ struct Job {
 }
 
 const STEP: Job = Job {
-    name: BITBUCKET.name,
     evidence: "BITBUCKET_BUILD_NUMBER",
     value: None,
     looked_for: "BITBUCKET_BUILD_NUMBER",
@@ -127,7 +166,6 @@ const STEP: Job = Job {
 };
 
 const RUN: Job = Job {
-    name: HCP_TERRAFORM.name,
     evidence: "TFC_RUN_ID",
     value: None,
     looked_for: "TFC_RUN_ID",
@@ -137,7 +175,6 @@ const RUN: Job = Job {
 };
 
 const SPACELIFT_RUN: Job = Job {
-    name: SPACELIFT.name,
     evidence: "TF_VAR_spacelift_run_id",
     value: None,
     looked_for: "TF_VAR_spacelift_run_id",
@@ -147,7 +184,6 @@ const SPACELIFT_RUN: Job = Job {
 };
 
 const SEMAPHORE_JOB: Job = Job {
-    name: SEMAPHORE.name,
     evidence: "SEMAPHORE",
     value: Some("true"),
     looked_for: "SEMAPHORE=true",
@@ -157,7 +193,6 @@ const SEMAPHORE_JOB: Job = Job {
 };
 
 const DEPLOYMENT: Job = Job {
-    name: ENV0.name,
     evidence: "ENV0_ENVIRONMENT_ID",
     value: None,
     looked_for: "ENV0_ENVIRONMENT_ID",
@@ -167,7 +202,6 @@ const DEPLOYMENT: Job = Job {
 };
 
 const FUNCTION: Job = Job {
-    name: MODAL.name,
     evidence: "MODAL_IS_REMOTE",
     value: Some("1"),
     looked_for: "MODAL_IS_REMOTE=1",
@@ -177,7 +211,7 @@ const FUNCTION: Job = Job {
 };
 
 impl Job {
-    fn detect(&self, ambient: &Ambient) -> Finding {
+    fn detect(&self, row: &'static Descriptor, ambient: &Ambient) -> Finding {
         match (ambient.env.get(self.evidence), self.value) {
             (None, _) => return Finding::Absent { looked_for: self.looked_for },
             (Some(found), Some(wanted)) if found != wanted => {
@@ -185,21 +219,21 @@ impl Job {
             }
             _ => {}
         }
-        match self.find(None, ambient) {
+        match self.find(row, None, ambient) {
             Some((token, source)) => Finding::of(self.looked_for, &[&token], Ok(source)),
             None => Finding::of(self.looked_for, &[], Err(self.missing(None))),
         }
     }
 
-    fn configured(&self, tag: Option<&str>, ambient: &Ambient) -> Built {
-        match self.find(tag, ambient) {
+    fn configured(&self, row: &'static Descriptor, tag: Option<&str>, ambient: &Ambient) -> Built {
+        match self.find(row, tag, ambient) {
             Some((_, source)) => Ok(source),
             None => Err(self.missing(tag)),
         }
     }
 
-    fn find(&self, tag: Option<&str>, ambient: &Ambient) -> Option<(String, Arc<Variable>)> {
-        let found = |name: String| Variable::find(self.name, &name, self.cure, ambient).map(|source| (name, source));
+    fn find(&self, row: &'static Descriptor, tag: Option<&str>, ambient: &Ambient) -> Option<(String, Arc<Variable>)> {
+        let found = |name: String| Variable::find(row, &name, self.cure, ambient).map(|source| (name, source));
         self.names(tag).find_map(found)
     }
 

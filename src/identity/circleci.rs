@@ -25,13 +25,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::env_var::{Variable, variable_name};
 use super::program::{Cures, LIMIT, Program};
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::SubjectToken;
+use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "circleci",
@@ -39,9 +40,31 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a CircleCI job",
     settings: &[TOKEN_ENV],
     variables: &[FIXED[0], FIXED[1]],
+    trust: &TRUST,
     detect,
     from_config,
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "circleci",
+    issues: |issuer| trust::is_below(issuer, "https://oidc.circleci.com"),
+    pins: &[
+        Pin::needed(&["oidc.circleci.com/project-id"], "the project, by its number"),
+        Pin::if_there(&["oidc.circleci.com/vcs-origin"], "where the code comes from: not a fork's repository"),
+        Pin::if_there(&["oidc.circleci.com/ssh-rerun"], "no job that somebody logged in to"),
+    ],
+    // org/ORG/project/PROJECT/user/USER[/vcs-origin/…/vcs-ref/…]: who started it changes.
+    steady: |sub| trust::up_to(sub, "/user/").filter(|steady| steady.starts_with("org/")),
+    stranger: |claims| {
+        let rerun =
+            trust::at(claims, &["oidc.circleci.com/ssh-rerun"]).is_some_and(|value| *value == Value::Bool(true));
+        rerun.then(|| "the job was started again with SSH: somebody may be logged in to it".to_owned())
+    },
+    instead: "start the job without SSH",
+    warnings: &[],
+    ..Platform::PLAIN
 };
 
 const TOKEN_ENV: Setting = Setting::optional(
@@ -92,7 +115,7 @@ fn here(ambient: &Ambient) -> Option<(String, Arc<dyn IdentitySource>)> {
     if let Some(path) = ambient.env.program(COMMAND) {
         return Some((format!("the {COMMAND} command"), Arc::new(Command { path })));
     }
-    let fixed = |name: &str| Variable::find(SOURCE.name, name, FIXED_CURE, ambient);
+    let fixed = |name: &str| Variable::find(&SOURCE, name, FIXED_CURE, ambient);
     FIXED.into_iter().find_map(|name| {
         let source = fixed(name)?;
         Some((
@@ -111,7 +134,7 @@ fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     let Some(name) = given.text(&TOKEN_ENV) else {
         return here(ambient).map(|(_, source)| source).ok_or_else(nothing_here);
     };
-    match Variable::find(SOURCE.name, name, FIXED_CURE, ambient) {
+    match Variable::find(&SOURCE, name, FIXED_CURE, ambient) {
         Some(fixed) => Ok(fixed),
         None => Err(Defect::new(format!("{name} is not set"), NO_TOKEN)),
     }
@@ -133,8 +156,8 @@ impl IdentitySource for Command {
         program.jwt().await
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

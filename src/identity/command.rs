@@ -22,6 +22,7 @@ use super::program::{Cures, LIMIT, Program};
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::SubjectToken;
+use crate::trust::Platform;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "command",
@@ -30,6 +31,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     settings: &[COMMAND],
     // Its keys say where the token is.
     variables: &[],
+    trust: &Platform::PLAIN,
     detect: |_| Finding::Absent { looked_for: "`source = \"command\"`" },
     from_config,
     probe: None,
@@ -85,8 +87,8 @@ impl IdentitySource for Configured {
         program.jwt().await
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

@@ -21,6 +21,7 @@ use secrecy::SecretString;
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Claims, SubjectToken, expose};
+use crate::trust::Platform;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "env",
@@ -29,6 +30,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     settings: &[TOKEN_ENV],
     // Its keys say where the token is.
     variables: &[],
+    trust: &Platform::PLAIN,
     detect: |_| Finding::Absent { looked_for: "`source = \"env\"`" },
     from_config,
     probe: None,
@@ -40,7 +42,7 @@ const TOKEN_ENV: Setting =
 
 /// A variable that holds a JWT, on behalf of one row.
 pub(super) struct Variable {
-    row: &'static str,
+    row: &'static Descriptor,
     name: String,
     token: SecretString,
     /// What to do on this platform when the token is no good.
@@ -49,7 +51,12 @@ pub(super) struct Variable {
 
 impl Variable {
     /// The variable of that name; `None` when it is unset or empty.
-    pub(super) fn find(row: &'static str, name: &str, cure: &'static str, ambient: &Ambient) -> Option<Arc<Self>> {
+    pub(super) fn find(
+        row: &'static Descriptor,
+        name: &str,
+        cure: &'static str,
+        ambient: &Ambient,
+    ) -> Option<Arc<Self>> {
         let token = ambient.env.secret(name)?;
         Some(Arc::new(Self { row, name: name.to_owned(), token, cure }))
     }
@@ -60,14 +67,14 @@ impl IdentitySource for Variable {
     async fn subject_token(&self, _audience: &Audience) -> Result<SubjectToken, Error> {
         let text = expose(&self.token).trim();
         SubjectToken::parse(SecretString::from(text.to_owned())).map_err(|error| Error::Malformed {
-            source_name: self.row,
+            source_name: self.row.name,
             what: format!("{} is {error}", self.name),
             hint: self.cure.to_owned(),
         })
     }
 
-    fn name(&self) -> &'static str {
-        self.row
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(self.row)
     }
 
     fn mints_anew(&self) -> bool {
@@ -91,7 +98,7 @@ pub(super) fn variable_name(text: &str) -> Result<(), String> {
 fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     const CURE: &str = "the variable must hold one JWT and nothing else";
     let name = given.required(&TOKEN_ENV)?;
-    match Variable::find(SOURCE.name, name, CURE, ambient) {
+    match Variable::find(&SOURCE, name, CURE, ambient) {
         Some(variable) => Ok(variable),
         None => Err(Defect::new(
             format!("{name} is not set"),

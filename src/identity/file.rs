@@ -23,6 +23,7 @@ use secrecy::SecretString;
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Claims, SubjectToken};
+use crate::trust::Platform;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "file",
@@ -31,8 +32,9 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     settings: &[TOKEN_FILE],
     // Its keys say where the token is.
     variables: &[],
+    trust: &Platform::PLAIN,
     detect: |_| Finding::Absent { looked_for: "`source = \"file\"` or --identity-file" },
-    from_config: |given, ambient| Ok(Arc::new(File::new(SOURCE.name, given.required(&TOKEN_FILE)?.into(), ambient))),
+    from_config: |given, ambient| Ok(Arc::new(File::new(&SOURCE, given.required(&TOKEN_FILE)?.into(), ambient))),
     probe: None,
 };
 
@@ -44,7 +46,7 @@ const CAP: u64 = 64 * 1024;
 
 /// A file that holds a JWT, on behalf of one row.
 pub(super) struct File {
-    row: &'static str,
+    row: &'static Descriptor,
     path: PathBuf,
     ambient: Ambient,
 }
@@ -55,7 +57,7 @@ impl IdentitySource for File {
         let shown = self.shown();
         let content = self.ambient.env.read(&self.path, CAP).map_err(|error| self.unreadable(&error))?;
         let malformed = |what: String| Error::Malformed {
-            source_name: self.row,
+            source_name: self.row.name,
             what,
             hint: format!("{shown} must hold one JWT and nothing else"),
         };
@@ -67,8 +69,8 @@ impl IdentitySource for File {
             .map_err(|error| malformed(format!("{shown} is {error}")))
     }
 
-    fn name(&self) -> &'static str {
-        self.row
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(self.row)
     }
 
     fn mints_anew(&self) -> bool {
@@ -77,7 +79,7 @@ impl IdentitySource for File {
 }
 
 impl File {
-    pub(super) fn new(row: &'static str, path: PathBuf, ambient: &Ambient) -> Self {
+    pub(super) fn new(row: &'static Descriptor, path: PathBuf, ambient: &Ambient) -> Self {
         Self { row, path, ambient: ambient.clone() }
     }
 
@@ -95,6 +97,6 @@ impl File {
             io::ErrorKind::PermissionDenied => format!("let uid {} read it", self.ambient.env.uid()),
             _ => "it must be a regular file of at most 64 KiB".to_owned(),
         };
-        Error::Malformed { source_name: self.row, what: format!("{} cannot be read: {error}", self.shown()), hint }
+        Error::Malformed { source_name: self.row.name, what: format!("{} cannot be read: {error}", self.shown()), hint }
     }
 }

@@ -31,6 +31,7 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, 
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::SubjectToken;
+use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "fly",
@@ -39,9 +40,25 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     settings: &[],
     // Its socket is at the same place in every Machine.
     variables: &[],
+    trust: &TRUST,
     detect,
     from_config: |_, ambient| socket(ambient),
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "fly",
+    issues: |issuer| trust::is_below(issuer, "https://oidc.fly.io"),
+    pins: &[
+        Pin::if_there(&["org_id"], "the organisation, by its number"),
+        Pin::if_there(&["app_id"], "the app, by its number"),
+        Pin::needed(&["app_name"], "the app"),
+    ],
+    // org:app:machine: machines come and go.
+    steady: |sub| sub.rfind(':').map(|end| &sub[..=end]),
+    warnings: &[],
+    ..Platform::PLAIN
 };
 
 const IN_A_MACHINE: &str = "FLY_APP_NAME";
@@ -99,8 +116,8 @@ impl IdentitySource for Fly {
         API.token(SecretString::from(text.trim().to_owned()))
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

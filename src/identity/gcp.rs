@@ -40,6 +40,7 @@ use crate::env::Env;
 use crate::google::{self, Account, Failure, Google, Hosts};
 use crate::oauth::{Audience, names_this_machine};
 use crate::token::SubjectToken;
+use crate::trust::{self, Pin, Platform};
 use external_account::ExternalAccount;
 use metadata::Metadata;
 
@@ -53,6 +54,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a workload on Google Cloud (Cloud Run, GKE, Compute Engine), or an `external_account` file",
     settings: &[SERVICE_ACCOUNT, IMPERSONATE, DELEGATES, CREDENTIALS_FILE, SUBJECT_AUDIENCE, STAND_IN],
     variables: &[external_account::VARIABLE, external_account::CERTIFICATES, metadata::HOST[0], metadata::HOST[1]],
+    trust: &TRUST,
     detect,
     from_config,
     probe: Some(Probe {
@@ -61,6 +63,15 @@ pub(super) const SOURCE: Descriptor = Descriptor {
         is_it: metadata::is_google,
         source: |ambient| Arc::new(Instance::own(Metadata::somewhere(ambient))),
     }),
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "gcp",
+    issues: |issuer| trust::is_below(issuer, "https://accounts.google.com"),
+    pins: &[Pin::if_there(&["email"], "the account's name, for people: the number in `sub` is what counts")],
+    warnings: &[|_| Some("whoever can act as this service account is let in".to_owned())],
+    ..Platform::PLAIN
 };
 
 const SERVICE_ACCOUNT: Setting =
@@ -218,8 +229,8 @@ impl IdentitySource for Instance {
         }
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

@@ -34,6 +34,7 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, 
 use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, NamedBy};
 use crate::token::SubjectToken;
+use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "github-actions",
@@ -41,9 +42,42 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a GitHub Actions job (also GitHub Enterprise Server, Forgejo, Gitea)",
     settings: &[],
     variables: &[REQUEST_URL, REQUEST_TOKEN],
+    trust: &TRUST,
     detect,
     from_config: |_, ambient| from_env(ambient),
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "github-actions",
+    issues: |issuer| trust::is_below(issuer, "https://token.actions.githubusercontent.com"),
+    pins: &[
+        Pin::needed(&["repository_owner_id"], "the issuer is shared by everybody: the organisation, by its number"),
+        Pin::needed(&["repository_id"], "the repository, by its number: names can be taken over after a rename"),
+    ],
+    stranger: |claims| {
+        let event = trust::text(claims, "event_name");
+        let from_pull = event.starts_with("pull_request") || trust::text(claims, "sub").ends_with(":pull_request");
+        from_pull.then(|| "a pull request, which anybody can open, runs with it".to_owned())
+    },
+    instead: "run it on a branch or tag that only maintainers can push to, better in an `environment` with reviewers",
+    warnings: &[
+        |claims| {
+            let open = trust::at(claims, &["environment"]).is_none() && !trust::text(claims, "ref").is_empty();
+            open.then(|| {
+                "whoever can push to this ref is let in; an `environment` with reviewers is narrower".to_owned()
+            })
+        },
+        |claims| {
+            (!trust::text(claims, "sub").contains('@')).then(|| {
+                "`sub` is made of names; immutable subjects (`repo:OWNER@ID/REPO@ID:…`) survive a rename and cannot \
+                     be taken over"
+                    .to_owned()
+            })
+        },
+    ],
+    ..Platform::PLAIN
 };
 
 /// Exactly `true` in a job.
@@ -112,8 +146,8 @@ impl IdentitySource for GithubActions {
         API.token(wire.value)
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

@@ -25,6 +25,7 @@
 
 use super::env_var::{Variable, variable_name};
 use super::{Ambient, Built, Defect, Descriptor, Finding, Given, Kind, Setting, Tier};
+use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "gitlab-ci",
@@ -32,9 +33,32 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a GitLab CI job with `id_tokens`",
     settings: &[TOKEN_ENV],
     variables: &[USUAL],
+    trust: &TRUST,
     detect,
     from_config,
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "gitlab-ci",
+    issues: |issuer| trust::is_below(issuer, "https://gitlab.com"),
+    pins: &[
+        Pin::needed(&["namespace_id"], "an instance is shared by its groups: the group, by its number"),
+        Pin::needed(&["project_id"], "the project, by its number: paths can be taken over"),
+        Pin::if_there(&["ref_protected"], "whether the branch or tag is one that only maintainers can push to"),
+    ],
+    stranger: |claims| {
+        let source = trust::text(claims, "pipeline_source");
+        let outside = ["merge_request_event", "external_pull_request_event"].contains(&source);
+        outside.then(|| "the pipeline of a merge request, which may come from a fork, runs with it".to_owned())
+    },
+    instead: "run it in the pipeline of a protected branch or tag",
+    warnings: &[|claims| {
+        (trust::text(claims, "ref_protected") == "false")
+            .then(|| "the ref is not protected: every developer of the project is let in".to_owned())
+    }],
+    ..Platform::PLAIN
 };
 
 const TOKEN_ENV: Setting =
@@ -53,7 +77,7 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(IN_A_JOB) != Some("true") {
         return Finding::Absent { looked_for: "GITLAB_CI=true" };
     }
-    let found = Variable::find(SOURCE.name, USUAL, CURE, ambient);
+    let found = Variable::find(&SOURCE, USUAL, CURE, ambient);
     Finding::of(
         "GITLAB_CI=true",
         &[USUAL],
@@ -66,7 +90,7 @@ fn detect(ambient: &Ambient) -> Finding {
 
 fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     let name = given.required(&TOKEN_ENV)?;
-    match Variable::find(SOURCE.name, name, CURE, ambient) {
+    match Variable::find(&SOURCE, name, CURE, ambient) {
         Some(variable) => Ok(variable),
         None => Err(Defect::new(
             format!("{name} is not set"),

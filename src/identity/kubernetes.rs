@@ -37,6 +37,7 @@ use super::file::File;
 use super::{Ambient, Built, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::token::{Digest, SubjectToken};
+use crate::trust::{Pin, Platform};
 use token_request::TokenRequest;
 
 mod token_request;
@@ -48,11 +49,21 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     settings: &[TOKEN_FILE, TOKEN_REQUEST],
     // Its tokens are files; where the API server is, is no secret.
     variables: &[],
+    trust: &TRUST,
     detect: |_| Finding::Absent {
         looked_for: "`source = \"kubernetes\"` with the `token_file` of a projected volume, or `token_request = true`",
     },
     from_config,
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+pub(super) const TRUST: Platform = Platform {
+    name: "kubernetes",
+    pins: &[Pin::if_there(&["kubernetes.io", "namespace"], "the namespace, whatever `sub` is mapped to")],
+    steady: |sub| sub.starts_with("system:serviceaccount:").then_some(sub),
+    warnings: &[|_| Some("whoever may create pods in this namespace can be this service account".to_owned())],
+    ..Platform::PLAIN
 };
 
 const TOKEN_FILE: Setting = Setting::one_of(
@@ -69,21 +80,21 @@ const CAP: u64 = 64 * 1024;
 
 /// A projected token, on behalf of one row.
 pub(super) struct Projected {
-    row: &'static str,
+    row: &'static Descriptor,
     file: File,
     ambient: Ambient,
 }
 
 fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     match given.path(&TOKEN_FILE) {
-        Some(path) => Ok(Arc::new(Projected::new(SOURCE.name, path, ambient))),
+        Some(path) => Ok(Arc::new(Projected::new(&SOURCE, path, ambient))),
         // Exactly one of the two is given.
         None => Ok(Arc::new(TokenRequest::new(ambient)?)),
     }
 }
 
 impl Projected {
-    pub(super) fn new(row: &'static str, path: PathBuf, ambient: &Ambient) -> Self {
+    pub(super) fn new(row: &'static Descriptor, path: PathBuf, ambient: &Ambient) -> Self {
         Self { row, file: File::new(row, path, ambient), ambient: ambient.clone() }
     }
 }
@@ -97,7 +108,7 @@ impl IdentitySource for Projected {
         let same = |token: &[u8]| Digest::of(token.trim_ascii()) == Digest::of(subject.expose().as_bytes());
         if default.is_some_and(|token| same(&token)) {
             return Err(Error::Misconfigured {
-                what: format!("{}: the file is the pod's token for the API server, which is never sent out", self.row),
+                what: format!("{}: the file is the pod's token for the API server, which is never sent out", self.row.name),
                 hint: "mount a projected `serviceAccountToken` volume whose `audience` is the authorization server's issuer, \
                     and name its file"
                     .to_owned(),
@@ -106,8 +117,8 @@ impl IdentitySource for Projected {
         Ok(subject)
     }
 
-    fn name(&self) -> &'static str {
-        self.row
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(self.row)
     }
 
     fn mints_anew(&self) -> bool {

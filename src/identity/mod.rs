@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::oauth::Audience;
 use crate::outbound::{Certificate, Outbound};
 use crate::token::SubjectToken;
+use crate::trust::Platform;
 
 mod aws;
 mod azure;
@@ -77,13 +78,18 @@ pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// A place that can attest this workload.
 #[async_trait]
-pub trait IdentitySource: Send + Sync {
+pub(crate) trait IdentitySource: Send + Sync {
     /// Fetches the workload's signed identity, made for `audience` where the platform lets us choose.
     /// A source does not cache, does not log tokens and does not know who asks.
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error>;
 
+    /// Its row; `None` while it is the machine's and still to be looked for.
+    fn row(&self) -> Option<&'static Descriptor>;
+
     /// The row's name.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &'static str {
+        self.row().map_or("host", |row| row.name)
+    }
 
     /// Can a new token, with a new `jti`, be had at any time?
     fn mints_anew(&self) -> bool;
@@ -125,6 +131,8 @@ pub(crate) struct Descriptor {
     /// names is not here.
     #[cfg_attr(not(test), expect(dead_code, reason = "nobody starts a program without them yet"))]
     pub variables: &'static [&'static str],
+    /// The platform behind it, as whoever has to trust it must know it.
+    pub trust: &'static Platform,
     /// Looks at variables and files only.
     pub detect: fn(&Ambient) -> Finding,
     /// Builds the source that the configuration names, with its keys.
@@ -234,7 +242,7 @@ pub(crate) struct Chosen {
 impl Chosen {
     /// Is it the machine's own identity, which is still to be looked for?
     pub(crate) fn is_of_the_host(&self) -> bool {
-        self.source.name() == probe::UNKNOWN
+        self.source.row().is_none()
     }
 }
 
@@ -260,6 +268,12 @@ pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error
 /// The row of that name.
 pub(crate) fn row(name: &str) -> Option<&'static Descriptor> {
     SOURCES.iter().find(|row| row.name == name)
+}
+
+/// The platform whose tokens these are: by their issuer where that is known everywhere, else by the row that fetched them.
+pub(crate) fn platform(row: Option<&'static Descriptor>, issuer: &str) -> &'static Platform {
+    let by_issuer = SOURCES.iter().map(|row| row.trust).find(|platform| (platform.issues)(issuer));
+    by_issuer.or_else(|| row.map(|row| row.trust)).unwrap_or(&Platform::PLAIN)
 }
 
 /// How far we look.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use super::env_var::{Variable, variable_name};
 use super::file::File;
 use super::{Ambient, Built, Defect, Descriptor, Finding, Given, Kind, Setting, Tier};
+use crate::trust::Platform;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "nomad",
@@ -37,6 +38,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a Nomad task with an `identity` block",
     settings: &[IDENTITY_NAME],
     variables: &["NOMAD_TOKEN", "NOMAD_TOKEN_*", DIRECTORY],
+    trust: &Platform::PLAIN,
     detect: |_| Finding::Absent { looked_for: "`source = \"nomad\"` with the `identity_name` of a block of the task" },
     from_config,
     probe: None,
@@ -52,10 +54,10 @@ const CURE: &str = "the task's `identity` block must have the authorization serv
 fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     let name = given.required(&IDENTITY_NAME)?;
     if let Some(path) = file(name, ambient) {
-        return Ok(Arc::new(File::new(SOURCE.name, path, ambient)));
+        return Ok(Arc::new(File::new(&SOURCE, path, ambient)));
     }
     let variable = format!("NOMAD_TOKEN_{name}");
-    match Variable::find(SOURCE.name, &variable, CURE, ambient) {
+    match Variable::find(&SOURCE, &variable, CURE, ambient) {
         Some(variable) => Ok(variable),
         None => Err(Defect::new(
             format!("there is neither secrets/nomad_{name}.jwt nor {variable}"),

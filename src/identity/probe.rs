@@ -47,8 +47,6 @@ pub(crate) struct Dmi {
 const BUDGET: Duration = Duration::from_secs(1);
 /// How long we believe that there is no cloud.
 const BELIEVED: Duration = Duration::from_secs(60);
-/// What the host's identity is called before it was found.
-pub(super) const UNKNOWN: &str = "host";
 /// A line of the firmware's is a word or two.
 const CAP: u64 = 4 * 1024;
 
@@ -111,7 +109,7 @@ impl Dmi {
 /// The identity of the machine, found when it is first wanted.
 pub(super) struct Host {
     ambient: Ambient,
-    name: OnceLock<&'static str>,
+    row: OnceLock<&'static Descriptor>,
     known: Mutex<Known>,
 }
 
@@ -123,7 +121,7 @@ enum Known {
 
 impl Host {
     pub(super) fn new(ambient: Ambient) -> Self {
-        Self { ambient, name: OnceLock::new(), known: Mutex::new(Known::NotYet) }
+        Self { ambient, row: OnceLock::new(), known: Mutex::new(Known::NotYet) }
     }
 
     async fn found(&self) -> Result<Arc<dyn IdentitySource>, Error> {
@@ -137,7 +135,7 @@ impl Host {
             *known = Known::Nothing { at: self.ambient.clock.boot() };
             return Err(Error::no_cloud());
         };
-        self.name.get_or_init(|| row.name);
+        self.row.get_or_init(|| row);
         tracing::info!(source = row.name, "the machine's own identity is used");
         *known = Known::Found(Arc::clone(&source));
         Ok(source)
@@ -150,8 +148,8 @@ impl IdentitySource for Host {
         self.found().await?.subject_token(audience).await
     }
 
-    fn name(&self) -> &'static str {
-        self.name.get().copied().unwrap_or(UNKNOWN)
+    fn row(&self) -> Option<&'static Descriptor> {
+        self.row.get().copied()
     }
 
     fn mints_anew(&self) -> bool {

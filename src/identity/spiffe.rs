@@ -33,6 +33,7 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentityS
 use crate::oauth::Audience;
 use crate::outbound::{Again, Certificate, Patience};
 use crate::token::SubjectToken;
+use crate::trust::Platform;
 use failure::Failure;
 
 mod failure;
@@ -43,9 +44,18 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a workload with a SPIFFE Workload API (SPIRE)",
     settings: &[ENDPOINT, SPIFFE_ID],
     variables: &[SOCKET],
+    trust: &TRUST,
     detect,
     from_config,
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "spiffe",
+    steady: |sub| sub.starts_with("spiffe://").then_some(sub),
+    warnings: &[],
+    ..Platform::PLAIN
 };
 
 const ENDPOINT: Setting =
@@ -132,8 +142,8 @@ impl IdentitySource for Workload {
         Ok(subject)
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

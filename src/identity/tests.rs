@@ -27,7 +27,7 @@ async fn a_named_source_is_final_even_when_another_is_here() {
     assert!(error.hint().expect("a cure").contains("github-actions"));
 }
 
-struct Fixed(&'static str);
+struct Fixed(&'static Descriptor);
 
 #[async_trait]
 impl IdentitySource for Fixed {
@@ -35,8 +35,8 @@ impl IdentitySource for Fixed {
         Err(Error::nothing_here(0))
     }
 
-    fn name(&self) -> &'static str {
-        self.0
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(self.0)
     }
 
     fn mints_anew(&self) -> bool {
@@ -45,8 +45,8 @@ impl IdentitySource for Fixed {
 }
 
 fn usable(name: &'static str, tier: Tier) -> Found {
-    let row = Box::leak(Box::new(Descriptor { name, tier, ..github_actions::SOURCE }));
-    Found { row, finding: Finding::Usable { evidence: "a test".to_owned(), source: Arc::new(Fixed(name)) } }
+    let row: &Descriptor = Box::leak(Box::new(Descriptor { name, tier, ..github_actions::SOURCE }));
+    Found { row, finding: Finding::Usable { evidence: "a test".to_owned(), source: Arc::new(Fixed(row)) } }
 }
 
 #[test]
@@ -250,4 +250,23 @@ fn every_variable_is_one_that_the_source_reads() {
         names.dedup();
         assert_eq!(names.len(), row.variables.len(), "{}", row.name);
     }
+}
+
+/// A platform is called as its row is; two rows may be of one platform, and one of which nothing is known is "other".
+#[test]
+fn each_platform_is_called_as_a_row_that_has_it() {
+    for row in SOURCES {
+        let name = row.trust.name;
+        assert!(
+            name == row.name || name == Platform::PLAIN.name || SOURCES.iter().any(|one| one.name == name),
+            "{name}"
+        );
+    }
+    let known = SOURCES.iter().filter(|row| row.trust.name == row.name).count();
+    assert!(known > 12, "{known}");
+    // Whoever fetched it: the issuer is everybody's.
+    assert_eq!(platform(row("file"), "https://gitlab.com").name, "gitlab-ci");
+    assert_eq!(platform(row("file"), "https://gitlab.com.example").name, "other");
+    assert_eq!(platform(row("azure-workload-identity"), "https://cluster.example").name, "kubernetes");
+    assert_eq!(platform(None, "https://oidc.circleci.com/org/1").name, "circleci");
 }

@@ -28,6 +28,7 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, 
 use crate::oauth::{Audience, names_this_machine};
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::{SubjectToken, expose};
+use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "vercel",
@@ -35,9 +36,29 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a build of Vercel",
     settings: &[STAND_IN],
     variables: &[TOKEN],
+    trust: &TRUST,
     detect,
     from_config: |given, ambient| from_env(given.text(&STAND_IN).unwrap_or(ENDPOINT), ambient),
     probe: None,
+};
+
+/// What a trust policy pins of its tokens.
+const TRUST: Platform = Platform {
+    name: "vercel",
+    issues: |issuer| trust::is_below(issuer, "https://oidc.vercel.com"),
+    pins: &[
+        Pin::needed(&["owner_id"], "the team, by its number"),
+        Pin::needed(&["project_id"], "the project, by its number"),
+        Pin::needed(&["environment"], "previews run code that was only pushed"),
+    ],
+    stranger: |claims| {
+        let environment = trust::text(claims, "environment");
+        (environment == "preview")
+            .then(|| "a preview deployment, which a pull request may start, runs with it".to_owned())
+    },
+    instead: "use the identity of the production environment",
+    warnings: &[],
+    ..Platform::PLAIN
 };
 
 const STAND_IN: Setting =
@@ -126,8 +147,8 @@ impl IdentitySource for Vercel {
         API.token(wire.token)
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

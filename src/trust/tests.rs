@@ -16,8 +16,14 @@ fn github(more: Value) -> Claims {
     all
 }
 
+/// The policy for claims that this source attests.
+fn of(source: &str, claims: &Claims) -> Result<Policy, Error> {
+    let issuer = text(claims, "iss");
+    Policy::of(crate::identity::platform(crate::identity::row(source), issuer), claims)
+}
+
 fn policy(source: &str, claims: &Claims, shape: Shape) -> Value {
-    let policy = Policy::of(source, claims).and_then(|policy| policy.for_shape(shape, None));
+    let policy = of(source, claims).and_then(|policy| policy.for_shape(shape, None));
     policy.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -49,7 +55,7 @@ fn an_identity_that_a_stranger_can_obtain_gets_no_policy() {
             })),
         ),
     ] {
-        assert!(matches!(Policy::of(source, &claims), Err(Error::Stranger { .. })), "{source} {claims:?}");
+        assert!(matches!(of(source, &claims), Err(Error::Stranger { .. })), "{source} {claims:?}");
     }
 }
 
@@ -57,7 +63,7 @@ fn an_identity_that_a_stranger_can_obtain_gets_no_policy() {
 fn a_shared_issuer_without_the_organisation_gets_no_policy() {
     let mut without = github(json!({}));
     without.remove("repository_owner_id");
-    assert!(matches!(Policy::of("file", &without), Err(Error::Missing { claim }) if claim.contains("owner")));
+    assert!(matches!(of("file", &without), Err(Error::Missing { claim }) if claim.contains("owner")));
 }
 
 #[test]
@@ -72,7 +78,7 @@ fn a_subject_that_changes_with_every_run_is_pinned_by_its_beginning() {
     let aws = policy("buildkite", &buildkite, Shape::Aws);
     let like = &aws["policy"]["Statement"][0]["Condition"]["StringLike"]["agent.buildkite.com:sub"];
     assert_eq!(like, "organization:acme:pipeline:app:ref:refs/heads/main:commit:*");
-    let refused = Policy::of("buildkite", &buildkite).and_then(|policy| policy.for_shape(Shape::Entra, None));
+    let refused = of("buildkite", &buildkite).and_then(|policy| policy.for_shape(Shape::Entra, None));
     assert!(matches!(refused, Err(Error::NoWords { .. })));
 }
 
@@ -107,7 +113,7 @@ fn the_shapes_of_the_clouds_say_the_same() {
 #[test]
 fn several_audiences_are_nobodys_policy() {
     let several = github(json!({ "aud": ["one", "two"] }));
-    assert!(matches!(Policy::of("file", &several), Err(Error::Missing { .. })));
+    assert!(matches!(of("file", &several), Err(Error::Missing { .. })));
 }
 
 #[test]

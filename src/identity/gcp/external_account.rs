@@ -33,7 +33,7 @@ use super::{CREDENTIALS_API, SOURCE, STS, failed, malformed};
 use crate::google::{self, Account, Federation, Google, Hosts, IAM_SCOPE};
 use crate::identity::aws;
 use crate::identity::program::{Cures, Program};
-use crate::identity::{Ambient, CLOCK_SKEW, Defect, Error, IdentitySource};
+use crate::identity::{Ambient, CLOCK_SKEW, Defect, Descriptor, Error, IdentitySource};
 use crate::oauth::{Audience, quoted_words};
 use crate::outbound::{self, Ask, Certificate, NamedBy};
 use crate::token::{self, SubjectToken, expose};
@@ -372,8 +372,8 @@ impl IdentitySource for ExternalAccount {
         token.map_err(|failure| failed(CREDENTIALS_API, failure))
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {

@@ -26,7 +26,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{CAP, FOR_THE_API_SERVER, SOURCE};
-use crate::identity::{Ambient, Defect, Error, IdentitySource};
+use crate::identity::{Ambient, Defect, Descriptor, Error, IdentitySource};
 use crate::oauth::Audience;
 use crate::outbound::{self, Answer, Ask, Body, NamedBy, Outbound, Patience};
 use crate::token::{Digest, SubjectToken};
@@ -140,8 +140,8 @@ impl IdentitySource for TokenRequest {
         }
     }
 
-    fn name(&self) -> &'static str {
-        SOURCE.name
+    fn row(&self) -> Option<&'static Descriptor> {
+        Some(&SOURCE)
     }
 
     fn mints_anew(&self) -> bool {
