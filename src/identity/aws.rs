@@ -53,6 +53,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "aws",
     tier: Tier::Pod,
     about: "a role on AWS: EKS (IRSA, Pod Identity), ECS, Lambda; EC2 when named",
+    evidence: "`AWS_WEB_IDENTITY_TOKEN_FILE` with `AWS_ROLE_ARN`, else `AWS_CONTAINER_CREDENTIALS_…_URI`, else `AWS_LAMBDA_FUNCTION_NAME`; a region",
+    token: "any audience, signed by the account (`sts:GetWebIdentityToken`)",
     settings: &[OF_REGION, SIGNING_ALGORITHM, TOKEN, AUDIENCE_FIELD, CREDENTIALS],
     variables: &[
         TOKEN_FILE,

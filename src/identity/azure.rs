@@ -53,6 +53,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure",
     tier: Tier::Pod,
     about: "a managed identity: App Service, Functions, Container Apps, Service Fabric, Azure ML, Arc; named: a virtual machine",
+    evidence: "`IDENTITY_ENDPOINT` or `MSI_ENDPOINT` with what belongs to them; else configuration",
+    token: "an Entra access token for any application that is registered in the tenant; the host keeps it for up to a day",
     settings: &[CLIENT_ID, OBJECT_ID, RESOURCE_ID, RESOURCE],
     variables: &[ENDPOINT, HEADER, THUMBPRINT, IMDS, MSI_ENDPOINT, MSI_SECRET, asking::OVERRIDE],
     trust: &TRUST,

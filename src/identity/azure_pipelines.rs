@@ -45,6 +45,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure-pipelines",
     tier: Tier::CiJob,
     about: "a service connection of Azure DevOps in a job of Azure Pipelines",
+    evidence: "`SYSTEM_OIDCREQUESTURI`, `SYSTEM_ACCESSTOKEN`, and `AZURESUBSCRIPTION_SERVICE_CONNECTION_ID` or the configured `service_connection`",
+    token: "`api://AzureADTokenExchange` as audience, minted anew each time",
     settings: &[SERVICE_CONNECTION],
     variables: &[REQUEST_URI, TOKEN],
     trust: &TRUST,
@@ -56,6 +58,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "azure-pipelines",
+    note: "the service connection is the `sub`",
     issues: |issuer| trust::is_below(issuer, "https://vstoken.dev.azure.com"),
     steady: |sub| Some(sub),
     warnings: &[|_| Some("whoever can use this service connection is let in".to_owned())],

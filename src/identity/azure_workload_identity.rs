@@ -24,6 +24,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure-workload-identity",
     tier: Tier::Pod,
     about: "a pod of AKS with Microsoft Entra Workload ID",
+    evidence: "`AZURE_FEDERATED_TOKEN_FILE`, `AZURE_CLIENT_ID` and `AZURE_TENANT_ID`",
+    token: "the webhook's audience (`api://AzureADTokenExchange`), read again at each exchange",
     settings: &[],
     variables: &[TOKEN_FILE, CLIENT, TENANT],
     trust: &kubernetes::TRUST,

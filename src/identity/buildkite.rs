@@ -34,6 +34,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "buildkite",
     tier: Tier::CiJob,
     about: "a Buildkite job",
+    evidence: "`BUILDKITE=true`, `BUILDKITE_AGENT_ACCESS_TOKEN` and `BUILDKITE_JOB_ID`",
+    token: "any audience, minted anew each time",
     settings: &[],
     variables: &[TOKEN, ENDPOINT],
     trust: &TRUST,
@@ -45,6 +47,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "buildkite",
+    note: "`sub` up to the commit; the issuer is everybody's",
     issues: |issuer| trust::is_below(issuer, "https://agent.buildkite.com"),
     pins: &[
         Pin::needed(&["organization_slug"], "the issuer is shared by everybody: the organisation"),

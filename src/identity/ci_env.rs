@@ -35,6 +35,8 @@ pub(super) const BITBUCKET: Descriptor = Descriptor {
     name: "bitbucket",
     tier: Tier::CiJob,
     about: "a Bitbucket Pipelines step with `oidc: true`",
+    evidence: "`BITBUCKET_BUILD_NUMBER` and `BITBUCKET_STEP_OIDC_TOKEN`",
+    token: "fixed audience, fixed at job start",
     settings: &[],
     variables: STEP.tokens,
     trust: &TRUST_IN_BITBUCKET,
@@ -46,6 +48,7 @@ pub(super) const BITBUCKET: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST_IN_BITBUCKET: Platform = Platform {
     name: "bitbucket",
+    note: "`sub` up to the step",
     pins: &[
         Pin::needed(&["workspaceUuid"], "the workspace, by its number"),
         Pin::needed(&["repositoryUuid"], "the repository, by its number"),
@@ -62,6 +65,8 @@ pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
     name: "hcp-terraform",
     tier: Tier::CiJob,
     about: "a run of HCP Terraform or Terraform Enterprise",
+    evidence: "`TFC_RUN_ID` and `TFC_WORKLOAD_IDENTITY_TOKEN`, or that of the configured `tag`",
+    token: "fixed audience, fixed at run start",
     settings: &[TAG],
     variables: &["TFC_WORKLOAD_IDENTITY_TOKEN", "TFC_WORKLOAD_IDENTITY_TOKEN_*"],
     trust: &TRUST_IN_HCP_TERRAFORM,
@@ -73,6 +78,7 @@ pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST_IN_HCP_TERRAFORM: Platform = Platform {
     name: "hcp-terraform",
+    note: "the issuer is everybody's; a plan runs what nobody approved",
     issues: |issuer| trust::is_below(issuer, "https://app.terraform.io"),
     pins: &[
         Pin::needed(
@@ -93,6 +99,8 @@ pub(super) const SPACELIFT: Descriptor = Descriptor {
     name: "spacelift",
     tier: Tier::CiJob,
     about: "a run of Spacelift",
+    evidence: "`TF_VAR_spacelift_run_id` and `SPACELIFT_OIDC_TOKEN`",
+    token: "the account's host name as audience, fixed at run start",
     settings: &[],
     variables: SPACELIFT_RUN.tokens,
     trust: &Platform::PLAIN,
@@ -105,6 +113,8 @@ pub(super) const SEMAPHORE: Descriptor = Descriptor {
     name: "semaphore",
     tier: Tier::CiJob,
     about: "a job of Semaphore",
+    evidence: "`SEMAPHORE=true` and `SEMAPHORE_OIDC_TOKEN`",
+    token: "the organisation's URL as audience, fixed at job start",
     settings: &[],
     variables: SEMAPHORE_JOB.tokens,
     trust: &Platform::PLAIN,
@@ -117,6 +127,8 @@ pub(super) const ENV0: Descriptor = Descriptor {
     name: "env0",
     tier: Tier::CiJob,
     about: "a deployment of env0",
+    evidence: "`ENV0_ENVIRONMENT_ID` and `ENV0_OIDC_TOKEN`",
+    token: "env0's fixed audience, fixed at start",
     settings: &[],
     variables: DEPLOYMENT.tokens,
     trust: &Platform::PLAIN,
@@ -129,6 +141,8 @@ pub(super) const MODAL: Descriptor = Descriptor {
     name: "modal",
     tier: Tier::Pod,
     about: "a Modal function",
+    evidence: "`MODAL_IS_REMOTE=1` and `MODAL_IDENTITY_TOKEN`",
+    token: "Modal's fixed audience, fixed at start",
     settings: &[],
     variables: FUNCTION.tokens,
     trust: &Platform::PLAIN,

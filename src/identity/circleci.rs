@@ -38,6 +38,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "circleci",
     tier: Tier::CiJob,
     about: "a CircleCI job",
+    evidence: "`CIRCLECI=true` and the `circleci` command on `PATH`, else `CIRCLE_OIDC_TOKEN_V2` or `CIRCLE_OIDC_TOKEN`",
+    token: "with the command: any audience, minted anew each time; else the organisation's id as audience, fixed at job start",
     settings: &[TOKEN_ENV],
     variables: &[FIXED[0], FIXED[1]],
     trust: &TRUST,
@@ -49,6 +51,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "circleci",
+    note: "`sub` up to the user; a fork has another origin; a job that was started again with SSH is refused",
     issues: |issuer| trust::is_below(issuer, "https://oidc.circleci.com"),
     pins: &[
         Pin::needed(&["oidc.circleci.com/project-id"], "the project, by its number"),

@@ -28,6 +28,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "command",
     tier: Tier::Named,
     about: "a program that prints a JWT",
+    evidence: "configuration: `command`",
+    token: "what the program gives; it finds the audience in `SAFECONDUCT_AUDIENCE`",
     settings: &[COMMAND],
     // Its keys say where the token is.
     variables: &[],

@@ -27,6 +27,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "env",
     tier: Tier::Named,
     about: "a JWT in an environment variable",
+    evidence: "configuration: `token_env`",
+    token: "fixed audience, fixed at start",
     settings: &[TOKEN_ENV],
     // Its keys say where the token is.
     variables: &[],

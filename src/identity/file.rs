@@ -29,6 +29,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "file",
     tier: Tier::Named,
     about: "a JWT in a file that the platform keeps fresh",
+    evidence: "configuration, or `--identity-file`",
+    token: "fixed audience, read again at each exchange",
     settings: &[TOKEN_FILE],
     // Its keys say where the token is.
     variables: &[],

@@ -37,6 +37,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "fly",
     tier: Tier::Pod,
     about: "a Machine of Fly.io",
+    evidence: "`FLY_APP_NAME` and the socket `/.fly/api`",
+    token: "any audience, minted anew each time",
     settings: &[],
     // Its socket is at the same place in every Machine.
     variables: &[],
@@ -49,6 +51,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "fly",
+    note: "`sub` up to the machine",
     issues: |issuer| trust::is_below(issuer, "https://oidc.fly.io"),
     pins: &[
         Pin::if_there(&["org_id"], "the organisation, by its number"),

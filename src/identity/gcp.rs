@@ -52,6 +52,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "gcp",
     tier: Tier::Pod,
     about: "a workload on Google Cloud (Cloud Run, GKE, Compute Engine), or an `external_account` file",
+    evidence: "`K_SERVICE` and `K_REVISION`, or `CLOUD_RUN_JOB`, outside of a pod; `GOOGLE_APPLICATION_CREDENTIALS`; else configuration",
+    token: "any audience, minted anew each time (no `jti`); as another account with `impersonate`",
     settings: &[SERVICE_ACCOUNT, IMPERSONATE, DELEGATES, CREDENTIALS_FILE, SUBJECT_AUDIENCE, STAND_IN],
     variables: &[external_account::VARIABLE, external_account::CERTIFICATES, metadata::HOST[0], metadata::HOST[1]],
     trust: &TRUST,
@@ -68,6 +70,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "gcp",
+    note: "the number in `sub` is never used again",
     issues: |issuer| trust::is_below(issuer, "https://accounts.google.com"),
     pins: &[Pin::if_there(&["email"], "the account's name, for people: the number in `sub` is what counts")],
     warnings: &[|_| Some("whoever can act as this service account is let in".to_owned())],

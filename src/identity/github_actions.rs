@@ -40,6 +40,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "github-actions",
     tier: Tier::CiJob,
     about: "a GitHub Actions job (also GitHub Enterprise Server, Forgejo, Gitea)",
+    evidence: "`GITHUB_ACTIONS=true` and the two request variables",
+    token: "any audience, minted anew each time",
     settings: &[],
     variables: &[REQUEST_URL, REQUEST_TOKEN],
     trust: &TRUST,
@@ -51,6 +53,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "github-actions",
+    note: "names are taken over after a rename (immutable subjects are not); pull requests are refused",
     issues: |issuer| trust::is_below(issuer, "https://token.actions.githubusercontent.com"),
     pins: &[
         Pin::needed(&["repository_owner_id"], "the issuer is shared by everybody: the organisation, by its number"),

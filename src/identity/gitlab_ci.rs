@@ -31,6 +31,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "gitlab-ci",
     tier: Tier::CiJob,
     about: "a GitLab CI job with `id_tokens`",
+    evidence: "`GITLAB_CI=true` and `SAFECONDUCT_ID_TOKEN`, or the configured `token_env`",
+    token: "fixed audience, fixed at job start",
     settings: &[TOKEN_ENV],
     variables: &[USUAL],
     trust: &TRUST,
@@ -42,6 +44,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "gitlab-ci",
+    note: "paths are taken over; pipelines of merge requests are refused",
     issues: |issuer| trust::is_below(issuer, "https://gitlab.com"),
     pins: &[
         Pin::needed(&["namespace_id"], "an instance is shared by its groups: the group, by its number"),

@@ -46,6 +46,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "kubernetes",
     tier: Tier::Pod,
     about: "a pod with a projected service-account token, or that may request one",
+    evidence: "configuration: `token_file`, or `token_request = true`; the pod's own token goes to the API server only",
+    token: "fixed audience, read again at each exchange; any audience, minted anew each time",
     settings: &[TOKEN_FILE, TOKEN_REQUEST],
     // Its tokens are files; where the API server is, is no secret.
     variables: &[],
@@ -60,6 +62,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 pub(super) const TRUST: Platform = Platform {
     name: "kubernetes",
+    note: "also AKS, EKS and GKE pods with their own token",
     pins: &[Pin::if_there(&["kubernetes.io", "namespace"], "the namespace, whatever `sub` is mapped to")],
     steady: |sub| sub.starts_with("system:serviceaccount:").then_some(sub),
     warnings: &[|_| Some("whoever may create pods in this namespace can be this service account".to_owned())],

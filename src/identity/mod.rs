@@ -124,6 +124,12 @@ pub(crate) struct Descriptor {
     pub tier: Tier,
     /// What it is, for people.
     pub about: &'static str,
+    /// What speaks for it, for the table in the documentation.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the documentation is written by a test"))]
+    pub evidence: &'static str,
+    /// What its tokens are, for that table.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the documentation is written by a test"))]
+    pub token: &'static str,
     /// The row's own keys in `[identity]`.
     pub settings: &'static [Setting],
     /// The variables that would let a process obtain this identity by itself: where to ask and with what, tokens and where

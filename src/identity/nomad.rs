@@ -36,6 +36,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "nomad",
     tier: Tier::Pod,
     about: "a Nomad task with an `identity` block",
+    evidence: "configuration: `identity_name`",
+    token: "fixed audience, read again at each exchange (`file = true`)",
     settings: &[IDENTITY_NAME],
     variables: &["NOMAD_TOKEN", "NOMAD_TOKEN_*", DIRECTORY],
     trust: &Platform::PLAIN,

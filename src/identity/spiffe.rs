@@ -42,6 +42,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "spiffe",
     tier: Tier::WorkloadApi,
     about: "a workload with a SPIFFE Workload API (SPIRE)",
+    evidence: "`SPIFFE_ENDPOINT_SOCKET`, or the configured `endpoint`",
+    token: "any audience; its X.509-SVID for mutual TLS",
     settings: &[ENDPOINT, SPIFFE_ID],
     variables: &[SOCKET],
     trust: &TRUST,
@@ -53,6 +55,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "spiffe",
+    note: "the ID says it all",
     steady: |sub| sub.starts_with("spiffe://").then_some(sub),
     warnings: &[],
     ..Platform::PLAIN

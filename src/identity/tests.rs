@@ -1,5 +1,7 @@
 //! What no file of `tests/sources/` can say: the rule that decides, files that change, links. Everything else is there.
 
+mod table;
+
 use std::time::SystemTime;
 
 use super::*;

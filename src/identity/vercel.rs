@@ -34,6 +34,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "vercel",
     tier: Tier::Pod,
     about: "a build of Vercel",
+    evidence: "`VERCEL=1` and `VERCEL_OIDC_TOKEN`, of no developer (`VERCEL_ENV=development`)",
+    token: "any audience, minted anew each time while the build's token lasts",
     settings: &[STAND_IN],
     variables: &[TOKEN],
     trust: &TRUST,
@@ -45,6 +47,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// What a trust policy pins of its tokens.
 const TRUST: Platform = Platform {
     name: "vercel",
+    note: "previews are refused",
     issues: |issuer| trust::is_below(issuer, "https://oidc.vercel.com"),
     pins: &[
         Pin::needed(&["owner_id"], "the team, by its number"),

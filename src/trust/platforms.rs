@@ -8,6 +8,9 @@ use super::Claims;
 pub(crate) struct Platform {
     /// As the table of sources calls it.
     pub(crate) name: &'static str,
+    /// What the table in the documentation says of it: what of `sub` stays the same, what is refused.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the documentation is written by a test"))]
+    pub(crate) note: &'static str,
     /// Is this issuer the platform's, whoever fetched the token? For issuers that everybody shares.
     pub(crate) issues: fn(&str) -> bool,
     /// Beside issuer, audience and subject.
@@ -48,6 +51,7 @@ impl Platform {
     /// A platform whose `sub` says everything, and of which nothing else is known.
     pub(crate) const PLAIN: Self = Self {
         name: "other",
+        note: "",
         issues: |_| false,
         pins: &[],
         steady: |sub| Some(sub),
