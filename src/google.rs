@@ -41,13 +41,10 @@ pub(crate) struct Hosts {
     pub(crate) iam: String,
 }
 
-impl Hosts {
-    /// Google's own, or what stands for both on loopback in tests.
-    pub(crate) fn at(endpoint: Option<&str>) -> Self {
-        match endpoint {
-            None => Self { sts: STS.to_owned(), iam: IAM.to_owned() },
-            Some(base) => Self { sts: format!("{base}/v1/token"), iam: base.to_owned() },
-        }
+/// Google's own.
+impl Default for Hosts {
+    fn default() -> Self {
+        Self { sts: STS.to_owned(), iam: IAM.to_owned() }
     }
 }
 

@@ -207,7 +207,6 @@ pub(super) const OUTER: Table = Table {
         POOL,
         SERVICE_ACCOUNT,
         DELEGATES,
-        ENDPOINT,
     ],
 };
 
@@ -399,7 +398,7 @@ const ENDPOINT: Key = key(
     "endpoint",
     Kind::Text,
     "\"https://vpce-1a2b.sts.eu-central-1.vpce.amazonaws.com\"",
-    "Exchanges of a provider: an STS of a VPC endpoint, or what stands for the provider's hosts on loopback in tests.",
+    "\"aws-role\", \"aws-sigv4\": another STS than the region's: that of a VPC endpoint.",
 );
 
 /// One party that changes an identity: the keys of `idp` and of a link in `[identities]`.

@@ -36,7 +36,7 @@ pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, serve
     if section.has("pool") {
         provider::check_gcp(reader, &section);
     } else {
-        for key in ["service_account", "delegates", "endpoint"].into_iter().filter(|key| section.has(key)) {
+        for key in ["service_account", "delegates"].into_iter().filter(|key| section.has(key)) {
             let what = "has no effect without `pool`: on Google Cloud the identity of the workload itself is shown \
                 (`service_account` and `impersonate` of [identity] make it another one)";
             reader.problem(section.line_of(key), &section.key(key), what);

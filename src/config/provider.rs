@@ -5,12 +5,11 @@ use crate::aws;
 use crate::broker::{Aws, Client, ClientAuth, Cloud, Entra, Gcp, Provider};
 use crate::exchange::entra;
 use crate::google;
-use crate::oauth::names_this_machine;
 
 /// The keys of each provider's exchanges, those that it cannot do without first.
 const KEYS: &[(&str, &[&str], &[&str])] = &[
-    ("entra", &["tenant"], &["cloud", "agent_identity", "endpoint"]),
-    ("gcp", &["pool"], &["service_account", "delegates", "endpoint"]),
+    ("entra", &["tenant"], &["cloud", "agent_identity"]),
+    ("gcp", &["pool"], &["service_account", "delegates"]),
     ("aws-role", &["role_arn", "region"], &["endpoint"]),
     ("aws-sigv4", &["region", "service"], &["role_arn", "endpoint"]),
 ];
@@ -61,26 +60,23 @@ pub(super) fn provider_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Opt
         };
         reader.problem(section.line_of("exchange"), &section.key(key), what);
     }
-    let endpoint = endpoint_of(reader, section, exchange);
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
     let provider = match exchange {
         "entra" => Provider::Entra(Entra {
             tenant: plain(reader, section, "tenant")?,
             cloud: cloud_of(reader, section),
             agent: text("agent_identity"),
-            endpoint,
         }),
         "gcp" => Provider::Gcp(Gcp {
             pool: pool_of(reader, section)?,
             service_account: plain(reader, section, "service_account"),
             delegates: delegates_of(reader, section),
-            endpoint,
         }),
         _ => Provider::Aws(Aws {
             role_arn: role_of(reader, section),
             region: region_of(reader, section)?,
             service: plain(reader, section, "service"),
-            endpoint,
+            endpoint: endpoint_of(reader, section),
         }),
     };
     Some(provider)
@@ -231,20 +227,11 @@ fn role_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
     }
 }
 
-/// Another host than the provider's gets the identity: of AWS one of its own, else one of this machine.
-fn endpoint_of(reader: &mut Reader<'_>, section: &Section<'_>, exchange: &str) -> Option<String> {
+/// Another host than the region's STS gets the identity: one of AWS, else one of this machine.
+fn endpoint_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
     let (text, line) = section.text("endpoint")?;
-    let url = url::Url::parse(text).ok();
-    let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
-    let loopback = names_this_machine(host);
-    let of_aws = exchange.starts_with("aws-") && aws::may_be_endpoint(text);
-    if !(loopback || of_aws) {
-        let what = if exchange.starts_with("aws-") {
-            "must be an https host of AWS, or on loopback for tests"
-        } else {
-            "must be on loopback: it stands for the provider's hosts in tests alone"
-        };
-        reader.problem(line, &section.key("endpoint"), what);
+    if !aws::may_be_endpoint(text) {
+        reader.problem(line, &section.key("endpoint"), "must be an https host of AWS, or on loopback for tests");
     }
     Some(text.trim_end_matches('/').to_owned())
 }

@@ -413,7 +413,7 @@ fn entra_wants_one_target_and_an_application_unless_the_identity_is_managed() {
     );
     only_problem(
         &server(&format!("{ONE}client_id = \"app\"\nendpoint = \"https://login.example.com\"\n")),
-        "servers.a.endpoint: must be on loopback",
+        "servers.a.endpoint: has no effect without `exchange` = \"aws-role\" or \"aws-sigv4\"",
     );
     only_problem(&server(&format!("{ONE}[identity]\nsource = \"github-actions\"\n")), "servers.a.client_id: missing");
     let link = "[identities.app]\nfrom = \"default\"\nexchange = \"entra\"\ntenant = \"t\"\nclient_id = \"app\"\n";

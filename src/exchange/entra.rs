@@ -57,8 +57,6 @@ pub struct Entra {
     pub cloud: Cloud,
     /// An agent identity that the application (the blueprint) acts as: its client id (`fmi_path`).
     pub agent: Option<String>,
-    /// What stands for the cloud's hosts in tests, on loopback.
-    pub endpoint: Option<String>,
 }
 
 /// The clouds of Microsoft, each with hosts and a directory of its own.
@@ -116,16 +114,12 @@ impl Cloud {
 }
 
 impl Entra {
-    fn authority(&self) -> &str {
-        self.endpoint.as_deref().unwrap_or_else(|| self.cloud.authority())
-    }
-
     pub(super) fn issuer(&self) -> Issuer {
-        Issuer::verbatim(&format!("{}/{}/v2.0", self.authority(), self.tenant))
+        Issuer::verbatim(&format!("{}/{}/v2.0", self.cloud.authority(), self.tenant))
     }
 
     pub(super) fn token_endpoint(&self) -> String {
-        format!("{}/{}/oauth2/v2.0/token", self.authority(), self.tenant)
+        format!("{}/{}/oauth2/v2.0/token", self.cloud.authority(), self.tenant)
     }
 
     pub(super) fn subject_audience(&self) -> Audience {
@@ -134,11 +128,7 @@ impl Entra {
 
     /// Did this directory sign it? One that is configured by a domain may have any id.
     fn signs_as(&self, issuer: &str) -> bool {
-        let known = match &self.endpoint {
-            Some(endpoint) => &[endpoint.as_str()][..],
-            None => self.cloud.issuers(),
-        };
-        let tenant = known.iter().find_map(|base| issuer.strip_prefix(base)?.strip_prefix('/'));
+        let tenant = self.cloud.issuers().iter().find_map(|base| issuer.strip_prefix(base)?.strip_prefix('/'));
         let tenant = tenant.and_then(|rest| rest.split('/').next()).filter(|tenant| !tenant.is_empty());
         let by_domain = self.tenant.contains('.');
         tenant.is_some_and(|tenant| by_domain || tenant.eq_ignore_ascii_case(&self.tenant))
@@ -265,7 +255,7 @@ mod tests {
     use super::*;
 
     fn entra(tenant: &str, cloud: Cloud) -> Entra {
-        Entra { tenant: tenant.to_owned(), cloud, agent: None, endpoint: None }
+        Entra { tenant: tenant.to_owned(), cloud, agent: None }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::cure::cure;
 use super::link::Destination;
 use super::provider::Provider;
 use super::{Descriptor, Error, Exchange, Issued, Request, Way};
-use crate::google::{Account, Failure, Federation, Google, Hosts, IAM_SCOPE};
+use crate::google::{self, Account, Failure, Federation, Google, Hosts, IAM_SCOPE};
 use crate::oauth::{Audience, Issuer, Scopes};
 use crate::token::{AccessToken, SubjectToken};
 
@@ -45,17 +45,15 @@ pub struct Gcp {
     pub service_account: Option<String>,
     /// Service accounts between the pool and that one.
     pub delegates: Vec<String>,
-    /// What stands for Google's hosts in tests, on loopback.
-    pub endpoint: Option<String>,
 }
 
 impl Gcp {
     pub(super) fn issuer(&self) -> Issuer {
-        Issuer::verbatim(self.endpoint.as_deref().unwrap_or("https://sts.googleapis.com"))
+        Issuer::verbatim("https://sts.googleapis.com")
     }
 
     pub(super) fn token_endpoint(&self) -> String {
-        self.hosts().sts
+        google::STS.to_owned()
     }
 
     pub(super) fn subject_audience(&self) -> Audience {
@@ -65,10 +63,6 @@ impl Gcp {
     /// The full resource name.
     fn provider(&self) -> String {
         format!("//iam.googleapis.com/{}", self.pool)
-    }
-
-    fn hosts(&self) -> Hosts {
-        Hosts::at(self.endpoint.as_deref())
     }
 
     fn account(&self) -> Option<Account<'_>> {
@@ -98,7 +92,7 @@ impl Exchange for WorkloadIdentityFederation {
         if scope.is_empty() {
             return Err(lacking("Google gives no access token without a scope"));
         }
-        let hosts = gcp.hosts();
+        let hosts = Hosts::default();
         let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
         let federated = federate(&google, gcp, subject, &scope, &request.extra);
         let federated = federated.await.map_err(|failure| failed(way, failure))?;
@@ -129,7 +123,7 @@ async fn federate(
     subject: &SubjectToken,
     scope: &str,
     extra: &[(String, String)],
-) -> Result<crate::google::Access, Failure> {
+) -> Result<google::Access, Failure> {
     let provider = gcp.provider();
     google
         .federate(&Federation {
@@ -165,7 +159,7 @@ pub(super) async fn change(
     let Some(account) = gcp.account() else {
         return Err(lacking("a federated token is no identity that another party could read"));
     };
-    let hosts = gcp.hosts();
+    let hosts = Hosts::default();
     let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
     let federated = federate(&google, gcp, subject, IAM_SCOPE, &[]).await.map_err(|failure| failed(way, failure))?;
     let token = google.id_token(&federated.token, &account, destination.audience.as_str()).await;

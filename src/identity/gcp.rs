@@ -38,7 +38,7 @@ use async_trait::async_trait;
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Probe, Setting, Tier};
 use crate::env::Env;
 use crate::google::{self, Account, Failure, Google, Hosts};
-use crate::oauth::{Audience, names_this_machine};
+use crate::oauth::Audience;
 use crate::token::SubjectToken;
 use crate::trust::{self, Pin, Platform};
 use external_account::ExternalAccount;
@@ -54,7 +54,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a workload on Google Cloud (Cloud Run, GKE, Compute Engine), or an `external_account` file",
     evidence: "`K_SERVICE` and `K_REVISION`, or `CLOUD_RUN_JOB`, outside of a pod; `GOOGLE_APPLICATION_CREDENTIALS`; else configuration",
     token: "any audience, minted anew each time (no `jti`); as another account with `impersonate`",
-    settings: &[SERVICE_ACCOUNT, IMPERSONATE, DELEGATES, CREDENTIALS_FILE, SUBJECT_AUDIENCE, STAND_IN],
+    settings: &[SERVICE_ACCOUNT, IMPERSONATE, DELEGATES, CREDENTIALS_FILE, SUBJECT_AUDIENCE],
     variables: &[external_account::VARIABLE, external_account::CERTIFICATES, metadata::HOST[0], metadata::HOST[1]],
     trust: &TRUST,
     detect,
@@ -97,21 +97,8 @@ const SUBJECT_AUDIENCE: Setting = Setting::optional(
     Kind::Text,
     "The audience of the token that the file leads to, where its provider allows one of its own.",
 );
-const STAND_IN: Setting =
-    Setting::optional("endpoint", Kind::Text, "What stands for Google's hosts in tests, on loopback.")
-        .checked(on_loopback);
-
 fn account(text: &str) -> Result<(), String> {
     if google::is_account(text) { Ok(()) } else { Err("is no email of a service account".to_owned()) }
-}
-
-fn on_loopback(text: &str) -> Result<(), String> {
-    let url = url::Url::parse(text).ok();
-    let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
-    if names_this_machine(host) {
-        return Ok(());
-    }
-    Err("must be on loopback: it stands for Google's hosts in tests alone".to_owned())
 }
 
 fn detect(ambient: &Ambient) -> Finding {
@@ -179,10 +166,7 @@ fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
             "take `service_account`, `impersonate` and `delegates` out of [identity]; or, for the metadata server, \
                 `credentials_file`, and unset GOOGLE_APPLICATION_CREDENTIALS",
         )),
-        (Some(path), _) => {
-            let account = ExternalAccount::read(ambient, path, subject_audience, true)?;
-            Ok(Arc::new(account.at(given.text(&STAND_IN))))
-        }
+        (Some(path), _) => Ok(Arc::new(ExternalAccount::read(ambient, path, subject_audience, true)?)),
         (None, _) if subject_audience.is_some() => Err(Defect::new(
             "`subject_audience` belongs to an external_account file",
             "name the file with `credentials_file`, or take `subject_audience` out of [identity]",
@@ -195,7 +179,7 @@ fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
             Err(Defect::new("`delegates` need `impersonate = true`", "set it, or take `delegates` out of [identity]"))
         }
         (None, service_account) => {
-            let (metadata, hosts) = (Metadata::from_env(ambient)?, Hosts::at(given.text(&STAND_IN)));
+            let (metadata, hosts) = (Metadata::from_env(ambient)?, Hosts::default());
             Ok(Arc::new(Instance { metadata, service_account, impersonate, delegates, hosts }))
         }
     }
@@ -213,7 +197,7 @@ struct Instance {
 impl Instance {
     /// The instance's own account.
     fn own(metadata: Metadata) -> Self {
-        Self { metadata, service_account: None, impersonate: false, delegates: Vec::new(), hosts: Hosts::at(None) }
+        Self { metadata, service_account: None, impersonate: false, delegates: Vec::new(), hosts: Hosts::default() }
     }
 }
 

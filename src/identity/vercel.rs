@@ -20,12 +20,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use url::Url;
 use zeroize::Zeroizing;
 
 use super::endpoint::Endpoint;
-use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
-use crate::oauth::{Audience, names_this_machine};
+use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Tier};
+use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::{SubjectToken, expose};
 use crate::trust::{self, Pin, Platform};
@@ -36,11 +35,11 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     about: "a build of Vercel",
     evidence: "`VERCEL=1` and `VERCEL_OIDC_TOKEN`, of no developer (`VERCEL_ENV=development`)",
     token: "any audience, minted anew each time while the build's token lasts",
-    settings: &[STAND_IN],
+    settings: &[],
     variables: &[TOKEN],
     trust: &TRUST,
     detect,
-    from_config: |given, ambient| from_env(given.text(&STAND_IN).unwrap_or(ENDPOINT), ambient),
+    from_config: |_, ambient| from_env(ambient),
     probe: None,
 };
 
@@ -64,16 +63,12 @@ const TRUST: Platform = Platform {
     ..Platform::PLAIN
 };
 
-const STAND_IN: Setting =
-    Setting::optional("endpoint", Kind::Text, "What stands for https://oidc.vercel.com in tests, on loopback.")
-        .checked(loopback);
-
 /// `1` in builds and at run time.
 const IN_A_DEPLOYMENT: &str = "VERCEL";
 const ENVIRONMENT: &str = "VERCEL_ENV";
 const TOKEN: &str = "VERCEL_OIDC_TOKEN";
 /// The deployment's token goes here and nowhere else.
-const ENDPOINT: &str = "https://oidc.vercel.com";
+const ENDPOINT: &str = "https://oidc.vercel.com/~token";
 
 const API: Endpoint = Endpoint {
     row: SOURCE.name,
@@ -84,7 +79,6 @@ const API: Endpoint = Endpoint {
 };
 
 struct Vercel {
-    endpoint: String,
     token: SecretString,
     ambient: Ambient,
 }
@@ -94,10 +88,10 @@ fn detect(ambient: &Ambient) -> Finding {
     if ambient.env.get(IN_A_DEPLOYMENT) != Some("1") {
         return Finding::Absent { looked_for: LOOKED_FOR };
     }
-    Finding::of(LOOKED_FOR, &[TOKEN], from_env(ENDPOINT, ambient))
+    Finding::of(LOOKED_FOR, &[TOKEN], from_env(ambient))
 }
 
-fn from_env(endpoint: &str, ambient: &Ambient) -> Built {
+fn from_env(ambient: &Ambient) -> Built {
     if ambient.env.get(ENVIRONMENT) == Some("development") {
         return Err(Defect::new(
             format!("{ENVIRONMENT} is \"development\", so {TOKEN} is a developer's"),
@@ -111,19 +105,7 @@ fn from_env(endpoint: &str, ambient: &Ambient) -> Built {
                 (`x-vercel-oidc-token`) and must pass it on: `source = \"env\"`",
         )
     })?;
-    let endpoint = format!("{}/~token", endpoint.trim_end_matches('/'));
-    Ok(Arc::new(Vercel { endpoint, token, ambient: ambient.clone() }))
-}
-
-/// Another host than Vercel's gets the deployment's token: only one on this machine may.
-fn loopback(text: &str) -> Result<(), String> {
-    let url = Url::parse(text).ok();
-    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
-    if names_this_machine(host) {
-        Ok(())
-    } else {
-        Err("must be on loopback: it stands for Vercel's host in tests alone".to_owned())
-    }
+    Ok(Arc::new(Vercel { token, ambient: ambient.clone() }))
 }
 
 #[async_trait]
@@ -143,7 +125,7 @@ impl IdentitySource for Vercel {
         let wish = wish.map_err(|_| API.malformed(format!("{TOKEN} cannot be sent"), "Vercel sets it"))?;
         let ask = || {
             let body = Body { content_type: "application/json", bytes: wish.clone() };
-            Ask::post(&self.endpoint, NamedBy::Us, body)
+            Ask::post(ENDPOINT, NamedBy::Us, body)
         };
         let answer = API.ask(&self.ambient, ask).await?;
         let wire: Wire = API.json(&answer)?;

@@ -370,7 +370,7 @@ async fn a_signed_request_stands_for_a_role_at_google() {
     aws.switch(false);
     let google = google(&scene, &aws).await;
     let line = "exchange = \"gcp\"\n";
-    let text = with(&example(&scene, "gcp-from-aws"), line, &format!("{line}endpoint = \"{}\"\n", google.base()));
+    let text = with(&example(&scene, "gcp-from-aws"), "[egress]\n", &format!("[egress]\n{}", google.egress()));
     let run = |text: &str| {
         let world = world.clone().config(text);
         async move { world.run(&["token", "demo"]).await }
@@ -475,8 +475,8 @@ async fn an_external_account_file_of_aws() {
     const REQUEST: &str = "aws:token-type:aws4_request";
     write(REQUEST, &source);
     let line = "credentials_file = \"/etc/safeconduct/google.json\"\n";
-    let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
-    let text = with(&example(&scene, "gcp-external-account"), line, &here);
+    let text = with(&example(&scene, "gcp-external-account"), line, &format!("credentials_file = {file:?}\n"));
+    let text = with(&text, "[egress]\n", &format!("[egress]\n{}", google.egress()));
     let world = world.config(&text);
     world.run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(AGENT));

@@ -39,8 +39,8 @@ impl World {
         let text = std::fs::read_to_string(path).expect("there is such an example");
         let text = text.replace("https://mcp.example.com/mcp", &scene.mcp.url());
         let text = text.replace("https://login.example.com/tenant1", &scene.authorization_server.issuer());
-        let text = text.replace("pool = ", &format!("endpoint = \"{}\"\npool = ", google.base()));
-        Self { text: format!("{text}\n[egress]\ninsecure_loopback = true\n"), scene, google }
+        let egress = google.egress();
+        Self { text: format!("{text}\n[egress]\n{egress}insecure_loopback = true\n"), scene, google }
     }
 
     fn safeconduct(&self) -> Safeconduct {
@@ -129,10 +129,7 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
     let mut world = World::new().await;
     world.scene.authorization_server.trust_only(world.google.trust());
     support::profiles::of_google(&world.scene);
-    let lines = world
-        .text
-        .lines()
-        .filter(|line| !["pool", "service_account", "endpoint"].iter().any(|key| line.starts_with(key)));
+    let lines = world.text.lines().filter(|line| !["pool", "service_account"].iter().any(|key| line.starts_with(key)));
     world.text = lines.collect::<Vec<_>>().join("\n") + "\n[identity]\nsource = \"gcp\"\n";
     let safeconduct = Safeconduct::new(binary()).env("GCE_METADATA_HOST", world.google.metadata_host());
     let daemon = safeconduct.config(&world.text).daemon(&[]).await;

@@ -235,7 +235,7 @@ async fn files_that_do_not_belong_together_and_a_workload_without_certificate_sa
 async fn an_external_account_file_with_a_certificate() {
     let world = World::new().await;
     let trust = FakePlatform::start().await.trust();
-    let google = FakeGoogle::behind(Some(world.ca.mutual(&[world.ca.der()])), trust).await;
+    let google = FakeGoogle::mutual(&world.ca, trust).await;
     google.grant(&FakeGoogle::principal("certificate-2"), ACCOUNT);
     world.authorization_server.trust_only(google.trust());
     // Google's identity tokens have no `jti`.
@@ -259,10 +259,10 @@ async fn an_external_account_file_with_a_certificate() {
         json!({"certificate_config_location": place("certificates.json"), "trust_chain_path": place("chain.pem")});
     account(named.clone());
     let configured = world.safeconduct.clone().config(&format!(
-        "[egress]\nca_file = \"{}\"\n[identity]\nsource = \"gcp\"\ncredentials_file = \"{}\"\nendpoint = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n",
+        "[egress]\n{}ca_file = \"{}\"\n[identity]\nsource = \"gcp\"\ncredentials_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n",
+        google.egress(),
         world.ca.file().display(),
         place("google.json"),
-        google.base(),
         world.mcp.url(),
         world.authorization_server.issuer(),
     ));

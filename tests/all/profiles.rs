@@ -79,6 +79,11 @@ impl<'a> Example<'a> {
         Self { scene: self.scene, text: self.text.replace(from, to) }
     }
 
+    /// With these keys in `[egress]`, by which a fake is in the place of hosts of the product's own.
+    fn behind(&self, egress: &str) -> Self {
+        self.with("[egress]\n", &format!("[egress]\n{egress}"))
+    }
+
     /// With a key file of a client, in the place of that one. Gives what the server has to know as well.
     fn with_key(&self, path: &str) -> (Self, ClientProof) {
         let pair = rcgen::KeyPair::generate().expect("a key");
@@ -339,9 +344,7 @@ async fn keycloak_federates_a_client() {
 
 /// An example for Entra, with what stands for its hosts.
 fn of_entra<'a>(scene: &'a Scene, entra: &FakeEntra, name: &str) -> Example<'a> {
-    let tenant = format!("tenant = \"{}\"\n", entra::TENANT);
-    let endpoint = format!("{tenant}endpoint = \"{}\"\n", entra.base());
-    Example::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url())).with(&tenant, &endpoint)
+    Example::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url())).behind(&entra.egress())
 }
 
 const APPLICATION: &str = "11111111-1111-1111-1111-111111111111";
@@ -668,10 +671,9 @@ async fn google(scene: &Scene) -> FakeGoogle {
 }
 
 impl Example<'_> {
-    /// With Google's hosts replaced.
+    /// With a fake in the place of Google's hosts.
     fn at_google(&self, google: &FakeGoogle) -> Self {
-        let line = "exchange = \"gcp\"\n";
-        self.with(line, &format!("{line}endpoint = \"{}\"\n", google.base()))
+        self.behind(&google.egress())
     }
 }
 
@@ -726,8 +728,8 @@ async fn google_refuses_with_words_that_have_a_cure() {
     both.fails(CONFIG, &["servers.demo.scopes", "an identity token has no scopes"], &[]).await;
     let limited = example.with("audience = ", "allow = [{ uid = 0, scopes = [\"openid\"] }]\naudience = ");
     limited.fails(CONFIG, &["servers.demo.allow", "limit nothing"], &[]).await;
-    let elsewhere = example.with(google.base(), "https://sts.evil.example");
-    elsewhere.fails(CONFIG, &["servers.demo.endpoint", "must be on loopback"], &[]).await;
+    let elsewhere = example.with("exchange = ", "endpoint = \"http://127.0.0.1:1\"\nexchange = ");
+    elsewhere.fails(CONFIG, &["servers.demo.endpoint", "has no effect without `exchange` = \"aws-role\""], &[]).await;
 }
 
 #[tokio::test]
@@ -1007,9 +1009,7 @@ async fn a_workload_on_google_cloud_as_another_account() {
     let (google, world) = instance(&scene).await;
     google.give_no_identity();
     google.grant(INSTANCE, ACCOUNT);
-    let line = "impersonate = true\n";
-    let endpoint = format!("{line}endpoint = \"{}\"\n", google.base());
-    let example = Example::new(&scene, "gcp-impersonate", LOGIN).with(line, &endpoint);
+    let example = Example::new(&scene, "gcp-impersonate", LOGIN).at_google(&google);
     world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
     let between = "between@project.iam.gserviceaccount.com";
@@ -1048,8 +1048,8 @@ async fn an_external_account_file() {
     fs::write(&file, external_account(JWT, &source).to_string()).expect("ours");
     mint(&format!("https:{PROVIDER}"));
     let line = "credentials_file = \"/etc/safeconduct/google.json\"\n";
-    let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
-    let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here);
+    let here = format!("credentials_file = {:?}\n", file.display().to_string());
+    let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here).at_google(&google);
     example.works().await;
     assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
     // Detected by Google's own variable, outside of a job. Nothing leaves: it leads to no token.
@@ -1091,8 +1091,8 @@ async fn an_external_account_file_with_a_program() {
     account["subject_token_type"] = json!(id_token);
     fs::write(&file, account.to_string()).expect("ours");
     let line = "credentials_file = \"/etc/safeconduct/google.json\"\n";
-    let here = format!("credentials_file = {:?}\nendpoint = \"{}\"\n", file.display().to_string(), google.base());
-    let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here);
+    let here = format!("credentials_file = {:?}\n", file.display().to_string());
+    let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here).at_google(&google);
     let world = |allowed: &str| {
         scene.safeconduct.clone().env("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", allowed).config(&example.text)
     };

@@ -81,11 +81,11 @@ async fn a_federated_credential_made_from_the_output_alone_lets_the_workload_in_
     let (scene, entra) = (Scene::new(binary()).await, FakeEntra::start().await);
     entra.target("api://mcp", "22222222-2222-2222-2222-222222222222");
     let config = format!(
-        "[egress]\ninsecure_loopback = true\n\n[servers.demo]\nurl = \"{}\"\nexchange = \"entra\"\ntenant = \"{}\"\n\
-         client_id = \"{APPLICATION}\"\nscopes = [\"api://mcp/.default\"]\nendpoint = \"{}\"\n",
+        "[egress]\n{}insecure_loopback = true\n\n[servers.demo]\nurl = \"{}\"\nexchange = \"entra\"\ntenant = \"{}\"\n\
+         client_id = \"{APPLICATION}\"\nscopes = [\"api://mcp/.default\"]\n",
+        entra.egress(),
         scene.mcp.url(),
         support::entra::TENANT,
-        entra.base()
     );
     let world = scene.safeconduct.clone().config(&config);
     let credential = policy(&world, "entra", &[]).await["policy"].clone();

@@ -80,7 +80,7 @@ async fn google_auth_with_a_role_of_aws() {
 #[tokio::test]
 async fn google_auth_with_a_certificate() {
     let (scene, ca) = (Scene::new(SAFECONDUCT).await, TestCa::new());
-    let google = FakeGoogle::behind(Some(ca.mutual(&[ca.der()])), scene.platform.trust()).await;
+    let google = FakeGoogle::mutual(&ca, scene.platform.trust()).await;
     google.grant(&FakeGoogle::principal("certificate-2"), AGENT);
     let put = |name: &str, text: &str| {
         let path = scene.safeconduct.private(name);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `env.toml` | `[vars]` of the environment, the `[identity]` of the configuration, further keys of the `[server]`; with its `subject_audience` the authorization server takes tokens for that alone |
 //! | `fs/` | files of the platform, at their absolute paths |
-//! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`); first in it `socket`, where it is one |
+//! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`); first in it `socket`, where it is one, and `stands_for`, the product's own hosts in whose place it is |
 //! | `workload_api.toml` | a SPIFFE agent: the workload's `identities`, and each `[[answer]]` that is not the right one |
 //! | `expect.toml` | the outcome: who was found, or the class of the failure and what it says |
 //!
@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use super::authorization_server::Profile;
 use super::leak;
 use super::scene::Scene;
+use super::stand_in::StandIn;
 use super::tls::TestCa;
 use super::traffic::{Place, Traffic};
 use super::workload_api::{FakeWorkloadApi, SvidFault};
@@ -107,6 +108,7 @@ pub struct Stage {
     /// The root of the platform's files, if the case has any.
     pub files: Option<TempDir>,
     traffic: Option<Traffic>,
+    _stand_in: Option<StandIn>,
     _agent: Option<FakeWorkloadApi>,
     _other: TestCa,
 }
@@ -150,7 +152,7 @@ impl Case {
             words.set("agent", &agent.endpoint());
         }
         let files = self.has_files().then(|| tempfile::tempdir().expect("the temporary directory is writable"));
-        let mut traffic = None;
+        let (mut traffic, mut stand_in) = (None, None);
         if let Some(text) = self.read("http.toml") {
             let place = Place::new(&text).await;
             words.set("base", place.base());
@@ -158,6 +160,10 @@ impl Case {
             words.set("port", place.base().rsplit(':').next().unwrap_or_default());
             words.set("ca", place.ca());
             words.set("thumbprint", &place.thumbprint());
+            let hosts: Vec<&str> = place.stands_for.iter().map(String::as_str).collect();
+            if !hosts.is_empty() {
+                stand_in = Some(StandIn::before(&hosts, place.base()).await);
+            }
             traffic = Some(place.serve(&words.fill(&text), files.as_ref().map(TempDir::path)));
         }
         let environment = self.read("env.toml").unwrap_or_default();
@@ -173,10 +179,24 @@ impl Case {
         if environment.identity.is_some() {
             config.push_str(&format!("\n[identity]\n{}", text(&environment.identity)));
         }
+        if let Some(stand_in) = &stand_in {
+            let keys = stand_in.egress(files.as_ref().map(TempDir::path));
+            config = config.replace("[egress]\n", &format!("[egress]\n{keys}"));
+        }
         if let Some(root) = files.as_ref().filter(|_| self.path.join("fs").is_dir()) {
             copy(&self.path.join("fs"), root.path(), &mut words);
         }
-        Stage { scene, vars: environment.vars, config, audience, files, traffic, _agent: agent, _other: other }
+        Stage {
+            scene,
+            vars: environment.vars,
+            config,
+            audience,
+            files,
+            traffic,
+            _stand_in: stand_in,
+            _agent: agent,
+            _other: other,
+        }
     }
 
     fn read(&self, name: &str) -> Option<String> {

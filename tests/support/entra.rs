@@ -17,6 +17,7 @@ use super::keys::{self, Claims, Keys, Verifier};
 use super::leak;
 use super::listener::{Answer, Bound, Listener};
 use super::platform::Trust;
+use super::stand_in::StandIn;
 
 pub const TENANT: &str = "00000000-0000-0000-0000-000000000000";
 /// The audience of federated tokens, and the id that Entra's own tokens for it carry.
@@ -25,6 +26,8 @@ pub const EXCHANGE_ID: &str = "fb60f99c-7a34-4190-8149-302f77469936";
 /// The object id of the managed identity.
 pub const MANAGED: &str = "99999999-9999-9999-9999-999999999999";
 
+/// Of the public cloud, and of the government's, where this tenant is asked too.
+const HOSTS: [&str; 2] = ["login.microsoftonline.com", "login.microsoftonline.us"];
 const LIFE: Duration = Duration::from_secs(3_600);
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const TAKEN: [&str; 7] =
@@ -32,11 +35,11 @@ const TAKEN: [&str; 7] =
 
 pub struct FakeEntra {
     state: Arc<State>,
+    stand_in: StandIn,
     _listener: Listener,
 }
 
 struct State {
-    base: String,
     keys: Keys,
     now: Mutex<Now>,
 }
@@ -79,16 +82,17 @@ type Refusal = (&'static str, &'static str, &'static str);
 impl FakeEntra {
     pub async fn start() -> Self {
         let bound = Bound::new(None).await;
+        let stand_in = StandIn::before(&HOSTS, bound.base()).await;
         let now = Mutex::new(Now::default());
-        let state = Arc::new(State { base: bound.base().to_owned(), keys: Keys::generate("entra-key-1"), now });
+        let state = Arc::new(State { keys: Keys::generate("entra-key-1"), now });
         let shared = Arc::clone(&state);
         let listener = bound.serve(move |request| answer(Arc::clone(&shared), request));
-        Self { state, _listener: listener }
+        Self { state, stand_in, _listener: listener }
     }
 
-    /// What stands for the hosts of the cloud.
-    pub fn base(&self) -> &str {
-        &self.state.base
+    /// The keys of `[egress]` with which it stands for the hosts of the clouds.
+    pub fn egress(&self) -> String {
+        self.stand_in.egress(None)
     }
 
     /// Who its tokens are issued by.
@@ -154,7 +158,7 @@ impl State {
     }
 
     fn issuer(&self) -> String {
-        format!("{}/{TENANT}/v2.0", self.base)
+        format!("https://{}/{TENANT}/v2.0", HOSTS[0])
     }
 
     fn mint(&self, more: Value) -> String {

@@ -16,13 +16,14 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
-use tokio_rustls::TlsAcceptor;
 
 use super::fault::{self, Fault};
 use super::keys::{self, Claims, Keys};
 use super::leak;
 use super::listener::{Answer, Bound, Listener, Peer};
 use super::platform::Trust;
+use super::stand_in::StandIn;
+use super::tls::TestCa;
 
 /// The provider in the pool, by its full name.
 pub const PROVIDER: &str =
@@ -31,6 +32,10 @@ pub const PROVIDER: &str =
 pub const AGENT: &str = "agent@project.iam.gserviceaccount.com";
 /// The instance's own.
 pub const INSTANCE: &str = "instance@project.iam.gserviceaccount.com";
+
+const HOSTS: [&str; 2] = ["sts.googleapis.com", "iamcredentials.googleapis.com"];
+/// Those that ask for a certificate.
+const MUTUAL_HOSTS: [&str; 2] = ["sts.mtls.googleapis.com", "iamcredentials.mtls.googleapis.com"];
 
 const ISSUER: &str = "https://accounts.google.com";
 const LIFE: Duration = Duration::from_secs(3600);
@@ -46,6 +51,7 @@ const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 pub struct FakeGoogle {
     state: Arc<State>,
     base: String,
+    stand_in: StandIn,
     _listener: Listener,
 }
 
@@ -95,12 +101,20 @@ pub fn external_account(subject_type: &str, source: &Value) -> Value {
 impl FakeGoogle {
     /// `trusted` is whose identities the provider in the pool takes.
     pub async fn start(trusted: Trust) -> Self {
-        Self::behind(None, trusted).await
+        let bound = Bound::new(None).await;
+        let stand_in = StandIn::before(&HOSTS, bound.base()).await;
+        Self::at(bound, stand_in, trusted)
     }
 
-    /// The same over TLS.
-    pub async fn behind(tls: Option<TlsAcceptor>, trusted: Trust) -> Self {
-        let bound = Bound::new(tls).await;
+    /// The hosts that ask for a certificate: that of a client whom this CA vouches for, as it vouches for theirs.
+    pub async fn mutual(ca: &TestCa, trusted: Trust) -> Self {
+        let names = [&MUTUAL_HOSTS[..], &["localhost", "127.0.0.1"]].concat();
+        let bound = Bound::new(Some(ca.mutual_for(&names, &[ca.der()]))).await;
+        let stand_in = StandIn::passing(&MUTUAL_HOSTS, bound.address()).await;
+        Self::at(bound, stand_in, trusted)
+    }
+
+    fn at(bound: Bound, stand_in: StandIn, trusted: Trust) -> Self {
         let base = bound.base().to_owned();
         let now = Now {
             trusted: vec![trusted],
@@ -117,12 +131,17 @@ impl FakeGoogle {
         let state = Arc::new(State { keys: Keys::generate("google-key-1"), now: Mutex::new(now) });
         let shared = Arc::clone(&state);
         let listener = bound.serve(move |request| answer(Arc::clone(&shared), request));
-        Self { state, base, _listener: listener }
+        Self { state, base, stand_in, _listener: listener }
     }
 
-    /// What stands for Google's hosts.
+    /// Where it really is.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// The keys of `[egress]` with which it stands for Google's hosts.
+    pub fn egress(&self) -> String {
+        self.stand_in.egress(None)
     }
 
     /// The value of `GCE_METADATA_HOST`.

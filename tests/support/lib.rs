@@ -13,6 +13,7 @@
 //! | `google.rs` | the metadata server, the Security Token Service and service accounts of Google: `FakeGoogle` |
 //! | `entra.rs` | the token endpoint of a Microsoft Entra tenant: `FakeEntra` |
 //! | `forward_proxy.rs` | the proxy of a company network (CONNECT): `FakeProxy` |
+//! | `stand_in.rs` | the hosts that are compiled into the product, behind such a proxy: `StandIn` |
 //! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
 //! | `safeconduct.rs` | runs the real binary in a clean environment: `Safeconduct`, `Daemon` |
 //! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
@@ -45,6 +46,7 @@ pub mod safeconduct;
 pub mod scene;
 pub mod sigv4;
 pub mod sluice;
+pub mod stand_in;
 pub mod tcp_http;
 pub mod tls;
 pub mod traffic;

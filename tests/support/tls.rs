@@ -71,8 +71,18 @@ impl TestCa {
         self.acceptor(&[name], 2099)
     }
 
+    /// The same for hosts of these names.
+    pub fn good_for_all(&self, names: &[&str]) -> TlsAcceptor {
+        self.acceptor(names, 2099)
+    }
+
     /// As [`TestCa::good`], and lets in only whom one of these CAs (DER) vouches for.
     pub fn mutual(&self, vouchers: &[Vec<u8>]) -> TlsAcceptor {
+        self.mutual_for(&["localhost", "127.0.0.1"], vouchers)
+    }
+
+    /// The same for hosts of these names.
+    pub fn mutual_for(&self, names: &[&str], vouchers: &[Vec<u8>]) -> TlsAcceptor {
         let mut roots = RootCertStore::empty();
         for der in vouchers {
             roots.add(der.clone().into()).expect("a CA certificate");
@@ -80,7 +90,7 @@ impl TestCa {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
         let verifier = verifier.expect("there is a root");
-        self.serving(&["localhost", "127.0.0.1"], 2099, |builder| builder.with_client_cert_verifier(verifier))
+        self.serving(names, 2099, |builder| builder.with_client_cert_verifier(verifier))
     }
 
     /// A client's certificate and its key, as PEM.

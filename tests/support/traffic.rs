@@ -26,6 +26,9 @@ pub struct Script {
     tls: bool,
     /// Served on this Unix socket below the case's root as well.
     socket: Option<String>,
+    /// Hosts of the product's own in whose place it is too.
+    #[serde(default)]
+    stands_for: Vec<String>,
     /// In the order they must come.
     request: Vec<Expected>,
 }
@@ -90,6 +93,8 @@ pub struct Place {
     ca: TestCa,
     /// The absolute path of its Unix socket, if it has one.
     pub socket: Option<String>,
+    /// The hosts of the product's own in whose place it is.
+    pub stands_for: Vec<String>,
 }
 
 /// A script being served.
@@ -107,12 +112,12 @@ struct State {
 }
 
 impl Place {
-    /// `text` as it stands in the file: only `tls` is read.
+    /// `text` as it stands in the file: only what stands before its requests is read.
     pub async fn new(text: &str) -> Self {
         let ca = TestCa::new();
         let script: Script = toml::from_str(text).unwrap_or_else(|error| panic!("http.toml: {error}"));
         let bound = Bound::new(script.tls.then(|| ca.good())).await;
-        Self { bound, ca, socket: script.socket }
+        Self { bound, ca, socket: script.socket, stands_for: script.stands_for }
     }
 
     pub fn base(&self) -> &str {

@@ -199,14 +199,6 @@ impl ExternalAccount {
         Ok(Self { provider, subject_type, audiences, from, hosts, email, ambient: ambient.clone() })
     }
 
-    /// With what stands for Google's hosts in tests.
-    pub(super) fn at(self, endpoint: Option<&str>) -> Self {
-        match endpoint {
-            Some(_) => Self { hosts: Hosts::at(endpoint), ..self },
-            None => self,
-        }
-    }
-
     /// What the token comes from, for people.
     pub(super) fn kind(&self) -> &'static str {
         match self.from {
