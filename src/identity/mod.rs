@@ -33,6 +33,7 @@ mod fly;
 mod gcp;
 mod github_actions;
 mod gitlab_ci;
+mod jenkins;
 mod kubernetes;
 mod nomad;
 mod probe;
@@ -57,6 +58,7 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::BITBUCKET,
     circleci::SOURCE,
     azure_pipelines::SOURCE,
+    jenkins::SOURCE,
     ci_env::HCP_TERRAFORM,
     ci_env::SPACELIFT,
     ci_env::SEMAPHORE,
