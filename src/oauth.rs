@@ -283,11 +283,11 @@ impl fmt::Debug for Resource {
 
 /// For whom a subject token is made: the authorization server, never the MCP server.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Audience(Arc<str>);
+pub(crate) struct Audience(Arc<str>);
 
 impl Audience {
     /// As it appears in the `aud` claim.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 

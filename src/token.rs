@@ -18,7 +18,7 @@ use crate::oauth::{Audience, Issuer, Resource, Scopes, quoted_words};
 
 /// The signed identity document we present (RFC 8693 section 1.1), with what it says about itself.
 #[derive(Clone)]
-pub struct SubjectToken {
+pub(crate) struct SubjectToken {
     secret: SecretString,
     kind: Kind,
     /// The claims, decoded but not verified: only the authorization server can do that.
@@ -39,7 +39,7 @@ enum Kind {
 
 impl SubjectToken {
     /// Reads a compact JWT (RFC 7519). Fails when the text is not one.
-    pub fn parse(secret: SecretString) -> Result<Self, NotJwt> {
+    pub(crate) fn parse(secret: SecretString) -> Result<Self, NotJwt> {
         let claims = Claims::read(expose(&secret))?;
         Ok(Self { secret, kind: Kind::Jwt, claims })
     }
@@ -74,7 +74,7 @@ impl SubjectToken {
     }
 
     /// The text, to be sent to the authorization server the audience names and to nobody else.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         expose(&self.secret)
     }
 
@@ -87,7 +87,7 @@ impl SubjectToken {
 
     /// Checks what must hold before the token leaves: `aud` is exactly one value and the one wanted, and
     /// `exp` is ahead. `skew` is how far our own clock may be wrong for a token that was minted just now.
-    pub fn fit_for(&self, audience: &Audience, unix_now: i64, skew: Duration) -> Result<(), Unfit> {
+    pub(crate) fn fit_for(&self, audience: &Audience, unix_now: i64, skew: Duration) -> Result<(), Unfit> {
         match self.claims.aud.as_slice() {
             [only] if audience.is_called(only) => {}
             [] => return Err(Unfit::NoAudience),
@@ -113,7 +113,7 @@ impl fmt::Debug for SubjectToken {
 
 /// Why a subject token may not leave.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// The platform was not asked for an audience, or ignored it.
     #[error("the identity token names no audience")]
     NoAudience,

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+mod circles;
+mod pages;
+
 /// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
 const MAY_KNOW: [(&str, &str); 28] = [
     ("main", "command"),

@@ -179,7 +179,7 @@ mod tests {
         let env = Env::from_vars([("GCE_METADATA_HOST".to_owned(), host)]);
         let clock = Clock::system();
         let ambient = Ambient { env, outbound: Outbound::new(outbound::Config::default()), clock };
-        let metadata = Metadata::from_env(&ambient).map_err(|(what, _)| what).expect("on loopback");
+        let metadata = Metadata::from_env(&ambient).map_err(|defect| defect.what).expect("on loopback");
         Server { metadata, _task: task }
     }
 

@@ -1,0 +1,55 @@
+//! No file is too long to be read, and no room but its own knows a source or an exchange by its name.
+
+use std::collections::BTreeSet;
+
+use super::{built, sources};
+
+/// A file's product code, its tests apart.
+const LINES: usize = 400;
+
+/// Longer files that are known. The list gets shorter, never longer.
+const LONG: [&str; 13] = [
+    "src/broker.rs",
+    "src/broker/error.rs",
+    "src/broker/flight.rs",
+    "src/cache.rs",
+    "src/config/keys.rs",
+    "src/config/mod.rs",
+    "src/discovery/mod.rs",
+    "src/frontend/api.rs",
+    "src/identity/aws.rs",
+    "src/identity/gcp/external_account.rs",
+    "src/oauth.rs",
+    "src/outbound.rs",
+    "src/token.rs",
+];
+
+/// Files that compare the name of a source or an exchange, with the name. The list gets shorter, never longer.
+const NAMED_ELSEWHERE: [(&str, &str); 0] = [];
+
+#[test]
+fn no_file_is_longer_than_400_lines_without_its_tests() {
+    let long = |text: &str| text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count() > LINES;
+    let found: BTreeSet<String> =
+        sources().into_iter().filter(|one| !one.is_test() && long(&one.text)).map(|one| one.path).collect();
+    let known: BTreeSet<String> = LONG.iter().map(|&path| path.to_owned()).collect();
+    assert_eq!(found, known, "files over {LINES} lines, and those that are known");
+}
+
+#[test]
+fn a_source_or_an_exchange_is_named_in_its_room_and_the_configuration_alone() {
+    let mut found = BTreeSet::new();
+    for source in sources().iter().filter(|one| !one.is_test()) {
+        if matches!(source.room(), "config" | "identity" | "exchange") {
+            continue;
+        }
+        let product = source.product();
+        let names = built("identity").into_iter().chain(built("exchange"));
+        found.extend(
+            names.filter(|name| product.contains(&format!("\"{name}\""))).map(|name| (source.path.clone(), name)),
+        );
+    }
+    let known: BTreeSet<(String, String)> =
+        NAMED_ELSEWHERE.iter().map(|&(path, name)| (path.to_owned(), name.to_owned())).collect();
+    assert_eq!(found, known, "names in other rooms, and those that are known");
+}
