@@ -344,7 +344,11 @@ async fn keycloak_federates_a_client() {
 
 /// An example for Entra, with what stands for its hosts.
 fn of_entra<'a>(scene: &'a Scene, entra: &FakeEntra, name: &str) -> Example<'a> {
-    Example::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url())).behind(&entra.egress())
+    of_the_scene(scene, name).behind(&entra.egress())
+}
+
+fn of_the_scene<'a>(scene: &'a Scene, name: &str) -> Example<'a> {
+    Example::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url()))
 }
 
 const APPLICATION: &str = "11111111-1111-1111-1111-111111111111";
@@ -864,10 +868,16 @@ async fn on_its_platform(source: &str, near_miss: &str) {
         let example = Example::new(&stage.scene, source, LOGIN);
         // What only a test has to say: where the fake of the platform is.
         let of_the_case: toml::Table = stage.config.parse().expect("the configuration of the case");
-        let identity = of_the_case.get("identity").and_then(toml::Value::as_table);
-        let identity = identity.map(|table| format!("\n[identity]\n{table}")).unwrap_or_default();
-        let text = format!("{}{identity}", example.text);
-        let answer = at_the_platform(&stage, &text).await;
+        let mut text: toml::Table = example.text.parse().expect("the example is TOML");
+        for section in ["identity", "egress"] {
+            let own = of_the_case.get(section).and_then(toml::Value::as_table).cloned().unwrap_or_default();
+            let both = text.entry(section).or_insert_with(|| toml::Table::new().into());
+            both.as_table_mut().expect("a section").extend(own);
+        }
+        if text["identity"].as_table().is_some_and(toml::Table::is_empty) {
+            text.remove("identity");
+        }
+        let answer = at_the_platform(&stage, &text.to_string()).await;
         assert_eq!(answer["access_token"].is_string(), comes, "{source}/{case}: {answer}");
         if !comes {
             assert_eq!(answer["class"], "no_identity", "{source}/{case}");
@@ -1123,7 +1133,9 @@ async fn federated_with_entra(source: &str, example: &str, subject: &str) {
         let entra = FakeEntra::start().await;
         entra.federate(APPLICATION, stage.scene.platform.trust(), federated);
         entra.target(TARGET, "22222222-2222-2222-2222-222222222222");
-        let answer = at_the_platform(&stage, &of_entra(&stage.scene, &entra, example).text).await;
+        let root = stage.files.as_ref().map(|root| root.path());
+        let example = of_the_scene(&stage.scene, example).behind(&entra.egress_below(root));
+        let answer = at_the_platform(&stage, &example.text).await;
         if comes {
             let claims = entra.verified(answer["access_token"].as_str().unwrap_or_default());
             assert_eq!(claims["azp"], json!(APPLICATION), "{}", answer["error_description"]);

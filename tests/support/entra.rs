@@ -4,6 +4,7 @@
 //! for, exactly; parameters that Entra does not take are refused. Its refusals have Microsoft's codes and sentences.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -92,7 +93,12 @@ impl FakeEntra {
 
     /// The keys of `[egress]` with which it stands for the hosts of the clouds.
     pub fn egress(&self) -> String {
-        self.stand_in.egress(None)
+        self.egress_below(None)
+    }
+
+    /// The same for a daemon whose files lie below this root.
+    pub fn egress_below(&self, root: Option<&Path>) -> String {
+        self.stand_in.egress(root)
     }
 
     /// Who its tokens are issued by.
