@@ -223,6 +223,21 @@ fn no_test_is_left_out() {
     }
 }
 
+/// Everybody who builds it gets the same program: `cargo install`, a distribution, and the script that builds the released file.
+#[test]
+fn nothing_but_the_manifest_decides_how_it_is_built() {
+    for file in [".cargo", "build.rs", "static-names/.cargo", "static-names/build.rs"] {
+        assert!(!root().join(file).exists(), "{file} changes the build for those who build in this directory");
+    }
+    for manifest in ["Cargo.toml", "static-names/Cargo.toml"] {
+        let text = fs::read_to_string(root().join(manifest)).expect("there is one");
+        let keys = text.lines().filter_map(|line| line.split_once('=')).map(|(key, _)| key.trim());
+        let unusual: Vec<&str> =
+            keys.filter(|key| ["build", "links", "rustflags", "cargo-features"].contains(key)).collect();
+        assert!(unusual.is_empty(), "{manifest} has {unusual:?}");
+    }
+}
+
 /// `name: "…"` of every row of a table in a folder of `src`.
 fn built(folder: &str) -> BTreeSet<String> {
     let prefix = format!("src/{folder}/");
