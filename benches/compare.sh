@@ -14,7 +14,8 @@ usage: benches/compare.sh [--rounds N] [--only ROW]... [--json]
   --only ROW   one of: helper kept new audit throughput cold memory start trips size; may be repeated
   --json       one JSON document instead of the table
 
-SAFECONDUCT_BIN=FILE measures that binary instead of building one.
+Without SAFECONDUCT_BIN it builds and measures the file that is released (packaging/release/build), and beside it the plain
+build (cargo build --release). SAFECONDUCT_BIN=FILE measures that file alone.
 The exit code is 0 also when a target is missed: the table says MISS and by how much. A row that could not be measured: 70.
 TEXT
 }
@@ -98,10 +99,14 @@ trap 'exit 143' TERM
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 say "building the bench tools"
 cargo build --quiet --release --locked --manifest-path "$root/benches/tools/Cargo.toml"
+plain=
 if [ -z "${SAFECONDUCT_BIN:-}" ]; then
-    say "building safeconduct"
+    say "building the file that is released"
+    built=$("$root/packaging/release/build")
+    SAFECONDUCT_BIN=${built#* }
+    say "building the plain one"
     cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --bin safeconduct
-    SAFECONDUCT_BIN=$CARGO_TARGET_DIR/release/safeconduct
+    plain=$CARGO_TARGET_DIR/release/safeconduct
 fi
 bin=$CARGO_TARGET_DIR/release
 
@@ -127,15 +132,14 @@ fact() { # NAME VALUE
     printf '%s\t%s\n' "$@" >>"$work/facts.tsv"
 }
 
-# Runs both sides in every round and changes who goes first, so that a drift of the machine favours nobody.
-alternate() { # ROUND OURS THEIRS
-    if [ $(($1 % 2)) -eq 1 ]; then
-        "$2" "$1"
-        "$3" "$1"
-    else
-        "$3" "$1"
-        "$2" "$1"
-    fi
+# Runs all sides in every round and changes who goes first, so that a drift of the machine favours nobody.
+alternate() { # ROUND SIDE...
+    local round=$1 at
+    shift
+    for at in $(seq 0 $(($# - 1))); do
+        at=$(((at + round - 1) % $# + 1))
+        "${!at}" "$round"
+    done
 }
 
 # The share of processor time nobody used during one second, in percent.
@@ -149,6 +153,10 @@ idle_percent() {
         END { printf "%.0f", 100 * (idle[2] - idle[1]) / (total[2] - total[1]) }'
 }
 
+linking() { # FILE
+    if readelf --program-headers "$1" | grep -q INTERP; then echo "dynamically linked"; else echo "statically linked"; fi
+}
+
 state_the_facts() {
     local model memory version idle
     model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
@@ -158,8 +166,9 @@ state_the_facts() {
     idle=$(idle_percent)
     fact idle "$idle % of the machine was idle in the second before the first row"
     [ "$idle" -ge 85 ] || fact warning "other work was running: fit for finding mistakes, not for publishing"
-    fact safeconduct "$version, release profile"
-    fact floor "hyper http1 on a Unix socket, tokio with 2 workers, repeating safeconduct's own answer"
+    fact safeconduct "$version, $(linking "$SAFECONDUCT_BIN")"
+    [ -z "$plain" ] || fact "plain build" "cargo build --release, $(linking "$plain")"
+    fact floor "hyper http1 on a Unix socket, tokio with 2 workers (one row: 1), repeating safeconduct's own answer"
     fact "load generator" "benches/tools, load: one thread in Rust; kept and new: blocking, one request at a time; throughput and bursts: non-blocking, one epoll loop"
     fact rounds "$rounds, alternating; figures are medians of the rounds, the ratio is the median of each round's own ratio"
 }
@@ -216,6 +225,11 @@ write_configurations() {
             server "hundred$round" "/t$round/hundred" "$issuer/t$round"
         done
     } | configure main
+    server bench /mcp/bench "$issuer" | configure plain
+    {
+        server bench /mcp/bench "$issuer"
+        printf '[audit]\nfile = "%s"\n' "$work/audit-plain.jsonl"
+    } | configure audited-plain
     for index in $(seq 50); do
         server "m$index" "/t$((index % 5))/m$index" "$issuer/t$((index % 5))"
     done | configure fifty
@@ -230,11 +244,11 @@ in_job() {
     exec env -i "PATH=$PATH" "HOME=$work/home" "${identity[@]}" "$@"
 }
 
-start_broker() { # NAME
+start_broker() { # CONFIGURATION [BINARY]
     (
         # The usual limit of descriptors: a thousand callers must be served within it, or the broker must raise it itself.
         ulimit -Sn 1024
-        in_job "$SAFECONDUCT_BIN" --config "$work/$1.toml" run
+        in_job "${2:-$SAFECONDUCT_BIN}" --config "$work/$1.toml" run
     ) >>"$work/broker.log" 2>&1 &
     broker=$!
     pids+=("$broker")
@@ -250,13 +264,13 @@ ask() { # NAME QUERY
     "$bin/load" once --socket "$work/$1.sock" --ask "/v1/token?$2"
 }
 
-start_floor() {
+start_floor() { # SOCKET WORKERS
     "$bin/load" once --raw --socket "$work/main.sock" --ask "/v1/token?server=bench" >"$work/answer"
-    "$bin/floor" --socket "$work/floor.sock" --like "$work/answer" &
+    "$bin/floor" --socket "$work/$1.sock" --workers "$2" --like "$work/answer" &
     pids+=($!)
     servers+=($!)
     for _ in $(seq 100); do
-        [ -S "$work/floor.sock" ] && return
+        [ -S "$work/$1.sock" ] && return
         sleep 0.05
     done
     say "the floor did not start"
@@ -334,23 +348,38 @@ or_skip() { # FUNCTION
     if $peer; then echo "$1"; else echo skip; fi
 }
 
-helper_ours() {
+# The side of the plain build, if there is one.
+if_plain() { # FUNCTION
+    if [ -n "$plain" ]; then echo "$1"; else echo skip; fi
+}
+
+helper() { # SIDE ROUND COMMAND..., which prints the figures
     local figures
-    figures=$(env -i "PATH=$PATH" "HOME=$work/home" "$bin/spawn" run --count 100 -- "$SAFECONDUCT_BIN" --socket "$work/main.sock" token bench)
-    sample helper-wall ours "$1" "$(field wall_ms <<<"$figures")"
-    sample helper-cpu ours "$1" "$(field cpu_ms <<<"$figures")"
+    figures=$("${@:3}")
+    sample helper-wall "$1" "$2" "$(field wall_ms <<<"$figures")"
+    sample helper-cpu "$1" "$2" "$(field cpu_ms <<<"$figures")"
+}
+
+our_helper() { # SIDE ROUND BINARY
+    helper "$1" "$2" env -i "PATH=$PATH" "HOME=$work/home" "$bin/spawn" run --count 100 \
+        -- "$3" --socket "$work/main.sock" token bench
+}
+
+helper_ours() {
+    our_helper ours "$1" "$SAFECONDUCT_BIN"
+}
+
+helper_plain() {
+    our_helper plain "$1" "$plain"
 }
 
 helper_theirs() {
-    local figures
-    figures=$(with_peer "$bin/spawn" run --count 100 -- oidc-token bench)
-    sample helper-wall theirs "$1" "$(field wall_ms <<<"$figures")"
-    sample helper-cpu theirs "$1" "$(field cpu_ms <<<"$figures")"
+    helper theirs "$1" with_peer "$bin/spawn" run --count 100 -- oidc-token bench
 }
 
 row_helper() {
     for round in $(seq "$rounds"); do
-        alternate "$round" helper_ours "$(or_skip helper_theirs)"
+        alternate "$round" helper_ours "$(if_plain helper_plain)" "$(or_skip helper_theirs)"
     done
 }
 
@@ -376,7 +405,7 @@ latency_row() { # MODE
     for placement in apart together; do
         place "$placement"
         for round in $(seq "$rounds"); do
-            alternate "$round" "$1_ours" "$1_theirs"
+            alternate "$round" "$1_ours" "$(if_plain "$1_plain")" "$1_theirs"
         done
     done
 }
@@ -395,6 +424,10 @@ kept_ours() {
     sample "kept$suffix" ours "$1" "$(latency kept main)"
 }
 
+kept_plain() {
+    sample "kept$suffix" plain "$1" "$(latency kept plain)"
+}
+
 kept_theirs() {
     sample "kept$suffix" theirs "$1" "$(latency kept floor)"
 }
@@ -403,11 +436,19 @@ row_kept() {
     latency_row kept
 }
 
-new_ours() {
+new() { # SIDE ROUND SOCKET
     local p50
-    p50=$(latency new main)
-    sample "new$suffix" ours "$1" "$p50"
-    if $peer; then sample "new-peer$suffix" ours "$1" "$p50"; fi
+    p50=$(latency new "$3")
+    sample "new$suffix" "$1" "$2" "$p50"
+    if $peer; then sample "new-peer$suffix" "$1" "$2" "$p50"; fi
+}
+
+new_ours() {
+    new ours "$1" main
+}
+
+new_plain() {
+    new plain "$1" plain
 }
 
 new_theirs() {
@@ -420,20 +461,32 @@ row_new() {
 }
 
 # The same with a record of every answer, kept connection and new one.
+audit() { # SIDE ROUND SOCKET
+    sample "audit-kept$suffix" "$1" "$2" "$(latency kept "$3")"
+    sample "audit-new$suffix" "$1" "$2" "$(latency new "$3")"
+}
+
 audit_ours() {
-    sample "audit-kept$suffix" ours "$1" "$(latency kept audited)"
-    sample "audit-new$suffix" ours "$1" "$(latency new audited)"
+    audit ours "$1" audited
+}
+
+audit_plain() {
+    audit plain "$1" audited-plain
 }
 
 audit_theirs() {
-    sample "audit-kept$suffix" theirs "$1" "$(latency kept floor)"
-    sample "audit-new$suffix" theirs "$1" "$(latency new floor)"
+    audit theirs "$1" floor
+}
+
+start_audited() { # CONFIGURATION BINARY
+    start_broker "$@"
+    servers+=("$broker")
+    ask "$1" "server=bench" >/dev/null
 }
 
 row_audit() {
-    start_broker audited
-    servers+=("$broker")
-    ask audited "server=bench" >/dev/null
+    start_audited audited "$SAFECONDUCT_BIN"
+    [ -z "$plain" ] || start_audited audited-plain "$plain"
     latency_row audit
     "$SAFECONDUCT_BIN" audit verify "$work/audit.jsonl" >/dev/null
 }
@@ -442,21 +495,32 @@ throughput() { # SOCKET
     "$bin/load" throughput --connections 16 --socket "$work/$1.sock" --ask "/v1/token?server=bench" --count 200000 --warmup 5000 | field rps
 }
 
-throughput_ours() {
+our_throughput() { # SIDE ROUND SOCKET
     local rps
-    rps=$(throughput main)
-    sample throughput ours "$1" "$rps"
-    if $peer; then sample throughput-peer ours "$1" "$rps"; fi
+    rps=$(throughput "$3")
+    sample throughput "$1" "$2" "$rps"
+    sample throughput-one "$1" "$2" "$rps"
+    if $peer; then sample throughput-peer "$1" "$2" "$rps"; fi
+}
+
+throughput_ours() {
+    our_throughput ours "$1" main
+}
+
+throughput_plain() {
+    our_throughput plain "$1" plain
 }
 
 throughput_theirs() {
     sample throughput theirs "$1" "$(throughput floor)"
+    sample throughput-one theirs "$1" "$(throughput floor-of-one)"
     if $peer; then sample throughput-peer theirs "$1" "$(peer_latency rps)"; fi
 }
 
 row_throughput() {
+    start_floor floor-of-one 1
     for round in $(seq "$rounds"); do
-        alternate "$round" throughput_ours throughput_theirs
+        alternate "$round" throughput_ours "$(if_plain throughput_plain)" throughput_theirs
     done
 }
 
@@ -495,22 +559,35 @@ row_cold() {
     if $peer; then note cold "the peer's token is cached, ours is not: the peer offers no way to have a cold one"; fi
 }
 
-# Resident memory of processes, in MB of 10^6 bytes.
-resident() { # PID...
+# Memory of processes, in MB of 10^6 bytes.
+megabytes() { # FIELD PID...
     local pid
-    for pid in "$@"; do
+    for pid in "${@:2}"; do
         cat "/proc/$pid/status"
-    done | awk '/^VmRSS/ { sum += $2 } END { printf "%.3f", sum * 1024 / 1e6 }'
+    done | awk -v "field=$1:" '$1 == field { sum += $2 } END { printf "%.3f", sum * 1024 / 1e6 }'
 }
 
-memory_ours() {
-    start_broker fifty
+memory() { # SIDE ROUND PID...
+    sample memory "$1" "$2" "$(megabytes VmRSS "${@:3}")"
+    sample memory-private "$1" "$2" "$(megabytes RssAnon "${@:3}")"
+}
+
+our_memory() { # SIDE ROUND BINARY
+    start_broker fifty "$3"
     for index in $(seq 50); do
         ask fifty "server=m$index" >/dev/null
     done
     sleep 1
-    sample memory ours "$1" "$(resident "$broker")"
+    memory "$1" "$2" "$broker"
     end "$broker"
+}
+
+memory_ours() {
+    our_memory ours "$1" "$SAFECONDUCT_BIN"
+}
+
+memory_plain() {
+    our_memory plain "$1" "$plain"
 }
 
 memory_theirs() {
@@ -520,19 +597,27 @@ memory_theirs() {
     with_peer "OIDC_SOCK=$work/peer2.sock" oidc-token bench >/dev/null
     sleep 1
     read -ra children <<<"$(cat "/proc/$agent/task/$agent/children")"
-    sample memory theirs "$1" "$(resident "$agent" ${children[@]+"${children[@]}"})"
+    memory theirs "$1" "$agent" ${children[@]+"${children[@]}"}
     end "$agent"
 }
 
 row_memory() {
     for round in $(seq "$rounds"); do
-        alternate "$round" memory_ours "$(or_skip memory_theirs)"
+        alternate "$round" memory_ours "$(if_plain memory_plain)" "$(or_skip memory_theirs)"
     done
 }
 
+our_start() { # SIDE ROUND BINARY
+    sample start "$1" "$2" "$(in_job "$bin/spawn" start --count 10 --socket "$work/start.sock" \
+        -- "$3" --config "$work/start.toml" run 2>>"$work/broker.log" | field ready_ms)"
+}
+
 start_ours() {
-    sample start ours "$1" "$(in_job "$bin/spawn" start --count 10 --socket "$work/start.sock" \
-        -- "$SAFECONDUCT_BIN" --config "$work/start.toml" run 2>>"$work/broker.log" | field ready_ms)"
+    our_start ours "$1" "$SAFECONDUCT_BIN"
+}
+
+start_plain() {
+    our_start plain "$1" "$plain"
 }
 
 # On the console, which is quicker than detaching, and without an account: the peer's best case.
@@ -543,7 +628,7 @@ start_theirs() {
 
 row_start() {
     for round in $(seq "$rounds"); do
-        alternate "$round" start_ours "$(or_skip start_theirs)"
+        alternate "$round" start_ours "$(if_plain start_plain)" "$(or_skip start_theirs)"
     done
 }
 
@@ -572,8 +657,13 @@ row_trips() {
     upstream /reset >/dev/null
 }
 
+size() { # SIDE BINARY
+    sample size "$1" 1 "$(stat -c %s "$(readlink -f "$2")" | awk '{ printf "%.3f", $1 / 1e6 }')"
+}
+
 row_size() {
-    sample size ours 1 "$(stat -c %s "$(readlink -f "$SAFECONDUCT_BIN")" | awk '{ printf "%.3f", $1 / 1e6 }')"
+    size ours "$SAFECONDUCT_BIN"
+    [ -z "$plain" ] || size plain "$plain"
 }
 
 state_the_facts
@@ -584,7 +674,12 @@ if wanted helper || wanted kept || wanted new || wanted audit || wanted throughp
     start_broker main
     servers+=("$broker")
     ask main "server=bench" >/dev/null
-    start_floor
+    start_floor floor 2
+    if [ -n "$plain" ]; then
+        start_broker plain "$plain"
+        servers+=("$broker")
+        ask plain "server=bench" >/dev/null
+    fi
 fi
 # A row that fails does not take the others with it; half of its samples would be worse than none.
 failed=0

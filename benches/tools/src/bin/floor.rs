@@ -16,8 +16,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixListener;
 use safeconduct_bench_tools::{Result, wire};
+use tokio::net::UnixListener;
 
 #[derive(Parser)]
 struct Flags {
@@ -27,6 +27,9 @@ struct Flags {
     /// A recorded answer to repeat (`load once --raw`).
     #[arg(long)]
     like: Option<PathBuf>,
+    /// The runtime's worker threads.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
 }
 
 fn main() -> Result<()> {
@@ -36,7 +39,7 @@ fn main() -> Result<()> {
         None => Answer::example(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(flags.workers)
         .enable_all()
         .build()?;
     runtime.block_on(serve(&flags, answer))
