@@ -2,10 +2,10 @@
 check: fmt clippy test doc deny
 
 fmt:
-    cargo fmt --check
+    cargo fmt --all --check
 
 clippy:
-    cargo clippy --all-targets -- -D warnings
+    cargo clippy --workspace --all-targets --test others -- -D warnings
 
 test:
     cargo test
@@ -23,5 +23,5 @@ deny:
     cargo deny check
 
 bench:
-    cargo bench --bench inside
+    cargo bench -p safeconduct-benches
     benches/compare.sh

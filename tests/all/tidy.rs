@@ -226,10 +226,10 @@ fn no_test_is_left_out() {
 /// Everybody who builds it gets the same program: `cargo install`, a distribution, and the script that builds the released file.
 #[test]
 fn nothing_but_the_manifest_decides_how_it_is_built() {
-    for file in [".cargo", "build.rs", "static-names/.cargo", "static-names/build.rs"] {
+    for file in [".cargo", "build.rs", "packaging/static-names/.cargo", "packaging/static-names/build.rs"] {
         assert!(!root().join(file).exists(), "{file} changes the build for those who build in this directory");
     }
-    for manifest in ["Cargo.toml", "static-names/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "packaging/static-names/Cargo.toml"] {
         let text = fs::read_to_string(root().join(manifest)).expect("there is one");
         let keys = text.lines().filter_map(|line| line.split_once('=')).map(|(key, _)| key.trim());
         let unusual: Vec<&str> =
