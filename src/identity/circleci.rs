@@ -67,7 +67,6 @@ const TRUST: Platform = Platform {
     },
     instead: "start the job without SSH",
     warnings: &[],
-    ..Platform::PLAIN
 };
 
 const TOKEN_ENV: Setting = Setting::optional(

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::authorization_server::{ClientProof, FakeAs, Profile};
 use support::google::{AGENT as ACCOUNT, FakeGoogle, external_account};
 use support::keys;
@@ -231,86 +231,117 @@ async fn files_that_do_not_belong_together_and_a_workload_without_certificate_sa
 }
 
 /// Google over TLS, with a provider of X.509 in the pool, and an authorization server that trusts Google.
-#[tokio::test]
-async fn an_external_account_file_with_a_certificate() {
-    let world = World::new().await;
-    let trust = FakePlatform::start().await.trust();
-    let google = FakeGoogle::mutual(&world.ca, trust).await;
-    google.grant(&FakeGoogle::principal("certificate-2"), ACCOUNT);
-    world.authorization_server.trust_only(google.trust());
-    // Google's identity tokens have no `jti`.
-    world.authorization_server.set_profile(Profile { jti_optional: true, ..Profile::default() });
-    let place = |name: &str| world.safeconduct.private(name).display().to_string();
-    let first = world.put(&world.ca, AGENT);
-    std::fs::write(place("chain.pem"), world.ca.pem()).expect("ours");
-    let paths = json!({"cert_path": place("client.pem"), "key_path": place("client.key")});
-    let config = |paths: &serde_json::Value| {
-        let text = json!({"version": 1, "cert_configs": {"workload": paths}}).to_string();
-        std::fs::write(place("certificates.json"), text).expect("ours");
-    };
-    config(&paths);
-    let account = |source: serde_json::Value| {
+struct Federated {
+    world: World,
+    google: FakeGoogle,
+    first: String,
+}
+
+impl Federated {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let trust = FakePlatform::start().await.trust();
+        let google = FakeGoogle::mutual(&world.ca, trust).await;
+        google.grant(&FakeGoogle::principal("certificate-2"), ACCOUNT);
+        world.authorization_server.trust_only(google.trust());
+        // Google's identity tokens have no `jti`.
+        world.authorization_server.set_profile(Profile { jti_optional: true, ..Profile::default() });
+        let first = world.put(&world.ca, AGENT);
+        let federated = Self { world, google, first };
+        federated.write("chain.pem", &federated.world.ca.pem());
+        federated.certificates(&federated.pair());
+        federated.account(federated.usual());
+        federated
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.world.safeconduct.private(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.place(name), text).expect("ours");
+    }
+
+    fn pair(&self) -> Value {
+        json!({"cert_path": self.place("client.pem"), "key_path": self.place("client.key")})
+    }
+
+    fn usual(&self) -> Value {
+        json!({"certificate_config_location": self.place("certificates.json"), "trust_chain_path": self.place("chain.pem")})
+    }
+
+    /// The file that says where certificate and key are.
+    fn certificates(&self, paths: &Value) {
+        self.write("certificates.json", &json!({"version": 1, "cert_configs": {"workload": paths}}).to_string());
+    }
+
+    /// The `external_account` file.
+    fn account(&self, source: Value) {
         let text = external_account("oauth:token-type:mtls", &json!({"certificate": source})).to_string();
         let text = text.replace("//sts.googleapis", "//sts.mtls.googleapis");
-        let text = text.replace("//iamcredentials.googleapis", "//iamcredentials.mtls.googleapis");
-        std::fs::write(place("google.json"), text).expect("ours");
-    };
-    let named =
-        json!({"certificate_config_location": place("certificates.json"), "trust_chain_path": place("chain.pem")});
-    account(named.clone());
-    let configured = world.safeconduct.clone().config(&format!(
-        "[egress]\n{}ca_file = \"{}\"\n[identity]\nsource = \"gcp\"\ncredentials_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n",
-        google.egress(),
-        world.ca.file().display(),
-        place("google.json"),
-        world.mcp.url(),
-        world.authorization_server.issuer(),
-    ));
-    let token = |world: Safeconduct| async move { world.run(&["token", "demo"]).await };
-    token(configured.clone()).await.expect_code(0);
+        self.write("google.json", &text.replace("//iamcredentials.googleapis", "//iamcredentials.mtls.googleapis"));
+    }
+
+    fn configured(&self) -> Safeconduct {
+        self.world.safeconduct.clone().config(&format!(
+            "[egress]\n{}ca_file = \"{}\"\n[identity]\nsource = \"gcp\"\ncredentials_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\n",
+            self.google.egress(),
+            self.world.ca.file().display(),
+            self.place("google.json"),
+            self.world.mcp.url(),
+            self.world.authorization_server.issuer(),
+        ))
+    }
+
+    async fn fails(&self, words: &str, hint: &str) {
+        let output = self.configured().run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+        tells(&output, words, hint);
+    }
+}
+
+#[tokio::test]
+async fn an_external_account_file_with_a_certificate() {
+    let federated = Federated::new().await;
+    let (world, configured) = (&federated.world, federated.configured());
+    configured.run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(world.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
-    assert_eq!(google.last_form()["subject_token_type"], "urn:ietf:params:oauth:token-type:mtls");
+    assert_eq!(federated.google.last_form()["subject_token_type"], "urn:ietf:params:oauth:token-type:mtls");
     // A renewed certificate is taken as it is, in a running process.
     let daemon = configured.clone().daemon(&[]).await;
     assert_eq!(daemon.get("/v1/token?server=demo").await.status, 200);
-    assert_ne!(world.put(&world.ca, AGENT), first);
+    assert_ne!(world.put(&world.ca, AGENT), federated.first);
     assert_eq!(daemon.get("/v1/token?server=demo&fresh=1").await.status, 200);
     drop(daemon);
     // Where `gcloud` puts the second file, or the variable says.
-    account(json!({"use_default_certificate_config": true, "trust_chain_path": place("chain.pem")}));
-    let by_variable = configured.clone().env("GOOGLE_API_CERTIFICATE_CONFIG", &place("certificates.json"));
-    token(by_variable).await.expect_code(0);
-    let output = token(configured.clone().env("GOOGLE_API_CERTIFICATE_CONFIG", &place("nowhere.json"))).await;
-    tells(&output.expect_code(NO_IDENTITY), "nowhere.json cannot be read", "where the certificate and its key are");
+    federated
+        .account(json!({"use_default_certificate_config": true, "trust_chain_path": federated.place("chain.pem")}));
+    let by_variable = |name: &str| configured.clone().env("GOOGLE_API_CERTIFICATE_CONFIG", &federated.place(name));
+    by_variable("certificates.json").run(&["token", "demo"]).await.expect_code(0);
+    let output = by_variable("nowhere.json").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
+    tells(&output, "nowhere.json cannot be read", "where the certificate and its key are");
+}
+
+#[tokio::test]
+async fn an_external_account_file_whose_certificate_cannot_be_used_says_so() {
+    let federated = Federated::new().await;
     // Another principal: without its chain.
-    account(json!({"certificate_config_location": place("certificates.json")}));
-    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
-    tells(&output, "PERMISSION_DENIED", "roles/iam.workloadIdentityUser");
-    // What is wrong with the files.
-    account(named);
-    std::fs::write(place("client.key"), world.ca.client(AGENT).1).expect("ours");
-    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
-    tells(&output, "the key is not that of the certificate", "as PEM");
-    config(&json!({"cert_path": "client.pem", "key_path": place("client.key")}));
-    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
-    tells(&output, "is a relative path", "absolute path");
-    config(&json!(null));
-    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
-    tells(&output, "names no `cert_path` and `key_path`", "create-cred-config");
-    account(json!({"certificate_config_location": "certificates.json"}));
-    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
-    tells(&output, "is a relative path", "absolute path");
-    config(&paths);
-    let usual = external_account(
-        "oauth:token-type:mtls",
-        &json!({"certificate": {"certificate_config_location": place("certificates.json")}}),
-    );
-    std::fs::write(place("google.json"), usual.to_string()).expect("ours");
-    let output = token(configured.clone()).await.expect_code(NO_IDENTITY);
-    tells(&output, "names hosts that ask for none", "sts.mtls.googleapis.com");
-    account(json!({"trust_chain_path": place("chain.pem")}));
-    let output = token(configured).await.expect_code(NO_IDENTITY);
-    tells(&output, "not exactly one of", "create-cred-config");
+    federated.account(json!({"certificate_config_location": federated.place("certificates.json")}));
+    federated.fails("PERMISSION_DENIED", "roles/iam.workloadIdentityUser").await;
+    federated.account(federated.usual());
+    federated.write("client.key", &federated.world.ca.client(AGENT).1);
+    federated.fails("the key is not that of the certificate", "as PEM").await;
+    federated.certificates(&json!({"cert_path": "client.pem", "key_path": federated.place("client.key")}));
+    federated.fails("is a relative path", "absolute path").await;
+    federated.certificates(&json!(null));
+    federated.fails("names no `cert_path` and `key_path`", "create-cred-config").await;
+    federated.account(json!({"certificate_config_location": "certificates.json"}));
+    federated.fails("is a relative path", "absolute path").await;
+    federated.certificates(&federated.pair());
+    let source = json!({"certificate": {"certificate_config_location": federated.place("certificates.json")}});
+    federated.write("google.json", &external_account("oauth:token-type:mtls", &source).to_string());
+    federated.fails("names hosts that ask for none", "sts.mtls.googleapis.com").await;
+    federated.account(json!({"trust_chain_path": federated.place("chain.pem")}));
+    federated.fails("not exactly one of", "create-cred-config").await;
 }
 
 fn tells(output: &Output, words: &str, hint: &str) {
