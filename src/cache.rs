@@ -35,8 +35,8 @@ const QUICK_TRIES: u32 = 3;
 const QUICK_DELAY: Duration = Duration::from_millis(200);
 const BACKOFF_FLOOR: Duration = Duration::from_millis(500);
 const BACKOFF_CAP: Duration = Duration::from_secs(60);
-/// A one-shot keeps this much of its time to say what went wrong.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+/// With less time than this left, a one-shot does not begin another try.
+const WORTH_A_TRY: Duration = Duration::from_millis(500);
 /// How long a permanent refusal is remembered.
 const REFUSAL_REMEMBERED: Duration = Duration::from_secs(30);
 
@@ -88,6 +88,19 @@ pub enum Persistence {
     Daemon,
     /// One command: until its caller's time-out.
     OneShot(Duration),
+}
+
+impl Persistence {
+    /// How long a one-shot's requests may take together. It keeps the rest of its time to say what went wrong: a tenth,
+    /// which is enough on a busy machine too.
+    pub fn for_requests(self) -> Option<Duration> {
+        const LEAST: Duration = Duration::from_millis(100);
+        const MOST: Duration = Duration::from_secs(1);
+        match self {
+            Self::Daemon => None,
+            Self::OneShot(limit) => Some(limit.saturating_sub((limit / 10).clamp(LEAST, MOST))),
+        }
+    }
 }
 
 /// What the cache counts; whoever builds it decides where to.
@@ -308,7 +321,10 @@ impl<E: Failure> Cache<E> {
     /// Makes a token, with the second tries that the persistence grants.
     async fn fly(&self, recipe: &Recipe<E>, quick_tries: u32) -> Result<Token, E> {
         let started = self.0.clock.boot();
+        let for_requests = self.0.persistence.for_requests().unwrap_or(Duration::MAX);
+        let left = || for_requests.saturating_sub(self.0.clock.boot().since(started));
         let mut tried = 0;
+        let mut before = None;
         loop {
             let error = match recipe().await {
                 Ok(token) => return Ok(token),
@@ -326,16 +342,19 @@ impl<E: Failure> Cache<E> {
                 }
             };
             tried += 1;
-            // A one-shot that would run into its caller's time-out while asleep says now what went wrong.
-            if let Persistence::OneShot(limit) = self.0.persistence
-                && wait + LAST_WORDS >= limit.saturating_sub(self.0.clock.boot().since(started))
-            {
+            // A try that was cut short says less of the other side than the failure before it.
+            if left().is_zero() {
+                return Err(before.unwrap_or(error));
+            }
+            // A one-shot whose time would be up in the next try says now what went wrong.
+            if wait.saturating_add(WORTH_A_TRY) > left() {
                 return Err(error);
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.0.stop.cancelled() => return Err(error),
             }
+            before = Some(error);
         }
     }
 

@@ -202,7 +202,7 @@ struct Inner {
     /// Clients with a certificate, the newest last. Certificates are renewed, so the old ones go.
     mutual: Mutex<VecDeque<(Digest, Lane, Client)>>,
     jitter: Jitter,
-    /// When the one command that this is for has to answer.
+    /// When the last request of the one command that this is for has to be over.
     deadline: Option<tokio::time::Instant>,
 }
 
@@ -212,8 +212,7 @@ impl Outbound {
         Self::until(config, None)
     }
 
-    /// The same, with the moment by which a command has to answer: every request ends a little earlier, so that its
-    /// own error says who was silent.
+    /// The same, with the moment by which every request of a command has to be over.
     pub(crate) fn until(config: Config, deadline: Option<tokio::time::Instant>) -> Self {
         let (tls, clients, mutual) = (OnceLock::new(), Default::default(), Mutex::default());
         Self(Arc::new(Inner { config, tls, clients, mutual, jitter: Jitter::from_system(), deadline }))
@@ -240,10 +239,8 @@ impl Outbound {
     }
 
     fn left(&self, limit: Duration) -> Duration {
-        const TO_SAY_SO: Duration = Duration::from_millis(100);
         let Some(deadline) = self.0.deadline else { return limit };
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        limit.min(left.saturating_sub(TO_SAY_SO))
+        limit.min(deadline.saturating_duration_since(tokio::time::Instant::now()))
     }
 
     /// Builds the clients now, so that the first request does not wait for it.
@@ -288,6 +285,9 @@ impl Outbound {
     #[expect(clippy::too_many_arguments, reason = "one request and its limits; ends with the connector")]
     async fn within(&self, client: Client, url: Url, ask: Ask, host: &str, reading: Reading) -> Result<Answer, Error> {
         let limit = self.left(ask.limit);
+        if limit.is_zero() {
+            return Err(Error::NoTimeLeft { host: host.to_owned() });
+        }
         let outcome = tokio::time::timeout(limit, exchange(&client, url, ask, host, reading)).await;
         outcome.unwrap_or_else(|_| Err(Error::Timeout { host: host.to_owned(), limit }))
     }

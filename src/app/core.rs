@@ -88,10 +88,7 @@ impl Ground {
     }
 
     fn parts(&self, config: Config, missing: Missing, stop: &CancellationToken) -> Result<(Parts, Outbound), Error> {
-        let deadline = match self.persistence {
-            Persistence::OneShot(limit) => Some(tokio::time::Instant::now() + limit),
-            Persistence::Daemon => None,
-        };
+        let deadline = self.persistence.for_requests().map(|limit| tokio::time::Instant::now() + limit);
         let outbound = Outbound::until(config.egress.clone(), deadline);
         let ambient = Ambient { env: self.env.clone(), outbound: outbound.clone(), clock: self.clock.clone() };
         let identities = identities(&config, missing, &ambient)?;

@@ -467,6 +467,34 @@ async fn one_shot_tries_until_its_callers_time_out() {
     assert_eq!(rig.issuer.calls(), 1, "a refusal is final");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_one_shot_tells_the_last_real_failure_not_that_a_try_was_cut_short() {
+    let limit = Duration::from_secs(4);
+    let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let persistence = Persistence::OneShot(limit);
+    let cache = Cache::new(clock, Jitter::seeded(1), persistence, tasks, stop, Box::new(Unobserved));
+    let end = tokio::time::Instant::now() + persistence.for_requests().expect("it has an end");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let recipe: Recipe<Fail> = Arc::new({
+        let calls = Arc::clone(&calls);
+        move || {
+            let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if first {
+                    return Err(Fail::Temporary(Some(Duration::ZERO)));
+                }
+                tokio::time::sleep_until(end).await;
+                Err(Fail::Temporary(None))
+            }
+            .boxed()
+        }
+    });
+    let outcome = cache.token(key(), &Wish::ANY, || recipe).await;
+    assert_eq!(outcome.map(|_| ()), Err(Fail::Temporary(Some(Duration::ZERO))), "what the first try said");
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
 #[test]
 fn the_plan_renews_what_is_in_use_and_lets_the_rest_lapse() {
     use super::entry::{Plan, plan};

@@ -70,6 +70,12 @@ pub enum Error {
         /// The limit.
         limit: Duration,
     },
+    /// The time of the command was over before this request was begun.
+    #[error("no time is left to ask {host}")]
+    NoTimeLeft {
+        /// Who.
+        host: String,
+    },
     /// No connection: the name does not resolve, or nobody listens.
     #[error("{host} cannot be reached: {what}")]
     Unreachable {
@@ -123,7 +129,11 @@ impl Error {
     pub fn is_temporary(&self) -> bool {
         matches!(
             self,
-            Self::Timeout { .. } | Self::Unreachable { .. } | Self::Broken { .. } | Self::ThroughProxy { .. }
+            Self::Timeout { .. }
+                | Self::NoTimeLeft { .. }
+                | Self::Unreachable { .. }
+                | Self::Broken { .. }
+                | Self::ThroughProxy { .. }
         )
     }
 

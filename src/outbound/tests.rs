@@ -78,3 +78,45 @@ fn retry_after_is_read_in_both_forms_and_never_beyond_an_hour() {
     assert_eq!(waits("Sun, 06 Nov 1994 08:51:37 GMT", None), None, "measured against nothing");
     assert_eq!(waits("soon", NOW), None);
 }
+
+/// What a try came to.
+#[derive(Debug, PartialEq)]
+enum Came {
+    Refusal,
+    CutShort,
+}
+
+/// Tries until `total` is over. The first try is refused after `first`; every further one gets no answer.
+async fn tried(first: Duration, delay: Duration, total: Duration) -> (Came, u32) {
+    let tries = std::cell::Cell::new(0);
+    let work = |left: Duration| {
+        tries.set(tries.get() + 1);
+        let is_first = tries.get() == 1;
+        async move {
+            tokio::time::sleep(if is_first { first } else { left }).await;
+            if is_first { Came::Refusal } else { Came::CutShort }
+        }
+    };
+    let patience = Patience { tries: 9, delay, total };
+    let came = outbound(Config::default()).patiently(patience, work, |_| Again::In(delay)).await;
+    (came, tries.get())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_the_patience_cuts_short_does_not_hide_the_failure_before_it() {
+    const SECOND: Duration = Duration::from_secs(1);
+    assert_eq!(tried(SECOND, SECOND, SECOND * 9).await, (Came::Refusal, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_try_is_begun_that_would_have_no_time() {
+    const SECOND: Duration = Duration::from_secs(1);
+    assert_eq!(tried(SECOND, SECOND, Duration::from_millis(2_040)).await, (Came::Refusal, 1));
+}
+
+#[tokio::test]
+async fn nobody_is_blamed_for_a_request_that_was_not_begun() {
+    let over = Outbound::until(Config::default(), Some(tokio::time::Instant::now()));
+    let outcome = over.send(Ask::get("https://mcp.example.com/", NamedBy::Us)).await;
+    assert_eq!(outcome.err(), Some(Error::NoTimeLeft { host: "mcp.example.com".to_owned() }));
+}
