@@ -168,7 +168,7 @@ impl App {
         let warm = tokio::task::spawn_blocking(move || outbound.warm());
         let served = tokio::select! {
             served = self.serve() => served,
-            () = self.told(shutdown) => Ok(()),
+            () = told(shutdown, self.linger) => Ok(()),
             () = gone(self.ends_with.as_deref()) => {
                 tracing::info!("the job's directory is gone: the job has ended");
                 Ok(())
@@ -203,14 +203,14 @@ impl App {
         let socket = self.socket.serve(Arc::clone(&self.state), &self.course);
         tokio::try_join!(socket, http, health).map(drop)
     }
+}
 
-    /// Until it is told to stop and the agent has had its time to drain.
-    async fn told(&self, shutdown: impl Future<Output = ()>) {
-        shutdown.await;
-        if !self.linger.is_zero() {
-            tracing::info!(seconds = self.linger.as_secs(), "serving on while the agent drains");
-            tokio::time::sleep(self.linger).await;
-        }
+/// Until it is told to stop and the agent has had its time to drain.
+async fn told(shutdown: impl Future<Output = ()>, linger: Duration) {
+    shutdown.await;
+    if !linger.is_zero() {
+        tracing::info!(seconds = linger.as_secs(), "serving on while the agent drains");
+        tokio::time::sleep(linger).await;
     }
 }
 
@@ -241,5 +241,20 @@ async fn gone(directory: Option<&Path>) {
     let ours = held.metadata().ok().map(which);
     while std::fs::metadata(directory).ok().map(which) == ours {
         tokio::time::sleep(JOB_LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_agent_has_its_time_to_drain_from_when_the_end_is_told() {
+        const SECOND: Duration = Duration::from_secs(1);
+        for (linger, ends_after) in [(Duration::ZERO, 1), (5 * SECOND, 6)] {
+            let begun = tokio::time::Instant::now();
+            told(tokio::time::sleep(SECOND), linger).await;
+            assert_eq!(begun.elapsed().as_secs(), ends_after);
+        }
     }
 }

@@ -506,3 +506,35 @@ fn answer_of(status: StatusCode, body: Body) -> Answer {
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::super::serve::{self, Limits};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_body_is_not_waited_for_for_ever() {
+        let (ours, mut theirs) = duplex(64 * 1024);
+        let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().expect("nobody else wants it");
+        let answer = async |request: Request<Incoming>| match read::<Named>(request.into_body()).await {
+            Ok(_) => alive(),
+            Err(refusal) => failure(&refusal),
+        };
+        let served = serve::connection(Limits::API, Default::default(), ours, place, answer);
+        let begun = tokio::time::Instant::now();
+        let client = async {
+            let half = b"POST /v1/reject HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{";
+            theirs.write_all(half).await.expect("there is room");
+            let mut line = [0; 12];
+            theirs.read_exact(&mut line).await.expect("an answer");
+            assert_eq!(&line, b"HTTP/1.1 400");
+            assert_eq!(begun.elapsed().as_secs(), BODY_LIMIT.as_secs());
+        };
+        tokio::select! {
+            () = served => panic!("it ends before its answer is read"),
+            () = client => {}
+        }
+    }
+}

@@ -194,7 +194,32 @@ impl<S: AsyncRead + Unpin> AsyncRead for InOnePiece<S> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    use super::super::body::Body;
     use super::*;
+
+    /// How long a connection of the API lasts on which the client sends `said` and then nothing.
+    async fn lasts(said: &[u8]) -> Duration {
+        let (ours, mut theirs) = duplex(64 * 1024);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("nobody else wants it");
+        let begun = Instant::now();
+        let answer = |_: Request<Incoming>| async { Answer::new(Body::plain(b"{}")) };
+        let served = connection(Limits::API, CancellationToken::new(), ours, place, answer);
+        let client = async {
+            theirs.write_all(said).await.expect("there is room");
+            theirs.read_to_end(&mut Vec::new()).await.expect("it is closed");
+        };
+        tokio::join!(served, client);
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_no_request_begins_is_closed() {
+        let quiet = Limits::API.quiet.as_secs();
+        assert_eq!(lasts(b"").await.as_secs(), quiet, "never a word");
+        assert_eq!(lasts(b"GET /healthz HTTP/1.1\r\nhost: local").await.as_secs(), quiet, "half a head");
+        let whole = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        assert_eq!(lasts(whole).await.as_secs(), 2 * quiet, "one request, at the first look no longer new");
+    }
 
     #[tokio::test]
     async fn pieces_arrive_in_their_order_whether_or_not_there_is_room_for_them() {

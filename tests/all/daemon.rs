@@ -29,7 +29,7 @@ const DENIED: i32 = 77;
 const CONFIG: i32 = 78;
 
 /// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(30);
 
 async fn answers(socket: &Path) -> bool {
     unix_http::get(socket, "/healthz").await.is_ok_and(|reply| reply.status == 200)
@@ -597,9 +597,8 @@ async fn a_kept_connection_that_is_idle_delays_nothing() {
     idle.writable().await.expect("open");
     idle.try_write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("written");
     idle.readable().await.expect("answered");
-    let asked = std::time::Instant::now();
-    daemon.stop().await.expect_code(0);
-    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    let output = daemon.stop().await.expect_code(0);
+    assert!(!output.stderr.contains("not everything ended in time"), "{}", output.stderr);
 }
 
 #[tokio::test]
@@ -790,7 +789,9 @@ async fn the_kernel_says_who_asks() {
     let world = &scene.safeconduct;
     // Somebody else must be able to reach the binary and the socket; the policy alone is to decide.
     set_mode(world.path(), 0o755);
-    let copy = world.path().join("safeconduct");
+    let others = tempfile::tempdir_in("/tmp").expect("/tmp is writable");
+    set_mode(others.path(), 0o755);
+    let copy = others.path().join("safeconduct");
     fs::copy(binary(), &copy).expect("copied");
     set_mode(&copy, 0o755);
     let listen = format!("[listen]\nsocket_mode = \"0660\"\nsocket_group = \"{SOMEBODY}\"");

@@ -60,7 +60,12 @@ impl World {
 }
 
 async fn token(safeconduct: &Safeconduct) -> Output {
-    safeconduct.run(&["token", "demo", "--timeout", "3s"]).await
+    safeconduct.run(&["token", "demo", "--timeout", "20s"]).await
+}
+
+/// A run that tries again until its time is up.
+async fn outage(safeconduct: &Safeconduct) -> Output {
+    safeconduct.run(&["token", "demo", "--timeout", "4s"]).await.expect_code(TEMPORARY)
 }
 
 fn hint(output: &Output) -> &str {
@@ -122,15 +127,16 @@ async fn what_is_on_loopback_never_goes_through_it() {
 
 #[tokio::test]
 async fn what_no_proxy_names_is_dialled_directly() {
-    for entry in [LOGIN, ".safeconduct.invalid", "*"] {
+    futures_util::future::join_all([LOGIN, ".safeconduct.invalid", "*"].map(|entry| async move {
         let world = World::new().await;
         let safeconduct = world.through(&world.proxy.url()).env("NO_PROXY", entry);
         // Without the proxy nobody knows where it is.
-        let output = token(&safeconduct).await.expect_code(TEMPORARY);
+        let output = outage(&safeconduct).await;
         let error = output.stderr.lines().find(|line| line.starts_with("safeconduct: error: ")).unwrap_or_default();
         assert!(error.contains(LOGIN) && !error.contains("forward proxy"), "{}", output.stderr);
         assert!(!world.proxy.asked().contains(&format!("{LOGIN}:443")), "{entry}: {:?}", world.proxy.asked());
-    }
+    }))
+    .await;
 }
 
 /// Nobody here can check to which address the proxy takes a name, so a name that only another party's document holds must be
@@ -180,7 +186,7 @@ async fn a_wrong_password_is_said_without_showing_it() {
     leak::minted(PASSWORD);
     world.proxy.demand("agent", "another password altogether");
     let url = world.proxy.url().replace("//", &format!("//agent:{PASSWORD}@"));
-    let output = token(&world.through(&url)).await.expect_code(TEMPORARY);
+    let output = outage(&world.through(&url)).await;
     blames_the_proxy(&world, &output);
     assert!(output.stderr.contains("authorization required"), "{}", output.stderr);
     assert_eq!(world.authorization_server.metadata_requests(), 0);
@@ -198,22 +204,24 @@ fn blames_the_proxy(world: &World, output: &Output) {
 
 #[tokio::test]
 async fn a_proxy_that_refuses_is_silent_or_leads_nowhere_is_named_and_may_come_back() {
-    let world = World::new().await;
-    let safeconduct = world.through(&world.proxy.url());
-    for mood in [Mood::Refusing(502), Mood::Refusing(403), Mood::Silent, Mood::Dead] {
+    let moods = [Mood::Refusing(502), Mood::Refusing(403), Mood::Silent, Mood::Dead];
+    futures_util::future::join_all(moods.map(|mood| async move {
+        let world = World::new().await;
+        let safeconduct = world.through(&world.proxy.url());
         world.proxy.be(mood);
-        blames_the_proxy(&world, &token(&safeconduct).await.expect_code(TEMPORARY));
-    }
-    assert_eq!(world.authorization_server.metadata_requests(), 0, "nothing went round it");
-    world.proxy.be(Mood::Willing);
-    token(&safeconduct).await.expect_code(0);
+        blames_the_proxy(&world, &outage(&safeconduct).await);
+        assert_eq!(world.authorization_server.metadata_requests(), 0, "nothing went round it");
+        world.proxy.be(Mood::Willing);
+        token(&safeconduct).await.expect_code(0);
+    }))
+    .await;
 }
 
 #[tokio::test]
 async fn a_proxy_that_is_down_is_named() {
     let world = World::new().await;
     // Nobody listens on the discard port.
-    let output = token(&world.through("http://127.0.0.1:9")).await.expect_code(TEMPORARY);
+    let output = outage(&world.through("http://127.0.0.1:9")).await;
     assert!(output.stderr.contains("through the forward proxy 127.0.0.1:9: "), "{}", output.stderr);
     assert!(hint(&output).contains("127.0.0.1:9"), "{}", output.stderr);
 }

@@ -2,7 +2,7 @@
 //! refusal, of a crowd. The rules themselves are tested on a virtual clock in `src/cache`.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
@@ -13,6 +13,7 @@ use support::mcp_server::FakeMcp;
 use support::safeconduct::Daemon;
 use support::scene::Scene;
 use support::unix_http::{self, Reply};
+use support::wait;
 
 use crate::binary;
 
@@ -28,15 +29,28 @@ fn asked(daemon: &Daemon, path: &str) -> tokio::task::JoinHandle<std::io::Result
 
 /// Asks again and again until `what` is so of the answer.
 async fn until(text: &str, daemon: &Daemon, mut what: impl FnMut(&Reply) -> bool) -> Reply {
-    let started = Instant::now();
-    loop {
+    let mut found = None;
+    wait::until(LIMIT, text, async || {
         let reply = daemon.get(ASK).await;
-        if what(&reply) {
-            return reply;
-        }
-        assert!(started.elapsed() < LIMIT, "not within {LIMIT:?}: {text}; status {}", reply.status);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        let is_so = what(&reply);
+        found = is_so.then_some(reply);
+        is_so
+    })
+    .await;
+    found.expect("it was waited for")
+}
+
+/// Asks for a token younger than the one there is until the authorization server gets a request for it: one that was minted
+/// within the last second is fresh enough. Whatever comes of that request, the callers keep `token`.
+async fn forced_in_vain(scene: &Scene, daemon: &Daemon, token: &str) {
+    let before = scene.authorization_server.token_requests();
+    wait::until(LIMIT, "a new token is asked for", async || {
+        let reply = daemon.get(&format!("{ASK}&fresh=1")).await;
+        assert_eq!((reply.status, reply.json()["access_token"].as_str()), (200, Some(token)));
+        scene.authorization_server.token_requests() > before
+    })
+    .await;
+    assert_eq!(scene.authorization_server.token_requests(), before + 1);
 }
 
 /// A client and the fakes need two descriptors for each caller.
@@ -72,18 +86,16 @@ async fn a_thousand_callers_on_a_cold_key_are_one_token_request_and_nobody_is_re
 }
 
 #[tokio::test]
-async fn a_token_in_use_is_renewed_before_anybody_waits() {
+async fn a_token_in_use_is_renewed_and_nobody_is_refused_meanwhile() {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(4));
     let daemon = scene.daemon("").await;
     let first = daemon.token("demo").await;
-    let started = Instant::now();
     until("a new token", &daemon, |reply| {
         assert_eq!(reply.status, 200);
         reply.json()["access_token"] != first
     })
     .await;
-    assert!(started.elapsed() < Duration::from_secs(4), "it was there before the old one had expired");
     assert_eq!(scene.authorization_server.token_requests(), 2);
 }
 
@@ -94,9 +106,11 @@ async fn nobody_asks_and_the_token_lapses() {
     let daemon = scene.daemon("").await;
     daemon.token("demo").await;
     // Counted as in use for one lifetime after it was asked for: one renewal may come, a chain of them may not.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    wait::until(LIMIT, "no token is kept", async || {
+        daemon.get("/v1/status").await.json()["servers"][0]["tokens"] == json!([])
+    })
+    .await;
     assert!(scene.authorization_server.token_requests() <= 2, "{}", scene.authorization_server.token_requests());
-    assert_eq!(daemon.get("/v1/status").await.json()["servers"][0]["tokens"], json!([]));
 }
 
 #[tokio::test]
@@ -104,37 +118,26 @@ async fn a_required_token_is_kept_though_nobody_asks() {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(2));
     let daemon = scene.daemon("required = true").await;
-    let started = Instant::now();
-    while scene.authorization_server.token_requests() < 3 {
-        assert!(started.elapsed() < LIMIT);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    wait::until(LIMIT, "it is renewed twice", async || scene.authorization_server.token_requests() >= 3).await;
     assert_eq!(daemon.get("/readyz").await.status, 200);
 }
 
 #[tokio::test]
 async fn an_outage_is_not_felt_until_the_token_expires_and_ends_by_itself() {
-    const LIFE: Duration = Duration::from_secs(4);
     let scene = Scene::new(binary()).await;
-    scene.authorization_server.set_token_life(LIFE);
+    scene.authorization_server.set_token_life(Duration::from_secs(4));
     let daemon = scene.daemon("").await;
-    let received = Instant::now();
     let token = daemon.token("demo").await;
     scene.authorization_server.set_down(true);
 
-    let mut served_until = received;
+    // How long it is served, to the second, is tested on the virtual clock.
     let failure = until("the token has expired", &daemon, |reply| {
         if reply.status == 200 {
-            served_until = Instant::now();
             assert_eq!(reply.json()["access_token"], token);
         }
         reply.status != 200
     })
     .await;
-    // Served until its true expiry less min(10 s, 5 %), renewals failing since 70 % of its life.
-    let served = served_until - received;
-    assert!(served > LIFE.mul_f64(0.86), "given up after {served:?} already");
-    assert!(served < LIFE + Duration::from_secs(1), "served for {served:?}, past its expiry");
     assert_eq!((failure.status, failure.json()["class"].as_str()), (503, Some("temporary")), "{}", failure.body);
     let seconds: u64 = failure.header("retry-after").and_then(|text| text.parse().ok()).expect("Retry-After");
     assert!((1..=60).contains(&seconds), "{seconds}");
@@ -196,44 +199,42 @@ async fn a_refusal_is_remembered_and_costs_no_second_request() {
 
 #[tokio::test]
 async fn a_failed_renewal_never_blanks_a_good_token() {
-    let scene = Scene::new(binary()).await;
-    for fault in [
+    let faults = [
         TokenFault::oauth("invalid_grant"),
         TokenFault::NoAccessToken,
         TokenFault::ExpiresIn(json!(0)),
         Fault::Html.into(),
-    ] {
+    ];
+    futures_util::future::join_all(faults.map(|fault| async move {
+        let scene = Scene::new(binary()).await;
         let daemon = scene.daemon("").await;
         let token = daemon.token("demo").await;
         scene.authorization_server.always_token(fault);
-        tokio::time::sleep(Duration::from_millis(1_050)).await;
-        let before = scene.authorization_server.token_requests();
-        let reply = daemon.get(&format!("{ASK}&fresh=1")).await;
-        assert_eq!((reply.status, reply.json()["access_token"].as_str()), (200, Some(token.as_str())));
-        assert_eq!(scene.authorization_server.token_requests(), before + 1);
-        scene.authorization_server.heal();
+        forced_in_vain(&scene, &daemon, &token).await;
         daemon.stop().await.expect_code(0);
-    }
+    }))
+    .await;
 }
 
 /// A JWT carries its own expiry: the same one again is no younger, however often it comes.
 #[tokio::test]
 async fn an_issuer_that_returns_the_same_token_is_not_asked_in_a_loop() {
+    const ASKS: usize = 100;
     let scene = Scene::new(binary()).await;
-    scene.authorization_server.set_token_life(Duration::from_secs(6));
+    scene.authorization_server.set_token_life(Duration::from_secs(30));
     let daemon = scene.daemon("").await;
     let token = daemon.token("demo").await;
     scene.authorization_server.always_token(TokenFault::SameToken);
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_millis(5_200) {
-        let reply = daemon.get(&format!("{ASK}&min_ttl=6")).await;
+    let wish = format!("{ASK}&min_ttl=30");
+    for _ in 0..ASKS {
+        let reply = daemon.get(&wish).await;
         assert_eq!((reply.status, reply.json()["access_token"].as_str()), (200, Some(token.as_str())));
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let requests = scene.authorization_server.token_requests();
-    assert!(requests <= 8, "{requests} requests in five seconds for the same token");
+    assert!(requests < ASKS / 4, "{requests} requests for the same token");
     scene.authorization_server.heal();
-    until("a new token once the old one is over", &daemon, |reply| {
+    wait::until(LIMIT, "a new token", async || {
+        let reply = daemon.get(&wish).await;
         reply.status == 200 && reply.json()["access_token"] != token
     })
     .await;
@@ -301,24 +302,4 @@ async fn an_issuer_is_not_stormed() {
     sluice.open();
     daemon.run(&["ready", "--wait", "15s"]).await.expect_code(0);
     assert_eq!(scene.authorization_server.token_requests(), 8);
-}
-
-#[tokio::test]
-async fn a_silent_connection_is_closed() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let scene = Scene::new(binary()).await;
-    let daemon = scene.daemon("").await;
-    // One sends half a head and no more, one never says a word.
-    let mut half = tokio::net::UnixStream::connect(daemon.socket()).await.expect("connected");
-    half.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").await.expect("written");
-    let mut mute = tokio::net::UnixStream::connect(daemon.socket()).await.expect("connected");
-    let closed = async |stream: &mut tokio::net::UnixStream| {
-        let mut rest = Vec::new();
-        tokio::time::timeout(Duration::from_secs(50), stream.read_to_end(&mut rest))
-            .await
-            .expect("closed in time")
-            .ok();
-    };
-    tokio::join!(closed(&mut half), closed(&mut mute));
-    assert_eq!(daemon.get("/healthz").await.status, 200);
 }

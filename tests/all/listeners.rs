@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid};
@@ -30,7 +30,7 @@ use crate::binary;
 const CONFIG: i32 = 78;
 
 /// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(30);
 
 const ON_LOOPBACK: &str = "[listen]\nhttp = \"127.0.0.1:0\"";
 const WITH_HEALTH: &str = "[listen]\nhealth = \"127.0.0.1:0\"";
@@ -238,6 +238,7 @@ async fn callers_that_never_come_to_an_end_do_not_keep_others_out() {
     let loopback = Loopback::of(&daemon).await;
     let health = health_of(&daemon).await;
     let mut endless = Vec::new();
+    let mut silent = TcpStream::connect(health).await.expect("it listens");
     for begin in [
         "",
         "GET /healthz HTTP/1.1\r\nx: ",
@@ -255,21 +256,8 @@ async fn callers_that_never_come_to_an_end_do_not_keep_others_out() {
     daemon.token("demo").await;
     // The health listener bears few. The others wait, and those that say nothing are closed.
     assert_eq!(tcp_http::get(health, "/healthz").await.expect("an answer").status, 200);
-    daemon.stop().await.expect_code(0);
-}
-
-#[tokio::test]
-async fn a_silent_connection_is_closed_on_every_listener() {
-    let scene = Scene::new(binary()).await;
-    let daemon = scene.daemon("[listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"").await;
-    let addresses = [Loopback::of(&daemon).await.address, health_of(&daemon).await];
-    let closed = async |address: SocketAddr| {
-        let mut half = TcpStream::connect(address).await.expect("it listens");
-        half.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").await.expect("it reads");
-        let mut rest = Vec::new();
-        tokio::time::timeout(Duration::from_secs(50), half.read_to_end(&mut rest)).await.expect("closed in time").ok();
-    };
-    tokio::join!(closed(addresses[0]), closed(addresses[1]));
+    let closed = tokio::time::timeout(LIMIT, silent.read_to_end(&mut Vec::new())).await;
+    assert_eq!(closed.expect("closed in time").expect("closed, not broken off"), 0, "it is told nothing");
     daemon.stop().await.expect_code(0);
 }
 
@@ -491,16 +479,22 @@ async fn over_its_rate_a_caller_is_told_when_to_come_again_and_the_issuer_is_not
 #[tokio::test]
 async fn while_the_agent_drains_it_is_served() {
     let scene = Scene::new(binary()).await;
-    let daemon = scene.daemon("[listen]\nlinger = \"5s\"\nhttp = \"127.0.0.1:0\"").await;
+    // Longer than any machine needs to ask it. That the time comes to an end is the next test.
+    let daemon = scene.daemon("[listen]\nlinger = \"1h\"\nhttp = \"127.0.0.1:0\"").await;
     let loopback = Loopback::of(&daemon).await;
-    let told = Instant::now();
     daemon.signal(Signal::SIGTERM);
     daemon.logged("serving on while the agent drains").await;
     daemon.token("demo").await;
     assert_eq!(loopback.get("/v1/token?server=demo").await.status, 200);
-    let (socket, output) = (daemon.socket().to_owned(), daemon.wait().await);
-    output.expect_code(0);
-    assert!(told.elapsed() >= Duration::from_secs(5), "{:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn the_time_for_the_agent_to_drain_ends_by_itself() {
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon("[listen]\nlinger = \"1s\"").await;
+    daemon.signal(Signal::SIGTERM);
+    let (socket, output) = (daemon.socket().to_owned(), daemon.wait().await.expect_code(0));
+    assert!(output.stderr.contains("serving on while the agent drains"), "{}", output.stderr);
     assert!(!socket.exists());
 }
 

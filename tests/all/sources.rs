@@ -25,7 +25,7 @@ use crate::binary;
 const LIFE: Duration = Duration::from_secs(600);
 const NO_IDENTITY: i32 = 69;
 /// Cases at a time. Most wait for a limit of the source they are about.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 24;
 
 /// How the way to a token ended.
 enum Outcome {

@@ -4,6 +4,7 @@ use serde_json::json;
 use support::keys;
 use support::safeconduct::Safeconduct;
 use support::scene::Scene;
+use support::wait::until;
 use support::workload_api::{FakeWorkloadApi, SvidFault};
 
 use crate::binary;
@@ -71,8 +72,11 @@ async fn a_daemon_asks_for_a_new_svid_at_each_exchange() {
     let daemon = workload(&scene, &agent, "").daemon(&[]).await;
     daemon.run(&["token", "demo"]).await.expect_code(0);
     // A token that was minted within the last second is fresh enough.
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
-    daemon.run(&["token", "demo", "--fresh"]).await.expect_code(0);
+    until(std::time::Duration::from_secs(20), "a new token", async || {
+        daemon.run(&["token", "demo", "--fresh"]).await.expect_code(0);
+        scene.authorization_server.token_requests() > 1
+    })
+    .await;
     let sent = scene.authorization_server.received();
     assert!(sent.len() == 2 && sent[0].assertion["jti"] != sent[1].assertion["jti"]);
     assert_eq!(agent.audiences().len(), 2);
