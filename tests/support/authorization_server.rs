@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
 
@@ -39,9 +40,9 @@ const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub const LIFE: Duration = Duration::from_secs(600);
 
 /// What can be wrong with the answer of a token endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum TokenFault {
-    Wire(Fault),
     /// RFC 6749 5.2: 400 (401 for `invalid_client`) without looking at the request.
     OauthError {
         code: String,
@@ -70,15 +71,19 @@ pub enum TokenFault {
     IssuedTokenType(Value),
     /// A token of 40 KiB.
     HugeToken,
+    #[serde(untagged)]
+    Wire(Fault),
 }
 
 /// What can be wrong with the metadata document.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum MetadataFault {
-    Wire(Fault),
     WrongIssuer(String),
     NoTokenEndpoint,
     TokenEndpoint(String),
+    #[serde(untagged)]
+    Wire(Fault),
 }
 
 /// Where metadata is served for the issuer `BASE/PATH`; the first of the three alone by default.

@@ -11,11 +11,14 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::Response;
 use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use serde::Deserialize;
 
 use super::listener::{Answer, Body};
 
-/// A failure of the transport or of the server as a whole. What only one kind of server can get wrong is in its own enum.
-#[derive(Clone, Debug)]
+/// A failure of the transport or of the server as a whole. What only one kind of server can get wrong is in its own enum. Cases
+/// that are data name a fault as it is spelled here, in lower case and with hyphens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// This status with a JSON body of no meaning.
     Status(u16),

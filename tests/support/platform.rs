@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::fault::{self, Fault, Script};
@@ -23,9 +24,9 @@ const PATH: &str = "/octo-pool/idtoken";
 const PRE_EXISTING_QUERY: (&str, &str) = ("api-version", "2.0");
 
 /// What can be wrong with the answer of an identity endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PlatformFault {
-    Wire(Fault),
     /// 403, as for a job that the platform does not consider running yet.
     Pending403,
     /// A JWT made for somebody else.
@@ -38,6 +39,8 @@ pub enum PlatformFault {
     NoJwt,
     /// A JWT with these claims laid over the right ones; null takes one away.
     Claims(Value),
+    #[serde(untagged)]
+    Wire(Fault),
 }
 
 /// Whom an authorization server trusts: the issuer's name and its key.
