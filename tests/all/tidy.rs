@@ -58,17 +58,24 @@ fn root() -> &'static Path {
 
 /// Every file of `src`, without what only tests see.
 fn sources() -> Vec<Source> {
-    let mut pending = vec![root().join("src")];
+    let mut found = rust_files("src");
+    assert!(found.len() > 40, "the sources are not where they were");
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// Every Rust file below a folder of the tree.
+fn rust_files(folder: &str) -> Vec<Source> {
+    let mut pending = vec![root().join(folder)];
     let mut found = Vec::new();
     while let Some(path) = pending.pop() {
         if path.is_dir() {
-            pending.extend(fs::read_dir(path).expect("readable").map(|entry| entry.expect("readable").path()));
+            let entries = fs::read_dir(path).expect("readable").map(|entry| entry.expect("readable").path());
+            pending.extend(entries.filter(|path| !path.ends_with("node_modules")));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(Source { text: fs::read_to_string(&path).expect("UTF-8"), path: relative(&path) });
         }
     }
-    assert!(found.len() > 40, "the sources are not where they were");
-    found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }
 
@@ -211,15 +218,8 @@ fn every_file_says_what_it_is() {
 #[test]
 fn no_test_is_left_out() {
     let mark = concat!("#[", "ignore");
-    let mut pending = vec![root().join("src"), root().join("tests"), root().join("examples"), root().join("benches")];
-    while let Some(path) = pending.pop() {
-        if path.is_dir() {
-            let entries = fs::read_dir(path).expect("readable").map(|entry| entry.expect("readable").path());
-            pending.extend(entries.filter(|path| !path.ends_with("node_modules")));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).expect("UTF-8");
-            assert!(!text.contains(mark), "{} leaves a test out", relative(&path));
-        }
+    for file in ["src", "tests", "examples", "benches"].iter().flat_map(|folder| rust_files(folder)) {
+        assert!(!file.text.contains(mark), "{} leaves a test out", file.path);
     }
 }
 
@@ -338,12 +338,9 @@ fn every_exchange_and_every_client_proof_has_an_example() {
 
 #[test]
 fn every_example_is_tried() {
-    let entries =
-        fs::read_dir(root().join("tests/all")).expect("it is there").map(|entry| entry.expect("readable").path());
-    let files = entries.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    let tests: Vec<String> = files.map(|path| fs::read_to_string(path).expect("UTF-8")).collect();
+    let tests = rust_files("tests/all");
     for name in examples().into_keys() {
-        let used = tests.iter().any(|text| text.contains(&format!("\"{name}\"")));
+        let used = tests.iter().any(|file| file.text.contains(&format!("\"{name}\"")));
         assert!(used, "no file of tests/ uses {name}.toml");
     }
 }

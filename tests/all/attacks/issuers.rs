@@ -1,0 +1,147 @@
+//! Hostile authorization servers and platforms.
+
+use super::*;
+
+#[tokio::test]
+async fn what_a_hostile_issuer_gets_is_worthless_at_the_honest_one() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
+    refused(token(&world.job("")).await, 76, "is not bound to");
+
+    let received = attacker.received();
+    assert!(received.iter().all(|one| !one.authorization), "the request token of the job is the platform's alone");
+    let sent: Vec<_> = received.iter().filter(|one| one.line == "POST /token").collect();
+    assert_eq!(sent.len(), 1);
+    let form: Vec<(String, String)> = url::form_urlencoded::parse(sent[0].body.as_bytes()).into_owned().collect();
+    let assertion = &form.iter().find(|(name, _)| name == "assertion").expect("the grant").1;
+    assert_eq!(keys::peek(assertion)["aud"], json!(attacker.base));
+    assert_eq!(world.platform.audiences().concat(), attacker.base, "nothing was minted for anybody else");
+
+    let (status, body) = present(&world.authorization_server, assertion, &world.mcp.url()).await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_grant")));
+    assert_eq!(body["error_description"], "aud is not exactly this issuer");
+}
+
+#[tokio::test]
+async fn with_a_pin_nothing_reaches_a_hostile_issuer() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
+    let daemon = world.job(&world.pin()).daemon(&[]).await;
+    failed(&daemon.get("/v1/token?server=demo").await, 502, "refused", "issuer_not_named");
+    attacker.saw_nothing();
+    assert_eq!(world.authorization_server.token_requests(), 0);
+    assert!(!world.platform.audiences().contains(&attacker.base));
+}
+
+#[tokio::test]
+async fn with_listed_issuers_nothing_reaches_a_hostile_issuer() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    let honest = world.authorization_server.issuer();
+    let listed = format!("issuers = [\"{honest}\"]");
+    world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
+    let daemon = world.job_with("", &listed).daemon(&[]).await;
+    failed(&daemon.get("/v1/token?server=demo").await, 403, "denied", "issuer_not_listed");
+    assert_eq!(world.platform.requests(), 0, "no identity is asked for before somebody may have it");
+
+    // Named beside the honest one, the attacker is passed over.
+    world.mcp.set_metadata(json!({"authorization_servers": [attacker.base, honest]}));
+    accepted(token(&world.job_with("", &listed)).await);
+    attacker.saw_nothing();
+    assert_eq!(world.platform.audiences(), [honest]);
+}
+
+#[tokio::test]
+async fn several_issuers_are_never_tried_in_turn() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    let named = json!([attacker.base, world.authorization_server.issuer()]);
+    world.mcp.set_metadata(json!({"authorization_servers": named}));
+    let stderr = refused(token(&world.job("")).await, 78, "several authorization servers");
+    assert!(stderr.contains("hint: ") && stderr.contains("--issuer"), "{stderr}");
+    attacker.saw_nothing();
+    assert_eq!(world.platform.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_bound_to_the_resource_needs_a_trusted_issuer() {
+    let faults = [
+        TokenFault::IgnoreResource,
+        TokenFault::OpaqueToken,
+        TokenFault::Audience(json!(["https://somebody-else.example/mcp", "https://another.example/mcp"])),
+        TokenFault::Audience(Value::Null),
+    ];
+    for ignorance in faults {
+        let world = World::new().await;
+        world.authorization_server.always_token(ignorance);
+        let daemon = world.job("").daemon(&[]).await;
+        let reply = daemon.get("/v1/token?server=demo").await;
+        failed(&reply, 502, "refused", "resource_not_bound");
+        let hint = reply.json()["hint"].as_str().unwrap_or_default().to_owned();
+        assert!(hint.contains("pin") && hint.contains(&world.authorization_server.issuer()), "{hint}");
+        accepted(token(&world.job(&world.pin())).await);
+        accepted(token(&world.job("trust_discovered_issuer = true")).await);
+    }
+}
+
+#[tokio::test]
+async fn the_metadata_of_another_issuer_is_refused() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    let issuer = world.authorization_server.issuer();
+    let others =
+        [attacker.base.clone(), format!("{issuer}/"), issuer.to_uppercase(), format!("{issuer}/tenant"), String::new()];
+    for other in others {
+        world.authorization_server.always_metadata(MetadataFault::WrongIssuer(other.clone()));
+        for lines in [world.pin(), String::new()] {
+            let stderr = refused(token(&world.job(&lines)).await, 76, "server metadata is for issuer");
+            assert!(stderr.contains("safeconduct: hint: "), "{stderr}");
+        }
+    }
+    let daemon = world.job(&world.pin()).daemon(&[]).await;
+    failed(&daemon.get("/v1/token?server=demo").await, 502, "refused", "issuer_mismatch");
+    attacker.saw_nothing();
+    assert_eq!(world.authorization_server.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_pin_with_a_slash_too_many_is_not_the_issuer() {
+    let world = World::new().await;
+    let pin = format!("issuer = \"{}/\"", world.authorization_server.issuer());
+    let output = token(&world.job(&pin)).await;
+    refused(output, 76, "issuer");
+    assert_eq!(world.authorization_server.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn the_metadata_of_another_resource_is_refused() {
+    let world = World::new().await;
+    let base = world.mcp.base().to_owned();
+    let others =
+        ["https://mcp.example.com/mcp".to_owned(), format!("{base}/mcp/deeper"), format!("{base}/mc"), String::new()];
+    for other in others {
+        world.mcp.set_metadata(json!({"resource": other}));
+        for lines in [world.pin(), String::new()] {
+            refused(token(&world.job(&lines)).await, 76, "resource metadata is for");
+        }
+    }
+    assert_eq!(world.authorization_server.token_requests(), 0);
+}
+
+/// `resource` in metadata may be a prefix of the URL. A token for the prefix is good at every server below it, so a caller
+/// who is let in at one of them only must not have it.
+#[tokio::test]
+async fn one_resource_over_two_servers_does_not_get_round_allow() {
+    let world = World::new().await;
+    world.mcp.set_signposts(Signposts { header: None, inserted: false, root: true });
+    let url = world.mcp.url();
+    let toml = format!(
+        "[egress]\ninsecure_loopback = true\n[servers.mine]\nurl = \"{url}/mine\"\n[servers.theirs]\nurl = \"{url}/theirs\"\nallow = [{{ uid = 61234 }}]\n"
+    );
+    let daemon = Safeconduct::new(binary()).envs(world.platform.env()).config(&toml).daemon(&[]).await;
+    let reply = daemon.get("/v1/token?server=mine").await;
+    assert_eq!((reply.status, reply.json()["class"].as_str()), (500, Some("config")));
+    assert_eq!(world.authorization_server.token_requests(), 0);
+}

@@ -1,0 +1,268 @@
+//! What an attacker would try, one test each, against the real binary.
+//!
+//! The attackers: an MCP server or authorization server that wants more than its own, a network that redirects, stalls or
+//! floods, a neighbour on the machine (another user, a browser, a squatter), and the operator's own log.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use support::authorization_server::{FakeAs, JWT_BEARER, MetadataFault, TokenFault};
+use support::fault::{self, Fault};
+use support::keys;
+use support::leak;
+use support::listener::{Bound, Listener};
+use support::mcp_server::{FakeMcp, Signposts};
+use support::platform::{FakePlatform, PlatformFault};
+use support::safeconduct::{Output, Safeconduct};
+use support::tcp_http::Loopback;
+use support::tls::TestCa;
+use support::unix_http::Reply;
+use support::wait::until;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+
+use crate::binary;
+
+mod issuers;
+mod network;
+mod requests;
+mod tokens;
+mod users;
+mod words;
+
+const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
+
+/// A listener on TCP beside the socket.
+const LOOPBACK: &str = "[listen]\nhttp = \"127.0.0.1:0\"";
+
+/// Gives one of the servers a fault.
+type SetFault = fn(&World, Fault);
+
+/// A user that is neither ours nor root's.
+const STRANGER: u32 = 65534;
+/// One whose compiled-in place under `/tmp` nobody else uses.
+const VICTIM: u32 = 61_234;
+
+/// What the attacker's token endpoint gives out: visible ASCII, and nothing a server should send.
+const ODD_TOKEN: &str = "a-token%25of%0Athe-attacker\"\\$(id)";
+
+/// Longer than anything here may take, whatever the machine.
+const BOUND: Duration = Duration::from_secs(30);
+
+struct World {
+    platform: FakePlatform,
+    authorization_server: FakeAs,
+    mcp: FakeMcp,
+}
+
+impl World {
+    async fn new() -> Self {
+        let platform = FakePlatform::start().await;
+        let authorization_server = FakeAs::start(platform.trust()).await;
+        let mcp = FakeMcp::start(&authorization_server, &SCOPES).await;
+        Self { platform, authorization_server, mcp }
+    }
+
+    /// A job on the platform, with `demo` configured by `lines`.
+    fn job(&self, lines: &str) -> Safeconduct {
+        self.job_with(lines, "")
+    }
+
+    fn job_with(&self, lines: &str, egress: &str) -> Safeconduct {
+        let url = self.mcp.url();
+        let toml = format!(
+            "[egress]\ninsecure_loopback = true\n{egress}\n[servers.demo]\nurl = \"{url}\"\nscopes = [\"demo:read\"]\n{lines}\n"
+        );
+        Safeconduct::new(binary()).envs(self.platform.env()).config(&toml)
+    }
+
+    fn pin(&self) -> String {
+        format!("issuer = \"{}\"", self.authorization_server.issuer())
+    }
+}
+
+async fn token(safeconduct: &Safeconduct) -> Output {
+    safeconduct.run(&["token", "demo", "--timeout", "3s"]).await
+}
+
+/// Refused with this exit code, nothing on stdout, and these words on stderr.
+#[track_caller]
+fn refused(output: Output, code: i32, words: &str) -> String {
+    let output = output.expect_code(code);
+    assert_eq!(output.stdout, "", "no half answers");
+    assert!(output.stderr.contains("safeconduct: error: "), "{}", output.stderr);
+    assert!(output.stderr.contains(words), "{words:?} is not in\n{}", output.stderr);
+    output.stderr
+}
+
+#[track_caller]
+fn accepted(output: Output) -> String {
+    output.expect_code(0).stdout.trim().to_owned()
+}
+
+#[track_caller]
+fn failed(reply: &Reply, status: u16, class: &str, code: &str) {
+    let body = reply.json();
+    let found = (reply.status, body["class"].as_str(), body["error"].as_str());
+    let shown = if reply.status == 200 { "it was served" } else { &reply.body };
+    assert_eq!(found, (status, Some(class), Some(code)), "{shown}");
+}
+
+/// A server of the attacker's own. It records all that reaches it, and plays an authorization server that lists our grant.
+struct Attacker {
+    base: String,
+    received: Arc<Mutex<Vec<Received>>>,
+    _listener: Listener,
+}
+
+#[derive(Clone, Debug)]
+struct Received {
+    line: String,
+    authorization: bool,
+    body: String,
+}
+
+impl Attacker {
+    async fn start() -> Self {
+        let bound = Bound::new(None).await;
+        let base = bound.base().to_owned();
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let (issuer, notes) = (base.clone(), Arc::clone(&received));
+        let listener = bound.serve(move |request| {
+            let (issuer, notes) = (issuer.clone(), Arc::clone(&notes));
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                notes.lock().expect("never held over a panic").push(Received {
+                    line: format!("{} {}", head.method, head.uri.path()),
+                    authorization: head.headers.contains_key("authorization"),
+                    body: String::from_utf8_lossy(&body).into_owned(),
+                });
+                Ok(fault::json(
+                    200,
+                    json!({
+                        "issuer": issuer, "token_endpoint": format!("{issuer}/token"), "grant_types_supported": [JWT_BEARER],
+                        "access_token": ODD_TOKEN, "token_type": "Bearer", "expires_in": 600,
+                    })
+                    .to_string(),
+                ))
+            }
+        });
+        Self { base, received, _listener: listener }
+    }
+
+    fn received(&self) -> Vec<Received> {
+        self.received.lock().expect("never held over a panic").clone()
+    }
+
+    #[track_caller]
+    fn saw_nothing(&self) {
+        assert_eq!(self.received().len(), 0, "{:?}", self.received().iter().map(|one| &one.line).collect::<Vec<_>>());
+    }
+}
+
+/// The attacker's own request at the honest authorization server: status and OAuth error.
+async fn present(server: &FakeAs, assertion: &str, resource: &str) -> (u16, Value) {
+    let form = [("grant_type", JWT_BEARER), ("assertion", assertion), ("resource", resource), ("scope", "demo:read")];
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client");
+    let request =
+        client.post(server.token_endpoint()).header("content-type", "application/x-www-form-urlencoded").body(body);
+    let answer = request.send().await.expect("it answers");
+    (answer.status().as_u16(), serde_json::from_str(&answer.text().await.expect("a body")).expect("JSON"))
+}
+
+/// Removes a directory at the end, however that comes.
+struct Gone(PathBuf);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A place that every user can execute, with the binary in it; none without root, which a CI job must have.
+struct Copy {
+    _directory: tempfile::TempDir,
+    binary: PathBuf,
+}
+
+fn as_root_only() -> Option<Copy> {
+    #[expect(clippy::disallowed_methods, reason = "the test asks about its own surroundings")]
+    let in_ci = std::env::var_os("CI").is_some();
+    if !nix::unistd::geteuid().is_root() {
+        assert!(!in_ci, "CI must run this as root: a foreign user cannot be played otherwise");
+        return None;
+    }
+    let directory = tempfile::Builder::new().prefix("scbin").tempdir_in("/tmp").expect("/tmp is writable");
+    open_to_all(directory.path());
+    let copy = directory.path().join("safeconduct");
+    std::fs::copy(binary(), &copy).expect("there is room");
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    Some(Copy { _directory: directory, binary: copy })
+}
+
+fn open_to_all(directory: &Path) {
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o711)).expect("ours");
+}
+
+fn command_as(uid: u32, world: &Safeconduct, copy: &Copy, args: &[&str]) -> tokio::process::Command {
+    let like = world.command(&[]);
+    let mut command = tokio::process::Command::new(&copy.binary);
+    command
+        .args(args)
+        .env_clear()
+        .current_dir("/")
+        .uid(uid)
+        .gid(uid)
+        .kill_on_drop(true)
+        .stdin(std::process::Stdio::null());
+    command.envs(like.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // The harness's home is private to our own user.
+    command.env("HOME", "/nonexistent");
+    command
+}
+
+async fn as_user(uid: u32, world: &Safeconduct, copy: &Copy, args: &[&str]) -> Output {
+    let output = tokio::time::timeout(BOUND, command_as(uid, world, copy, args).output())
+        .await
+        .expect("bounded")
+        .expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let output = Output { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
+    leak::check("stderr of another user's safeconduct", &output.stderr);
+    output
+}
+
+/// Sends raw bytes and gives whatever comes until the other side closes, or, with the writing half closed on our side, says
+/// nothing for a while.
+async fn speak(socket: &Path, request: &[u8], close: bool) -> String {
+    converse(UnixStream::connect(socket).await.expect("it listens"), request, close).await
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite, request: &[u8], close: bool) -> String {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let request = request.to_vec();
+    let mut answer = Vec::new();
+    let write = async {
+        // It may have heard enough before the end.
+        let _ = to.write_all(&request).await;
+        if close {
+            let _ = to.shutdown().await;
+        }
+        to
+    };
+    let read = async {
+        let mut chunk = [0; 4096];
+        while let Ok(Ok(length @ 1..)) = tokio::time::timeout(Duration::from_secs(2), from.read(&mut chunk)).await {
+            answer.extend_from_slice(&chunk[..length]);
+        }
+    };
+    tokio::join!(write, read);
+    String::from_utf8_lossy(&answer).into_owned()
+}

@@ -1,0 +1,162 @@
+//! Tokens where they do not belong.
+
+use super::*;
+
+/// The harness looks at every output; this drives as much of the program as there is at its loudest.
+#[tokio::test]
+async fn no_token_is_in_any_log_at_any_level() {
+    let world = World::new().await;
+    let job = world.job(&world.pin()).env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1");
+    let daemon = job.daemon(&["--log", "trace"]).await;
+    let token = daemon.token("demo").await;
+    daemon.get("/v1/headers?server=demo").await;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(daemon.post("/v1/reject", &json!({"server": "demo", "access_token_sha256": digest})).await.status, 204);
+    daemon.token("demo").await;
+    // Tokens in places where only a mistake puts them.
+    for path in [
+        format!("/v1/token?server={token}"),
+        format!("/v1/{token}"),
+        format!("/v1/token?server=demo&{token}=1"),
+        format!("/v1/token?server=https://mcp.example.com/?t={token}"),
+    ] {
+        let reply = daemon.get(&path).await;
+        assert!(reply.status >= 400);
+    }
+    daemon.post("/v1/reject", &json!({"server": token, "access_token_sha256": token})).await;
+    for path in ["/v1/status", "/metrics", "/readyz"] {
+        leak::check(path, &daemon.get(path).await.body);
+    }
+    for fault in [
+        TokenFault::BadTokenCharacters,
+        TokenFault::HugeToken,
+        TokenFault::TokenType("MAC".to_owned()),
+        TokenFault::ExpiresIn(json!(-1)),
+        TokenFault::Wire(Fault::WrongContentType),
+        TokenFault::Wire(Fault::NonUtf8),
+        TokenFault::Wire(Fault::HalfBody),
+    ] {
+        let world = World::new().await;
+        world.authorization_server.always_token(fault);
+        let output = world
+            .job(&world.pin())
+            .run(&["--log", "trace", "--log-format", "json", "token", "demo", "--timeout", "1s"])
+            .await;
+        assert!(!output.succeeded());
+    }
+    daemon.run(&["status", "--json"]).await.expect_code(0);
+    daemon.post("/v1/revoke", &json!({"server": "demo"})).await;
+    assert!(world.authorization_server.revocations() > 0);
+    daemon.stop().await.expect_code(0);
+}
+
+/// A runner decodes `%25` and `%0A` in its commands: a mask for the decoded text would leave the real token in the log.
+#[tokio::test]
+async fn the_runner_masks_the_token_that_is_printed() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
+    let job = world.job(&format!("issuer = \"{}\"", attacker.base)).without_env("SAFECONDUCT_LOG");
+    let output = job.run(&["token", "demo", "--mask"]).await.expect_code(0);
+    assert_eq!(output.stdout, format!("{ODD_TOKEN}\n"));
+    assert_eq!(output.stderr, format!("::add-mask::{}\n", ODD_TOKEN.replace('%', "%25")));
+}
+
+/// People paste the token where the file name belongs.
+#[tokio::test]
+async fn a_token_in_the_place_of_a_file_name_is_not_shown() {
+    let world = World::new().await;
+    let jwt = world.platform.mint(&world.authorization_server.issuer(), Duration::from_secs(300));
+    let job = world.job(&world.pin());
+    let identity = job.run(&["--identity-file", &jwt, "token", "demo"]).await;
+    refused(identity, 69, "JWT");
+    let toml = format!(
+        "[identity]\nsource = \"file\"\ntoken_file = \"{jwt}\"\n[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{}\"\n{}\n",
+        world.mcp.url(),
+        world.pin()
+    );
+    let private = job.private("pasted.toml");
+    std::fs::write(&private, &toml).expect("ours");
+    let private = private.display().to_string();
+    let plain = Safeconduct::new(binary());
+    refused(plain.run(&["--config", &private, "token", "demo"]).await, 69, "JWT");
+    let in_file = job.private("subject.jwt");
+    std::fs::write(&in_file, &jwt).expect("ours");
+    refused(plain.run(&["--config", &in_file.display().to_string(), "token", "demo"]).await, 78, "");
+}
+
+#[tokio::test]
+async fn a_refused_assertion_is_never_presented_again() {
+    let world = World::new().await;
+    world.authorization_server.always_token(TokenFault::oauth("invalid_grant"));
+    let job = world.job(&world.pin());
+    let file = job.private("subject.jwt");
+    let write = || {
+        std::fs::write(&file, world.platform.mint(&world.authorization_server.issuer(), Duration::from_secs(300)))
+            .expect("ours");
+    };
+    write();
+    let daemon = job.daemon(&["--identity-file", &file.display().to_string()]).await;
+    failed(&daemon.get("/v1/token?server=demo").await, 502, "refused", "invalid_grant");
+    // Each of these has a cache key of its own or asks for a new token; none is a reason to show the same assertion again.
+    for query in ["", "&fresh=1", "&scope=openid", "&scope=demo:read", "&scope=demo:read+openid&fresh=1"] {
+        let reply = daemon.get(&format!("/v1/token?server=demo{query}")).await;
+        assert!(reply.status == 502 || reply.status == 403, "{query}: {}", reply.body);
+    }
+    assert_eq!(world.authorization_server.token_requests(), 1);
+    // A new one is another matter.
+    world.authorization_server.heal();
+    write();
+    let reply = daemon.get("/v1/token?server=demo&scope=demo:read").await;
+    assert!(reply.status == 200 || reply.status == 502, "{}", reply.body);
+    assert!(world.authorization_server.token_requests() <= 2);
+}
+
+#[tokio::test]
+async fn after_a_refusal_there_is_no_second_grant() {
+    let codes = [
+        "invalid_grant",
+        "invalid_client",
+        "invalid_target",
+        "invalid_scope",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_request",
+        "access_denied",
+        "made_up_code",
+    ];
+    for code in codes {
+        let world = World::new().await;
+        world.authorization_server.set_grants(Some(&[
+            JWT_BEARER,
+            "client_credentials",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+            "authorization_code",
+        ]));
+        world.authorization_server.always_token(TokenFault::oauth(code));
+        let stderr = refused(token(&world.job(&world.pin())).await, 76, code);
+        assert!(stderr.contains("hint: "), "{stderr}");
+        assert_eq!(world.authorization_server.token_requests(), 1, "{code}");
+        assert_eq!(world.authorization_server.last_request().params["grant_type"], JWT_BEARER);
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_identity_is_not_replaced_by_another() {
+    let world = World::new().await;
+    world.platform.always(PlatformFault::WrongAudience);
+    refused(token(&world.job(&world.pin())).await, 69, "the identity token is made for");
+    world.platform.heal();
+    world.platform.always(PlatformFault::ManyAudiences);
+    refused(token(&world.job(&world.pin())).await, 69, "names 2 audiences");
+    assert_eq!(world.authorization_server.token_requests(), 0);
+    // A named file that is not there does not fall back to the job's identity.
+    let job = world.job(&world.pin());
+    refused(
+        job.run(&["--identity-file", "/nonexistent/token", "token", "demo"]).await,
+        69,
+        "/nonexistent/token cannot be read",
+    );
+    assert_eq!(world.platform.requests(), 2);
+}

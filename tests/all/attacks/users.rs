@@ -1,0 +1,276 @@
+//! Other users of the machine, and what they leave in our places.
+
+use super::*;
+
+#[tokio::test]
+async fn no_spelling_of_a_url_gets_round_allow() {
+    let world = World::new().await;
+    let daemon = world.job("allow = [{ uid = 61234 }]").daemon(&[]).await;
+    let url = world.mcp.url();
+    let port = world.mcp.base().rsplit(':').next().expect("a port").to_owned();
+    let spellings = [
+        url.clone(),
+        format!("{url}/"),
+        format!("{url}//"),
+        format!("{url}?a=b"),
+        format!("{url}/below"),
+        url.replace("http://", "HTTP://"),
+        format!("http://127.1:{port}/mcp"),
+        format!("http://0x7f000001:{port}/mcp"),
+        format!("http://2130706433:{port}/mcp"),
+        format!("http://127.0.0.1:0{port}/mcp"),
+    ];
+    for spelling in spellings {
+        let query = url::form_urlencoded::byte_serialize(spelling.as_bytes()).collect::<String>();
+        failed(&daemon.get(&format!("/v1/token?server={query}")).await, 403, "denied", "access_denied");
+        let output = daemon.run(&["token", &spelling]).await;
+        refused(output, 77, "is not allowed to use this server");
+    }
+    let base = world.mcp.base();
+    let refused_at_sight = [
+        format!("{base}/mcp/../mcp"),
+        format!("{base}/./mcp"),
+        format!("{base}/mcp/%2e%2e/mcp"),
+        format!("{base}/mcp/.%2E/mcp"),
+        format!("{base}\\mcp"),
+        format!("http://somebody@127.0.0.1:{port}/mcp"),
+        format!("http://:@127.0.0.1:{port}/mcp"),
+        format!("{url}#fragment"),
+        format!("http://127.0.0.1%3a{port}/mcp"),
+        format!("http://１２７.0.0.1:{port}/mcp"),
+        format!(" {url}"),
+        format!("{url}\t"),
+    ];
+    for spelling in refused_at_sight {
+        let query = url::form_urlencoded::byte_serialize(spelling.as_bytes()).collect::<String>();
+        failed(&daemon.get(&format!("/v1/token?server={query}")).await, 400, "bad_request", "invalid_request");
+        refused(daemon.run(&["token", &spelling]).await, 64, "");
+    }
+    let not_served =
+        [format!("{base}/"), format!("{base}/mcpx"), format!("{base}/%6dcp"), format!("http://localhost:{port}/mcp")];
+    for spelling in not_served {
+        let query = url::form_urlencoded::byte_serialize(spelling.as_bytes()).collect::<String>();
+        failed(&daemon.get(&format!("/v1/token?server={query}")).await, 403, "denied", "server_not_configured");
+        refused(daemon.run(&["token", &spelling]).await, 77, "is not a configured server");
+    }
+    assert_eq!((world.platform.requests(), world.mcp.seen().len()), (0, 0), "policy comes before everything");
+}
+
+#[tokio::test]
+async fn the_narrowest_server_decides_however_the_wider_one_is_spelled() {
+    let world = World::new().await;
+    let url = world.mcp.url();
+    let toml = format!(
+        "[egress]\ninsecure_loopback = true\n[servers.wide]\nurl = \"{url}////////////\"\n[servers.narrow]\nurl = \"{url}/admin\"\nallow = [{{ uid = 61234 }}]\n"
+    );
+    let daemon = Safeconduct::new(binary()).envs(world.platform.env()).config(&toml).daemon(&[]).await;
+    failed(&daemon.get(&format!("/v1/token?server={url}/admin")).await, 403, "denied", "access_denied");
+    failed(&daemon.get(&format!("/v1/token?server={url}/admin/x")).await, 403, "denied", "access_denied");
+}
+
+#[tokio::test]
+async fn a_url_beside_a_configured_one_is_not_taken_for_unconfigured() {
+    let world = World::new().await;
+    let beside = format!("{}/elsewhere", world.mcp.base());
+    let job = world.job("allow = [{ uid = 61234 }]");
+    refused(job.run(&["token", &beside]).await, 77, "on the origin of the configured server");
+    refused(job.run(&["token", &beside.replace("127.0.0.1", "127.1")]).await, 77, "on the origin");
+    assert_eq!(world.platform.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_user_that_no_rule_names_gets_nothing() {
+    let world = World::new().await;
+    let daemon = world.job("allow = [{ uid = 61234 }]").daemon(&[]).await;
+    let mine = nix::unistd::geteuid().as_raw();
+    for path in ["/v1/token?server=demo", "/v1/headers?server=demo"] {
+        let reply = daemon.get(path).await;
+        failed(&reply, 403, "denied", "access_denied");
+        assert!(reply.json()["hint"].as_str().is_some_and(|hint| hint.contains(&format!("uid = {mine}"))));
+    }
+    let digest = "0".repeat(64);
+    let body = json!({"server": "demo", "access_token_sha256": digest});
+    failed(&daemon.post("/v1/reject", &body).await, 403, "denied", "access_denied");
+    failed(&daemon.post("/v1/revoke", &json!({"server": "demo"})).await, 403, "denied", "access_denied");
+    // Being asked whether it is ready must not make it fetch a token for somebody who may not have it.
+    daemon.get("/readyz?server=demo").await;
+    assert_eq!((world.platform.requests(), world.mcp.seen().len()), (0, 0));
+}
+
+/// Another user of the machine, for real. It needs root, which CI has.
+#[tokio::test]
+async fn a_foreign_user_is_told_no_by_the_kernels_word() {
+    let Some(copy) = as_root_only() else { return };
+    let world = World::new().await;
+    for (rule, code, words) in [
+        ("", 77, "is not allowed to use this server"),
+        ("allow = [{ uid = 0 }]", 77, "is not allowed to use this server"),
+        ("allow = [{ uid = 65534, gid = 0 }]", 77, "is not allowed to use this server"),
+        ("allow = [{ uid = 65534 }]", 0, ""),
+        ("allow = [{ gid = 65534 }]", 0, ""),
+    ] {
+        let listen = "[listen]\nsocket_mode = \"0660\"\nsocket_group = \"65534\"\n";
+        let job = world.job_with(&format!("{}\n{rule}\n{listen}", world.pin()), "");
+        open_to_all(job.path());
+        let daemon = job.daemon(&[]).await;
+        let output = as_user(STRANGER, &daemon.helper(), &copy, &["token", "demo", "--daemon-only"]).await;
+        match code {
+            0 => drop(accepted(output)),
+            _ => {
+                let stderr = refused(output, code, words);
+                assert!(stderr.contains("uid = 65534"), "the hint names the rule that would help: {stderr}");
+            }
+        }
+    }
+    assert_eq!(world.authorization_server.token_requests(), 2);
+}
+
+/// Two callers, two ceilings, one server: neither sees what was made for the other.
+#[tokio::test]
+async fn a_narrow_caller_never_gets_a_wide_callers_token() {
+    let Some(copy) = as_root_only() else { return };
+    let world = World::new().await;
+    let toml = format!(
+        "[egress]\ninsecure_loopback = true\n[listen]\nsocket_mode = \"0660\"\nsocket_group = \"65534\"\n[servers.demo]\nurl = \"{}\"\n{}\nallow = [{{ uid = 65534 }}, {{ uid = 0, scopes = [\"demo:read\"] }}]\n[servers.hidden]\nurl = \"https://hidden.example\"\n",
+        world.mcp.url(),
+        world.pin()
+    );
+    let job = Safeconduct::new(binary()).envs(world.platform.env()).config(&toml);
+    open_to_all(job.path());
+    let daemon = job.daemon(&[]).await;
+    let args = ["token", "demo", "-o", "json"];
+    let wide = as_user(STRANGER, &daemon.helper(), &copy, &args).await.expect_code(0).json();
+    assert_eq!(wide["scope"], "demo:read demo:write");
+    for path in ["/v1/token?server=demo", "/v1/token?server=demo&scope=demo:read+demo:write"] {
+        let narrow = daemon.get(path).await.json();
+        assert_eq!(narrow["scope"], "demo:read");
+        assert_ne!(narrow["access_token"], wide["access_token"]);
+    }
+    // An authorization server that grants what nobody asked for changes nothing.
+    world.authorization_server.always_token(TokenFault::ScopeGranted(Some(SCOPES.join(" "))));
+    // A token that was minted within the last second is fresh enough.
+    let mut reply = daemon.get("/v1/token?server=demo&fresh=1").await;
+    until(BOUND, "a new token is asked for", async || {
+        reply = daemon.get("/v1/token?server=demo&fresh=1").await;
+        reply.status != 200
+    })
+    .await;
+    failed(&reply, 403, "denied", "scope_beyond_ceiling");
+    // What a caller may not use it is not told about.
+    let status = as_user(STRANGER, &daemon.helper(), &copy, &["status", "--json"]).await.expect_code(0);
+    assert!(status.stdout.contains("\"demo\"") && !status.stdout.contains("hidden"), "{}", status.stdout);
+    leak::check("the status that another user sees", &status.stdout);
+}
+
+#[tokio::test]
+async fn a_user_without_a_name_a_home_or_a_readable_file_is_told_what_is_missing() {
+    let Some(copy) = as_root_only() else { return };
+    let world = World::new().await;
+    let job = Safeconduct::new(binary()).envs(world.platform.env()).without_env("HOME").without_env("TMPDIR");
+    open_to_all(job.path());
+    let url = world.mcp.url();
+    let args = ["token", &url, "--insecure-loopback", "--timeout", "3s"];
+    accepted(as_user(VICTIM, &job, &copy, &args).await);
+    let file = job.private("subject.jwt");
+    std::fs::write(&file, world.platform.mint(&world.authorization_server.issuer(), Duration::from_secs(300)))
+        .expect("ours");
+    let file = file.display().to_string();
+    let stderr = refused(
+        as_user(VICTIM, &job, &copy, &[&args[..], &["--identity-file", &file]].concat()).await,
+        69,
+        "ermission denied",
+    );
+    assert!(stderr.contains("let uid 61234 read it"), "{stderr}");
+    // A configuration file of another user says what we shall do; so it must not be another user's.
+    let config = job.path().join("theirs.toml");
+    std::fs::write(&config, "").expect("ours");
+    std::os::unix::fs::chown(&config, Some(STRANGER), None).expect("we are root");
+    let config = config.display().to_string();
+    refused(job.run(&["config", "check", "--config", &config]).await, 78, "belongs to uid 65534");
+}
+
+#[tokio::test]
+async fn a_socket_that_may_not_be_used_is_a_refusal_and_not_an_absent_daemon() {
+    let Some(copy) = as_root_only() else { return };
+    let world = World::new().await;
+    let job = world.job(&world.pin());
+    open_to_all(job.path());
+    let daemon = job.daemon(&[]).await;
+    let output = as_user(STRANGER, &daemon.helper(), &copy, &["token", &world.mcp.url(), "--insecure-loopback"]).await;
+    refused(output, 77, "ermission denied");
+    assert_eq!(world.platform.requests(), 0);
+}
+
+/// A daemon of another user sits in the place that a helper finds by itself.
+#[tokio::test]
+async fn a_squatted_compiled_in_place_is_not_trusted() {
+    let Some(copy) = as_root_only() else { return };
+    let world = World::new().await;
+    let place = PathBuf::from(format!("/tmp/safeconduct-{VICTIM}"));
+    let _gone = Gone(place.clone());
+    let _ = std::fs::remove_dir_all(&place);
+    std::fs::create_dir(&place).expect("nobody has this uid");
+    std::os::unix::fs::chown(&place, Some(STRANGER), Some(STRANGER)).expect("we are root");
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).expect("we are root");
+    let socket = place.join("safeconduct.sock");
+
+    let safeconduct =
+        Safeconduct::new(binary()).env("SAFECONDUCT_SOCKET", &socket.display().to_string()).envs(world.platform.env());
+    open_to_all(safeconduct.path());
+    let mut squatter = command_as(STRANGER, &safeconduct, &copy, &["run", "--identity-file", "/nonexistent"]);
+    let squatter = squatter.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut squatter = squatter.spawn().expect("it starts");
+    let there = async {
+        while UnixStream::connect(&socket).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, there).await.expect("the squatter listens");
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).expect("we are root");
+
+    let victim = safeconduct.clone().without_env("SAFECONDUCT_SOCKET");
+    let args = ["token", &world.mcp.url(), "--insecure-loopback"];
+    let stderr = refused(as_user(VICTIM, &victim, &copy, &args).await, 77, "belongs to a process of uid 65534");
+    assert!(stderr.contains("hint: "), "{stderr}");
+    let doctor = as_user(VICTIM, &victim, &copy, &["doctor", "--json"]).await.expect_code(77);
+    assert!(doctor.stdout.contains("belongs to a process of uid 65534"), "{}", doctor.stdout);
+    let named = safeconduct.env("SAFECONDUCT_SOCKET", &socket.display().to_string());
+    let output = as_user(VICTIM, &named, &copy, &["token", "demo"]).await;
+    refused(output, 64, "no server is called");
+    assert_eq!(world.platform.requests(), 0, "a squatter does not make us do the work ourselves");
+    squatter.kill().await.expect("it is ours");
+}
+
+#[tokio::test]
+async fn what_lies_at_the_socket_path_is_not_overwritten() {
+    let world = World::new().await;
+    let job = world.job(&world.pin());
+    let (file, link) = (job.write("precious", "precious"), job.path().join("link"));
+    std::os::unix::fs::symlink(&file, &link).expect("ours");
+    let dangling = job.path().join("dangling");
+    std::os::unix::fs::symlink(job.path().join("target"), &dangling).expect("ours");
+    for place in [&file, &link, &dangling] {
+        let place = place.display().to_string();
+        let stderr = refused(job.run(&["run", "--socket", &place]).await, 78, "something else than a socket");
+        assert!(stderr.contains("hint: "), "{stderr}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
+    assert!(!job.path().join("target").exists());
+    // The lock beside the socket is no way to truncate a file of ours either.
+    let socket = job.path().join("other.sock");
+    std::os::unix::fs::symlink(&file, job.path().join("other.sock.lock")).expect("ours");
+    refused(job.run(&["run", "--socket", &socket.display().to_string()]).await, 78, "other.sock.lock");
+    assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
+}
+
+#[tokio::test]
+async fn a_squatted_job_directory_is_refused() {
+    let world = World::new().await;
+    let job = world.job(&world.pin()).without_env("SAFECONDUCT_SOCKET");
+    let temp = job.path().join("tmp");
+    let elsewhere = job.path().join("home");
+    std::os::unix::fs::symlink(&elsewhere, temp.join("safeconduct")).expect("ours");
+    let job = job.env("RUNNER_TEMP", &temp.display().to_string());
+    refused(job.run(&["run"]).await, 78, "is there and no directory");
+    assert_eq!(std::fs::read_dir(&elsewhere).expect("ours").count(), 0, "nothing was put where the link points");
+}

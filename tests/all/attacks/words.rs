@@ -1,0 +1,80 @@
+//! The words of strangers in our logs and outputs.
+
+use super::*;
+
+#[tokio::test]
+async fn words_of_strangers_cannot_command_a_terminal_or_a_runner() {
+    let world = World::new().await;
+    let hostile = TokenFault::OauthError {
+        code: "invalid_grant".to_owned(),
+        description: Some(format!(
+            ":::add-path:::/evil\r\n::set-output name=x::y ##vso[task.complete] ##[error] \u{1b}]0;owned\u{7} \u{9b}31m \u{202e}{}",
+            "x".repeat(5_000)
+        )),
+        uri: Some("::stop-commands::x".to_owned()),
+    };
+    world.authorization_server.always_token(hostile);
+    let job = world.job(&world.pin());
+    let everything = [job.clone(), job.without_env("SAFECONDUCT_LOG")];
+    for job in everything {
+        let stderr = refused(token(&job).await, 76, "in its words: ");
+        harmless(&stderr);
+        for command in ["::", "##[", "##vso["] {
+            assert!(!stderr.contains(command), "{command} is in\n{stderr}");
+        }
+    }
+    let daemon = world.job(&world.pin()).daemon(&[]).await;
+    let description =
+        daemon.get("/v1/token?server=demo").await.json()["error_description"].as_str().unwrap_or_default().to_owned();
+    harmless(&description);
+}
+
+#[tokio::test]
+async fn hostile_names_in_metadata_are_shown_short_and_clean() {
+    let world = World::new().await;
+    let long = format!("https://as.example.com/{}", "x".repeat(30_000));
+    for name in [
+        "https://as.example.com/\u{9b}31mred",
+        "https://as.example.com/\u{202e}moc.live",
+        "https://as.example.com/\u{200b}x",
+        "\u{1b}[31m",
+        long.as_str(),
+    ] {
+        for metadata in [
+            json!({"authorization_servers": [name]}),
+            json!({"authorization_servers": [name, name]}),
+            json!({"resource": name}),
+        ] {
+            let world = World::new().await;
+            world.mcp.set_metadata(metadata);
+            let output = token(&world.job_with("", "allow = []")).await;
+            assert!(!output.succeeded());
+            harmless(&output.stderr);
+        }
+    }
+    for claims in [json!({"aud": long}), json!({"aud": "\u{1b}[31m\u{9b}32m"})] {
+        world.platform.always(PlatformFault::Claims(claims));
+        let output = token(&world.job(&world.pin())).await;
+        harmless(&refused(output, 69, "the identity token is made for"));
+    }
+    world.platform.always(PlatformFault::Claims(json!({"sub": "\u{1b}[31m\u{9b}32m\u{202e}\nsource forged"})));
+    let output = world.job(&world.pin()).run(&["whoami", "--audience", "https://as.example.com"]).await.expect_code(0);
+    harmless(&output.stdout);
+    assert!(!output.stdout.contains("\nsource forged"), "{}", output.stdout);
+}
+
+/// No control or direction character, and no line longer than a person reads.
+#[track_caller]
+fn harmless(text: &str) {
+    let bad = text.chars().find(|c| {
+        (c.is_control() && *c != '\n')
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    });
+    let start: String = text.chars().take(600).collect();
+    assert!(bad.is_none(), "{bad:?} in\n{start:?}");
+    assert!(
+        text.lines().all(|line| line.len() < 2_000),
+        "a line of {:?} bytes: {start}",
+        text.lines().map(str::len).max()
+    );
+}

@@ -1,0 +1,95 @@
+//! Under a service manager.
+
+use super::*;
+
+/// The binary started as a service manager starts it: `stdin` becomes descriptor 3, and `LISTEN_PID` is its own process.
+fn activated(world: &Safeconduct, stdin: OwnedFd) -> (tokio::process::Child, PathBuf) {
+    const LAUNCH: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\"";
+    let command = world.command(&["run"]);
+    let given = command.as_std();
+    let log = world.path().join("out/activated");
+    let mut shell = tokio::process::Command::new("/bin/sh");
+    shell.args(["-c", LAUNCH, "sh"]).arg(given.get_program()).args(given.get_args()).env_clear();
+    shell.envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.stdin(Stdio::from(stdin)).stdout(Stdio::null()).kill_on_drop(true);
+    shell.stderr(fs::File::create(&log).expect("ours"));
+    (shell.spawn().expect("there is a shell"), log)
+}
+
+async fn ends(mut child: tokio::process::Child, log: &Path) -> (Option<i32>, String) {
+    let status = tokio::time::timeout(LIMIT, child.wait()).await.expect("in time").expect("waited for");
+    let text = fs::read_to_string(log).expect("ours");
+    leak::check("stderr of an activated daemon", &text);
+    (status.code(), text)
+}
+
+#[tokio::test]
+async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured("");
+    let path = world.path().join("activated.sock");
+    let listener = UnixListener::bind(&path).expect("bound");
+    set_mode(&path, 0o600);
+    let (child, log) = activated(&world, listener.try_clone().expect("cloned").into());
+    until(LIMIT, "it answers", async || answers(&path).await).await;
+    assert!(!world.socket().exists(), "it binds none of its own");
+    let reply = unix_http::get(&path, "/v1/token?server=demo").await.expect("an answer");
+    assert_eq!(reply.status, 200);
+    let pid = i32::try_from(child.id().expect("it runs")).expect("positive");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it lives");
+    assert_eq!(ends(child, &log).await.0, Some(0));
+    assert!(path.exists(), "the socket is the service manager's");
+}
+
+#[tokio::test]
+async fn a_socket_wider_than_configured_is_refused() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured("");
+    let path = world.path().join("activated.sock");
+    let listener = UnixListener::bind(&path).expect("bound");
+    for wide in [0o666, 0o660, 0o602] {
+        set_mode(&path, wide);
+        let (child, log) = activated(&world, listener.try_clone().expect("cloned").into());
+        let (code, text) = ends(child, &log).await;
+        assert_eq!(code, Some(CONFIG), "{text}");
+        assert!(text.contains("wider than the configured 0600") && text.contains("safeconduct: hint: "), "{text}");
+    }
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_descriptor_that_is_no_listener_of_ours_is_refused() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured("");
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let datagram = UnixDatagram::bind(world.path().join("datagram.sock")).expect("bound");
+    let descriptors = [
+        (OwnedFd::from(tcp), "is not the one that `http` in [listen] names"),
+        (OwnedFd::from(datagram), "neither a Unix stream socket nor a TCP listener"),
+    ];
+    for (descriptor, words) in descriptors {
+        let (child, log) = activated(&world, descriptor);
+        let (code, text) = ends(child, &log).await;
+        assert_eq!(code, Some(CONFIG), "{text}");
+        assert!(text.contains(words) && text.contains("safeconduct: hint: "), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told_of_readiness_and_of_the_end() {
+    let scene = Scene::new(binary()).await;
+    let notices = scene.safeconduct.path().join("notify.sock");
+    let inbox = tokio::net::UnixDatagram::bind(&notices).expect("bound");
+    let notified = async || {
+        let mut notice = [0; 256];
+        let length = tokio::time::timeout(LIMIT, inbox.recv(&mut notice)).await.expect("in time").expect("received");
+        String::from_utf8_lossy(&notice[..length]).into_owned()
+    };
+    let world = scene.configured("").env("NOTIFY_SOCKET", &notices.display().to_string());
+    let mut running = world.spawn(&["run"]);
+    assert!(notified().await.contains("READY=1"));
+    assert_eq!(unix_http::get(&world.socket(), "/healthz").await.map(|reply| reply.status).ok(), Some(200));
+    running.signal(Signal::SIGTERM);
+    assert!(notified().await.contains("STOPPING=1"));
+    running.wait().await.expect_code(0);
+}

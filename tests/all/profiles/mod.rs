@@ -1,0 +1,200 @@
+//! Every example of `examples/config/`, from the environment to the token, against a server of the kind it is for; and the near
+//! miss that somebody would write first, with the hint that gets them on.
+//!
+//! The names in an example are replaced by those of the fakes, and nothing else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use nix::unistd::getegid;
+use safeconduct::{App, Clock, Config, Env};
+use serde_json::{Value, json};
+use support::authorization_server::{ClientProof, FakeAs, Profile};
+use support::case::{self, Stage};
+use support::entra::FakeEntra;
+use support::google::{AGENT as ACCOUNT, FakeGoogle, INSTANCE, PROVIDER, external_account};
+use support::platform::FakePlatform;
+use support::safeconduct::{Output, Safeconduct};
+use support::scene::Scene;
+use support::tls::TestCa;
+use support::traffic::{Place, Traffic};
+use support::workload_api::FakeWorkloadApi;
+use support::{entra, keys, leak, profiles, unix_http};
+
+use crate::binary;
+
+mod entra_id;
+mod google;
+mod google_cloud;
+mod in_a_daemon;
+mod mcp;
+mod platforms;
+mod vendors;
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/config");
+
+const NO_IDENTITY: i32 = 69;
+const REFUSED: i32 = 76;
+const DENIED: i32 = 77;
+const CONFIG: i32 = 78;
+
+/// Who the platform says the job is.
+const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
+const SVID: &str = "spiffe://example.org/agent";
+const LIFE: Duration = Duration::from_secs(300);
+
+const MCP: &str = "https://mcp.example.com/mcp";
+const LOGIN: &str = "https://login.example.com/tenant1";
+const KEY: &str = "/etc/safeconduct/client.pem";
+const SECRET_FILE: &str = "/etc/safeconduct/client-secret";
+const SECRET: &str = "a client's secret: 100%+";
+
+/// An example with the names of this scene.
+struct Example<'a> {
+    scene: &'a Scene,
+    text: String,
+}
+
+impl<'a> Example<'a> {
+    /// `issuer` is the one in the file.
+    fn new(scene: &'a Scene, name: &str, issuer: &str) -> Self {
+        Self::at_server(scene, name).with(&quoted(issuer), &quoted(&scene.authorization_server.issuer()))
+    }
+
+    /// One that names no issuer.
+    fn at_server(scene: &'a Scene, name: &str) -> Self {
+        Self::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url()))
+    }
+
+    fn unchanged(scene: &'a Scene, name: &str) -> Self {
+        let text = fs::read_to_string(format!("{EXAMPLES}/{name}.toml")).expect("there is such an example");
+        // The fakes are on loopback.
+        let text = match text.contains("[egress]\n") {
+            true => text.replace("[egress]\n", "[egress]\ninsecure_loopback = true\n"),
+            false => format!("{text}\n[egress]\ninsecure_loopback = true\n"),
+        };
+        Self { scene, text }
+    }
+
+    /// With `from`, which must be there, replaced.
+    fn with(&self, from: &str, to: &str) -> Self {
+        assert!(self.text.contains(from), "{from:?} is not in\n{}", self.text);
+        Self { scene: self.scene, text: self.text.replace(from, to) }
+    }
+
+    /// With these keys in `[egress]`, by which a fake is in the place of hosts of the product's own.
+    fn behind(&self, egress: &str) -> Self {
+        self.with("[egress]\n", &format!("[egress]\n{egress}"))
+    }
+
+    /// With a key file of a client, in the place of that one. Gives what the server has to know as well.
+    fn with_key(&self, path: &str) -> (Self, ClientProof) {
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        let file = self.scene.safeconduct.private(path.rsplit('/').next().expect("a name"));
+        fs::write(&file, pair.serialize_pem()).expect("ours");
+        let key = EncodingKey::from_ec_der(&pair.serialize_der());
+        let jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).expect("a public key");
+        (self.with(path, &file.display().to_string()), ClientProof::Key(Box::new(jwk)))
+    }
+
+    fn with_secret(&self) -> Self {
+        leak::minted(SECRET);
+        let file = self.scene.safeconduct.private("secret");
+        fs::write(&file, SECRET).expect("ours");
+        self.with(SECRET_FILE, &file.display().to_string())
+    }
+
+    fn world(&self) -> Safeconduct {
+        self.scene.safeconduct.clone().config(&self.text)
+    }
+
+    async fn run(&self) -> Output {
+        self.world().run(&["token", "demo"]).await
+    }
+
+    /// Gives the token.
+    async fn works(&self) -> String {
+        self.run().await.expect_code(0).stdout.trim().to_owned()
+    }
+
+    /// One request at most, then that exit code, these words in the error and those in the hint.
+    async fn fails(&self, code: i32, words: &[&str], hint: &[&str]) {
+        let before = self.scene.authorization_server.token_requests();
+        let output = self.run().await.expect_code(code);
+        tells(&output, words, hint);
+        assert!(self.scene.authorization_server.token_requests() <= before + 1, "no second attempt");
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{text}\"")
+}
+
+fn tells(output: &Output, words: &[&str], hint: &[&str]) {
+    let told = output.stderr.split("safeconduct: error: ").nth(1).unwrap_or_default();
+    let (error, cure) = told.split_once("safeconduct: hint: ").unwrap_or_default();
+    for (wanted, found) in words.iter().map(|word| (word, error)).chain(hint.iter().map(|word| (word, cure))) {
+        assert!(found.contains(wanted), "{wanted:?} is not where it belongs in\n{}", output.stderr);
+    }
+}
+
+fn examples() -> Vec<(String, String)> {
+    let entries = fs::read_dir(EXAMPLES).expect("there are examples").map(|entry| entry.expect("readable").path());
+    let files = entries.map(|path| (path.display().to_string(), fs::read_to_string(&path).expect("UTF-8")));
+    files.collect()
+}
+
+#[tokio::test]
+async fn every_example_is_a_valid_configuration_and_says_what_must_be_true_elsewhere() {
+    for (path, text) in examples() {
+        let output = Safeconduct::new(binary()).config(&text).run(&["config", "check"]).await;
+        assert!(output.succeeded(), "{path}: {}", output.stderr);
+        assert!(
+            text.starts_with("# ") && text.lines().all(|line| line.len() <= 132),
+            "{path}: comments, and short lines"
+        );
+    }
+}
+
+fn of_the_scene<'a>(scene: &'a Scene, name: &str) -> Example<'a> {
+    Example::unchanged(scene, name).with(&quoted(MCP), &quoted(&scene.mcp.url()))
+}
+
+const APPLICATION: &str = "11111111-1111-1111-1111-111111111111";
+const TARGET: &str = "api://22222222-2222-2222-2222-222222222222";
+const AGENT: &str = "55555555-5555-5555-5555-555555555555";
+
+/// Google as it stands in the place of its hosts, with the job of the scene trusted by the provider in the pool.
+async fn google(scene: &Scene) -> FakeGoogle {
+    let google = FakeGoogle::start(scene.platform.trust()).await;
+    google.grant(&FakeGoogle::principal(SUBJECT), ACCOUNT);
+    google
+}
+
+impl Example<'_> {
+    /// With a fake in the place of Google's hosts.
+    fn at_google(&self, google: &FakeGoogle) -> Self {
+        self.behind(&google.egress())
+    }
+}
+
+/// A type of token, without what all their names begin with.
+const JWT: &str = "oauth:token-type:jwt";
+const FRONT_DOOR: &str = "https://mcp-abc123-ew.a.run.app";
+
+/// The pod of a case of `tests/sources/kubernetes/`.
+async fn pod(name: &str) -> Stage {
+    platform("kubernetes", name).await
+}
+
+/// The platform of a case of `tests/sources/`.
+async fn platform(source: &str, name: &str) -> Stage {
+    let cases = case::all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sources")));
+    let case = cases.iter().find(|case| case.source == source && case.name == name).expect("there is such a case");
+    case.stage(binary()).await
+}
