@@ -97,7 +97,7 @@ async fn a_token_never_outlives_the_session_of_its_role() {
     assert!((100..=150).contains(&asked), "{asked}");
     // With less than STS gives at all, the platform's next credentials are waited for.
     aws.set_session_life(Duration::from_secs(30));
-    let output = world.run(&["token", "demo", "--timeout", "2s"]).await.expect_code(TEMPORARY);
+    let output = world.run(&["token", "demo", "--timeout", "5s"]).await.expect_code(TEMPORARY);
     tells(&output, &["end within a minute"], &["clock"]);
     assert_eq!((aws.calls().len(), scene.authorization_server.token_requests()), (1, 1));
 }

@@ -45,7 +45,7 @@ impl World {
 }
 
 async fn token(safeconduct: &Safeconduct) -> Output {
-    safeconduct.run(&["token", "demo", "--timeout", "5s"]).await
+    safeconduct.run(&["token", "demo", "--timeout", "20s"]).await
 }
 
 #[track_caller]
@@ -164,7 +164,7 @@ async fn a_server_that_speaks_no_tls_is_not_spoken_to_in_clear() {
     assert!(output.stderr.contains("plain http on loopback is refused"), "{}", output.stderr);
     let https = plain.issuer().replace("http://", "https://");
     let output =
-        safeconduct.config(&toml(&https)).run(&["token", "demo", "--insecure-loopback", "--timeout", "2s"]).await;
+        safeconduct.config(&toml(&https)).run(&["token", "demo", "--insecure-loopback", "--timeout", "5s"]).await;
     assert!(output.code == Some(75) || output.code == Some(76), "{}", output.stderr);
     assert_eq!(plain.metadata_requests(), 0);
 }

@@ -87,7 +87,12 @@ impl World {
 }
 
 async fn token(safeconduct: &Safeconduct) -> Output {
-    safeconduct.run(&["token", "demo", "--timeout", "3s"]).await
+    safeconduct.run(&["token", "demo", "--timeout", "20s"]).await
+}
+
+/// A run that tries again until its time is up.
+async fn outage(safeconduct: &Safeconduct) -> Output {
+    safeconduct.run(&["token", "demo", "--timeout", "4s"]).await
 }
 
 /// Refused with this exit code, nothing on stdout, and these words on stderr.
@@ -259,7 +264,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite, request: &[u8], close: bo
     };
     let read = async {
         let mut chunk = [0; 4096];
-        while let Ok(Ok(length @ 1..)) = tokio::time::timeout(Duration::from_secs(2), from.read(&mut chunk)).await {
+        while let Ok(Ok(length @ 1..)) = tokio::time::timeout(Duration::from_secs(10), from.read(&mut chunk)).await {
             answer.extend_from_slice(&chunk[..length]);
         }
     };

@@ -71,7 +71,7 @@ impl Private {
             self.url
         );
         let file = file.display().to_string();
-        safeconduct.config(&toml).run(&["--identity-file", &file, "token", "demo", "--timeout", "3s"]).await
+        safeconduct.config(&toml).run(&["--identity-file", &file, "token", "demo", "--timeout", "20s"]).await
     }
 }
 
@@ -152,7 +152,7 @@ async fn bodies_without_end_measure_or_second_half_are_bounded() {
         let world = World::new().await;
         let code = if matches!(fault, Fault::HugeBody) { code } else { 75 };
         set(&world, fault);
-        let stderr = refused(token(&world.job("")).await, code, words);
+        let stderr = refused(outage(&world.job("")).await, code, words);
         assert!(stderr.contains(party), "{stderr}");
     }))
     .await;
@@ -170,7 +170,7 @@ async fn servers_that_stall_end_within_the_time_out_and_are_named() {
     let outcomes = join_all(cases.map(|((set, party), fault)| async move {
         let world = World::new().await;
         set(&world, fault.clone());
-        let output = tokio::time::timeout(BOUND, token(&world.job(""))).await.expect("bounded");
+        let output = tokio::time::timeout(BOUND, outage(&world.job(""))).await.expect("bounded");
         let stderr = refused(output, 75, "within");
         // Which part of the path is waited for is what an operator needs to know.
         let error = stderr.lines().find(|line| line.starts_with("safeconduct: error: ")).unwrap_or_default();

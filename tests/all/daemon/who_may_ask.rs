@@ -87,7 +87,7 @@ async fn the_kernel_says_who_asks() {
         let status = ask(&["status", "--json"]).await;
         assert_eq!(status.status.code(), Some(code));
         assert_eq!(String::from_utf8_lossy(&status.stdout).contains("demo"), code == 0);
-        let ready = ask(&["ready", "demo", "--wait", "5s"]).await;
+        let ready = ask(&["ready", "demo", "--wait", "20s"]).await;
         assert_eq!(ready.status.code(), Some(code), "{}", String::from_utf8_lossy(&ready.stderr));
         daemon.stop().await.expect_code(0);
     }

@@ -27,7 +27,7 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
 /// A time-out of nothing must not become one without end.
 #[tokio::test]
 async fn every_wait_is_bounded_even_by_zero() {
-    let world = Safeconduct::new(binary()).limit(Duration::from_secs(5));
+    let world = Safeconduct::new(binary()).limit(Duration::from_secs(20));
     let _silent = UnixListener::bind(world.socket()).expect("bound");
     let output = world.run(&["token", "demo", "--timeout", "0s"]).await;
     assert!(matches!(output.code, Some(ASKED_WRONGLY | TEMPORARY)), "{output:?}");

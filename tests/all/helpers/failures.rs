@@ -17,7 +17,7 @@ async fn the_exit_code_says_whose_turn_it_is_with_and_without_a_daemon() {
             description: Some("who is that".to_owned()),
             uri: None,
         });
-        let words = failed(run(&["demo", "--timeout", "5s"]).await, REFUSED);
+        let words = failed(run(&["demo", "--timeout", "20s"]).await, REFUSED);
         assert!(words.contains("invalid_target") && words.contains("\"who is that\""), "{words}");
         assert!(words.contains("safeconduct: hint: "), "{words}");
         scene.authorization_server.heal();
