@@ -217,7 +217,8 @@ async fn what_is_no_daemon_ends_a_helper_within_its_time_out() {
             }
         };
         let timeout = if pause.is_zero() { "15s" } else { "1s" };
-        let asked = safeconduct.run(&["token", "demo", "--timeout", timeout]);
+        let words = ["token", "demo", "--timeout", timeout];
+        let asked = safeconduct.run(&words);
         let ((), output) = tokio::join!(strange, asked);
         refused(output, code, "at ");
     }
