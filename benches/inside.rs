@@ -8,8 +8,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use safeconduct::Clock;
 use safeconduct::inside::{
-    AccessToken, Binding, Cache, Claims, Digest, Failure, Issuer, Jitter, Lost, Observer, Persistence, Recipe,
-    Resource, Scopes, Token, Verdict, Wish, header_json,
+    AccessToken, Binding, Cache, CacheParts, Claims, Digest, Failure, Issuer, Jitter, Lost, Observer, Persistence,
+    Recipe, Resource, Scopes, Token, Verdict, Wish, header_json,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,8 +72,15 @@ fn cache_hit(criterion: &mut Criterion) {
     let _inside = runtime.enter();
     let clock = Clock::system();
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let cache: Cache<Never> =
-        Cache::new(clock.clone(), Jitter::seeded(1), Persistence::Daemon, tasks, stop, Box::new(Unobserved));
+    let parts = CacheParts {
+        clock: clock.clone(),
+        jitter: Jitter::seeded(1),
+        persistence: Persistence::Daemon,
+        tasks,
+        stop,
+        observer: Box::new(Unobserved),
+    };
+    let cache: Cache<Never> = Cache::new(parts);
     for i in 0..50u8 {
         let clock = clock.clone();
         let recipe: Recipe<Never> = Arc::new(move || {

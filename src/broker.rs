@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
-use crate::cache::{Cache, Key, Recipe, Wish};
+use crate::cache::{self, Cache, Key, Recipe, Wish};
 use crate::caller::{Caller, Needs};
 use crate::clock::{Boot, Clock, rfc3339};
 use crate::discovery::Discovery;
@@ -222,7 +222,8 @@ impl Broker {
             tasks,
             stop,
         } = parts;
-        let observer = Box::new(metrics.cache());
+        let (jitter, observer) = (Jitter::from_system(), Box::new(metrics.cache()));
+        let cache = cache::Parts { clock: clock.clone(), jitter, persistence, tasks, stop, observer };
         let unlisted_name = unlisted_for.map(|_| UNLISTED.into());
         let tallied = servers.iter().map(|one| Arc::clone(&one.name)).chain(unlisted_name);
         let tallies = tallied.map(|name| (Arc::clone(&name), Tally::new(metrics.served(&name)))).collect();
@@ -232,7 +233,7 @@ impl Broker {
         let looks_closer = servers.iter().any(|server| server.policy.looks_closer());
         Self {
             servers: servers.clone(),
-            cache: Cache::new(clock.clone(), Jitter::from_system(), persistence, tasks, stop, observer),
+            cache: Cache::new(cache),
             maker: Arc::new(Maker {
                 discovery: Discovery::new(outbound.clone(), clock.clone()),
                 pace: heirloom.pace.unwrap_or_else(|| Arc::new(Pace::new(clock.clone()))),

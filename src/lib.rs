@@ -54,7 +54,9 @@ pub use token::Token;
 /// The inside, for benchmarks: no promise is made about it.
 #[doc(hidden)]
 pub mod inside {
-    pub use crate::cache::{Cache, Failure, Least, Lost, Observer, Persistence, Recipe, Verdict, Wish};
+    pub use crate::cache::{
+        Cache, Failure, Least, Lost, Observer, Parts as CacheParts, Persistence, Recipe, Verdict, Wish,
+    };
     pub use crate::clock::Boot;
     pub use crate::frontend::header_json;
     pub use crate::jitter::Jitter;

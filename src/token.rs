@@ -409,17 +409,6 @@ impl Token {
     pub fn left(&self, now: Boot) -> Duration {
         self.life.saturating_sub(now.since(self.minted))
     }
-
-    /// May it still be handed out? Until its expiry less a margin of min(10 s, 5 % of its life), which covers
-    /// the way to the server.
-    pub fn usable(&self, now: Boot) -> bool {
-        self.left(now) > margin(self.life)
-    }
-}
-
-/// The end of a token's life in which it is no longer handed out: min(10 s, 5 %).
-pub(crate) fn margin(life: Duration) -> Duration {
-    (life / 20).min(Duration::from_secs(10))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one door")]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Action, Broker, Matter, Server, Target};
+use crate::cache::may_be_served;
 use crate::caller::Caller;
 use crate::clock::rfc3339;
 use crate::token::Token;
@@ -147,7 +148,7 @@ impl Broker {
                 .cache
                 .held()
                 .into_iter()
-                .any(|(_, token)| *token.server == *server.name && token.usable(self.clock.boot()));
+                .any(|(_, token)| *token.server == *server.name && may_be_served(&token, self.clock.boot()));
             let why = || match self.last_error(server) {
                 // Who may not use a server is not told its name.
                 _ if !sees(caller, own_uid, server) => "a required server has no token yet".to_owned(),
@@ -164,7 +165,7 @@ impl Broker {
         let required: Vec<_> = self.servers.iter().filter(|server| server.required).collect();
         let held = self.cache.held();
         let has_token = |server: &Server| {
-            held.iter().any(|(_, token)| token.server == server.name && token.usable(self.clock.boot()))
+            held.iter().any(|(_, token)| token.server == server.name && may_be_served(token, self.clock.boot()))
         };
         let mut missing = BTreeMap::<&'static str, usize>::new();
         for server in required.iter().filter(|server| !has_token(server)) {
@@ -229,7 +230,7 @@ impl Broker {
             .filter(|token| *token.server == *server.name)
             .collect();
         let error = self.last_error(server);
-        let state = if tokens.iter().any(|token| token.usable(self.clock.boot())) {
+        let state = if tokens.iter().any(|token| may_be_served(token, self.clock.boot())) {
             "fresh"
         } else if error.is_some() {
             "failing"

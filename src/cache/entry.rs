@@ -1,19 +1,17 @@
-//! One key's state, and the pure rules over it: what to do for a request, when to renew, when to forget.
+//! The state of one key: what it holds, what happened to it, and what to do for one request. The numbers are in
+//! [`policy`].
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::policy::{self, Plan, Times};
 use super::{Failure, Flight, Lost, Recipe};
 use crate::bucket::Bucket;
 use crate::clock::Boot;
+use crate::jitter::Jitter;
 use crate::token::{Digest, Token};
 
-/// Forced mints of one key: three, then one every ten seconds.
-const FORCED: (u32, Duration) = (3, Duration::from_secs(10));
-/// How long an entry without a token is kept after it was last asked for.
-const EMPTY_KEPT: Duration = Duration::from_secs(60);
-
-/// What a caller would like; it gets the newest valid token whatever becomes of the wish.
+/// What a caller would like. A wish that cannot be met gets the newest valid token all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// How much life should be left.
@@ -25,9 +23,9 @@ pub struct Wish {
 /// How much life should be left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Least {
-    /// So much.
+    /// This long.
     Of(Duration),
-    /// min(60 s, 20 % of its life): what a helper's client needs between the helper and the request.
+    /// As long as the client of a credential helper needs: min(60 s, 20 % of its life).
     ForHelper,
 }
 
@@ -40,46 +38,35 @@ impl Least {
     fn of(self, life: Duration) -> Duration {
         match self {
             Self::Of(span) => span,
-            Self::ForHelper => (life / 5).min(Duration::from_secs(60)),
+            Self::ForHelper => policy::least_for_helper(life),
         }
     }
 }
 
-/// What becomes of a token when nobody does anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
-    /// It is renewed at this moment, if it is still in use then.
-    RenewAt(Boot),
-    /// Nobody asks: it lapses.
-    Lapse,
-}
-
-/// The rule: a token in use (asked for within its last lifetime) is renewed at its renewal point, a random one
-/// between 70 % and 85 % of its life; one that nobody asks for lapses.
-pub(super) fn plan(now: Boot, renew_at: Boot, life: Duration, last_used: Boot) -> Plan {
-    if now.since(last_used) <= life { Plan::RenewAt(renew_at) } else { Plan::Lapse }
-}
-
+/// One key of the cache.
 pub(super) struct Entry<E> {
     pub(super) recipe: Recipe<E>,
+    /// The newest token.
     pub(super) token: Option<Arc<Token>>,
-    /// The one before it, while that outlives it: an issuer may give less life than last time.
+    /// An earlier token, while it outlives the newest: an issuer may grant a shorter life than last time.
     older: Option<Arc<Token>>,
     pub(super) flight: Option<Flight<E>>,
     pub(super) failed: Option<Failed<E>>,
+    /// When a caller last asked for it.
     pub(super) used: Boot,
-    /// Counts as always in use.
+    /// It counts as always in use.
     pub(super) always: bool,
     renew_at: Boot,
-    /// The life of the last token, also after it is gone: how long a use counts.
+    /// The life of the last token, also after that token is gone: this long a use counts.
     life: Duration,
     forced: Bucket,
-    /// The issuer returned the token we had: there is no use in asking before this moment.
+    /// The issuer returned the token that we already had: asking before this moment is useless.
     repeats_until: Option<Boot>,
-    /// The last token that came, by name and dates alone.
+    /// The last token that came, without its secret.
     last: Option<Seen>,
 }
 
+/// What is remembered of a token to notice when the issuer returns it again.
 #[derive(Clone)]
 struct Seen {
     digest: Digest,
@@ -89,9 +76,12 @@ struct Seen {
     expires_at: String,
 }
 
+/// The last flight failed.
 pub(super) struct Failed<E> {
     pub(super) error: E,
+    /// How many flights in a row failed.
     pub(super) streak: u32,
+    /// The end of the back-off.
     pub(super) until: Boot,
 }
 
@@ -104,13 +94,13 @@ pub(super) enum Renewal {
 
 /// What to do for one request.
 pub(super) enum Step<E> {
-    /// Hand out this token; if its renewal is due, start a flight that nobody waits for.
+    /// Hand out this token. If its renewal is due, start a flight that nobody waits for.
     Serve { token: Arc<Token>, renewal: Renewal },
-    /// Wait for the flight there is; if it fails, `meanwhile` still serves.
+    /// Wait for the flight in progress; if it fails, hand out `meanwhile`.
     Join { flight: Flight<E>, meanwhile: Option<Arc<Token>> },
-    /// Start a flight and wait for it.
+    /// Start a flight and wait for it; if it fails, hand out `meanwhile`.
     TakeOff { meanwhile: Option<Arc<Token>> },
-    /// It failed a moment ago and is not tried before `wait` is over.
+    /// The last flight failed, and the next one starts after `wait`.
     Fail { error: E, wait: Duration },
 }
 
@@ -126,14 +116,14 @@ impl<E: Failure> Entry<E> {
             always: false,
             renew_at: now,
             life: Duration::ZERO,
-            forced: Bucket::new(FORCED.0, FORCED.1),
+            forced: policy::forced_mints(),
             repeats_until: None,
             last: None,
         }
     }
 
-    /// The same tokens with the same history, made in another way from now on. Whoever waits for a flight, and what went
-    /// wrong, belongs to the old way.
+    /// A copy with the same tokens and history whose next token is made by `recipe`. The flight and the failure of the old
+    /// recipe are left out.
     pub(super) fn moved(&self, recipe: Recipe<E>) -> Self {
         Self {
             recipe,
@@ -151,7 +141,7 @@ impl<E: Failure> Entry<E> {
         }
     }
 
-    /// The token in hand, if it meets the wish or nothing better is to be had now. Nothing is used up.
+    /// The newest valid token, if it meets the wish or a better one cannot be had now. Takes no forced mint.
     pub(super) fn at_hand(&mut self, wish: &Wish, now: Boot) -> Option<(Arc<Token>, Renewal)> {
         self.used = now;
         let token = self.valid(now)?;
@@ -159,6 +149,7 @@ impl<E: Failure> Entry<E> {
         (!wanting || self.backs_off(now)).then(|| (token, self.renewal(now)))
     }
 
+    /// What to do for one request. May take a forced mint.
     pub(super) fn step(&mut self, wish: &Wish, now: Boot) -> Step<E> {
         if let Some((token, renewal)) = self.at_hand(wish, now) {
             return Step::Serve { token, renewal };
@@ -169,7 +160,7 @@ impl<E: Failure> Entry<E> {
             (None, Some(failed), None) if failed.until > now => {
                 Step::Fail { error: failed.error.clone(), wait: failed.until.since(now) }
             }
-            // Over the limit of forced mints the token in hand is given, while it is valid.
+            // Over the limit of forced mints, callers get the valid token there is.
             (None, _, Some(token)) if self.is_too_old(&token, wish) && self.forced.take(now).is_err() => {
                 Step::Serve { token, renewal: self.renewal(now) }
             }
@@ -177,14 +168,14 @@ impl<E: Failure> Entry<E> {
         }
     }
 
-    /// The tokens there are, the newest first.
+    /// All tokens of this key, the newest first.
     pub(super) fn held(&self) -> impl Iterator<Item = &Arc<Token>> {
         self.token.iter().chain(&self.older)
     }
 
     /// The newest valid token.
     pub(super) fn valid(&self, now: Boot) -> Option<Arc<Token>> {
-        self.held().find(|token| token.usable(now)).cloned()
+        self.held().find(|token| policy::may_be_served(token, now)).cloned()
     }
 
     fn is_too_old(&self, token: &Token, wish: &Wish) -> bool {
@@ -192,62 +183,36 @@ impl<E: Failure> Entry<E> {
     }
 
     fn renewal(&self, now: Boot) -> Renewal {
-        if self.flight.is_none() && self.is_due(now) { Renewal::Due } else { Renewal::NotYet }
+        if self.flight.is_none() && self.plan(now) == Plan::Renew { Renewal::Due } else { Renewal::NotYet }
     }
 
-    /// Would a new token have the life that is wished for? Not if no token of this issuer has it, if the one in
-    /// hand is nearly new, or if the issuer keeps returning the same one: then nothing is minted for a wish.
+    /// Would a new token meet the wish, where this one does not?
     fn would_help(&self, token: &Token, least: Least, now: Boot) -> bool {
-        let least = least.of(token.life);
-        token.left(now) < least
-            && token.life >= least
-            && now.since(token.minted) >= token.life / 10
-            && !self.repeats(now)
+        policy::newer_would_last(token, least.of(token.life), now)
+            && self.repeats_until.is_none_or(|until| until <= now)
     }
 
     fn backs_off(&self, now: Boot) -> bool {
         self.failed.as_ref().is_some_and(|failed| failed.until > now)
     }
 
-    fn repeats(&self, now: Boot) -> bool {
-        self.repeats_until.is_some_and(|until| until > now)
+    /// What to do with this key while nobody waits for it.
+    pub(super) fn plan(&self, now: Boot) -> Plan {
+        let times = Times {
+            used: self.used,
+            always: self.always,
+            life: self.life,
+            expires: self.held().map(|token| token.minted + token.life).max(),
+            renew_at: self.renew_at,
+            failed_until: self.failed.as_ref().map(|failed| failed.until),
+            repeats_until: self.repeats_until,
+        };
+        policy::plan(&times, now)
     }
 
-    fn in_use(&self, now: Boot) -> bool {
-        self.always || matches!(plan(now, self.renew_at, self.life, self.used), Plan::RenewAt(_))
-    }
-
-    /// Should a flight start now, though nobody waits for it?
-    pub(super) fn is_due(&self, now: Boot) -> bool {
-        let had_one = self.life > Duration::ZERO || self.always;
-        had_one && now >= self.renew_at && self.in_use(now) && !self.backs_off(now) && !self.repeats(now)
-    }
-
-    /// Is there nothing left to keep?
-    pub(super) fn is_forgotten(&self, now: Boot) -> bool {
-        let over = self.held().all(|token| token.left(now).is_zero());
-        over && !self.in_use(now) && now.since(self.used) > EMPTY_KEPT && !self.backs_off(now)
-    }
-
-    /// When to look at this entry again.
-    pub(super) fn next_look(&self, now: Boot) -> Option<Boot> {
-        let backed_off = self.failed.as_ref().map(|failed| failed.until);
-        let renewal = [backed_off, self.repeats_until].into_iter().flatten().fold(self.renew_at, Boot::max);
-        let worth_renewing = self.life > Duration::ZERO || self.always;
-        if worth_renewing && renewal > now {
-            return Some(renewal);
-        }
-        if worth_renewing && self.in_use(now) {
-            return Some(now);
-        }
-        // Nobody asks: look once more when it may be forgotten.
-        let lapse = self.used + self.life.max(EMPTY_KEPT);
-        Some([Some(lapse), backed_off].into_iter().flatten().fold(now, Boot::max) + Duration::from_secs(1))
-    }
-
-    /// Takes the token of a flight. An issuer that returns the one it gave before is noticed, also when that one was
-    /// dropped meanwhile: a JWT carries its own expiry, so a repeated one is no younger than when it first came.
-    pub(super) fn landed(&mut self, mut token: Token, fraction: f64, now: Boot) -> Result<Arc<Token>, E> {
+    /// Stores the token of a flight. If the issuer returned the token it gave before, even one that was dropped since, the
+    /// dates of its first arrival count: a JWT carries its own expiry and does not get younger.
+    pub(super) fn landed(&mut self, mut token: Token, jitter: &Jitter, now: Boot) -> Result<Arc<Token>, E> {
         let before = self.last.as_ref().filter(|before| before.digest == token.digest);
         let repeated = before.is_some();
         if let Some(before) = before.filter(|_| token.dates_itself) {
@@ -256,7 +221,7 @@ impl<E: Failure> Entry<E> {
             token.minted_wall = before.minted_wall;
             token.expires_at.clone_from(&before.expires_at);
         }
-        if !token.usable(now) {
+        if !policy::may_be_served(&token, now) {
             return Err(E::lost(Lost::StaleToken));
         }
         self.last = Some(Seen {
@@ -268,8 +233,8 @@ impl<E: Failure> Entry<E> {
         });
         self.failed = None;
         self.life = token.life;
-        self.repeats_until = repeated.then(|| now + (token.left(now) / 2).max(Duration::from_secs(1)));
-        self.renew_at = token.minted + token.life.mul_f64(fraction);
+        self.repeats_until = repeated.then(|| now + policy::repeat_pause(&token, now));
+        self.renew_at = policy::renewal_point(&token, jitter);
         let longest = self.held().max_by_key(|held| held.left(now)).cloned();
         self.older = longest.filter(|held| held.left(now) > token.left(now));
         let token = Arc::new(token);
@@ -277,7 +242,7 @@ impl<E: Failure> Entry<E> {
         Ok(token)
     }
 
-    /// Gives the token up, and what was planned for it: nobody is in the middle of using it any more.
+    /// Drops the tokens and their renewal, as if there had never been one.
     pub(super) fn forget(&mut self, now: Boot) -> Option<Arc<Token>> {
         self.life = Duration::ZERO;
         self.renew_at = now;
@@ -285,20 +250,19 @@ impl<E: Failure> Entry<E> {
         self.token.take().or(older)
     }
 
+    /// Notes that a flight failed and that the next one starts after `until`.
     pub(super) fn failed(&mut self, error: E, streak: u32, until: Boot, now: Boot) {
         self.failed = Some(Failed { error, streak, until });
-        // What has expired is not kept for the time of an outage.
+        // Expired tokens are not kept during an outage.
         for held in [&mut self.token, &mut self.older] {
             held.take_if(|token| token.left(now).is_zero());
         }
     }
 
-    /// A token younger than min(5 s, 10 % of its life) is not dropped: so fresh a token is refused for another
-    /// reason than its age, and the next one would be refused as well.
+    /// Drops a token that the server refused, unless it is too young or the forced mints are used up. True if it did.
     pub(super) fn reject(&mut self, digest: &Digest, now: Boot) -> bool {
         let Some(token) = self.held().find(|token| token.digest == *digest) else { return false };
-        let too_young = now.since(token.minted) < (token.life / 10).min(Duration::from_secs(5));
-        if too_young || self.forced.take(now).is_err() {
+        if policy::too_young_to_drop(token, now) || self.forced.take(now).is_err() {
             return false;
         }
         self.older = None;

@@ -141,7 +141,8 @@ impl Rig {
         let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
         let issuer = Issuing::new(&clock, mood);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let cache = Cache::new(clock.clone(), Jitter::seeded(1), persistence, tasks, stop, Box::new(Unobserved));
+        let (clock_of_cache, jitter, observer) = (clock.clone(), Jitter::seeded(1), Box::new(Unobserved));
+        let cache = Cache::new(Parts { clock: clock_of_cache, jitter, persistence, tasks, stop, observer });
         Self { cache, issuer, clock }
     }
 
@@ -215,7 +216,7 @@ async fn a_token_of_a_minute_asked_for_every_second_keeps_nobody_waiting() {
     for second in 0..600 {
         sleep(1).await;
         let token = rig.cache.hit(&key(), &Wish::ANY).unwrap_or_else(|| panic!("somebody waits at {second} s"));
-        assert!(token.usable(rig.clock.boot()));
+        assert!(may_be_served(&token, rig.clock.boot()));
     }
     // One renewal at 70 to 85 % of each life.
     assert!((11..=16).contains(&rig.issuer.calls()), "{}", rig.issuer.calls());
@@ -381,7 +382,7 @@ async fn an_issuer_that_returns_the_same_token_is_not_asked_in_a_loop() {
     for _ in 0..560 {
         sleep(1).await;
         let token = rig.at_least(300).await.expect("the one there is");
-        assert!(token.usable(rig.clock.boot()), "a repeated token is no younger than at first");
+        assert!(may_be_served(&token, rig.clock.boot()), "a repeated token is no younger than at first");
     }
     assert!(rig.issuer.calls() < 12, "{}", rig.issuer.calls());
 }
@@ -473,7 +474,8 @@ async fn a_one_shot_tells_the_last_real_failure_not_that_a_try_was_cut_short() {
     let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let persistence = Persistence::OneShot(limit);
-    let cache = Cache::new(clock, Jitter::seeded(1), persistence, tasks, stop, Box::new(Unobserved));
+    let (jitter, observer) = (Jitter::seeded(1), Box::new(Unobserved));
+    let cache = Cache::new(Parts { clock, jitter, persistence, tasks, stop, observer });
     let end = tokio::time::Instant::now() + persistence.for_requests().expect("it has an end");
     let calls = Arc::new(AtomicUsize::new(0));
     let recipe: Recipe<Fail> = Arc::new({
@@ -493,16 +495,6 @@ async fn a_one_shot_tells_the_last_real_failure_not_that_a_try_was_cut_short() {
     let outcome = cache.token(key(), &Wish::ANY, || recipe).await;
     assert_eq!(outcome.map(|_| ()), Err(Fail::Temporary(Some(Duration::ZERO))), "what the first try said");
     assert_eq!(calls.load(Ordering::SeqCst), 2);
-}
-
-#[test]
-fn the_plan_renews_what_is_in_use_and_lets_the_rest_lapse() {
-    use super::entry::{Plan, plan};
-    let clock = Clock::system();
-    let (used, life) = (clock.boot(), Duration::from_secs(60));
-    let renew_at = used + Duration::from_secs(45);
-    assert_eq!(plan(used + Duration::from_secs(60), renew_at, life, used), Plan::RenewAt(renew_at));
-    assert_eq!(plan(used + Duration::from_secs(61), renew_at, life, used), Plan::Lapse);
 }
 
 /// One step of the model.
@@ -553,7 +545,7 @@ impl Model {
                 self.rejected = false;
             }
             Err(error) => {
-                let good = self.last.as_ref().is_some_and(|token| token.usable(now)) && !self.rejected;
+                let good = self.last.as_ref().is_some_and(|token| may_be_served(token, now)) && !self.rejected;
                 prop_assert!(!good, "a good token was blanked by {error:?}");
             }
         }
@@ -573,7 +565,7 @@ async fn play(acts: Vec<Act>) -> Result<(), TestCaseError> {
                 for outcome in futures_util::future::join_all((0..count).map(|_| rig.any())).await {
                     model.judge(&rig, &outcome)?;
                 }
-                prop_assert!(rig.issuer.calls() - before <= QUICK_TRIES as usize, "one flight for all");
+                prop_assert!(rig.issuer.calls() - before <= policy::QUICK_TRIES as usize, "one flight for all");
             }
             Act::Wish(seconds) => model.judge(&rig, &rig.at_least(seconds).await)?,
             Act::Fresh => model.judge(&rig, &rig.fresh().await)?,
