@@ -20,12 +20,11 @@ mod process;
 mod process;
 
 pub(crate) use digests::Digests;
-pub(crate) use facts::{Facts, Needs, Program, Sha256, Unit, UserUnit, WantedProgram, Why};
+pub(crate) use facts::{Facts, Needs, Program, Unit, UserUnit, WantedProgram, Why};
 use hints::Hints;
 pub(crate) use process::Process;
 
 /// The process at the other end of a connection, or this process itself.
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Effective user when it connected.

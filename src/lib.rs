@@ -21,6 +21,7 @@ mod caller;
 mod cli;
 mod clock;
 mod config;
+mod digest;
 mod discovery;
 mod dpop;
 mod env;
@@ -58,8 +59,9 @@ pub mod inside {
         Cache, Failure, Least, Lost, Observer, Parts as CacheParts, Persistence, Recipe, Verdict, Wish,
     };
     pub use crate::clock::Boot;
+    pub use crate::digest::Digest;
     pub use crate::frontend::header_json;
     pub use crate::jitter::Jitter;
     pub use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
-    pub use crate::token::{AccessToken, Binding, Claims, Digest, Token};
+    pub use crate::token::{AccessToken, Binding, Claims, Token};
 }

@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::clock::Boot;
+pub(crate) use crate::digest::Digest;
 use crate::oauth::{Audience, Issuer, Resource, Scopes, quoted_words};
 
 /// The signed identity document we present (RFC 8693 section 1.1), with what it says about itself.
@@ -280,61 +281,6 @@ impl AccessToken {
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AccessToken(..)")
-    }
-}
-
-/// A SHA-256 digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest([u8; 32]);
-
-impl Digest {
-    /// The digest of nothing that is known.
-    pub(crate) const ZERO: Self = Self([0; 32]);
-
-    /// The digest of some bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        let mut array = [0; 32];
-        array.copy_from_slice(digest.as_ref());
-        Self(array)
-    }
-
-    /// The digest of several fields, each with its length before it, so that no two lists can be confused.
-    pub fn of_fields<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        for field in fields {
-            context.update(&(field.len() as u64).to_be_bytes());
-            context.update(field);
-        }
-        let mut array = [0; 32];
-        array.copy_from_slice(context.finish().as_ref());
-        Self(array)
-    }
-
-    /// The raw bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Lower-case hexadecimal.
-    pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Reads hexadecimal or base64url, the two ways in which callers name a token.
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes = if text.len() == 64 {
-            (0..32).map(|i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()).collect::<Option<Vec<_>>>()?
-        } else {
-            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?
-        };
-        bytes.try_into().ok().map(Self)
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hex()[..12])
     }
 }
 

@@ -4,12 +4,12 @@ use std::borrow::Borrow;
 use std::sync::{Arc, OnceLock};
 
 use super::{DEFAULT, Rate};
+use crate::digest::{Digest, Fields};
 use crate::exchange::link::Link;
 use crate::exchange::{self, Client, Provider};
 use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
 use crate::outbound::NamedBy;
 use crate::policy::{Permit, Policy, Rule};
-use crate::token::Digest;
 
 /// What is asked for when somebody asks for this server.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Server {
     /// Which of the identities is presented.
     pub identity: Arc<str>,
     /// Everything about that identity that reaches the wire, for the cache key.
-    pub identity_fields: Vec<String>,
+    pub identity_fields: Fields,
     /// The OAuth client that we are, and its proof.
     pub client: Client,
     /// What the exchange of a provider needs.
@@ -113,7 +113,7 @@ impl Server {
             exchange: None,
             token_endpoint: None,
             identity: DEFAULT.into(),
-            identity_fields: Vec::new(),
+            identity_fields: Fields::default(),
             client: Client::default(),
             provider: None,
             idp: None,
@@ -138,8 +138,8 @@ impl Server {
         servers.iter().find(|one| one.name == outer.server)
     }
 
-    /// The cache key: everything of ours that reaches the wire, each field with its length. What discovery finds
-    /// belongs to the flight: when it changes, the next flight's token takes the place of the last.
+    /// The cache key: everything of ours that reaches the wire, each field with its length. It contains nothing that
+    /// discovery finds: when that changes, the next flight's token replaces the last.
     pub fn key(&self, permit: &Permit) -> Digest {
         let own_ceiling = match (permit.ceiling(), &self.policy.ceiling) {
             (None, None) => true,
@@ -153,38 +153,61 @@ impl Server {
     }
 
     fn digest(&self, permit: &Permit) -> Digest {
-        let set = |set: Option<&Scopes>| set.map_or_else(|| "*".to_owned(), |set| format!("={set}"));
-        let resource = match &self.resource {
-            ResourceParameter::FromMetadata => "*".to_owned(),
-            ResourceParameter::Fixed(resource) => format!("={resource}"),
-            ResourceParameter::Omitted => String::new(),
+        let Self {
+            name,
+            url,
+            issuer,
+            trust_discovered_issuer,
+            exchange,
+            token_endpoint,
+            identity,
+            identity_fields,
+            client,
+            provider,
+            idp,
+            dpop,
+            audience,
+            subject_audience,
+            resource,
+            extra,
+            // The permit says what the policy makes of this caller's scopes.
+            policy: _,
+            // Nothing below reaches the wire.
+            required: _,
+            revoke_on_exit: _,
+            rate: _,
+            outer: _,
+            is_outer: _,
+            named_by: _,
+            usual_key: _,
+        } = self;
+        let resource = match resource {
+            ResourceParameter::FromMetadata => Fields::default().text("from metadata"),
+            ResourceParameter::Fixed(resource) => Fields::default().text("fixed").text(resource.as_str()),
+            ResourceParameter::Omitted => Fields::default().text("omitted"),
         };
-        let (ask, ceiling) = (set(permit.ask.as_ref()), set(permit.ceiling()));
-        let text = |text: &Option<String>| text.as_ref().map_or_else(|| "*".to_owned(), |text| format!("={text}"));
-        let (exchange, endpoint) = (text(&self.exchange), text(&self.token_endpoint));
-        let idp = self.idp.as_ref().map(Link::fields).unwrap_or_default();
-        let (audience, subject_audience) = (text(&self.audience), text(&self.subject_audience));
-        // Each list is one field, so that no value can move from one to the next; none of them can hold a zero.
-        let provider = self.provider.as_ref().map(Provider::fields).unwrap_or_default();
-        let lists = [self.client.fields(), idp, provider, self.identity_fields.clone()].map(|list| list.join("\u{0}"));
-        let fixed = [
-            &*self.name,
-            self.url.as_str(),
-            self.issuer.as_ref().map_or("", Issuer::as_str),
-            if self.trust_discovered_issuer { "trusts" } else { "" },
-            &resource,
-            &ask,
-            &ceiling,
-            &exchange,
-            &endpoint,
-            &audience,
-            &subject_audience,
-            &self.identity,
-            self.dpop.map_or("", |required| if required { "bound" } else { "bearer" }),
-        ];
-        let extra = self.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        let all = fixed.into_iter().chain(lists.iter().map(String::as_str)).chain(extra);
-        Digest::of_fields(all.map(str::as_bytes))
+        let scopes = |scopes: Option<&Scopes>| scopes.map(ToString::to_string);
+        let dpop = dpop.map(|bound| if bound { "bound" } else { "bearer" });
+        Fields::default()
+            .text(name)
+            .text(url.as_str())
+            .option(issuer.as_ref().map(Issuer::as_str))
+            .flag(*trust_discovered_issuer)
+            .option(exchange.as_deref())
+            .option(token_endpoint.as_deref())
+            .text(identity)
+            .group(identity_fields)
+            .group(&client.fields())
+            .option_group(provider.as_ref().map(Provider::fields).as_ref())
+            .option_group(idp.as_ref().map(Link::fields).as_ref())
+            .option(dpop)
+            .option(audience.as_deref())
+            .option(subject_audience.as_deref())
+            .group(&resource)
+            .list(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
+            .option(scopes(permit.ask.as_ref()).as_deref())
+            .option(scopes(permit.ceiling()).as_deref())
+            .digest()
     }
 
     /// The exchange as far as it is known without the server's metadata: the configured one, or the only one ever chosen.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::Semaphore;
 
-use super::facts::{Sha256, Why};
+use super::facts::Why;
+use crate::digest::Digest;
 
 /// Programs that carry a whole language's runtime have some 200 MB.
 const FILE_CAP: u64 = 1024 * 1024 * 1024;
@@ -27,7 +28,7 @@ const LOOKS: usize = 8;
 /// What was read already.
 #[derive(Clone)]
 pub(crate) struct Digests {
-    known: Arc<Mutex<HashMap<Version, Sha256>>>,
+    known: Arc<Mutex<HashMap<Version, Digest>>>,
     turn: Arc<Semaphore>,
     looks: Arc<Semaphore>,
 }
@@ -57,7 +58,7 @@ impl Digests {
     }
 
     /// The digest of a file.
-    pub(super) async fn of(&self, path: PathBuf) -> Result<Sha256, Why> {
+    pub(super) async fn of(&self, path: PathBuf) -> Result<Digest, Why> {
         let (file, version) = self.look(move || open(&path)).await?;
         if let Some(digest) = self.known(version) {
             return Ok(digest);
@@ -77,11 +78,11 @@ impl Digests {
         aside(&self.turn, make).await
     }
 
-    fn known(&self, version: Version) -> Option<Sha256> {
+    fn known(&self, version: Version) -> Option<Digest> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&version).copied()
     }
 
-    fn remember(&self, version: Version, digest: Sha256) {
+    fn remember(&self, version: Version, digest: Digest) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= CAP {
             known.clear();
@@ -126,7 +127,7 @@ fn open(path: &Path) -> Result<(File, Version), Why> {
 }
 
 /// Reads no more than the file had when it was looked at, and takes it back if it changed meanwhile.
-fn read(file: &File, version: Version) -> Result<Sha256, Why> {
+fn read(file: &File, version: Version) -> Result<Digest, Why> {
     let mut context = Context::new(&SHA256);
     let mut chunk = vec![0; CHUNK];
     let mut rest = file.take(version.size);
@@ -139,7 +140,7 @@ fn read(file: &File, version: Version) -> Result<Sha256, Why> {
         }
     }
     let now = Version::of(&file.metadata().map_err(unreadable)?);
-    if now == version { Ok(Sha256::finish(context)) } else { Err(Why::Changed) }
+    if now == version { Ok(Digest::finish(context)) } else { Err(Why::Changed) }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::digest::Digest;
+
 /// What some rules ask for. Each is known, or not known for a reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -29,7 +31,7 @@ pub struct Program {
     /// The process sees the same files as the daemon: it is in the daemon's mount namespace.
     pub sees_our_files: bool,
     /// The digest of the running file.
-    pub sha256: Result<Sha256, Why>,
+    pub sha256: Result<Digest, Why>,
     /// It is safeconduct itself: a helper stands between the daemon and whoever really asks.
     pub is_helper: bool,
 }
@@ -118,43 +120,6 @@ pub enum Why {
     Unreadable(String),
 }
 
-/// The digest of a program's file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Sha256([u8; 32]);
-
-impl Sha256 {
-    /// As `sha256sum` prints it, in either case.
-    pub fn parse(text: &str) -> Option<Self> {
-        let nibble = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let mut bytes = [0; 32];
-        if text.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
-        Some(Self(bytes))
-    }
-
-    pub(super) fn finish(context: aws_lc_rs::digest::Context) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.finish().as_ref());
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// What the rules that may match a caller ask for: nothing else is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -196,16 +161,6 @@ impl Needs {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_digest_is_read_as_sha256sum_prints_it() {
-        let text = "00ff".repeat(16);
-        assert_eq!(Sha256::parse(&text).map(|digest| digest.to_string()), Some(text.clone()));
-        assert_eq!(Sha256::parse(&text.to_uppercase()), Sha256::parse(&text));
-        for wrong in ["", "00ff", &text[1..], &"0".repeat(65), &"g0".repeat(32), &"é".repeat(32), &"+f".repeat(32)] {
-            assert_eq!(Sha256::parse(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_file_is_read_only_for_a_rule_that_it_may_match() {

@@ -19,6 +19,7 @@ use crate::outbound;
 use crate::policy::Rule;
 
 mod audit;
+mod cache_key;
 mod client;
 mod document;
 mod egress;
@@ -67,12 +68,6 @@ pub(crate) struct IdentityConfig {
 impl IdentityConfig {
     fn root(choice: Choice) -> Self {
         Self { choice, links: Vec::new() }
-    }
-
-    /// Everything of it that reaches the wire, for the cache key.
-    fn fields(&self) -> Vec<String> {
-        let root = format!("{:?}", self.choice);
-        std::iter::once(root).chain(self.links.iter().flat_map(Link::fields)).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use super::reader::{Reader, Section};
 use super::{Config, client, identities, insecure, is_name, keys, outer, own_user, provider};
 use crate::broker::{Client, ClientAuth, DEFAULT, Link, Provider, ResourceParameter, Server, Yield};
-use crate::caller::Sha256;
+use crate::digest::{Digest, Fields};
 use crate::env::Env;
 use crate::exchange;
 use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
@@ -101,7 +101,7 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         exchange,
         token_endpoint,
         identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
-        identity_fields: Vec::new(),
+        identity_fields: Fields::default(),
         client,
         provider,
         idp,
@@ -283,7 +283,7 @@ fn rule_of(reader: &mut Reader<'_>, entry: &Section<'_>, env: &Env) -> Rule {
         path.into()
     });
     let sha256 = entry.text("sha256").and_then(|(text, line)| {
-        let digest = Sha256::parse(text);
+        let digest = Digest::parse_hex(text);
         if digest.is_none() {
             let what = "not the 64 hexadecimal digits of a SHA-256, as `sha256sum` prints them";
             reader.problem(line, &entry.key("sha256"), what);

@@ -17,6 +17,7 @@
 use super::link::Destination;
 use super::{Error, Way};
 use crate::aws::{self, Algorithm, Assumed, Sts};
+use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer};
 use crate::token::SubjectToken;
 
@@ -37,6 +38,16 @@ pub struct Aws {
 }
 
 impl Aws {
+    /// Everything of it that reaches the wire, for the cache key.
+    pub(super) fn fields(&self) -> Fields {
+        let Self { role_arn, region, service, endpoint } = self;
+        Fields::default()
+            .option(role_arn.as_deref())
+            .text(region)
+            .option(service.as_deref())
+            .option(endpoint.as_deref())
+    }
+
     pub(super) fn exchange(&self) -> &'static str {
         if self.service.is_some() { super::aws_sigv4::EXCHANGE.name } else { NAME }
     }

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::Error;
 use super::key::{BadKey, SigningKey};
+use crate::digest::Fields;
 use crate::env::Env;
 use crate::oauth::AuthorizationServer;
 use crate::outbound::Certificate;
@@ -83,21 +84,30 @@ pub struct Client {
 }
 
 impl Client {
-    /// Everything of it that reaches the wire, for the cache key. Files by name: what is in them may be renewed.
-    pub(crate) fn fields(&self) -> Vec<String> {
-        let text = |text: &Option<String>| text.as_ref().map_or_else(|| "*".to_owned(), |text| format!("={text}"));
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-        vec![
-            text(&self.id),
-            text(&self.metadata),
-            self.register.to_string(),
-            self.auth.as_str().to_owned(),
-            self.secret.as_ref().map(|from| format!("{from:?}")).unwrap_or_default(),
-            self.secret_place.map(|place| format!("{place:?}")).unwrap_or_default(),
-            path(&self.key_file),
-            text(&self.key_id),
-            path(&self.certificate_file),
-        ]
+    /// Everything of it that reaches the wire, for the cache key. Files count by name: their content may be renewed.
+    pub(crate) fn fields(&self) -> Fields {
+        let Self { id, metadata, register, auth, secret, secret_place, key_file, key_id, certificate_file } = self;
+        let path = |path: &PathBuf| path.display().to_string();
+        let (secret_file, secret_variable) = match secret {
+            None => (None, None),
+            Some(SecretFrom::File(file)) => (Some(path(file)), None),
+            Some(SecretFrom::Variable(name)) => (None, Some(name.as_str())),
+        };
+        let secret_place = secret_place.map(|place| match place {
+            SecretPlace::Basic => "client_secret_basic",
+            SecretPlace::Post => "client_secret_post",
+        });
+        Fields::default()
+            .option(id.as_deref())
+            .option(metadata.as_deref())
+            .flag(*register)
+            .text(auth.as_str())
+            .option(secret_file.as_deref())
+            .option(secret_variable)
+            .option(secret_place)
+            .option(key_file.as_ref().map(path).as_deref())
+            .option(key_id.as_deref())
+            .option(certificate_file.as_ref().map(path).as_deref())
     }
 }
 

@@ -25,6 +25,7 @@ use super::answer::{self, Kind};
 use super::client_auth::{JWT_BEARER, Proof};
 use super::link::Destination;
 use super::{ClientAuth, Descriptor, Error, Exchange, Identified, Issued, Provider, Request, Way};
+use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer, Scopes, quoted_words};
 use crate::outbound::Answer;
 use crate::token::{AccessToken, SubjectToken};
@@ -114,6 +115,12 @@ impl Cloud {
 }
 
 impl Entra {
+    /// Everything of it that reaches the wire, for the cache key.
+    pub(super) fn fields(&self) -> Fields {
+        let Self { tenant, cloud, agent } = self;
+        Fields::default().text(tenant).text(cloud.authority()).option(agent.as_deref())
+    }
+
     pub(super) fn issuer(&self) -> Issuer {
         Issuer::verbatim(&format!("{}/{}/v2.0", self.cloud.authority(), self.tenant))
     }

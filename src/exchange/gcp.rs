@@ -21,6 +21,7 @@ use super::cure::cure;
 use super::link::Destination;
 use super::provider::Provider;
 use super::{Descriptor, Error, Exchange, Issued, Request, Way};
+use crate::digest::Fields;
 use crate::google::{self, Account, Failure, Federation, Google, Hosts, IAM_SCOPE};
 use crate::oauth::{Audience, Issuer, Scopes};
 use crate::token::{AccessToken, SubjectToken};
@@ -48,6 +49,12 @@ pub struct Gcp {
 }
 
 impl Gcp {
+    /// Everything of it that reaches the wire, for the cache key.
+    pub(super) fn fields(&self) -> Fields {
+        let Self { pool, service_account, delegates } = self;
+        Fields::default().text(pool).option(service_account.as_deref()).list(delegates.iter().map(String::as_str))
+    }
+
     pub(super) fn issuer(&self) -> Issuer {
         Issuer::verbatim("https://sts.googleapis.com")
     }

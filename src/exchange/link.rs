@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::client_auth::{Client, ClientAuth};
 use super::provider::Provider;
 use super::{Error, Request, Way, answer, entra, gcp, token_exchange};
+use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer, Resource, Scopes};
 use crate::token::{JWT, SubjectToken};
 use secrecy::SecretString;
@@ -113,17 +114,16 @@ impl Link {
     }
 
     /// Everything of it that reaches the wire, for the cache key.
-    pub(crate) fn fields(&self) -> Vec<String> {
-        let mut fields = vec![
-            self.issuer.to_string(),
-            self.token_endpoint.clone().unwrap_or_default(),
-            self.subject_token_type.as_uri().to_owned(),
-            self.audience().to_string(),
-            self.yields.token_type().to_owned(),
-        ];
-        fields.extend(self.client.fields());
-        fields.extend(self.provider.iter().flat_map(Provider::fields));
-        fields
+    pub(crate) fn fields(&self) -> Fields {
+        let Self { issuer, token_endpoint, client, subject_token_type, subject_audience, yields, provider } = self;
+        Fields::default()
+            .text(issuer.as_str())
+            .option(token_endpoint.as_deref())
+            .group(&client.fields())
+            .text(subject_token_type.as_uri())
+            .option(subject_audience.as_deref())
+            .text(yields.token_type())
+            .option_group(provider.as_ref().map(Provider::fields).as_ref())
     }
 }
 

@@ -6,6 +6,7 @@ use super::entra::{self, Entra};
 use super::gcp::{self, Gcp};
 use super::link::Destination;
 use super::{Error, Identified, Way};
+use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer};
 use crate::token::SubjectToken;
 
@@ -63,8 +64,12 @@ impl Provider {
     }
 
     /// Everything of it that reaches the wire, for the cache key.
-    pub(crate) fn fields(&self) -> Vec<String> {
-        vec![format!("{self:?}")]
+    pub(crate) fn fields(&self) -> Fields {
+        match self {
+            Self::Entra(entra) => Fields::default().text("entra").group(&entra.fields()),
+            Self::Gcp(gcp) => Fields::default().text("gcp").group(&gcp.fields()),
+            Self::Aws(aws) => Fields::default().text("aws").group(&aws.fields()),
+        }
     }
 
     /// Changes a subject token into one for the next party. One attempt, no retry.

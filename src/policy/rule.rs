@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::caller::{Caller, Needs, Program, Sha256, Unit, UserUnit, WantedProgram, Why};
+use crate::caller::{Caller, Needs, Program, Unit, UserUnit, WantedProgram, Why};
+use crate::digest::Digest;
 use crate::oauth::Scopes;
 
 /// One entry of a server's `allow` list. All keys that are given must match.
@@ -16,7 +17,7 @@ pub struct Rule {
     /// The file that the connecting process runs.
     pub exe: Option<Arc<str>>,
     /// The digest of that file. Without `exe` any file of that digest matches, wherever it stands.
-    pub sha256: Option<Sha256>,
+    pub sha256: Option<Digest>,
     /// The systemd unit of the connecting process.
     pub unit: Option<WantedUnit>,
     /// The ceiling for callers that match; `None` is the server's own ceiling.
@@ -46,7 +47,7 @@ pub(super) enum Miss<'a> {
     /// The path is right where the process is, which is not where the daemon is.
     OtherMounts(&'a Program),
     /// The file has another digest.
-    OtherDigest(&'a Program, Sha256),
+    OtherDigest(&'a Program, Digest),
     /// It runs in another unit.
     OtherUnit(&'a Unit),
 }

@@ -9,39 +9,40 @@ mod circles;
 mod pages;
 
 /// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
-const MAY_KNOW: [(&str, &str); 28] = [
+const MAY_KNOW: [(&str, &str); 29] = [
     ("main", "command"),
     ("command", "app audit broker caller cli clock config env frontend identity oauth outbound token trust"),
     ("app", "audit broker clock config env frontend identity metrics outbound store"),
     ("cli", "clock trust"),
     // Its parts are those of the rooms below: it makes their small `Config` structs and checks names against their tables.
-    ("config", "audit aws broker caller clock env exchange google identity oauth outbound policy"),
+    ("config", "audit aws broker clock digest env exchange google identity oauth outbound policy"),
     ("frontend", "broker caller clock env metrics oauth token"),
     (
         "broker",
-        "audit aws bucket cache caller clock discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token trust",
+        "audit aws bucket cache caller clock digest discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token trust",
     ),
     ("metrics", "cache"),
     ("audit", "caller clock oauth token"),
     ("cache", "bucket clock jitter token"),
     ("discovery", "clock oauth outbound"),
-    ("exchange", "aws bucket clock dpop env google oauth outbound sigv4 store token"),
+    ("exchange", "aws bucket clock digest dpop env google oauth outbound sigv4 store token"),
     ("identity", "aws clock env google oauth outbound token trust"),
     ("aws", "clock oauth outbound sigv4 token"),
     ("google", "oauth outbound token"),
-    ("policy", "caller oauth"),
+    ("policy", "caller digest oauth"),
     ("outbound", "env jitter oauth token"),
     ("store", "token"),
-    ("token", "clock dpop oauth sigv4"),
+    ("token", "clock digest dpop oauth sigv4"),
     ("trust", ""),
     ("dpop", ""),
     ("sigv4", ""),
     ("bucket", "clock"),
     ("oauth", ""),
-    ("caller", ""),
+    ("caller", "digest"),
     ("jitter", ""),
     ("env", ""),
     ("clock", ""),
+    ("digest", ""),
 ];
 
 /// The commands that may see the identities: who they are is what `whoami` is about.

@@ -1,8 +1,8 @@
 use super::*;
 use crate::caller::Facts;
 
-fn digest(of: char) -> Sha256 {
-    Sha256::parse(&of.to_string().repeat(64)).expect("hexadecimal")
+fn digest(of: char) -> Digest {
+    Digest::parse_hex(&of.to_string().repeat(64)).expect("hexadecimal")
 }
 
 /// A process that runs `/usr/bin/agent`, seen from its own mount namespace.
@@ -32,7 +32,7 @@ fn within(unit: Unit) -> Caller {
     caller(Err(Why::Forbidden), Ok(unit))
 }
 
-fn by_exe(sha256: Option<Sha256>) -> Rule {
+fn by_exe(sha256: Option<Digest>) -> Rule {
     Rule { exe: Some("/usr/bin/agent".into()), sha256, ..Rule::default() }
 }
 
