@@ -51,8 +51,10 @@ pub use crate::exchange::link::{Link, SubjectType, Yield};
 pub use crate::exchange::{Aws, Client, ClientAuth, Cloud, Entra, Gcp, Provider, SecretFrom, SecretPlace};
 use asked_twice::AskedTwice;
 pub use attest::Attested;
-pub use error::{Class, Error};
-pub use examine::{Check, Examination, Party, Report, Rule, State};
+use error::BoundTo;
+pub(crate) use error::Refusal;
+pub use error::{Class, Error, Party};
+pub use examine::{Check, Examination, Report, Rule, State};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::Maker;
 pub use identities::{DEFAULT, Identity};
@@ -359,8 +361,8 @@ impl Broker {
             Target::Url(url) => narrowest(self.servers.iter(), url),
         };
         found.cloned().ok_or_else(|| match target {
-            Target::Name(name) => Error::unknown_server(name, self.named().map(|server| &*server.name)),
-            Target::Url(url) => Error::not_served(url),
+            Target::Name(name) => Refusal::unknown_server(name, self.named().map(|server| &*server.name)).into(),
+            Target::Url(url) => Refusal::NotServed(url.into()).into(),
         })
     }
 
@@ -386,7 +388,8 @@ impl Broker {
 
     fn pace(&self, caller: &Caller, server: &Server) -> Result<(), Error> {
         let Some(pacer) = self.pacers.get(&server.name) else { return Ok(()) };
-        pacer.pass(caller.uid, self.clock.boot()).map_err(|wait| Error::too_often(server, pacer.rate, wait))
+        let too_often = |wait| Error::from(Refusal::TooOften { rate: pacer.rate, wait }).at(server);
+        pacer.pass(caller.uid, self.clock.boot()).map_err(too_often)
     }
 
     /// How a token for this server and permit is made: discovery, identity, exchange.
@@ -485,7 +488,7 @@ impl Broker {
             Binding::SigV4(signer) => return self.signature(granted, signer, head),
             Binding::Dpop(key) => key,
         };
-        let head = head.ok_or_else(|| Error::bound(&granted.server, A_DPOP_KEY))?;
+        let head = head.ok_or_else(|| bound(&granted.server, BoundTo::DpopKey))?;
         let (url, nonces): (_, &Nonces) = (head.url.url(), &self.maker.nonces);
         nonces.learn(url, head.nonce.as_deref());
         let nonce = nonces.newest(url);
@@ -501,8 +504,9 @@ impl Broker {
 
     /// One request, signed. What is signed in part could be another request, so all of it must be named.
     fn signature(&self, granted: &Granted, signer: &Signer, head: Option<&Head>) -> Result<Proof, Error> {
-        let head = head.ok_or_else(|| Error::signed(&granted.server))?;
-        let body_sha256 = head.body_sha256.as_deref().ok_or_else(|| Error::no_digest(&granted.server))?;
+        let head = head.ok_or_else(|| Refusal::Signed(Arc::clone(&granted.server.name)))?;
+        let body_sha256 =
+            head.body_sha256.as_deref().ok_or_else(|| Refusal::NoDigest(Arc::clone(&granted.server.name)))?;
         let now = self.clock.wall();
         let purpose =
             sigv4::Purpose { method: &head.method, url: head.url.url(), body_sha256, fields: &[], says_digest: true };
@@ -524,14 +528,16 @@ impl Broker {
     }
 }
 
-const A_DPOP_KEY: &str = "a DPoP key of this broker";
+fn bound(server: &Server, to: BoundTo) -> Error {
+    Refusal::Bound { server: Arc::clone(&server.name), to }.into()
+}
 
 /// A token that is bound to a key of ours is of no use to whoever takes it as it is.
 fn worth_something(server: &Server, token: &Token, action: Action) -> Result<(), Error> {
     match (&token.binding, action) {
-        (Binding::Dpop(_), Action::Token) => Err(Error::bound(server, A_DPOP_KEY)),
-        (Binding::SigV4(_), Action::Token) => Err(Error::signed(server)),
-        (Binding::Certificate, Action::Token) => Err(Error::bound(server, "a certificate")),
+        (Binding::Dpop(_), Action::Token) => Err(bound(server, BoundTo::DpopKey)),
+        (Binding::SigV4(_), Action::Token) => Err(Refusal::Signed(Arc::clone(&server.name)).into()),
+        (Binding::Certificate, Action::Token) => Err(bound(server, BoundTo::Certificate)),
         _ => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::error::Unusable;
 use super::flight::expected_audience;
 use super::{Broker, Error, Target};
 use crate::identity;
@@ -37,7 +38,7 @@ impl Broker {
         let subject = source.subject_token(&audience).await?;
         let fit = subject.must_be_jwt();
         let fit = fit.and_then(|()| subject.fit_for(&audience, self.clock.unix(), Duration::ZERO));
-        fit.map_err(|unfit| Error::unfit(source.name(), unfit))?;
+        fit.map_err(|unfit| Unusable::Subject { source_name: source.name(), unfit })?;
         let claims = subject.all_claims();
         let platform = identity::platform(source.row(), trust::text(&claims, "iss"));
         Ok(Attested { platform, claims })

@@ -35,7 +35,9 @@ mod taken;
 
 use grant::Granted;
 
-pub use check::{Check, Party, Rule, State};
+pub use check::{Check, Rule, State};
+
+use super::Party;
 
 /// With less time left than this the MCP server's answers would only be called late.
 const TO_PRESENT: Duration = Duration::from_millis(500);

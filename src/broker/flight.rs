@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::error::{NoRoute, Unusable, Words};
 use super::identities::Identity;
 use super::refused::{Presented, Refused};
 use super::{Class, Error, ResourceParameter, Server};
@@ -118,7 +119,7 @@ impl Maker {
     pub(super) async fn issue(&self, server: &Server, permit: &Permit) -> Result<Granting, Error> {
         let route = self.route(server).await?;
         let exchange = exchange::choose(server.exchange.as_deref(), &route.server, route.issuer_is)
-            .ok_or_else(|| Error::no_exchange(&route.server))?;
+            .ok_or_else(|| NoRoute::no_exchange(&route.server))?;
         let resource = resource(server, &route.protection);
         self.not_shared(server, &resource)?;
         let scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(server, denied))?;
@@ -180,15 +181,14 @@ impl Maker {
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
         let now = self.clock.unix();
         let fit = subject.must_be_jwt().and_then(|()| subject.fit_for(&audience, now, Duration::ZERO));
-        fit.map_err(|unfit| Error::unfit(identity.source.name(), unfit))?;
+        fit.map_err(|unfit| Unusable::Subject { source_name: identity.source.name(), unfit })?;
         let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
         let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
         let resource = resource(server, &Protection::default());
         self.not_shared(server, &resource)?;
         let silent = AuthorizationServer::silent(issuer.clone(), "");
-        let row = exchange::row("direct").ok_or_else(|| Error::internal("the exchange `direct` is missing"))?;
         let request = plain_request(server);
-        let mut issued = row.exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;
+        let mut issued = exchange::DIRECT.exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;
         // From a file it may be old already: what counts is what is left of it.
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(identity.source.name(), &subject.claims)];
@@ -211,7 +211,12 @@ impl Maker {
         let mut covered =
             self.servers.iter().filter(|other| other.name != server.name && !other.is_outer && covers(other));
         match covered.find(|other| other.policy.allow != server.policy.allow) {
-            Some(other) => Err(Error::shared_resource(resource, &server.name, &other.name)),
+            Some(other) => Err(NoRoute::SharedResource {
+                resource: resource.clone(),
+                server: server.name.to_string(),
+                other: other.name.to_string(),
+            }
+            .into()),
             None => Ok(()),
         }
     }
@@ -301,7 +306,7 @@ impl Maker {
         let fit = |subject: &SubjectToken, audience: &Audience, source, is_named: bool| {
             let known = if is_named { Ok(()) } else { subject.must_be_jwt() };
             let fit = known.and_then(|()| subject.fit_for(audience, self.clock.unix(), CLOCK_SKEW));
-            fit.map_err(|unfit| Error::unfit(source, unfit))
+            fit.map_err(|unfit| Unusable::Subject { source_name: source, unfit })
         };
         let chain = self.chain(server)?;
         for (i, (link, party)) in chain.iter().zip(&route.parties).enumerate() {
@@ -382,7 +387,7 @@ impl Maker {
         if let Some(listed) = &route.server.dpop_algorithms
             && !listed.iter().any(|one| one == dpop::ALGORITHM)
         {
-            return Err(Error::no_dpop(&route.server.issuer));
+            return Err(NoRoute::NoDpop { issuer: route.server.issuer.clone() }.into());
         }
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = keys.get(&server.name) {
@@ -434,10 +439,13 @@ impl Maker {
             None => (named.iter().collect(), IssuerIs::Discovered),
         };
         match candidates.as_slice() {
-            [only] => Issuer::parse(only).map(|issuer| (issuer, issuer_is)).map_err(|why| Error::bad_issuer(only, why)),
-            [] if issuer_is == IssuerIs::Listed => Err(Error::issuer_not_listed(named)),
+            [only] => match Issuer::parse(only) {
+                Ok(issuer) => Ok((issuer, issuer_is)),
+                Err(why) => Err(NoRoute::BadIssuer { issuer: Words::of(only), why }.into()),
+            },
+            [] if issuer_is == IssuerIs::Listed => Err(NoRoute::IssuerNotListed(Words::list(named)).into()),
             [] => Err(discovery::Error::NoResourceMetadata { server: server.url.to_string() }.into()),
-            _ => Err(Error::several_issuers(named)),
+            _ => Err(NoRoute::SeveralIssuers(Words::list(named)).into()),
         }
     }
 
@@ -484,11 +492,16 @@ impl Maker {
         let issuer = &route.server.issuer;
         let claims = Claims::read(issued.access_token.expose()).ok();
         if route.issuer_is == IssuerIs::Discovered && !server.trust_discovered_issuer {
-            bound(claims.as_ref(), &resource).map_err(|why| Error::not_bound(issuer, &resource, why))?;
+            bound(claims.as_ref(), &resource).map_err(|why| Unusable::NotBound {
+                issuer: issuer.clone(),
+                resource: resource.clone(),
+                why,
+            })?;
         }
         let binding = match &issued.signed {
             Some(signed) => Binding::SigV4(Arc::clone(&signed.signer)),
-            None => binding(claims.as_ref(), &request).map_err(|why| Error::foreign_key(issuer, why))?,
+            None => binding(claims.as_ref(), &request)
+                .map_err(|why| Unusable::ForeignKey { issuer: issuer.clone(), why })?,
         };
         let issuer = issuer.clone();
         lasting(self.assembled(server, &request.scopes, Parts { resource, issuer, hops, issued, claims, binding }))
@@ -568,13 +581,13 @@ impl Maker {
     }
 }
 
-/// Neither dead nor immortal: what lives longer than anybody means is a broken date, and no timer reaches that far.
+/// Refuses a lifetime of zero, and one beyond a year: that is a broken date, and no timer reaches that far.
 fn lasting(token: Token) -> Result<Token, Error> {
     if token.life.is_zero() {
-        return Err(Error::dead_on_arrival(&token.issuer));
+        return Err(Unusable::DeadOnArrival { issuer: token.issuer }.into());
     }
     if token.life > exchange::ABSURD_LIFE {
-        return Err(Error::immortal(&token.issuer));
+        return Err(Unusable::Immortal { issuer: token.issuer }.into());
     }
     Ok(token)
 }
@@ -621,7 +634,8 @@ pub(super) fn listed(pinned: &Issuer, protection: &Protection) -> Result<(), Err
             if !metadata.authorization_servers.is_empty()
                 && !metadata.authorization_servers.iter().any(|listed| listed == pinned.as_str()) =>
         {
-            Err(Error::pin_not_listed(pinned, &metadata.authorization_servers))
+            let named = Words::list(&metadata.authorization_servers);
+            Err(NoRoute::PinNotListed { pinned: pinned.clone(), named }.into())
         }
         _ => Ok(()),
     }

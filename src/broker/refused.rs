@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use super::Error;
+use super::error::Unusable;
 use crate::exchange;
-use crate::oauth::{Issuer, Scopes};
+use crate::oauth::{Issuer, OauthError, Scopes};
 use crate::token::{Digest, SubjectToken};
 
 /// How many are remembered.
@@ -14,7 +15,13 @@ const KEPT: usize = 64;
 
 /// What was refused, and with which words.
 #[derive(Default)]
-pub(super) struct Refused(Mutex<VecDeque<(Digest, exchange::Error)>>);
+pub(super) struct Refused(Mutex<VecDeque<(Digest, Refusal)>>);
+
+#[derive(Clone)]
+struct Refusal {
+    issuer: Issuer,
+    error: OauthError,
+}
 
 /// A subject token as it is presented to one issuer: alone, and together with what is asked for.
 pub(super) struct Presented {
@@ -56,20 +63,22 @@ impl Refused {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |digest: &Digest| *digest == presented.alone || *digest == presented.with_request;
         let found = refused.iter().position(|(digest, _)| known(digest)).and_then(|at| refused.remove(at));
-        let Some((digest, error)) = found else { return Ok(()) };
+        let Some((digest, refusal)) = found else { return Ok(()) };
         // What is still tried stays remembered, however many others are refused meanwhile.
-        refused.push_back((digest, error.clone()));
-        Err(Error::refused_before(error))
+        let Refusal { issuer, error } = refusal.clone();
+        refused.push_back((digest, refusal));
+        Err(Unusable::RefusedBefore { issuer, error }.into())
     }
 
     /// Remembers a refusal; any other failure says nothing about what was presented.
     pub(super) fn remember(&self, presented: &Presented, error: &exchange::Error) {
-        let exchange::Error::Refused { error: words, .. } = error else { return };
+        let exchange::Error::Refused { issuer, error, .. } = error else { return };
+        let refusal = Refusal { issuer: issuer.clone(), error: error.clone() };
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.len() >= KEPT {
             refused.pop_front();
         }
-        refused.push_back((presented.refused_with(&words.code), error.clone()));
+        refused.push_back((presented.refused_with(&error.code), refusal));
     }
 }
 
@@ -79,7 +88,6 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
-    use crate::oauth::OauthError;
 
     fn subject(jti: usize) -> SubjectToken {
         let payload = URL_SAFE_NO_PAD.encode(format!("{{\"jti\":\"{jti}\"}}"));

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::server::{Server, beside};
-use super::{Error, Target};
+use super::{Error, Refusal, Target};
 use crate::caller::Caller;
 use crate::clock::Boot;
 use crate::oauth::{ServerUrl, host_of};
@@ -64,11 +64,11 @@ impl Unlisted {
         now: Boot,
     ) -> Result<Arc<Server>, Error> {
         if let Some(server) = beside(configured.iter(), url) {
-            return Err(Error::beside(url, server));
+            return Err(Refusal::beside(url, server).into());
         }
         // A query may be a secret, and status would show it.
         if url.url().query().is_some() {
-            return Err(Error::unlisted_query(url));
+            return Err(Refusal::UnlistedQuery(url.into()).into());
         }
         let mut known = self.lock();
         if let Some(one) = known.iter_mut().find(|one| one.server.url == *url) {
@@ -78,7 +78,7 @@ impl Unlisted {
         if known.len() >= CAP {
             let idle = known.iter().enumerate().filter(|(_, one)| !holds(&one.server));
             let oldest = idle.min_by_key(|(_, one)| one.used).map(|(at, _)| at);
-            known.swap_remove(oldest.ok_or_else(|| Error::too_many_unlisted(CAP))?);
+            known.swap_remove(oldest.ok_or(Refusal::TooManyUnlisted(CAP))?);
         }
         let server = Arc::new(self.server(url));
         known.push(Known { server: Arc::clone(&server), used: now });

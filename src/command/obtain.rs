@@ -364,7 +364,7 @@ pub(super) fn settle(
         (None, Some(url)) => {
             // Another spelling or path on a configured origin must not get round that server's policy.
             if let Some(server) = beside(config.servers.iter(), url) {
-                return Err(broker::Error::beside(url, server));
+                return Err(broker::Refusal::beside(url, server).into());
             }
             let name = wanted.name.clone().unwrap_or_else(|| url.url().host_str().unwrap_or("server").to_owned());
             let unique = if config.servers.iter().any(|server| *server.name == *name) {
@@ -377,7 +377,7 @@ pub(super) fn settle(
         }
         (None, None) => {
             let name = wanted.name.as_deref().unwrap_or_default();
-            return Err(broker::Error::unknown_server(name, config.named().map(|server| &*server.name)));
+            return Err(broker::Refusal::unknown_server(name, config.named().map(|server| &*server.name)).into());
         }
     };
     Ok(Some(name))

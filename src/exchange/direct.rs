@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::{Descriptor, Error, Exchange, Issued, Request, Way};
 use crate::token::{AccessToken, SubjectToken};
 
-pub(super) const EXCHANGE: Descriptor =
+pub(crate) const EXCHANGE: Descriptor =
     Descriptor { name: "direct", grant: "", discovers: false, sets: &[], exchange: &Direct };
 
 struct Direct;

@@ -42,6 +42,7 @@ pub(crate) use answer::ABSURD_LIFE;
 pub use aws_role::Aws;
 pub(crate) use client_auth::Identified;
 pub use client_auth::{Client, ClientAuth, SecretFrom, SecretPlace};
+pub(crate) use direct::EXCHANGE as DIRECT;
 pub use entra::{Cloud, Entra};
 pub use gcp::Gcp;
 pub use provider::Provider;

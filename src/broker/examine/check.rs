@@ -2,36 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::Class;
-
-/// Who has to act when a requirement is not met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Party {
-    /// Whoever configures this workload.
-    Workload,
-    /// Whoever runs the platform that attests it.
-    Platform,
-    /// The operator of the MCP server.
-    McpServer,
-    /// The operator of the authorization server.
-    AuthorizationServer,
-    /// The operator of this machine.
-    Machine,
-}
-
-impl Party {
-    /// For people.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Workload => "this workload",
-            Self::Platform => "this workload's platform",
-            Self::McpServer => "the operator of the MCP server",
-            Self::AuthorizationServer => "the operator of the authorization server",
-            Self::Machine => "the operator of this machine",
-        }
-    }
-}
+use super::super::{Class, Party};
 
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +19,7 @@ pub enum State {
 }
 
 /// One requirement.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     stage: &'static str,
     code: &'static str,
@@ -59,6 +30,9 @@ pub struct Rule {
 /// One requirement, judged. Nothing in it is a secret.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
+    /// The requirement.
+    #[serde(skip)]
+    pub(super) rule: Rule,
     /// The step of the way.
     pub stage: &'static str,
     /// Stable, for scripts.
@@ -111,21 +85,22 @@ impl Rule {
 
     /// It is not met, as an error of the path says.
     pub(super) fn fail_with(&self, error: &super::super::Error) -> Check {
-        let text = error.to_string();
-        // The stage says it already.
-        let stages = ["discovery: ", "identity: ", "exchange: "];
-        let what = stages.iter().find_map(|stage| text.strip_prefix(stage)).unwrap_or(&text);
-        let check = self.check(State::Fail, what.to_owned());
+        let check = self.check(State::Fail, error.without_stage());
         Check { cure: error.hint(), class: Some(error.class()), ..check }
     }
 
     fn check(&self, state: State, what: String) -> Check {
         let Self { stage, code, party, section } = *self;
-        Check { stage, code, state, what, party, section, cure: None, class: None }
+        Check { rule: *self, stage, code, state, what, party, section, cure: None, class: None }
     }
 }
 
 impl Check {
+    /// Is it this requirement that was judged?
+    pub(super) fn is_of(&self, rule: &Rule) -> bool {
+        self.rule == *rule
+    }
+
     /// Somebody else has to act.
     #[must_use]
     pub fn by(self, party: Party) -> Self {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::error::Unusable;
 use super::super::flight::Granting;
 use super::super::{Class, Error, ResourceParameter};
 use super::{Check, Party, State, Walk, rules};
@@ -120,7 +121,7 @@ impl Walk<'_> {
     fn fit(&mut self, subject: &SubjectToken, source: &'static str, wanted: &Audience) -> bool {
         let unfit = subject.fit_for(wanted, self.maker.clock.unix(), CLOCK_SKEW).err();
         let is_late = matches!(unfit, Some(Unfit::Expired { .. } | Unfit::NoExpiry));
-        let failure = unfit.map(|unfit| Error::unfit(source, unfit));
+        let failure = unfit.map(|unfit| Error::from(Unusable::Subject { source_name: source, unfit }));
         match &failure {
             Some(error) if !is_late => self.report.push(rules::SUBJECT_AUDIENCE.fail_with(error)),
             _ => self
@@ -162,7 +163,7 @@ impl Walk<'_> {
         let granting = match self.maker.issue(self.server, &permit).await {
             Ok(granting) => granting,
             Err(error) => {
-                self.report.push(not_issued(&error));
+                self.report.push(rules::TOKEN_ISSUED.fail_with(&error).by(error.party()));
                 return None;
             }
         };
@@ -176,7 +177,7 @@ impl Walk<'_> {
         let asked = granting.request.scopes.clone();
         let token = match self.maker.token(self.server, granting) {
             Ok(token) => token,
-            Err(error) if error.code() == "resource_not_bound" => return self.not_used(&error),
+            Err(error) if error.is_unbound_token() => return self.not_used(&error),
             Err(error) => {
                 self.report.push(rules::TOKEN_LIFETIME.fail_with(&error));
                 return None;
@@ -202,12 +203,7 @@ impl Walk<'_> {
     /// The path would not use it, so it is not shown to the MCP server either.
     fn not_used(&mut self, error: &Error) -> Option<Granted> {
         // A doubt about the binding is a failure where nobody but the server itself named the issuer.
-        if self
-            .report
-            .checks
-            .pop_if(|check| check.code == "token-bound-to-resource" && check.state == State::Warn)
-            .is_some()
-        {
+        if self.report.checks.pop_if(|check| check.is_of(&rules::TOKEN_BOUND) && check.state == State::Warn).is_some() {
             self.report.push(rules::TOKEN_BOUND.fail_with(error));
         }
         None
@@ -269,16 +265,6 @@ impl Bound {
             ),
         }
     }
-}
-
-fn not_issued(error: &Error) -> Check {
-    let party = match error.class() {
-        Class::NoIdentity => Party::Platform,
-        Class::Config | Class::BadRequest | Class::Internal => Party::Workload,
-        Class::Denied => Party::Machine,
-        Class::Refused | Class::Temporary => Party::AuthorizationServer,
-    };
-    rules::TOKEN_ISSUED.fail_with(error).by(party)
 }
 
 fn expiry(subject: &SubjectToken, now: i64) -> Check {

@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::super::Error;
+use super::super::error::NoRoute;
 use super::resource::is_secure;
 use super::{Check, Party, Walk, rules};
 use crate::discovery::{self, Seen, server_metadata};
@@ -106,7 +107,7 @@ impl Walk<'_> {
     fn grant_types(&mut self, metadata: &AuthorizationServer, document: &Value, issuer_is: IssuerIs) -> bool {
         let configured = self.server.exchange.as_deref();
         let Some(row) = exchange::choose(configured, metadata, issuer_is) else {
-            self.report.push(rules::GRANT_TYPES.fail_with(&Error::no_exchange(metadata)));
+            self.report.push(rules::GRANT_TYPES.fail_with(&NoRoute::no_exchange(metadata).into()));
             return false;
         };
         let profiles = document["authorization_grant_profiles_supported"].as_array();

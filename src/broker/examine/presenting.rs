@@ -132,7 +132,7 @@ impl Walk<'_> {
 
     async fn foreign(&mut self, good: Option<&Granted>, accepted: bool, subject: Option<&SubjectToken>) {
         let rule = &rules::AUDIENCE_REFUSED;
-        if self.report.checks.iter().any(|check| check.code == "wrong-audience-refused") {
+        if self.report.checks.iter().any(|check| check.is_of(&rules::AUDIENCE_REFUSED)) {
             return;
         }
         if let Some(token) = &self.wishes.foreign_token {
@@ -150,7 +150,7 @@ impl Walk<'_> {
             return;
         }
         let Some(other) = &self.wishes.other_resource else {
-            let is_unbound = |check: &Check| check.code == "token-bound-to-resource" && check.state == State::Fail;
+            let is_unbound = |check: &Check| check.is_of(&rules::TOKEN_BOUND) && check.state == State::Fail;
             if self.report.checks.iter().any(is_unbound) {
                 self.report.push(rule.skip("its tokens are not bound to a resource: see token-bound-to-resource"));
                 return;

@@ -3,7 +3,8 @@
 //! A code is stable: scripts read it. `MCP` is the authorization chapter of the Model Context Protocol; the revisions
 //! 2026-07-28 and 2025-11-25 are named where both say the same under the same heading.
 
-use super::check::{Party, Rule};
+use super::Party;
+use super::check::Rule;
 
 const SERVER: &str = "MCP server";
 const CHALLENGE: &str = "challenge";

@@ -1,0 +1,74 @@
+//! Refusals of our own in the exchange: a subject token that must not be sent, or an access token that must not be used.
+
+use super::facts::{Facts, Party, Stage};
+use super::{Cause, Class, Error};
+use crate::oauth::{Issuer, OauthError, Resource};
+use crate::token::Unfit;
+
+/// Why a token is not sent or not used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("{source_name}: {unfit}")]
+    Subject { source_name: &'static str, unfit: Unfit },
+    #[error("this identity token was refused before and is not presented again; then: {issuer} refuses with {error}")]
+    RefusedBefore { issuer: Issuer, error: OauthError },
+    #[error("the token of {issuer} is not bound to {resource}: {why}")]
+    NotBound { issuer: Issuer, resource: Resource, why: &'static str },
+    #[error("the token of {issuer}: {why}")]
+    ForeignKey { issuer: Issuer, why: &'static str },
+    #[error("{issuer} issues tokens that have expired already")]
+    DeadOnArrival { issuer: Issuer },
+    #[error("{issuer} issues tokens that live more than a year")]
+    Immortal { issuer: Issuer },
+}
+
+/// The hint for tokens that live too long or not at all.
+pub(super) const BAD_LIFETIME: &str = "the operator of the authorization server must mend the lifetime of its tokens";
+
+impl Unusable {
+    /// What follows from it.
+    pub(super) fn facts(&self) -> Facts<'_> {
+        use Class::{NoIdentity, Refused};
+        use Party::{AuthorizationServer, Platform};
+        let row = |code| Facts::of(Stage::Exchange, AuthorizationServer, Refused, code);
+        match self {
+            Self::Subject { unfit, .. } => {
+                Facts::of(Stage::Identity, Platform, NoIdentity, "subject_token_unfit").hint(unfit_hint(unfit))
+            }
+            Self::RefusedBefore { error, .. } => row(&error.code).hint(
+                "mend the trust at the authorization server; the next identity token of the platform is presented again (a managed identity's or a file's may come hours later: restart the daemon then)",
+            ),
+            Self::NotBound { issuer, .. } => row("resource_not_bound").hint(format!(
+                "pin it if you trust it with this server: `issuer = \"{issuer}\"`, or `--issuer {issuer}`; its operator should bind tokens to `resource` (RFC 8707)"
+            )),
+            Self::ForeignKey { .. } => row("token_not_ours").hint(
+                "the operator of the authorization server must mend what it binds tokens to (RFC 9449 section 6)",
+            ),
+            Self::DeadOnArrival { .. } | Self::Immortal { .. } => row("invalid_metadata").hint(BAD_LIFETIME),
+        }
+    }
+}
+
+fn unfit_hint(unfit: &Unfit) -> String {
+    match unfit {
+        Unfit::OtherAudience { wanted, .. } => {
+            format!(
+                "have the platform make the token for {wanted:?}, or, if the authorization server accepts this audience, set `subject_audience` with a pinned `issuer`"
+            )
+        }
+        Unfit::SeveralAudiences { .. } | Unfit::NoAudience => {
+            "have the platform make the token for the authorization server alone".to_owned()
+        }
+        Unfit::NoJwt => "leave `token` out of the identity, for a JWT of the role; a signed request is for \"token-exchange\" and \
+            \"gcp\" alone, proves no client, and whoever takes it trusts the ARN that `aws sts get-caller-identity` shows"
+            .to_owned(),
+        Unfit::NoExpiry => "have the platform issue tokens with `exp`".to_owned(),
+        Unfit::Expired { .. } => "whoever writes this token must renew it; check this machine's clock too".to_owned(),
+    }
+}
+
+impl From<Unusable> for Error {
+    fn from(refusal: Unusable) -> Self {
+        Cause::Judged(refusal).into()
+    }
+}

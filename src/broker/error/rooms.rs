@@ -1,0 +1,94 @@
+//! What follows from the errors of the rooms below: one function a room, one row an error.
+
+use super::Class::{Config, Denied, Internal, NoIdentity, Refused, Temporary};
+use super::facts::{Facts, Party, Stage};
+use crate::cache::Lost;
+use crate::exchange::revocation;
+use crate::{audit, discovery, exchange, identity, outbound, policy};
+use Party::{AuthorizationServer, Machine, McpServer, Platform, Workload};
+
+const BUG: &str = "this is a bug: please report it with the log at `--log debug`";
+
+pub(super) fn policy(denied: &policy::Denied) -> Facts<'_> {
+    let code = match denied {
+        policy::Denied::Caller { .. } => "access_denied",
+        policy::Denied::AskedTooMuch { .. } => "invalid_scope",
+        policy::Denied::GrantedTooMuch { .. } => "scope_beyond_ceiling",
+    };
+    Facts::before(Machine, Denied, code).hint(denied.hint())
+}
+
+pub(super) fn identity(error: &identity::Error) -> Facts<'_> {
+    let row = |class, code| Facts::of(Stage::Identity, Platform, class, code).maybe(error.hint());
+    match error {
+        identity::Error::Unreachable { .. } => row(Temporary, "identity_unreachable"),
+        identity::Error::Misconfigured { .. }
+        | identity::Error::Rejected { .. }
+        | identity::Error::Malformed { .. } => row(NoIdentity, "no_identity"),
+    }
+}
+
+pub(super) fn discovery(error: &discovery::Error) -> Facts<'_> {
+    use discovery::Error as E;
+    let row = |party, class, code| Facts::of(Stage::Discovery, party, class, code).maybe(error.hint());
+    match error {
+        E::Outbound { error, .. } => outbound(Stage::Discovery, error),
+        E::Busy { .. } => row(AuthorizationServer, Temporary, "temporarily_unavailable"),
+        E::Malformed { .. } => row(AuthorizationServer, Refused, "invalid_metadata"),
+        E::ResourceMismatch { .. } => row(McpServer, Refused, "resource_mismatch"),
+        E::IssuerMismatch { .. } => row(AuthorizationServer, Refused, "issuer_mismatch"),
+        E::NoServerMetadata { .. } => row(AuthorizationServer, Refused, "no_metadata"),
+        E::NoResourceMetadata { .. } => row(McpServer, Refused, "no_metadata"),
+    }
+}
+
+pub(super) fn exchange(error: &exchange::Error) -> Facts<'_> {
+    use exchange::Error as E;
+    let row = |party, class, code| Facts::of(Stage::Exchange, party, class, code).maybe(error.hint());
+    match error {
+        E::Refused { error, .. } => row(AuthorizationServer, Refused, &*error.code),
+        E::Busy { .. } => row(AuthorizationServer, Temporary, "temporarily_unavailable"),
+        E::Outbound { error, .. } => outbound(Stage::Exchange, error),
+        E::Misconfigured { .. } => row(Workload, Config, "client_misconfigured"),
+        E::Moved { .. } => row(AuthorizationServer, Refused, "issuer_changed"),
+        E::NonceWanted { .. } | E::Elsewhere { .. } | E::Malformed { .. } => {
+            row(AuthorizationServer, Refused, "invalid_metadata")
+        }
+    }
+}
+
+fn outbound(stage: Stage, error: &outbound::Error) -> Facts<'_> {
+    let (party, class) = match error {
+        error if error.is_temporary() => (AuthorizationServer, Temporary),
+        outbound::Error::NotAllowed { .. }
+        | outbound::Error::Forbidden { kind: outbound::Kind::Unlisted, .. }
+        | outbound::Error::InsecureLoopback { .. } => (Machine, Denied),
+        outbound::Error::Roots { .. } | outbound::Error::Proxy { .. } => (Workload, Config),
+        _ => (AuthorizationServer, Refused),
+    };
+    let code = if class == Temporary { "temporarily_unavailable" } else { "invalid_metadata" };
+    Facts::of(stage, party, class, code).maybe(error.hint())
+}
+
+pub(super) fn revocation(error: &revocation::Error) -> Facts<'_> {
+    let class = if error.is_temporary() { Temporary } else { Refused };
+    Facts::of(Stage::Revocation, AuthorizationServer, class, "revocation_failed")
+        .hint("the token is forgotten here and lapses by itself")
+}
+
+pub(super) fn audit(error: &audit::Error) -> Facts<'_> {
+    Facts::before(Machine, Temporary, "audit_failed").hint(error.hint())
+}
+
+pub(super) fn flight(lost: Lost) -> Facts<'static> {
+    match lost {
+        Lost::Panic => bug(),
+        Lost::TooLong => Facts::before(AuthorizationServer, Temporary, "temporarily_unavailable"),
+        Lost::StaleToken => Facts::of(Stage::Exchange, AuthorizationServer, Temporary, "temporarily_unavailable")
+            .hint(super::judged::BAD_LIFETIME),
+    }
+}
+
+pub(super) fn bug() -> Facts<'static> {
+    Facts::before(Workload, Internal, "server_error").hint(BUG)
+}

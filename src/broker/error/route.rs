@@ -1,0 +1,94 @@
+//! Refusals between discovery and exchange: what the servers say of themselves gives no way to ask for a token.
+
+use std::fmt;
+
+use super::facts::{Facts, Party, Stage};
+use super::{Cause, Class, Error};
+use crate::oauth::{AuthorizationServer, BadUrl, Issuer, Resource, quoted_words};
+
+/// Why no authorization server can be asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum NoRoute {
+    #[error("{issuer} offers no grant that can be chosen without configuration (it lists: {offers})")]
+    NoExchange { issuer: Issuer, offers: Words },
+    #[error("the pinned issuer {pinned} is not among those the server names: {named}")]
+    PinNotListed { pinned: Issuer, named: Words },
+    #[error("none of the issuers that the server names is in [egress] issuers: {0}")]
+    IssuerNotListed(Words),
+    #[error("the server names several authorization servers: {0}")]
+    SeveralIssuers(Words),
+    #[error("the server names {issuer:?} as its authorization server, which cannot be one: {why}")]
+    BadIssuer { issuer: Words, why: BadUrl },
+    #[error("{resource} is one resource for {server} and {other}, which allow different callers")]
+    SharedResource { resource: Resource, server: String, other: String },
+    #[error("{issuer} takes no DPoP proof of ours: it does not list ES256")]
+    NoDpop { issuer: Issuer },
+}
+
+/// Words of another party, made safe to show.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Words(String);
+
+impl Words {
+    /// One text.
+    pub(crate) fn of(text: &str) -> Self {
+        Self(quoted_words(text))
+    }
+
+    /// A list.
+    pub(crate) fn list(texts: &[String]) -> Self {
+        Self::of(&texts.join(" "))
+    }
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// As a text between quotation marks.
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl NoRoute {
+    pub(crate) fn no_exchange(server: &AuthorizationServer) -> Self {
+        let offers = server.grant_types.as_ref().map_or_else(|| Words::of("nothing"), |listed| Words::list(listed));
+        Self::NoExchange { issuer: server.issuer.clone(), offers }
+    }
+
+    /// What follows from it.
+    pub(super) fn facts(&self) -> Facts<'_> {
+        use Class::{Config, Denied, Refused};
+        use Party::{AuthorizationServer, Machine, McpServer, Workload};
+        let row = |party, class, code| Facts::of(Stage::Discovery, party, class, code);
+        match self {
+            Self::NoExchange { .. } => row(Workload, Config, "no_exchange").hint(
+                "if it accepts the JWT bearer grant all the same, say so with `exchange = \"jwt-bearer\"` and `issuer`",
+            ),
+            Self::PinNotListed { .. } => row(AuthorizationServer, Refused, "issuer_not_named")
+                .hint("if the server moved, change `issuer`; nothing is sent to either until then"),
+            Self::IssuerNotListed(_) => row(Machine, Denied, "issuer_not_listed")
+                .hint("add the right one to `issuers` in [egress], or pin it with `issuer`"),
+            Self::SeveralIssuers(_) => {
+                row(Workload, Config, "several_issuers").hint("pin the right one with `issuer`, or `--issuer URL`")
+            }
+            Self::BadIssuer { .. } => row(McpServer, Refused, "invalid_metadata")
+                .hint("the operator of the MCP server must mend `authorization_servers` (RFC 9728)"),
+            Self::SharedResource { .. } => row(Workload, Config, "shared_resource").hint(
+                "a token for one would be good for the other: give both the same `allow`, or configure one of them",
+            ),
+            Self::NoDpop { .. } => row(AuthorizationServer, Refused, "no_dpop")
+                .hint("its operator must accept ES256, or the MCP server must not require DPoP"),
+        }
+    }
+}
+
+impl From<NoRoute> for Error {
+    fn from(refusal: NoRoute) -> Self {
+        Cause::Route(refusal).into()
+    }
+}
