@@ -10,7 +10,7 @@ use crate::audit;
 use crate::broker::{Class, Persistence};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
-use crate::env::Env;
+use crate::env::{Env, FileId};
 use crate::frontend::api::{Current, Listening, State};
 use crate::frontend::health::Health;
 use crate::frontend::http::{self, Http};
@@ -234,9 +234,8 @@ fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result
 /// The next job may make a directory of the same name before we look: ours is gone all the same. It is held open so
 /// that its inode cannot be given to another.
 async fn gone(directory: Option<&Path>) {
-    use std::os::unix::fs::MetadataExt;
     let Some(directory) = directory else { return std::future::pending().await };
-    let which = |found: std::fs::Metadata| (found.dev(), found.ino());
+    let which = |found: std::fs::Metadata| FileId::from(&found);
     let Ok(held) = std::fs::File::open(directory) else { return };
     let ours = held.metadata().ok().map(which);
     while std::fs::metadata(directory).ok().map(which) == ours {

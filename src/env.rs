@@ -14,6 +14,34 @@ use nix::unistd::AccessFlags;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+/// Which file it is, whatever its name. Two files that exist at the same time never have the same one; after a file is
+/// gone, another may get its number, unless somebody holds it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// The file at this path, if there is one. A symbolic link is not followed.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        std::fs::symlink_metadata(path).ok().map(|found| Self::from(&found))
+    }
+}
+
+impl From<&Metadata> for FileId {
+    fn from(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl From<&nix::sys::stat::FileStat> for FileId {
+    fn from(found: &nix::sys::stat::FileStat) -> Self {
+        Self { device: found.st_dev, inode: found.st_ino }
+    }
+}
+
 /// Variables, files and the user this process runs as.
 #[derive(Clone)]
 pub struct Env {

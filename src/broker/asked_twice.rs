@@ -1,8 +1,8 @@
-//! A helper that is run again soon was given a token that did not work; its client never says so.
+//! A client that runs its helper again soon was given a token that did not work, but it never says so.
 //!
-//! So `headers` through the daemon, asked twice within 30 s by the same caller for the same server, gives a new
-//! token the second time, unless the newest was minted after the first answer. Once, then with back-off: many
-//! clients of one user look like one caller, and must not mint in a loop.
+//! So when one caller asks the daemon for `headers` of one server twice within 30 s, the second answer has a new token,
+//! unless the newest was minted after the first answer. The next new token has to wait for a back-off: many clients of one
+//! user look like one caller, and must not mint in a loop.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::clock::Boot;
 
 const SOON: Duration = Duration::from_secs(30);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
-/// More callers than any machine has agents; beyond it the oldest answers are forgotten.
+/// More callers than any machine has agents. At the limit the oldest answer is forgotten.
 const CAP: usize = 1_024;
 
-/// When whom was given what. A caller is a user in a control group.
+/// Who was given a token when. A caller is a user in a control group.
 #[derive(Default)]
 pub(super) struct AskedTwice(HashMap<Who, Given>);
 
@@ -51,19 +51,25 @@ impl AskedTwice {
 
     /// An answer was given.
     pub(super) fn answered(&mut self, caller: &Caller, server: &str, now: Boot) {
-        if self.0.len() >= CAP {
-            self.0.retain(|_, given| now.since(given.at) <= LONGEST_BACKOFF);
+        let who = who(caller, server);
+        if self.0.len() >= CAP && !self.0.contains_key(&who) {
+            self.make_room(now);
         }
-        if self.0.len() >= CAP {
-            return;
-        }
-        let given = self.0.entry(who(caller, server)).or_insert(Given { at: now, forced: 0, not_before: None });
-        // Long quiet means that the last new token was good.
+        let given = self.0.entry(who).or_insert(Given { at: now, forced: 0, not_before: None });
+        // The caller did not come back for long, so its last new token was good.
         if now.since(given.at) > LONGEST_BACKOFF {
             given.forced = 0;
             given.not_before = None;
         }
         given.at = now;
+    }
+
+    fn make_room(&mut self, now: Boot) {
+        self.0.retain(|_, given| now.since(given.at) <= LONGEST_BACKOFF);
+        let oldest = self.0.iter().min_by_key(|(_, given)| given.at).map(|(who, _)| who.clone());
+        if let Some(oldest) = oldest.filter(|_| self.0.len() >= CAP) {
+            self.0.remove(&oldest);
+        }
     }
 }
 
@@ -98,5 +104,23 @@ mod tests {
         assert!(memory.given_before(&caller, "a", clock.boot()).is_some(), "the back-off is over");
         tokio::time::advance(Duration::from_secs(31)).await;
         assert_eq!(memory.given_before(&caller, "a", clock.boot()), None, "that was long ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_limit_the_oldest_answer_is_forgotten_and_the_new_one_remembered() {
+        let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
+        let caller = Caller::on_socket(1, 1, None);
+        let mut memory = AskedTwice::default();
+        for server in 0..CAP {
+            memory.answered(&caller, &server.to_string(), clock.boot());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        memory.answered(&caller, "0", clock.boot());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        memory.answered(&caller, "new", clock.boot());
+        assert_eq!(memory.0.len(), CAP);
+        assert!(memory.given_before(&caller, "new", clock.boot()).is_some());
+        assert!(memory.given_before(&caller, "0", clock.boot()).is_some(), "it was answered again");
+        assert_eq!(memory.given_before(&caller, "1", clock.boot()), None, "now the oldest");
     }
 }

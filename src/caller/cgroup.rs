@@ -6,9 +6,7 @@
 //! there the first component after the user's slices is a unit too, and it is kept apart with the name of its user.
 
 use super::facts::{Unit, UserUnit};
-
-/// Types of units that have processes of their own. The others' processes are helpers of systemd.
-const TYPES: [&str; 2] = [".service", ".scope"];
+use super::unit_name::UnitName;
 
 /// The unit of a process. None in the root group, outside of our own cgroup namespace, or where no systemd runs.
 pub(super) fn unit(text: &str) -> Option<Unit> {
@@ -22,11 +20,11 @@ pub(super) fn unit(text: &str) -> Option<Unit> {
 fn of_path(path: &str) -> Option<Unit> {
     let mut parts = path.split('/').filter(|part| !part.is_empty()).skip_while(|part| is_slice(part));
     let system = unit_name(parts.next()?)?;
-    let user = manager_of(system).and_then(|uid| {
+    let user = manager_of(&system).and_then(|uid| {
         let name = unit_name(parts.find(|part| !is_slice(part))?)?;
-        Some(UserUnit { uid, name: name.to_owned() })
+        Some(UserUnit { uid, name })
     });
-    Some(Unit { system: system.to_owned(), user })
+    Some(Unit { system, user })
 }
 
 fn is_slice(part: &str) -> bool {
@@ -34,27 +32,19 @@ fn is_slice(part: &str) -> bool {
 }
 
 /// systemd puts `_` before names that the kernel uses itself.
-fn unit_name(part: &str) -> Option<&str> {
-    let name = part.strip_prefix('_').unwrap_or(part);
-    is_unit_name(name).then_some(name)
+fn unit_name(part: &str) -> Option<UnitName> {
+    UnitName::parse(part.strip_prefix('_').unwrap_or(part))
 }
 
-/// Could this be the name of a unit with processes?
-pub(super) fn is_unit_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
-    let stem = TYPES.iter().find_map(|kind| name.strip_suffix(kind));
-    name.len() <= 255 && name.bytes().all(allowed) && stem.is_some_and(|stem| !stem.is_empty())
-}
-
-fn manager_of(system: &str) -> Option<u32> {
-    system.strip_prefix("user@")?.strip_suffix(".service")?.parse().ok()
+fn manager_of(system: &UnitName) -> Option<u32> {
+    system.as_str().strip_prefix("user@")?.strip_suffix(".service")?.parse().ok()
 }
 
 /// The container, else the unit: for people.
 pub(super) fn hint(text: &str) -> Option<String> {
     container(text).map(str::to_owned).or_else(|| {
         let unit = unit(text)?;
-        Some(unit.user.map_or(unit.system, |user| user.name))
+        Some(unit.user.map_or(unit.system, |user| user.name).to_string())
     })
 }
 
@@ -69,7 +59,7 @@ mod tests {
     use super::*;
 
     fn named(text: &str) -> Option<(String, Option<(u32, String)>)> {
-        unit(text).map(|unit| (unit.system, unit.user.map(|user| (user.uid, user.name))))
+        unit(text).map(|unit| (unit.system.to_string(), unit.user.map(|user| (user.uid, user.name.to_string()))))
     }
 
     fn system(name: &str) -> Option<(String, Option<(u32, String)>)> {

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::facts::Why;
 use crate::digest::Digest;
+use crate::env::FileId;
 
 /// Programs that carry a whole language's runtime have some 200 MB.
 const FILE_CAP: u64 = 1024 * 1024 * 1024;
@@ -36,7 +37,7 @@ pub(crate) struct Digests {
 /// One state of one file. The change time moves with every write and cannot be set back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Version {
-    file: (u64, u64),
+    file: FileId,
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
@@ -94,7 +95,7 @@ impl Digests {
 impl Version {
     fn of(metadata: &Metadata) -> Self {
         Self {
-            file: (metadata.dev(), metadata.ino()),
+            file: metadata.into(),
             size: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),

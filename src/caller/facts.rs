@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::unit_name::UnitName;
 use crate::digest::Digest;
 
 /// What some rules ask for. Each is known, or not known for a reason.
@@ -40,16 +41,9 @@ pub struct Program {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
     /// Of the system's manager, which only root can start or name.
-    pub system: String,
+    pub system: UnitName,
     /// Of a user's own manager, which that user starts and names at will.
     pub user: Option<UserUnit>,
-}
-
-impl Unit {
-    /// Could this be the name of a unit with processes of its own?
-    pub(crate) fn is_name(name: &str) -> bool {
-        super::cgroup::is_unit_name(name)
-    }
 }
 
 /// A unit of a user's manager.
@@ -58,14 +52,14 @@ pub struct UserUnit {
     /// Whose manager.
     pub uid: u32,
     /// The unit.
-    pub name: String,
+    pub name: UnitName,
 }
 
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.user {
             Some(UserUnit { uid, name }) => write!(f, "{name} of user {uid}"),
-            None => f.write_str(&self.system),
+            None => self.system.fmt(f),
         }
     }
 }

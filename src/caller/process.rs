@@ -24,6 +24,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
 use super::cgroup;
 use super::digests::Digests;
 use super::facts::{Facts, Needs, Program, Unit, Why};
+use crate::env::FileId;
 
 /// More than any line of these files has.
 const TEXT_CAP: u64 = 64 * 1024;
@@ -158,7 +159,7 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 }
 
 fn same(one: &FileStat, other: &FileStat) -> bool {
-    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+    FileId::from(one) == FileId::from(other)
 }
 
 fn by_descriptor(file: &OwnedFd) -> PathBuf {

@@ -290,11 +290,9 @@ fn rule_of(reader: &mut Reader<'_>, entry: &Section<'_>, env: &Env) -> Rule {
         }
         digest
     });
-    let unit = entry.text("unit").map(|(name, line)| {
-        if let Err(what) = WantedUnit::check(name) {
-            reader.problem(line, &entry.key("unit"), what);
-        }
-        WantedUnit { name: name.into(), of_user: uid.unwrap_or_else(|| env.uid()) }
+    let unit = entry.text("unit").and_then(|(name, line)| {
+        let unit = WantedUnit::parse(name, uid.unwrap_or_else(|| env.uid()));
+        unit.map_err(|what| reader.problem(line, &entry.key("unit"), what)).ok()
     });
     Rule { uid, gid, exe, sha256, unit, scopes: scopes_of(reader, entry, "scopes") }
 }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::socket;
+use crate::env::FileId;
 use crate::token::expose;
 
 /// The file's name in the socket's directory.
@@ -60,9 +61,8 @@ impl LoopbackSecret {
 
 impl Drop for LoopbackSecret {
     fn drop(&mut self) {
-        let which = |found: fs::Metadata| (found.dev(), found.ino());
-        let there = fs::symlink_metadata(&self.path).map(which).ok();
-        if there.is_some() && there == self.file.metadata().map(which).ok() {
+        let there = FileId::at(&self.path);
+        if there.is_some() && there == self.file.metadata().ok().as_ref().map(FileId::from) {
             // It may be gone with its directory; then there is nothing to remove.
             drop(fs::remove_file(&self.path));
         }

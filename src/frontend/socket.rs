@@ -20,6 +20,7 @@ use tokio::net::UnixListener;
 use super::api::{self, State};
 use super::gate::{self, Pass};
 use super::serve::{self, Course, Limits};
+use crate::env::FileId;
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
 const PATH_CAP: usize = 103;
@@ -95,7 +96,7 @@ pub(crate) struct Socket {
     _lock: Option<Flock<File>>,
     /// The file that we made, by device and inode, which the listener keeps. One of the same name may be another
     /// daemon's by now.
-    ours: Option<(u64, u64)>,
+    ours: Option<FileId>,
 }
 
 impl Socket {
@@ -186,7 +187,7 @@ impl Socket {
         let bound = StdListener::bind(path);
         umask(before);
         let listener = bound.map_err(system)?;
-        let socket = Self { listener, path: path.to_owned(), _lock: Some(lock), ours: which(path) };
+        let socket = Self { listener, path: path.to_owned(), _lock: Some(lock), ours: FileId::at(path) };
         if let Some(group) = access.group {
             chown(path, None, Some(Gid::from_raw(group))).map_err(|error| system(error.into()))?;
         }
@@ -232,15 +233,11 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.ours.is_some() && which(&self.path) == self.ours {
+        if self.ours.is_some() && FileId::at(&self.path) == self.ours {
             // It may be gone with its directory; then there is nothing to remove.
             drop(fs::remove_file(&self.path));
         }
     }
-}
-
-fn which(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 pub(super) fn lock(path: &Path) -> Result<Flock<File>, Error> {

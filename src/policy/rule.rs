@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::caller::{Caller, Needs, Program, Unit, UserUnit, WantedProgram, Why};
+use crate::caller::{Caller, Needs, Program, Unit, UnitName, UserUnit, WantedProgram, Why};
 use crate::digest::Digest;
 use crate::oauth::Scopes;
 
@@ -28,7 +28,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedUnit {
     /// Its whole name.
-    pub name: Arc<str>,
+    pub name: UnitName,
     /// The system's unit of that name matches, and that of this user's own manager. Other users name their units as they
     /// like, so theirs never match.
     pub of_user: u32,
@@ -53,15 +53,14 @@ pub(super) enum Miss<'a> {
 }
 
 impl WantedUnit {
-    /// Could a unit of this name have processes?
-    pub(crate) fn check(name: &str) -> Result<(), String> {
-        if Unit::is_name(name) {
-            return Ok(());
+    /// This user's unit or the system's. Fails where no unit of that name can have processes.
+    pub(crate) fn parse(name: &str, of_user: u32) -> Result<Self, String> {
+        if let Some(name) = UnitName::parse(name) {
+            return Ok(Self { name, of_user });
         }
-        let cure = if Unit::is_name(&format!("{name}.service")) {
-            format!("; did you mean \"{name}.service\"?")
-        } else {
-            String::new()
+        let cure = match UnitName::parse(&format!("{name}.service")) {
+            Some(service) => format!("; did you mean \"{service}\"?"),
+            None => String::new(),
         };
         Err(format!("{name:?} is no name of a service or scope{cure}"))
     }
@@ -148,8 +147,8 @@ impl Rule {
             Err(why) => return Some(Miss::Unknown("unit", why)),
             Ok(unit) => unit,
         };
-        let users = |user: &UserUnit| user.uid == wanted.of_user && *user.name == *wanted.name;
-        let found = unit.system == *wanted.name || unit.user.as_ref().is_some_and(users);
+        let users = |user: &UserUnit| user.uid == wanted.of_user && user.name == wanted.name;
+        let found = unit.system == wanted.name || unit.user.as_ref().is_some_and(users);
         if found { None } else { Some(Miss::OtherUnit(unit)) }
     }
 }

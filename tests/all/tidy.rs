@@ -38,7 +38,7 @@ const MAY_KNOW: [(&str, &str); 29] = [
     ("sigv4", ""),
     ("bucket", "clock"),
     ("oauth", ""),
-    ("caller", "digest"),
+    ("caller", "digest env"),
     ("jitter", ""),
     ("env", ""),
     ("clock", ""),

@@ -16,8 +16,12 @@ fn agent() -> Program {
     }
 }
 
+fn named(unit: &str) -> UnitName {
+    UnitName::parse(unit).expect("a service or scope")
+}
+
 fn unit(system: &str, user: Option<(u32, &str)>) -> Unit {
-    Unit { system: system.to_owned(), user: user.map(|(uid, name)| UserUnit { uid, name: name.to_owned() }) }
+    Unit { system: named(system), user: user.map(|(uid, name)| UserUnit { uid, name: named(name) }) }
 }
 
 fn caller(program: Result<Program, Why>, unit: Result<Unit, Why>) -> Caller {
@@ -37,7 +41,7 @@ fn by_exe(sha256: Option<Digest>) -> Rule {
 }
 
 fn by_unit(name: &str) -> Rule {
-    Rule { unit: Some(WantedUnit { name: name.into(), of_user: 1000 }), ..Rule::default() }
+    Rule { unit: Some(WantedUnit { name: named(name), of_user: 1000 }), ..Rule::default() }
 }
 
 fn why(rule: &Rule, caller: &Caller) -> String {
