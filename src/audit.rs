@@ -9,19 +9,19 @@
 //! sed -n 7,8p audit.jsonl | jq -r '.prev, .hash'                                    # the 2nd is the 3rd
 //! ```
 //!
-//! Who may write the file can write it all anew. What finds that, and a cut end, is a head kept elsewhere: `safeconduct status`
-//! shows it and `safeconduct audit verify --head` looks for it.
+//! Anybody who may write the file can rewrite all of it, or cut off its end. To find that, keep a head (the last hash)
+//! elsewhere: `safeconduct status` shows it, and `safeconduct audit verify --head` looks for it.
 //!
-//! Three lines are no decisions. `continue` stands first in a new file after a rotation, so that the chain goes on even if
-//! nothing is decided before a restart. `mend` follows a stretch that is no whole line, which a loss of power leaves: the
-//! stretch is kept, the `mend` names its length and digest and chains to the last whole line. Neither can be told from the
-//! hand of somebody who may write the file. (`gate` is a decision: about a request that no route saw.)
+//! Some lines are no decisions. `continue` is the first line of a new file after a rotation, so that the chain goes on even
+//! if nothing is decided before a restart. `mend` comes after bytes that are no whole line, as a loss of power leaves them:
+//! the bytes stay, and the `mend` names their length and digest and chains to the last whole line. Somebody who may write
+//! the file could have written either. (`gate` is a decision: about a request that was refused before its route was known.)
 //!
 //! One writer holds the lock (flock) on the file. A line is one write(2) with O_APPEND before the answer, without fsync: it
-//! outlives the process, not the machine. A file system that blocks in write(2) blocks the daemon as well; nothing is
-//! served without its line. What a full disk left of a line is cut off again under the lock.
+//! survives the end of the process, not a crash of the machine. Nothing is served without its line, so a file system that
+//! blocks in write(2) blocks the daemon. The part of a line that a full disk leaves is cut off again under the lock.
 //!
-//! This room writes one file and reads its end. It knows no server and no secret: a token is named by its digest.
+//! This room writes one file and reads its end. It knows no server and no secret: a digest names each token.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,20 +64,20 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// For a daemon: nobody else writes to the file until it ends. The chain goes on from the last whole line.
+    /// For a daemon: it holds the lock until it ends. The chain goes on from the last whole line.
     pub(crate) fn hold(config: Config) -> Result<Self, Error> {
         let held = Held::open(&config, DAEMON_WAITS, None)?;
         Ok(Self { config, held: Some(Mutex::new(held)) })
     }
 
-    /// For one command: others may write between its lines. What would be refused later is refused now, before
-    /// anything is asked for.
+    /// For one command: others may write between its lines. Fails now if the file cannot be written, before anything is
+    /// asked for.
     pub(crate) fn visit(config: Config) -> Result<Self, Error> {
         Held::open(&config, COMMAND_WAITS, None)?;
         Ok(Self { config, held: None })
     }
 
-    /// Writes one line. What cannot be written must not be served.
+    /// Writes one line. If that fails, the decision must not be carried out.
     pub(crate) fn note(&self, decision: &Decision<'_>) -> Result<(), Error> {
         match &self.held {
             Some(held) => self.held_by(held)?.note(decision),
@@ -85,7 +85,7 @@ impl Audit {
         }
     }
 
-    /// Opens the file anew after it was renamed, and carries the head on. Without a rename nothing happens.
+    /// Reopens the file after it was renamed and continues the chain there. Without a rename nothing happens.
     pub(crate) fn reopen(&self) -> Result<(), Error> {
         let Some(held) = &self.held else { return Ok(()) };
         lock(held).follow(&self.config, DAEMON_WAITS)
@@ -104,7 +104,7 @@ impl Audit {
         &self.config.file
     }
 
-    /// Lines in a file that has been removed would be lost with it.
+    /// Follows the name if the file was removed, because lines written to it would be lost.
     fn held_by<'a>(&self, held: &'a Mutex<Held>) -> Result<MutexGuard<'a, Held>, Error> {
         let mut held = lock(held);
         if held.is_removed() {

@@ -1,16 +1,16 @@
-//! Who asks, as the kernel says. Never what the caller says of itself.
+//! Who asks, as the kernel reports it. What a caller says about itself never counts.
 //!
-//! A [`Caller`] is plain data: policy judges it and reads nothing. What only some rules want to know, the program and the
-//! unit, is read from the [`Process`] itself when such a rule is there. Where it could not be read, the reason stands in its
-//! place, and matches nothing.
+//! A [`Caller`] is plain data, and policy decides on it without reading anything. Its program and its unit are read from the
+//! [`Process`] only if a rule asks for them. If they cannot be read, the caller carries the reason instead, which matches no
+//! rule.
 
 use std::fmt;
 use std::io::Read;
 
 mod cgroup;
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells what these are about"))]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "used on Linux only"))]
 mod digests;
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux tells what these are about"))]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "used on Linux only"))]
 mod facts;
 mod hints;
 #[cfg(target_os = "linux")]
@@ -31,49 +31,49 @@ pub(crate) use unit_name::UnitName;
 pub struct Caller {
     /// Effective user when it connected.
     pub uid: u32,
-    /// Effective group when it connected. TCP does not tell.
+    /// Effective group when it connected. Unknown over TCP.
     pub gid: Option<u32>,
-    /// Process id when it connected; ids are reused, so it names nobody for sure. TCP does not tell, nor does a process of
-    /// another PID namespace.
+    /// Process id when it connected. Ids are reused, so it is no proof. Unknown over TCP, and for a process of another PID
+    /// namespace.
     pub pid: Option<i32>,
-    /// What only some rules ask for.
+    /// Its program and unit, which only some rules ask for.
     pub facts: Facts,
-    /// What a record says of it besides, by process id.
+    /// What audit records add, read by process id.
     hints: hints::Cached,
 }
 
-/// What a hint may be read from: a control group's path has at most 4 KiB.
+/// The most that is read for a hint. The path of a control group has at most 4 KiB.
 const HINT_CAP: u64 = 16 * 1024;
-/// What most control groups' lines fit in.
+/// Enough for the lines of most control groups.
 const USUAL_HINT: usize = 1_024;
 
-/// No user has this number: to the kernel it means "as it is" (chown(2)).
+/// No user has this number: to the kernel it means "unchanged" (chown(2)).
 const NOBODY: u32 = u32::MAX;
 
 impl Caller {
-    /// This process, when it does the work itself.
+    /// This process, for commands that work without a daemon.
     pub fn own(uid: u32, gid: u32) -> Self {
         Self::on_socket(uid, gid, i32::try_from(std::process::id()).ok())
     }
 
-    /// Who connected to a Unix socket. The kernel says 0 for a process that it may not show us.
+    /// The process that connected to a Unix socket. The kernel reports id 0 for a process of another PID namespace.
     pub fn on_socket(uid: u32, gid: u32, pid: Option<i32>) -> Self {
         let pid = pid.filter(|pid| *pid > 0);
         Self { uid, gid: Some(gid), pid, facts: Facts::unknown(&Why::NotRead), hints: hints::Cached::default() }
     }
 
-    /// Who connected over loopback TCP, where no more is known than a user: the owner of the connecting socket, or the
-    /// daemon's own user for whoever has the secret. A rule that names anything else never matches.
+    /// A caller over loopback TCP, of which only the user is known: the owner of the connecting socket, or the daemon's own
+    /// user if the caller has the secret. A rule that names anything else never matches.
     pub fn by_tcp(uid: u32) -> Self {
         Self { uid, gid: None, pid: None, facts: Facts::unknown(&Why::Tcp), hints: hints::Cached::default() }
     }
 
-    /// Who connected over loopback TCP and has not shown the secret: no user is known, so no record may name one.
+    /// A caller over loopback TCP that has not presented the secret. No user is known, so no record may name one.
     pub fn unproved() -> Self {
         Self::by_tcp(NOBODY)
     }
 
-    /// Is at least its user known?
+    /// Is its user known?
     pub(crate) fn is_known(&self) -> bool {
         self.uid != NOBODY
     }
@@ -83,18 +83,19 @@ impl Caller {
         Self { facts, hints: self.hints.clone(), ..*self }
     }
 
-    /// What a record says of it besides: the program as rules saw it for this request, else as it was when it connected.
+    /// The program and the unit for an audit record: as rules saw them for this request, else as first read for this
+    /// connection.
     pub(crate) fn hints(&self) -> (Option<&str>, Option<&str>) {
         let read = self.hints.or_read(|| Hints { exe: self.exe_hint(), unit: self.unit_hint() });
         let seen = self.facts.program.as_ref().ok().map(|program| program.path.as_str());
         (seen.or(read.exe.as_deref()), read.unit.as_deref())
     }
 
-    /// The control group of the connecting process, which tells containers and units apart. It is read by
-    /// process id and so only good for hints, never for permission.
+    /// The control group of the connecting process, which differs between containers and units. It is read by process id,
+    /// so it serves for hints, never for permission.
     pub fn cgroup(&self) -> Option<String> {
         let mut file = std::fs::File::open(format!("/proc/{}/cgroup", self.pid?)).ok()?;
-        // What fits is there after one read, and each takes a lock of the kernel's.
+        // One read returns all that fits, and each read takes a lock in the kernel.
         let mut text = vec![0; USUAL_HINT];
         let length = file.read(&mut text).ok()?;
         text.truncate(length);
@@ -104,7 +105,7 @@ impl Caller {
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// The program of the connecting process, for people: as rules saw it, else by process id. Never for permission.
+    /// The program of the connecting process, to show to people: as rules saw it, else by process id. Never for permission.
     pub fn exe_hint(&self) -> Option<String> {
         if let Ok(program) = &self.facts.program {
             return Some(program.path.clone());
@@ -113,7 +114,7 @@ impl Caller {
         Some(path.to_string_lossy().into_owned())
     }
 
-    /// The unit or the container of the connecting process, for people. Never for permission.
+    /// The unit or container of the connecting process, to show to people. Never for permission.
     pub fn unit_hint(&self) -> Option<String> {
         cgroup::hint(&self.cgroup()?)
     }

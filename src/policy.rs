@@ -1,4 +1,4 @@
-//! Who may have what: allow rules and scope ceilings. Pure: no I/O, no time, no token.
+//! Which caller may have which scopes: allow rules and ceilings. Pure: no I/O, no time, no token.
 
 use crate::caller::{Caller, Needs};
 use crate::oauth::Scopes;
@@ -10,15 +10,15 @@ pub(crate) use rule::{Rule, WantedUnit};
 /// The rules of one server.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Alternatives; any match lets the caller in.
+    /// A caller that matches any of them may use the server.
     pub allow: Vec<Rule>,
-    /// The ceiling for everybody; `None` is no ceiling.
+    /// The most that any caller may have; `None` is no limit.
     pub ceiling: Option<Scopes>,
-    /// Granted beyond the ceiling without refusing.
+    /// Scopes beyond the ceiling that do not make a token be refused.
     pub tolerate: Scopes,
 }
 
-/// Scopes that say something about a login and nothing about the resource; no ceiling needs to name them.
+/// Scopes about a login, not about the resource. No ceiling needs to name them.
 const ALWAYS_TOLERATED: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 
 /// What a caller may have of a server: the proof that policy was asked.
@@ -30,7 +30,7 @@ pub struct Permit {
     tolerate: Scopes,
 }
 
-/// Why a caller gets nothing. The texts name what to change.
+/// Why a caller gets no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// No rule names this caller.
@@ -38,9 +38,9 @@ pub enum Denied {
     Caller {
         /// Who asked.
         caller: String,
-        /// Its user, for the cure.
+        /// Its user, for the hint.
         uid: u32,
-        /// What keeps it out of the entries that name its user and group.
+        /// Why the entries with its user and group do not match.
         misses: Vec<String>,
     },
     /// Every scope asked for lies beyond the ceiling.
@@ -48,7 +48,7 @@ pub enum Denied {
     AskedTooMuch {
         /// What was asked for.
         asked: String,
-        /// What may be had.
+        /// The most that the caller may have.
         ceiling: String,
     },
     /// The authorization server granted more than this caller may have.
@@ -60,7 +60,7 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// The cure.
+    /// What to change.
     pub fn hint(&self) -> String {
         match self {
             Self::Caller { misses, .. } if !misses.is_empty() => {
@@ -92,7 +92,7 @@ impl Policy {
             return Err(self.stranger(caller));
         }
         let ceiling = self.ceiling_of(&matching);
-        // To name no scope is to leave it to challenge and metadata, never to ask for whatever the server gives.
+        // A request without scopes leaves them to challenge and metadata; it never asks for the server's default.
         let asked = asked.filter(|asked| !asked.is_empty());
         let ask = match (asked, &ceiling) {
             (None, _) => None,
@@ -112,7 +112,7 @@ impl Policy {
         let mut misses: Vec<String> = Vec::new();
         for miss in self.allow.iter().flat_map(|rule| rule.misses(caller)) {
             let text = miss.to_string();
-            // Entries differ in what they want; of what they miss there are only a few sorts.
+            // Entries differ in what they want, but most of them fail for the same few reasons.
             if !misses.contains(&text) {
                 misses.push(text);
             }
@@ -120,17 +120,17 @@ impl Policy {
         Denied::Caller { caller: caller.to_string(), uid: caller.uid, misses }
     }
 
-    /// Does a rule name more than the kernel says unasked? Then needs must be asked for before a caller is judged.
+    /// Does a rule need facts beyond the peer credentials? Then they are read before the decision.
     pub fn looks_closer(&self) -> bool {
         self.allow.iter().any(Rule::looks_closer)
     }
 
-    /// Adds what must be known of a caller to judge it.
+    /// Adds the facts that a decision about this caller needs.
     pub fn need(&self, caller: &Caller, needs: &mut Needs) {
         self.allow.iter().for_each(|rule| rule.need(caller, needs));
     }
 
-    /// What any caller may have: for the daemon itself, which asks for no more than it may hand out.
+    /// The permit of the daemon itself: the most that any caller may have.
     pub fn permit_for_all(&self) -> Permit {
         let all: Vec<&Rule> = self.allow.iter().collect();
         Permit { ask: None, ceiling: self.ceiling_of(&all), tolerate: self.tolerate.clone() }
@@ -153,7 +153,7 @@ impl Permit {
         self.ceiling.as_ref()
     }
 
-    /// Checks what was really granted: every scope must lie within the ceiling or be tolerated.
+    /// Checks the granted scopes: each must be within the ceiling or tolerated.
     pub fn admit(&self, granted: &Scopes) -> Result<(), Denied> {
         let Some(ceiling) = &self.ceiling else { return Ok(()) };
         let fine =

@@ -1,4 +1,4 @@
-//! What makes a line a link: its place, its own hash, the hash before it. Pure.
+//! The chain: each line has its number, its own hash and the hash of the line before it. Pure.
 
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ const SEAL: usize = 9 + 64 + 2;
 pub(crate) struct Head {
     /// How many lines there were since the chain began.
     pub seq: u64,
-    /// The hash of the last.
+    /// The hash of the last line.
     pub hash: Digest,
 }
 
@@ -25,12 +25,12 @@ impl Head {
     }
 }
 
-/// A line that is whole: its hash is its own.
+/// A whole line: its hash is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) prev: Digest,
     pub(super) at: Head,
-    /// What lies between it and the line it chains to.
+    /// The bytes between this line and the line it chains to, if it is a `mend`.
     pub(super) mends: Option<Torn>,
 }
 
@@ -41,19 +41,19 @@ impl Link {
     }
 }
 
-/// A stretch of bytes that is no line.
+/// Bytes that are no whole line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Torn {
     pub(super) bytes: u64,
     pub(super) sha256: Digest,
 }
 
-/// Why a line is none of the chain.
+/// Why a line does not belong to the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotLink {
-    /// No line that we write ever looks like it, but the beginning of one may, or what a lost block left.
+    /// It is no line of ours, but it may be the beginning of one, or what a lost block left.
     Torn,
-    /// It is JSON, so no loss of power made it, and its hash is not its own.
+    /// It is JSON, so no loss of power caused it, and its hash is wrong.
     Changed,
 }
 
@@ -96,7 +96,7 @@ pub(super) fn read(line: &[u8]) -> Result<Link, NotLink> {
     let (body, sealed) = line.split_at(line.len().checked_sub(SEAL).ok_or_else(not)?);
     let mut again = [body, b"}"].concat();
     let hash = seal(&mut again);
-    // The text and not its value: otherwise an `a` could become an `A`.
+    // Compare the text, not the value: otherwise an `a` could be changed to an `A`.
     if again.strip_suffix(b"\n").is_none_or(|again| &again[body.len()..] != sealed) {
         return Err(not());
     }
@@ -112,16 +112,16 @@ pub(super) fn read(line: &[u8]) -> Result<Link, NotLink> {
 /// How a file ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tail {
-    /// The last whole line; none in an empty file or one that was torn at once.
+    /// The last whole line. `None` if the file has none.
     pub(super) last: Option<Head>,
-    /// What comes after it, if anything does.
+    /// The bytes after it, if there are any.
     pub(super) torn: Option<Torn>,
-    /// The last line is whole but for its end.
+    /// The last line lacks only its line feed.
     pub(super) lacks_end: bool,
 }
 
 impl Tail {
-    /// Reads the end of a file. `whole` says that these bytes are the whole file. Fails with what is wrong.
+    /// Reads the end of a file. `whole` says that these bytes are the whole file. The error says what is wrong.
     pub(super) fn read(bytes: &[u8], whole: bool) -> Result<Self, String> {
         let mut end = bytes.len();
         loop {
@@ -147,7 +147,7 @@ impl Tail {
     }
 }
 
-/// The `mend` begins with the end of the line, which is no part of the stretch.
+/// The line feed that ends these bytes is written with the `mend` and does not belong to them.
 fn torn(bytes: &[u8]) -> Option<Torn> {
     (!bytes.is_empty()).then(|| Torn { bytes: bytes.len() as u64, sha256: Digest::of(bytes) })
 }

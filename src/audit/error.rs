@@ -1,4 +1,4 @@
-//! Why a line cannot be written. Each names the file and the cure.
+//! Why a line cannot be written. Each error names the file and has a hint.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub enum Error {
     Held {
         /// Which file.
         path: PathBuf,
-        /// Who, where the kernel says.
+        /// The process, if the kernel reports it.
         pid: Option<i32>,
     },
     /// The file or its directory is not safe to write to.
@@ -23,7 +23,7 @@ pub enum Error {
         /// Why not.
         what: String,
     },
-    /// What is in it does not end like a chain of ours.
+    /// The file does not end like an audit file.
     #[error("the audit file {}: {what}", path.display())]
     Chain {
         /// Which file.
@@ -31,7 +31,7 @@ pub enum Error {
         /// What is wrong with its end.
         what: String,
     },
-    /// The system said no.
+    /// An error of the system.
     #[error("the audit file {} cannot be written: {error}", path.display())]
     System {
         /// Which file.
@@ -50,7 +50,7 @@ impl Error {
         Self::System { path: path.to_owned(), error: Arc::new(error) }
     }
 
-    /// The cure.
+    /// What to do.
     pub fn hint(&self) -> String {
         match self {
             Self::Held { .. } => {
@@ -78,7 +78,7 @@ impl Error {
         }
     }
 
-    /// May it be different soon, without a change of the configuration?
+    /// May it succeed later, without a change of the configuration?
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::System { error, .. } if !matches!(
             error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem

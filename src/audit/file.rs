@@ -1,4 +1,4 @@
-//! The file: where it may lie, its lock, its end, and one write for each line.
+//! The file: where it may be, its lock, its end, and one write for each line.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,26 +13,27 @@ use super::line::{self, Decision};
 use super::verify::LINE_CAP;
 use super::{Config, Error, Head, Tail};
 use crate::clock::Clock;
+use crate::env::FileId;
 
-/// The end of a file that is read to go on: a line and what a loss of power may leave behind it.
+/// How much of the end is read to continue the chain: a line, and what a loss of power may leave after it.
 const TAIL: u64 = 4 * LINE_CAP as u64;
-/// How often a held lock is tried again.
+/// The pause between two tries for the lock.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// A file with its lock. Dropping it gives the lock back.
+/// A file with its lock. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct Held {
     path: PathBuf,
     file: Flock<File>,
     head: Head,
-    /// Where the last whole line ends, while what comes after it could not be cut off.
+    /// Where the last whole line ends, if the bytes after it could not be cut off yet.
     spoiled: Option<u64>,
-    /// One for all lines.
+    /// The buffer for a line, used again for each.
     line: Vec<u8>,
 }
 
 impl Held {
-    /// Opens or makes the file and goes on where it ends. An empty one carries `before` on.
+    /// Opens or makes the file and continues its chain. An empty file continues `before`.
     pub(super) fn open(config: &Config, patience: Duration, before: Option<Head>) -> Result<Self, Error> {
         let path = config.file.clone();
         let opened = open(config)?;
@@ -78,7 +79,7 @@ impl Held {
         self.head
     }
 
-    /// Writes the line of a decision. If that fails the chain is as it was.
+    /// Writes the line of a decision. If that fails, the chain is unchanged.
     pub(super) fn note(&mut self, decision: &Decision<'_>) -> Result<(), Error> {
         let mut line = std::mem::take(&mut self.line);
         let next = line::decision(&mut line, &self.head, decision);
@@ -87,12 +88,12 @@ impl Held {
         written
     }
 
-    /// One write, usually. What a failed one left is cut off again, now or before the next.
+    /// Usually one write. The part that a failed write leaves is cut off, now or before the next line.
     fn append(&mut self, line: &[u8], next: Head) -> Result<(), Error> {
         self.cut_off().map_err(|error| Error::system(&self.path, error))?;
         if let Err((written, error)) = write_whole(&self.file, line) {
             if written > 0 {
-                // With O_APPEND the position is where the write ended, whoever cut or copied the file before.
+                // With O_APPEND the position is where the write ended, even if somebody truncated the file before.
                 let mut file: &File = &self.file;
                 self.spoiled = file.stream_position().ok().and_then(|end| end.checked_sub(written));
                 if let Err(error) = self.cut_off() {
@@ -113,15 +114,15 @@ impl Held {
         Ok(())
     }
 
-    /// It has no name any more.
+    /// Has the file no name any more?
     pub(super) fn is_removed(&self) -> bool {
         self.file.metadata().is_ok_and(|found| found.nlink() == 0)
     }
 
-    /// Goes on in the file that now has the name, unless it is this one. A file with a chain of its own keeps it.
+    /// Continues in the file that has the name now, unless it is still this one. A file that has a chain keeps its own.
     pub(super) fn follow(&mut self, config: &Config, patience: Duration) -> Result<(), Error> {
         let ours = self.file.metadata().map_err(|error| Error::system(&self.path, error))?;
-        if fs::symlink_metadata(&config.file).is_ok_and(|found| which(&found) == which(&ours)) {
+        if FileId::at(&config.file) == Some(FileId::from(&ours)) {
             return Ok(());
         }
         *self = Self::open(config, patience, Some(self.head))?;
@@ -134,7 +135,7 @@ fn write_whole(mut file: &File, line: &[u8]) -> Result<(), (u64, io::Error)> {
     while written < line.len() {
         match file.write(&line[written..]) {
             Ok(0) => return Err((written as u64, io::ErrorKind::WriteZero.into())),
-            // A full disk takes a part first; why it takes no more the next write says.
+            // A full disk takes a part first; the next write returns the reason.
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err((written as u64, error)),
@@ -165,7 +166,7 @@ fn open(config: &Config) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Ours or root's, and written by nobody else.
+/// Fails unless the file belongs to us or root and nobody else may write it.
 fn private(found: &Metadata, uid: u32) -> Result<(), String> {
     if found.uid() != uid && found.uid() != 0 {
         return Err(format!("belongs to uid {}, neither to us (uid {uid}) nor to root", found.uid()));
@@ -196,7 +197,7 @@ fn locked(path: &Path, file: File, patience: Duration) -> Result<Flock<File>, Er
     }
 }
 
-/// Who holds the lock, for the message: `1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF` (proc_locks(5)).
+/// The process that holds the lock, for the message: `1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF` (proc_locks(5)).
 fn holder(file: &Metadata) -> Option<i32> {
     const CAP: u64 = 1024 * 1024;
     let mut text = String::new();
@@ -207,8 +208,4 @@ fn holder(file: &Metadata) -> Option<i32> {
         [_, "FLOCK", _, "WRITE", pid, place, ..] if place.ends_with(&inode) => pid.parse().ok().filter(|pid| *pid > 0),
         _ => None,
     })
-}
-
-fn which(found: &Metadata) -> (u64, u64) {
-    (found.dev(), found.ino())
 }

@@ -1,5 +1,5 @@
-//! How a decision becomes a line. Pure ASCII: whatever others wrote is escaped, so that no reader, terminal or CI runner
-//! can take it for something else. Every text has a cap, so every line has one.
+//! How a decision becomes a line. Lines are pure ASCII: text of other parties is escaped, so that no reader, terminal or CI
+//! runner acts on it. Every text has a limit, so every line has one.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -10,11 +10,11 @@ use crate::clock::rfc3339_millis;
 use crate::oauth::Scopes;
 use crate::token::{Digest, Hop, Token};
 
-/// Names and codes; what a caller typed is at most 200 characters already.
+/// The limit of names and codes. Text of a caller is cut at 200 characters before.
 const SHORT: usize = 1_024;
-/// URLs and the words of identities.
+/// The limit of URLs and claims.
 const LONG: usize = 2_048;
-/// Lists of scopes.
+/// The limit of lists of scopes.
 const LIST: usize = 8_192;
 /// More links than any chain of identities has.
 const HOPS: usize = 8;
@@ -22,9 +22,9 @@ const HOPS: usize = 8;
 /// What was decided about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A token, bare.
+    /// To get a token as it is.
     Token,
-    /// Headers with a token.
+    /// To get headers with a token.
     Headers,
     /// To forget a token that a server refused.
     Reject,
@@ -34,7 +34,7 @@ pub enum Action {
     Keep,
     /// To look at what the daemon does.
     Look,
-    /// To be let in at all: refused before a route was looked at.
+    /// To connect at all: refused before its route was known.
     Gate,
 }
 
@@ -66,21 +66,21 @@ pub(crate) struct Decision<'a> {
     pub action: Action,
     pub outcome: Outcome<'a>,
     pub caller: &'a Caller,
-    /// It is a helper's, not the client itself.
+    /// A helper asked, not the client itself.
     pub helper: bool,
-    /// Its configured name; of an unknown one, what was asked for, cleaned.
+    /// Its configured name. For an unknown server, the cleaned text of the request.
     pub server: Option<&'a str>,
     pub asked: Option<&'a Scopes>,
     pub token: Option<&'a Token>,
     /// The token for the front door before the server.
     pub outer: Option<&'a Token>,
-    /// The token that is rejected, as its caller names it.
+    /// The rejected token, by the digest that its caller gave.
     pub rejected: Option<&'a Digest>,
-    /// The tool that is to be called.
+    /// The tool to call.
     pub tool: Option<&'a str>,
 }
 
-/// Writes the line that comes after `head` into `line`, and gives its own place.
+/// Writes the line that comes after `head` into `line`, and returns the new head.
 pub(super) fn decision(line: &mut Vec<u8>, head: &Head, decision: &Decision<'_>) -> Head {
     let mut json = begin(line, head, decision.time, decision.action.as_str());
     match decision.outcome {
@@ -113,13 +113,13 @@ pub(super) fn decision(line: &mut Vec<u8>, head: &Head, decision: &Decision<'_>)
     end(line, head)
 }
 
-/// The line that carries the head on into a new file.
+/// The first line of a new file, which continues the chain of the last one.
 pub(super) fn carried_on(line: &mut Vec<u8>, head: &Head, time: SystemTime) -> Head {
     begin(line, head, time, "continue");
     end(line, head)
 }
 
-/// The line after a stretch that is no line.
+/// The line after bytes that are no whole line.
 pub(super) fn mend(line: &mut Vec<u8>, head: &Head, time: SystemTime, torn: &Torn) -> Head {
     let mut json = begin(line, head, time, "mend");
     json.open("torn", b'{');
@@ -189,7 +189,7 @@ impl Json<'_> {
         self.0.push(b'}');
     }
 
-    /// As OAuth writes them: one text with blanks between.
+    /// As OAuth writes scopes: one text, separated by blanks.
     fn scopes(&mut self, key: &str, scopes: Option<&Scopes>) {
         let Some(scopes) = scopes else { return };
         self.key(key);
@@ -220,12 +220,12 @@ impl Json<'_> {
         self.0.push(b'"');
     }
 
-    /// Writes a text until `cap` bytes are there since `from`, then an ellipsis. True if it is whole.
+    /// Writes a text until `cap` bytes were written since `from`, then an ellipsis. True if the whole text fits.
     fn escaped(&mut self, text: &str, from: usize, cap: usize) -> bool {
         let mut rest = text;
         loop {
             let room = cap.saturating_sub(self.0.len() - from);
-            // Nearly every text is plain from one end to the other.
+            // Nearly every text needs no escape at all.
             let plain =
                 rest.bytes().take(room).position(|byte| !is_plain(byte)).unwrap_or_else(|| room.min(rest.len()));
             let (as_it_is, special) = rest.split_at(plain);
@@ -246,7 +246,7 @@ impl Json<'_> {
 
     fn unicode(&mut self, c: char) {
         for unit in c.encode_utf16(&mut [0; 2]) {
-            // A vector takes whatever is written to it.
+            // Writing to a vector cannot fail.
             drop(write!(self.0, "\\u{unit:04x}"));
         }
     }

@@ -8,7 +8,7 @@ use crate::token::Digest;
 
 /// No line of ours is longer.
 pub(crate) const LINE_CAP: usize = 128 * 1024;
-/// So many torn stretches are told apart; further ones are counted.
+/// At most this many torn places are listed; further ones are only counted.
 const TOLD: usize = 32;
 
 /// A line of one of the files that are checked.
@@ -20,20 +20,20 @@ pub(crate) struct Place {
     pub line: u64,
 }
 
-/// What holds.
+/// The result for a chain that is intact.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// Lines that are whole.
+    /// The number of whole lines.
     pub lines: u64,
-    /// The head that the first line continues; none if the chain begins with it.
+    /// The head that the first line continues. `None` if the chain begins with that line.
     pub continues: Option<Digest>,
     /// The last line.
     pub head: Option<Head>,
-    /// Where the wanted head is; line 0 is what the first line continues.
+    /// Where the wanted head is. Line 0: it is the one that the first line continues.
     pub found: Option<Place>,
-    /// What is no line but was mended: where it begins, and its length.
+    /// Torn places that a `mend` accounts for: where each begins, and its length.
     pub torn: Vec<(Place, u64)>,
-    /// How often.
+    /// The number of such places.
     pub torn_count: u64,
 }
 
@@ -53,15 +53,15 @@ pub(crate) struct Verifier {
     wanted: Option<Digest>,
     report: Report,
     at: Place,
-    /// Bytes that are no line, since where.
+    /// Bytes that are no line, and where they begin.
     junk: Option<(Place, Junk)>,
 }
 
-/// A stretch that only a `mend` can explain. Longer ones are none of a loss of power.
+/// Corrupt bytes that a `mend` may account for. A loss of power leaves only few of them, so their number is limited.
 struct Junk(Vec<u8>);
 
 impl Verifier {
-    /// `wanted` is a head that is looked for.
+    /// `wanted` is a head to look for.
     pub(crate) fn new(wanted: Option<Digest>) -> Self {
         Self { wanted, report: Report::default(), at: Place { file: 0, line: 0 }, junk: None }
     }
@@ -93,7 +93,7 @@ impl Verifier {
         }))
     }
 
-    /// What holds after the last file.
+    /// The result after the last file.
     pub(crate) fn report(self) -> Report {
         self.report
     }
@@ -172,7 +172,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Is the line that is due further down? Then nothing was deleted.
+    /// Looks for the missing line further down: if it is there, nothing was deleted.
     fn explain(&self, broken: &mut Broken, mut source: impl BufRead) -> io::Result<()> {
         let Some(head) = self.report.head else { return Ok(()) };
         let (mut line, mut at) = (Vec::new(), self.at.line);
@@ -195,7 +195,7 @@ impl Verifier {
     }
 }
 
-/// The stretch ends where the `mend` begins, with the end of the line.
+/// Are these the bytes that the `mend` names? The line feed at their end was written with the `mend`.
 fn is(torn: &Torn, bytes: &[u8]) -> bool {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.len() as u64 == torn.bytes && Digest::of(bytes) == torn.sha256

@@ -1,18 +1,18 @@
-//! Reads `/proc/PID/cgroup`: the unit that a rule may name, and a word for people.
+//! Reads `/proc/PID/cgroup`: the unit that a rule may name, and a hint for people.
 //!
-//! Which component of the path counts is what systemd itself answers (`sd_pid_get_unit(3)`, src/basic/cgroup-util.c): slices
-//! are skipped, and the first component after them is the unit. It is the outermost, not the innermost: what lies below a
-//! unit's own group is made and named by the unit, if it may (`Delegate=`), and below `user@UID.service` by that user. So
-//! there the first component after the user's slices is a unit too, and it is kept apart with the name of its user.
+//! The unit is the one that systemd itself reports (`sd_pid_get_unit(3)`, src/basic/cgroup-util.c): the first component of the
+//! path after the slices. The outermost one counts, because a unit with `Delegate=` makes and names the groups below its own.
+//! Below `user@UID.service` that user makes and names them. There the first component after the user's slices is a unit too,
+//! which is reported together with its user.
 
 use super::facts::{Unit, UserUnit};
 use super::unit_name::UnitName;
 
-/// The unit of a process. None in the root group, outside of our own cgroup namespace, or where no systemd runs.
+/// The unit of a process. `None` in the root group, outside of our own cgroup namespace, and without systemd.
 pub(super) fn unit(text: &str) -> Option<Unit> {
     let path = |prefix: &str| text.lines().find_map(|line| line.split_once(prefix).map(|(_, path)| path));
-    // The unified hierarchy has the number 0 and no name. Beside older ones it is often left at its root, and systemd keeps
-    // a hierarchy of its own.
+    // The unified hierarchy has the number 0 and no name. Beside older hierarchies its path is often `/`; then systemd has a
+    // hierarchy of its own.
     let unified = text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| *path != "/");
     of_path(unified.or_else(|| path(":name=systemd:"))?)
 }
@@ -31,7 +31,7 @@ fn is_slice(part: &str) -> bool {
     part.ends_with(".slice")
 }
 
-/// systemd puts `_` before names that the kernel uses itself.
+/// systemd puts `_` before names that the kernel uses.
 fn unit_name(part: &str) -> Option<UnitName> {
     UnitName::parse(part.strip_prefix('_').unwrap_or(part))
 }
@@ -40,7 +40,7 @@ fn manager_of(system: &UnitName) -> Option<u32> {
     system.as_str().strip_prefix("user@")?.strip_suffix(".service")?.parse().ok()
 }
 
-/// The container, else the unit: for people.
+/// The container, else the unit, to show to people.
 pub(super) fn hint(text: &str) -> Option<String> {
     container(text).map(str::to_owned).or_else(|| {
         let unit = unit(text)?;

@@ -1,4 +1,4 @@
-//! Looks at programs' files off the thread that serves, and makes their digests: once for each file and one at a time.
+//! Reads and digests the files of programs off the serving thread: each file once, one file at a time.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -15,18 +15,18 @@ use super::facts::Why;
 use crate::digest::Digest;
 use crate::env::FileId;
 
-/// Programs that carry a whole language's runtime have some 200 MB.
+/// Programs that contain the runtime of a language have some 200 MB.
 const FILE_CAP: u64 = 1024 * 1024 * 1024;
-/// Whoever may connect can make us read its program: one after the other, and nobody waits longer than this. What is being
-/// read then is known when it is asked for again.
+/// The longest wait for a digest. Anybody who may connect can make us read its program, so files are read one after the
+/// other. After a wait that was too long the reading goes on, and a later request finds its result.
 const WAIT: Duration = Duration::from_secs(10);
-/// More programs than ask one daemon; beyond it all are forgotten and read again.
+/// More programs than one daemon serves. Beyond the limit all digests are forgotten and made again.
 const CAP: usize = 256;
 const CHUNK: usize = 256 * 1024;
-/// Looks that wait for a disk that does not answer keep their place; these many and no more.
+/// At most this many looks at the file system run at a time. One that waits for a disk keeps its place.
 const LOOKS: usize = 8;
 
-/// What was read already.
+/// The digests made so far.
 #[derive(Clone)]
 pub(crate) struct Digests {
     known: Arc<Mutex<HashMap<Version, Digest>>>,
@@ -50,7 +50,7 @@ impl Default for Digests {
 }
 
 impl Digests {
-    /// Does what only asks the file system.
+    /// Runs something that asks the file system.
     pub(super) async fn look<T: Send + 'static>(
         &self,
         what: impl FnOnce() -> Result<T, Why> + Send + 'static,
@@ -103,8 +103,8 @@ impl Version {
     }
 }
 
-/// Off the thread, when there is a place for it. Whoever hangs up or has waited enough ends its waiting, not the work, which
-/// keeps its place until it is done.
+/// Runs work off the serving thread, once a place is free. A caller that hangs up or has waited too long stops waiting; the
+/// work goes on and keeps its place until it is done.
 async fn aside<T: Send + 'static>(
     places: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, Why> + Send + 'static,
@@ -121,13 +121,13 @@ async fn aside<T: Send + 'static>(
 }
 
 fn open(path: &Path) -> Result<(File, Version), Why> {
-    // Which file it is we may know without the right to read it.
+    // A process may identify a file without the right to read it, so only this fails.
     let file = File::open(path).map_err(|_| Why::FileForbidden)?;
     let version = Version::of(&file.metadata().map_err(unreadable)?);
     Ok((file, version))
 }
 
-/// Reads no more than the file had when it was looked at, and takes it back if it changed meanwhile.
+/// Digests as many bytes as the file had when it was opened. Fails if it has changed since.
 fn read(file: &File, version: Version) -> Result<Digest, Why> {
     let mut context = Context::new(&SHA256);
     let mut chunk = vec![0; CHUNK];

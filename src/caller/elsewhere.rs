@@ -1,11 +1,11 @@
-//! Where there is no Linux: no process is held, and rules that name a program or a unit match nothing.
+//! The process on other systems than Linux: none is held, and rules that name a program or a unit match nothing.
 
 use std::os::fd::AsFd;
 
 use super::digests::Digests;
 use super::facts::{Facts, Needs, Why};
 
-/// There is none of these.
+/// Has no values.
 pub(crate) enum Process {}
 
 impl Process {

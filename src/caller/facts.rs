@@ -1,4 +1,4 @@
-//! What may be known of a caller beyond its user and group, as data; and why something is not known.
+//! The facts about a caller beyond its user and group, or the reasons why they are unknown. Plain data.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::unit_name::UnitName;
 use crate::digest::Digest;
 
-/// What some rules ask for. Each is known, or not known for a reason.
+/// What some rules ask for: each fact, or the reason why it is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// What the process runs.
     pub program: Result<Program, Why>,
-    /// Where the service manager put it.
+    /// The unit in which the service manager runs it.
     pub unit: Result<Unit, Why>,
 }
 
@@ -25,24 +25,24 @@ impl Facts {
 /// The file that a process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// As the kernel names it, in the process's own mount namespace and without a word of whether it is still there.
+    /// The path that the kernel reports, as the process's own mount namespace has it. The file may be gone from there.
     pub path: String,
-    /// Of the paths that rules name, those at which, seen by the daemon, this very file stands.
+    /// The paths named in rules at which the daemon finds this very file.
     pub stands_at: Vec<Arc<str>>,
     /// The process sees the same files as the daemon: it is in the daemon's mount namespace.
     pub sees_our_files: bool,
     /// The digest of the running file.
     pub sha256: Result<Digest, Why>,
-    /// It is safeconduct itself: a helper stands between the daemon and whoever really asks.
+    /// It is safeconduct itself: a helper that asks for another program.
     pub is_helper: bool,
 }
 
 /// The systemd unit of a process, as `sd_pid_get_unit` and `sd_pid_get_user_unit` answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
-    /// Of the system's manager, which only root can start or name.
+    /// The unit of the system's manager. Only root can start or name one.
     pub system: UnitName,
-    /// Of a user's own manager, which that user starts and names at will.
+    /// The unit of a user's own manager, which that user can start and name freely.
     pub user: Option<UserUnit>,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Why something is not known. It reads like the rest of `it cannot be told: …` and ends with the cure.
+/// Why a fact is unknown. The text completes "`exe` cannot be told: …" and ends with what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// No rule asked.
@@ -73,53 +73,53 @@ pub enum Why {
     /// TCP has no peer credentials.
     #[error("over TCP only `uid` can match; ask the Unix socket")]
     Tcp,
-    /// The kernel gave no process id that means anything here.
+    /// The kernel gave no process id that is valid here.
     #[error("the caller is in another PID namespace; in a pod set `shareProcessNamespace: true`")]
     OtherPidNamespace,
-    /// The process that connected is no more, whoever holds its connection now.
+    /// The process that connected has ended; another one may hold its connection now.
     #[error("the process that connected has ended; whoever asks must connect by itself")]
     Gone,
-    /// `ptrace(2)`, access mode checks.
+    /// The kernel denies access to the process: `ptrace(2)`, "Ptrace access mode checking".
     #[error(
         "the daemon may not look at that process; it needs CAP_SYS_PTRACE, or the same user and a process that \
         does not shield its memory, as safeconduct's own helpers do"
     )]
     Forbidden,
-    /// There is no /proc to ask.
+    /// There is no /proc.
     #[error("only Linux tells; use `uid` and `gid` here")]
     NotLinux,
-    /// Nothing was kept of a process that connected before a rule asked for it.
+    /// The process connected before any rule asked for such facts, so it was not kept.
     #[error("the connection is older than the rule; connect again")]
     Earlier,
     /// The process numbers in /proc are not those of our sockets.
     #[error("/proc belongs to another PID namespace than the daemon's; mount the daemon's own there")]
     ForeignProc,
-    /// A digest may be of another program than the process runs by now.
+    /// The process may run another program now than the one that was digested.
     #[error("the process started another program, or its file changed, while it was looked at; ask again")]
     Changed,
-    /// The daemon may see which file it is and not what is in it.
+    /// The daemon may identify the file but not read it.
     #[error("the daemon may not read the program's file; let it, or give `exe` without `sha256`")]
     FileForbidden,
-    /// Its digest would keep the disk busy for whoever asks.
+    /// To digest it would keep the disk busy for too long.
     #[error("the program's file is larger than 1 GiB; give `exe` without `sha256`")]
     TooLarge,
-    /// Digests are made one after the other, and a disk may not answer.
+    /// Files are digested one after the other, and a disk may not answer.
     #[error("programs' files are being read, and that takes long; ask again")]
     Busy,
-    /// The root of the hierarchy, a container's own view of it, or a process outside of any unit.
+    /// It is in the root group, in a container's own view of the hierarchy, or outside of any unit.
     #[error("the process runs in no systemd unit that the daemon can see")]
     NoUnit,
-    /// The system said no in another way.
+    /// Another error of the system.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
 }
 
-/// What the rules that may match a caller ask for: nothing else is read.
+/// The facts that the rules which may match a caller ask for. Nothing else is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Programs named by path.
     pub programs: Vec<WantedProgram>,
-    /// A digest alone identifies a program.
+    /// A rule identifies a program by its digest alone.
     pub any_digest: bool,
     /// The unit.
     pub unit: bool,
@@ -128,7 +128,7 @@ pub struct Needs {
 /// A program that a rule names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedProgram {
-    /// Where it stands.
+    /// Its path.
     pub path: Arc<str>,
     /// The rule names its digest as well.
     pub digest: bool,
@@ -145,7 +145,7 @@ impl Needs {
         self.any_digest || !self.programs.is_empty()
     }
 
-    /// Does a rule that this program may match ask for its digest? Nobody makes us read files for nothing.
+    /// Does a rule that this program may match ask for its digest? Otherwise its file is not read.
     pub fn digest(&self, program: &Program) -> bool {
         let named = |wanted: &WantedProgram| *wanted.path == *program.path || program.stands_at.contains(&wanted.path);
         self.any_digest || self.programs.iter().any(|wanted| wanted.digest && named(wanted))

@@ -1,14 +1,14 @@
-//! What a record says of a caller besides the kernel's word: read once for each connection, and only where records are kept.
-//! Reading `/proc` takes longer than serving a cached token.
+//! The program and unit that audit records name. They are read once for each connection, and only if there is an audit:
+//! reading `/proc` takes longer than serving a cached token.
 
 use std::sync::{Arc, OnceLock};
 
-/// Read by process id, which may be another's by now: never for permission.
+/// Read by process id, which may belong to another process by now: never for permission.
 #[derive(Debug)]
 pub(crate) struct Hints {
-    /// The program, as its own mount namespace calls it.
+    /// The program's path in its own mount namespace.
     pub exe: Option<String>,
-    /// The systemd unit, or what names the container.
+    /// The systemd unit, or the container's id.
     pub unit: Option<String>,
 }
 
@@ -22,7 +22,7 @@ impl Cached {
     }
 }
 
-/// What was read is no part of who it is.
+/// Hints do not count when callers are compared.
 impl PartialEq for Cached {
     fn eq(&self, _: &Self) -> bool {
         true

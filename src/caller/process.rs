@@ -1,13 +1,12 @@
-//! The process at the other end, held so that its number cannot come to mean another.
+//! The process at the other end of a connection, held so that a later process with the same id is never taken for it.
 //!
-//! What is held is its directory in /proc. Everything is read through that: once the process is gone every read fails, and no
-//! later process of the same number can answer for it. That the directory is the right one is what SO_PEERPIDFD proves
-//! (Linux 6.5): the descriptor is the connecting process's own, and as it still lived after the directory was opened, its
-//! number had not been given away. Before Linux 6.5 only the shortness of the moment between connecting and accepting speaks
-//! for it (SECURITY.md).
+//! A [`Process`] holds its directory in /proc open and reads everything through it: once the process has ended every read
+//! fails. SO_PEERPIDFD (Linux 6.5) proves that the directory is the right one: its descriptor belongs to the connecting
+//! process, and that process was still alive after the directory was opened, so its id had not been reused. Before Linux 6.5
+//! the id could be reused between connect(2) and our look, which is a short time but not impossible (SECURITY.md).
 //!
-//! `exe` and `ns` need what `ptrace(2)` calls PTRACE_MODE_READ: the same user and a process that does not shield its memory,
-//! or CAP_SYS_PTRACE. The control group anybody may read.
+//! `exe` and `ns` need PTRACE_MODE_READ (`ptrace(2)`): the same user and a process that does not shield its memory, or
+//! CAP_SYS_PTRACE. Everybody may read the control group.
 
 use std::fs::File;
 use std::io::Read;
@@ -26,13 +25,13 @@ use super::digests::Digests;
 use super::facts::{Facts, Needs, Program, Unit, Why};
 use crate::env::FileId;
 
-/// More than any line of these files has.
+/// Longer than any of these files.
 const TEXT_CAP: u64 = 64 * 1024;
 
-/// What the kernel says of a path whose file is gone or was replaced.
+/// The kernel appends this to the path of a file that was removed or replaced.
 const DELETED: &str = " (deleted)";
 
-/// A living process, or one that was.
+/// A process, alive or ended.
 #[derive(Clone)]
 pub(crate) struct Process {
     /// `/proc`; tests make one of their own.
@@ -41,18 +40,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Who connected this stream.
+    /// The process that connected this stream.
     pub(crate) fn connected(stream: &impl AsFd, pid: Option<i32>) -> Result<Self, Why> {
         let process = Self::open(Path::new("/proc"), pid.ok_or(Why::OtherPidNamespace)?);
         match getsockopt(stream, sockopt::PeerPidfd) {
             Ok(pidfd) if has_ended(&pidfd) => Err(Why::Gone),
-            // It lives and /proc does not show it: `hidepid`, which CAP_SYS_PTRACE lifts.
+            // It is alive, but /proc hides it (`hidepid`) from processes without CAP_SYS_PTRACE.
             Ok(_) => process.map_err(|why| if why == Why::Gone { Why::Forbidden } else { why }),
             Err(Errno::ENOPROTOOPT) => {
                 warn_of_old_kernel();
                 process
             }
-            // So say some kernels of a process that was waited for.
+            // Some kernels report this for a process that has ended and was waited for.
             Err(Errno::EINVAL) => Err(Why::Gone),
             Err(error) => Err(why_not(error)),
         }
@@ -73,19 +72,18 @@ impl Process {
         Ok(Self { proc: proc.to_owned(), directory: Arc::new(directory) })
     }
 
-    /// Reads what is needed, as it is now: between two requests a process may start another program.
+    /// Reads the facts that are needed, anew for each request: a process may start another program in between.
     pub(crate) async fn facts(&self, needs: &Needs, digests: &Digests) -> Facts {
         let program = if needs.program() { self.program(needs, digests).await } else { Err(Why::NotRead) };
         let unit = if needs.unit { self.unit() } else { Err(Why::NotRead) };
-        // Last of all: whoever has ended asks through a descriptor that somebody else holds.
+        // Checked last: if the process has ended, another process holds its connection.
         match self.lives() {
             Ok(()) => Facts { program, unit },
             Err(why) => Facts::unknown(&why),
         }
     }
 
-    /// Where the file lies may be a disk that is gone or a file system of the caller's own making: none of that may hold up
-    /// the thread that serves.
+    /// Runs off the serving thread: the file may be on a dead disk, or on a file system that the caller itself provides.
     async fn program(&self, needs: &Needs, digests: &Digests) -> Result<Program, Why> {
         let (process, wanted) = (self.clone(), needs.clone());
         let (mut program, file) = digests.look(move || process.look(&wanted)).await?;
@@ -97,7 +95,7 @@ impl Process {
         digests.look(move || if process.still_runs(&file)? { Ok(program) } else { Err(Why::Changed) }).await
     }
 
-    /// The path and the file are of one descriptor, whatever the process starts meanwhile.
+    /// The path and the file come from one descriptor, so they belong together even if the process starts another program.
     fn look(&self, needs: &Needs) -> Result<(Program, OwnedFd), Why> {
         let file = self.at("exe", OFlag::O_PATH).map_err(why_not)?;
         let found = fstat(&file).map_err(why_not)?;
@@ -128,7 +126,7 @@ impl Process {
         cgroup::unit(&self.text("cgroup")?).ok_or(Why::NoUnit)
     }
 
-    /// `proc_pid_stat(5)`: the state stands after the name, which may hold anything, parentheses included.
+    /// The state comes after the name, which may contain anything, even parentheses (`proc_pid_stat(5)`).
     fn lives(&self) -> Result<(), Why> {
         let text = self.text("stat")?;
         let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
@@ -141,7 +139,7 @@ impl Process {
 
     fn text(&self, name: &str) -> Result<String, Why> {
         let file = File::from(self.at(name, OFlag::O_RDONLY).map_err(why_not)?);
-        // Room for the usual text at once: each read of such a file takes a lock of the kernel's.
+        // Enough for the usual text in one read: each read of such a file takes a lock in the kernel.
         let mut text = Vec::with_capacity(1_024);
         file.take(TEXT_CAP).read_to_end(&mut text).map_err(|error| why_not(errno(&error)))?;
         Ok(String::from_utf8_lossy(&text).into_owned())

@@ -86,6 +86,8 @@ fn write(path: &Path, text: &str) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn directory() -> tempfile::TempDir {

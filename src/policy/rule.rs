@@ -1,4 +1,4 @@
-//! One entry of `allow`: whom it names, and what an almost matching caller is told.
+//! One entry of `allow`: which callers match, and why a caller with the right user and group does not.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub struct Rule {
     pub gid: Option<u32>,
     /// The file that the connecting process runs.
     pub exe: Option<Arc<str>>,
-    /// The digest of that file. Without `exe` any file of that digest matches, wherever it stands.
+    /// The digest of that file. Without `exe` a file with this digest matches at any path.
     pub sha256: Option<Digest>,
     /// The systemd unit of the connecting process.
     pub unit: Option<WantedUnit>,
@@ -29,22 +29,22 @@ pub struct Rule {
 pub struct WantedUnit {
     /// Its whole name.
     pub name: UnitName,
-    /// The system's unit of that name matches, and that of this user's own manager. Other users name their units as they
-    /// like, so theirs never match.
+    /// The system's unit of that name matches, and so does the unit of this user's own manager. Units of other users never
+    /// match, because those users can name them freely.
     pub of_user: u32,
 }
 
-/// What keeps a caller out of an entry that names its user and group.
+/// Why an entry with the caller's user and group does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Miss<'a> {
     /// It could not be read.
     Unknown(&'static str, &'a Why),
     /// It runs another file.
     OtherProgram(&'a Program),
-    /// The path is right and another file stands there: it was replaced since the process started, or it is another in the
-    /// mount namespace where it was opened.
+    /// The path is right, but another file is there now: it was replaced since the process started, or the process opened it
+    /// in another mount namespace.
     Replaced(&'a Program),
-    /// The path is right where the process is, which is not where the daemon is.
+    /// The path is right in the mount namespace of the process, which is not the daemon's.
     OtherMounts(&'a Program),
     /// The file has another digest.
     OtherDigest(&'a Program, Digest),
@@ -67,7 +67,7 @@ impl WantedUnit {
 }
 
 impl Rule {
-    /// Everything that this user runs.
+    /// Matches all processes of this user.
     pub fn user(uid: u32) -> Self {
         Self { uid: Some(uid), ..Self::default() }
     }
@@ -76,17 +76,17 @@ impl Rule {
         self.may_match(caller) && self.program_miss(caller).is_none() && self.unit_miss(caller).is_none()
     }
 
-    /// Does it name the caller's user and group? Only then the rest is looked at.
+    /// Do user and group match? Otherwise nothing else is looked at.
     fn may_match(&self, caller: &Caller) -> bool {
         self.uid.is_none_or(|uid| uid == caller.uid) && self.gid.is_none_or(|gid| Some(gid) == caller.gid)
     }
 
-    /// Does it name more than the kernel says unasked?
+    /// Does the rule need facts beyond peer credentials?
     pub(super) fn looks_closer(&self) -> bool {
         self.exe.is_some() || self.sha256.is_some() || self.unit.is_some()
     }
 
-    /// Adds what must be known of this caller.
+    /// Adds the facts that this rule needs about this caller.
     pub(super) fn need(&self, caller: &Caller, needs: &mut Needs) {
         if !self.may_match(caller) {
             return;
@@ -100,7 +100,7 @@ impl Rule {
         needs.unit |= self.unit.is_some();
     }
 
-    /// Why a caller of the right user and group is kept out.
+    /// Why a caller with the right user and group does not match.
     pub(super) fn misses<'a>(&self, caller: &'a Caller) -> impl Iterator<Item = Miss<'a>> {
         let so_far = self.may_match(caller);
         let both = if so_far { [self.program_miss(caller), self.unit_miss(caller)] } else { [None, None] };
@@ -118,8 +118,8 @@ impl Rule {
         }
     }
 
-    /// A path counts for the file that stands there now, as the daemon sees it: a name alone proves nothing, since a process
-    /// can start a file that it sees elsewhere. With a digest the name as the process sees it will do.
+    /// The running file must be the one that the daemon finds at the path. A path alone proves nothing: in its own mount
+    /// namespace a process can put any file there. With a digest, the path as the process sees it is enough.
     fn path_miss<'a>(&self, program: &'a Program) -> Option<Miss<'a>> {
         let exe = self.exe.as_ref()?;
         let (stands_there, is_called_so) = (program.stands_at.contains(exe), *program.path == **exe);
@@ -153,7 +153,7 @@ impl Rule {
     }
 }
 
-/// It tells the caller of itself, never what the rule names.
+/// The text tells the caller about itself, and never what the rule names.
 impl fmt::Display for Miss<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

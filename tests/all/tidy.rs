@@ -22,7 +22,7 @@ const MAY_KNOW: [(&str, &str); 29] = [
         "audit aws bucket cache caller clock digest discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token trust",
     ),
     ("metrics", "cache"),
-    ("audit", "caller clock oauth token"),
+    ("audit", "caller clock env oauth token"),
     ("cache", "bucket clock jitter token"),
     ("discovery", "clock oauth outbound"),
     ("exchange", "aws bucket clock digest dpop env google oauth outbound sigv4 store token"),
