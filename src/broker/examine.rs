@@ -34,6 +34,7 @@ mod rules;
 mod taken;
 
 use grant::Granted;
+use taken::LATE;
 
 pub use check::{Check, Rule, State};
 
@@ -206,7 +207,7 @@ impl Walk<'_> {
             _ => None,
         };
         if Instant::now() + TO_PRESENT > self.wishes.deadline {
-            self.report.push(rules::TOKEN_ACCEPTED.skip("no time is left for it: give it longer with `--timeout`"));
+            self.report.push(rules::TOKEN_ACCEPTED.skip(LATE));
         } else if asks_for_a_token {
             self.presenting(granted, subject).await;
         } else {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::super::{Error, ResourceParameter, Server};
 use super::grant::Granted;
-use super::taken::{Taken, audience_check, garbage_check, refused};
+use super::taken::{LATE, Taken, audience_check, garbage_check, refused};
 use super::{Check, State, Walk, rules};
 use crate::oauth::quoted_words;
 use crate::token::{AccessToken, Claims, SubjectToken, Token};
@@ -72,6 +72,7 @@ impl Walk<'_> {
                 "the token lets us in (status {status} is the MCP server's own answer to a bare `ping`)"
             )),
             Taken::Unclear(error) => rule.fail_with(&error),
+            Taken::Late => rule.skip(LATE),
             Taken::Refused(knocked) => {
                 let words = knocked
                     .challenge
@@ -126,6 +127,7 @@ impl Walk<'_> {
             Taken::In(_) | Taken::Refused(_) => rule.pass("a token in the URL does not let us in"),
             // Some servers refuse any query; that is a refusal too.
             Taken::Unclear(error) => rule.skip(error.to_string()),
+            Taken::Late => rule.skip(LATE),
         };
         self.report.push(check);
     }
@@ -241,6 +243,7 @@ impl Walk<'_> {
         let late = (JUST_AFTER + ONCE_MORE).as_secs();
         match &taken {
             Taken::Unclear(error) => rule.fail_with(error),
+            Taken::Late => rule.skip(LATE),
             Taken::In(status) if taken.is_let_in(self.good_status) => rule.fail(
                 format!("the token is still accepted {late} s after its expiry (status {status})"),
                 "look at `exp` of every token and answer 401 once it has passed; if this is a leeway for clocks (some libraries allow a minute, or five), make it a few seconds",

@@ -6,7 +6,7 @@ use super::super::Error;
 use super::{Check, Rule, State, Walk, rules};
 use crate::discovery::{self, Knocked};
 use crate::dpop;
-use crate::outbound::Ask;
+use crate::outbound::{self, Ask};
 use crate::token::AccessToken;
 
 /// How the server took a token.
@@ -17,7 +17,12 @@ pub(super) enum Taken {
     Refused(Knocked),
     /// No answer, a redirect, or trouble of the server's own.
     Unclear(Error),
+    /// Not asked: the time of the walk is over.
+    Late,
 }
+
+/// What a check says that was not made.
+pub(super) const LATE: &str = "no time is left for it: give it longer with `--timeout`";
 
 impl Taken {
     /// Was it let in? `good` is the status with which a good token is: what another token gets as well was not refused.
@@ -83,6 +88,7 @@ impl Walk<'_> {
                 Taken::Unclear(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into())
             }
             Ok(knocked) => Taken::In(knocked.status),
+            Err(outbound::Error::NoTimeLeft { .. }) => Taken::Late,
             Err(error) => Taken::Unclear(discovery::Error::Outbound { place: PLACE, error }.into()),
         }
     }
@@ -105,6 +111,7 @@ pub(super) fn refused(rule: &Rule, what: &str, taken: &Taken, good: Option<u16>)
             "verify signature, issuer, audience and expiry of every token, on every request, and answer 401",
         ),
         Taken::Unclear(error) => rule.fail_with(error),
+        Taken::Late => rule.skip(LATE),
     }
 }
 
