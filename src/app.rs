@@ -10,11 +10,10 @@ use crate::audit;
 use crate::broker::{Class, Persistence};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
-use crate::env::{Env, FileId};
+use crate::env::{Env, FileId, sockets};
 use crate::frontend::api::{Current, Listening, State};
 use crate::frontend::health::Health;
 use crate::frontend::http::{self, Http};
-use crate::frontend::place;
 use crate::frontend::serve::Course;
 use crate::frontend::socket::{self, Access, Socket};
 use crate::identity;
@@ -117,7 +116,7 @@ impl App {
             http_secret: http.as_ref().map(|http| http.secret().to_owned()),
             health: health.as_ref().map(Health::address),
         };
-        let ends_with = place::job_directory(&env).filter(|job| socket.path().starts_with(job));
+        let ends_with = sockets::job_directory(&env).filter(|job| socket.path().starts_with(job));
         let (metrics, tasks) = (Arc::clone(&ground.metrics), ground.tasks.clone());
         let broker = Current::new(broker);
         let state = Arc::new(State { broker, metrics, clock, uid, digests: Default::default(), listening });
@@ -227,7 +226,7 @@ fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result
             Ok(socket)
         }
         (None, Some(path)) => Socket::explicit(path, access, env.uid()),
-        (None, None) => Socket::default_place(&place::to_make(env), access, env.uid()),
+        (None, None) => Socket::default_place(&sockets::to_bind(env), access, env.uid()),
     }
 }
 

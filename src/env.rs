@@ -14,6 +14,8 @@ use nix::unistd::AccessFlags;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+pub(crate) mod sockets;
+
 /// Which file it is, whatever its name. Two files that exist at the same time never have the same one; after a file is
 /// gone, another may get its number, unless somebody holds it open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

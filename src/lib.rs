@@ -23,6 +23,7 @@ mod clock;
 mod config;
 mod digest;
 mod discovery;
+mod door;
 mod dpop;
 mod env;
 mod exchange;

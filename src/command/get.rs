@@ -7,16 +7,16 @@ use std::io::Read;
 
 use serde::Deserialize;
 
-use super::obtain::{self, Obtained, Purpose, Unconfigured, Wanted};
+use super::obtain::{self, Obtained, Purpose, Question, Unconfigured, Wanted};
 use super::{Context, Failure, print};
 use crate::cli::Get;
 use crate::oauth::ServerUrl;
 
-/// The question is one small object; unknown fields must be ignored.
+/// Stdin is one small object; unknown fields must be ignored.
 const CAP: u64 = 64 * 1024;
 
 #[derive(Deserialize)]
-struct Question {
+struct Input {
     uri: String,
 }
 
@@ -27,11 +27,12 @@ pub(super) fn run(context: &Context<'_>, verb: &Get) -> Result<(), Failure> {
         .take(CAP)
         .read_to_end(&mut text)
         .map_err(|error| Failure::asked(format!("stdin cannot be read: {error}")))?;
-    let question: Question =
+    let input: Input =
         serde_json::from_slice(&text).map_err(|_| Failure::asked("stdin is not {\"uri\":\"https://…\"}"))?;
-    let Ok(url) = ServerUrl::parse(&question.uri) else { return print("{}\n") };
+    let Ok(url) = ServerUrl::parse(&input.uri) else { return print("{}\n") };
     let wanted = Wanted { name: None, url: Some(url) };
-    match obtain::obtain(context, &wanted, &verb.wishes, Purpose::Headers, Unconfigured::Leave)? {
+    let (wishes, purpose) = (&verb.wishes, Purpose::Headers);
+    match obtain::obtain(context, Question { wanted: &wanted, wishes, purpose, unconfigured: Unconfigured::Leave })? {
         Obtained::NotServed => print("{}\n"),
         Obtained::Token(handed) => {
             let mut text = handed.listed_headers();

@@ -12,8 +12,8 @@ use crate::broker::{self, Class};
 use crate::cli::{self, Cli, Global, Level, LogFormat, Verb};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::door;
 use crate::env::Env;
-use crate::frontend::door;
 use crate::oauth::quoted_words;
 use crate::{app, config};
 
@@ -167,7 +167,7 @@ impl Context<'_> {
 
     /// Asks the daemon for a JSON document that holds no token.
     fn ask_daemon(&self, request: &str, body: Option<&str>, limit: Duration) -> Result<door::Reply, door::Error> {
-        let places = crate::frontend::place::to_look(self.global.socket.as_ref(), self.env);
+        let places = door::places(self.global.socket.as_ref(), self.env);
         door::ask(&places, request, body, self.env.uid(), limit)
     }
 }

@@ -15,8 +15,8 @@ use crate::broker::{self, Action, Class, Least, Matter, Persistence, Target, bes
 use crate::caller::{Caller, Facts, Process};
 use crate::cli::{Level, Wishes};
 use crate::config::{self, Config};
+use crate::door;
 use crate::frontend::dialect::Handed;
-use crate::frontend::{door, place};
 use crate::oauth::{Issuer, Scopes, ServerUrl, quoted_words};
 
 /// A target as typed.
@@ -81,6 +81,44 @@ pub(super) enum Obtained {
     NotServed,
 }
 
+/// What a helper is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    /// Whose token.
+    pub(super) wanted: &'a Wanted,
+    /// The flags.
+    pub(super) wishes: &'a Wishes,
+    /// In which form.
+    pub(super) purpose: Purpose,
+    /// What becomes of a URL that is not configured.
+    pub(super) unconfigured: Unconfigured,
+}
+
+impl Question<'_> {
+    /// The request line for the daemon, without its version.
+    fn as_request(&self) -> String {
+        let path = match self.purpose {
+            Purpose::Token => "/v1/token",
+            Purpose::Headers => "/v1/headers",
+        };
+        let mut query = Serializer::new(String::new());
+        query.append_pair("server", self.wanted.as_parameter()).append_pair("use", "helper");
+        if !self.wishes.scopes.is_empty() {
+            query.append_pair("scope", &self.wishes.scopes.join(" "));
+        }
+        if let Some(least) = self.wishes.min_ttl {
+            query.append_pair("min_ttl", &least.as_secs().to_string());
+        }
+        if self.wishes.fresh {
+            query.append_pair("fresh", "1");
+        }
+        if self.unconfigured == Unconfigured::Leave {
+            query.append_pair("unlisted", "0");
+        }
+        format!("GET {path}?{}", query.finish())
+    }
+}
+
 /// A token, or why not.
 pub(super) fn token(
     context: &Context<'_>,
@@ -88,7 +126,7 @@ pub(super) fn token(
     wishes: &Wishes,
     purpose: Purpose,
 ) -> Result<Handed, Failure> {
-    match obtain(context, wanted, wishes, purpose, Unconfigured::Discover)? {
+    match obtain(context, Question { wanted, wishes, purpose, unconfigured: Unconfigured::Discover })? {
         Obtained::Token(handed) => Ok(handed),
         Obtained::NotServed => Err(Failure::bug("a server that was just added is not served")),
     }
@@ -104,26 +142,20 @@ pub(super) enum Unconfigured {
 }
 
 /// The same, where an unconfigured URL is no failure.
-pub(super) fn obtain(
-    context: &Context<'_>,
-    wanted: &Wanted,
-    wishes: &Wishes,
-    purpose: Purpose,
-    unconfigured: Unconfigured,
-) -> Result<Obtained, Failure> {
+pub(super) fn obtain(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failure> {
+    let wishes = question.wishes;
     if let Some(scopes) = wishes.scopes.iter().find(|scope| Scopes::from_list([scope.as_str()]).is_err()) {
         return Err(Failure::asked(format!("--scope {:?} is not one scope", quoted_words(scopes))));
     }
     if !wishes.no_daemon {
-        let places = place::to_look(context.global.socket.as_ref(), context.env);
-        match from_daemon(context, &places, wanted, wishes, purpose, unconfigured) {
+        match from_daemon(context, question) {
             Err(Asked::Door(door::Error::Absent { .. })) if !wishes.daemon_only => {}
             Err(Asked::Door(error)) => return Err(error.into()),
             Err(Asked::Failed(failure)) => return Err(failure),
             Ok(obtained) => return Ok(obtained),
         }
     }
-    here(context, wanted, wishes, purpose, unconfigured)
+    here(context, question)
 }
 
 enum Asked {
@@ -131,35 +163,11 @@ enum Asked {
     Failed(Failure),
 }
 
-#[expect(clippy::too_many_arguments, reason = "what is asked of the daemon; ends with the noun `Question`")]
-fn from_daemon(
-    context: &Context<'_>,
-    places: &[place::Place],
-    wanted: &Wanted,
-    wishes: &Wishes,
-    purpose: Purpose,
-    unconfigured: Unconfigured,
-) -> Result<Obtained, Asked> {
-    let path = match purpose {
-        Purpose::Token => "/v1/token",
-        Purpose::Headers => "/v1/headers",
-    };
-    let mut query = Serializer::new(String::new());
-    query.append_pair("server", wanted.as_parameter()).append_pair("use", "helper");
-    if !wishes.scopes.is_empty() {
-        query.append_pair("scope", &wishes.scopes.join(" "));
-    }
-    if let Some(least) = wishes.min_ttl {
-        query.append_pair("min_ttl", &least.as_secs().to_string());
-    }
-    if wishes.fresh {
-        query.append_pair("fresh", "1");
-    }
-    if unconfigured == Unconfigured::Leave {
-        query.append_pair("unlisted", "0");
-    }
-    let request = format!("GET {path}?{}", query.finish());
-    let ask = |request: &str| door::ask(places, request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door);
+fn from_daemon(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Asked> {
+    let Question { wishes, purpose, unconfigured, .. } = question;
+    let places = door::places(context.global.socket.as_ref(), context.env);
+    let request = question.as_request();
+    let ask = |request: &str| door::ask(&places, request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door);
     // A daemon answers as itself: what only this process could honour is refused, not ignored, and nothing is minted.
     if let Err(failure) = not_with_a_daemon(context, wishes) {
         return ask("GET /healthz").and(Err(Asked::Failed(failure)));
@@ -223,13 +231,8 @@ impl Refused {
 
 /// The work in this process: once, until the caller's time-out. Its large stack frame is for those who need it.
 #[inline(never)]
-fn here(
-    context: &Context<'_>,
-    wanted: &Wanted,
-    wishes: &Wishes,
-    purpose: Purpose,
-    unconfigured: Unconfigured,
-) -> Result<Obtained, Failure> {
+fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failure> {
+    let Question { wanted, wishes, purpose, unconfigured } = question;
     context.log(Level::Error)?;
     let mut config = context.config()?;
     // A client may start its helper without the variables of the job it is in; the machine would be the wider identity.

@@ -9,7 +9,7 @@ use super::obtain::{Refused, Wanted};
 use super::{Context, Failure, print};
 use crate::broker::Class;
 use crate::cli::Ready;
-use crate::frontend::door;
+use crate::door;
 
 const LIMIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -18,8 +18,9 @@ use crate::audit::Audit;
 use crate::broker::Class;
 use crate::cli::{Level, Run};
 use crate::config::Config;
+use crate::door;
+use crate::env::sockets;
 use crate::frontend::api::Listening;
-use crate::frontend::place;
 
 pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     if verb.detach { detach(context, verb) } else { serve(context, verb) }
@@ -224,10 +225,10 @@ fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
 
 /// A daemon whose socket lies where helpers do not look says which flag they need.
 fn tell_flag(context: &Context<'_>, socket: &str) {
-    let usual = place::to_look(None, context.env);
+    let usual = door::places(None, context.env);
     if !usual.iter().any(|place| place.path.as_os_str() == socket)
         || context.env.get("SAFECONDUCT_SOCKET").is_some()
-        || place::job_directory(context.env).is_some()
+        || sockets::job_directory(context.env).is_some()
     {
         let note =
             format!("safeconduct: hint: helpers that do not inherit this environment need `--socket {socket}`\n");
@@ -237,7 +238,7 @@ fn tell_flag(context: &Context<'_>, socket: &str) {
 
 fn open_log(context: &Context<'_>, config: &Config) -> Result<(PathBuf, File), Failure> {
     let explicit = config.listen.socket.clone().map(|socket| vec![socket]);
-    let sockets = explicit.clone().unwrap_or_else(|| place::to_make(context.env));
+    let sockets = explicit.clone().unwrap_or_else(|| sockets::to_bind(context.env));
     let mut last = None;
     for socket in sockets {
         let directory = socket.parent().map(PathBuf::from).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What listens, and the way to it: the gate, the API, the listeners, and the door by which our own commands come in.
+//! The listeners and the local API.
 //!
 //! A front-end turns a request into [`crate::broker::Request`] and an outcome into its own dialect. It never sees
 //! identity, exchange or cache.
@@ -6,11 +6,9 @@
 pub(crate) mod api;
 mod body;
 pub(crate) mod dialect;
-pub(crate) mod door;
 pub(crate) mod gate;
 pub(crate) mod health;
 pub(crate) mod http;
-pub(crate) mod place;
 mod secret;
 pub(crate) mod serve;
 pub(crate) mod socket;

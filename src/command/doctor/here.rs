@@ -11,9 +11,8 @@ use crate::broker::{Check, Class, Party, Persistence, Rule};
 use crate::caller::Caller;
 use crate::command::{Context, Failure, status};
 use crate::config::Config;
+use crate::door::{self, Place};
 use crate::env::Env;
-use crate::frontend::door;
-use crate::frontend::place::{self, Place};
 use crate::oauth::quoted_words;
 
 const LIMIT: Duration = Duration::from_secs(3);
@@ -41,7 +40,7 @@ const CORE_DUMPS: Rule = Rule::new(MACHINE, "core-dumps-off", Party::Machine, "g
 
 pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
-    let places = place::to_look(context.global.socket.as_ref(), context.env);
+    let places = door::places(context.global.socket.as_ref(), context.env);
     let (found, socket) = look(&places, context.env);
     checks.push(socket);
     let status = found.map(|place| daemon(context, place, &mut checks));

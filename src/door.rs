@@ -1,5 +1,6 @@
-//! The door to a running daemon, for our own commands. No runtime, no TLS, no logger, no file: connect, write,
-//! read, exit.
+//! The daemon's client, for our own commands: it connects to the daemon's socket, sends one request and reads the answer.
+//!
+//! A helper runs for every request of its client, so this uses no async runtime, no TLS and no logger, and reads no file.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,11 +11,29 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, get
 use nix::sys::time::TimeVal;
 use zeroize::Zeroizing;
 
-use super::place::Place;
 use crate::clock::Clock;
+use crate::env::{Env, sockets};
 
 /// Larger than any answer of the API, tokens of 32 KiB included.
 const ANSWER_CAP: usize = 256 * 1024;
+
+/// A path where the daemon's socket may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The socket.
+    pub path: PathBuf,
+    /// A flag or a variable names it, so whoever listens there is trusted. At a compiled-in path only a daemon of this
+    /// user or of root is.
+    pub named: bool,
+}
+
+/// Where to look for the daemon, in this order. A path that a flag or `SAFECONDUCT_SOCKET` names is the only one.
+pub(crate) fn places(flag: Option<&PathBuf>, env: &Env) -> Vec<Place> {
+    match flag.cloned().or_else(|| env.get("SAFECONDUCT_SOCKET").map(PathBuf::from)) {
+        Some(path) => vec![Place { path, named: true }],
+        None => sockets::to_look(env).into_iter().map(|path| Place { path, named: false }).collect(),
+    }
+}
 
 /// An answer of the daemon.
 pub(crate) struct Reply {
@@ -24,50 +43,50 @@ pub(crate) struct Reply {
     pub body: Zeroizing<Vec<u8>>,
 }
 
-/// Why there is none.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Nobody listens anywhere: the work may be done in this process instead.
+    /// Nobody listens at any of the paths. Only then may a command do the work in its own process.
     #[error("no daemon is running; looked at {}", places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", "))]
     Absent {
-        /// Where it was looked for.
+        /// The paths.
         places: Vec<PathBuf>,
     },
-    /// A socket is there and we may not use it.
+    /// There is a socket, and this process may not connect to it.
     #[error("{}: {error}", path.display())]
     Forbidden {
-        /// Which.
+        /// The socket.
         path: PathBuf,
-        /// As the system says it.
+        /// The system's error.
         error: io::Error,
     },
-    /// Somebody else listens where our daemon should.
+    /// At a compiled-in path, another user listens.
     #[error("{} belongs to a process of uid {uid}, which is neither ours nor root's", path.display())]
     Foreign {
-        /// Which.
+        /// The socket.
         path: PathBuf,
-        /// Whose.
+        /// The user who listens.
         uid: u32,
     },
-    /// It is there and does not answer.
+    /// Somebody listens and does not answer in time.
     #[error("the daemon at {} gives no answer within {} s", path.display(), limit.as_secs())]
     TimedOut {
-        /// Which.
+        /// The socket.
         path: PathBuf,
-        /// How long.
+        /// The limit.
         limit: Duration,
     },
-    /// What answers is not our daemon, or broke off.
+    /// The answer is not one of this program, or ends early.
     #[error("what listens at {} does not answer like safeconduct: {what}", path.display())]
     Strange {
-        /// Which.
+        /// The socket.
         path: PathBuf,
-        /// What is odd.
+        /// What is wrong with it.
         what: String,
     },
 }
 
-/// Asks the first daemon that is there.
+/// Sends `request` (method and target) to the first daemon that listens. `limit` bounds the whole exchange.
 pub(crate) fn ask(
     places: &[Place],
     request: &str,
@@ -80,7 +99,7 @@ pub(crate) fn ask(
         match dial(place, own_uid, limit) {
             Ok(Some(stream)) => return speak(stream, &place.path, request, body, limit),
             Ok(None) => {}
-            // A system socket that is not for us, or a squatter, does not hide our own daemon further on.
+            // A system socket that we may not use, or another user's, must not hide our own daemon at a later path.
             Err(error @ (Error::Forbidden { .. } | Error::Foreign { .. })) => refused = refused.or(Some(error)),
             Err(error) => return Err(error),
         }
@@ -91,13 +110,13 @@ pub(crate) fn ask(
     Err(Error::Absent { places: places.iter().map(|place| place.path.clone()).collect() })
 }
 
-/// Which user listens there, as the kernel says.
+/// The user whose process listens there, according to the kernel.
 pub(crate) fn owner(place: &Place, limit: Duration) -> io::Result<u32> {
     let stream = open(&place.path, limit)?;
     Ok(getsockopt(&stream, sockopt::PeerCredentials)?.uid())
 }
 
-/// Connects. `None` when nobody listens there, which alone lets the next place or this process take over.
+/// Connects. `None` means that nobody listens there; only then may the next path be tried, or this process do the work.
 fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStream>, Error> {
     let path = &place.path;
     let forbidden = |error: io::Error| Error::Forbidden { path: path.clone(), error };
@@ -122,10 +141,10 @@ fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStrea
     Ok(Some(stream))
 }
 
-/// A full backlog makes `connect` wait; the send time-out bounds that too, if it is set before.
+/// The time-outs are set before `connect`, because the send time-out also bounds a `connect` that waits for a full backlog.
 fn open(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // To the kernel, a time-out of nothing is none at all.
+    // The kernel takes a time-out of zero for none.
     let limit = limit.max(Duration::from_millis(1));
     let limit_value = TimeVal::new(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), limit.subsec_micros().into());
     setsockopt(&socket, sockopt::SendTimeout, &limit_value)?;
@@ -152,18 +171,18 @@ fn speak(
     let end = if body.is_empty() { "\r\n" } else { "" };
     let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{body}{end}");
     stream.write_all(head.as_bytes()).map_err(failed)?;
-    // Small, because clearing memory costs more than reading; it grows by moving, and the old place is cleared.
+    // The buffer begins small, because clearing it costs more than reading. It grows by a copy, and the old one is cleared.
     let mut answer = Zeroizing::new(vec![0; 2 * 1024]);
     let (clock, mut filled) = (Clock::system(), 0);
     let asked = clock.boot();
     loop {
         match stream.read(&mut answer[filled..]).map_err(failed)? {
             0 => return Err(strange("it ended before its answer did")),
-            // The socket's time-out bounds one read; what drips a byte now and then would never meet it.
+            // The socket's time-out bounds one read only; a peer that sends a byte now and then would never reach it.
             _ if clock.boot().since(asked) > limit => return Err(failed(io::ErrorKind::TimedOut.into())),
             more => filled += more,
         }
-        // The length says when it is whole; waiting for the end of the connection would cost another turn.
+        // Content-Length says when the answer is complete. To wait for the end of the connection would cost another read.
         match parse(&answer[..filled]) {
             Parsed::Whole(reply) => return Ok(reply),
             Parsed::Part if filled < answer.len() => {}
@@ -193,7 +212,7 @@ fn parse(answer: &[u8]) -> Parsed {
     };
     let announced = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
     let announced = announced.and_then(|field| std::str::from_utf8(field.value).ok()?.parse::<usize>().ok());
-    // Our daemon always says how long its answer is, except where there is none.
+    // Our daemon always sends Content-Length, except with 204.
     let (Some(status), announced) = (head.code, announced.or_else(|| (head.code == Some(204)).then_some(0))) else {
         return Parsed::Strange;
     };
@@ -208,6 +227,16 @@ fn parse(answer: &[u8]) -> Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_beats_the_variable_and_both_are_final() {
+        let vars = [("SAFECONDUCT_SOCKET", "/variable"), ("RUNNER_TEMP", "/runner")];
+        let env = Env::from_vars(vars.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(places(Some(&PathBuf::from("/flag")), &env), [Place { path: "/flag".into(), named: true }]);
+        assert_eq!(places(None, &env), [Place { path: "/variable".into(), named: true }]);
+        let unnamed = places(None, &Env::from_vars([]));
+        assert!(!unnamed.is_empty() && unnamed.iter().all(|place| !place.named));
+    }
 
     #[test]
     fn half_an_answer_is_none() {
