@@ -11,11 +11,12 @@ use crate::broker::{Class, Persistence};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::env::{Env, FileId, sockets};
-use crate::frontend::api::{Current, Listening, State};
+use crate::frontend::desk::{CurrentBroker, Fixed, Listening, State};
 use crate::frontend::health::Health;
 use crate::frontend::http::{self, Http};
+use crate::frontend::place::{self, Access};
 use crate::frontend::serve::Course;
-use crate::frontend::socket::{self, Access, Socket};
+use crate::frontend::socket::Socket;
 use crate::identity;
 use crate::outbound::Outbound;
 
@@ -36,6 +37,7 @@ pub struct App {
     http: Option<Http>,
     health: Option<Health>,
     state: Arc<State>,
+    broker: Arc<CurrentBroker>,
     outbound: Outbound,
     course: Course,
     /// How long it goes on serving when it is told to stop.
@@ -53,7 +55,7 @@ pub enum Error {
     Identity(identity::Error),
     /// There is no socket.
     #[error("{0}")]
-    Socket(#[from] socket::Error),
+    Socket(#[from] place::Error),
     /// There is no listener on TCP.
     #[error("{0}")]
     Tcp(#[from] http::Error),
@@ -118,11 +120,12 @@ impl App {
         };
         let ends_with = sockets::job_directory(&env).filter(|job| socket.path().starts_with(job));
         let (metrics, tasks) = (Arc::clone(&ground.metrics), ground.tasks.clone());
-        let broker = Current::new(broker);
-        let state = Arc::new(State { broker, metrics, clock, uid, digests: Default::default(), listening });
-        let reload = Arc::new(Reload::new(ground, Arc::clone(&state), &config, stop.clone(), generation));
+        let broker = Arc::new(CurrentBroker::new(broker));
+        let fixed = Fixed { metrics, clock, uid, digests: Default::default(), listening };
+        let state = Arc::new(State::new(Arc::clone(&broker), fixed));
+        let reload = Arc::new(Reload::new(ground, Arc::clone(&broker), &config, stop.clone(), generation));
         let course = Course { tasks, stop };
-        Ok(Self { socket, http, health, state, outbound, course, linger: listen.linger, reload, ends_with })
+        Ok(Self { socket, http, health, state, broker, outbound, course, linger: listen.linger, reload, ends_with })
     }
 
     /// Its socket.
@@ -132,7 +135,7 @@ impl App {
 
     /// Everything it listens on.
     pub(crate) fn listening(&self) -> &Listening {
-        &self.state.listening
+        &self.state.fixed().listening
     }
 
     /// The way to a new configuration while it runs.
@@ -161,7 +164,7 @@ impl App {
     }
 
     async fn live(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        self.state.broker.now().keep_required();
+        self.broker.newest().keep_required();
         // Reading the system's roots takes milliseconds that the first caller need not wait for.
         let outbound = self.outbound.clone();
         let warm = tokio::task::spawn_blocking(move || outbound.warm());
@@ -181,7 +184,7 @@ impl App {
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
             tracing::warn!(left = tasks.len(), "not everything ended in time");
         }
-        self.state.broker.now().revoke_at_exit().await;
+        self.broker.newest().revoke_at_exit().await;
         served.map_err(Error::Serve)
     }
 
@@ -214,7 +217,7 @@ async fn told(shutdown: impl Future<Output = ()>, linger: Duration) {
 }
 
 /// The inherited socket, else the configured one, else one in a default place.
-fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result<Socket, socket::Error> {
+fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result<Socket, place::Error> {
     let access = Access { mode: listen.mode, group: listen.group };
     match (inherited, &listen.socket) {
         (Some(listener), configured) => {

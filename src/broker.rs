@@ -146,14 +146,21 @@ pub struct Request {
 /// The request that headers are for.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// Its method.
-    pub method: String,
+    /// Its method. Without one nothing is signed.
+    pub method: Option<String>,
     /// Where it goes.
     pub url: ServerUrl,
     /// The nonce that the server sent last (RFC 9449 section 9), if the caller has seen one.
     pub nonce: Option<String>,
     /// SHA-256 of its body in lower-case hexadecimal, where the request is signed.
     pub body_sha256: Option<String>,
+}
+
+impl Head {
+    /// With its method, if it has one.
+    fn to_sign(&self) -> Option<(&Self, &str)> {
+        Some((self, self.method.as_deref()?))
+    }
 }
 
 /// What goes with a token, or in the place of one, for one request.
@@ -280,26 +287,30 @@ impl Broker {
 
     /// The path.
     pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
-        let decided = self.decide(caller, request).await;
+        let decided = self.decide(caller, request, None).await;
         // The one place where every decision, served or refused, passes.
         self.note(&Matter::of(caller, request), decided, |granted| Some(granted))
     }
 
-    /// The same with the proof that goes with a bound token, for one request. Without it such a token is not served, and
-    /// is not recorded as if it were.
+    /// The same with the proof that goes with a bound token, for the one request that `head` describes. Without a proof such
+    /// a token is not served, and is not recorded as served. A request to a URL outside the server's own is refused: the
+    /// broker must not sign for other servers.
     pub async fn headers(
         &self,
         caller: &Caller,
         request: &Request,
         head: Option<&Head>,
     ) -> Result<(Granted, Proof), Error> {
-        let decided = self.decide(caller, request).await;
+        let decided = self.decide(caller, request, head).await;
         let decided = decided.and_then(|granted| self.proof(&granted, head).map(|proof| (granted, proof)));
         self.note(&Matter::of(caller, request), decided, |(granted, _)| Some(granted))
     }
 
-    async fn decide(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
+    async fn decide(&self, caller: &Caller, request: &Request, head: Option<&Head>) -> Result<Granted, Error> {
         let server = self.server_for(caller, &request.target)?;
+        if head.is_some_and(|head| !server.url.covers(&head.url)) {
+            return Err(Refusal::OtherUrl.into());
+        }
         let permit =
             server.policy.permit(caller, request.scopes.as_ref()).map_err(|denied| Error::denied(&server, denied))?;
         self.pace(caller, &server)?;
@@ -372,7 +383,7 @@ impl Broker {
     }
 
     /// The same for a caller, who may name a server that is not configured where those are served.
-    pub(crate) fn server_for(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
+    fn server_for(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
         let unlisted = self.unlisted.as_ref().filter(|unlisted| unlisted.is_for(caller));
         match (target, unlisted) {
             (Target::Url(url), Some(unlisted)) if narrowest(self.servers.iter(), url).is_none() => {
@@ -488,12 +499,12 @@ impl Broker {
             Binding::SigV4(signer) => return self.signature(granted, signer, head),
             Binding::Dpop(key) => key,
         };
-        let head = head.ok_or_else(|| bound(&granted.server, BoundTo::DpopKey))?;
+        let (head, method) = head.and_then(Head::to_sign).ok_or_else(|| bound(&granted.server, BoundTo::DpopKey))?;
         let (url, nonces): (_, &Nonces) = (head.url.url(), &self.maker.nonces);
         nonces.learn(url, head.nonce.as_deref());
         let nonce = nonces.newest(url);
         let purpose = dpop::Purpose {
-            method: &head.method,
+            method,
             url,
             token: Some(granted.token.digest.as_bytes()),
             nonce: nonce.as_deref(),
@@ -504,12 +515,11 @@ impl Broker {
 
     /// One request, signed. What is signed in part could be another request, so all of it must be named.
     fn signature(&self, granted: &Granted, signer: &Signer, head: Option<&Head>) -> Result<Proof, Error> {
-        let head = head.ok_or_else(|| Refusal::Signed(Arc::clone(&granted.server.name)))?;
-        let body_sha256 =
-            head.body_sha256.as_deref().ok_or_else(|| Refusal::NoDigest(Arc::clone(&granted.server.name)))?;
+        let name = &granted.server.name;
+        let (head, method) = head.and_then(Head::to_sign).ok_or_else(|| Refusal::Signed(Arc::clone(name)))?;
+        let body_sha256 = head.body_sha256.as_deref().ok_or_else(|| Refusal::NoDigest(Arc::clone(name)))?;
         let now = self.clock.wall();
-        let purpose =
-            sigv4::Purpose { method: &head.method, url: head.url.url(), body_sha256, fields: &[], says_digest: true };
+        let purpose = sigv4::Purpose { method, url: head.url.url(), body_sha256, fields: &[], says_digest: true };
         let fields = signer.sign(&purpose, now).ok_or_else(|| Error::internal("the request could not be signed"))?;
         let good_for = sigv4::GOOD_FOR.min(granted.token.left(self.clock.boot()));
         Ok(Proof::Signed { fields, expires_at: rfc3339(now + good_for) })

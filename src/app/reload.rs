@@ -12,12 +12,12 @@ use super::Error;
 use super::core::Ground;
 use crate::audit::{self, Audit};
 use crate::config::{Config, Listen};
-use crate::frontend::api::State;
+use crate::frontend::desk::CurrentBroker;
 
 /// The way to a new configuration.
 pub(crate) struct Reload {
     ground: Ground,
-    state: Arc<State>,
+    broker: Arc<CurrentBroker>,
     listen: Listen,
     audit: Option<audit::Config>,
     stop: CancellationToken,
@@ -28,13 +28,13 @@ pub(crate) struct Reload {
 impl Reload {
     pub(super) fn new(
         ground: Ground,
-        state: Arc<State>,
+        broker: Arc<CurrentBroker>,
         config: &Config,
         stop: CancellationToken,
         generation: CancellationToken,
     ) -> Self {
         let (listen, audit) = (config.listen.clone(), config.audit.clone());
-        Self { ground, state, listen, audit, stop, generation: Mutex::new(generation) }
+        Self { ground, broker, listen, audit, stop, generation: Mutex::new(generation) }
     }
 
     /// What has to be reopened after a rotation.
@@ -48,11 +48,11 @@ impl Reload {
         // The listeners that there are keep their rules.
         let config = Config { listen: self.listen.clone(), audit: None, ..config };
         let next = self.stop.child_token();
-        let (broker, outbound) = self.ground.succeed(config, &self.state.broker.now(), &next)?;
+        let before = self.broker.newest();
+        let (broker, outbound) = self.ground.succeed(config, &before, &next)?;
         broker.keep_required();
-        let before = self.state.broker.now();
-        self.state.broker.replace(broker);
-        let after = self.state.broker.now();
+        self.broker.replace(broker);
+        let after = self.broker.newest();
         self.ground.tasks.spawn(async move { before.revoke_what_is_left(&after).await });
         tokio::task::spawn_blocking(move || outbound.warm());
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);

@@ -35,6 +35,8 @@ pub struct Error {
     cause: Arc<Cause>,
     server: Option<Arc<str>>,
     retry_in: Option<Duration>,
+    /// The broker has counted, logged and recorded it.
+    is_noted: bool,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -69,7 +71,7 @@ enum Cause {
 
 impl From<Cause> for Error {
     fn from(cause: Cause) -> Self {
-        Self { cause: Arc::new(cause), server: None, retry_in: None }
+        Self { cause: Arc::new(cause), server: None, retry_in: None, is_noted: false }
     }
 }
 
@@ -164,6 +166,15 @@ impl Error {
     /// The server it is about.
     pub fn server(&self) -> Option<&str> {
         self.server.as_deref()
+    }
+
+    /// Has the broker counted, logged and recorded it? If not, whoever answers with it must.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.is_noted
+    }
+
+    pub(super) fn noted(self) -> Self {
+        Self { is_noted: true, ..self }
     }
 
     /// The same failure of this server.

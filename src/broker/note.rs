@@ -40,7 +40,7 @@ impl Broker {
             Ok(served) => served,
             Err(error) => {
                 self.refuse(matter, error.server(), (error.class().as_str(), error.code()), &error);
-                return Err(error);
+                return Err(error.noted());
             }
         };
         let granted = granted(&served);
@@ -56,7 +56,7 @@ impl Broker {
         Ok(served)
     }
 
-    /// Notes a refusal that was decided before the path: by the gate, or because a command ran out of time.
+    /// Notes a refusal that was decided outside the broker: by a front-end, or because a command ran out of time.
     pub(crate) fn note_refusal(
         &self,
         matter: &Matter<'_>,
@@ -88,7 +88,7 @@ impl Broker {
         tracing::error!(caller = %matter.caller, %error, hint = error.hint(), "not served: it could not be recorded");
         let error = Error::from(error);
         self.metrics.refused(error.class().as_str());
-        error
+        error.noted()
     }
 
     fn record(

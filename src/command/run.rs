@@ -20,7 +20,7 @@ use crate::cli::{Level, Run};
 use crate::config::Config;
 use crate::door;
 use crate::env::sockets;
-use crate::frontend::api::Listening;
+use crate::frontend::desk::Listening;
 
 pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     if verb.detach { detach(context, verb) } else { serve(context, verb) }

@@ -1,4 +1,7 @@
-//! A response body in up to three pieces, so that a token goes from the cache to the connection without a copy that stays.
+//! A whole response body in up to three pieces. The kernel gathers them (writev), so a token goes from the cache to the
+//! connection without a copy in this process.
+//!
+//! Connections take any body (`serve.rs`). A body that streams is a second variant here.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,10 +16,10 @@ use zeroize::Zeroizing;
 use super::dialect::Around;
 use crate::token::Token;
 
-/// The pieces, written with one system call.
+/// The pieces. hyper writes them with one system call.
 type Pieces = Chain<Chain<Bytes, Bytes>, Bytes>;
 
-/// A whole body. Its length is known, so clients know when it is whole.
+/// A whole body, whose length is announced.
 pub(crate) struct Body(Option<Pieces>);
 
 impl Body {
@@ -25,7 +28,7 @@ impl Body {
         Self::of(Bytes::new(), Bytes::copy_from_slice(bytes), Bytes::new())
     }
 
-    /// One piece that is cleared from memory when it is sent.
+    /// One piece that is cleared from memory after it is sent.
     pub(crate) fn secret(whole: Zeroizing<String>) -> Self {
         Self::of(Bytes::new(), Bytes::from_owner(Escaped(whole)), Bytes::new())
     }
@@ -49,7 +52,7 @@ impl Body {
     }
 }
 
-/// The token where it is.
+/// The token in the cache.
 struct Cached(Arc<Token>);
 
 impl AsRef<[u8]> for Cached {
@@ -58,7 +61,7 @@ impl AsRef<[u8]> for Cached {
     }
 }
 
-/// A text that is made for one answer: a token with quotes or backslashes in it, which exists, or signed fields.
+/// A text that is made for one answer: a token that has to be escaped in JSON, or signed fields.
 struct Escaped(Zeroizing<String>);
 
 impl AsRef<[u8]> for Escaped {

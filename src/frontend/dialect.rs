@@ -1,6 +1,6 @@
-//! The spellings in which a token is handed out. One place, so that API and commands agree to the byte.
+//! The forms in which a token is handed out: one place, so that the API and the commands agree to the byte.
 //!
-//! Each is written once, into memory that is cleared afterwards.
+//! Each form is written once, into memory that is cleared afterwards.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use crate::broker::{Granted, Outside, Proof};
 use crate::clock::Boot;
 use crate::token::{AccessToken, BadToken, Token, expose};
 
-/// A text with a place for the token in it. The token itself is written, or sent, into that place.
+/// The text before and after the token.
 pub(crate) struct Around {
     pub(crate) before: &'static str,
     pub(crate) after: String,
 }
 
 impl Around {
-    /// The whole text.
+    /// The text with the token in it.
     fn with(&self, token: &AccessToken) -> Zeroizing<String> {
-        // Room for everything at once: growing would leave copies of the token in freed memory.
+        // Allocated once, because growth would leave copies of the token in freed memory.
         let room = self.before.len() + token_room(token) + self.after.len() + 1;
         let mut text = Zeroizing::new(String::with_capacity(room));
         text.push_str(self.before);
@@ -30,7 +30,7 @@ impl Around {
     }
 }
 
-/// What is said about a token, borrowed from the cache or from the answer of a daemon.
+/// What an answer says about a token, borrowed from the cache or from the answer of a daemon.
 pub(crate) struct Form<'a> {
     expires_in: u64,
     expires_at: &'a str,
@@ -40,7 +40,7 @@ pub(crate) struct Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    /// A token as it is now.
+    /// About a token in the cache.
     pub(crate) fn of(token: &'a Token, now: Boot) -> Self {
         Self {
             expires_in: token.left(now).as_secs(),
@@ -92,7 +92,7 @@ impl<'a> Form<'a> {
     }
 }
 
-/// A token as a command has it, from a daemon or from this process.
+/// A token that a command prints, from a daemon or from this process.
 pub(crate) struct Handed {
     token: AccessToken,
     expires_in: u64,
@@ -100,12 +100,12 @@ pub(crate) struct Handed {
     scope: String,
     resource: String,
     issuer: String,
-    /// What the front door before the server wants, and in which field.
+    /// The field and the token for the front door before the server.
     outer: Option<(String, AccessToken)>,
 }
 
 impl Handed {
-    /// From the broker, now.
+    /// From the broker of this process.
     pub(crate) fn new(granted: &Granted, now: Boot) -> Self {
         let (token, outer) = (&*granted.token, granted.outer.as_ref());
         let Form { expires_in, expires_at, scope, resource, issuer } = Form::of(token, now);
@@ -174,7 +174,7 @@ impl Handed {
         })
     }
 
-    /// Has it only the characters of RFC 6750 section 2.1?
+    /// Does it consist of the characters of RFC 6750 section 2.1 only?
     pub(crate) fn is_b64token(&self) -> bool {
         self.token.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))
     }
@@ -194,7 +194,7 @@ impl Handed {
         self.form().json().with(&self.token)
     }
 
-    /// `{"Authorization":"Bearer …"}`: one flat object of strings, the spelling that MCP clients' helpers want.
+    /// `{"Authorization":"Bearer …"}`: one flat object of strings, which MCP clients expect of their helpers.
     pub(crate) fn flat_headers(&self) -> Zeroizing<String> {
         let Some((name, token)) = &self.outer else { return header_json(&self.token) };
         let before = Zeroizing::new(format!(",\"{name}\":\"Bearer "));
@@ -237,7 +237,7 @@ pub(crate) fn all_fields(granted: &Granted, proof: Proof) -> Zeroizing<String> {
     listed_fields(&fields, soonest(&expires_at, granted.outer.as_ref()))
 }
 
-/// Times of one form (RFC 3339, UTC, seconds) are ordered as their texts are.
+/// The earlier end. Times in RFC 3339, UTC and whole seconds sort as text.
 fn soonest<'a>(expires_at: &'a str, outer: Option<&'a Outside>) -> &'a str {
     outer.map_or(expires_at, |outer| expires_at.min(&outer.token.expires_at))
 }
@@ -246,7 +246,7 @@ fn bearer(scheme: &str, token: &AccessToken) -> Zeroizing<String> {
     Zeroizing::new(format!("{scheme} {}", token.expose()))
 }
 
-/// Written once, with room for all.
+/// Allocated once, for the same reason as above.
 fn joined(pieces: &[&str]) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
     pieces.iter().for_each(|piece| text.push_str(piece));
@@ -255,7 +255,7 @@ fn joined(pieces: &[&str]) -> Zeroizing<String> {
 
 /// The answer of `/v1/headers` with several fields: `{"headers":{"Authorization":["AWS4-HMAC-SHA256 …"],…},…}`.
 pub(crate) fn listed_fields(fields: &[(String, Zeroizing<String>)], expires_at: &str) -> Zeroizing<String> {
-    // Each byte escaped: growing would leave copies of the session token in freed memory.
+    // Enough for every byte escaped, because growth would leave copies of the session token in freed memory.
     let room = fields.iter().map(|(name, value)| name.len() + 6 * value.len() + 16).sum::<usize>() + 96;
     let mut text = Zeroizing::new(String::with_capacity(room));
     text.push_str("{\"headers\":{");
@@ -286,7 +286,7 @@ fn push_token(text: &mut String, token: &AccessToken) {
     if token.is_plain() { text.push_str(token.expose()) } else { push_escaped(text, token.expose()) }
 }
 
-/// Writes a text as the inside of a JSON string. URLs and scopes hardly ever need an escape.
+/// Appends a text as the inside of a JSON string. URLs and scopes hardly ever need an escape.
 fn push_escaped(text: &mut String, value: &str) {
     if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         text.push_str(value);
@@ -296,7 +296,7 @@ fn push_escaped(text: &mut String, value: &str) {
     }
 }
 
-/// In `<NAME>` letters are upper case and all else is `_`.
+/// Letters become upper case, everything that is neither letter nor digit becomes `_`.
 fn variable_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }

@@ -1,86 +1,93 @@
-//! Who asks, and whether it is a browser. Passed before anything else is looked at.
+//! Who asks, and whether a browser or a proxy does. Every request passes the gate before its path is looked at.
 //!
-//! On the socket the kernel says who connected; on TCP a secret does. No page may reach a listener of ours: a request with a header
-//! that only browsers or proxies send, or with a `Host` that DNS rebinding would bring, is refused.
+//! On the socket the kernel says who connected; on TCP a secret does. A web page must not reach any listener: a request is
+//! refused if it has a header that only browsers or proxies send, or a `Host` that is not this machine (DNS rebinding).
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{HeaderMap, Uri};
 use tokio::net::UnixStream;
 
-use super::api::State;
+use super::desk::Desk;
 use super::secret::LoopbackSecret;
-use crate::caller::{Caller, Facts, Process, Why};
+use crate::caller::{Caller, Facts, Needs, Process, Why};
 
-/// Why a request goes no further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+/// Why a request is refused at the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
     /// A browser sent it.
-    #[error("requests of browsers are refused")]
     Browser,
-    /// A proxy sent it: the caller would be the proxy.
-    #[error("forwarded requests are refused")]
+    /// A proxy sent it, so the caller is not known.
     Forwarded,
-    /// A name that is not this machine's.
-    #[error("the Host must be localhost, 127.0.0.1 or [::1]")]
+    /// Its `Host` is not this machine.
     Host,
 }
 
 impl Refusal {
-    /// A stable code for records.
-    pub(crate) fn code(self) -> &'static str {
+    /// A stable code for the audit.
+    pub(super) fn code(self) -> &'static str {
         match self {
             Self::Browser => "browser",
             Self::Forwarded => "forwarded",
             Self::Host => "foreign_host",
         }
     }
+
+    /// For people.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Browser => "requests of browsers are refused",
+            Self::Forwarded => "forwarded requests are refused",
+            Self::Host => "the Host must be localhost, 127.0.0.1 or [::1]",
+        }
+    }
 }
 
-/// The process at the other end, as the kernel recorded it when it connected. What the audit says of it besides is read
-/// now: it is nearest to that moment, and the request is still being written, so that nobody waits for it.
-pub(crate) fn caller(stream: &UnixStream, state: &State) -> std::io::Result<Caller> {
+/// The process at the other end, as the kernel recorded it when it connected. The hints for the audit are read now, while
+/// the request is still being written, so that the request does not wait for them.
+pub(super) fn caller(stream: &UnixStream, desk: &Desk<'_>) -> std::io::Result<Caller> {
     let peer = stream.peer_cred()?;
     let caller = Caller::on_socket(peer.uid(), peer.gid(), peer.pid());
-    if state.broker.now().records() {
+    if desk.broker.records() {
         caller.hints();
     }
     Ok(caller)
 }
 
-/// Holds the process that connected, if a rule that may match its user asks for more than that. Else nothing is spent on it.
-pub(crate) fn process(stream: &UnixStream, caller: &Caller, state: &State) -> Option<Result<Process, Why>> {
-    state.broker.now().needs(caller).map(|_| Process::connected(stream, caller.pid))
+/// Holds the process that connected, so that no other can take its id. Only if a rule that may match its user needs more
+/// facts than the kernel gives with the connection.
+pub(super) fn process(stream: &UnixStream, caller: &Caller, desk: &Desk<'_>) -> Option<Result<Process, Why>> {
+    desk.broker.needs(caller).map(|_| Process::connected(stream, caller.pid))
 }
 
-/// The caller of one request, with what its rules ask for as that is now.
-pub(crate) async fn look<'a>(
-    caller: &'a Caller,
+/// The caller of one request, with the facts that its rules need, as they are now.
+pub(super) async fn look(
+    caller: &Caller,
     process: Option<&Result<Process, Why>>,
-    state: &State,
-) -> Cow<'a, Caller> {
-    let Some(needs) = state.broker.now().needs(caller) else { return Cow::Borrowed(caller) };
+    needs: &Needs,
+    desk: &Desk<'_>,
+) -> Caller {
     let facts = match process {
-        // In a box: most connections never need the room.
-        Some(Ok(process)) => Box::pin(process.facts(&needs, &state.digests)).await,
+        Some(Ok(process)) => process.facts(needs, &desk.fixed.digests).await,
         Some(Err(why)) => Facts::unknown(why),
         None => Facts::unknown(&Why::Earlier),
     };
-    Cow::Owned(caller.with(facts))
+    caller.with(facts)
 }
 
 /// What a listener asks of those who connect to it.
-pub(crate) enum Pass {
-    /// Nothing: the kernel has said who they are.
+pub(super) enum Pass {
+    /// Nothing: the kernel says who they are.
     Kernel,
     /// The secret, as `Authorization: Bearer`.
     Secret(Arc<LoopbackSecret>),
+    /// Nothing, and nobody is known. Other machines may reach the listener, by any name.
+    Anyone,
 }
 
 impl Pass {
-    /// Is it shown? One field, with the one secret: a second one could be meant for somebody else.
+    /// Does the request present the secret? It must have one such field: a second one could be meant for somebody else.
     pub(super) fn is_shown(&self, headers: &HeaderMap) -> bool {
         let Self::Secret(secret) = self else { return true };
         let mut fields = headers.get_all(AUTHORIZATION).iter();
@@ -89,14 +96,24 @@ impl Pass {
             _ => false,
         }
     }
+
+    /// Where to find the secret.
+    pub(super) fn hint(&self) -> Option<String> {
+        let Self::Secret(secret) = self else { return None };
+        Some(format!("it is in {}, new at each start; the Unix socket needs none", secret.path().display()))
+    }
 }
 
 /// The scheme is compared without case (RFC 9110 section 11.1).
 const SCHEME: &[u8] = b"bearer ";
 
-/// Looks at the request's head alone.
-pub(crate) fn admit(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+/// Judges a request by its head.
+pub(super) fn admit(pass: &Pass, target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     admit_from_anywhere(target, headers)?;
+    if matches!(pass, Pass::Anyone) { Ok(()) } else { admit_host(headers) }
+}
+
+fn admit_host(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next().map(|host| host.to_str()), hosts.next()) {
         (Some(Ok(host)), None) if is_local(host) => Ok(()),
@@ -104,9 +121,9 @@ pub(crate) fn admit(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// The same for a listener that other machines may reach by whatever name: no browser, no proxy.
-pub(super) fn admit_from_anywhere(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-    // A local client sends two or three fields: looking at each is quicker than looking for each name.
+/// No browser and no proxy.
+fn admit_from_anywhere(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    // A local client sends two or three fields, so one pass over them is faster than a look-up of each name.
     for name in headers.keys() {
         match name.as_str() {
             "origin" | "referer" | "sec-fetch-site" => return Err(Refusal::Browser),
@@ -116,7 +133,7 @@ pub(super) fn admit_from_anywhere(target: &Uri, headers: &HeaderMap) -> Result<(
             _ => {}
         }
     }
-    // An absolute target takes the place of Host (RFC 9112 section 3.2.2), and no local client sends one.
+    // An absolute target overrides Host (RFC 9112 section 3.2.2), and no local client sends one.
     if target.authority().is_some() { Err(Refusal::Host) } else { Ok(()) }
 }
 
@@ -173,9 +190,9 @@ mod tests {
 
     #[test]
     fn where_other_machines_may_ask_any_host_will_do_and_browsers_will_not() {
-        assert_eq!(admit_from_anywhere(&path(), &headers(&[("host", "10.1.2.3:9464")])), Ok(()));
+        assert_eq!(admit(&Pass::Anyone, &path(), &headers(&[("host", "10.1.2.3:9464")])), Ok(()));
         let page = headers(&[("host", "10.1.2.3:9464"), ("origin", "https://evil.example")]);
-        assert_eq!(admit_from_anywhere(&path(), &page), Err(Refusal::Browser));
+        assert_eq!(admit(&Pass::Anyone, &path(), &page), Err(Refusal::Browser));
     }
 
     fn path() -> Uri {
@@ -185,13 +202,13 @@ mod tests {
     #[test]
     fn an_absolute_target_is_refused() {
         let target = Uri::from_static("http://evil.example/v1/token");
-        assert_eq!(admit(&target, &headers(&[("host", "localhost")])), Err(Refusal::Host));
+        assert_eq!(admit(&Pass::Kernel, &target, &headers(&[("host", "localhost")])), Err(Refusal::Host));
     }
 
     #[test]
     fn local_hosts_pass_with_any_port() {
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1:7878", "[::1]", "[::1]:1"] {
-            assert_eq!(admit(&path(), &headers(&[("host", host)])), Ok(()), "{host}");
+            assert_eq!(admit(&Pass::Kernel, &path(), &headers(&[("host", host)])), Ok(()), "{host}");
         }
     }
 
@@ -209,25 +226,25 @@ mod tests {
             "[::1]x",
             "",
         ] {
-            assert_eq!(admit(&path(), &headers(&[("host", host)])), Err(Refusal::Host), "{host}");
+            assert_eq!(admit(&Pass::Kernel, &path(), &headers(&[("host", host)])), Err(Refusal::Host), "{host}");
         }
-        assert_eq!(admit(&path(), &HeaderMap::new()), Err(Refusal::Host));
+        assert_eq!(admit(&Pass::Kernel, &path(), &HeaderMap::new()), Err(Refusal::Host));
         let mut two = headers(&[("host", "localhost")]);
         two.append(HOST, HeaderValue::from_static("evil.example"));
-        assert_eq!(admit(&path(), &two), Err(Refusal::Host));
+        assert_eq!(admit(&Pass::Kernel, &path(), &two), Err(Refusal::Host));
     }
 
     #[test]
     fn browsers_and_proxies_are_refused_whatever_the_host() {
         for name in ["origin", "referer", "sec-fetch-site"] {
             assert_eq!(
-                admit(&path(), &headers(&[("host", "localhost"), (name, "x")])),
+                admit(&Pass::Kernel, &path(), &headers(&[("host", "localhost"), (name, "x")])),
                 Err(Refusal::Browser),
                 "{name}"
             );
         }
         assert_eq!(
-            admit(&path(), &headers(&[("host", "localhost"), ("x-forwarded-for", "x")])),
+            admit(&Pass::Kernel, &path(), &headers(&[("host", "localhost"), ("x-forwarded-for", "x")])),
             Err(Refusal::Forwarded)
         );
     }

@@ -1,20 +1,19 @@
-//! Health and metrics on a listener of their own, for kubelet and Prometheus: other machines may reach it, so it
-//! serves nothing else and names no server, in reasons and labels too.
+//! Health and metrics on a listener of their own, for kubelet and Prometheus. Other machines may reach it, so it serves
+//! nothing else, and no reason and no label names a server.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::{Method, Request};
-
-use super::api::{self, Answer, Failure, State};
-use super::gate;
+use super::desk::State;
+use super::gate::Pass;
 use super::http::{self, Error};
+use super::route;
 use super::serve::{self, Course, Limits};
+use crate::caller::Caller;
 
-/// A kubelet and a few scrapers; heads and patience as short as theirs.
+/// For a kubelet and a few scrapers.
 const LIMITS: Limits = Limits { connections: 64, quiet: Duration::from_secs(10), head: 8 * 1024 };
 
 /// The bound listener.
@@ -34,36 +33,19 @@ impl Health {
         self.address
     }
 
-    /// Serves until the course ends.
+    /// Serves until the daemon stops.
     pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
         let listener = http::into_tokio(&self.listener)?;
         let accept = || http::accept(&listener);
         serve::accept_all(LIMITS, &course.stop, accept, |stream, place| {
             let (state, stop) = (Arc::clone(&state), course.stop.clone());
             course.tasks.spawn(async move {
-                let answer = async |request| answer(&state, &request);
+                let nobody = Caller::unproved();
+                let answer = |request| route::answer(&Pass::Anyone, state.desk(), &nobody, request);
                 serve::connection(LIMITS, stop, stream, place, answer).await;
             });
         })
         .await;
         Ok(())
-    }
-}
-
-fn answer(state: &State, request: &Request<Incoming>) -> Answer {
-    let outcome = match gate::admit_from_anywhere(request.uri(), request.headers()) {
-        Ok(()) => respond(state, request),
-        Err(refusal) => Err(refusal.into()),
-    };
-    outcome.unwrap_or_else(|failure| api::failure(&failure))
-}
-
-fn respond(state: &State, request: &Request<Incoming>) -> Result<Answer, Failure> {
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/healthz") => Ok(api::alive()),
-        (&Method::GET, "/readyz") => Ok(api::readiness(&state.broker.now().not_ready_in_numbers())),
-        (&Method::GET, "/metrics") => api::metrics(state.metrics.nameless_text()),
-        (_, "/healthz" | "/readyz" | "/metrics") => Err(Failure::method()),
-        _ => Err(Failure::nothing_here()),
     }
 }

@@ -1,8 +1,7 @@
-//! The same API on loopback TCP, for clients that cannot dial a socket.
+//! The API on loopback TCP, for clients that cannot connect to a Unix socket.
 //!
-//! Whoever can connect to loopback is not known to be anybody, a page in a browser included. So after the gate each
-//! request must show the secret that only the daemon's user can read; the caller is then that user, and no more is
-//! known of it.
+//! Any process and any page in a browser can connect to loopback, and the kernel does not say who did. So each request must
+//! present the secret that only the daemon's user can read. Its caller is then that user, and nothing else is known of it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -10,38 +9,41 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use hyper::Request;
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
-use super::api::{self, State};
+use super::desk::State;
 use super::gate::Pass;
+use super::place;
+use super::route;
 use super::secret::LoopbackSecret;
 use super::serve::{self, Course, Limits};
-use super::socket;
 use crate::caller::Caller;
 
 /// Why there is no listener on TCP.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be had.
+    /// The address cannot be bound.
     #[error("{address}: {error}")]
     Bind {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// As the system says it.
+        /// The system's error.
         error: io::Error,
     },
-    /// A service manager passed one that others can reach.
+    /// The service manager passed a listener that other machines can reach.
     #[error("the inherited listener {0} is not loopback")]
     NotLoopback(SocketAddr),
-    /// A service manager passed one that is not configured.
+    /// The service manager passed a listener that is not configured.
     #[error("the inherited listener {0} is not the one that `http` in [listen] names")]
     NotConfigured(SocketAddr),
-    /// A descriptor that cannot be asked for its address.
+    /// The address of a listener that was passed cannot be determined.
     #[error("the inherited listener: {0}")]
     Inherited(io::Error),
     /// The secret cannot be written.
     #[error("the secret of the loopback listener: {0}")]
-    Secret(socket::Error),
+    Secret(place::Error),
 }
 
 impl Error {
@@ -69,8 +71,8 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Takes what the service manager passed, binds what is left of the configured addresses, and writes the secret
-    /// beside the socket. None when nothing is configured.
+    /// Takes the listeners that the service manager passed, binds the other configured addresses and writes the secret
+    /// beside the socket. `None` if no address is configured.
     pub(crate) fn open(
         inherited: Vec<StdListener>,
         configured: &[SocketAddr],
@@ -87,7 +89,7 @@ impl Http {
                 continue;
             }
             let address = match port {
-                // The second address of `localhost` with port 0 takes the port that the first was given.
+                // The second address of `localhost` with port 0 gets the port of the first.
                 Some(port) if address.port() == 0 => SocketAddr::new(address.ip(), port),
                 _ => *address,
             };
@@ -104,7 +106,7 @@ impl Http {
             return Ok(None);
         }
         let directory = socket.parent().unwrap_or_else(|| Path::new("/"));
-        socket::check_directory(directory, own_uid).map_err(Error::Secret)?;
+        place::check_directory(directory, own_uid).map_err(Error::Secret)?;
         let secret = Arc::new(LoopbackSecret::beside(socket).map_err(Error::Secret)?);
         Ok(Some(Self { listeners: listeners.into_iter().map(|(_, listener)| listener).collect(), secret }))
     }
@@ -119,7 +121,7 @@ impl Http {
         self.secret.path()
     }
 
-    /// Serves until the course ends; connections finish what they are at.
+    /// Serves until the daemon stops. Requests that run are finished.
     pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
         let all = self.listeners.iter().map(|listener| self.serve_one(listener, &state, course));
         try_join_all(all).await.map(drop)
@@ -130,9 +132,14 @@ impl Http {
         let accept = || accept(&listener);
         serve::accept_all(Limits::API, &course.stop, accept, |stream, place| {
             let (state, stop) = (Arc::clone(state), course.stop.clone());
-            let (caller, pass) = (Caller::by_tcp(state.uid), Pass::Secret(Arc::clone(&self.secret)));
+            let (proved, unproved) = (Caller::by_tcp(state.fixed().uid), Caller::unproved());
+            let pass = Pass::Secret(Arc::clone(&self.secret));
             course.tasks.spawn(async move {
-                let answer = |request| api::answer(&state, &caller, &pass, request);
+                let answer = |request: Request<Incoming>| {
+                    // Without the secret nobody knows who asks, so no record may name the daemon's own user for it.
+                    let caller = if pass.is_shown(request.headers()) { &proved } else { &unproved };
+                    route::answer(&pass, state.desk(), caller, request)
+                };
                 serve::connection(Limits::API, stop, stream, place, answer).await;
             });
         })
@@ -147,14 +154,14 @@ pub(super) fn bind(address: SocketAddr) -> Result<(SocketAddr, StdListener), Err
     bound.map_err(|error| Error::Bind { address, error })
 }
 
-/// The listener for the runtime; ours stays, so that its address is taken as long as we live.
+/// A copy of the listener for the runtime. The original stays open and keeps the address.
 pub(super) fn into_tokio(listener: &StdListener) -> io::Result<TcpListener> {
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
 
-/// The next connection. Answers are small and whole: nothing is gained by waiting for more to send.
+/// The next connection, without Nagle's algorithm: answers are small and written at once.
 pub(super) async fn accept(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
     let (stream, _) = listener.accept().await?;
     drop(stream.set_nodelay(true));
@@ -170,7 +177,7 @@ fn configured_one(listener: &StdListener, configured: &[SocketAddr]) -> Result<S
     if configured.contains(&address) { Ok(address) } else { Err(Error::NotConfigured(address)) }
 }
 
-/// A machine without IPv6 (or IPv4) has one loopback address less.
+/// Does the machine lack this loopback address, because it has no IPv6 (or IPv4)?
 fn is_missing(error: &io::Error) -> bool {
     use nix::errno::Errno;
     let missing = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT].map(|errno| errno as i32);

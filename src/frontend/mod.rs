@@ -1,14 +1,25 @@
 //! The listeners and the local API.
 //!
-//! A front-end turns a request into [`crate::broker::Request`] and an outcome into its own dialect. It never sees
-//! identity, exchange or cache.
+//! A request is accepted (`socket.rs`, `http.rs`, `health.rs`), served within limits (`serve.rs`), passes the gate
+//! (`gate.rs`) and is led by the table of routes (`route.rs`) to a handler (`api.rs`), which asks the broker of its desk
+//! (`desk.rs`). Its outcome (`answer.rs`) becomes a response in the funnel (`funnel.rs`), where a refusal is recorded.
+//!
+//! A handler turns a request into [`crate::broker::Request`] and the broker's outcome into an answer. It never sees identity,
+//! exchange or cache.
 
-pub(crate) mod api;
+mod activity;
+mod answer;
+mod api;
 mod body;
+pub(crate) mod desk;
 pub(crate) mod dialect;
-pub(crate) mod gate;
+mod funnel;
+mod gate;
 pub(crate) mod health;
 pub(crate) mod http;
+pub(crate) mod place;
+mod query;
+mod route;
 mod secret;
 pub(crate) mod serve;
 pub(crate) mod socket;

@@ -1,7 +1,8 @@
-//! The secret of the loopback listener: who can read a file that only the daemon's user can read may ask.
+//! The secret of the loopback listener. It lies in a file that only the daemon's user can read, so a caller that presents it
+//! is taken for that user.
 //!
-//! New at each start, written beside the socket with mode 0600, gone at the end. It says which user asks and nothing
-//! more: on TCP the kernel tells nobody apart.
+//! It is new at each start, written beside the socket with mode 0600, and removed at the end. It does not say which process
+//! asks: on TCP the kernel does not tell.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,32 +16,32 @@ use secrecy::SecretString;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::socket;
+use super::place;
 use crate::env::FileId;
 use crate::token::expose;
 
 /// The file's name in the socket's directory.
 const NAME: &str = "http.secret";
-/// More than anybody guesses.
+/// Too many to guess.
 const BYTES: usize = 32;
 
-/// What a caller on loopback must show.
+/// What a caller on loopback must present.
 pub(crate) struct LoopbackSecret {
     secret: SecretString,
     path: PathBuf,
-    /// Held open, so that its inode cannot be another file's by the time we remove it.
+    /// Held open, so that no other file can get its inode before the file is removed.
     file: File,
-    /// Held as long as we serve: a second daemon in this directory would write over it.
+    /// Held while the daemon serves, because a second daemon in this directory would overwrite the file.
     _lock: Flock<File>,
 }
 
 impl LoopbackSecret {
     /// Makes a new one and writes it beside the socket.
-    pub(crate) fn beside(socket: &Path) -> Result<Self, socket::Error> {
+    pub(crate) fn beside(socket: &Path) -> Result<Self, place::Error> {
         let directory = socket.parent().unwrap_or_else(|| Path::new("/"));
         let path = directory.join(NAME);
-        let system = |error: io::Error| socket::Error::System { path: path.clone(), error };
-        let lock = socket::lock(&path)?;
+        let system = |error: io::Error| place::Error::System { path: path.clone(), error };
+        let lock = place::lock(&path)?;
         let mut bytes = Zeroizing::new([0; BYTES]);
         getrandom::fill(bytes.as_mut_slice()).map_err(|error| system(io::Error::other(error)))?;
         let secret = SecretString::from(URL_SAFE_NO_PAD.encode(bytes.as_slice()));
@@ -53,7 +54,7 @@ impl LoopbackSecret {
         &self.path
     }
 
-    /// Is this it? Takes the same time whatever of it is right.
+    /// Compares in constant time.
     pub(super) fn is(&self, presented: &[u8]) -> bool {
         expose(&self.secret).as_bytes().ct_eq(presented).into()
     }
@@ -63,14 +64,14 @@ impl Drop for LoopbackSecret {
     fn drop(&mut self) {
         let there = FileId::at(&self.path);
         if there.is_some() && there == self.file.metadata().ok().as_ref().map(FileId::from) {
-            // It may be gone with its directory; then there is nothing to remove.
+            // The directory may be gone, and the file with it.
             drop(fs::remove_file(&self.path));
         }
     }
 }
 
-/// Writes a new file and puts it in its place in one step. A reader sees the old text or the new one, and what is at
-/// the place, a link perhaps, is replaced and never followed.
+/// Writes a new file and renames it to `path`. Readers see the old text or the new one, and a link at `path` is replaced,
+/// never followed.
 fn write(path: &Path, text: &str) -> io::Result<File> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{:016x}", getrandom::u64().map_err(io::Error::other)?));
@@ -121,7 +122,7 @@ mod tests {
         let directory = directory();
         let socket = directory.path().join("w.sock");
         let secret = LoopbackSecret::beside(&socket).expect("written");
-        assert!(matches!(LoopbackSecret::beside(&socket), Err(socket::Error::Taken { .. })));
+        assert!(matches!(LoopbackSecret::beside(&socket), Err(place::Error::Taken { .. })));
         let path = secret.path().to_owned();
         fs::remove_file(&path).expect("ours");
         fs::write(&path, "another's").expect("written");

@@ -1,98 +1,36 @@
-//! The API on a Unix socket: where it may lie, how it is bound, how it is served.
+//! The API on a Unix socket: how it is bound and served.
 //!
-//! A default socket lies in a directory that we make ourselves, which keeps everybody else out. An explicit path
-//! is used as it is, but its directory must be ours or root's and not writable by others: whoever can write the
-//! directory can put a socket of their own in our place.
+//! The daemon makes the directory of a default socket itself and keeps other users out of it. An explicit path is used as it
+//! is, but its directory must belong to this user or root and must not be writable by others, who could replace the socket.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::Either;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, chown};
 use tokio::net::UnixListener;
 
-use super::api::{self, State};
+use super::desk::State;
 use super::gate::{self, Pass};
+use super::place::{Access, Error, check_directory, lock, make_directory};
+use super::route;
 use super::serve::{self, Course, Limits};
 use crate::env::FileId;
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
 const PATH_CAP: usize = 103;
 
-/// Who may connect.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Access {
-    /// 0600 or 0660.
-    pub mode: u32,
-    /// The group of 0660.
-    pub group: Option<u32>,
-}
-
-/// Why there is no socket. Each names the path and the cure.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Another daemon answers there.
-    #[error("another daemon already serves {}", path.display())]
-    Taken {
-        /// Where.
-        path: PathBuf,
-    },
-    /// The path cannot be a socket of ours.
-    #[error("{}: {what}", path.display())]
-    Path {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        what: String,
-    },
-    /// What the service manager passed is not what is configured.
-    #[error("the inherited socket {what}")]
-    Inherited {
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The system said no.
-    #[error("{}: {error}", path.display())]
-    System {
-        /// Where.
-        path: PathBuf,
-        /// As the system says it.
-        error: io::Error,
-    },
-}
-
-impl Error {
-    /// The cure.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Taken { .. } => {
-                "use it (`safeconduct status`), stop it, or give this one another `--socket`".to_owned()
-            }
-            Self::Path { what, .. } if what.contains("longer than") => {
-                "choose a shorter path for `socket` in [listen] or `--socket`".to_owned()
-            }
-            Self::Path { .. } => {
-                "choose a directory that only you can write, for example a new one of mode 0700".to_owned()
-            }
-            Self::Inherited { .. } => {
-                "make `SocketMode=` and `SocketGroup=` of the socket unit no wider than [listen]".to_owned()
-            }
-            Self::System { .. } => return None,
-        })
-    }
-}
-
 /// A bound socket. Dropping it removes the file, unless a service manager owns it.
 pub(crate) struct Socket {
     listener: StdListener,
     path: PathBuf,
-    /// Held as long as we serve, so that two daemons that start at once cannot both take the place.
+    /// Held while the daemon serves, so that two daemons that start at once cannot both bind the path.
     _lock: Option<Flock<File>>,
     /// The file that we made, by device and inode, which the listener keeps. One of the same name may be another
     /// daemon's by now.
@@ -117,7 +55,7 @@ impl Socket {
     /// Binds an explicit path.
     pub(crate) fn explicit(path: &Path, access: Access, own_uid: u32) -> Result<Self, Error> {
         if !path.is_absolute() {
-            // Helpers run in other directories.
+            // Helpers run in other directories, where a relative path means another file.
             return Err(Error::Path { path: path.to_owned(), what: "must be an absolute path".to_owned() });
         }
         let directory = path.parent().unwrap_or_else(|| Path::new("/"));
@@ -132,7 +70,7 @@ impl Socket {
         let path = address.as_pathname().ok_or_else(|| wrong("has no path".to_owned()))?.to_owned();
         let metadata = fs::metadata(&path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
         let mode = metadata.mode() & 0o777;
-        // To connect one needs the permission to write; the other bits of a socket open nothing.
+        // Only the write permission of a socket lets anybody connect.
         if mode & 0o222 & !access.mode != 0 {
             return Err(wrong(format!(
                 "{} has mode {mode:04o}, wider than the configured {:04o}",
@@ -175,14 +113,14 @@ impl Socket {
                 });
             }
             Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-                // Nobody answers: it is what a killed daemon left behind.
+                // Nobody listens: a killed daemon left the file behind.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     fs::remove_file(path).map_err(system)?;
                 }
                 _ => return Err(Error::Taken { path: path.to_owned() }),
             },
         }
-        // The mask makes the socket private from its first moment; the mode is widened afterwards.
+        // With this umask the socket is private from the start; its mode is widened afterwards.
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = StdListener::bind(path);
         umask(before);
@@ -200,7 +138,7 @@ impl Socket {
         &self.path
     }
 
-    /// Serves until the course ends; connections finish what they are at.
+    /// Serves until the daemon stops. Requests that run are finished.
     pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
         listener.set_nonblocking(true)?;
@@ -210,17 +148,21 @@ impl Socket {
         serve::accept_all(Limits::API, &course.stop, accept, |stream, place| {
             let (state, stop) = (Arc::clone(&state), course.stop.clone());
             course.tasks.spawn(async move {
-                let Ok(caller) = gate::caller(&stream, &state) else { return };
-                let process = gate::process(&stream, &caller, &state);
+                let (caller, process) = {
+                    let desk = state.desk();
+                    let Ok(caller) = gate::caller(&stream, &desk) else { return };
+                    let process = gate::process(&stream, &caller, &desk);
+                    (caller, process)
+                };
                 let answer = |request| {
-                    let (state, caller, process) = (&state, &caller, process.as_ref());
-                    // Nearly all rules ask for no more than the kernel has said, and then no room is spent on it.
-                    if state.broker.now().needs(caller).is_none() {
-                        return Either::Left(api::answer(state, caller, &Pass::Kernel, request));
-                    }
+                    let (desk, caller, process) = (state.desk(), &caller, process.as_ref());
+                    // Few rules need more than the kernel says. Those requests are boxed, to keep the others small.
+                    let Some(needs) = desk.broker.needs(caller) else {
+                        return Either::Left(route::answer(&Pass::Kernel, desk, caller, request));
+                    };
                     Either::Right(Box::pin(async move {
-                        let caller = gate::look(caller, process, state).await;
-                        api::answer(state, &caller, &Pass::Kernel, request).await
+                        let caller = gate::look(caller, process, &needs, &desk).await;
+                        route::answer(&Pass::Kernel, desk, &caller, request).await
                     }))
                 };
                 serve::connection(Limits::API, stop, stream, place, answer).await;
@@ -234,59 +176,10 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.ours.is_some() && FileId::at(&self.path) == self.ours {
-            // It may be gone with its directory; then there is nothing to remove.
+            // The directory may be gone, and the file with it.
             drop(fs::remove_file(&self.path));
         }
     }
-}
-
-pub(super) fn lock(path: &Path) -> Result<Flock<File>, Error> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
-    let system = |error: io::Error| Error::System { path: lock_path.clone(), error };
-    let mut options = File::options();
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nix::fcntl::OFlag::O_NOFOLLOW.bits());
-    let file = options.create(true).truncate(false).write(true).open(&lock_path).map_err(system)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| Error::Taken { path: path.to_owned() })
-}
-
-/// Makes a directory of ours, also inside a parent that others can write. One that is there must be ours alone.
-fn make_directory(directory: &Path, access: Access, own_uid: u32) -> Result<(), Error> {
-    let refuse = |what: String| Error::Path { path: directory.to_owned(), what };
-    let mode = if access.group.is_some() { 0o750 } else { 0o700 };
-    match DirBuilder::new().mode(mode).create(directory) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(refuse(error.to_string())),
-    }
-    let found = fs::symlink_metadata(directory).map_err(|error| refuse(error.to_string()))?;
-    if !found.is_dir() {
-        return Err(refuse("is there and no directory".to_owned()));
-    }
-    if found.uid() != own_uid {
-        return Err(refuse(format!("belongs to uid {}, not to us (uid {own_uid})", found.uid())));
-    }
-    if let Some(group) = access.group {
-        chown(directory, None, Some(Gid::from_raw(group))).map_err(|error| refuse(error.to_string()))?;
-    }
-    fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(|error| refuse(error.to_string()))
-}
-
-pub(super) fn check_directory(directory: &Path, own_uid: u32) -> Result<(), Error> {
-    let refuse = |what: String| Error::Path { path: directory.to_owned(), what };
-    let found = fs::metadata(directory).map_err(|error| refuse(error.to_string()))?;
-    if !found.is_dir() {
-        return Err(refuse("is no directory".to_owned()));
-    }
-    if found.uid() != own_uid && found.uid() != 0 {
-        return Err(refuse(format!("belongs to uid {}, neither to us (uid {own_uid}) nor to root", found.uid())));
-    }
-    if found.mode() & 0o022 != 0 {
-        return Err(refuse(format!("others can write it (mode {:04o})", found.mode() & 0o7777)));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! | tests of | in |
 //! |---|---|
-//! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `callers` `keyring` |
+//! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `refusals` `callers` `keyring` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | what goes wrong, and who attacks | `attacks` `bad_input` `tls` `forward_proxy` |
 //! | what people read | `doctor` `trust_policy` `audit` |
@@ -30,6 +30,7 @@ mod listeners;
 mod mutual_tls;
 mod narrow;
 mod profiles;
+mod refusals;
 mod reload;
 mod sources;
 mod spiffe;

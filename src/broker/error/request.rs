@@ -23,6 +23,9 @@ pub(crate) enum Refusal {
     UnlistedQuery(BareUrl),
     #[error("{0} servers that are not configured are in use")]
     TooManyUnlisted(usize),
+    /// It names no server: whether the caller may use that one is not decided yet.
+    #[error("`url` does not lie on or under the server's own")]
+    OtherUrl,
     #[error("asked for more often than {rate} by this user")]
     TooOften { rate: Rate, wait: Duration },
     #[error("{server}: its tokens are bound to {to}; a bare token is of no use")]
@@ -96,6 +99,7 @@ impl Refusal {
             Self::Beside { .. } | Self::UnlistedQuery(_) => {
                 row(Machine, Denied, "server_not_configured").hint("configure it as a server of its own")
             }
+            Self::OtherUrl => row(Workload, Denied, "access_denied"),
             Self::TooManyUnlisted(_) => row(Machine, Temporary, "temporarily_unavailable")
                 .hint("configure those that are always needed; the tokens of the others lapse when nobody asks"),
             Self::TooOften { .. } => row(Workload, Temporary, "asked_too_often")

@@ -7,17 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Source, sources};
 
 /// Circles that are known, each by all its files. The list gets shorter, never longer.
-const KNOWN: [&[&str]; 2] = [
-    &[
-        "exchange::aws_role",
-        "exchange::aws_sigv4",
-        "exchange::entra",
-        "exchange::gcp",
-        "exchange::link",
-        "exchange::provider",
-    ],
-    &["frontend::api", "frontend::gate", "frontend::secret", "frontend::serve", "frontend::socket"],
-];
+const KNOWN: [&[&str]; 2] = [&[
+    "exchange::aws_role",
+    "exchange::aws_sigv4",
+    "exchange::entra",
+    "exchange::gcp",
+    "exchange::link",
+    "exchange::provider",
+]];
 
 type Modules = BTreeMap<String, Module>;
 

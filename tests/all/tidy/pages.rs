@@ -14,7 +14,6 @@ const LONG: [&str; 10] = [
     "src/config/keys.rs",
     "src/config/mod.rs",
     "src/discovery/mod.rs",
-    "src/frontend/api.rs",
     "src/identity/aws.rs",
     "src/identity/gcp/external_account.rs",
     "src/oauth.rs",

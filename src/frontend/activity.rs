@@ -1,0 +1,187 @@
+//! What happens on a connection: requests that begin and end, and bytes that the client takes. From it follows whether the
+//! connection is quiet.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The activity on one connection.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    /// Writes that the client's side took.
+    written: AtomicU64,
+    /// The last write has to wait, because the client does not read.
+    is_blocked: AtomicBool,
+}
+
+impl Activity {
+    /// A request begins. It ends when what this gives is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Running {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Running(Arc::clone(self))
+    }
+
+    /// The activity until now.
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            begun: self.begun.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
+            written: self.written.load(Ordering::Relaxed),
+            is_blocked: self.is_blocked.load(Ordering::Relaxed),
+        }
+    }
+
+    fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        self.is_blocked.store(outcome.is_pending(), Ordering::Relaxed);
+        if outcome.is_ready() {
+            self.written.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+}
+
+/// The activity on a connection at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    begun: u64,
+    ended: u64,
+    written: u64,
+    is_blocked: bool,
+}
+
+impl Seen {
+    /// Has nothing happened since `before` that the connection should be kept open for? Either no request began and none runs,
+    /// or an answer waited all the time for a client that took nothing of it.
+    pub(super) fn is_quiet_since(self, before: Self) -> bool {
+        let is_idle = self.begun == self.ended && self.begun == before.begun;
+        let is_stuck = self.is_blocked && before.is_blocked && self.written == before.written;
+        is_idle || is_stuck
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct Running(Arc<Activity>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer. Its request runs until hyper has taken the last piece and drops it.
+pub(super) struct UntilSent<B> {
+    body: B,
+    _running: Running,
+}
+
+impl<B> UntilSent<B> {
+    pub(super) fn new(body: B, running: Running) -> Self {
+        Self { body, _running: running }
+    }
+}
+
+impl<B: Body + Unpin> Body for UntilSent<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that reports its writes.
+pub(super) struct Watched<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.activity.wrote(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.activity.wrote(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_keeps_its_connection_until_its_body_is_sent() {
+        let activity = Arc::new(Activity::default());
+        let start = activity.seen();
+        assert!(start.is_quiet_since(start), "nothing was asked");
+        let running = activity.begin();
+        let asked = activity.seen();
+        assert!(!asked.is_quiet_since(start) && !asked.is_quiet_since(asked));
+        drop(running);
+        let answered = activity.seen();
+        assert!(!answered.is_quiet_since(start), "a request began since then");
+        assert!(answered.is_quiet_since(asked));
+    }
+
+    #[test]
+    fn an_answer_is_stuck_when_it_waited_from_one_look_to_the_next() {
+        let activity = Arc::new(Activity::default());
+        let _running = activity.begin();
+        let before = activity.seen();
+        let _ = activity.wrote(Poll::<()>::Pending);
+        let blocked = activity.seen();
+        assert!(!blocked.is_quiet_since(before), "it may have begun to wait just now");
+        assert!(blocked.is_quiet_since(blocked));
+        let _ = activity.wrote(Poll::Ready(()));
+        let _ = activity.wrote(Poll::<()>::Pending);
+        assert!(!activity.seen().is_quiet_since(blocked), "the client took something");
+    }
+}

@@ -1,0 +1,265 @@
+//! What a request can come to: an [`Answer`], or a [`Failure`] that is written in the dialect of its route.
+//!
+//! Neither can be sent as it is. Only `funnel.rs` makes a response of them, after a refusal was recorded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::body::Body;
+use super::dialect::Around;
+use crate::broker::{self, Class};
+use crate::token::Token;
+
+/// What a handler gives.
+pub(super) type Outcome = Result<Answer, Failure>;
+
+/// An answer that is no refusal.
+pub(super) struct Answer(Response<Body>);
+
+impl Answer {
+    /// A JSON document without a secret.
+    pub(super) fn json(document: &[u8]) -> Self {
+        Self(json_of(StatusCode::OK, Body::plain(document)))
+    }
+
+    /// A JSON document that holds a secret. It is cleared from memory when it is sent.
+    pub(super) fn secret(document: Zeroizing<String>) -> Self {
+        Self(json_of(StatusCode::OK, Body::secret(document)))
+    }
+
+    /// A JSON document with a token in it.
+    pub(super) fn token(token: Arc<Token>, around: Around) -> Self {
+        Self(json_of(StatusCode::OK, Body::around(token, around)))
+    }
+
+    /// Status 204.
+    pub(super) fn empty() -> Self {
+        Self(response(StatusCode::NO_CONTENT, Body::plain(b"")))
+    }
+
+    /// The answer of `/healthz`.
+    pub(super) fn alive() -> Self {
+        Self::json(b"{\"status\":\"alive\"}")
+    }
+
+    /// The answer of `/readyz`: 503 where there is a reason not to be ready.
+    pub(super) fn readiness(reasons: &[String]) -> Self {
+        let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let document = json!({ "ready": reasons.is_empty(), "reasons": reasons }).to_string();
+        Self(json_of(status, Body::plain(document.as_bytes())))
+    }
+
+    /// The answer of `/metrics`.
+    pub(super) fn metrics(text: &str) -> Self {
+        let mut response = response(StatusCode::OK, Body::plain(text.as_bytes()));
+        let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, media);
+        Self(response)
+    }
+
+    /// For the funnel alone.
+    pub(super) fn into_response(self) -> Response<Body> {
+        self.0
+    }
+}
+
+/// How the errors of a route are written. A further dialect is a variant here, a function beside `oauth`, and a word in the
+/// route's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// `error` and `error_description`, as RFC 6749 section 5.2 has them, with `class`, `hint` and `server` beside them.
+    Oauth,
+}
+
+/// Why a request is refused: its class, a stable code, the words and the cure. Boxed, because it is large and rare.
+pub(super) struct Failure(Box<Refusal>);
+
+struct Refusal {
+    class: Class,
+    /// Where the class's own status does not fit.
+    status: Option<StatusCode>,
+    code: String,
+    words: String,
+    hint: Option<String>,
+    server: Option<String>,
+    retry_in: Option<Duration>,
+    allow: Option<String>,
+    record: Record,
+}
+
+/// What the audit says of a refusal.
+pub(super) enum Record {
+    /// The broker has written its line.
+    Written,
+    /// A line is due, with the code and the words of the answer.
+    Due,
+    /// A line is due, with a code and words of its own.
+    As(&'static str, &'static str),
+    /// A line is due, about this request for a token.
+    About(Box<broker::Request>),
+}
+
+impl Failure {
+    fn new(class: Class, code: &str, words: String) -> Self {
+        let (code, record) = (code.to_owned(), Record::Due);
+        let (status, hint, server, retry_in, allow) = (None, None, None, None, None);
+        Self(Box::new(Refusal { class, status, code, words, hint, server, retry_in, allow, record }))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Refusal)) -> Self {
+        change(&mut self.0);
+        self
+    }
+
+    /// The request is malformed.
+    pub(super) fn asked(what: &str) -> Self {
+        Self::new(Class::BadRequest, "invalid_request", what.to_owned())
+    }
+
+    /// The caller may not do this.
+    pub(super) fn denied(what: String) -> Self {
+        Self::new(Class::Denied, "access_denied", what)
+    }
+
+    /// There is no such path.
+    pub(super) fn not_found() -> Self {
+        Self::new(Class::BadRequest, "not_found", "there is nothing at this path".to_owned())
+            .with(|refusal| refusal.status = Some(StatusCode::NOT_FOUND))
+    }
+
+    /// The path has no such method, but those of `allow`.
+    pub(super) fn method_not_allowed(allow: String) -> Self {
+        Self::new(Class::BadRequest, "method_not_allowed", "method not allowed".to_owned()).with(|refusal| {
+            refusal.status = Some(StatusCode::METHOD_NOT_ALLOWED);
+            refusal.allow = Some(allow);
+        })
+    }
+
+    /// Our bug.
+    pub(super) fn bug() -> Self {
+        Self::new(Class::Internal, "server_error", "the answer could not be written".to_owned())
+    }
+
+    /// With a cure.
+    pub(super) fn hint(self, hint: Option<String>) -> Self {
+        self.with(|refusal| refusal.hint = hint)
+    }
+
+    /// The audit has its own code and words for it.
+    pub(super) fn recorded_as(self, code: &'static str, words: &'static str) -> Self {
+        self.with(|refusal| refusal.record = Record::As(code, words))
+    }
+
+    /// What was asked for is known, so the audit names it. A line that is written already stays the only one.
+    pub(super) fn about(self, request: &broker::Request) -> Self {
+        self.with(|refusal| {
+            if matches!(refusal.record, Record::Due) {
+                refusal.record = Record::About(Box::new(request.clone()));
+            }
+        })
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.0.class
+    }
+
+    pub(super) fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    pub(super) fn words(&self) -> &str {
+        &self.0.words
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.0.record
+    }
+
+    /// For the funnel alone: the response, in the dialect of its route.
+    pub(super) fn into_response(self, dialect: Dialect) -> Response<Body> {
+        match dialect {
+            Dialect::Oauth => self.0.oauth(),
+        }
+    }
+}
+
+impl From<broker::Error> for Failure {
+    fn from(error: broker::Error) -> Self {
+        Self::new(error.class(), error.code(), error.to_string()).with(|refusal| {
+            refusal.hint = error.hint();
+            refusal.server = error.server().map(str::to_owned);
+            refusal.retry_in = error.retry_in();
+            refusal.record = if error.is_noted() { Record::Written } else { Record::Due };
+        })
+    }
+}
+
+impl Refusal {
+    fn oauth(&self) -> Response<Body> {
+        let status = self.status.or_else(|| StatusCode::from_u16(self.class.status()).ok());
+        let mut document = json!({ "error": self.code, "error_description": self.words, "class": self.class.as_str() });
+        if let Some(hint) = &self.hint {
+            document["hint"] = json!(hint);
+        }
+        if let Some(server) = &self.server {
+            document["server"] = json!(server);
+        }
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json_of(status, Body::plain(document.to_string().as_bytes()));
+        let fields = response.headers_mut();
+        if self.class == Class::Temporary {
+            let seconds = self.retry_in.unwrap_or_default().as_millis().div_ceil(1_000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+            fields.insert(ALLOW, allow);
+        }
+        response
+    }
+}
+
+fn json_of(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = response(status, body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn response(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_method_is_told_the_right_ones() {
+        let response = Failure::method_not_allowed("GET, POST".to_owned()).into_response(Dialect::Oauth);
+        assert_eq!(
+            (response.status(), &response.headers()[ALLOW]),
+            (StatusCode::METHOD_NOT_ALLOWED, &"GET, POST".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn only_what_passes_by_itself_says_when_to_ask_again() {
+        let of = |class, wait: Option<Duration>| {
+            let failure = Failure::new(class, "x", "x".to_owned()).with(|refusal| refusal.retry_in = wait);
+            let response = failure.into_response(Dialect::Oauth);
+            let after = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+            (response.status().as_u16(), after)
+        };
+        assert_eq!(of(Class::Temporary, Some(Duration::from_millis(1_001))), (503, Some("2".to_owned())));
+        assert_eq!(of(Class::Temporary, None), (503, Some("1".to_owned())));
+        assert_eq!(of(Class::Denied, None), (403, None));
+    }
+}

@@ -1,0 +1,179 @@
+//! The parameters of the API, in the query or in a small JSON body. Each is known, or the request is refused.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::Method;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use url::form_urlencoded;
+
+use super::answer::Failure;
+use crate::broker::{self, Action, Head, Least, Target};
+use crate::oauth::{Scopes, ServerUrl};
+
+/// A request body is a small JSON object.
+const BODY_CAP: usize = 64 * 1024;
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A query with no unknown parameter.
+pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    /// Fails if a parameter is not one of `known`.
+    pub(super) fn read(text: &'a str, known: &[&str]) -> Result<Self, Failure> {
+        let pairs: Vec<_> = form_urlencoded::parse(text.as_bytes()).collect();
+        match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
+            Some(_) => Err(Failure::asked(&format!("unknown parameter; this path knows: {}", known.join(", ")))),
+            None => Ok(Self(pairs)),
+        }
+    }
+
+    /// Every value of a parameter.
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.to_string()).collect()
+    }
+
+    /// The value of a parameter that may be given once.
+    fn one(&self, name: &str) -> Result<Option<&str>, Failure> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(Failure::asked(&format!("{name} is given twice"))),
+            (value, None) => Ok(value),
+        }
+    }
+
+    /// The request for a token.
+    pub(super) fn request(&self, action: Action) -> Result<broker::Request, Failure> {
+        let server =
+            self.one("server")?.ok_or_else(|| Failure::asked("`server` is missing: a configured name or URL"))?;
+        let scopes = self.all("scope");
+        let scopes = if scopes.is_empty() {
+            None
+        } else {
+            Some(Scopes::parse(&scopes.join(" ")).map_err(|why| Failure::asked(&why.to_string()))?)
+        };
+        let is_helper = match self.one("use")? {
+            None => false,
+            Some("helper") => true,
+            Some(_) => return Err(Failure::asked("`use` can only be `helper`")),
+        };
+        let least = match self.one("min_ttl")? {
+            None if is_helper => Least::ForHelper,
+            None => Least::Of(Duration::ZERO),
+            Some(seconds) => Least::Of(Duration::from_secs(
+                seconds.parse().map_err(|_| Failure::asked("`min_ttl` is a number of seconds"))?,
+            )),
+        };
+        let fresh = match self.one("fresh")? {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(_) => return Err(Failure::asked("`fresh` is 0 or 1")),
+        };
+        let (helper, may_be_a_retry) = (is_helper, action == Action::Headers && is_helper);
+        Ok(broker::Request { target: target(server)?, scopes, least, fresh, action, helper, may_be_a_retry })
+    }
+
+    /// Credential helpers are asked about every URL there is. With `unlisted=0` they get a token for a configured server
+    /// only, even where the daemon serves other URLs too.
+    pub(super) fn configured_only(&self) -> Result<bool, Failure> {
+        match self.one("unlisted")? {
+            None | Some("1") => Ok(false),
+            Some("0") => Ok(true),
+            Some(_) => Err(Failure::asked("`unlisted` is 0 or 1")),
+        }
+    }
+
+    /// The request that the headers are for.
+    pub(super) fn head(&self) -> Result<Option<Head>, Failure> {
+        let (url, method, nonce) = (self.one("url")?, self.one("method")?, self.one("dpop_nonce")?);
+        let body_sha256 = self.one("body_sha256")?.map(|text| text.to_ascii_lowercase());
+        if body_sha256.as_deref().is_some_and(|text| text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit())) {
+            return Err(Failure::asked("`body_sha256` is not the 64 hexadecimal digits of a SHA-256"));
+        }
+        let Some(url) = url else { return Ok(None) };
+        let url = ServerUrl::parse(url).map_err(|why| Failure::asked(&format!("`url`: {why}")))?;
+        if method.is_some_and(|method| Method::from_bytes(method.as_bytes()).is_err()) {
+            return Err(Failure::asked("`method` is no HTTP method"));
+        }
+        if nonce.is_some_and(|nonce| !broker::is_nonce(nonce)) {
+            return Err(Failure::asked("`dpop_nonce` is not the nonce of a server (RFC 9449 section 8.1)"));
+        }
+        Ok(Some(Head { method: method.map(str::to_owned), url, nonce: nonce.map(str::to_owned), body_sha256 }))
+    }
+}
+
+/// A configured name, or a URL.
+pub(super) fn target(text: &str) -> Result<Target, Failure> {
+    if !text.contains("://") {
+        return Ok(Target::Name(text.to_owned()));
+    }
+    ServerUrl::parse(text).map(Target::Url).map_err(|why| Failure::asked(&format!("`server`: {why}")))
+}
+
+/// The body of `/v1/reject`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rejected {
+    pub(super) server: String,
+    pub(super) access_token_sha256: String,
+}
+
+/// The body of `/v1/revoke`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    pub(super) server: String,
+}
+
+/// Reads a JSON body, within its limits of size and time.
+pub(super) async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
+    let whole = tokio::time::timeout(BODY_LIMIT, Limited::new(body, BODY_CAP).collect()).await;
+    let bytes = match whole {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(_)) => return Err(Failure::asked("the body is larger than 64 KiB or broken off")),
+        Err(_) => return Err(Failure::asked("the body did not come within 10 s")),
+    };
+    serde_json::from_slice(&bytes).map_err(|_| Failure::asked("the body is not the JSON object that this path wants"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hyper::Request;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::super::answer::{Answer, Dialect};
+    use super::super::funnel::Finished;
+    use super::super::serve::{self, Limits};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_body_is_not_waited_for_for_ever() {
+        let (ours, mut theirs) = duplex(64 * 1024);
+        let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().expect("nobody else wants it");
+        let answer = async |request: Request<Incoming>| {
+            let read = read::<Named>(request.into_body()).await;
+            Finished::untold(match read {
+                Ok(_) => Answer::empty().into_response(),
+                Err(failure) => failure.into_response(Dialect::Oauth),
+            })
+        };
+        let served = serve::connection(Limits::API, Default::default(), ours, place, answer);
+        let begun = tokio::time::Instant::now();
+        let client = async {
+            let half = b"POST /v1/reject HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{";
+            theirs.write_all(half).await.expect("there is room");
+            let mut line = [0; 12];
+            theirs.read_exact(&mut line).await.expect("an answer");
+            assert_eq!(&line, b"HTTP/1.1 400");
+            assert_eq!(begun.elapsed().as_secs(), BODY_LIMIT.as_secs());
+        };
+        tokio::select! {
+            () = served => panic!("it ends before its answer is read"),
+            () = client => {}
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Which method and path lead to which handler. A new path is one row; 404, and 405 with `Allow`, follow from the table.
+
+use std::future::ready;
+
+use futures_util::future::{BoxFuture, Either};
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::{Method, Request};
+
+use super::answer::{Answer, Dialect, Failure, Outcome};
+use super::api;
+use super::desk::Desk;
+use super::funnel::{Asked, Audit, Finished};
+use super::gate::{self, Pass};
+use crate::broker::Action;
+use crate::caller::Caller;
+
+/// A row.
+struct Route {
+    /// The methods. With none in the list, any method will do.
+    methods: &'static [Method],
+    /// The path. One that ends with `/` stands for everything below it.
+    path: &'static str,
+    /// What the caller must show.
+    needs: Needs,
+    /// What the audit calls a request that is refused here.
+    action: Action,
+    /// How its errors are written.
+    dialect: Dialect,
+    handler: Handler,
+}
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// To be known: by the kernel's word, or by the secret of the listener.
+    Caller,
+    /// Nothing.
+    Nothing,
+}
+
+enum Handler {
+    /// It waits for something.
+    Waits(for<'a> fn(&'a Asked<'a>, Incoming) -> BoxFuture<'a, Outcome>),
+    /// It answers at once.
+    AtOnce(fn(&Asked<'_>) -> Outcome),
+}
+
+const GET: &[Method] = &[Method::GET];
+const POST: &[Method] = &[Method::POST];
+
+/// The API, on the socket and on loopback. Readiness and metrics name servers, so they need a caller too.
+const API: &[Route] = &[
+    Route {
+        methods: GET,
+        path: "/v1/token",
+        needs: Needs::Caller,
+        action: Action::Token,
+        dialect: Dialect::Oauth,
+        handler: Handler::Waits(|asked, _| Box::pin(api::token(asked))),
+    },
+    Route {
+        methods: GET,
+        path: "/v1/headers",
+        needs: Needs::Caller,
+        action: Action::Headers,
+        dialect: Dialect::Oauth,
+        handler: Handler::Waits(|asked, _| Box::pin(api::headers(asked))),
+    },
+    Route {
+        methods: POST,
+        path: "/v1/reject",
+        needs: Needs::Caller,
+        action: Action::Reject,
+        dialect: Dialect::Oauth,
+        handler: Handler::Waits(|asked, body| Box::pin(api::reject(asked, body))),
+    },
+    Route {
+        methods: POST,
+        path: "/v1/revoke",
+        needs: Needs::Caller,
+        action: Action::Revoke,
+        dialect: Dialect::Oauth,
+        handler: Handler::Waits(|asked, body| Box::pin(api::revoke(asked, body))),
+    },
+    Route {
+        methods: GET,
+        path: "/v1/status",
+        needs: Needs::Caller,
+        action: Action::Look,
+        dialect: Dialect::Oauth,
+        handler: Handler::AtOnce(api::status),
+    },
+    Route {
+        methods: GET,
+        path: "/healthz",
+        needs: Needs::Nothing,
+        action: Action::Look,
+        dialect: Dialect::Oauth,
+        handler: Handler::AtOnce(|_| Ok(Answer::alive())),
+    },
+    Route {
+        methods: GET,
+        path: "/readyz",
+        needs: Needs::Caller,
+        action: Action::Keep,
+        dialect: Dialect::Oauth,
+        handler: Handler::AtOnce(api::ready),
+    },
+    Route {
+        methods: GET,
+        path: "/metrics",
+        needs: Needs::Caller,
+        action: Action::Look,
+        dialect: Dialect::Oauth,
+        handler: Handler::AtOnce(api::metrics),
+    },
+];
+
+/// The listener for kubelet and Prometheus.
+const HEALTH: &[Route] = &[
+    Route {
+        methods: GET,
+        path: "/healthz",
+        needs: Needs::Nothing,
+        action: Action::Look,
+        dialect: Dialect::Oauth,
+        handler: Handler::AtOnce(|_| Ok(Answer::alive())),
+    },
+    Route {
+        methods: GET,
+        path: "/readyz",
+        needs: Needs::Nothing,
+        action: Action::Look,
+        dialect: Dialect::Oauth,
+        handler: Handler::AtOnce(api::ready_in_numbers),
+    },
+    Route {
+        methods: GET,
+        path: "/metrics",
+        needs: Needs::Nothing,
+        action: Action::Look,
+        dialect: Dialect::Oauth,
+        handler: Handler::AtOnce(api::nameless_metrics),
+    },
+];
+
+/// Answers one request. The gate and the table are asked at once, so that the future holds the rest of the work only.
+pub(super) fn answer<'a>(
+    pass: &Pass,
+    desk: Desk<'a>,
+    caller: &'a Caller,
+    request: Request<Incoming>,
+) -> impl Future<Output = Finished> + Send + use<'a> {
+    let (head, body) = request.into_parts();
+    let found = admit(pass, caller, &head);
+    let (action, dialect) = match &found {
+        Ok(route) => (route.action, route.dialect),
+        Err(_) => (Action::Gate, Dialect::Oauth),
+    };
+    let audit = if matches!(pass, Pass::Anyone) { Audit::Nothing } else { Audit::Refusals };
+    let asked = Asked { desk, caller, uri: head.uri, action, dialect, audit };
+    match found.map(|route| &route.handler) {
+        Ok(Handler::Waits(handler)) => Either::Left(async move {
+            let outcome = handler(&asked, body).await;
+            asked.finish(outcome)
+        }),
+        Ok(Handler::AtOnce(handler)) => Either::Right(ready(asked.finish(handler(&asked)))),
+        Err(failure) => Either::Right(ready(asked.finish(Err(failure)))),
+    }
+}
+
+/// The route of a request that passes the gate, if its caller shows what the route needs.
+fn admit(pass: &Pass, caller: &Caller, head: &Parts) -> Result<&'static Route, Failure> {
+    gate::admit(pass, &head.uri, &head.headers)
+        .map_err(|refusal| Failure::denied(refusal.words().to_owned()).recorded_as(refusal.code(), refusal.words()))?;
+    let table = if matches!(pass, Pass::Anyone) { HEALTH } else { API };
+    let route = find(table, &head.method, head.uri.path())?;
+    if route.needs == Needs::Caller && !caller.is_known() {
+        // Never 401, which would make a client register and open a browser.
+        let failure = Failure::denied("this listener wants its secret as `Authorization: Bearer`".to_owned());
+        let failure = failure.hint(pass.hint());
+        return Err(failure.recorded_as("no_secret", "the caller did not present this listener's secret"));
+    }
+    Ok(route)
+}
+
+/// An exact path counts before a prefix, and a longer prefix before a shorter one.
+fn find<'a>(table: &'a [Route], method: &Method, path: &str) -> Result<&'a Route, Failure> {
+    let leads = |route: &&Route| path == route.path || (route.path.ends_with('/') && path.starts_with(route.path));
+    let longest = table.iter().filter(leads).map(|route| route.path).max_by_key(|path| path.len());
+    let longest = longest.ok_or_else(Failure::not_found)?;
+    let here = table.iter().filter(|route| route.path == longest);
+    let found = here.clone().find(|route| route.methods.is_empty() || route.methods.contains(method));
+    found.ok_or_else(|| {
+        let allow: Vec<&str> = here.flat_map(|route| route.methods).map(Method::as_str).collect();
+        Failure::method_not_allowed(allow.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: &[Method] = &[];
+    const DELETE: &[Method] = &[Method::DELETE];
+
+    const fn row(methods: &'static [Method], path: &'static str) -> Route {
+        let handler = Handler::AtOnce(|_| Ok(Answer::alive()));
+        Route { methods, path, needs: Needs::Nothing, action: Action::Look, dialect: Dialect::Oauth, handler }
+    }
+
+    const TABLE: &[Route] = &[
+        row(GET, "/v1/guests"),
+        row(POST, "/v1/guests"),
+        row(DELETE, "/v1/guests/"),
+        row(ANY, "/mcp/"),
+        row(GET, "/mcp/inside/"),
+    ];
+
+    fn found(method: Method, path: &str) -> Result<&'static str, (String, Option<String>)> {
+        let told = |failure: Failure| {
+            let code = failure.code().to_owned();
+            let response = failure.into_response(Dialect::Oauth);
+            let allow = response.headers().get("allow").map(|value| value.to_str().unwrap().to_owned());
+            (code, allow)
+        };
+        find(TABLE, &method, path).map(|route| route.path).map_err(told)
+    }
+
+    #[test]
+    fn a_path_that_ends_with_a_slash_stands_for_what_is_below_it() {
+        assert_eq!(found(Method::GET, "/mcp/demo"), Ok("/mcp/"));
+        assert_eq!(found(Method::DELETE, "/mcp/demo/more"), Ok("/mcp/"));
+        assert_eq!(found(Method::DELETE, "/v1/guests/ci"), Ok("/v1/guests/"));
+        assert_eq!(found(Method::GET, "/mcp/inside/x"), Ok("/mcp/inside/"), "the longest prefix counts");
+        for path in ["/mcp", "/v1/guestsx", "/", "", "/v1"] {
+            assert_eq!(found(Method::GET, path), Err(("not_found".to_owned(), None)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_every_right_one() {
+        let told = |allow: &str| Err(("method_not_allowed".to_owned(), Some(allow.to_owned())));
+        assert_eq!(found(Method::PUT, "/v1/guests"), told("GET, POST"));
+        assert_eq!(found(Method::GET, "/v1/guests/ci"), told("DELETE"));
+        assert_eq!(found(Method::POST, "/v1/guests"), Ok("/v1/guests"));
+    }
+
+    #[test]
+    fn no_row_is_hidden_by_another() {
+        for table in [API, HEALTH] {
+            for row in table {
+                for method in row.methods {
+                    assert!(find(table, method, row.path).is_ok_and(|found| std::ptr::eq(found, row)), "{}", row.path);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_that_we_live_is_told_to_whoever_asks() {
+        let open: Vec<&str> = API.iter().filter(|row| row.needs == Needs::Nothing).map(|row| row.path).collect();
+        assert_eq!(open, ["/healthz"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! What the front-end itself refuses: each refusal is in the audit before its answer is sent, whatever path it is of.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use support::scene::Scene;
+use support::tcp_http::{self, Loopback};
+use support::unix_http::Reply;
+
+use crate::binary;
+
+/// The lines of the audit so far: action, class, error, and server where there is one.
+fn lines(scene: &Scene) -> Vec<String> {
+    let text = fs::read_to_string(scene.safeconduct.path().join("audit.jsonl")).expect("it is there");
+    let short = |line: &str| {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let words = [&line["action"], &line["class"], &line["error"], &line["server"]];
+        words.iter().filter_map(|word| word.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    text.lines().map(short).collect()
+}
+
+/// What `run` needs to write the audit of this scene.
+fn audited(scene: &Scene, more: &str) -> String {
+    format!("{more}\n[audit]\nfile = \"{}\"\n", scene.safeconduct.path().join("audit.jsonl").display())
+}
+
+fn told(reply: &Reply) -> (u16, String) {
+    (reply.status, reply.json()["error"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn every_refusal_of_the_front_end_is_a_line_before_its_answer() {
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.configured(&audited(&scene, "")).daemon(&[]).await;
+    let far = "https://elsewhere.example/mcp";
+    let at_far = format!("/v1/headers?server={far}&unlisted=0");
+    for (path, status, line) in [
+        ("/nowhere", 404, "gate bad_request not_found".to_owned()),
+        ("/v1/token/", 404, "gate bad_request not_found".to_owned()),
+        ("/v1/revoke", 405, "gate bad_request method_not_allowed".to_owned()),
+        ("/v1/token", 400, "token bad_request invalid_request".to_owned()),
+        ("/v1/token?server=demo&colour=blue", 400, "token bad_request invalid_request".to_owned()),
+        ("/v1/token?server=demo&min_ttl=soon", 400, "token bad_request invalid_request".to_owned()),
+        ("/v1/token?server=demo&server=demo", 400, "token bad_request invalid_request".to_owned()),
+        ("/v1/token?server=demo&unlisted=2", 400, "token bad_request invalid_request demo".to_owned()),
+        ("/v1/headers?server=demo&url=nonsense", 400, "headers bad_request invalid_request demo".to_owned()),
+        ("/v1/headers?server=demo&url=https://elsewhere.example/", 403, "headers denied access_denied demo".to_owned()),
+        (at_far.as_str(), 403, format!("headers denied server_not_configured {far}")),
+        ("/readyz?colour=blue", 400, "keep bad_request invalid_request".to_owned()),
+        ("/readyz?server=unheard", 400, "keep bad_request unknown_server unheard".to_owned()),
+    ] {
+        let before = lines(&scene).len();
+        let reply = daemon.get(path).await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.body);
+        assert_eq!(lines(&scene)[before..], [line], "{path}");
+    }
+    let before = lines(&scene).len();
+    assert_eq!(daemon.post("/v1/reject", &json!({ "server": "demo" })).await.status, 400);
+    assert_eq!(daemon.post("/v1/revoke", &json!({ "server": "http://user@x/" })).await.status, 400);
+    assert_eq!(lines(&scene)[before..], ["reject bad_request invalid_request", "revoke bad_request invalid_request"]);
+    assert_eq!(scene.authorization_server.token_requests(), 0);
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones_on_every_listener() {
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon("[listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"").await;
+    let loopback = Loopback::of(&daemon).await;
+    let listen = tcp_http::listening(&daemon).await;
+    let health: SocketAddr = listen["health"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+    let end = "host: localhost\r\nconnection: close\r\n";
+    let secret = format!("authorization: Bearer {}\r\n", loopback.secret);
+    for (line, allow) in [
+        ("DELETE /v1/token?server=demo HTTP/1.1", "GET"),
+        ("GET /v1/reject HTTP/1.1", "POST"),
+        ("PUT /metrics HTTP/1.1", "GET"),
+    ] {
+        let on_socket = daemon.exchange(&format!("{line}\r\n{end}\r\n")).await;
+        let on_loopback = loopback.exchange(&format!("{line}\r\n{end}{secret}\r\n")).await;
+        for reply in [on_socket, on_loopback] {
+            assert_eq!(told(&reply), (405, "method_not_allowed".to_owned()), "{line}: {}", reply.body);
+            assert_eq!(
+                (reply.header("allow"), &reply.json()["error_description"]),
+                (Some(allow), &json!("method not allowed"))
+            );
+        }
+    }
+    let reply = tcp_http::exchange(health, &format!("PUT /metrics HTTP/1.1\r\n{end}\r\n")).await.expect("an answer");
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET")));
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn whoever_reaches_the_health_listener_cannot_fill_the_audit() {
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.configured(&audited(&scene, "[listen]\nhealth = \"127.0.0.1:0\"")).daemon(&[]).await;
+    let listen = tcp_http::listening(&daemon).await;
+    let health: SocketAddr = listen["health"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+    for request in ["GET /nowhere HTTP/1.1\r\n", "PUT /metrics HTTP/1.1\r\n", "GET /metrics HTTP/1.1\r\nvia: 1.1 x\r\n"]
+    {
+        let request = format!("{request}host: x\r\nconnection: close\r\n\r\n");
+        let reply = tcp_http::exchange(health, &request).await.expect("an answer");
+        assert!(matches!(reply.status, 403..=405), "{}", reply.status);
+    }
+    let none = scene.safeconduct.path().join("audit.jsonl");
+    assert!(fs::read_to_string(none).expect("it is there").is_empty());
+    daemon.stop().await.expect_code(0);
+}
