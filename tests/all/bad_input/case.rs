@@ -191,7 +191,7 @@ impl Case {
             world.args.clone_from(args);
         } else if self.exit == 75 {
             // What may pass is tried again until the time is up.
-            world.args(&["token", "demo", "--timeout", "4s"]);
+            world.args(&["token", "demo", "--timeout", "8s"]);
         }
         if let Some(file) = &self.check {
             world.check(file);

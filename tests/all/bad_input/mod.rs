@@ -26,7 +26,7 @@ const LIFE: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Cases at a time: enough that those which wait for a time-out do not add up.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 
 /// The servers of one case and the program among them.
 struct World {
