@@ -248,7 +248,7 @@ impl Federated {
         world.authorization_server.set_profile(Profile { jti_optional: true, ..Profile::default() });
         let first = world.put(&world.ca, AGENT);
         let federated = Self { world, google, first };
-        federated.write("chain.pem", &federated.world.ca.pem());
+        federated.write("chain.pem", federated.world.ca.pem());
         federated.certificates(&federated.pair());
         federated.account(federated.usual());
         federated

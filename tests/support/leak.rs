@@ -84,15 +84,10 @@ impl Needles {
 
     fn any_in(&self, text: &[u8]) -> bool {
         let mut last_four: u32 = 0;
-        let mut until = 0;
-        for byte in text {
-            until += 1;
+        text.iter().enumerate().any(|(at, byte)| {
             last_four = (last_four << 8) | u32::from(*byte);
-            if self.last_four[place(last_four)] && self.ends_at(&text[..until]) {
-                return true;
-            }
-        }
-        false
+            self.last_four[place(last_four)] && self.ends_at(&text[..=at])
+        })
     }
 
     /// Is the end of `text` a needle?
