@@ -71,6 +71,7 @@ fn ask(request: &HttpRequest) -> Result<Ask, &'static str> {
         socket: None,
         named_by: NamedBy::Us,
         limit: PER_TRY,
+        repeatable: false,
         certificate: None,
     })
 }

@@ -194,6 +194,11 @@ impl Error {
         Cause::Internal(what).into()
     }
 
+    /// Did a kept connection break before the token endpoint's answer began?
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(&*self.cause, Cause::Exchange(exchange::Error::Outbound { error, .. }) if error.is_stale())
+    }
+
     /// Is it only that the server's DPoP nonce was not known yet?
     pub(super) fn wants_nonce(&self) -> bool {
         matches!(&*self.cause, Cause::Exchange(exchange::Error::NonceWanted { .. }))

@@ -95,8 +95,9 @@ impl Maker {
     /// The flight, from nothing to a token.
     pub(super) async fn mint(&self, server: &Server, permit: &Permit) -> Result<Token, Error> {
         let mut outcome = self.attempt(server, permit).await;
-        if outcome.as_ref().is_err_and(Error::wants_nonce) {
-            // Now the nonce is known. Whatever was presented may count as used, so all of it is made anew.
+        if outcome.as_ref().is_err_and(|error| error.wants_nonce() || error.is_stale()) {
+            // The nonce is known now, or the dead connection is gone. What was presented may count as used, so all of it is
+            // made anew.
             outcome = self.attempt(server, permit).await;
         }
         // What was wrong in the server's document may have been mended: the next flight reads it again.
@@ -342,7 +343,7 @@ impl Maker {
         drop(place);
         changed.map_err(|error| {
             self.refused.remember(&presented, &error);
-            if !matches!(error, exchange::Error::Busy { .. }) {
+            if error.may_come_of_old_documents() {
                 self.discovery.forget(&server.url, Some(&party.issuer));
             }
             error.into()
@@ -479,8 +480,7 @@ impl Maker {
         if error.is_about_the_client() {
             self.registrations.forget(&server.name, &server.client, issuer, request.client.id.as_deref()).await;
         }
-        if !matches!(error, exchange::Error::Busy { .. } | exchange::Error::NonceWanted { .. }) {
-            // Either document may have moved since it was read.
+        if error.may_come_of_old_documents() {
             self.discovery.forget(&server.url, Some(issuer));
         }
         Err(error.into())

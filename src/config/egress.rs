@@ -53,7 +53,7 @@ pub(super) fn egress_of<'a>(
 fn proxy_of(reader: &mut Reader<'_>, section: &Section<'_>, env: &Env, config: &mut Config) {
     let Some((text, line)) = section.text("proxy") else { return };
     // Its text may hold a password and is not shown.
-    match Proxy::new(text.to_owned().into(), Proxy::no_proxy(env)) {
+    match Proxy::new(&text.to_owned().into(), Proxy::no_proxy(env)) {
         Ok(proxy) => config.egress.proxy = Some(proxy),
         Err(why) => reader.problem(line, &section.key("proxy"), why),
     }

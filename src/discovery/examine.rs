@@ -85,6 +85,7 @@ pub(crate) fn ping(url: &str) -> Ask {
     let body = Body { content_type: "application/json", bytes: Zeroizing::new(PING.to_vec()) };
     let mut ask = Ask::post(url, NamedBy::Us, body);
     ask.headers = vec![(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))];
+    ask.repeatable = true;
     ask
 }
 

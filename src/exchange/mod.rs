@@ -285,6 +285,18 @@ impl Error {
         }
     }
 
+    /// May the documents that led to the token endpoint be out of date? A server that answered that it is busy or wants a
+    /// nonce is the right one, and so is one whose connection broke.
+    pub(crate) fn may_come_of_old_documents(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::NonceWanted { .. } => false,
+            Self::Outbound { error, .. } => {
+                !matches!(error, outbound::Error::Broken { .. } | outbound::Error::Stale { .. })
+            }
+            _ => true,
+        }
+    }
+
     /// Does the server not know the client that it gave us?
     pub(crate) fn is_about_the_client(&self) -> bool {
         matches!(self, Self::Refused { error, .. } if matches!(&*error.code, "invalid_client" | "unauthorized_client"))

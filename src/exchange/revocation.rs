@@ -10,7 +10,7 @@ use oauth2::basic::BasicErrorResponse;
 use super::{Way, form};
 use crate::exchange::Identified;
 use crate::oauth::OauthError;
-use crate::outbound::{self, Ask};
+use crate::outbound::{self, Answer, Ask};
 use crate::token::AccessToken;
 
 /// Revocation is a courtesy: it may not hold up a shutdown.
@@ -54,6 +54,15 @@ impl Error {
 
 /// Revokes one access token. The server answers 200 for tokens it does not know as well.
 pub(crate) async fn revoke(way: &Way<'_>, client: &Identified, token: &AccessToken) -> Result<(), Error> {
+    let mut answer = ask(way, client, token).await;
+    if matches!(&answer, Err(Error::Outbound(error)) if error.is_stale()) {
+        // With a new assertion of the client: the server may have taken the first.
+        answer = ask(way, client, token).await;
+    }
+    judge(&answer?)
+}
+
+async fn ask(way: &Way<'_>, client: &Identified, token: &AccessToken) -> Result<Answer, Error> {
     let certificate = client.certificate();
     let aliased = way.server.mutual_tls.revocation_endpoint.as_ref().filter(|_| certificate.is_some());
     let endpoint = aliased.or(way.server.revocation_endpoint.as_ref()).ok_or(Error::NotOffered)?;
@@ -64,7 +73,10 @@ pub(crate) async fn revoke(way: &Way<'_>, client: &Identified, token: &AccessTok
     ask.certificate = certificate.cloned();
     ask.headers.extend(client.header().map_err(|error| Error::client(&error))?);
     ask.limit = LIMIT;
-    let answer = way.outbound.send(ask).await.map_err(Error::Outbound)?;
+    way.outbound.send(ask).await.map_err(Error::Outbound)
+}
+
+fn judge(answer: &Answer) -> Result<(), Error> {
     if answer.status == 200 {
         return Ok(());
     }

@@ -1,8 +1,8 @@
-//! What kind of place an address is. A stranger's document may send us only to public ones.
+//! Kinds of addresses. A document of another party may name only hosts with public addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The kinds of places.
+/// The kind of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Kind {
     /// The Internet.
@@ -17,18 +17,13 @@ pub enum Kind {
     /// Link-local, where the metadata services of the clouds are.
     #[error("a link-local address")]
     LinkLocal,
-    /// Multicast, broadcast, documentation, unspecified: nobody's server.
+    /// Multicast, broadcast, documentation, unspecified: no server can have it.
     #[error("an address that is no host's")]
     Unusable,
     /// Not in `[egress] allow`.
     #[error("not in [egress] allow")]
     Unlisted,
 }
-
-/// The resolver's refusal, found again in the error chain of the client.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("it resolves to {0}")]
-pub(super) struct Forbidden(pub(super) Kind);
 
 /// An address range such as `10.1.0.0/16`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +60,10 @@ impl Network {
     }
 }
 
-/// The name of Google's metadata service. Its address never changes, so nobody's DNS is asked for it.
+/// The name of Google's metadata service. Its address never changes, so it is not looked up.
 const GOOGLE_METADATA: &str = "metadata.google.internal";
 
-/// The address of a platform's endpoint that has a name.
+/// The address of a platform's endpoint that is called by a name.
 pub(super) fn fixed(name: &str) -> Option<IpAddr> {
     match name {
         GOOGLE_METADATA => Some(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254))),
@@ -77,13 +72,13 @@ pub(super) fn fixed(name: &str) -> Option<IpAddr> {
     }
 }
 
-/// Is this host the platform's own, on this machine or its link, where plain http leaves it not?
+/// Is this host on this machine or its link, so that plain http does not leave them?
 pub(super) fn is_beside_us(host: &str, address: Option<IpAddr>) -> bool {
     let address = address.or_else(|| fixed(host));
     address.is_some_and(|address| matches!(kind(address), Kind::LinkLocal | Kind::Loopback))
 }
 
-/// The kind of an address. Addresses that carry an IPv4 address inside are judged by what they carry.
+/// The kind of an address. An IPv6 address that contains an IPv4 address has the kind of that one.
 pub(super) fn kind(address: IpAddr) -> Kind {
     match address {
         IpAddr::V4(address) => kind_v4(address),
@@ -130,7 +125,7 @@ fn kind_v6(address: Ipv6Addr) -> Kind {
     }
 }
 
-/// The IPv4 address inside: mapped, NAT64 (RFC 6052), 6to4 (RFC 3056).
+/// The IPv4 address in an IPv6 address: mapped, NAT64 (RFC 6052), 6to4 (RFC 3056).
 fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));

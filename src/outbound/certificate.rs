@@ -1,7 +1,7 @@
-//! A certificate with its key: what a workload proves itself with in a TLS handshake (RFC 8705). No I/O.
+//! A client certificate with its key: it proves the workload in a TLS handshake (RFC 8705). No I/O.
 //!
-//! It comes from a platform (a SPIFFE X.509-SVID) or from files of the operator, and is checked once, here: the chain has
-//! a leaf, and the key is that leaf's. What a handshake may still refuse is for the other side to say.
+//! It comes from a platform (a SPIFFE X.509-SVID) or from the operator's files. It is checked once, here: the chain has a leaf,
+//! and the key belongs to that leaf. Whether the certificate is accepted, the server decides in the handshake.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 
 use crate::token::Digest;
 
-/// A certificate chain and the private key of its leaf. The key is cleared from memory when it is dropped.
+/// A certificate chain and the private key of its leaf. The key is cleared from memory on drop.
 pub struct Certificate {
     /// The leaf first.
     pub(crate) chain: Vec<CertificateDer<'static>>,
@@ -24,7 +24,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Takes a chain, leaf first, and the key of its leaf. Fails when they are not that.
+    /// Takes a chain, leaf first, and the key of its leaf. Fails if the chain is empty or the key belongs to another
+    /// certificate.
     pub(crate) fn from_der(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -38,7 +39,7 @@ impl Certificate {
         }
     }
 
-    /// The same from PEM: all certificates of the one text, the only private key of the other.
+    /// The same from PEM: all certificates of the first text, and the private key of the second, which must be its only one.
     pub(crate) fn from_pem(chain_pem: &[u8], key_pem: &[u8]) -> Result<Self, &'static str> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain_pem).collect();
         let chain = chain.map_err(|_| "the chain holds something that is no certificate")?;

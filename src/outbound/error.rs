@@ -1,17 +1,16 @@
-//! What can go wrong on the way out, by remedy. No body, header or query is ever part of a message.
+//! Why a request has no answer. There is one variant for each remedy. No message contains a body, a header field or a query.
 
-use std::error::Error as _;
-use std::io;
 use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError};
 
-use super::address::{Forbidden, Kind};
+use super::address::Kind;
+use super::failure::{Failure, innermost};
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A document named something that is no URL.
+    /// The address is no URL.
     #[error("not a URL")]
     NotAUrl,
     /// Plain http would show the credential to the network.
@@ -20,13 +19,13 @@ pub enum Error {
         /// Where to.
         host: String,
     },
-    /// The same on loopback, which development may switch on.
+    /// Plain http on loopback, which is refused unless it is switched on for development.
     #[error("{host}: plain http on loopback is refused")]
     InsecureLoopback {
         /// Where to.
         host: String,
     },
-    /// A stranger's document sends us into our own network.
+    /// The host has an address that the egress rules forbid, such as one in a private network.
     #[error("{host} is refused: it is {kind}")]
     Forbidden {
         /// Where to.
@@ -34,13 +33,13 @@ pub enum Error {
         /// What it resolves to.
         kind: Kind,
     },
-    /// The operator's list does not hold it.
+    /// The host is not on the operator's list.
     #[error("{host} is not in [egress] allow")]
     NotAllowed {
         /// Where to.
         host: String,
     },
-    /// A credential must not follow a redirect, so none is followed.
+    /// A redirect. A credential must not follow one, so none is followed.
     #[error("{host} answers with a redirect (status {status}), which is not followed")]
     Redirect {
         /// From where.
@@ -48,21 +47,21 @@ pub enum Error {
         /// 3xx.
         status: u16,
     },
-    /// More than 64 KiB.
+    /// A body of more than 64 KiB.
     #[error("{host} sends more than 64 KiB")]
     TooLarge {
         /// Who.
         host: String,
     },
-    /// Its certificate proves somebody else, or nothing.
-    #[error("{host}: {what}")]
+    /// Its certificate does not prove that it is this host.
+    #[error("{host}: {fault}")]
     Certificate {
         /// Who.
         host: String,
         /// Which check failed.
-        what: String,
+        fault: CertificateFault,
     },
-    /// No answer in time: a slow server, a lost network, a silent firewall.
+    /// No answer in time: the server is slow, the network is lost, or a firewall drops packets.
     #[error("{host} gives no answer within {:.1} s", limit.as_secs_f32())]
     Timeout {
         /// Who.
@@ -92,7 +91,28 @@ pub enum Error {
         /// How.
         what: String,
     },
-    /// The forward proxy makes no way to it: nobody listens there, it refuses, or it is silent.
+    /// A connection kept from an earlier request broke before the first byte of the answer, and the request must not be
+    /// repeated as it is.
+    #[error("{what}")]
+    Stale {
+        /// Who.
+        host: String,
+        /// As [`Error::Broken`] says it.
+        what: String,
+    },
+    /// A header of more than 64 KiB or 100 fields.
+    #[error("{host} answers with a header of more than 64 KiB or 100 fields")]
+    HeadTooLarge {
+        /// Who.
+        host: String,
+    },
+    /// More interim answers (1xx) than any server needs.
+    #[error("{host} sends more than 8 interim answers (status 1xx)")]
+    Interim {
+        /// Who.
+        host: String,
+    },
+    /// The forward proxy makes no tunnel to the host: it cannot be reached, it refuses, or it is silent.
     #[error("{host} cannot be reached through the forward proxy {proxy}: {what}")]
     ThroughProxy {
         /// Where to.
@@ -102,19 +122,13 @@ pub enum Error {
         /// As the connection says it.
         what: String,
     },
-    /// It does not take the certificate that proves us.
+    /// The server does not accept our client certificate.
     #[error("{host} refuses our certificate (TLS alert {alert})")]
     OurCertificate {
         /// Who.
         host: String,
         /// RFC 8446 section 6.2.
         alert: String,
-    },
-    /// The forward proxy cannot be used.
-    #[error("the forward proxy: {what}")]
-    Proxy {
-        /// What is wrong.
-        what: String,
     },
     /// No trusted roots could be loaded.
     #[error("TLS cannot be set up: {what}")]
@@ -125,7 +139,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Would the same request have a chance a little later?
+    /// May the same request succeed a little later?
     pub fn is_temporary(&self) -> bool {
         matches!(
             self,
@@ -133,11 +147,12 @@ impl Error {
                 | Self::NoTimeLeft { .. }
                 | Self::Unreachable { .. }
                 | Self::Broken { .. }
+                | Self::Stale { .. }
                 | Self::ThroughProxy { .. }
         )
     }
 
-    /// The cure, where there is one.
+    /// What to do about it, if anything can be done.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::InsecureLoopback { .. } => Some(
@@ -153,18 +168,7 @@ impl Error {
             Self::Forbidden { kind: Kind::Loopback, .. } => {
                 Some("for development only: `--insecure-loopback`".to_owned())
             }
-            Self::Certificate { what, .. } if what.contains("unknown") => {
-                Some("if it is your own CA, give it as `ca_file` in [egress]".to_owned())
-            }
-            Self::Certificate { what, .. } if what.contains("expired") => {
-                Some("its operator must renew it; check this machine's clock too".to_owned())
-            }
-            Self::Certificate { what, .. } if what.contains("thumbprint") => {
-                Some("it was renewed, or something else answers there: start the workload anew".to_owned())
-            }
-            Self::Certificate { .. } => {
-                Some("the operator of that server must install a certificate for this name".to_owned())
-            }
+            Self::Certificate { fault, .. } => Some(fault.hint().to_owned()),
             Self::Redirect { .. } => Some("configure the final URL".to_owned()),
             Self::ThroughProxy { host, proxy, .. } => Some(format!(
                 "{proxy} comes from `proxy` in [egress], else from HTTPS_PROXY: mend it (a user and password go into its URL), or name {host} in NO_PROXY if it can be reached directly"
@@ -177,28 +181,25 @@ impl Error {
         }
     }
 
-    pub(super) fn forbidden(host: &str, kind: Kind) -> Self {
-        Self::Forbidden { host: host.to_owned(), kind }
+    /// Did a kept connection break before the first byte of the answer? Then a new request, with a new assertion, is fine.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(self, Self::Stale { .. })
     }
 
-    /// Finds the cause in the client's error chain: our own resolver, TLS, or the system.
-    pub(super) fn from_reqwest(host: &str, error: &reqwest::Error) -> Self {
-        let host = host.to_owned();
-        let mut cause = error.source();
-        let mut last = None;
-        while let Some(one) = cause {
-            let inner = innermost(one);
-            if let Some(Forbidden(kind)) = inner.downcast_ref() {
-                return Self::Forbidden { host, kind: *kind };
-            }
-            if let Some(tls) = inner.downcast_ref() {
-                return Self::from_tls(host, tls);
-            }
-            last = Some(one);
-            cause = one.source();
+    /// The error of the far side's client. Its source is a [`Failure`] of our connector, or an error of hyper on the connection.
+    pub(super) fn from_hyper(host: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        if chain(error).filter_map(|one| one.downcast_ref()).any(hyper::Error::is_parse_too_large) {
+            return Self::HeadTooLarge { host: host.to_owned() };
         }
-        // The innermost message is the system's own ("Connection refused"), without URL and query.
-        let what = last.map_or_else(|| "no reason given".to_owned(), ToString::to_string);
+        Self::typed(host, error).unwrap_or_else(|| Self::Broken { host: host.to_owned(), what: last_words(error) })
+    }
+
+    /// The error of the platforms' client. What it wraps is a [`Failure`] of our resolver, an error of TLS, or the system's.
+    pub(super) fn from_reqwest(host: &str, error: &reqwest::Error) -> Self {
+        if let Some(typed) = Self::typed(host, error) {
+            return typed;
+        }
+        let (host, what) = (host.to_owned(), last_words(error));
         if error.is_timeout() {
             Self::Timeout { host, limit: super::CONNECT_LIMIT }
         } else if error.is_connect() {
@@ -208,40 +209,91 @@ impl Error {
         }
     }
 
-    fn from_tls(host: String, error: &rustls::Error) -> Self {
-        if let rustls::Error::AlertReceived(alert) = error
-            && is_about_our_certificate(*alert)
-        {
-            return Self::OurCertificate { host, alert: format!("{alert:?}") };
+    /// The first error in the chain that says by its type what happened.
+    fn typed(host: &str, error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        chain(error).map(innermost).find_map(|one| {
+            let failure = one.downcast_ref().map(|failure| Self::from_failure(host.to_owned(), failure));
+            failure.or_else(|| one.downcast_ref().map(|tls| Self::from_tls(host.to_owned(), tls)))
+        })
+    }
+
+    fn from_failure(host: String, failure: &Failure) -> Self {
+        match failure {
+            Failure::Forbidden(kind) => Self::Forbidden { host, kind: *kind },
+            Failure::Tls(error) => Self::from_tls(host, error),
+            Failure::Timeout => Self::Timeout { host, limit: super::CONNECT_LIMIT },
+            Failure::Resolve(_)
+            | Failure::NoAddress
+            | Failure::Connect(_)
+            | Failure::Handshake(_)
+            | Failure::Name
+            | Failure::ToProxy(_)
+            | Failure::Tunnel(_) => Self::Unreachable { host, what: failure.to_string() },
         }
-        let rustls::Error::InvalidCertificate(reason) = error else {
-            return Self::Broken { host, what: format!("TLS: {error}") };
-        };
-        let what = match reason {
-            // A bad signature: a CA of the same name with another key.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "its certificate is signed by an unknown CA".to_owned()
+    }
+
+    fn from_tls(host: String, error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
+                Self::OurCertificate { host, alert: format!("{alert:?}") }
             }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired".to_owned()
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "its certificate is not valid yet".to_owned()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "its certificate is for another host name".to_owned()
-            }
-            CertificateError::ApplicationVerificationFailure => {
-                "its certificate is not the one with the thumbprint that the platform gives".to_owned()
-            }
-            other => format!("its certificate is not valid ({other:?})").chars().take(120).collect(),
-        };
-        Self::Certificate { host, what }
+            rustls::Error::InvalidCertificate(reason) => Self::Certificate { host, fault: reason.into() },
+            _ => Self::Broken { host, what: format!("TLS: {error}") },
+        }
     }
 }
 
-/// These are for the certificate that the other side was shown, or was not (RFC 8446 section 6.2). A CA of the same name
-/// with another key is a signature that cannot be verified.
+/// What is wrong with the other side's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// Signed by a CA that is not trusted, or by one of the same name with another key.
+    #[error("its certificate is signed by an unknown CA")]
+    UnknownCa,
+    /// Its time is over.
+    #[error("its certificate has expired")]
+    Expired,
+    /// Its time is still to come.
+    #[error("its certificate is not valid yet")]
+    NotValidYet,
+    /// It is for another host.
+    #[error("its certificate is for another host name")]
+    OtherName,
+    /// It is not the one that the platform named.
+    #[error("its certificate is not the one with the thumbprint that the platform gives")]
+    OtherThumbprint,
+    /// Something rarer, in the words of the TLS library.
+    #[error("its certificate is not valid ({0})")]
+    Other(String),
+}
+
+impl From<&CertificateError> for CertificateFault {
+    fn from(reason: &CertificateError) -> Self {
+        match reason {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownCa,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotValidYet,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
+            CertificateError::ApplicationVerificationFailure => Self::OtherThumbprint,
+            other => Self::Other(format!("{other:?}").chars().take(90).collect()),
+        }
+    }
+}
+
+impl CertificateFault {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::UnknownCa => "if it is your own CA, give it as `ca_file` in [egress]",
+            Self::Expired => "its operator must renew it; check this machine's clock too",
+            Self::OtherThumbprint => "it was renewed, or something else answers there: start the workload anew",
+            Self::NotValidYet | Self::OtherName | Self::Other(_) => {
+                "the operator of that server must install a certificate for this name"
+            }
+        }
+    }
+}
+
+/// The alerts that a server sends about a client certificate, or about a missing one (RFC 8446 section 6.2). `DecryptError` is
+/// among them: it is sent when a CA of the expected name has signed with another key.
 fn is_about_our_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -257,10 +309,15 @@ fn is_about_our_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// What I/O errors wrap, however deep: `source` of an I/O error passes over the error that it wraps.
-fn innermost<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
-    while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        error = inner;
-    }
-    error
+/// An error and its sources.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |one| one.source())
+}
+
+/// The message of the last source: the system's own words ("Connection refused"). The error itself may name the URL with
+/// its query, so its message is never used.
+fn last_words(error: &(dyn std::error::Error + 'static)) -> String {
+    chain(error).skip(1).last().map_or_else(|| "no reason given".to_owned(), ToString::to_string)
 }

@@ -1,18 +1,18 @@
-//! The system's look-up of a name: the one place that asks for it.
+//! Names are looked up by the system, and only here.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{CONNECT_LIMIT, Outbound, address};
 
-/// What the system says of a name.
+/// The addresses that the system gives for a name.
 pub(super) async fn look_up(name: &str) -> io::Result<impl Iterator<Item = SocketAddr>> {
     tokio::net::lookup_host((name, 0)).await
 }
 
 impl Outbound {
-    /// Does the system lead to a platform's endpoint by the one address that is dialled here for it? A client that dials
-    /// by name, and not by that address, may be used where it does.
+    /// Does the system resolve the name of a platform's endpoint to the one address that is dialled here for it? Only then may
+    /// another client, which lets the system resolve the name, be used for that endpoint.
     pub(crate) async fn agrees_with_the_system(&self, host: &str) -> bool {
         let literal = host.parse().ok();
         let Some(dialled) = literal.or_else(|| address::fixed(host)) else { return false };

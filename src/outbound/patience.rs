@@ -1,4 +1,4 @@
-//! Trying again: how often and for how long. Whether an outcome is worth another try, the source says.
+//! Trying again, a limited number of times and for a limited time. The caller decides which outcomes are worth another try.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ const WORTH_A_TRY: Duration = Duration::from_millis(500);
 /// What to do after an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
-    /// It stands.
+    /// Keep the outcome.
     No,
-    /// Try again when the patience says so.
+    /// Try again after the usual delay.
     Later,
-    /// Try again when the other side said so.
+    /// Try again after this delay, which the other side asked for.
     In(Duration),
 }
 
 impl Outbound {
-    /// Does some work again while `again` says so and the patience lasts. The work is told what is left for it and must
-    /// end by then. A try that the end of the patience cuts short says only that; the failure of the try before it is
-    /// what the other side did, so that one is the outcome.
+    /// Repeats some work while `again` asks for it and the patience lasts. Each time the work is given the time that is left,
+    /// and must end within it. If the end of the patience cuts a try short, the outcome is that of the try before, because
+    /// that one says what the other side did.
     pub(crate) async fn patiently<T, F: Future<Output = T>>(
         &self,
         patience: Patience,

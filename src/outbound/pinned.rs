@@ -1,8 +1,8 @@
-//! One certificate and no other: what a platform says of its own endpoint by the thumbprint of its certificate.
+//! Trust in one certificate alone, which a platform names by its thumbprint.
 //!
-//! Service Fabric names its identity endpoint so: a self-signed certificate, known by the SHA-1 of its DER. No CA, name or
-//! date counts beside that. SHA-1 is what the platform gives; to put another certificate in its place one would need a second
-//! preimage, not a collision. The handshake still proves the certificate's key.
+//! Service Fabric does so for its identity endpoint, which has a self-signed certificate: it gives the SHA-1 of the certificate's
+//! DER. Neither CA nor name nor dates are checked then. Although it is SHA-1, a forged certificate would need a second preimage,
+//! and only collisions are known. The handshake still proves that the server has the certificate's key.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::Error;
 pub(crate) struct Thumbprint([u8; 20]);
 
 impl Thumbprint {
-    /// Reads 40 hexadecimal digits; colons and spaces between them are of no meaning.
+    /// Reads 40 hexadecimal digits. Colons and spaces between them are ignored.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
         if digits.len() != 40 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -37,16 +37,17 @@ impl Thumbprint {
     }
 }
 
-/// The TLS configuration of connections to whoever has that certificate.
+/// The TLS configuration that trusts the certificate with this thumbprint and no other.
 pub(super) fn tls(thumbprint: Thumbprint) -> Result<ClientConfig, Error> {
     let provider = Arc::new(provider::default_provider());
     let verifier = Arc::new(Pinned { thumbprint, provider: Arc::clone(&provider) });
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::Roots { what: error.to_string() })?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
+    config.alpn_protocols = super::roots::alpn();
     Ok(config)
 }
 

@@ -1,15 +1,18 @@
 //! The forward proxy: which requests go through it.
 //!
-//! From `[egress] proxy`, else `HTTPS_PROXY`. Loopback, addresses that are local to the machine (metadata services), and
-//! what `NO_PROXY` names are dialled directly. A proxy's address may hold a user and password, so it is never shown.
+//! Its address is `[egress] proxy`, else `HTTPS_PROXY`. Loopback, link-local addresses (metadata services) and the hosts in
+//! `NO_PROXY` are dialled directly. The address may hold a user and password, so only its host and port are ever shown.
 
-use std::net::IpAddr;
-
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
+use zeroize::Zeroizing;
 
 use super::Error;
 use super::address::{self, Kind, Network};
+use super::rules::literal;
 use crate::env::Env;
 use crate::oauth::host_of;
 use crate::token::expose;
@@ -17,9 +20,12 @@ use crate::token::expose;
 /// A forward proxy.
 #[derive(Clone)]
 pub(crate) struct Proxy {
-    url: SecretString,
-    /// Host and port: what of the address may be shown.
-    place: String,
+    host: String,
+    port: u16,
+    /// Its URL is https: TLS is spoken with the proxy itself.
+    speaks_tls: bool,
+    /// What `Proxy-Authorization` says.
+    authorization: Option<SecretString>,
     except: Vec<Except>,
 }
 
@@ -27,32 +33,33 @@ pub(crate) struct Proxy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Except {
     All,
-    /// The name itself and what is below it; on one port alone if that is given.
+    /// The name itself and every name below it, on any port or on this one.
     Domain(String, Option<u16>),
     Network(Network),
 }
 
 impl Proxy {
-    /// The proxy of this address. Fails when it is no http or https URL.
-    pub(crate) fn new(url: SecretString, no_proxy: Option<&str>) -> Result<Self, &'static str> {
-        let parsed = Url::parse(expose(&url)).map_err(|_| "not an absolute URL")?;
+    /// The proxy with this address. Fails if the address is no http or https URL.
+    pub(crate) fn new(url: &SecretString, no_proxy: Option<&str>) -> Result<Self, &'static str> {
+        let parsed = Url::parse(expose(url)).map_err(|_| "not an absolute URL")?;
         let (true, Some(host)) = (matches!(parsed.scheme(), "http" | "https"), parsed.host_str()) else {
             return Err("not an http or https URL");
         };
-        let place = format!("{host}:{}", parsed.port_or_known_default().unwrap_or_default());
+        let (host, port) = (host.to_owned(), parsed.port_or_known_default().unwrap_or_default());
+        let (speaks_tls, authorization) = (parsed.scheme() == "https", basic(&parsed));
         let except = no_proxy.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        Ok(Self { url, place, except: except.map(Except::parse).collect() })
+        Ok(Self { host, port, speaks_tls, authorization, except: except.map(Except::parse).collect() })
     }
 
-    /// The proxy of the environment. A broken one is an error, not an absence: requests would leave another way. The
-    /// error names the variable.
+    /// The proxy that the environment names. A broken address is an error, which names the variable: if it counted as no
+    /// proxy, requests would be sent directly.
     pub(crate) fn from_env(env: &Env) -> Result<Option<Self>, String> {
         let set = |name: &'static str| env.secret(name).map(|url| (name, url));
         let Some((name, url)) = set("HTTPS_PROXY").or_else(|| set("https_proxy")) else { return Ok(None) };
-        Self::new(url, Self::no_proxy(env)).map(Some).map_err(|why| format!("{name} is {why}"))
+        Self::new(&url, Self::no_proxy(env)).map(Some).map_err(|why| format!("{name} is {why}"))
     }
 
-    /// What the environment keeps from the proxy.
+    /// The hosts that are dialled directly, according to the environment.
     pub(crate) fn no_proxy(env: &Env) -> Option<&str> {
         env.get("NO_PROXY").or_else(|| env.get("no_proxy"))
     }
@@ -60,11 +67,7 @@ impl Proxy {
     /// Does a request to this URL go through it?
     pub(super) fn carries(&self, url: &Url) -> bool {
         let host = host_of(url);
-        let address = match url.host() {
-            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            _ => None,
-        };
+        let address = literal(url);
         let local = |address| matches!(address::kind(address), Kind::Loopback | Kind::LinkLocal | Kind::Unusable);
         if host == "localhost" || address.is_some_and(local) {
             return false;
@@ -80,9 +83,9 @@ impl Proxy {
         })
     }
 
-    /// The same failure with the proxy in it, where it may be the proxy's doing.
+    /// Names the proxy in a failure that the proxy may have caused.
     pub(super) fn explain(&self, error: Error) -> Error {
-        let through = |host, what| Error::ThroughProxy { host, proxy: self.place.clone(), what };
+        let through = |host, what| Error::ThroughProxy { host, proxy: self.place(), what };
         match error {
             Error::Unreachable { host, what } => through(host, what),
             Error::Timeout { host, limit } => through(host, format!("no answer within {:.1} s", limit.as_secs_f32())),
@@ -90,14 +93,44 @@ impl Proxy {
         }
     }
 
-    pub(super) fn to_reqwest(&self) -> Result<reqwest::Proxy, &'static str> {
-        reqwest::Proxy::all(expose(&self.url)).map_err(|_| "its address cannot be used")
+    /// Its name or address, without the brackets of an IPv6 address.
+    pub(super) fn host(&self) -> &str {
+        self.host.trim_matches(['[', ']'])
     }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.speaks_tls
+    }
+
+    pub(super) fn authorization(&self) -> Option<&SecretString> {
+        self.authorization.as_ref()
+    }
+
+    /// Host and port: the part of the address that may be shown.
+    fn place(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// The user and password of a URL, as `Proxy-Authorization` has them (RFC 7617).
+fn basic(url: &Url) -> Option<SecretString> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let decoded = |text: &str| Zeroizing::new(percent_decode_str(text).collect::<Vec<u8>>());
+    let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let pair = Zeroizing::new([&user[..], b":", &password[..]].concat());
+    let encoded = Zeroizing::new(STANDARD.encode(&*pair));
+    Some(format!("Basic {}", encoded.as_str()).into())
 }
 
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Proxy").field("place", &self.place).field("except", &self.except).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("place", &self.place()).field("except", &self.except).finish_non_exhaustive()
     }
 }
 
@@ -122,7 +155,7 @@ mod tests {
     use super::*;
 
     fn proxy(no_proxy: &str) -> Proxy {
-        Proxy::new("http://user:SECRET@proxy.example:3128".to_owned().into(), Some(no_proxy)).expect("a proxy")
+        Proxy::new(&"http://user:SECRET@proxy.example:3128".to_owned().into(), Some(no_proxy)).expect("a proxy")
     }
 
     fn carries(no_proxy: &str, url: &str) -> bool {
@@ -162,7 +195,7 @@ mod tests {
     #[test]
     fn a_broken_address_is_an_error_and_is_not_shown() {
         for text in ["", "proxy:3128", "socks5://proxy.example", "http://"] {
-            assert!(Proxy::new(text.to_owned().into(), None).is_err(), "{text}");
+            assert!(Proxy::new(&text.to_owned().into(), None).is_err(), "{text}");
         }
         assert!(!format!("{:?}", proxy("")).contains("SECRET"));
         for name in ["HTTPS_PROXY", "https_proxy"] {

@@ -1,6 +1,7 @@
-//! Whom we trust: the system's roots, the bundled ones where an image has none, and the operator's own CA.
+//! The TLS configuration: which CAs are trusted. These are the system's roots, or the bundled ones where an image has none, and
+//! the operator's own CA.
 //!
-//! Read once and shared by both clients: a set of roots is some hundred kilobytes.
+//! It is built once and shared by all clients, because a set of roots takes some hundred kilobytes.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub(super) fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
     trusting(roots)
 }
 
-/// The TLS configuration of connections to one party that has a CA of its own: nothing else is trusted.
+/// The TLS configuration for a party that has a CA of its own. No other CA is trusted.
 pub(super) fn only(ca_pem: &[u8]) -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore::empty();
     add(&mut roots, ca_pem).map_err(|()| broken("the CA bundle holds something that is no certificate"))?;
@@ -28,15 +29,21 @@ pub(super) fn only(ca_pem: &[u8]) -> Result<ClientConfig, Error> {
 
 fn trusting(roots: RootCertStore) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::Roots { what: error.to_string() })?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = alpn();
     Ok(config)
 }
 
-/// The same with a certificate of ours (RFC 8705 section 2).
+/// The one protocol that is spoken: HTTP/1.1. No server was found that speaks HTTP/2 alone.
+pub(super) fn alpn() -> Vec<Vec<u8>> {
+    vec![b"http/1.1".to_vec()]
+}
+
+/// The same configuration with a client certificate (RFC 8705 section 2).
 pub(super) fn with_certificate(plain: &ClientConfig, certificate: &Certificate) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let wrong = |error: rustls::Error| Error::Roots { what: error.to_string() };
@@ -46,9 +53,9 @@ pub(super) fn with_certificate(plain: &ClientConfig, certificate: &Certificate) 
     Ok(config)
 }
 
-/// Does this text hold at least one certificate, and nothing that is broken?
+/// Does this text hold at least one certificate, and no broken one?
 pub(crate) fn is_pem_bundle(pem: &[u8]) -> bool {
-    // The base64 may hold anything: only a set of roots that takes it proves that it is a certificate.
+    // Base64 can hold anything. Whether it is a certificate shows only when it is added to a set of roots.
     let taken = |certificate| RootCertStore::empty().add(certificate).is_ok();
     certificates(pem).is_ok_and(|some| !some.is_empty() && some.into_iter().all(taken))
 }
@@ -67,7 +74,7 @@ fn broken(what: &str) -> Error {
 
 fn system() -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    // A bundle may hold some that are unusable; the others count.
+    // Some certificates of a bundle may be unusable. The others are used.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         tracing::info!("no certificates from the system: using the bundled roots");

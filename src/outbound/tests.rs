@@ -1,3 +1,14 @@
+use std::net::SocketAddr;
+
+use reqwest::header::HeaderMap;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
+
+use super::error::CertificateFault;
 use super::*;
 
 fn outbound(config: Config) -> Outbound {
@@ -119,4 +130,153 @@ async fn nobody_is_blamed_for_a_request_that_was_not_begun() {
     let over = Outbound::until(Config::default(), Some(tokio::time::Instant::now()));
     let outcome = over.send(Ask::get("https://mcp.example.com/", NamedBy::Us)).await;
     assert_eq!(outcome.err(), Some(Error::NoTimeLeft { host: "mcp.example.com".to_owned() }));
+}
+
+// The far side over sockets.
+
+/// A server on loopback that does this with each connection.
+async fn server<F: Future<Output = ()> + Send + 'static>(
+    with: impl Fn(TcpStream) -> F + Send + 'static,
+) -> (SocketAddr, JoinSet<()>) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let address = socket.local_addr().expect("it is bound");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            with(stream).await;
+        }
+    });
+    (address, tasks)
+}
+
+/// A certificate for this name and the acceptor of a server that has it.
+fn certified(name: &str) -> (String, TlsAcceptor) {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed([name.to_owned()]).expect("a sound name");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the defaults are sound")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key);
+    (cert.pem(), TlsAcceptor::from(Arc::new(config.expect("they belong together"))))
+}
+
+async fn asked(outbound: &Outbound, url: &str) -> Result<u16, Error> {
+    let ask = Ask { limit: Duration::from_secs(8), ..Ask::get(url, NamedBy::Us) };
+    outbound.send(ask).await.map(|answer| answer.status)
+}
+
+#[tokio::test]
+async fn what_goes_wrong_in_a_handshake_has_a_type() {
+    async fn told(name: &str, trusted: bool) -> Result<u16, Error> {
+        let (pem, acceptor) = certified(name);
+        let (address, _server) = server(move |stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                // A client that refuses the certificate hangs up.
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut request = [0; 4096];
+                stream.read(&mut request).await.expect("a request");
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("it is open");
+            }
+        })
+        .await;
+        let ca_pem = trusted.then(|| pem.into_bytes());
+        let outbound = outbound(Config { ca_pem, insecure_loopback: true, ..Config::default() });
+        asked(&outbound, &format!("https://localhost:{}/", address.port())).await
+    }
+    assert_eq!(told("localhost", true).await, Ok(204));
+    for (name, trusted, wanted) in
+        [("localhost", false, CertificateFault::UnknownCa), ("other.example", true, CertificateFault::OtherName)]
+    {
+        let error = told(name, trusted).await.expect_err("refused");
+        assert_eq!(error, Error::Certificate { host: "localhost".to_owned(), fault: wanted });
+        assert!(!error.is_temporary());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_or_hangs_up_is_told_apart() {
+    let outbound = outbound(Config::default());
+    let (address, _plain) = server(|mut stream| async move {
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.expect("it is open");
+        // Until the client hangs up.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let error = asked(&outbound, &format!("https://{address}/")).await.expect_err("no TLS");
+    assert!(matches!(&error, Error::Broken { what, .. } if what.starts_with("TLS: ")), "{error:?}");
+    let (address, _closing) = server(|stream| async move { drop(stream) }).await;
+    let error = asked(&outbound, &format!("https://{address}/")).await.expect_err("it hangs up");
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_the_forward_proxy_answers_is_told() {
+    let html = "<html>no</html>";
+    for (answer, wanted) in [
+        (format!("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n{html}"), "proxy authorization required"),
+        (format!("HTTP/1.1 502 Bad Gateway\r\n\r\n{html}"), "it refuses with status 502"),
+        (format!("HTTP/1.1 200 OK\r\n\r\n{html}"), "it answers with a page and not with a tunnel"),
+        (html.to_owned(), "its answer is not HTTP"),
+    ] {
+        let (address, _proxy) = server(move |mut stream| {
+            let answer = answer.clone();
+            async move {
+                let mut request = [0; 1024];
+                stream.read(&mut request).await.expect("a request");
+                stream.write_all(answer.as_bytes()).await.expect("it is open");
+            }
+        })
+        .await;
+        let proxy = Proxy::new(&format!("http://{address}").into(), None).expect("a proxy");
+        let outbound = outbound(Config { proxy: Some(proxy), ..Config::default() });
+        let error = asked(&outbound, "https://login.example/").await.expect_err("no tunnel");
+        let through = Error::ThroughProxy {
+            host: "login.example".to_owned(),
+            proxy: address.to_string(),
+            what: wanted.to_owned(),
+        };
+        assert_eq!(error, through);
+        assert!(error.is_temporary() && error.hint().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_silent_forward_proxy_costs_the_limit_and_is_blamed() {
+    let (address, _proxy) = server(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let proxy = Proxy::new(&format!("http://{address}").into(), None).expect("a proxy");
+    let outbound = outbound(Config { proxy: Some(proxy), ..Config::default() });
+    let ask = Ask { limit: Duration::from_millis(200), ..Ask::get("https://login.example/", NamedBy::Us) };
+    let error = outbound.send(ask).await.map(|answer| answer.status).expect_err("nothing comes");
+    assert!(matches!(&error, Error::ThroughProxy { what, .. } if what == "no answer within 0.2 s"), "{error:?}");
+}
+
+#[tokio::test]
+async fn clients_are_kept_for_each_certificate_and_each_thumbprint() {
+    let outbound = outbound(Config::default());
+    let certificate = |name: &str| {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed([name.to_owned()]).expect("a sound name");
+        let pair = Certificate::from_pem(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes());
+        Arc::new(pair.expect("a pair"))
+    };
+    let far = |certificate: Option<&Arc<Certificate>>| match outbound.client(Lane::Ours, certificate) {
+        Ok(Client::Far(far)) => far,
+        _ => panic!("hosts that the operator named are on the far side"),
+    };
+    let (one, other) = (certificate("one"), certificate("other"));
+    assert!(Arc::ptr_eq(&far(Some(&one)), &far(Some(&one))));
+    assert!(Arc::ptr_eq(&far(None), &far(None)));
+    assert!(!Arc::ptr_eq(&far(Some(&one)), &far(Some(&other))));
+    assert!(!Arc::ptr_eq(&far(Some(&one)), &far(None)));
+    let thumbprint = |digit: &str| Thumbprint::parse(&digit.repeat(40)).expect("forty digits");
+    let pinned = |digit: &str| outbound.pinned(thumbprint(digit)).expect("it can be set up").0;
+    assert!(Arc::ptr_eq(&pinned("a"), &pinned("a")));
+    assert!(!Arc::ptr_eq(&pinned("a"), &pinned("b")));
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `refusals` `callers` `keyring` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
-//! | what goes wrong, and who attacks | `attacks` `bad_input` `tls` `forward_proxy` |
+//! | what goes wrong, and who attacks | `attacks` `bad_input` `tls` `forward_proxy` `far_side` |
 //! | what people read | `doctor` `trust_policy` `audit` |
 //! | the tests and the tree themselves | `support_selftest` `tidy` |
 
@@ -20,6 +20,7 @@ mod clients;
 mod daemon;
 mod doctor;
 mod exchanges;
+mod far_side;
 mod forward_proxy;
 mod front_door;
 mod helpers;

@@ -53,7 +53,6 @@ impl Walk<'_> {
                 | outbound::Error::NotAllowed { .. }
                 | outbound::Error::InsecureLoopback { .. }
                 | outbound::Error::Roots { .. }
-                | outbound::Error::Proxy { .. }
                 | outbound::Error::ThroughProxy { .. }
         );
         let error = Error::from(discovery::Error::Outbound { place: PLACE, error });

@@ -17,7 +17,6 @@ const LONG: &[&str] = &[
     "src/identity/aws.rs",
     "src/identity/gcp/external_account.rs",
     "src/oauth.rs",
-    "src/outbound.rs",
 ];
 
 /// Names that are ordinary words too: `"file"` is a key of many an answer.

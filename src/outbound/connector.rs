@@ -1,0 +1,111 @@
+//! Connects to the far side: MCP servers, authorization servers and the documents of both.
+//!
+//! The steps, which share one time limit: resolve the name and drop the addresses that the egress rules forbid, dial
+//! (`dial.rs`), and for https do the TLS handshake. Where a forward proxy is in the way, it is dialled instead of the host, asked
+//! for a tunnel (`tunnel.rs`), and the handshake goes through that. Each step fails in its own way ([`Failure`]), so nobody
+//! has to read the words of an error to know what happened.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+
+use super::failure::Failure;
+use super::rules::Rules;
+use super::wire::{Stream, Wire};
+use super::{CONNECT_LIMIT, Proxy, dial, tunnel};
+
+/// Connects under one set of egress rules, with one TLS configuration. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Inner>);
+
+struct Inner {
+    rules: Rules,
+    tls: Arc<ClientConfig>,
+    through: Option<Through>,
+}
+
+/// The forward proxy on the way.
+pub(super) struct Through {
+    pub(super) proxy: Proxy,
+    /// For a proxy that speaks TLS. It has no client certificate: ours is for the host behind the proxy.
+    pub(super) tls: Arc<ClientConfig>,
+}
+
+impl Connector {
+    pub(super) fn new(rules: Rules, tls: Arc<ClientConfig>, through: Option<Through>) -> Self {
+        Self(Arc::new(Inner { rules, tls, through }))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Wire>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            let connected = tokio::time::timeout(CONNECT_LIMIT, inner.connect(&uri)).await;
+            let stream = connected.unwrap_or(Err(Failure::Timeout))?;
+            Ok(TokioIo::new(Wire::new(stream)))
+        })
+    }
+}
+
+impl Inner {
+    async fn connect(&self, uri: &Uri) -> Result<Box<dyn Stream>, Failure> {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let https = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let stream = match &self.through {
+            Some(through) => through.tunnel(&self.rules, uri.host().unwrap_or_default(), port).await?,
+            None => self.rules.dial(host, port).await?,
+        };
+        if https { handshake(&self.tls, host, stream).await } else { Ok(stream) }
+    }
+}
+
+impl Rules {
+    async fn dial(&self, host: &str, port: u16) -> Result<Box<dyn Stream>, Failure> {
+        let addresses = self.resolve(host, port).await?;
+        let stream = dial::first(&addresses, TcpStream::connect).await.map_err(Failure::Connect)?;
+        // Requests are small and written at once: waiting for more to send would only delay them.
+        stream.set_nodelay(true).map_err(Failure::Connect)?;
+        Ok(Box::new(stream))
+    }
+}
+
+impl Through {
+    async fn tunnel(&self, rules: &Rules, host: &str, port: u16) -> Result<Box<dyn Stream>, Failure> {
+        let dialled = self.dial(rules).await;
+        let mut stream = dialled.map_err(|failure| Failure::ToProxy(Box::new(failure)))?;
+        let target = format!("{host}:{port}");
+        let opened = tunnel::open(&mut stream, &target, self.proxy.authorization()).await;
+        opened.map(|()| stream).map_err(Failure::Tunnel)
+    }
+
+    async fn dial(&self, rules: &Rules) -> Result<Box<dyn Stream>, Failure> {
+        let stream = rules.dial(self.proxy.host(), self.proxy.port()).await?;
+        if self.proxy.speaks_tls() { handshake(&self.tls, self.proxy.host(), stream).await } else { Ok(stream) }
+    }
+}
+
+async fn handshake(tls: &Arc<ClientConfig>, host: &str, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, Failure> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| Failure::Name)?;
+    match TlsConnector::from(Arc::clone(tls)).connect(name, stream).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => Err(Failure::of_handshake(error)),
+    }
+}

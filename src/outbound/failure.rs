@@ -1,0 +1,59 @@
+//! Why a connection fails, by step.
+
+use std::io;
+
+use super::CONNECT_LIMIT;
+use super::address::Kind;
+use super::tunnel::Refusal;
+
+/// Why there is no connection, by step.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The system's resolver says so.
+    #[error("{0}")]
+    Resolve(io::Error),
+    /// The name resolves, to nothing.
+    #[error("its name has no address")]
+    NoAddress,
+    /// The egress rules allow none of its addresses.
+    #[error("it resolves to {0}")]
+    Forbidden(Kind),
+    /// No address takes a connection.
+    #[error("{0}")]
+    Connect(io::Error),
+    /// One side refuses the other in the handshake.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
+    /// The connection breaks during the handshake.
+    #[error("{0}")]
+    Handshake(io::Error),
+    /// TLS cannot prove a host of this name.
+    #[error("its name cannot be in a certificate")]
+    Name,
+    /// The forward proxy itself cannot be reached.
+    #[error("{0}")]
+    ToProxy(Box<Self>),
+    /// The forward proxy makes no tunnel.
+    #[error("{0}")]
+    Tunnel(Refusal),
+    /// The steps together took too long.
+    #[error("no connection within {} s", CONNECT_LIMIT.as_secs())]
+    Timeout,
+}
+
+impl Failure {
+    pub(super) fn of_handshake(error: io::Error) -> Self {
+        match innermost(&error).downcast_ref::<rustls::Error>() {
+            Some(tls) => Self::Tls(tls.clone()),
+            None => Self::Handshake(error),
+        }
+    }
+}
+
+/// The error that an I/O error wraps, however deep. The `source` of an I/O error leaves that one out.
+pub(super) fn innermost<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        error = inner;
+    }
+    error
+}

@@ -1,0 +1,256 @@
+//! The client over pipes in memory, on a clock that stands still: connections that are kept, break or flood.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinSet;
+use tower_service::Service;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::outbound::call::Reading;
+use crate::outbound::wire::Wire;
+use crate::outbound::{Ask, Body, NamedBy};
+
+/// What a server does with one request.
+#[derive(Clone)]
+enum Act {
+    /// Sends this and keeps the connection.
+    Says(String),
+    /// Sends this and closes the connection.
+    SaysAndCloses(String),
+}
+
+/// Servers in memory: one list of acts for each connection, in the order in which they are opened.
+#[derive(Clone, Default)]
+struct Servers(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    scripts: VecDeque<Vec<Act>>,
+    connections: usize,
+    requests: Vec<String>,
+    tasks: JoinSet<()>,
+}
+
+impl Servers {
+    fn new(scripts: impl IntoIterator<Item = Vec<Act>>) -> Self {
+        let servers = Self::default();
+        servers.state().scripts.extend(scripts);
+        servers
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().expect("no test panics while it is held")
+    }
+
+    fn client(&self) -> Far<Self> {
+        Far::new(self.clone())
+    }
+
+    fn connections(&self) -> usize {
+        self.state().connections
+    }
+
+    /// The first lines of all requests.
+    fn requests(&self) -> Vec<String> {
+        self.state().requests.clone()
+    }
+
+    async fn serve(self, mut stream: DuplexStream, script: Vec<Act>) {
+        let mut request = vec![0; 8 * 1024];
+        for act in script {
+            let Ok(read @ 1..) = stream.read(&mut request).await else { return };
+            let text = String::from_utf8_lossy(&request[..read]).into_owned();
+            self.state().requests.push(text.lines().next().unwrap_or_default().to_owned());
+            let (text, closes) = match act {
+                Act::Says(text) => (text, false),
+                Act::SaysAndCloses(text) => (text, true),
+            };
+            // The client may hang up in the middle.
+            let written = stream.write_all(text.as_bytes()).await;
+            if closes || written.is_err() {
+                return;
+            }
+        }
+        // Nothing more is in the script: the connection stays open and silent.
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Service<Uri> for Servers {
+    type Response = TokioIo<Wire>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (near, far) = tokio::io::duplex(256 * 1024);
+        let mut state = self.state();
+        state.connections += 1;
+        let script = state.scripts.pop_front();
+        if let Some(script) = script {
+            state.tasks.spawn(self.clone().serve(far, script));
+        }
+        Box::pin(async move { Ok(TokioIo::new(Wire::new(Box::new(near)))) })
+    }
+}
+
+fn fine() -> Act {
+    Act::Says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned())
+}
+
+fn closes() -> Act {
+    Act::SaysAndCloses(String::new())
+}
+
+fn call(ask: Ask) -> Call {
+    let url = Url::parse(&ask.url).expect("a URL");
+    Call::new(ask, url, "mcp.example.com".to_owned(), Reading::Whole)
+}
+
+fn get() -> Call {
+    call(Ask::get("http://mcp.example.com/doc", NamedBy::Us))
+}
+
+/// A token request, for example.
+fn post() -> Call {
+    let body = Body { content_type: "text/plain", bytes: Zeroizing::new(b"assertion".to_vec()) };
+    call(Ask::post("http://mcp.example.com/token", NamedBy::Us, body))
+}
+
+async fn status(client: &Far<Servers>, call: Call) -> Result<u16, Error> {
+    let answer = tokio::time::timeout(Duration::from_secs(10), client.send(call)).await;
+    answer.expect("an answer or an error in time").map(|answer| answer.status)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_kept_for_less_time_than_servers_keep_it() {
+    let servers = Servers::new([vec![fine(), fine()], vec![fine()]]);
+    let client = servers.client();
+    assert_eq!(status(&client, get()).await, Ok(200));
+    tokio::time::sleep(Duration::from_millis(3_900)).await;
+    assert_eq!(status(&client, get()).await, Ok(200));
+    assert_eq!(servers.connections(), 1, "it was used again");
+    tokio::time::sleep(Duration::from_millis(4_100)).await;
+    assert_eq!(status(&client, post()).await, Ok(200));
+    assert_eq!(servers.connections(), 2, "it was too old");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_connection_that_breaks_before_the_first_byte_costs_one_more_try() {
+    let servers = Servers::new([vec![fine(), closes()], vec![fine()]]);
+    let client = servers.client();
+    assert_eq!(status(&client, get()).await, Ok(200));
+    assert_eq!(status(&client, get()).await, Ok(200));
+    assert_eq!((servers.connections(), servers.requests().len()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_one_more_try_and_no_third() {
+    let servers = Servers::new([vec![fine(), closes()], vec![closes()], vec![fine()]]);
+    let client = servers.client();
+    assert_eq!(status(&client, get()).await, Ok(200));
+    let error = status(&client, get()).await.expect_err("both break");
+    assert!(matches!(error, Error::Broken { .. }), "{error:?}");
+    assert_eq!((servers.connections(), servers.requests().len()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_connection_that_breaks_is_an_error_at_once() {
+    let servers = Servers::new([vec![closes()], vec![fine()]]);
+    let error = status(&servers.client(), get()).await.expect_err("it breaks");
+    assert!(matches!(error, Error::Broken { .. }), "{error:?}");
+    assert_eq!(servers.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_be_repeated_is_reported_and_then_goes_over_a_new_connection() {
+    // Two connections are kept, and both are dead.
+    let servers = Servers::new([vec![fine(), closes()], vec![fine(), closes()], vec![fine()]]);
+    let client = servers.client();
+    let both = tokio::join!(status(&client, get()), status(&client, get()));
+    assert_eq!((both, servers.connections()), ((Ok(200), Ok(200)), 2));
+    let error = status(&client, post()).await.expect_err("it breaks");
+    assert!(matches!(error, Error::Stale { .. }) && error.is_temporary(), "{error:?}");
+    assert!(error.to_string().starts_with("mcp.example.com breaks off: "), "{error}");
+    assert_eq!((servers.connections(), servers.requests().len()), (2, 3), "nothing was repeated");
+    assert_eq!(status(&client, post()).await, Ok(200));
+    assert_eq!((servers.connections(), servers.requests().len()), (3, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_has_begun_is_never_asked_for_again() {
+    for began in ["H", "HTTP/1.1 200 OK\r\ncontent-le", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"] {
+        let servers = Servers::new([vec![fine(), Act::SaysAndCloses(began.to_owned())], vec![fine()]]);
+        let client = servers.client();
+        assert_eq!(status(&client, get()).await, Ok(200));
+        let error = status(&client, get()).await.expect_err("it breaks");
+        assert!(matches!(error, Error::Broken { .. }), "{began:?}: {error:?}");
+        assert_eq!(servers.connections(), 1, "{began:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_is_under_suspicion_only_as_long_as_its_dead_connections_are_kept() {
+    let servers = Servers::new([vec![fine(), closes()], vec![fine()], vec![fine(), fine()]]);
+    let client = servers.client();
+    for _ in 0..2 {
+        assert_eq!(status(&client, get()).await, Ok(200));
+    }
+    assert!(client.is_suspect(&get()));
+    assert!(!client.is_suspect(&call(Ask::get("http://other.example/", NamedBy::Us))));
+    tokio::time::sleep(Duration::from_millis(4_100)).await;
+    assert!(!client.is_suspect(&get()));
+    for _ in 0..2 {
+        assert_eq!(status(&client, get()).await, Ok(200));
+    }
+    assert_eq!(servers.connections(), 3, "connections are kept again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_a_largest_size() {
+    let head = |fill: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{fill}\r\n");
+    let field = |bytes: usize| format!("x: {}\r\n", "x".repeat(bytes));
+    let fields = |count: usize| head(&"a: b\r\n".repeat(count));
+    for fine in [head(&field(60 * 1024)), fields(99)] {
+        let servers = Servers::new([vec![Act::Says(fine)]]);
+        assert_eq!(status(&servers.client(), get()).await, Ok(200));
+    }
+    let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(512 * 1024));
+    let long_status = format!("HTTP/1.1 200 {}", "x".repeat(512 * 1024));
+    for flood in [head(&field(65 * 1024)), head(&field(1024).repeat(65)), fields(101), endless, long_status] {
+        let servers = Servers::new([vec![Act::Says(flood.clone())]]);
+        let error = status(&servers.client(), get()).await.expect_err("too large");
+        assert!(matches!(error, Error::HeadTooLarge { .. }), "{}: {error:?}", &flood[..40]);
+        assert!(!error.is_temporary());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn eight_interim_answers_are_passed_over_and_the_ninth_ends_it() {
+    let answer = |interim: usize| {
+        let interim = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n".repeat(interim);
+        Act::Says(format!("{interim}HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"))
+    };
+    let servers = Servers::new([vec![answer(8)]]);
+    assert_eq!(status(&servers.client(), get()).await, Ok(200));
+    for interim in [9, 2_000] {
+        let servers = Servers::new([vec![answer(interim)]]);
+        let error = status(&servers.client(), get()).await.expect_err("too many");
+        assert!(matches!(error, Error::Interim { .. }), "{interim}: {error:?}");
+        assert_eq!(servers.connections(), 1);
+    }
+    // Without a final answer as well.
+    let servers = Servers::new([vec![Act::Says("HTTP/1.1 100 Continue\r\n\r\n".repeat(9))]]);
+    let error = status(&servers.client(), get()).await.expect_err("too many");
+    assert!(matches!(error, Error::Interim { .. }), "{error:?}");
+}

@@ -1,0 +1,118 @@
+//! A request and its answer, as the other rooms see them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
+
+use super::{Certificate, NamedBy, REQUEST_LIMIT};
+
+/// One request.
+#[derive(Debug)]
+pub struct Ask {
+    /// The method.
+    pub method: Method,
+    /// The absolute URL.
+    pub url: String,
+    /// Header fields. Values that are secret are marked as sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body. It is cleared from memory afterwards.
+    pub body: Option<Body>,
+    /// Who named the host.
+    pub named_by: NamedBy,
+    /// The time limit from the start to the end of the answer.
+    pub limit: Duration,
+    /// May it be sent once more when a kept connection breaks before the first byte of the answer? A request that carries
+    /// an assertion may not: the server may have taken the assertion. [`super::Error::Stale`] then tells the sender, who
+    /// can make a new one.
+    pub repeatable: bool,
+    /// The client certificate of the TLS handshake.
+    pub certificate: Option<Arc<Certificate>>,
+    /// The Unix socket of a platform's API. It is dialled instead of the URL's host.
+    pub socket: Option<PathBuf>,
+}
+
+/// A request body. It may hold an assertion, so `Debug` shows nothing of it.
+pub struct Body {
+    /// The media type.
+    pub content_type: &'static str,
+    /// The bytes.
+    pub bytes: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Body(..)")
+    }
+}
+
+impl Ask {
+    /// A GET for a JSON document. It is repeatable.
+    pub fn get(url: &str, named_by: NamedBy) -> Self {
+        let accept = (reqwest::header::ACCEPT, HeaderValue::from_static("application/json"));
+        Self {
+            method: Method::GET,
+            url: url.to_owned(),
+            headers: vec![accept],
+            body: None,
+            named_by,
+            limit: REQUEST_LIMIT,
+            repeatable: true,
+            certificate: None,
+            socket: None,
+        }
+    }
+
+    /// A POST of a body. It is not repeatable, unless the caller says so.
+    pub fn post(url: &str, named_by: NamedBy, body: Body) -> Self {
+        Self { method: Method::POST, body: Some(body), repeatable: false, ..Self::get(url, named_by) }
+    }
+}
+
+/// An answer. Its body may hold a token, so there is no `Debug`.
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// The body, at most 64 KiB.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// `Date` (RFC 9110 section 6.6.1) in seconds since 1970: the time by the other side's clock.
+    pub fn date(&self) -> Option<i64> {
+        let date = self.headers.get(reqwest::header::DATE)?.to_str().ok()?;
+        jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date.trim()).ok().map(jiff::Timestamp::as_second)
+    }
+
+    /// `Retry-After` (RFC 9110 section 10.2.3), at most an hour. A date is compared with the answer's own `Date`, because
+    /// our clock may differ from the server's; without `Date` there is no result.
+    pub fn retry_after(&self) -> Option<Duration> {
+        const CAP: Duration = Duration::from_secs(3_600);
+        let text = |name| self.headers.get(name)?.to_str().ok().map(str::trim);
+        let asked = text(reqwest::header::RETRY_AFTER)?;
+        if let Ok(seconds) = asked.parse() {
+            return Some(Duration::from_secs(seconds).min(CAP));
+        }
+        let date = |text: &str| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
+        let seconds = date(asked)?.as_second() - date(text(reqwest::header::DATE)?)?.as_second();
+        Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(CAP))
+    }
+
+    /// The body as a JSON object, if the media type says that it is one. The caller has checked the status.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, &'static str> {
+        let media = self.headers.get(reqwest::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = media.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if media != "application/json" && !(media.starts_with("application/") && media.ends_with("+json")) {
+            return Err("the answer is not application/json");
+        }
+        if std::str::from_utf8(&self.body).is_err() {
+            return Err("the answer is not UTF-8");
+        }
+        serde_json::from_slice(&self.body).map_err(|_| "the answer is not the JSON object it should be")
+    }
+}

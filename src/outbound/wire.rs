@@ -1,0 +1,103 @@
+//! A connection as the HTTP library sees it, with a record of what passed over it.
+//!
+//! When a request fails on a kept connection, the record says whether the server can have heard of it: see
+//! [`Record::was_stale`].
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream of bytes in both directions: TCP, or TLS over another one.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection with its record.
+pub(super) struct Wire {
+    stream: Box<dyn Stream>,
+    record: Arc<Record>,
+}
+
+/// What passed over a connection, above TLS.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// How often something was written after something was read: the number of requests.
+    requests: AtomicUsize,
+    /// Did any byte arrive since the last one was written?
+    heard: AtomicBool,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+        // The first write counts as the first request.
+        let record = Record { requests: AtomicUsize::new(0), heard: AtomicBool::new(true) };
+        Self { stream, record: Arc::new(record) }
+    }
+}
+
+impl Record {
+    /// Was this connection kept from an earlier request, and did it break before the first byte of the answer to the
+    /// failed one? Of an `unsent` request nothing was written.
+    pub(super) fn was_stale(&self, unsent: bool) -> bool {
+        let requests = self.requests.load(Ordering::Relaxed);
+        if unsent { requests > 0 } else { requests > 1 && !self.heard.load(Ordering::Relaxed) }
+    }
+
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if matches!(outcome, Poll::Ready(Ok(written)) if *written > 0) && self.heard.swap(false, Ordering::Relaxed) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        Connected::new().extra(Arc::clone(&self.record))
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.record.heard.store(true, Ordering::Relaxed);
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.record.wrote(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.record.wrote(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
