@@ -102,14 +102,19 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
         let interim = Arc::new(Interim::default());
         let counted = Arc::clone(&interim);
         hyper::ext::on_informational(&mut request, move |_| counted.count());
-        tokio::select! {
+        let answer = tokio::select! {
             // The count comes first: behind too many interim answers a final one does not matter.
             biased;
             () = interim.too_many.notified() => {
-                Err(Lost { error: Error::Interim { host: call.host.clone() }, stale: None })
+                return Err(Lost { error: Error::Interim { host: call.host.clone() }, stale: None });
             }
-            answer = client.request(request) => answer.map_err(|error| Lost::new(&call.host, &error)),
+            answer = client.request(request) => answer.map_err(|error| Lost::new(&call.host, &error))?,
+        };
+        // hyper's own limit is that of its buffer, which may hold a little more than it was told.
+        if head_size(&answer) > HEAD_CAP {
+            return Err(Lost { error: Error::HeadTooLarge { host: call.host.clone() }, stale: None });
         }
+        Ok(answer)
     }
 
     fn suspect(&self, call: &Call) {
@@ -156,6 +161,11 @@ impl Interim {
             self.too_many.notify_one();
         }
     }
+}
+
+/// The bytes of all fields, as HTTP/1.1 writes them.
+fn head_size(answer: &Response<Incoming>) -> usize {
+    answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }
 
 fn origin(call: &Call) -> String {

@@ -1,6 +1,7 @@
 //! The connections to MCP servers and authorization servers: those that are kept, those that break, and servers that send more
 //! than an answer.
 
+use serde_json::json;
 use support::authorization_server::FakeAs;
 use support::fault::Fault;
 use support::mcp_server::FakeMcp;
@@ -66,6 +67,8 @@ async fn answering(answer: String) -> (String, JoinSet<()>) {
 
 async fn refused(world: &World, answer: String) -> Output {
     let (issuer, _server) = answering(answer).await;
+    // The MCP server names it, so that its flood is all that is wrong.
+    world.mcp.set_metadata(json!({"authorization_servers": [issuer]}));
     let output = world.safeconduct(&issuer).run(&["token", "demo", "--timeout", "5s"]).await.expect_code(76);
     assert_eq!(output.stdout, "");
     output

@@ -63,7 +63,7 @@ fn outbound(stage: Stage, error: &outbound::Error) -> Facts<'_> {
         outbound::Error::NotAllowed { .. }
         | outbound::Error::Forbidden { kind: outbound::Kind::Unlisted, .. }
         | outbound::Error::InsecureLoopback { .. } => (Machine, Denied),
-        outbound::Error::Roots { .. } | outbound::Error::Proxy { .. } => (Workload, Config),
+        outbound::Error::Roots { .. } => (Workload, Config),
         _ => (AuthorizationServer, Refused),
     };
     let code = if class == Temporary { "temporarily_unavailable" } else { "invalid_metadata" };
