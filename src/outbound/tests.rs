@@ -178,7 +178,7 @@ async fn what_goes_wrong_in_a_handshake_has_a_type() {
                 // A client that refuses the certificate hangs up.
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
                 let mut request = [0; 4096];
-                stream.read(&mut request).await.expect("a request");
+                let _ = stream.read(&mut request).await.expect("a request");
                 stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("it is open");
             }
         })
@@ -226,7 +226,7 @@ async fn what_the_forward_proxy_answers_is_told() {
             let answer = answer.clone();
             async move {
                 let mut request = [0; 1024];
-                stream.read(&mut request).await.expect("a request");
+                let _ = stream.read(&mut request).await.expect("a request");
                 stream.write_all(answer.as_bytes()).await.expect("it is open");
             }
         })
