@@ -71,11 +71,9 @@ impl Instance {
         google.grant(INSTANCE, AGENT);
         profiles::of_google(&scene);
         scene.authorization_server.also_trust(google.trust());
-        let identity = format!(
-            "\n[identity]\nsource = \"gcp\"\nservice_account = \"{AGENT}\"\nimpersonate = true\nendpoint = \"{}\"\n",
-            google.base()
-        );
-        let world = Safeconduct::new(SAFECONDUCT).config(&format!("{}{identity}", scene.config("")));
+        let config = scene.config("").replace("[egress]\n", &format!("[egress]\n{}", google.egress()));
+        let identity = format!("\n[identity]\nsource = \"gcp\"\nservice_account = \"{AGENT}\"\nimpersonate = true\n");
+        let world = Safeconduct::new(SAFECONDUCT).config(&format!("{config}{identity}"));
         let there = before(Arc::clone(port), google.metadata_host().parse().expect("an address"));
         Self { google, scene, world, _port: there }
     }
