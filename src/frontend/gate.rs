@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hyper::header::{AUTHORIZATION, HOST};
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{HeaderMap, Uri};
 use tokio::net::UnixStream;
 
@@ -107,25 +107,13 @@ impl Pass {
 /// The scheme is compared without case (RFC 9110 section 11.1).
 const SCHEME: &[u8] = b"bearer ";
 
-/// Judges a request by its head.
+/// Judges a request by its head: no browser, no proxy, and the name of this machine.
 pub(super) fn admit(pass: &Pass, target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-    admit_from_anywhere(target, headers)?;
-    if matches!(pass, Pass::Anyone) { Ok(()) } else { admit_host(headers) }
-}
-
-fn admit_host(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next().map(|host| host.to_str()), hosts.next()) {
-        (Some(Ok(host)), None) if is_local(host) => Ok(()),
-        _ => Err(Refusal::Host),
-    }
-}
-
-/// No browser and no proxy.
-fn admit_from_anywhere(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut hosts = Hosts::None;
     // A local client sends two or three fields, so one pass over them is faster than a look-up of each name.
-    for name in headers.keys() {
+    for (name, value) in headers {
         match name.as_str() {
+            "host" => hosts = hosts.and(value),
             "origin" | "referer" | "sec-fetch-site" => return Err(Refusal::Browser),
             "forwarded" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" | "x-real-ip" | "via" => {
                 return Err(Refusal::Forwarded);
@@ -134,7 +122,25 @@ fn admit_from_anywhere(target: &Uri, headers: &HeaderMap) -> Result<(), Refusal>
         }
     }
     // An absolute target overrides Host (RFC 9112 section 3.2.2), and no local client sends one.
-    if target.authority().is_some() { Err(Refusal::Host) } else { Ok(()) }
+    let is_ours = target.authority().is_none() && (matches!(pass, Pass::Anyone) || hosts.is_local());
+    if is_ours { Ok(()) } else { Err(Refusal::Host) }
+}
+
+/// The Host fields of a request.
+enum Hosts<'a> {
+    None,
+    One(&'a HeaderValue),
+    More,
+}
+
+impl<'a> Hosts<'a> {
+    fn and(self, value: &'a HeaderValue) -> Self {
+        if matches!(self, Self::None) { Self::One(value) } else { Self::More }
+    }
+
+    fn is_local(&self) -> bool {
+        matches!(self, Self::One(value) if value.to_str().is_ok_and(is_local))
+    }
 }
 
 /// `localhost`, `127.0.0.1` or `[::1]`, with any port.
@@ -156,7 +162,7 @@ fn is_local(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::{HeaderName, HeaderValue};
+    use hyper::header::{HOST, HeaderName};
 
     use super::*;
 

@@ -23,7 +23,7 @@ pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 impl<'a> Query<'a> {
     /// Fails if a parameter is not one of `known`.
     pub(super) fn read(text: &'a str, known: &[&str]) -> Result<Self, Failure> {
-        let pairs: Vec<_> = form_urlencoded::parse(text.as_bytes()).collect();
+        let pairs = pairs(text);
         match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
             Some(_) => Err(Failure::asked(&format!("unknown parameter; this path knows: {}", known.join(", ")))),
             None => Ok(Self(pairs)),
@@ -104,6 +104,18 @@ impl<'a> Query<'a> {
     }
 }
 
+/// The parameters of a query in the form of browsers. One without escapes, which is the usual one, is only split.
+fn pairs(text: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    if text.contains(['%', '+']) {
+        return form_urlencoded::parse(text.as_bytes()).collect();
+    }
+    let pair = |pair| {
+        let (name, value) = str::split_once(pair, '=').unwrap_or((pair, ""));
+        (Cow::Borrowed(name), Cow::Borrowed(value))
+    };
+    text.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
+}
+
 /// A configured name, or a URL.
 pub(super) fn target(text: &str) -> Result<Target, Failure> {
     if !text.contains("://") {
@@ -149,6 +161,16 @@ mod tests {
     use super::super::funnel::Finished;
     use super::super::serve::{self, Limits};
     use super::*;
+
+    #[test]
+    fn a_query_without_escapes_is_read_like_any_other() {
+        for text in
+            ["", "a=b", "a", "a=", "=b", "a=b=c", "a=b&c=d", "a&&b", "&a=b&", "=", "&", "a=b&a=c", "s=https://x/y?z"]
+        {
+            assert_eq!(pairs(text), form_urlencoded::parse(text.as_bytes()).collect::<Vec<_>>(), "{text}");
+        }
+        assert_eq!(pairs("a=b%26c+d"), [("a".into(), "b&c d".into())]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn half_a_request_body_is_not_waited_for_for_ever() {
