@@ -1,4 +1,4 @@
-# What CI runs, on your machine.
+# The checks that need only Rust. `.ci/run` runs everything that CI runs.
 check: fmt clippy test doc deny
 
 fmt:
@@ -10,7 +10,7 @@ clippy:
 test:
     cargo test
 
-# Proofs against servers and clients that others wrote; installs pinned packages into target/others, and GNOME Keyring.
+# Tests against software of other projects. Installs pinned packages into target/others, and GNOME Keyring.
 others:
     tests/others/install
     tests/others/install-packages
