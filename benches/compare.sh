@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures safeconduct side by side with its floor and its peer, in one run on one machine. See README.md beside this file.
+# Compares safeconduct with a minimal server and with oidc-agent, in one run on one machine. See README.md in this folder.
 # shellcheck disable=SC2317  # Rows and sides are called by name, which the checker cannot follow.
 set -euo pipefail
 
@@ -44,12 +44,12 @@ say() {
     echo "compare: $*" >&2
 }
 
-# --- what runs is ended by its own pid, however this script ends --------------------------------------------------------
+# --- the processes that this script started end with it, each by its pid ----------------------------------------------
 
 work=$(mktemp -d)
 pids=() servers=()
 
-# Ends one process and waits until it is gone; oidc-agent is not our child (it detaches), so `wait` alone does not do.
+# Ends one process and waits until it is gone. oidc-agent detaches and is not our child, so `wait` is not enough.
 end() {
     local pid=$1 left=() other
     kill "$pid" 2>/dev/null || true
@@ -65,7 +65,7 @@ end() {
     pids=(${left[@]+"${left[@]}"})
 }
 
-# A zombie that nobody reaps is gone as well.
+# A zombie counts as gone.
 gone() {
     local state
     state=$(sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null) || true
@@ -119,7 +119,7 @@ field() {
 touch "$work/samples.tsv" "$work/notes.tsv" "$work/facts.tsv"
 
 sample() { # ROW SIDE ROUND VALUE
-    # A tool that failed has said why; it left no figure.
+    # A tool that failed has printed its error and no figure.
     [[ $4 =~ ^[0-9]+(\.[0-9]+)?$ ]] || { say "$1: no figure for $2 in round $3" && exit 70; }
     printf '%s\t%s\t%s\t%s\n' "$@" >>"$work/samples.tsv"
 }
@@ -132,7 +132,7 @@ fact() { # NAME VALUE
     printf '%s\t%s\n' "$@" >>"$work/facts.tsv"
 }
 
-# Runs all sides in every round and changes who goes first, so that a drift of the machine favours nobody.
+# Runs all sides in every round, another one first each time, so that a change of the machine's speed affects all equally.
 alternate() { # ROUND SIDE...
     local round=$1 at
     shift
@@ -142,7 +142,7 @@ alternate() { # ROUND SIDE...
     done
 }
 
-# The share of processor time nobody used during one second, in percent.
+# The idle processor time during one second, in percent.
 idle_percent() {
     local before after
     before=$(grep '^cpu ' /proc/stat)
@@ -219,7 +219,7 @@ write_configurations() {
     } | configure audited
     {
         server bench /mcp/bench "$issuer"
-        # Each round has an authorization server of its own: the limit per issuer is not what these rows measure.
+        # Each round has another authorization server, so that the rate limit per issuer does not affect these rows.
         for round in $(seq "$rounds"); do
             server "cold$round" "/t$round/cold" "$issuer/t$round"
             server "hundred$round" "/t$round/hundred" "$issuer/t$round"
@@ -239,14 +239,14 @@ write_configurations() {
     } | configure trips
 }
 
-# Runs a command with nothing in its environment but a CI job's identity.
+# Runs a command in an environment that contains only a CI job's identity.
 in_job() {
     exec env -i "PATH=$PATH" "HOME=$work/home" "${identity[@]}" "$@"
 }
 
 start_broker() { # CONFIGURATION [BINARY]
     (
-        # The usual limit of descriptors: a thousand callers must be served within it, or the broker must raise it itself.
+        # The usual limit of descriptors: the broker must serve a thousand callers within it, or raise it.
         ulimit -Sn 1024
         in_job "${2:-$SAFECONDUCT_BIN}" --config "$work/$1.toml" run
     ) >>"$work/broker.log" 2>&1 &
@@ -383,9 +383,8 @@ row_helper() {
     done
 }
 
-# Left to the scheduler, one request at a time flips between one processor and two, and with it between two latencies far
-# apart. So the placement is fixed: client and server on a processor each, as the targets mean it, and then both on one,
-# where no wake-up of a sleeping processor hides the difference.
+# The scheduler would move client and server between one and two processors, with very different latencies. So the placement is
+# fixed: first a processor each, as the targets assume; then both on one, without the wake-up of a sleeping processor.
 allowed=$(sed -n 's/^Cpus_allowed_list:\t//p' /proc/self/status)
 client_cpu=${allowed%%[-,]*}
 
@@ -460,7 +459,7 @@ row_new() {
     latency_row new
 }
 
-# The same with a record of every answer, kept connection and new one.
+# The same with the audit file on, with a kept and with a new connection.
 audit() { # SIDE ROUND SOCKET
     sample "audit-kept$suffix" "$1" "$2" "$(latency kept "$3")"
     sample "audit-new$suffix" "$1" "$2" "$(latency new "$3")"
@@ -524,13 +523,13 @@ row_throughput() {
     done
 }
 
-# Callers that all come while the upstream takes 50 ms for each answer.
+# All callers ask at once, while the upstream takes 50 ms for each answer.
 burst() { # SERVER CLIENTS
     upstream "/reset?delay_ms=50" >/dev/null
     "$bin/load" burst --clients "$2" --socket "$work/main.sock" --ask "/v1/token?server=$1"
 }
 
-# A key that is served without any exchange was not cold: then the row measures nothing.
+# If a key is served without an exchange, it was not cold, and the row has no meaning.
 cold_exchanges() {
     local exchanges
     exchanges=$(upstream /counters | field exchanges)
@@ -620,7 +619,7 @@ start_plain() {
     our_start plain "$1" "$plain"
 }
 
-# On the console, which is quicker than detaching, and without an account: the peer's best case.
+# The peer's best case: on the console, which is quicker than detaching, and without an account.
 start_theirs() {
     sample start theirs "$1" "$(with_peer "$bin/spawn" start --count 10 --socket "$work/peer3.sock" --protocol oidc-agent --ask none \
         -- oidc-agent -d -a "$work/peer3.sock" 2>/dev/null | field ready_ms)"
@@ -632,7 +631,7 @@ row_start() {
     done
 }
 
-# Round trips are counted where they arrive: every answer takes 100 ms, so what overlaps is plain to see.
+# The upstream counts the round trips. Every answer takes 100 ms, so overlapping requests are visible.
 trip() { # ROW ROUND QUERY
     local counters
     upstream "/reset?delay_ms=100" >/dev/null
@@ -647,7 +646,7 @@ row_trips() {
     for round in $(seq "$rounds"); do
         start_broker trips
         trip trips-pinned "$round" "server=pinned&scope=bench:read"
-        # Another scope is another key at the same server: only discovery is warm.
+        # Another scope has another cache key at the same server, so only the metadata is cached.
         trip trips-warm "$round" "server=pinned&scope=bench:write"
         end "$broker"
         start_broker trips
@@ -681,7 +680,7 @@ if wanted helper || wanted kept || wanted new || wanted audit || wanted throughp
         ask plain "server=bench" >/dev/null
     fi
 fi
-# A row that fails does not take the others with it; half of its samples would be worse than none.
+# If a row fails, its samples are dropped and the other rows continue.
 failed=0
 run_row() { # ROW
     local code

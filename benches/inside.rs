@@ -1,4 +1,4 @@
-//! What one request costs inside the process: cache hit, key digest, header render, claim read.
+//! The cost of one request inside the process: cache hit, key digest, header rendering, reading of claims.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -78,7 +78,7 @@ class Issuer(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_):
-        """Stays silent: standard error belongs to the measurements."""
+        """Logs nothing: standard error is for the measurements."""
 
 
 def main():

@@ -1,4 +1,4 @@
-//! What the bench tools share: the wire of the two daemons under test, and the arithmetic of samples.
+//! Shared by the bench tools: the protocols of the two daemons under test, and the arithmetic of samples.
 
 pub mod stats;
 pub mod wire;

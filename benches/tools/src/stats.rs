@@ -25,7 +25,7 @@ impl Latencies {
         self.0.is_empty()
     }
 
-    /// The usual figures in microseconds; no figures at all for no samples, rather than a zero that looks fast.
+    /// The usual figures in microseconds. Without samples there are no figures, because a zero would look fast.
     pub fn summary(&self) -> Map<String, Value> {
         let mut sorted: Vec<f64> = self.0.iter().map(|d| d.as_secs_f64() * 1e6).collect();
         sorted.sort_by(f64::total_cmp);
@@ -66,7 +66,7 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     }
 }
 
-/// Two digits are more than a shared machine's noise leaves meaningful.
+/// Two decimals: the noise of a shared machine is larger than that.
 pub fn round2(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

@@ -1,9 +1,9 @@
 //! The two local protocols under test, as raw bytes: HTTP/1.1 for safeconduct and the floor, one JSON object per connection
-//! for oidc-agent. Parsing by hand keeps the client's own share of each round trip small and equal for every daemon.
+//! for oidc-agent. They are parsed by hand, so that the client's time is small and equal for every daemon.
 
 use clap::ValueEnum;
 
-/// Which daemon is spoken to.
+/// The protocol of the daemon under test.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
     /// HTTP/1.1 with a `Content-Length` answer.
@@ -12,7 +12,7 @@ pub enum Protocol {
     OidcAgent,
 }
 
-/// What is known about the bytes received so far.
+/// The state of the answer after the bytes received so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     Incomplete,
@@ -30,7 +30,7 @@ impl Protocol {
         }
     }
 
-    /// Judges what was received; `ended` says that the peer has closed.
+    /// Judges the received bytes; `ended` says that the peer has closed.
     pub fn judge(self, received: &[u8], ended: bool) -> Answer {
         match self {
             Self::Http => judge_http(received),

@@ -1,6 +1,6 @@
-//! The floor: the least a hyper http1 server on a Unix socket can do for the same answer.
+//! The floor: a minimal hyper http1 server on a Unix socket with the same answer as the broker.
 //!
-//! It routes nothing, checks nobody and looks nothing up. With `--like FILE` it repeats an answer recorded from the broker
+//! It has no routes, checks and look-ups. With `--like FILE` it repeats an answer that was recorded from the broker
 //! (status line, headers and body as raw bytes), so that both write the same number of bytes with the same headers.
 
 use std::convert::Infallible;
@@ -89,7 +89,7 @@ impl Answer {
                 HeaderValue::try_from(value.trim())?,
             );
         }
-        // hyper writes these itself.
+        // hyper adds these fields.
         for own in [CONTENT_LENGTH, DATE, CONNECTION, TRANSFER_ENCODING] {
             headers.remove(own);
         }
@@ -99,7 +99,7 @@ impl Answer {
         })
     }
 
-    /// An answer of the usual size, for a floor without a broker to imitate.
+    /// An answer of the usual size, for a floor without a recorded answer.
     fn example() -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(

@@ -17,7 +17,7 @@ use safeconduct_bench_tools::Result;
 use safeconduct_bench_tools::stats::{Latencies, round2};
 use safeconduct_bench_tools::wire::{Answer, Protocol, head_length};
 
-/// No run takes longer than this, whatever the server does.
+/// The time limit of a run.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Longer than any answer here; an answer that does not fit is an error, not a reallocation in the measured path.
 const BUFFER: usize = 64 * 1024;
@@ -216,7 +216,7 @@ fn dial(path: &Path) -> Result<UnixStream> {
     Ok(stream)
 }
 
-/// One request and its whole answer: the number of bytes, and whether it was what was asked for.
+/// One request and its whole answer: the number of bytes, and whether the answer is correct.
 fn ask(
     stream: &mut (impl Read + Write),
     request: &[u8],
@@ -351,7 +351,7 @@ fn wait(poll: &mut Poll, events: &mut Events, begun: Instant) -> Result<()> {
     }
 }
 
-/// A thousand sockets and the usual soft limit of 1024 descriptors are too close to each other.
+/// Raises the limit of descriptors: the usual soft limit of 1024 is too close to a thousand sockets.
 fn raise_descriptor_limit() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
@@ -376,14 +376,14 @@ impl Client {
         })
     }
 
-    /// A request is far smaller than a socket buffer that is empty: it goes out whole or something is wrong.
+    /// A request is far smaller than an empty socket buffer, so a partial write is an error.
     fn send(&mut self, request: &[u8]) -> io::Result<()> {
         self.filled = 0;
         self.sent = Instant::now();
         self.stream.write_all(request)
     }
 
-    /// Reads what is there. Events are edge-triggered, so it reads on until the answer is complete or nothing is left.
+    /// Events are edge-triggered, so this reads until the answer is complete or the socket is empty.
     fn receive(&mut self, protocol: Protocol) -> Result<Answer> {
         loop {
             if self.buffer.len() - self.filled < 4096 {

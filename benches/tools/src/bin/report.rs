@@ -1,8 +1,8 @@
-//! From samples to one table.
+//! Makes one table of the samples.
 //!
 //! Samples are lines `ROW <tab> SIDE <tab> ROUND <tab> VALUE`, notes are lines `ROW <tab> TEXT`, facts are lines
-//! `NAME <tab> VALUE`. The sides are `ours` (the file that is released), `plain` (what `cargo build --release` makes) and
-//! `theirs`. The rows, what each is compared with and what it has to reach stand in `ROWS` below, once.
+//! `NAME <tab> VALUE`. The sides are `ours` (the released file), `plain` (the output of `cargo build --release`) and `theirs`.
+//! `ROWS` below defines the rows, the other side of each, and its target.
 //! `report get FIELD` reads one JSON object from standard input and prints one field of it, for shell scripts.
 
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ impl Against {
     }
 }
 
-/// How far the plain build may be from a target, unless the target is a ratio to a floor.
+/// The factor by which the plain build may exceed a target, unless the target is a ratio to a floor.
 const PLAIN_BUILD: f64 = 1.4;
 
 #[derive(Clone, Copy)]
@@ -62,7 +62,7 @@ enum Target {
 }
 
 impl Row {
-    /// What the plain build has to reach.
+    /// The target of the plain build.
     fn plain_target(&self) -> Target {
         let to_floor = matches!(self.against, Against::Floor | Against::FloorOfOne);
         match self.target {
@@ -372,7 +372,7 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// What a row came to for one of our builds.
+/// The result of a row for one of our builds.
 struct Outcome {
     row: &'static Row,
     target: Target,
@@ -382,7 +382,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Nothing for a row that was not run.
+    /// `None` for a row that was not run.
     fn of(row: &'static Row, samples: &Samples) -> Option<Self> {
         Self::of_side(row, row.target, samples.of(row.id, "ours"), samples)
     }
@@ -403,7 +403,7 @@ impl Outcome {
         samples: &Samples,
     ) -> Option<Self> {
         let theirs = samples.of(row.id, "theirs");
-        // Both sides of a ratio come from the same round, so that a slow minute of the machine weighs on both.
+        // Both sides of a ratio come from the same round, so that a slow minute of the machine affects both.
         let ratios = ours
             .iter()
             .filter_map(|(round, value)| Some(value / theirs.get(round)?))
@@ -476,7 +476,7 @@ impl Outcome {
             .to_owned()
     }
 
-    /// Everything about the plain build, in one cell.
+    /// The figures of the plain build, in one cell.
     fn in_short(&self) -> String {
         let figure = self.figure(&self.ours).map(|value| self.with_unit(value));
         let ratio = self.ratio().map(|ratio| format!("ratio {ratio:.2}"));
@@ -521,7 +521,7 @@ impl Outcome {
     }
 }
 
-/// Enough digits to compare, and no more.
+/// With as many digits as a comparison needs.
 fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 || value.fract() == 0.0 => format!("{value:.0}"),

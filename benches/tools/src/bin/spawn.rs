@@ -20,7 +20,7 @@ use safeconduct_bench_tools::Result;
 use safeconduct_bench_tools::stats::median;
 use safeconduct_bench_tools::wire::{Answer, Protocol};
 
-/// How long a daemon may take to answer, and how long to go away.
+/// The time limit for a daemon's first answer, and for its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries to connect: short against a millisecond, long enough to leave the core to the daemon.
 const PAUSE: Duration = Duration::from_micros(50);
@@ -92,7 +92,7 @@ fn run(what: &What) -> Result<()> {
     for _ in 0..what.count {
         let charged = children_cpu_us()?;
         let begun = Instant::now();
-        // Errors stay visible; a failing run is no sample.
+        // The errors stay visible. A failed run is not a sample.
         let status = what.command().status()?;
         wall.push(begun.elapsed().as_secs_f64() * 1e3);
         cpu.push((children_cpu_us()? - charged) as f64 / 1e3);
@@ -113,7 +113,7 @@ fn children_cpu_us() -> Result<i64> {
     Ok(usage.user_time().num_microseconds() + usage.system_time().num_microseconds())
 }
 
-/// Three digits: helpers take about a millisecond.
+/// Three decimals, because helpers take about a millisecond.
 fn figure(samples: &[f64]) -> Option<f64> {
     median(samples).map(|value| (value * 1e3).round() / 1e3)
 }
@@ -175,7 +175,7 @@ fn answers(socket: &Path, request: &[u8], protocol: Protocol) -> bool {
     }
 }
 
-/// Asks the child to end, and makes it after a while.
+/// Asks the child to end, and kills it after a while.
 fn end(child: &mut Child) -> Result<()> {
     if child.try_wait()?.is_some() {
         return Ok(());

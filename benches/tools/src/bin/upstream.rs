@@ -1,12 +1,12 @@
 //! The other parties of an exchange, faked in one process on loopback: a job's identity endpoint, MCP servers that
-//! challenge, and an authorization server that really checks the assertion and signs what it issues.
+//! challenge, and an authorization server that verifies the assertion and signs its tokens.
 //!
-//! Each party has a port of its own. A fourth port, for the measurements only, has `/counters` (what was asked, when, and the
-//! longest chain of requests that waited for each other) and `/reset?delay_ms=N` (forget it and answer N ms late from now on).
+//! Each party has its own port. A fourth port, for the measurements only, has `/counters` (the requests with their times, and the
+//! longest chain of requests that waited for each other) and `/reset?delay_ms=N` (clears that, and delays each answer by N ms).
 //! Prints one JSON line with the four URLs and the environment to give to the broker, and runs until it is ended.
 //!
 //! MCP server `/mcp/NAME` is guarded by the authorization server itself, `/tN/NAME` by its tenant `/tN`: several issuers,
-//! so that rate limits per issuer do not pace a measurement that is about something else.
+//! so that the rate limit per issuer does not slow down other measurements.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -38,7 +38,7 @@ use safeconduct_bench_tools::Result;
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
-/// The secret a job sends to its identity endpoint; it opens nothing else.
+/// The secret that a job sends to its identity endpoint.
 const REQUEST_TOKEN: &str = "bench-request-token";
 const SUBJECT: &str = "repo:example/bench:ref:refs/heads/main";
 /// Access tokens are padded to this many characters, a usual size.
@@ -49,7 +49,7 @@ struct Flags {
     /// Life of the access tokens in seconds.
     #[arg(long, default_value_t = 3600)]
     life: u64,
-    /// Every answer comes this much later.
+    /// The delay of every answer.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
 }
@@ -112,7 +112,7 @@ enum Party {
 
 type Answer = Response<Full<Bytes>>;
 
-/// All parties, their keys and what they were asked.
+/// All parties, their keys and the requests they got.
 struct World {
     identity: String,
     mcp: String,
@@ -196,7 +196,7 @@ impl World {
             tokio::time::sleep(delay).await;
         }
         let mut asked = self.asked();
-        // A request that straddles a reset belongs to the measurement before it.
+        // A request that began before a reset belongs to the earlier measurement.
         if asked.since == since {
             asked.visits.push(Visit {
                 endpoint,
@@ -323,7 +323,7 @@ impl World {
         json_answer(StatusCode::OK, &document)
     }
 
-    /// RFC 7523 2.1 with RFC 8707: the assertion must be signed by the identity endpoint for this very issuer, and alive.
+    /// RFC 7523 2.1 with RFC 8707: the identity endpoint must have signed the assertion for this issuer, and it must not be expired.
     async fn mint(
         &self,
         tenant: &str,
@@ -423,8 +423,8 @@ impl Asked {
         })
     }
 
-    /// The longest chain of requests of which each began after the answer to the one before. With a delay that dwarfs
-    /// everything else, that is the number of network round trips on the critical path.
+    /// The longest chain of requests in which each began after the answer to the one before. With a long delay, that is the
+    /// number of network round trips on the critical path.
     fn round_trips(&self) -> u64 {
         let mut visits: Vec<&Visit> = self.visits.iter().collect();
         visits.sort_by(|a, b| a.end_ms.total_cmp(&b.end_ms));
@@ -438,7 +438,7 @@ impl Asked {
         length
     }
 
-    /// The requests for people: `+` joins what was under way together, `>` what waited.
+    /// The requests as text: `+` between concurrent requests, `>` between requests that waited for each other.
     fn sequence(&self, by_start: &[&Visit]) -> String {
         let mut text = String::new();
         let mut group_ends = f64::NEG_INFINITY;
@@ -502,7 +502,7 @@ fn signing_input(algorithm: &str, claims: &Value) -> String {
 
 fn random_id() -> String {
     let mut bytes = [0; 16];
-    // Only uniqueness matters here; a failing generator would show as repeated ids, not as a wrong measurement.
+    // The ids only have to be unique. A failing generator would cause repeated ids, not a wrong measurement.
     let _ = rand::fill(&mut bytes);
     BASE64.encode(bytes)
 }
