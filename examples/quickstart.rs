@@ -1,14 +1,14 @@
-//! safeconduct in one minute, on this machine alone: `cargo run --example quickstart`.
+//! A demonstration of safeconduct that needs only this machine: `cargo run --example quickstart`.
 //!
-//! Four parties in one process, on loopback, with real signatures: a CI platform that says which job this is, an authorization
-//! server that trusts that platform, an MCP server that trusts that authorization server, and safeconduct between them and an MCP
-//! client. Nobody configures a secret. The client asks safeconduct's socket for a token, calls a tool, lets the token expire, sees
-//! it refused, asks again and calls again.
+//! It runs four parties in one process, on loopback, with real signatures: a CI platform that identifies the job, an authorization
+//! server that trusts the platform, an MCP server that trusts the authorization server, and safeconduct. No secret is configured. An
+//! MCP client asks safeconduct's socket for a token and calls a tool. When the token has expired and is refused, the client asks
+//! again and calls again.
 //!
-//! The first three are the project's own test doubles, which verify what real ones verify. safeconduct is the real one, through its
-//! library; `safeconduct run` with the same configuration does the same.
+//! The first three parties are fakes from the project's tests; they verify signatures, audiences and times as real servers do.
+//! safeconduct runs from its library. `safeconduct run` with the same configuration does the same.
 
-#![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
+#![expect(clippy::print_stdout, reason = "the purpose of this program is to print")]
 
 use std::error::Error;
 use std::io::IsTerminal;
@@ -29,10 +29,10 @@ use support::unix_http;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Short enough to watch a token die.
+/// Short, so that you can watch a token expire.
 const TOKEN_LIFE: Duration = Duration::from_secs(6);
 
-/// Nothing here waits for anything outside this process.
+/// The time limit of the whole demonstration.
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::main]
@@ -73,7 +73,7 @@ async fn run() -> Outcome<()> {
     told
 }
 
-/// All that safeconduct is told. Which workload this is, it finds out; a secret there is none.
+/// The whole configuration. It names no identity, because safeconduct detects it, and no secret.
 fn configuration(socket: &Path, url: &str, issuer: &str) -> String {
     format!(
         r#"
@@ -153,7 +153,7 @@ impl World {
         Ok(token.to_owned())
     }
 
-    /// What the platform and the authorization server saw of it.
+    /// Shows what the platform and the authorization server saw.
     fn tell_exchange(&self) -> Outcome<()> {
         let audience = self.platform.audiences().pop().ok_or("nobody asked the platform")?;
         line("platform", &format!("signs a JWT for {audience} alone"));
@@ -174,7 +174,7 @@ impl World {
         Ok(())
     }
 
-    /// A real MCP client for one call. The wire has no session worth keeping, so a new token simply gets a new transport.
+    /// Makes one call with a real MCP client. A new token gets a new connection, because there is no session to keep.
     async fn call(&self, token: &str, tool: &'static str, arguments: Value) -> Outcome<String> {
         let config = StreamableHttpClientTransportConfig::with_uri(self.mcp.url()).auth_header(token);
         let transport = StreamableHttpClientTransport::with_client(http()?, config);
@@ -195,7 +195,7 @@ impl World {
         Ok((answer.status().as_u16(), error.to_owned()))
     }
 
-    /// On a terminal the seconds are counted, so that nobody thinks it hangs.
+    /// On a terminal this counts the seconds, so that it does not look stuck.
     async fn wait_for_expiry(&self, token: &str) {
         let expiry = keys::peek(token)["exp"].as_f64().unwrap_or_default();
         while keys::now() < expiry {
@@ -212,7 +212,7 @@ impl World {
     }
 }
 
-/// Loopback needs neither the machine's proxy nor its certificates.
+/// Loopback needs neither a proxy nor the system's certificates.
 fn http() -> Outcome<reqwest::Client> {
     Ok(reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?)
 }

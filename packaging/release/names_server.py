@@ -21,7 +21,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-# Names that DNS knows. hosts.names.test is in the hosts file alone, `short` is found through the search domain.
+# The names in DNS. hosts.names.test is only in the hosts file; `short` is found through the search domain.
 RECORDS = {
     "dns.names.test": "127.0.0.3",
     "short.names.test": "127.0.0.4",
@@ -65,7 +65,7 @@ class OverUdp(socketserver.BaseRequestHandler):
 
 class OverTcp(socketserver.StreamRequestHandler):
     def handle(self):
-        # A resolver sends both of its questions on one connection.
+        # A resolver sends both questions on one connection.
         while length := self.rfile.read(2):
             reply = answer(self.rfile.read(struct.unpack("!H", length)[0]), False)
             self.wfile.write(struct.pack("!H", len(reply)) + reply)
@@ -118,7 +118,7 @@ class EveryAddress(ThreadingHTTPServer):
 def authorization_server(directory):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(directory / "cert.pem", directory / "key.pem")
-    # Without IPv6 on the machine only IPv4 is listened on.
+    # On a machine without IPv6, listen on IPv4 only.
     try:
         server = EveryAddress(("::", 443), AuthorizationServer)
     except OSError:

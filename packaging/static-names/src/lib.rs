@@ -1,16 +1,16 @@
-//! Looks up names of hosts, users and groups in files and by DNS alone, whatever `/etc/nsswitch.conf` names.
+//! Makes a static program resolve hosts, users and groups with files and DNS only, whatever `/etc/nsswitch.conf` names.
 //!
-//! A static program has glibc's services `files` and `dns` linked in (since glibc 2.34). glibc loads every other service that
-//! `nsswitch.conf` names as a module (`libnss_resolve.so.2`, `libnss_sss.so.2`), and with it the C library that the module
-//! needs: a second one in the same process, perhaps of another version. That ends in a crash at the first look-up.
+//! A static program contains glibc's services `files` and `dns` (since glibc 2.34). If `nsswitch.conf` names another service, glibc
+//! loads it as a module (`libnss_resolve.so.2`, `libnss_sss.so.2`). The module brings its own C library: a second one in the same
+//! process, perhaps of another version. The program then crashes at the first look-up.
 //!
-//! [`keep_to_files_and_dns`] sets the services for the whole process, so that it holds for every crate that calls
-//! `getaddrinfo`, `getpwuid_r` or `getgrnam_r`. glibc does not ask its cache daemon (nscd) about them any more either.
+//! [`keep_to_files_and_dns`] sets the services for the whole process, so it applies to every crate that calls `getaddrinfo`,
+//! `getpwuid_r` or `getgrnam_r`. glibc then does not use its cache daemon (nscd) either.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use glibc::keep_to_files_and_dns;
 
-/// Other C libraries have no name-service modules: there is nothing to set.
+/// Does nothing: other C libraries have no name-service modules.
 ///
 /// # Errors
 ///
@@ -24,7 +24,7 @@ pub fn keep_to_files_and_dns() -> Result<(), &'static str> {
 mod glibc {
     use std::ffi::{CStr, c_char, c_int};
 
-    /// What the functions above read. `getaddrinfo` may read `services`; libdbus asks for the groups of a user.
+    /// The databases that these functions read. `getaddrinfo` may read `services`; libdbus asks for the groups of a user.
     const SERVICES: [(&CStr, &CStr); 5] = [
         (c"hosts", c"files dns"),
         (c"passwd", c"files"),
@@ -38,17 +38,16 @@ mod glibc {
         fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
     }
 
-    /// Sets the services that the whole process looks names up with. Call it first in the `main` of a static program: it must
-    /// come before every look-up and every thread. In a program that is not static the modules fit, and `nsswitch.conf`
-    /// should decide.
+    /// Sets the services for all look-ups of this process. Call it first in the `main` of a static program: before every look-up and
+    /// every thread. Do not call it in a dynamic program, where the modules work and `nsswitch.conf` should decide.
     ///
     /// # Errors
     ///
-    /// With the name of the database that glibc did not take. It takes them all unless it has no memory.
+    /// The name of the database that glibc did not accept. glibc accepts all of them unless it is out of memory.
     pub fn keep_to_files_and_dns() -> Result<(), &'static str> {
         for (database, services) in SERVICES {
             #[expect(unsafe_code, reason = "glibc has no safe way to set this")]
-            // SAFETY: both are strings that end with NUL and live for ever. glibc copies what it keeps of them.
+            // SAFETY: both arguments are static strings that end with NUL. glibc copies the parts that it keeps.
             let taken = unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
             if taken != 0 {
                 return Err(database.to_str().unwrap_or("a database"));
@@ -61,7 +60,7 @@ mod glibc {
     mod tests {
         use std::net::ToSocketAddrs;
 
-        /// A database that glibc does not know, or a line that it cannot read, is an error.
+        /// glibc reports an unknown database and a line that it cannot parse as an error.
         #[test]
         fn glibc_takes_every_line_and_still_finds_names() {
             assert_eq!(super::keep_to_files_and_dns(), Ok(()));
