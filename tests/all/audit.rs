@@ -5,7 +5,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
@@ -20,18 +19,12 @@ use support::unix_http;
 use support::wait::until;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::binary;
+use crate::exit::{ASKED_WRONGLY, CONFIG, DENIED, TEMPORARY};
+use crate::{LIMIT, binary};
 
 const BROKEN: i32 = 1;
-const ASKED_WRONGLY: i32 = 64;
-const TEMPORARY: i32 = 75;
-const DENIED: i32 = 77;
-const CONFIG: i32 = 78;
 
 const ASK: &str = "/v1/token?server=demo";
-
-/// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// The audit file of a world.
 struct Record(PathBuf);

@@ -8,30 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::aws::{FakeAws, REGION, ROLE, SERVICE};
 use support::google::{AGENT, FakeGoogle, PROVIDER, external_account};
+use support::platform::SUBJECT;
 use support::safeconduct::{Output, Safeconduct};
 use support::scene::Scene;
 use support::unix_http::Reply;
 use support::{keys, sigv4, tcp_http};
 
-use crate::binary;
-
-const NO_IDENTITY: i32 = 69;
-const TEMPORARY: i32 = 75;
-const REFUSED: i32 = 76;
-const DENIED: i32 = 77;
-const CONFIG: i32 = 78;
-
-/// Who the platform says the job is.
-const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
-
-/// An example with the names of the fakes.
-fn example(scene: &Scene, name: &str) -> String {
-    let path = format!("{}/examples/config/{name}.toml", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).expect("there is such an example");
-    let text = text.replace("https://mcp.example.com/mcp", &scene.mcp.url());
-    let text = text.replace("https://login.example.com/tenant1", &scene.authorization_server.issuer());
-    format!("{text}\n[egress]\ninsecure_loopback = true\n")
-}
+use crate::exit::{CONFIG, DENIED, NO_IDENTITY, REFUSED, TEMPORARY};
+use crate::{binary, example};
 
 /// With `from`, which must be there, replaced.
 fn with(text: &str, from: &str, to: &str) -> String {
@@ -52,7 +36,7 @@ async fn container() -> (Scene, FakeAws, Safeconduct) {
     let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     scene.authorization_server.trust_only(aws.trust());
-    let world = Safeconduct::new(binary()).envs(aws.container()).config(&example(&scene, "aws"));
+    let world = Safeconduct::new(binary()).envs(aws.container()).config(&example::in_scene(&scene, "aws", ""));
     (scene, aws, world)
 }
 
@@ -107,7 +91,7 @@ async fn a_machine_is_a_role_only_when_it_is_named() {
     let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     scene.authorization_server.trust_only(aws.trust());
-    let text = with(&example(&scene, "aws"), "region = \"eu-central-1\"", "");
+    let text = with(&example::in_scene(&scene, "aws", ""), "region = \"eu-central-1\"", "");
     let machine = Safeconduct::new(binary())
         .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", aws.base())
         .env("AWS_ENDPOINT_URL_STS", aws.base());
@@ -125,7 +109,7 @@ async fn chain() -> (Scene, FakeAws, String) {
     scene.authorization_server.trust_only(aws.trust());
     aws.trust_identities(scene.platform.trust(), SUBJECT);
     let sts = format!("region = \"eu-central-1\"\nendpoint = \"{}\"", aws.base());
-    let text = with(&example(&scene, "aws-role"), "region = \"eu-central-1\"", &sts);
+    let text = with(&example::in_scene(&scene, "aws-role", ""), "region = \"eu-central-1\"", &sts);
     (scene, aws, text)
 }
 
@@ -196,7 +180,7 @@ const BODY: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"n
 
 /// A server behind IAM, with the keys that replace `[identity]` and `region` of the example.
 fn signed(scene: &Scene, aws: &FakeAws, identity: &str, more: &str) -> String {
-    let text = example(scene, "aws-sigv4");
+    let text = example::in_scene(scene, "aws-sigv4", "");
     let url = "https://gateway-1.gateway.bedrock-agentcore.eu-central-1.amazonaws.com/mcp";
     let text = with(&text, url, &aws.mcp_url());
     let text = with(&text, "[identity]\nsource = \"aws\"\n", identity);
@@ -370,7 +354,7 @@ async fn a_signed_request_stands_for_a_role_at_google() {
     aws.switch(false);
     let google = google(&scene, &aws).await;
     let line = "exchange = \"gcp\"\n";
-    let text = with(&example(&scene, "gcp-from-aws"), "[egress]\n", &format!("[egress]\n{}", google.egress()));
+    let text = example::in_scene(&scene, "gcp-from-aws", &google.egress());
     let run = |text: &str| {
         let world = world.clone().config(text);
         async move { world.run(&["token", "demo"]).await }
@@ -399,7 +383,7 @@ async fn a_signed_request_goes_only_where_it_is_called_one() {
     const FIELD: &str = "x-vault-aws-iam-server-id";
     scene.authorization_server.trust_aws(FIELD, aws.caller(true));
     let named = format!("token = \"caller-identity\"\naudience_field = \"{FIELD}\"\n\n[servers.demo]");
-    let text = with(&example(&scene, "aws"), "\n[servers.demo]", &named);
+    let text = with(&example::in_scene(&scene, "aws", ""), "\n[servers.demo]", &named);
     let exchange = |name: &str, more: &str| {
         with(&text, "[servers.demo]", &format!("[servers.demo]\nexchange = \"{name}\"\n{more}"))
     };
@@ -447,7 +431,7 @@ async fn what_contradicts_itself_about_signed_requests_is_told_at_once() {
         (CONFIG, "token = \"caller-identity\"\naudience_field = \"x-a: b\"", "a field of the verifier's own"),
     ] {
         let more = format!("{lines}\n\n[servers.demo]\nexchange = \"token-exchange\"");
-        let text = with(&example(&scene, "aws"), "\n[servers.demo]", &more);
+        let text = with(&example::in_scene(&scene, "aws", ""), "\n[servers.demo]", &more);
         let output = world.clone().config(&text).run(&["token", "demo"]).await.expect_code(code);
         assert!(output.stderr.contains(words), "{lines}: {output:?}");
     }
@@ -475,7 +459,8 @@ async fn an_external_account_file_of_aws() {
     const REQUEST: &str = "aws:token-type:aws4_request";
     write(REQUEST, &source);
     let line = "credentials_file = \"/etc/safeconduct/google.json\"\n";
-    let text = with(&example(&scene, "gcp-external-account"), line, &format!("credentials_file = {file:?}\n"));
+    let text =
+        with(&example::in_scene(&scene, "gcp-external-account", ""), line, &format!("credentials_file = {file:?}\n"));
     let text = with(&text, "[egress]\n", &format!("[egress]\n{}", google.egress()));
     let world = world.config(&text);
     world.run(&["token", "demo"]).await.expect_code(0);

@@ -22,10 +22,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::binary;
-
-/// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::{LIMIT, binary};
 
 /// A user that is neither ours nor root's.
 const STRANGER: u32 = 65_534;

@@ -7,19 +7,16 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use support::authorization_server::{ClientProof, FakeAs, TokenFault};
-use support::safeconduct::{Daemon, Output};
+use support::platform::SUBJECT;
+use support::safeconduct::Daemon;
 use support::scene::Scene;
 use support::unix_http::Reply;
 use support::{keys, leak};
 
+use crate::asking::{refused, token};
 use crate::binary;
+use crate::exit::{CONFIG, DENIED, REFUSED};
 
-const REFUSED: i32 = 76;
-const DENIED: i32 = 77;
-const CONFIG: i32 = 78;
-
-/// Who the platform says the job is.
-const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
 const SECRET: &str = "a client's secret: 100%+";
 const CLIENT: &str = "exchange = \"client-credentials\"\nclient_id = \"agent\"\n";
 
@@ -29,18 +26,6 @@ async fn nowhere() -> Scene {
     let names: Vec<String> = scene.platform.env().into_iter().map(|(name, _)| name).collect();
     let safeconduct = names.iter().fold(scene.safeconduct.clone(), |world, name| world.without_env(name));
     Scene { safeconduct, ..scene }
-}
-
-async fn token(scene: &Scene, keys: &str) -> Output {
-    scene.configured(keys).run(&["token", "demo"]).await
-}
-
-async fn refused(scene: &Scene, keys: &str, code: i32, words: &[&str]) {
-    let output = token(scene, keys).await.expect_code(code);
-    for word in words {
-        assert!(output.stderr.contains(word), "{word:?} in {}", output.stderr);
-    }
-    assert!(output.stderr.contains("safeconduct: hint: "), "{}", output.stderr);
 }
 
 fn secret_file(scene: &Scene, text: &str) -> String {

@@ -8,17 +8,13 @@ use serde_json::{Value, json};
 use support::authorization_server::{MetadataFault, Published, TokenFault};
 use support::fault::Fault;
 use support::mcp_server::{FakeMcp, INSERTED, Lenience, Signposts};
-use support::platform::{LIFE, PlatformFault};
+use support::platform::{LIFE, PlatformFault, SUBJECT};
 use support::safeconduct::Safeconduct;
 use support::scene::{SCOPES, Scene};
 use support::tls::TestCa;
 
 use crate::binary;
-
-const NO_IDENTITY: i32 = 69;
-const TEMPORARY: i32 = 75;
-const REFUSED: i32 = 76;
-const CONFIG: i32 = 78;
+use crate::exit::{CONFIG, NO_IDENTITY, REFUSED, TEMPORARY};
 
 const OPERATOR_OF_MCP: &str = "mcp_server";
 const OPERATOR_OF_AS: &str = "authorization_server";
@@ -398,7 +394,7 @@ async fn faults_of_the_server_metadata_are_named() {
 #[tokio::test]
 async fn a_configured_client_proof_that_is_not_listed_is_noted() {
     let scene = Scene::new(binary()).await;
-    scene.authorization_server.federate("agent", "repo:octo-org/octo-repo:ref:refs/heads/main");
+    scene.authorization_server.federate("agent", SUBJECT);
     scene.authorization_server.set_metadata(json!({"token_endpoint_auth_methods_supported": ["none"]}));
     let keys = "exchange = \"client-credentials\"\nclient_auth = \"workload\"\nclient_id = \"agent\"";
     let report = report(&scene.configured(keys), &["demo"]).await;

@@ -3,31 +3,15 @@
 use serde_json::{Value, json};
 use support::authorization_server::TokenFault;
 use support::keys;
-use support::safeconduct::Output;
+use support::platform::SUBJECT;
 use support::scene::Scene;
 
+use crate::asking::{refused, token};
 use crate::binary;
+use crate::exit::{CONFIG, NO_IDENTITY, REFUSED};
 
-const NO_IDENTITY: i32 = 69;
-const REFUSED: i32 = 76;
-const CONFIG: i32 = 78;
-
-/// Who the platform says the job is.
-const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
 const FEDERATED: &str = "exchange = \"client-credentials\"\nclient_auth = \"workload\"\nclient_id = \"agent\"";
 const EXCHANGED: &str = "exchange = \"token-exchange\"";
-
-async fn token(scene: &Scene, keys: &str) -> Output {
-    scene.configured(keys).run(&["token", "demo"]).await
-}
-
-async fn refused(scene: &Scene, keys: &str, code: i32, words: &[&str]) {
-    let output = token(scene, keys).await.expect_code(code);
-    for word in words {
-        assert!(output.stderr.contains(word), "{word:?} in {}", output.stderr);
-    }
-    assert!(output.stderr.contains("safeconduct: hint: "), "{}", output.stderr);
-}
 
 #[tokio::test]
 async fn a_federated_client_proves_itself_with_the_workloads_jwt() {

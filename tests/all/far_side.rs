@@ -2,51 +2,26 @@
 //! than an answer.
 
 use serde_json::json;
-use support::authorization_server::FakeAs;
 use support::fault::Fault;
-use support::mcp_server::FakeMcp;
-use support::platform::FakePlatform;
-use support::safeconduct::{Output, Safeconduct};
+use support::safeconduct::Output;
+use support::scene::Scene;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::binary;
-
-struct World {
-    platform: FakePlatform,
-    authorization_server: FakeAs,
-    mcp: FakeMcp,
-}
-
-impl World {
-    async fn new() -> Self {
-        let platform = FakePlatform::start().await;
-        let authorization_server = FakeAs::start(platform.trust()).await;
-        let mcp = FakeMcp::start(&authorization_server, &["demo:read"]).await;
-        Self { platform, authorization_server, mcp }
-    }
-
-    fn safeconduct(&self, issuer: &str) -> Safeconduct {
-        let toml = format!(
-            "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{}\"\nissuer = \"{issuer}\"\n",
-            self.mcp.url()
-        );
-        Safeconduct::new(binary()).envs(self.platform.env()).config(&toml)
-    }
-}
+use crate::exit::REFUSED;
 
 /// The token request follows the metadata over the same connection, which breaks under it.
 #[tokio::test]
 async fn a_kept_connection_that_breaks_costs_a_new_assertion_and_no_document() {
-    let world = World::new().await;
-    world.authorization_server.script_token([Fault::Down]);
-    let safeconduct = world.safeconduct(&world.authorization_server.issuer());
-    safeconduct.run(&["token", "demo", "--timeout", "5s"]).await.expect_code(0);
-    assert_eq!(world.platform.requests(), 2, "an assertion that may have been taken is not presented again");
-    assert_eq!(world.authorization_server.token_requests(), 2);
-    assert_eq!(world.authorization_server.metadata_requests(), 1);
-    assert_eq!((world.mcp.probes(), world.mcp.metadata_requests()), (1, 1));
+    let scene = Scene::new(binary()).await;
+    scene.authorization_server.script_token([Fault::Down]);
+    scene.configured("").run(&["token", "demo", "--timeout", "5s"]).await.expect_code(0);
+    assert_eq!(scene.platform.requests(), 2, "an assertion that may have been taken is not presented again");
+    assert_eq!(scene.authorization_server.token_requests(), 2);
+    assert_eq!(scene.authorization_server.metadata_requests(), 1);
+    assert_eq!((scene.mcp.probes(), scene.mcp.metadata_requests()), (1, 1));
 }
 
 /// A server that answers every request with this.
@@ -65,27 +40,31 @@ async fn answering(answer: String) -> (String, JoinSet<()>) {
     (base, tasks)
 }
 
-async fn refused(world: &World, answer: String) -> Output {
+async fn refused(scene: &Scene, answer: String) -> Output {
     let (issuer, _server) = answering(answer).await;
     // The MCP server names it, so that its flood is all that is wrong.
-    world.mcp.set_metadata(json!({"authorization_servers": [issuer]}));
-    let output = world.safeconduct(&issuer).run(&["token", "demo", "--timeout", "5s"]).await.expect_code(76);
+    scene.mcp.set_metadata(json!({"authorization_servers": [issuer]}));
+    let world = scene.safeconduct.clone().config(&format!(
+        "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{}\"\nissuer = \"{issuer}\"\n",
+        scene.mcp.url()
+    ));
+    let output = world.run(&["token", "demo", "--timeout", "5s"]).await.expect_code(REFUSED);
     assert_eq!(output.stdout, "");
     output
 }
 
 #[tokio::test]
 async fn a_server_that_floods_before_its_answer_is_refused_at_once() {
-    let world = World::new().await;
+    let scene = Scene::new(binary()).await;
     let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1_000_000);
-    let output = refused(&world, interim).await;
+    let output = refused(&scene, interim).await;
     assert!(output.stderr.contains("127.0.0.1 sends more than 8 interim answers"), "{}", output.stderr);
     for answer in [
         format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(65 * 1024)),
         format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(8 * 1024 * 1024)),
         format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101)),
     ] {
-        let output = refused(&world, answer).await;
+        let output = refused(&scene, answer).await;
         assert!(output.stderr.contains("a header of more than 64 KiB or 100 fields"), "{}", output.stderr);
     }
 }

@@ -12,10 +12,7 @@ use support::safeconduct::{Output, Safeconduct};
 use support::tls::TestCa;
 
 use crate::binary;
-
-const TEMPORARY: i32 = 75;
-const DENIED: i32 = 77;
-const CONFIG: i32 = 78;
+use crate::exit::{CONFIG, DENIED, TEMPORARY};
 
 /// RFC 6761: names that resolve nowhere.
 const LOGIN: &str = "login.safeconduct.invalid";

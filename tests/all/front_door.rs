@@ -1,24 +1,18 @@
 //! `outer`: an MCP server behind a front door that wants a credential of its own, from the environment to both of them.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use support::google::{AGENT, FakeGoogle, INSTANCE};
+use support::platform::SUBJECT;
 use support::safeconduct::{Output, Safeconduct};
 use support::scene::Scene;
 use support::wait::until;
 use support::{keys, tcp_http};
 
-use crate::binary;
-
-/// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(30);
-const REFUSED: i32 = 76;
-const CONFIG: i32 = 78;
+use crate::exit::{CONFIG, REFUSED};
+use crate::{LIMIT, binary, example};
 
 /// The OAuth client of the front door.
 const CLIENT: &str = "123456789012-abc.apps.googleusercontent.com";
-const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
 const FIELD: &str = "proxy-authorization";
 const HEADERS: &str = "/v1/headers?server=demo";
 
@@ -38,12 +32,8 @@ impl World {
         scene.mcp.stand_behind(FIELD, move |token| {
             verifier.verify(token).is_ok_and(|claims| claims["aud"] == json!(CLIENT))
         });
-        let path = format!("{}/examples/config/{}.toml", env!("CARGO_MANIFEST_DIR"), "gcp-front-door");
-        let text = std::fs::read_to_string(path).expect("there is such an example");
-        let text = text.replace("https://mcp.example.com/mcp", &scene.mcp.url());
-        let text = text.replace("https://login.example.com/tenant1", &scene.authorization_server.issuer());
-        let egress = google.egress();
-        Self { text: format!("{text}\n[egress]\n{egress}insecure_loopback = true\n"), scene, google }
+        let text = example::in_scene(&scene, "gcp-front-door", &google.egress());
+        Self { text, scene, google }
     }
 
     fn safeconduct(&self) -> Safeconduct {

@@ -15,12 +15,9 @@ use support::scene::Scene;
 use support::unix_http::{self, Reply};
 use support::wait;
 
-use crate::binary;
+use crate::{LIMIT, binary};
 
 const ASK: &str = "/v1/token?server=demo";
-
-/// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(20);
 
 fn asked(daemon: &Daemon, path: &str) -> tokio::task::JoinHandle<std::io::Result<Reply>> {
     let (socket, path): (PathBuf, String) = (daemon.socket().to_owned(), path.to_owned());

@@ -6,9 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid};
@@ -17,7 +15,7 @@ use support::authorization_server::FakeAs;
 use support::fault::Fault;
 use support::leak;
 use support::mcp_server::FakeMcp;
-use support::safeconduct::{Daemon, Safeconduct};
+use support::safeconduct::Daemon;
 use support::scene::{SCOPES, Scene};
 use support::tcp_http::{self, Loopback};
 use support::unix_http;
@@ -25,12 +23,9 @@ use support::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::binary;
-
-const CONFIG: i32 = 78;
-
-/// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::activated::{activated, ends};
+use crate::exit::CONFIG;
+use crate::{LIMIT, binary};
 
 const ON_LOOPBACK: &str = "[listen]\nhttp = \"127.0.0.1:0\"";
 const WITH_HEALTH: &str = "[listen]\nhealth = \"127.0.0.1:0\"";
@@ -566,28 +561,6 @@ async fn a_revocation_that_fails_is_one_line_and_no_failure() {
 
 // Service managers.
 
-/// The binary with these listeners as descriptors 3 and 4, as a service manager starts it.
-fn activated(world: &Safeconduct, first: OwnedFd, second: OwnedFd) -> (tokio::process::Child, PathBuf) {
-    const LAUNCH: &str =
-        "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_FDS=2 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\"";
-    let command = world.command(&["run"]);
-    let given = command.as_std();
-    let log = world.path().join("out/activated");
-    let mut shell = tokio::process::Command::new("/bin/sh");
-    shell.args(["-c", LAUNCH, "sh"]).arg(given.get_program()).args(given.get_args()).env_clear();
-    shell.envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell.stdin(Stdio::from(first)).stdout(Stdio::from(second)).kill_on_drop(true);
-    shell.stderr(fs::File::create(&log).expect("ours"));
-    (shell.spawn().expect("there is a shell"), log)
-}
-
-async fn ends(mut child: tokio::process::Child, log: &Path) -> (Option<i32>, String) {
-    let status = tokio::time::timeout(LIMIT, child.wait()).await.expect("in time").expect("waited for");
-    let text = fs::read_to_string(log).expect("ours");
-    leak::check("stderr of an activated daemon", &text);
-    (status.code(), text)
-}
-
 fn private_socket(path: &Path) -> UnixListener {
     let listener = UnixListener::bind(path).expect("bound");
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
@@ -605,7 +578,8 @@ async fn a_service_manager_may_pass_the_loopback_listener_beside_the_socket() {
     // Descriptors come in the order of the socket unit, which is nobody's business.
     for swapped in [false, true] {
         let (one, other) = (socket.try_clone().expect("cloned").into(), tcp.try_clone().expect("cloned").into());
-        let (child, log) = if swapped { activated(&world, other, one) } else { activated(&world, one, other) };
+        let (child, log) =
+            if swapped { activated(&world, other, Some(one)) } else { activated(&world, one, Some(other)) };
         until(LIMIT, "it answers", async || {
             unix_http::get(&path, "/healthz").await.is_ok_and(|reply| reply.status == 200)
         })
@@ -638,7 +612,7 @@ async fn an_inherited_listener_that_is_wider_or_not_configured_is_refused() {
         (second.into(), "is the second Unix socket"),
     ];
     for (descriptor, words) in cases {
-        let (child, log) = activated(&world, socket.try_clone().expect("cloned").into(), descriptor);
+        let (child, log) = activated(&world, socket.try_clone().expect("cloned").into(), Some(descriptor));
         let (code, text) = ends(child, &log).await;
         assert_eq!(code, Some(CONFIG), "{text}");
         assert!(text.contains(words) && text.contains("safeconduct: hint: "), "{text}");

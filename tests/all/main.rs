@@ -6,10 +6,15 @@
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | what goes wrong, and who attacks | `attacks` `bad_input` `tls` `forward_proxy` `far_side` |
 //! | what people read | `doctor` `trust_policy` `audit` |
-//! | the tests and the tree themselves | `support_selftest` `tidy` |
+//! | the fakes and the source tree | `support_selftest` `tidy` |
+//! | nothing: shared by the others | `activated` `asking` `example` `exit` |
 
-#![allow(clippy::disallowed_methods, reason = "the tests run in real time and have tasks of their own")]
+#![allow(clippy::disallowed_methods, reason = "the tests run in real time and spawn their own tasks")]
 
+use std::time::Duration;
+
+mod activated;
+mod asking;
 mod attacks;
 mod audit;
 mod aws;
@@ -19,7 +24,9 @@ mod cli;
 mod clients;
 mod daemon;
 mod doctor;
+mod example;
 mod exchanges;
+mod exit;
 mod far_side;
 mod forward_proxy;
 mod front_door;
@@ -40,7 +47,10 @@ mod tidy;
 mod tls;
 mod trust_policy;
 
-/// The program under test: the one that cargo built beside the tests, or the one that `SAFECONDUCT_BIN` names.
+/// The time limit of every wait: longer than any step takes, also on a slow machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// The program under test: `SAFECONDUCT_BIN`, else the one that cargo built for the tests.
 pub(crate) fn binary() -> &'static str {
     static BINARY: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         std::env::var("SAFECONDUCT_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_safeconduct").to_owned())

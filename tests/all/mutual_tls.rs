@@ -17,11 +17,7 @@ use support::unix_http::Reply;
 use support::workload_api::FakeWorkloadApi;
 
 use crate::binary;
-
-const NO_IDENTITY: i32 = 69;
-const REFUSED: i32 = 76;
-const DENIED: i32 = 77;
-const CONFIG: i32 = 78;
+use crate::exit::{CONFIG, DENIED, NO_IDENTITY, REFUSED};
 
 const AGENT: &str = "agent.example.com";
 const SPIFFE: &str = "spiffe://example.org/agent";

@@ -12,8 +12,8 @@ use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 
 use crate::binary;
+use crate::exit::NO_IDENTITY;
 
-const NO_IDENTITY: i32 = 69;
 const PROBE: &str = "[identity]\nprobe = true\n";
 
 /// The metadata service of whatever cloud is asked for, which counts who asks.

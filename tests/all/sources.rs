@@ -21,9 +21,9 @@ use support::scene::Scene;
 use support::unix_http;
 
 use crate::binary;
+use crate::exit::NO_IDENTITY;
 
 const LIFE: Duration = Duration::from_secs(600);
-const NO_IDENTITY: i32 = 69;
 /// Cases at a time. Most wait for a limit of the source they are about.
 const AT_ONCE: usize = 24;
 

@@ -17,8 +17,8 @@ use support::tls::TestCa;
 use support::wait::until;
 use support::workload_api::FakeWorkloadApi;
 
-/// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::LIMIT;
+
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 
 struct World {

@@ -9,10 +9,7 @@ use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 
 use crate::binary;
-
-const ASKED_WRONGLY: i32 = 64;
-const REFUSED: i32 = 76;
-const DENIED: i32 = 77;
+use crate::exit::{ASKED_WRONGLY, DENIED, REFUSED};
 
 async fn policy(world: &Safeconduct, shape: &str, more: &[&str]) -> Value {
     let words = [&["trust-policy", "demo", "--json", "--for", shape], more].concat();

@@ -22,7 +22,7 @@ use super::fault::{self, Fault, Script};
 use super::keys::{self, Claims, Keys, Verifier};
 use super::leak;
 use super::listener::{Answer, Bound, Listener};
-use super::platform::Trust;
+use super::platform::{SUBJECT, Trust};
 
 mod clients;
 mod knobs;
@@ -218,7 +218,7 @@ impl FakeAs {
 
     /// An access token without a request: for tests of the MCP server and of foreign tokens.
     pub fn mint(&self, audience: Value, scope: &str, life: Duration) -> String {
-        self.state.mint("repo:octo-org/octo-repo:ref:refs/heads/main", audience, scope, life)
+        self.state.mint(SUBJECT, audience, scope, life)
     }
 }
 

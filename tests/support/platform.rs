@@ -20,6 +20,9 @@ use super::listener::{Answer, Bound, Listener};
 /// How long an assertion lives unless said otherwise: GitHub's are valid for five minutes.
 pub const LIFE: Duration = Duration::from_secs(300);
 
+/// The subject of the job.
+pub const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
+
 const PATH: &str = "/octo-pool/idtoken";
 const PRE_EXISTING_QUERY: (&str, &str) = ("api-version", "2.0");
 
@@ -161,7 +164,7 @@ impl State {
         let (iat, exp) = keys::lifetime(life);
         keys::object(json!({
             "iss": self.issuer, "aud": audience, "iat": iat, "nbf": iat, "exp": exp, "jti": keys::unique_id(),
-            "sub": "repo:octo-org/octo-repo:ref:refs/heads/main",
+            "sub": SUBJECT,
             "repository": "octo-org/octo-repo", "repository_id": "74", "repository_visibility": "private",
             "repository_owner": "octo-org", "repository_owner_id": "65", "enterprise": "octo-enterprise",
             "actor": "octocat", "actor_id": "12", "event_name": "push",

@@ -26,7 +26,7 @@ use support::wait::until;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
-use crate::binary;
+use crate::{LIMIT, binary};
 
 mod issuers;
 mod network;
@@ -50,9 +50,6 @@ const VICTIM: u32 = 61_234;
 
 /// What the attacker's token endpoint gives out: visible ASCII, and nothing a server should send.
 const ODD_TOKEN: &str = "a-token%25of%0Athe-attacker\"\\$(id)";
-
-/// Longer than anything here may take, whatever the machine.
-const BOUND: Duration = Duration::from_secs(30);
 
 struct World {
     platform: FakePlatform,
@@ -234,7 +231,7 @@ fn command_as(uid: u32, world: &Safeconduct, copy: &Copy, args: &[&str]) -> toki
 }
 
 async fn as_user(uid: u32, world: &Safeconduct, copy: &Copy, args: &[&str]) -> Output {
-    let output = tokio::time::timeout(BOUND, command_as(uid, world, copy, args).output())
+    let output = tokio::time::timeout(LIMIT, command_as(uid, world, copy, args).output())
         .await
         .expect("bounded")
         .expect("it starts");

@@ -170,7 +170,7 @@ async fn servers_that_stall_end_within_the_time_out_and_are_named() {
     let outcomes = join_all(cases.map(|((set, party), fault)| async move {
         let world = World::new().await;
         set(&world, fault.clone());
-        let output = tokio::time::timeout(BOUND, outage(&world.job(""))).await.expect("bounded");
+        let output = tokio::time::timeout(LIMIT, outage(&world.job(""))).await.expect("bounded");
         let stderr = refused(output, 75, "within");
         // Which part of the path is waited for is what an operator needs to know.
         let error = stderr.lines().find(|line| line.starts_with("safeconduct: error: ")).unwrap_or_default();

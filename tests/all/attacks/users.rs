@@ -150,7 +150,7 @@ async fn a_narrow_caller_never_gets_a_wide_callers_token() {
     world.authorization_server.always_token(TokenFault::ScopeGranted(Some(SCOPES.join(" "))));
     // A token that was minted within the last second is fresh enough.
     let mut reply = daemon.get("/v1/token?server=demo&fresh=1").await;
-    until(BOUND, "a new token is asked for", async || {
+    until(LIMIT, "a new token is asked for", async || {
         reply = daemon.get("/v1/token?server=demo&fresh=1").await;
         reply.status != 200
     })
@@ -225,7 +225,7 @@ async fn a_squatted_compiled_in_place_is_not_trusted() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(BOUND, there).await.expect("the squatter listens");
+    tokio::time::timeout(LIMIT, there).await.expect("the squatter listens");
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).expect("we are root");
 
     let victim = safeconduct.clone().without_env("SAFECONDUCT_SOCKET");

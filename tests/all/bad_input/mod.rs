@@ -15,15 +15,13 @@ use support::platform::FakePlatform;
 use support::safeconduct::{Output, Safeconduct};
 use support::wait::until;
 
-use crate::binary;
+use crate::{LIMIT, binary};
 use case::Case;
 
 mod case;
 
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 const LIFE: Duration = Duration::from_secs(300);
-/// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// Cases at a time: enough that those which wait for a time-out do not add up.
 const AT_ONCE: usize = 8;

@@ -20,7 +20,8 @@ use support::scene::Scene;
 use support::unix_http;
 use support::wait::until;
 
-use crate::binary;
+use crate::exit::{ASKED_WRONGLY, CONFIG, DENIED, NO_IDENTITY, TEMPORARY};
+use crate::{LIMIT, binary};
 
 mod detached;
 mod end;
@@ -30,15 +31,6 @@ mod place;
 mod service_manager;
 mod start;
 mod who_may_ask;
-
-const ASKED_WRONGLY: i32 = 64;
-const NO_IDENTITY: i32 = 69;
-const TEMPORARY: i32 = 75;
-const DENIED: i32 = 77;
-const CONFIG: i32 = 78;
-
-/// Longer than anything here takes, and an end to what never would.
-const LIMIT: Duration = Duration::from_secs(30);
 
 async fn answers(socket: &Path) -> bool {
     unix_http::get(socket, "/healthz").await.is_ok_and(|reply| reply.status == 200)

@@ -1,27 +1,7 @@
 //! Under a service manager.
 
 use super::*;
-
-/// The binary started as a service manager starts it: `stdin` becomes descriptor 3, and `LISTEN_PID` is its own process.
-fn activated(world: &Safeconduct, stdin: OwnedFd) -> (tokio::process::Child, PathBuf) {
-    const LAUNCH: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec \"$@\"";
-    let command = world.command(&["run"]);
-    let given = command.as_std();
-    let log = world.path().join("out/activated");
-    let mut shell = tokio::process::Command::new("/bin/sh");
-    shell.args(["-c", LAUNCH, "sh"]).arg(given.get_program()).args(given.get_args()).env_clear();
-    shell.envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shell.stdin(Stdio::from(stdin)).stdout(Stdio::null()).kill_on_drop(true);
-    shell.stderr(fs::File::create(&log).expect("ours"));
-    (shell.spawn().expect("there is a shell"), log)
-}
-
-async fn ends(mut child: tokio::process::Child, log: &Path) -> (Option<i32>, String) {
-    let status = tokio::time::timeout(LIMIT, child.wait()).await.expect("in time").expect("waited for");
-    let text = fs::read_to_string(log).expect("ours");
-    leak::check("stderr of an activated daemon", &text);
-    (status.code(), text)
-}
+use crate::activated::{activated, ends};
 
 #[tokio::test]
 async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
@@ -30,7 +10,7 @@ async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
     let path = world.path().join("activated.sock");
     let listener = UnixListener::bind(&path).expect("bound");
     set_mode(&path, 0o600);
-    let (child, log) = activated(&world, listener.try_clone().expect("cloned").into());
+    let (child, log) = activated(&world, listener.try_clone().expect("cloned").into(), None);
     until(LIMIT, "it answers", async || answers(&path).await).await;
     assert!(!world.socket().exists(), "it binds none of its own");
     let reply = unix_http::get(&path, "/v1/token?server=demo").await.expect("an answer");
@@ -49,7 +29,7 @@ async fn a_socket_wider_than_configured_is_refused() {
     let listener = UnixListener::bind(&path).expect("bound");
     for wide in [0o666, 0o660, 0o602] {
         set_mode(&path, wide);
-        let (child, log) = activated(&world, listener.try_clone().expect("cloned").into());
+        let (child, log) = activated(&world, listener.try_clone().expect("cloned").into(), None);
         let (code, text) = ends(child, &log).await;
         assert_eq!(code, Some(CONFIG), "{text}");
         assert!(text.contains("wider than the configured 0600") && text.contains("safeconduct: hint: "), "{text}");
@@ -68,7 +48,7 @@ async fn a_descriptor_that_is_no_listener_of_ours_is_refused() {
         (OwnedFd::from(datagram), "neither a Unix stream socket nor a TCP listener"),
     ];
     for (descriptor, words) in descriptors {
-        let (child, log) = activated(&world, descriptor);
+        let (child, log) = activated(&world, descriptor, None);
         let (code, text) = ends(child, &log).await;
         assert_eq!(code, Some(CONFIG), "{text}");
         assert!(text.contains(words) && text.contains("safeconduct: hint: "), "{text}");

@@ -16,6 +16,7 @@ use support::scene::Scene;
 use support::sluice::Sluice;
 
 use crate::binary;
+use crate::exit::{ASKED_WRONGLY, CONFIG, DENIED, NO_IDENTITY, REFUSED, TEMPORARY};
 
 mod daemon_or_not;
 mod failures;
@@ -23,13 +24,6 @@ mod forms;
 mod freshness;
 mod revocation;
 mod unconfigured;
-
-const ASKED_WRONGLY: i32 = 64;
-const NO_IDENTITY: i32 = 69;
-const TEMPORARY: i32 = 75;
-const REFUSED: i32 = 76;
-const DENIED: i32 = 77;
-const CONFIG: i32 = 78;
 
 /// The variables with which Codex starts a helper.
 const CODEX: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TMPDIR", "USER"];

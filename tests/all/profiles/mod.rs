@@ -18,7 +18,7 @@ use support::authorization_server::{ClientProof, FakeAs, Profile};
 use support::case::{self, Stage};
 use support::entra::FakeEntra;
 use support::google::{AGENT as ACCOUNT, FakeGoogle, INSTANCE, PROVIDER, external_account};
-use support::platform::FakePlatform;
+use support::platform::{FakePlatform, SUBJECT};
 use support::safeconduct::{Output, Safeconduct};
 use support::scene::Scene;
 use support::tls::TestCa;
@@ -26,7 +26,8 @@ use support::traffic::{Place, Traffic};
 use support::workload_api::FakeWorkloadApi;
 use support::{entra, keys, leak, profiles, unix_http};
 
-use crate::binary;
+use crate::exit::{CONFIG, DENIED, NO_IDENTITY, REFUSED};
+use crate::{binary, example};
 
 mod entra_id;
 mod google;
@@ -36,15 +37,6 @@ mod mcp;
 mod platforms;
 mod vendors;
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/config");
-
-const NO_IDENTITY: i32 = 69;
-const REFUSED: i32 = 76;
-const DENIED: i32 = 77;
-const CONFIG: i32 = 78;
-
-/// Who the platform says the job is.
-const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
 const SVID: &str = "spiffe://example.org/agent";
 const LIFE: Duration = Duration::from_secs(300);
 
@@ -72,7 +64,7 @@ impl<'a> Example<'a> {
     }
 
     fn unchanged(scene: &'a Scene, name: &str) -> Self {
-        let text = fs::read_to_string(format!("{EXAMPLES}/{name}.toml")).expect("there is such an example");
+        let text = example::text(name);
         // The fakes are on loopback.
         let text = match text.contains("[egress]\n") {
             true => text.replace("[egress]\n", "[egress]\ninsecure_loopback = true\n"),
@@ -144,7 +136,8 @@ fn tells(output: &Output, words: &[&str], hint: &[&str]) {
 }
 
 fn examples() -> Vec<(String, String)> {
-    let entries = fs::read_dir(EXAMPLES).expect("there are examples").map(|entry| entry.expect("readable").path());
+    let entries =
+        fs::read_dir(example::FOLDER).expect("there are examples").map(|entry| entry.expect("readable").path());
     let files = entries.map(|path| (path.display().to_string(), fs::read_to_string(&path).expect("UTF-8")));
     files.collect()
 }
