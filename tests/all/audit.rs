@@ -1,4 +1,4 @@
-//! `[audit]`: every decision of the daemon and of commands is one line of a chain, and what cannot be recorded is not served.
+//! `[audit]`: every decision of the daemon and of commands is one line of a chain. If it cannot be recorded, nothing is served.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -34,7 +34,7 @@ impl Record {
         Self(scene.safeconduct.path().join("audit.jsonl"))
     }
 
-    /// As in the configuration.
+    /// The table for the configuration.
     fn table(&self) -> String {
         format!("[audit]\nfile = \"{}\"\n", self.0.display())
     }
@@ -51,7 +51,7 @@ impl Record {
         self.0.display().to_string()
     }
 
-    /// Where a rotation puts it.
+    /// The path after a rotation.
     fn rotated(&self, number: usize) -> PathBuf {
         self.0.with_extension(format!("jsonl.{number}"))
     }
@@ -69,7 +69,7 @@ fn decisions(text: &str) -> usize {
     lines(text).iter().filter(|line| line["outcome"].is_string()).count()
 }
 
-/// A server that lets only another user in, besides `demo`.
+/// Another server, which admits only another user.
 fn closed() -> String {
     format!(
         "[servers.closed]\nurl = \"https://closed.example.com/mcp\"\nallow = [{{ uid = {} }}]\n",
@@ -138,7 +138,7 @@ async fn every_decision_is_one_line_whatever_came_of_it() {
     assert_eq!(daemon.get("/readyz?server=demo").await.status, 200);
     assert_eq!(daemon.get("/readyz?server=unheard").await.status, 400);
     assert_eq!(daemon.post("/v1/revoke", &json!({ "server": "closed" })).await.status, 403);
-    // Nothing is decided here: no line.
+    // These requests contain no decision, so there is no line.
     for quiet in ["/healthz", "/readyz", "/metrics", "/v1/status"] {
         daemon.get(quiet).await;
     }
@@ -214,7 +214,7 @@ async fn a_served_line_names_the_caller_the_identity_and_the_token() {
     assert_eq!(fs::metadata(&record.0).expect("there").mode() & 0o777, 0o600);
 }
 
-/// What the documentation of the format promises.
+/// The rules of the documented format.
 #[tokio::test]
 async fn a_stranger_can_check_a_line_with_the_tools_of_every_machine() {
     let scene = Scene::new(binary()).await;
@@ -262,7 +262,7 @@ async fn a_second_daemon_and_a_command_beside_it_are_refused_with_the_holder_nam
         assert!(output.stdout.is_empty());
         assert!(output.stderr.contains(&record.path()), "{}", output.stderr);
         assert!(output.stderr.contains("hint: one daemon writes to one file"), "{}", output.stderr);
-        // Not every file system has the inode in /proc/locks that stat(2) shows.
+        // On some file systems /proc/locks shows another inode than stat(2).
         let named = output.stderr.contains(&format!("another safeconduct (pid {})", daemon.pid()));
         assert!(named || output.stderr.contains("another safeconduct writes"), "{}", output.stderr);
     }
@@ -331,7 +331,7 @@ async fn a_place_that_others_can_change_is_refused() {
 
 // A full disk.
 
-/// The soft limit on what the daemon may write to one file: to the daemon it looks like a full disk, also as root.
+/// The soft limit on the size of a file that the daemon writes. It has the effect of a full disk, also for root.
 #[cfg(target_os = "linux")]
 fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -348,7 +348,7 @@ async fn what_cannot_be_recorded_is_not_served_and_a_part_of_a_line_is_cut_off()
         daemon.token("demo").await;
     }
     let before = record.text();
-    // Room for a part of a line.
+    // Space for only a part of a line.
     limit_files(&daemon, Some(before.len() as u64 + 100));
     for path in [ASK, "/v1/headers?server=demo", "/readyz?server=demo"] {
         let reply = daemon.get(path).await;
@@ -454,7 +454,7 @@ async fn a_line_that_was_torn_by_a_loss_of_power_is_kept_and_told() {
     );
 }
 
-// What the commands say.
+// The outputs of the commands.
 
 #[tokio::test]
 async fn verify_says_which_line_is_wrong_and_whether_a_head_is_there() {
@@ -571,7 +571,7 @@ async fn a_line_names_every_hop_from_the_platform_to_the_server() {
     daemon.token("demo").await;
     let line = record.lines().pop().expect("a line");
     let hop = |source: &str, iss: &str, sub: &Value| json!({"source": source, "iss": iss, "sub": sub});
-    // What each party said of the workload, as it stood in what was presented to the next.
+    // The claims about the workload in the token that each party made for the next.
     let shown = |party: &FakeAs| party.last_request().assertion["sub"].clone();
     let hops = [
         hop("github-actions", &scene.platform.trust().issuer, &shown(&first)),

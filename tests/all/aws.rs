@@ -17,7 +17,7 @@ use support::{keys, sigv4, tcp_http};
 use crate::exit::{CONFIG, DENIED, NO_IDENTITY, REFUSED, TEMPORARY};
 use crate::{binary, example};
 
-/// With `from`, which must be there, replaced.
+/// Replaces `from`, which must be present.
 fn with(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "{from:?} is not in\n{text}");
     text.replace(from, to)
@@ -79,7 +79,7 @@ async fn a_token_never_outlives_the_session_of_its_role() {
     world.run(&["token", "demo"]).await.expect_code(0);
     let asked: u64 = aws.calls()[0]["DurationSeconds"].parse().expect("a number");
     assert!((100..=150).contains(&asked), "{asked}");
-    // With less than STS gives at all, the platform's next credentials are waited for.
+    // STS has a minimum lifetime. If the session has less left, we wait for the platform's next credentials.
     aws.set_session_life(Duration::from_secs(30));
     let output = world.run(&["token", "demo", "--timeout", "5s"]).await.expect_code(TEMPORARY);
     tells(&output, &["end within a minute"], &["clock"]);
@@ -102,7 +102,7 @@ async fn a_machine_is_a_role_only_when_it_is_named() {
     tells(&output, &["no workload identity here"], &["safeconduct whoami"]);
 }
 
-/// A job of the CI platform, whose role of AWS the authorization server trusts.
+/// A job of the CI platform, and an authorization server that trusts an AWS role.
 async fn chain() -> (Scene, FakeAws, String) {
     let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
@@ -133,7 +133,7 @@ async fn a_role_that_does_not_trust_the_job_is_told_with_its_cure() {
     let output = world.run(&["token", "demo"]).await.expect_code(REFUSED);
     let words = ["AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"];
     tells(&output, &words, &["trust policy", "whoami --audience sts.amazonaws.com"]);
-    // The account knows another issuer alone.
+    // The account trusts only another issuer.
     aws.trust_identities(aws.trust(), SUBJECT);
     let output = world.run(&["token", "demo"]).await.expect_code(REFUSED);
     tells(&output, &["InvalidIdentityToken"], &["identity provider"]);
@@ -178,7 +178,7 @@ async fn what_contradicts_itself_about_roles_is_told_at_once() {
 
 const BODY: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"deploy"}}"#;
 
-/// A server behind IAM, with the keys that replace `[identity]` and `region` of the example.
+/// A server behind IAM. The keys replace `[identity]` and `region` of the example.
 fn signed(scene: &Scene, aws: &FakeAws, identity: &str, more: &str) -> String {
     let text = example::in_scene(scene, "aws-sigv4", "");
     let url = "https://gateway-1.gateway.bedrock-agentcore.eu-central-1.amazonaws.com/mcp";
@@ -199,7 +199,7 @@ fn query(url: &str, body: &str) -> String {
     format!("/v1/headers?{query}")
 }
 
-/// Sends a request with the headers that the daemon gave.
+/// Sends a request with the headers of the daemon.
 async fn send(aws: &FakeAws, target: &str, headers: &Value, body: &str) -> Reply {
     let address = aws.base().trim_start_matches("http://");
     let mut request = format!("POST {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
@@ -226,7 +226,7 @@ async fn each_request_to_a_server_behind_iam_is_signed() {
         let taken = send(&aws, target, &headers, BODY).await;
         assert_eq!((taken.status, &taken.json()["id"]), (200, &json!(7)), "{}", taken.body);
 
-        // For another request they are worth nothing.
+        // The server refuses these headers for another request.
         let other = BODY.replace("deploy", "delete");
         let refused = send(&aws, target, &headers, &other).await;
         assert_eq!(refused.status, 403, "another body: {}", refused.body);
@@ -291,7 +291,7 @@ async fn a_job_elsewhere_signs_as_the_role_it_takes_on() {
     let taken = send(&aws, "/mcp", &reply.json()["headers"], BODY).await;
     assert_eq!(taken.status, 200, "{}", taken.body);
     assert_eq!(scene.platform.audiences(), ["sts.amazonaws.com"]);
-    // The credentials are kept for their life: another request costs no other call.
+    // The credentials are cached: another request needs no call.
     daemon.get(&query(&aws.mcp_url(), "{}")).await;
     assert_eq!(aws.calls().len(), 1);
     let record = std::fs::read_to_string(&record).expect("it is there");
@@ -339,7 +339,7 @@ async fn who_has_no_role_is_told_how_to_come_by_one() {
     tells(&output, &["\"aws-sigv4\" needs it"], &[]);
 }
 
-/// Google, with a provider of AWS that lets the role in.
+/// Google, with a provider of type AWS that admits the role.
 async fn google(scene: &Scene, aws: &FakeAws) -> FakeGoogle {
     let google = FakeGoogle::start(scene.platform.trust()).await;
     google.trust_aws(aws.caller(true));
@@ -363,7 +363,7 @@ async fn a_signed_request_stands_for_a_role_at_google() {
     assert_eq!(google.verify(token.trim())["email"], json!(AGENT));
     assert_eq!(google.last_form()["subject_token_type"], "urn:ietf:params:aws:token-type:aws4_request");
     assert_eq!(aws.calls(), Vec::new(), "Google asks STS, we do not");
-    // Made for somebody else, it is not taken.
+    // A request for another verifier is refused.
     let named = with(&text, line, &format!("{line}subject_audience = \"https://elsewhere.example\"\n"));
     let output = run(&named).await.expect_code(REFUSED);
     tells(&output, &["invalid_grant", "names another"], &[]);
@@ -371,7 +371,7 @@ async fn a_signed_request_stands_for_a_role_at_google() {
         with(&text, "\"caller-identity\"", "\"caller-identity\"\naudience_field = \"x-vault-aws-iam-server-id\"");
     let output = run(&other).await.expect_code(REFUSED);
     tells(&output, &["invalid_grant"], &[]);
-    // Not the role that is let in.
+    // Another role than the admitted one.
     google.trust_aws(|_, _, _| Ok("arn:aws:iam::123456789012:role/other".to_owned()));
     let output = run(&text).await.expect_code(REFUSED);
     tells(&output, &["PERMISSION_DENIED"], &["roles/iam.workloadIdentityUser"]);
@@ -400,7 +400,7 @@ async fn a_signed_request_goes_only_where_it_is_called_one() {
     for text in elsewhere {
         let output = world.clone().config(&text).run(&["token", "demo"]).await.expect_code(CONFIG);
         assert!(output.stderr.contains("servers.demo.identity: is a signed request of AWS"), "{output:?}");
-        // Chosen by the command line, it is found when it is about to leave.
+        // If the command line chooses the identity, the error comes just before the token is sent.
         let role = world.clone().config(&with(&text, "[identity]\n", "[identities.role]\n"));
         let output = role.run(&["token", "demo", "--identity", "role"]).await.expect_code(NO_IDENTITY);
         tells(&output, &["a signed request of AWS", "a JWT is wanted"], &["leave `token` out", "get-caller-identity"]);
@@ -409,7 +409,7 @@ async fn a_signed_request_goes_only_where_it_is_called_one() {
         tells(&output, &["a signed request of AWS"], &["get-caller-identity"]);
     }
     assert_eq!(scene.authorization_server.token_requests(), 1, "nothing else left");
-    // As a link: the first party takes the request and gives a JWT for the next.
+    // As a link of a chain: the first party accepts the request and returns a JWT for the next.
     let issuer = scene.authorization_server.issuer();
     let link = format!(
         "[identities.job]\nfrom = \"default\"\nexchange = \"token-exchange\"\nissuer = \"{issuer}\"\nsubject_token_type = \"id_token\"\n\n[servers.demo]\nidentity = \"job\"\n"
@@ -467,7 +467,7 @@ async fn an_external_account_file_of_aws() {
     assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(AGENT));
     assert_eq!(google.last_form()["audience"], PROVIDER);
     assert!(!google.paths().iter().any(|path| path.contains("meta-data")), "no URL of the file is dialled");
-    // A leftover key is nobody's role: the file does not make it one.
+    // An access key in the environment is not a role, also not with the file.
     let leftover = Safeconduct::new(binary())
         .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLEEXAMPLE12")
         .env("AWS_SECRET_ACCESS_KEY", "left-over-and-not-a-role")
@@ -476,13 +476,13 @@ async fn an_external_account_file_of_aws() {
         .config(&text);
     let output = leftover.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["no role of its own"], &["annotate the service account"]);
-    // Nor does a file that was only found make the machine's role this workload's.
+    // A detected file does not permit the use of the machine's role.
     let found = Safeconduct::new(binary())
         .env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string())
         .env("AWS_REGION", REGION);
     let output = found.run(&["whoami", "--audience", "https://as.example.com"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["no variable of one is here"], &["name the file"]);
-    // What does not fit together.
+    // Contradictory configurations.
     let mut both = source.clone();
     both["file"] = json!("/run/token");
     write(REQUEST, &both);

@@ -1,4 +1,4 @@
-//! Rules that name the connecting program or its unit, against real processes.
+//! Rules about the connecting program or its unit, tested with real processes.
 //!
 //! The callers are copies of this very test program: started with a socket as standard input they connect it and do nothing
 //! more, and the test, which kept the other descriptor of that socket, asks through it. So what is judged is who connected.
@@ -24,17 +24,17 @@ use tokio::net::UnixStream;
 
 use crate::{LIMIT, binary};
 
-/// A user that is neither ours nor root's.
+/// A user that is neither ours nor root.
 const STRANGER: u32 = 65_534;
 
-/// What a copy of this program is told.
+/// The variable that tells a copy of this program what to do.
 const SOCKET: &str = "SAFECONDUCT_TEST_SOCKET";
 const THEN: &str = "SAFECONDUCT_TEST_THEN";
 
 /// The one test that a copy of this program runs.
 const PART: &str = "callers::only_the_program_that_is_named_is_let_in";
 
-/// The part of a caller, if this process is to play one.
+/// Acts as a caller if this process is a copy.
 fn played_the_caller() -> bool {
     let Some(socket) = std::env::var_os(SOCKET) else { return false };
     let address = UnixAddr::new(Path::new(&socket)).expect("a short path");
@@ -76,7 +76,7 @@ impl Programs {
         path
     }
 
-    /// This program under another name.
+    /// A copy of this program under another name.
     fn caller(&self, name: &str) -> PathBuf {
         self.copy(&std::env::current_exe().expect("it runs"), name)
     }
@@ -88,7 +88,7 @@ fn digest(path: &Path) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A process that connected, and the connection.
+/// A process that connected, with its connection.
 struct Caller {
     process: Killed,
     stream: UnixStream,
@@ -99,7 +99,7 @@ impl Caller {
         Self::started(Command::new(program), daemon, Some("wait")).await
     }
 
-    /// `command` ends up as a copy of this program.
+    /// `command` must start a copy of this program.
     async fn started(mut command: Command, daemon: &Path, then: Option<&str>) -> Self {
         let ours = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
         let its: OwnedFd = ours.try_clone().expect("a descriptor");
@@ -129,7 +129,7 @@ impl Caller {
         tokio::time::timeout(LIMIT, exchange).await.expect("in time")
     }
 
-    /// Is this caller allowed to use the server? Else the hint.
+    /// Whether the server is permitted for this caller; if not, the hint.
     async fn judged(&mut self, server: &str) -> Result<(), String> {
         let body = json!({"server": server, "access_token_sha256": "0".repeat(64)}).to_string();
         let (status, body) = self.request("POST /v1/reject", &body).await;
@@ -148,7 +148,7 @@ impl Caller {
     }
 }
 
-/// A whole answer, if that is one.
+/// The answer, if it is complete.
 fn whole(answer: &[u8]) -> Option<(u16, String)> {
     let text = String::from_utf8_lossy(answer);
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -209,14 +209,14 @@ async fn only_the_program_that_is_named_is_let_in() {
     daemon.stop().await.expect_code(0);
 }
 
-/// The helper is what connects, whoever started it.
+/// The connecting program is the helper, not the program that started it.
 #[tokio::test]
 async fn behind_a_helper_no_program_matches_and_the_hint_says_so() {
     let programs = Programs::new();
     let scene = Scene::new(binary()).await;
     let daemon = scene.daemon(&format!("allow = [{{ {} }}]", exe(&programs.caller("agent")))).await;
     let stderr = daemon.run(&["token", "demo"]).await.expect_code(77).stderr;
-    // Without CAP_SYS_PTRACE a helper, which shields its memory, cannot even be looked at.
+    // A helper protects its memory, so without CAP_SYS_PTRACE the daemon cannot see its program.
     let words = if geteuid().is_root() { "behind a helper only `uid`" } else { "safeconduct's own helpers" };
     assert!(stderr.contains("safeconduct: hint: ") && stderr.contains(words), "{stderr}");
     // Without a daemon the rules hold for the command itself.
@@ -251,7 +251,7 @@ async fn a_digest_is_that_of_the_file_that_runs_and_not_of_the_one_at_its_path()
     assert_eq!(elsewhere.judged("anywhere").await, Ok(()));
     Caller::expect_hint(elsewhere.judged("right").await, "`exe` is another");
 
-    // An upgrade: another file takes the path of the one that runs.
+    // An upgrade: a new file replaces the running one at its path.
     let upgrade = programs.caller("upgrade");
     let mut longer = fs::read(&upgrade).expect("readable");
     longer.push(0);
@@ -265,7 +265,7 @@ async fn a_digest_is_that_of_the_file_that_runs_and_not_of_the_one_at_its_path()
     daemon.stop().await.expect_code(0);
 }
 
-/// Whoever holds the connection now is not the one whom the kernel named.
+/// The connection was passed to another process than the one that the kernel names.
 #[tokio::test]
 async fn a_process_that_connected_and_died_matches_no_rule_that_needs_it() {
     let programs = Programs::new();
@@ -281,7 +281,7 @@ async fn a_process_that_connected_and_died_matches_no_rule_that_needs_it() {
     let mut caller = Caller::new(&agent, daemon.socket()).await;
     assert_eq!(caller.judged("path").await, Ok(()));
     caller.process.0.kill().expect("it is ours");
-    // A zombie still has its number; once it is waited for another may get it. Neither asks.
+    // A zombie keeps its process id. After wait(2) another process can get the id. Neither matches.
     until(LIMIT, "it has ended", async || {
         fs::read_to_string(stat(&caller.process.0)).is_ok_and(|text| text.contains(") Z "))
     })
@@ -295,7 +295,7 @@ async fn a_process_that_connected_and_died_matches_no_rule_that_needs_it() {
         }
         assert_eq!(caller.judged("user").await, Ok(()), "its user is what it was when it connected");
     }
-    // The same when it died before anybody looked.
+    // The same if the process died before the daemon looked.
     let mut gone = Caller::started(Command::new(&agent), daemon.socket(), None).await;
     gone.process.0.wait().expect("it is ours");
     Caller::expect_hint(gone.judged("path").await, "the process that connected has ended");
@@ -323,10 +323,10 @@ async fn a_program_is_judged_anew_for_each_request() {
     daemon.stop().await.expect_code(0);
 }
 
-/// What nobody asks for costs nothing: no descriptor is held for a connection, unless a rule may need it.
+/// The daemon holds a descriptor for a connection only if a rule may need it.
 #[tokio::test]
 async fn without_such_a_rule_for_its_user_nothing_is_held_of_a_caller() {
-    // The daemon shields its own memory, so that only root sees its descriptors.
+    // The daemon protects its memory, so only root sees its descriptors.
     if !geteuid().is_root() {
         return;
     }
@@ -336,7 +336,7 @@ async fn without_such_a_rule_for_its_user_nothing_is_held_of_a_caller() {
         let scene = Scene::new(binary()).await;
         let daemon = scene.daemon(&servers(&[("demo2", entry)])).await;
         let mut caller = Caller::new(&agent, daemon.socket()).await;
-        // It answered: so the connection is accepted and looked at.
+        // After an answer the connection has been accepted and checked.
         drop(caller.judged("demo2").await);
         let of_proc = |path: PathBuf| path.starts_with("/proc") || path.to_string_lossy().contains("pidfd");
         let held = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("we are root");
@@ -347,11 +347,11 @@ async fn without_such_a_rule_for_its_user_nothing_is_held_of_a_caller() {
     assert_eq!(held(exe(&agent)).await, 1);
 }
 
-/// A control group of that name, in the hierarchy that a unit is told by.
+/// A control group with that name, in the hierarchy that determines the unit.
 struct Group(PathBuf);
 
 impl Group {
-    /// None where the hierarchy cannot be written: in most containers, and without root.
+    /// `None` if the hierarchy is read-only: in most containers, and without root.
     fn new(name: &str) -> Option<Self> {
         let unified = Path::new("/sys/fs/cgroup");
         let is_unified = unified.join("cgroup.controllers").exists();
@@ -373,7 +373,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The kernel needs a moment after the last process.
+        // After the last process ends, the kernel needs a moment.
         for _ in 0..200 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;
@@ -413,7 +413,7 @@ async fn a_unit_is_told_by_the_control_group_and_not_by_what_stands_below_it() {
     daemon.stop().await.expect_code(0);
 }
 
-/// Can this machine make namespaces of this sort here?
+/// Whether this process may create namespaces of this kind.
 fn can_unshare(flags: &[&str]) -> bool {
     let tried = Command::new("unshare").args(flags).arg("true").stderr(Stdio::null()).status();
     tried.is_ok_and(|status| status.success())
@@ -437,7 +437,7 @@ async fn in_another_mount_namespace_a_path_counts_only_with_its_digest() {
     daemon.stop().await.expect_code(0);
 }
 
-/// The kernel names a running file as it is called where it was opened. There another file can stand at the right path.
+/// The kernel reports the path of a running file in the namespace where it was opened. There the path can be another file.
 #[tokio::test]
 async fn a_file_that_only_has_the_right_name_in_a_namespace_of_the_attackers_is_refused() {
     if !can_unshare(&["-m"]) {
@@ -476,14 +476,14 @@ impl Drop for Killed {
     }
 }
 
-/// A daemon that is not simply a child of ours; ended when this is dropped.
+/// A daemon that is not our direct child; it ends when this is dropped.
 struct Elsewhere {
     _child: Killed,
     socket: PathBuf,
 }
 
 impl Elsewhere {
-    /// `prefix` is what starts the binary, in a world whose socket lies in a directory of `owner`.
+    /// `prefix` is the command that starts the binary. The socket is in a directory of `owner`.
     async fn start(world: &Safeconduct, programs: &Programs, prefix: &[&str], owner: u32) -> Self {
         let binary = programs.copy(Path::new(binary()), "safeconduct");
         let directory = programs.path("run");
@@ -514,7 +514,7 @@ impl Elsewhere {
     }
 }
 
-/// The configuration, readable for whoever runs the daemon.
+/// The configuration, readable for the daemon's user.
 fn open_to_all(world: &Safeconduct) {
     fs::set_permissions(world.path(), fs::Permissions::from_mode(0o755)).expect("ours");
     let config = world.path().join("safeconduct.toml");

@@ -5,7 +5,7 @@
 
 use crate::binary;
 
-/// Variables of a CI job, a shell or a person that would show in a transcript. An empty one counts as unset.
+/// Variables of a CI job, a shell or a person that would change a transcript. An empty one counts as unset.
 const CLEAR: [&str; 23] = [
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_URL",

@@ -20,7 +20,7 @@ use crate::exit::{CONFIG, DENIED, REFUSED};
 const SECRET: &str = "a client's secret: 100%+";
 const CLIENT: &str = "exchange = \"client-credentials\"\nclient_id = \"agent\"\n";
 
-/// Without any workload identity: such a client needs none.
+/// A scene without a workload identity, which such a client does not need.
 async fn nowhere() -> Scene {
     let scene = Scene::new(binary()).await;
     let names: Vec<String> = scene.platform.env().into_iter().map(|(name, _)| name).collect();
@@ -35,7 +35,7 @@ fn secret_file(scene: &Scene, text: &str) -> String {
     format!("client_auth = \"secret\"\nclient_secret_file = \"{}\"\n", path.display())
 }
 
-/// A new key: its file, and what the server has to know.
+/// A new key: the configuration with its file, and the public half for the server.
 fn key_file(scene: &Scene, name: &str) -> (String, ClientProof) {
     let pair = rcgen::KeyPair::generate().expect("a key");
     let path = scene.safeconduct.private(name);
@@ -176,7 +176,7 @@ async fn a_client_registers_itself_once_with_a_secret_or_a_key_of_its_own() {
         daemon.token("demo").await;
         assert_eq!(daemon.get("/v1/token?server=demo&fresh=1&scope=demo:read").await.status, 200);
         assert_eq!(scene.authorization_server.registrations(), 1, "{auth}");
-        // Without a keyring the next process registers anew.
+        // Without a keyring the next process registers again.
         drop(daemon);
         token(&scene, &keys).await.expect_code(0);
         assert_eq!(scene.authorization_server.registrations(), 2, "{auth}");
@@ -366,7 +366,7 @@ async fn headers(daemon: &Daemon, url: &str, more: &str) -> Reply {
     daemon.get(&format!("/v1/headers?server=demo&method=POST&url={url}{more}")).await
 }
 
-/// A call of the MCP server with the headers that the broker gave. Gives status and nonce.
+/// Calls the MCP server with the broker's headers. Gives the status and the nonce.
 async fn call(url: &str, reply: &Reply) -> (u16, Option<String>) {
     let given = &reply.json()["headers"];
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");

@@ -19,7 +19,7 @@ use crate::exit::{CONFIG, NO_IDENTITY, REFUSED, TEMPORARY};
 const OPERATOR_OF_MCP: &str = "mcp_server";
 const OPERATOR_OF_AS: &str = "authorization_server";
 
-/// A report, read.
+/// A report of `doctor`.
 struct Report {
     code: Option<i32>,
     data: Value,
@@ -44,7 +44,7 @@ impl Report {
             .collect()
     }
 
-    /// This fault and no other, with its party, its section and the words.
+    /// Expects exactly this fault, with its party, its section and its message.
     fn has_one_fault(&self, code: &str, party: &str, section: &str, words: &str) {
         assert_eq!(self.in_state("fail"), [code], "{:#}", self.data);
         self.says(code, party, section, words);
@@ -73,18 +73,18 @@ async fn report(world: &Safeconduct, args: &[&str]) -> Report {
     Report { code: output.code, data, stderr: output.stderr }
 }
 
-/// With the issuer pinned.
+/// `doctor` with a pinned issuer.
 async fn pinned(scene: &Scene, args: &[&str]) -> Report {
     report(&scene.configured(""), &[&["demo"], args].concat()).await
 }
 
-/// With nothing but the URL.
+/// `doctor` with the URL only.
 async fn discovered(scene: &Scene, args: &[&str]) -> Report {
     let url = scene.mcp.url();
     report(&scene.safeconduct, &[&["--insecure-loopback", &url], args].concat()).await
 }
 
-/// Tokens live so short that their end is waited for.
+/// Tokens live so short that the check waits for their expiry.
 async fn brief_scene() -> Scene {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(3));
@@ -557,7 +557,7 @@ async fn words_of_others_are_no_commands_to_a_runner() {
     }
 }
 
-// This side.
+// Checks of this machine.
 
 async fn here(world: &Safeconduct) -> Report {
     report(world, &[]).await
@@ -579,7 +579,7 @@ async fn a_daemon_that_is_found_lets_this_side_pass() {
         "core-dumps-off",
     ]);
     assert!(report.check("daemon-lets-us-in")["what"].as_str().is_some_and(|what| what.contains("demo")));
-    // The socket of the tests is named by a variable that Claude Code leaves and Codex takes.
+    // A variable names the socket of the tests. Claude Code keeps that variable, Codex removes it.
     report.passes(&["helper-under-claude-code"]);
     assert_eq!(report.check("helper-under-codex")["state"], "warn");
     let cure = report.check("helper-under-codex")["cure"].to_string();

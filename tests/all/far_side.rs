@@ -1,4 +1,4 @@
-//! The connections to MCP servers and authorization servers: those that are kept, those that break, and servers that send more
+//! Connections to MCP servers and authorization servers: kept connections, broken connections, and servers that send more
 //! than an answer.
 
 use serde_json::json;
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::binary;
 use crate::exit::REFUSED;
 
-/// The token request follows the metadata over the same connection, which breaks under it.
+/// The token request uses the connection of the metadata request, and that connection breaks.
 #[tokio::test]
 async fn a_kept_connection_that_breaks_costs_a_new_assertion_and_no_document() {
     let scene = Scene::new(binary()).await;
@@ -24,7 +24,7 @@ async fn a_kept_connection_that_breaks_costs_a_new_assertion_and_no_document() {
     assert_eq!((scene.mcp.probes(), scene.mcp.metadata_requests()), (1, 1));
 }
 
-/// A server that answers every request with this.
+/// A server that sends this answer to every request.
 async fn answering(answer: String) -> (String, JoinSet<()>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
     let base = format!("http://{}", socket.local_addr().expect("it is bound"));
@@ -33,7 +33,7 @@ async fn answering(answer: String) -> (String, JoinSet<()>) {
         while let Ok((mut stream, _)) = socket.accept().await {
             let mut request = [0; 8 * 1024];
             let _ = stream.read(&mut request).await;
-            // The client hangs up in the middle of what is too much.
+            // The client disconnects when the limit is reached.
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
@@ -42,7 +42,7 @@ async fn answering(answer: String) -> (String, JoinSet<()>) {
 
 async fn refused(scene: &Scene, answer: String) -> Output {
     let (issuer, _server) = answering(answer).await;
-    // The MCP server names it, so that its flood is all that is wrong.
+    // The MCP server names this issuer, so that the flood is the only fault.
     scene.mcp.set_metadata(json!({"authorization_servers": [issuer]}));
     let world = scene.safeconduct.clone().config(&format!(
         "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{}\"\nissuer = \"{issuer}\"\n",

@@ -1,5 +1,5 @@
-//! `[egress] proxy` and `HTTPS_PROXY`: what goes through the forward proxy, what never does, and what is said when it fails.
-//! The proxy resolves names itself, so that the hosts here have names that exist nowhere else.
+//! `[egress] proxy` and `HTTPS_PROXY`: which requests use the forward proxy, which never do, and the errors of the proxy.
+//! The proxy resolves names itself, so the hosts here have names that no DNS server knows.
 
 use serde_json::json;
 use support::authorization_server::FakeAs;
@@ -14,7 +14,7 @@ use support::tls::TestCa;
 use crate::binary;
 use crate::exit::{CONFIG, DENIED, TEMPORARY};
 
-/// RFC 6761: names that resolve nowhere.
+/// RFC 6761: names that never resolve.
 const LOGIN: &str = "login.safeconduct.invalid";
 const MCP: &str = "mcp.safeconduct.invalid";
 const PASSWORD: &str = "a-password-of-the-proxy";
@@ -60,7 +60,7 @@ async fn token(safeconduct: &Safeconduct) -> Output {
     safeconduct.run(&["token", "demo", "--timeout", "20s"]).await
 }
 
-/// A run that tries again until its time is up.
+/// A run that retries until its time limit.
 async fn outage(safeconduct: &Safeconduct) -> Output {
     safeconduct.run(&["token", "demo", "--timeout", "4s"]).await.expect_code(TEMPORARY)
 }
@@ -73,7 +73,7 @@ fn both() -> [String; 2] {
     [format!("{LOGIN}:443"), format!("{MCP}:443")]
 }
 
-// Who goes through it.
+// Which requests use it.
 
 #[tokio::test]
 async fn configured_hosts_go_through_it_and_the_identity_endpoint_on_loopback_does_not() {
@@ -99,7 +99,7 @@ async fn the_environment_names_it_in_either_spelling_and_the_file_goes_before() 
         let world = World::new().await;
         token(&world.safeconduct("", true).env(name, &world.proxy.url())).await.expect_code(0);
         assert_eq!(world.proxy.asked(), both(), "{name}");
-        // The one in the file, not the one of the environment, which is not even there.
+        // The proxy of the file is used. The proxy of the environment does not exist.
         let file = world.through(&world.proxy.url());
         token(&file.env(name, "http://127.0.0.1:9")).await.expect_code(0);
     }
@@ -127,7 +127,7 @@ async fn what_no_proxy_names_is_dialled_directly() {
     futures_util::future::join_all([LOGIN, ".safeconduct.invalid", "*"].map(|entry| async move {
         let world = World::new().await;
         let safeconduct = world.through(&world.proxy.url()).env("NO_PROXY", entry);
-        // Without the proxy nobody knows where it is.
+        // Without the proxy the name does not resolve.
         let output = outage(&safeconduct).await;
         let error = output.stderr.lines().find(|line| line.starts_with("safeconduct: error: ")).unwrap_or_default();
         assert!(error.contains(LOGIN) && !error.contains("forward proxy"), "{}", output.stderr);
@@ -150,7 +150,7 @@ async fn a_host_that_only_a_document_named_goes_through_it_if_the_operator_allow
     assert_eq!(world.proxy.asked(), both());
 }
 
-/// The certificate proves the host and not the proxy: whoever sits in the tunnel is found out.
+/// The certificate must be the host's, so a false server behind the tunnel is detected.
 #[tokio::test]
 async fn a_tunnel_that_ends_at_somebody_else_is_refused() {
     let world = World::new().await;
@@ -167,7 +167,7 @@ async fn a_tunnel_that_ends_at_somebody_else_is_refused() {
 async fn user_and_password_go_to_it_and_into_no_log() {
     let world = World::new().await;
     leak::minted(PASSWORD);
-    // A sign that has to be escaped in a URL.
+    // A character that must be escaped in a URL.
     world.proxy.demand("agent", &format!("{PASSWORD}@"));
     let url = world.proxy.url().replace("//", &format!("//agent:{PASSWORD}%40@"));
     token(&world.through(&url)).await.expect_code(0);
@@ -189,7 +189,7 @@ async fn a_wrong_password_is_said_without_showing_it() {
     assert_eq!(world.authorization_server.metadata_requests(), 0);
 }
 
-// When it fails.
+// Failures of the proxy.
 
 fn blames_the_proxy(world: &World, output: &Output) {
     assert_eq!(output.stdout, "");
@@ -217,7 +217,7 @@ async fn a_proxy_that_refuses_is_silent_or_leads_nowhere_is_named_and_may_come_b
 #[tokio::test]
 async fn a_proxy_that_is_down_is_named() {
     let world = World::new().await;
-    // Nobody listens on the discard port.
+    // No server listens on the discard port.
     let output = outage(&world.through("http://127.0.0.1:9")).await;
     assert!(output.stderr.contains("through the forward proxy 127.0.0.1:9: "), "{}", output.stderr);
     assert!(hint(&output).contains("127.0.0.1:9"), "{}", output.stderr);
@@ -235,7 +235,7 @@ async fn through_a_daemon_its_failure_is_temporary() {
     daemon.stop().await.expect_code(0);
 }
 
-// When it is none.
+// Addresses that are not a proxy's.
 
 #[tokio::test]
 async fn a_broken_address_is_a_configuration_error_that_does_not_show_it() {

@@ -40,13 +40,13 @@ impl World {
         self.scene.safeconduct.clone().config(&self.text)
     }
 
-    /// With `from`, which must be there, replaced.
+    /// Replaces `from`, which must be present.
     fn with(&self, from: &str, to: &str) -> Safeconduct {
         assert!(self.text.contains(from), "{from:?} is not in\n{}", self.text);
         self.scene.safeconduct.clone().config(&self.text.replace(from, to))
     }
 
-    /// How the server answers `initialize` with these fields.
+    /// The status of `initialize` with these header fields.
     async fn ask(&self, fields: &[(&str, &str)]) -> u16 {
         let about =
             json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
@@ -69,7 +69,7 @@ fn tells(output: &Output, words: &[&str], hint: &[&str]) {
     }
 }
 
-/// The one value of a field of `/v1/headers`.
+/// The value of a field of `/v1/headers`, which must have exactly one.
 fn field<'a>(answer: &'a Value, name: &str) -> &'a str {
     let values = answer["headers"][name].as_array().expect("a list");
     assert_eq!(values.len(), 1, "{name}");
@@ -93,7 +93,7 @@ async fn both_credentials_come_with_the_headers() {
     assert_eq!(world.ask(&[("authorization", inner)]).await, 401);
     assert_eq!(world.ask(&[("authorization", inner), (FIELD, inner)]).await, 401);
     assert_eq!(world.scene.mcp.turned_away(), 2, "nothing was asked without the credential before");
-    // Both are kept.
+    // Both are cached.
     assert_eq!(daemon.get(HEADERS).await.json(), answer);
     assert_eq!(world.scene.authorization_server.token_requests(), 1);
     assert_eq!(world.google.paths().iter().filter(|path| path.ends_with("/v1/token")).count(), 1);
@@ -130,7 +130,7 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
     let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "Proxy-Authorization"));
     assert_eq!((&claims(outer)["aud"], &claims(outer)["email"]), (&json!(CLIENT), &json!(INSTANCE)));
     assert_eq!(world.ask(&[("authorization", inner), (FIELD, outer)]).await, 200);
-    // Elsewhere the front door would get another platform's identity.
+    // Outside Google Cloud the front door would get another platform's identity.
     world.scene.authorization_server.also_trust(world.scene.platform.trust());
     world.scene.authorization_server.set_profile(Default::default());
     let elsewhere = world.text.replace("[identity]\nsource = \"gcp\"\n", "");
@@ -144,14 +144,14 @@ async fn without_the_one_the_other_is_not_given() {
     world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
     let output = world.safeconduct().run(&["headers", "demo", "--no-daemon"]).await.expect_code(REFUSED);
     tells(&output, &["demo.outer", "PERMISSION_DENIED"], &["roles/iam.workloadIdentityUser"]);
-    // Who asks for the token alone is not concerned.
+    // A request for only the token does not need the front door.
     world.safeconduct().run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
     let file = world.scene.safeconduct.path().join("audit.jsonl").display().to_string();
     let audited = world.with("[egress]", &format!("[audit]\nfile = {file:?}\n[egress]"));
     let daemon = audited.daemon(&[]).await;
     let reply = daemon.get(HEADERS).await;
     assert_eq!((reply.status, reply.json()["server"].clone()), (502, json!("demo.outer")));
-    // Its own token is good for whatever the front door lets through.
+    // The front door's own token works for everything behind it.
     assert_eq!(daemon.get("/v1/token?server=demo").await.status, 200);
     world.google.grant(&FakeGoogle::principal(SUBJECT), AGENT);
     drop(daemon);
@@ -182,12 +182,12 @@ async fn only_whom_the_server_lets_in_gets_through_the_door() {
     let daemon = safeconduct.daemon(&[]).await;
     let reply = daemon.get(HEADERS).await;
     assert_eq!((reply.status, reply.json()["error"].clone()), (403, json!("access_denied")));
-    // By itself nobody can name it.
+    // Callers cannot ask for the front door by name.
     for path in ["/v1/token?server=demo.outer", "/v1/headers?server=demo.outer"] {
         let reply = daemon.get(path).await;
         assert_eq!((reply.status, reply.json()["error"].clone()), (400, json!("unknown_server")), "{path}");
     }
-    // It is nobody's by its URL.
+    // Callers cannot ask for it by URL.
     let url = format!("/v1/token?server={}", world.scene.mcp.url());
     assert_eq!(daemon.get(&url).await.json()["server"], json!("demo"));
 }

@@ -24,7 +24,7 @@ fn warnings(log: &str) -> usize {
     log.matches(WARNING).count()
 }
 
-/// Two exchanges of one daemon, and what it logged.
+/// Runs two exchanges in one daemon. Gives its log.
 async fn two_exchanges(daemon: Daemon) -> String {
     daemon.token("demo").await;
     let reply = daemon.get("/v1/token?server=demo&scope=demo:read").await;
@@ -72,7 +72,7 @@ async fn a_silent_bus_is_given_up_once() {
     assert_eq!(bus.connections(), 2);
 }
 
-/// The thread that waits for the secret service waits for ever: that these end at all is the proof.
+/// The thread that calls the secret service never returns. The test proves that the program ends anyway.
 #[tokio::test]
 async fn a_command_is_not_held_by_a_silent_keyring() {
     let bus = FakeBus::start(Manners::Silent);
@@ -93,7 +93,7 @@ async fn a_daemon_that_waits_for_a_silent_keyring_ends_when_told_to() {
     let asking = tokio::spawn(async move { helper.run(&["token", "demo"]).await });
     bus.is_waited_for().await;
     daemon.stop().await.expect_code(0);
-    // It gets its token before the end, or hears of the end: either way it is not left hanging.
+    // The caller gets its token before the daemon ends, or an error. It does not hang.
     asking.await.expect("it ended");
 }
 
@@ -106,7 +106,7 @@ async fn without_being_asked_no_keyring_is_touched() {
     assert_eq!((warnings(&log), bus.connections()), (0, 0), "{log}");
 }
 
-/// No client of ours is registered where the operator gives one, so nothing is to be kept.
+/// The operator configured the client, so no client is registered and nothing is stored.
 #[tokio::test]
 async fn a_workload_that_registers_nothing_waits_for_no_keyring() {
     let bus = FakeBus::start(Manners::Silent);

@@ -24,7 +24,7 @@ fn asked(daemon: &Daemon, path: &str) -> tokio::task::JoinHandle<std::io::Result
     tokio::spawn(async move { unix_http::get(&socket, &path).await })
 }
 
-/// Asks again and again until `what` is so of the answer.
+/// Asks repeatedly until the answer satisfies `what`.
 async fn until(text: &str, daemon: &Daemon, mut what: impl FnMut(&Reply) -> bool) -> Reply {
     let mut found = None;
     wait::until(LIMIT, text, async || {
@@ -58,7 +58,7 @@ fn allow_descriptors(wanted: u64) {
     }
 }
 
-/// Connects as tokio does, which is not to wait: a full backlog would be EAGAIN, and is a failure here.
+/// Connects without blocking, as tokio does. A full backlog gives EAGAIN, which fails the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_callers_on_a_cold_key_are_one_token_request_and_nobody_is_refused() {
     const CALLERS: usize = 1_000;
@@ -102,7 +102,7 @@ async fn nobody_asks_and_the_token_lapses() {
     scene.authorization_server.set_token_life(Duration::from_secs(1));
     let daemon = scene.daemon("").await;
     daemon.token("demo").await;
-    // Counted as in use for one lifetime after it was asked for: one renewal may come, a chain of them may not.
+    // A token counts as in use for one lifetime after a request. So one renewal is correct, several are not.
     wait::until(LIMIT, "no token is kept", async || {
         daemon.get("/v1/status").await.json()["servers"][0]["tokens"] == json!([])
     })
@@ -127,7 +127,7 @@ async fn an_outage_is_not_felt_until_the_token_expires_and_ends_by_itself() {
     let token = daemon.token("demo").await;
     scene.authorization_server.set_down(true);
 
-    // How long it is served, to the second, is tested on the virtual clock.
+    // Tests with the virtual clock check the exact time.
     let failure = until("the token has expired", &daemon, |reply| {
         if reply.status == 200 {
             assert_eq!(reply.json()["access_token"], token);
@@ -213,7 +213,7 @@ async fn a_failed_renewal_never_blanks_a_good_token() {
     .await;
 }
 
-/// A JWT carries its own expiry: the same one again is no younger, however often it comes.
+/// A JWT contains its expiry: if the server returns the same JWT again, it is not younger.
 #[tokio::test]
 async fn an_issuer_that_returns_the_same_token_is_not_asked_in_a_loop() {
     const ASKS: usize = 100;
@@ -275,7 +275,7 @@ async fn two_keys_of_one_server_fly_side_by_side() {
     assert_eq!(scene.authorization_server.token_requests(), 2);
 }
 
-/// At most five token requests of one issuer are under way, whatever the number of keys.
+/// At most five token requests run at a time for one issuer, for any number of keys.
 #[tokio::test]
 async fn an_issuer_is_not_stormed() {
     let scene = Scene::new(binary()).await;

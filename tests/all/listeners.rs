@@ -90,7 +90,7 @@ async fn without_the_secret_loopback_serves_nothing_that_names_a_server() {
             assert!(!reply.body.contains("demo"), "{}", reply.body);
         }
     }
-    // A caller cannot put it where it would be logged.
+    // A caller cannot send the secret in a place that is logged.
     assert_eq!(loopback.get_with(&format!("/v1/status?secret={other}"), "").await.status, 403);
     assert_eq!(loopback.get_with("/healthz", "").await.status, 200, "that we live is no secret");
     for path in ["/.well-known/oauth-protected-resource", "/register", "/mcp/demo", "/oauth/token"] {
@@ -249,7 +249,7 @@ async fn callers_that_never_come_to_an_end_do_not_keep_others_out() {
     }
     assert_eq!(loopback.get("/v1/token?server=demo").await.status, 200);
     daemon.token("demo").await;
-    // The health listener bears few. The others wait, and those that say nothing are closed.
+    // The health listener serves few connections. Others wait; silent ones are closed.
     assert_eq!(tcp_http::get(health, "/healthz").await.expect("an answer").status, 200);
     let closed = tokio::time::timeout(LIMIT, silent.read_to_end(&mut Vec::new())).await;
     assert_eq!(closed.expect("closed in time").expect("closed, not broken off"), 0, "it is told nothing");
@@ -347,7 +347,7 @@ async fn the_health_listener_is_for_any_host_and_for_no_page() {
 
 // Servers that are not configured.
 
-/// A daemon without servers that serves any.
+/// A daemon without configured servers that serves any server.
 async fn unlisted(scene: &Scene, more: &str) -> Daemon {
     let toml = format!("[egress]\ninsecure_loopback = true\n[listen]\nunlisted = true\n{more}");
     scene.safeconduct.clone().config(&toml).daemon(&[]).await
@@ -397,7 +397,7 @@ async fn what_is_not_configured_gets_round_nothing() {
     let reply = daemon.get(&format!("/v1/token?server={}", query.replace('?', "%3F"))).await;
     assert_eq!((reply.status, reply.json()["class"].as_str()), (403, Some("denied")), "{}", reply.body);
     assert!(!reply.body.contains("c2VjcmV0") && !daemon.log().contains("c2VjcmV0"), "a query may be a secret");
-    // The operator did not name these hosts: a private address is a stranger's.
+    // The operator did not name these hosts, so private addresses are refused.
     for private in ["https://10.1.2.3/mcp", "https://169.254.169.254/mcp"] {
         let reply = daemon.get(&format!("/v1/token?server={private}")).await;
         assert!(reply.status >= 400 && reply.json()["class"] != "temporary", "{private}: {}", reply.body);
@@ -416,7 +416,7 @@ async fn a_credential_helper_that_is_asked_about_every_url_leaves_others_alone()
         let output = daemon.helper().run_with_stdin(&["get"], &question).await.expect_code(0);
         assert_eq!(output.stdout, "{}\n");
         assert_eq!(scene.platform.requests(), scene.authorization_server.token_requests());
-        // Also when somebody else has asked for it meanwhile.
+        // Also if another caller has asked for it meanwhile.
         daemon.token(&scene.mcp.url()).await;
     }
     assert_eq!(scene.authorization_server.token_requests(), 1);
@@ -433,7 +433,7 @@ async fn a_token_of_an_unlisted_server_must_be_bound_to_it() {
     daemon.stop().await.expect_code(0);
 }
 
-// Pace.
+// Rate limits.
 
 #[tokio::test]
 async fn over_its_rate_a_caller_is_told_when_to_come_again_and_the_issuer_is_not_asked() {
@@ -469,12 +469,12 @@ async fn over_its_rate_a_caller_is_told_when_to_come_again_and_the_issuer_is_not
     daemon.stop().await.expect_code(0);
 }
 
-// The end.
+// How the daemon ends.
 
 #[tokio::test]
 async fn while_the_agent_drains_it_is_served() {
     let scene = Scene::new(binary()).await;
-    // Longer than any machine needs to ask it. That the time comes to an end is the next test.
+    // Longer than a request takes on any machine. The next test checks that this time ends.
     let daemon = scene.daemon("[listen]\nlinger = \"1h\"\nhttp = \"127.0.0.1:0\"").await;
     let loopback = Loopback::of(&daemon).await;
     daemon.signal(Signal::SIGTERM);
@@ -546,7 +546,7 @@ async fn what_is_held_is_revoked_at_the_end_where_that_is_configured() {
 async fn a_revocation_that_fails_is_one_line_and_no_failure() {
     let scene = Scene::new(binary()).await;
     let nobody = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound");
-    // One that is not there, and one that never answers, which must not hold up the end.
+    // One revocation endpoint is down, and one never answers. They must not delay the end.
     let silent = FakeAs::start(scene.platform.trust()).await;
     silent.always_token(Fault::Stall);
     for endpoint in [format!("http://{nobody}/revoke"), silent.token_endpoint()] {
@@ -575,7 +575,7 @@ async fn a_service_manager_may_pass_the_loopback_listener_beside_the_socket() {
     let world = scene.configured(&format!("[listen]\nhttp = \"{address}\""));
     let path = world.path().join("activated.sock");
     let socket = private_socket(&path);
-    // Descriptors come in the order of the socket unit, which is nobody's business.
+    // Descriptors come in the order of the socket unit, which must not matter.
     for swapped in [false, true] {
         let (one, other) = (socket.try_clone().expect("cloned").into(), tcp.try_clone().expect("cloned").into());
         let (child, log) =

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `refusals` `callers` `keyring` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
-//! | what goes wrong, and who attacks | `attacks` `bad_input` `tls` `forward_proxy` `far_side` |
-//! | what people read | `doctor` `trust_policy` `audit` |
+//! | failures and attacks | `attacks` `bad_input` `tls` `forward_proxy` `far_side` |
+//! | reports and records for people | `doctor` `trust_policy` `audit` |
 //! | the fakes and the source tree | `support_selftest` `tidy` |
 //! | nothing: shared by the others | `activated` `asking` `example` `exit` |
 

@@ -24,7 +24,7 @@ const SPIFFE: &str = "spiffe://example.org/agent";
 const HEADERS: &str = "/v1/headers?server=demo";
 
 struct World {
-    /// Vouches for the servers, and for the client whose certificate is a file.
+    /// Signs the certificates of the servers, and of the client with a certificate file.
     ca: TestCa,
     agent: FakeWorkloadApi,
     authorization_server: FakeAs,
@@ -52,7 +52,7 @@ impl World {
         ))
     }
 
-    /// Proves itself with what lies in these files; gives the thumbprint of the certificate.
+    /// A client that proves itself with a certificate file. Gives the thumbprint of the certificate.
     fn with_files(&self, ca: &TestCa, name: &str) -> (Safeconduct, String) {
         let thumbprint = self.put(ca, name);
         let file = |name: &str| self.safeconduct.private(name).display().to_string();
@@ -64,7 +64,7 @@ impl World {
         (self.configured(&keys), thumbprint)
     }
 
-    /// A new certificate in the place of the old one.
+    /// Replaces the certificate by a new one.
     fn put(&self, ca: &TestCa, name: &str) -> String {
         let (certificate, key) = ca.client(name);
         std::fs::write(self.safeconduct.private("client.key"), key).expect("ours");
@@ -79,7 +79,7 @@ fn thumbprint(pem: &str) -> String {
     URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der))
 }
 
-/// To which certificate the token of these headers is bound.
+/// The certificate to which the token in these headers is bound.
 fn bound_to(reply: &Reply) -> String {
     assert_eq!(reply.status, 200, "{}", reply.body);
     let value = reply.json()["headers"]["Authorization"][0].as_str().expect("a header").to_owned();
@@ -125,7 +125,7 @@ async fn the_workloads_own_certificate_buys_a_token_bound_to_it() {
     daemon.stop().await.expect_code(0);
 }
 
-/// Whoever gets it could do nothing with it, and would not know why.
+/// Without the certificate the caller could not use the token, and would not know why.
 #[tokio::test]
 async fn a_token_that_is_bound_to_a_certificate_is_not_handed_out_bare() {
     let world = World::new().await;
@@ -175,7 +175,7 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_in_the_handshake() {
     let (safeconduct, _) = world.with_files(&TestCa::new(), AGENT);
     refused(safeconduct.run(&["headers", "demo"]).await, &["refuses our certificate", "CA"]);
     assert_eq!(world.authorization_server.token_requests(), 0);
-    // That is no outage: it is not tried again and again.
+    // This is not an outage, so there is no retry.
     let daemon = safeconduct.daemon(&[]).await;
     let reply = daemon.get(HEADERS).await;
     assert_eq!((reply.status, &reply.json()["class"]), (502, &json!("refused")), "{}", reply.body);
@@ -191,7 +191,7 @@ async fn a_strangers_certificate_is_refused_by_the_server() {
     assert_eq!(world.authorization_server.token_requests(), 1, "one request, no second attempt");
 }
 
-/// Without the alias of RFC 8705 section 5 the one token endpoint is asked, which here sees no certificate.
+/// Without the alias of RFC 8705 section 5 the usual token endpoint is used, which here does not ask for a certificate.
 #[tokio::test]
 async fn without_an_alias_the_usual_endpoint_is_asked() {
     let world = World::new().await;
@@ -226,7 +226,7 @@ async fn files_that_do_not_belong_together_and_a_workload_without_certificate_sa
     assert_eq!(world.authorization_server.token_requests(), 0);
 }
 
-/// Google over TLS, with a provider of X.509 in the pool, and an authorization server that trusts Google.
+/// Google over TLS, with an X.509 provider in the pool, and an authorization server that trusts Google.
 struct Federated {
     world: World,
     google: FakeGoogle,
@@ -266,7 +266,7 @@ impl Federated {
         json!({"certificate_config_location": self.place("certificates.json"), "trust_chain_path": self.place("chain.pem")})
     }
 
-    /// The file that says where certificate and key are.
+    /// The file with the paths of certificate and key.
     fn certificates(&self, paths: &Value) {
         self.write("certificates.json", &json!({"version": 1, "cert_configs": {"workload": paths}}).to_string());
     }
@@ -302,13 +302,13 @@ async fn an_external_account_file_with_a_certificate() {
     configured.run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(world.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
     assert_eq!(federated.google.last_form()["subject_token_type"], "urn:ietf:params:oauth:token-type:mtls");
-    // A renewed certificate is taken as it is, in a running process.
+    // A running process uses a renewed certificate.
     let daemon = configured.clone().daemon(&[]).await;
     assert_eq!(daemon.get("/v1/token?server=demo").await.status, 200);
     assert_ne!(world.put(&world.ca, AGENT), federated.first);
     assert_eq!(daemon.get("/v1/token?server=demo&fresh=1").await.status, 200);
     drop(daemon);
-    // Where `gcloud` puts the second file, or the variable says.
+    // The second file is at `gcloud`'s default path, or at the path in the variable.
     federated
         .account(json!({"use_default_certificate_config": true, "trust_chain_path": federated.place("chain.pem")}));
     let by_variable = |name: &str| configured.clone().env("GOOGLE_API_CERTIFICATE_CONFIG", &federated.place(name));
@@ -320,7 +320,7 @@ async fn an_external_account_file_with_a_certificate() {
 #[tokio::test]
 async fn an_external_account_file_whose_certificate_cannot_be_used_says_so() {
     let federated = Federated::new().await;
-    // Another principal: without its chain.
+    // Without its chain the certificate is another principal.
     federated.account(json!({"certificate_config_location": federated.place("certificates.json")}));
     federated.fails("PERMISSION_DENIED", "roles/iam.workloadIdentityUser").await;
     federated.account(federated.usual());

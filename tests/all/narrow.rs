@@ -16,7 +16,7 @@ use crate::exit::NO_IDENTITY;
 
 const PROBE: &str = "[identity]\nprobe = true\n";
 
-/// The metadata service of whatever cloud is asked for, which counts who asks.
+/// The metadata service of any cloud. It counts the requests.
 struct Machine {
     asked: Arc<AtomicUsize>,
     host: String,
@@ -35,7 +35,7 @@ impl Machine {
         Self { asked, host, _listener: listener }
     }
 
-    /// A world on that machine, whichever cloud it belongs to, with the probe allowed.
+    /// A world on a machine of that cloud, with `probe = true`.
     fn world(&self) -> Safeconduct {
         let base = format!("http://{}", self.host);
         let world = Safeconduct::new(binary()).config(PROBE).env("GCE_METADATA_HOST", &self.host);
@@ -49,7 +49,7 @@ impl Machine {
 
 async fn whoami(world: &Safeconduct) -> (Option<i32>, Value) {
     let output = world.run(&["whoami", "--json"]).await;
-    // On stderr it is one line among those of the log.
+    // On stderr it is one line among the log lines.
     let failed = || output.stderr.lines().find(|line| line.starts_with('{')).unwrap_or_default();
     let told = if output.code == Some(0) { &output.stdout } else { failed() };
     (output.code, serde_json::from_str(told).unwrap_or_else(|_| panic!("no report but {output:?}")))
@@ -73,7 +73,7 @@ async fn a_machine_of_google_is_found_and_known_from_then_on() {
     assert_eq!((code, &report["identity"]["source"]), (Some(0), &json!("gcp")), "{report}");
     let evidence = report["identity"]["evidence"].as_str().unwrap_or_default();
     assert!(evidence.contains("probe = true") && evidence.contains("metadata address"), "{evidence}");
-    // A daemon looks once.
+    // A daemon detects its identity once.
     scene.authorization_server.also_trust(google.trust());
     support::profiles::of_google(&scene);
     let daemon = world.config(&format!("{}\n{PROBE}", scene.config(""))).daemon(&[]).await;
@@ -108,7 +108,7 @@ async fn a_job_without_its_permission_on_a_machine_of_azure_stops_with_the_cure(
 async fn a_pod_with_a_role_of_its_own_on_an_instance_with_another_is_the_pod() {
     let machine = Machine::start().await;
     let pod = machine.world().env("KUBERNETES_SERVICE_HOST", "10.0.0.1").env("AWS_REGION", "eu-central-1");
-    // The file is not there, the token is no JWT, half the variables: each stops.
+    // A missing file, a token that is not a JWT, a missing variable: each is an error.
     let role = "arn:aws:iam::123456789012:role/agent";
     let named = pod.clone().env("AWS_ROLE_ARN", role);
     let broken = named.write("token", "no JWT");

@@ -1,4 +1,4 @@
-//! What the front-end itself refuses: each refusal is in the audit before its answer is sent, whatever path it is of.
+//! Refusals of the front-end: each is in the audit file before its answer is sent, for every path.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use support::unix_http::Reply;
 
 use crate::binary;
 
-/// The lines of the audit so far: action, class, error, and server where there is one.
+/// The audit lines so far: action, class, error, and server if any.
 fn lines(scene: &Scene) -> Vec<String> {
     let text = fs::read_to_string(scene.safeconduct.path().join("audit.jsonl")).expect("it is there");
     let short = |line: &str| {
@@ -21,7 +21,7 @@ fn lines(scene: &Scene) -> Vec<String> {
     text.lines().map(short).collect()
 }
 
-/// What `run` needs to write the audit of this scene.
+/// The configuration that switches the audit file on.
 fn audited(scene: &Scene, more: &str) -> String {
     format!("{more}\n[audit]\nfile = \"{}\"\n", scene.safeconduct.path().join("audit.jsonl").display())
 }

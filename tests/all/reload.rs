@@ -1,4 +1,4 @@
-//! SIGHUP: a new configuration under a running daemon, taken over in one step or not at all.
+//! SIGHUP: a running daemon gets a new configuration, completely or not at all.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::binary;
 const TAKEN: &str = "the configuration is read anew";
 const REFUSED: &str = "the configuration is not taken over";
 
-/// A daemon with a file, and the world in which that file can be rewritten.
+/// A daemon with a configuration file that the test can rewrite.
 async fn daemon(scene: &Scene, more: &str) -> (Daemon, Safeconduct) {
     let world = scene.configured(more);
     (world.daemon(&[]).await, world)
 }
 
-/// Waits until the log has `what` so many times.
+/// Waits until the log contains `what` this many times.
 async fn logged(daemon: &Daemon, what: &str, times: usize) {
     for _ in 0..500 {
         if daemon.log().matches(what).count() >= times {

@@ -1,7 +1,7 @@
-//! Identity sources from the environment to the token: every case of `tests/sources/`, which are data, through one runner.
+//! Identity sources from the environment to the token: runs every case of `tests/sources/`. The cases are data.
 //!
 //! A case without files runs the real binary in its environment. A case with files runs the real daemon inside this process,
-//! because there the platform's absolute paths can be put below another root. Either way the authorization server verifies what
+//! because there the platform's absolute paths can have another root directory. In both, the authorization server verifies what
 //! it is sent, and a case that fails sends it nothing.
 
 use std::io;
@@ -24,10 +24,10 @@ use crate::binary;
 use crate::exit::NO_IDENTITY;
 
 const LIFE: Duration = Duration::from_secs(600);
-/// Cases at a time. Most wait for a limit of the source they are about.
+/// How many cases run at the same time. Most wait for a time limit of their source.
 const AT_ONCE: usize = 24;
 
-/// How the way to a token ended.
+/// The outcome of a case.
 enum Outcome {
     Token(String),
     Failed { class: String, message: String, hint: String },
@@ -41,7 +41,7 @@ async fn every_case_ends_as_it_says() {
     let failed: Vec<String> = futures_util::stream::iter(cases)
         .map(|case| async move {
             let name = format!("{}/{}", case.source, case.name);
-            // A task of its own: a case that panics does not hide the others.
+            // Each case is a task, so that a panic does not hide the other cases.
             let outcome = tokio::spawn(async move { run(&case).await }).await;
             match outcome {
                 Ok(problems) if problems.is_empty() => None,
@@ -57,7 +57,7 @@ async fn every_case_ends_as_it_says() {
     assert!(failed.is_empty(), "{} cases end otherwise:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// What is wrong with the case's outcome.
+/// The differences between the outcome and the expected one.
 async fn run(case: &Case) -> Vec<String> {
     let stage = case.stage(binary()).await;
     let mut problems = Vec::new();
@@ -73,7 +73,7 @@ async fn run(case: &Case) -> Vec<String> {
     problems
 }
 
-/// A case may write a token into the wrong key on purpose.
+/// A case may have a token in the wrong key on purpose.
 fn world(stage: &Stage) -> Safeconduct {
     Safeconduct::new(binary()).envs(stage.vars.clone()).private_config(&stage.config)
 }
@@ -186,7 +186,7 @@ async fn whoami(case: &Case, problems: &mut Vec<String>) {
 fn compare(case: &Case, identity: &Value, problems: &mut Vec<String>) {
     let expect = &case.expect;
     let mut same = |name: &str, wanted: Option<Value>| {
-        // The status of a daemon does not say everything that `whoami` says.
+        // The status of a daemon has less detail than `whoami`.
         if let Some(wanted) = wanted.filter(|wanted| !identity[name].is_null() && identity[name] != *wanted) {
             problems.push(format!("{name} is {}, not {wanted}", identity[name]));
         }
@@ -214,7 +214,7 @@ impl io::Write for Log {
     }
 }
 
-/// Keeps what the daemons in this process log, at the level at which the binary runs in tests.
+/// Keeps the log of the daemons in this process, at the log level of the binary in tests.
 fn log_here() {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
@@ -242,7 +242,7 @@ async fn a_program_that_hangs_is_killed_with_all_it_started() {
     assert!(output.stderr.contains("did not end within 10 s"), "{}", output.stderr);
     let pid = std::fs::read_to_string(world.private("subject.jwt.pid")).expect("it was started");
     let gone = || {
-        // A killed process whose parent is gone too may wait a moment to be reaped.
+        // A killed process without a parent may stay a zombie for a moment.
         std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).map_or(true, |stat| stat.contains(") Z "))
     };
     for _ in 0..100 {

@@ -71,7 +71,7 @@ async fn a_daemon_asks_for_a_new_svid_at_each_exchange() {
     let (scene, agent) = scene(&[AGENT]).await;
     let daemon = workload(&scene, &agent, "").daemon(&[]).await;
     daemon.run(&["token", "demo"]).await.expect_code(0);
-    // A token that was minted within the last second is fresh enough.
+    // A token that was made within the last second counts as fresh.
     until(std::time::Duration::from_secs(20), "a new token", async || {
         daemon.run(&["token", "demo", "--fresh"]).await.expect_code(0);
         scene.authorization_server.token_requests() > 1

@@ -1,6 +1,6 @@
-//! The fakes must fail loudly: what a real platform, authorization server or MCP server would refuse, they refuse.
+//! Tests of the fakes: they refuse everything that a real platform, authorization server or MCP server refuses.
 //!
-//! A plain HTTP client plays the part of safeconduct here, done right and then done wrong in one way at a time.
+//! A simple HTTP client plays safeconduct: first correctly, then with one mistake at a time.
 
 use std::time::Duration;
 
@@ -420,7 +420,7 @@ async fn a_run_without_end_fails_the_test() {
     shell("sixteen characters and more", "sleep 60").limit(Duration::from_millis(200)).run(&["whoami"]).await;
 }
 
-/// A shell in the place of the binary: `whoami` and `token` are scripts in its working directory. The secret is in the environment only.
+/// A shell instead of the binary: `whoami` and `token` are scripts in its working directory. Only the environment has the secret.
 fn shell(secret: &str, script: &str) -> Safeconduct {
     let world = Safeconduct::new("/bin/sh").env("SECRET", secret);
     for command in ["whoami", "token"] {
@@ -463,7 +463,7 @@ async fn the_workload_api_wants_its_metadata_and_a_registered_workload() {
     assert_eq!(workload_api(&nobody, &[("workload.spiffe.io", "true")]).await, "7");
 }
 
-/// What AWS publishes as an example, so that a mistake that the fake shares with the product would be found.
+/// AWS's published example. It finds mistakes that the fake and the product share.
 #[test]
 fn the_published_key_of_the_description_is_derived() {
     let mut secret = b"AWS4wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_vec();

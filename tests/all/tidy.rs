@@ -46,7 +46,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("digest", ""),
 ];
 
-/// The commands that may see the identities: who they are is what `whoami` is about.
+/// The commands that may know `identity`: `whoami` describes identities.
 const SEE_IDENTITY: [&str; 2] = ["src/command/whoami.rs", "src/command/whoami/report.rs"];
 
 struct Source {
@@ -58,7 +58,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file of `src`, without what only tests see.
+/// Every file of `src`, in order of its path.
 fn sources() -> Vec<Source> {
     let mut found = rust_files("src");
     assert!(found.len() > 40, "the sources are not where they were");
@@ -92,7 +92,7 @@ impl Source {
         inside.split(['/', '.']).next().expect("a first part")
     }
 
-    /// The code that is built into the product: what comes before the tests, without comments.
+    /// The product code: without the tests at the end, and without comments.
     fn product(&self) -> String {
         let text = self.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
@@ -102,7 +102,7 @@ impl Source {
         self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
     }
 
-    /// The rooms it names: after `crate::`, and in `use crate::{a, b::c}`.
+    /// The rooms that the file names: after `crate::`, and in `use crate::{a, b::c}`.
     fn knows(&self) -> BTreeSet<String> {
         let mut rooms = BTreeSet::new();
         for rest in self.product().split("crate::").skip(1) {
@@ -166,7 +166,7 @@ fn rooms_know_only_what_lies_below_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// An arrow that nobody uses any more is taken out of the table.
+/// Every entry of the table is used.
 #[test]
 fn the_table_has_no_arrow_too_many() {
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -225,7 +225,7 @@ fn no_test_is_left_out() {
     }
 }
 
-/// Everybody who builds it gets the same program: `cargo install`, a distribution, and the script that builds the released file.
+/// `cargo install`, a distribution and the release script build the same program.
 #[test]
 fn nothing_but_the_manifest_decides_how_it_is_built() {
     for file in [".cargo", "build.rs", "packaging/static-names/.cargo", "packaging/static-names/build.rs"] {
@@ -299,7 +299,7 @@ fn client_proofs() -> BTreeSet<String> {
     names
 }
 
-/// A source without cases is not finished: `tests/sources/SOURCE/ok/` at least, and no folder of something that is not built.
+/// Every source has at least the case `tests/sources/SOURCE/ok/`, and no folder is left of a removed source.
 #[test]
 fn every_source_has_its_cases() {
     let folder = root().join("tests/sources");
@@ -311,7 +311,7 @@ fn every_source_has_its_cases() {
     }
 }
 
-/// The examples that people copy, by name.
+/// The texts of `examples/config/`, by name.
 fn examples() -> BTreeMap<String, String> {
     let entries = fs::read_dir(root().join("examples/config")).expect("it is there");
     let paths = entries.map(|entry| entry.expect("readable").path());

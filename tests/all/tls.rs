@@ -1,4 +1,4 @@
-//! The whole path over TLS with a CA of one's own, and every certificate that must not be accepted.
+//! The whole path over TLS with a test CA, and certificates that must be refused.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl World {
         Self { platform, authorization_server, mcp }
     }
 
-    /// Everything is https: the identity comes from a file, and nothing insecure is switched on.
+    /// Everything is https. The identity comes from a file, and `insecure_loopback` is off.
     fn safeconduct(&self, ca_file: Option<&Path>) -> Safeconduct {
         let safeconduct = Safeconduct::new(binary());
         let file = safeconduct.private("subject.jwt");
@@ -94,7 +94,7 @@ async fn an_unknown_ca_is_refused() {
     let (ca, other) = (TestCa::new(), TestCa::new());
     let unknown = "signed by an unknown CA";
     for known in [None, Some(other.file())] {
-        // Of the MCP server, of the authorization server, of both.
+        // The bad certificate belongs to the MCP server, to the authorization server, or to both.
         let world = World::new(ca.good(), ca.good()).await;
         refused(token(&world.safeconduct(known)).await, unknown, "`ca_file`");
         assert_eq!(world.authorization_server.metadata_requests(), 0, "nothing is said before the handshake");
@@ -159,7 +159,7 @@ async fn a_server_that_speaks_no_tls_is_not_spoken_to_in_clear() {
             mcp.url()
         )
     };
-    // As http it is refused before anything is dialled, as https the handshake fails.
+    // With an http URL it is refused before a connection; with an https URL the handshake fails.
     let output = token(&safeconduct.clone().config(&toml(&plain.issuer()))).await.expect_code(78);
     assert!(output.stderr.contains("plain http on loopback is refused"), "{}", output.stderr);
     let https = plain.issuer().replace("http://", "https://");

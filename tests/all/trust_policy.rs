@@ -16,7 +16,7 @@ async fn policy(world: &Safeconduct, shape: &str, more: &[&str]) -> Value {
     world.run(&words).await.expect_code(0).json()
 }
 
-/// The values that a rule compares, each with another one in its place.
+/// Copies of a rule, each with one compared value changed.
 fn tampered(rule: &Value) -> Vec<Value> {
     let mut all = Vec::new();
     for name in ["iss", "aud", "sub"] {
@@ -49,7 +49,7 @@ async fn a_rule_made_from_the_output_alone_lets_the_workload_in_and_nobody_else(
         scene.authorization_server.set_rule(wrong);
         world.run(&["token", "demo", "--no-daemon"]).await.expect_code(REFUSED);
     }
-    // And the rule stands while the workload becomes another.
+    // The rule stays the same, and the workload changes.
     scene.authorization_server.set_rule(rule);
     for claims in [
         json!({ "repository_owner_id": "66" }),
@@ -61,7 +61,7 @@ async fn a_rule_made_from_the_output_alone_lets_the_workload_in_and_nobody_else(
     }
 }
 
-/// The texts of a policy that are compared, each with another one in its place.
+/// Copies of a policy, each with one compared text changed.
 fn with_one_text_changed(policy: &Value, pointers: &[&str]) -> Vec<Value> {
     let changed = pointers.iter().map(|pointer| {
         let mut other = policy.clone();

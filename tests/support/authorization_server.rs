@@ -1,11 +1,11 @@
 //! `FakeAs`: an authorization server that a client cannot tell from a real one.
 //!
-//! RFC 8414 metadata (OpenID's form when told), a token endpoint for the RFC 7523 grant that verifies all there is to verify,
-//! RFC 7009 revocation. Everything can be changed while it runs, through `&self`; nothing is right by default that a
-//! real server would refuse.
+//! RFC 8414 metadata (or OpenID's form), a token endpoint for the RFC 7523 grant that verifies everything, and
+//! RFC 7009 revocation. Tests can change all settings while it runs, through `&self`. By default it refuses everything that a
+//! real server refuses.
 //!
 //! The token endpoint is in `token_endpoint.rs`, the metadata in `metadata.rs`, what a test sets and reads in `knobs.rs`,
-//! how servers of the field differ in `profile.rs`.
+//! the differences of real servers in `profile.rs`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -36,10 +36,10 @@ pub use profile::{Profile, Target, Words};
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
-/// How long its access tokens live unless said otherwise.
+/// The default lifetime of its access tokens.
 pub const LIFE: Duration = Duration::from_secs(600);
 
-/// What can be wrong with the answer of a token endpoint.
+/// Faults in the answer of a token endpoint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenFault {
@@ -55,19 +55,19 @@ pub enum TokenFault {
     NoExpiresIn,
     ExpiresIn(Value),
     TokenType(String),
-    /// The `scope` of the answer and of the token; none leaves it out of the answer only.
+    /// The `scope` of the answer and of the token; `None` omits it from the answer only.
     ScopeGranted(Option<String>),
-    /// The token minted last, again, with what is left of its life.
+    /// The last token again, with its remaining lifetime.
     SameToken,
     /// A reference token instead of a JWT.
     OpaqueToken,
-    /// A token for another MCP server, whatever `resource` was.
+    /// A token for another MCP server than `resource`.
     IgnoreResource,
     /// A token with this `aud`.
     Audience(Value),
     /// A token with a space and letters outside ASCII.
     BadTokenCharacters,
-    /// Of a token exchange alone; `null` leaves it out.
+    /// For a token exchange only; `null` omits it.
     IssuedTokenType(Value),
     /// A token of 40 KiB.
     HugeToken,
@@ -75,7 +75,7 @@ pub enum TokenFault {
     Wire(Fault),
 }
 
-/// What can be wrong with the metadata document.
+/// Faults in the metadata document.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MetadataFault {
@@ -86,7 +86,7 @@ pub enum MetadataFault {
     Wire(Fault),
 }
 
-/// Where metadata is served for the issuer `BASE/PATH`; the first of the three alone by default.
+/// Where metadata is served for the issuer `BASE/PATH`; by default only at the first of the three.
 #[derive(Clone, Copy, Debug)]
 pub struct Published {
     /// `/.well-known/oauth-authorization-server/PATH`
@@ -97,7 +97,7 @@ pub struct Published {
     pub openid_appended: bool,
 }
 
-/// What the token endpoint received: every parameter but the secret ones, and the claims of the assertion.
+/// A request to the token endpoint: every parameter except secret ones, and the claims of the assertion.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     /// `assertion`, `client_assertion` and `client_secret` are here as their digest (`keys::digest`).
@@ -105,7 +105,7 @@ pub struct TokenRequest {
     pub assertion: Claims,
     /// Whether the request came with an `Authorization` header.
     pub authorization: bool,
-    /// What was answered: `ok`, an OAuth error code, or the name of the scripted fault.
+    /// The answer: `ok`, an OAuth error code, or the name of the scripted fault.
     pub outcome: String,
 }
 
@@ -124,7 +124,7 @@ struct State {
     now: Mutex<Now>,
 }
 
-/// All that changes.
+/// The state that tests and requests change.
 struct Now {
     path: String,
     trusted: Vec<Trust>,
@@ -142,17 +142,17 @@ struct Now {
     received: Vec<TokenRequest>,
     metadata_paths: Vec<String>,
     revoked: Vec<String>,
-    /// What the last client that revoked something said of itself, unverified.
+    /// The unverified claims of the client in the last revocation.
     revoked_by: Claims,
     token_requests: usize,
     profile: Profile,
-    /// What an assertion must say beside all else, as an operator wrote it down.
+    /// The operator's rule for assertions.
     rule: Option<Value>,
-    /// Whose role of AWS signed a request for this issuer.
+    /// Finds the AWS role that signed a request for this issuer.
     aws: Option<Arc<Caller>>,
 }
 
-/// A request, and for whom it must be.
+/// A signed request, and its required audience.
 type Caller = dyn Fn(&str, &str) -> Result<String, String> + Send + Sync;
 
 impl FakeAs {
@@ -178,12 +178,12 @@ impl FakeAs {
         Self { state, listener, mutual: None }
     }
 
-    /// On a port that is bound already.
+    /// Serves on a port that is already bound.
     pub fn start_on(bound: Bound, trusted: Trust) -> Self {
         Self::serve(bound, trusted)
     }
 
-    /// Clients may prove themselves with a certificate, on a port of its own that asks for one (RFC 8705 section 5).
+    /// Adds a second port that asks for the client's certificate (RFC 8705 section 5).
     pub async fn serve_mutual(&mut self, tls: TlsAcceptor) {
         let bound = Bound::new(Some(tls)).await;
         let alias = |path: &str| format!("{}{}{path}", bound.base(), self.state.now().path);
@@ -216,7 +216,7 @@ impl FakeAs {
         self.state.keys.verifier()
     }
 
-    /// An access token without a request: for tests of the MCP server and of foreign tokens.
+    /// Makes an access token without a request: for tests of the MCP server and of foreign tokens.
     pub fn mint(&self, audience: Value, scope: &str, life: Duration) -> String {
         self.state.mint(SUBJECT, audience, scope, life)
     }
@@ -277,7 +277,7 @@ impl State {
         format!("{}{}", self.base, self.now().path)
     }
 
-    /// An issuer may end in a slash, an endpoint has no two.
+    /// The base for endpoints. An issuer may end in a slash, but an endpoint must not contain two.
     fn endpoint(&self, name: &str) -> String {
         format!("{}/{name}", self.issuer().trim_end_matches('/'))
     }
@@ -286,7 +286,7 @@ impl State {
         self.mint_with("at+jwt", json!({"sub": subject, "aud": audience, "scope": scope}), life)
     }
 
-    /// A JWT of this server with these claims beside the usual ones; null takes one away.
+    /// A JWT of this server with these claims and the usual ones; null removes a claim.
     fn mint_with(&self, typ: &str, more: Value, life: Duration) -> String {
         let (iat, exp) = keys::lifetime(life);
         let mut claims = keys::object(json!({"iss": self.issuer(), "iat": iat, "exp": exp, "jti": keys::unique_id()}));

@@ -1,4 +1,4 @@
-//! `FakeAws`: one account of AWS in one region, as a workload meets it.
+//! `FakeAws`: one AWS account in one region, with the endpoints that a workload uses.
 //!
 //! | path | what |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | `/.well-known/…` | the account's issuer, whose JWTs the others can verify |
 //! | `POST /mcp` | an MCP server behind IAM: takes requests that are signed by a role of this account |
 //!
-//! The account's JWTs are signed with ES256, whichever of its two algorithms is asked for; which was, is kept.
+//! The account signs its JWTs with ES256 for both algorithms, and records the requested one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -45,11 +45,11 @@ struct State {
     now: Mutex<Now>,
 }
 
-/// All that changes.
+/// The state that tests and requests change.
 struct Now {
-    /// Whose JWTs the role trusts, and of which subject.
+    /// The issuer and the subject that the role trusts.
     trusted: Option<(Trust, String)>,
-    /// The role's trust policy, where it is given whole.
+    /// The role's complete trust policy, if one was set.
     policy: Option<Value>,
     sessions: HashMap<String, Session>,
     session_life: Duration,
@@ -99,12 +99,12 @@ impl FakeAws {
         format!("{}/mcp", self.state.base)
     }
 
-    /// Whom an authorization server has to trust: the account's issuer.
+    /// What an authorization server needs to trust the account's issuer.
     pub fn trust(&self) -> Trust {
         Trust { issuer: self.state.base.clone(), verifier: self.state.keys.verifier() }
     }
 
-    /// The variables that a container with a role finds.
+    /// The variables of a container with a role.
     pub fn container(&self) -> Vec<(String, String)> {
         [
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/v1/credentials", self.state.base)),
@@ -128,12 +128,12 @@ impl FakeAws {
         self.state.now().trusted = Some((trust, subject.to_owned()));
     }
 
-    /// The role's trust policy, as it would be installed; of `aud` and `sub` it alone decides.
+    /// The role's trust policy, in AWS's format. Only this policy decides on `aud` and `sub`.
     pub fn set_policy(&self, document: &Value) {
         self.state.now().policy = Some(document.clone());
     }
 
-    /// How long the credentials live that the platform gives from now on.
+    /// The lifetime of credentials that the platform issues from now on.
     pub fn set_session_life(&self, life: Duration) {
         self.state.now().session_life = life;
     }
@@ -143,7 +143,7 @@ impl FakeAws {
         self.state.now().switched_on = on;
     }
 
-    /// May the role call `sts:GetWebIdentityToken`?
+    /// Whether the role may call `sts:GetWebIdentityToken`.
     pub fn allow(&self, allowed: bool) {
         self.state.now().allowed = allowed;
     }
@@ -156,12 +156,12 @@ impl FakeAws {
         move |text, field, audience| state.caller(text, field, audience, must_sign)
     }
 
-    /// The calls of STS so far, without what is secret in them.
+    /// The calls of STS so far, without secrets.
     pub fn calls(&self) -> Vec<BTreeMap<String, String>> {
         self.state.now().calls.clone()
     }
 
-    /// The bodies that the MCP server took.
+    /// The bodies of requests that the MCP server accepted.
     pub fn served(&self) -> Vec<String> {
         self.state.now().served.clone()
     }

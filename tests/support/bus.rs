@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// No message of a client's is larger here.
+/// The maximum size of a client's message.
 const CAP: usize = 64 * 1024;
 
 const METHOD_RETURN: u8 = 2;
@@ -25,9 +25,9 @@ const ERROR: u8 = 3;
 pub enum Manners {
     /// The bus accepts connections and says nothing at all.
     Mute,
-    /// The bus works; nobody is the secret service.
+    /// The bus works; there is no secret service.
     Empty,
-    /// The bus works; the secret service has an owner that never answers.
+    /// The bus works; the secret service never answers.
     Silent,
 }
 
@@ -60,7 +60,7 @@ impl FakeBus {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until somebody waits for an answer that never comes; fails after ten seconds.
+    /// Waits until a client waits for an answer that never comes; fails after ten seconds.
     pub async fn is_waited_for(&self) {
         for _ in 0..1_000 {
             if self.unanswered.load(Ordering::SeqCst) > 0 {
@@ -84,7 +84,7 @@ async fn accept(socket: UnixListener, manners: Manners, connections: Arc<AtomicU
         while clients.try_join_next().is_some() {}
         connections.fetch_add(1, Ordering::SeqCst);
         let unanswered = Arc::clone(&unanswered);
-        // How a connection ends is the client's business.
+        // Errors at the end of a connection do not matter.
         clients.spawn(async move { drop(serve(BufReader::new(stream), manners, &unanswered).await) });
     }
 }
@@ -114,14 +114,14 @@ async fn serve(mut stream: BufReader<UnixStream>, manners: Manners, unanswered: 
     }
 }
 
-/// Whoever connects is let in: the directory is ours alone.
+/// Every client is accepted, because only our user can enter the directory.
 async fn admit(stream: &mut BufReader<UnixStream>) -> io::Result<()> {
     loop {
         let mut line = Vec::new();
         if (&mut *stream).take(CAP as u64).read_until(b'\n', &mut line).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // The first byte of all is a zero.
+        // The first byte of a connection is zero.
         let line = String::from_utf8_lossy(&line).trim_matches(['\0', '\r', '\n']).to_owned();
         let answer: &[u8] = match line.split(' ').next() {
             Some("AUTH") => b"OK 0123456789abcdef0123456789abcdef\r\n",
@@ -133,7 +133,7 @@ async fn admit(stream: &mut BufReader<UnixStream>) -> io::Result<()> {
     }
 }
 
-/// A method call, little-endian as every client's of ours.
+/// A method call, in little-endian as our clients send it.
 struct Call {
     serial: u32,
     destination: String,

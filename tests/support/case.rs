@@ -1,12 +1,12 @@
-//! One case of `tests/sources/SOURCE/CASE/`: a platform as data, and how the way to a token ends there.
+//! One case of `tests/sources/SOURCE/CASE/`: a platform as data, and the expected outcome.
 //!
-//! | file | what it says |
+//! | file | content |
 //! |---|---|
 //! | `env.toml` | `[vars]` of the environment, the `[identity]` of the configuration, further keys of the `[server]`; with its `subject_audience` the authorization server takes tokens for that alone |
 //! | `fs/` | files of the platform, at their absolute paths |
-//! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`); first in it `socket`, where it is one, and `stands_for`, the product's own hosts in whose place it is |
-//! | `workload_api.toml` | a SPIFFE agent: the workload's `identities`, and each `[[answer]]` that is not the right one |
-//! | `expect.toml` | the outcome: who was found, or the class of the failure and what it says |
+//! | `http.toml` | the requests that the platform must get, and its answers (`traffic.rs`). At the start: `socket`, if it is a Unix socket, and `stands_for`, the compiled-in hosts that it replaces |
+//! | `workload_api.toml` | a SPIFFE agent: the workload's `identities`, and an `[[answer]]` for each faulty answer |
+//! | `expect.toml` | the outcome: the source that was found, or the class of the failure and its message |
 //!
 //! All but `expect.toml` may hold, between `<<` and `>>`: `issuer`, `jwt` (a token that the authorization server trusts, made
 //! for it; `jwt {"aud": …}` with other claims, `jwt:NAME` the same one each time), `secret NAME`, and where something is served:
@@ -36,23 +36,23 @@ const LIFE: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// The source that is found, if a token comes of it.
+    /// The source that is found, if the run ends with a token.
     pub source: Option<String>,
-    /// What proves it, whole.
+    /// The complete evidence of the source.
     pub evidence: Option<String>,
-    /// Whether it says that it mints anew.
+    /// Whether the source gets a new token each time.
     pub mints_anew: Option<bool>,
     /// The class of the failure.
     pub class: Option<String>,
-    /// What its message holds.
+    /// Parts of its message.
     #[serde(default)]
     pub says: Vec<String>,
-    /// What its hint holds.
+    /// Parts of its hint.
     #[serde(default)]
     pub hint: Vec<String>,
-    /// What `whoami` calls the source of this folder: `absent`, `unusable`.
+    /// The state that `whoami` shows for the source of this folder: `absent`, `unusable`.
     pub state: Option<String>,
-    /// How long the command may take.
+    /// The time limit of the command.
     pub timeout: Option<String>,
 }
 
@@ -71,7 +71,7 @@ struct Agent {
     identities: Vec<String>,
     #[serde(default)]
     answer: Vec<AgentAnswer>,
-    /// The last answer is that of every further request.
+    /// The last answer is repeated for every further request.
     #[serde(default)]
     always: bool,
 }
@@ -81,15 +81,15 @@ struct Agent {
 enum AgentAnswer {
     /// A gRPC status.
     Code(u32),
-    /// No answer. The value says nothing: TOML has no key without one.
+    /// No answer. The value is ignored; TOML requires one.
     Stall(IgnoredAny),
-    /// An answer without an SVID; likewise.
+    /// An answer without an SVID. The value is ignored.
     Empty(IgnoredAny),
     Token(String),
     Claims(Value),
 }
 
-/// A case as it lies there.
+/// A case, not yet started.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub source: String,
@@ -98,12 +98,12 @@ pub struct Case {
     path: PathBuf,
 }
 
-/// A case with everything it names running.
+/// A case with its servers running.
 pub struct Stage {
     pub scene: Scene,
     pub vars: BTreeMap<String, String>,
     pub config: String,
-    /// Whom the platform's token must be for: `subject_audience` of the server, else the issuer.
+    /// The audience of the platform's token: `subject_audience` of the server, else the issuer.
     pub audience: String,
     /// The root of the platform's files, if the case has any.
     pub files: Option<TempDir>,
@@ -135,12 +135,12 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Case {
-    /// Has it files or a socket at absolute paths? They can only be put below another root, inside this process.
+    /// Whether the case has files or a socket at absolute paths. These need another root directory, inside this process.
     pub fn has_files(&self) -> bool {
         self.path.join("fs").is_dir() || self.read("http.toml").is_some_and(|text| text.starts_with("socket = "))
     }
 
-    /// Starts all that the case names.
+    /// Starts the servers of the case.
     pub async fn stage(&self, binary: &str) -> Stage {
         let scene = Scene::new(binary).await;
         let other = TestCa::new();
@@ -205,7 +205,7 @@ impl Case {
 }
 
 impl Stage {
-    /// What the platform got that it should not have got, or did not get.
+    /// Wrong and missing requests to the platform.
     pub fn problems(&self) -> Vec<String> {
         self.traffic.as_ref().map(Traffic::problems).unwrap_or_default()
     }
@@ -245,14 +245,14 @@ fn copy(from: &Path, to: &Path, words: &mut Words<'_>) {
         } else {
             let text = fs::read_to_string(&path).expect("the files of a case are UTF-8");
             fs::write(&target, words.fill(&text)).expect("the root is ours");
-            // A program of the platform stays executable.
+            // Keeps a program of the platform executable.
             let mode = fs::metadata(&path).expect("it was read").permissions();
             fs::set_permissions(&target, mode).expect("the root is ours");
         }
     }
 }
 
-/// What stands for a word between `<<` and `>>`.
+/// The value of a placeholder.
 struct Words<'a> {
     scene: &'a Scene,
     known: BTreeMap<String, String>,

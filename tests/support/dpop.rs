@@ -1,4 +1,4 @@
-//! DPoP proofs as a server judges them (RFC 9449 section 4.3), written apart from the broker's own.
+//! Verifies DPoP proofs as a server does (RFC 9449 section 4.3). It shares no code with the broker.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::keys::{self, Claims};
 
-/// What a proof must be for.
+/// The request that a proof must match.
 pub struct Expected<'a> {
     pub method: &'a str,
     /// Without query and fragment.
@@ -18,15 +18,15 @@ pub struct Expected<'a> {
     pub nonce: Option<&'a str>,
 }
 
-/// Why a proof is not taken.
+/// Why a proof is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Everything else is fine.
+    /// Everything except the nonce is correct.
     Nonce,
     Proof(String),
 }
 
-/// A good proof: whose it is, and its identifier, which must not come twice.
+/// A valid proof: its key, and its identifier, which must be unique.
 pub struct Proof {
     pub thumbprint: String,
     pub jti: String,

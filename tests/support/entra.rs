@@ -21,13 +21,13 @@ use super::platform::Trust;
 use super::stand_in::StandIn;
 
 pub const TENANT: &str = "00000000-0000-0000-0000-000000000000";
-/// The audience of federated tokens, and the id that Entra's own tokens for it carry.
+/// The audience of federated tokens, and the id of that audience in Entra's own tokens.
 pub const EXCHANGE: &str = "api://AzureADTokenExchange";
 pub const EXCHANGE_ID: &str = "fb60f99c-7a34-4190-8149-302f77469936";
 /// The object id of the managed identity.
 pub const MANAGED: &str = "99999999-9999-9999-9999-999999999999";
 
-/// Of the public cloud, and of the government's, where this tenant is asked too.
+/// The hosts of the public cloud and of the government's cloud.
 const HOSTS: [&str; 2] = ["login.microsoftonline.com", "login.microsoftonline.us"];
 const LIFE: Duration = Duration::from_secs(3_600);
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -65,7 +65,7 @@ struct Credential {
     audience: String,
 }
 
-/// A request that was judged.
+/// A request and its outcome.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub client: String,
@@ -91,28 +91,28 @@ impl FakeEntra {
         Self { state, stand_in, _listener: listener }
     }
 
-    /// The keys of `[egress]` with which it stands for the hosts of the clouds.
+    /// The keys of `[egress]` that make it replace the hosts of the clouds.
     pub fn egress(&self) -> String {
         self.egress_below(None)
     }
 
-    /// The same for a daemon whose files lie below this root.
+    /// The same for a daemon with this root directory.
     pub fn egress_below(&self, root: Option<&Path>) -> String {
         self.stand_in.egress(root)
     }
 
-    /// Who its tokens are issued by.
+    /// The issuer of its tokens.
     pub fn trust(&self) -> Trust {
         Trust { issuer: self.state.issuer(), verifier: self.state.keys.verifier() }
     }
 
-    /// The application gets a federated credential.
+    /// Adds a federated credential to an application.
     pub fn federate(&self, client: &str, trust: Trust, subject: &str) {
         let credential = Credential { trust, subject: subject.to_owned(), audience: EXCHANGE.to_owned() };
         self.state.now().clients.entry(client.to_owned()).or_default().push(credential);
     }
 
-    /// The same by what stands in a file for `az ad app federated-credential create`.
+    /// The same, from the content of a file for `az ad app federated-credential create`.
     pub fn federate_by(&self, client: &str, verifier: Verifier, credential: &Value) {
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let trust = Trust { issuer: text(&credential["issuer"]), verifier };
@@ -121,28 +121,28 @@ impl FakeEntra {
         self.state.now().clients.insert(client.to_owned(), vec![credential]);
     }
 
-    /// The application has this secret.
+    /// Gives an application this secret.
     pub fn secret(&self, client: &str, secret: &str) {
         self.register(client);
         self.state.now().secrets.insert(client.to_owned(), secret.to_owned());
     }
 
-    /// An application without any.
+    /// Adds an application without a credential.
     pub fn register(&self, client: &str) {
         self.state.now().clients.entry(client.to_owned()).or_default();
     }
 
-    /// The application is the blueprint of that agent.
+    /// Makes the application the blueprint of an agent.
     pub fn agent(&self, agent: &str, blueprint: &str) {
         self.state.now().agents.insert(agent.to_owned(), blueprint.to_owned());
     }
 
-    /// A target by the name that scopes give it, and the `aud` of its tokens.
+    /// Adds a target: its name in scopes, and the `aud` of its tokens.
     pub fn target(&self, name: &str, aud: &str) {
         self.state.now().targets.insert(name.to_owned(), aud.to_owned());
     }
 
-    /// The token of the managed identity for a target, as the metadata service would give it.
+    /// The token of the managed identity for a target, as from the metadata service.
     pub fn managed(&self, target: &str) -> String {
         let aud = if target == EXCHANGE { EXCHANGE_ID } else { &self.state.now().targets[target].clone() };
         self.state.mint(json!({"sub": MANAGED, "oid": MANAGED, "aud": aud}))
@@ -232,7 +232,7 @@ impl State {
         Ok(self.mint(json!({"sub": client, "oid": client, "azp": client, "aud": aud, "roles": ["Tools.Call"]})))
     }
 
-    /// The assertion is that of a credential of this client.
+    /// Checks that the assertion matches a credential of this client.
     fn authenticate(&self, client: &str, form: &BTreeMap<String, String>) -> Result<(), Refusal> {
         let assertion = form.get("client_assertion").cloned().unwrap_or_default();
         let wrong = |code, text| ("invalid_client", code, text);
@@ -266,7 +266,7 @@ impl State {
         let one = of_subject.first().ok_or_else(|| {
             wrong("AADSTS700213", "No matching federated identity record found for presented assertion subject.")
         })?;
-        // Its own tokens carry the id of the application that they are for.
+        // Its own tokens contain the id of the target application.
         let by_id = one.trust.issuer == self.issuer() && one.audience == EXCHANGE;
         if !is("aud", if by_id { EXCHANGE_ID } else { &one.audience }) {
             return Err(wrong(
@@ -294,7 +294,7 @@ impl State {
     }
 }
 
-/// Who an agent is in the assertion that its blueprint gets for it.
+/// The subject of an agent in the assertion that its blueprint gets for it.
 fn path(blueprint: &str, agent: &str) -> String {
     format!("/eid1/c/pub/t/{TENANT}/a/{blueprint}/{agent}")
 }

@@ -1,4 +1,4 @@
-//! What goes wrong on the wire, the same for every fake, and the script that says when.
+//! Transport faults for every fake, and the script that says when they happen.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ use super::listener::{Answer, Body};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// This status with a JSON body of no meaning.
+    /// This status with a meaningless JSON body.
     Status(u16),
     /// This status and `Retry-After` in seconds.
     StatusWithRetryAfter(u16, u64),
@@ -32,24 +32,24 @@ pub enum Fault {
     HalfBody,
     /// 302 to this URL.
     Redirect(String),
-    /// 200 with a page for people.
+    /// 200 with an HTML page.
     Html,
     /// 200 with a JSON string that does not end before 64 MiB.
     HugeBody,
-    /// A JSON string of a TiB, which nobody sees the end of.
+    /// A JSON string of one TiB: practically endless.
     Endless,
     /// The right body as `text/plain`.
     WrongContentType,
-    /// `application/json` that is not.
+    /// `application/json` with a body that is not JSON.
     NotJson,
     /// The right body with bytes in front that are not UTF-8.
     NonUtf8,
-    /// Closes the connection without a word.
+    /// Closes the connection without an answer.
     Down,
 }
 
 impl Fault {
-    /// Whether the right body is part of the wrong answer, so that the request must be judged first.
+    /// Whether the faulty answer contains the right body, so that the request must be checked first.
     pub fn needs_body(&self) -> bool {
         matches!(self, Self::StallBody | Self::HalfBody | Self::WrongContentType | Self::NonUtf8)
     }
@@ -89,7 +89,7 @@ impl Fault {
     }
 }
 
-/// What a server does with its next requests: first the script, then the standing order, then what is right.
+/// The answers to the next requests: first the script, then the permanent fault, then correct answers.
 pub struct Script<F> {
     lines: Mutex<(VecDeque<F>, Option<F>)>,
 }
@@ -99,12 +99,12 @@ impl<F: Clone> Script<F> {
         Self { lines: Mutex::new((VecDeque::new(), None)) }
     }
 
-    /// Each of the next requests takes one of these, in order.
+    /// Each of the next requests gets one of these, in order.
     pub fn push(&self, faults: impl IntoIterator<Item: Into<F>>) {
         self.lock().0.extend(faults.into_iter().map(Into::into));
     }
 
-    /// Every request beyond the script meets this one, until [`Script::clear`].
+    /// Every request after the script gets this one, until [`Script::clear`].
     pub fn always(&self, fault: impl Into<F>) {
         self.lock().1 = Some(fault.into());
     }
@@ -147,7 +147,7 @@ where
     answer
 }
 
-/// So many times 64 KiB.
+/// This many times 64 KiB.
 fn huge(chunks: usize) -> Response<Body> {
     use futures_util::StreamExt;
     let start = stream::iter([Ok(Frame::data(Bytes::from_static(b"{\"value\":\"")))]);

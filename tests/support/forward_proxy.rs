@@ -1,5 +1,5 @@
-//! `FakeProxy`: the forward proxy of a company network. It makes tunnels (RFC 9110 section 9.3.6) to the hosts that it was told of,
-//! under names that nothing else can resolve, and writes down who asked for what.
+//! `FakeProxy`: the forward proxy of a company network. It makes tunnels (RFC 9110 section 9.3.6) to the hosts of the test,
+//! under names that nothing else can resolve, and records the requests.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A head that is longer is no client's of ours.
+/// The maximum size of a request head.
 const HEAD_CAP: u64 = 16 * 1024;
 
 pub struct FakeProxy {
@@ -24,7 +24,7 @@ pub struct FakeProxy {
 #[derive(Default)]
 struct State {
     routes: BTreeMap<String, SocketAddr>,
-    /// What `Proxy-Authorization` must be.
+    /// The required `Proxy-Authorization`.
     authorization: Option<String>,
     mood: Mood,
     asked: Vec<String>,
@@ -36,9 +36,9 @@ pub enum Mood {
     Willing,
     /// Answers every request with this status.
     Refusing(u16),
-    /// Takes the request and says nothing.
+    /// Accepts the request and does not answer.
     Silent,
-    /// Says that there is a tunnel, and nothing comes through it.
+    /// Confirms the tunnel, but forwards nothing.
     Dead,
 }
 
@@ -60,12 +60,12 @@ impl FakeProxy {
         format!("http://{}", self.address)
     }
 
-    /// Makes tunnels to this host's port 443, which is really there.
+    /// Makes tunnels for this host's port 443 to this address.
     pub fn route(&self, host: &str, address: SocketAddr) {
         self.now().routes.insert(format!("{host}:443"), address);
     }
 
-    /// From now on, only for this user.
+    /// Requires this user and password.
     pub fn demand(&self, user: &str, password: &str) {
         let pair = STANDARD.encode(format!("{user}:{password}"));
         self.now().authorization = Some(format!("Basic {pair}"));
@@ -75,7 +75,7 @@ impl FakeProxy {
         self.now().mood = mood;
     }
 
-    /// Where tunnels were asked for so far, each once, refused ones too.
+    /// The requested tunnels so far, each once, with refused ones.
     pub fn asked(&self) -> Vec<String> {
         let mut asked = self.now().asked.clone();
         asked.sort();
@@ -94,7 +94,7 @@ impl Drop for FakeProxy {
     }
 }
 
-/// What came of a request.
+/// The outcome of a request.
 enum Verdict {
     Tunnel(SocketAddr),
     Status(u16),
@@ -129,7 +129,7 @@ async fn accept(socket: TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = socket.accept().await {
         while tunnels.try_join_next().is_some() {}
         let state = Arc::clone(&state);
-        // How a tunnel ends is the business of its two ends.
+        // Errors at the end of a tunnel do not matter.
         tunnels.spawn(async move { drop(serve(stream, &state).await) });
     }
 }

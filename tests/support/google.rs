@@ -34,7 +34,7 @@ pub const AGENT: &str = "agent@project.iam.gserviceaccount.com";
 pub const INSTANCE: &str = "instance@project.iam.gserviceaccount.com";
 
 const HOSTS: [&str; 2] = ["sts.googleapis.com", "iamcredentials.googleapis.com"];
-/// Those that ask for a certificate.
+/// The hosts that ask for a client certificate.
 const MUTUAL_HOSTS: [&str; 2] = ["sts.mtls.googleapis.com", "iamcredentials.mtls.googleapis.com"];
 
 const ISSUER: &str = "https://accounts.google.com";
@@ -61,20 +61,20 @@ struct State {
 }
 
 struct Now {
-    /// Whose identities the provider takes.
+    /// The issuer that the provider trusts.
     trusted: Vec<Trust>,
-    /// Whose role of AWS signed a request, for whom.
+    /// Finds the AWS role that signed a request, for an audience.
     aws: Option<Box<Caller>>,
     /// The certificate that a federated token is bound to.
     bound: BTreeMap<String, Vec<u8>>,
     allowed_audiences: Vec<String>,
-    /// Access tokens given out: to whom, for which scopes.
+    /// Issued access tokens, with their principal and scopes.
     given: BTreeMap<String, (String, String)>,
     /// Who may act as which account.
     grants: BTreeSet<(String, String)>,
     /// The metadata server gives no identity tokens, as on Cloud Build.
     no_identity: bool,
-    /// What goes wrong at one path.
+    /// The fault at one path.
     fails: Option<(String, Fault)>,
     /// The path of every request.
     paths: Vec<String>,
@@ -83,7 +83,7 @@ struct Now {
 }
 
 type Refusal = (u16, Value);
-/// A request, the field that says for whom it is, and for whom it must be.
+/// A signed request, the field with its audience, and the required audience.
 type Caller = dyn Fn(&str, &str, &str) -> Result<String, String> + Send + Sync;
 
 /// An `external_account` file of the provider, with the service account of the tests at its end.
@@ -99,14 +99,14 @@ pub fn external_account(subject_type: &str, source: &Value) -> Value {
 }
 
 impl FakeGoogle {
-    /// `trusted` is whose identities the provider in the pool takes.
+    /// The provider in the pool trusts `trusted`.
     pub async fn start(trusted: Trust) -> Self {
         let bound = Bound::new(None).await;
         let stand_in = StandIn::before(&HOSTS, bound.base()).await;
         Self::at(bound, stand_in, trusted)
     }
 
-    /// The hosts that ask for a certificate: that of a client whom this CA vouches for, as it vouches for theirs.
+    /// With the hosts that ask for a client certificate. This CA signs the certificates of clients and hosts.
     pub async fn mutual(ca: &TestCa, trusted: Trust) -> Self {
         let names = [&MUTUAL_HOSTS[..], &["localhost", "127.0.0.1"]].concat();
         let bound = Bound::new(Some(ca.mutual_for(&names, &[ca.der()]))).await;
@@ -134,12 +134,12 @@ impl FakeGoogle {
         Self { state, base, stand_in, _listener: listener }
     }
 
-    /// Where it really is.
+    /// Its real address.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// The keys of `[egress]` with which it stands for Google's hosts.
+    /// The keys of `[egress]` that make it replace Google's hosts.
     pub fn egress(&self) -> String {
         self.stand_in.egress(None)
     }
@@ -154,12 +154,12 @@ impl FakeGoogle {
         Trust { issuer: ISSUER.to_owned(), verifier: self.state.keys.verifier() }
     }
 
-    /// The provider is one of AWS, whose requests this judges.
+    /// Makes the provider one of type AWS, which verifies requests with this function.
     pub fn trust_aws(&self, caller: impl Fn(&str, &str, &str) -> Result<String, String> + Send + Sync + 'static) {
         self.state.now().aws = Some(Box::new(caller));
     }
 
-    /// How the pool calls a subject.
+    /// The principal of a subject in the pool.
     pub fn principal(subject: &str) -> String {
         let pool = PROVIDER.split("/providers/").next().unwrap_or_default();
         format!("principal:{pool}/subject/{subject}")
@@ -170,22 +170,22 @@ impl FakeGoogle {
         self.state.now().grants.insert((who.to_owned(), account.to_owned()));
     }
 
-    /// Takes it back.
+    /// Removes that permission.
     pub fn revoke(&self, who: &str, account: &str) {
         assert!(self.state.now().grants.remove(&(who.to_owned(), account.to_owned())), "it was granted");
     }
 
-    /// The only audiences that the provider takes.
+    /// Sets the only audiences that the provider accepts.
     pub fn allow_audiences(&self, audiences: &[&str]) {
         self.state.now().allowed_audiences = audiences.iter().map(|&one| one.to_owned()).collect();
     }
 
-    /// From now on the metadata server gives no identity tokens.
+    /// The metadata server issues no identity tokens from now on.
     pub fn give_no_identity(&self) {
         self.state.now().no_identity = true;
     }
 
-    /// From now on this goes wrong at that path, and nothing else.
+    /// Sets this fault for this path, and removes any other.
     pub fn fail(&self, fault: Option<(&str, Fault)>) {
         self.state.now().fails = fault.map(|(path, fault)| (path.to_owned(), fault));
     }
@@ -200,12 +200,12 @@ impl FakeGoogle {
         self.state.now().last_form.clone()
     }
 
-    /// The scopes of an access token, if it was given out here, and whose it is.
+    /// The scopes and the principal of an access token that was issued here.
     pub fn access(&self, token: &str) -> Option<(String, String)> {
         self.state.now().given.get(token).cloned()
     }
 
-    /// The claims of an identity token, if it was signed here and lives.
+    /// The claims of an identity token, if it was signed here and has not expired.
     pub fn verify(&self, token: &str) -> Claims {
         let claims = self.state.keys.verifier().verify(token).expect("signed by Google");
         assert!(claims["exp"].as_f64().expect("exp is a number") > keys::now(), "it lives");

@@ -1,6 +1,6 @@
-//! ES256 keys: signing and verifying JWTs, with nothing decided but the signature.
+//! ES256 keys: sign JWTs and verify their signatures. Claims are not checked here.
 //!
-//! Claims are judged by the fake that receives the token, in words that say which claim was wrong.
+//! The fake that receives the token checks the claims and says which one is wrong.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,7 +88,7 @@ pub fn peek(token: &str) -> Claims {
     serde_json::from_slice(&payload).expect("the payload is a JSON object")
 }
 
-/// Lays `overrides` over `claims`; null takes a claim away.
+/// Replaces claims by `overrides`; null removes a claim.
 pub fn overlay(claims: &mut Claims, overrides: &Value) {
     let Some(overrides) = overrides.as_object() else {
         return;
@@ -101,7 +101,7 @@ pub fn overlay(claims: &mut Claims, overrides: &Value) {
     }
 }
 
-/// Does a token say everything that the rule of an operator asks for? The names of the rule are those of `trust-policy --json`.
+/// Whether the claims match an operator's rule. The rule has the form of `trust-policy --json`.
 pub fn fits(rule: &Value, claims: &Claims) -> Result<(), String> {
     for name in ["iss", "aud", "sub"] {
         if rule.get(name).is_some_and(|wanted| claims.get(name) != Some(wanted)) {
@@ -152,14 +152,14 @@ pub fn lifetime(life: Duration) -> (u64, u64) {
     (now.floor() as u64, (now + life.as_secs_f64()).ceil() as u64)
 }
 
-/// A `jti`, unique in this process and practically everywhere.
+/// A unique `jti`.
 pub fn unique_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let random = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), now().to_bits());
     format!("{random:016x}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The first half of the SHA-256 digest in hexadecimal: names a token without giving it away.
+/// The first half of the SHA-256 digest in hexadecimal: identifies a token without showing it.
 pub fn digest(token: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
     digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,6 +1,6 @@
-//! No token in any log, error, metric or status: the fakes tell this file what they minted, the harness asks it about every output.
+//! Finds tokens in logs, errors, metrics and status: the fakes register their tokens here, the harness checks every output.
 //!
-//! The list is one for the process, so that a test cannot forget to hand a token over.
+//! The process has one list, so that a test cannot forget to register a token.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
 static NEEDLES: LazyLock<Mutex<Needles>> = LazyLock::new(Mutex::default);
 
-/// Remembers a token, assertion or request token. Too short a one would be found everywhere: 16 characters at least.
+/// Registers a token, assertion or request token of at least 16 characters. Shorter ones would match by chance.
 pub fn minted(token: &str) {
     assert!(token.len() >= END, "a secret under 16 characters cannot be looked for");
     let mut needles = lock();
@@ -27,7 +27,7 @@ pub fn check(label: &str, text: &str) {
     assert!(!leaked, "{label} contains a token");
 }
 
-/// As [`check`], for what may not be UTF-8.
+/// As [`check`], for bytes that may not be UTF-8.
 pub fn check_bytes(label: &str, bytes: &[u8]) {
     check(label, &String::from_utf8_lossy(bytes));
 }
@@ -90,7 +90,7 @@ impl Needles {
         })
     }
 
-    /// Is the end of `text` a needle?
+    /// Whether `text` ends with a needle.
     fn ends_at(&self, text: &[u8]) -> bool {
         let needles = text.last_chunk::<END>().and_then(|end| self.by_end.get(end));
         needles.is_some_and(|needles| needles.iter().any(|needle| text.ends_with(needle)))
@@ -102,7 +102,7 @@ fn place(last_four: u32) -> usize {
     (last_four.wrapping_mul(0x9e37_79b1) >> (u32::BITS - BITS)) as usize
 }
 
-/// A failed check must not hide the next one: a poisoned lock is as good as any.
+/// After a failed check the lock is poisoned, but the next check must still run.
 fn lock() -> MutexGuard<'static, Needles> {
     NEEDLES.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
-//! The world around safeconduct, in this process and on loopback: a CI platform, an authorization server and an MCP server.
+//! Fakes of the parties around safeconduct, in this process and on loopback: CI platforms, authorization servers, MCP servers.
 //!
-//! Nothing here is a mock in the sense of "says yes": every signature is made and verified, every audience, expiry,
-//! `jti` and resource is checked, so that a mistake in safeconduct is refused here as it would be outside.
+//! A fake does not accept everything. It verifies every signature, audience, expiry,
+//! `jti` and resource, so that it refuses a mistake in safeconduct as a real server would.
 //!
-//! | file | what it plays |
+//! | file | content |
 //! |---|---|
 //! | `platform.rs` | the identity endpoint of a CI platform (GitHub's shape): `FakePlatform` |
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
@@ -13,16 +13,16 @@
 //! | `google.rs` | the metadata server, the Security Token Service and service accounts of Google: `FakeGoogle` |
 //! | `entra.rs` | the token endpoint of a Microsoft Entra tenant: `FakeEntra` |
 //! | `forward_proxy.rs` | the proxy of a company network (CONNECT): `FakeProxy` |
-//! | `stand_in.rs` | the hosts that are compiled into the product, behind such a proxy: `StandIn` |
+//! | `stand_in.rs` | puts a fake in place of hosts that are compiled into the product: `StandIn` |
 //! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
 //! | `safeconduct.rs` | runs the real binary in a clean environment: `Safeconduct`, `Daemon` |
-//! | `scene.rs` | all of them together, as most tests want them; `sluice.rs` makes one of them slow |
+//! | `scene.rs` | the usual parties together; `sluice.rs` makes one of them slow |
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
-//! | `profiles.rs` | the authorization servers of the field, as `FakeAs` plays them |
-//! | `leak.rs` | knows every token minted here and fails when one appears where none may |
-//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` `tcp_http.rs` `wait.rs` | what those are made of |
+//! | `profiles.rs` | makes `FakeAs` behave like the servers of several vendors |
+//! | `leak.rs` | knows every issued token and fails the test if one appears in an output |
+//! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` `tcp_http.rs` `wait.rs` | shared parts of the fakes |
 //!
-//! Every fake listens on a port of its own, runs in tasks of its own and stops when it is dropped.
+//! Every fake has its own port and its own tasks, and stops when it is dropped.
 
 #![allow(clippy::new_without_default, reason = "a fake is started; there is no default one")]
 #![allow(clippy::disallowed_methods, reason = "the fakes live outside safeconduct's rooms: real time, own tasks")]

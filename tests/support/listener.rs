@@ -28,14 +28,14 @@ pub type Answer = Result<Response<Body>, io::Error>;
 const CONNECTIONS: usize = 256;
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
-/// A bound port that nobody serves yet: its URL is known before the server behind it is made.
+/// A bound port without a server: its URL is known before the server is created.
 pub struct Bound {
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
     base: String,
 }
 
-/// The certificate that the other side proved itself with in the handshake; every request has this extension.
+/// The client's certificate from the handshake; every request has this extension.
 #[derive(Clone, Debug, Default)]
 pub struct Peer(pub Option<Arc<[u8]>>);
 
@@ -45,11 +45,11 @@ pub struct Listener {
     task: JoinHandle<()>,
 }
 
-/// A Unix socket before a served port; gone when dropped.
+/// A Unix socket that forwards to a served port; removed when dropped.
 pub struct Unix(JoinHandle<()>);
 
 impl Unix {
-    /// Every connection at `path` becomes one to `port`, and ends with it.
+    /// Forwards every connection at `path` to `port`.
     pub fn before(path: &Path, port: SocketAddr) -> Self {
         std::fs::create_dir_all(path.parent().expect("an absolute path")).expect("the root is ours");
         let socket = UnixListener::bind(path).expect("nobody else is there");
@@ -58,7 +58,7 @@ impl Unix {
             while let Ok((mut near, _)) = socket.accept().await {
                 connections.spawn(async move {
                     let mut far = TcpStream::connect(port).await.expect("it is served");
-                    // How a connection ends is often the point of the test.
+                    // Tests often break a connection on purpose, so errors are ignored.
                     let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                 });
             }
@@ -83,12 +83,12 @@ impl Bound {
         Self { socket, tls, base }
     }
 
-    /// A server with a name that only a forward proxy can make something of: `https://NAME`, on the usual port.
+    /// Gives the server a name that only a forward proxy can resolve: `https://NAME`, on the usual port.
     pub async fn named(name: &str, tls: TlsAcceptor) -> Self {
         Self { base: format!("https://{name}"), ..Self::new(Some(tls)).await }
     }
 
-    /// Where it really listens.
+    /// Its real address.
     pub fn address(&self) -> SocketAddr {
         self.socket.local_addr().expect("it is bound")
     }
@@ -110,7 +110,7 @@ impl Bound {
 }
 
 impl Listener {
-    /// While down, every connection is closed at accept and every kept one at its next request.
+    /// While down, new connections are closed at accept and kept ones at their next request.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
@@ -165,7 +165,7 @@ async fn connection<F, Fut>(
             }
         })
     };
-    // How a connection ends is the client's business and often the point of the test: errors are not ours to report.
+    // Tests often break a connection on purpose, so errors are ignored.
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
     let _ = match tls {
@@ -184,7 +184,7 @@ async fn connection<F, Fut>(
     };
 }
 
-/// What the other side has sent already is read, or the system would send a reset that overtakes the alert.
+/// Reads the received bytes first. Else the kernel would send a reset, which overtakes the alert.
 async fn last_words(mut stream: TcpStream) {
     let mut unheard = [0; 4096];
     let read = async { while stream.read(&mut unheard).await.is_ok_and(|count| count > 0) {} };

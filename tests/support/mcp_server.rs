@@ -1,8 +1,8 @@
-//! `FakeMcp`: a real MCP server (rmcp, both wires) behind a bearer check that a stranger's token does not pass.
+//! `FakeMcp`: a real MCP server (rmcp, both protocol versions) behind a complete bearer check.
 //!
-//! The check wants a signature of the authorization server's key, its `iss`, an `aud` that is this resource alone, an `exp` ahead
+//! The check requires a signature of the authorization server's key, its `iss`, an `aud` of only this resource, an `exp` ahead
 //! without leeway and the required scope; else 401 or 403 with a challenge (RFC 6750, RFC 9728). The check is in `bearer.rs`,
-//! the tools are in `tools.rs`, what a test sets and reads is in `knobs.rs`.
+//! the tools are in `tools.rs`, the settings and counters for tests in `knobs.rs`.
 
 use std::io;
 use std::sync::atomic::AtomicUsize;
@@ -29,17 +29,17 @@ mod bearer;
 mod knobs;
 mod tools;
 
-/// Where the MCP endpoint lies.
+/// The path of the MCP endpoint.
 pub const PATH: &str = "/mcp";
 
-/// The path-inserted place of the metadata (RFC 9728 section 3.1).
+/// The path-inserted path of the metadata (RFC 9728 section 3.1).
 pub const INSERTED: &str = "/.well-known/oauth-protected-resource/mcp";
 const ROOT: &str = "/.well-known/oauth-protected-resource";
 
-/// Where clients can learn of the authorization server; by default the challenge names the path-inserted place.
+/// Where clients find the metadata; by default the challenge names the path-inserted path.
 #[derive(Clone, Debug)]
 pub struct Signposts {
-    /// The path that `resource_metadata` of the challenge names, served whatever it is; none: not named.
+    /// The path in `resource_metadata` of the challenge, which is served; `None`: no such parameter.
     pub header: Option<String>,
     /// `/.well-known/oauth-protected-resource/mcp`
     pub inserted: bool,
@@ -47,7 +47,7 @@ pub struct Signposts {
     pub root: bool,
 }
 
-/// What the bearer check lets pass though it must not.
+/// A mistake of the bearer check: it accepts this although it must not.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lenience {
     /// A token after its `exp`.
@@ -56,9 +56,9 @@ pub struct Lenience {
     pub any_audience: bool,
     /// A request without a token.
     pub nothing: bool,
-    /// A token whose signature does not fit.
+    /// A token with a wrong signature.
     pub bad_signature: bool,
-    /// A token in the query is looked at like one in the header.
+    /// A token in the query, checked like one in the header.
     pub query: bool,
 }
 
@@ -68,7 +68,7 @@ pub struct Seen {
     pub method: String,
     pub target: String,
     pub headers: Vec<(String, String)>,
-    /// 200 and kin are the MCP server's own answer; 401 and 403 the bearer check's; 0 a scripted fault.
+    /// 200 and similar: the MCP server's own answer; 401 and 403: the bearer check's; 0: a scripted fault.
     pub status: u16,
 }
 
@@ -87,13 +87,13 @@ struct State {
     now: Mutex<Now>,
 }
 
-/// All that changes.
+/// The state that tests and requests change.
 struct Now {
     issuer: String,
     signposts: Signposts,
     metadata: Value,
     required_scope: Option<String>,
-    /// Tokens must be bound, and come with a proof; with this nonce in it, if there is one.
+    /// Requires bound tokens with a proof, and this nonce in the proof, if any.
     possession: Option<Option<String>>,
     spent: std::collections::HashSet<String>,
     challenge_scope: Option<String>,
@@ -103,7 +103,7 @@ struct Now {
     answer_headers: Vec<(String, String)>,
     seen: Vec<Seen>,
     metadata_paths: Vec<String>,
-    /// The front door before it: the field that it looks at, and whom it lets in.
+    /// The front door: the header field with its token, and its check of the token.
     door: Option<(String, Arc<Door>)>,
     turned_away: usize,
 }
@@ -120,7 +120,7 @@ impl FakeMcp {
         Self::serve(Bound::new(Some(tls)).await, authorization_server, scopes)
     }
 
-    /// On a port that is bound already.
+    /// Serves on a port that is already bound.
     pub fn start_on(bound: Bound, authorization_server: &FakeAs, scopes: &[&str]) -> Self {
         Self::serve(bound, authorization_server, scopes)
     }
@@ -204,7 +204,7 @@ impl Now {
 async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Answer {
     let door = state.now().door.clone();
     if let Some((field, lets_in)) = door {
-        // It takes away what is for itself.
+        // The front door removes its own field.
         let shown = request.headers_mut().remove(&field);
         let shown =
             shown.as_ref().and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));

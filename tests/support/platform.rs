@@ -1,7 +1,7 @@
 //! `FakePlatform`: the identity endpoint of a CI platform, in GitHub's shape.
 //!
 //! `GET <url with a query already>&audience=…` with the job's request token as bearer gives `{"value": JWT}`. A request without
-//! the token, without exactly one audience or without the query that was there before is refused, and says so.
+//! the token, without exactly one audience or without the given query is refused, with the reason.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use super::keys::{self, Claims, Keys, Verifier};
 use super::leak;
 use super::listener::{Answer, Bound, Listener};
 
-/// How long an assertion lives unless said otherwise: GitHub's are valid for five minutes.
+/// The default lifetime of an assertion: GitHub's are valid for five minutes.
 pub const LIFE: Duration = Duration::from_secs(300);
 
 /// The subject of the job.
@@ -26,27 +26,27 @@ pub const SUBJECT: &str = "repo:octo-org/octo-repo:ref:refs/heads/main";
 const PATH: &str = "/octo-pool/idtoken";
 const PRE_EXISTING_QUERY: (&str, &str) = ("api-version", "2.0");
 
-/// What can be wrong with the answer of an identity endpoint.
+/// Faults in the answer of an identity endpoint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlatformFault {
     /// 403, as for a job that the platform does not consider running yet.
     Pending403,
-    /// A JWT made for somebody else.
+    /// A JWT with another audience.
     WrongAudience,
     /// `aud` is a list: the one asked for and another.
     ManyAudiences,
     /// A JWT whose `exp` has passed.
     Expired,
-    /// A `value` that is no JWT.
+    /// A `value` that is not a JWT.
     NoJwt,
-    /// A JWT with these claims laid over the right ones; null takes one away.
+    /// A JWT with some claims replaced; null removes one.
     Claims(Value),
     #[serde(untagged)]
     Wire(Fault),
 }
 
-/// Whom an authorization server trusts: the issuer's name and its key.
+/// A trusted issuer: its name and its key.
 #[derive(Clone)]
 pub struct Trust {
     pub issuer: String,
@@ -92,7 +92,7 @@ impl FakePlatform {
         &self.state.issuer
     }
 
-    /// The variables a job finds.
+    /// The variables of a job.
     pub fn env(&self) -> Vec<(String, String)> {
         let url = format!("{}{PATH}?{}={}", self.issuer(), PRE_EXISTING_QUERY.0, PRE_EXISTING_QUERY.1);
         [
@@ -119,12 +119,12 @@ impl FakePlatform {
         self.state.audiences.lock().expect("never held over a panic").clone()
     }
 
-    /// Each of the next requests meets one of these; then all is well again.
+    /// Each of the next requests gets one of these faults; later requests get correct answers.
     pub fn script(&self, faults: impl IntoIterator<Item: Into<PlatformFault>>) {
         self.state.script.push(faults);
     }
 
-    /// Every request beyond the script meets this, until [`FakePlatform::heal`].
+    /// Every request after the script gets this fault, until [`FakePlatform::heal`].
     pub fn always(&self, fault: impl Into<PlatformFault>) {
         self.state.script.always(fault);
     }
@@ -133,12 +133,12 @@ impl FakePlatform {
         self.state.script.clear();
     }
 
-    /// A JWT without asking the endpoint: for identity files and for negative tests.
+    /// Makes a JWT without a request: for identity files and for negative tests.
     pub fn mint(&self, audience: &str, life: Duration) -> String {
         self.state.mint(audience, life, &Value::Null)
     }
 
-    /// As [`FakePlatform::mint`], with `overrides` laid over the claims; null takes a claim away.
+    /// As [`FakePlatform::mint`], with claims replaced by `overrides`; null removes a claim.
     pub fn mint_with(&self, audience: &str, life: Duration, overrides: &Value) -> String {
         self.state.mint(audience, life, overrides)
     }
@@ -176,7 +176,7 @@ impl State {
         }))
     }
 
-    /// The one audience a well-formed request asks for, or the status and the reason to refuse it.
+    /// The audience in a well-formed request, or the status and the reason of a refusal.
     fn admit(&self, request: &Request<Incoming>) -> Result<String, (u16, String)> {
         if request.method() != Method::GET || request.uri().path() != PATH {
             return Err((404, format!("no such endpoint: {} {}", request.method(), request.uri().path())));

@@ -1,7 +1,7 @@
-//! The authorization servers of the field, as [`FakeAs`](super::authorization_server::FakeAs) plays them.
+//! Makes [`FakeAs`](super::authorization_server::FakeAs) behave like the authorization servers of several vendors.
 //!
-//! What each judges otherwise is from the vendor's documents or source, and so are its words where the table says so; *seen*
-//! words are as users of the server report them; *ours* are made up, because nobody documents that case.
+//! The differences in behaviour are from the vendor's documents or source. The error messages are from there too if the table says so; *seen*
+//! messages were reported by users of the server; *ours* are invented, because the case is not documented.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const fn words(ours: &'static str, status: u16, code: &'static str, text: &'stat
 
 const APPENDED: Published = Published { oauth: false, openid_inserted: false, openid_appended: true };
 
-/// The server lies at this issuer path, publishes OpenID's form, and is what the MCP server names.
+/// Moves the server to this issuer path, publishes OpenID's form, and makes the MCP server name it.
 fn at(scene: &Scene, path: &str, published: Published) {
     scene.authorization_server.set_issuer_path(path);
     scene.authorization_server.publish(published);

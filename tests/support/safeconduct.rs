@@ -1,4 +1,4 @@
-//! Runs the real binary, in an environment with nothing in it and a directory of its own.
+//! Runs the real binary, in an empty environment with its own directory.
 //!
 //! Whatever the test does, standard error, every output that may hold no token, and every file left behind outside
 //! [`Safeconduct::private`] goes through [`super::leak`]: at each run, and when these values are dropped.
@@ -24,17 +24,17 @@ pub use running::Running;
 mod daemon;
 mod running;
 
-/// A run that takes longer is killed and fails its test.
+/// The time limit of a run. After it the run is killed and the test fails.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Commands whose standard output carries a token, that being their purpose.
+/// Commands whose purpose is to print a token.
 const CARRIERS: [&str; 5] = ["token", "headers", "get", "ci", "exec"];
 
 /// Flags before the command that take a value.
 const FLAGS_WITH_VALUE: [&str; 7] =
     ["--config", "--socket", "--log", "--log-format", "--identity", "--identity-file", "--timeout"];
 
-/// The binary and the world it finds.
+/// The binary, its environment and its files.
 #[derive(Clone)]
 pub struct Safeconduct {
     binary: PathBuf,
@@ -44,16 +44,16 @@ pub struct Safeconduct {
     limit: Duration,
 }
 
-/// What one run left.
+/// The outcome of one run.
 #[derive(Debug)]
 pub struct Output {
-    /// None: ended by a signal.
+    /// `None`: a signal ended the process.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// A directory with a short path (a Unix socket's is at most 107 bytes long), searched for tokens in the end.
+/// A directory with a short path (a Unix socket's path has at most 107 bytes). It is searched for tokens at the end.
 struct Directory {
     root: TempDir,
     runs: AtomicUsize,
@@ -75,7 +75,7 @@ impl Safeconduct {
             ("TMPDIR", place("tmp")),
             ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
             ("SAFECONDUCT_LOG", "trace".to_owned()),
-            // Never the compiled-in places: a daemon of the person who runs the tests may answer there.
+            // Never the compiled-in paths: a daemon of the developer may answer there.
             ("SAFECONDUCT_SOCKET", place("safeconduct.sock")),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value)).into();
@@ -103,7 +103,7 @@ impl Safeconduct {
         self
     }
 
-    /// The same where the file holds a secret on purpose: it is not searched.
+    /// The same for a file that contains a secret on purpose: it is not searched.
     pub fn private_config(mut self, toml: &str) -> Self {
         self.config = Some(self.write("private/safeconduct.toml", toml));
         self
@@ -125,17 +125,17 @@ impl Safeconduct {
         self.directory.root.path()
     }
 
-    /// Where the daemon will listen.
+    /// The path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.env.get("SAFECONDUCT_SOCKET").map(PathBuf::from).unwrap_or_default()
     }
 
-    /// A path for a file that holds a token on purpose (an identity file, the outputs of `ci`): not searched.
+    /// A path for a file that contains a token on purpose (an identity file). It is not searched.
     pub fn private(&self, name: &str) -> PathBuf {
         self.directory.path("private").join(name)
     }
 
-    /// Writes a file (0600) in this world and gives its path.
+    /// Writes a file (0600) in the directory and gives its path.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.directory.path(name);
         let mut options = fs::OpenOptions::new();
@@ -152,13 +152,13 @@ impl Safeconduct {
     pub async fn run_with_stdin(&self, args: &[&str], stdin: &str) -> Output {
         let mut running = Running::start(self, args, Stdio::piped());
         let mut pipe = running.stdin();
-        // A command that does not read its input may be gone before it is written.
+        // A command that does not read its input may end before the write.
         let _ = pipe.write_all(stdin.as_bytes()).await;
         drop(pipe);
         running.wait().await
     }
 
-    /// Starts the command with standard input and output in the test's hands: for `stdio`.
+    /// Starts the command with standard input and output connected to the test: for `stdio`.
     pub fn spawn(&self, args: &[&str]) -> Running {
         Running::start_piped(self, args)
     }
@@ -168,7 +168,7 @@ impl Safeconduct {
         Daemon::start(self, args).await
     }
 
-    /// The command as it would be run, its standard streams not set.
+    /// The command, with standard streams not yet set.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         if let Some(config) = &self.config {
@@ -180,7 +180,7 @@ impl Safeconduct {
             .envs(&self.env)
             .current_dir(self.directory.path("home"))
             .kill_on_drop(true)
-            // A group of its own, so that what it started can be ended with it.
+            // A new process group, so that its child processes can be killed with it.
             .process_group(0);
         command
     }
@@ -208,7 +208,7 @@ impl Output {
         self
     }
 
-    /// Standard error always; standard output unless this command's purpose is to print a token and it did.
+    /// Checks standard error, and standard output unless the command's purpose is to print a token and it succeeded.
     fn check(&self, args: &[&str]) {
         let command = command_in(args);
         leak::check(&format!("stderr of safeconduct {command}"), &self.stderr);
@@ -224,7 +224,7 @@ impl Directory {
         self.root.path().join(name)
     }
 
-    /// Where standard output and standard error of the next run go. They are judged apart from other files.
+    /// The files for standard output and standard error of the next run. They are checked separately.
     fn next_outputs(&self) -> (PathBuf, PathBuf) {
         let run = self.runs.fetch_add(1, Ordering::SeqCst);
         (self.path(&format!("out/{run}.stdout")), self.path(&format!("out/{run}.stderr")))
@@ -232,11 +232,11 @@ impl Directory {
 }
 
 impl Drop for Directory {
-    /// Audit files, detached logs, anything: a token may be nowhere but in `private`.
+    /// Checks all files (audit files, logs of detached daemons): only files in `private` may contain a token.
     fn drop(&mut self) {
         let mut pending = vec![self.path("home"), self.path("tmp")];
         let top = fs::read_dir(self.root.path()).into_iter().flatten().flatten();
-        // The loopback secret has one file, whose purpose it is; a daemon that was killed leaves it behind.
+        // The file of the loopback secret may contain it. A killed daemon leaves that file.
         let is_searched = |path: &PathBuf| path.is_file() && !path.ends_with("http.secret");
         pending.extend(top.map(|entry| entry.path()).filter(is_searched));
         while let Some(path) = pending.pop() {
@@ -250,7 +250,7 @@ impl Drop for Directory {
     }
 }
 
-/// The command among the arguments: the first that is neither a flag nor a flag's value.
+/// The command among the arguments: the first one that is neither a flag nor a flag's value.
 fn command_in<'a>(args: &[&'a str]) -> &'a str {
     let mut args = args.iter();
     while let Some(arg) = args.next() {

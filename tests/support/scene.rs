@@ -1,4 +1,4 @@
-//! The usual scene: a CI platform, an authorization server that trusts it, an MCP server that trusts that one, and the real
+//! The usual scene: a CI platform, an authorization server that trusts it, an MCP server that trusts that server, and the real
 //! binary in a job of the platform.
 
 use serde_json::json;
@@ -15,7 +15,7 @@ pub struct Scene {
     pub platform: FakePlatform,
     pub authorization_server: FakeAs,
     pub mcp: FakeMcp,
-    /// In the job; no configuration yet.
+    /// In the job, without a configuration.
     pub safeconduct: Safeconduct,
 }
 
@@ -48,7 +48,7 @@ impl Scene {
         self.configured(more).daemon(&[]).await
     }
 
-    /// The argument of `run` that serves the same without a file.
+    /// The argument of `run` that serves `demo` without a file.
     pub fn argument(&self) -> String {
         format!("demo={}", self.mcp.url())
     }

@@ -1,4 +1,4 @@
-//! Signature Version 4, verified: written from AWS's description of it, apart from the product and its library.
+//! Verifies Signature Version 4. It follows AWS's description and shares no code with the product and its library.
 //!
 //! Source: AWS, "Create a signed AWS API request" (IAM User Guide). A request is judged as AWS judges it: every signed field as
 //! it came, the path encoded once more, the query in the order of its names, the body by what it is, the time within five minutes.
@@ -11,14 +11,14 @@ use hyper::http::request::Parts;
 
 use super::keys;
 
-/// For which region and service the request must be signed.
+/// The region and the service of the signature.
 #[derive(Clone, Copy)]
 pub struct Scope<'a> {
     pub region: &'a str,
     pub service: &'a str,
 }
 
-/// What belongs to a key's name: the key, and the token of its session.
+/// The secret key and the session token of an access key id.
 pub struct Known {
     pub key: String,
     pub session: String,
@@ -26,7 +26,7 @@ pub struct Known {
 
 const MAY_DIFFER: f64 = 300.0;
 
-/// The name of the key that signed this request, or why it is not well signed.
+/// The access key id that signed this request, or why the signature is not valid.
 pub fn judge(
     head: &Parts,
     body: &[u8],
@@ -85,7 +85,7 @@ pub fn judge(
     Ok(name.to_owned())
 }
 
-/// Each segment, which is encoded already, encoded once more.
+/// Encodes each segment a second time.
 pub fn path(path: &str) -> String {
     path.split('/').map(encoded).collect::<Vec<_>>().join("/")
 }
@@ -113,7 +113,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The SHA-256 of a body, as a signer names it.
+/// The SHA-256 of a body, in the form that a signer uses.
 pub fn sha256(body: &[u8]) -> String {
     hex(digest(&SHA256, body).as_ref())
 }

@@ -29,7 +29,7 @@ impl Sluice {
         Self { base: format!("http://127.0.0.1:{port}"), open, waiting, task }
     }
 
-    /// The same path as at the other server.
+    /// The URL of this path through the sluice.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
@@ -73,7 +73,7 @@ async fn accept(socket: TcpListener, there: String, gate: watch::Receiver<bool>,
     }
 }
 
-/// How a connection ends is the business of its two ends.
+/// Errors at the end of a connection do not matter.
 async fn pass(mut here: TcpStream, there: String, mut gate: watch::Receiver<bool>, waiting: Arc<AtomicUsize>) {
     waiting.fetch_add(1, Ordering::SeqCst);
     let opened = gate.wait_for(|open| *open).await.is_ok();

@@ -1,4 +1,4 @@
-//! `StandIn`: a fake in the place of hosts that are compiled into the product, which has no switch for that.
+//! `StandIn`: puts a fake in place of hosts that are compiled into the product. The product has no setting for that.
 //!
 //! The product dials those hosts by their own names, over TLS, through the forward proxy of its configuration. That proxy is this
 //! one: its tunnels end here, with a certificate of a test CA, and what comes through them goes on to the fake.
@@ -16,7 +16,7 @@ use super::tls::TestCa;
 
 pub struct StandIn {
     proxy: FakeProxy,
-    /// That of the certificate with which its tunnels end.
+    /// The CA of its certificate.
     ca: Option<TestCa>,
     task: Option<JoinHandle<()>>,
 }
@@ -33,7 +33,7 @@ impl StandIn {
         Self { proxy, ca: Some(ca), task: Some(task) }
     }
 
-    /// For a fake that speaks TLS itself, with a certificate for these hosts.
+    /// For a fake that has TLS itself, with a certificate for these hosts.
     pub async fn passing(hosts: &[&str], fake: SocketAddr) -> Self {
         Self { proxy: proxy(hosts, fake).await, ca: None, task: None }
     }
@@ -78,7 +78,7 @@ async fn accept(socket: TcpListener, tls: TlsAcceptor, fake: SocketAddr) {
         connections.spawn(async move {
             let Ok(mut near) = tls.accept(stream).await else { return };
             let Ok(mut far) = TcpStream::connect(fake).await else { return };
-            // How a connection ends is often the point of the test.
+            // Tests often break a connection on purpose, so errors are ignored.
             drop(copy_bidirectional(&mut near, &mut far).await);
         });
     }

@@ -1,4 +1,4 @@
-//! The same least client over TCP, and the loopback listener of a daemon as a client finds it.
+//! A minimal HTTP client over TCP, and the loopback listener of a daemon, found as a client finds it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,20 +14,20 @@ use super::unix_http::{self, Reply};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Where a daemon listens on loopback, and the secret that it wrote.
+/// The loopback address of a daemon, and the secret in its file.
 pub struct Loopback {
     pub address: SocketAddr,
     pub secret: String,
 }
 
 impl Loopback {
-    /// Asks the daemon where, and reads the secret from its file, as a client would.
+    /// Asks the daemon for its address and reads the secret from its file, as a client does.
     pub async fn of(daemon: &Daemon) -> Self {
         let listen = listening(daemon).await;
         let address = listen["http"][0].as_str().and_then(|text| text.parse().ok()).expect("it listens on TCP");
         let path = listen["http_secret"].as_str().expect("a secret is there");
         let secret = std::fs::read_to_string(path).expect("it is ours to read");
-        // From here on it may be in no log and no answer either.
+        // From now on no log and no answer may contain it.
         leak::minted(&secret);
         Self { address, secret }
     }
@@ -43,18 +43,18 @@ impl Loopback {
         self.exchange(&request).await
     }
 
-    /// A request spelled out; it must ask for `connection: close`.
+    /// Sends a complete request, which must contain `connection: close`.
     pub async fn exchange(&self, request: &str) -> Reply {
         exchange(self.address, request).await.expect("an answer")
     }
 }
 
-/// What status says about listeners.
+/// The listeners in `/v1/status`.
 pub async fn listening(daemon: &Daemon) -> Value {
     daemon.get("/v1/status").await.json()["listen"].clone()
 }
 
-/// `GET path` without more than a host.
+/// `GET path` with only a host.
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<Reply> {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")).await
 }

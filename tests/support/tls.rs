@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and servers with a good certificate, one for another host and one that has expired.
+//! A certificate authority for one test, and server certificates: a good one, one for another host, and an expired one.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     file: PathBuf,
-    /// The DER of the certificate that was made last for a server.
+    /// The DER of the last server certificate.
     served: Mutex<Vec<u8>>,
     _directory: TempDir,
 }
@@ -54,7 +54,7 @@ impl TestCa {
         CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("our own PEM").to_vec()
     }
 
-    /// The SHA-1 of the certificate that was made last for a server, in hexadecimal.
+    /// The SHA-1 of the last server certificate, in hexadecimal.
     pub fn thumbprint(&self) -> String {
         let served = self.served.lock().expect("never held over a panic");
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &served);
@@ -76,7 +76,7 @@ impl TestCa {
         self.acceptor(names, 2099)
     }
 
-    /// As [`TestCa::good`], and lets in only whom one of these CAs (DER) vouches for.
+    /// As [`TestCa::good`], and requires a client certificate of one of these CAs (DER).
     pub fn mutual(&self, vouchers: &[Vec<u8>]) -> TlsAcceptor {
         self.mutual_for(&["localhost", "127.0.0.1"], vouchers)
     }
@@ -103,12 +103,12 @@ impl TestCa {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// Signed by the CA, valid, and for a host that is not this one.
+    /// Signed by the CA and valid, but for another host.
     pub fn wrong_host(&self) -> TlsAcceptor {
         self.acceptor(&["other.example"], 2099)
     }
 
-    /// The right host, and over since 2021.
+    /// For the right host, but expired since 2021.
     pub fn expired(&self) -> TlsAcceptor {
         self.acceptor(&["localhost", "127.0.0.1"], 2021)
     }
@@ -131,7 +131,7 @@ impl TestCa {
         let certificate = params.signed_by(&key, &self.issuer).expect("our own parameters are sound");
         *self.served.lock().expect("never held over a panic") = certificate.der().to_vec();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        // The provider is passed, never installed: the process under test must choose its own.
+        // The provider is passed and not installed: the code under test must choose its own.
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider knows TLS 1.2 and 1.3");

@@ -1,4 +1,4 @@
-//! A platform's HTTP endpoint as data: the requests that must come, in their order, and what each is answered.
+//! A platform's HTTP endpoint as data: the expected requests in their order, and the answer to each.
 //!
 //! A request that is not the next one, byte for byte where the data says so, is refused and fails the case, as does one that
 //! never came. So a platform's fake is a file, and a new one needs no code.
@@ -24,22 +24,22 @@ pub struct Script {
     /// Served over TLS, with a certificate of the case's own CA for `localhost` and `127.0.0.1`.
     #[serde(default)]
     tls: bool,
-    /// Served on this Unix socket below the case's root as well.
+    /// Also served on this Unix socket in the case's root directory.
     socket: Option<String>,
-    /// Hosts of the product's own in whose place it is too.
+    /// Also replaces these hosts, which are compiled into the product.
     #[serde(default)]
     stands_for: Vec<String>,
-    /// In the order they must come.
+    /// In the expected order.
     request: Vec<Expected>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
-    /// How often in a row.
+    /// How often it is expected.
     #[serde(default = "once")]
     times: usize,
-    /// As the last: any number of times more.
+    /// For the last one: it may come any number of times more.
     #[serde(default)]
     or_more: bool,
     method: String,
@@ -47,10 +47,10 @@ struct Expected {
     /// All pairs of the query.
     #[serde(default)]
     query: BTreeMap<String, String>,
-    /// Fields that must be there with this value; others may be.
+    /// Required header fields; others are permitted.
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// The body as JSON, whole.
+    /// The complete body as JSON.
     json: Option<Value>,
     /// All pairs of the form that is the body.
     form: Option<BTreeMap<String, String>>,
@@ -71,7 +71,7 @@ struct Answer {
     headers: BTreeMap<String, String>,
     /// Seconds.
     retry_after: Option<u64>,
-    /// What goes wrong on the wire, in the place of all this: a name of [`named`].
+    /// A transport fault instead of this answer: a name in [`named`].
     fault: Option<String>,
 }
 
@@ -87,13 +87,13 @@ fn json() -> String {
     "application/json".to_owned()
 }
 
-/// Where a script will be served: known before its text is, because the text may name it.
+/// The address of a script. It is known before the text is complete, because the text may contain it.
 pub struct Place {
     bound: Bound,
     ca: TestCa,
     /// The absolute path of its Unix socket, if it has one.
     pub socket: Option<String>,
-    /// The hosts of the product's own in whose place it is.
+    /// The compiled-in hosts that it replaces.
     pub stands_for: Vec<String>,
 }
 
@@ -112,7 +112,7 @@ struct State {
 }
 
 impl Place {
-    /// `text` as it stands in the file: only what stands before its requests is read.
+    /// `text` is the content of the file. Only the part before its requests is read.
     pub async fn new(text: &str) -> Self {
         let ca = TestCa::new();
         let script: Script = toml::from_str(text).unwrap_or_else(|error| panic!("http.toml: {error}"));
@@ -128,12 +128,12 @@ impl Place {
         self.ca.pem()
     }
 
-    /// The SHA-1 of the certificate that it is served with.
+    /// The SHA-1 of its certificate.
     pub fn thumbprint(&self) -> String {
         self.ca.thumbprint()
     }
 
-    /// Serves the script with everything filled in; `root` is where the platform's files are.
+    /// Serves the script, with the placeholders replaced. `root` has the platform's files.
     pub fn serve(self, text: &str, root: Option<&Path>) -> Traffic {
         let socket = self.socket.as_ref().zip(root);
         let socket = socket.map(|(path, root)| Unix::before(&root.join(&path[1..]), self.bound.address()));
@@ -146,7 +146,7 @@ impl Place {
 }
 
 impl Traffic {
-    /// What was wrong: requests that should not have come so, or should have come and did not.
+    /// The unexpected, wrong and missing requests.
     pub fn problems(&self) -> Vec<String> {
         let (came, mut problems) = self.state.came.lock().expect("never held over a panic").clone();
         let wanted: usize = self.state.script.iter().map(|expected| expected.times).sum();
@@ -199,7 +199,7 @@ impl State {
 }
 
 impl Expected {
-    /// Names what is wrong, never what a field holds: it may be a secret.
+    /// Says what is wrong, but never the value of a field: it may be a secret.
     fn judge(&self, request: &Request<Vec<u8>>) -> Result<(), String> {
         if (request.method().as_str(), request.uri().path()) != (&*self.method, &*self.path) {
             return Err(format!(

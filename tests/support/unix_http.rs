@@ -1,4 +1,4 @@
-//! The least HTTP/1.1 client there is, over a Unix socket: what `curl --unix-socket` would do, one connection a request.
+//! A minimal HTTP/1.1 client over a Unix socket, like `curl --unix-socket`: one connection per request.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// What came back.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -24,7 +24,7 @@ impl Reply {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON; null if it is none.
+    /// The body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }

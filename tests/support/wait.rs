@@ -1,8 +1,8 @@
-//! Waiting until something is so, with an end.
+//! Waits until a condition is true, with a time limit.
 
 use std::time::Duration;
 
-/// Looks again and again; fails after `limit`.
+/// Checks the condition repeatedly; fails after `limit`.
 pub async fn until(limit: Duration, text: &str, mut what: impl AsyncFnMut() -> bool) {
     let looked = async {
         while !what().await {

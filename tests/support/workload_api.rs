@@ -1,4 +1,4 @@
-//! `FakeWorkloadApi`: a SPIFFE agent on a Unix socket, as SPIRE's answers.
+//! `FakeWorkloadApi`: a SPIFFE agent on a Unix socket, with answers like SPIRE's.
 //!
 //! gRPC by hand over hyper's HTTP/2: the two calls that a workload makes, with the messages of `workload.proto`. A request
 //! without the metadata `workload.spiffe.io: true` is refused, an identity that is not registered does not exist, and what is
@@ -34,7 +34,7 @@ use super::platform::Trust;
 
 /// The `iss` of its JWT-SVIDs, as with SPIRE's `jwt_issuer`.
 const ISSUER: &str = "https://spire.example.org";
-/// SPIRE's usual life of a JWT-SVID.
+/// SPIRE's default lifetime of a JWT-SVID.
 const LIFE: Duration = Duration::from_secs(300);
 
 const OK: u32 = 0;
@@ -42,7 +42,7 @@ const INVALID_ARGUMENT: u32 = 3;
 const PERMISSION_DENIED: u32 = 7;
 const UNIMPLEMENTED: u32 = 12;
 
-/// What can be wrong with the next answer.
+/// Faults in the next answer.
 #[derive(Clone, Debug)]
 pub enum SvidFault {
     /// This gRPC status, with a message.
@@ -51,9 +51,9 @@ pub enum SvidFault {
     Stall,
     /// An answer that holds no SVID.
     Empty,
-    /// This text in the place of a JWT-SVID.
+    /// This text instead of a JWT-SVID.
     Token(String),
-    /// A JWT-SVID with these claims laid over the right ones; null takes one away.
+    /// A JWT-SVID with some claims replaced; null removes one.
     Claims(Value),
 }
 
@@ -78,7 +78,7 @@ struct Ca {
 }
 
 impl FakeWorkloadApi {
-    /// Knows the calling workload by these SPIFFE IDs, the first being the default.
+    /// The calling workload has these SPIFFE IDs; the first is the default.
     pub fn start(identities: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("sca").tempdir_in("/tmp").expect("/tmp is writable");
         let listener = UnixListener::bind(directory.path().join("agent.sock")).expect("the directory is new");
@@ -108,12 +108,12 @@ impl FakeWorkloadApi {
         Trust { issuer: ISSUER.to_owned(), verifier: self.state.keys.verifier() }
     }
 
-    /// Each of the next requests meets one of these; then all is well again.
+    /// Each of the next requests gets one of these faults; later requests get correct answers.
     pub fn script(&self, faults: impl IntoIterator<Item = SvidFault>) {
         self.state.script.push(faults);
     }
 
-    /// Every request beyond the script meets this.
+    /// Every request after the script gets this fault.
     pub fn always(&self, fault: SvidFault) {
         self.state.script.always(fault);
     }
@@ -128,7 +128,7 @@ impl FakeWorkloadApi {
         self.state.ca.der.clone()
     }
 
-    /// SHA-256 of the leaf of the X.509-SVID issued last for the default identity.
+    /// SHA-256 of the leaf of the last X.509-SVID for the default identity.
     pub fn last_thumbprint(&self) -> String {
         let leaves = self.state.leaves.lock().expect("never held over a panic");
         let leaf = leaves.last().expect("an X.509-SVID was issued");
@@ -160,7 +160,7 @@ async fn accept(listener: UnixListener, state: Arc<State>) {
                 async move { answer(&state, request).await }
             });
             let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            // How a connection ends is the client's business.
+            // Errors at the end of a connection do not matter.
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -185,7 +185,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> io::Result<Respons
     }
 }
 
-/// SPIFFE, "Workload Endpoint" section 4.2: the metadata that proves that no browser was tricked into asking.
+/// SPIFFE, "Workload Endpoint" section 4.2: the metadata that a browser cannot be tricked into sending.
 fn admit(request: &Request<Incoming>) -> Result<(), String> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if header("workload.spiffe.io") != "true" {
@@ -195,7 +195,7 @@ fn admit(request: &Request<Incoming>) -> Result<(), String> {
     if is_grpc && header("te") == "trailers" { Ok(()) } else { Err("that is no gRPC".to_owned()) }
 }
 
-/// The one message of a request: a byte for compression, four for the length, then that many.
+/// The message of a request: one byte for compression, four for the length, then the message.
 async fn message(request: Request<Incoming>) -> Result<Bytes, String> {
     let body = Limited::new(request.into_body(), 64 * 1024).collect().await.map_err(|error| error.to_string())?;
     let body = body.to_bytes();
@@ -237,7 +237,7 @@ async fn jwt_svid(state: &State, request: &JwtSvidRequest) -> io::Result<Respons
     })
 }
 
-/// A stream that stays open for the next rotation, as an agent's does.
+/// A stream that stays open for the next rotation, as with a real agent.
 fn x509_svid(state: &State) -> Response<Body> {
     let identities = state.identities.lock().expect("never held over a panic").clone();
     let svids: Vec<X509Svid> = identities.iter().map(|id| state.ca.issue(id)).collect();
@@ -314,7 +314,7 @@ fn unary(message: &impl Message) -> Response<Body> {
     grpc(StreamBody::new(stream::iter(frames)).boxed_unsync())
 }
 
-/// A status in the place of an answer.
+/// A status instead of an answer.
 fn status(code: u32, message: &str) -> Response<Body> {
     let mut answer = grpc(StreamBody::new(stream::empty()).boxed_unsync());
     answer.headers_mut().insert("grpc-status", code.into());

@@ -46,7 +46,7 @@ async fn with_listed_issuers_nothing_reaches_a_hostile_issuer() {
     failed(&daemon.get("/v1/token?server=demo").await, 403, "denied", "issuer_not_listed");
     assert_eq!(world.platform.requests(), 0, "no identity is asked for before somebody may have it");
 
-    // Named beside the honest one, the attacker is passed over.
+    // If the metadata names both servers, the attacker's is not used.
     world.mcp.set_metadata(json!({"authorization_servers": [attacker.base, honest]}));
     accepted(token(&world.job_with("", &listed)).await);
     attacker.saw_nothing();

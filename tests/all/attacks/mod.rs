@@ -1,4 +1,4 @@
-//! What an attacker would try, one test each, against the real binary.
+//! Attacks on the real binary, one test each.
 //!
 //! The attackers: an MCP server or authorization server that wants more than its own, a network that redirects, stalls or
 //! floods, a neighbour on the machine (another user, a browser, a squatter), and the operator's own log.
@@ -40,15 +40,15 @@ const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 /// A listener on TCP beside the socket.
 const LOOPBACK: &str = "[listen]\nhttp = \"127.0.0.1:0\"";
 
-/// Gives one of the servers a fault.
+/// Sets a fault on one of the servers.
 type SetFault = fn(&World, Fault);
 
-/// A user that is neither ours nor root's.
+/// A user that is neither ours nor root.
 const STRANGER: u32 = 65534;
-/// One whose compiled-in place under `/tmp` nobody else uses.
+/// A user whose compiled-in socket path under `/tmp` nobody else uses.
 const VICTIM: u32 = 61_234;
 
-/// What the attacker's token endpoint gives out: visible ASCII, and nothing a server should send.
+/// The access token of the attacker's token endpoint: visible ASCII that no honest server sends.
 const ODD_TOKEN: &str = "a-token%25of%0Athe-attacker\"\\$(id)";
 
 struct World {
@@ -87,12 +87,12 @@ async fn token(safeconduct: &Safeconduct) -> Output {
     safeconduct.run(&["token", "demo", "--timeout", "20s"]).await
 }
 
-/// A run that tries again until its time is up.
+/// A run that retries until its time limit.
 async fn outage(safeconduct: &Safeconduct) -> Output {
     safeconduct.run(&["token", "demo", "--timeout", "4s"]).await
 }
 
-/// Refused with this exit code, nothing on stdout, and these words on stderr.
+/// Expects this exit code, nothing on stdout, and these words on stderr.
 #[track_caller]
 fn refused(output: Output, code: i32, words: &str) -> String {
     let output = output.expect_code(code);
@@ -115,7 +115,7 @@ fn failed(reply: &Reply, status: u16, class: &str, code: &str) {
     assert_eq!(found, (status, Some(class), Some(code)), "{shown}");
 }
 
-/// A server of the attacker's own. It records all that reaches it, and plays an authorization server that lists our grant.
+/// The attacker's own server. It records every request, and its metadata is that of an authorization server with our grant.
 struct Attacker {
     base: String,
     received: Arc<Mutex<Vec<Received>>>,
@@ -168,7 +168,7 @@ impl Attacker {
     }
 }
 
-/// The attacker's own request at the honest authorization server: status and OAuth error.
+/// The attacker sends a request to the honest authorization server. Gives the status and the OAuth error.
 async fn present(server: &FakeAs, assertion: &str, resource: &str) -> (u16, Value) {
     let form = [("grant_type", JWT_BEARER), ("assertion", assertion), ("resource", resource), ("scope", "demo:read")];
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
@@ -179,7 +179,7 @@ async fn present(server: &FakeAs, assertion: &str, resource: &str) -> (u16, Valu
     (answer.status().as_u16(), serde_json::from_str(&answer.text().await.expect("a body")).expect("JSON"))
 }
 
-/// Removes a directory at the end, however that comes.
+/// Removes a directory when it is dropped.
 struct Gone(PathBuf);
 
 impl Drop for Gone {
@@ -188,7 +188,7 @@ impl Drop for Gone {
     }
 }
 
-/// A place that every user can execute, with the binary in it; none without root, which a CI job must have.
+/// A directory that every user can enter, with the binary in it. `None` without root; CI runs as root.
 struct Copy {
     _directory: tempfile::TempDir,
     binary: PathBuf,
@@ -225,7 +225,7 @@ fn command_as(uid: u32, world: &Safeconduct, copy: &Copy, args: &[&str]) -> toki
         .kill_on_drop(true)
         .stdin(std::process::Stdio::null());
     command.envs(like.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))));
-    // The harness's home is private to our own user.
+    // Other users cannot read the harness's home.
     command.env("HOME", "/nonexistent");
     command
 }

@@ -1,4 +1,4 @@
-//! What sits on the way, or answers in a place of another.
+//! Attacks on the network: redirects, private addresses, endless bodies, stalled servers, false daemons.
 
 use super::*;
 
@@ -47,7 +47,7 @@ struct Private {
 }
 
 impl Private {
-    /// The MCP server is configured as `127.0.0.1`, the authorization server calls itself `localhost`.
+    /// The MCP server is configured as `127.0.0.1`; the issuer of the authorization server has the host `localhost`.
     async fn new() -> Self {
         let ca = TestCa::new();
         let platform = FakePlatform::start().await;
@@ -81,7 +81,7 @@ async fn a_name_in_metadata_that_resolves_to_a_private_address_is_not_dialled() 
     let stderr = refused(world.token("", "").await, 76, "localhost is refused: it is a loopback address");
     assert!(stderr.contains("the server metadata"), "{stderr}");
     assert_eq!(world.authorization_server.metadata_requests(), 0);
-    // Named by the configuration it is dialled, so the name alone was the reason.
+    // If the configuration names the host, it is dialled: only the name was the reason for the refusal.
     accepted(world.token("allow = [\"localhost\"]", "").await);
     let pin = format!("issuer = \"{}\"", world.authorization_server.issuer());
     accepted(world.token("", &pin).await);
@@ -92,7 +92,7 @@ async fn a_token_endpoint_at_a_private_address_gets_no_subject_token() {
     let world = Private::new().await;
     let pin = format!("issuer = \"{}\"", world.authorization_server.issuer());
     let port = world.authorization_server.base().rsplit(':').next().expect("a port").to_owned();
-    // Both loopback names are configured here, so other private places are named.
+    // Both loopback names are configured here, so the document names other private addresses.
     for host in ["10.0.0.1", "192.168.0.1", "100.64.0.1", "[fd00::1]", "[::ffff:10.0.0.1]", "[::1]", "169.254.169.254"]
     {
         let place = format!("https://{host}:{port}/token");
@@ -172,7 +172,7 @@ async fn servers_that_stall_end_within_the_time_out_and_are_named() {
         set(&world, fault.clone());
         let output = tokio::time::timeout(LIMIT, outage(&world.job(""))).await.expect("bounded");
         let stderr = refused(output, 75, "within");
-        // Which part of the path is waited for is what an operator needs to know.
+        // The operator must see which step of the path was slow.
         let error = stderr.lines().find(|line| line.starts_with("safeconduct: error: ")).unwrap_or_default();
         (!error.contains(party)).then(|| format!("{fault:?} of {party} is told as {error:?}"))
     }))

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Header lines that only pages, proxies and rebound names bring.
+/// Header lines that are sent only by pages in a browser, by proxies and by clients of rebound names.
 fn of_strangers() -> Vec<String> {
     let good = "host: localhost\r\n";
     vec![
@@ -53,7 +53,7 @@ async fn browsers_and_rebound_names_are_refused_on_every_route() {
             "OPTIONS {route} HTTP/1.1\r\n{good}origin: https://evil.example\r\naccess-control-request-method: GET\r\nconnection: close\r\n\r\n"
         );
         assert_eq!(daemon.exchange(&options).await.status, 403);
-        // The name in the request line counts more than the header (RFC 9112 section 3.2.2).
+        // The host in the request line overrides the header (RFC 9112 section 3.2.2).
         let absolute = format!("GET http://evil.example{route} HTTP/1.1\r\n{good}connection: close\r\n\r\n");
         assert_eq!(daemon.exchange(&absolute).await.status, 403, "absolute form, {route}");
     }
@@ -65,7 +65,7 @@ async fn browsers_and_rebound_names_are_refused_on_every_route() {
     }
 }
 
-/// A page that found the port, by rebinding its own name or by asking plainly, with or without a stolen secret.
+/// A page in a browser that knows the port: with a rebound name or with plain requests, with or without a stolen secret.
 #[tokio::test]
 async fn browsers_and_rebound_names_are_refused_on_loopback_tcp_too() {
     let world = World::new().await;
@@ -103,7 +103,7 @@ async fn broken_requests_on_loopback_tcp_leave_the_daemon_serving() {
         let shown: String = request.chars().take(60).collect();
         assert!(line.is_empty() || line.starts_with("HTTP/1.1 4"), "{shown:?}: {line}");
     }
-    // What follows a request that was not let in is not let in with it.
+    // A request that follows a refused one on the same connection is refused too.
     let smuggled = "GET /v1/status HTTP/1.1\r\nhost: localhost\r\ncontent-length: 60\r\n\r\nGET /v1/token?server=demo HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let stream = TcpStream::connect(loopback.address).await.expect("it listens");
     let answer = converse(stream, smuggled.as_bytes(), true).await;
@@ -111,7 +111,7 @@ async fn broken_requests_on_loopback_tcp_leave_the_daemon_serving() {
     assert_eq!(loopback.get("/v1/token?server=demo").await.status, 200);
 }
 
-/// Loopback is open to every user of the machine; the file with the secret is not.
+/// Every user of the machine can connect to loopback, but cannot read the file with the secret.
 #[tokio::test]
 async fn another_user_cannot_read_the_loopback_secret() {
     let world = World::new().await;
@@ -131,7 +131,7 @@ async fn another_user_cannot_read_the_loopback_secret() {
     leak::check("stderr of another user's cat", &String::from_utf8_lossy(&output.stderr));
 }
 
-/// Requests that are none.
+/// Bytes that are not an HTTP request.
 fn broken_requests() -> Vec<String> {
     let long = "a".repeat(100_000);
     vec![
@@ -175,13 +175,13 @@ async fn broken_and_endless_requests_leave_the_daemon_serving() {
         format!("2710\r\n{}\r\n", "a".repeat(10_000)).repeat(10)
     );
     assert!(speak(daemon.socket(), chunks.as_bytes(), false).await.starts_with("HTTP/1.1 400"));
-    // A body where none belongs is not waited for, and is not the next request.
+    // The daemon does not wait for an unexpected body, and does not read it as the next request.
     let smuggled = "GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 69\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/token?server=demo HTTP/1.1\r\nhost: localhost\r\norigin: x\r\n\r\n";
     let answer = speak(daemon.socket(), smuggled.as_bytes(), true).await;
     assert!(!answer.contains("access_token"), "{}", answer.lines().next().unwrap_or_default());
     assert!(answer.matches("HTTP/1.1 200").count() <= 1);
 
-    // Callers that never come to an end stay; others are served beside them.
+    // Endless requests keep their connections; other callers are served.
     let mut endless = Vec::new();
     for begin in [
         "",

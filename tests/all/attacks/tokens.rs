@@ -1,8 +1,8 @@
-//! Tokens where they do not belong.
+//! Tokens must not appear in logs, outputs and wrong places.
 
 use super::*;
 
-/// The harness looks at every output; this drives as much of the program as there is at its loudest.
+/// Runs as much of the program as possible at the highest log level. The harness checks every output.
 #[tokio::test]
 async fn no_token_is_in_any_log_at_any_level() {
     let world = World::new().await;
@@ -14,7 +14,7 @@ async fn no_token_is_in_any_log_at_any_level() {
     let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(daemon.post("/v1/reject", &json!({"server": "demo", "access_token_sha256": digest})).await.status, 204);
     daemon.token("demo").await;
-    // Tokens in places where only a mistake puts them.
+    // Tokens as arguments, where a person might put them by mistake.
     for path in [
         format!("/v1/token?server={token}"),
         format!("/v1/{token}"),
@@ -63,7 +63,7 @@ async fn the_runner_masks_the_token_that_is_printed() {
     assert_eq!(output.stderr, format!("::add-mask::{}\n", ODD_TOKEN.replace('%', "%25")));
 }
 
-/// People paste the token where the file name belongs.
+/// Some people paste the token as the file name.
 #[tokio::test]
 async fn a_token_in_the_place_of_a_file_name_is_not_shown() {
     let world = World::new().await;
@@ -99,13 +99,13 @@ async fn a_refused_assertion_is_never_presented_again() {
     write();
     let daemon = job.daemon(&["--identity-file", &file.display().to_string()]).await;
     failed(&daemon.get("/v1/token?server=demo").await, 502, "refused", "invalid_grant");
-    // Each of these has a cache key of its own or asks for a new token; none is a reason to show the same assertion again.
+    // Each of these requests has another cache key or asks for a new token. None may send the same assertion again.
     for query in ["", "&fresh=1", "&scope=openid", "&scope=demo:read", "&scope=demo:read+openid&fresh=1"] {
         let reply = daemon.get(&format!("/v1/token?server=demo{query}")).await;
         assert!(reply.status == 502 || reply.status == 403, "{query}: {}", reply.body);
     }
     assert_eq!(world.authorization_server.token_requests(), 1);
-    // A new one is another matter.
+    // A new assertion may be sent.
     world.authorization_server.heal();
     write();
     let reply = daemon.get("/v1/token?server=demo&scope=demo:read").await;
@@ -151,7 +151,7 @@ async fn an_unusable_identity_is_not_replaced_by_another() {
     world.platform.always(PlatformFault::ManyAudiences);
     refused(token(&world.job(&world.pin())).await, 69, "names 2 audiences");
     assert_eq!(world.authorization_server.token_requests(), 0);
-    // A named file that is not there does not fall back to the job's identity.
+    // If the named file is missing, the job's identity is not used instead.
     let job = world.job(&world.pin());
     refused(
         job.run(&["--identity-file", "/nonexistent/token", "token", "demo"]).await,

@@ -1,4 +1,4 @@
-//! Other users of the machine, and what they leave in our places.
+//! Other users of the machine, and files that they put at our paths.
 
 use super::*;
 
@@ -92,12 +92,12 @@ async fn a_user_that_no_rule_names_gets_nothing() {
     let body = json!({"server": "demo", "access_token_sha256": digest});
     failed(&daemon.post("/v1/reject", &body).await, 403, "denied", "access_denied");
     failed(&daemon.post("/v1/revoke", &json!({"server": "demo"})).await, 403, "denied", "access_denied");
-    // Being asked whether it is ready must not make it fetch a token for somebody who may not have it.
+    // A readiness request of a caller who may not have the token must not fetch it.
     daemon.get("/readyz?server=demo").await;
     assert_eq!((world.platform.requests(), world.mcp.seen().len()), (0, 0));
 }
 
-/// Another user of the machine, for real. It needs root, which CI has.
+/// A real second user of the machine. It needs root, as in CI.
 #[tokio::test]
 async fn a_foreign_user_is_told_no_by_the_kernels_word() {
     let Some(copy) = as_root_only() else { return };
@@ -125,7 +125,7 @@ async fn a_foreign_user_is_told_no_by_the_kernels_word() {
     assert_eq!(world.authorization_server.token_requests(), 2);
 }
 
-/// Two callers, two ceilings, one server: neither sees what was made for the other.
+/// Two callers of one server with different scope limits: neither gets the token of the other.
 #[tokio::test]
 async fn a_narrow_caller_never_gets_a_wide_callers_token() {
     let Some(copy) = as_root_only() else { return };
@@ -146,9 +146,9 @@ async fn a_narrow_caller_never_gets_a_wide_callers_token() {
         assert_eq!(narrow["scope"], "demo:read");
         assert_ne!(narrow["access_token"], wide["access_token"]);
     }
-    // An authorization server that grants what nobody asked for changes nothing.
+    // An authorization server that grants more scopes than requested changes nothing.
     world.authorization_server.always_token(TokenFault::ScopeGranted(Some(SCOPES.join(" "))));
-    // A token that was minted within the last second is fresh enough.
+    // A token that was made within the last second counts as fresh.
     let mut reply = daemon.get("/v1/token?server=demo&fresh=1").await;
     until(LIMIT, "a new token is asked for", async || {
         reply = daemon.get("/v1/token?server=demo&fresh=1").await;
@@ -156,7 +156,7 @@ async fn a_narrow_caller_never_gets_a_wide_callers_token() {
     })
     .await;
     failed(&reply, 403, "denied", "scope_beyond_ceiling");
-    // What a caller may not use it is not told about.
+    // A caller sees only the servers that it may use.
     let status = as_user(STRANGER, &daemon.helper(), &copy, &["status", "--json"]).await.expect_code(0);
     assert!(status.stdout.contains("\"demo\"") && !status.stdout.contains("hidden"), "{}", status.stdout);
     leak::check("the status that another user sees", &status.stdout);
@@ -181,7 +181,7 @@ async fn a_user_without_a_name_a_home_or_a_readable_file_is_told_what_is_missing
         "ermission denied",
     );
     assert!(stderr.contains("let uid 61234 read it"), "{stderr}");
-    // A configuration file of another user says what we shall do; so it must not be another user's.
+    // A configuration file controls what we do, so a file of another user is refused.
     let config = job.path().join("theirs.toml");
     std::fs::write(&config, "").expect("ours");
     std::os::unix::fs::chown(&config, Some(STRANGER), None).expect("we are root");
@@ -201,7 +201,7 @@ async fn a_socket_that_may_not_be_used_is_a_refusal_and_not_an_absent_daemon() {
     assert_eq!(world.platform.requests(), 0);
 }
 
-/// A daemon of another user sits in the place that a helper finds by itself.
+/// A daemon of another user listens at the path where a helper looks by default.
 #[tokio::test]
 async fn a_squatted_compiled_in_place_is_not_trusted() {
     let Some(copy) = as_root_only() else { return };
@@ -256,7 +256,7 @@ async fn what_lies_at_the_socket_path_is_not_overwritten() {
     }
     assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
     assert!(!job.path().join("target").exists());
-    // The lock beside the socket is no way to truncate a file of ours either.
+    // A link at the lock's path must not make us truncate a file.
     let socket = job.path().join("other.sock");
     std::os::unix::fs::symlink(&file, job.path().join("other.sock.lock")).expect("ours");
     refused(job.run(&["run", "--socket", &socket.display().to_string()]).await, 78, "other.sock.lock");

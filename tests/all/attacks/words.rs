@@ -1,4 +1,4 @@
-//! The words of strangers in our logs and outputs.
+//! Texts of hostile servers in our logs and outputs.
 
 use super::*;
 
@@ -63,7 +63,7 @@ async fn hostile_names_in_metadata_are_shown_short_and_clean() {
     assert!(!output.stdout.contains("\nsource forged"), "{}", output.stdout);
 }
 
-/// No control or direction character, and no line longer than a person reads.
+/// Checks that there is no control or direction character and no very long line.
 #[track_caller]
 fn harmless(text: &str) {
     let bad = text.chars().find(|c| {

@@ -1,4 +1,4 @@
-//! The cases of `tests/bad_input/GROUP.toml`: what is given, and what must come of it.
+//! The cases of `tests/bad_input/GROUP.toml`: the input, and the expected outcome.
 //!
 //! All of a case may hold, between `<<` and `>>`: `issuer`, `mcp` (the URL of the MCP server), `place` (the directory of the
 //! case), `jwt` (a token that the authorization server takes), `unsigned jwt` (the same without its signature), and `now` with
@@ -24,30 +24,30 @@ use super::World;
 
 const LIFE: Duration = Duration::from_secs(300);
 
-/// One case. Its first fields are what is given, in the order in which it is set up.
+/// One case. The first fields are the input, in the order of the set-up.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
     pub(super) name: String,
-    /// A file below the place of the case.
+    /// A file in the directory of the case.
     file: Option<File>,
-    /// A named pipe below it.
+    /// A named pipe in it.
     pipe: Option<String>,
-    /// A symbolic link below it, to nothing.
+    /// A symbolic link in it, without a target.
     link: Option<String>,
-    /// Something there that gets this mode.
+    /// A file in it that gets this mode.
     open: Option<Open>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
     unset: Vec<String>,
-    /// The arguments, in the place of `token demo`.
+    /// The arguments, instead of `token demo`.
     args: Option<Vec<String>>,
     /// `config check` of this file.
     check: Option<String>,
-    /// `config check` of one server with these lines beside its URL.
+    /// `config check` of one server with these lines and its URL.
     check_server: Option<String>,
-    /// `run` with this socket, below the place of the case.
+    /// `run` with this socket, in the directory of the case.
     socket: Option<String>,
     /// Further lines of `[servers.demo]`.
     server: Option<String>,
@@ -56,25 +56,25 @@ pub(super) struct Case {
     discovered: bool,
     /// The path of the identity file.
     identity_at: Option<String>,
-    /// What is in it.
+    /// The content of the identity file.
     identity: Option<String>,
-    /// JSON: the claims laid over the right ones of the JWT in it.
+    /// JSON: claims that replace those of the valid JWT in the identity file.
     claims: Option<String>,
     platform_fault: Option<PlatformFault>,
-    /// JSON: what is laid over the right resource metadata.
+    /// JSON: members that replace those of the valid resource metadata.
     resource_metadata: Option<String>,
     resource_metadata_fault: Option<Fault>,
-    /// Does the MCP server tell where its metadata is?
+    /// Whether the MCP server's challenge names its metadata.
     signposts: Option<bool>,
-    /// JSON: what is laid over the right server metadata.
+    /// JSON: members that replace those of the valid server metadata.
     server_metadata: Option<String>,
     server_metadata_fault: Option<MetadataFault>,
-    /// The grants that it names.
+    /// The grants in the server metadata.
     grants: Option<Vec<String>>,
-    /// It names none.
+    /// The server metadata lists no grants.
     #[serde(default)]
     no_grants: bool,
-    /// The authorization server is not there.
+    /// The authorization server is down.
     #[serde(default)]
     down: bool,
     /// Seconds.
@@ -84,10 +84,10 @@ pub(super) struct Case {
     #[serde(default)]
     scope_unsaid: bool,
 
-    /// How it ends.
+    /// The exit code.
     #[serde(default)]
     pub(super) exit: i32,
-    /// The class through a daemon; without one it is not tried there.
+    /// The class in the daemon's answer. Without it the case does not run through a daemon.
     pub(super) class: Option<String>,
     /// A part of the message.
     #[serde(default)]
@@ -96,11 +96,11 @@ pub(super) struct Case {
     #[serde(default)]
     pub(super) hint: String,
 
-    /// Of what is good all the same: the bounds of `expires_in`.
+    /// For input that is accepted: the limits of `expires_in`.
     pub(super) expires_in: Option<[u64; 2]>,
     pub(super) scope: Option<String>,
     pub(super) token_type: Option<String>,
-    /// A part of what is logged.
+    /// A part of the log.
     pub(super) warns: Option<String>,
 }
 
@@ -110,9 +110,9 @@ struct File {
     at: String,
     #[serde(default)]
     text: String,
-    /// In the place of a text.
+    /// Replaces a text.
     bytes: Option<Vec<u8>>,
-    /// How often in a row.
+    /// The number of repetitions.
     #[serde(default = "once")]
     times: usize,
     #[serde(default = "private")]
@@ -134,7 +134,7 @@ fn private() -> u32 {
     0o600
 }
 
-/// The cases of a group, not yet filled in.
+/// The cases of a group, with placeholders.
 pub(super) fn group(name: &str) -> Vec<toml::Table> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -149,13 +149,13 @@ pub(super) fn group(name: &str) -> Vec<toml::Table> {
 }
 
 impl Case {
-    /// The case, filled in for this world.
+    /// The case, with the placeholders replaced.
     pub(super) fn read(case: &toml::Table, world: &World) -> Self {
         let text = fill(&toml::to_string(case).expect("it was TOML"), world);
         toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
-    /// Sets up all that is given.
+    /// Sets up the input.
     pub(super) fn give(&self, world: &mut World) {
         self.give_files(world);
         self.give_command(world);
@@ -190,7 +190,7 @@ impl Case {
         if let Some(args) = &self.args {
             world.args.clone_from(args);
         } else if self.exit == 75 {
-            // What may pass is tried again until the time is up.
+            // Temporary failures are retried until the time limit.
             world.args(&["token", "demo", "--timeout", "8s"]);
         }
         if let Some(file) = &self.check {

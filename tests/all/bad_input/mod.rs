@@ -1,6 +1,6 @@
-//! Bad input: what is given, and the exit code, class, words and cure that must come of it.
+//! Bad input: each case has an input and the expected exit code, class, message and hint.
 //!
-//! The cases are data (`tests/bad_input/`). Each is run as a one-shot and, where a daemon can meet the same trouble, through a
+//! The cases are data (`tests/bad_input/`). Each runs as a single command and, if a daemon can have the same problem, through a
 //! daemon's socket as well. Always: nothing on standard output, `safeconduct: error:` on standard error, and a hint where the
 //! case names one.
 
@@ -23,20 +23,20 @@ mod case;
 const SCOPES: [&str; 2] = ["demo:read", "demo:write"];
 const LIFE: Duration = Duration::from_secs(300);
 
-/// Cases at a time: enough that those which wait for a time-out do not add up.
+/// How many cases run at the same time. Many, because some only wait for a time limit.
 const AT_ONCE: usize = 8;
 
-/// The servers of one case and the program among them.
+/// The servers and the program of one case.
 struct World {
     platform: FakePlatform,
     authorization_server: FakeAs,
     mcp: FakeMcp,
     safeconduct: Safeconduct,
-    /// Lines of `[servers.demo]`; the pin by default.
+    /// Lines of `[servers.demo]`; by default, the issuer.
     server: String,
-    /// Tables before it.
+    /// Tables before `[servers.demo]`.
     top: String,
-    /// The whole file instead.
+    /// The whole file, instead of the lines above.
     file: Option<String>,
     args: Vec<String>,
 }
@@ -91,7 +91,7 @@ impl World {
     }
 }
 
-/// Runs the cases of a group, each in a world of its own.
+/// Runs the cases of a group, each in its own world.
 async fn every_case(group: &str, judge: impl AsyncFn(&Case, World) -> Result<(), String>) {
     let cases = case::group(group);
     let outcomes = futures_util::stream::iter(&cases).map(|case| {
@@ -159,7 +159,7 @@ async fn through_a_daemon(case: &Case, class: &str, safeconduct: &Safeconduct) -
         && (class == "temporary") == reply.header("retry-after").is_some()
         && text("server") == "demo"
         && body["access_token"].is_null();
-    // Afterwards it is as good as before.
+    // Afterwards the world works as before.
     let alive = daemon.get("/healthz").await.status == 200;
     let told = if reply.status == 200 { "a token" } else { reply.body.trim() };
     if right && alive { Ok(()) } else { Err(format!("the daemon answers {} {told}", reply.status)) }
@@ -223,7 +223,7 @@ async fn every_problem_of_a_configuration_is_reported_at_once_with_its_line() {
     }
 }
 
-/// How it is answered on the socket: status, class, code and words.
+/// Checks the answer on the socket: status, class, code and message.
 #[tokio::test]
 async fn the_local_api_says_what_was_asked_wrongly() {
     let world = World::new().await;
@@ -293,14 +293,14 @@ async fn a_second_daemon_goes_and_the_first_stays() {
         second.stderr
     );
     daemon.token("demo").await;
-    // Nor does one that was killed stand in the way.
+    // The socket of a killed daemon does no harm either.
     daemon.signal(nix::sys::signal::Signal::SIGKILL);
     daemon.wait().await;
     assert!(safeconduct.socket().exists(), "a killed daemon leaves its socket");
     safeconduct.daemon(&[]).await.token("demo").await;
 }
 
-/// Not every oddity is an error.
+/// Unusual input that must be accepted.
 #[tokio::test]
 async fn what_is_odd_and_good_is_accepted() {
     every_case("odd-and-good", async |case, world| {
@@ -342,7 +342,7 @@ async fn an_identity_file_replaced_while_it_is_read_is_whole() {
     };
     let asks = async {
         for round in 0..10 {
-            // An assertion is good once.
+            // The server accepts an assertion only once.
             replace(round);
             safeconduct.run(&["token", "demo"]).await.expect_code(0);
         }
@@ -354,7 +354,7 @@ async fn an_identity_file_replaced_while_it_is_read_is_whole() {
     assert!(world.authorization_server.received().iter().all(|request| request.outcome == "ok"));
 }
 
-/// A bad renewal changes nothing that was good.
+/// A failed renewal does not affect the valid token.
 #[tokio::test]
 async fn a_good_token_survives_every_bad_answer() {
     let faults = [
@@ -364,7 +364,7 @@ async fn a_good_token_survives_every_bad_answer() {
         TokenFault::TokenType("MAC".to_owned()),
         TokenFault::Wire(Fault::HalfBody),
     ];
-    // Each in a world of its own: a failure keeps the next try back for a while.
+    // Each in its own world, because a failure delays the next try.
     futures_util::future::join_all(faults.map(a_good_token_survives)).await;
 }
 
@@ -373,7 +373,7 @@ async fn a_good_token_survives(fault: TokenFault) {
     let daemon = world.configured().daemon(&[]).await;
     let token = daemon.token("demo").await;
     world.authorization_server.always_token(fault);
-    // A token that was minted within the last second is fresh enough.
+    // A token that was made within the last second counts as fresh.
     until(LIMIT, "a new token is asked for", async || {
         let reply = daemon.get("/v1/token?server=demo&fresh=1").await;
         assert_eq!(reply.status, 200, "a forced renewal that fails gives the valid token: {}", reply.body);

@@ -1,4 +1,4 @@
-//! Detached.
+//! `run --detach`.
 
 use super::*;
 
@@ -30,7 +30,7 @@ async fn detached_it_returns_when_ready_and_goes_on_alone() {
     assert!(!world.socket().exists());
 }
 
-/// Nobody may be there to wait for an orphan.
+/// An orphan can stay a zombie, because nobody may wait for it.
 fn is_zombie(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'))
@@ -39,7 +39,7 @@ fn is_zombie(pid: Pid) -> bool {
 #[tokio::test]
 async fn a_failed_start_detached_gives_the_daemons_code_and_last_words() {
     let scene = Scene::new(binary()).await;
-    // The log has the words of an earlier daemon, which are not to be repeated.
+    // The log has lines of an earlier daemon, which must not be printed again.
     let laptop = Safeconduct::new(binary()).config(&scene.config(""));
     let log = laptop.path().join("safeconduct.sock.log");
     fs::write(&log, "safeconduct: error: old words\nsafeconduct: hint: old hint\n").expect("ours");

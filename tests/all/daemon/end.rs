@@ -1,4 +1,4 @@
-//! Its end.
+//! How the daemon ends.
 
 use super::*;
 

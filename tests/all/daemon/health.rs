@@ -34,7 +34,7 @@ async fn readiness_of_a_named_server_fetches_its_token() {
     daemon.run(&["ready", "https://mcp.example.com/mcp"]).await.expect_code(ASKED_WRONGLY);
 }
 
-/// Waiting does not help: the name will not appear while the daemon runs.
+/// Waiting does not help, because a running daemon gets no new server names.
 #[tokio::test]
 async fn readiness_of_an_unknown_server_is_no_matter_of_waiting() {
     let scene = Scene::new(binary()).await;

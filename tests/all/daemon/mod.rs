@@ -44,7 +44,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// A new directory in this world's own.
+/// A new directory in the directory of this world.
 fn directory(world: &Safeconduct, name: &str, mode: u32) -> PathBuf {
     let path = world.path().join(name);
     fs::create_dir(&path).expect("it is new");
@@ -52,12 +52,12 @@ fn directory(world: &Safeconduct, name: &str, mode: u32) -> PathBuf {
     path
 }
 
-/// A daemon that has to end by itself, in failure.
+/// Runs a daemon that must fail by itself.
 async fn fails(world: &Safeconduct, args: &[&str]) -> Output {
     world.run(&[&["run"], args].concat()).await
 }
 
-/// A process that is not our child: it is ended with the test.
+/// A process that is not our child. It ends with the test.
 struct Detached(Pid);
 
 impl Detached {

@@ -1,4 +1,4 @@
-//! Clients that are slow or silent, and streams that are gone.
+//! Slow and silent clients, and closed standard streams.
 
 use super::*;
 
@@ -26,7 +26,7 @@ async fn a_client_that_hangs_up_does_not_cancel_what_others_wait_for() {
     daemon.stop().await.expect_code(0);
 }
 
-// Streams that are gone.
+// Closed standard streams.
 
 #[tokio::test]
 async fn a_daemon_outlives_the_reader_of_its_log() {
@@ -37,7 +37,7 @@ async fn a_daemon_outlives_the_reader_of_its_log() {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
     until(LIMIT, "it listens", async || answers(&world.socket()).await).await;
     drop(daemon.stderr.take());
-    // It logs a refusal, to nobody.
+    // It logs a refusal, but nobody reads its log.
     for _ in 0..2 {
         let refused = unix_http::get(&world.socket(), "/v1/token?server=unknown").await.expect("an answer");
         assert_eq!(refused.status, 400);

@@ -1,4 +1,4 @@
-//! Where it listens: the socket, its directory, its place in a CI job.
+//! Where the daemon listens: the socket, its directory, its path in a CI job.
 
 use super::*;
 
@@ -97,7 +97,7 @@ async fn a_group_may_be_let_in() {
     assert_eq!((found.mode() & 0o777, found.gid()), (0o660, group));
 }
 
-// Its place in a CI job.
+// The path in a CI job.
 
 #[tokio::test]
 async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
@@ -109,7 +109,7 @@ async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
         let socket = job.join("safeconduct/safeconduct.sock");
         until(LIMIT, "it listens in the job's directory", async || answers(&socket).await).await;
         assert_eq!((mode(&job.join("safeconduct")), mode(&socket)), (0o700, 0o600));
-        // A later step of the same job finds it by the same variable.
+        // A later step of the same job finds the daemon by the same variable.
         let helper =
             Safeconduct::new(binary()).without_env("SAFECONDUCT_SOCKET").env(variable, &job.display().to_string());
         helper.run(&["token", "demo", "--daemon-only"]).await.expect_code(0);
@@ -120,7 +120,7 @@ async fn in_a_job_the_place_is_the_jobs_own_and_its_end_is_the_daemons() {
     }
 }
 
-/// The next job on the same machine makes the same directory again, perhaps before the daemon of the last job looks.
+/// The next job on this machine creates the same directory, perhaps before the last job's daemon checks it.
 #[tokio::test]
 async fn a_daemon_of_the_last_job_leaves_the_place_of_the_next_alone() {
     let scene = Scene::new(binary()).await;

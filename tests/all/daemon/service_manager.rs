@@ -1,4 +1,4 @@
-//! Under a service manager.
+//! The daemon under a service manager.
 
 use super::*;
 use crate::activated::{activated, ends};

@@ -1,4 +1,4 @@
-//! Starting, serving, and what cannot be served.
+//! Start, serving, and requests and configurations that are refused.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Which callers are served.
 
 use super::*;
 
@@ -44,7 +44,7 @@ async fn callers_have_their_own_ceilings_within_the_servers() {
     assert_eq!(scene.authorization_server.token_requests(), 1);
 }
 
-/// Somebody else's command, which root alone can start.
+/// A command of another user. Only root can start it.
 async fn as_somebody(binary: &Path, socket: &Path, args: &[&str]) -> std::process::Output {
     let mut command = std::process::Command::new(binary);
     command.args(args).env_clear().env("SAFECONDUCT_SOCKET", socket).current_dir("/");
@@ -58,7 +58,7 @@ async fn as_somebody(binary: &Path, socket: &Path, args: &[&str]) -> std::proces
 
 const SOMEBODY: u32 = 54_321;
 
-/// Root can be somebody else; anybody else sees that the kernel names them.
+/// As root this runs as another user. Without root it checks only that the kernel identifies us.
 #[tokio::test]
 async fn the_kernel_says_who_asks() {
     let scene = Scene::new(binary()).await;
@@ -66,7 +66,7 @@ async fn the_kernel_says_who_asks() {
         return only_callers_of(&scene).await;
     }
     let world = &scene.safeconduct;
-    // Somebody else must be able to reach the binary and the socket; the policy alone is to decide.
+    // The other user must be able to reach the binary and the socket, so that only the policy decides.
     set_mode(world.path(), 0o755);
     let others = tempfile::tempdir_in("/tmp").expect("/tmp is writable");
     set_mode(others.path(), 0o755);
@@ -83,7 +83,7 @@ async fn the_kernel_says_who_asks() {
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
         let own = daemon.run(&["token", "demo"]).await;
         assert_eq!(own.code, Some(if code == 0 { DENIED } else { 0 }), "root is not implied: {}", own.stderr);
-        // What somebody may not use they are not told of.
+        // A caller does not see servers that it may not use.
         let status = ask(&["status", "--json"]).await;
         assert_eq!(status.status.code(), Some(code));
         assert_eq!(String::from_utf8_lossy(&status.stdout).contains("demo"), code == 0);
@@ -91,7 +91,7 @@ async fn the_kernel_says_who_asks() {
         assert_eq!(ready.status.code(), Some(code), "{}", String::from_utf8_lossy(&ready.stderr));
         daemon.stop().await.expect_code(0);
     }
-    // Without the group the mode keeps them out, and that is no reason to do the work in their own process.
+    // Without the group the mode refuses them. The helper must not do the work in its own process instead.
     let daemon = scene.daemon(&format!("allow = [{{ uid = {SOMEBODY} }}]")).await;
     let output = as_somebody(&copy, daemon.socket(), &["token", &scene.mcp.url()]).await;
     assert_eq!(output.status.code(), Some(DENIED), "{}", String::from_utf8_lossy(&output.stderr));

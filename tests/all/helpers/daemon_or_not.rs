@@ -10,11 +10,11 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
     let words = failed(world.run(&["token", "demo", "--daemon-only"]).await, TEMPORARY);
     assert!(words.contains("no daemon is running") && words.contains("safeconduct run"), "{words}");
 
-    // Left behind by a killed daemon: nobody answers, which is as good as absent.
+    // A killed daemon left its socket: nobody answers, so the daemon counts as absent.
     drop(UnixListener::bind(world.socket()).expect("bound"));
     line(&world.run(&["token", "demo"]).await);
 
-    // A socket that takes the question and never answers is no reason to ask again as somebody else.
+    // If a socket accepts the request and never answers, the helper must not use its own identity instead.
     std::fs::remove_file(world.socket()).expect("ours");
     let silent = UnixListener::bind(world.socket()).expect("bound");
     let asked = scene.authorization_server.token_requests();
@@ -24,7 +24,7 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
     assert_eq!(scene.authorization_server.token_requests(), asked);
 }
 
-/// A time-out of nothing must not become one without end.
+/// A time limit of zero must not mean no limit.
 #[tokio::test]
 async fn every_wait_is_bounded_even_by_zero() {
     let world = Safeconduct::new(binary()).limit(Duration::from_secs(20));
@@ -103,7 +103,7 @@ async fn what_only_this_process_could_honour_is_refused_with_a_daemon() {
     );
 }
 
-/// The daemon has the configuration; a helper beside it is not to stumble over a broken file that it does not need.
+/// The daemon has read the configuration. A helper does not need the file, so a broken file must not stop it.
 #[tokio::test]
 async fn with_a_daemon_no_configuration_is_read() {
     let scene = Scene::new(binary()).await;

@@ -1,4 +1,4 @@
-//! What goes wrong, by exit code.
+//! Failures of helpers, by exit code.
 
 use super::*;
 
@@ -29,10 +29,10 @@ async fn an_outage_is_temporary_and_bounded_by_the_time_out() {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.set_down(true);
     let here = scene.configured("");
-    // Shorter than the time-out that holds without the flag.
+    // Shorter than the default time limit.
     let bounded = here.clone().limit(Duration::from_secs(20));
     failed(bounded.run(&["token", "demo", "--no-daemon", "--timeout", "2s"]).await, TEMPORARY);
-    // Within its time-out a single run sits an outage out.
+    // Within its time limit a run waits for the end of an outage.
     let healed = async {
         pause(Duration::from_millis(700)).await;
         scene.authorization_server.heal();
@@ -44,7 +44,7 @@ async fn an_outage_is_temporary_and_bounded_by_the_time_out() {
     failed(daemon.run(&["token", "demo", "--timeout", "10s"]).await, TEMPORARY);
 }
 
-/// What another party says may neither move the cursor nor command the runner.
+/// A text of another party must not move the cursor or give commands to the CI runner.
 #[tokio::test]
 async fn the_words_of_others_are_quoted_and_harmless_in_ci() {
     let scene = Scene::new(binary()).await;

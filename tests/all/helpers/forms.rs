@@ -1,4 +1,4 @@
-//! The forms of what is printed.
+//! The output formats.
 
 use super::*;
 
@@ -51,7 +51,7 @@ async fn the_runner_is_told_to_mask_before_the_token_is_printed() {
     {
         let mut command = daemon.helper().without_env("GITHUB_ACTIONS").command(&["token", "demo", "--mask"]);
         let output = command.envs(variables).env("SAFECONDUCT_LOG", "error").output().await.expect("it runs");
-        // Not through the harness, which lets no token pass on standard error, where a runner reads this.
+        // Not with the harness, which refuses every token on standard error; but the runner reads the mask there.
         assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{before}{token}\n"));
         assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{token}\n"));
     }
@@ -69,7 +69,7 @@ async fn headers_take_the_server_from_claude_code_by_its_url() {
     assert_eq!(flat(&told.run(&["headers"]).await), token);
     let other = world.clone().env("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.example.com/mcp");
     failed(other.run(&["headers"]).await, DENIED);
-    // The name is whatever a repository's file says: it must not choose.
+    // The name comes from a file in the repository, so it must not choose the server.
     let named = daemon.helper().env("CLAUDE_CODE_MCP_SERVER_NAME", "demo");
     assert!(failed(named.run(&["headers"]).await, ASKED_WRONGLY).contains("safeconduct headers NAME"));
 }
@@ -107,7 +107,7 @@ async fn get_speaks_the_bazel_protocol() {
     }
 }
 
-/// Neither an identity nor a daemon is needed to say that nothing is known of a URL.
+/// The answer for an unknown URL needs neither an identity nor a daemon.
 #[tokio::test]
 async fn get_without_anything_leaves_every_uri_alone() {
     let world = Safeconduct::new(binary());

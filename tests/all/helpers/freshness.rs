@@ -13,7 +13,7 @@ async fn headers_asked_twice_give_a_new_token_and_then_back_off() {
     assert_ne!(seen[0], seen[1], "the client never says why it asks again");
     assert_eq!(seen[1..], [seen[1].clone(), seen[1].clone(), seen[1].clone()], "once, then back-off");
     assert_eq!(scene.authorization_server.token_requests(), 2);
-    // The same question by `token` says nothing about the last answer.
+    // A repeated `token` does not mean that the last token was bad.
     line(&daemon.run(&["token", "demo"]).await);
     line(&daemon.run(&["token", "demo"]).await);
     assert_eq!(scene.authorization_server.token_requests(), 2);
@@ -28,7 +28,7 @@ async fn headers_asked_twice_give_the_valid_token_if_there_is_no_new_one() {
     assert_eq!(flat(&daemon.run(&["headers", "demo"]).await), first);
 }
 
-/// A renewal after the first answer is the new token that the client needs: nothing is minted for it.
+/// If the token was renewed after the first answer, the client gets the renewed one, without another exchange.
 #[tokio::test]
 async fn a_token_minted_since_the_first_answer_is_new_enough() {
     let scene = Scene::new(binary()).await;
@@ -73,7 +73,7 @@ async fn min_ttl_is_a_wish() {
     assert_eq!(scene.authorization_server.token_requests(), 1);
     let second = ask("11s").await;
     assert_ne!(second, first);
-    // Nothing is minted per request: the new one is as good as any.
+    // Requests do not cause an exchange each: the new token serves them all.
     assert_eq!(ask("11s").await, second);
     assert_eq!(scene.authorization_server.token_requests(), 2);
     let reply = daemon.get("/v1/token?server=demo&min_ttl=3600").await;

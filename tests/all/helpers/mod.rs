@@ -1,4 +1,4 @@
-//! The commands that clients run: `token`, `headers`, `get`, and those beside them. With a daemon and without one.
+//! The commands that clients run: `token`, `headers`, `get` and related ones, with a daemon and without one.
 
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
@@ -25,7 +25,7 @@ mod freshness;
 mod revocation;
 mod unconfigured;
 
-/// The variables with which Codex starts a helper.
+/// The variables that Codex passes to a helper.
 const CODEX: [&str; 6] = ["HOME", "LOGNAME", "PATH", "SHELL", "TMPDIR", "USER"];
 
 fn line(output: &Output) -> &str {

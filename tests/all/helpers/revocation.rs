@@ -87,7 +87,7 @@ async fn completions_are_printed_for_every_shell() {
     world.run(&["completions", "tcsh"]).await.expect_code(ASKED_WRONGLY);
 }
 
-// A second server, so that nothing works because there is but one.
+// A second server, to find code that only works with one.
 
 #[tokio::test]
 async fn each_server_has_its_own_token() {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// An example for Entra, with what stands for its hosts.
+/// An example for Entra, with the fake in place of Entra's hosts.
 fn of_entra<'a>(scene: &'a Scene, entra: &FakeEntra, name: &str) -> Example<'a> {
     of_the_scene(scene, name).behind(&entra.egress())
 }
@@ -33,7 +33,7 @@ async fn entra_federates_a_credential() {
     other_tenant.fails(REFUSED, &["AADSTS90002"], &["`tenant`", "`cloud`"]).await;
     let other_audience = example.with(&line, &format!("{line}subject_audience = \"api://elsewhere\"\n"));
     other_audience.fails(REFUSED, &["invalid_client", "AADSTS700212"], &["`subject_audience`"]).await;
-    // The audience of one cloud is not that of another, and a key of another cloud's is not sent here.
+    // Each cloud has another audience. A token for another cloud is not sent.
     let other_cloud = example.with("# cloud = \"us-government\"", "cloud = \"us-government\"");
     other_cloud.fails(REFUSED, &["AADSTS700212"], &["`subject_audience`"]).await;
     let own_scopes = example.with(&format!("{TARGET}/.default"), "demo:read");
@@ -42,7 +42,7 @@ async fn entra_federates_a_credential() {
     discovered.fails(CONFIG, &["servers.demo.issuer", "the provider's own hosts"], &[]).await;
     let with_key = example.with(&line, &format!("{line}client_auth = \"mtls\"\n"));
     with_key.fails(CONFIG, &["servers.demo.client_auth", "Entra takes"], &[]).await;
-    // Without an application only a managed identity has a token, and this job has none.
+    // Without an application only a managed identity works, and this job has none.
     let nameless = example.with(&line, "");
     nameless.fails(CONFIG, &["\"entra\" without `client_id`", scene.platform.issuer()], &["set `client_id`"]).await;
     let named = nameless.with("[egress]", "[identity]\nsource = \"github-actions\"\n\n[egress]");
@@ -64,7 +64,7 @@ async fn entra_says_what_a_federated_credential_lacks() {
     example.fails(REFUSED, &["invalid_client", "AADSTS700213"], &cure).await;
     entra.federate(APPLICATION, scene.platform.trust(), SUBJECT);
     example.works().await;
-    // The same claims under another key.
+    // The same claims, signed with another key.
     let forger = FakePlatform::start().await;
     let file = scene.safeconduct.private("forged.jwt");
     let claims = json!({"iss": scene.platform.issuer(), "sub": SUBJECT});
@@ -72,7 +72,7 @@ async fn entra_says_what_a_federated_credential_lacks() {
     let named = ["token", "demo", "--identity-file", &file.display().to_string()];
     let output = example.world().run(&named).await.expect_code(REFUSED);
     tells(&output, &["invalid_client", "AADSTS700027"], &["`client_id`"]);
-    // A minute over by Entra's clock; ours may be wrong by more.
+    // Expired for a minute by Entra's clock. Our clock may be wrong by more.
     let file = scene.safeconduct.private("identity.jwt");
     let over =
         json!({"iat": keys::now() as u64 - 360, "nbf": keys::now() as u64 - 360, "exp": keys::now() as u64 - 60});
@@ -99,7 +99,7 @@ async fn entra_takes_a_secret_where_there_must_be_one() {
     example.fails(REFUSED, &["invalid_client", "AADSTS7000215"], &["its value", "federated credential"]).await;
 }
 
-/// `doctor` walks the same way: what a provider's exchange does not ask for is not demanded of the server.
+/// `doctor` makes the same requests. It does not require documents that this exchange does not use.
 #[tokio::test]
 async fn entra_is_examined_by_doctor() {
     let scene = Scene::new(binary()).await;
@@ -154,7 +154,7 @@ async fn metadata_service(resource: &str, which: &str, token: &str) -> (Traffic,
     (place.serve(&script, None), base)
 }
 
-/// On such a machine and nowhere else.
+/// The environment of such a machine.
 fn on_a_machine(example: &Example<'_>, base: &str) -> Safeconduct {
     Safeconduct::new(binary()).env("AZURE_POD_IDENTITY_AUTHORITY_HOST", base).config(&example.text)
 }
@@ -171,7 +171,7 @@ async fn entra_knows_its_managed_identities() {
     let output = on_a_machine(&example, &base).run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(output.stdout.trim(), token, "it is passed on as it came");
     assert!(entra.seen().is_empty() && machine.problems().is_empty(), "{:?}", machine.problems());
-    // As to what is left of it, and whose it is, the broker says the same.
+    // The broker checks the lifetime and the owner of the token in the same way.
     let daemon = on_a_machine(&example, &base).daemon(&[]).await;
     let answer = daemon.get("/v1/token?server=demo").await.json();
     let expires_in = answer["expires_in"].as_u64().expect("a number");
@@ -183,7 +183,7 @@ async fn entra_knows_its_managed_identities() {
     let elsewhere = example.with(entra::TENANT, "66666666-6666-6666-6666-666666666666");
     let output = on_a_machine(&elsewhere, &base).run(&["token", "demo"]).await.expect_code(CONFIG);
     tells(&output, &["not by the directory 66666666"], &["`tenant` of the managed identity"]);
-    // About an application that is not there.
+    // For an application that does not exist.
     let line = format!("scopes = [\"{TARGET}/.default\"]\n");
     let agent = example.with(&line, &format!("{line}agent_identity = \"{AGENT}\"\n"));
     let output = on_a_machine(&agent, &base).run(&["token", "demo"]).await.expect_code(CONFIG);
@@ -205,7 +205,7 @@ async fn entra_names_an_application_of_version_2_by_its_id() {
     let by_id = example.with(&format!("[\"{TARGET}/"), &format!("[\"{id}/"));
     let (_machine, base) = metadata_service(id, which, &token).await;
     on_a_machine(&by_id, &base).run(&["token", "demo"]).await.expect_code(0);
-    // Or asked for by the one name and known by the other.
+    // The scope uses one of its two names, the application the other.
     let line = format!("scopes = [\"{TARGET}/.default\"]\n");
     let by_both = example
         .with(&line, &format!("{line}subject_audience = \"{id}\"\n"))
@@ -230,7 +230,7 @@ async fn entra_lets_a_blueprint_speak_for_its_agent() {
     assert_eq!((first.agent.as_deref(), &*first.subject), (Some(AGENT), entra::MANAGED));
     assert_eq!((&*second.client, &*second.scope, &second.agent), (AGENT, &*format!("{TARGET}/.default"), &None));
     assert!(second.subject.ends_with(AGENT), "{second:?}");
-    // The blueprint for itself.
+    // The blueprint's own token.
     let alone = example.with("agent_identity = ", "# agent_identity = ");
     let output = on_a_machine(&alone, &base).run(&["token", "demo"]).await.expect_code(REFUSED);
     tells(&output, &["AADSTS82001"], &["`agent_identity`"]);
@@ -251,14 +251,14 @@ async fn entra_between_a_platform_and_an_authorization_server() {
     scene.authorization_server.set_profile(strict.clone());
     let example = of_entra(&scene, &entra, "entra-chain");
     let example = example.with(&quoted(LOGIN), &quoted(&scene.authorization_server.issuer()));
-    // Entra's tokens have no `jti` (theirs is `uti`), and the MCP profile wants one.
+    // Entra's tokens have `uti` and no `jti`, but the MCP profile requires one.
     example.fails(REFUSED, &["invalid_grant", "jti is missing"], &["Entra's", "its operator must take them"]).await;
     scene.authorization_server.set_profile(Profile { jti_optional: true, ..strict });
     example.works().await;
     let sent = scene.authorization_server.last_request();
     assert_eq!((&sent.assertion["azp"], &sent.assertion["aud"]), (&json!(APPLICATION), &json!(id)));
     assert_eq!(entra.seen().last().map(|seen| seen.scope.clone()), Some(format!("{id}/.default")));
-    // Known by a URI, and named by its id: what comes back is not what was asked for, and goes nowhere.
+    // The scope names the application by its id, but its tokens have its URI as audience. Such a token is not used.
     let uri = "api://authorization-server";
     entra.target(uri, id);
     let by_uri = example.with(&quoted(id), &quoted(uri));

@@ -1,4 +1,4 @@
-//! Google, as an authorization server and before a front door.
+//! Google as authorization server, and Google's front doors.
 
 use super::*;
 
@@ -12,10 +12,10 @@ async fn google_gives_an_identity_token_for_a_front_door() {
     let form = google.last_form();
     assert_eq!(form["scope"], "https://www.googleapis.com/auth/iam", "no more than this step needs");
     assert_eq!(scene.authorization_server.token_requests(), 0, "nothing is discovered");
-    // It lives as long as it says itself.
+    // Its lifetime is the one in the token.
     let answer = example.world().daemon(&[]).await.get("/v1/token?server=demo").await.json();
     assert!((3_500..=3_600).contains(&answer["expires_in"].as_u64().unwrap_or_default()), "{answer}");
-    // Through another account, which may act as the last one.
+    // By a delegate: another account that may act as the service account.
     let through = example
         .with(ACCOUNT, "last@project.iam.gserviceaccount.com\"\ndelegates = [\"AGENT\"]\n#")
         .with("AGENT", ACCOUNT);
@@ -38,7 +38,7 @@ async fn google_refuses_with_words_that_have_a_cure() {
     example.fails(REFUSED, &["invalid_grant", "does not match the expected audience"], &["`subject_audience`"]).await;
     let named = example.with("exchange = ", "subject_audience = \"https://github.com/octo-org\"\nexchange = ");
     google.verify(&named.works().await);
-    // What is wrong in the file.
+    // Errors in the configuration file.
     let poolless = example.with("pool = ", "# pool = ");
     poolless.fails(CONFIG, &["servers.demo.pool", "`exchange = \"direct\"`", "`subject_audience`"], &[]).await;
     let nobody = example.with("service_account = ", "# service_account = ");
@@ -64,7 +64,7 @@ async fn google_gives_an_access_token() {
     let answer = example.world().daemon(&[]).await.get("/v1/token?server=demo").await.json();
     assert!((3_500..=3_600).contains(&answer["expires_in"].as_u64().unwrap_or_default()), "{answer}");
     assert_eq!(answer["scope"], json!(scope));
-    // The federated token itself, with the scopes that are asked for.
+    // The federated token itself, with the requested scopes.
     let federated = example.with("service_account = ", "# service_account = ");
     assert_eq!(google.access(&federated.works().await), Some((FakeGoogle::principal(SUBJECT), scope.clone())));
     assert_eq!(google.last_form()["scope"], scope);

@@ -18,11 +18,11 @@ async fn a_workload_on_google_cloud() {
     let example = Example::new(&scene, "gcp-workload", LOGIN);
     world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(INSTANCE));
-    // On Cloud Run nothing has to be said.
+    // On Cloud Run no configuration is needed.
     let detected = example.with("source = \"gcp\"", "# source = \"gcp\"").text;
     let run = world.clone().env("K_SERVICE", "agent").env("K_REVISION", "agent-00001").config(&detected);
     run.run(&["token", "demo"]).await.expect_code(0);
-    // A server that wants `jti`, as the MCP profile does.
+    // A server that requires `jti`, as in the MCP profile.
     scene.authorization_server.set_profile(Profile::default());
     let output = world.clone().config(&example.text).run(&["token", "demo"]).await.expect_code(REFUSED);
     tells(&output, &["jti is missing"], &["have none"]);
@@ -84,15 +84,15 @@ async fn an_external_account_file() {
     let example = Example::new(&scene, "gcp-external-account", LOGIN).with(line, &here).at_google(&google);
     example.works().await;
     assert_eq!(scene.authorization_server.last_request().assertion["email"], json!(ACCOUNT));
-    // Detected by Google's own variable, outside of a job. Nothing leaves: it leads to no token.
+    // Detected by Google's own variable, outside a job. Nothing is sent, because the file does not lead to a token.
     fs::write(&subject, "no token").expect("ours");
     let world = Safeconduct::new(binary()).env("GOOGLE_APPLICATION_CREDENTIALS", &file.display().to_string());
     let output = world.run(&["whoami", "--json"]).await.expect_code(NO_IDENTITY);
     assert!(output.stderr.contains("GOOGLE_APPLICATION_CREDENTIALS (external_account, file)"), "{output:?}");
-    // A token that is good elsewhere too.
+    // A token that other parties accept too.
     mint("https://kubernetes.default.svc");
     example.fails(NO_IDENTITY, &["is made for"], &["`subject_audience`"]).await;
-    // A file from a stranger.
+    // A file with a hostile host.
     let mut strange = external_account(JWT, &source);
     strange["token_url"] = json!("https://sts.evil.example/v1/token");
     fs::write(&file, strange.to_string()).expect("ours");
@@ -141,7 +141,7 @@ async fn an_external_account_file_with_a_program() {
     write("echo no JSON");
     let output = world("1").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["not the JSON of AIP-4117"], &["one JSON object"]);
-    // Whoever else can write the file could run programs as this user.
+    // Other users who can write the file could run programs as this user.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("ours");
     let output = world("1").run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
     tells(&output, &["others than this user can write it"], &["chmod go-w"]);

@@ -1,4 +1,4 @@
-//! The examples in a daemon.
+//! The example of a production daemon.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn a_daemon_in_production() {
         .with("127.0.0.1:9464", "127.0.0.1:0")
         .with("\"2000\"", &quoted(&getegid().to_string()))
         .with("linger = \"10s\"", "linger = \"0s\"");
-    // Here nobody is the agent.
+    // In this test no caller is the agent.
     let stranger = example.world().daemon(&[]).await;
     let reply = stranger.get("/v1/token?server=demo").await;
     assert_eq!((reply.status, &reply.json()["class"]), (403, &json!("denied")), "{}", reply.body);

@@ -1,4 +1,4 @@
-//! The MCP profile and what belongs to it.
+//! The MCP authorization profile, its extensions, and the other exchanges.
 
 use super::*;
 
@@ -9,7 +9,7 @@ async fn workload_identity_federation() {
     assert_eq!(keys::peek(&example.works().await)["aud"], json!(scene.mcp.url()));
     let sent = scene.authorization_server.last_request();
     assert!(!sent.authorization && !sent.params.contains_key("client_id"), "{:?}", sent.params);
-    // The endpoint is what people have at hand; the identifier is what is asked for.
+    // People often configure the token endpoint; the key needs the issuer identifier.
     let issuer = quoted(&scene.authorization_server.issuer());
     let endpoint = example.with(&issuer, &quoted(&scene.authorization_server.token_endpoint()));
     endpoint.fails(REFUSED, &["/token"], &["`issuer`"]).await;
@@ -31,7 +31,7 @@ async fn enterprise_managed_authorization() {
         party.require_clients(true);
     }
     assert_eq!(keys::peek(&example.works().await)["aud"], json!(scene.mcp.url()));
-    // The client is known under another name on each side.
+    // The client has another identifier on each side.
     let one_name = example.with("0oa1234567890abcdef", "mcp-agent");
     one_name.fails(REFUSED, &[&idp.issuer(), "invalid_client"], &["`client_id`"]).await;
     let without = example.text.split("[servers.demo.idp]").next().expect("a first part").to_owned();
@@ -80,13 +80,13 @@ async fn client_credentials_with_a_certificate() {
         fs::write(&file, text).expect("ours");
         example = example.with(&format!("/etc/safeconduct/{name}"), &file.display().to_string());
     }
-    // The token is bound to the certificate, and so never given bare.
+    // The token is bound to the certificate, so it is never handed out as a plain token.
     let reply = example.world().daemon(&[]).await.get("/v1/headers?server=demo").await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     let file = scene.safeconduct.private("client.crt").display().to_string();
     let half = example.with(&format!("client_cert_file = \"{file}\""), "");
     half.fails(CONFIG, &["`client_cert_file` and `client_key_file` together"], &[]).await;
-    // A server that asks for certificates elsewhere, and does not say where.
+    // A server with another endpoint for certificates, which its metadata does not name.
     scene.authorization_server.set_metadata(json!({}));
     example.fails(REFUSED, &["invalid_client", "no certificate came"], &["`client_auth`", "operator"]).await;
 }

@@ -1,7 +1,7 @@
-//! Every example of `examples/config/`, from the environment to the token, against a server of the kind it is for; and the near
-//! miss that somebody would write first, with the hint that gets them on.
+//! Every example of `examples/config/`, from the environment to the token, against a server of its kind. Also the most likely
+//! mistakes, with the hint that helps.
 //!
-//! The names in an example are replaced by those of the fakes, and nothing else.
+//! Only the names in an example are replaced, by those of the fakes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -73,18 +73,18 @@ impl<'a> Example<'a> {
         Self { scene, text }
     }
 
-    /// With `from`, which must be there, replaced.
+    /// Replaces `from`, which must be present.
     fn with(&self, from: &str, to: &str) -> Self {
         assert!(self.text.contains(from), "{from:?} is not in\n{}", self.text);
         Self { scene: self.scene, text: self.text.replace(from, to) }
     }
 
-    /// With these keys in `[egress]`, by which a fake is in the place of hosts of the product's own.
+    /// Adds keys to `[egress]`, so that a fake replaces hosts that are compiled into the product.
     fn behind(&self, egress: &str) -> Self {
         self.with("[egress]\n", &format!("[egress]\n{egress}"))
     }
 
-    /// With a key file of a client, in the place of that one. Gives what the server has to know as well.
+    /// Replaces the path by a new key file of the client. Also gives the public half for the server.
     fn with_key(&self, path: &str) -> (Self, ClientProof) {
         let pair = rcgen::KeyPair::generate().expect("a key");
         let file = self.scene.safeconduct.private(path.rsplit('/').next().expect("a name"));
@@ -114,7 +114,7 @@ impl<'a> Example<'a> {
         self.run().await.expect_code(0).stdout.trim().to_owned()
     }
 
-    /// One request at most, then that exit code, these words in the error and those in the hint.
+    /// Expects at most one request, this exit code, `words` in the error and `hint` in the hint.
     async fn fails(&self, code: i32, words: &[&str], hint: &[&str]) {
         let before = self.scene.authorization_server.token_requests();
         let output = self.run().await.expect_code(code);
@@ -162,7 +162,7 @@ const APPLICATION: &str = "11111111-1111-1111-1111-111111111111";
 const TARGET: &str = "api://22222222-2222-2222-2222-222222222222";
 const AGENT: &str = "55555555-5555-5555-5555-555555555555";
 
-/// Google as it stands in the place of its hosts, with the job of the scene trusted by the provider in the pool.
+/// The fake of Google in place of its hosts. The provider in the pool trusts the job of the scene.
 async fn google(scene: &Scene) -> FakeGoogle {
     let google = FakeGoogle::start(scene.platform.trust()).await;
     google.grant(&FakeGoogle::principal(SUBJECT), ACCOUNT);
@@ -170,13 +170,13 @@ async fn google(scene: &Scene) -> FakeGoogle {
 }
 
 impl Example<'_> {
-    /// With a fake in the place of Google's hosts.
+    /// Uses the fake in place of Google's hosts.
     fn at_google(&self, google: &FakeGoogle) -> Self {
         self.behind(&google.egress())
     }
 }
 
-/// A type of token, without what all their names begin with.
+/// A token type without the common prefix.
 const JWT: &str = "oauth:token-type:jwt";
 const FRONT_DOOR: &str = "https://mcp-abc123-ew.a.run.app";
 

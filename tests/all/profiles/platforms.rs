@@ -36,7 +36,7 @@ async fn a_job_of_gitlab() {
     tells(&output, &["MCP_ID_TOKEN is not set"], &["`id_tokens:`"]);
 }
 
-/// The daemon inside this process, where the files of the platform can lie below another root. Gives its answer.
+/// Runs the daemon inside this process, so that the platform's files can have another root directory. Gives its answer.
 async fn at_the_platform(stage: &Stage, text: &str) -> Value {
     let place = tempfile::Builder::new().prefix("sc").tempdir_in("/tmp").expect("/tmp is writable");
     let socket = place.path().join("s");
@@ -63,7 +63,7 @@ async fn on_its_platform(source: &str, near_miss: &str) {
     for (case, comes) in [("ok", true), (near_miss, false)] {
         let stage = platform(source, case).await;
         let example = Example::new(&stage.scene, source, LOGIN);
-        // What only a test has to say: where the fake of the platform is.
+        // Only a test needs this: the address of the fake.
         let of_the_case: toml::Table = stage.config.parse().expect("the configuration of the case");
         let mut text: toml::Table = example.text.parse().expect("the example is TOML");
         for section in ["identity", "egress"] {
@@ -110,7 +110,7 @@ async fn a_token_in_a_file_a_variable_or_from_a_program() {
         [in_file.world(), in_variable, printed.world()]
     };
     for turn in 0..3 {
-        // A server takes each assertion once.
+        // A server accepts each assertion once.
         let world = &worlds(&mint(&issuer))[turn];
         world.run(&["token", "demo"]).await.expect_code(0);
         let elsewhere = &worlds(&mint("https://elsewhere.example"))[turn];
@@ -155,7 +155,7 @@ async fn a_pod_with_a_projected_token() {
     let example = Example::new(&stage.scene, "kubernetes-token-file", LOGIN);
     let answer = at_the_platform(&stage, &example.text).await;
     assert!(answer["access_token"].is_string(), "{}", answer["error_description"]);
-    // The token that every pod has is the first that is found.
+    // A likely mistake: the default token, which every pod has.
     let default = "/var/run/secrets/kubernetes.io/serviceaccount/token";
     let answer = at_the_platform(&stage, &example.with("/var/run/secrets/tokens/mcp", default).text).await;
     assert_eq!(answer["class"], "no_identity");

@@ -12,7 +12,7 @@ async fn keycloak_takes_the_grant_of_a_confidential_client() {
     example.works().await;
     let sent = scene.authorization_server.last_request();
     assert_eq!(sent.params["resource"], scene.mcp.url(), "sent, and ignored");
-    // As for a server that wants no client.
+    // As for a server that needs no client.
     let text = example.text.lines().filter(|line| !line.starts_with("client_")).collect::<Vec<_>>().join("\n");
     let anonymous = Example { scene: &scene, text };
     anonymous
@@ -85,7 +85,7 @@ async fn okta_wants_scopes_and_by_default_a_proof() {
     let (example, proof) = Example::new(&scene, "okta", issuer).with_key(KEY);
     scene.authorization_server.add_client("0oa1234567890abcdef", proof);
     example.works().await;
-    // An MCP server that does not list its scopes leaves it to the configuration.
+    // If the MCP server does not list its scopes, the configuration must.
     scene.mcp.set_metadata(json!({"scopes_supported": null}));
     example.works().await;
     let without = example.with("scopes = [\"demo:read\"]", "");
@@ -111,7 +111,7 @@ async fn hydra_is_the_audience_by_its_endpoint() {
     scene.authorization_server.add_client("mcp-agent", ClientProof::Basic(SECRET.to_owned()));
     assert_eq!(keys::peek(&example.works().await)["aud"], json!(endpoint));
     let for_the_issuer = example.with("subject_audience = ", "# subject_audience = ");
-    // What it says comes after what is shown; the hint knows it all the same.
+    // The important part of the server's message is cut off; the hint uses it anyway.
     for_the_issuer.fails(REFUSED, &["invalid_grant"], &["`subject_audience`"]).await;
     let wider = example.with("[\"demo:read\"]", "[\"demo:read\", \"demo:write\"]");
     wider.fails(REFUSED, &["invalid_scope"], &["`scopes`", "operator"]).await;

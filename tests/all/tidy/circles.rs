@@ -1,12 +1,12 @@
-//! No circle between files: what a file uses, by its `use` lines and by paths in its code, must not come back to it.
+//! Checks that no files use each other in a circle, by their `use` lines and by paths in their code.
 //!
-//! A room's own file and the files below it may know each other: the one is the face of the others.
+//! A room's main file and the files in its folder may use each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Source, sources};
 
-/// Circles that are known, each by all its files. The list gets shorter, never longer.
+/// Known circles, each with all its files. Do not add to this list.
 const KNOWN: &[&[&str]] = &[&[
     "exchange::aws_role",
     "exchange::aws_sigv4",
@@ -19,9 +19,9 @@ const KNOWN: &[&[&str]] = &[&[
 type Modules = BTreeMap<String, Module>;
 
 struct Module {
-    /// Every path it names, as written.
+    /// Every path in the file, as written.
     named: Vec<String>,
-    /// What it hands on under a short name: `pub use a::B` makes `B` stand for `a::B`.
+    /// Re-exports: after `pub use a::B`, `B` means `a::B`.
     handed_on: BTreeMap<String, String>,
 }
 
@@ -45,7 +45,7 @@ fn a_circle_is_found_through_what_a_room_hands_on() {
     assert_eq!(found, BTreeSet::from([vec!["a::b".to_owned(), "a::c".to_owned()]]));
 }
 
-/// The files by their module path, tests apart.
+/// The files by their module path, without tests.
 fn modules(sources: &[Source]) -> Modules {
     let product = sources.iter().filter(|source| !source.is_test() && !matches!(source.room(), "lib" | "main"));
     product.map(|source| (module_path(&source.path), module(source))).collect()
@@ -90,7 +90,7 @@ fn flat(before: &str, list: &str) -> Vec<String> {
     parts.flat_map(|part| flat(&format!("{before}{}", head.trim()), part)).collect()
 }
 
-/// Paths in code: `crate::a::B` wherever it stands.
+/// Paths in code, such as `crate::a::B`.
 fn inline(text: &str, start: &str) -> Vec<String> {
     let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let after = text.split(start).skip(1);
@@ -109,7 +109,7 @@ fn absolute(inside: &str, path: &str) -> String {
     if base.is_empty() { path.to_owned() } else { format!("{base}::{path}") }
 }
 
-/// The file that a path leads to, through what rooms hand on.
+/// The file that defines the item at a path, through re-exports.
 fn file_of(modules: &Modules, path: &str, steps: u8) -> Option<String> {
     let parts: Vec<&str> = path.split("::").filter(|part| !part.is_empty() && *part != "self").collect();
     let longest = (1..=parts.len()).rev().find(|&length| modules.contains_key(&parts[..length].join("::")))?;
@@ -123,7 +123,7 @@ fn file_of(modules: &Modules, path: &str, steps: u8) -> Option<String> {
     further.or(Some(file))
 }
 
-/// One is the other's room, or a room above it.
+/// Whether one contains the other.
 fn are_one_room(one: &str, other: &str) -> bool {
     one.starts_with(&format!("{other}::")) || other.starts_with(&format!("{one}::"))
 }

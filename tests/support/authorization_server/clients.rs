@@ -24,9 +24,9 @@ use super::token_endpoint::Refusal;
 /// How a client proves itself.
 #[derive(Clone, Debug)]
 pub enum ClientProof {
-    /// In the Authorization header alone.
+    /// In the Authorization header only.
     Basic(String),
-    /// In the form alone.
+    /// In the form only.
     Post(String),
     /// With an assertion that this public key verifies.
     Key(Box<Jwk>),
@@ -34,11 +34,11 @@ pub enum ClientProof {
     Certificate(String),
 }
 
-/// What the server knows of clients and of proofs of possession.
+/// The state about clients and proofs of possession.
 #[derive(Default)]
 pub(super) struct Clients {
     pub(super) known: BTreeMap<String, ClientProof>,
-    /// Every grant needs one of them.
+    /// Every grant needs a registered client.
     pub(super) required: bool,
     pub(super) registrations: usize,
     /// The nonce that proofs must have.
@@ -50,7 +50,7 @@ pub(super) struct Clients {
     pub(super) binds_to: Option<String>,
 }
 
-/// What a request shows of its sender before its grant is looked at.
+/// The client and the proofs of a request, checked before its grant.
 pub(super) struct Sender {
     pub(super) authorization: Option<String>,
     pub(super) dpop: Option<String>,
@@ -67,7 +67,7 @@ impl Sender {
 
 type Form = BTreeMap<String, String>;
 
-/// The client that proved itself; none where nobody tried to.
+/// The client that proved itself; `None` if the request has no client.
 pub(super) fn authenticate(state: &State, sender: &Sender, form: &Form) -> Result<Option<String>, Refusal> {
     let bad = |why: &str| Refusal::new("invalid_client", why);
     let known = state.now().clients.known.clone();
@@ -174,7 +174,7 @@ fn is_for(certificate: &[u8], name: &str) -> bool {
     certificate.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// RFC 7591: a client registers itself and gets an identifier, and a secret where it asks for one.
+/// RFC 7591: a client registers itself and gets an identifier, and a secret if it asks for one.
 pub(super) async fn register(state: &State, request: Request<Incoming>) -> Answer {
     if request.method() != Method::POST {
         return Ok(fault::json(405, "{}"));

@@ -1,4 +1,4 @@
-//! What a test sets and reads while the authorization server runs.
+//! Settings and counters that tests use while the authorization server runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ impl FakeAs {
         self.state.now().path = path.to_owned();
     }
 
-    /// From now on it is a server of this kind.
+    /// Makes it a server of this kind.
     pub fn set_profile(&self, profile: Profile) {
         self.state.now().profile = profile;
     }
@@ -32,7 +32,7 @@ impl FakeAs {
         self.state.now().trusted.push(trusted);
     }
 
-    /// Takes signed requests of AWS for JWTs in a token exchange; a field of their header says for whom they are.
+    /// Accepts signed requests of AWS in a token exchange; a header field of theirs contains the audience.
     pub fn trust_aws(
         &self,
         field: &'static str,
@@ -52,21 +52,22 @@ impl FakeAs {
         self.state.now().resource_optional = optional;
     }
 
-    /// Trusts only assertions that this rule fits: `iss`, `aud`, `sub` or `sub_starts_with`, and all of `claims`.
+    /// Accepts only assertions that match this rule: `iss`, `aud`, `sub` or `sub_starts_with`, and all of `claims`.
     pub fn set_rule(&self, rule: Value) {
         self.state.now().rule = Some(rule);
     }
 
-    /// From now on a client of the client-credentials grant must name itself, and be federated with its subject.
+    /// Requires for the client-credentials grant a client identifier that is federated with the subject.
     pub fn federate(&self, client_id: &str, subject: &str) {
         self.state.now().federated.insert(client_id.to_owned(), subject.to_owned());
     }
 
-    /// A client that proves itself so. With `required`, no grant is given to anybody else.
+    /// Registers a client with its proof.
     pub fn add_client(&self, id: &str, proof: ClientProof) {
         self.state.now().clients.known.insert(id.to_owned(), proof);
     }
 
+    /// Whether every grant needs a registered client.
     pub fn require_clients(&self, required: bool) {
         self.state.now().clients.required = required;
     }
@@ -86,7 +87,7 @@ impl FakeAs {
         self.state.now().clients.nonce = nonce.map(str::to_owned);
     }
 
-    /// Issues plain bearer tokens whatever proof comes.
+    /// Issues plain bearer tokens and ignores proofs.
     pub fn ignore_proofs(&self, ignores: bool) {
         self.state.now().clients.ignores_proofs = ignores;
     }
@@ -111,7 +112,7 @@ impl FakeAs {
         self.state.now().life = life;
     }
 
-    /// `grant_types_supported`; none leaves it out. What is really granted does not change.
+    /// `grant_types_supported` in the metadata; `None` omits it. The accepted grants do not change.
     pub fn set_grants(&self, grants: Option<&[&str]>) {
         self.state.now().grants = grants.map(|grants| grants.iter().map(|grant| (*grant).to_owned()).collect());
     }
@@ -120,17 +121,17 @@ impl FakeAs {
         self.state.now().published = published;
     }
 
-    /// Members laid over the metadata document; null takes one away.
+    /// Replaces members of the metadata document; null removes one.
     pub fn set_metadata(&self, overrides: Value) {
         self.state.now().metadata = overrides;
     }
 
-    /// Each of the next token requests meets one of these; then all is well again.
+    /// Each of the next token requests gets one of these faults; later requests get correct answers.
     pub fn script_token(&self, faults: impl IntoIterator<Item: Into<TokenFault>>) {
         self.state.token_script.push(faults);
     }
 
-    /// Every token request beyond the script meets this, until [`FakeAs::heal`].
+    /// Every token request after the script gets this fault, until [`FakeAs::heal`].
     pub fn always_token(&self, fault: impl Into<TokenFault>) {
         self.state.token_script.always(fault);
     }
@@ -143,7 +144,7 @@ impl FakeAs {
         self.state.metadata_script.always(fault);
     }
 
-    /// Ends both scripts and both standing orders, and is up.
+    /// Removes all faults and starts serving again.
     pub fn heal(&self) {
         self.state.token_script.clear();
         self.state.metadata_script.clear();

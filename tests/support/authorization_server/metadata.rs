@@ -1,4 +1,4 @@
-//! The metadata document and where it lies (RFC 8414 section 3, OpenID Connect Discovery section 4).
+//! The metadata document and its URLs (RFC 8414 section 3, OpenID Connect Discovery section 4).
 
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -54,7 +54,7 @@ impl State {
         document
     }
 
-    /// Whether `path` is one of the places where metadata lies now.
+    /// Whether metadata is served at `path` now.
     fn publishes(&self, path: &str) -> bool {
         let now = self.now();
         let (published, tenant) = (now.published, now.path.trim_end_matches('/'));

@@ -1,6 +1,6 @@
-//! How a server of the field differs from the MCP profile: what tells it the target, whom it wants to see, and its own words.
+//! How a real server differs from the MCP profile: the parameter for the target, the required client, its own error messages.
 //!
-//! A profile changes what is judged, never whether: signatures, times and `jti` are verified under each. The vendors' profiles
+//! A profile never switches a check off: signatures, times and `jti` are always verified. The vendors' profiles
 //! are in `support/profiles.rs`.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use super::token_endpoint::Refusal;
 /// One kind of server. The default is the MCP profile itself.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// What tells it for whom the token is to be.
+    /// Where it reads the target of the token.
     pub target: Target,
     /// A request with `resource` is refused.
     pub refuses_resource: bool,
@@ -22,33 +22,33 @@ pub struct Profile {
     pub scopes: &'static [&'static str],
     /// A request without `scope` is refused.
     pub wants_scope: bool,
-    /// The only `aud` of an assertion; none: the issuer.
+    /// The only `aud` of an assertion; `None`: the issuer.
     pub assertion_audience: Option<String>,
-    /// How long after `iat` an assertion is taken.
+    /// The maximum age of an assertion, from its `iat`.
     pub oldest_assertion: Option<Duration>,
-    /// The subjects it has accounts for; none: every subject of a platform it trusts.
+    /// The subjects with accounts; `None`: every subject of a trusted platform.
     pub linked: Option<Vec<String>>,
-    /// An assertion may lack `jti`, as RFC 7523 leaves it to the server: then nothing shows a replay.
+    /// Accepts assertions without `jti`, which RFC 7523 permits. A replay of these is not detected.
     pub jti_optional: bool,
     /// The only grant that it allows.
     pub only_grant: Option<&'static str>,
     /// A request without a proof of possession is refused.
     pub wants_proof: bool,
-    /// Its tokens are references.
+    /// Its tokens are opaque.
     pub opaque: bool,
     /// Its answers have no `scope`.
     pub silent_about_scope: bool,
-    /// How it says what [`super::FakeAs`] says otherwise.
+    /// Its error messages, in place of those of [`super::FakeAs`].
     pub words: &'static [Words],
 }
 
-/// What tells a server for whom the token is to be.
+/// Where a server reads the target of the token.
 #[derive(Clone, Debug, Default)]
 pub enum Target {
     /// `resource` (RFC 8707).
     #[default]
     Resource,
-    /// Its own configuration, whatever is asked.
+    /// From its own configuration; the request does not matter.
     Fixed(String),
     /// `audience`, which must be this one.
     Audience(String),
@@ -57,7 +57,7 @@ pub enum Target {
 /// A refusal in the words of the vendor.
 #[derive(Clone, Copy, Debug)]
 pub struct Words {
-    /// What the description begins with here.
+    /// The start of the message of [`super::FakeAs`].
     pub ours: &'static str,
     pub status: u16,
     pub code: &'static str,
@@ -67,7 +67,7 @@ pub struct Words {
 type Form = BTreeMap<String, String>;
 
 impl Profile {
-    /// For whom the token is to be, if it is not `resource` that tells, and with which scopes.
+    /// The target of the token and its scopes, if the target is not in `resource`.
     pub(super) fn target(&self, form: &Form) -> Result<Option<(String, String)>, Refusal> {
         let value = |name: &str| form.get(name).map(String::as_str).filter(|value| !value.is_empty());
         if self.refuses_resource && form.contains_key("resource") {
@@ -94,7 +94,7 @@ impl Profile {
         }
     }
 
-    /// Says why a verified assertion is not taken.
+    /// Why a verified assertion is refused.
     pub(super) fn judge(&self, claims: &Claims) -> Result<(), String> {
         let age = claims.get("iat").and_then(|iat| iat.as_f64()).map_or(f64::INFINITY, |iat| keys::now() - iat);
         if self.oldest_assertion.is_some_and(|oldest| age > oldest.as_secs_f64()) {

@@ -20,7 +20,7 @@ use super::{JWT_BEARER, State, TOKEN_EXCHANGE, TokenFault, TokenRequest, Words, 
 type Form = BTreeMap<String, String>;
 
 const BODY_LIMIT: usize = 64 * 1024;
-/// What a description may not do to a terminal or to a CI runner.
+/// A description that attacks a terminal and a CI runner.
 const HOSTILE: &str = "first line\r\n::add-mask::second\u{1b}[31m red \u{7}\u{0}##vso[task.complete]\u{202e}end";
 
 const AWS_TYPE: &str = "urn:ietf:params:aws:token-type:aws4_request";
@@ -31,7 +31,7 @@ const JWT_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ID_JAG_TYPE: &str = "urn:ietf:params:oauth:token-type:id-jag";
 const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-/// An OAuth error on its way out.
+/// An OAuth error for the answer.
 pub(super) struct Refusal {
     nonce: Option<String>,
     status: u16,
@@ -40,9 +40,9 @@ pub(super) struct Refusal {
     uri: Option<String>,
 }
 
-/// What the request was found worth.
+/// The outcome of an accepted request.
 struct Grant {
-    /// The `issued_token_type`, of a token exchange alone.
+    /// The `issued_token_type`, for a token exchange only.
     issued: Option<&'static str>,
     /// The client that proved itself.
     client: Option<String>,
@@ -50,7 +50,7 @@ struct Grant {
     thumbprint: Option<String>,
     /// The certificate that the token is bound to.
     certificate: Option<String>,
-    /// For whom a JWT of a link is made.
+    /// The audience of a link's JWT.
     audience: Option<String>,
     subject: String,
     resource: String,
@@ -63,12 +63,12 @@ impl Refusal {
         Self { nonce: None, status, code: code.to_owned(), description: Some(description.to_owned()), uri: None }
     }
 
-    /// With the nonce that the next proof must have.
+    /// Adds the nonce that the next proof must have.
     pub(super) fn with_nonce(self, nonce: Option<&str>) -> Self {
         Self { nonce: nonce.map(str::to_owned), ..self }
     }
 
-    /// As a server of this kind says it.
+    /// The error with the message of this kind of server.
     fn in_words(self, words: &[Words]) -> Self {
         let said = self.description.as_deref().unwrap_or_default();
         match words.iter().find(|words| said.starts_with(words.ours)) {
@@ -138,7 +138,7 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Answer 
     }
 }
 
-/// The form, if it is one, of reasonable size and with no parameter twice (RFC 6749 3.2).
+/// The form, if its size is reasonable and no parameter is repeated (RFC 6749 3.2).
 pub(super) async fn read_form(request: Request<Incoming>) -> Result<Form, Refusal> {
     let invalid = |text: &str| Refusal::new("invalid_request", text);
     if request.method() != Method::POST {
@@ -162,7 +162,7 @@ pub(super) async fn read_form(request: Request<Incoming>) -> Result<Form, Refusa
     Ok(form)
 }
 
-/// The parameters with the secret ones as digests, and the claims of the assertion as they are, unverified.
+/// The parameters, with digests of the secret ones, and the unverified claims of the assertion.
 fn public_part(form: &Form) -> (Form, Claims) {
     for secret in SECRETS.iter().filter_map(|name| form.get(*name)).filter(|secret| secret.len() >= 16) {
         leak::minted(secret);
@@ -191,7 +191,7 @@ fn invalid(text: &str) -> Refusal {
     Refusal::new("invalid_request", text)
 }
 
-/// The subject of a client that proves itself with the platform's JWT alone.
+/// The subject of a client that proves itself only with the platform's JWT.
 fn federated_client(state: &State, form: &Form) -> Result<String, Refusal> {
     if form.contains_key("assertion") {
         return Err(invalid("a client proves itself with one JWT here"));
@@ -338,7 +338,7 @@ fn link(state: &State, grant: &Grant, audience: &str, script: Option<TokenFault>
     Value::Object(body).to_string()
 }
 
-/// The body of RFC 6749 5.1, bent by the script.
+/// The body of RFC 6749 5.1, with the scripted fault.
 fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     let life = state.now().life;
     if let Some(audience) = &grant.audience {
@@ -374,7 +374,7 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     Value::Object(body).to_string()
 }
 
-/// The token and the members of the answer that a script puts in place of the right ones.
+/// The token and the members of the answer that the scripted fault replaces.
 fn bent(
     grant: &Grant,
     script: Option<TokenFault>,

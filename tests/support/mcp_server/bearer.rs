@@ -10,7 +10,7 @@ use super::super::keys::{self, Claims};
 use super::super::listener::Body;
 use super::{Now, State};
 
-/// Why a request is not let in.
+/// Why a request is refused.
 pub(super) struct Refusal {
     status: u16,
     error: Option<&'static str>,
@@ -23,7 +23,7 @@ fn invalid(why: String) -> Refusal {
 }
 
 impl State {
-    /// The claims of a token that is good here.
+    /// The claims of a token, if it is valid here.
     pub(super) fn admit<B>(&self, request: &Request<B>, in_query: Option<&str>) -> Result<Claims, Refusal> {
         let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         let authorization = text("authorization").or(in_query);
@@ -96,7 +96,7 @@ impl State {
         Ok(())
     }
 
-    /// A token in the query, as a header would have it, if this server looks there.
+    /// The token in the query, as a header value, if this server accepts one there.
     pub(super) fn in_query(&self, query: Option<&str>) -> Option<String> {
         let query = query.filter(|_| self.now().lenience.query)?;
         let mut pairs = url::form_urlencoded::parse(query.as_bytes());

@@ -1,4 +1,4 @@
-//! What a test sets and reads while the MCP server runs.
+//! Settings and counters that tests use while the MCP server runs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,18 +10,18 @@ use super::super::keys;
 use super::{FakeMcp, Lenience, Seen, Signposts};
 
 impl FakeMcp {
-    /// The `iss` its tokens must have, when the authorization server moved to another issuer path.
+    /// The required `iss` of tokens, after the authorization server has moved to another issuer path.
     pub fn set_issuer(&self, issuer: &str) {
         issuer.clone_into(&mut self.state.now().issuer);
         self.set_metadata(json!({"authorization_servers": [issuer]}));
     }
 
-    /// From now on nobody gets as far as here without that field, whose token `lets_in` must like.
+    /// Puts a front door before the server: `lets_in` must accept the token in this header field.
     pub fn stand_behind(&self, field: &str, lets_in: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.state.now().door = Some((field.to_owned(), Arc::new(lets_in)));
     }
 
-    /// How many requests the door turned away.
+    /// The requests that the front door refused.
     pub fn turned_away(&self) -> usize {
         self.state.now().turned_away
     }
@@ -30,12 +30,12 @@ impl FakeMcp {
         self.state.now().signposts = signposts;
     }
 
-    /// Members laid over its metadata (`resource`, `authorization_servers`, `scopes_supported`, …); null takes one away.
+    /// Replaces members of its metadata (`resource`, `authorization_servers`, `scopes_supported`, …); null removes one.
     pub fn set_metadata(&self, overrides: Value) {
         keys::overlay(self.state.now().metadata.as_object_mut().expect("it is made as an object"), &overrides);
     }
 
-    /// The scopes (all of them) without which a request gets 403 `insufficient_scope`.
+    /// The required scopes: without all of them a request gets 403 `insufficient_scope`.
     pub fn require_scope(&self, scope: Option<&str>) {
         self.state.now().required_scope = scope.map(str::to_owned);
     }
@@ -52,17 +52,17 @@ impl FakeMcp {
         self.state.now().challenge_scope = scope.map(str::to_owned);
     }
 
-    /// These `WWW-Authenticate` values, each a header of its own, on every 401; none: the right one.
+    /// Sends these `WWW-Authenticate` values, each in its own header, with every 401; `None`: the correct one.
     pub fn set_challenges(&self, challenges: Option<&[&str]>) {
         self.state.now().challenges = challenges.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
     }
 
-    /// What the bearer check lets pass though it must not.
+    /// The mistakes of the bearer check.
     pub fn set_lenience(&self, lenience: Lenience) {
         self.state.now().lenience = lenience;
     }
 
-    /// The next `count` requests with a good token get 401 `invalid_token` all the same.
+    /// The next `count` requests with a valid token get 401 `invalid_token` anyway.
     pub fn refuse_next(&self, count: usize) {
         self.state.now().refuse = count;
     }
@@ -73,7 +73,7 @@ impl FakeMcp {
             headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
-    /// Each of the next requests at the MCP endpoint meets one of these, token or not.
+    /// Each of the next requests at the MCP endpoint gets one of these faults, with a token or without.
     pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.script.push(faults);
     }
@@ -86,7 +86,7 @@ impl FakeMcp {
         self.state.metadata_script.always(fault);
     }
 
-    /// Ends the scripts and the standing order, and is up.
+    /// Removes all faults and starts serving again.
     pub fn heal(&self) {
         self.state.script.clear();
         self.state.metadata_script.clear();
@@ -126,7 +126,7 @@ impl FakeMcp {
         self.state.now().metadata_paths.clone()
     }
 
-    /// Calls of the tool `wait` that the client gave up.
+    /// Calls of the tool `wait` that the client cancelled.
     pub fn cancelled(&self) -> usize {
         self.state.cancelled.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! `safeconduct run`, started and answering.
+//! A running daemon (`safeconduct run`).
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -52,13 +52,13 @@ impl Daemon {
         self.checked(path, unix_http::post(&self.socket, path, body).await)
     }
 
-    /// A request spelled out, head and body; it must ask for `connection: close`.
+    /// Sends a complete request, head and body. It must contain `connection: close`.
     pub async fn exchange(&self, request: &str) -> Reply {
         let path = request.split(' ').nth(1).unwrap_or_default();
         self.checked(path, unix_http::exchange(&self.socket, request).await)
     }
 
-    /// The access token for a server, or a failed test.
+    /// The access token for a server. Fails the test if there is none.
     pub async fn token(&self, server: &str) -> String {
         let reply = self.get(&format!("/v1/token?server={server}")).await;
         assert_eq!(reply.status, 200, "{}", reply.body);
@@ -79,7 +79,7 @@ impl Daemon {
         self.running.signal(signal);
     }
 
-    /// What it logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.running.stderr()
     }
@@ -95,13 +95,13 @@ impl Daemon {
         self.fail(&format!("did not log {text:?}"));
     }
 
-    /// SIGTERM, and what it left.
+    /// Sends SIGTERM and gives the outcome.
     pub async fn stop(mut self) -> Output {
         self.signal(Signal::SIGTERM);
         self.running.wait().await
     }
 
-    /// Waits for its end without asking for it.
+    /// Waits until it ends by itself.
     pub async fn wait(mut self) -> Output {
         self.running.wait().await
     }

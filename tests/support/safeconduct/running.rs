@@ -1,4 +1,4 @@
-//! One process of the binary. Its outputs go to files, so that nothing is lost however it ends.
+//! One process of the binary. Its outputs go to files, so that they survive every kind of end.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -54,12 +54,12 @@ impl Running {
         self.pid
     }
 
-    /// Its standard input, once.
+    /// Its standard input. Can be taken once.
     pub fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().expect("standard input is piped and not taken yet")
     }
 
-    /// Its standard output, once, if it was started by `spawn`.
+    /// Its standard output, if `spawn` started it. Can be taken once.
     pub fn stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("standard output is piped and not taken yet")
     }
@@ -68,7 +68,7 @@ impl Running {
         kill(self.id(), signal).expect("the process is ours and not waited for");
     }
 
-    /// What it wrote to standard error so far.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         read(&self.stderr)
     }
@@ -78,7 +78,7 @@ impl Running {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The process and whatever it started, which is its process group while it has not been waited for.
+    /// Kills the process and its children by their process group. The group id is valid until wait(2).
     fn kill_all(&self) {
         let _ = killpg(self.id(), Signal::SIGKILL);
     }
@@ -87,7 +87,7 @@ impl Running {
         Pid::from_raw(i32::try_from(self.pid).expect("a pid is positive"))
     }
 
-    /// Waits for its end, and fails the test (the process killed) if that takes too long.
+    /// Waits for its end. If that takes too long, kills the process and fails the test.
     pub async fn wait(&mut self) -> Output {
         let ended = tokio::time::timeout(self.limit, self.child.wait()).await;
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
