@@ -55,7 +55,7 @@ async fn a_role_becomes_a_jwt_for_the_authorization_server() {
 }
 
 #[tokio::test]
-async fn what_the_account_does_not_allow_is_told_with_its_cure() {
+async fn a_refusal_of_the_account_names_its_cure() {
     let (scene, aws, world) = container().await;
     aws.switch(false);
     let output = world.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
@@ -155,7 +155,7 @@ async fn an_identity_for_another_party_does_not_go_to_sts() {
 }
 
 #[tokio::test]
-async fn what_contradicts_itself_about_roles_is_told_at_once() {
+async fn contradictions_about_roles_are_configuration_errors() {
     let (scene, aws, text) = chain().await;
     let endpoint = format!("endpoint = \"{}\"", aws.base());
     let linked = with(&text, "identity = \"role\"", "exchange = \"aws-role\"");
@@ -316,7 +316,7 @@ async fn doctor_shows_whose_credentials_sign() {
 }
 
 #[tokio::test]
-async fn who_has_no_role_is_told_how_to_come_by_one() {
+async fn a_workload_without_a_role_is_told_how_to_get_one() {
     let scene = Scene::new(binary()).await;
     let aws = FakeAws::start().await;
     let text = signed(&scene, &aws, "", "");
@@ -420,7 +420,7 @@ async fn a_signed_request_goes_only_where_it_is_called_one() {
 }
 
 #[tokio::test]
-async fn what_contradicts_itself_about_signed_requests_is_told_at_once() {
+async fn contradictions_about_signed_requests_are_configuration_errors() {
     let (scene, _aws, world) = container().await;
     for (code, lines, words) in [
         (CONFIG, "token = \"request\"", "must be \"jwt\" or \"caller-identity\""),

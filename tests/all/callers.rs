@@ -1,7 +1,7 @@
 //! Rules about the connecting program or its unit, tested with real processes.
 //!
-//! The callers are copies of this very test program: started with a socket as standard input they connect it and do nothing
-//! more, and the test, which kept the other descriptor of that socket, asks through it. So what is judged is who connected.
+//! The callers are copies of this test program. A copy gets a socket as standard input, connects it and does nothing more. The test
+//! has a second descriptor of that socket and sends the request. So the rules must look at the process that connected.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -325,7 +325,7 @@ async fn a_program_is_judged_anew_for_each_request() {
 
 /// The daemon holds a descriptor for a connection only if a rule may need it.
 #[tokio::test]
-async fn without_such_a_rule_for_its_user_nothing_is_held_of_a_caller() {
+async fn without_such_a_rule_for_its_user_no_descriptor_of_a_caller_is_held() {
     // The daemon protects its memory, so only root sees its descriptors.
     if !geteuid().is_root() {
         return;
@@ -384,7 +384,7 @@ impl Drop for Group {
 }
 
 #[tokio::test]
-async fn a_unit_is_told_by_the_control_group_and_not_by_what_stands_below_it() {
+async fn a_unit_is_known_by_its_control_group_and_not_by_a_group_below_it() {
     let (unit, other) =
         (format!("sc-agent-{}.service", std::process::id()), format!("sc-x-{}.scope", std::process::id()));
     let (Some(group), Some(foreign)) = (Group::new(&unit), Group::new(&other)) else { return };
@@ -545,7 +545,7 @@ async fn a_daemon_without_privilege_sees_the_programs_of_its_own_user_and_says_w
 }
 
 #[tokio::test]
-async fn from_another_pid_namespace_nothing_can_be_told_and_the_hint_names_the_cure() {
+async fn callers_in_another_pid_namespace_match_nothing_and_the_hint_names_the_cure() {
     if !geteuid().is_root() || !can_unshare(&["-pf", "--mount-proc", "--kill-child"]) {
         return;
     }

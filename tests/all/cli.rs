@@ -1,7 +1,7 @@
 //! Transcripts of the command line, readable as documentation: `tests/cmd/*.md`.
 //!
-//! Each runs in an environment in which no identity, no daemon and no configuration is to be found. After a change that is meant,
-//! `TRYCMD=overwrite cargo test --test all cli` writes them anew; read the difference as a user would.
+//! They run in an environment without an identity, a daemon and a configuration. After an intended change of the output,
+//! `TRYCMD=overwrite cargo test --test all cli` writes them again; read the difference as a user would.
 
 use crate::binary;
 

@@ -1,5 +1,5 @@
-//! Who the OAuth client is and how it proves that, from the environment to the token: secrets, keys, registration, chains
-//! of identities, and proof of possession. The server verifies each of them.
+//! OAuth clients and their proofs, from the environment to the token: secrets, keys, registration, chains of identities, and
+//! proof of possession. The server verifies each of them.
 
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ async fn a_token_is_revoked_with_the_proof_of_its_client() {
 }
 
 #[tokio::test]
-async fn to_revoke_shows_the_identity_at_the_end_of_the_chain_and_never_the_one_at_its_root() {
+async fn revocation_sends_the_identity_at_the_end_of_the_chain_and_never_the_one_at_its_root() {
     let (scene, idp) = enterprise().await;
     let file = scene.safeconduct.private("identity.jwt");
     let mint = |audience: &str| {
@@ -262,7 +262,7 @@ async fn an_id_jag_of_the_identity_provider_becomes_a_token() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_jag_or_for_somebody_else_goes_no_further() {
+async fn a_token_that_is_not_an_id_jag_or_for_another_party_is_not_sent_on() {
     for (fault, code, words) in [
         (
             TokenFault::IssuedTokenType(json!("urn:ietf:params:oauth:token-type:access_token")),

@@ -1,5 +1,5 @@
-//! `safeconduct doctor`: against a correct pair of servers everything passes; against servers with one fault each the fault, the
-//! party and the section are named; and this side.
+//! `safeconduct doctor`: with correct servers every check passes. With servers that have one fault, the report names the fault, the
+//! party and the section. Also the checks of this machine.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -499,7 +499,7 @@ async fn an_identity_token_that_may_not_leave_is_named_and_does_not_leave() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_off_is_laid_at_the_door_of_whoever_is_alone_with_it() {
+async fn a_wrong_clock_is_attributed_to_the_party_that_differs_from_the_others() {
     let scene = Scene::new(binary()).await;
     scene.mcp.set_answer_headers(&[("date", "Mon, 01 Jan 2024 00:00:00 GMT")]);
     let report = pinned(&scene, &[]).await;
@@ -520,7 +520,7 @@ async fn a_refusal_shows_the_servers_words_and_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn what_is_odd_about_the_token_is_noted() {
+async fn oddities_of_the_token_are_noted() {
     let cases = [
         (TokenFault::OpaqueToken, "token-bound-to-resource", "warn"),
         (TokenFault::NoExpiresIn, "token-lifetime", "warn"),
@@ -626,7 +626,7 @@ async fn a_proxy_that_would_swallow_loopback_is_noted() {
 }
 
 #[tokio::test]
-async fn what_listens_and_is_no_daemon_is_a_failure() {
+async fn another_program_at_the_socket_is_a_failure() {
     let scene = Scene::new(binary()).await;
     let socket = scene.safeconduct.socket();
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");

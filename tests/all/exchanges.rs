@@ -84,7 +84,7 @@ async fn the_subject_token_is_for_this_server_whatever_the_exchange() {
 }
 
 #[tokio::test]
-async fn what_could_be_replayed_elsewhere_needs_a_pin() {
+async fn tokens_that_could_be_replayed_elsewhere_need_a_pin() {
     let scene = Scene::new(binary()).await;
     let unpinned = |keys: &str| {
         let url = scene.mcp.url();

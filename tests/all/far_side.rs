@@ -1,5 +1,5 @@
 //! Connections to MCP servers and authorization servers: kept connections, broken connections, and servers that send more
-//! than an answer.
+//! than a normal answer.
 
 use serde_json::json;
 use support::fault::Fault;

@@ -39,8 +39,8 @@ impl World {
         Self { ca, proxy, platform, authorization_server, mcp }
     }
 
-    /// A job of the platform, whose identity endpoint is on loopback; `egress` are further keys of that table, which may
-    /// hold the proxy's password.
+    /// A job of the platform, whose identity endpoint is on loopback. `egress` has further keys of that table, which may contain
+    /// the proxy's password.
     fn safeconduct(&self, egress: &str, pin: bool) -> Safeconduct {
         let issuer = if pin { format!("issuer = \"{}\"\n", self.authorization_server.issuer()) } else { String::new() };
         let toml = format!(
@@ -106,7 +106,7 @@ async fn the_environment_names_it_in_either_spelling_and_the_file_goes_before() 
 }
 
 #[tokio::test]
-async fn what_is_on_loopback_never_goes_through_it() {
+async fn hosts_on_loopback_never_go_through_it() {
     let ca = TestCa::new();
     let (platform, proxy) = (FakePlatform::start().await, FakeProxy::start().await);
     let authorization_server = FakeAs::start_tls(platform.trust(), ca.good()).await;
@@ -123,7 +123,7 @@ async fn what_is_on_loopback_never_goes_through_it() {
 }
 
 #[tokio::test]
-async fn what_no_proxy_names_is_dialled_directly() {
+async fn hosts_in_no_proxy_are_dialled_directly() {
     futures_util::future::join_all([LOGIN, ".safeconduct.invalid", "*"].map(|entry| async move {
         let world = World::new().await;
         let safeconduct = world.through(&world.proxy.url()).env("NO_PROXY", entry);
@@ -136,8 +136,8 @@ async fn what_no_proxy_names_is_dialled_directly() {
     .await;
 }
 
-/// Nobody here can check to which address the proxy takes a name, so a name that only another party's document holds must be
-/// the operator's too.
+/// We cannot check the address to which the proxy resolves a name. So a name from another party's document is used only if the
+/// operator named it too.
 #[tokio::test]
 async fn a_host_that_only_a_document_named_goes_through_it_if_the_operator_allows_it() {
     let world = World::new().await;
@@ -152,7 +152,7 @@ async fn a_host_that_only_a_document_named_goes_through_it_if_the_operator_allow
 
 /// The certificate must be the host's, so a false server behind the tunnel is detected.
 #[tokio::test]
-async fn a_tunnel_that_ends_at_somebody_else_is_refused() {
+async fn a_tunnel_to_another_server_is_refused() {
     let world = World::new().await;
     let stranger = Bound::named(LOGIN, TestCa::new().good_for(LOGIN)).await;
     world.proxy.route(LOGIN, stranger.address());

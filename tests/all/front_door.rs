@@ -1,4 +1,4 @@
-//! `outer`: an MCP server behind a front door that wants a credential of its own, from the environment to both of them.
+//! `outer`: an MCP server behind a front door that requires its own credential, from the environment to both credentials.
 
 use serde_json::{Value, json};
 use support::google::{AGENT, FakeGoogle, INSTANCE};
@@ -139,7 +139,7 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
 }
 
 #[tokio::test]
-async fn without_the_one_the_other_is_not_given() {
+async fn without_one_credential_the_other_is_not_handed_out() {
     let world = World::new().await;
     world.google.revoke(&FakeGoogle::principal(SUBJECT), AGENT);
     let output = world.safeconduct().run(&["headers", "demo", "--no-daemon"]).await.expect_code(REFUSED);
@@ -164,7 +164,7 @@ async fn without_the_one_the_other_is_not_given() {
     assert_eq!(last["sha256"], json!(digest(field(&answer, "Authorization"))));
     assert_eq!(last["outer"]["sha256"], json!(digest(field(&answer, "Proxy-Authorization"))));
     assert_eq!(last["outer"]["identity"][0]["source"], "github-actions");
-    // A caller says that the front door refused it: a new one is made, of that alone, unless it was made just now.
+    // A caller reports that the front door refused the token: only that token is replaced, unless it was made just now.
     let refused = json!({"server": "demo", "access_token_sha256": digest(field(&answer, "Proxy-Authorization"))});
     until(LIMIT, "the front door's token is a new one", async || {
         assert_eq!(daemon.post("/v1/reject", &refused).await.status, 204);
@@ -176,7 +176,7 @@ async fn without_the_one_the_other_is_not_given() {
 }
 
 #[tokio::test]
-async fn only_whom_the_server_lets_in_gets_through_the_door() {
+async fn only_callers_of_the_server_get_the_credential_of_the_front_door() {
     let world = World::new().await;
     let safeconduct = world.with("scopes = [\"demo:read\"]", "allow = [{ uid = 4294967294 }]\nrequired = true");
     let daemon = safeconduct.daemon(&[]).await;
@@ -218,7 +218,7 @@ async fn a_helper_that_is_run_again_gets_both_anew_once() {
 }
 
 #[tokio::test]
-async fn what_is_revoked_is_not_given_again() {
+async fn revoked_tokens_are_not_handed_out_again() {
     let world = World::new().await;
     let daemon = world.safeconduct().daemon(&[]).await;
     let first = daemon.get(HEADERS).await.json();
@@ -261,7 +261,7 @@ async fn doctor_goes_through_the_door() {
 }
 
 #[tokio::test]
-async fn the_door_is_no_server_of_the_operators() {
+async fn the_front_door_is_not_a_server() {
     let world = World::new().await;
     let safeconduct = world.safeconduct();
     let output = safeconduct.run(&["config", "check"]).await.expect_code(0);
@@ -275,7 +275,7 @@ async fn the_door_is_no_server_of_the_operators() {
 }
 
 #[tokio::test]
-async fn what_contradicts_itself_about_the_door_is_told_at_once() {
+async fn contradictions_about_the_front_door_are_configuration_errors() {
     let world = World::new().await;
     let issuer = format!("issuer = \"{}\"\n", world.scene.authorization_server.issuer());
     for (from, to, words) in [

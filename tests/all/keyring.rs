@@ -1,5 +1,5 @@
-//! `[keyring]` where there is none that works: registered clients last as long as the process, every call is given up after
-//! two seconds, the log says so once, and tokens are served all the same. With a real secret service: `others/keyring.rs`.
+//! `[keyring]` without a working keyring: registered clients last as long as the process, every call ends after two seconds, the
+//! log has one warning, and tokens are served. Tests with a real secret service: `others/keyring.rs`.
 
 use support::bus::{FakeBus, Manners};
 use support::safeconduct::{Daemon, Safeconduct};

@@ -1,5 +1,5 @@
-//! The life of a token over real sockets and in real time, with tokens that live for seconds: what callers feel of an outage, of a
-//! refusal, of a crowd. The rules themselves are tested on a virtual clock in `src/cache`.
+//! The life of a token with real sockets and in real time, with tokens that live for seconds: what callers see during an outage,
+//! after a refusal, and with many other callers. `src/cache` tests the exact rules with a virtual clock.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,8 +37,8 @@ async fn until(text: &str, daemon: &Daemon, mut what: impl FnMut(&Reply) -> bool
     found.expect("it was waited for")
 }
 
-/// Asks for a token younger than the one there is until the authorization server gets a request for it: one that was minted
-/// within the last second is fresh enough. Whatever comes of that request, the callers keep `token`.
+/// Asks for a token younger than the cached one until the authorization server gets a request for it, because a token made within
+/// the last second counts as fresh. Whatever the outcome of that request, callers keep `token`.
 async fn forced_in_vain(scene: &Scene, daemon: &Daemon, token: &str) {
     let before = scene.authorization_server.token_requests();
     wait::until(LIMIT, "a new token is asked for", async || {

@@ -1,5 +1,5 @@
-//! What listens besides the Unix socket, how callers prove themselves there, what is served that is not configured, and
-//! how all of it ends.
+//! The listeners besides the Unix socket, and how callers prove themselves there; unlisted servers; rate limits; the end of the
+//! daemon.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

@@ -1,5 +1,5 @@
-//! `client_auth = "mtls"` (RFC 8705): the certificate of a file or of the workload's X.509-SVID proves the client in the
-//! handshake, and the token is of use with that certificate alone.
+//! `client_auth = "mtls"` (RFC 8705): a certificate file or the workload's X.509-SVID proves the client in the handshake, and the
+//! token works only with that certificate.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,5 +1,5 @@
-//! Never the wider identity: on a machine of a cloud whose metadata service would answer, and with `probe = true`, the narrow
-//! identity is used or the run stops with the cure, and the machine is not even asked.
+//! A narrow identity always wins: on a cloud machine with a metadata service and `probe = true`, the narrow identity is used, or the
+//! run stops with the cure. The metadata service gets no request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

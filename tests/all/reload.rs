@@ -53,7 +53,7 @@ async fn a_token_survives_if_nothing_that_reached_its_making_changed() {
 }
 
 #[tokio::test]
-async fn what_reaches_the_wire_makes_a_new_token() {
+async fn a_change_in_what_is_sent_makes_a_new_token() {
     let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
     let mut seen = vec![daemon.token("demo").await];
@@ -114,7 +114,7 @@ async fn an_identity_that_is_missing_now_is_a_bad_configuration_too() {
 }
 
 #[tokio::test]
-async fn what_listens_and_what_records_wants_a_restart_and_says_so() {
+async fn changes_of_listeners_and_audit_need_a_restart_and_say_so() {
     let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
     let more = format!(

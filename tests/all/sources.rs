@@ -2,7 +2,7 @@
 //!
 //! A case without files runs the real binary in its environment. A case with files runs the real daemon inside this process,
 //! because there the platform's absolute paths can have another root directory. In both, the authorization server verifies what
-//! it is sent, and a case that fails sends it nothing.
+//! every token, and a case that fails sends it nothing.
 
 use std::io;
 use std::path::Path;

@@ -96,7 +96,7 @@ fn client(ca: Option<&TestCa>) -> reqwest::Client {
 }
 
 #[tokio::test]
-async fn the_whole_path_works_for_one_who_does_it_right() {
+async fn the_whole_path_works_for_a_correct_client() {
     let world = World::new().await;
     let env = world.platform.env();
     let mut url = url::Url::parse(&env[1].1).expect("a URL");

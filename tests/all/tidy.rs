@@ -1,5 +1,5 @@
-//! Rules of the house that a machine can hold: which room may know which, that every file says what it is, that the README names
-//! what is built.
+//! Checks of the source tree: which room may use which, that every file has a module doc, that README.md lists every exchange and
+//! every client proof, that every source has its cases and every exchange its example.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,13 +8,13 @@ use std::path::Path;
 mod circles;
 mod pages;
 
-/// Which rooms a room may know besides itself. Arrows point down only: a room never knows one that comes before it here.
+/// Which other rooms a room may use. A room never uses one that comes before it in this table.
 const MAY_KNOW: &[(&str, &str)] = &[
     ("main", "command"),
     ("command", "app audit broker caller cli clock config door env frontend identity oauth outbound token trust"),
     ("app", "audit broker clock config env frontend identity metrics outbound store"),
     ("cli", "clock trust"),
-    // Its parts are those of the rooms below: it makes their small `Config` structs and checks names against their tables.
+    // `config` makes the `Config` structs of these rooms and checks names against their tables.
     ("config", "audit aws broker clock digest env exchange google identity oauth outbound policy"),
     ("frontend", "broker caller clock env metrics oauth token"),
     (
@@ -181,7 +181,7 @@ fn the_table_has_no_arrow_too_many() {
 }
 
 #[test]
-fn what_is_behind_the_broker_is_seen_by_nobody_before_it() {
+fn front_ends_and_commands_do_not_use_the_rooms_behind_the_broker() {
     for source in sources().iter().filter(|source| !source.is_test()) {
         let known = source.knows();
         let has = |room: &str| known.contains(room);
@@ -275,8 +275,8 @@ fn the_readme_names_what_is_built_and_nothing_else() {
     assert_eq!(rows(&readme, "Client proofs"), client_proofs(), "rows and what src/exchange/client_auth.rs has");
 }
 
-/// What the rows say is compared where they are known (`src/identity/tests/table.rs`); here, that no row is left out of the
-/// table of sources and that the README leads there.
+/// `src/identity/tests/table.rs` compares the content of the rows. This test checks that docs/sources.md has every source and that
+/// README.md links to it.
 #[test]
 fn every_source_is_in_the_table_that_the_documentation_is_written_from() {
     let docs = fs::read_to_string(root().join("docs/sources.md")).expect("there is one");

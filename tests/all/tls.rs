@@ -120,8 +120,8 @@ async fn an_expired_certificate_is_refused() {
     assert_eq!(world.authorization_server.metadata_requests(), 0);
 }
 
-/// A pin needs no resource metadata, so an MCP server with a bad certificate costs a warning and not the token. Nothing
-/// secret goes there.
+/// With a pinned issuer no resource metadata is needed. So a bad certificate of the MCP server causes only a warning. No secret is
+/// sent to that server.
 #[tokio::test]
 async fn a_bad_certificate_of_the_mcp_server_alone_is_warned_about() {
     let ca = TestCa::new();

@@ -1,4 +1,4 @@
-//! `trust-policy`: a rule made from its output alone lets the workload in, and with any one claim changed it does not; what a
+//! `trust-policy`: a rule made only from its output admits the workload, and refuses it if any claim differs. An identity that a
 //! stranger could obtain gets no rule.
 
 use serde_json::{Value, json};

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 
-# Authlib refuses plain http unless told that this is a trial; everything here is on loopback.
+# Authlib refuses plain http without this setting; everything here is on loopback.
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 
 from authlib.integrations.flask_oauth2 import AuthorizationServer
@@ -50,7 +50,7 @@ class TrustedIssuer(ClientMixin):
         return TRUSTED_ISSUER
 
     def get_allowed_scope(self, scope):
-        # Who asks for nothing gets the default, and is told so (RFC 6749 section 3.3).
+        # A request without a scope gets the default, and the answer says so (RFC 6749 section 3.3).
         return scope or "tools:read"
 
     def check_grant_type(self, grant_type):
@@ -66,7 +66,7 @@ class Workload:
 
 
 class WorkloadGrant(JWTBearerGrant):
-    # Any public client may ask: the assertion alone decides (section 2.1).
+    # Every public client may ask: only the assertion decides (section 2.1).
     TOKEN_ENDPOINT_AUTH_METHODS = ["none"]
     CLAIMS_OPTIONS = {**JWTBearerGrant.CLAIMS_OPTIONS, "sub": {"essential": True}, "jti": {"essential": True}}
     issuer = None
@@ -89,7 +89,7 @@ class WorkloadGrant(JWTBearerGrant):
 
     def verify_claims(self, claims):
         super().verify_claims(claims)
-        # Authlib takes any list that contains the issuer; the grant for workloads wants one value.
+        # Authlib accepts any list that contains the issuer; the workload profile requires one value.
         if not isinstance(claims["aud"], str):
             raise InvalidGrantError(description="aud is not a single value")
         if claims["jti"] in self.seen:
@@ -100,7 +100,7 @@ class WorkloadGrant(JWTBearerGrant):
         super().validate_token_request()
         if self.request.form.getlist("resource") != [RESOURCE]:
             raise InvalidTargetError(description="no such resource here")
-        # Only now: an assertion that bought nothing may be presented again.
+        # Only now, because an assertion without success may be presented again.
         self.seen.add(self.jti)
 
     def save_token(self, token):

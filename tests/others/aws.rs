@@ -1,7 +1,7 @@
-//! AWS as others emulate it: moto's STS takes on roles, MiniStack's signs JWTs and plays a machine.
+//! Two emulators of AWS: moto's STS lets workloads assume roles; MiniStack signs JWTs and emulates a machine.
 //!
-//! Neither verifies a signature or a web identity, and MiniStack's JWTs have a fake key: what they prove is that the wire is
-//! AWS's and not only that of our own fake. `exchange = "direct"` shows the JWT itself.
+//! Neither verifies a signature or a web identity, and MiniStack's JWTs have a fake key. These tests prove that our requests have
+//! AWS's format, and not only that of our own fake. `exchange = "direct"` shows the JWT itself.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ const AUDIENCE: &str = "https://login.example.com/tenant1";
 const ROLE: &str = "arn:aws:iam::123456789012:role/agent";
 const BIN: &str = "target/others/python/bin";
 
-/// An emulator, up.
+/// A running emulator.
 struct Emulator {
     base: String,
     _process: Running,
@@ -33,7 +33,7 @@ impl Emulator {
     fn ministack() -> Self {
         Self::start(|port| {
             let mut command = Command::new(Path::new(ROOT).join(BIN).join("ministack"));
-            // Else it listens on all addresses, and on a port for things.
+            // Without this it listens on all addresses, and on another port.
             command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port).env("IOT_MTLS_ENABLED", "0");
             command.env("MINISTACK_IMDS_V2_REQUIRED", "1").env("MINISTACK_REGION", "eu-central-1");
             command
@@ -67,7 +67,7 @@ impl Emulator {
         Self { base: format!("http://{address}"), _process: process, _home: home }
     }
 
-    /// A workload that its variables name, whose JWT is what it gets.
+    /// A workload with these variables. Gives its JWT.
     fn workload(&self, vars: &[(&str, &str)], identity: &str) -> Safeconduct {
         let mut all = BTreeMap::from([("AWS_ENDPOINT_URL_STS", self.base.as_str())]);
         all.extend(vars.iter().copied());
@@ -80,7 +80,7 @@ impl Emulator {
     }
 }
 
-/// A service account's token in a file of this world.
+/// Writes a service account's token to a file.
 fn service_account(world: &Safeconduct) -> String {
     let claims = json!({
         "iss": "https://oidc.example", "sub": "system:serviceaccount:agents:mcp", "aud": "sts.amazonaws.com",
@@ -120,7 +120,7 @@ async fn moto_takes_a_pod_on_as_its_role_and_says_that_it_knows_no_more() {
     let world = aws.workload(&[("AWS_REGION", "eu-central-1"), ("AWS_ROLE_ARN", ROLE)], "");
     let file = service_account(&world);
     let world = world.env("AWS_WEB_IDENTITY_TOKEN_FILE", &file);
-    // It has no `GetWebIdentityToken`, which it answers with 500.
+    // moto has no `GetWebIdentityToken` and answers 500.
     let output = world.run(&["token", "demo", "--no-daemon", "--timeout", "3s"]).await.expect_code(75);
     assert!(output.stderr.contains("STS answers status 500"), "{}", output.stderr);
     assert!(!output.stderr.contains("ERROR"), "the SDK has nothing to say: {}", output.stderr);

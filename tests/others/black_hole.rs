@@ -1,5 +1,5 @@
-//! Off any cloud the probe ends in time, whatever becomes of its packets: nobody can be reached, the address refuses, packets
-//! vanish, or somebody accepts and is silent. Each in a network namespace of its own, where the metadata address is ours.
+//! Outside a cloud the probe ends in time in every network: without a route, with a refused connection, with lost packets, and with
+//! a server that accepts and is silent. Each test has its own network namespace, in which the metadata address is ours.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -10,12 +10,12 @@ use tokio::process::Command;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_safeconduct");
 const NO_IDENTITY: i32 = 69;
-/// Far beyond the second that the probe may take: a test of ours is no clock.
+/// Much longer than the second that the probe may take, so that a slow machine does not fail the test.
 const LIMIT: Duration = Duration::from_secs(20);
 
 const UNREACHABLE: &str = "true";
 const REFUSED: &str = "ip link set lo up && ip address add 169.254.169.254/32 dev lo";
-/// A bridge without ports takes every packet and gives none back.
+/// A bridge without ports drops every packet.
 const VANISHED: &str = "ip link set lo up && ip link add hole type bridge && ip address add 169.254.1.1/16 dev hole && \
     ip link set hole up";
 /// The kernel completes the handshake of a listener that never accepts.

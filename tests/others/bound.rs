@@ -1,4 +1,4 @@
-//! Tokens that are of no use to a thief, with oidc-provider: bound to a key (DPoP, RFC 9449) or to a certificate (mutual
+//! Bound tokens, with oidc-provider: bound to a key (DPoP, RFC 9449) or to a certificate (mutual
 //! TLS, RFC 8705).
 
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::servers::Software::{Authlib, OidcProvider};
 
 const DENIED: i32 = 77;
 
-// DPoP: oidc-provider demands its nonce in every proof; oauth4webapi takes the MCP server's place.
+// DPoP: oidc-provider requires its nonce in every proof; oauth4webapi acts as the MCP server.
 
 #[test]
 fn a_key_bound_token_goes_with_a_proof_that_others_accept() {
@@ -67,7 +67,7 @@ fn a_refusal_after_the_nonce_is_final() {
     assert_eq!(scene.server.token_requests(), ["use_dpop_nonce", "invalid_target"]);
 }
 
-/// Authlib knows nothing of proofs: its token would be good for whoever finds it.
+/// Authlib does not know proofs: a thief could use its token.
 #[test]
 fn a_token_that_a_server_did_not_bind_is_refused() {
     let key = Key::new();
@@ -92,7 +92,7 @@ fn dpop(scene: &Scene, key: &Key) -> String {
     format!("{}exchange = \"client-credentials\"\ndpop = true\n{client}", scene.pin())
 }
 
-/// What oauth4webapi says of a request with these headers.
+/// Whether oauth4webapi accepts a request with these headers.
 fn judged(scene: &Scene, method: &str, headers: &Value) -> Value {
     let request = json!({
         "issuer": scene.server.issuer, "audience": scene.resource,
@@ -101,7 +101,7 @@ fn judged(scene: &Scene, method: &str, headers: &Value) -> Value {
     let mut command = Command::new(Path::new(ROOT).join(NODE));
     command.current_dir(ROOT).arg("tests/others/dpop-resource.mjs").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("node can be started");
-    // Small enough for the pipe; the end of it is what the program waits for.
+    // The input fits into the pipe. The program waits for its end.
     write!(child.stdin.take().expect("stdin is piped"), "{request}").expect("it reads its stdin");
     let output = child.wait_with_output().expect("it ends after one request");
     serde_json::from_slice(&output.stdout).expect("it prints JSON")

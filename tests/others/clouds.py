@@ -20,7 +20,7 @@ def google_account(file):
     from google.auth import aws, identity_pool
     from google.auth.transport.requests import Request
 
-    # What google.auth.default() chooses; it would also look the project up.
+    # google.auth.default() chooses the same class, but also looks up the project.
     with open(file) as content:
         kind = aws if "environment_id" in json.load(content)["credential_source"] else identity_pool
     credentials = kind.Credentials.from_file(file, scopes=["https://www.googleapis.com/auth/cloud-platform"])

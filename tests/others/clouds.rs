@@ -1,4 +1,4 @@
-//! The clouds' own client libraries get tokens from the same fakes as our broker, so that these are not shaped to us: google-auth,
+//! The clouds' own client libraries get tokens from our fakes, which proves that the fakes behave like the clouds: google-auth,
 //! botocore and azure-identity, each with its own variables.
 
 use std::path::Path;
@@ -22,7 +22,7 @@ async fn library(cloud: &str, audience: &str, variables: impl IntoIterator<Item 
     installed();
     let mut command = Command::new(Path::new(ROOT).join("target/others/python/bin/python"));
     command.arg(Path::new(ROOT).join("tests/others/clouds.py")).args([cloud, audience]);
-    // Without a home there is no developer's login that it could find.
+    // Without a home directory it cannot find a developer's login.
     command.env_clear().env("HOME", "/nonexistent").envs(variables).kill_on_drop(true);
     tokio::time::timeout(LIMIT, command.output()).await.expect("it ends").expect("it starts")
 }
@@ -49,7 +49,7 @@ async fn google_auth_on_a_machine_of_google() {
     assert_eq!((&claims["aud"], &claims["email"]), (&json!(AUDIENCE), &json!(INSTANCE)));
 }
 
-/// An `external_account` file for this Google; gives its path.
+/// Writes an `external_account` file for this fake. Gives its path.
 fn account(scene: &Scene, google: &FakeGoogle, subject_type: &str, source: &serde_json::Value) -> String {
     let path = scene.safeconduct.private("google.json");
     let text = external_account(subject_type, source).to_string();
@@ -132,7 +132,7 @@ async fn botocore_in_a_pod_with_a_role() {
     assert_eq!(actions, ["AssumeRoleWithWebIdentity", "GetWebIdentityToken"]);
 }
 
-/// The platform of a case of ours, as data: what it must be asked for is written down there.
+/// The platform of a case in `tests/sources/`, which contains the expected requests.
 #[tokio::test]
 async fn azure_identity_in_an_app_service() {
     let cases = case::all(&Path::new(ROOT).join("tests/sources"));

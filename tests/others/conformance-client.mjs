@@ -13,7 +13,7 @@ import { boundFetch } from './conformance-bound.mjs';
 import { conversation } from './conformance-conversations.mjs';
 import { provision } from './conformance-provision.mjs';
 
-// The packages are installed under target/, outside the folders Node would look in from here.
+// The packages are installed under target/, where Node does not look by default.
 const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
 const { Client, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client');
 
@@ -21,7 +21,7 @@ const url = process.argv.at(-1);
 const wire = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION;
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
 const daemon = process.env.DAEMON === '1';
-// Its owner alone may enter, as safeconduct demands of a socket's directory.
+// Only its owner may enter, as safeconduct requires for a socket's directory.
 const folder = mkdtempSync(join(tmpdir(), 'conformance-'));
 const report = { scenario, runs: [], operator_requests: [] };
 const secrets = new Set();
@@ -40,7 +40,7 @@ process.exitCode = await main().finally(() => {
 });
 
 async function main() {
-  // What has no authorization in it is between the official client and the suite.
+  // Scenarios without authorization do not involve safeconduct.
   if (!scenario.startsWith('auth/')) return converse({});
   const { identity, server, bound } = await provision({ scenario, url, written, report, secrets });
   const global = ['--log', 'trace', '--config', written('safeconduct.toml', configuration(server, daemon || bound))];
@@ -54,7 +54,7 @@ async function throughDaemon(global, bound) {
   await start([...global, 'run']);
   try {
     if (bound) return await converse({ fetch: boundFetch(socket(), secrets) });
-    // Asked before every request, as a client does; the daemon holds the token.
+    // Ask the daemon before every request, as a client does.
     const ask = ['--log', 'trace', '--socket', socket(), 'token', 'target', '--daemon-only'];
     return await converse({ authProvider: { token: async () => safeconduct(ask).token } });
   } finally {
@@ -90,7 +90,7 @@ function socket() {
   return join(folder, 'safeconduct.sock');
 }
 
-// Only what a client leaves to its helpers: nothing of the caller's can decide which identity or configuration is found.
+// Only the variables that a client passes to its helpers, so that the caller's environment does not choose identity or configuration.
 function environment() {
   return { PATH: process.env.PATH, HOME: folder };
 }
@@ -129,7 +129,7 @@ async function end() {
 
 function unspoken(who, text) {
   for (const secret of [...secrets].filter(Boolean)) {
-    // The last part of a JWT alone is enough to know it was written.
+    // The last part of a JWT is enough to detect it.
     if (text.includes(secret) || text.includes(secret.split('.').at(-1))) {
       report.leak = who;
       throw new Error(`${who} wrote a secret to stderr`);

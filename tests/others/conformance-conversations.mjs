@@ -14,7 +14,7 @@ export function conversation(scenario) {
   return CONVERSATIONS[scenario] ?? { talk: firstTool };
 }
 
-// A client whose user agrees to whatever a server asks.
+// A client whose user agrees to every request of a server.
 function asked(form, content) {
   return {
     options: { capabilities: { elicitation: { form } } },
@@ -27,7 +27,7 @@ async function firstTool(client) {
   return call(client, tools[0].name, {});
 }
 
-// The client refuses one of the results, for it does not say what it is; what the suite wants is that it does not ask again.
+// The client refuses one of the results, because it has no type. The suite requires that it does not ask again.
 async function everyTool(client) {
   const { tools } = await client.listTools();
   return inTurn(client, tools.map(({ name }) => ({ name, arguments: {} }))).catch(({ code }) => code);
@@ -40,7 +40,7 @@ async function echoSchema(client) {
 }
 
 async function inTurn(client, calls) {
-  // Listed first: which arguments become headers stands in the tools' schemas.
+  // List the tools first: their schemas say which arguments become headers.
   await client.listTools();
   let said;
   for (const { name, arguments: args } of calls) said = await call(client, name, args);

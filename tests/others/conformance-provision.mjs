@@ -9,7 +9,7 @@ export async function provision(job) {
   return known(job);
 }
 
-// Nobody fetches it: only the suite's authorization-code checks look at who the client says it is.
+// Nobody fetches this document: only the suite's authorization-code checks read the client's identifier.
 const DOCUMENT = 'https://conformance-test.local/client-metadata.json';
 
 const SCENARIOS = {
@@ -25,14 +25,14 @@ const SCENARIOS = {
   'auth/enterprise-managed-authorization': enterprise,
 };
 
-// A workload that is no OAuth client: its platform's token is the grant.
+// A workload that is not an OAuth client: its platform's token is the grant.
 async function workload({ secrets }) {
   const which = process.env.ASSERTION ?? 'valid';
   const identity = context[{ valid: 'valid_jwt', expired: 'expired_jwt', 'wrong-audience': 'wrong_audience_jwt' }[which]];
   secrets.add(identity);
   // The suite's tokens are opaque, so the binding to the resource cannot be read from them.
   if (which !== 'wrong-audience') return { identity, server: ['trust_discovered_issuer = true'] };
-  // safeconduct sends a foreign audience only when told so, and that needs a pin.
+  // safeconduct sends another audience only if it is configured, and that needs a pinned issuer.
   const pin = [`issuer = "${audience(context.valid_jwt)}"`, `subject_audience = "${audience(identity)}"`];
   return { identity, server: pin };
 }
@@ -55,7 +55,7 @@ async function documentedClient(job) {
   return { server: [...lines, ...key(job, ownKey().export({ type: 'pkcs8', format: 'pem' }))] };
 }
 
-// A public client has nothing to prove itself with: the workload's token is the grant.
+// A public client has no proof: the workload's token is the grant.
 async function publicClient(job) {
   const identity = assertion(await issuer(job));
   job.secrets.add(identity);
@@ -74,7 +74,7 @@ async function boundClient(job) {
   return { server: [...server, 'dpop = true'], bound: true };
 }
 
-// The identity provider of the enterprise takes the person's ID token; the MCP server's takes what it makes of it.
+// The enterprise's identity provider accepts the person's ID token and issues an assertion for the MCP server's authorization server.
 async function enterprise(job) {
   const identity = context.idp_id_token;
   job.secrets.add(identity);

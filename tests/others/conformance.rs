@@ -11,7 +11,7 @@ use crate::suite::{Run, Scenario, Wire, baseline, conformance, requirements};
 const WIRE_2025: Wire = Wire("2025-11-25");
 const WIRE_2026: Wire = Wire("2026-07-28");
 
-/// What a machine client can pass, it passes whole.
+/// The scenarios that a machine client can pass completely, so the baseline must not name them.
 const WHOLE: &[&str] = &[
     "auth/client-credentials-basic",
     "auth/client-credentials-jwt",
@@ -24,7 +24,7 @@ const WHOLE: &[&str] = &[
     "auth/wif-jwt-bearer",
 ];
 
-/// Where the client is never let in: a trap, or a mock that grants what an authorization request asked for.
+/// Scenarios in which the client never gets in: a trap, or a mock that grants only the scopes of an authorization request.
 const CLOSED: &[&str] = &[
     "auth/authorization-server-migration",
     "auth/metadata-issuer-mismatch",
@@ -94,7 +94,7 @@ fn metadata_was_found_by_safeconduct_itself(scenarios: &BTreeMap<String, Scenari
     }
 }
 
-/// Scopes and the client's document are looked for in the authorization request; here is the same for the token request.
+/// The suite checks scopes and the client's document in the authorization request. This checks the same in the token request.
 fn the_token_request_says_what_the_suite_looks_for_elsewhere(scenarios: &BTreeMap<String, Scenario>) {
     let sent = |name: &str, key: &str| scenarios[name].token_form()[key].clone();
     assert_eq!(sent("auth/scope-from-www-authenticate", "scope"), "mcp:basic");

@@ -1,4 +1,4 @@
-//! `safeconduct run` beside a scene, and those who ask it.
+//! `safeconduct run` in a scene, and the commands that ask it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -47,7 +47,7 @@ impl Daemon {
         outcome
     }
 
-    /// The headers of one request, as a client that holds no key gets them.
+    /// The headers of one request, for a client without the key.
     pub(crate) fn headers(&mut self, method: &str, url: &str) -> Value {
         let mut stream = UnixStream::connect(&self.socket).expect("the daemon listens");
         stream.set_read_timeout(Some(LIMIT)).expect("a socket takes a time limit");
@@ -58,14 +58,14 @@ impl Daemon {
         let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         let body: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
         let headers = body["headers"].as_object().unwrap_or_else(|| panic!("no headers: {body}"));
-        // Each is a list of one.
+        // Each is a list with one entry.
         let headers: Value = headers.iter().map(|(name, values)| (name.clone(), values[0].clone())).collect();
         let token = headers["Authorization"].as_str().and_then(|value| value.split(' ').nth(1)).expect("a token");
         self.handed_out.push(token.to_owned());
         headers
     }
 
-    /// Ends it in good order; nothing it handed out is in its log.
+    /// Ends it with SIGTERM, and checks that its log contains no token.
     pub(crate) fn end(mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.0.id()).expect("a pid fits"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a child of ours can be signalled");

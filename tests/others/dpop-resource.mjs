@@ -3,7 +3,7 @@
 import { createRequire } from 'node:module';
 import { text } from 'node:stream/consumers';
 
-// The packages are installed under target/, outside the folders Node would look in from here.
+// The packages are installed under target/, where Node does not look by default.
 const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
 const oauth = await import(require.resolve('oauth4webapi'));
 

@@ -1,5 +1,5 @@
 //! Enterprise-managed authorization: oidc-provider as the identity provider that issues ID-JAGs, the official Python SDK as
-//! authorization server and MCP server, and its client as the one who calls.
+//! authorization server and MCP server, and its client as the MCP client.
 
 use std::process::Command;
 
@@ -60,7 +60,7 @@ fn the_python_sdk_refuses_a_wrong_secret() {
     let assertion = cast.scene.idp.assertion(&cast.scene.server.issuer, 300);
     let outcome = cast.scene.token(&cast.keys("", "another-secret"), Some(&assertion));
     is_refusal(&outcome, "invalid_client");
-    // The SDK looks at the client first, so the ID-JAG was not even read.
+    // The SDK checks the client first, so it did not read the ID-JAG.
     cast.requests(&["granted"], &[]);
 }
 
@@ -71,7 +71,7 @@ struct Cast {
 }
 
 impl Cast {
-    /// `client` is who the ID-JAGs are issued to, `known` the resource they are issued for, if not this one.
+    /// `client` is the client of the ID-JAGs, `known` their resource if it is another one.
     fn new(client: &str, known: Option<&str>) -> Self {
         let settings = vec![("CLIENT_SECRET", SECRET.to_owned()), ("NEIGHBOUR", NEIGHBOUR.to_owned())];
         let mut sdk = AuthorizationServer::start(Software::PythonSdk, &settings);
@@ -92,7 +92,7 @@ impl Cast {
 
     fn keys(&self, more: &str, secret: &str) -> String {
         let file = self.scene.private_file("client.secret", secret);
-        // The SDK wants the client's identifier in the form, where Basic does not put it.
+        // The SDK needs the client's identifier in the form; HTTP Basic does not send it there.
         let proof =
             format!("client_auth = \"secret\"\nclient_secret_file = \"{file}\"\nclient_secret_method = \"post\"\n");
         let idp = format!("idp = {{ issuer = \"{}\", client_id = \"workload\" }}\n", self.scene.server.issuer);
@@ -108,7 +108,7 @@ impl Cast {
         serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.stderr))
     }
 
-    /// How the token requests went, at the identity provider and at the SDK.
+    /// The outcomes of the token requests, at the identity provider and at the SDK.
     fn requests(self, idp: &[&str], sdk: &[&str]) {
         assert_eq!(self.scene.server.token_requests(), idp);
         assert_eq!(self.sdk.token_requests(), sdk);

@@ -30,7 +30,7 @@ fn a_token_for_an_unknown_resource_is_refused() {
 fn a_strangers_token_is_refused() {
     let scene = Scene::new(Oauth2Server, Vec::new());
     let outcome = scene.token(&gateway(&scene), Some(&Idp::new().assertion(&scene.server.issuer, 300)));
-    // RFC 8693 section 2.2.2 has invalid_request for a bad subject token.
+    // RFC 8693 section 2.2.2: a bad subject token is an invalid_request.
     refused_once(scene, &outcome, "invalid_request");
 }
 
@@ -76,7 +76,7 @@ fn with_secret(scene: &Scene, secret: &str, place: &str) -> String {
     format!("{}{proof}client_secret_method = \"{place}\"\n", gateway(scene))
 }
 
-/// RFC 8693 section 2.2.1 demands the field; the library leaves it to its operator, so such servers exist.
+/// RFC 8693 section 2.2.1 requires the field. The library leaves it to the operator, so servers without it exist.
 #[test]
 fn an_answer_that_does_not_say_what_it_issued_is_refused() {
     let scene = Scene::new(Oauth2Server, vec![("AS_SHIPPED", "1".to_owned())]);

@@ -1,5 +1,5 @@
-//! Google's metadata server by the crate `gcp_auth`, on its real name, address and port: in a network namespace of its own,
-//! with a hosts file of its own, where it answers as it should, is silent, never ends, refuses, or is somebody else.
+//! Google's metadata server, used by the crate `gcp_auth` with its real name, address and port, in a network namespace with its own
+//! hosts file. The server answers correctly, is silent, sends an endless body, refuses, or is another server.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -24,10 +24,10 @@ const METADATA: &str = "169.254.169.254:80";
 
 const ROOT: &str = "/";
 const TOKEN: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
-/// Only the crate asks for it: it shows that a token came through the crate.
+/// Only the crate requests this path, so it shows that the crate got the token.
 const PROJECT: &str = "/computeMetadata/v1/project/project-id";
 
-/// Starts itself anew in namespaces where the metadata address and the hosts file are ours.
+/// Starts this test again in namespaces where the metadata address and the hosts file are ours.
 #[tokio::test]
 async fn the_crate_gets_the_token_and_nobody_can_make_it_wait_or_grow() {
     if std::env::var_os(INSIDE).is_some() {
@@ -49,11 +49,11 @@ async fn the_crate_gets_the_token_and_nobody_can_make_it_wait_or_grow() {
 }
 
 const NAME: &str = "the_crate_gets_the_token_and_nobody_can_make_it_wait_or_grow";
-/// Set where the namespaces are.
+/// Set inside these namespaces.
 const INSIDE: &str = "INSIDE_THE_NAMESPACES";
 const HOSTS: &str = "127.0.0.1 localhost\n169.254.169.254 metadata.google.internal\n";
 
-/// An instance of Google Cloud that acts as another account, for which it needs its own access token.
+/// An instance of Google Cloud that acts as another account. For that it needs its own access token.
 struct Instance {
     google: FakeGoogle,
     scene: Scene,
@@ -61,7 +61,7 @@ struct Instance {
     _port: JoinSet<()>,
 }
 
-/// Port 80 of the metadata address, bound once: each instance in turn is behind it.
+/// Port 80 of the metadata address, bound once. It forwards to one instance after the other.
 type Port = Arc<TcpListener>;
 
 impl Instance {
@@ -78,19 +78,19 @@ impl Instance {
         Self { google, scene, world, _port: there }
     }
 
-    /// One command, while the server does this at that path.
+    /// Runs one command, with this fault at that path.
     async fn command(&self, fault: Option<(&str, Fault)>) -> Output {
         self.google.fail(fault);
         self.world.run(&["token", "demo", "--timeout", "4s"]).await
     }
 
-    /// How often a path was asked for.
+    /// The number of requests for a path.
     fn asked(&self, path: &str) -> usize {
         self.google.paths().iter().filter(|asked| *asked == path).count()
     }
 }
 
-/// Every connection to the port becomes one to the fake, and ends with what is given back.
+/// Forwards every connection to the fake, until the returned value is dropped.
 fn before(port: Port, fake: SocketAddr) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     connections.spawn(async move {
@@ -98,7 +98,7 @@ fn before(port: Port, fake: SocketAddr) -> JoinSet<()> {
         while let Ok((mut near, _)) = port.accept().await {
             open.spawn(async move {
                 let mut far = TcpStream::connect(fake).await.expect("it is served");
-                // How a connection ends is the client's to say.
+                // Errors at the end of a connection do not matter.
                 let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
             });
         }
@@ -141,7 +141,7 @@ async fn another_server_keeps_the_crate_out(port: &Port) {
     }
 }
 
-/// Where somebody else has the name, or nobody, the fixed address is dialled by hand.
+/// If the name has another address or none, our own client dials the fixed address.
 async fn a_name_that_leads_elsewhere_is_not_followed(port: &Port) {
     for hosts in ["127.0.0.1 localhost\n", "127.0.0.1 localhost metadata.google.internal\n"] {
         fs::write("/etc/hosts", hosts).expect("it is ours in here");
@@ -167,7 +167,7 @@ async fn a_silent_or_endless_token_costs_one_attempt(port: &Port) {
 async fn a_refusal_is_told_in_our_words_and_nobody_elses(port: &Port) {
     for (fault, code, words) in [
         (Fault::Status(404), NO_IDENTITY, "gives no access token (status 404)"),
-        // The last of several attempts may have had no time left.
+        // The last attempt may have had no time left.
         (Fault::Status(500), TEMPORARY, "gives no access token"),
         (Fault::Html, NO_IDENTITY, "is not application/json"),
     ] {
@@ -175,7 +175,7 @@ async fn a_refusal_is_told_in_our_words_and_nobody_elses(port: &Port) {
         let output = instance.command(Some((TOKEN, fault.clone()))).await;
         assert_eq!(output.code, Some(code), "{fault:?}: {}", output.stderr);
         assert!(output.stderr.contains(words), "{fault:?}: {}", output.stderr);
-        // It is run with its log at trace.
+        // It runs with its log at trace.
         for theirs in ["scripted failure", "sign in", "requesting token", "token request failed"] {
             assert!(!output.stderr.contains(theirs), "{fault:?}: {}", output.stderr);
         }

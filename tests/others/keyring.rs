@@ -1,5 +1,5 @@
-//! `[keyring]` with GNOME Keyring on a bus of its own: registered clients survive a restart, stay with their issuer, and end
-//! when the server does not know them any more. The authorization server is ours, since it has to forget on command.
+//! `[keyring]` with GNOME Keyring on its own bus: registered clients survive a restart, stay with their issuer, and are removed if
+//! the server does not know them any more. The authorization server is our fake, because it must forget clients on command.
 
 use std::fs;
 use std::io::Write;
@@ -31,7 +31,7 @@ struct Keyring {
 }
 
 impl Keyring {
-    /// With the password of its owner, as at a login.
+    /// Unlocks it with the owner's password, as at a login.
     fn unlocked() -> Self {
         let mut keyring = Self::on_a_bus();
         keyring.start();
@@ -55,7 +55,7 @@ impl Keyring {
         let mut command = command(&self.home, "gnome-keyring-daemon");
         command.args(["--foreground", "--unlock", "--components=secrets"]);
         let mut service = started(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()));
-        // The end of its input is the end of the password.
+        // The password ends with the input.
         let mut stdin = service.0.stdin.take().expect("stdin is piped");
         stdin.write_all(b"the password of a login").expect("it reads");
         drop(stdin);
@@ -71,7 +71,7 @@ impl Keyring {
         assert!(locked.contains(collection), "{locked}");
     }
 
-    /// What the service answers to a call of its own; nothing while it is not there.
+    /// The answer of the service to one of its own calls; `None` while it is not running.
     fn call(&self, method: &str, argument: &str) -> String {
         let mut command = self.command("dbus-send");
         command.args(["--session", "--print-reply", "--dest=org.freedesktop.secrets", "/org/freedesktop/secrets"]);
@@ -80,7 +80,7 @@ impl Keyring {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// The machine starts anew: what is kept lies in its files alone.
+    /// Simulates a restart of the machine: only the files of the keyring remain.
     fn restart(&mut self) {
         self.service = None;
         self.start();
@@ -94,7 +94,7 @@ impl Keyring {
         command(&self.home, program)
     }
 
-    /// What it holds of ours: attributes and secrets, as `secret-tool` shows them.
+    /// Our entries in it: attributes and secrets, from `secret-tool`.
     fn held(&self) -> Vec<Item> {
         let output = self.command("secret-tool").args(["search", "--all", "service", "safeconduct"]).output();
         let output = output.expect("secret-tool is there: run tests/others/install-packages");
@@ -108,7 +108,7 @@ impl Keyring {
         names.into_iter().zip(secrets).map(|(name, secret)| Item { name, secret }).collect()
     }
 
-    /// Puts this in the place of what is kept under the name.
+    /// Replaces the entry with this name.
     fn spoil(&self, name: &str, secret: &[u8]) {
         let clear = self.command("secret-tool").args(["clear", "service", "safeconduct", "username", name]).status();
         assert!(clear.is_ok_and(|status| status.success()));
@@ -126,7 +126,7 @@ struct Item {
 }
 
 impl Item {
-    /// From now on a log that holds what proves the client fails the test.
+    /// From now on a log that contains the client's secret fails the test.
     fn is_in_no_log(&self) {
         let kept: serde_json::Value = serde_json::from_str(&self.secret).expect("what we keep is JSON");
         let proofs: Vec<&str> = ["client_secret", "key"].iter().filter_map(|name| kept[*name].as_str()).collect();
@@ -135,7 +135,7 @@ impl Item {
     }
 }
 
-/// In an environment where its home and its bus are the only ones.
+/// In an environment with only this home and this bus.
 fn command(home: &TempDir, program: &str) -> Command {
     let mut command = Command::new(program);
     let place = home.path();
@@ -169,7 +169,7 @@ fn on(keyring: &Keyring, world: Safeconduct) -> Safeconduct {
     world.env("DBUS_SESSION_BUS_ADDRESS", &format!("unix:path={}", shown(&keyring.socket())))
 }
 
-/// A daemon from its start to its end: one exchange, and no complaint about the keyring.
+/// Runs a daemon from start to end: one exchange, and no warning about the keyring.
 async fn life(world: &Safeconduct) -> String {
     let daemon = world.daemon(&[]).await;
     let token = daemon.token("demo").await;
@@ -211,22 +211,22 @@ async fn a_client_stays_with_the_issuer_and_the_proof_it_was_registered_for() {
         serde_json::json!({"authorization_servers": [other.issuer(), scene.authorization_server.issuer()]}),
     );
     let elsewhere = scene.config(&keys("secret")).replace(&scene.authorization_server.issuer(), &other.issuer());
-    // The other issuer gets a client of its own and never hears of the first.
+    // The other issuer gets another client and never sees the first one.
     let moved = on(&keyring, scene.safeconduct.clone().config(&elsewhere));
     life(&moved).await;
     assert_eq!((other.registrations(), scene.authorization_server.registrations()), (1, 1));
     let kept = keyring.held();
     assert_eq!(kept.len(), 2);
-    // Another way of proof is another client.
+    // Another client proof needs another client.
     life(&on(&keyring, scene.configured(&keys("private-key-jwt")))).await;
     assert_eq!(scene.authorization_server.registrations(), 2);
-    // Back where it began, the first client is still there.
+    // With the first configuration again, the first client is still there.
     life(&on(&keyring, scene.configured(&keys("secret")))).await;
     assert_eq!((other.registrations(), scene.authorization_server.registrations()), (1, 2));
 }
 
 #[tokio::test]
-async fn what_was_spoilt_is_registered_anew_and_kept_whole() {
+async fn a_spoilt_registration_is_registered_again_and_stored() {
     let keyring = Keyring::unlocked();
     let scene = Scene::new(SAFECONDUCT).await;
     let world = on(&keyring, scene.configured(&keys("secret")));
@@ -258,7 +258,7 @@ async fn a_client_that_the_server_forgot_is_taken_out() {
     assert_eq!((scene.authorization_server.registrations(), keyring.held().len()), (2, 1));
 }
 
-/// Nobody is there to type the password.
+/// No person is there to type the password.
 #[tokio::test]
 async fn a_locked_keyring_costs_one_warning_and_no_token() {
     let keyring = Keyring::unlocked();

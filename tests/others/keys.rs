@@ -7,7 +7,7 @@ use jsonwebtoken::EncodingKey;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
-/// Servers choose a key by it.
+/// The key id, by which servers choose the key.
 pub(crate) const KID: &str = "key-1";
 
 /// An ES256 key: the identity provider's, or a client's own.
@@ -27,24 +27,24 @@ impl Key {
         EncodingKey::from_ec_der(&self.pkcs8)
     }
 
-    /// As a file holds it.
+    /// The content of a key file.
     pub(crate) fn pem(&self) -> String {
         format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(&self.pkcs8))
     }
 
-    /// The public half, as the servers are told it.
+    /// The public half, for the servers.
     pub(crate) fn jwks(&self) -> String {
         json!({ "keys": [self.jwk] }).to_string()
     }
 }
 
-/// `point` is uncompressed: one byte that says so, then x and y.
+/// `point` is uncompressed: one byte for the format, then x and y.
 fn jwk(point: &[u8]) -> Value {
     let [x, y] = [&point[1..33], &point[33..]].map(|part| URL_SAFE_NO_PAD.encode(part));
     json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": KID, "x": x, "y": y })
 }
 
-/// Who vouches for certificates.
+/// A certificate authority.
 pub(crate) struct Authority {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -87,14 +87,14 @@ impl Authority {
 }
 
 impl Certified {
-    /// As the server of a client that pins its certificate is told it (RFC 8705 section 2.2.2).
+    /// The certificate as JWK, for a server that pins it (RFC 8705 section 2.2.2).
     pub(crate) fn jwks(&self) -> String {
         let mut key = jwk(&self.public);
         key["x5c"] = json!([STANDARD.encode(&self.der)]);
         json!({ "keys": [key] }).to_string()
     }
 
-    /// What a token bound to it carries (RFC 8705 section 3.1).
+    /// The thumbprint in a token that is bound to it (RFC 8705 section 3.1).
     pub(crate) fn thumbprint(&self) -> String {
         URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.der))
     }

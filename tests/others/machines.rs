@@ -1,4 +1,4 @@
-//! Clients with a key of their own (RFC 7523 section 2.2) that need no workload identity, with oidc-provider and Authlib:
+//! Clients with their own key (RFC 7523 section 2.2), which need no workload identity, with oidc-provider and Authlib:
 //! registered by hand, by a metadata document, or by themselves.
 
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn oidc_provider_gets_a_new_assertion_each_time() {
     every_assertion_is_new(Software::OidcProvider);
 }
 
-/// This fixture takes the issuer for the audience and nothing else.
+/// This server accepts only the issuer as audience.
 #[test]
 fn authlib_knows_the_client_by_its_key() {
     let claims = a_known_key_buys_a_bound_token(Software::Authlib);
@@ -94,7 +94,7 @@ fn an_unknown_resource_is_refused(software: Software) {
     refused_once(scene, &outcome, "invalid_target");
 }
 
-/// Both servers refuse one that they have seen before.
+/// Both servers refuse an assertion that they have seen before.
 fn every_assertion_is_new(software: Software) {
     let key = Key::new();
     let scene = Scene::new(software, vec![("CLIENT_JWKS", key.jwks())]);
@@ -143,7 +143,7 @@ fn oidc_provider_refuses_a_document_that_is_not_there() {
     refused_once(scene, &outcome, "invalid_client");
 }
 
-/// Authlib does not say that it takes one, and a client must not try.
+/// Authlib's metadata does not announce support, so a client must not try.
 #[test]
 fn authlib_is_not_shown_a_document() {
     let key = Key::new();

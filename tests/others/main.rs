@@ -1,8 +1,7 @@
-//! Proofs against what others wrote: the MCP conformance suite with the official TypeScript client, authorization servers by
-//! four different hands, the official Python SDK, two emulators of AWS, GNOME Keyring, and the Linux network stack. Not part
-//! of plain `cargo test`: install with `tests/others/install` and `tests/others/install-packages`, run with
-//! `cargo test --test others`.
-#![allow(clippy::disallowed_methods, reason = "the proofs run against real processes, in real time")]
+//! Tests against software of other projects: the MCP conformance suite with the official TypeScript client, four authorization
+//! servers, the official Python SDK, two emulators of AWS, GNOME Keyring, and the Linux network stack. Not part of plain `cargo
+//! test`: install with `tests/others/install` and `tests/others/install-packages`, run with `cargo test --test others`.
+#![allow(clippy::disallowed_methods, reason = "the tests run against real processes, in real time")]
 
 use support as fakes;
 

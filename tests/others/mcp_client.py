@@ -24,7 +24,7 @@ async def main(url):
         try:
             return {"said": await greeting(streamable_http_client(url, http_client=http))}
         except Exception:
-            # Whatever the client makes of a refusal, the server's answer is what was asked for.
+            # Report the server's answer, whatever exception the client raises for a refusal.
             refusals = [status for status in statuses if status >= 400]
             if not refusals:
                 raise

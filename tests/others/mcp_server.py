@@ -127,7 +127,7 @@ def main():
     config = uvicorn.Config(application(issuer, resource), log_level="error")
     threading.Thread(target=follow_stdin, daemon=True).start()
     say({"issuer": issuer, "resource": resource})
-    # Connections made from now on wait in the listener's queue until the server takes them.
+    # New connections wait in the listener's queue until the server accepts them.
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { randomUUID } from 'node:crypto';
 
-// The packages are installed under target/, outside the folders Node would look in from here.
+// The packages are installed under target/, where Node does not look by default.
 const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
 const { AuthorizationServer, DateInterval, OAuthException } = require('@jmondi/oauth2-server');
 const { handleVanillaError, requestFromVanilla, responseToVanilla } = require('@jmondi/oauth2-server/vanilla');
@@ -57,7 +57,7 @@ const clients = {
   isClientValid: async (grant, client, secret) => client.allowedGrants.includes(grant) && secret === client.secret,
 };
 
-// The access token is a JWT, so nothing has to be kept.
+// The access token is a JWT, so nothing is stored.
 const tokens = {
   issueToken: async (client, scopes, user) => (
     { accessToken: randomUUID(), accessTokenExpiresAt: new Date(), client, user, scopes }
@@ -70,17 +70,17 @@ const scopes = {
   finalize: async (wanted) => wanted,
 };
 
-// The library signs with a shared secret unless given a signer; a resource server wants a key it can look up.
+// By default the library signs with a shared secret; a resource server needs a public key.
 function signer(key) {
   return {
-    // Through JSON, because some claims are there without a value.
+    // By JSON, which removes claims without a value.
     sign: (claims) => new SignJWT(JSON.parse(JSON.stringify(claims)))
       .setProtectedHeader({ alg: 'ES256', typ: 'at+jwt' }).sign(key),
     extraTokenFields: () => ({ aud: RESOURCE }),
   };
 }
 
-// What the library leaves to its operator: whose tokens are exchanged, and for which target.
+// The part that the library leaves to its operator: which tokens are exchanged, and for which target.
 async function subject({ subjectToken, subjectTokenType, requestedTokenType, resource }, issuer) {
   if (subjectTokenType !== `${TYPE}jwt`) throw OAuthException.badRequest('only JWTs are exchanged here');
   if (requestedTokenType && requestedTokenType !== `${TYPE}access_token`) {
@@ -103,7 +103,7 @@ async function token(authorization, issuer, request) {
     .then(responseToVanilla, (problem) => responseToVanilla(handleVanillaError(problem)));
   const body = await answer.json();
   say({ token_request: body.error ?? 'granted', why: body.error_description });
-  // RFC 8693 section 2.2.1 demands the field; the library leaves it to its operator too.
+  // RFC 8693 section 2.2.1 requires the field; the library leaves it to its operator too.
   if (!body.error && AS_SHIPPED !== '1') body.issued_token_type = `${TYPE}access_token`;
   return { status: answer.status, headers: { ...JSON_TYPE, 'cache-control': 'no-store' }, body };
 }

@@ -1,4 +1,4 @@
-// The two grants that oidc-provider leaves to its operator, each a few lines over its own parts.
+// Two grants that oidc-provider leaves to its operator, built from its own parts.
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 
@@ -29,7 +29,7 @@ export const jwtBearer = {
   },
 };
 
-// RFC 8693 for an ID-JAG: the workload's token for an assertion that another authorization server takes.
+// RFC 8693 for an ID-JAG: the workload's token for an assertion that another authorization server accepts.
 export const idJag = {
   type: 'urn:ietf:params:oauth:grant-type:token-exchange',
   parameters: ['subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'resource', 'scope'],
@@ -53,7 +53,7 @@ function firstUse() {
   const seen = new Set();
   return (jti) => {
     if (seen.has(jti)) throw new errors.InvalidGrant('assertion was used before');
-    // Only when it bought something: an assertion that did not may be presented again.
+    // Only after success: an assertion without success may be presented again.
     return () => seen.add(jti);
   };
 }
@@ -66,7 +66,7 @@ async function verified(assertion, issuer, Refusal) {
     if (typeof payload.aud !== 'string') throw new Error('aud is not a single value');
     return payload;
   } catch (problem) {
-    // grant.error would show the class name only; the words are what the caller is to be shown.
+    // grant.error would show only the class name, but the caller needs the message.
     const refusal = new Refusal(problem.message);
     refusal.error_description = `assertion refused: ${problem.message.replaceAll('"', '')}`;
     throw refusal;

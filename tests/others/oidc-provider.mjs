@@ -16,7 +16,7 @@ import { setDefaultCACertificates } from 'node:tls';
 
 import { idJag, jwtBearer } from './oidc-grants.mjs';
 
-// The packages are installed under target/, outside the folders Node would look in from here.
+// The packages are installed under target/, where Node does not look by default.
 const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
 const { Provider, errors } = require('oidc-provider');
 const { default: Memory } = require('oidc-provider/lib/adapters/memory_adapter.js');
@@ -32,11 +32,11 @@ const DOCUMENT = '/agents/machine.json';
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 setTimeout(() => process.exit(0), 120_000);
-// For what it fetches from itself.
+// For requests to itself.
 if (tls) setDefaultCACertificates([tls.ca]);
 
 const server = tls ? https.createServer(tls) : http.createServer();
-// A client without a certificate is let in: whether it needs one is the provider's to say.
+// A connection without a certificate is accepted: the provider decides whether the client needs one.
 const mutual = tls && https.createServer({ ...tls, requestCert: true, rejectUnauthorized: false });
 mutual?.listen(0, '127.0.0.1');
 if (mutual) await once(mutual, 'listening');
@@ -61,7 +61,7 @@ function at(listening) {
 
 function provider(issuer, signingKey) {
   const made = new Provider(issuer, {
-    // The default, under a name of its own: unnamed it warns that it forgets, which is what is wanted here.
+    // The default adapter under another name, which avoids its warning that it stores nothing permanently.
     adapter: class extends Memory {},
     jwks: { keys: [signingKey] },
     clients: clients(),
@@ -70,7 +70,7 @@ function provider(issuer, signingKey) {
     ],
     // RFC 8705 section 5.
     discovery: mutual ? { mtls_endpoint_aliases: { token_endpoint: `${at(mutual)}/token` } } : {},
-    // No ID token is ever issued; the server insists on an algorithm it has a key for.
+    // No ID token is issued, but the server requires an algorithm for which it has a key.
     clientDefaults: {
       grant_types: ['client_credentials'], redirect_uris: [], response_types: [], id_token_signed_response_alg: 'ES256',
     },
@@ -85,7 +85,7 @@ function provider(issuer, signingKey) {
       resourceIndicators: { enabled: true, getResourceServerInfo: (_ctx, resource) => resourceServer(resource) },
       revocation: { enabled: true },
     },
-    // The provider guards itself against documents on loopback, which is where this one lies.
+    // The provider refuses documents on loopback by default; this one is on loopback.
     fetch: (url, { dispatcher: _guard, ...options }) => fetch(url, options),
     ttl: { ClientCredentials: 600 },
   });
@@ -104,7 +104,7 @@ function clients() {
   const certified = { tls_client_certificate_bound_access_tokens: true };
   const pinned = certificateKeys ?? NOBODY;
   return [
-    // This server asks every token request for a client, so the workload is a public one.
+    // This server requires a client in every token request, so the workload is a public client.
     { client_id: 'workload', grant_types: [jwtBearer.type, idJag.type], token_endpoint_auth_method: 'none' },
     ...(clientKeys ? [
       { client_id: 'machine', ...keyed },
@@ -150,7 +150,7 @@ function document(issuer, response) {
   }));
 }
 
-// As the MCP server would (RFC 7662).
+// As the MCP server does (RFC 7662).
 async function introspect(issuer, { introspect: token }) {
   const answer = await fetch(`${issuer}/token/introspection`, {
     method: 'POST',

@@ -1,4 +1,4 @@
-//! The parties of a proof that are ours: an identity provider and an MCP server that only challenges.
+//! Our own parties: an identity provider, and an MCP server that only sends challenges.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use crate::keys::{KID, Key};
 pub(crate) const IDP: &str = "https://idp.example.com";
 pub(crate) const SUBJECT: &str = "workload-1";
 
-/// Who signs the workloads' assertions.
+/// The issuer of the workloads' assertions.
 pub(crate) struct Idp {
     pub(crate) key: Key,
     signed: AtomicU64,
@@ -27,9 +27,9 @@ impl Idp {
 
     pub(crate) fn assertion(&self, audience: &str, expires_in: i64) -> String {
         let exp = now() + expires_in;
-        // An expired one was issued before it expired.
+        // An expired assertion was issued before it expired.
         let iat = now().min(exp - 60);
-        // Unique within one identity provider, whose servers see no other.
+        // Unique within this identity provider, which is enough for its servers.
         let jti = self.signed.fetch_add(1, Ordering::Relaxed).to_string();
         let claims = json!({ "iss": IDP, "sub": SUBJECT, "aud": audience, "iat": iat, "exp": exp, "jti": jti });
         let header = Header { kid: Some(KID.to_owned()), ..Header::new(Algorithm::ES256) };
@@ -42,7 +42,7 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).expect("seconds fit")
 }
 
-/// An MCP server as far as safeconduct sees one: a challenge, and metadata that names the authorization server.
+/// The part of an MCP server that safeconduct uses: a challenge, and metadata that names the authorization server.
 pub(crate) struct McpServer {
     listener: TcpListener,
     pub(crate) url: String,
@@ -62,7 +62,7 @@ impl McpServer {
         let listener = self.listener;
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that hangs up is no concern of the next one.
+                // A client that disconnects does not affect the next one.
                 let _ = answer(stream, &origin, &metadata);
             }
         });
@@ -89,7 +89,7 @@ fn answer(stream: TcpStream, origin: &str, metadata: &str) -> std::io::Result<()
             length = value.trim().parse().unwrap_or(0);
         }
     }
-    // A body left unread would reset the connection under the answer.
+    // An unread body would reset the connection before the answer arrives.
     std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;
     let (head, body) = if is_metadata {
         ("HTTP/1.1 200 OK\r\nContent-Type: application/json".to_owned(), metadata)

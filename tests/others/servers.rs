@@ -1,4 +1,4 @@
-//! The servers others wrote, each in a process of its own that speaks JSON lines with its test.
+//! The servers of other projects. Each runs in its own process and exchanges lines of JSON with its test.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -33,7 +33,7 @@ impl Software {
     }
 }
 
-/// What a server is told when it starts.
+/// The settings of a server, as environment variables.
 pub(crate) type Settings = Vec<(&'static str, String)>;
 
 /// An authorization server.
@@ -41,7 +41,7 @@ pub(crate) struct AuthorizationServer {
     process: Running,
     stdin: ChildStdin,
     lines: Receiver<Value>,
-    /// Read while something else was waited for.
+    /// Lines that came while the test waited for another line.
     passed: VecDeque<Value>,
     pub(crate) issuer: String,
     /// The whole first line.
@@ -63,7 +63,7 @@ impl AuthorizationServer {
         Self { process, stdin, lines, passed: VecDeque::new(), issuer, ready }
     }
 
-    /// Tells it something and waits for the line that answers.
+    /// Sends a line and waits for the line that answers it.
     pub(crate) fn tell(&mut self, line: &Value, answer: &str) -> Value {
         writeln!(self.stdin, "{line}").expect("the server reads its stdin");
         loop {
@@ -75,7 +75,7 @@ impl AuthorizationServer {
         }
     }
 
-    /// Ends the server and tells how each token request it saw went. Every line was written before its answer was sent.
+    /// Ends the server. Gives the outcome of each token request. The server writes each line before it sends the answer.
     pub(crate) fn token_requests(self) -> Vec<String> {
         let Self { mut process, stdin, lines, passed, .. } = self;
         drop(stdin);
@@ -84,7 +84,7 @@ impl AuthorizationServer {
         all.filter_map(|line| Some(line["token_request"].as_str()?.to_owned())).collect()
     }
 
-    /// The claims of a token that this server really signed, for this resource and no other.
+    /// The claims of a token, after a check of this server's signature and of the resource as only audience.
     pub(crate) fn claims(&self, token: &str, resource: &str) -> Value {
         let keys: JwkSet = serde_json::from_value(self.ready["jwks"].clone()).expect("the first line holds the keys");
         let mut rules = Validation::new(Algorithm::ES256);
@@ -102,7 +102,7 @@ fn json_lines(stream: impl Read + Send + 'static) -> Receiver<Value> {
     let (send, receive) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // A line that is no JSON is a package talking; nobody listening means the test is over.
+            // A line that is not JSON is a log line of a package. A failed send means that the test is over.
             if let Ok(value) = serde_json::from_str(&line) {
                 let _ = send.send(value);
             }

@@ -19,29 +19,29 @@ pub(crate) struct Wire(pub(crate) &'static str);
 
 /// One run of one scenario.
 pub(crate) struct Run {
-    /// What the suite itself says.
+    /// Whether the suite counts it as passed.
     pub(crate) passed: bool,
     pub(crate) log: String,
     pub(crate) scenario: Scenario,
 }
 
-/// All that a revision of the specification requires of a client, and what the suite does not score beside it.
+/// All scenarios that a revision of the specification requires, and those that the suite does not score.
 pub(crate) struct Requirements {
-    /// What the suite itself says, by the baseline.
+    /// Whether the suite counts it as passed, with the baseline.
     pub(crate) passed: bool,
     pub(crate) log: String,
     pub(crate) scenarios: BTreeMap<String, Scenario>,
 }
 
-/// What became of a scenario.
+/// The outcome of a scenario.
 pub(crate) struct Scenario {
     checks: Vec<Value>,
-    /// What `conformance-client.mjs` saw safeconduct do.
+    /// The report of `conformance-client.mjs` about safeconduct.
     pub(crate) report: Value,
 }
 
 pub(crate) fn conformance(scenario: &str, wire: Wire, assertion: &str, daemon: bool) -> Run {
-    // An extension's scenario runs at a named wire only by force.
+    // A scenario of an extension needs this flag to run with a named protocol version.
     let which = ["--scenario", scenario, "--spec-version", wire.0, "--force"];
     let dir = TempDir::new().expect("a temporary folder can be made");
     let outcome = suite(&dir, &which, &[("ASSERTION", assertion), ("DAEMON", if daemon { "1" } else { "0" })]);
@@ -51,7 +51,7 @@ pub(crate) fn conformance(scenario: &str, wire: Wire, assertion: &str, daemon: b
     Run { passed: outcome.code == 0, log, scenario }
 }
 
-/// The suite starts forty clients at once; two wires together would want too much memory.
+/// The suite starts forty clients at once; two runs at the same time would need too much memory.
 static ONE_WIRE: Mutex<()> = Mutex::new(());
 
 pub(crate) fn requirements(wire: Wire) -> Requirements {
@@ -77,7 +77,7 @@ fn suite(dir: &TempDir, which: &[&str], environment: &[(&str, &str)]) -> Outcome
     // The suite splits its command at blanks, so the paths in it are relative to the root.
     suite.current_dir(ROOT).args([SUITE, "client", "--command"]);
     suite.arg(format!("{NODE} tests/others/conformance-client.mjs")).args(which).arg("-o").arg(results(dir));
-    // The client ends itself after 50 s, and what it started with it.
+    // The client ends itself and its child processes after 50 s.
     suite.args(["--timeout", "55000"]);
     suite.env("SAFECONDUCT", SAFECONDUCT).env("REPORTS", dir.path()).envs(environment.iter().copied());
     run(suite, dir.path())
@@ -144,7 +144,7 @@ impl Scenario {
         &self.checks.iter().find(is_it).expect("the suite saw a token request")["details"]["body"]
     }
 
-    /// How often the operator asked for a path, who is not to be taken for safeconduct.
+    /// How often the operator's script requested a path. These requests are not safeconduct's.
     pub(crate) fn operator_requests(&self, path: &str) -> usize {
         let all = self.report["operator_requests"].as_array().expect("the client reports them");
         all.iter().filter(|asked| **asked == path).count()

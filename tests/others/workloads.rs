@@ -8,7 +8,7 @@ use crate::servers::Software;
 
 const NO_IDENTITY: i32 = 69;
 
-// oidc-provider: certified, strict, wants a client id, so the issuer is pinned.
+// oidc-provider: certified and strict. It requires a client id, so the issuer is pinned.
 
 #[test]
 fn oidc_provider_accepts_the_assertion_and_binds_the_resource() {
@@ -51,7 +51,7 @@ fn oidc_provider_never_sees_an_assertion_meant_for_another() {
     a_misdirected_assertion_stays_here(Software::OidcProvider);
 }
 
-// Authlib: its own RFC 7523 grant, no client at all; the issuer is discovered.
+// Authlib: its own RFC 7523 grant, without a client; the issuer is discovered.
 
 #[test]
 fn authlib_accepts_the_assertion_and_binds_the_resource() {
@@ -112,13 +112,13 @@ fn an_unknown_resource_is_refused(software: Software) {
 fn a_foreign_audience_is_refused(software: Software) {
     let scene = Scene::new(software, Vec::new());
     let elsewhere = "https://elsewhere.example.com";
-    // safeconduct sends a foreign audience only when told so, and that needs a pin.
+    // safeconduct sends another audience only if it is configured, and that needs a pinned issuer.
     let keys = format!("{}client_id = \"workload\"\nsubject_audience = \"{elsewhere}\"\n", scene.pin());
     let outcome = scene.token(&keys, Some(&scene.idp.assertion(elsewhere, 300)));
     refused_once(scene, &outcome, "invalid_grant");
 }
 
-/// Within the five minutes by which our clock may be wrong the server decides, not we; both servers allow less.
+/// Up to five minutes after expiry the server decides, because our clock may be wrong. Both servers allow less.
 fn a_stale_assertion_is_refused(software: Software) {
     let scene = Scene::new(software, Vec::new());
     let outcome = scene.token(&workload(software, &scene), Some(&scene.idp.assertion(&scene.server.issuer, -120)));
@@ -157,8 +157,8 @@ fn a_misdirected_assertion_stays_here(software: Software) {
     assert_eq!(scene.server.token_requests(), Vec::<String>::new());
 }
 
-/// oidc-provider wants a client with every request, and a client id may only be told to a pinned issuer.
-/// Authlib wants none, and its tokens show their audience: there the issuer is discovered.
+/// oidc-provider requires a client id in every request, and a client id is sent only to a pinned issuer.
+/// Authlib requires none, and its tokens show their audience: there the issuer is discovered.
 fn workload(software: Software, scene: &Scene) -> String {
     match software {
         Software::OidcProvider => format!("{}client_id = \"workload\"\n", scene.pin()),

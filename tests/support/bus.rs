@@ -1,8 +1,8 @@
-//! `FakeBus`: a D-Bus session bus without a working secret service: nobody owns its name, its owner never answers, or the
-//! bus itself says nothing.
+//! `FakeBus`: a D-Bus session bus without a working secret service: the service does not exist or never answers, or the bus itself
+//! never answers.
 //!
-//! The D-Bus specification as far as a client needs it to ask: the handshake (section "Authentication Protocol"), one answer to
-//! each call of the bus's own methods, and errors.
+//! Implements the part of the D-Bus specification that a client needs: the handshake (section "Authentication Protocol"), one answer
+//! to each call of the bus's own methods, and errors.
 
 use std::io;
 use std::path::PathBuf;

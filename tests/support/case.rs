@@ -8,9 +8,9 @@
 //! | `workload_api.toml` | a SPIFFE agent: the workload's `identities`, and an `[[answer]]` for each faulty answer |
 //! | `expect.toml` | the outcome: the source that was found, or the class of the failure and its message |
 //!
-//! All but `expect.toml` may hold, between `<<` and `>>`: `issuer`, `jwt` (a token that the authorization server trusts, made
-//! for it; `jwt {"aud": …}` with other claims, `jwt:NAME` the same one each time), `secret NAME`, and where something is served:
-//! `base`, `host`, `port`, `ca`, `thumbprint` (of the certificate), `other_ca`, `agent`.
+//! All files except `expect.toml` may contain placeholders between `<<` and `>>`: `issuer`; `jwt` (a valid token for the
+//! authorization server; `jwt {"aud": …}` with other claims, `jwt:NAME` the same token each time); `secret NAME`; and for the case's
+//! own servers `base`, `host`, `port`, `ca`, `thumbprint` (of the certificate), `other_ca`, `agent`.
 
 use std::collections::BTreeMap;
 use std::fs;

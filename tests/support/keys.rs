@@ -142,8 +142,8 @@ pub fn now() -> f64 {
     since.as_secs_f64()
 }
 
-/// `iat` and `exp` of a token that lives at least `life`: rounded outwards, as `exp` must never come before `expires_in` is over.
-/// One with no life at all has expired already.
+/// `iat` and `exp` of a token that lives at least `life`. They are rounded outwards, so that `exp` is not before the end of
+/// `expires_in`. With a lifetime of zero the token has already expired.
 pub fn lifetime(life: Duration) -> (u64, u64) {
     let now = now();
     if life.is_zero() {

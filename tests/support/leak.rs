@@ -39,7 +39,7 @@ pub fn check_on_drop(label: &str, text: &str) {
     }
 }
 
-/// The last 32 characters of a JWT's signature: enough to know it by, and what is left when a log cuts the front off.
+/// The last 32 characters of a JWT's signature: enough to identify it, also if a log cuts off its start.
 fn signature_tail(token: &str) -> Option<&str> {
     let (_, signature) = token.rsplit_once('.')?;
     signature.get(signature.len().checked_sub(32)?..)
@@ -53,12 +53,12 @@ fn base64_forms(token: &str, offset: usize) -> [String; 2] {
     [STANDARD.encode(&padded), URL_SAFE.encode(&padded)].map(|text| text[from..whole].to_owned())
 }
 
-/// All that may not appear, by its last 16 bytes: those of a token are random, while its first ones are those of every JWT.
-/// A text is read once, however many needles there are, and a new needle costs nothing that grows with their number.
+/// All registered tokens, by their last 16 bytes: these are random, while the first bytes are the same for every JWT. A text is read
+/// once for any number of needles, and adding a needle takes constant time.
 struct Needles {
     by_end: HashMap<[u8; END], HashSet<Vec<u8>>>,
-    /// One bit for the last four bytes of each needle. Nearly every place in a text is passed over with a look at it, which
-    /// an unoptimised build can afford for every log of every test.
+    /// One bit for the last four bytes of each needle. It excludes nearly every position of a text quickly, so that an unoptimised
+    /// build can check every log of every test.
     last_four: Vec<bool>,
 }
 

@@ -25,7 +25,7 @@
 //! Every fake has its own port and its own tasks, and stops when it is dropped.
 
 #![allow(clippy::new_without_default, reason = "a fake is started; there is no default one")]
-#![allow(clippy::disallowed_methods, reason = "the fakes live outside safeconduct's rooms: real time, own tasks")]
+#![allow(clippy::disallowed_methods, reason = "the fakes are no part of safeconduct: real time, own tasks")]
 
 pub mod authorization_server;
 pub mod aws;

@@ -1,7 +1,7 @@
 //! `StandIn`: puts a fake in place of hosts that are compiled into the product. The product has no setting for that.
 //!
-//! The product dials those hosts by their own names, over TLS, through the forward proxy of its configuration. That proxy is this
-//! one: its tunnels end here, with a certificate of a test CA, and what comes through them goes on to the fake.
+//! The product dials those hosts by their own names, over TLS, through the forward proxy of its configuration. `StandIn` is that
+//! proxy: its tunnels end here, with a certificate of a test CA, and their requests are forwarded to the fake.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -38,8 +38,7 @@ impl StandIn {
         Self { proxy: proxy(hosts, fake).await, ca: None, task: None }
     }
 
-    /// The keys of `[egress]`; without the CA of a fake that speaks TLS itself. What is at `root` for the product is the
-    /// root of its files.
+    /// The keys of `[egress]`, without the CA if the fake has TLS itself. `root` is the root directory of the product's files.
     pub fn egress(&self, root: Option<&Path>) -> String {
         let proxy = format!("proxy = {:?}\n", self.proxy.url());
         match (&self.ca, root) {

@@ -1,7 +1,7 @@
 //! A platform's HTTP endpoint as data: the expected requests in their order, and the answer to each.
 //!
-//! A request that is not the next one, byte for byte where the data says so, is refused and fails the case, as does one that
-//! never came. So a platform's fake is a file, and a new one needs no code.
+//! A request that differs from the next expected one is refused and fails the case. A missing request fails the case too. So the
+//! fake of a platform is a file, and a new platform needs no code.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! `FakeWorkloadApi`: a SPIFFE agent on a Unix socket, with answers like SPIRE's.
 //!
 //! gRPC by hand over hyper's HTTP/2: the two calls that a workload makes, with the messages of `workload.proto`. A request
-//! without the metadata `workload.spiffe.io: true` is refused, an identity that is not registered does not exist, and what is
-//! issued is really signed: JWT-SVIDs by `keys.rs`, X.509-SVIDs by a CA of its own.
+//! without the metadata `workload.spiffe.io: true` is refused, only registered identities get an SVID, and every SVID is really
+//! signed: JWT-SVIDs by `keys.rs`, X.509-SVIDs by a CA of its own.
 
 use std::io;
 use std::path::{Path, PathBuf};

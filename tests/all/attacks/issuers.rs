@@ -130,8 +130,8 @@ async fn the_metadata_of_another_resource_is_refused() {
     assert_eq!(world.authorization_server.token_requests(), 0);
 }
 
-/// `resource` in metadata may be a prefix of the URL. A token for the prefix is good at every server below it, so a caller
-/// who is let in at one of them only must not have it.
+/// `resource` in metadata may be a prefix of the URL. Every server below the prefix accepts such a token, so a caller that is
+/// permitted only one of these servers must not get it.
 #[tokio::test]
 async fn one_resource_over_two_servers_does_not_get_round_allow() {
     let world = World::new().await;

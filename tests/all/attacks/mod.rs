@@ -1,7 +1,7 @@
 //! Attacks on the real binary, one test each.
 //!
-//! The attackers: an MCP server or authorization server that wants more than its own, a network that redirects, stalls or
-//! floods, a neighbour on the machine (another user, a browser, a squatter), and the operator's own log.
+//! The attackers are hostile MCP servers and authorization servers, the network, other users and browsers on the machine. Some
+//! tests check that tokens do not leak into the operator's log.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -241,8 +241,7 @@ async fn as_user(uid: u32, world: &Safeconduct, copy: &Copy, args: &[&str]) -> O
     output
 }
 
-/// Sends raw bytes and gives whatever comes until the other side closes, or, with the writing half closed on our side, says
-/// nothing for a while.
+/// Sends raw bytes, and closes our writing half if `close` is true. Gives the answer.
 async fn speak(socket: &Path, request: &[u8], close: bool) -> String {
     converse(UnixStream::connect(socket).await.expect("it listens"), request, close).await
 }
@@ -252,7 +251,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite, request: &[u8], close: bo
     let request = request.to_vec();
     let mut answer = Vec::new();
     let write = async {
-        // It may have heard enough before the end.
+        // The other side may close before the end of the request.
         let _ = to.write_all(&request).await;
         if close {
             let _ = to.shutdown().await;

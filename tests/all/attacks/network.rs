@@ -37,7 +37,7 @@ async fn a_redirect_of_the_mcp_server_is_not_followed() {
     attacker.saw_nothing();
 }
 
-/// Everything over TLS with names and addresses of this machine; only what the configuration names may be private.
+/// Uses TLS with names and addresses of this machine. Only hosts in the configuration may have private addresses.
 struct Private {
     ca: TestCa,
     platform: FakePlatform,
@@ -192,7 +192,7 @@ async fn a_helper_waits_for_a_slow_daemon_no_longer_than_it_was_told() {
 
 /// What answers on a socket that somebody named may be anything.
 #[tokio::test]
-async fn what_is_no_daemon_ends_a_helper_within_its_time_out() {
+async fn a_helper_at_the_socket_of_another_program_ends_within_its_time_out() {
     let world = World::new().await;
     // What can be told at once is told at once; the time-out is for what never comes to an end.
     let answers: [(&[u8], Duration, i32); 4] = [

@@ -242,7 +242,7 @@ async fn a_squatted_compiled_in_place_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn what_lies_at_the_socket_path_is_not_overwritten() {
+async fn a_file_at_the_socket_path_is_not_overwritten() {
     let world = World::new().await;
     let job = world.job(&world.pin());
     let (file, link) = (job.write("precious", "precious"), job.path().join("link"));

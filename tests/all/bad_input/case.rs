@@ -1,7 +1,7 @@
 //! The cases of `tests/bad_input/GROUP.toml`: the input, and the expected outcome.
 //!
-//! All of a case may hold, between `<<` and `>>`: `issuer`, `mcp` (the URL of the MCP server), `place` (the directory of the
-//! case), `jwt` (a token that the authorization server takes), `unsigned jwt` (the same without its signature), and `now` with
+//! Placeholders between `<<` and `>>`: `issuer`, `mcp` (the URL of the MCP server), `place` (the directory of the
+//! case), `jwt` (a token that the authorization server accepts), `unsigned jwt` (the same without its signature), and `now` with
 //! seconds after it, as `now-330`.
 
 use std::collections::BTreeMap;

@@ -36,7 +36,7 @@ async fn a_kept_connection_that_is_idle_delays_nothing() {
 }
 
 #[tokio::test]
-async fn what_never_ends_does_not_keep_the_daemon() {
+async fn endless_requests_do_not_delay_the_end() {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(Fault::Stall);
     let world = scene.configured("");

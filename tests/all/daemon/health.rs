@@ -117,7 +117,7 @@ async fn metrics_are_open_metrics_and_count_what_happened() {
     assert_eq!(value("safeconduct_flight_seconds_count"), Some(1.0));
 }
 
-/// The rules of OpenMetrics 1.0 that a scraper relies on: every sample belongs to the family declared before it, counters end in
+/// Checks the rules of OpenMetrics 1.0 that a scraper needs: every sample belongs to the family declared before it, counters end in
 /// `_total`, values are numbers, the text ends with `# EOF`.
 fn open_metrics(text: &str) -> BTreeMap<String, f64> {
     let body = text.strip_suffix("# EOF\n").unwrap_or_else(|| panic!("no end in\n{text}"));

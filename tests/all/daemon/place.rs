@@ -72,7 +72,7 @@ async fn an_explicit_path_must_lie_where_nobody_else_can_write() {
 }
 
 #[tokio::test]
-async fn what_lies_at_the_path_and_is_no_socket_stays() {
+async fn a_file_at_the_path_that_is_not_a_socket_stays() {
     let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let precious = world.write("precious", "data");

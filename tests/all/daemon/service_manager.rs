@@ -38,7 +38,7 @@ async fn a_socket_wider_than_configured_is_refused() {
 }
 
 #[tokio::test]
-async fn a_descriptor_that_is_no_listener_of_ours_is_refused() {
+async fn a_descriptor_that_is_not_a_listener_is_refused() {
     let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");

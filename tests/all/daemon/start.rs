@@ -38,7 +38,7 @@ async fn servers_of_the_command_line_need_no_file_and_are_required() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_served_is_said_before_anything_is_bound() {
+async fn configurations_that_cannot_be_served_fail_before_anything_is_bound() {
     let scene = Scene::new(binary()).await;
     let world = scene.configured("");
     let url = scene.mcp.url();
@@ -71,7 +71,7 @@ async fn without_an_identity_no_place_is_taken() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_requests_of_ours_are_refused_by_status() {
+async fn unknown_requests_are_refused_by_status() {
     let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     for (path, status, error) in [

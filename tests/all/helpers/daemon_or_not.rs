@@ -79,7 +79,7 @@ async fn a_refusal_of_the_daemon_is_final() {
 }
 
 #[tokio::test]
-async fn what_only_this_process_could_honour_is_refused_with_a_daemon() {
+async fn options_that_a_daemon_cannot_honour_are_refused() {
     let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;
     let file = scene.safeconduct.private("identity.jwt").display().to_string();
@@ -130,9 +130,8 @@ async fn a_helper_works_with_almost_no_environment() {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
-/// Asking costs one socket and one thread. That no file is opened either was seen with `strace -f -e trace=openat`: between the
-/// loader's libraries and the exit there is `/proc/self/maps` of the Rust runtime and nothing else; strace is not everywhere, so
-/// what is asserted here is what the kernel shows of a helper while it waits.
+/// A request needs one socket and one thread. It opens no file: `strace -f -e trace=openat` shows only the loader's libraries and
+/// `/proc/self/maps` of the Rust runtime. strace is not installed everywhere, so this test reads /proc while a helper waits.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_helper_that_asks_has_one_thread() {

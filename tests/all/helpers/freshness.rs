@@ -60,7 +60,7 @@ async fn fresh_is_a_new_token_three_times_and_then_limited() {
 }
 
 #[tokio::test]
-async fn min_ttl_is_a_wish() {
+async fn min_ttl_is_not_guaranteed() {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(12));
     let daemon = scene.daemon("").await;
@@ -81,7 +81,7 @@ async fn min_ttl_is_a_wish() {
 }
 
 #[tokio::test]
-async fn a_rejected_token_is_dropped_if_that_can_be_meant() {
+async fn a_rejected_token_is_dropped_if_it_is_the_current_one() {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.set_token_life(Duration::from_secs(10));
     let daemon = scene.daemon("").await;

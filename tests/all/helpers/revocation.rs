@@ -54,7 +54,7 @@ async fn after_a_lasting_refusal_the_documents_are_read_again() {
 }
 
 #[tokio::test]
-async fn where_nothing_can_be_revoked_the_token_is_forgotten_all_the_same() {
+async fn without_a_revocation_endpoint_the_token_is_dropped_anyway() {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.set_metadata(json!({"revocation_endpoint": null}));
     let daemon = scene.daemon("").await;
@@ -65,7 +65,7 @@ async fn where_nothing_can_be_revoked_the_token_is_forgotten_all_the_same() {
 }
 
 #[tokio::test]
-async fn an_outage_while_revoking_is_one_that_may_pass() {
+async fn an_outage_while_revoking_is_temporary() {
     let scene = Scene::new(binary()).await;
     let elsewhere = FakeAs::start(scene.platform.trust()).await;
     elsewhere.always_token(Fault::Status(503));

@@ -57,8 +57,8 @@ async fn at_the_platform(stage: &Stage, text: &str) -> Value {
     answer
 }
 
-/// The example of a platform from which a token for any audience, or for the right one, can be had: it works at the platform of
-/// the case `ok`, and what is made for somebody else stays here.
+/// The example of a platform that issues tokens for any audience, or for the right one. It works on the platform of the case `ok`.
+/// A token for another audience is not sent.
 async fn on_its_platform(source: &str, near_miss: &str) {
     for (case, comes) in [("ok", true), (near_miss, false)] {
         let stage = platform(source, case).await;
@@ -177,8 +177,8 @@ async fn a_pod_that_asks_for_its_token() {
     assert!(answer["hint"].as_str().is_some_and(|hint| hint.contains("serviceaccounts/token")), "{answer}");
 }
 
-/// The example of a platform whose tokens only Entra takes, which federates that subject with the application: it works at the
-/// platform of that case, and for another subject it does not.
+/// The example of a platform whose tokens only Entra accepts. It works on the platform of that case if Entra has a federated
+/// credential for the subject, and fails for another subject.
 async fn federated_with_entra(source: &str, example: &str, subject: &str) {
     for (federated, comes) in [(subject, true), ("sc://somebody/else", false)] {
         let stage = platform(source, "ok").await;

@@ -33,7 +33,7 @@ fn no_files_use_each_other_in_a_circle() {
 }
 
 #[test]
-fn a_circle_is_found_through_what_a_room_hands_on() {
+fn a_circle_through_a_re_export_is_found() {
     let file = |path: &str, text: &str| Source { path: path.to_owned(), text: text.to_owned() };
     let all = [
         file("src/a/mod.rs", "mod b;\nmod c;\npub(crate) use b::B;\n"),

@@ -22,8 +22,8 @@ const LONG: &[&str] = &[
 /// Names that are also ordinary words: `"file"` is a key of several answers.
 const WORDS: [&str; 3] = ["command", "env", "file"];
 
-/// Files that say the name of a source or an exchange, with the name. The shapes of trust policies are called after the
-/// provider on the other side, which is another thing of the same name; the rest gets fewer, never more.
+/// Known files that contain the name of a source or an exchange, with that name. In `trust/shapes.rs` the names are those of policy
+/// formats. Do not add to this list.
 const NAMED_ELSEWHERE: &[(&str, &str)] = &[
     ("src/broker/examine.rs", "aws-sigv4"),
     ("src/broker/examine.rs", "direct"),

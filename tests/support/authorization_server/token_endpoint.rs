@@ -1,6 +1,6 @@
 //! The token endpoint: RFC 7523 sections 2.1 and 2.2 and RFC 8693, verified to the letter.
 //!
-//! Order of judgement: the form, the grant, the assertion (signature, `iss`, `sub`, `aud`, times, `jti`), the resource, the scopes.
+//! Order of checks: the form, the grant, the assertion (signature, `iss`, `sub`, `aud`, times, `jti`), the resource, the scopes.
 //! An assertion that passes is spent, even if the resource or the scopes are then refused.
 
 use std::collections::BTreeMap;
@@ -107,8 +107,8 @@ pub(super) async fn answer(state: &State, request: Request<Incoming>) -> Answer 
     if let Ok(form) = &form {
         (record.params, record.assertion) = public_part(form);
     }
-    // A fault that has no body does not look at the request, and what is sent through it is not spent. One that has a body does,
-    // and it is: whoever then presents the same assertion again is refused.
+    // A fault without a body does not read the request, so the assertion is not used up. A fault with a body reads it, so the same
+    // assertion is refused next time.
     let verdict = match script.clone() {
         Some(TokenFault::Wire(fault)) if !fault.needs_body() => {
             state.now().received.push(record);
