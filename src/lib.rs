@@ -35,6 +35,7 @@ mod metrics;
 mod oauth;
 mod outbound;
 mod policy;
+mod setting;
 mod sigv4;
 mod store;
 mod token;

@@ -27,11 +27,11 @@ impl Broker {
         let audience = match (audience, chain.first(), &server.issuer) {
             (Some(audience), ..) => Audience::from(audience),
             (None, Some(link), _) => link.audience(),
-            (None, None, Some(pinned)) => expected_audience(&server, pinned)?,
+            (None, None, Some(pinned)) => expected_audience(&server, pinned),
             (None, None, None) => {
                 let protection = maker.discovery.protection(&server.url, server.named_by).await?;
                 let (issuer, _) = maker.pick(&server, &protection)?;
-                expected_audience(&server, &issuer)?
+                expected_audience(&server, &issuer)
             }
         };
         let source = &maker.identity(&server)?.source;

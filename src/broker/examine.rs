@@ -20,6 +20,7 @@ use super::{Broker, Error, Server, Target};
 use crate::caller::Caller;
 use crate::discovery::Challenge;
 use crate::dpop;
+use crate::exchange::Gives;
 use crate::oauth::{Issuer, Resource, Scopes};
 use crate::token::{AccessToken, Binding, SubjectToken};
 
@@ -129,14 +130,12 @@ impl Walk<'_> {
         let knocked = self.knock().await;
         let asks_for_a_token = knocked.as_ref().is_some_and(|knocked| knocked.status == 401);
         let reachable = knocked.is_some();
-        if self.server.exchange.as_deref() == Some("direct") {
-            return self.direct(asks_for_a_token).await;
+        match self.server.expected().traits().gives {
+            Gives::Token => {}
+            Gives::OwnToken => return self.direct(asks_for_a_token).await,
+            Gives::Signer => return self.signed().await,
         }
-        if self.server.exchange.as_deref() == Some("aws-sigv4") {
-            return self.signed().await;
-        }
-        let asks_a_provider = self.server.expected_exchange().is_some_and(|row| !row.discovers);
-        let (issuer, is_known) = if asks_a_provider {
+        let (issuer, is_known) = if !self.server.is_discovered() {
             self.skip_discovery("the exchange asks the provider's own hosts, whatever the MCP server says");
             (self.server.issuer.clone(), true)
         } else if reachable || self.server.issuer.is_some() {
@@ -181,7 +180,8 @@ impl Walk<'_> {
 
     /// The platform's own token is what the server takes: no authorization server is asked for one.
     async fn direct(&mut self, asks_for_a_token: bool) {
-        self.skip_discovery("`exchange = \"direct\"`: the server takes the platform's own tokens");
+        let name = self.server.expected().name();
+        self.skip_discovery(&format!("`exchange = {name:?}`: the server takes the platform's own tokens"));
         let granted = self.platforms_own().await;
         self.clocks();
         self.present_all(asks_for_a_token, granted, None).await;
@@ -189,7 +189,8 @@ impl Walk<'_> {
 
     /// Requests are signed: no authorization server is asked, and there is no token to present.
     async fn signed(&mut self) {
-        self.skip_discovery("`exchange = \"aws-sigv4\"`: each request is signed, and nobody issues a token");
+        let name = self.server.expected().name();
+        self.skip_discovery(&format!("`exchange = {name:?}`: each request is signed, and nobody issues a token"));
         let issuer = self.server.issuer.clone();
         if self.identity(issuer.as_ref()).await.is_some() {
             self.credentials().await;

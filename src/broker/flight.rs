@@ -19,10 +19,12 @@ use crate::clock::{Clock, rfc3339};
 use crate::discovery::{self, Discovery, Protection};
 use crate::dpop;
 use crate::env::Env;
-use crate::exchange::link::{self, Destination, Link};
 use crate::exchange::pace::Pace;
 use crate::exchange::registration::{Means, Registrations};
-use crate::exchange::{self, Client, ClientAuth, Descriptor, Identified, Issued, IssuerIs, Way, revocation};
+use crate::exchange::{
+    self, Asks, Client, ClientAuth, Destination, Exchange, Gives, Identified, Issued, IssuerIs, Link, Root, Way,
+    revocation,
+};
 use crate::identity::{self, CLOCK_SKEW};
 use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
 use crate::outbound::{NamedBy, Outbound};
@@ -109,7 +111,7 @@ impl Maker {
     }
 
     async fn attempt(&self, server: &Server, permit: &Permit) -> Result<Token, Error> {
-        if server.exchange.as_deref() == Some("direct") {
+        if server.expected().traits().asks == Asks::Nobody {
             return self.direct(server).await;
         }
         let granting = self.issue(server, permit).await?;
@@ -131,14 +133,14 @@ impl Maker {
             dpop: self.dpop_key(server, &route)?,
             ..plain_request(server)
         };
-        let audience = exchange.exchange.audience(&route.server.issuer, &request);
+        let audience = exchange.audience(&route.server.issuer, &request);
         let standing = self.stand(server, &route, &audience, &request).await?;
         request.client = self.client(server, &route, &standing, exchange).await?;
         request.aws_credentials = self.own_credentials(server).await?;
         let issued = self.ask(server, exchange, &route, &standing, &request).await?;
         let mut hops = standing.hops;
         if let Some(signed) = &issued.signed {
-            let source = if hops.is_empty() { self.identity(server)?.source.name() } else { exchange.name };
+            let source = if hops.is_empty() { self.identity(server)?.source.name() } else { exchange.name() };
             hops.push(Hop { source, iss: None, sub: signed.arn.clone() });
         }
         Ok(Granting { route, request, resource, hops, issued })
@@ -160,39 +162,27 @@ impl Maker {
     /// The workload's own JWT is what the server wants: nothing is discovered and nobody is asked.
     pub(super) async fn direct(&self, server: &Server) -> Result<Token, Error> {
         let identity = self.identity(server)?;
-        if !identity.links.is_empty() {
-            // Chosen on the command line: to send what lies at its root would be to fall back to another identity.
-            return Err(exchange::Error::Misconfigured {
-                what: "\"direct\" sends the platform's own token, and this identity is a chain".to_owned(),
-                hint: "choose an identity without `from`".to_owned(),
-            }
-            .into());
-        }
+        let exchange = server.expected();
         let source = identity.source.name();
-        if server.is_outer && source != "gcp" {
-            return Err(exchange::Error::Misconfigured {
-                what: format!(
-                    "a front door of Google takes Google's identity tokens, and this workload's is of {source:?}"
-                ),
-                hint: "set `pool` and `service_account` in `outer`".to_owned(),
-            }
-            .into());
-        }
+        let is_chain = !identity.links.is_empty();
+        exchange
+            .suits(&Root { name: &server.identity, source: Some(source), is_chain })
+            .map_err(exchange::Error::from)?;
         let audience = Audience::from(server.subject_audience.as_deref().unwrap_or_default());
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
         let now = self.clock.unix();
         let fit = subject.must_be_jwt().and_then(|()| subject.fit_for(&audience, now, Duration::ZERO));
-        fit.map_err(|unfit| Unusable::Subject { source_name: identity.source.name(), unfit })?;
+        fit.map_err(|unfit| Unusable::Subject { source_name: source, unfit })?;
         let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
         let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
         let resource = resource(server, &Protection::default());
         self.not_shared(server, &resource)?;
         let silent = AuthorizationServer::silent(issuer.clone(), "");
         let request = plain_request(server);
-        let mut issued = exchange::DIRECT.exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;
+        let mut issued = exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;
         // From a file it may be old already: what counts is what is left of it.
         issued.expires_in = Some(Duration::from_secs(left));
-        let hops = vec![Hop::of(identity.source.name(), &subject.claims)];
+        let hops = vec![Hop::of(source, &subject.claims)];
         let claims = Claims::read(issued.access_token.expose()).ok();
         let binding = Binding::Bearer;
         lasting(self.assembled(server, &request.scopes, Parts { resource, issuer, hops, issued, claims, binding }))
@@ -287,7 +277,7 @@ impl Maker {
         }
         let audience = match chain.first() {
             Some(link) => link.audience(),
-            None => expected_audience(server, issuer)?,
+            None => expected_audience(server, issuer),
         };
         let subject = self.identity(server)?.source.subject_token(&audience).await?;
         Ok(Some(subject))
@@ -336,10 +326,9 @@ impl Maker {
         let presented = Presented::of(subject, &party.issuer, &asked, destination.scopes, &[]);
         self.refused.check(&presented)?;
         let name: Arc<str> = format!("{}@{}", server.name, link.issuer).into();
-        let grant = exchange::row("token-exchange").map_or("", |row| row.grant);
-        let client = self.identify(&name, &link.client, party, Some(subject), grant, server).await?;
+        let client = self.identify(&name, &link.client, party, Some(subject), exchange::LINK_GRANT, server).await?;
         let place = self.pace.enter(&party.issuer).await;
-        let changed = link::change(&self.way(party), link, subject, client, destination).await;
+        let changed = link.change.change(&self.way(party), subject, client, destination).await;
         drop(place);
         changed.map_err(|error| {
             self.refused.remember(&presented, &error);
@@ -356,10 +345,10 @@ impl Maker {
         server: &Server,
         route: &Route,
         standing: &Standing,
-        exchange: &Descriptor,
+        exchange: &dyn Exchange,
     ) -> Result<Identified, Error> {
         let subject = standing.subject.as_ref();
-        self.identify(&server.name, &server.client, &route.server, subject, exchange.grant, server).await
+        self.identify(&server.name, &server.client, &route.server, subject, exchange.traits().grant, server).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "one link of a chain; ends with the noun `Leg`")]
@@ -410,7 +399,7 @@ impl Maker {
     /// A pin needs no resource metadata, but metadata that contradicts it is an error.
     async fn protection_beside_pin(&self, server: &Server, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
         // Nobody gets past a front door without its credential, and who guards the server is pinned.
-        if server.outer.is_some() || server.expected_exchange().is_some_and(|row| !row.discovers) {
+        if server.outer.is_some() || !server.is_discovered() {
             return Ok(Arc::default());
         }
         let protection = match self.discovery.protection(&server.url, server.named_by).await {
@@ -454,7 +443,7 @@ impl Maker {
     async fn ask(
         &self,
         server: &Server,
-        exchange: &Descriptor,
+        exchange: &dyn Exchange,
         route: &Route,
         standing: &Standing,
         request: &exchange::Request,
@@ -468,7 +457,7 @@ impl Maker {
             .map(|subject| Presented::of(subject, issuer, &asked, &request.scopes, &request.extra));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         let place = self.pace.enter(issuer).await;
-        let issued = exchange.exchange.exchange(&self.way(&route.server), standing.subject.as_ref(), request).await;
+        let issued = exchange.exchange(&self.way(&route.server), standing.subject.as_ref(), request).await;
         drop(place);
         let error = match issued {
             Ok(issued) => return Ok(issued),
@@ -538,13 +527,13 @@ impl Maker {
 
     /// Revokes a token where it was issued, as the client that it was issued to.
     pub(super) async fn revoke(&self, server: &Server, token: &Token) -> Result<(), revocation::Error> {
-        if matches!(server.exchange.as_deref(), Some("direct" | "aws-sigv4")) {
+        if server.expected().traits().gives != Gives::Token {
             return Err(revocation::Error::NotOffered);
         }
         let prepare = async {
             let metadata = self.metadata(&token.issuer, server.token_endpoint.as_deref()).await?;
             let subject = self.proof_of_client(server, &metadata).await?;
-            let grant = server.expected_exchange().map_or("", |row| row.grant);
+            let grant = server.expected().traits().grant;
             let client =
                 self.identify(&server.name, &server.client, &metadata, subject.as_ref(), grant, server).await?;
             Ok::<_, Error>((metadata, client))
@@ -572,7 +561,7 @@ impl Maker {
         let (protection, metadata) = (Arc::default(), Arc::clone(metadata));
         let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties };
         let issuer = &route.server.issuer;
-        let audience = expected_audience(server, issuer)?;
+        let audience = expected_audience(server, issuer);
         let standing = self.stand(server, &route, &audience, &plain_request(server)).await?;
         let subject = standing.subject;
         let presented = subject.as_ref().map(|one| Presented::of(one, issuer, &[], &Scopes::default(), &[]));
@@ -593,10 +582,8 @@ fn lasting(token: Token) -> Result<Token, Error> {
 }
 
 /// For whom the identity is made that goes to the server's authorization server.
-pub(super) fn expected_audience(server: &Server, issuer: &Issuer) -> Result<Audience, Error> {
-    let row = server.expected_exchange();
-    let row = row.ok_or_else(|| Error::internal("an exchange that configuration let pass is unknown"))?;
-    Ok(row.exchange.audience(issuer, &plain_request(server)))
+pub(super) fn expected_audience(server: &Server, issuer: &Issuer) -> Audience {
+    server.expected().audience(issuer, &plain_request(server))
 }
 
 /// What is asked for whatever discovery finds.
@@ -605,7 +592,6 @@ fn plain_request(server: &Server) -> exchange::Request {
         audience: server.audience.clone(),
         subject_audience: server.subject_audience.clone(),
         extra: server.extra.clone(),
-        provider: server.provider.clone(),
         ..exchange::Request::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::exchange::link::Link;
+use crate::exchange::Link;
 use crate::identity::IdentitySource;
 
 /// One identity, ready to be asked.

@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{DEFAULT, Rate};
 use crate::digest::{Digest, Fields};
-use crate::exchange::link::Link;
-use crate::exchange::{self, Client, Provider};
+use crate::exchange::{Asks, Client, ClientAuth, Exchange, Gives, Link, Subject, USUAL};
 use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
 use crate::outbound::NamedBy;
 use crate::policy::{Permit, Policy, Rule};
@@ -25,7 +24,7 @@ pub struct Server {
     /// Who may have what.
     pub policy: Policy,
     /// The configured exchange.
-    pub exchange: Option<String>,
+    pub(crate) exchange: Option<Arc<dyn Exchange>>,
     /// The token endpoint of a pinned server that publishes no metadata.
     pub token_endpoint: Option<String>,
     /// Which of the identities is presented.
@@ -34,8 +33,6 @@ pub struct Server {
     pub identity_fields: Fields,
     /// The OAuth client that we are, and its proof.
     pub client: Client,
-    /// What the exchange of a provider needs.
-    pub provider: Option<Provider>,
     /// The identity provider that says what we may have there.
     pub idp: Option<Link>,
     /// Bind tokens to a key; `None` where the server requires it.
@@ -115,7 +112,6 @@ impl Server {
             identity: DEFAULT.into(),
             identity_fields: Fields::default(),
             client: Client::default(),
-            provider: None,
             idp: None,
             dpop: None,
             audience: None,
@@ -163,7 +159,6 @@ impl Server {
             identity,
             identity_fields,
             client,
-            provider,
             idp,
             dpop,
             audience,
@@ -186,6 +181,7 @@ impl Server {
             ResourceParameter::Fixed(resource) => Fields::default().text("fixed").text(resource.as_str()),
             ResourceParameter::Omitted => Fields::default().text("omitted"),
         };
+        let own = |exchange: &dyn Exchange| Fields::default().text(exchange.name()).group(&exchange.fields());
         let scopes = |scopes: Option<&Scopes>| scopes.map(ToString::to_string);
         let dpop = dpop.map(|bound| if bound { "bound" } else { "bearer" });
         Fields::default()
@@ -193,12 +189,11 @@ impl Server {
             .text(url.as_str())
             .option(issuer.as_ref().map(Issuer::as_str))
             .flag(*trust_discovered_issuer)
-            .option(exchange.as_deref())
+            .option_group(exchange.as_deref().map(own).as_ref())
             .option(token_endpoint.as_deref())
             .text(identity)
             .group(identity_fields)
             .group(&client.fields())
-            .option_group(provider.as_ref().map(Provider::fields).as_ref())
             .option_group(idp.as_ref().map(Link::fields).as_ref())
             .option(dpop)
             .option(audience.as_deref())
@@ -211,30 +206,38 @@ impl Server {
     }
 
     /// The exchange as far as it is known without the server's metadata: the configured one, or the only one ever chosen.
-    pub(super) fn expected_exchange(&self) -> Option<&'static exchange::Descriptor> {
-        exchange::row(self.exchange.as_deref().unwrap_or("jwt-bearer"))
+    pub(crate) fn expected(&self) -> &dyn Exchange {
+        self.exchange.as_deref().unwrap_or(USUAL)
     }
 
     /// Is the workload's identity presented, as grant or as proof of the client?
     pub(crate) fn needs_subject(&self) -> bool {
-        !self.signs_as_itself()
-            && self.expected_exchange().is_none_or(|row| row.exchange.needs_subject(self.client.auth))
+        match self.expected().traits().subject {
+            Subject::None => false,
+            Subject::Jwt | Subject::Named => true,
+            Subject::ProofOfClient => self.client.auth == ClientAuth::Workload,
+        }
     }
 
     /// May the identity be something else than a JWT?
     pub(crate) fn names_its_subject(&self) -> bool {
-        self.client.auth != exchange::ClientAuth::Workload
-            && self.expected_exchange().is_some_and(|row| row.exchange.names_its_subject())
+        self.client.auth != ClientAuth::Workload && self.expected().traits().subject == Subject::Named
     }
 
     /// Are requests signed with the workload's own role?
     pub(crate) fn signs_as_itself(&self) -> bool {
-        self.provider.as_ref().is_some_and(Provider::signs_as_itself)
+        let traits = self.expected().traits();
+        traits.gives == Gives::Signer && traits.subject == Subject::None
+    }
+
+    /// Is the MCP server asked who guards it?
+    pub(crate) fn is_discovered(&self) -> bool {
+        self.expected().traits().asks == Asks::Discovered
     }
 
     /// Is anything of the identity needed, its certificate included?
     pub(crate) fn needs_identity(&self) -> bool {
-        let by_certificate = self.client.auth == exchange::ClientAuth::MutualTls;
+        let by_certificate = self.client.auth == ClientAuth::MutualTls;
         self.needs_subject() || self.signs_as_itself() || (by_certificate && self.client.certificate_file.is_none())
     }
 }

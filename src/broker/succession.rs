@@ -46,12 +46,12 @@ impl Broker {
                 asked_twice: Arc::clone(&before.asked_twice),
             },
         );
-        // Whose tokens are used without a pin is decided before they are kept, so a kept one must pass that anew.
+        // Check again whether the issuer is trusted before a cached token is taken over.
         let same_trust = broker.maker.issuers == maker.issuers;
         broker.cache.inherit(&before.cache, |key, token| {
             let (name, permit) = before.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
             let server = broker.servers.iter().find(|server| server.name == name)?;
-            let trusted = same_trust || server.issuer.is_some() || server.exchange.as_deref() == Some("direct");
+            let trusted = same_trust || server.issuer.is_some() || !server.is_discovered();
             let within = server.policy.permit_for_all().admit(&token.scopes).is_ok();
             let shared = broker.maker.not_shared(server, &token.resource).is_err();
             let holds = server.key(&permit) == *key && trusted && within && !shared;

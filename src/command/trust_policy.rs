@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::obtain::{Unconfigured, Wanted, settle};
 use super::{Context, Failure, for_runner, json_for_runner, print};
 use crate::app::{self, Core};
-use crate::broker::{Class, Cloud, Persistence, Provider, Target};
+use crate::broker::{Class, Cloud, Persistence, Target};
 use crate::cli::{self, Level};
 use crate::config::Config;
 use crate::oauth::quoted_words;
@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context<'_>, verb: &cli::TrustPolicy) -> Result<(), 
     let name = settle(context, &mut config, &wanted, Unconfigured::Discover)?
         .ok_or_else(|| Failure::bug("a server that was just added is not served"))?;
     let audience = audience(verb, &config, &name)?;
-    let account = account(&config, &name);
+    let account = config.first_provider(&name).and_then(|provider| provider.account);
     let attested = context.block_on(async {
         let core: Core = app::core(config, context.env.clone(), context.clock(), Persistence::OneShot(LIMIT))?;
         let target = Target::Name(name);
@@ -54,7 +54,7 @@ fn audience(verb: &cli::TrustPolicy, config: &Config, name: &str) -> Result<Opti
     if verb.audience.is_some() {
         return Ok(verb.audience.clone());
     }
-    let by_provider = first_provider(config, name).is_some();
+    let by_provider = config.first_provider(name).is_some();
     match verb.shape {
         _ if by_provider => Ok(None),
         Shape::Entra => Ok(Some(Cloud::Public.audience().to_owned())),
@@ -64,24 +64,6 @@ fn audience(verb: &cli::TrustPolicy, config: &Config, name: &str) -> Result<Opti
             workloadIdentityPools/POOL/providers/PROVIDER`, or configure `exchange = \"gcp\"` with its `pool`",
         )),
         Shape::Keycloak | Shape::Okta | Shape::Generic => Ok(None),
-    }
-}
-
-/// The provider that gets the platform's token, if one does.
-fn first_provider<'a>(config: &'a Config, name: &str) -> Option<&'a Provider> {
-    let server = config.servers.iter().find(|server| *server.name == *name)?;
-    let links = config.identities.get(&server.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
-    match links.first() {
-        Some(link) => link.provider.as_ref(),
-        None => server.provider.as_ref(),
-    }
-}
-
-/// The account of AWS whose role is to be assumed.
-fn account(config: &Config, name: &str) -> Option<String> {
-    match first_provider(config, name)? {
-        Provider::Aws(aws) => aws.role_arn.as_deref()?.split(':').nth(4).map(str::to_owned),
-        _ => None,
     }
 }
 

@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::exchange;
 use super::keys::{self, Key, Kind, Table};
-use crate::identity::{self, Descriptor, Need, SOURCES, Setting};
+use crate::exchange::Place;
+use crate::identity::{Descriptor, SOURCES};
+use crate::setting::{self, Need, Setting};
 
 /// The JSON Schema of the configuration file. Keys of later versions are not in it: they are refused.
 pub(crate) fn schema() -> Value {
@@ -14,8 +17,8 @@ pub(crate) fn schema() -> Value {
         "additionalProperties": false,
         "properties": {
             "identity": with_sources(object(&keys::IDENTITY)),
-            "identities": { "type": "object", "description": "Further identities by name.", "additionalProperties": with_sources(object(&keys::IDENTITIES)) },
-            "servers": { "type": "object", "description": "MCP servers by name.", "additionalProperties": object(&keys::SERVER) },
+            "identities": { "type": "object", "description": "Further identities by name.", "additionalProperties": with_sources(with_exchanges(object(&keys::IDENTITIES), Place::Link)) },
+            "servers": { "type": "object", "description": "MCP servers by name.", "additionalProperties": with_exchanges(object(&keys::SERVER), Place::Server) },
             "listen": object(&keys::LISTEN),
             "egress": object(&keys::EGRESS),
             "keyring": object(&keys::KEYRING),
@@ -31,14 +34,10 @@ fn with_sources(mut table: Value) -> Value {
     for (_, one) in &settings {
         let docs = settings.iter().filter(|(_, same)| same.name == one.name);
         let docs: Vec<String> = docs.map(|(row, same)| format!("{row}: {}", same.doc)).collect();
-        let mut property = match one.kind {
-            identity::Kind::Text => json!({ "type": "string", "minLength": 1 }),
-            identity::Kind::Texts | identity::Kind::Command => {
-                json!({ "type": "array", "minItems": 1, "items": { "type": "string" } })
-            }
-            identity::Kind::Flag => json!({ "type": "boolean" }),
-        };
-        property["description"] = json!(docs.join(" "));
+        let mut property = of_setting(one);
+        // A key that a source and an exchange have alike.
+        let before = table["properties"][one.name]["description"].as_str().map(str::to_owned);
+        property["description"] = json!(before.into_iter().chain([docs.join(" ")]).collect::<Vec<_>>().join(" "));
         table["properties"][one.name] = property;
     }
     let names: Vec<&str> = SOURCES.iter().map(|row| row.name).collect();
@@ -46,6 +45,32 @@ fn with_sources(mut table: Value) -> Value {
     let rows: Vec<Value> = SOURCES.iter().map(|row| of_row(row, &settings)).collect();
     table["allOf"] = json!(rows);
     table
+}
+
+fn of_setting(one: &Setting) -> Value {
+    match one.kind {
+        setting::Kind::Text => json!({ "type": "string", "minLength": 1 }),
+        setting::Kind::Texts | setting::Kind::Command => {
+            json!({ "type": "array", "minItems": 1, "items": { "type": "string" } })
+        }
+        setting::Kind::Flag => json!({ "type": "boolean" }),
+    }
+}
+
+/// The keys that exchanges have for themselves in this place.
+fn with_exchanges(mut table: Value, place: Place) -> Value {
+    for (names, one) in exchange::own_keys(place) {
+        let mut property = of_setting(one);
+        property["description"] = json!(about(&names, one));
+        table["properties"][one.name] = property;
+    }
+    table
+}
+
+/// What a key means, and for which exchanges.
+fn about(names: &[&str], one: &Setting) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    format!("{}: {}", names.join(", "), one.doc)
 }
 
 /// What holds when this row is the source.
@@ -57,7 +82,7 @@ fn of_row(row: &Descriptor, all: &[(&str, &Setting)]) -> Value {
     let required: Vec<&str> = needed(Need::Required).map(|one| one.name).collect();
     let mut then = json!({ "properties": of_others, "required": required });
     let given = |one: &Setting| match one.kind {
-        identity::Kind::Flag => json!({ "properties": { one.name: { "const": true } }, "required": [one.name] }),
+        setting::Kind::Flag => json!({ "properties": { one.name: { "const": true } }, "required": [one.name] }),
         _ => json!({ "required": [one.name] }),
     };
     let alternatives: Vec<Value> = needed(Need::OneOf).map(given).collect();
@@ -89,8 +114,15 @@ fn property(key: &Key) -> Value {
         Kind::Rate => json!({ "type": "string", "pattern": "^[1-9][0-9]*/[smh]$" }),
         Kind::Pairs => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Kind::Rules => json!({ "type": "array", "minItems": 1, "items": object(&keys::RULE) }),
-        Kind::Provider => object(&keys::IDP),
-        Kind::FrontDoor => object(&keys::OUTER),
+        Kind::Provider => {
+            let mut table = object(&keys::IDP);
+            for one in crate::exchange::IDP.settings {
+                table["properties"][one.name] = of_setting(one);
+                table["properties"][one.name]["description"] = json!(one.doc);
+            }
+            table
+        }
+        Kind::FrontDoor => with_exchanges(object(&keys::OUTER), Place::FrontDoor),
     };
     property["description"] = json!(key.doc);
     property
@@ -113,6 +145,14 @@ pub(crate) fn starter() -> String {
         for key in built(table) {
             let mark = if key.name == "url" { "" } else { "# " };
             text.push_str(&format!("{mark}{} = {}  # {}\n", key.name, key.example, key.doc));
+        }
+        let of_exchanges = match table.name {
+            "servers.NAME" => exchange::own_keys(Place::Server),
+            "identities.NAME" => exchange::own_keys(Place::Link),
+            _ => Vec::new(),
+        };
+        for (names, one) in of_exchanges.iter().filter(|(_, one)| !one.example.is_empty()) {
+            text.push_str(&format!("# {} = {}  # {}\n", one.name, one.example, about(names, one)));
         }
     }
     text

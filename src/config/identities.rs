@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::exchange::{self, Chosen};
 use super::reader::{Reader, Section};
-use super::{IdentityConfig, client, identity, insecure, is_name, keys, provider};
-use crate::broker::{DEFAULT, Link, Provider, SubjectType, Yield};
-use crate::exchange::link;
+use super::{IdentityConfig, client, identity, insecure, is_name, keys};
+use crate::broker::{Client, DEFAULT, Link};
+use crate::exchange::{Change, Place};
 use crate::identity::Choice;
 use crate::oauth::Issuer;
 
@@ -49,44 +50,66 @@ pub(super) fn identities_of<'a>(
 }
 
 fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeTable<'a>) -> Written {
-    let section = reader.section(path, at, table, &keys::IDENTITIES, &identity::settings());
+    let of_links = exchange::key_names(Place::Link);
+    let foreign: Vec<&str> = identity::settings().into_iter().chain(of_links.iter().copied()).collect();
+    let mut section = reader.section(path, at, table, &keys::IDENTITIES, &foreign);
     let Some((from, line)) = section.text("from").map(|(from, line)| (from.to_owned(), line)) else {
         let own = section.text("source").and_then(|(source, _)| crate::identity::row(source)).map(|row| row.settings);
         let is_own = |name: &str| own.is_some_and(|own| own.iter().any(|one| one.name == name));
-        let of_a_link = |key: &&keys::Key| key.name != "source" && section.has(key.name) && !is_own(key.name);
-        for key in keys::IDENTITIES.keys.iter().filter(of_a_link) {
+        let ours = keys::IDENTITIES.keys.iter().map(|key| key.name).filter(|key| *key != "source");
+        let of_a_link = |key: &&str| section.has(key) && !is_own(key);
+        let of_a_link: Vec<&str> = ours.chain(of_links).filter(of_a_link).collect();
+        for key in of_a_link {
             let what = "belongs to a link, which says with `from` what it changes";
-            reader.problem(section.line_of(key.name), &section.key(key.name), what);
+            reader.problem(section.line_of(key), &section.key(key), what);
+            section.rest.remove(key);
         }
         return Written::Source(identity::choice_of(reader, section));
     };
     if let Some((_, line)) = section.text("source") {
         reader.problem(line, &section.key("source"), "is given beside `from`: an identity has one root");
     }
-    for key in section.rest.keys().filter(|key| !section.has(key) && !section.has("source")) {
-        let line = section.rest_lines.get(key).copied().unwrap_or(section.line);
-        reader.problem(line, &section.key(key), "belongs to a source, and this identity is a link");
+    let is_ours = |key: &str| section.has_own(key) || of_links.contains(&key);
+    for key in section.rest.keys().filter(|key| !is_ours(key) && !section.has("source")) {
+        reader.problem(section.line_of(key), &section.key(key), "belongs to a source, and this identity is a link");
     }
-    match section.text("exchange") {
-        Some((name, _)) if link::CHANGES.contains(&name) => {}
-        Some((other, line)) => {
-            let what = format!("{other:?} does not change an identity; there are: {}", link::CHANGES.join(", "));
-            reader.problem(line, &section.key("exchange"), what);
-        }
-        None => reader.problem(section.line, &section.key("exchange"), "missing: how `from` is changed"),
-    }
-    provider::check_gcp(reader, &section);
-    let link = link_of(reader, &section, Yield::Jwt);
+    let client = client::client_of(reader, &section);
+    let change = exchange::of_link(reader, &section, &client);
+    let link = link_of(reader, &section, client, &change);
     Written::From { from, line, link: link.map(Box::new) }
 }
 
+/// `idp`: the identity provider of a server.
+pub(super) fn idp_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Link> {
+    if let Some((_, line)) = section.text("exchange") {
+        reader.problem(line, &section.key("exchange"), "is always token exchange here; take it out");
+    }
+    let client = client::client_of(reader, section);
+    let change = exchange::of_idp(reader, section, &client);
+    link_of(reader, section, client, &change)
+}
+
 /// Whoever changes an identity: pinned, because it gets one.
-pub(super) fn link_of(reader: &mut Reader<'_>, section: &Section<'_>, yields: Yield) -> Option<Link> {
-    let provider = provider::provider_of(reader, section);
+fn link_of(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    client: Client,
+    change: &Chosen<dyn Change>,
+) -> Option<Link> {
+    let token_endpoint = endpoint_of(reader, section);
+    let change = Arc::clone(change.known()?);
+    let subject_audience = section.text("subject_audience").map(|(text, _)| text.to_owned());
+    let client = change.client(client);
+    if let Some(provider) = change.provider() {
+        return Some(Link {
+            issuer: provider.issuer,
+            token_endpoint: Some(provider.token_endpoint),
+            client,
+            subject_audience: subject_audience.or(Some(provider.subject_audience)),
+            change,
+        });
+    }
     let issuer = match section.text("issuer") {
-        Some(_) if provider.is_some() => None,
-        None if provider.is_some() => provider.as_ref().map(Provider::issuer),
-        None if section.text("exchange").is_some_and(|(name, _)| provider::is_one(name)) => None,
         Some((text, line)) => {
             insecure(reader, line, &section.key("issuer"), text);
             Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
@@ -96,22 +119,7 @@ pub(super) fn link_of(reader: &mut Reader<'_>, section: &Section<'_>, yields: Yi
             None
         }
     };
-    let token_endpoint = endpoint_of(reader, section);
-    let subject_token_type = match section.text("subject_token_type") {
-        None => SubjectType::default(),
-        Some((name, line)) => SubjectType::parse(name).unwrap_or_else(|| {
-            let known: Vec<&str> = SubjectType::ALL.iter().map(|(name, _)| *name).collect();
-            let what = format!("{name:?} is not known; there are: {}", known.join(", "));
-            reader.problem(line, &section.key("subject_token_type"), what);
-            SubjectType::default()
-        }),
-    };
-    let client = provider::client(client::client_of(reader, section), provider.as_ref());
-    provider::entra_of_link(reader, section, provider.as_ref(), &client);
-    let subject_audience = section.text("subject_audience").map(|(text, _)| text.to_owned());
-    let subject_audience = subject_audience.or_else(|| provider.as_ref().map(|one| one.subject_audience().to_string()));
-    let token_endpoint = token_endpoint.or_else(|| provider.as_ref().map(Provider::token_endpoint));
-    Some(Link { issuer: issuer?, token_endpoint, client, subject_token_type, subject_audience, yields, provider })
+    Some(Link { issuer: issuer?, token_endpoint, client, subject_audience, change })
 }
 
 /// The endpoint of a party that publishes no metadata.

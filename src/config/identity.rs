@@ -5,6 +5,7 @@ use toml::de::DeTable;
 use super::reader::{Reader, Section};
 use super::{identity_sources, keys};
 use crate::identity::{self, Choice};
+use crate::setting::Problem;
 
 pub(super) fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>) -> Choice {
     let section = reader.section("identity", at, table, &keys::IDENTITY, &settings());
@@ -42,7 +43,7 @@ pub(super) fn choice_of(reader: &mut Reader<'_>, section: Section<'_>) -> Choice
         return Choice::Detect;
     };
     let line_of = |key: &str| section.rest_lines.get(key).copied().unwrap_or(line);
-    for identity::Problem { key, what } in identity::problems(row, &section.rest) {
+    for Problem { key, what } in identity::problems(row, &section.rest) {
         reader.problem(line_of(&key), &section.key(&key), what);
     }
     Choice::Named { source: source.to_owned(), settings: section.rest }

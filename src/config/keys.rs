@@ -1,4 +1,5 @@
-//! Every configuration key, once: the reader, the JSON Schema and the starter file all follow this table.
+//! Every configuration key, once: the reader, the JSON Schema and the starter file all follow this table. The keys that a source or
+//! an exchange has for itself are in its own row.
 //!
 //! A key whose feature is not in this version is listed as such: it is refused with a message that says so, and
 //! never ignored, because an operator who writes `dpop` and gets none has been deceived.
@@ -124,16 +125,6 @@ pub(super) const SERVER: Table = Table {
             "{ issuer = \"https://idp.example.com\" }",
             "The identity provider of `exchange = \"id-jag\"`.",
         ),
-        TENANT,
-        CLOUD,
-        AGENT_IDENTITY,
-        POOL,
-        SERVICE_ACCOUNT,
-        DELEGATES,
-        ROLE_ARN,
-        REGION,
-        SERVICE,
-        ENDPOINT,
         key("identity", Kind::Text, "\"ci\"", "An identity of [identities]. Omit: the default one."),
         key("dpop", Kind::Flag, "true", "Bind tokens to a key (RFC 9449). Omit: when the server requires it."),
         key(
@@ -204,9 +195,6 @@ pub(super) const OUTER: Table = Table {
             "The field that it goes into. Omit: Proxy-Authorization.",
         ),
         key("identity", Kind::Text, "\"google\"", "An identity of [identities]. Omit: the default one."),
-        POOL,
-        SERVICE_ACCOUNT,
-        DELEGATES,
     ],
 };
 
@@ -354,55 +342,8 @@ const CERT_FILE: Key = key(
     "The client's certificate with its chain, for \"mtls\". Omit: the workload's X.509-SVID.",
 );
 
-const TENANT: Key = key("tenant", Kind::Text, "\"contoso.example\"", "\"entra\": the directory, by id or domain.");
-const CLOUD: Key = key(
-    "cloud",
-    Kind::Text,
-    "\"public\"",
-    "\"entra\": whose hosts: \"public\", \"us-government\" or \"china\". Omit: public.",
-);
-const AGENT_IDENTITY: Key = key(
-    "agent_identity",
-    Kind::Text,
-    "\"2f6e…\"",
-    "\"entra\": the client id of the agent identity that the application acts as (`fmi_path`).",
-);
-const POOL: Key = key(
-    "pool",
-    Kind::Text,
-    "\"projects/123456789/locations/global/workloadIdentityPools/agents/providers/ci\"",
-    "\"gcp\": the full name of the workload identity provider.",
-);
-const SERVICE_ACCOUNT: Key = key(
-    "service_account",
-    Kind::Text,
-    "\"agent@project.iam.gserviceaccount.com\"",
-    "\"gcp\": the service account that gives the token. Omit: the pool's own.",
-);
-const DELEGATES: Key = key(
-    "delegates",
-    Kind::Texts,
-    "[\"between@project.iam.gserviceaccount.com\"]",
-    "\"gcp\": service accounts between the pool and that one, in order.",
-);
-const ROLE_ARN: Key = key(
-    "role_arn",
-    Kind::Text,
-    "\"arn:aws:iam::123456789012:role/agent\"",
-    "\"aws-role\", \"aws-sigv4\": the role to assume with the identity.",
-);
-const REGION: Key = key("region", Kind::Text, "\"eu-central-1\"", "\"aws-role\", \"aws-sigv4\": never guessed.");
-const SERVICE: Key =
-    key("service", Kind::Text, "\"bedrock-agentcore\"", "\"aws-sigv4\": the service that requests are signed for.");
-const ENDPOINT: Key = key(
-    "endpoint",
-    Kind::Text,
-    "\"https://vpce-1a2b.sts.eu-central-1.vpce.amazonaws.com\"",
-    "\"aws-role\", \"aws-sigv4\": another STS than the region's: that of a VPC endpoint.",
-);
-
 /// One party that changes an identity: the keys of `idp` and of a link in `[identities]`.
-const LINK: [Key; 23] = [
+const LINK: [Key; 12] = [
     key("issuer", Kind::Text, "\"https://idp.example.com\"", "Who changes the identity."),
     key(
         "token_endpoint",
@@ -418,19 +359,8 @@ const LINK: [Key; 23] = [
     KEY_FILE,
     KEY_ID,
     CERT_FILE,
-    key("subject_token_type", Kind::Text, "\"jwt\"", "What goes in: \"jwt\", \"id_token\" or \"access_token\"."),
     key("subject_audience", Kind::Text, "\"api://idp\"", "The audience of what goes in. Omit: the issuer."),
     key("exchange", Kind::Text, "\"token-exchange\"", "How it is changed."),
-    TENANT,
-    CLOUD,
-    AGENT_IDENTITY,
-    POOL,
-    SERVICE_ACCOUNT,
-    DELEGATES,
-    ROLE_ARN,
-    REGION,
-    SERVICE,
-    ENDPOINT,
 ];
 
 pub(super) const IDP: Table =

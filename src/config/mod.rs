@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::broker::{DEFAULT, Link, ResourceParameter, Server, UNLISTED};
 use crate::env::Env;
+use crate::exchange::{Asks, Provider, Root};
 use crate::identity::{Choice, SOURCES};
 use crate::oauth::{Issuer, ServerUrl, host_of};
 use crate::outbound;
@@ -23,12 +24,12 @@ mod cache_key;
 mod client;
 mod document;
 mod egress;
+mod exchange;
 mod identities;
 mod identity;
 mod keys;
 mod listen;
 mod outer;
-mod provider;
 mod reader;
 mod server;
 
@@ -270,6 +271,17 @@ impl Config {
         }
     }
 
+    /// The provider that gets the platform's token for this server, if one does.
+    pub(crate) fn first_provider(&self, name: &str) -> Option<Provider> {
+        let server = self.servers.iter().find(|server| *server.name == *name)?;
+        let links = self.identities.get(&server.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
+        match (links.first(), server.expected().traits().asks) {
+            (Some(link), _) => link.change.provider(),
+            (None, Asks::Provider(provider)) => Some(provider),
+            (None, Asks::Discovered | Asks::Nobody) => None,
+        }
+    }
+
     /// Pins the issuer of one server, as the command line says.
     pub(crate) fn pin(&mut self, name: &str, issuer: &Issuer) {
         if let Ok(url) = url::Url::parse(issuer.as_str()) {
@@ -354,23 +366,19 @@ fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
     for server in &mut config.servers {
         match config.identities.get(&server.identity) {
             Some(identity) => {
-                if server.exchange.as_deref() == Some("direct") && !identity.links.is_empty() {
-                    let key = format!("servers.{}.identity", server.name);
-                    let what =
-                        "is a chain, and \"direct\" sends the platform's own token, which would be another identity";
-                    reader.problem(None, &key, what);
-                }
-                if let Some(what) = not_of_google(server, identity) {
-                    reader.problem(None, &format!("servers.{}.pool", server.name), what);
+                let root = Root {
+                    name: &server.identity,
+                    source: identity.choice.source(),
+                    is_chain: !identity.links.is_empty(),
+                };
+                if let Some(Err(unfit)) = server.exchange.as_ref().map(|exchange| exchange.suits(&root)) {
+                    reader.problem(None, &format!("servers.{}.{}", server.name, unfit.problem.key), unfit.problem.what);
                 }
                 if signs_where_a_jwt_is_wanted(server, identity) {
                     let key = format!("servers.{}.identity", server.name);
                     let what = "is a signed request of AWS (`token = \"caller-identity\"`): it is for \"token-exchange\" and \"gcp\" \
                         alone, and proves no client";
                     reader.problem(None, &key, what);
-                }
-                if let Some(what) = not_a_managed_identity(server, identity) {
-                    reader.problem(None, &format!("servers.{}.client_id", server.name), what);
                 }
                 server.identity_fields = identity.fields();
             }
@@ -382,58 +390,23 @@ fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
     }
 }
 
-/// A front door of Google takes Google's identity tokens, which another platform's pool must give.
-fn not_of_google(server: &Server, identity: &IdentityConfig) -> Option<String> {
-    match &identity.choice {
-        Choice::Named { source, .. } if server.is_outer && server.provider.is_none() && source != "gcp" => {
-            Some(format!(
-                "missing: the identity {:?} is of {source:?}, and the front door takes Google's identity tokens alone",
-                &*server.identity
-            ))
-        }
-        _ => None,
-    }
-}
-
 /// Is the identity a signed request, and its first party one that is not told so?
 fn signs_where_a_jwt_is_wanted(server: &Server, identity: &IdentityConfig) -> bool {
-    let signs = match &identity.choice {
-        Choice::Named { source, settings } => {
-            source == "aws" && settings.get("token").and_then(toml::Value::as_str) == Some("caller-identity")
-        }
-        Choice::Detect | Choice::Probe => false,
-    };
     let is_told = match identity.links.first() {
         Some(link) => link.names_its_subject(),
         None => !server.needs_subject() || server.names_its_subject(),
     };
-    signs && !is_told
+    identity.choice.signs_requests() && !is_told
 }
 
-/// Without an application `entra` passes on what only a managed identity has.
-fn not_a_managed_identity(server: &Server, identity: &IdentityConfig) -> Option<String> {
-    if server.exchange.as_deref() != Some("entra") || server.client.id.is_some() {
-        return None;
-    }
-    let whose = match &identity.choice {
-        _ if !identity.links.is_empty() => "is a chain",
-        Choice::Named { source, .. } if source != "azure" => "is not of Azure",
-        _ => return None,
-    };
-    Some(format!(
-        "missing: the application with a federated credential for the identity {:?}, which {whose}; only a managed identity of \
-        the tenant needs none",
-        &*server.identity
-    ))
-}
-
-/// `direct` sends the platform's token to the MCP server. Made for an authorization server, it could be presented there.
+/// The platform's own token goes to the MCP server. Made for an authorization server, it could be presented there.
 fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     let pinned = config.servers.iter().filter_map(|server| server.issuer.as_ref());
     let links = config.identities.values().flat_map(|identity| &identity.links);
     let links = links.chain(config.servers.iter().filter_map(|server| server.idp.as_ref())).map(|link| &link.issuer);
     let issuers: Vec<&Issuer> = pinned.chain(links).chain(config.issuers.iter().flatten()).collect();
-    for server in config.servers.iter().filter(|server| server.exchange.as_deref() == Some("direct")) {
+    let asks_nobody = |server: &&Server| server.expected().traits().asks == Asks::Nobody;
+    for server in config.servers.iter().filter(asks_nobody) {
         let named = |issuer: &&&Issuer| server.subject_audience.as_deref() == Some(issuer.as_str());
         if let Some(issuer) = issuers.iter().find(named) {
             let key = if server.is_outer { "audience" } else { "subject_audience" };

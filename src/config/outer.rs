@@ -6,9 +6,11 @@
 //! Sources: Google Cloud, "Programmatic authentication" (Identity-Aware Proxy: `Proxy-Authorization`); "Authenticating
 //! service-to-service" (Cloud Run: `X-Serverless-Authorization`).
 
+use super::exchange;
+use super::keys;
 use super::reader::{Reader, Section};
-use super::{keys, provider};
-use crate::broker::{Client, DEFAULT, Outer, Provider, ResourceParameter, Server};
+use crate::broker::{Client, DEFAULT, Outer, ResourceParameter, Server};
+use crate::exchange::{Asks, Place};
 use crate::policy::Rule;
 
 /// Where Identity-Aware Proxy looks first, and what it takes away.
@@ -16,8 +18,8 @@ const FIELD: &str = "Proxy-Authorization";
 
 /// What a server's `outer` says: the field, and the server that gives the token for it.
 pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, server: &Server) -> Option<(Outer, Server)> {
-    let section = reader.nested(section, "outer", &keys::OUTER)?;
-    if server.issuer.is_none() && server.exchange.as_deref() != Some("direct") {
+    let section = reader.nested(section, "outer", &keys::OUTER, &exchange::key_names(Place::FrontDoor))?;
+    if server.issuer.is_none() && server.expected().traits().asks != Asks::Nobody {
         let what = "needs the server's `issuer`: nobody gets past the front door to ask the server who guards it";
         reader.problem(section.line, &section.path, what);
     }
@@ -27,33 +29,24 @@ pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, serve
         None => reader.problem(section.line, &section.key("exchange"), "missing: \"gcp\""),
     }
     let audience = section.text("audience").map(|(text, _)| text.to_owned());
-    if audience.as_ref().is_none_or(String::is_empty) {
-        let what = "missing: the OAuth client's id (Identity-Aware Proxy) or the service's URL (Cloud Run)";
-        reader.problem(section.line, &section.key("audience"), what);
-    }
     let header = header_of(reader, &section);
-    let provider = if section.has("pool") { provider::provider_of(reader, &section) } else { None };
-    if section.has("pool") {
-        provider::check_gcp(reader, &section);
-    } else {
-        for key in ["service_account", "delegates"].into_iter().filter(|key| section.has(key)) {
-            let what = "has no effect without `pool`: on Google Cloud the identity of the workload itself is shown \
-                (`service_account` and `impersonate` of [identity] make it another one)";
-            reader.problem(section.line_of(key), &section.key(key), what);
-        }
-    }
+    let chosen = exchange::of_server(reader, &section, Place::FrontDoor, &Client::default());
+    let traits = chosen.known().map(|exchange| exchange.traits());
+    let provider = match traits.map(|traits| traits.asks) {
+        Some(Asks::Provider(provider)) => Some(provider),
+        _ => None,
+    };
     let name = format!("{}.outer", server.name);
     let direct = provider.is_none();
     let front_door = Server {
-        exchange: Some(if direct { "direct" } else { "gcp" }.to_owned()),
-        issuer: provider.as_ref().map(Provider::issuer),
-        token_endpoint: provider.as_ref().map(Provider::token_endpoint),
+        exchange: chosen.known().cloned(),
+        issuer: provider.as_ref().map(|provider| provider.issuer.clone()),
+        token_endpoint: provider.as_ref().map(|provider| provider.token_endpoint.clone()),
         subject_audience: match &provider {
-            Some(provider) => Some(provider::subject_audience(&section, provider, &Client::default())),
+            Some(provider) => Some(provider.subject_audience.clone()),
             None => audience.clone(),
         },
         audience: audience.filter(|_| !direct),
-        provider,
         identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
         resource: ResourceParameter::Omitted,
         required: server.required,

@@ -138,9 +138,15 @@ impl<'a> Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The table under a key of its own.
-    pub(super) fn nested(&mut self, section: &Section<'a>, key: &str, keys: &'static Table) -> Option<Section<'a>> {
+    pub(super) fn nested(
+        &mut self,
+        section: &Section<'a>,
+        key: &str,
+        keys: &'static Table,
+        foreign: &[&str],
+    ) -> Option<Section<'a>> {
         let (Value::Table(table, at), _) = section.values.get(key)? else { return None };
-        Some(self.section(&section.key(key), *at, table, keys, &[]))
+        Some(self.section(&section.key(key), *at, table, keys, foreign))
     }
 }
 
@@ -199,10 +205,16 @@ impl Section<'_> {
     }
 
     pub(super) fn line_of(&self, key: &str) -> usize {
-        self.present.get(key).copied().unwrap_or(self.line)
+        self.present.get(key).or_else(|| self.rest_lines.get(key)).copied().unwrap_or(self.line)
     }
 
+    /// Is this key in the table, whosever it is?
     pub(super) fn has(&self, key: &str) -> bool {
+        self.has_own(key) || self.rest_lines.contains_key(key)
+    }
+
+    /// Is this key of the table itself there?
+    pub(super) fn has_own(&self, key: &str) -> bool {
         self.present.contains_key(key)
     }
 

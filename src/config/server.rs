@@ -4,12 +4,13 @@ use std::sync::OnceLock;
 
 use toml::de::DeTable;
 
+use super::exchange::{self, Chosen};
 use super::reader::{Reader, Section};
-use super::{Config, client, identities, insecure, is_name, keys, outer, own_user, provider};
-use crate::broker::{Client, ClientAuth, DEFAULT, Link, Provider, ResourceParameter, Server, Yield};
+use super::{Config, client, identities, insecure, is_name, keys, outer, own_user};
+use crate::broker::{Client, ClientAuth, DEFAULT, ResourceParameter, Server};
 use crate::digest::{Digest, Fields};
 use crate::env::Env;
-use crate::exchange;
+use crate::exchange::{Asks, Exchange, Place, Traits, USUAL, reserved};
 use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
 use crate::outbound::NamedBy;
 use crate::policy::{Policy, Rule, WantedUnit};
@@ -24,7 +25,7 @@ pub(super) fn servers_of<'a>(reader: &mut Reader<'a>, servers: &'a DeTable<'a>, 
         }
         match value.get_ref().as_table() {
             Some(table) => {
-                let section = reader.section(&path, at, table, &keys::SERVER, &[]);
+                let section = reader.section(&path, at, table, &keys::SERVER, &exchange::key_names(Place::Server));
                 let Some(mut server) = server_of(reader, name, &section, env) else { continue };
                 if let Some((outer, front_door)) = outer::outer_of(reader, &section, &server) {
                     server.outer = Some(outer);
@@ -57,18 +58,22 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         insecure(reader, line, &section.key("issuer"), text);
         Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
     });
-    let provider = provider::provider_of(reader, section);
-    let issuer = issuer.or_else(|| provider.as_ref().map(Provider::issuer));
+    let client = client::client_of(reader, section);
+    let exchange = exchange::of_server(reader, section, Place::Server, &client);
+    let client = exchange.known().map_or_else(|| client.clone(), |exchange| exchange.client(client.clone()));
+    let traits = exchange.known().map_or_else(|| USUAL.traits(), |exchange| exchange.traits());
+    contradictions(reader, section, &exchange, &traits, &client);
+    let provider = match &traits.asks {
+        Asks::Provider(provider) => Some(provider),
+        Asks::Discovered | Asks::Nobody => None,
+    };
+    let issuer = issuer.or_else(|| provider.map(|provider| provider.issuer.clone()));
     let ceiling = scopes_of(reader, section, "scopes");
     let tolerate = scopes_of(reader, section, "tolerate_scopes").unwrap_or_default();
-    let exchange = exchange_of(reader, section);
-    let client = provider::client(client::client_of(reader, section), provider.as_ref());
-    contradictions(reader, section, exchange.as_deref(), &client);
-    provider::check_gcp(reader, section);
-    provider::entra_of_server(reader, section, provider.as_ref(), &client);
-    let idp = reader.nested(section, "idp", &keys::IDP).and_then(|section| idp_of(reader, &section));
+    let idp = reader.nested(section, "idp", &keys::IDP, &exchange::key_names_of_idp());
+    let idp = idp.and_then(|section| identities::idp_of(reader, &section));
     let token_endpoint = identities::endpoint_of(reader, section);
-    let token_endpoint = token_endpoint.or_else(|| provider.as_ref().map(Provider::token_endpoint));
+    let token_endpoint = token_endpoint.or_else(|| provider.map(|provider| provider.token_endpoint.clone()));
     let resource = match section.text("resource") {
         // None of them knows the parameter (RFC 8707), and some refuse it.
         None if provider.is_some() => ResourceParameter::Omitted,
@@ -82,15 +87,13 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         }
     };
     let allow = allow_of(reader, section, env);
-    let is_identity = exchange.as_deref() == Some("gcp") && section.has("audience");
-    let unlimited = matches!(exchange.as_deref(), Some("direct" | "aws-sigv4")) || is_identity;
-    if unlimited && allow.iter().any(|rule| rule.scopes.is_some()) {
+    if !traits.limits_scopes && allow.iter().any(|rule| rule.scopes.is_some()) {
         let what =
             "an entry has `scopes`, which limit nothing with this exchange: whoever is let in gets the whole of it";
         reader.problem(section.line_of("allow"), &section.key("allow"), what);
     }
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
-    let conventional = provider.as_ref().map(|one| provider::subject_audience(section, one, &client));
+    let conventional = provider.map(|provider| provider.subject_audience.clone());
     let subject_audience = text("subject_audience").or(conventional);
     Some(Server {
         name: name.into(),
@@ -98,12 +101,11 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         issuer,
         trust_discovered_issuer: section.flag("trust_discovered_issuer"),
         policy: Policy { allow, ceiling, tolerate },
-        exchange,
+        exchange: exchange.known().cloned(),
         token_endpoint,
         identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
         identity_fields: Fields::default(),
         client,
-        provider,
         idp,
         dpop: section.maybe_flag("dpop"),
         audience: text("audience"),
@@ -120,13 +122,6 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
     })
 }
 
-fn idp_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Link> {
-    if let Some((_, line)) = section.text("exchange") {
-        reader.problem(line, &section.key("exchange"), "is always token exchange here; take it out");
-    }
-    identities::link_of(reader, section, Yield::IdJag)
-}
-
 fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Scopes> {
     let (list, line) = section.texts(key)?;
     Scopes::from_list(list.iter().map(String::as_str))
@@ -134,114 +129,37 @@ fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Optio
         .ok()
 }
 
-fn exchange_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
-    let (name, line) = section.text("exchange")?;
-    if exchange::link::CHANGES.contains(&name) && exchange::row(name).is_none() {
-        let what = format!(
-            "{name:?} changes an identity and gives no access token: put it into a link, \
-            `[identities.NAME]` with `from`, and name that with `identity`"
-        );
-        reader.problem(line, &section.key("exchange"), what);
-        return None;
-    }
-    if exchange::row(name).is_none() {
-        let known: Vec<&str> = exchange::EXCHANGES.iter().map(|row| row.name).collect();
-        reader.problem(
-            line,
-            &section.key("exchange"),
-            format!("{name:?} is not known or not built in this version; it knows: {}", known.join(", ")),
-        );
-        return None;
-    }
-    Some(name.to_owned())
-}
-
-/// What contradicts itself, and what without a pin would go to whoever the server names, who could replay it elsewhere.
-fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client: &Client) {
-    if exchange == Some("client-credentials") && client.auth == ClientAuth::None {
-        let what = "\"client-credentials\" needs `client_auth`: a client that proves nothing gets nothing";
-        reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
-    }
-    if client.auth == ClientAuth::Workload && matches!(exchange, None | Some("jwt-bearer")) {
-        let what = "\"workload\" would send one JWT as grant and as proof, and a server may take it only once; \
-            set `exchange = \"client-credentials\"`";
-        reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
-    }
-    if client.auth == ClientAuth::Workload && exchange == Some("id-jag") {
-        let what =
-            "\"workload\" would show the ID-JAG, which is the grant, as proof of the client too; use another proof";
-        reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
-    }
-    match (exchange, section.has("idp")) {
-        (Some("id-jag"), false) => {
-            let what = "\"id-jag\" needs `idp`: the identity provider that says what may be had";
-            reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
-        }
-        (Some("id-jag"), true) | (_, false) => {}
-        (_, true) => {
-            let what = "has no effect without `exchange = \"id-jag\"`";
-            reader.problem(section.line_of("idp"), &section.key("idp"), what);
-        }
-    }
-    if exchange == Some("direct") {
-        direct(reader, section);
+/// Rejects contradictory keys, and keys that would send replayable data to an issuer that is not pinned.
+fn contradictions(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    exchange: &Chosen<dyn Exchange>,
+    traits: &Traits,
+    client: &Client,
+) {
+    if matches!(exchange, Chosen::Wrong) {
         return;
     }
-    if exchange == Some("aws-sigv4") {
-        signed(reader, section);
+    if section.has("idp") && !traits.needs_idp {
+        let what = "has no effect without `exchange = \"id-jag\"`";
+        reader.problem(section.line_of("idp"), &section.key("idp"), what);
     }
-    if !section.has("issuer") && !exchange.is_some_and(provider::is_one) {
-        unpinned(reader, section, exchange, client);
+    if traits.asks != Asks::Discovered || section.has("issuer") {
+        return;
     }
-}
-
-/// Without a pin it would go to whoever the server names, who could replay it elsewhere.
-fn unpinned(reader: &mut Reader<'_>, section: &Section<'_>, exchange: Option<&str>, client: &Client) {
     let keys =
         ["client_id", "client_metadata", "register", "token_endpoint", "idp", "audience", "subject_audience", "extra"];
     let named = keys.into_iter().filter(|key| section.has(key));
-    let by_value = [
-        ("client_auth", client.auth != ClientAuth::None),
-        ("exchange", matches!(exchange, Some("token-exchange" | "id-jag"))),
-    ];
+    let by_value = [("client_auth", client.auth != ClientAuth::None), ("exchange", traits.needs_pin)];
     for key in named.chain(by_value.into_iter().filter(|(_, so)| *so).map(|(key, _)| key)) {
         let what = "needs `issuer`: without a pin it would be sent to whoever the server names";
         reader.problem(section.line_of(key), &section.key(key), what);
     }
 }
 
-/// The platform's token goes to the server itself: there is no authorization server that any of this could be for.
-fn direct(reader: &mut Reader<'_>, section: &Section<'_>) {
-    if !section.has("subject_audience") {
-        let what = "\"direct\" needs `subject_audience`: the name under which the server takes the platform's tokens";
-        reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
-    }
-    let keys =
-        ["issuer", "scopes", "client_id", "client_auth", "audience", "extra", "token_endpoint", "dpop", "register"];
-    for key in keys.into_iter().filter(|key| section.has(key)) {
-        let what =
-            "has no effect with `exchange = \"direct\"`: no authorization server is asked, and nothing limits scopes";
-        reader.problem(section.line_of(key), &section.key(key), what);
-    }
-}
-
-/// Each request is signed: there is no token that any of this could be about.
-fn signed(reader: &mut Reader<'_>, section: &Section<'_>) {
-    let keys =
-        ["scopes", "tolerate_scopes", "client_id", "client_auth", "audience", "resource", "extra", "revoke_on_exit"];
-    for key in keys.into_iter().filter(|key| section.has(key)) {
-        let what = "has no effect with `exchange = \"aws-sigv4\"`: there is no token, and nothing limits scopes";
-        reader.problem(section.line_of(key), &section.key(key), what);
-    }
-    if section.has("subject_audience") && !section.has("role_arn") {
-        let what = "has no effect without `role_arn`: no identity is presented to anybody";
-        reader.problem(section.line_of("subject_audience"), &section.key("subject_audience"), what);
-    }
-}
-
 fn extra_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<(String, String)> {
     let Some((pairs, line)) = section.pairs("extra") else { return Vec::new() };
-    let set = exchange::reserved();
+    let set = reserved();
     for (name, _) in pairs.iter().filter(|(name, _)| set.contains(&name.as_str())) {
         reader.problem(line, &section.key("extra"), format!("{name:?} is set by the exchange itself or is a secret"));
     }

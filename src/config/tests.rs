@@ -404,7 +404,7 @@ fn entra_wants_one_target_and_an_application_unless_the_identity_is_managed() {
     only_problem(&format!("{SERVER}exchange = \"entra\"\n{ONE}client_id = \"app\"\n"), "servers.a.tenant: missing");
     only_problem(
         &server(&format!("{ONE}client_id = \"app\"\ncloud = \"moon\"\n")),
-        "servers.a.cloud: \"moon\" is not known",
+        "servers.a.cloud: is not known; there are: public",
     );
     only_problem(&server(&format!("{ONE}agent_identity = \"agent\"\n")), "servers.a.client_id: missing");
     only_problem(

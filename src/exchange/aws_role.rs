@@ -14,54 +14,95 @@
 //!
 //! Source: AWS STS API reference, "AssumeRoleWithWebIdentity" and "GetWebIdentityToken".
 
-use super::link::Destination;
-use super::{Error, Way};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Change, Descriptor, Destination, Error, Form, Identified, Provider, Way, Written};
 use crate::aws::{self, Algorithm, Assumed, Sts};
 use crate::digest::Fields;
-use crate::oauth::{Audience, Issuer};
+use crate::oauth::Issuer;
+use crate::setting::{Kind, Missing, Need, Setting};
 use crate::token::SubjectToken;
 
-/// As written in `exchange = "…"`.
-pub(super) const NAME: &str = "aws-role";
+pub(super) const EXCHANGE: Descriptor = Descriptor {
+    name: "aws-role",
+    sets: &[],
+    of_server: None,
+    of_link: Some(Form {
+        settings: &[ROLE_ARN.needed(Need::Required), REGION, ENDPOINT],
+        check: |written| written.asks_provider(EXCHANGE.name),
+        from_config: |written| {
+            written.given.required(&ROLE_ARN)?;
+            Ok(Arc::new(AwsRole(Aws::of(written)?)))
+        },
+    }),
+};
 
-/// What is configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aws {
-    /// The role that the identity may assume; omitted: the identity's own role (`aws-sigv4`).
-    pub role_arn: Option<String>,
-    /// Never guessed: the call is not to be had at the global endpoint.
-    pub region: String,
-    /// The service that requests are signed for (`aws-sigv4`).
-    pub service: Option<String>,
-    /// Another STS: of a VPC endpoint, or on loopback in tests.
-    pub endpoint: Option<String>,
+/// The role that is taken on with the identity.
+pub(super) const ROLE_ARN: Setting = Setting::optional("role_arn", Kind::Text, "the role to assume with the identity.")
+    .like("\"arn:aws:iam::123456789012:role/agent\"")
+    .checked(|text| match text.splitn(6, ':').collect::<Vec<_>>().as_slice() {
+        ["arn", _, "iam", "", account, role] if account.len() == 12 && role.starts_with("role/") => Ok(()),
+        _ => Err("not the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME".to_owned()),
+    });
+
+/// Never guessed: the global endpoint has no such call.
+pub(super) const REGION: Setting = Setting::required("region", Kind::Text, "never guessed.")
+    .like("\"eu-central-1\"")
+    .checked(|text| match aws::is_region(text) {
+        true => Ok(()),
+        false => Err("not a region such as \"eu-central-1\"; the global ones have no such call".to_owned()),
+    });
+
+/// It gets the identity: a host of AWS, or one of this machine.
+pub(super) const ENDPOINT: Setting =
+    Setting::optional("endpoint", Kind::Text, "another STS than the region's: that of a VPC endpoint.")
+        .like("\"https://vpce-1a2b.sts.eu-central-1.vpce.amazonaws.com\"")
+        .checked(|text| match aws::may_be_endpoint(text) {
+            true => Ok(()),
+            false => Err("must be an https host of AWS, or on loopback for tests".to_owned()),
+        });
+
+/// Whose STS is asked, for which role.
+#[derive(Clone, Debug)]
+pub(super) struct Aws {
+    pub(super) role_arn: Option<String>,
+    pub(super) region: String,
+    /// Another STS than the region's.
+    endpoint: Option<String>,
 }
 
+/// A role, as a link.
+#[derive(Debug)]
+struct AwsRole(Aws);
+
 impl Aws {
-    /// Everything of it that reaches the wire, for the cache key.
+    pub(super) fn of(written: &Written<'_>) -> Result<Self, Missing> {
+        let given = &written.given;
+        Ok(Self {
+            role_arn: given.text(&ROLE_ARN).map(str::to_owned),
+            region: given.required(&REGION)?.to_owned(),
+            endpoint: given.text(&ENDPOINT).map(|text| text.trim_end_matches('/').to_owned()),
+        })
+    }
+
+    pub(super) fn provider(&self) -> Provider {
+        Provider {
+            issuer: Issuer::verbatim(&self.endpoint()),
+            token_endpoint: self.endpoint(),
+            subject_audience: aws::AUDIENCE.to_owned(),
+            account: self.role_arn.as_deref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned),
+        }
+    }
+
     pub(super) fn fields(&self) -> Fields {
-        let Self { role_arn, region, service, endpoint } = self;
-        Fields::default()
-            .option(role_arn.as_deref())
-            .text(region)
-            .option(service.as_deref())
-            .option(endpoint.as_deref())
+        let Self { role_arn, region, endpoint } = self;
+        Fields::default().option(role_arn.as_deref()).text(region).option(endpoint.as_deref())
     }
 
-    pub(super) fn exchange(&self) -> &'static str {
-        if self.service.is_some() { super::aws_sigv4::EXCHANGE.name } else { NAME }
-    }
-
-    pub(super) fn issuer(&self) -> Issuer {
-        Issuer::verbatim(&self.endpoint())
-    }
-
-    pub(super) fn endpoint(&self) -> String {
+    fn endpoint(&self) -> String {
         self.endpoint.clone().unwrap_or_else(|| aws::endpoint(&self.region))
-    }
-
-    pub(super) fn subject_audience(&self) -> Audience {
-        Audience::from(aws::AUDIENCE)
     }
 
     fn sts(&self, way: &Way<'_>) -> Sts {
@@ -74,19 +115,35 @@ impl Aws {
     }
 }
 
-/// As a link: the role's own JWT for the next party. Two requests, no retry.
-pub(super) async fn change(
-    way: &Way<'_>,
-    aws: &Aws,
-    subject: &SubjectToken,
-    destination: &Destination<'_>,
-) -> Result<SubjectToken, Error> {
-    let role = aws.role_arn.as_deref().unwrap_or_default();
-    let Assumed { credentials, .. } = aws.assume(way, role, subject).await?;
-    let audience = destination.audience.as_str();
-    let token = aws.sts(way).web_identity_token(&credentials, audience, Algorithm::default()).await;
-    let token = token.map_err(|error| said(way, error))?;
-    token.ok_or_else(|| way.malformed("the role's session ends at once".to_owned()))
+#[async_trait]
+impl Change for AwsRole {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn provider(&self) -> Option<Provider> {
+        Some(self.0.provider())
+    }
+
+    fn fields(&self) -> Fields {
+        self.0.fields()
+    }
+
+    /// The role's own JWT for the next party. Two requests, no retry.
+    async fn change(
+        &self,
+        way: &Way<'_>,
+        subject: &SubjectToken,
+        _client: Identified,
+        destination: &Destination<'_>,
+    ) -> Result<SubjectToken, Error> {
+        let role = self.0.role_arn.as_deref().unwrap_or_default();
+        let Assumed { credentials, .. } = self.0.assume(way, role, subject).await?;
+        let audience = destination.audience.as_str();
+        let token = self.0.sts(way).web_identity_token(&credentials, audience, Algorithm::default()).await;
+        let token = token.map_err(|error| said(way, error))?;
+        token.ok_or_else(|| way.malformed("the role's session ends at once".to_owned()))
+    }
 }
 
 fn said(way: &Way<'_>, error: aws::Error) -> Error {

@@ -18,30 +18,82 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Aws, Descriptor, Error, Exchange, Issued, Provider, Request, Signed, Way};
+use super::aws_role::{Aws, ENDPOINT, REGION, ROLE_ARN};
+use super::written::plain;
+use super::{Asks, Descriptor, Error, Exchange, Form, Gives, Issued, Request, Signed, Subject, Traits, Way, Written};
 use crate::aws::{self, Assumed};
+use crate::digest::Fields;
 use crate::oauth::Scopes;
+use crate::setting::{Kind, Missing, Problem, Setting};
 use crate::sigv4::Signer;
 use crate::token::{AccessToken, SubjectToken};
 
-pub(super) const EXCHANGE: Descriptor =
-    Descriptor { name: "aws-sigv4", grant: "", discovers: false, sets: &[], exchange: &AwsSigv4 };
+pub(super) const EXCHANGE: Descriptor = Descriptor {
+    name: "aws-sigv4",
+    sets: &[],
+    of_server: Some(Form { settings: &[REGION, SERVICE, ROLE_ARN, ENDPOINT], check, from_config }),
+    of_link: None,
+};
 
-struct AwsSigv4;
+const SERVICE: Setting = Setting::required("service", Kind::Text, "the service that requests are signed for.")
+    .like("\"bedrock-agentcore\"")
+    .checked(plain);
+
+/// A role, for requests to one service.
+#[derive(Debug)]
+struct AwsSigv4 {
+    aws: Aws,
+    service: String,
+}
+
+/// Each request is signed: there is no token that the other keys could be about.
+fn check(written: &Written<'_>) -> Vec<Problem> {
+    let keys =
+        ["scopes", "tolerate_scopes", "client_id", "client_auth", "audience", "resource", "extra", "revoke_on_exit"];
+    let what = "has no effect with `exchange = \"aws-sigv4\"`: there is no token, and nothing limits scopes";
+    let mut problems = written.unused(&keys, what);
+    problems.extend(written.asks_provider(EXCHANGE.name));
+    if !written.given.has(&ROLE_ARN) {
+        let what = "has no effect without `role_arn`: no identity is presented to anybody";
+        problems.extend(written.unused(&["subject_audience"], what));
+    }
+    problems
+}
+
+fn from_config(written: &Written<'_>) -> Result<Arc<dyn Exchange>, Missing> {
+    let service = written.given.required(&SERVICE)?.to_owned();
+    Ok(Arc::new(AwsSigv4 { aws: Aws::of(written)?, service }))
+}
 
 #[async_trait]
 impl Exchange for AwsSigv4 {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn traits(&self) -> Traits {
+        Traits {
+            asks: Asks::Provider(self.aws.provider()),
+            subject: if self.aws.role_arn.is_some() { Subject::Jwt } else { Subject::None },
+            gives: Gives::Signer,
+            limits_scopes: false,
+            ..Traits::of_grant("")
+        }
+    }
+
+    fn fields(&self) -> Fields {
+        let Self { aws, service } = self;
+        Fields::default().group(&aws.fields()).text(service)
+    }
+
     async fn exchange(
         &self,
         way: &Way<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        let Some(Provider::Aws(aws @ Aws { service: Some(service), region, .. })) = &request.provider else {
-            return Err(way.malformed("it is configured for another exchange".to_owned()));
-        };
-        let assumed = match (&aws.role_arn, subject, &request.aws_credentials) {
-            (Some(role), Some(subject), _) => aws.assume(way, role, subject).await?,
+        let assumed = match (&self.aws.role_arn, subject, &request.aws_credentials) {
+            (Some(role), Some(subject), _) => self.aws.assume(way, role, subject).await?,
             (None, _, Some(own)) => Assumed { credentials: own.clone(), arn: None },
             _ => return Err(no_credentials()),
         };
@@ -50,7 +102,7 @@ impl Exchange for AwsSigv4 {
         let name = AccessToken::parse(credentials.access_key_id().to_owned());
         let access_token = name.map_err(|_| way.malformed("the name of the role's key cannot be one".to_owned()))?;
         let expires_in = aws::rest(&credentials, way.clock.wall());
-        let signer = Arc::new(Signer::new(credentials, region, service));
+        let signer = Arc::new(Signer::new(credentials, &self.aws.region, &self.service));
         let signed = Some(Signed { signer, arn });
         Ok(Issued { access_token, expires_in, scopes: Some(Scopes::default()), signed })
     }

@@ -5,26 +5,40 @@
 //! assertion's only audience is the issuer (draft-ietf-oauth-rfc7523bis section 4), never the token endpoint that the
 //! server chose. With the other proofs no workload identity is needed.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::answer::{self, Kind};
-use super::{ClientAuth, Descriptor, Error, Exchange, Issued, Request, Way};
+use super::{ClientAuth, Descriptor, Error, Exchange, Form, Issued, Request, Subject, Traits, Way, Written};
+use crate::setting::Problem;
 use crate::token::SubjectToken;
 
 pub(super) const EXCHANGE: Descriptor = Descriptor {
     name: "client-credentials",
-    grant: "client_credentials",
-    discovers: true,
     sets: &[],
-    exchange: &ClientCredentials,
+    of_server: Some(Form { settings: &[], check, from_config: |_| Ok(Arc::new(ClientCredentials)) }),
+    of_link: None,
 };
 
+pub(super) const GRANT: &str = "client_credentials";
+
+#[derive(Debug)]
 struct ClientCredentials;
+
+fn check(written: &Written<'_>) -> Vec<Problem> {
+    let what = "\"client-credentials\" needs `client_auth`: a client that proves nothing gets nothing";
+    if written.client.auth == ClientAuth::None { vec![Problem::new("exchange", what)] } else { Vec::new() }
+}
 
 #[async_trait]
 impl Exchange for ClientCredentials {
-    fn needs_subject(&self, client: ClientAuth) -> bool {
-        client == ClientAuth::Workload
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { subject: Subject::ProofOfClient, ..Traits::of_grant(GRANT) }
     }
 
     async fn exchange(
@@ -33,7 +47,7 @@ impl Exchange for ClientCredentials {
         _subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        let answer = way.ask(EXCHANGE.grant, &[], request).await?;
+        let answer = way.ask(GRANT, &[], request).await?;
         answer::read(&way.server.issuer, &answer, Kind::of(request))
     }
 }

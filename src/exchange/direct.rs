@@ -4,26 +4,79 @@
 //! `subject_audience` says for whom the platform makes the token, which must be the MCP server and never an
 //! authorization server, where the token could be presented as an identity.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{Descriptor, Error, Exchange, Issued, Request, Way};
+use super::{Asks, Descriptor, Error, Exchange, Form, Gives, Issued, Request, Root, Traits, Unfit, Way, Written};
+use crate::setting::Problem;
 use crate::token::{AccessToken, SubjectToken};
 
-pub(crate) const EXCHANGE: Descriptor =
-    Descriptor { name: "direct", grant: "", discovers: false, sets: &[], exchange: &Direct };
+pub(super) const EXCHANGE: Descriptor = Descriptor {
+    name: "direct",
+    sets: &[],
+    of_server: Some(Form { settings: &[], check, from_config: |_| Ok(Arc::new(Direct)) }),
+    of_link: None,
+};
 
+#[derive(Debug)]
 struct Direct;
+
+/// The platform's token goes to the server itself: there is no authorization server that the other keys could be for.
+fn check(written: &Written<'_>) -> Vec<Problem> {
+    let what =
+        "has no effect with `exchange = \"direct\"`: no authorization server is asked, and nothing limits scopes";
+    let keys =
+        ["issuer", "scopes", "client_id", "client_auth", "audience", "extra", "token_endpoint", "dpop", "register"];
+    let mut problems = written.unused(&keys, what);
+    if !(written.has)("subject_audience") {
+        let what = "\"direct\" needs `subject_audience`: the name under which the server takes the platform's tokens";
+        problems.push(Problem::new("exchange", what));
+    }
+    problems
+}
+
+/// Neither needs a pin nor has an issuer: what is sent is the platform's own token.
+pub(super) fn traits() -> Traits {
+    Traits { asks: Asks::Nobody, gives: Gives::OwnToken, limits_scopes: false, ..Traits::of_grant("") }
+}
+
+/// The subject token itself.
+pub(super) fn passed_on(way: &Way<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
+    let text = subject.map_or("", SubjectToken::expose);
+    let access_token = AccessToken::parse(text.to_owned()).map_err(|error| way.malformed(error.to_string()))?;
+    Ok(Issued { access_token, expires_in: None, scopes: None, signed: None })
+}
 
 #[async_trait]
 impl Exchange for Direct {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn traits(&self) -> Traits {
+        traits()
+    }
+
+    fn suits(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+        if !identity.is_chain {
+            return Ok(());
+        }
+        // To send the token at the root of the chain would be to fall back to another identity.
+        let what = "is a chain, and \"direct\" sends the platform's own token, which would be another identity";
+        Err(Unfit {
+            problem: Problem::new("identity", what),
+            what: "\"direct\" sends the platform's own token, and this identity is a chain".to_owned(),
+            hint: "choose an identity without `from`",
+        })
+    }
+
     async fn exchange(
         &self,
         way: &Way<'_>,
         subject: Option<&SubjectToken>,
         _request: &Request,
     ) -> Result<Issued, Error> {
-        let text = subject.map_or("", SubjectToken::expose);
-        let access_token = AccessToken::parse(text.to_owned()).map_err(|error| way.malformed(error.to_string()))?;
-        Ok(Issued { access_token, expires_in: None, scopes: None, signed: None })
+        passed_on(way, subject)
     }
 }

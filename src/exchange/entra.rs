@@ -15,6 +15,7 @@
 //! Source: Microsoft, "OAuth 2.0 client credentials flow", third case; "Workload identity federation"; "Agent OAuth flows:
 //! autonomous app".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,42 +23,117 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::answer::{self, Kind};
-use super::client_auth::{JWT_BEARER, Proof};
-use super::link::Destination;
-use super::{ClientAuth, Descriptor, Error, Exchange, Identified, Issued, Provider, Request, Way};
+use super::client_auth::{Client, JWT_BEARER, Proof};
+use super::written::plain;
+use super::{
+    Asks, Change, ClientAuth, Descriptor, Destination, Error, Exchange, Form, Identified, Issued, Place, Provider,
+    Request, Root, Subject, Traits, Unfit, Way, Written, client_credentials,
+};
 use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer, Scopes, quoted_words};
 use crate::outbound::Answer;
+use crate::setting::{self, Missing, Problem, Setting};
 use crate::token::{AccessToken, SubjectToken};
 
 pub(super) const EXCHANGE: Descriptor = Descriptor {
     name: "entra",
-    grant: "client_credentials",
-    discovers: false,
     sets: &["fmi_path"],
-    exchange: &Application,
+    of_server: Some(Form {
+        settings: &[TENANT, CLOUD, AGENT],
+        check,
+        from_config: |written| Ok(Arc::new(Entra::of(written)?)),
+    }),
+    of_link: Some(Form {
+        settings: &[TENANT, CLOUD, AGENT],
+        check,
+        from_config: |written| Ok(Arc::new(Entra::of(written)?)),
+    }),
 };
 
-/// As written in `exchange = "…"`.
-pub(super) const NAME: &str = EXCHANGE.name;
+const TENANT: Setting = Setting::required("tenant", setting::Kind::Text, "the directory, by id or domain.")
+    .like("\"contoso.example\"")
+    .checked(plain);
+const CLOUD: Setting = Setting::optional(
+    "cloud",
+    setting::Kind::Text,
+    "whose hosts: \"public\", \"us-government\" or \"china\". Omit: public.",
+)
+.like("\"public\"")
+.checked(|text| match Cloud::parse(text) {
+    Some(_) => Ok(()),
+    None => Err("is not known; there are: public, us-government, china".to_owned()),
+});
+const AGENT: Setting = Setting::optional(
+    "agent_identity",
+    setting::Kind::Text,
+    "the client id of the agent identity that the application acts as (`fmi_path`).",
+)
+.like("\"2f6e…\"");
 
+/// The grant.
+const GRANT: &str = client_credentials::GRANT;
 /// What makes an identifier URI the scope of an application that asks for itself.
 const DEFAULT: &str = "/.default";
+/// The source of managed identities.
+const MANAGED: &str = "azure";
 /// How far our clock may be wrong for an assertion that was made just now.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// The application that `client_id` names, or the managed identity itself.
-struct Application;
-
-/// What is configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entra {
+#[derive(Clone, Debug)]
+struct Entra {
     /// The directory: its id or a domain of it.
-    pub tenant: String,
+    tenant: String,
     /// Whose hosts.
-    pub cloud: Cloud,
+    cloud: Cloud,
     /// An agent identity that the application (the blueprint) acts as: its client id (`fmi_path`).
-    pub agent: Option<String>,
+    agent: Option<String>,
+    /// Without an application the token of the managed identity is passed on, made for this target.
+    own_target: Option<String>,
+}
+
+/// Who is asked, for what.
+fn check(written: &Written<'_>) -> Vec<Problem> {
+    let mut problems = written.asks_provider(EXCHANGE.name);
+    let mut problem = |key: &str, what: String| problems.push(Problem::new(key, what));
+    let is_link = written.place == Place::Link;
+    if !is_link && the_target(written.scopes).is_none() {
+        let what = "\"entra\" needs exactly one scope, the identifier URI of the MCP server's application with `/.default` at its \
+            end: scopes = [\"api://…/.default\"]";
+        problem("scopes", what.to_owned());
+    }
+    let nameless = written.client.id.is_none() && !(written.has)("client_id");
+    if is_link && nameless {
+        let what = "missing: the application that has a federated credential for the identity in `from`";
+        problem("client_id", what.to_owned());
+    }
+    if !is_link && written.client.id.is_none() {
+        let about = [("agent_identity", written.given.has(&AGENT)), ("client_auth", (written.has)("client_auth"))];
+        for (key, _) in about.iter().filter(|(_, is_there)| *is_there) {
+            problem("client_id", format!("missing: `{key}` is about an application"));
+        }
+    }
+    if matches!(written.client.auth, ClientAuth::PrivateKeyJwt | ClientAuth::MutualTls) {
+        let what = "Entra takes the identity token (\"workload\") or a \"secret\": a key would have to be that of a certificate";
+        problem("client_auth", what.to_owned());
+    }
+    problems
+}
+
+/// The target of the one scope.
+fn the_target(scopes: &[String]) -> Option<&str> {
+    match scopes {
+        [only] => target(only),
+        _ => None,
+    }
+}
+
+/// By default Entra's client takes the workload's JWT as its proof. Without `client_id` there is none.
+fn by_workload(client: Client) -> Client {
+    match (client.auth, &client.id) {
+        (ClientAuth::None, Some(_)) => Client { auth: ClientAuth::Workload, ..client },
+        _ => client,
+    }
 }
 
 /// The clouds of Microsoft, each with hosts and a directory of its own.
@@ -115,22 +191,37 @@ impl Cloud {
 }
 
 impl Entra {
-    /// Everything of it that reaches the wire, for the cache key.
-    pub(super) fn fields(&self) -> Fields {
-        let Self { tenant, cloud, agent } = self;
-        Fields::default().text(tenant).text(cloud.authority()).option(agent.as_deref())
+    fn of(written: &Written<'_>) -> Result<Self, Missing> {
+        let given = &written.given;
+        let is_own = written.place != Place::Link && written.client.id.is_none();
+        Ok(Self {
+            tenant: given.required(&TENANT)?.to_owned(),
+            cloud: given.text(&CLOUD).and_then(Cloud::parse).unwrap_or_default(),
+            agent: given.text(&AGENT).map(str::to_owned),
+            own_target: is_own.then(|| the_target(written.scopes).unwrap_or_default().to_owned()),
+        })
     }
 
-    pub(super) fn issuer(&self) -> Issuer {
+    fn issuer(&self) -> Issuer {
         Issuer::verbatim(&format!("{}/{}/v2.0", self.cloud.authority(), self.tenant))
     }
 
-    pub(super) fn token_endpoint(&self) -> String {
+    fn token_endpoint(&self) -> String {
         format!("{}/{}/oauth2/v2.0/token", self.cloud.authority(), self.tenant)
     }
 
-    pub(super) fn subject_audience(&self) -> Audience {
+    fn subject_audience(&self) -> Audience {
         Audience::from(self.cloud.audience())
+    }
+
+    /// A managed identity's own token is for the MCP server's application.
+    fn asks(&self) -> Provider {
+        Provider {
+            issuer: self.issuer(),
+            token_endpoint: self.token_endpoint(),
+            subject_audience: self.own_target.clone().unwrap_or_else(|| self.subject_audience().to_string()),
+            account: None,
+        }
     }
 
     /// Did this directory sign it? One that is configured by a domain may have any id.
@@ -185,10 +276,47 @@ impl Entra {
 }
 
 #[async_trait]
-impl Exchange for Application {
-    /// As the application's proof, or as the token itself.
-    fn needs_subject(&self, client: ClientAuth) -> bool {
-        matches!(client, ClientAuth::Workload | ClientAuth::None)
+impl Exchange for Entra {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn traits(&self) -> Traits {
+        let subject = if self.own_target.is_some() { Subject::Jwt } else { Subject::ProofOfClient };
+        Traits { asks: Asks::Provider(self.asks()), subject, ..Traits::of_grant(GRANT) }
+    }
+
+    fn fields(&self) -> Fields {
+        let Self { tenant, cloud, agent, own_target } = self;
+        Fields::default().text(tenant).text(cloud.authority()).option(agent.as_deref()).option(own_target.as_deref())
+    }
+
+    fn client(&self, client: Client) -> Client {
+        by_workload(client)
+    }
+
+    /// Without an application it passes on a token that only a managed identity has.
+    fn suits(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+        let whose = match identity.source {
+            _ if self.own_target.is_none() => return Ok(()),
+            _ if identity.is_chain => "is a chain",
+            Some(source) if source != MANAGED => "is not of Azure",
+            _ => return Ok(()),
+        };
+        Err(Unfit {
+            problem: Problem::new(
+                "client_id",
+                format!(
+                    "missing: the application with a federated credential for the identity {:?}, which {whose}; only a managed \
+                    identity of the tenant needs none",
+                    identity.name
+                ),
+            ),
+            what: format!(
+                "\"entra\" without `client_id` passes on a managed identity's token, and this identity {whose}"
+            ),
+            hint: "set `client_id` to the application that has a federated credential for this identity",
+        })
     }
 
     async fn exchange(
@@ -197,29 +325,46 @@ impl Exchange for Application {
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        let Some(Provider::Entra(entra)) = &request.provider else {
-            return Err(way.malformed("no directory is configured".to_owned()));
-        };
-        if request.client.id.is_none() {
-            return entra.own(way, subject);
+        if self.own_target.is_some() {
+            return self.own(way, subject);
         }
-        let answer = entra.ask(way, request).await?;
+        let answer = self.ask(way, request).await?;
         answer::read(&way.server.issuer, &answer, Kind::of(request))
     }
 }
 
-/// As a link: an access token of the application for the next party, which takes it for an identity. The next party is
-/// registered in the tenant, with its audience as identifier URI (tokens of version 1) or application id (version 2), and it
-/// must take assertions without `jti`: Entra's have none.
-pub(super) async fn change(
-    way: &Way<'_>,
-    entra: &Entra,
-    client: Identified,
-    destination: &Destination<'_>,
-) -> Result<SubjectToken, Error> {
-    let scopes = one_scope(way, destination.audience.as_str())?;
-    let answer = entra.ask(way, &Request { client, scopes, ..Request::default() }).await?;
-    issued(way, &answer)
+#[async_trait]
+impl Change for Entra {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn provider(&self) -> Option<Provider> {
+        Some(self.asks())
+    }
+
+    fn fields(&self) -> Fields {
+        Exchange::fields(self)
+    }
+
+    fn client(&self, client: Client) -> Client {
+        by_workload(client)
+    }
+
+    /// An access token of the application for the next party, which takes it for an identity. The next party is registered in
+    /// the tenant, with its audience as identifier URI (tokens of version 1) or application id (version 2), and it must take
+    /// assertions without `jti`: Entra's have none.
+    async fn change(
+        &self,
+        way: &Way<'_>,
+        _subject: &SubjectToken,
+        client: Identified,
+        destination: &Destination<'_>,
+    ) -> Result<SubjectToken, Error> {
+        let scopes = one_scope(way, destination.audience.as_str())?;
+        let answer = self.ask(way, &Request { client, scopes, ..Request::default() }).await?;
+        issued(way, &answer)
+    }
 }
 
 /// `URI/.default`. An identifier that ends in a slash keeps it.
@@ -229,19 +374,19 @@ fn one_scope(way: &Way<'_>, target: &str) -> Result<Scopes, Error> {
 }
 
 /// The application that a scope is for.
-pub(crate) fn target(scope: &str) -> Option<&str> {
+fn target(scope: &str) -> Option<&str> {
     scope.strip_suffix(DEFAULT).filter(|target| !target.is_empty())
 }
 
 async fn ask(way: &Way<'_>, request: &Request, more: &[(&str, &str)]) -> Result<Answer, Error> {
     let (Proof::Workload(subject), Some(id)) = (&request.client.proof, &request.client.id) else {
-        return way.ask(EXCHANGE.grant, more, request).await;
+        return way.ask(GRANT, more, request).await;
     };
     // A SPIFFE identity as well: to Entra it is a JWT like any other.
     let proof =
         [("client_id", id.as_str()), ("client_assertion_type", JWT_BEARER), ("client_assertion", subject.expose())];
     let own: Vec<(&str, &str)> = proof.iter().chain(more).copied().collect();
-    way.ask(EXCHANGE.grant, &own, &Request { client: Identified::default(), ..request.clone() }).await
+    way.ask(GRANT, &own, &Request { client: Identified::default(), ..request.clone() }).await
 }
 
 /// What was issued, where it is to be an assertion.
@@ -262,7 +407,7 @@ mod tests {
     use super::*;
 
     fn entra(tenant: &str, cloud: Cloud) -> Entra {
-        Entra { tenant: tenant.to_owned(), cloud, agent: None }
+        Entra { tenant: tenant.to_owned(), cloud, agent: None, own_target: None }
     }
 
     #[test]

@@ -11,64 +11,174 @@
 //! Nothing is discovered: pool and account are configured and the hosts are Google's own. A workload on Google itself needs
 //! no pool: `exchange = "direct"` with `subject_audience`. As a link of a chain it is the first of these, for the next party.
 //!
+//! For a front door (`outer`) without `pool` it is the identity token of the workload itself, which must be Google's.
+//!
 //! Sources: Google Cloud, "Workload Identity Federation with other providers"; "Service Account Credentials API".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::cure::cure;
-use super::link::Destination;
-use super::provider::Provider;
-use super::{Descriptor, Error, Exchange, Issued, Request, Way};
+use super::written::plain;
+use super::{
+    Asks, Change, Descriptor, Destination, Error, Exchange, Form, Identified, Issued, Place, Provider, Request, Root,
+    Subject, Traits, Unfit, Way, Written, direct, token_exchange,
+};
 use crate::digest::Fields;
 use crate::google::{self, Account, Failure, Federation, Google, Hosts, IAM_SCOPE};
 use crate::oauth::{Audience, Issuer, Scopes};
+use crate::setting::{Kind, Missing, Problem, Setting};
 use crate::token::{AccessToken, SubjectToken};
 
 pub(super) const EXCHANGE: Descriptor = Descriptor {
     name: "gcp",
-    grant: "urn:ietf:params:oauth:grant-type:token-exchange",
-    discovers: false,
     sets: &["subject_token", "subject_token_type", "requested_token_type"],
-    exchange: &WorkloadIdentityFederation,
+    of_server: Some(Form { settings: &[POOL, SERVICE_ACCOUNT, DELEGATES], check, from_config }),
+    of_link: Some(Form {
+        settings: &[POOL, SERVICE_ACCOUNT, DELEGATES],
+        check,
+        from_config: |written| Ok(Arc::new(Gcp::of(written)?)),
+    }),
 };
+
+const POOL: Setting = Setting::optional("pool", Kind::Text, "the full name of the workload identity provider.")
+    .like("\"projects/123456789/locations/global/workloadIdentityPools/agents/providers/ci\"")
+    .checked(|text| match pool_of(text) {
+        Some(_) => Ok(()),
+        None => Err("not a provider's full name: \
+                projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER"
+            .to_owned()),
+    });
+const SERVICE_ACCOUNT: Setting =
+    Setting::optional("service_account", Kind::Text, "the service account that gives the token. Omit: the pool's own.")
+        .like("\"agent@project.iam.gserviceaccount.com\"")
+        .checked(plain);
+const DELEGATES: Setting =
+    Setting::optional("delegates", Kind::Texts, "service accounts between the pool and that one, in order.")
+        .like("[\"between@project.iam.gserviceaccount.com\"]")
+        .checked(|text| match google::is_account(text) {
+            true => Ok(()),
+            false => Err("is no email of a service account".to_owned()),
+        });
 
 /// How far our clock may be wrong for a token that was made just now.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-/// What is configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gcp {
+/// A workload identity pool.
+#[derive(Clone, Debug)]
+struct Gcp {
     /// The provider's full name: `projects/N/locations/global/workloadIdentityPools/P/providers/R`.
-    pub pool: String,
+    pool: String,
     /// The service account that gives the token; omitted: the federated token itself.
-    pub service_account: Option<String>,
+    service_account: Option<String>,
     /// Service accounts between the pool and that one.
-    pub delegates: Vec<String>,
+    delegates: Vec<String>,
+    /// Is the token an identity token, for one `audience`?
+    gives_identity: bool,
+}
+
+/// The identity token of a workload on Google Cloud.
+#[derive(Debug)]
+struct OwnIdentity;
+
+/// Google's tokens are made either for one audience or for scopes.
+fn check(written: &Written<'_>) -> Vec<Problem> {
+    let (given, has) = (&written.given, written.has);
+    let mut problems = written.asks_provider(EXCHANGE.name);
+    let no_client = "has no effect with `exchange = \"gcp\"`: Google knows the pool, and no client";
+    problems.extend(written.unused(&["client_id", "client_auth", "subject_token_type"], no_client));
+    let mut problem = |key: &str, what: &str| problems.push(Problem::new(key, what));
+    let has_account = given.has(&SERVICE_ACCOUNT);
+    match (written.place, given.has(&POOL)) {
+        (Place::FrontDoor, false) => {
+            for key in [SERVICE_ACCOUNT, DELEGATES].iter().filter(|key| given.has(key)) {
+                let what = "has no effect without `pool`: on Google Cloud the identity of the workload itself is shown \
+                    (`service_account` and `impersonate` of [identity] make it another one)";
+                problem(key.name, what);
+            }
+        }
+        (_, false) => problem(
+            POOL.name,
+            "missing: the workload identity provider. A workload on Google itself needs none: `exchange = \"direct\"` \
+             with `subject_audience`",
+        ),
+        (Place::Link, true) if !has_account => {
+            problem(SERVICE_ACCOUNT.name, "missing: a federated token is no identity; that of a service account is");
+        }
+        _ => {}
+    }
+    match (written.place, has("audience"), has("scopes")) {
+        (Place::Link, ..) => return problems,
+        (_, true, true) => {
+            problem("scopes", "limit nothing beside `audience`: an identity token has no scopes; one of the two");
+        }
+        (_, true, false) if given.has(&POOL) && !has_account => {
+            problem("audience", "needs `service_account`: only a service account gives an identity token");
+        }
+        (Place::FrontDoor, false, _) => {
+            problem(
+                "audience",
+                "missing: the OAuth client's id (Identity-Aware Proxy) or the service's URL (Cloud Run)",
+            );
+        }
+        (Place::Server, false, false) => {
+            problem(
+                "exchange",
+                "\"gcp\" needs `audience` (an identity token, for Cloud Run or IAP) or `scopes` (an access token)",
+            );
+        }
+        _ => {}
+    }
+    if given.has(&POOL) && given.has(&DELEGATES) && !has_account {
+        problem(DELEGATES.name, "lie before `service_account`, which is missing");
+    }
+    problems
+}
+
+fn from_config(written: &Written<'_>) -> Result<Arc<dyn Exchange>, Missing> {
+    if written.place == Place::FrontDoor && !written.given.has(&POOL) {
+        return Ok(Arc::new(OwnIdentity));
+    }
+    Ok(Arc::new(Gcp::of(written)?))
+}
+
+/// The name without the host before it, if it is one.
+fn pool_of(text: &str) -> Option<&str> {
+    let name = text.trim_start_matches("https:").trim_start_matches("//iam.googleapis.com/");
+    let parts: Vec<&str> = name.split('/').collect();
+    let named = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    match parts.as_slice() {
+        ["projects", project, "locations", location, "workloadIdentityPools", pool, "providers", provider] => {
+            [project, location, pool, provider].into_iter().all(named).then_some(name)
+        }
+        _ => None,
+    }
 }
 
 impl Gcp {
-    /// Everything of it that reaches the wire, for the cache key.
-    pub(super) fn fields(&self) -> Fields {
-        let Self { pool, service_account, delegates } = self;
-        Fields::default().text(pool).option(service_account.as_deref()).list(delegates.iter().map(String::as_str))
+    fn of(written: &Written<'_>) -> Result<Self, Missing> {
+        let given = &written.given;
+        Ok(Self {
+            pool: pool_of(given.required(&POOL)?).unwrap_or_default().to_owned(),
+            service_account: given.text(&SERVICE_ACCOUNT).map(str::to_owned),
+            delegates: given.texts(&DELEGATES),
+            gives_identity: (written.has)("audience"),
+        })
     }
 
-    pub(super) fn issuer(&self) -> Issuer {
-        Issuer::verbatim("https://sts.googleapis.com")
-    }
-
-    pub(super) fn token_endpoint(&self) -> String {
-        google::STS.to_owned()
-    }
-
-    pub(super) fn subject_audience(&self) -> Audience {
-        Audience::from(format!("https:{}", self.provider()).as_str())
+    fn asks(&self) -> Provider {
+        Provider {
+            issuer: Issuer::verbatim("https://sts.googleapis.com"),
+            token_endpoint: google::STS.to_owned(),
+            subject_audience: format!("https:{}", self.provider_name()),
+            account: None,
+        }
     }
 
     /// The full resource name.
-    fn provider(&self) -> String {
+    fn provider_name(&self) -> String {
         format!("//iam.googleapis.com/{}", self.pool)
     }
 
@@ -77,12 +187,61 @@ impl Gcp {
     }
 }
 
-struct WorkloadIdentityFederation;
+#[async_trait]
+impl Exchange for OwnIdentity {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn traits(&self) -> Traits {
+        direct::traits()
+    }
+
+    fn suits(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+        // The row of Google's own platform has the name of this exchange.
+        let Some(other) = identity.source.filter(|source| *source != EXCHANGE.name) else { return Ok(()) };
+        Err(Unfit {
+            problem: Problem::new(
+                POOL.name,
+                format!(
+                    "missing: the identity {:?} is of {other:?}, and the front door takes Google's identity tokens alone",
+                    identity.name
+                ),
+            ),
+            what: format!("a front door of Google takes Google's identity tokens, and this workload's is of {other:?}"),
+            hint: "set `pool` and `service_account` in `outer`",
+        })
+    }
+
+    async fn exchange(
+        &self,
+        way: &Way<'_>,
+        subject: Option<&SubjectToken>,
+        _request: &Request,
+    ) -> Result<Issued, Error> {
+        direct::passed_on(way, subject)
+    }
+}
 
 #[async_trait]
-impl Exchange for WorkloadIdentityFederation {
-    fn names_its_subject(&self) -> bool {
-        true
+impl Exchange for Gcp {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn traits(&self) -> Traits {
+        Traits {
+            asks: Asks::Provider(self.asks()),
+            subject: Subject::Named,
+            limits_scopes: !self.gives_identity,
+            ..Traits::of_grant(token_exchange::GRANT)
+        }
+    }
+
+    fn fields(&self) -> Fields {
+        let Self { pool, service_account, delegates, gives_identity } = self;
+        let delegates = delegates.iter().map(String::as_str);
+        Fields::default().text(pool).option(service_account.as_deref()).list(delegates).flag(*gives_identity)
     }
 
     async fn exchange(
@@ -91,19 +250,17 @@ impl Exchange for WorkloadIdentityFederation {
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        let (Some(Provider::Gcp(gcp)), Some(subject)) = (&request.provider, subject) else {
-            return Err(lacking("\"gcp\" has no pool or no identity to change"));
-        };
+        let Some(subject) = subject else { return Err(lacking("\"gcp\" has no identity to change")) };
         let asked: Vec<String> = request.scopes.to_string().split_whitespace().map(str::to_owned).collect();
-        let scope = if gcp.service_account.is_some() { IAM_SCOPE.to_owned() } else { asked.join(" ") };
+        let scope = if self.service_account.is_some() { IAM_SCOPE.to_owned() } else { asked.join(" ") };
         if scope.is_empty() {
             return Err(lacking("Google gives no access token without a scope"));
         }
         let hosts = Hosts::default();
         let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
-        let federated = federate(&google, gcp, subject, &scope, &request.extra);
+        let federated = federate(&google, self, subject, &scope, &request.extra);
         let federated = federated.await.map_err(|failure| failed(way, failure))?;
-        match (gcp.account(), &request.audience) {
+        match (self.account(), &request.audience) {
             (None, _) => Ok(Issued {
                 access_token: federated.token,
                 expires_in: federated.expires_in,
@@ -131,7 +288,7 @@ async fn federate(
     scope: &str,
     extra: &[(String, String)],
 ) -> Result<google::Access, Failure> {
-    let provider = gcp.provider();
+    let provider = gcp.provider_name();
     google
         .federate(&Federation {
             provider: &provider,
@@ -156,21 +313,42 @@ fn identity(way: &Way<'_>, token: SubjectToken, audience: &str) -> Result<Issued
     Ok(Issued { access_token, expires_in, scopes: Some(Scopes::default()), signed: None })
 }
 
-/// As a link: an identity token of the service account for the next party.
-pub(super) async fn change(
-    way: &Way<'_>,
-    gcp: &Gcp,
-    subject: &SubjectToken,
-    destination: &Destination<'_>,
-) -> Result<SubjectToken, Error> {
-    let Some(account) = gcp.account() else {
-        return Err(lacking("a federated token is no identity that another party could read"));
-    };
-    let hosts = Hosts::default();
-    let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
-    let federated = federate(&google, gcp, subject, IAM_SCOPE, &[]).await.map_err(|failure| failed(way, failure))?;
-    let token = google.id_token(&federated.token, &account, destination.audience.as_str()).await;
-    token.map_err(|failure| failed(way, failure))
+#[async_trait]
+impl Change for Gcp {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn provider(&self) -> Option<Provider> {
+        Some(self.asks())
+    }
+
+    fn names_its_subject(&self) -> bool {
+        true
+    }
+
+    fn fields(&self) -> Fields {
+        Exchange::fields(self)
+    }
+
+    /// An identity token of the service account for the next party.
+    async fn change(
+        &self,
+        way: &Way<'_>,
+        subject: &SubjectToken,
+        _client: Identified,
+        destination: &Destination<'_>,
+    ) -> Result<SubjectToken, Error> {
+        let Some(account) = self.account() else {
+            return Err(lacking("a federated token is no identity that another party could read"));
+        };
+        let hosts = Hosts::default();
+        let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
+        let federated = federate(&google, self, subject, IAM_SCOPE, &[]).await;
+        let federated = federated.map_err(|failure| failed(way, failure))?;
+        let token = google.id_token(&federated.token, &account, destination.audience.as_str()).await;
+        token.map_err(|failure| failed(way, failure))
+    }
 }
 
 fn lacking(what: &str) -> Error {

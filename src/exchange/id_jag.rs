@@ -2,9 +2,109 @@
 //!
 //! MCP enterprise-managed authorization (draft-ietf-oauth-identity-assertion-authz-grant). The workload's JWT goes to
 //! the identity provider that `idp` names, which says by an ID-JAG that this client may have that resource; the
-//! server's authorization server takes it as grant. The first leg is a [`link`](super::link); what is left of the
-//! second is the grant that all assertions share.
+//! server's authorization server takes it as grant. The first leg is a link of a chain ([`IDP`]); the second is the grant that
+//! all assertions share.
 
-use super::{Descriptor, jwt_bearer};
+use std::sync::Arc;
 
-pub(super) const EXCHANGE: Descriptor = Descriptor { name: "id-jag", ..jwt_bearer::EXCHANGE };
+use async_trait::async_trait;
+
+use super::jwt_bearer::{self, JwtBearer};
+use super::token_exchange::{self, SUBJECT_TOKEN_TYPE, SubjectType};
+use super::{
+    Change, Descriptor, Destination, Error, Exchange, Form, Identified, Issued, Request, Traits, Way, Written,
+};
+use crate::digest::Fields;
+use crate::setting::Problem;
+use crate::token::SubjectToken;
+
+pub(super) const EXCHANGE: Descriptor = Descriptor {
+    name: "id-jag",
+    of_server: Some(Form { settings: &[], check, from_config: |_| Ok(Arc::new(IdJag(JwtBearer { name: NAME }))) }),
+    ..jwt_bearer::EXCHANGE
+};
+
+/// `idp`: the identity provider that is asked first.
+pub(crate) const IDP: Form<dyn Change> = Form {
+    settings: &[SUBJECT_TOKEN_TYPE],
+    check: |_| Vec::new(),
+    from_config: |written| Ok(Arc::new(IdentityProvider { subject_type: SubjectType::of(&written.given) })),
+};
+
+const NAME: &str = "id-jag";
+/// `requested_token_type` of an ID-JAG.
+const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
+
+/// The second leg.
+#[derive(Debug)]
+struct IdJag(JwtBearer);
+
+fn check(written: &Written<'_>) -> Vec<Problem> {
+    let mut problems = written.not_by_workload(
+        "\"workload\" would show the ID-JAG, which is the grant, as proof of the client too; use another proof",
+    );
+    if !(written.has)("idp") {
+        let what = "\"id-jag\" needs `idp`: the identity provider that says what may be had";
+        problems.push(Problem::new("exchange", what));
+    }
+    problems
+}
+
+#[async_trait]
+impl Exchange for IdJag {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { needs_pin: true, needs_idp: true, ..self.0.traits() }
+    }
+
+    async fn exchange(
+        &self,
+        way: &Way<'_>,
+        subject: Option<&SubjectToken>,
+        request: &Request,
+    ) -> Result<Issued, Error> {
+        self.0.exchange(way, subject, request).await
+    }
+}
+
+/// The first leg.
+#[derive(Debug)]
+struct IdentityProvider {
+    subject_type: SubjectType,
+}
+
+#[async_trait]
+impl Change for IdentityProvider {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn names_its_subject(&self) -> bool {
+        true
+    }
+
+    fn fields(&self) -> Fields {
+        Fields::default().text(self.subject_type.as_uri())
+    }
+
+    async fn change(
+        &self,
+        way: &Way<'_>,
+        subject: &SubjectToken,
+        client: Identified,
+        destination: &Destination<'_>,
+    ) -> Result<SubjectToken, Error> {
+        let request = Request {
+            client,
+            audience: Some(destination.audience.to_string()),
+            // An ID-JAG says what it is good for at the next party.
+            resource: destination.resource.cloned(),
+            scopes: destination.scopes.clone(),
+            ..Request::default()
+        };
+        token_exchange::changed(way, subject, self.subject_type, ID_JAG, &request).await
+    }
+}

@@ -5,21 +5,49 @@
 //! one value, so that it is worthless to anybody else who gets hold of it. Where a server wants a client beside the
 //! grant (Keycloak, Hydra), `client_auth` proves it.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::answer::{self, Kind};
-use super::{Descriptor, Error, Exchange, Issued, Request, Way};
+use super::{Descriptor, Error, Exchange, Form, Issued, Request, Traits, Way};
 use crate::token::SubjectToken;
 
-pub(super) const EXCHANGE: Descriptor =
-    Descriptor { name: "jwt-bearer", grant: GRANT, discovers: true, sets: &["assertion"], exchange: &JwtBearer };
+pub(super) const EXCHANGE: Descriptor = Descriptor {
+    name: "jwt-bearer",
+    sets: &["assertion"],
+    of_server: Some(Form {
+        settings: &[],
+        check: |written| {
+            written.not_by_workload(
+                "\"workload\" would send one JWT as grant and as proof, and a server may take it only once; \
+                set `exchange = \"client-credentials\"`",
+            )
+        },
+        from_config: |_| Ok(Arc::new(JwtBearer { name: EXCHANGE.name })),
+    }),
+    of_link: None,
+};
 
 pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-struct JwtBearer;
+/// The grant, with the platform's JWT or with one that a link gave.
+#[derive(Debug)]
+pub(super) struct JwtBearer {
+    /// The row whose second leg it is.
+    pub(super) name: &'static str,
+}
 
 #[async_trait]
 impl Exchange for JwtBearer {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn traits(&self) -> Traits {
+        Traits::of_grant(GRANT)
+    }
+
     async fn exchange(
         &self,
         way: &Way<'_>,

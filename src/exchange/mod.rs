@@ -4,17 +4,15 @@
 //! is no second attempt with another grant. Who the client is and how it proves that is another choice
 //! ([`client_auth`], [`registration`]).
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::header::{HeaderName, HeaderValue};
-use url::Url;
 
-use crate::clock::Clock;
+use crate::digest::Fields;
 use crate::dpop;
-use crate::oauth::{Audience, AuthorizationServer, Issuer, OauthError, Resource, Scopes};
-use crate::outbound::{self, Answer, Ask, NamedBy, Outbound};
+use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
 use crate::sigv4::Signer;
 use crate::token::{AccessToken, SubjectToken};
 
@@ -25,27 +23,30 @@ mod client_auth;
 mod client_credentials;
 mod cure;
 mod direct;
-pub(crate) mod entra;
+mod entra;
+mod error;
 mod form;
 mod gcp;
 mod id_jag;
 mod jwt_bearer;
 mod key;
-pub(crate) mod link;
+mod link;
 pub(crate) mod pace;
-mod provider;
 pub(crate) mod registration;
 pub(crate) mod revocation;
 mod token_exchange;
+mod way;
+mod written;
 
 pub(crate) use answer::ABSURD_LIFE;
-pub use aws_role::Aws;
 pub(crate) use client_auth::Identified;
 pub use client_auth::{Client, ClientAuth, SecretFrom, SecretPlace};
-pub(crate) use direct::EXCHANGE as DIRECT;
-pub use entra::{Cloud, Entra};
-pub use gcp::Gcp;
-pub use provider::Provider;
+pub use entra::Cloud;
+pub(crate) use error::Error;
+pub(crate) use id_jag::IDP;
+pub use link::Link;
+pub(crate) use way::Way;
+pub(crate) use written::{Form, Place, Unfit, Written};
 
 /// Every exchange we know. Adding one: its file, its `mod` line, its row here.
 pub(crate) const EXCHANGES: &[Descriptor] = &[
@@ -55,40 +56,56 @@ pub(crate) const EXCHANGES: &[Descriptor] = &[
     id_jag::EXCHANGE,
     gcp::EXCHANGE,
     entra::EXCHANGE,
+    aws_role::EXCHANGE,
     aws_sigv4::EXCHANGE,
     direct::EXCHANGE,
 ];
+
+/// The exchange that is used where none is configured, if the server takes it: the only one that is ever chosen.
+pub(crate) static USUAL: &dyn Exchange = &jwt_bearer::JwtBearer { name: jwt_bearer::EXCHANGE.name };
+
+/// The grant for which a client of a link is registered.
+pub(crate) const LINK_GRANT: &str = token_exchange::GRANT;
 
 /// One row of the table of exchanges.
 pub(crate) struct Descriptor {
     /// As written in `exchange = "…"`.
     pub name: &'static str,
-    /// The grant type on the wire; none where no token endpoint is asked.
-    pub grant: &'static str,
-    /// Does it ask the MCP server who guards it? Those that speak to a provider's own hosts ask nobody.
-    pub discovers: bool,
     /// The form parameters it sets beside those that all set; `extra` may set neither.
     pub sets: &'static [&'static str],
-    /// The step itself.
-    pub exchange: &'static dyn Exchange,
+    /// How it is configured for a server; `None` where it gives no access token.
+    pub of_server: Option<Form<dyn Exchange>>,
+    /// How it is configured as a link of a chain; `None` where it changes no identity into another.
+    pub of_link: Option<Form<dyn Change>>,
 }
 
-/// From subject token to access token.
+/// From subject token to access token, as configured.
 #[async_trait]
-pub(crate) trait Exchange: Send + Sync {
+pub(crate) trait Exchange: fmt::Debug + Send + Sync {
+    /// As written in `exchange = "…"`.
+    fn name(&self) -> &'static str;
+
+    /// What the rest of the program must know of it.
+    fn traits(&self) -> Traits;
+
+    /// Its own keys as they reach the wire, for the cache key.
+    fn fields(&self) -> Fields {
+        Fields::default()
+    }
+
+    /// The client, with what the exchange takes for granted where nothing is said.
+    fn client(&self, client: Client) -> Client {
+        client
+    }
+
+    /// Checks that this identity is one whose token it may use.
+    fn suits(&self, _identity: &Root<'_>) -> Result<(), Unfit> {
+        Ok(())
+    }
+
     /// For whom the subject token must be made: the authorization server, under the name it is trusted by.
     fn audience(&self, issuer: &Issuer, request: &Request) -> Audience {
         Audience::from(request.subject_audience.as_deref().unwrap_or(issuer.as_str()))
-    }
-
-    /// Does it need the workload's identity, when the client proves itself so?
-    fn needs_subject(&self, _client: ClientAuth) -> bool {
-        true
-    }
-
-    /// Does it say what the subject token is, so that it may be something else than a JWT?
-    fn names_its_subject(&self) -> bool {
-        false
     }
 
     /// One round trip to the token endpoint, no retry. There is a subject wherever the exchange needs one.
@@ -96,59 +113,143 @@ pub(crate) trait Exchange: Send + Sync {
     -> Result<Issued, Error>;
 }
 
-/// Where a token request goes.
-pub(crate) struct Way<'a> {
-    /// The client.
-    pub outbound: &'a Outbound,
-    /// Whose token endpoint.
-    pub server: &'a AuthorizationServer,
-    /// Who named that server.
-    pub named_by: NamedBy,
-    /// Time, for what is signed here.
-    pub clock: &'a Clock,
-    /// The nonces of servers that hand them out.
-    pub nonces: &'a dpop::Nonces,
+/// From one subject token to another, as configured: a link of a chain.
+///
+/// What comes back must be a JWT made for the next party alone, or it would be good for others as well.
+#[async_trait]
+pub(crate) trait Change: fmt::Debug + Send + Sync {
+    /// As written in `exchange = "…"`, and the name of the hop.
+    fn name(&self) -> &'static str;
+
+    /// Whose own hosts it asks; `None` where the issuer is configured.
+    fn provider(&self) -> Option<Provider> {
+        None
+    }
+
+    /// Does it say what the subject token is, so that it may be something else than a JWT?
+    fn names_its_subject(&self) -> bool {
+        false
+    }
+
+    /// Its own keys as they reach the wire, for the cache key.
+    fn fields(&self) -> Fields;
+
+    /// The client, with what the link takes for granted where nothing is said.
+    fn client(&self, client: Client) -> Client {
+        client
+    }
+
+    /// One attempt, no retry.
+    async fn change(
+        &self,
+        way: &Way<'_>,
+        subject: &SubjectToken,
+        client: Identified,
+        destination: &Destination<'_>,
+    ) -> Result<SubjectToken, Error>;
 }
 
-impl Way<'_> {
-    /// Asks the token endpoint, with everything that says who asks and what for.
-    async fn ask(&self, grant: &str, own: &[(&str, &str)], request: &Request) -> Result<Answer, Error> {
-        let client = request.client.parameters(self.server, self.clock.unix())?;
-        let body = form::token_request(grant, own, request, &client);
-        let certificate = request.client.certificate();
-        let aliased = self.server.mutual_tls.token_endpoint.as_ref().filter(|_| certificate.is_some());
-        let endpoint = aliased.unwrap_or(&self.server.token_endpoint);
-        let mut ask = Ask::post(endpoint, self.named_by, body);
-        ask.certificate = certificate.cloned();
-        ask.headers.extend(request.client.header()?);
-        let place = Url::parse(endpoint).map_err(|_| self.malformed("its token endpoint is no URL".to_owned()))?;
-        if let Some(key) = &request.dpop {
-            ask.headers.push(self.proof(key, &place)?);
-        }
-        let answer = self.outbound.send(ask).await;
-        let answer = answer.map_err(|error| Error::Outbound { issuer: self.server.issuer.clone(), error })?;
-        if request.dpop.is_some() {
-            let nonce = answer.headers.get("dpop-nonce").and_then(|value| value.to_str().ok());
-            self.nonces.learn(&place, nonce);
-            if nonce.is_some() && answer::wants_nonce(&answer) {
-                return Err(Error::NonceWanted { issuer: self.server.issuer.clone() });
-            }
-        }
-        Ok(answer)
-    }
+/// What the rest of the program must know of an exchange. Nobody else compares its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Traits {
+    /// Whom it asks.
+    pub asks: Asks,
+    /// What it takes for a subject token.
+    pub subject: Subject,
+    /// What comes of it.
+    pub gives: Gives,
+    /// The grant type on the wire; empty where no token endpoint is asked.
+    pub grant: &'static str,
+    /// Do `scopes` limit what the token is good for?
+    pub limits_scopes: bool,
+    /// Must the issuer be pinned, because what is sent could be replayed?
+    pub needs_pin: bool,
+    /// Does it ask an identity provider first (`idp`)?
+    pub needs_idp: bool,
+}
 
-    fn proof(&self, key: &dpop::Key, place: &Url) -> Result<(HeaderName, HeaderValue), Error> {
-        let nonce = self.nonces.newest(place);
-        let unix_now = self.clock.unix();
-        let purpose = dpop::Purpose { method: "POST", url: place, token: None, nonce: nonce.as_deref(), unix_now };
-        let value = key.proof(&purpose).and_then(|proof| HeaderValue::from_str(&proof).ok());
-        let value = value.ok_or_else(|| self.malformed("no DPoP proof could be signed".to_owned()))?;
-        Ok((HeaderName::from_static("dpop"), value))
+impl Traits {
+    /// Those of a grant at a discovered or pinned authorization server, with a JWT as subject token.
+    pub(crate) const fn of_grant(grant: &'static str) -> Self {
+        Self {
+            asks: Asks::Discovered,
+            subject: Subject::Jwt,
+            gives: Gives::Token,
+            grant,
+            limits_scopes: true,
+            needs_pin: false,
+            needs_idp: false,
+        }
     }
+}
 
-    fn malformed(&self, what: String) -> Error {
-        Error::Malformed { issuer: self.server.issuer.clone(), what }
-    }
+/// Whom an exchange asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// The authorization server that is pinned, or that the MCP server names.
+    Discovered,
+    /// A provider's own hosts, whatever the MCP server says.
+    Provider(Provider),
+    /// Nobody: the platform's own token is what the server takes.
+    Nobody,
+}
+
+/// A provider with hosts of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Provider {
+    /// The name by which errors and the audit call it.
+    pub issuer: Issuer,
+    /// Where it is asked.
+    pub token_endpoint: String,
+    /// The audience of the subject token where nothing else is configured. Only this provider takes tokens with it.
+    pub subject_audience: String,
+    /// The account whose role is taken on, where there is one.
+    pub account: Option<String>,
+}
+
+/// What an exchange takes for a subject token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// None.
+    None,
+    /// A JWT.
+    Jwt,
+    /// Anything: the request says what it is.
+    Named,
+    /// None, unless the client proves itself with one.
+    ProofOfClient,
+}
+
+/// What comes of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gives {
+    /// A token that was issued for us.
+    Token,
+    /// The platform's own token, which nobody else issued and nobody can revoke.
+    OwnToken,
+    /// Credentials with which each request is signed.
+    Signer,
+}
+
+/// The identity that an exchange is to use, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Root<'a> {
+    /// The configured name.
+    pub name: &'a str,
+    /// The source; `None` where it is still to be detected.
+    pub source: Option<&'a str>,
+    /// Are there links between that source and the exchange?
+    pub is_chain: bool,
+}
+
+/// For what the subject token that a link gives is used.
+pub(crate) struct Destination<'a> {
+    /// The next party.
+    pub audience: &'a Audience,
+    /// The MCP server.
+    pub resource: Option<&'a Resource>,
+    /// What will be asked for there.
+    pub scopes: &'a Scopes,
 }
 
 /// The form parameters that `extra` may not set.
@@ -173,8 +274,6 @@ pub(crate) struct Request {
     pub subject_audience: Option<String>,
     /// Further form parameters.
     pub extra: Vec<(String, String)>,
-    /// What the provider's exchange needs.
-    pub provider: Option<Provider>,
     /// The credentials of the workload's own role, where requests are signed with them.
     pub aws_credentials: Option<crate::aws::Credentials>,
 }
@@ -201,147 +300,20 @@ pub(crate) struct Signed {
     pub arn: Option<String>,
 }
 
-/// Why there is no access token.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The authorization server said no. It is not asked again with the same assertion.
-    #[error("{issuer} refuses with {error}")]
-    Refused {
-        /// Who.
-        issuer: Issuer,
-        /// What it said.
-        error: OauthError,
-        /// What to do about it, which its words may tell better than its code.
-        cure: &'static str,
-    },
-    /// It is there and has trouble of its own, or too many of us.
-    #[error("the token endpoint of {issuer} answers status {status}")]
-    Busy {
-        /// Who.
-        issuer: Issuer,
-        /// 429 or 5xx, or 400 with `temporarily_unavailable`.
-        status: u16,
-        /// When to come again.
-        retry_after: Option<Duration>,
-    },
-    /// No answer, or a bad one on the way.
-    #[error("the token endpoint of {issuer}: {error}")]
-    Outbound {
-        /// Who.
-        issuer: Issuer,
-        /// What happened.
-        error: outbound::Error,
-    },
-    /// It wants its nonce in the proof (RFC 9449 section 8): no refusal, it is asked once more.
-    #[error("{issuer} wants another DPoP nonce with every proof")]
-    NonceWanted {
-        /// Who.
-        issuer: Issuer,
-    },
-    /// What we are to send is not here, or not what the server takes: a file, a key, a setting.
-    #[error("{what}")]
-    Misconfigured {
-        /// What is missing.
-        what: String,
-        /// What to change.
-        hint: String,
-    },
-    /// The server names another issuer than the one that we are registered with.
-    #[error("the server named {from} before and names {to} now; we are registered with the first alone")]
-    Moved {
-        /// Where we are registered.
-        from: Issuer,
-        /// Who is named now.
-        to: Issuer,
-    },
-    /// What answers is not the provider's own endpoint.
-    #[error("{issuer}: {what}")]
-    Elsewhere {
-        /// Who was asked.
-        issuer: Issuer,
-        /// What is wrong.
-        what: String,
-        /// What to do about it.
-        cure: &'static str,
-    },
-    /// The answer is not RFC 6749's.
-    #[error("the token answer of {issuer}: {what}")]
-    Malformed {
-        /// Who.
-        issuer: Issuer,
-        /// What is wrong.
-        what: String,
-    },
-}
-
-impl Error {
-    /// Would a new request have a chance a little later?
-    pub fn is_temporary(&self) -> bool {
-        match self {
-            Self::Busy { .. } => true,
-            Self::Outbound { error, .. } => error.is_temporary(),
-            Self::NonceWanted { .. } | Self::Refused { .. } | Self::Malformed { .. } | Self::Elsewhere { .. } => false,
-            Self::Misconfigured { .. } | Self::Moved { .. } => false,
-        }
-    }
-
-    /// May the documents that led to the token endpoint be out of date? A server that answered that it is busy or wants a
-    /// nonce is the right one, and so is one whose connection broke.
-    pub(crate) fn may_come_of_old_documents(&self) -> bool {
-        match self {
-            Self::Busy { .. } | Self::NonceWanted { .. } => false,
-            Self::Outbound { error, .. } => {
-                !matches!(error, outbound::Error::Broken { .. } | outbound::Error::Stale { .. })
-            }
-            _ => true,
-        }
-    }
-
-    /// Does the server not know the client that it gave us?
-    pub(crate) fn is_about_the_client(&self) -> bool {
-        matches!(self, Self::Refused { error, .. } if matches!(&*error.code, "invalid_client" | "unauthorized_client"))
-    }
-
-    /// The cure and whose turn it is.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Busy { .. } => None,
-            Self::Outbound { error, .. } => error.hint(),
-            Self::Malformed { .. } => Some(
-                "the operator of the authorization server must mend its token endpoint (RFC 6749 section 5.1)"
-                    .to_owned(),
-            ),
-            Self::NonceWanted { .. } => {
-                Some("the operator of the authorization server must mend its nonces (RFC 9449 section 8)".to_owned())
-            }
-            Self::Misconfigured { hint, .. } => Some(hint.clone()),
-            Self::Moved { to, .. } => {
-                Some(format!("if the move is meant, pin it with `issuer = \"{to}\"`, or start again"))
-            }
-            Self::Refused { cure, .. } | Self::Elsewhere { cure, .. } => Some((*cure).to_owned()),
-        }
-    }
-}
-
 /// Which exchange to use: the configured one, else `jwt-bearer` if the server lists it, or if it says nothing
 /// and the operator pinned the issuer. `None` means that it has to be configured.
-pub(crate) fn choose(
-    configured: Option<&str>,
+pub(crate) fn choose<'a>(
+    configured: Option<&'a dyn Exchange>,
     server: &AuthorizationServer,
     pinned: IssuerIs,
-) -> Option<&'static Descriptor> {
-    match configured {
-        Some(name) => row(name),
-        None => match (server.offers(jwt_bearer::EXCHANGE.grant), pinned) {
-            (Some(true), _) | (None, IssuerIs::Pinned) => Some(&jwt_bearer::EXCHANGE),
-            _ => None,
-        },
+) -> Option<&'a dyn Exchange> {
+    if configured.is_some() {
+        return configured;
     }
-}
-
-/// The row of that name.
-pub(crate) fn row(name: &str) -> Option<&'static Descriptor> {
-    EXCHANGES.iter().find(|row| row.name == name)
+    match (server.offers(USUAL.traits().grant), pinned) {
+        (Some(true), _) | (None, IssuerIs::Pinned) => Some(USUAL),
+        _ => None,
+    }
 }
 
 /// Who decided on the issuer.
@@ -369,8 +341,10 @@ mod tests {
         }
     }
 
-    fn chosen(configured: Option<&str>, grants: Option<&[&str]>, pinned: IssuerIs) -> Option<&'static str> {
-        choose(configured, &server(grants), pinned).map(|row| row.name)
+    fn chosen(configured: Option<&'static str>, grants: Option<&[&str]>, pinned: IssuerIs) -> Option<&'static str> {
+        let configured = configured.map(|name| jwt_bearer::JwtBearer { name });
+        let configured = configured.as_ref().map(|one| one as &dyn Exchange);
+        choose(configured, &server(grants), pinned).map(Exchange::name)
     }
 
     const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";

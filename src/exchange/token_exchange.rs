@@ -3,32 +3,61 @@
 //! For identity providers, gateways and security token services. `audience` names the target where the server wants
 //! a logical name beside or instead of `resource`. What comes back must be an access token: an answer of another
 //! `issued_token_type` is no bearer token, whatever its field is called (section 2.2.1).
+//!
+//! As a link of a chain a security token service changes the identity for a JWT that the next party takes.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::answer::{self, Kind};
-use super::{Descriptor, Error, Exchange, Issued, Request, Way};
+use super::{
+    Change, Descriptor, Destination, Error, Exchange, Form, Identified, Issued, Request, Subject, Traits, Way,
+};
+use crate::digest::Fields;
 use crate::oauth::quoted_words;
 use crate::outbound::Answer;
+use crate::setting::{self, Given, Setting};
 use crate::token::{JWT, SubjectToken};
 
 pub(super) const EXCHANGE: Descriptor = Descriptor {
     name: "token-exchange",
-    grant: "urn:ietf:params:oauth:grant-type:token-exchange",
-    discovers: true,
     sets: &["subject_token", "subject_token_type", "requested_token_type", "actor_token", "actor_token_type"],
-    exchange: &TokenExchange,
+    of_server: Some(Form { settings: &[], check: |_| Vec::new(), from_config: |_| Ok(Arc::new(TokenExchange)) }),
+    of_link: Some(Form {
+        settings: &[SUBJECT_TOKEN_TYPE],
+        check: |_| Vec::new(),
+        from_config: |written| Ok(Arc::new(TokenService { subject_type: SubjectType::of(&written.given) })),
+    }),
 };
 
+pub(super) const SUBJECT_TOKEN_TYPE: Setting = Setting::optional(
+    "subject_token_type",
+    setting::Kind::Text,
+    "what goes in: \"jwt\", \"id_token\" or \"access_token\".",
+)
+.like("\"jwt\"")
+.checked(|text| match SubjectType::parse(text) {
+    Some(_) => Ok(()),
+    None => Err("is not known; there are: jwt, id_token, access_token".to_owned()),
+});
+
+pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
+#[derive(Debug)]
 struct TokenExchange;
 
 #[async_trait]
 impl Exchange for TokenExchange {
-    fn names_its_subject(&self) -> bool {
-        true
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { subject: Subject::Named, needs_pin: true, ..Traits::of_grant(GRANT) }
     }
 
     async fn exchange(
@@ -40,7 +69,7 @@ impl Exchange for TokenExchange {
         // The identity is not yet an access token of anybody (section 3).
         let (subject, kind) = subject.map_or(("", JWT), |subject| (subject.expose(), subject.token_type()));
         let own = [("subject_token", subject), ("subject_token_type", kind), ("requested_token_type", ACCESS_TOKEN)];
-        let answer = way.ask(EXCHANGE.grant, &own, request).await?;
+        let answer = way.ask(GRANT, &own, request).await?;
         let issued = answer::read(&way.server.issuer, &answer, Kind::of(request))?;
         // A JWT that is an access token may be called either (section 3).
         of_type(&answer, &[ACCESS_TOKEN, JWT]).map_err(|what| way.malformed(what))?;
@@ -48,8 +77,104 @@ impl Exchange for TokenExchange {
     }
 }
 
+/// A security token service, as a link.
+#[derive(Debug)]
+struct TokenService {
+    subject_type: SubjectType,
+}
+
+#[async_trait]
+impl Change for TokenService {
+    fn name(&self) -> &'static str {
+        EXCHANGE.name
+    }
+
+    fn names_its_subject(&self) -> bool {
+        true
+    }
+
+    fn fields(&self) -> Fields {
+        Fields::default().text(self.subject_type.as_uri())
+    }
+
+    async fn change(
+        &self,
+        way: &Way<'_>,
+        subject: &SubjectToken,
+        client: Identified,
+        destination: &Destination<'_>,
+    ) -> Result<SubjectToken, Error> {
+        let audience = Some(destination.audience.to_string());
+        let request = Request { client, audience, ..Request::default() };
+        changed(way, subject, self.subject_type, JWT, &request).await
+    }
+}
+
+/// What a subject token is called in a token exchange (section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum SubjectType {
+    /// A JWT that is an assertion.
+    #[default]
+    Jwt,
+    /// An OpenID Connect ID token.
+    IdToken,
+    /// An access token of that very server.
+    AccessToken,
+}
+
+impl SubjectType {
+    /// The configured one.
+    pub(super) fn of(given: &Given<'_>) -> Self {
+        given.text(&SUBJECT_TOKEN_TYPE).and_then(Self::parse).unwrap_or_default()
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "jwt" => Some(Self::Jwt),
+            "id_token" => Some(Self::IdToken),
+            "access_token" => Some(Self::AccessToken),
+            _ => None,
+        }
+    }
+
+    pub(super) fn as_uri(self) -> &'static str {
+        match self {
+            Self::Jwt => JWT,
+            Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
+            Self::AccessToken => ACCESS_TOKEN,
+        }
+    }
+}
+
+/// Changes a subject token into one of the type that is wanted.
+pub(super) async fn changed(
+    way: &Way<'_>,
+    subject: &SubjectToken,
+    called: SubjectType,
+    wanted: &str,
+    request: &Request,
+) -> Result<SubjectToken, Error> {
+    let own = [
+        ("subject_token", subject.expose()),
+        ("subject_token_type", if subject.is_jwt() { called.as_uri() } else { subject.token_type() }),
+        ("requested_token_type", wanted),
+    ];
+    let answer = way.ask(GRANT, &own, request).await?;
+    if answer.status != 200 {
+        return Err(answer::failed(&way.server.issuer, answer.status, &answer));
+    }
+    of_type(&answer, &[wanted]).map_err(|what| way.malformed(what))?;
+    #[derive(Deserialize)]
+    struct Wire {
+        /// Whatever was issued, access token or not (section 2.2.1).
+        access_token: SecretString,
+    }
+    let wire: Wire = answer.json().map_err(|what| way.malformed(what.to_owned()))?;
+    SubjectToken::parse(wire.access_token).map_err(|error| way.malformed(format!("what it issued is {error}")))
+}
+
 /// What was issued must be what was asked for.
-pub(super) fn of_type(answer: &Answer, wanted: &[&str]) -> Result<(), String> {
+fn of_type(answer: &Answer, wanted: &[&str]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Wire {
         issued_token_type: Option<String>,

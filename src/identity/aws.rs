@@ -243,6 +243,11 @@ fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     Aws::of(whose, given.text(&OF_REGION).map(str::to_owned), token_of(given)?, ambient)
 }
 
+/// Do these keys ask for a signed request in the place of a JWT?
+pub(super) fn signs_requests(settings: &toml::Table) -> bool {
+    settings.get(TOKEN.name).and_then(toml::Value::as_str) == Some(CALLER_IDENTITY)
+}
+
 fn token_of(given: &Given<'_>) -> Result<Token, Defect> {
     match (given.text(&TOKEN), given.text(&AUDIENCE_FIELD), given.text(&SIGNING_ALGORITHM)) {
         (Some(CALLER_IDENTITY), _, Some(_)) => Err(Defect::new(

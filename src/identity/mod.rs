@@ -42,10 +42,11 @@ mod setting;
 mod spiffe;
 mod vercel;
 
+use crate::setting::{Given, Kind, Setting};
 pub(crate) use defect::Defect;
 pub(crate) use error::Error;
 pub(crate) use probe::{Dmi, Probe, look_at_the_host};
-pub(crate) use setting::{Given, Kind, Need, Problem, Setting, problems};
+pub(crate) use setting::problems;
 
 /// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
 pub(crate) const SOURCES: &[Descriptor] = &[
@@ -266,9 +267,27 @@ pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error
         Choice::Probe => decide(&survey(ambient), Look::AtTheHost(ambient)),
         Choice::Named { source, settings } => {
             let row = row(source).ok_or_else(|| Error::unknown_source(source))?;
-            let given = Given::of(row, settings)?;
+            let given = setting::given(row, settings)?;
             let built = (row.from_config)(&given, ambient).map_err(|defect| defect.of(row.name))?;
             Ok(Chosen { source: built, evidence: "named by the configuration".to_owned() })
+        }
+    }
+}
+
+impl Choice {
+    /// Is it known already that this identity is no JWT but a signed request of AWS?
+    pub(crate) fn signs_requests(&self) -> bool {
+        match self {
+            Self::Named { source, settings } => source == aws::SOURCE.name && aws::signs_requests(settings),
+            Self::Detect | Self::Probe => false,
+        }
+    }
+
+    /// The source that is named, if one is.
+    pub(crate) fn source(&self) -> Option<&str> {
+        match self {
+            Self::Named { source, .. } => Some(source),
+            Self::Detect | Self::Probe => None,
         }
     }
 }

@@ -1,318 +1,55 @@
-//! The keys that a row has for itself in `[identity]`: name, kind, need and meaning, once.
-//!
-//! The configuration's reader and the JSON Schema follow these, and a row's `from_config` reads its keys by them: what it is
-//! [`Given`] has been checked, and a key that is not declared cannot be read. Pure.
+//! What is wrong with the table of one source, and the values of its keys if nothing is.
 
-use std::path::PathBuf;
-
-use super::{Defect, Descriptor, Error};
-
-/// One key of one row.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
-    /// As written in the file.
-    pub(crate) name: &'static str,
-    /// What its value looks like.
-    pub(crate) kind: Kind,
-    /// Must it be there?
-    pub(crate) need: Need,
-    /// What it means.
-    pub(crate) doc: &'static str,
-    /// What is wrong with a text, beyond its kind.
-    pub(crate) check: fn(&str) -> Result<(), String>,
-}
-
-/// What a value looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A text.
-    Text,
-    /// A list of texts.
-    Texts,
-    /// A program and its arguments, a list of texts too: the check is of the program.
-    Command,
-    /// True or false; false is as good as absent.
-    Flag,
-}
-
-/// When a key must be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
-    /// Always.
-    Required,
-    /// Never.
-    Optional,
-    /// Exactly one of the row's keys of this kind.
-    OneOf,
-    /// One of the row's keys of this kind, or none.
-    AtMostOne,
-}
-
-impl Setting {
-    /// A key without which the row is of no use.
-    pub(crate) const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, need: Need::Required, doc, check: |_| Ok(()) }
-    }
-
-    /// A key that may be left out.
-    pub(crate) const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { need: Need::Optional, ..Self::required(name, kind, doc) }
-    }
-
-    /// One of several keys of which exactly one must be there.
-    pub(crate) const fn one_of(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { need: Need::OneOf, ..Self::required(name, kind, doc) }
-    }
-
-    /// One of several keys of which at most one may be there.
-    pub(crate) const fn at_most_one(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { need: Need::AtMostOne, ..Self::required(name, kind, doc) }
-    }
-
-    /// The same with a check of what the text says. What it finds wrong must not repeat the text: it may be a secret in
-    /// the wrong place.
-    pub(crate) const fn checked(self, check: fn(&str) -> Result<(), String>) -> Self {
-        Self { check, ..self }
-    }
-
-    /// Is this value of the right kind, and sound?
-    pub(crate) fn judge(&self, value: &toml::Value) -> Result<(), String> {
-        let wrong = || format!("must be {}", self.kind.as_str());
-        match (self.kind, value) {
-            (Kind::Text, toml::Value::String(text)) if text.is_empty() => Err("is empty".to_owned()),
-            (Kind::Text, toml::Value::String(text)) => (self.check)(text),
-            (Kind::Texts | Kind::Command, toml::Value::Array(list)) => {
-                let texts: Option<Vec<&str>> = list.iter().map(toml::Value::as_str).collect();
-                self.judge_list(&texts.ok_or_else(wrong)?)
-            }
-            (Kind::Flag, toml::Value::Boolean(_)) => Ok(()),
-            _ => Err(wrong()),
-        }
-    }
-
-    fn judge_list(&self, texts: &[&str]) -> Result<(), String> {
-        match (self.kind, texts) {
-            (_, []) => Err("is empty".to_owned()),
-            (Kind::Command, [program, ..]) => (self.check)(program),
-            (_, [only]) => (self.check)(only),
-            (_, several) => {
-                let judged = several.iter().enumerate();
-                let mut bad = judged.filter_map(|(at, text)| Some((at + 1, (self.check)(text).err()?)));
-                bad.next().map_or(Ok(()), |(at, what)| Err(format!("entry {at} {what}")))
-            }
-        }
-    }
-}
-
-impl Kind {
-    /// For people.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "a text",
-            Self::Texts | Self::Command => "a list of texts",
-            Self::Flag => "true or false",
-        }
-    }
-}
-
-/// One thing that is wrong with a row's table.
-pub(crate) struct Problem {
-    /// The key, there or missing.
-    pub(crate) key: String,
-    /// What is wrong.
-    pub(crate) what: String,
-}
-
-impl Problem {
-    fn new(key: &str, what: String) -> Self {
-        Self { key: key.to_owned(), what }
-    }
-}
+use super::defect::Defect;
+use super::{Descriptor, Error};
+use crate::setting::{self, Given, Missing, Problem};
 
 /// Everything that is wrong with a row's table.
 pub(crate) fn problems(row: &Descriptor, table: &toml::Table) -> Vec<Problem> {
-    let settings = row.settings;
-    let foreign = table.keys().filter(|key| !settings.iter().any(|one| one.name == *key));
-    let mut found: Vec<Problem> =
-        foreign.map(|key| Problem::new(key, format!("belongs to another source than {:?}", row.name))).collect();
-    for one in settings {
-        match table.get(one.name).map(|value| one.judge(value)) {
-            Some(Err(what)) => found.push(Problem::new(one.name, what)),
-            None if one.need == Need::Required => found.push(Problem::new(one.name, format!("missing: {}", one.doc))),
-            _ => {}
-        }
-    }
-    found.extend(alternatives(settings, table));
-    found.extend(exclusive(settings, table));
-    found
+    let foreign = setting::foreign(row.settings, table);
+    let foreign = foreign.map(|key| Problem::new(key, format!("belongs to another source than {:?}", row.name)));
+    foreign.chain(setting::problems(row.settings, table)).collect()
 }
 
-/// The values of a row's own keys. They are of their kinds, pass their checks, and none is missing.
-pub(crate) struct Given<'a> {
-    table: &'a toml::Table,
-}
-
-impl<'a> Given<'a> {
-    /// The table, if nothing is wrong with it. What is wrong is told without the value: it may be a secret in the wrong place.
-    pub(super) fn of(row: &Descriptor, table: &'a toml::Table) -> Result<Self, Error> {
-        let Some(Problem { key, what }) = problems(row, table).into_iter().next() else { return Ok(Self { table }) };
+/// The values of a row's own keys, if nothing is wrong with its table. The error does not repeat a value: it may be a secret in
+/// the wrong place.
+pub(super) fn given<'a>(row: &Descriptor, table: &'a toml::Table) -> Result<Given<'a>, Error> {
+    let wrong = |what: String| {
         let cure = format!(
             "set it right in [identity], beside `source = {:?}`; `safeconduct config schema` lists the keys",
             row.name
         );
-        Err(Defect::new(format!("{key}: {what}"), cure).of(row.name))
+        Defect::new(what, cure).of(row.name)
+    };
+    if let Some(Problem { key, what }) = problems(row, table).into_iter().next() {
+        return Err(wrong(format!("{key}: {what}")));
     }
-
-    /// The text of a key that may be left out.
-    pub(super) fn text(&self, key: &Setting) -> Option<&'a str> {
-        self.table.get(key.name)?.as_str()
-    }
-
-    /// The text of a key that must be there.
-    pub(super) fn required(&self, key: &Setting) -> Result<&'a str, Defect> {
-        self.text(key).ok_or_else(|| Defect::new(format!("{}: missing", key.name), key.doc))
-    }
-
-    /// The path of a key that may be left out.
-    pub(super) fn path(&self, key: &Setting) -> Option<PathBuf> {
-        self.text(key).map(PathBuf::from)
-    }
-
-    /// The texts of a key; none where it is left out.
-    pub(super) fn texts(&self, key: &Setting) -> Vec<String> {
-        let list = self.table.get(key.name).and_then(toml::Value::as_array);
-        list.into_iter().flatten().filter_map(toml::Value::as_str).map(str::to_owned).collect()
-    }
-
-    /// Is it set to true?
-    pub(super) fn flag(&self, key: &Setting) -> bool {
-        self.table.get(key.name).and_then(toml::Value::as_bool).unwrap_or(false)
-    }
+    Given::of(row.settings, table).map_err(|_| wrong("its keys are not as they must be".to_owned()))
 }
 
-/// Of these keys at most one may be given.
-fn exclusive(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
-    let mut given = settings.iter().filter(|one| one.need == Need::AtMostOne && table.contains_key(one.name));
-    let (first, second) = (given.next()?, given.next()?);
-    Some(Problem::new(second.name, both(first)))
-}
-
-fn both(other: &Setting) -> String {
-    format!("`{}` is there as well, and only one of them can be", other.name)
-}
-
-/// Of the keys that exclude each other exactly one must be given.
-fn alternatives(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
-    let given = |one: &&&Setting| table.get(one.name).is_some_and(|value| value.as_bool() != Some(false));
-    let all: Vec<&Setting> = settings.iter().filter(|one| one.need == Need::OneOf).collect();
-    let (first, others) = all.split_first()?;
-    let others: Vec<String> = others.iter().map(|one| format!("`{}`: {}", one.name, one.doc)).collect();
-    let mut given = all.iter().filter(given);
-    match (given.next(), given.next()) {
-        (Some(_), None) => None,
-        (None, _) => Some(Problem::new(first.name, format!("missing: {} Or {}", first.doc, others.join(" Or ")))),
-        (Some(one), Some(other)) => Some(Problem::new(other.name, both(one))),
+impl From<Missing> for Defect {
+    fn from(missing: Missing) -> Self {
+        Self::new(format!("{}: missing", missing.name), missing.doc)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::setting::{Kind, Setting};
 
-    const SETTINGS: [Setting; 4] = [
-        Setting::one_of("file", Kind::Text, "A file."),
-        Setting::one_of("request", Kind::Flag, "Ask."),
-        Setting::required("words", Kind::Texts, "Words."),
-        Setting::optional("name", Kind::Text, "A name.")
-            .checked(|text| if text == "bad" { Err("is bad".to_owned()) } else { Ok(()) }),
-    ];
-
-    const ROW: Descriptor = Descriptor { name: "row", settings: &SETTINGS, ..super::super::file::SOURCE };
-
-    fn of(row: &Descriptor, table: &str) -> Vec<String> {
-        let table = table.parse().expect("a table");
-        problems(row, &table).into_iter().map(|one| format!("{}: {}", one.key, one.what)).collect()
-    }
-
-    fn found(table: &str) -> Vec<String> {
-        of(&ROW, table)
-    }
+    const SETTINGS: [Setting; 2] =
+        [Setting::required("words", Kind::Texts, "Words."), Setting::optional("name", Kind::Text, "A name.")];
 
     #[test]
-    fn a_good_table_has_no_problem() {
-        assert!(found("file = 'x'\nwords = ['a']").is_empty());
-        assert!(found("request = true\nwords = ['a']\nname = 'n'").is_empty());
-        assert!(found("file = 'x'\nrequest = false\nwords = ['a']").is_empty(), "false is as good as absent");
-    }
-
-    #[test]
-    fn every_problem_is_found_at_once() {
-        let all = found("file = 7\nwords = [1]\nname = 'bad'");
-        assert_eq!(all, ["file: must be a text", "words: must be a list of texts", "name: is bad"]);
-    }
-
-    #[test]
-    fn of_keys_that_exclude_each_other_exactly_one_is_wanted() {
-        for (table, says) in [
-            ("words = ['a']", "file: missing: A file. Or `request`: Ask."),
-            ("words = ['a']\nrequest = false", "file: missing: A file. Or `request`: Ask."),
-            (
-                "words = ['a']\nrequest = true\nfile = 'x'",
-                "request: `file` is there as well, and only one of them can be",
-            ),
-            ("file = 'x'", "words: missing: Words."),
-            ("file = ''\nwords = ['a']", "file: is empty"),
-            ("file = 'x'\nwords = []", "words: is empty"),
-        ] {
-            assert_eq!(found(table), [says]);
-        }
-    }
-
-    #[test]
-    fn of_keys_that_name_one_thing_at_most_one_is_taken() {
-        const NAMES: [Setting; 2] = [
-            Setting::at_most_one("by_name", Kind::Text, "A name."),
-            Setting::at_most_one("by_number", Kind::Text, "A number."),
-        ];
-        let row = Descriptor { settings: &NAMES, ..ROW };
-        let found = |table: &str| of(&row, table);
-        assert!(found("").is_empty() && found("by_name = 'a'").is_empty() && found("by_number = '1'").is_empty());
-        let both = found("by_name = 'a'\nby_number = '1'");
-        assert_eq!(both, ["by_number: `by_name` is there as well, and only one of them can be"]);
-    }
-
-    #[test]
-    fn every_text_of_a_list_is_checked_but_the_arguments_of_a_program() {
-        const fn good(text: &str) -> Result<(), String> {
-            if text.is_empty() { Err(String::new()) } else { Ok(()) }
-        }
-        const LISTS: [Setting; 2] = [
-            Setting::optional("all", Kind::Texts, "All.").checked(|text| good(text).map_err(|_| "is none".to_owned())),
-            Setting::optional("run", Kind::Command, "A program.")
-                .checked(|text| good(text).map_err(|_| "has no name".to_owned())),
-        ];
-        let row = Descriptor { settings: &LISTS, ..ROW };
-        assert!(of(&row, "all = ['a', 'b']\nrun = ['p', '']").is_empty());
-        assert_eq!(of(&row, "all = ['a', '']"), ["all: entry 2 is none"]);
-        assert_eq!(of(&row, "all = ['']\nrun = ['', 'a']"), ["all: is none", "run: has no name"]);
-    }
-
-    #[test]
-    fn what_is_given_is_checked_and_an_undeclared_key_is_refused() {
-        let table = "file = 'x'\nwords = ['a', 'b']".parse().expect("a table");
-        let given = Given::of(&ROW, &table).expect("nothing is wrong");
-        assert_eq!((given.text(&SETTINGS[0]), given.required(&SETTINGS[0])), (Some("x"), Ok("x")));
-        assert_eq!(
-            (given.flag(&SETTINGS[1]), given.texts(&SETTINGS[2])),
-            (false, vec!["a".to_owned(), "b".to_owned()])
-        );
-        assert!(given.required(&SETTINGS[3]).is_err());
+    fn an_undeclared_key_is_refused_and_no_value_is_repeated() {
+        let row = Descriptor { name: "row", settings: &SETTINGS, ..super::super::file::SOURCE };
         for (bad, says) in [
-            ("file = 'x'\nwords = ['a']\nother = 'SECRET'", "row: other: belongs to another source"),
-            ("file = 'x'\nwords = 'SECRET'", "row: words: must be a list of texts"),
-            ("file = 'x'", "row: words: missing: Words."),
+            ("words = ['a']\nother = 'SECRET'", "row: other: belongs to another source"),
+            ("words = 'SECRET'", "row: words: must be a list of texts"),
+            ("name = 'x'", "row: words: missing: Words."),
         ] {
-            let error = Given::of(&ROW, &bad.parse().expect("a table")).map(drop).expect_err(bad);
+            let error = given(&row, &bad.parse().expect("a table")).map(drop).expect_err(bad);
             assert!(error.to_string().starts_with(says) && !format!("{error:?}").contains("SECRET"), "{error:?}");
         }
     }

@@ -15,7 +15,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("app", "audit broker clock config env frontend identity metrics outbound store"),
     ("cli", "clock trust"),
     // `config` makes the `Config` structs of these rooms and checks names against their tables.
-    ("config", "audit aws broker clock digest env exchange google identity oauth outbound policy"),
+    ("config", "audit broker clock digest env exchange identity oauth outbound policy setting"),
     ("frontend", "broker caller clock env metrics oauth token"),
     (
         "broker",
@@ -25,8 +25,8 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("audit", "caller clock env oauth token"),
     ("cache", "bucket clock jitter token"),
     ("discovery", "clock oauth outbound"),
-    ("exchange", "aws bucket clock digest dpop env google oauth outbound sigv4 store token"),
-    ("identity", "aws clock env google oauth outbound token trust"),
+    ("exchange", "aws bucket clock digest dpop env google oauth outbound setting sigv4 store token"),
+    ("identity", "aws clock env google oauth outbound setting token trust"),
     ("aws", "clock oauth outbound sigv4 token"),
     ("google", "oauth outbound token"),
     ("policy", "caller digest oauth"),
@@ -34,6 +34,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("store", "token"),
     ("token", "clock digest dpop oauth sigv4"),
     ("trust", ""),
+    ("setting", ""),
     ("dpop", ""),
     ("sigv4", ""),
     ("bucket", "clock"),

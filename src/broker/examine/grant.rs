@@ -211,7 +211,7 @@ impl Walk<'_> {
 
     fn bound(&self, granting: &Granting, claims: Option<&Claims>) -> Bound {
         let Some(claims) = claims else { return Bound::Opaque };
-        if self.server.provider.is_some() {
+        if !self.server.is_discovered() {
             return Bound::Named(claims.aud.join(", "));
         }
         if self.server.resource == ResourceParameter::Omitted {

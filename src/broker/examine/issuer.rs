@@ -106,22 +106,23 @@ impl Walk<'_> {
     /// True if there is a grant to ask with.
     fn grant_types(&mut self, metadata: &AuthorizationServer, document: &Value, issuer_is: IssuerIs) -> bool {
         let configured = self.server.exchange.as_deref();
-        let Some(row) = exchange::choose(configured, metadata, issuer_is) else {
+        let Some(exchange) = exchange::choose(configured, metadata, issuer_is) else {
             self.report.push(rules::GRANT_TYPES.fail_with(&NoRoute::no_exchange(metadata).into()));
             return false;
         };
+        let grant = exchange.traits().grant;
         let profiles = document["authorization_grant_profiles_supported"].as_array();
         let id_jag =
             profiles.is_some_and(|all| all.iter().any(|one| one == "urn:ietf:params:oauth:grant-profile:id-jag"));
         let more = if id_jag { "; ID-JAG is offered too" } else { "" };
-        self.report.push(match metadata.offers(row.grant) {
-            Some(true) => rules::GRANT_TYPES.pass(format!("{} is listed{more}", row.grant)),
+        self.report.push(match metadata.offers(grant) {
+            Some(true) => rules::GRANT_TYPES.pass(format!("{} is listed{more}", grant)),
             Some(false) => rules::GRANT_TYPES.warn(
-                format!("{} is configured, and not in `grant_types_supported`{more}", row.grant),
+                format!("{} is configured, and not in `grant_types_supported`{more}", grant),
                 "list every grant that is accepted",
             ),
             None => rules::GRANT_TYPES.warn(
-                format!("`grant_types_supported` is not given, which by default excludes {}", row.grant),
+                format!("`grant_types_supported` is not given, which by default excludes {}", grant),
                 "list every grant that is accepted: clients choose by it",
             ),
         });

@@ -48,7 +48,8 @@ pub(super) struct Seen<'a> {
 /// What will follow for each configured server: which identity, changed by whom, presented how and to whom.
 pub(super) fn servers(config: &Config) -> Value {
     let one = |server: &crate::broker::Server| {
-        let (exchange, issuer) = (server.exchange.as_deref(), server.issuer.as_ref().map(|issuer| issuer.as_str()));
+        let (exchange, issuer) =
+            (server.exchange.as_ref().map(|one| one.name()), server.issuer.as_ref().map(|issuer| issuer.as_str()));
         let links =
             config.identities.get(&server.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
         let through: Vec<Value> = links

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::*;
-use crate::identity::{Kind, Need};
+use crate::setting::{Kind, Need};
 
 const HEAD: &str = "# Identity sources
 

@@ -7,14 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Source, sources};
 
 /// Known circles, each with all its files. Do not add to this list.
-const KNOWN: &[&[&str]] = &[&[
-    "exchange::aws_role",
-    "exchange::aws_sigv4",
-    "exchange::entra",
-    "exchange::gcp",
-    "exchange::link",
-    "exchange::provider",
-]];
+const KNOWN: &[&[&str]] = &[];
 
 type Modules = BTreeMap<String, Module>;
 

@@ -25,14 +25,6 @@ const WORDS: [&str; 3] = ["command", "env", "file"];
 /// Known files that contain the name of a source or an exchange, with that name. In `trust/shapes.rs` the names are those of policy
 /// formats. Do not add to this list.
 const NAMED_ELSEWHERE: &[(&str, &str)] = &[
-    ("src/broker/examine.rs", "aws-sigv4"),
-    ("src/broker/examine.rs", "direct"),
-    ("src/broker/flight.rs", "aws-sigv4"),
-    ("src/broker/flight.rs", "direct"),
-    ("src/broker/flight.rs", "gcp"),
-    ("src/broker/flight.rs", "token-exchange"),
-    ("src/broker/server.rs", "jwt-bearer"),
-    ("src/broker/succession.rs", "direct"),
     ("src/trust/shapes.rs", "aws"),
     ("src/trust/shapes.rs", "entra"),
     ("src/trust/shapes.rs", "gcp"),

@@ -1,0 +1,65 @@
+//! Where a token request goes, and how it is sent.
+
+use reqwest::header::{HeaderName, HeaderValue};
+use url::Url;
+
+use super::{Error, Request, answer, form};
+use crate::clock::Clock;
+use crate::dpop;
+use crate::oauth::AuthorizationServer;
+use crate::outbound::{Answer, Ask, NamedBy, Outbound};
+
+/// Where a token request goes.
+pub(crate) struct Way<'a> {
+    /// The client.
+    pub outbound: &'a Outbound,
+    /// Whose token endpoint.
+    pub server: &'a AuthorizationServer,
+    /// Who named that server.
+    pub named_by: NamedBy,
+    /// Time, for what is signed here.
+    pub clock: &'a Clock,
+    /// The nonces of servers that hand them out.
+    pub nonces: &'a dpop::Nonces,
+}
+
+impl Way<'_> {
+    /// Asks the token endpoint, with everything that says who asks and what for.
+    pub(super) async fn ask(&self, grant: &str, own: &[(&str, &str)], request: &Request) -> Result<Answer, Error> {
+        let client = request.client.parameters(self.server, self.clock.unix())?;
+        let body = form::token_request(grant, own, request, &client);
+        let certificate = request.client.certificate();
+        let aliased = self.server.mutual_tls.token_endpoint.as_ref().filter(|_| certificate.is_some());
+        let endpoint = aliased.unwrap_or(&self.server.token_endpoint);
+        let mut ask = Ask::post(endpoint, self.named_by, body);
+        ask.certificate = certificate.cloned();
+        ask.headers.extend(request.client.header()?);
+        let place = Url::parse(endpoint).map_err(|_| self.malformed("its token endpoint is no URL".to_owned()))?;
+        if let Some(key) = &request.dpop {
+            ask.headers.push(self.proof(key, &place)?);
+        }
+        let answer = self.outbound.send(ask).await;
+        let answer = answer.map_err(|error| Error::Outbound { issuer: self.server.issuer.clone(), error })?;
+        if request.dpop.is_some() {
+            let nonce = answer.headers.get("dpop-nonce").and_then(|value| value.to_str().ok());
+            self.nonces.learn(&place, nonce);
+            if nonce.is_some() && answer::wants_nonce(&answer) {
+                return Err(Error::NonceWanted { issuer: self.server.issuer.clone() });
+            }
+        }
+        Ok(answer)
+    }
+
+    fn proof(&self, key: &dpop::Key, place: &Url) -> Result<(HeaderName, HeaderValue), Error> {
+        let nonce = self.nonces.newest(place);
+        let unix_now = self.clock.unix();
+        let purpose = dpop::Purpose { method: "POST", url: place, token: None, nonce: nonce.as_deref(), unix_now };
+        let value = key.proof(&purpose).and_then(|proof| HeaderValue::from_str(&proof).ok());
+        let value = value.ok_or_else(|| self.malformed("no DPoP proof could be signed".to_owned()))?;
+        Ok((HeaderName::from_static("dpop"), value))
+    }
+
+    pub(super) fn malformed(&self, what: String) -> Error {
+        Error::Malformed { issuer: self.server.issuer.clone(), what }
+    }
+}
