@@ -23,7 +23,6 @@ use crate::jitter::Jitter;
 use crate::metrics::Metrics;
 use crate::oauth::{Issuer, Scopes, ServerUrl};
 use crate::outbound::Outbound;
-use crate::policy::Permit;
 use crate::sigv4::{self, Signer};
 use crate::store::Store;
 use crate::token::{Binding, Digest, Token};
@@ -37,6 +36,7 @@ mod explain;
 mod flight;
 mod identities;
 mod note;
+mod order;
 mod rate;
 mod refused;
 mod server;
@@ -55,12 +55,13 @@ pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
 pub use examine::{Check, Examination, Report, Rule, State};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
-use flight::Maker;
+use flight::{Maker, Want};
 pub use identities::{DEFAULT, Identity};
 pub(crate) use note::Matter;
+pub use order::{Opens, Order, ResourceParameter};
 use rate::Pacer;
 pub use rate::Rate;
-pub use server::{Outer, ResourceParameter, Server};
+pub use server::{FrontDoor, Server};
 pub(crate) use server::{beside, narrowest};
 use succession::{Heirloom, Made};
 use tally::Tally;
@@ -310,15 +311,18 @@ impl Broker {
         if head.is_some_and(|head| !server.url.covers(&head.url)) {
             return Err(Refusal::OtherUrl.into());
         }
-        let permit =
-            server.policy.permit(caller, request.scopes.as_ref()).map_err(|denied| Error::denied(&server, denied))?;
+        let permit = server
+            .policy
+            .permit(caller, request.scopes.as_ref())
+            .map_err(|denied| Error::denied(&server.name, denied))?;
         self.pace(caller, &server)?;
         let given = self.given_before(caller, request, &server);
         let asking = Asking { caller, request, target: &server, given };
-        let (token, outer) = match server.outer.as_ref().filter(|_| request.action == Action::Headers) {
-            None => (self.held(&server, permit, &asking).await?, None),
+        let want = Want { server: Arc::clone(&server), order: Arc::clone(&server.order), permit };
+        let (token, outer) = match server.front_door.as_ref().filter(|_| request.action == Action::Headers) {
+            None => (self.held(want, &asking).await?, None),
             // In a box, so that all others do not carry the room for it.
-            Some(outer) => Box::pin(self.beside_its_door(outer, permit, &asking)).await?,
+            Some(door) => Box::pin(self.beside_its_door(door, want, &asking)).await?,
         };
         if request.may_be_a_retry {
             self.lock_asked_twice().answered(caller, &server.name, self.clock.boot());
@@ -327,35 +331,31 @@ impl Broker {
     }
 
     /// A token that may be given: from the cache, or made.
-    async fn held(&self, server: &Arc<Server>, permit: Permit, asking: &Asking<'_>) -> Result<Arc<Token>, Error> {
-        let key = server.key(&permit);
+    async fn held(&self, want: Want, asking: &Asking<'_>) -> Result<Arc<Token>, Error> {
+        let key = want.key();
         let wish = self.wish(asking, &key);
         let token = match self.cache.hit(&key, &wish) {
             Some(token) => token,
             // In a box, so that a hit does not carry the room for it.
-            None => Box::pin(self.cache.token(key, &wish, || self.recipe(server, permit.clone())))
+            None => Box::pin(self.cache.token(key, &wish, || self.recipe(want.clone())))
                 .await
-                .map_err(|error| error.at(server))?,
+                .map_err(|error| error.at(&want.order.name))?,
         };
-        permit.admit(&token.scopes).map_err(|denied| Error::denied(server, denied))?;
-        worth_something(server, &token, asking.request.action)?;
+        want.permit.admit(&token.scopes).map_err(|denied| Error::denied(&want.order.name, denied))?;
+        worth_something(&want.server, &token, asking.request.action)?;
         Ok(token)
     }
 
     /// The same side by side with what the front door wants, whose callers are those of the server behind it.
     async fn beside_its_door(
         &self,
-        outer: &Outer,
-        permit: Permit,
+        door: &FrontDoor,
+        want: Want,
         asking: &Asking<'_>,
     ) -> Result<(Arc<Token>, Option<Outside>), Error> {
-        let door = asking.target.door(&self.servers);
-        let door = door.ok_or_else(|| Error::internal("a front door is no server"))?;
-        let (token, outside) = tokio::join!(
-            self.held(asking.target, permit, asking),
-            self.held(door, door.policy.permit_for_all(), asking),
-        );
-        Ok((token?, Some(Outside { header: outer.header.clone(), token: outside? })))
+        let at_door = Want::at_door(asking.target, door);
+        let (token, outside) = tokio::join!(self.held(want, asking), self.held(at_door, asking));
+        Ok((token?, Some(Outside { header: door.header.clone(), token: outside? })))
     }
 
     /// The server that is meant, configured or asked for before.
@@ -367,18 +367,13 @@ impl Broker {
     /// The configured server that is meant. A URL is matched in any spelling, so that no spelling gets round a policy.
     pub(crate) fn configured(&self, target: &Target) -> Result<Arc<Server>, Error> {
         let found = match target {
-            Target::Name(name) => self.named().find(|server| *server.name == **name),
+            Target::Name(name) => self.servers.iter().find(|server| *server.name == **name),
             Target::Url(url) => narrowest(self.servers.iter(), url),
         };
         found.cloned().ok_or_else(|| match target {
-            Target::Name(name) => Refusal::unknown_server(name, self.named().map(|server| &*server.name)).into(),
+            Target::Name(name) => Refusal::unknown_server(name, self.servers.iter().map(|server| &*server.name)).into(),
             Target::Url(url) => Refusal::NotServed(url.into()).into(),
         })
-    }
-
-    /// Those that callers can name: a front door comes with the server behind it.
-    fn named(&self) -> impl Iterator<Item = &Arc<Server>> {
-        self.servers.iter().filter(|server| !server.is_outer)
     }
 
     /// The same for a caller, who may name a server that is not configured where those are served.
@@ -398,17 +393,17 @@ impl Broker {
 
     fn pace(&self, caller: &Caller, server: &Server) -> Result<(), Error> {
         let Some(pacer) = self.pacers.get(&server.name) else { return Ok(()) };
-        let too_often = |wait| Error::from(Refusal::TooOften { rate: pacer.rate, wait }).at(server);
+        let too_often = |wait| Error::from(Refusal::TooOften { rate: pacer.rate, wait }).at(&server.name);
         pacer.pass(caller.uid, self.clock.boot()).map_err(too_often)
     }
 
     /// How a token for this server and permit is made: discovery, identity, exchange.
-    fn recipe(&self, server: &Arc<Server>, permit: Permit) -> Recipe<Error> {
-        self.remember(server, &permit);
-        let (maker, server) = (Arc::clone(&self.maker), Arc::clone(server));
+    fn recipe(&self, want: Want) -> Recipe<Error> {
+        self.remember(&want);
+        let (maker, want) = (Arc::clone(&self.maker), Arc::new(want));
         Arc::new(move || {
-            let (maker, server, permit) = (Arc::clone(&maker), Arc::clone(&server), permit.clone());
-            async move { maker.mint(&server, &permit).await }.boxed()
+            let (maker, want) = (Arc::clone(&maker), Arc::clone(&want));
+            async move { maker.mint(&want).await }.boxed()
         })
     }
 
@@ -440,12 +435,11 @@ impl Broker {
 
     fn decide_reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
         let server = self.server(target)?;
-        let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
+        let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
         let mut dropped = self.cache.reject(&server.key(&permit), digest);
         for (key, token) in self.cache.held() {
             // The same server's tokens of other scopes; the digest says whose it is.
-            let door = server.outer.as_ref().is_some_and(|outer| outer.server == token.server);
-            if token.digest == *digest && (*token.server == *server.name || door) {
+            if token.digest == *digest && server.is_about(&token.server) {
                 dropped |= self.cache.reject(&key, digest);
             }
         }
@@ -463,7 +457,7 @@ impl Broker {
 
     async fn decide_revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
         let server = self.server(target)?;
-        let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server, denied))?;
+        let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
         // What a caller could not have, it cannot take from others either.
         let its_own = |token: &Token| *token.server == *server.name && permit.admit(&token.scopes).is_ok();
         let held: Vec<_> = self.cache.held().into_iter().filter(|(_, token)| its_own(token)).collect();
@@ -471,16 +465,16 @@ impl Broker {
         for (key, _) in &held {
             self.cache.forget(key);
         }
-        let door = server.outer.as_ref().map(|outer| &outer.server);
         for (key, token) in self.cache.held() {
-            // Nobody can take it back, but nobody gets it any more.
-            if door == Some(&token.server) {
+            // The front door's is not taken back, but nobody gets it any more.
+            if *token.server != *server.name && server.is_about(&token.server) {
                 self.cache.forget(&key);
             }
         }
         let (mut revoked, mut failed) = (0, None);
+        let want = Want::of(&server);
         for (_, token) in &held {
-            match self.maker.revoke(&server, token).await {
+            match self.maker.revoke(&want, token).await {
                 Ok(()) => revoked += 1,
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -527,8 +521,9 @@ impl Broker {
     /// Keeps the tokens of required servers at all times. They are fetched for the daemon's own user.
     pub fn keep_required(&self) {
         for server in self.servers.iter().filter(|server| server.required) {
-            let permit = server.policy.permit_for_all();
-            self.cache.always(server.key(&permit), || self.recipe(server, permit.clone()));
+            for want in Want::all(server) {
+                self.cache.always(want.key(), || self.recipe(want.clone()));
+            }
         }
     }
 

@@ -148,6 +148,11 @@ impl Policy {
 }
 
 impl Permit {
+    /// Whatever the other side wants to give, within this ceiling.
+    pub(crate) fn within(ceiling: Option<Scopes>) -> Self {
+        Self { ask: None, ceiling, tolerate: Scopes::default() }
+    }
+
     /// The ceiling of this caller at this server.
     pub fn ceiling(&self) -> Option<&Scopes> {
         self.ceiling.as_ref()

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Error;
 use crate::audit::{self, Audit};
-use crate::broker::{Broker, ClientAuth, Identity, Parts, Persistence, Server};
+use crate::broker::{Broker, ClientAuth, Identity, Order, Parts, Persistence, Server};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
@@ -118,10 +118,10 @@ impl Ground {
 fn warn_of_weakness(servers: &[Server]) {
     for server in servers {
         let name = &server.name;
-        if server.client.auth == ClientAuth::Secret {
+        if server.orders().any(|order| order.client.auth == ClientAuth::Secret) {
             tracing::warn!(server = %name, "its client proves itself with a shared secret, which can be stolen and does not end; better `private-key-jwt`, `mtls` or `workload`");
         }
-        if server.trust_discovered_issuer && server.issuer.is_none() {
+        if server.trust_discovered_issuer && server.order.issuer.is_none() {
             tracing::warn!(server = %name, "tokens of whatever issuer it names are used, bound to it or not; better pin `issuer`");
         }
     }
@@ -154,7 +154,8 @@ fn identities(
             evidence,
             links: wanted.links.clone(),
         });
-        let needs = |server: &Server| *server.identity == **name && server.needs_identity();
+        let of_this = |order: &Arc<Order>| *order.identity == **name && order.needs_identity();
+        let needs = |server: &Server| server.orders().any(of_this);
         if let Err(error) = &chosen
             && missing == Missing::Stops
             && (config.servers.iter().any(needs) || config.servers.is_empty() || config.listen.unlisted)

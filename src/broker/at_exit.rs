@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::{Broker, Server};
+use super::{Broker, Server, Want};
 use crate::token::Token;
 
 /// A revocation endpoint that does not answer may not hold up a shutdown. Each request has its own limit, within this.
@@ -44,12 +44,12 @@ impl Broker {
         }
     }
 
-    fn revoking(&self, token: &Token) -> Option<&Server> {
-        self.servers.iter().find(|server| server.revoke_on_exit && server.name == token.server).map(|server| &**server)
+    fn revoking(&self, token: &Token) -> Option<&Arc<Server>> {
+        self.servers.iter().find(|server| server.revoke_on_exit && server.name == token.server)
     }
 
-    async fn give_back(&self, server: &Server, token: &Token) -> Result<(), String> {
-        self.maker.revoke(server, token).await.map_err(|error| format!("{}: {error}", server.name))
+    async fn give_back(&self, server: &Arc<Server>, token: &Token) -> Result<(), String> {
+        self.maker.revoke(&Want::of(server), token).await.map_err(|error| format!("{}: {error}", server.name))
     }
 }
 

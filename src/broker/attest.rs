@@ -23,18 +23,18 @@ impl Broker {
     pub async fn attest(&self, target: &Target, audience: Option<&str>) -> Result<Attested, Error> {
         let server = self.configured(target)?;
         let maker = &*self.maker;
-        let chain = maker.chain(&server)?;
-        let audience = match (audience, chain.first(), &server.issuer) {
+        let chain = maker.chain(&server.order)?;
+        let audience = match (audience, chain.first(), &server.order.issuer) {
             (Some(audience), ..) => Audience::from(audience),
             (None, Some(link), _) => link.audience(),
-            (None, None, Some(pinned)) => expected_audience(&server, pinned),
+            (None, None, Some(pinned)) => expected_audience(&server.order, pinned),
             (None, None, None) => {
                 let protection = maker.discovery.protection(&server.url, server.named_by).await?;
                 let (issuer, _) = maker.pick(&server, &protection)?;
-                expected_audience(&server, &issuer)
+                expected_audience(&server.order, &issuer)
             }
         };
-        let source = &maker.identity(&server)?.source;
+        let source = &maker.identity(&server.order)?.source;
         let subject = source.subject_token(&audience).await?;
         let fit = subject.must_be_jwt();
         let fit = fit.and_then(|()| subject.fit_for(&audience, self.clock.unix(), Duration::ZERO));

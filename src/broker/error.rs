@@ -178,16 +178,16 @@ impl Error {
     }
 
     /// The same failure of this server.
-    pub(super) fn at(self, server: &Server) -> Self {
-        Self { server: Some(Arc::clone(&server.name)), ..self }
+    pub(super) fn at(self, name: &Arc<str>) -> Self {
+        Self { server: Some(Arc::clone(name)), ..self }
     }
 
-    pub(super) fn denied(server: &Server, denied: Denied) -> Self {
-        Self::from(Cause::Denied(denied)).at(server)
+    pub(super) fn denied(name: &Arc<str>, denied: Denied) -> Self {
+        Self::from(Cause::Denied(denied)).at(name)
     }
 
     pub(super) fn revocation(server: &Server, error: revocation::Error) -> Self {
-        Self::from(Cause::Revocation(error)).at(server)
+        Self::from(Cause::Revocation(error)).at(&server.name)
     }
 
     pub(super) fn internal(what: &'static str) -> Self {

@@ -16,7 +16,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::flight::Maker;
-use super::{Broker, Error, Server, Target};
+use super::{Broker, Error, Server, Target, Want};
 use crate::caller::Caller;
 use crate::discovery::Challenge;
 use crate::dpop;
@@ -89,7 +89,7 @@ impl Report {
 /// One walk.
 struct Walk<'a> {
     maker: &'a Maker,
-    server: &'a Server,
+    server: &'a Arc<Server>,
     caller: &'a Caller,
     wishes: &'a Examination,
     report: &'a mut Report,
@@ -130,15 +130,15 @@ impl Walk<'_> {
         let knocked = self.knock().await;
         let asks_for_a_token = knocked.as_ref().is_some_and(|knocked| knocked.status == 401);
         let reachable = knocked.is_some();
-        match self.server.expected().traits().gives {
+        match self.server.order.expected().traits().gives {
             Gives::Token => {}
             Gives::OwnToken => return self.direct(asks_for_a_token).await,
             Gives::Signer => return self.signed().await,
         }
-        let (issuer, is_known) = if !self.server.is_discovered() {
+        let (issuer, is_known) = if !self.server.order.is_discovered() {
             self.skip_discovery("the exchange asks the provider's own hosts, whatever the MCP server says");
-            (self.server.issuer.clone(), true)
-        } else if reachable || self.server.issuer.is_some() {
+            (self.server.order.issuer.clone(), true)
+        } else if reachable || self.server.order.issuer.is_some() {
             self.discovered(knocked.map(|knocked| knocked.challenge)).await
         } else {
             self.skip_discovery("the MCP server was not reached");
@@ -163,7 +163,7 @@ impl Walk<'_> {
             self.report.push(rules::SERVER_METADATA.skip("no authorization server is known"));
             return (None, false);
         };
-        if self.server.token_endpoint.is_some() {
+        if self.server.order.token_endpoint.is_some() {
             self.report
                 .push(rules::SERVER_METADATA.skip("`token_endpoint` is configured, for a server that publishes none"));
             return (Some(issuer), true);
@@ -180,7 +180,7 @@ impl Walk<'_> {
 
     /// The platform's own token is what the server takes: no authorization server is asked for one.
     async fn direct(&mut self, asks_for_a_token: bool) {
-        let name = self.server.expected().name();
+        let name = self.server.order.expected().name();
         self.skip_discovery(&format!("`exchange = {name:?}`: the server takes the platform's own tokens"));
         let granted = self.platforms_own().await;
         self.clocks();
@@ -189,9 +189,9 @@ impl Walk<'_> {
 
     /// Requests are signed: no authorization server is asked, and there is no token to present.
     async fn signed(&mut self) {
-        let name = self.server.expected().name();
+        let name = self.server.order.expected().name();
         self.skip_discovery(&format!("`exchange = {name:?}`: each request is signed, and nobody issues a token"));
-        let issuer = self.server.issuer.clone();
+        let issuer = self.server.order.issuer.clone();
         if self.identity(issuer.as_ref()).await.is_some() {
             self.credentials().await;
         } else {

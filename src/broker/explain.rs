@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Action, Broker, Matter, Server, Target};
+use super::{Action, Broker, Matter, Opens, Server, Target, Want};
 use crate::cache::may_be_served;
 use crate::caller::Caller;
 use crate::clock::rfc3339;
@@ -127,7 +127,7 @@ impl Broker {
                 let head = audit.head();
                 AuditStatus { file: audit.file().to_owned(), seq: head.seq, head: head.hash.hex() }
             }),
-            servers: visible.map(|server| self.explain_server(server)).collect(),
+            servers: visible.flat_map(Want::all).map(|want| self.explain_want(&want)).collect(),
         }
     }
 
@@ -138,22 +138,22 @@ impl Broker {
 
     /// Why these servers (or the required ones) are not ready. Empty when all have a token in hand.
     pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<String> {
-        let wanted = |server: &&std::sync::Arc<Server>| {
-            let behind = self.behind(server);
-            let meant = |name: &String| **name == *server.name || behind.is_some_and(|behind| **name == *behind.name);
-            if names.is_empty() { server.required } else { names.iter().any(meant) }
+        let wanted = |want: &Want| {
+            let meant = |name: &String| **name == *want.server.name || **name == *want.order.name;
+            if names.is_empty() { want.server.required } else { names.iter().any(meant) }
         };
-        let waiting = self.servers.iter().filter(wanted).filter_map(|server| {
+        let waiting = self.servers.iter().flat_map(Want::all).filter(wanted).filter_map(|want| {
+            let name = &want.order.name;
             let held = self
                 .cache
                 .held()
                 .into_iter()
-                .any(|(_, token)| *token.server == *server.name && may_be_served(&token, self.clock.boot()));
-            let why = || match self.last_error(server) {
+                .any(|(_, token)| token.server == *name && may_be_served(&token, self.clock.boot()));
+            let why = || match self.last_error(&want) {
                 // Who may not use a server is not told its name.
-                _ if !sees(caller, own_uid, server) => "a required server has no token yet".to_owned(),
+                _ if !sees(caller, own_uid, &want.server) => "a required server has no token yet".to_owned(),
                 Some(error) => error.to_string(),
-                None => format!("{}: no token yet", server.name),
+                None => format!("{name}: no token yet"),
             };
             (!held).then(why)
         });
@@ -162,14 +162,14 @@ impl Broker {
 
     /// The same for whoever may look without saying who they are: counts and classes, and no name.
     pub fn not_ready_in_numbers(&self) -> Vec<String> {
-        let required: Vec<_> = self.servers.iter().filter(|server| server.required).collect();
+        let required: Vec<Want> = self.servers.iter().filter(|server| server.required).flat_map(Want::all).collect();
         let held = self.cache.held();
-        let has_token = |server: &Server| {
-            held.iter().any(|(_, token)| token.server == server.name && may_be_served(token, self.clock.boot()))
+        let has_token = |want: &Want| {
+            held.iter().any(|(_, token)| token.server == want.order.name && may_be_served(token, self.clock.boot()))
         };
         let mut missing = BTreeMap::<&'static str, usize>::new();
-        for server in required.iter().filter(|server| !has_token(server)) {
-            let why = self.last_error(server).map_or("not yet asked for", |error| error.class().as_str());
+        for want in required.iter().filter(|want| !has_token(want)) {
+            let why = self.last_error(want).map_or("not yet asked for", |error| error.class().as_str());
             *missing.entry(why).or_default() += 1;
         }
         let all = required.len();
@@ -195,41 +195,29 @@ impl Broker {
         let server = self.server(target)?;
         let permitted = server.policy.permit(caller, None);
         if let (Err(denied), true) = (&permitted, caller.uid != own_uid) {
-            return Err(super::Error::denied(&server, denied.clone()));
+            return Err(super::Error::denied(&server.name, denied.clone()));
         }
         if let Ok(permit) = permitted {
-            self.prefetch(&server, &permit);
-            if let Some(door) = server.door(&self.servers) {
-                self.prefetch(door, &door.policy.permit_for_all());
+            self.prefetch(&Want { permit, ..Want::of(&server) });
+            if let Some(door) = &server.front_door {
+                self.prefetch(&Want::at_door(&server, door));
             }
         }
         Ok(())
     }
 
-    fn prefetch(&self, server: &std::sync::Arc<Server>, permit: &crate::policy::Permit) {
-        let key = server.key(permit);
+    fn prefetch(&self, want: &Want) {
+        let key = want.key();
         if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
-            self.cache.prefetch(key, || self.recipe(server, permit.clone()));
+            self.cache.prefetch(key, || self.recipe(want.clone()));
         }
     }
 
-    /// The server that a front door belongs to.
-    fn behind(&self, door: &Server) -> Option<&Server> {
-        let is_its = |server: &&std::sync::Arc<Server>| {
-            server.outer.as_ref().is_some_and(|outer| door.is_outer && outer.server == door.name)
-        };
-        self.servers.iter().find(is_its).map(|server| &**server)
-    }
-
-    fn explain_server(&self, server: &Server) -> ServerStatus {
-        let tokens: Vec<_> = self
-            .cache
-            .held()
-            .into_iter()
-            .map(|(_, token)| token)
-            .filter(|token| *token.server == *server.name)
-            .collect();
-        let error = self.last_error(server);
+    fn explain_want(&self, want: &Want) -> ServerStatus {
+        let Want { server, order, .. } = want;
+        let tokens: Vec<_> =
+            self.cache.held().into_iter().map(|(_, token)| token).filter(|token| token.server == order.name).collect();
+        let error = self.last_error(want);
         let state = if tokens.iter().any(|token| may_be_served(token, self.clock.boot())) {
             "fresh"
         } else if error.is_some() {
@@ -237,14 +225,14 @@ impl Broker {
         } else {
             "idle"
         };
-        let pinned = server.issuer.as_ref().map(ToString::to_string);
-        let callers = self.tallies.get(&server.name).map(super::Tally::callers).unwrap_or_default();
+        let pinned = order.issuer.as_ref().map(ToString::to_string);
+        let callers = self.tallies.get(&order.name).map(super::Tally::callers).unwrap_or_default();
         ServerStatus {
-            name: server.name.to_string(),
+            name: order.name.to_string(),
             url: server.url.to_string(),
             issuer: pinned.or_else(|| tokens.first().map(|token| token.issuer.to_string())),
             required: server.required,
-            front_door_of: self.behind(server).map(|behind| behind.name.to_string()),
+            front_door_of: (order.opens == Opens::FrontDoor).then(|| server.name.to_string()),
             state,
             tokens: tokens.iter().map(|token| self.explain_token(token)).collect(),
             error: error.map(|error| Failure {
@@ -271,9 +259,9 @@ impl Broker {
         }
     }
 
-    fn last_error(&self, server: &Server) -> Option<super::Error> {
-        let (_, error) = self.cache.peek(&server.key(&server.policy.permit_for_all()));
-        error.map(|error| error.at(server))
+    fn last_error(&self, want: &Want) -> Option<super::Error> {
+        let (_, error) = self.cache.peek(&want.key());
+        error.map(|error| error.at(&want.order.name))
     }
 }
 

@@ -1,12 +1,12 @@
-//! One configured MCP server, and the key under which its tokens are cached.
+//! One configured MCP server, with the front door before it.
 
 use std::borrow::Borrow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::{DEFAULT, Rate};
+use super::Rate;
+use super::order::{Opens, Order};
 use crate::digest::{Digest, Fields};
-use crate::exchange::{Asks, Client, ClientAuth, Exchange, Gives, Link, Subject, USUAL};
-use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
+use crate::oauth::{Scopes, ServerUrl};
 use crate::outbound::NamedBy;
 use crate::policy::{Permit, Policy, Rule};
 
@@ -17,76 +17,39 @@ pub struct Server {
     pub name: Arc<str>,
     /// The MCP endpoint.
     pub url: ServerUrl,
-    /// The pinned authorization server.
-    pub issuer: Option<Issuer>,
     /// Use tokens of a merely discovered issuer even when they are not bound to this resource.
     pub trust_discovered_issuer: bool,
     /// Who may have what.
     pub policy: Policy,
-    /// The configured exchange.
-    pub(crate) exchange: Option<Arc<dyn Exchange>>,
-    /// The token endpoint of a pinned server that publishes no metadata.
-    pub token_endpoint: Option<String>,
-    /// Which of the identities is presented.
-    pub identity: Arc<str>,
-    /// Everything about that identity that reaches the wire, for the cache key.
-    pub identity_fields: Fields,
-    /// The OAuth client that we are, and its proof.
-    pub client: Client,
-    /// The identity provider that says what we may have there.
-    pub idp: Option<Link>,
-    /// Bind tokens to a key; `None` where the server requires it.
-    pub dpop: Option<bool>,
-    /// The `audience` parameter of the token request.
-    pub audience: Option<String>,
-    /// The audience of the subject token.
-    pub subject_audience: Option<String>,
-    /// The `resource` parameter.
-    pub resource: ResourceParameter,
-    /// Further form parameters.
-    pub extra: Vec<(String, String)>,
+    /// What is asked for.
+    pub order: Arc<Order>,
+    /// The front door before it, which wants a credential of its own.
+    pub front_door: Option<FrontDoor>,
     /// Readiness waits for it.
     pub required: bool,
     /// At shutdown what is held for it is revoked.
     pub revoke_on_exit: bool,
     /// How often each user may ask for it.
     pub rate: Option<Rate>,
-    /// The front door before it, which wants a credential of its own.
-    pub outer: Option<Outer>,
-    /// It is such a front door: no URL leads to it.
-    pub is_outer: bool,
     /// Who named its URL: the operator, or a caller of a daemon that serves unlisted servers.
     pub(crate) named_by: NamedBy,
-    /// The key of what nearly everybody asks for.
-    pub(crate) usual_key: OnceLock<Digest>,
 }
 
 /// A front door before a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outer {
-    /// The field of the header that its token goes into.
+#[derive(Clone, Debug)]
+pub struct FrontDoor {
+    /// The field of the header that its credential goes into.
     pub header: String,
-    /// The server that stands for it.
-    pub server: Arc<str>,
-}
-
-/// What to send as `resource` (RFC 8707).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResourceParameter {
-    /// From the server's metadata, byte for byte; without metadata the configured URL.
-    FromMetadata,
-    /// This, whatever the metadata says.
-    Fixed(Resource),
-    /// Nothing: some servers refuse the parameter.
-    Omitted,
+    /// What is asked for.
+    pub order: Arc<Order>,
+    /// The scopes that are asked for; whoever may use the server may have them.
+    pub scopes: Option<Scopes>,
 }
 
 /// The server that a URL belongs to: of those that cover it, the one whose own URL is the narrowest, however either is
 /// spelled.
 pub(crate) fn narrowest<'a, S: Borrow<Server>>(servers: impl Iterator<Item = &'a S>, url: &ServerUrl) -> Option<&'a S> {
-    servers
-        .filter(|one| !(*one).borrow().is_outer && (*one).borrow().url.covers(url))
-        .max_by_key(|one| (*one).borrow().url.depth())
+    servers.filter(|one| (*one).borrow().url.covers(url)).max_by_key(|one| (*one).borrow().url.depth())
 }
 
 /// The configured server beside which an unconfigured URL lies. On its origin a spelling or path that its own URL does
@@ -95,149 +58,99 @@ pub(crate) fn beside<'a, S: Borrow<Server>>(
     mut servers: impl Iterator<Item = &'a S>,
     url: &ServerUrl,
 ) -> Option<&'a S> {
-    servers.find(|one| !(*one).borrow().is_outer && (*one).borrow().url.same_origin(url))
+    servers.find(|one| (*one).borrow().url.same_origin(url))
 }
 
 impl Server {
     /// A server of which the URL alone is known: everything else is discovered.
     pub(crate) fn discovered(name: Arc<str>, url: ServerUrl, allow: Vec<Rule>) -> Self {
         Self {
+            order: Arc::new(Order::discovered(Arc::clone(&name))),
             name,
             url,
-            issuer: None,
             trust_discovered_issuer: false,
             policy: Policy { allow, ceiling: None, tolerate: Scopes::default() },
-            exchange: None,
-            token_endpoint: None,
-            identity: DEFAULT.into(),
-            identity_fields: Fields::default(),
-            client: Client::default(),
-            idp: None,
-            dpop: None,
-            audience: None,
-            subject_audience: None,
-            resource: ResourceParameter::FromMetadata,
-            extra: Vec::new(),
+            front_door: None,
             required: false,
             revoke_on_exit: false,
             rate: None,
-            outer: None,
-            is_outer: false,
             named_by: NamedBy::Us,
-            usual_key: OnceLock::new(),
         }
     }
 
-    /// The front door before it, among all servers.
-    pub(super) fn door<'a>(&self, servers: &'a [Arc<Self>]) -> Option<&'a Arc<Self>> {
-        let outer = self.outer.as_ref()?;
-        servers.iter().find(|one| one.name == outer.server)
+    /// What is asked for at the server and, where there is one, at its front door.
+    pub(crate) fn orders(&self) -> impl Iterator<Item = &Arc<Order>> {
+        self.front_door.iter().map(|door| &door.order).chain([&self.order])
     }
 
-    /// The cache key: everything of ours that reaches the wire, each field with its length. It contains nothing that
-    /// discovery finds: when that changes, the next flight's token replaces the last.
+    /// The same to be changed, while the configuration is read.
+    pub(crate) fn orders_mut(&mut self) -> impl Iterator<Item = &mut Order> {
+        let door = self.front_door.as_mut().map(|door| Arc::make_mut(&mut door.order));
+        door.into_iter().chain([Arc::make_mut(&mut self.order)])
+    }
+
+    /// The cache key of the server's own token.
     pub fn key(&self, permit: &Permit) -> Digest {
-        let own_ceiling = match (permit.ceiling(), &self.policy.ceiling) {
+        self.key_of(&self.order, permit)
+    }
+
+    /// The cache key of what an order of this server gives: everything of ours that reaches the wire, each field with its
+    /// length. It contains nothing that discovery finds: when that changes, the next flight's token replaces the last.
+    pub(super) fn key_of(&self, order: &Order, permit: &Permit) -> Digest {
+        let own_ceiling = match (permit.ceiling(), self.ceiling_of(order.opens)) {
             (None, None) => true,
             (Some(one), Some(other)) => one.is_same(other),
             _ => false,
         };
         if own_ceiling && permit.ask.is_none() {
-            return *self.usual_key.get_or_init(|| self.digest(permit));
+            return *order.usual_key.get_or_init(|| self.digest(order, permit));
         }
-        self.digest(permit)
+        self.digest(order, permit)
     }
 
-    fn digest(&self, permit: &Permit) -> Digest {
+    fn digest(&self, order: &Order, permit: &Permit) -> Digest {
         let Self {
-            name,
             url,
-            issuer,
             trust_discovered_issuer,
-            exchange,
-            token_endpoint,
-            identity,
-            identity_fields,
-            client,
-            idp,
-            dpop,
-            audience,
-            subject_audience,
-            resource,
-            extra,
+            // The order that is asked for is one of these two.
+            order: _,
+            front_door: _,
             // The permit says what the policy makes of this caller's scopes.
             policy: _,
-            // Nothing below reaches the wire.
+            // The order has a name of its own; nothing else reaches the wire.
+            name: _,
             required: _,
             revoke_on_exit: _,
             rate: _,
-            outer: _,
-            is_outer: _,
             named_by: _,
-            usual_key: _,
         } = self;
-        let resource = match resource {
-            ResourceParameter::FromMetadata => Fields::default().text("from metadata"),
-            ResourceParameter::Fixed(resource) => Fields::default().text("fixed").text(resource.as_str()),
-            ResourceParameter::Omitted => Fields::default().text("omitted"),
-        };
-        let own = |exchange: &dyn Exchange| Fields::default().text(exchange.name()).group(&exchange.fields());
         let scopes = |scopes: Option<&Scopes>| scopes.map(ToString::to_string);
-        let dpop = dpop.map(|bound| if bound { "bound" } else { "bearer" });
         Fields::default()
-            .text(name)
             .text(url.as_str())
-            .option(issuer.as_ref().map(Issuer::as_str))
             .flag(*trust_discovered_issuer)
-            .option_group(exchange.as_deref().map(own).as_ref())
-            .option(token_endpoint.as_deref())
-            .text(identity)
-            .group(identity_fields)
-            .group(&client.fields())
-            .option_group(idp.as_ref().map(Link::fields).as_ref())
-            .option(dpop)
-            .option(audience.as_deref())
-            .option(subject_audience.as_deref())
-            .group(&resource)
-            .list(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
+            .group(&order.fields())
             .option(scopes(permit.ask.as_ref()).as_deref())
             .option(scopes(permit.ceiling()).as_deref())
             .digest()
     }
 
-    /// The exchange as far as it is known without the server's metadata: the configured one, or the only one ever chosen.
-    pub(crate) fn expected(&self) -> &dyn Exchange {
-        self.exchange.as_deref().unwrap_or(USUAL)
-    }
-
-    /// Is the workload's identity presented, as grant or as proof of the client?
-    pub(crate) fn needs_subject(&self) -> bool {
-        match self.expected().traits().subject {
-            Subject::None => false,
-            Subject::Jwt | Subject::Named => true,
-            Subject::ProofOfClient => self.client.auth == ClientAuth::Workload,
+    /// The configured ceiling of what such a token may be good for.
+    fn ceiling_of(&self, opens: Opens) -> Option<&Scopes> {
+        match opens {
+            Opens::Server => self.policy.ceiling.as_ref(),
+            Opens::FrontDoor => self.front_door.as_ref().and_then(|door| door.scopes.as_ref()),
         }
     }
 
-    /// May the identity be something else than a JWT?
-    pub(crate) fn names_its_subject(&self) -> bool {
-        self.client.auth != ClientAuth::Workload && self.expected().traits().subject == Subject::Named
+    /// Does an order of this name belong to it?
+    pub(super) fn is_about(&self, name: &str) -> bool {
+        self.orders().any(|order| *order.name == *name)
     }
+}
 
-    /// Are requests signed with the workload's own role?
-    pub(crate) fn signs_as_itself(&self) -> bool {
-        let traits = self.expected().traits();
-        traits.gives == Gives::Signer && traits.subject == Subject::None
-    }
-
-    /// Is the MCP server asked who guards it?
-    pub(crate) fn is_discovered(&self) -> bool {
-        self.expected().traits().asks == Asks::Discovered
-    }
-
-    /// Is anything of the identity needed, its certificate included?
-    pub(crate) fn needs_identity(&self) -> bool {
-        let by_certificate = self.client.auth == ClientAuth::MutualTls;
-        self.needs_subject() || self.signs_as_itself() || (by_certificate && self.client.certificate_file.is_none())
+impl FrontDoor {
+    /// What is asked for there, whoever asks.
+    pub(super) fn permit(&self) -> Permit {
+        Permit::within(self.scopes.clone())
     }
 }

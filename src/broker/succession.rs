@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::asked_twice::AskedTwice;
 use super::refused::Refused;
-use super::{Broker, Parts, Server};
+use super::{Broker, Opens, Parts, Want};
 use crate::cache::Key;
 use crate::dpop;
 use crate::exchange::pace::Pace;
@@ -50,25 +50,29 @@ impl Broker {
         let same_trust = broker.maker.issuers == maker.issuers;
         broker.cache.inherit(&before.cache, |key, token| {
             let (name, permit) = before.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
-            let server = broker.servers.iter().find(|server| server.name == name)?;
-            let trusted = same_trust || server.issuer.is_some() || !server.is_discovered();
-            let within = server.policy.permit_for_all().admit(&token.scopes).is_ok();
-            let shared = broker.maker.not_shared(server, &token.resource).is_err();
-            let holds = server.key(&permit) == *key && trusted && within && !shared;
-            holds.then(|| broker.recipe(server, permit))
+            let of_all = broker.servers.iter().flat_map(Want::all).find(|want| want.order.name == name)?;
+            let within = of_all.permit.admit(&token.scopes).is_ok();
+            // A front door is open to every caller, whatever its own scopes.
+            let permit = if of_all.order.opens == Opens::FrontDoor { of_all.permit.clone() } else { permit };
+            let want = Want { permit, ..of_all };
+            let order = &want.order;
+            let trusted = same_trust || order.issuer.is_some() || !order.is_discovered();
+            let shared = broker.maker.not_shared(&want.server, order, &token.resource).is_err();
+            let holds = want.key() == *key && trusted && within && !shared;
+            holds.then(|| broker.recipe(want))
         });
         broker
     }
 
     /// For whom an entry of the cache is made.
-    pub(super) fn remember(&self, server: &Server, permit: &Permit) {
+    pub(super) fn remember(&self, want: &Want) {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         // The cache is locked while this is called, so it cannot be asked. What is forgotten costs an exchange at the
         // next reload.
         if made.len() >= REMEMBERED {
             made.clear();
         }
-        made.insert(server.key(permit), (Arc::clone(&server.name), permit.clone()));
+        made.insert(want.key(), (Arc::clone(&want.order.name), want.permit.clone()));
     }
 }
 

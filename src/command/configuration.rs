@@ -33,11 +33,11 @@ fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
 }
 
 fn as_data(config: &Config) -> serde_json::Value {
-    let servers = config.named().map(|server| {
+    let servers = config.servers.iter().map(|server| {
         json!({
-            "name": &*server.name, "url": server.url.as_str(), "issuer": server.issuer.as_ref().map(ToString::to_string),
+            "name": &*server.name, "url": server.url.as_str(), "issuer": server.order.issuer.as_ref().map(ToString::to_string),
             "scopes": server.policy.ceiling.as_ref().map(ToString::to_string), "required": server.required,
-            "outer": server.outer.as_ref().map(|outer| &outer.header),
+            "outer": server.front_door.as_ref().map(|door| &door.header),
         })
     });
     json!({
@@ -53,17 +53,20 @@ fn as_text(config: &Config) -> String {
         |file| format!("{}: fine", file.display()),
     );
     let mut text = format!("{file}\nidentity  {}\n", config.identity_name());
-    for server in config.named() {
-        let issuer =
-            server.issuer.as_ref().map_or_else(|| "issuer discovered".to_owned(), |issuer| format!("issuer {issuer}"));
+    for server in &config.servers {
+        let issuer = server
+            .order
+            .issuer
+            .as_ref()
+            .map_or_else(|| "issuer discovered".to_owned(), |issuer| format!("issuer {issuer}"));
         let ceiling = server
             .policy
             .ceiling
             .as_ref()
             .map_or_else(|| "no scope ceiling".to_owned(), |ceiling| format!("at most {ceiling}"));
         text.push_str(&format!("server    {}  {}  ({issuer}; {ceiling})\n", server.name, server.url));
-        if let Some(outer) = &server.outer {
-            text.push_str(&format!("          behind a front door, whose credential goes into {}\n", outer.header));
+        if let Some(door) = &server.front_door {
+            text.push_str(&format!("          behind a front door, whose credential goes into {}\n", door.header));
         }
     }
     for address in &config.listen.http {
@@ -78,13 +81,15 @@ fn as_text(config: &Config) -> String {
     if config.egress.insecure_loopback {
         text.push_str("warning   plain http and loopback addresses are allowed: for development only\n");
     }
-    for server in config.servers.iter().filter(|server| server.client.auth == ClientAuth::Secret) {
+    let orders = config.servers.iter().flat_map(|server| server.orders());
+    for order in orders.filter(|order| order.client.auth == ClientAuth::Secret) {
         text.push_str(&format!(
             "warning   {}: its client proves itself with a shared secret, which can be stolen and does not end\n",
-            server.name
+            order.name
         ));
     }
-    for server in config.servers.iter().filter(|server| server.trust_discovered_issuer && server.issuer.is_none()) {
+    for server in config.servers.iter().filter(|server| server.trust_discovered_issuer && server.order.issuer.is_none())
+    {
         text.push_str(&format!(
             "warning   {}: tokens of whatever issuer it names are used, bound to it or not; better pin `issuer`\n",
             server.name

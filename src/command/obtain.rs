@@ -358,7 +358,7 @@ pub(super) fn settle(
 ) -> Result<Option<String>, broker::Error> {
     let configured = match (&wanted.url, &wanted.name) {
         (Some(url), _) => narrowest(config.servers.iter(), url),
-        (None, Some(name)) => config.named().find(|server| *server.name == **name),
+        (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
         (None, None) => None,
     };
     let name = match (configured, &wanted.url) {
@@ -380,7 +380,8 @@ pub(super) fn settle(
         }
         (None, None) => {
             let name = wanted.name.as_deref().unwrap_or_default();
-            return Err(broker::Refusal::unknown_server(name, config.named().map(|server| &*server.name)).into());
+            let known = config.servers.iter().map(|server| &*server.name);
+            return Err(broker::Refusal::unknown_server(name, known).into());
         }
     };
     Ok(Some(name))

@@ -35,7 +35,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     raise_descriptor_limit();
     let inherited = inherited()?;
     let insecure = config.egress.insecure_loopback;
-    let count = config.named().count();
+    let count = config.servers.len();
     context.block_on(async {
         let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
         let way = app.reload();
@@ -148,7 +148,7 @@ fn shutdown_signal(hung_up: impl Fn()) -> Result<impl Future<Output = ()>, Failu
 fn reload(context: &Context<'_>, verb: &Run, way: &Reload) {
     reopen(way.audit());
     let swapped = configured(context, verb).and_then(|config| {
-        let servers = config.named().count();
+        let servers = config.servers.len();
         way.swap(config).map(|()| servers).map_err(Failure::from)
     });
     match swapped {

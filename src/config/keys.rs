@@ -181,12 +181,19 @@ pub(super) const OUTER: Table = Table {
     name: "servers.NAME.outer",
     doc: "A second credential, for the front door before the server.",
     keys: &[
-        key("exchange", Kind::Text, "\"gcp\"", "How it is made: \"gcp\"."),
+        key("exchange", Kind::Text, "\"gcp\"", "How it is made: a row of the table of exchanges."),
+        key("issuer", Kind::Text, "\"https://gateway.example.com\"", "The authorization server of the front door."),
+        key(
+            "token_endpoint",
+            Kind::Text,
+            "\"https://gateway.example.com/token\"",
+            "Its token endpoint, if it publishes no metadata.",
+        ),
         key(
             "audience",
             Kind::Text,
             "\"123-abc.apps.googleusercontent.com\"",
-            "For whom: the OAuth client's id (Identity-Aware Proxy) or the service's URL (Cloud Run).",
+            "For whom: with \"gcp\" the OAuth client's id (Identity-Aware Proxy) or the service's URL (Cloud Run).",
         ),
         key(
             "header",
@@ -195,6 +202,34 @@ pub(super) const OUTER: Table = Table {
             "The field that it goes into. Omit: Proxy-Authorization.",
         ),
         key("identity", Kind::Text, "\"google\"", "An identity of [identities]. Omit: the default one."),
+        key("scopes", Kind::Texts, "[\"gateway\"]", "What is asked for there, and the ceiling."),
+        key(
+            "subject_audience",
+            Kind::Text,
+            "\"api://gateway\"",
+            "The audience of the identity token. Omit: the issuer.",
+        ),
+        key(
+            "resource",
+            Kind::Text,
+            "\"https://gateway.example.com\"",
+            "The resource parameter (RFC 8707). Omit: it is not sent.",
+        ),
+        key("extra", Kind::Pairs, "{ tenant = \"blue\" }", "Further form parameters of the token request."),
+        key(
+            "idp",
+            Kind::Provider,
+            "{ issuer = \"https://idp.example.com\" }",
+            "The identity provider of `exchange = \"id-jag\"`.",
+        ),
+        key("client_id", Kind::Text, "\"agent\"", "The OAuth client that we are there."),
+        key("client_auth", Kind::Text, "\"workload\"", "How that client proves itself."),
+        SECRET_FILE,
+        SECRET_ENV,
+        SECRET_METHOD,
+        KEY_FILE,
+        KEY_ID,
+        CERT_FILE,
     ],
 };
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::broker::{DEFAULT, Link, ResourceParameter, Server, UNLISTED};
+use crate::broker::{DEFAULT, Link, Opens, Order, ResourceParameter, Server, UNLISTED};
 use crate::env::Env;
 use crate::exchange::{Asks, Provider, Root};
 use crate::identity::{Choice, SOURCES};
@@ -29,6 +29,7 @@ mod identities;
 mod identity;
 mod keys;
 mod listen;
+mod order;
 mod outer;
 mod reader;
 mod server;
@@ -189,16 +190,13 @@ impl Config {
         }
     }
 
-    /// The servers that have names of their own; a front door goes with the one behind it.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &Server> {
-        self.servers.iter().filter(|server| !server.is_outer)
-    }
-
     /// Adds a server that was given on the command line.
     pub(crate) fn add_server(&mut self, name: &str, url: &ServerUrl, env: &Env) -> &mut Server {
         self.egress.named.insert(host_of(url.url()));
         let identity_fields = self.identities.get(DEFAULT).map(IdentityConfig::fields).unwrap_or_default();
-        self.servers.push(Server { identity_fields, ..Server::discovered(name.into(), url.clone(), own_user(env)) });
+        let mut server = Server::discovered(name.into(), url.clone(), own_user(env));
+        server.orders_mut().for_each(|order| order.identity_fields.clone_from(&identity_fields));
+        self.servers.push(server);
         self.servers.last_mut().expect("one was just added")
     }
 
@@ -213,8 +211,8 @@ impl Config {
     /// A server that would be spoken to in plain http though that is not switched on.
     pub(crate) fn first_insecure(&self) -> Option<&str> {
         let plain = |server: &&Server| {
-            (server.url.url().scheme() == "http" && !server.is_outer)
-                || server.issuer.as_ref().is_some_and(|one| one.as_str().starts_with("http:"))
+            let mut issuers = server.orders().filter_map(|order| order.issuer.as_ref());
+            server.url.url().scheme() == "http" || issuers.any(|one| one.as_str().starts_with("http:"))
         };
         let insecure = if self.egress.insecure_loopback { None } else { self.servers.iter().find(plain) };
         insecure.map(|server| &*server.name)
@@ -274,8 +272,9 @@ impl Config {
     /// The provider that gets the platform's token for this server, if one does.
     pub(crate) fn first_provider(&self, name: &str) -> Option<Provider> {
         let server = self.servers.iter().find(|server| *server.name == *name)?;
-        let links = self.identities.get(&server.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
-        match (links.first(), server.expected().traits().asks) {
+        let links =
+            self.identities.get(&server.order.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
+        match (links.first(), server.order.expected().traits().asks) {
             (Some(link), _) => link.change.provider(),
             (None, Asks::Provider(provider)) => Some(provider),
             (None, Asks::Discovered | Asks::Nobody) => None,
@@ -288,7 +287,7 @@ impl Config {
             self.egress.named.insert(host_of(&url));
         }
         if let Some(server) = self.servers.iter_mut().find(|server| *server.name == *name) {
-            server.issuer = Some(issuer.clone());
+            Arc::make_mut(&mut server.order).issuer = Some(issuer.clone());
         }
     }
 }
@@ -363,54 +362,54 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
 
 /// Every server names an identity that is there, and its key knows what that is.
 fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
-    for server in &mut config.servers {
-        match config.identities.get(&server.identity) {
+    for order in config.servers.iter_mut().flat_map(Server::orders_mut) {
+        match config.identities.get(&order.identity) {
             Some(identity) => {
                 let root = Root {
-                    name: &server.identity,
+                    name: &order.identity,
                     source: identity.choice.source(),
                     is_chain: !identity.links.is_empty(),
                 };
-                if let Some(Err(unfit)) = server.exchange.as_ref().map(|exchange| exchange.suits(&root)) {
-                    reader.problem(None, &format!("servers.{}.{}", server.name, unfit.problem.key), unfit.problem.what);
+                if let Some(Err(unfit)) = order.exchange.as_ref().map(|exchange| exchange.suits(&root)) {
+                    reader.problem(None, &format!("servers.{}.{}", order.name, unfit.problem.key), unfit.problem.what);
                 }
-                if signs_where_a_jwt_is_wanted(server, identity) {
-                    let key = format!("servers.{}.identity", server.name);
+                if signs_where_a_jwt_is_wanted(order, identity) {
+                    let key = format!("servers.{}.identity", order.name);
                     let what = "is a signed request of AWS (`token = \"caller-identity\"`): it is for \"token-exchange\" and \"gcp\" \
                         alone, and proves no client";
                     reader.problem(None, &key, what);
                 }
-                server.identity_fields = identity.fields();
+                order.identity_fields = identity.fields();
             }
             None => {
-                let key = format!("servers.{}.identity", server.name);
-                reader.problem(None, &key, format!("there is no identity {:?} in [identities]", &*server.identity));
+                let key = format!("servers.{}.identity", order.name);
+                reader.problem(None, &key, format!("there is no identity {:?} in [identities]", &*order.identity));
             }
         }
     }
 }
 
 /// Is the identity a signed request, and its first party one that is not told so?
-fn signs_where_a_jwt_is_wanted(server: &Server, identity: &IdentityConfig) -> bool {
+fn signs_where_a_jwt_is_wanted(order: &Order, identity: &IdentityConfig) -> bool {
     let is_told = match identity.links.first() {
         Some(link) => link.names_its_subject(),
-        None => !server.needs_subject() || server.names_its_subject(),
+        None => !order.needs_subject() || order.names_its_subject(),
     };
     identity.choice.signs_requests() && !is_told
 }
 
 /// The platform's own token goes to the MCP server. Made for an authorization server, it could be presented there.
 fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
-    let pinned = config.servers.iter().filter_map(|server| server.issuer.as_ref());
+    let orders: Vec<&Arc<Order>> = config.servers.iter().flat_map(Server::orders).collect();
+    let pinned = orders.iter().filter_map(|order| order.issuer.as_ref());
     let links = config.identities.values().flat_map(|identity| &identity.links);
-    let links = links.chain(config.servers.iter().filter_map(|server| server.idp.as_ref())).map(|link| &link.issuer);
+    let links = links.chain(orders.iter().filter_map(|order| order.idp.as_ref())).map(|link| &link.issuer);
     let issuers: Vec<&Issuer> = pinned.chain(links).chain(config.issuers.iter().flatten()).collect();
-    let asks_nobody = |server: &&Server| server.expected().traits().asks == Asks::Nobody;
-    for server in config.servers.iter().filter(asks_nobody) {
-        let named = |issuer: &&&Issuer| server.subject_audience.as_deref() == Some(issuer.as_str());
+    for order in orders.iter().filter(|order| order.expected().traits().asks == Asks::Nobody) {
+        let named = |issuer: &&&Issuer| order.subject_audience.as_deref() == Some(issuer.as_str());
         if let Some(issuer) = issuers.iter().find(named) {
-            let key = if server.is_outer { "audience" } else { "subject_audience" };
-            let key = format!("servers.{}.{key}", server.name);
+            let key = if order.opens == Opens::FrontDoor { "audience" } else { "subject_audience" };
+            let key = format!("servers.{}.{key}", order.name);
             reader.problem(
                 None,
                 &key,
@@ -420,26 +419,29 @@ fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     }
 }
 
+/// Names that differ by case alone; and a front door has a name that nobody wrote.
+fn names(reader: &mut Reader<'_>, config: &Config) {
+    let all: Vec<&Arc<Order>> = config.servers.iter().flat_map(Server::orders).collect();
+    for (i, one) in all.iter().enumerate() {
+        for other in all[i + 1..].iter().filter(|other| one.name.eq_ignore_ascii_case(&other.name)) {
+            let what = if one.name == other.name {
+                "is the name of the front door of another server; choose another".to_owned()
+            } else {
+                format!("differs from servers.{} by case alone", one.name)
+            };
+            reader.problem(None, &format!("servers.{}", other.name), what);
+        }
+    }
+}
+
 /// What no single table shows.
 fn together(reader: &mut Reader<'_>, config: &mut Config) {
     for (i, one) in config.servers.iter().enumerate() {
         for other in &config.servers[i + 1..] {
-            if one.name.eq_ignore_ascii_case(&other.name) {
-                // Of two keys of one table TOML makes none; but a front door has a name that nobody wrote.
-                let what = if one.name == other.name {
-                    "is the name of the front door of another server; choose another".to_owned()
-                } else {
-                    format!("differs from servers.{} by case alone", one.name)
-                };
-                reader.problem(None, &format!("servers.{}", other.name), what);
-            }
-            if one.is_outer || other.is_outer {
-                continue;
-            }
             let shared = |a: &Server, b: &Server| {
                 a.url == b.url
-                    || matches!((&a.resource, &b.resource), (ResourceParameter::Fixed(one), ResourceParameter::Fixed(other)) if one == other)
-                    || matches!(&a.resource, ResourceParameter::Fixed(resource) if resource.stands_for(&b.url))
+                    || matches!((&a.order.resource, &b.order.resource), (ResourceParameter::Fixed(one), ResourceParameter::Fixed(other)) if one == other)
+                    || matches!(&a.order.resource, ResourceParameter::Fixed(resource) if resource.stands_for(&b.url))
             };
             if (shared(one, other) || shared(other, one)) && one.policy.allow != other.policy.allow {
                 let what = format!(
@@ -450,6 +452,7 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
             }
         }
     }
+    names(reader, config);
     not_for_an_issuer(reader, config);
     if let (true, Some(server)) = (config.listen.unlisted, config.servers.iter().find(|one| &*one.name == UNLISTED)) {
         let what = "with `unlisted = true` this name stands for all servers that are not configured; choose another";
@@ -458,9 +461,11 @@ fn together(reader: &mut Reader<'_>, config: &mut Config) {
     let mut named = std::mem::take(&mut config.egress.named);
     for server in &config.servers {
         named.insert(host_of(server.url.url()));
-        let issuers = server.issuer.iter().map(Issuer::as_str).chain(server.token_endpoint.as_deref());
-        let links = server.idp.iter().flat_map(named_by_link);
-        named.extend(issuers.chain(links).filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
+        for order in server.orders() {
+            let issuers = order.issuer.iter().map(Issuer::as_str).chain(order.token_endpoint.as_deref());
+            let links = order.idp.iter().flat_map(named_by_link);
+            named.extend(issuers.chain(links).filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
+        }
     }
     let links = config.identities.values().flat_map(|identity| &identity.links).flat_map(named_by_link);
     named.extend(links.filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));

@@ -1,72 +1,73 @@
-//! `outer`: a second credential, for the front door before an MCP server (Google's Identity-Aware Proxy, Cloud Run).
+//! `outer`: a second credential, for the front door before an MCP server: a gateway, Google's Identity-Aware Proxy, Cloud Run.
 //!
-//! It is made as the token of a server is, so it becomes one: `NAME.outer`, which nobody finds by URL, for the same callers.
-//! Through Google's token service where `pool` names it; a workload on Google Cloud has its identity token for any audience.
+//! It is made as the server's own token is, by any exchange that gives a token, for the same callers. For Google's front doors:
+//! through Google's token service where `pool` names it; a workload on Google Cloud has its identity token for any audience.
 //!
 //! Sources: Google Cloud, "Programmatic authentication" (Identity-Aware Proxy: `Proxy-Authorization`); "Authenticating
 //! service-to-service" (Cloud Run: `X-Serverless-Authorization`).
 
-use super::exchange;
-use super::keys;
+use std::sync::Arc;
+
+use super::order::{self, Read};
 use super::reader::{Reader, Section};
-use crate::broker::{Client, DEFAULT, Outer, ResourceParameter, Server};
-use crate::exchange::{Asks, Place};
-use crate::policy::Rule;
+use super::{exchange, keys};
+use crate::broker::{FrontDoor, Order};
+use crate::exchange::{Asks, Gives, Place};
 
 /// Where Identity-Aware Proxy looks first, and what it takes away.
 const FIELD: &str = "Proxy-Authorization";
 
-/// What a server's `outer` says: the field, and the server that gives the token for it.
-pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, server: &Server) -> Option<(Outer, Server)> {
+/// Fields with a meaning of their own: the server's token, the connection, the message's framing, the MCP transport.
+const TAKEN: [&str; 15] = [
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "dpop",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What a server's `outer` says.
+pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, behind: &Order) -> Option<FrontDoor> {
     let section = reader.nested(section, "outer", &keys::OUTER, &exchange::key_names(Place::FrontDoor))?;
-    if server.issuer.is_none() && server.expected().traits().asks != Asks::Nobody {
+    if behind.issuer.is_none() && behind.expected().traits().asks != Asks::Nobody {
         let what = "needs the server's `issuer`: nobody gets past the front door to ask the server who guards it";
         reader.problem(section.line, &section.path, what);
     }
-    match section.text("exchange") {
-        Some(("gcp", _)) => {}
-        Some((_, line)) => reader.problem(line, &section.key("exchange"), "only \"gcp\" gives such a credential"),
-        None => reader.problem(section.line, &section.key("exchange"), "missing: \"gcp\""),
+    if !section.has("exchange") {
+        let what = "missing: how the credential is made; nobody can ask a front door which exchange it takes";
+        reader.problem(section.line, &section.key("exchange"), what);
+        return None;
     }
-    let audience = section.text("audience").map(|(text, _)| text.to_owned());
     let header = header_of(reader, &section);
-    let chosen = exchange::of_server(reader, &section, Place::FrontDoor, &Client::default());
-    let traits = chosen.known().map(|exchange| exchange.traits());
-    let provider = match traits.map(|traits| traits.asks) {
-        Some(Asks::Provider(provider)) => Some(provider),
-        _ => None,
-    };
-    let name = format!("{}.outer", server.name);
-    let direct = provider.is_none();
-    let front_door = Server {
-        exchange: chosen.known().cloned(),
-        issuer: provider.as_ref().map(|provider| provider.issuer.clone()),
-        token_endpoint: provider.as_ref().map(|provider| provider.token_endpoint.clone()),
-        subject_audience: match &provider {
-            Some(provider) => Some(provider.subject_audience.clone()),
-            None => audience.clone(),
-        },
-        audience: audience.filter(|_| !direct),
-        identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
-        resource: ResourceParameter::Omitted,
-        required: server.required,
-        is_outer: true,
-        ..Server::discovered(name.as_str().into(), server.url.clone(), everybody_of(server))
-    };
-    Some((Outer { header, server: name.into() }, front_door))
+    let name = format!("{}.outer", behind.name);
+    let Read { order, traits } = order::order_of(reader, &section, (&name, Place::FrontDoor));
+    if traits.gives == Gives::Signer {
+        let what = "signs whole requests, and gives no token that could stand in a field beside the server's own";
+        reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
+    }
+    let scopes = order::scopes_of(reader, &section, "scopes");
+    Some(FrontDoor { header, order: Arc::new(order), scopes })
 }
 
-/// The same callers; what they may have of the server itself limits nothing here.
-fn everybody_of(server: &Server) -> Vec<Rule> {
-    server.policy.allow.iter().map(|rule| Rule { scopes: None, ..rule.clone() }).collect()
-}
-
-/// A field that only a front door reads, and never the one that the server's own token is in.
+/// A field that only a front door reads, and never one that means something to the server or to the connection.
 fn header_of(reader: &mut Reader<'_>, section: &Section<'_>) -> String {
     let Some((text, line)) = section.text("header") else { return FIELD.to_owned() };
-    let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !is_word || !text.to_ascii_lowercase().ends_with("-authorization") || text.len() > 64 {
-        let what = "must be a field of the front door's own: \"Proxy-Authorization\" or \"X-Serverless-Authorization\"";
+    let lower = text.to_ascii_lowercase();
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_taken = TAKEN.contains(&lower.as_str()) || lower.starts_with("mcp-");
+    if !is_word || is_taken || text.is_empty() || text.len() > 64 {
+        let what =
+            "must be a field of the front door's own, such as \"Proxy-Authorization\" or \"X-Gateway-Authorization\"";
         reader.problem(line, &section.key("header"), what);
     }
     text.to_owned()

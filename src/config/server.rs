@@ -1,17 +1,17 @@
-//! `[servers.NAME]`: one MCP server, with what contradicts itself in it.
+//! `[servers.NAME]`: one MCP server: where it is, who may use it, what is asked for.
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::exchange::{self, Chosen};
+use super::order::{self, Read, scopes_of};
 use super::reader::{Reader, Section};
-use super::{Config, client, identities, insecure, is_name, keys, outer, own_user};
-use crate::broker::{Client, ClientAuth, DEFAULT, ResourceParameter, Server};
-use crate::digest::{Digest, Fields};
+use super::{Config, exchange, insecure, is_name, keys, outer, own_user};
+use crate::broker::{Order, Server};
+use crate::digest::Digest;
 use crate::env::Env;
-use crate::exchange::{Asks, Exchange, Place, Traits, USUAL, reserved};
-use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
+use crate::exchange::Place;
+use crate::oauth::ServerUrl;
 use crate::outbound::NamedBy;
 use crate::policy::{Policy, Rule, WantedUnit};
 
@@ -26,22 +26,13 @@ pub(super) fn servers_of<'a>(reader: &mut Reader<'a>, servers: &'a DeTable<'a>, 
         match value.get_ref().as_table() {
             Some(table) => {
                 let section = reader.section(&path, at, table, &keys::SERVER, &exchange::key_names(Place::Server));
-                let Some(mut server) = server_of(reader, name, &section, env) else { continue };
-                if let Some((outer, front_door)) = outer::outer_of(reader, &section, &server) {
-                    server.outer = Some(outer);
-                    config.servers.push(front_door);
-                }
-                config.servers.push(server);
+                config.servers.extend(server_of(reader, name, &section, env));
             }
             None => reader.problem(line, &path, format!("must be a table: [servers.{name}]")),
         }
     }
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "one line a key of a server; ends when exchange and order are types of their own"
-)]
 fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env: &Env) -> Option<Server> {
     let url = match section.text("url") {
         Some((text, line)) => {
@@ -54,116 +45,28 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
             None
         }
     };
-    let issuer = section.text("issuer").and_then(|(text, line)| {
-        insecure(reader, line, &section.key("issuer"), text);
-        Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
-    });
-    let client = client::client_of(reader, section);
-    let exchange = exchange::of_server(reader, section, Place::Server, &client);
-    let client = exchange.known().map_or_else(|| client.clone(), |exchange| exchange.client(client.clone()));
-    let traits = exchange.known().map_or_else(|| USUAL.traits(), |exchange| exchange.traits());
-    contradictions(reader, section, &exchange, &traits, &client);
-    let provider = match &traits.asks {
-        Asks::Provider(provider) => Some(provider),
-        Asks::Discovered | Asks::Nobody => None,
-    };
-    let issuer = issuer.or_else(|| provider.map(|provider| provider.issuer.clone()));
     let ceiling = scopes_of(reader, section, "scopes");
     let tolerate = scopes_of(reader, section, "tolerate_scopes").unwrap_or_default();
-    let idp = reader.nested(section, "idp", &keys::IDP, &exchange::key_names_of_idp());
-    let idp = idp.and_then(|section| identities::idp_of(reader, &section));
-    let token_endpoint = identities::endpoint_of(reader, section);
-    let token_endpoint = token_endpoint.or_else(|| provider.map(|provider| provider.token_endpoint.clone()));
-    let resource = match section.text("resource") {
-        // None of them knows the parameter (RFC 8707), and some refuse it.
-        None if provider.is_some() => ResourceParameter::Omitted,
-        None => ResourceParameter::FromMetadata,
-        Some(("", _)) => ResourceParameter::Omitted,
-        Some((text, line)) => {
-            if let Err(why) = Resource::parse(text) {
-                reader.problem(line, &section.key("resource"), why.to_string());
-            }
-            ResourceParameter::Fixed(Resource::verbatim(text))
-        }
-    };
+    let Read { order, traits } = order::order_of(reader, section, (name, Place::Server));
     let allow = allow_of(reader, section, env);
     if !traits.limits_scopes && allow.iter().any(|rule| rule.scopes.is_some()) {
         let what =
             "an entry has `scopes`, which limit nothing with this exchange: whoever is let in gets the whole of it";
         reader.problem(section.line_of("allow"), &section.key("allow"), what);
     }
-    let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
-    let conventional = provider.map(|provider| provider.subject_audience.clone());
-    let subject_audience = text("subject_audience").or(conventional);
+    let front_door = outer::outer_of(reader, section, &order);
     Some(Server {
         name: name.into(),
         url: url?,
-        issuer,
         trust_discovered_issuer: section.flag("trust_discovered_issuer"),
         policy: Policy { allow, ceiling, tolerate },
-        exchange: exchange.known().cloned(),
-        token_endpoint,
-        identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
-        identity_fields: Fields::default(),
-        client,
-        idp,
-        dpop: section.maybe_flag("dpop"),
-        audience: text("audience"),
-        subject_audience,
-        resource,
-        extra: extra_of(reader, section),
+        order: Arc::new(Order { dpop: section.maybe_flag("dpop"), ..order }),
+        front_door,
         required: section.flag("required"),
         revoke_on_exit: section.flag("revoke_on_exit"),
         rate: section.rate("rate"),
-        outer: None,
-        is_outer: false,
         named_by: NamedBy::Us,
-        usual_key: OnceLock::new(),
     })
-}
-
-fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Scopes> {
-    let (list, line) = section.texts(key)?;
-    Scopes::from_list(list.iter().map(String::as_str))
-        .map_err(|why| reader.problem(line, &section.key(key), why.to_string()))
-        .ok()
-}
-
-/// Rejects contradictory keys, and keys that would send replayable data to an issuer that is not pinned.
-fn contradictions(
-    reader: &mut Reader<'_>,
-    section: &Section<'_>,
-    exchange: &Chosen<dyn Exchange>,
-    traits: &Traits,
-    client: &Client,
-) {
-    if matches!(exchange, Chosen::Wrong) {
-        return;
-    }
-    if section.has("idp") && !traits.needs_idp {
-        let what = "has no effect without `exchange = \"id-jag\"`";
-        reader.problem(section.line_of("idp"), &section.key("idp"), what);
-    }
-    if traits.asks != Asks::Discovered || section.has("issuer") {
-        return;
-    }
-    let keys =
-        ["client_id", "client_metadata", "register", "token_endpoint", "idp", "audience", "subject_audience", "extra"];
-    let named = keys.into_iter().filter(|key| section.has(key));
-    let by_value = [("client_auth", client.auth != ClientAuth::None), ("exchange", traits.needs_pin)];
-    for key in named.chain(by_value.into_iter().filter(|(_, so)| *so).map(|(key, _)| key)) {
-        let what = "needs `issuer`: without a pin it would be sent to whoever the server names";
-        reader.problem(section.line_of(key), &section.key(key), what);
-    }
-}
-
-fn extra_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<(String, String)> {
-    let Some((pairs, line)) = section.pairs("extra") else { return Vec::new() };
-    let set = reserved();
-    for (name, _) in pairs.iter().filter(|(name, _)| set.contains(&name.as_str())) {
-        reader.problem(line, &section.key("extra"), format!("{name:?} is set by the exchange itself or is a secret"));
-    }
-    pairs.to_vec()
 }
 
 fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Vec<Rule> {

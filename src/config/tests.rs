@@ -437,3 +437,29 @@ fn a_managed_identity_is_named_in_one_way() {
     let pairs = azure["then"]["not"]["anyOf"].as_array().expect("pairs that exclude each other");
     assert_eq!(pairs.len(), 3, "{azure:#}");
 }
+
+#[test]
+fn a_front_door_takes_any_exchange_that_gives_a_token() {
+    let outer = |keys: &str| format!("{PINNED}[servers.a.outer]\n{keys}\n");
+    for keys in [
+        "exchange = \"jwt-bearer\"\nissuer = \"https://gateway.example.com\"\nheader = \"X-Gateway-Authorization\"",
+        "exchange = \"token-exchange\"\nissuer = \"https://gateway.example.com\"\naudience = \"gateway\"",
+        "exchange = \"direct\"\nsubject_audience = \"https://gateway.example.com\"",
+        "exchange = \"gcp\"\naudience = \"client\"",
+        "exchange = \"entra\"\ntenant = \"t\"\nclient_id = \"app\"\nscopes = [\"api://gateway/.default\"]",
+    ] {
+        assert_eq!(problems(&outer(keys)), Vec::<String>::new(), "{keys}");
+    }
+    only_problem(&outer("exchange = \"jwt-bearer\""), "servers.a.outer.issuer: missing");
+    only_problem(&outer("audience = \"x\""), "servers.a.outer.exchange: missing");
+    only_problem(
+        &outer("exchange = \"aws-sigv4\"\nregion = \"eu-central-1\"\nservice = \"execute-api\""),
+        "servers.a.outer.exchange: signs whole requests",
+    );
+    let named = "exchange = \"jwt-bearer\"\nissuer = \"https://gateway.example.com\"\nheader = ";
+    for field in
+        ["authorization", "Host", "DPoP", "Cookie", "Mcp-Session-Id", "Transfer-Encoding", "Content-Length", "a b", ""]
+    {
+        only_problem(&outer(&format!("{named}\"{field}\"")), "servers.a.outer.header: must be a field");
+    }
+}

@@ -1,6 +1,7 @@
 //! `outer`: an MCP server behind a front door that requires its own credential, from the environment to both credentials.
 
 use serde_json::{Value, json};
+use support::authorization_server::FakeAs;
 use support::google::{AGENT, FakeGoogle, INSTANCE};
 use support::platform::SUBJECT;
 use support::safeconduct::{Output, Safeconduct};
@@ -71,7 +72,7 @@ fn tells(output: &Output, words: &[&str], hint: &[&str]) {
 
 /// The value of a field of `/v1/headers`, which must have exactly one.
 fn field<'a>(answer: &'a Value, name: &str) -> &'a str {
-    let values = answer["headers"][name].as_array().expect("a list");
+    let values = answer["headers"][name].as_array().unwrap_or_else(|| panic!("no {name} in {answer}"));
     assert_eq!(values.len(), 1, "{name}");
     values[0].as_str().expect("a text")
 }
@@ -136,6 +137,39 @@ async fn on_google_cloud_the_workload_shows_its_own_identity() {
     let elsewhere = world.text.replace("[identity]\nsource = \"gcp\"\n", "");
     let output = world.scene.safeconduct.clone().config(&elsewhere).run(&["headers", "demo", "--no-daemon"]).await;
     tells(&output.expect_code(CONFIG), &["Google's identity tokens", "github-actions"], &["set `pool`"]);
+}
+
+/// A gateway with an authorization server of its own, which takes the workload's identity as that of the MCP server does.
+#[tokio::test]
+async fn a_gateway_takes_a_token_of_its_own_authorization_server() {
+    const GATEWAY: &str = "https://gateway.example.com";
+    for exchange in ["jwt-bearer", "token-exchange"] {
+        let scene = Scene::new(binary()).await;
+        let gateway = FakeAs::start(scene.platform.trust()).await;
+        gateway.register(GATEWAY, &["gateway"]);
+        gateway.set_resource_optional(true);
+        let verifier = gateway.verifier();
+        scene.mcp.stand_behind("x-gateway-authorization", move |token| {
+            verifier.verify(token).is_ok_and(|claims| claims["aud"] == json!(GATEWAY))
+        });
+        let text = format!(
+            "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\nscopes = [\"demo:read\"]\n\
+             [servers.demo.outer]\nexchange = \"{exchange}\"\nissuer = \"{}\"\nheader = \"X-Gateway-Authorization\"\n",
+            scene.mcp.url(),
+            scene.authorization_server.issuer(),
+            gateway.issuer(),
+        );
+        let daemon = scene.safeconduct.clone().config(&text).daemon(&[]).await;
+        let answer = daemon.get(HEADERS).await.json();
+        let (inner, outer) = (field(&answer, "Authorization"), field(&answer, "X-Gateway-Authorization"));
+        assert_eq!(claims(inner)["aud"], json!(scene.mcp.url()), "{exchange}");
+        assert_eq!((&claims(outer)["aud"], &claims(outer)["iss"]), (&json!(GATEWAY), &json!(gateway.issuer())));
+        // Each party got an identity that was made for it alone, and the gateway was not told of the MCP server.
+        let asked = gateway.last_request();
+        assert_eq!(asked.assertion["aud"], json!(gateway.issuer()), "{exchange}");
+        assert!(!asked.params.contains_key("resource") && !asked.params.contains_key("scope"), "{exchange}");
+        assert_eq!(scene.mcp.turned_away(), 0, "nothing was asked without the credential");
+    }
 }
 
 #[tokio::test]
@@ -280,7 +314,8 @@ async fn contradictions_about_the_front_door_are_configuration_errors() {
     let issuer = format!("issuer = \"{}\"\n", world.scene.authorization_server.issuer());
     for (from, to, words) in [
         (issuer.as_str(), "", "servers.demo.outer: needs the server's `issuer`"),
-        ("exchange = \"gcp\"", "exchange = \"entra\"", "servers.demo.outer.exchange: only \"gcp\""),
+        ("exchange = \"gcp\"", "exchange = \"entra\"", "servers.demo.outer.tenant: missing"),
+        ("exchange = \"gcp\"", "exchange = \"jwt-bearer\"", "servers.demo.outer.issuer: missing"),
         ("exchange = \"gcp\"", "", "servers.demo.outer.exchange: missing"),
         ("audience = \"", "# audience = \"", "servers.demo.outer.audience: missing"),
         (
@@ -289,6 +324,16 @@ async fn contradictions_about_the_front_door_are_configuration_errors() {
             "servers.demo.outer.header: must be a field",
         ),
         ("header = \"Proxy-Authorization\"", "header = \"X: y-Authorization\"", "servers.demo.outer.header"),
+        (
+            "header = \"Proxy-Authorization\"",
+            "header = \"Mcp-Session-Id\"",
+            "servers.demo.outer.header: must be a field",
+        ),
+        (
+            "header = \"Proxy-Authorization\"",
+            "header = \"Content-Length\"",
+            "servers.demo.outer.header: must be a field",
+        ),
         ("service_account = ", "# service_account = ", "needs `service_account`"),
         ("pool = ", "# pool = ", "servers.demo.outer.service_account: has no effect without `pool`"),
         ("exchange = \"gcp\"", "exchange = \"gcp\"\nidentity = \"nobody\"", "there is no identity \"nobody\""),

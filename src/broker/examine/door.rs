@@ -3,7 +3,7 @@
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::super::Error;
-use super::{Walk, rules};
+use super::{Walk, Want, rules};
 use crate::discovery::ping;
 use crate::oauth::ServerUrl;
 use crate::outbound::Ask;
@@ -11,15 +11,12 @@ use crate::outbound::Ask;
 impl Walk<'_> {
     /// Asks for what opens it, once, as the path does. Without it the walk goes on, and shows how the door answers.
     pub(super) async fn front_door(&mut self) {
-        let Some(outer) = &self.server.outer else { return };
+        let Some(door) = &self.server.front_door else { return };
         self.report.waits_for("the credential for the front door");
-        let made = match self.server.door(&self.maker.servers) {
-            Some(door) => self.maker.mint(door, &door.policy.permit_for_all()).await,
-            None => Err(Error::internal("a front door is no server")),
-        };
+        let made = self.maker.mint(&Want::at_door(self.server, door)).await;
         let pass = made.and_then(|token| {
             let value = HeaderValue::from_str(&format!("Bearer {}", token.access_token.expose())).ok();
-            let field = HeaderName::from_bytes(outer.header.as_bytes()).ok().zip(value);
+            let field = HeaderName::from_bytes(door.header.as_bytes()).ok().zip(value);
             let (name, mut value) =
                 field.ok_or_else(|| Error::internal("a token that was checked is no header value"))?;
             value.set_sensitive(true);
@@ -28,7 +25,7 @@ impl Walk<'_> {
         match pass {
             Ok((name, value, until)) => {
                 self.report
-                    .push(rules::FRONT_DOOR.pass(format!("a credential for `{}`, good until {until}", outer.header)));
+                    .push(rules::FRONT_DOOR.pass(format!("a credential for `{}`, good until {until}", door.header)));
                 self.pass = Some((name, value));
             }
             Err(error) => self.report.push(rules::FRONT_DOOR.fail_with(&error)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::error::Unusable;
 use super::super::flight::Granting;
 use super::super::{Class, Error, ResourceParameter};
-use super::{Check, Party, State, Walk, rules};
+use super::{Check, Party, State, Walk, Want, rules};
 use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, Issuer, quoted_words};
 use crate::token::{Claims, SubjectToken, Token, Unfit};
@@ -31,8 +31,8 @@ impl Walk<'_> {
     /// `None` after a failure; `Some(None)` where none is needed.
     pub(super) async fn identity(&mut self, issuer: Option<&Issuer>) -> Option<Option<SubjectToken>> {
         self.report.waits_for("the identity token of the platform");
-        if self.server.signs_as_itself() {
-            return match self.maker.identity(self.server) {
+        if self.server.order.signs_as_itself() {
+            return match self.maker.identity(&self.server.order) {
                 Ok(identity) => {
                     let found = format!("{} ({})", identity.source.name(), identity.evidence);
                     self.report.push(rules::IDENTITY_FOUND.pass(found));
@@ -44,12 +44,12 @@ impl Walk<'_> {
                 }
             };
         }
-        if !self.server.needs_subject() {
-            let auth = self.server.client.auth.as_str();
+        if !self.server.order.needs_subject() {
+            let auth = self.server.order.client.auth.as_str();
             self.report.push(rules::IDENTITY_FOUND.skip(format!("none is needed: the client proves itself ({auth})")));
             return Some(None);
         }
-        let identity = match self.maker.identity(self.server) {
+        let identity = match self.maker.identity(&self.server.order) {
             Ok(identity) => identity.clone(),
             Err(error) => {
                 self.report.push(rules::IDENTITY_FOUND.fail_with(&error));
@@ -72,22 +72,24 @@ impl Walk<'_> {
         let of = |claim: &Option<String>| claim.as_deref().map_or_else(|| "nobody".to_owned(), quoted_words);
         let who = format!("issued by {} for {}", of(&subject.claims.iss), of(&subject.claims.sub));
         self.report.push(rules::SUBJECT_TOKEN.pass(who));
-        let first = self.maker.chain(self.server).ok().and_then(|chain| chain.first().map(|link| link.audience()));
-        let wanted =
-            first.unwrap_or_else(|| Audience::from(self.server.subject_audience.as_deref().unwrap_or(issuer.as_str())));
+        let first =
+            self.maker.chain(&self.server.order).ok().and_then(|chain| chain.first().map(|link| link.audience()));
+        let wanted = first.unwrap_or_else(|| {
+            Audience::from(self.server.order.subject_audience.as_deref().unwrap_or(issuer.as_str()))
+        });
         self.fit(&subject, source, &wanted).then_some(Some(subject))
     }
 
     async fn asked(&self, issuer: &Issuer) -> Result<SubjectToken, Error> {
-        let chain = self.maker.chain(self.server)?;
-        let subject = self.maker.subject(self.server, &chain, issuer).await?;
+        let chain = self.maker.chain(&self.server.order)?;
+        let subject = self.maker.subject(&self.server.order, &chain, issuer).await?;
         subject.ok_or_else(|| Error::internal("an identity that is needed was not asked for"))
     }
 
     /// The platform's own token, as the server takes it.
     pub(super) async fn platforms_own(&mut self) -> Option<Granted> {
         self.report.waits_for("the identity token of the platform");
-        match self.maker.direct(self.server).await {
+        match self.maker.direct(&Want::of(self.server)).await {
             Ok(token) => {
                 self.report.push(rules::TOKEN_ISSUED.pass("the platform's own token, made for this server"));
                 let claims = Claims::read(token.access_token.expose()).ok();
@@ -103,9 +105,9 @@ impl Walk<'_> {
     /// The credentials that sign requests.
     pub(super) async fn credentials(&mut self) {
         self.report.waits_for("the credentials of the role");
-        let server = self.server;
-        let issued = match self.maker.issue(server, &server.policy.permit_for_all()).await {
-            Ok(granting) => self.maker.token(server, granting),
+        let want = Want::of(self.server);
+        let issued = match self.maker.issue(&want).await {
+            Ok(granting) => self.maker.token(&want, granting),
             Err(error) => Err(error),
         };
         self.report.push(match issued {
@@ -155,12 +157,13 @@ impl Walk<'_> {
         let permit = match self.server.policy.permit(self.caller, self.wishes.scopes.as_ref()) {
             Ok(permit) => permit,
             Err(denied) => {
-                let error = Error::denied(self.server, denied);
+                let error = Error::denied(&self.server.name, denied);
                 self.report.push(rules::TOKEN_ISSUED.fail_with(&error).by(Party::Machine));
                 return None;
             }
         };
-        let granting = match self.maker.issue(self.server, &permit).await {
+        let want = Want { permit, ..Want::of(self.server) };
+        let granting = match self.maker.issue(&want).await {
             Ok(granting) => granting,
             Err(error) => {
                 self.report.push(rules::TOKEN_ISSUED.fail_with(&error).by(error.party()));
@@ -175,7 +178,7 @@ impl Walk<'_> {
         self.report.push(bound.check(granting.resource.as_str()));
         let life = lifetime(&granting, claims.as_ref());
         let asked = granting.request.scopes.clone();
-        let token = match self.maker.token(self.server, granting) {
+        let token = match self.maker.token(&want, granting) {
             Ok(token) => token,
             Err(error) if error.is_unbound_token() => return self.not_used(&error),
             Err(error) => {
@@ -184,8 +187,8 @@ impl Walk<'_> {
             }
         };
         self.report.push(life);
-        if let Err(denied) = permit.admit(&token.scopes) {
-            self.report.push(rules::TOKEN_SCOPE.fail_with(&Error::denied(self.server, denied)));
+        if let Err(denied) = want.permit.admit(&token.scopes) {
+            self.report.push(rules::TOKEN_SCOPE.fail_with(&Error::denied(&self.server.name, denied)));
             return None;
         }
         self.report.push(if token.missing.is_empty() {
@@ -211,10 +214,10 @@ impl Walk<'_> {
 
     fn bound(&self, granting: &Granting, claims: Option<&Claims>) -> Bound {
         let Some(claims) = claims else { return Bound::Opaque };
-        if !self.server.is_discovered() {
+        if !self.server.order.is_discovered() {
             return Bound::Named(claims.aud.join(", "));
         }
-        if self.server.resource == ResourceParameter::Omitted {
+        if self.server.order.resource == ResourceParameter::Omitted {
             return Bound::NotAsked(claims.aud.join(", "));
         }
         let resource = granting.resource.as_str();

@@ -32,7 +32,7 @@ impl Walk<'_> {
         self.server_places_agree(found, document, &seen);
         let metadata = self.checked(issuer, document, &found.url)?;
         let granted = self.grant_types(&metadata, document, issuer_is);
-        self.report.push(auth_methods(self.server.client.auth, document));
+        self.report.push(auth_methods(self.server.order.client.auth, document));
         if self.dpop_required {
             self.report.push(dpop(document));
         }
@@ -105,7 +105,7 @@ impl Walk<'_> {
 
     /// True if there is a grant to ask with.
     fn grant_types(&mut self, metadata: &AuthorizationServer, document: &Value, issuer_is: IssuerIs) -> bool {
-        let configured = self.server.exchange.as_deref();
+        let configured = self.server.order.exchange.as_deref();
         let Some(exchange) = exchange::choose(configured, metadata, issuer_is) else {
             self.report.push(rules::GRANT_TYPES.fail_with(&NoRoute::no_exchange(metadata).into()));
             return false;

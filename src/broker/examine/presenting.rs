@@ -3,11 +3,12 @@
 //! The identity token is never among them. A token goes into the header alone; the URL gets a word of no worth. Only
 //! the head of an answer is read, because a good request may open a stream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::{Error, ResourceParameter, Server};
+use super::super::{Error, Order, ResourceParameter, Want};
 use super::grant::Granted;
 use super::taken::{LATE, Taken, audience_check, garbage_check, refused};
 use super::{Check, State, Walk, rules};
@@ -166,10 +167,11 @@ impl Walk<'_> {
             self.report.push(rule.skip("a good token is not accepted either"));
             return;
         }
-        let server = Server { resource: ResourceParameter::Fixed(other.clone()), ..self.server.clone() };
-        let minted = match server.policy.permit(self.caller, self.wishes.scopes.as_ref()) {
-            Ok(permit) => self.maker.issue(&server, &permit).await,
-            Err(denied) => Err(Error::denied(&server, denied)),
+        let resource = ResourceParameter::Fixed(other.clone());
+        let order = Arc::new(Order { resource, ..(*self.server.order).clone() });
+        let minted = match self.server.policy.permit(self.caller, self.wishes.scopes.as_ref()) {
+            Ok(permit) => self.maker.issue(&Want { server: Arc::clone(self.server), order, permit }).await,
+            Err(denied) => Err(Error::denied(&self.server.name, denied)),
         };
         let check = match minted {
             Ok(granting) => {

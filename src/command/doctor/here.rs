@@ -147,7 +147,7 @@ fn configuration(context: &Context<'_>, checks: &mut Vec<Check>) -> Option<Confi
         Ok(config) => {
             let file = config.file.as_ref().map_or_else(
                 || "no file: everything is detected and discovered".to_owned(),
-                |file| format!("{}: {} server(s)", file.display(), config.named().count()),
+                |file| format!("{}: {} server(s)", file.display(), config.servers.len()),
             );
             checks.push(CONFIGURATION.pass(file));
             Some(config)

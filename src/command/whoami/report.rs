@@ -1,10 +1,12 @@
 //! What `whoami` saw, as JSON with stable words and as lines for people. Names of variables and claims, never a value of
 //! one and never the token.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::broker::Order;
 use crate::clock::{Boot, Clock, rfc3339};
 use crate::config::Config;
 use crate::identity::{Chosen, Finding, Found};
@@ -47,25 +49,25 @@ pub(super) struct Seen<'a> {
 
 /// What will follow for each configured server: which identity, changed by whom, presented how and to whom.
 pub(super) fn servers(config: &Config) -> Value {
-    let one = |server: &crate::broker::Server| {
+    let one = |order: &Arc<Order>| {
         let (exchange, issuer) =
-            (server.exchange.as_ref().map(|one| one.name()), server.issuer.as_ref().map(|issuer| issuer.as_str()));
+            (order.exchange.as_ref().map(|one| one.name()), order.issuer.as_ref().map(|issuer| issuer.as_str()));
         let links =
-            config.identities.get(&server.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
+            config.identities.get(&order.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
         let through: Vec<Value> = links
             .iter()
-            .chain(&server.idp)
+            .chain(&order.idp)
             .map(|link| json!({ "exchange": link.step(), "issuer": link.issuer.as_str() }))
             .collect();
-        let presents = server.needs_subject();
-        let audience = server.subject_audience.as_deref().or(issuer);
+        let presents = order.needs_subject();
+        let audience = order.subject_audience.as_deref().or(issuer);
         json!({
-            "server": &*server.name, "identity": &*server.identity, "through": through,
-            "exchange": exchange, "client_auth": server.client.auth.as_str(),
+            "server": &*order.name, "identity": &*order.identity, "through": through,
+            "exchange": exchange, "client_auth": order.client.auth.as_str(),
             "issuer": issuer, "audience": audience.filter(|_| presents), "presents_identity": presents,
         })
     };
-    config.servers.iter().map(one).collect()
+    config.servers.iter().flat_map(|server| server.orders()).map(one).collect()
 }
 
 impl Seen<'_> {

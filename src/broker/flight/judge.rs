@@ -1,0 +1,238 @@
+//! What may be asked for, and whether what was issued may be used. Pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::super::error::{NoRoute, Unusable, Words};
+use super::super::{Error, Order, ResourceParameter, Server};
+use crate::clock::{Boot, rfc3339};
+use crate::discovery::Protection;
+use crate::exchange::{self, Issued, IssuerIs};
+use crate::oauth::{Issuer, Resource, Scopes};
+use crate::policy::{Denied, Permit};
+use crate::token::{Binding, Claims, Hop, Token};
+
+/// Without `expires_in` and without a JWT to read, a token is believed for this long.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
+
+/// What was issued, for whom, and who we were.
+pub(super) struct Evidence<'a> {
+    pub(super) order: &'a Order,
+    pub(super) resource: Resource,
+    pub(super) issuer: Issuer,
+    pub(super) hops: Vec<Hop>,
+    pub(super) issued: Issued,
+    /// What was asked for.
+    pub(super) asked: &'a Scopes,
+    /// When it was received.
+    pub(super) now: (Boot, std::time::SystemTime),
+}
+
+/// Puts the token together, unless its life is none that anybody means.
+pub(super) fn assembled(evidence: Evidence<'_>, binding: Binding) -> Result<Token, Error> {
+    let Evidence { order, resource, issuer, hops, issued, asked, now: (minted, minted_wall) } = evidence;
+    let claims = Claims::read(issued.access_token.expose()).ok();
+    let inherent = claims.as_ref().and_then(Claims::life);
+    let life = [issued.expires_in, inherent].into_iter().flatten().min().unwrap_or(UNKNOWN_LIFE);
+    let scopes = issued.scopes.unwrap_or_else(|| asked.clone());
+    let missing = asked.minus(&scopes);
+    lasting(Token {
+        digest: issued.access_token.digest(),
+        access_token: issued.access_token,
+        scopes,
+        missing,
+        server: Arc::clone(&order.name),
+        resource,
+        issuer,
+        minted,
+        minted_wall,
+        expires_at: rfc3339(minted_wall + life.min(exchange::ABSURD_LIFE)),
+        dates_itself: inherent.is_some(),
+        life,
+        binding,
+        jti: claims.and_then(|claims| claims.jti),
+        hops: hops.into(),
+    })
+}
+
+/// Checks that a token of a merely discovered issuer is for this resource alone.
+pub(super) fn trusted(
+    server: &Server,
+    issuer_is: IssuerIs,
+    issuer: &Issuer,
+    (issued, resource): (&Issued, &Resource),
+) -> Result<(), Error> {
+    if issuer_is != IssuerIs::Discovered || server.trust_discovered_issuer {
+        return Ok(());
+    }
+    let claims = Claims::read(issued.access_token.expose()).ok();
+    bound(claims.as_ref(), resource)
+        .map_err(|why| Unusable::NotBound { issuer: issuer.clone(), resource: resource.clone(), why }.into())
+}
+
+/// Refuses a lifetime of zero, and one beyond a year: that is a broken date, and no timer reaches that far.
+fn lasting(token: Token) -> Result<Token, Error> {
+    if token.life.is_zero() {
+        return Err(Unusable::DeadOnArrival { issuer: token.issuer }.into());
+    }
+    if token.life > exchange::ABSURD_LIFE {
+        return Err(Unusable::Immortal { issuer: token.issuer }.into());
+    }
+    Ok(token)
+}
+
+/// What the token is bound to. A JWT that says it is bound to a key that is not ours is of no use to us.
+pub(super) fn binding(issued: &Issued, request: &exchange::Request) -> Result<Binding, &'static str> {
+    if let Some(signed) = &issued.signed {
+        return Ok(Binding::SigV4(Arc::clone(&signed.signer)));
+    }
+    let claims = Claims::read(issued.access_token.expose()).ok();
+    let confirmed = claims.as_ref().and_then(|claims| claims.cnf.as_ref());
+    let named = confirmed.and_then(|cnf| cnf.jkt.as_deref());
+    let shown = request.client.certificate().map(|ours| URL_SAFE_NO_PAD.encode(ours.thumbprint.as_bytes()));
+    let bound_to_ours = |x5t: &str| shown.as_deref() == Some(x5t);
+    let x5t = confirmed.and_then(|cnf| cnf.x5t.as_deref());
+    match (&request.dpop, named) {
+        _ if x5t.is_some_and(|x5t| !bound_to_ours(x5t)) => Err("it is bound to a certificate that is not ours"),
+        (Some(key), Some(named)) if named != key.thumbprint() => Err("it is bound to another DPoP key than ours"),
+        (Some(key), _) => Ok(Binding::Dpop(Arc::clone(key))),
+        (None, Some(_)) => Err("it is bound to a DPoP key, and none of ours was named"),
+        (None, None) if x5t.is_some() => Ok(Binding::Certificate),
+        (None, None) => Ok(Binding::Bearer),
+    }
+}
+
+/// A pin that the server's metadata does not name: one of the two is out of date.
+pub(in crate::broker) fn listed(pinned: &Issuer, protection: &Protection) -> Result<(), Error> {
+    match &protection.metadata {
+        Some(metadata)
+            if !metadata.authorization_servers.is_empty()
+                && !metadata.authorization_servers.iter().any(|listed| listed == pinned.as_str()) =>
+        {
+            let named = Words::list(&metadata.authorization_servers);
+            Err(NoRoute::PinNotListed { pinned: pinned.clone(), named }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The resource the token is for: configured, else as the metadata spells it, else the URL.
+pub(super) fn resource(server: &Server, order: &Order, protection: &Protection) -> Resource {
+    match (&order.resource, &protection.metadata) {
+        (ResourceParameter::Fixed(resource), _) => resource.clone(),
+        (_, Some(metadata)) => metadata.resource.clone(),
+        (_, None) => Resource::verbatim(server.url.as_str()),
+    }
+}
+
+/// The scopes to ask for: the caller's own, else the challenge's, else all the metadata lists, always cut to the
+/// ceiling; with a ceiling and nothing else, the ceiling.
+pub(super) fn wanted(permit: &Permit, protection: &Protection) -> Result<Scopes, Denied> {
+    if let Some(asked) = &permit.ask {
+        return Ok(asked.clone());
+    }
+    let listed = protection.metadata.as_ref().and_then(|metadata| metadata.scopes_supported.as_ref());
+    let challenge = protection.challenge_scopes.as_ref().filter(|challenge| !challenge.is_empty());
+    match (permit.ceiling(), challenge, listed) {
+        (None, challenge, listed) => Ok(challenge.or(listed).cloned().unwrap_or_default()),
+        (Some(ceiling), Some(challenge), _) => {
+            let cut = challenge.within(ceiling);
+            if cut.is_empty() {
+                return Err(Denied::AskedTooMuch { asked: challenge.to_string(), ceiling: ceiling.to_string() });
+            }
+            Ok(cut)
+        }
+        (Some(ceiling), None, Some(listed)) => {
+            let cut = listed.within(ceiling);
+            Ok(if cut.is_empty() { ceiling.clone() } else { cut })
+        }
+        (Some(ceiling), None, None) => Ok(ceiling.clone()),
+    }
+}
+
+/// Under a ceiling something must be asked for: without `scope` a server grants its default, and need not say what.
+pub(super) fn within_ceiling(permit: &Permit, asked: &Scopes) -> Result<(), Denied> {
+    match permit.ceiling() {
+        Some(ceiling) if asked.is_empty() => {
+            Err(Denied::AskedTooMuch { asked: "no scope at all".to_owned(), ceiling: ceiling.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A merely discovered issuer was named by the MCP server itself. If it ignores `resource`, its token may be good
+/// at other servers too, and a hostile server would have tricked us out of it.
+fn bound(claims: Option<&Claims>, resource: &Resource) -> Result<(), &'static str> {
+    match claims.map(|claims| claims.aud.as_slice()) {
+        None => Err("it is not a JWT, so nothing shows for whom it is"),
+        Some([only]) if only == resource.as_str() => Ok(()),
+        Some([]) => Err("it names no audience"),
+        Some([_]) => Err("its audience is another one"),
+        Some(_) => Err("it names several audiences"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::Caller;
+    use crate::discovery::ResourceMetadata;
+    use crate::policy::{Policy, Rule};
+
+    fn scopes(text: &str) -> Scopes {
+        Scopes::parse(text).expect("good scopes")
+    }
+
+    fn permit(ceiling: Option<&str>, asked: Option<&str>) -> Permit {
+        let allow = vec![Rule::default()];
+        let policy = Policy { allow, ceiling: ceiling.map(scopes), tolerate: Scopes::default() };
+        policy.permit(&Caller::own(1, 1), asked.map(scopes).as_ref()).expect("allowed")
+    }
+
+    fn protection(challenge: Option<&str>, listed: Option<&str>) -> Protection {
+        let metadata = ResourceMetadata {
+            resource: Resource::verbatim("https://mcp.example.com"),
+            authorization_servers: Vec::new(),
+            scopes_supported: listed.map(scopes),
+            wants_dpop: false,
+        };
+        Protection { metadata: Some(metadata), challenge_scopes: challenge.map(scopes) }
+    }
+
+    #[test]
+    fn scopes_come_from_the_caller_the_challenge_the_metadata_in_that_order() {
+        let all = protection(Some("b"), Some("a b c"));
+        let wanted =
+            |permit: Permit, protection: &Protection| wanted(&permit, protection).map(|scopes| scopes.to_string());
+        assert_eq!(wanted(permit(None, Some("x")), &all), Ok("x".to_owned()));
+        assert_eq!(wanted(permit(None, None), &all), Ok("b".to_owned()));
+        assert_eq!(wanted(permit(None, None), &protection(None, Some("a b c"))), Ok("a b c".to_owned()));
+        assert_eq!(wanted(permit(None, None), &protection(None, None)), Ok(String::new()));
+        assert_eq!(wanted(permit(Some("c"), None), &protection(None, Some("a b c"))), Ok("c".to_owned()));
+        assert_eq!(wanted(permit(Some("c d"), None), &protection(None, None)), Ok("c d".to_owned()));
+        assert!(wanted(permit(Some("c"), None), &all).is_err(), "the challenge wants only what may not be had");
+        assert_eq!(wanted(permit(Some("c"), None), &protection(Some(""), None)), Ok("c".to_owned()));
+    }
+
+    #[test]
+    fn under_a_ceiling_something_must_be_asked_for() {
+        assert!(within_ceiling(&permit(Some("a"), None), &Scopes::default()).is_err());
+        assert!(within_ceiling(&permit(Some("a"), None), &scopes("a")).is_ok());
+        assert!(within_ceiling(&permit(None, None), &Scopes::default()).is_ok());
+    }
+
+    #[test]
+    fn a_token_of_a_discovered_issuer_must_be_for_this_resource_alone() {
+        let resource = Resource::verbatim("https://mcp.example.com/mcp");
+        let claims =
+            |aud: &[&str]| Claims { aud: aud.iter().map(|&one| one.to_owned()).collect(), ..Claims::default() };
+        assert_eq!(bound(Some(&claims(&["https://mcp.example.com/mcp"])), &resource), Ok(()));
+        for aud in [&[][..], &["https://mcp.example.com/"], &["https://mcp.example.com/mcp", "https://other.example"]] {
+            assert!(bound(Some(&claims(aud)), &resource).is_err(), "{aud:?}");
+        }
+        assert!(bound(None, &resource).is_err());
+    }
+}

@@ -1,0 +1,290 @@
+//! One flight: discovery, identity, exchange. The critical path holds no avoidable round trip: with warm discovery it is the
+//! subject token, then the token request.
+//!
+//! `route` says who is asked, `chain` who we are there, `judge` what may be asked for and whether what comes back may be used;
+//! `revoke` is the way back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::error::{NoRoute, Unusable};
+use super::identities::Identity;
+use super::refused::{Presented, Refused};
+use super::{Class, Error, FrontDoor, Order, ResourceParameter, Server};
+use crate::clock::Clock;
+use crate::digest::Digest;
+use crate::discovery::{Discovery, Protection};
+use crate::dpop;
+use crate::env::Env;
+use crate::exchange::pace::Pace;
+use crate::exchange::registration::Registrations;
+use crate::exchange::{self, Asks, Exchange, Issued, Root, Way};
+use crate::identity;
+use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource};
+use crate::outbound::{NamedBy, Outbound};
+use crate::policy::Permit;
+use crate::token::{Binding, Hop, Token};
+
+mod chain;
+mod judge;
+mod revoke;
+mod route;
+
+use chain::Leg;
+pub(super) use chain::expected_audience;
+pub(super) use judge::listed;
+use judge::{Evidence, resource, wanted, within_ceiling};
+use route::Route;
+
+/// More servers than a daemon has.
+const KEYS: usize = 1_024;
+
+/// What a flight is to make: a token of this order, for this permit.
+#[derive(Clone, Debug)]
+pub(super) struct Want {
+    pub(super) server: Arc<Server>,
+    /// The server's own order, or that of its front door.
+    pub(super) order: Arc<Order>,
+    pub(super) permit: Permit,
+}
+
+impl Want {
+    /// A server's own token, as the daemon asks for it: no wider than it may hand out.
+    pub(super) fn of(server: &Arc<Server>) -> Self {
+        let permit = server.policy.permit_for_all();
+        Self { server: Arc::clone(server), order: Arc::clone(&server.order), permit }
+    }
+
+    /// The credential for the front door, whose callers are those of the server behind it.
+    pub(super) fn at_door(server: &Arc<Server>, door: &FrontDoor) -> Self {
+        Self { server: Arc::clone(server), order: Arc::clone(&door.order), permit: door.permit() }
+    }
+
+    /// Both, as far as there are both.
+    pub(super) fn all(server: &Arc<Server>) -> Vec<Self> {
+        let door = server.front_door.iter().map(|door| Self::at_door(server, door));
+        door.chain([Self::of(server)]).collect()
+    }
+
+    /// Under which its token is cached.
+    pub(super) fn key(&self) -> Digest {
+        self.server.key_of(&self.order, &self.permit)
+    }
+}
+
+/// Makes tokens. It knows identity and exchange, and nobody else knows both.
+pub(super) struct Maker {
+    /// By name; a server's is always among them.
+    pub(super) identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
+    pub(super) outbound: Outbound,
+    pub(super) discovery: Discovery,
+    pub(super) pace: Arc<Pace>,
+    pub(super) registrations: Arc<Registrations>,
+    pub(super) nonces: Arc<dpop::Nonces>,
+    /// One for each server, so that two servers cannot tell that they have the same client.
+    pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
+    pub(super) issuers: Option<Vec<Issuer>>,
+    pub(super) clock: Clock,
+    pub(super) env: Env,
+    /// All servers, for what one of them says about the others.
+    pub(super) servers: Vec<Arc<Server>>,
+    pub(super) refused: Arc<Refused>,
+}
+
+/// What was asked for, and the answer as it came.
+pub(super) struct Granting {
+    route: Route,
+    pub(super) request: exchange::Request,
+    pub(super) resource: Resource,
+    hops: Vec<Hop>,
+    pub(super) issued: Issued,
+}
+
+impl Maker {
+    /// The flight, from nothing to a token.
+    pub(super) async fn mint(&self, want: &Want) -> Result<Token, Error> {
+        let mut outcome = self.attempt(want).await;
+        if outcome.as_ref().is_err_and(|error| error.wants_nonce() || error.is_stale()) {
+            // The nonce is known now, or the dead connection is gone. What was presented may count as used, so all of it is
+            // made anew.
+            outcome = self.attempt(want).await;
+        }
+        // What was wrong in the server's document may have been mended: the next flight reads it again.
+        if outcome.as_ref().is_err_and(|error| matches!(error.class(), Class::Refused | Class::Config | Class::Denied))
+        {
+            self.discovery.forget(&want.server.url, None);
+        }
+        outcome
+    }
+
+    async fn attempt(&self, want: &Want) -> Result<Token, Error> {
+        if want.order.expected().traits().asks == Asks::Nobody {
+            return self.direct(want).await;
+        }
+        let granting = self.issue(want).await?;
+        self.token(want, granting)
+    }
+
+    /// Everything up to the authorization server's answer, which is not yet judged.
+    pub(super) async fn issue(&self, want: &Want) -> Result<Granting, Error> {
+        let Want { server, order, permit } = want;
+        let route = self.route(want).await?;
+        let exchange = exchange::choose(order.exchange.as_deref(), &route.server, route.issuer_is)
+            .ok_or_else(|| NoRoute::no_exchange(&route.server))?;
+        let resource = resource(server, order, &route.protection);
+        self.not_shared(server, order, &resource)?;
+        let scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(&order.name, denied))?;
+        within_ceiling(permit, &scopes).map_err(|denied| Error::denied(&order.name, denied))?;
+        let mut request = exchange::Request {
+            resource: (order.resource != ResourceParameter::Omitted).then(|| resource.clone()),
+            scopes,
+            dpop: self.dpop_key(order, &route)?,
+            ..plain_request(order)
+        };
+        let audience = exchange.audience(&route.server.issuer, &request);
+        let standing = self.stand(want, &route, &audience, &request).await?;
+        let leg = Leg {
+            name: Arc::clone(&order.name),
+            client: &order.client,
+            party: &route.server,
+            grant: exchange.traits().grant,
+            subject: standing.subject.as_ref(),
+        };
+        request.client = self.identify(order, &leg).await?;
+        request.aws_credentials = self.own_credentials(order).await?;
+        let issued = self.ask(want, exchange, &leg, &request).await?;
+        let mut hops = standing.hops;
+        if let Some(signed) = &issued.signed {
+            let source = if hops.is_empty() { self.identity(order)?.source.name() } else { exchange.name() };
+            hops.push(Hop { source, iss: None, sub: signed.arn.clone() });
+        }
+        Ok(Granting { route, request, resource, hops, issued })
+    }
+
+    /// The keys of the workload's own role, where requests are signed with them.
+    async fn own_credentials(&self, order: &Order) -> Result<Option<crate::aws::Credentials>, Error> {
+        if !order.signs_as_itself() {
+            return Ok(None);
+        }
+        let identity = self.identity(order)?;
+        // What lies at the root of a chain is somebody else.
+        if !identity.links.is_empty() {
+            return Ok(None);
+        }
+        identity.source.aws_credentials().await.map_err(Error::from)
+    }
+
+    /// The workload's own JWT is what the server wants: nothing is discovered and nobody is asked.
+    pub(super) async fn direct(&self, want: &Want) -> Result<Token, Error> {
+        let (order, exchange) = (&*want.order, want.order.expected());
+        let identity = self.identity(order)?;
+        let source = identity.source.name();
+        let root = Root { name: &order.identity, source: Some(source), is_chain: !identity.links.is_empty() };
+        exchange.suits(&root).map_err(exchange::Error::from)?;
+        let audience = Audience::from(order.subject_audience.as_deref().unwrap_or_default());
+        let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
+        let now = self.clock.unix();
+        let fit = subject.must_be_jwt().and_then(|()| subject.fit_for(&audience, now, Duration::ZERO));
+        fit.map_err(|unfit| Unusable::Subject { source_name: source, unfit })?;
+        let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
+        let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
+        let resource = resource(&want.server, order, &Protection::default());
+        self.not_shared(&want.server, order, &resource)?;
+        let silent = AuthorizationServer::silent(issuer.clone(), "");
+        let request = plain_request(order);
+        let mut issued = exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;
+        // From a file it may be old already: what counts is what is left of it.
+        issued.expires_in = Some(Duration::from_secs(left));
+        let hops = vec![Hop::of(source, &subject.claims)];
+        let (asked, now) = (&request.scopes, (self.clock.boot(), self.clock.wall()));
+        judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, Binding::Bearer)
+    }
+
+    async fn ask(
+        &self,
+        want: &Want,
+        exchange: &dyn Exchange,
+        leg: &Leg<'_>,
+        request: &exchange::Request,
+    ) -> Result<Issued, Error> {
+        let issuer = &leg.party.issuer;
+        let asked = [request.resource.as_ref().map_or("", Resource::as_str), request.audience.as_deref().unwrap_or("")];
+        // What a client signs for one request is never the same twice; only an identity can be refused for good.
+        let presented =
+            leg.subject.map(|subject| Presented::of(subject, issuer, &asked, &request.scopes, &request.extra));
+        presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
+        let place = self.pace.enter(issuer).await;
+        let issued = exchange.exchange(&self.way(leg.party), leg.subject, request).await;
+        drop(place);
+        let error = match issued {
+            Ok(issued) => return Ok(issued),
+            Err(error) => error,
+        };
+        if let Some(presented) = &presented {
+            self.refused.remember(presented, &error);
+        }
+        if error.is_about_the_client() {
+            self.registrations.forget(&leg.name, leg.client, issuer, request.client.id.as_deref()).await;
+        }
+        if error.may_come_of_old_documents() {
+            self.discovery.forget(&want.server.url, Some(issuer));
+        }
+        Err(error.into())
+    }
+
+    /// Checks what was issued and puts the token together.
+    pub(super) fn token(&self, want: &Want, granting: Granting) -> Result<Token, Error> {
+        let Granting { route, request, resource, hops, issued } = granting;
+        let issuer = &route.server.issuer;
+        judge::trusted(&want.server, route.issuer_is, issuer, (&issued, &resource))?;
+        let binding =
+            judge::binding(&issued, &request).map_err(|why| Unusable::ForeignKey { issuer: issuer.clone(), why })?;
+        let (order, asked, now) = (&*want.order, &request.scopes, (self.clock.boot(), self.clock.wall()));
+        let issuer = issuer.clone();
+        let token = judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, binding)?;
+        if !token.missing.is_empty() {
+            let missing = &token.missing;
+            tracing::warn!(server = %order.name, ?missing, "the authorization server granted less than was asked for");
+        }
+        Ok(token)
+    }
+
+    /// The key to bind the token to, where the server wants that or the operator.
+    fn dpop_key(&self, order: &Order, route: &Route) -> Result<Option<Arc<dpop::Key>>, Error> {
+        let required = route.protection.metadata.as_ref().is_some_and(|metadata| metadata.wants_dpop);
+        if !order.dpop.unwrap_or(required) {
+            return Ok(None);
+        }
+        if let Some(listed) = &route.server.dpop_algorithms
+            && !listed.iter().any(|one| one == dpop::ALGORITHM)
+        {
+            return Err(NoRoute::NoDpop { issuer: route.server.issuer.clone() }.into());
+        }
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = keys.get(&order.name) {
+            return Ok(Some(Arc::clone(key)));
+        }
+        // Servers that are not configured come and go; a key that no token is bound to any more is of no use.
+        if keys.len() >= KEYS {
+            keys.retain(|_, key| Arc::strong_count(key) > 1);
+        }
+        let key = Arc::new(dpop::Key::generate().ok_or_else(|| Error::internal("no key could be made"))?);
+        keys.insert(Arc::clone(&order.name), Arc::clone(&key));
+        Ok(Some(key))
+    }
+
+    fn way<'a>(&'a self, server: &'a AuthorizationServer) -> Way<'a> {
+        Way { outbound: &self.outbound, server, named_by: NamedBy::Them, clock: &self.clock, nonces: &self.nonces }
+    }
+}
+
+/// What is asked for whatever discovery finds.
+fn plain_request(order: &Order) -> exchange::Request {
+    exchange::Request {
+        audience: order.audience.clone(),
+        subject_audience: order.subject_audience.clone(),
+        extra: order.extra.clone(),
+        ..exchange::Request::default()
+    }
+}

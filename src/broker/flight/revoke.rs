@@ -1,0 +1,60 @@
+//! Revoking a token where it was issued (RFC 7009), as the client that it was issued to.
+
+use std::sync::Arc;
+
+use super::super::refused::Presented;
+use super::super::{Class, Error};
+use super::chain::{Leg, expected_audience};
+use super::route::Route;
+use super::{Maker, Want, plain_request};
+use crate::exchange::{ClientAuth, Gives, IssuerIs, revocation};
+use crate::oauth::{AuthorizationServer, Scopes};
+use crate::token::{SubjectToken, Token};
+
+impl Maker {
+    /// Revokes a token. What nobody issued, nobody can revoke.
+    pub(in crate::broker) async fn revoke(&self, want: &Want, token: &Token) -> Result<(), revocation::Error> {
+        let order = &*want.order;
+        let traits = order.expected().traits();
+        if traits.gives != Gives::Token {
+            return Err(revocation::Error::NotOffered);
+        }
+        let prepare = async {
+            let metadata = self.metadata(&token.issuer, order.token_endpoint.as_deref()).await?;
+            let subject = self.proof_of_client(want, &metadata).await?;
+            let (name, subject) = (Arc::clone(&order.name), subject.as_ref());
+            let leg = Leg { name, client: &order.client, party: &metadata, grant: traits.grant, subject };
+            let client = self.identify(order, &leg).await?;
+            Ok::<_, Error>((Arc::clone(&metadata), client))
+        };
+        let (metadata, client) = prepare.await.map_err(|error| revocation::Error::Client {
+            why: error.to_string(),
+            is_temporary: error.class() == Class::Temporary,
+        })?;
+        revocation::revoke(&self.way(&metadata), &client, &token.access_token).await
+    }
+
+    /// The identity that proves the client where no token is asked for. The whole chain is walked as for a token, and what
+    /// is not made for the party it goes to, or was refused there, does not leave.
+    async fn proof_of_client(
+        &self,
+        want: &Want,
+        metadata: &Arc<AuthorizationServer>,
+    ) -> Result<Option<SubjectToken>, Error> {
+        let order = &*want.order;
+        if order.client.auth != ClientAuth::Workload {
+            return Ok(None);
+        }
+        let chain = self.chain(order)?;
+        let parties = self.parties(&chain).await?;
+        let subject = self.subject(order, &chain, &metadata.issuer).await?;
+        let (protection, metadata) = (Arc::default(), Arc::clone(metadata));
+        let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties };
+        let issuer = &route.server.issuer;
+        let audience = expected_audience(order, issuer);
+        let subject = self.stand(want, &route, &audience, &plain_request(order)).await?.subject;
+        let presented = subject.as_ref().map(|one| Presented::of(one, issuer, &[], &Scopes::default(), &[]));
+        presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
+        Ok(subject)
+    }
+}

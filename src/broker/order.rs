@@ -1,0 +1,165 @@
+//! What is asked for, once for a server and once more for a front door before it.
+
+use std::sync::{Arc, OnceLock};
+
+use super::DEFAULT;
+use crate::digest::{Digest, Fields};
+use crate::exchange::{Asks, Client, ClientAuth, Exchange, Gives, Link, Subject, USUAL};
+use crate::oauth::{Issuer, Resource};
+
+/// What is asked for, of whom and as whom.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The name under which its tokens and failures are known: the server's, or that of the front door.
+    pub name: Arc<str>,
+    /// What its tokens open.
+    pub opens: Opens,
+    /// The pinned authorization server.
+    pub issuer: Option<Issuer>,
+    /// The configured exchange.
+    pub(crate) exchange: Option<Arc<dyn Exchange>>,
+    /// The token endpoint of a pinned server that publishes no metadata.
+    pub token_endpoint: Option<String>,
+    /// Which of the identities is presented.
+    pub identity: Arc<str>,
+    /// Everything about that identity that reaches the wire, for the cache key.
+    pub identity_fields: Fields,
+    /// The OAuth client that we are, and its proof.
+    pub client: Client,
+    /// The identity provider that says what we may have there.
+    pub idp: Option<Link>,
+    /// Bind tokens to a key; `None` where the server requires it.
+    pub dpop: Option<bool>,
+    /// The `audience` parameter of the token request.
+    pub audience: Option<String>,
+    /// The audience of the subject token.
+    pub subject_audience: Option<String>,
+    /// The `resource` parameter.
+    pub resource: ResourceParameter,
+    /// Further form parameters.
+    pub extra: Vec<(String, String)>,
+    /// The key of what nearly everybody asks for.
+    pub(crate) usual_key: OnceLock<Digest>,
+}
+
+/// What a token opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opens {
+    /// The MCP server.
+    Server,
+    /// A front door before it.
+    FrontDoor,
+}
+
+/// What to send as `resource` (RFC 8707).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResourceParameter {
+    /// From the server's metadata, byte for byte; without metadata the configured URL.
+    FromMetadata,
+    /// This, whatever the metadata says.
+    Fixed(Resource),
+    /// Nothing: some servers refuse the parameter.
+    Omitted,
+}
+
+impl Order {
+    /// Nothing is known: everything is discovered.
+    pub(crate) fn discovered(name: Arc<str>) -> Self {
+        Self {
+            name,
+            opens: Opens::Server,
+            issuer: None,
+            exchange: None,
+            token_endpoint: None,
+            identity: DEFAULT.into(),
+            identity_fields: Fields::default(),
+            client: Client::default(),
+            idp: None,
+            dpop: None,
+            audience: None,
+            subject_audience: None,
+            resource: ResourceParameter::FromMetadata,
+            extra: Vec::new(),
+            usual_key: OnceLock::new(),
+        }
+    }
+
+    /// Everything of it that reaches the wire, for the cache key.
+    pub(super) fn fields(&self) -> Fields {
+        let Self {
+            name,
+            issuer,
+            exchange,
+            token_endpoint,
+            identity,
+            identity_fields,
+            client,
+            idp,
+            dpop,
+            audience,
+            subject_audience,
+            resource,
+            extra,
+            // The name differs.
+            opens: _,
+            usual_key: _,
+        } = self;
+        let resource = match resource {
+            ResourceParameter::FromMetadata => Fields::default().text("from metadata"),
+            ResourceParameter::Fixed(resource) => Fields::default().text("fixed").text(resource.as_str()),
+            ResourceParameter::Omitted => Fields::default().text("omitted"),
+        };
+        let own = |exchange: &dyn Exchange| Fields::default().text(exchange.name()).group(&exchange.fields());
+        let dpop = dpop.map(|bound| if bound { "bound" } else { "bearer" });
+        Fields::default()
+            .text(name)
+            .option(issuer.as_ref().map(Issuer::as_str))
+            .option_group(exchange.as_deref().map(own).as_ref())
+            .option(token_endpoint.as_deref())
+            .text(identity)
+            .group(identity_fields)
+            .group(&client.fields())
+            .option_group(idp.as_ref().map(Link::fields).as_ref())
+            .option(dpop)
+            .option(audience.as_deref())
+            .option(subject_audience.as_deref())
+            .group(&resource)
+            .list(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
+    }
+
+    /// The exchange as far as it is known without the server's metadata: the configured one, or the only one ever chosen.
+    pub(crate) fn expected(&self) -> &dyn Exchange {
+        self.exchange.as_deref().unwrap_or(USUAL)
+    }
+
+    /// Is the workload's identity presented, as grant or as proof of the client?
+    pub(crate) fn needs_subject(&self) -> bool {
+        match self.expected().traits().subject {
+            Subject::None => false,
+            Subject::Jwt | Subject::Named => true,
+            Subject::ProofOfClient => self.client.auth == ClientAuth::Workload,
+        }
+    }
+
+    /// May the identity be something else than a JWT?
+    pub(crate) fn names_its_subject(&self) -> bool {
+        self.client.auth != ClientAuth::Workload && self.expected().traits().subject == Subject::Named
+    }
+
+    /// Are requests signed with the workload's own role?
+    pub(crate) fn signs_as_itself(&self) -> bool {
+        let traits = self.expected().traits();
+        traits.gives == Gives::Signer && traits.subject == Subject::None
+    }
+
+    /// Is the MCP server asked who guards it?
+    pub(crate) fn is_discovered(&self) -> bool {
+        self.expected().traits().asks == Asks::Discovered
+    }
+
+    /// Is anything of the identity needed, its certificate included?
+    pub(crate) fn needs_identity(&self) -> bool {
+        let by_certificate = self.client.auth == ClientAuth::MutualTls;
+        self.needs_subject() || self.signs_as_itself() || (by_certificate && self.client.certificate_file.is_none())
+    }
+}

@@ -1,0 +1,118 @@
+//! What is asked for: the keys that a server and the front door before it have alike, with everything in them that contradicts
+//! itself.
+
+use super::exchange::{self, Chosen};
+use super::identities;
+use super::reader::{Reader, Section};
+use super::{client, insecure, keys};
+use crate::broker::{Client, ClientAuth, DEFAULT, Opens, Order, ResourceParameter};
+use crate::exchange::{Asks, Place, Traits, USUAL, reserved};
+use crate::oauth::{Issuer, Resource, Scopes};
+
+/// An order, and what its exchange is like.
+pub(super) struct Read {
+    pub(super) order: Order,
+    pub(super) traits: Traits,
+}
+
+/// Reads the order of this name in this place.
+pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name, place): (&str, Place)) -> Read {
+    let issuer = section.text("issuer").and_then(|(text, line)| {
+        insecure(reader, line, &section.key("issuer"), text);
+        Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
+    });
+    let client = client::client_of(reader, section);
+    let exchange = exchange::of_server(reader, section, place, &client);
+    let client = exchange.known().map_or_else(|| client.clone(), |exchange| exchange.client(client.clone()));
+    let traits = exchange.known().map_or_else(|| USUAL.traits(), |exchange| exchange.traits());
+    if !matches!(exchange, Chosen::Wrong) {
+        contradictions(reader, section, place, &traits, &client);
+    }
+    let idp = reader.nested(section, "idp", &keys::IDP, &exchange::key_names_of_idp());
+    let idp = idp.and_then(|section| identities::idp_of(reader, &section));
+    let token_endpoint = identities::endpoint_of(reader, section);
+    let provider = match &traits.asks {
+        Asks::Provider(provider) => Some(provider),
+        Asks::Discovered | Asks::Nobody => None,
+    };
+    let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
+    // A platform's own token for a front door is made for whatever that calls its audience.
+    let is_own = place == Place::FrontDoor && traits.asks == Asks::Nobody;
+    let (audience, of_own) = if is_own { (None, text("audience")) } else { (text("audience"), None) };
+    let conventional = provider.map(|provider| provider.subject_audience.clone());
+    let order = Order {
+        opens: if place == Place::FrontDoor { Opens::FrontDoor } else { Opens::Server },
+        issuer: issuer.or_else(|| provider.map(|provider| provider.issuer.clone())),
+        exchange: exchange.known().cloned(),
+        token_endpoint: token_endpoint.or_else(|| provider.map(|provider| provider.token_endpoint.clone())),
+        identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
+        client,
+        idp,
+        audience,
+        subject_audience: text("subject_audience").or(of_own).or(conventional),
+        resource: resource_of(reader, section, place, provider.is_some()),
+        extra: extra_of(reader, section),
+        ..Order::discovered(name.into())
+    };
+    Read { order, traits }
+}
+
+fn resource_of(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    place: Place,
+    asks_a_provider: bool,
+) -> ResourceParameter {
+    match section.text("resource") {
+        // No provider knows the parameter (RFC 8707), and some refuse it; a front door is not the resource.
+        None if asks_a_provider || place == Place::FrontDoor => ResourceParameter::Omitted,
+        None => ResourceParameter::FromMetadata,
+        Some(("", _)) => ResourceParameter::Omitted,
+        Some((text, line)) => {
+            if let Err(why) = Resource::parse(text) {
+                reader.problem(line, &section.key("resource"), why.to_string());
+            }
+            ResourceParameter::Fixed(Resource::verbatim(text))
+        }
+    }
+}
+
+/// Rejects contradictory keys, and keys that would send replayable data to an issuer that is not pinned.
+fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, place: Place, traits: &Traits, client: &Client) {
+    if section.has("idp") && !traits.needs_idp {
+        let what = "has no effect without `exchange = \"id-jag\"`";
+        reader.problem(section.line_of("idp"), &section.key("idp"), what);
+    }
+    if traits.asks != Asks::Discovered || section.has("issuer") {
+        return;
+    }
+    if place == Place::FrontDoor {
+        let what = "missing: nobody can ask a front door who guards it";
+        reader.problem(section.line, &section.key("issuer"), what);
+        return;
+    }
+    let keys =
+        ["client_id", "client_metadata", "register", "token_endpoint", "idp", "audience", "subject_audience", "extra"];
+    let named = keys.into_iter().filter(|key| section.has(key));
+    let by_value = [("client_auth", client.auth != ClientAuth::None), ("exchange", traits.needs_pin)];
+    for key in named.chain(by_value.into_iter().filter(|(_, so)| *so).map(|(key, _)| key)) {
+        let what = "needs `issuer`: without a pin it would be sent to whoever the server names";
+        reader.problem(section.line_of(key), &section.key(key), what);
+    }
+}
+
+fn extra_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<(String, String)> {
+    let Some((pairs, line)) = section.pairs("extra") else { return Vec::new() };
+    let set = reserved();
+    for (name, _) in pairs.iter().filter(|(name, _)| set.contains(&name.as_str())) {
+        reader.problem(line, &section.key("extra"), format!("{name:?} is set by the exchange itself or is a secret"));
+    }
+    pairs.to_vec()
+}
+
+pub(super) fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Scopes> {
+    let (list, line) = section.texts(key)?;
+    Scopes::from_list(list.iter().map(String::as_str))
+        .map_err(|why| reader.problem(line, &section.key(key), why.to_string()))
+        .ok()
+}
