@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use safeconduct::Clock;
 use safeconduct::inside::{
-    AccessToken, Binding, Cache, CacheParts, Claims, Digest, Failure, Issuer, Jitter, Lost, Observer, Persistence,
+    AccessToken, Cache, CacheParts, Claims, Credential, Digest, Failure, Issuer, Jitter, Lost, Observer, Persistence,
     Recipe, Resource, Scopes, Token, Verdict, Wish, header_json,
 };
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,7 @@ fn token(clock: &Clock) -> Token {
     let access_token = AccessToken::parse(jwt()).expect("visible ASCII");
     Token {
         digest: access_token.digest(),
-        access_token,
+        credential: Credential::Bearer(access_token),
         scopes: Scopes::parse("deploy:read deploy:write").expect("good scopes"),
         missing: Default::default(),
         server: "deploy".into(),
@@ -61,7 +61,6 @@ fn token(clock: &Clock) -> Token {
         expires_at: String::new(),
         dates_itself: true,
         life: Duration::from_secs(86_400),
-        binding: Binding::Bearer,
         jti: None,
         hops: Arc::default(),
     }

@@ -12,9 +12,8 @@ use tokio_util::task::TaskTracker;
 use crate::audit::Audit;
 use crate::cache::{self, Cache, Key, Recipe, Wish};
 use crate::caller::{Caller, Needs};
-use crate::clock::{Boot, Clock, rfc3339};
+use crate::clock::{Boot, Clock};
 use crate::discovery::Discovery;
-use crate::dpop::{self, Nonces};
 use crate::env::Env;
 use crate::exchange::pace::Pace;
 use crate::exchange::registration::Registrations;
@@ -23,9 +22,8 @@ use crate::jitter::Jitter;
 use crate::metrics::Metrics;
 use crate::oauth::{Issuer, Scopes, ServerUrl};
 use crate::outbound::Outbound;
-use crate::sigv4::{self, Signer};
 use crate::store::Store;
-use crate::token::{Binding, Digest, Token};
+use crate::token::{Digest, Token};
 
 mod asked_twice;
 mod at_exit;
@@ -35,6 +33,7 @@ mod examine;
 mod explain;
 mod flight;
 mod identities;
+mod lease;
 mod note;
 mod order;
 mod rate;
@@ -57,6 +56,8 @@ pub use examine::{Check, Examination, Report, Rule, State};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::{Maker, Want};
 pub use identities::{DEFAULT, Identity};
+pub use lease::{Authorized, Lease};
+use lease::{Outer, covers, may_be_given};
 pub(crate) use note::Matter;
 pub use order::{Opens, Order, ResourceParameter};
 use rate::Pacer;
@@ -156,54 +157,12 @@ pub struct Head {
     pub body_sha256: Option<String>,
 }
 
-impl Head {
-    /// With its method, if it has one.
-    fn to_sign(&self) -> Option<(&Self, &str)> {
-        Some((self, self.method.as_deref()?))
-    }
-}
-
-/// What goes with a token, or in the place of one, for one request.
-pub enum Proof {
-    /// Nothing: whoever has the token can use it.
-    None,
-    /// A DPoP proof beside the token (RFC 9449).
-    Dpop(String),
-    /// The fields of a signed request (SigV4). There is no token.
-    Signed {
-        /// Names and values.
-        fields: sigv4::Fields,
-        /// Until when they are good: RFC 3339.
-        expires_at: String,
-    },
-}
-
 /// Who asks for what, of which server, and since when it seems to be unhappy with what it has.
 struct Asking<'a> {
     caller: &'a Caller,
     request: &'a Request,
     target: &'a Arc<Server>,
     given: Option<Boot>,
-}
-
-/// A token with the server it is for.
-#[derive(Clone, Debug)]
-pub struct Granted {
-    /// The token.
-    pub token: Arc<Token>,
-    /// Its server.
-    pub server: Arc<Server>,
-    /// What the front door before the server wants beside it.
-    pub outer: Option<Outside>,
-}
-
-/// The credential for a front door.
-#[derive(Clone, Debug)]
-pub struct Outside {
-    /// The field of the header that it goes into.
-    pub header: String,
-    /// The token.
-    pub token: Arc<Token>,
 }
 
 /// `--fresh` is met by a token that was minted within the last second.
@@ -285,36 +244,33 @@ impl Broker {
         self.audit.is_some()
     }
 
-    /// The path.
-    pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Granted, Error> {
+    /// The path, for a bare token.
+    pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Lease, Error> {
         let decided = self.decide(caller, request, None).await;
         // The one place where every decision, served or refused, passes.
-        self.note(&Matter::of(caller, request), decided, |granted| Some(granted))
+        self.note(&Matter::of(caller, request), decided, |lease| Some(lease))
     }
 
-    /// The same with the proof that goes with a bound token, for the one request that `head` describes. Without a proof such
-    /// a token is not served, and is not recorded as served. A request to a URL outside the server's own is refused: the
-    /// broker must not sign for other servers.
+    /// The same for the fields of the one request that `head` describes. A credential that is bound to a request is not served
+    /// without one, and is not recorded as served. A request to a URL outside the server's own is refused: the broker must not
+    /// sign for other servers.
     pub async fn headers(
         &self,
         caller: &Caller,
         request: &Request,
         head: Option<&Head>,
-    ) -> Result<(Granted, Proof), Error> {
+    ) -> Result<(Lease, Authorized), Error> {
         let decided = self.decide(caller, request, head).await;
-        let decided = decided.and_then(|granted| self.proof(&granted, head).map(|proof| (granted, proof)));
-        self.note(&Matter::of(caller, request), decided, |(granted, _)| Some(granted))
+        let decided = decided.and_then(|lease| lease.authorize(head).map(|authorized| (lease, authorized)));
+        self.note(&Matter::of(caller, request), decided, |(lease, _)| Some(lease))
     }
 
-    async fn decide(&self, caller: &Caller, request: &Request, head: Option<&Head>) -> Result<Granted, Error> {
+    async fn decide(&self, caller: &Caller, request: &Request, head: Option<&Head>) -> Result<Lease, Error> {
         let server = self.server_for(caller, &request.target)?;
-        if head.is_some_and(|head| !server.url.covers(&head.url)) {
-            return Err(Refusal::OtherUrl.into());
-        }
-        let permit = server
-            .policy
-            .permit(caller, request.scopes.as_ref())
-            .map_err(|denied| Error::denied(&server.name, denied))?;
+        // The lease refuses such a request as well; nothing is minted for it.
+        head.map_or(Ok(()), |head| covers(&server, &head.url))?;
+        let permit = server.policy.permit(caller, request.scopes.as_ref());
+        let permit = permit.map_err(|denied| Error::denied(&server.name, denied))?;
         self.pace(caller, &server)?;
         let given = self.given_before(caller, request, &server);
         let asking = Asking { caller, request, target: &server, given };
@@ -327,7 +283,8 @@ impl Broker {
         if request.may_be_a_retry {
             self.lock_asked_twice().answered(caller, &server.name, self.clock.boot());
         }
-        Ok(Granted { token, server, outer })
+        let (nonces, clock) = (Arc::clone(&self.maker.nonces), self.clock.clone());
+        Ok(Lease { token, server, outer, nonces, clock })
     }
 
     /// A token that may be given: from the cache, or made.
@@ -342,7 +299,7 @@ impl Broker {
                 .map_err(|error| error.at(&want.order.name))?,
         };
         want.permit.admit(&token.scopes).map_err(|denied| Error::denied(&want.order.name, denied))?;
-        worth_something(&want.server, &token, asking.request.action)?;
+        may_be_given(&want.server, &token.credential, asking.request.action)?;
         Ok(token)
     }
 
@@ -352,10 +309,10 @@ impl Broker {
         door: &FrontDoor,
         want: Want,
         asking: &Asking<'_>,
-    ) -> Result<(Arc<Token>, Option<Outside>), Error> {
+    ) -> Result<(Arc<Token>, Option<Outer>), Error> {
         let at_door = Want::at_door(asking.target, door);
         let (token, outside) = tokio::join!(self.held(want, asking), self.held(at_door, asking));
-        Ok((token?, Some(Outside { header: door.header.clone(), token: outside? })))
+        Ok((token?, Some(Outer { header: door.header.clone(), token: outside? })))
     }
 
     /// The server that is meant, configured or asked for before.
@@ -485,39 +442,6 @@ impl Broker {
         Ok(revoked)
     }
 
-    /// The proof that goes with a token that is bound to a key, for one request. The caller of this has the token.
-    fn proof(&self, granted: &Granted, head: Option<&Head>) -> Result<Proof, Error> {
-        let key = match &granted.token.binding {
-            Binding::Bearer | Binding::Certificate => return Ok(Proof::None),
-            Binding::SigV4(signer) => return self.signature(granted, signer, head),
-            Binding::Dpop(key) => key,
-        };
-        let (head, method) = head.and_then(Head::to_sign).ok_or_else(|| bound(&granted.server, BoundTo::DpopKey))?;
-        let (url, nonces): (_, &Nonces) = (head.url.url(), &self.maker.nonces);
-        nonces.learn(url, head.nonce.as_deref());
-        let nonce = nonces.newest(url);
-        let purpose = dpop::Purpose {
-            method,
-            url,
-            token: Some(granted.token.digest.as_bytes()),
-            nonce: nonce.as_deref(),
-            unix_now: self.clock.unix(),
-        };
-        key.proof(&purpose).map(Proof::Dpop).ok_or_else(|| Error::internal("no proof could be signed"))
-    }
-
-    /// One request, signed. What is signed in part could be another request, so all of it must be named.
-    fn signature(&self, granted: &Granted, signer: &Signer, head: Option<&Head>) -> Result<Proof, Error> {
-        let name = &granted.server.name;
-        let (head, method) = head.and_then(Head::to_sign).ok_or_else(|| Refusal::Signed(Arc::clone(name)))?;
-        let body_sha256 = head.body_sha256.as_deref().ok_or_else(|| Refusal::NoDigest(Arc::clone(name)))?;
-        let now = self.clock.wall();
-        let purpose = sigv4::Purpose { method, url: head.url.url(), body_sha256, fields: &[], says_digest: true };
-        let fields = signer.sign(&purpose, now).ok_or_else(|| Error::internal("the request could not be signed"))?;
-        let good_for = sigv4::GOOD_FOR.min(granted.token.left(self.clock.boot()));
-        Ok(Proof::Signed { fields, expires_at: rfc3339(now + good_for) })
-    }
-
     /// Keeps the tokens of required servers at all times. They are fetched for the daemon's own user.
     pub fn keep_required(&self) {
         for server in self.servers.iter().filter(|server| server.required) {
@@ -529,26 +453,6 @@ impl Broker {
 
     fn lock_asked_twice(&self) -> std::sync::MutexGuard<'_, AskedTwice> {
         self.asked_twice.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn bound(server: &Server, to: BoundTo) -> Error {
-    Refusal::Bound { server: Arc::clone(&server.name), to }.into()
-}
-
-/// Refuses to hand out bare what is worth nothing alone. Both matches name every case, so that a new kind of token and a
-/// new action must be thought about here.
-fn worth_something(server: &Server, token: &Token, action: Action) -> Result<(), Error> {
-    let refusal = match &token.binding {
-        Binding::Bearer => return Ok(()),
-        Binding::Dpop(_) => bound(server, BoundTo::DpopKey),
-        Binding::Certificate => bound(server, BoundTo::Certificate),
-        Binding::SigV4(_) => Refusal::Signed(Arc::clone(&server.name)).into(),
-    };
-    match action {
-        // With its proof, or not handed out at all.
-        Action::Headers | Action::Keep => Ok(()),
-        Action::Token | Action::Reject | Action::Revoke | Action::Look | Action::Gate => Err(refusal),
     }
 }
 

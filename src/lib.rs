@@ -65,5 +65,5 @@ pub mod inside {
     pub use crate::frontend::header_json;
     pub use crate::jitter::Jitter;
     pub use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
-    pub use crate::token::{AccessToken, Binding, Claims, Token};
+    pub use crate::token::{AccessToken, Claims, Credential, Token};
 }

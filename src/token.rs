@@ -17,6 +17,11 @@ use crate::clock::Boot;
 pub(crate) use crate::digest::Digest;
 use crate::oauth::{Audience, Issuer, Resource, Scopes, quoted_words};
 
+mod credential;
+
+pub use credential::Credential;
+pub(crate) use credential::{Fields, Head, Unauthorized, WhyNot};
+
 /// The signed identity document we present (RFC 8693 section 1.1), with what it says about itself.
 #[derive(Clone)]
 pub(crate) struct SubjectToken {
@@ -284,11 +289,11 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// An access token with everything its user has to know about it.
+/// A credential with everything its user has to know about it.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The secret.
-    pub access_token: AccessToken,
+    /// The secret, and what it needs beside itself.
+    pub credential: Credential,
     /// Names the token without showing it.
     pub digest: Digest,
     /// What the server granted.
@@ -311,25 +316,10 @@ pub struct Token {
     pub dates_itself: bool,
     /// The observed life: the earlier of `expires_in` and the JWT's own `exp − iat`.
     pub life: Duration,
-    /// The key without which it is worth nothing.
-    pub binding: Binding,
     /// The identifier that its issuer gave it, where it is a JWT.
     pub jti: Option<String>,
     /// Who we were, from the platform's identity to the one that the issuer saw.
     pub hops: Arc<[Hop]>,
-}
-
-/// What a token needs beside itself.
-#[derive(Clone, Debug)]
-pub enum Binding {
-    /// Nothing: whoever has it can use it.
-    Bearer,
-    /// A proof of this key with each request (RFC 9449).
-    Dpop(Arc<crate::dpop::Key>),
-    /// A connection with the certificate it was issued for (RFC 8705).
-    Certificate,
-    /// There is no token: each request is signed (SigV4).
-    SigV4(Arc<crate::sigv4::Signer>),
 }
 
 /// One identity on the way to a token. Nothing in it is a secret.

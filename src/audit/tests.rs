@@ -12,7 +12,7 @@ use super::*;
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::oauth::{Issuer, Resource, Scopes};
-use crate::token::{AccessToken, Digest, Hop, Token};
+use crate::token::{AccessToken, Credential, Digest, Hop, Token};
 
 struct Place {
     directory: TempDir,
@@ -89,7 +89,7 @@ fn token(words: &str) -> Token {
     let access_token = AccessToken::parse("never-in-any-line-of-it".to_owned()).expect("it can be one");
     Token {
         digest: access_token.digest(),
-        access_token,
+        credential: Credential::Bearer(access_token),
         scopes: Scopes::parse("a b").expect("scopes"),
         missing: [].into(),
         server: "demo".into(),
@@ -110,7 +110,6 @@ fn token(words: &str) -> Token {
             Hop { source: "aws-role", iss: None, sub: Some("role".to_owned()) },
         ]
         .into(),
-        binding: crate::token::Binding::Bearer,
     }
 }
 

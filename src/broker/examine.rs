@@ -22,7 +22,7 @@ use crate::discovery::Challenge;
 use crate::dpop;
 use crate::exchange::Gives;
 use crate::oauth::{Issuer, Resource, Scopes};
-use crate::token::{AccessToken, Binding, SubjectToken};
+use crate::token::{AccessToken, Credential, SubjectToken};
 
 mod challenge;
 mod check;
@@ -203,8 +203,8 @@ impl Walk<'_> {
     }
 
     async fn present_all(&mut self, asks_for_a_token: bool, granted: Option<Granted>, subject: Option<&SubjectToken>) {
-        self.key = match granted.as_ref().map(|granted| &granted.token.binding) {
-            Some(Binding::Dpop(key)) => Some(Arc::clone(key)),
+        self.key = match granted.as_ref().map(|granted| &granted.token.credential) {
+            Some(Credential::Dpop(_, key)) => Some(Arc::clone(key)),
             _ => None,
         };
         if Instant::now() + TO_PRESENT > self.wishes.deadline {

@@ -1,6 +1,6 @@
 //! The one place where every decision passes, served or refused: counters, log, audit.
 
-use super::{Broker, Error, Granted, Request, Target, UNLISTED};
+use super::{Broker, Error, Lease, Request, Target, UNLISTED};
 use crate::audit::{self, Action, Decision, Outcome};
 use crate::caller::Caller;
 use crate::oauth::Scopes;
@@ -34,7 +34,7 @@ impl Broker {
         &self,
         matter: &Matter<'_>,
         decided: Result<T, Error>,
-        granted: fn(&T) -> Option<&Granted>,
+        granted: fn(&T) -> Option<&Lease>,
     ) -> Result<T, Error> {
         let served = match decided {
             Ok(served) => served,
@@ -96,7 +96,7 @@ impl Broker {
         matter: &Matter<'_>,
         server: Option<&str>,
         outcome: Outcome<'_>,
-        granted: Option<&Granted>,
+        granted: Option<&Lease>,
     ) -> Result<(), audit::Error> {
         let Some(audit) = &self.audit else { return Ok(()) };
         let configured = || matter.target.and_then(|target| self.configured(target).ok());

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::oauth::{Issuer, Resource, Scopes};
-use crate::token::{AccessToken, Binding};
+use crate::token::{AccessToken, Credential};
 
 #[derive(Clone, Debug, PartialEq)]
 enum Fail {
@@ -99,7 +99,7 @@ impl Issuing {
         let access_token = AccessToken::parse(format!("token-{serial}")).expect("visible ASCII");
         Token {
             digest: access_token.digest(),
-            access_token,
+            credential: Credential::Bearer(access_token),
             scopes: Scopes::default(),
             missing: Default::default(),
             server: "a".into(),
@@ -110,7 +110,6 @@ impl Issuing {
             expires_at: String::new(),
             dates_itself: true,
             life: Duration::from_secs(life),
-            binding: Binding::Bearer,
             jti: None,
             hops: Arc::default(),
         }

@@ -283,8 +283,9 @@ fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failu
             Failure::new(Class::Temporary, format!("no token within {} s", limit.as_secs()))
                 .hint("see what it waits for with `--log debug`")
         })?;
-        let (granted, _) = granted?;
-        Ok(Obtained::Token(Handed::new(&granted, clock.boot())))
+        let (lease, _) = granted?;
+        let handed = Handed::new(&lease, clock.boot());
+        Ok(Obtained::Token(handed.ok_or_else(|| Failure::bug("a credential without a token was served"))?))
     });
     obtained.map_err(|failure| match failure.exit {
         exit if forgone && exit == Class::NoIdentity.exit_code() => failure.hint(

@@ -6,7 +6,7 @@ use oauth2::TokenResponse;
 use oauth2::basic::{BasicErrorResponse, BasicErrorResponseType, BasicTokenResponse, BasicTokenType};
 
 use super::cure::cure;
-use super::{Error, Issued, Request};
+use super::{Error, Grant, Issued, Request};
 use crate::oauth::{Issuer, OauthError, Scopes};
 use crate::outbound::Answer;
 use crate::token::AccessToken;
@@ -63,10 +63,11 @@ fn granted(answer: &Answer, kind: Kind) -> Result<Issued, String> {
         .scopes()
         .map(|scopes| Scopes::from_list(scopes.iter().map(|scope| scope.as_str()).filter(|scope| !scope.is_empty())));
     Ok(Issued {
-        access_token: AccessToken::parse(wire.access_token().secret().clone()).map_err(|error| error.to_string())?,
+        grant: Grant::Token(
+            AccessToken::parse(wire.access_token().secret().clone()).map_err(|error| error.to_string())?,
+        ),
         expires_in,
         scopes: scopes.transpose().map_err(|error| error.to_string())?,
-        signed: None,
     })
 }
 

@@ -20,13 +20,15 @@ use async_trait::async_trait;
 
 use super::aws_role::{Aws, ENDPOINT, REGION, ROLE_ARN};
 use super::written::plain;
-use super::{Asks, Descriptor, Error, Exchange, Form, Gives, Issued, Request, Signed, Subject, Traits, Way, Written};
+use super::{
+    Asks, Descriptor, Error, Exchange, Form, Gives, Grant, Issued, Request, Signed, Subject, Traits, Way, Written,
+};
 use crate::aws::{self, Assumed};
 use crate::digest::Fields;
 use crate::oauth::Scopes;
 use crate::setting::{Kind, Missing, Problem, Setting};
 use crate::sigv4::Signer;
-use crate::token::{AccessToken, SubjectToken};
+use crate::token::SubjectToken;
 
 pub(super) const EXCHANGE: Descriptor = Descriptor {
     name: "aws-sigv4",
@@ -98,13 +100,10 @@ impl Exchange for AwsSigv4 {
             _ => return Err(no_credentials()),
         };
         let Assumed { credentials, arn } = assumed;
-        // The key's name stands for the credentials, which are never shown.
-        let name = AccessToken::parse(credentials.access_key_id().to_owned());
-        let access_token = name.map_err(|_| way.malformed("the name of the role's key cannot be one".to_owned()))?;
         let expires_in = aws::rest(&credentials, way.clock.wall());
         let signer = Arc::new(Signer::new(credentials, &self.aws.region, &self.service));
-        let signed = Some(Signed { signer, arn });
-        Ok(Issued { access_token, expires_in, scopes: Some(Scopes::default()), signed })
+        let grant = Grant::Signer(Signed { signer, arn });
+        Ok(Issued { grant, expires_in, scopes: Some(Scopes::default()) })
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Asks, Descriptor, Error, Exchange, Form, Gives, Issued, Request, Root, Traits, Unfit, Way, Written};
+use super::{
+    Asks, Descriptor, Error, Exchange, Form, Gives, Grant, Issued, Request, Root, Traits, Unfit, Way, Written,
+};
 use crate::setting::Problem;
 use crate::token::{AccessToken, SubjectToken};
 
@@ -45,7 +47,7 @@ pub(super) fn traits() -> Traits {
 pub(super) fn passed_on(way: &Way<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
     let text = subject.map_or("", SubjectToken::expose);
     let access_token = AccessToken::parse(text.to_owned()).map_err(|error| way.malformed(error.to_string()))?;
-    Ok(Issued { access_token, expires_in: None, scopes: None, signed: None })
+    Ok(Issued { grant: Grant::Token(access_token), expires_in: None, scopes: None })
 }
 
 #[async_trait]

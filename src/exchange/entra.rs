@@ -26,8 +26,8 @@ use super::answer::{self, Kind};
 use super::client_auth::{Client, JWT_BEARER, Proof};
 use super::written::plain;
 use super::{
-    Asks, Change, ClientAuth, Descriptor, Destination, Error, Exchange, Form, Identified, Issued, Place, Provider,
-    Request, Root, Subject, Traits, Unfit, Way, Written, client_credentials,
+    Asks, Change, ClientAuth, Descriptor, Destination, Error, Exchange, Form, Grant, Identified, Issued, Place,
+    Provider, Request, Root, Subject, Traits, Unfit, Way, Written, client_credentials,
 };
 use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer, Scopes, quoted_words};
@@ -254,10 +254,9 @@ impl Entra {
             AccessToken::parse(subject.expose().to_owned()).map_err(|why| way.malformed(why.to_string()))?;
         // It may be old already: what counts is what is left of it.
         Ok(Issued {
-            access_token,
+            grant: Grant::Token(access_token),
             expires_in: Some(Duration::from_secs(u64::try_from(left).unwrap_or(0))),
             scopes: None,
-            signed: None,
         })
     }
 

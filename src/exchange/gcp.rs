@@ -23,8 +23,8 @@ use async_trait::async_trait;
 use super::cure::cure;
 use super::written::plain;
 use super::{
-    Asks, Change, Descriptor, Destination, Error, Exchange, Form, Identified, Issued, Place, Provider, Request, Root,
-    Subject, Traits, Unfit, Way, Written, direct, token_exchange,
+    Asks, Change, Descriptor, Destination, Error, Exchange, Form, Grant, Identified, Issued, Place, Provider, Request,
+    Root, Subject, Traits, Unfit, Way, Written, direct, token_exchange,
 };
 use crate::digest::Fields;
 use crate::google::{self, Account, Failure, Federation, Google, Hosts, IAM_SCOPE};
@@ -261,12 +261,9 @@ impl Exchange for Gcp {
         let federated = federate(&google, self, subject, &scope, &request.extra);
         let federated = federated.await.map_err(|failure| failed(way, failure))?;
         match (self.account(), &request.audience) {
-            (None, _) => Ok(Issued {
-                access_token: federated.token,
-                expires_in: federated.expires_in,
-                scopes: None,
-                signed: None,
-            }),
+            (None, _) => {
+                Ok(Issued { grant: Grant::Token(federated.token), expires_in: federated.expires_in, scopes: None })
+            }
             (Some(account), Some(audience)) => {
                 let token = google.id_token(&federated.token, &account, audience).await;
                 identity(way, token.map_err(|failure| failed(way, failure))?, audience)
@@ -275,7 +272,7 @@ impl Exchange for Gcp {
             (Some(account), None) => {
                 let access = google.access_token(&federated.token, &account, &asked, way.clock.unix()).await;
                 let access = access.map_err(|failure| failed(way, failure))?;
-                Ok(Issued { access_token: access.token, expires_in: access.expires_in, scopes: None, signed: None })
+                Ok(Issued { grant: Grant::Token(access.token), expires_in: access.expires_in, scopes: None })
             }
         }
     }
@@ -310,7 +307,7 @@ fn identity(way: &Way<'_>, token: SubjectToken, audience: &str) -> Result<Issued
     // It may have been made a while ago; without `iat` its end is all that is known.
     let left = token.claims.exp.map(|exp| exp.saturating_sub(token.claims.iat.unwrap_or(now)));
     let expires_in = left.and_then(|left| u64::try_from(left).ok()).map(Duration::from_secs);
-    Ok(Issued { access_token, expires_in, scopes: Some(Scopes::default()), signed: None })
+    Ok(Issued { grant: Grant::Token(access_token), expires_in, scopes: Some(Scopes::default()) })
 }
 
 #[async_trait]

@@ -281,14 +281,31 @@ pub(crate) struct Request {
 /// What was granted.
 #[derive(Debug)]
 pub(crate) struct Issued {
-    /// The secret.
-    pub access_token: AccessToken,
+    /// A token, or what signs requests.
+    pub grant: Grant,
     /// As the server says it; `None` when it says nothing.
     pub expires_in: Option<Duration>,
     /// As the server says it; `None` means as requested (RFC 6749 section 5.1).
     pub scopes: Option<Scopes>,
-    /// There is no token: with this each request is signed.
-    pub signed: Option<Signed>,
+}
+
+/// A token, or what signs requests in its place.
+#[derive(Debug)]
+pub(crate) enum Grant {
+    /// A token.
+    Token(AccessToken),
+    /// There is none: with this each request is signed.
+    Signer(Signed),
+}
+
+impl Issued {
+    /// The token, if there is one.
+    pub(crate) fn token(&self) -> Option<&AccessToken> {
+        match &self.grant {
+            Grant::Token(token) => Some(token),
+            Grant::Signer(_) => None,
+        }
+    }
 }
 
 /// What signs requests, and as whom.

@@ -10,7 +10,7 @@ use super::desk::Listening;
 use super::dialect::{self, Form};
 use super::funnel::Asked;
 use super::query::{Named, Query, Rejected, read, target};
-use crate::broker::{self, Action, Proof};
+use crate::broker::{self, Action};
 use crate::token::Digest;
 
 /// The parameters of `/v1/token`.
@@ -24,9 +24,9 @@ const HEADERS: &[&str] =
 pub(super) async fn token(asked: &Asked<'_>) -> Outcome {
     let query = Query::read(asked.query(), TOKEN)?;
     let request = request(asked, &query, Action::Token)?;
-    let granted = asked.desk.broker.token(asked.caller, &request).await?;
-    let around = Form::of(&granted.token, asked.desk.fixed.clock.boot()).json();
-    Ok(Answer::token(granted.token, around))
+    let lease = asked.desk.broker.token(asked.caller, &request).await?;
+    let around = Form::of(&lease.token, asked.desk.fixed.clock.boot()).json();
+    Ok(Answer::token(lease.token, around))
 }
 
 /// `GET /v1/headers`
@@ -34,19 +34,13 @@ pub(super) async fn headers(asked: &Asked<'_>) -> Outcome {
     let query = Query::read(asked.query(), HEADERS)?;
     let request = request(asked, &query, Action::Headers)?;
     let head = query.head().map_err(|failure| failure.about(&request))?;
-    let (granted, proof) = asked.desk.broker.headers(asked.caller, &request, head.as_ref()).await?;
-    if granted.outer.is_some() {
-        return Ok(Answer::secret(dialect::all_fields(&granted, proof)));
+    let (lease, authorized) = asked.desk.broker.headers(asked.caller, &request, head.as_ref()).await?;
+    // The usual answer goes from the cache to the connection without a copy.
+    if lease.outer.is_none() && lease.token.credential.bare().is_ok() {
+        let around = Form::of(&lease.token, asked.desk.fixed.clock.boot()).listed_headers();
+        return Ok(Answer::token(lease.token, around));
     }
-    let form = Form::of(&granted.token, asked.desk.fixed.clock.boot());
-    let around = match proof {
-        Proof::Signed { fields, expires_at } => {
-            return Ok(Answer::secret(dialect::listed_fields(&fields, &expires_at)));
-        }
-        Proof::Dpop(proof) => form.listed_with_proof(&proof),
-        Proof::None => form.listed_headers(),
-    };
-    Ok(Answer::token(granted.token, around))
+    Ok(Answer::secret(dialect::listed_fields(&authorized.fields, &authorized.expires_at)))
 }
 
 /// What is asked for, refused here if only a configured server will do and this is none.

@@ -33,12 +33,12 @@ impl Body {
         Self::of(Bytes::new(), Bytes::from_owner(Escaped(whole)), Bytes::new())
     }
 
-    /// A token with the text around it.
+    /// A token with the text around it. Nothing stands in its place where there is none.
     pub(crate) fn around(token: Arc<Token>, around: Around) -> Self {
-        let secret = if token.access_token.is_plain() {
-            Bytes::from_owner(Cached(token))
-        } else {
-            Bytes::from_owner(Escaped(super::dialect::escaped(&token.access_token)))
+        let secret = match token.credential.token() {
+            Some(secret) if !secret.is_plain() => Bytes::from_owner(Escaped(super::dialect::escaped(secret))),
+            Some(_) => Bytes::from_owner(Cached(token)),
+            None => Bytes::new(),
         };
         Self::of(Bytes::from_static(around.before.as_bytes()), secret, Bytes::from(around.after))
     }
@@ -57,7 +57,7 @@ struct Cached(Arc<Token>);
 
 impl AsRef<[u8]> for Cached {
     fn as_ref(&self) -> &[u8] {
-        self.0.access_token.expose().as_bytes()
+        self.0.credential.token().map_or(&[], |token| token.expose().as_bytes())
     }
 }
 

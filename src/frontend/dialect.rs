@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::broker::{Granted, Outside, Proof};
+use crate::broker::Lease;
 use crate::clock::Boot;
 use crate::token::{AccessToken, BadToken, Token, expose};
 
@@ -76,12 +76,6 @@ impl<'a> Form<'a> {
         Around { before: "{\"headers\":{\"Authorization\":[\"Bearer ", after: self.after_headers("\"]},") }
     }
 
-    /// The same for a token that goes with a proof (RFC 9449 section 7.1).
-    pub(crate) fn listed_with_proof(&self, proof: &str) -> Around {
-        let after = self.after_headers(&format!("\"],\"DPoP\":[\"{proof}\"]}},"));
-        Around { before: "{\"headers\":{\"Authorization\":[\"DPoP ", after }
-    }
-
     fn after_headers(&self, end: &str) -> String {
         let mut after = String::with_capacity(end.len() + self.expires_at.len() + 16);
         after.push_str(end);
@@ -105,19 +99,25 @@ pub(crate) struct Handed {
 }
 
 impl Handed {
-    /// From the broker of this process.
-    pub(crate) fn new(granted: &Granted, now: Boot) -> Self {
-        let (token, outer) = (&*granted.token, granted.outer.as_ref());
-        let Form { expires_in, expires_at, scope, resource, issuer } = Form::of(token, now);
-        Self {
-            token: token.access_token.clone(),
+    /// From the broker of this process; `None` where there is no token that could be handed on.
+    pub(crate) fn new(lease: &Lease, now: Boot) -> Option<Self> {
+        let Form { expires_in, expires_at, scope, resource, issuer } = Form::of(&lease.token, now);
+        let outer = lease.outer.as_ref();
+        // Times in RFC 3339, UTC and whole seconds sort as text.
+        let expires_at = outer.map_or(expires_at, |outer| expires_at.min(&outer.token.expires_at));
+        let outer = match outer {
+            Some(outer) => Some((outer.header.clone(), outer.token.credential.token()?.clone())),
+            None => None,
+        };
+        Some(Self {
+            token: lease.token.credential.token()?.clone(),
             expires_in,
-            expires_at: soonest(expires_at, outer).to_owned(),
+            expires_at: expires_at.to_owned(),
             scope,
             resource: resource.to_owned(),
             issuer: issuer.to_owned(),
-            outer: outer.map(|outer| (outer.header.clone(), outer.token.access_token.clone())),
-        }
+            outer,
+        })
     }
 
     fn form(&self) -> Form<'_> {
@@ -217,29 +217,6 @@ impl Handed {
 /// `{"Authorization":"Bearer …"}`. The name is spelled exactly so: clients merge header maps by case.
 pub fn header_json(token: &AccessToken) -> Zeroizing<String> {
     Around { before: "{\"Authorization\":\"Bearer ", after: "\"}".to_owned() }.with(token)
-}
-
-/// The answer of `/v1/headers` where a front door stands before the server.
-pub(crate) fn all_fields(granted: &Granted, proof: Proof) -> Zeroizing<String> {
-    let token = &granted.token;
-    let (mut fields, expires_at) = match proof {
-        Proof::Signed { fields, expires_at } => (fields, expires_at),
-        Proof::Dpop(proof) => {
-            let fields = [("Authorization", bearer("DPoP", &token.access_token)), ("DPoP", Zeroizing::new(proof))];
-            (fields.map(|(name, value)| (name.to_owned(), value)).into(), token.expires_at.clone())
-        }
-        Proof::None => {
-            (vec![("Authorization".to_owned(), bearer("Bearer", &token.access_token))], token.expires_at.clone())
-        }
-    };
-    fields
-        .extend(granted.outer.iter().map(|outer| (outer.header.clone(), bearer("Bearer", &outer.token.access_token))));
-    listed_fields(&fields, soonest(&expires_at, granted.outer.as_ref()))
-}
-
-/// The earlier end. Times in RFC 3339, UTC and whole seconds sort as text.
-fn soonest<'a>(expires_at: &'a str, outer: Option<&'a Outside>) -> &'a str {
-    outer.map_or(expires_at, |outer| expires_at.min(&outer.token.expires_at))
 }
 
 fn bearer(scheme: &str, token: &AccessToken) -> Zeroizing<String> {

@@ -15,7 +15,9 @@ impl Walk<'_> {
         self.report.waits_for("the credential for the front door");
         let made = self.maker.mint(&Want::at_door(self.server, door)).await;
         let pass = made.and_then(|token| {
-            let value = HeaderValue::from_str(&format!("Bearer {}", token.access_token.expose())).ok();
+            let fields = token.credential.authorize(None).ok();
+            let value = fields.and_then(|mut fields| fields.pop());
+            let value = value.and_then(|(_, value)| HeaderValue::from_str(&value).ok());
             let field = HeaderName::from_bytes(door.header.as_bytes()).ok().zip(value);
             let (name, mut value) =
                 field.ok_or_else(|| Error::internal("a token that was checked is no header value"))?;

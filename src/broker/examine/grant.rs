@@ -92,7 +92,7 @@ impl Walk<'_> {
         match self.maker.direct(&Want::of(self.server)).await {
             Ok(token) => {
                 self.report.push(rules::TOKEN_ISSUED.pass("the platform's own token, made for this server"));
-                let claims = Claims::read(token.access_token.expose()).ok();
+                let claims = token.credential.token().and_then(|token| Claims::read(token.expose()).ok());
                 Some(Granted { token, claims, is_foreign: false })
             }
             Err(error) => {
@@ -172,7 +172,7 @@ impl Walk<'_> {
         };
         let kind = if granting.request.dpop.is_some() { "DPoP" } else { "Bearer" };
         self.report.push(rules::TOKEN_ISSUED.pass(format!("issued, token_type {kind}")));
-        let claims = Claims::read(granting.issued.access_token.expose()).ok();
+        let claims = granting.issued.token().and_then(|token| Claims::read(token.expose()).ok());
         let bound = self.bound(&granting, claims.as_ref());
         let is_foreign = matches!(bound, Bound::Elsewhere(_));
         self.report.push(bound.check(granting.resource.as_str()));

@@ -56,7 +56,7 @@ impl Walk<'_> {
     /// True if the token lets us in.
     async fn good(&mut self, granted: &Granted) -> bool {
         let rule = &rules::TOKEN_ACCEPTED;
-        let taken = self.present(Some(&granted.token.access_token)).await;
+        let taken = self.present(granted.token.credential.token()).await;
         let accepted = matches!(taken, Taken::In(_));
         if let Taken::In(status) = taken {
             self.good_status = Some(status);
@@ -97,7 +97,7 @@ impl Walk<'_> {
 
     async fn tampered(&mut self, good: Option<&Granted>) {
         let rule = &rules::TAMPERED_REFUSED;
-        let tampered = good.and_then(|granted| tampered(granted.token.access_token.expose()));
+        let tampered = good.and_then(|granted| tampered(granted.token.credential.token()?.expose()));
         let Some(tampered) = tampered else {
             self.report.push(rule.skip(NO_TOKEN));
             return;
@@ -176,7 +176,7 @@ impl Walk<'_> {
         let check = match minted {
             Ok(granting) => {
                 let what = format!("a token for {}", quoted_words(other.as_str()));
-                audience_check(&what, &self.present(Some(&granting.issued.access_token)).await, self.good_status)
+                audience_check(&what, &self.present(granting.issued.token()).await, self.good_status)
             }
             Err(error) => rule.skip(format!("no token for --other-resource: {error}")),
         };
@@ -235,13 +235,13 @@ impl Walk<'_> {
         let rule = &rules::EXPIRED_REFUSED;
         self.report.waits_for("the token to expire");
         tokio::time::sleep_until(end).await;
-        let taken = self.present(Some(&token.access_token)).await;
+        let taken = self.present(token.credential.token()).await;
         if !taken.is_let_in(self.good_status) || end + ONCE_MORE >= self.wishes.deadline {
             return refused(rule, "the token after its expiry", &taken, self.good_status);
         }
         // A small leeway for clocks is allowed.
         tokio::time::sleep_until(end + ONCE_MORE).await;
-        let taken = self.present(Some(&token.access_token)).await;
+        let taken = self.present(token.credential.token()).await;
         let late = (JUST_AFTER + ONCE_MORE).as_secs();
         match &taken {
             Taken::Unclear(error) => rule.fail_with(error),

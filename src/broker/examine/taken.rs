@@ -1,13 +1,15 @@
 //! How the MCP server takes a request, with a token or without one, and what follows from that.
 
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use std::sync::Arc;
+
+use reqwest::header::{HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::super::Error;
 use super::{Check, Rule, State, Walk, rules};
 use crate::discovery::{self, Knocked};
-use crate::dpop;
 use crate::outbound::{self, Ask};
-use crate::token::AccessToken;
+use crate::token::{AccessToken, Credential, Head};
 
 /// How the server took a token.
 pub(super) enum Taken {
@@ -55,26 +57,23 @@ impl Walk<'_> {
         self.taken(ask).await
     }
 
+    /// The fields for this token, which may be a broken one, presented as the good one is.
     fn headers(&self, token: &AccessToken) -> Option<Vec<(HeaderName, HeaderValue)>> {
-        let scheme = if self.key.is_some() { "DPoP" } else { "Bearer" };
-        let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose())).ok()?;
-        value.set_sensitive(true);
-        let mut headers = vec![(AUTHORIZATION, value)];
-        if let Some(key) = &self.key {
-            let url = self.server.url.url();
-            let nonce = self.maker.nonces.newest(url);
-            let unix_now = self.maker.clock.unix();
-            let digest = token.digest();
-            let purpose = dpop::Purpose {
-                method: "POST",
-                url,
-                token: Some(digest.as_bytes()),
-                nonce: nonce.as_deref(),
-                unix_now,
-            };
-            headers.push((HeaderName::from_static("dpop"), HeaderValue::from_str(&key.proof(&purpose)?).ok()?));
-        }
-        Some(headers)
+        let credential = match &self.key {
+            Some(key) => Credential::Dpop(token.clone(), Arc::clone(key)),
+            None => Credential::Bearer(token.clone()),
+        };
+        let url = self.server.url.url();
+        let nonce = self.maker.nonces.newest(url);
+        let now = self.maker.clock.wall();
+        let head = Head { method: "POST", url, nonce: nonce.as_deref(), body_sha256: None, now };
+        let fields = credential.authorize(Some(&head)).ok()?;
+        let field = |(name, value): (String, Zeroizing<String>)| {
+            let mut value = HeaderValue::from_str(&value).ok()?;
+            value.set_sensitive(true);
+            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
+        };
+        fields.into_iter().map(field).collect()
     }
 
     /// One request, and how it was taken.

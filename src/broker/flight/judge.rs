@@ -10,10 +10,10 @@ use super::super::error::{NoRoute, Unusable, Words};
 use super::super::{Error, Order, ResourceParameter, Server};
 use crate::clock::{Boot, rfc3339};
 use crate::discovery::Protection;
-use crate::exchange::{self, Issued, IssuerIs};
+use crate::exchange::{self, Grant, Issued, IssuerIs};
 use crate::oauth::{Issuer, Resource, Scopes};
 use crate::policy::{Denied, Permit};
-use crate::token::{Binding, Claims, Hop, Token};
+use crate::token::{AccessToken, Claims, Credential, Hop, Token};
 
 /// Without `expires_in` and without a JWT to read, a token is believed for this long.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
@@ -32,16 +32,16 @@ pub(super) struct Evidence<'a> {
 }
 
 /// Puts the token together, unless its life is none that anybody means.
-pub(super) fn assembled(evidence: Evidence<'_>, binding: Binding) -> Result<Token, Error> {
+pub(super) fn assembled(evidence: Evidence<'_>, credential: Credential) -> Result<Token, Error> {
     let Evidence { order, resource, issuer, hops, issued, asked, now: (minted, minted_wall) } = evidence;
-    let claims = Claims::read(issued.access_token.expose()).ok();
+    let claims = claims(issued.token());
     let inherent = claims.as_ref().and_then(Claims::life);
     let life = [issued.expires_in, inherent].into_iter().flatten().min().unwrap_or(UNKNOWN_LIFE);
     let scopes = issued.scopes.unwrap_or_else(|| asked.clone());
     let missing = asked.minus(&scopes);
     lasting(Token {
-        digest: issued.access_token.digest(),
-        access_token: issued.access_token,
+        digest: credential.digest(),
+        credential,
         scopes,
         missing,
         server: Arc::clone(&order.name),
@@ -52,7 +52,6 @@ pub(super) fn assembled(evidence: Evidence<'_>, binding: Binding) -> Result<Toke
         expires_at: rfc3339(minted_wall + life.min(exchange::ABSURD_LIFE)),
         dates_itself: inherent.is_some(),
         life,
-        binding,
         jti: claims.and_then(|claims| claims.jti),
         hops: hops.into(),
     })
@@ -68,7 +67,7 @@ pub(super) fn trusted(
     if issuer_is != IssuerIs::Discovered || server.trust_discovered_issuer {
         return Ok(());
     }
-    let claims = Claims::read(issued.access_token.expose()).ok();
+    let claims = claims(issued.token());
     bound(claims.as_ref(), resource)
         .map_err(|why| Unusable::NotBound { issuer: issuer.clone(), resource: resource.clone(), why }.into())
 }
@@ -85,24 +84,27 @@ fn lasting(token: Token) -> Result<Token, Error> {
 }
 
 /// What the token is bound to. A JWT that says it is bound to a key that is not ours is of no use to us.
-pub(super) fn binding(issued: &Issued, request: &exchange::Request) -> Result<Binding, &'static str> {
-    if let Some(signed) = &issued.signed {
-        return Ok(Binding::SigV4(Arc::clone(&signed.signer)));
+pub(super) fn binding(issued: &Issued, request: &exchange::Request) -> Result<Credential, &'static str> {
+    let token = match &issued.grant {
+        Grant::Token(token) => token.clone(),
+        Grant::Signer(signed) => return Ok(Credential::Signer(Arc::clone(&signed.signer))),
+    };
+    let confirmed = claims(Some(&token)).and_then(|claims| claims.cnf).unwrap_or_default();
+    let shown = request.client.certificate().map(|ours| ours.thumbprint);
+    let bound_to_ours = |x5t: &String| shown.is_some_and(|ours| URL_SAFE_NO_PAD.encode(ours.as_bytes()) == *x5t);
+    match (&request.dpop, &confirmed.jkt, &confirmed.x5t, shown) {
+        (_, _, Some(x5t), _) if !bound_to_ours(x5t) => Err("it is bound to a certificate that is not ours"),
+        (Some(key), Some(named), ..) if named != key.thumbprint() => Err("it is bound to another DPoP key than ours"),
+        (Some(key), ..) => Ok(Credential::Dpop(token, Arc::clone(key))),
+        (None, Some(_), ..) => Err("it is bound to a DPoP key, and none of ours was named"),
+        (None, None, Some(_), Some(ours)) => Ok(Credential::Certificate(token, ours)),
+        (None, None, ..) => Ok(Credential::Bearer(token)),
     }
-    let claims = Claims::read(issued.access_token.expose()).ok();
-    let confirmed = claims.as_ref().and_then(|claims| claims.cnf.as_ref());
-    let named = confirmed.and_then(|cnf| cnf.jkt.as_deref());
-    let shown = request.client.certificate().map(|ours| URL_SAFE_NO_PAD.encode(ours.thumbprint.as_bytes()));
-    let bound_to_ours = |x5t: &str| shown.as_deref() == Some(x5t);
-    let x5t = confirmed.and_then(|cnf| cnf.x5t.as_deref());
-    match (&request.dpop, named) {
-        _ if x5t.is_some_and(|x5t| !bound_to_ours(x5t)) => Err("it is bound to a certificate that is not ours"),
-        (Some(key), Some(named)) if named != key.thumbprint() => Err("it is bound to another DPoP key than ours"),
-        (Some(key), _) => Ok(Binding::Dpop(Arc::clone(key))),
-        (None, Some(_)) => Err("it is bound to a DPoP key, and none of ours was named"),
-        (None, None) if x5t.is_some() => Ok(Binding::Certificate),
-        (None, None) => Ok(Binding::Bearer),
-    }
+}
+
+/// What a token says of itself, where it is a JWT.
+fn claims(token: Option<&AccessToken>) -> Option<Claims> {
+    Claims::read(token?.expose()).ok()
 }
 
 /// A pin that the server's metadata does not name: one of the two is out of date.

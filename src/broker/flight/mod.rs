@@ -19,12 +19,12 @@ use crate::dpop;
 use crate::env::Env;
 use crate::exchange::pace::Pace;
 use crate::exchange::registration::Registrations;
-use crate::exchange::{self, Asks, Exchange, Issued, Root, Way};
+use crate::exchange::{self, Asks, Exchange, Grant, Issued, Root, Way};
 use crate::identity;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource};
 use crate::outbound::{NamedBy, Outbound};
 use crate::policy::Permit;
-use crate::token::{Binding, Hop, Token};
+use crate::token::{Credential, Hop, Token};
 
 mod chain;
 mod judge;
@@ -155,7 +155,7 @@ impl Maker {
         request.aws_credentials = self.own_credentials(order).await?;
         let issued = self.ask(want, exchange, &leg, &request).await?;
         let mut hops = standing.hops;
-        if let Some(signed) = &issued.signed {
+        if let Grant::Signer(signed) = &issued.grant {
             let source = if hops.is_empty() { self.identity(order)?.source.name() } else { exchange.name() };
             hops.push(Hop { source, iss: None, sub: signed.arn.clone() });
         }
@@ -198,7 +198,10 @@ impl Maker {
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(source, &subject.claims)];
         let (asked, now) = (&request.scopes, (self.clock.boot(), self.clock.wall()));
-        judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, Binding::Bearer)
+        // Nobody issued it for us, so it is bound to nothing of ours.
+        let token = issued.token().cloned().ok_or_else(|| Error::internal("a token that is passed on is none"))?;
+        let credential = Credential::Bearer(token);
+        judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)
     }
 
     async fn ask(
@@ -238,11 +241,11 @@ impl Maker {
         let Granting { route, request, resource, hops, issued } = granting;
         let issuer = &route.server.issuer;
         judge::trusted(&want.server, route.issuer_is, issuer, (&issued, &resource))?;
-        let binding =
+        let credential =
             judge::binding(&issued, &request).map_err(|why| Unusable::ForeignKey { issuer: issuer.clone(), why })?;
         let (order, asked, now) = (&*want.order, &request.scopes, (self.clock.boot(), self.clock.wall()));
         let issuer = issuer.clone();
-        let token = judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, binding)?;
+        let token = judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)?;
         if !token.missing.is_empty() {
             let missing = &token.missing;
             tracing::warn!(server = %order.name, ?missing, "the authorization server granted less than was asked for");

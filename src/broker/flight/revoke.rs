@@ -31,7 +31,8 @@ impl Maker {
             why: error.to_string(),
             is_temporary: error.class() == Class::Temporary,
         })?;
-        revocation::revoke(&self.way(&metadata), &client, &token.access_token).await
+        let Some(secret) = token.credential.token() else { return Err(revocation::Error::NotOffered) };
+        revocation::revoke(&self.way(&metadata), &client, secret).await
     }
 
     /// The identity that proves the client where no token is asked for. The whole chain is walked as for a token, and what

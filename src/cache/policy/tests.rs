@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::clock::Clock;
 use crate::oauth::{Issuer, Resource, Scopes};
-use crate::token::{AccessToken, Binding};
+use crate::token::{AccessToken, Credential};
 
 const MINTED: f64 = 1_000.0;
 
@@ -22,7 +22,7 @@ fn token(life: f64) -> Token {
     let access_token = AccessToken::parse("a-token".to_owned()).expect("visible ASCII");
     Token {
         digest: access_token.digest(),
-        access_token,
+        credential: Credential::Bearer(access_token),
         scopes: Scopes::default(),
         missing: Default::default(),
         server: "a".into(),
@@ -33,7 +33,6 @@ fn token(life: f64) -> Token {
         expires_at: String::new(),
         dates_itself: true,
         life: span(life),
-        binding: Binding::Bearer,
         jti: None,
         hops: Arc::default(),
     }
