@@ -1,29 +1,18 @@
 //! The path. A request passes policy, then the cache; on a miss one shared flight does discovery, identity and
 //! exchange (`flight`) and everybody who asks meanwhile shares its outcome.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
-use crate::cache::{self, Cache, Key, Recipe, Wish};
+use crate::cache::{Cache, Key, Recipe, Wish};
 use crate::caller::{Caller, Needs};
 use crate::clock::{Boot, Clock};
-use crate::discovery::Discovery;
-use crate::env::Env;
-use crate::exchange::pace::Pace;
-use crate::exchange::registration::Registrations;
-use crate::identity;
-use crate::jitter::Jitter;
 use crate::metrics::Metrics;
-use crate::oauth::{Issuer, Scopes, ServerUrl};
-use crate::outbound::Outbound;
-use crate::store::Store;
-use crate::token::{Digest, Token};
+use crate::token::Token;
 
 mod asked_twice;
 mod at_exit;
@@ -32,12 +21,15 @@ mod error;
 mod examine;
 mod explain;
 mod flight;
+mod giving_back;
 mod identities;
 mod lease;
 mod note;
 mod order;
+mod parts;
 mod rate;
 mod refused;
+mod request;
 mod server;
 mod succession;
 mod tally;
@@ -49,7 +41,6 @@ pub(crate) use crate::dpop::is_nonce;
 pub use crate::exchange::{Client, ClientAuth, Cloud, Link, SecretFrom, SecretPlace};
 use asked_twice::AskedTwice;
 pub use attest::Attested;
-use error::BoundTo;
 pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
 pub use examine::{Check, Examination, Report, Rule, State};
@@ -60,11 +51,13 @@ pub use lease::{Authorized, Lease};
 use lease::{Outer, covers, may_be_given};
 pub(crate) use note::Matter;
 pub use order::{Opens, Order, ResourceParameter};
+pub use parts::Parts;
 use rate::Pacer;
 pub use rate::Rate;
+pub use request::{Head, Request, Target};
 pub use server::{FrontDoor, Server};
 pub(crate) use server::{beside, narrowest};
-use succession::{Heirloom, Made};
+use succession::Made;
 use tally::Tally;
 pub(crate) use unlisted::UNLISTED;
 use unlisted::Unlisted;
@@ -86,77 +79,6 @@ pub struct Broker {
     audit: Option<Arc<Audit>>,
 }
 
-/// What a broker is made of.
-pub struct Parts {
-    /// The configured servers.
-    pub servers: Vec<Server>,
-    /// `[egress] issuers`.
-    pub issuers: Option<Vec<Issuer>>,
-    /// The identities by name, those that could not be found with the reason.
-    pub identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
-    /// Where registrations and keys outlive the process.
-    pub(crate) store: Store,
-    /// Files and variables.
-    pub env: Env,
-    /// URLs that are not configured are served too, to this user.
-    pub unlisted_for: Option<u32>,
-    /// The client.
-    pub outbound: Outbound,
-    /// Time.
-    pub clock: Clock,
-    /// The counters.
-    pub metrics: Arc<Metrics>,
-    /// Daemon or one command.
-    pub persistence: Persistence,
-    /// Where every decision is recorded.
-    pub audit: Option<Arc<Audit>>,
-    /// Whose tasks they are.
-    pub tasks: TaskTracker,
-    /// When they end.
-    pub stop: CancellationToken,
-}
-
-/// Which server is meant.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// By its configured name.
-    Name(String),
-    /// By its URL, in any spelling, or a URL below it.
-    Url(ServerUrl),
-}
-
-/// What a caller asks for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Which server.
-    pub target: Target,
-    /// The scopes it names itself.
-    pub scopes: Option<Scopes>,
-    /// How much life it would like.
-    pub least: Least,
-    /// It wants a new one.
-    pub fresh: bool,
-    /// In which form it wants it.
-    pub action: Action,
-    /// It is a helper, not the client itself.
-    pub helper: bool,
-    /// A helper asks for headers, and helpers are never told why they are run again.
-    pub may_be_a_retry: bool,
-}
-
-/// The request that headers are for.
-#[derive(Clone, Debug)]
-pub struct Head {
-    /// Its method. Without one nothing is signed.
-    pub method: Option<String>,
-    /// Where it goes.
-    pub url: ServerUrl,
-    /// The nonce that the server sent last (RFC 9449 section 9), if the caller has seen one.
-    pub nonce: Option<String>,
-    /// SHA-256 of its body in lower-case hexadecimal, where the request is signed.
-    pub body_sha256: Option<String>,
-}
-
 /// Who asks for what, of which server, and since when it seems to be unhappy with what it has.
 struct Asking<'a> {
     caller: &'a Caller,
@@ -169,65 +91,6 @@ struct Asking<'a> {
 const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 
 impl Broker {
-    /// Puts the rooms together. Nothing is fetched yet.
-    pub fn new(parts: Parts) -> Self {
-        Self::with(parts, Heirloom::default())
-    }
-
-    fn with(parts: Parts, heirloom: Heirloom) -> Self {
-        let Parts {
-            servers,
-            issuers,
-            unlisted_for,
-            identities,
-            store,
-            env,
-            outbound,
-            clock,
-            metrics,
-            persistence,
-            audit,
-            tasks,
-            stop,
-        } = parts;
-        let (jitter, observer) = (Jitter::from_system(), Box::new(metrics.cache()));
-        let cache = cache::Parts { clock: clock.clone(), jitter, persistence, tasks, stop, observer };
-        let unlisted_name = unlisted_for.map(|_| UNLISTED.into());
-        let tallied = servers.iter().map(|one| Arc::clone(&one.name)).chain(unlisted_name);
-        let tallies = tallied.map(|name| (Arc::clone(&name), Tally::new(metrics.served(&name)))).collect();
-        let paced = servers.iter().filter_map(|one| Some((Arc::clone(&one.name), Pacer::new(one.rate?))));
-        let pacers = paced.collect();
-        let servers: Vec<Arc<Server>> = servers.into_iter().map(Arc::new).collect();
-        let looks_closer = servers.iter().any(|server| server.policy.looks_closer());
-        Self {
-            servers: servers.clone(),
-            cache: Cache::new(cache),
-            maker: Arc::new(Maker {
-                discovery: Discovery::new(outbound.clone(), clock.clone()),
-                pace: heirloom.pace.unwrap_or_else(|| Arc::new(Pace::new(clock.clone()))),
-                registrations: heirloom.registrations.unwrap_or_else(|| Arc::new(Registrations::new(store))),
-                nonces: heirloom.nonces,
-                keys: heirloom.keys,
-                identities,
-                env,
-                outbound,
-                issuers,
-                clock: clock.clone(),
-                servers,
-                refused: heirloom.refused,
-            }),
-            clock,
-            metrics,
-            asked_twice: heirloom.asked_twice,
-            made: Mutex::default(),
-            tallies,
-            looks_closer,
-            pacers,
-            unlisted: unlisted_for.map(Unlisted::new),
-            audit,
-        }
-    }
-
     /// What must be known of a caller before it asks, if any rule that may match it asks for more than the kernel says
     /// unasked.
     pub(crate) fn needs(&self, caller: &Caller) -> Option<Needs> {
@@ -382,66 +245,6 @@ impl Broker {
         self.lock_asked_twice().given_before(caller, &server.name, self.clock.boot())
     }
 
-    /// A caller says that the server refused a token. True if it was dropped: a digest that is not the cached
-    /// one is ignored, because another caller already got a new token.
-    pub fn reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
-        let decided = self.decide_reject(caller, target, digest);
-        let matter = Matter { rejected: Some(digest), ..Matter::new(Action::Reject, caller, Some(target)) };
-        self.note(&matter, decided, |_| None)
-    }
-
-    fn decide_reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
-        let server = self.server(target)?;
-        let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
-        let mut dropped = self.cache.reject(&server.key(&permit), digest);
-        for (key, token) in self.cache.held() {
-            // The same server's tokens of other scopes; the digest says whose it is.
-            if token.digest == *digest && server.is_about(&token.server) {
-                dropped |= self.cache.reject(&key, digest);
-            }
-        }
-        if dropped {
-            tracing::info!(server = %server.name, %caller, "the server refused the token; it is dropped");
-        }
-        Ok(dropped)
-    }
-
-    /// Revokes what is held for a server (RFC 7009) and forgets it. Gives the number revoked, or the first failure.
-    pub async fn revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
-        let decided = self.decide_revoke(caller, target).await;
-        self.note(&Matter::new(Action::Revoke, caller, Some(target)), decided, |_| None)
-    }
-
-    async fn decide_revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
-        let server = self.server(target)?;
-        let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
-        // What a caller could not have, it cannot take from others either.
-        let its_own = |token: &Token| *token.server == *server.name && permit.admit(&token.scopes).is_ok();
-        let held: Vec<_> = self.cache.held().into_iter().filter(|(_, token)| its_own(token)).collect();
-        // First of all nobody gets them any more, whatever the server answers.
-        for (key, _) in &held {
-            self.cache.forget(key);
-        }
-        for (key, token) in self.cache.held() {
-            // The front door's is not taken back, but nobody gets it any more.
-            if *token.server != *server.name && server.is_about(&token.server) {
-                self.cache.forget(&key);
-            }
-        }
-        let (mut revoked, mut failed) = (0, None);
-        let want = Want::of(&server);
-        for (_, token) in &held {
-            match self.maker.revoke(&want, token).await {
-                Ok(()) => revoked += 1,
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        if let Some(error) = failed {
-            return Err(Error::revocation(&server, error));
-        }
-        Ok(revoked)
-    }
-
     /// Keeps the tokens of required servers at all times. They are fetched for the daemon's own user.
     pub fn keep_required(&self) {
         for server in self.servers.iter().filter(|server| server.required) {
@@ -453,14 +256,5 @@ impl Broker {
 
     fn lock_asked_twice(&self) -> std::sync::MutexGuard<'_, AskedTwice> {
         self.asked_twice.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(&crate::oauth::quoted_words(name)),
-            Self::Url(url) => url.fmt(f),
-        }
     }
 }

@@ -4,31 +4,15 @@
 //! nothing that reached its making changed, which its key says. Whoever may have it is for the new rules alone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use super::asked_twice::AskedTwice;
-use super::refused::Refused;
+use super::parts::Heirloom;
 use super::{Broker, Opens, Parts, Want};
 use crate::cache::Key;
-use crate::dpop;
-use crate::exchange::pace::Pace;
-use crate::exchange::registration::Registrations;
 use crate::policy::Permit;
 
 /// More than the cache has entries.
 const REMEMBERED: usize = 8_192;
-
-/// What goes from one broker to the next.
-#[derive(Default)]
-pub(super) struct Heirloom {
-    pub(super) pace: Option<Arc<Pace>>,
-    /// None where the place changes in which they are kept.
-    pub(super) registrations: Option<Arc<Registrations>>,
-    pub(super) nonces: Arc<dpop::Nonces>,
-    pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
-    pub(super) refused: Arc<Refused>,
-    pub(super) asked_twice: Arc<Mutex<AskedTwice>>,
-}
 
 impl Broker {
     /// A broker that takes the place of another.

@@ -1,0 +1,132 @@
+//! What a broker is made of, and how it is put together. Nothing is fetched yet.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::asked_twice::AskedTwice;
+use super::flight::Maker;
+use super::rate::Pacer;
+use super::refused::Refused;
+use super::tally::Tally;
+use super::unlisted::{UNLISTED, Unlisted};
+use super::{Broker, Error, Identity, Persistence, Server};
+use crate::audit::Audit;
+use crate::cache::{self, Cache};
+use crate::clock::Clock;
+use crate::discovery::Discovery;
+use crate::dpop;
+use crate::env::Env;
+use crate::exchange::pace::Pace;
+use crate::exchange::registration::Registrations;
+use crate::identity;
+use crate::jitter::Jitter;
+use crate::metrics::Metrics;
+use crate::oauth::Issuer;
+use crate::outbound::Outbound;
+use crate::store::Store;
+
+/// What a broker is made of.
+pub struct Parts {
+    /// The configured servers.
+    pub servers: Vec<Server>,
+    /// `[egress] issuers`.
+    pub issuers: Option<Vec<Issuer>>,
+    /// The identities by name, those that could not be found with the reason.
+    pub identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
+    /// Where registrations and keys outlive the process.
+    pub(crate) store: Store,
+    /// Files and variables.
+    pub env: Env,
+    /// URLs that are not configured are served too, to this user.
+    pub unlisted_for: Option<u32>,
+    /// The client.
+    pub outbound: Outbound,
+    /// Time.
+    pub clock: Clock,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Daemon or one command.
+    pub persistence: Persistence,
+    /// Where every decision is recorded.
+    pub audit: Option<Arc<Audit>>,
+    /// Whose tasks they are.
+    pub tasks: TaskTracker,
+    /// When they end.
+    pub stop: CancellationToken,
+}
+
+/// What goes from one broker to the next.
+#[derive(Default)]
+pub(super) struct Heirloom {
+    pub(super) pace: Option<Arc<Pace>>,
+    /// None where the place changes in which they are kept.
+    pub(super) registrations: Option<Arc<Registrations>>,
+    pub(super) nonces: Arc<dpop::Nonces>,
+    pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
+    pub(super) refused: Arc<Refused>,
+    pub(super) asked_twice: Arc<Mutex<AskedTwice>>,
+}
+
+impl Broker {
+    /// Puts the rooms together. Nothing is fetched yet.
+    pub fn new(parts: Parts) -> Self {
+        Self::with(parts, Heirloom::default())
+    }
+
+    pub(super) fn with(parts: Parts, heirloom: Heirloom) -> Self {
+        let Parts {
+            servers,
+            issuers,
+            unlisted_for,
+            identities,
+            store,
+            env,
+            outbound,
+            clock,
+            metrics,
+            persistence,
+            audit,
+            tasks,
+            stop,
+        } = parts;
+        let (jitter, observer) = (Jitter::from_system(), Box::new(metrics.cache()));
+        let cache = cache::Parts { clock: clock.clone(), jitter, persistence, tasks, stop, observer };
+        let unlisted_name = unlisted_for.map(|_| UNLISTED.into());
+        let tallied = servers.iter().map(|one| Arc::clone(&one.name)).chain(unlisted_name);
+        let tallies = tallied.map(|name| (Arc::clone(&name), Tally::new(metrics.served(&name)))).collect();
+        let paced = servers.iter().filter_map(|one| Some((Arc::clone(&one.name), Pacer::new(one.rate?))));
+        let pacers = paced.collect();
+        let servers: Vec<Arc<Server>> = servers.into_iter().map(Arc::new).collect();
+        let looks_closer = servers.iter().any(|server| server.policy.looks_closer());
+        Self {
+            servers: servers.clone(),
+            cache: Cache::<Error>::new(cache),
+            maker: Arc::new(Maker {
+                discovery: Discovery::new(outbound.clone(), clock.clone()),
+                pace: heirloom.pace.unwrap_or_else(|| Arc::new(Pace::new(clock.clone()))),
+                registrations: heirloom.registrations.unwrap_or_else(|| Arc::new(Registrations::new(store))),
+                nonces: heirloom.nonces,
+                keys: heirloom.keys,
+                identities,
+                env,
+                outbound,
+                issuers,
+                clock: clock.clone(),
+                servers,
+                refused: heirloom.refused,
+            }),
+            clock,
+            metrics,
+            asked_twice: heirloom.asked_twice,
+            made: Mutex::default(),
+            tallies,
+            looks_closer,
+            pacers,
+            unlisted: unlisted_for.map(Unlisted::new),
+            audit,
+        }
+    }
+}
