@@ -154,7 +154,7 @@ fn identities(
             evidence,
             links: wanted.links.clone(),
         });
-        let of_this = |order: &Arc<Order>| *order.identity == **name && order.needs_identity();
+        let of_this = |order: &Arc<Order>| order.needs(name);
         let needs = |server: &Server| server.orders().any(of_this);
         if let Err(error) = &chosen
             && missing == Missing::Stops

@@ -38,8 +38,21 @@ pub struct Order {
     pub resource: ResourceParameter,
     /// Further form parameters.
     pub extra: Vec<(String, String)>,
+    /// Further form parameters that are tokens of identities.
+    pub assertions: Vec<Assertion>,
     /// The key of what nearly everybody asks for.
     pub(crate) usual_key: OnceLock<Digest>,
+}
+
+/// A further form parameter whose value is a token of an identity, made for the pinned issuer.
+#[derive(Clone, Debug)]
+pub struct Assertion {
+    /// The parameter's name.
+    pub parameter: String,
+    /// The identity.
+    pub identity: Arc<str>,
+    /// Everything about that identity that reaches the wire, for the cache key.
+    pub identity_fields: Fields,
 }
 
 /// What a token opens.
@@ -62,6 +75,18 @@ pub enum ResourceParameter {
     Omitted,
 }
 
+impl Assertion {
+    /// A token of the identity of this name.
+    pub(crate) fn of(parameter: &str, identity: &str) -> Self {
+        Self { parameter: parameter.to_owned(), identity: identity.into(), identity_fields: Fields::default() }
+    }
+
+    fn fields(&self) -> Fields {
+        let Self { parameter, identity, identity_fields } = self;
+        Fields::default().text(parameter).text(identity).group(identity_fields)
+    }
+}
+
 impl Order {
     /// Nothing is known: everything is discovered.
     pub(crate) fn discovered(name: Arc<str>) -> Self {
@@ -80,6 +105,7 @@ impl Order {
             subject_audience: None,
             resource: ResourceParameter::FromMetadata,
             extra: Vec::new(),
+            assertions: Vec::new(),
             usual_key: OnceLock::new(),
         }
     }
@@ -100,6 +126,7 @@ impl Order {
             subject_audience,
             resource,
             extra,
+            assertions,
             // The name differs.
             opens: _,
             usual_key: _,
@@ -125,6 +152,7 @@ impl Order {
             .option(subject_audience.as_deref())
             .group(&resource)
             .list(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
+            .group(&assertions.iter().fold(Fields::default(), |all, one| all.group(&one.fields())))
     }
 
     /// The exchange as far as it is known without the server's metadata: the configured one, or the only one ever chosen.
@@ -157,8 +185,14 @@ impl Order {
         self.expected().traits().asks == Asks::Discovered
     }
 
+    /// Is this identity needed, for the grant, the client or a further parameter?
+    pub(crate) fn needs(&self, identity: &str) -> bool {
+        let of_assertion = self.assertions.iter().any(|assertion| *assertion.identity == *identity);
+        of_assertion || (*self.identity == *identity && self.needs_identity())
+    }
+
     /// Is anything of the identity needed, its certificate included?
-    pub(crate) fn needs_identity(&self) -> bool {
+    fn needs_identity(&self) -> bool {
         let by_certificate = self.client.auth == ClientAuth::MutualTls;
         self.needs_subject() || self.signs_as_itself() || (by_certificate && self.client.certificate_file.is_none())
     }

@@ -30,17 +30,11 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    pub(super) fn of(
-        subject: &SubjectToken,
-        issuer: &Issuer,
-        asked: &[&str],
-        scopes: &Scopes,
-        extra: &[(String, String)],
-    ) -> Self {
+    /// `asked` is everything else in the request, scopes apart.
+    pub(super) fn of(subject: &SubjectToken, issuer: &Issuer, asked: &[&str], scopes: &Scopes) -> Self {
         let assertion = [issuer.as_str(), subject.expose()];
         let scopes = scopes.to_string();
-        let extra = extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        let all = assertion.into_iter().chain(asked.iter().copied()).chain([scopes.as_str()]).chain(extra);
+        let all = assertion.into_iter().chain([scopes.as_str()]).chain(asked.iter().copied());
         Self {
             alone: Digest::of_fields(assertion.map(str::as_bytes)),
             with_request: Digest::of_fields(all.map(str::as_bytes)),
@@ -97,7 +91,7 @@ mod tests {
     #[test]
     fn what_is_tried_again_and_again_stays_refused_however_many_others_are() {
         let issuer = Issuer::parse("https://as.example.com").expect("good");
-        let of = |jti| Presented::of(&subject(jti), &issuer, &[], &Scopes::default(), &[]);
+        let of = |jti| Presented::of(&subject(jti), &issuer, &[], &Scopes::default());
         let words = OauthError::new("invalid_grant", None, None);
         let error = exchange::Error::Refused { issuer: issuer.clone(), cure: "ours", error: words };
         let refused = Refused::default();
@@ -114,7 +108,7 @@ mod tests {
     fn a_refused_scope_does_not_spoil_the_identity_for_others() {
         let subject = subject(0);
         let issuer = Issuer::parse("https://as.example.com").expect("good");
-        let of = |text: &str| Presented::of(&subject, &issuer, &[], &Scopes::parse(text).expect("good"), &[]);
+        let of = |text: &str| Presented::of(&subject, &issuer, &[], &Scopes::parse(text).expect("good"));
         let (one, other) = (of("a"), of("b"));
         assert_eq!(one.refused_with("invalid_grant"), other.alone, "a refused identity is refused for everything");
         let scope = one.refused_with("invalid_scope");

@@ -112,7 +112,15 @@ fn property(key: &Key) -> Value {
         Kind::Number => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
         Kind::Span => json!({ "type": "string", "pattern": "^[0-9]+[smh]?$" }),
         Kind::Rate => json!({ "type": "string", "pattern": "^[1-9][0-9]*/[smh]$" }),
-        Kind::Pairs => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        Kind::Parameters => {
+            let token = json!({
+                "type": "object",
+                "required": ["identity"],
+                "additionalProperties": false,
+                "properties": { "identity": { "type": "string" } },
+            });
+            json!({ "type": "object", "additionalProperties": { "oneOf": [{ "type": "string" }, token] } })
+        }
         Kind::Rules => json!({ "type": "array", "minItems": 1, "items": object(&keys::RULE) }),
         Kind::Provider => {
             let mut table = object(&keys::IDP);

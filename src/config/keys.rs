@@ -30,8 +30,8 @@ pub(super) enum Kind {
     Text,
     Texts,
     Flag,
-    /// A table of texts.
-    Pairs,
+    /// `extra`: a table of texts, and of identities whose token is the value.
+    Parameters,
     /// `allow`: a list of tables with the keys of [`RULE`].
     Rules,
     /// `idp`: one table with the keys of [`IDP`].
@@ -153,9 +153,9 @@ pub(super) const SERVER: Table = Table {
         ),
         key(
             "extra",
-            Kind::Pairs,
+            Kind::Parameters,
             "{ tenant = \"blue\" }",
-            "Further form parameters of the token request. Needs `issuer`.",
+            "Further form parameters of the token request. `{ identity = \"NAME\" }` as a value is a token of that identity, made for the issuer. Needs `issuer`.",
         ),
         key(
             "allow",
@@ -215,7 +215,12 @@ pub(super) const OUTER: Table = Table {
             "\"https://gateway.example.com\"",
             "The resource parameter (RFC 8707). Omit: it is not sent.",
         ),
-        key("extra", Kind::Pairs, "{ tenant = \"blue\" }", "Further form parameters of the token request."),
+        key(
+            "extra",
+            Kind::Parameters,
+            "{ tenant = \"blue\" }",
+            "Further form parameters of the token request; a value may be `{ identity = \"NAME\" }`.",
+        ),
         key(
             "idp",
             Kind::Provider,

@@ -363,6 +363,7 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
 /// Every server names an identity that is there, and its key knows what that is.
 fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
     for order in config.servers.iter_mut().flat_map(Server::orders_mut) {
+        assertions_in_use(reader, &config.identities, order);
         match config.identities.get(&order.identity) {
             Some(identity) => {
                 let root = Root {
@@ -386,6 +387,25 @@ fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
                 reader.problem(None, &key, format!("there is no identity {:?} in [identities]", &*order.identity));
             }
         }
+    }
+}
+
+/// The identities whose tokens are further parameters: each is there, and gives a JWT.
+fn assertions_in_use(reader: &mut Reader<'_>, identities: &BTreeMap<Arc<str>, IdentityConfig>, order: &mut Order) {
+    let key = format!("servers.{}.extra", order.name);
+    for assertion in &mut order.assertions {
+        let name = &*assertion.identity;
+        let Some(identity) = identities.get(name) else {
+            reader.problem(None, &key, format!("there is no identity {name:?} in [identities]"));
+            continue;
+        };
+        let is_told = identity.links.first().is_some_and(Link::names_its_subject);
+        if identity.choice.signs_requests() && !is_told {
+            let what =
+                format!("the identity {name:?} is a signed request of AWS (`token = \"caller-identity\"`), and no JWT");
+            reader.problem(None, &key, what);
+        }
+        assertion.identity_fields = identity.fields();
     }
 }
 

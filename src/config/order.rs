@@ -3,9 +3,9 @@
 
 use super::exchange::{self, Chosen};
 use super::identities;
-use super::reader::{Reader, Section};
+use super::reader::{Parameter, Reader, Section};
 use super::{client, insecure, keys};
-use crate::broker::{Client, ClientAuth, DEFAULT, Opens, Order, ResourceParameter};
+use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Opens, Order, ResourceParameter};
 use crate::exchange::{Asks, Place, Traits, USUAL, reserved};
 use crate::oauth::{Issuer, Resource, Scopes};
 
@@ -39,6 +39,7 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
     // A platform's own token for a front door is made for whatever that calls its audience.
     let is_own = place == Place::FrontDoor && traits.asks == Asks::Nobody;
     let (audience, of_own) = if is_own { (None, text("audience")) } else { (text("audience"), None) };
+    let (extra, assertions) = extra_of(reader, section, &traits);
     let conventional = provider.map(|provider| provider.subject_audience.clone());
     let order = Order {
         opens: if place == Place::FrontDoor { Opens::FrontDoor } else { Opens::Server },
@@ -51,7 +52,8 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
         audience,
         subject_audience: text("subject_audience").or(of_own).or(conventional),
         resource: resource_of(reader, section, place, provider.is_some()),
-        extra: extra_of(reader, section),
+        extra,
+        assertions,
         ..Order::discovered(name.into())
     };
     Read { order, traits }
@@ -101,13 +103,30 @@ fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, place: Place, 
     }
 }
 
-fn extra_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Vec<(String, String)> {
-    let Some((pairs, line)) = section.pairs("extra") else { return Vec::new() };
+/// The texts, and the tokens of identities.
+fn extra_of(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    traits: &Traits,
+) -> (Vec<(String, String)>, Vec<Assertion>) {
+    let (mut texts, mut assertions) = (Vec::new(), Vec::new());
+    let Some((parameters, line)) = section.parameters("extra") else { return (texts, assertions) };
     let set = reserved();
-    for (name, _) in pairs.iter().filter(|(name, _)| set.contains(&name.as_str())) {
-        reader.problem(line, &section.key("extra"), format!("{name:?} is set by the exchange itself or is a secret"));
+    for (name, value) in parameters {
+        if set.contains(&name.as_str()) {
+            let what = format!("{name:?} is set by the exchange itself or is a secret");
+            reader.problem(line, &section.key("extra"), what);
+        }
+        match value {
+            Parameter::Text(text) => texts.push((name.clone(), text.clone())),
+            Parameter::Identity(identity) => assertions.push(Assertion::of(name, identity)),
+        }
     }
-    pairs.to_vec()
+    if !assertions.is_empty() && traits.asks != Asks::Discovered {
+        let what = "a token of an identity is made for the pinned `issuer`, and this exchange asks none";
+        reader.problem(line, &section.key("extra"), what);
+    }
+    (texts, assertions)
 }
 
 pub(super) fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Scopes> {

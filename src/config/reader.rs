@@ -53,6 +53,14 @@ pub(super) struct Section<'a> {
     pub(super) rest_lines: BTreeMap<String, usize>,
 }
 
+/// The value of a form parameter.
+pub(super) enum Parameter {
+    /// This text.
+    Text(String),
+    /// A token of the identity of this name.
+    Identity(String),
+}
+
 enum Value<'a> {
     Text(String),
     Texts(Vec<String>),
@@ -60,7 +68,7 @@ enum Value<'a> {
     Number(u32),
     Span(Duration),
     Rate(Rate),
-    Pairs(Vec<(String, String)>),
+    Parameters(Vec<(String, Parameter)>),
     Tables(Vec<(&'a DeTable<'a>, usize)>),
     Table(&'a DeTable<'a>, usize),
 }
@@ -197,9 +205,9 @@ impl Section<'_> {
         }
     }
 
-    pub(super) fn pairs(&self, key: &str) -> Option<(&[(String, String)], usize)> {
+    pub(super) fn parameters(&self, key: &str) -> Option<(&[(String, Parameter)], usize)> {
         match self.values.get(key) {
-            Some((Value::Pairs(pairs), line)) => Some((pairs, *line)),
+            Some((Value::Parameters(parameters), line)) => Some((parameters, *line)),
             _ => None,
         }
     }
@@ -238,12 +246,10 @@ fn read<'a>(kind: Kind, value: &'a Spanned<DeValue<'a>>) -> Option<Value<'a>> {
         }
         Kind::Span => inner.as_str().and_then(span).map(Value::Span),
         Kind::Rate => inner.as_str().and_then(Rate::parse).map(Value::Rate),
-        Kind::Pairs => {
-            let pairs = inner
-                .as_table()?
-                .iter()
-                .map(|(name, value)| Some((name.get_ref().to_string(), value.get_ref().as_str()?.to_owned())));
-            pairs.collect::<Option<Vec<_>>>().map(Value::Pairs)
+        Kind::Parameters => {
+            let all = inner.as_table()?.iter();
+            let all = all.map(|(name, value)| Some((name.get_ref().to_string(), parameter(value.get_ref())?)));
+            all.collect::<Option<Vec<_>>>().map(Value::Parameters)
         }
         Kind::Rules => {
             let tables = inner.as_array()?.iter().map(|one| Some((one.get_ref().as_table()?, one.span().start)));
@@ -252,6 +258,16 @@ fn read<'a>(kind: Kind, value: &'a Spanned<DeValue<'a>>) -> Option<Value<'a>> {
         Kind::Provider | Kind::FrontDoor => Some(Value::Table(inner.as_table()?, value.span().start)),
         Kind::Later => None,
     }
+}
+
+/// A text, or a table with the key `identity` alone.
+fn parameter(value: &DeValue<'_>) -> Option<Parameter> {
+    if let Some(text) = value.as_str() {
+        return Some(Parameter::Text(text.to_owned()));
+    }
+    let table = value.as_table()?;
+    let identity = table.get("identity")?.get_ref().as_str()?;
+    (table.len() == 1).then(|| Parameter::Identity(identity.to_owned()))
 }
 
 /// A value as it stands. What no row's key can be becomes a number, which none takes.
@@ -272,7 +288,7 @@ pub(super) fn describe(kind: Kind) -> &'static str {
         Kind::Number => "a number from 0 to 4294967295",
         Kind::Span => "a number with s, m or h",
         Kind::Rate => "a number of times a second, minute or hour",
-        Kind::Pairs => "a table of texts",
+        Kind::Parameters => "a table of texts and of `{ identity = \"NAME\" }`",
         Kind::Rules => "a list of tables",
         Kind::Provider | Kind::FrontDoor => "a table",
         Kind::Later => "absent",

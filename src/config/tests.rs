@@ -93,6 +93,23 @@ fn extra_may_not_overrule_the_exchange() {
 }
 
 #[test]
+fn a_parameter_of_extra_is_a_text_or_an_identity_that_is_there() {
+    let extra = |more: &str, value: &str| format!("{SERVER}{more}\nextra = {{ a = {value} }}\n");
+    let pin = "issuer = \"https://as.example.com\"";
+    assert_eq!(problems(&extra(pin, "{ identity = \"default\" }")), Vec::<String>::new());
+    only_problem(&extra("", "{ identity = \"default\" }"), "needs `issuer`");
+    only_problem(&extra(pin, "{ identity = \"ci\" }"), "servers.a.extra: there is no identity \"ci\"");
+    for value in ["1", "{}", "{ identity = 1 }", "{ name = \"ci\" }", "{ identity = \"default\", audience = \"x\" }"] {
+        only_problem(&extra(pin, value), "must be a table of texts and of `{ identity = \"NAME\" }`");
+    }
+    let role = "exchange = \"entra\"\ntenant = \"t\"\nscopes = [\"api://a/.default\"]";
+    only_problem(
+        &extra(role, "{ identity = \"default\" }"),
+        "made for the pinned `issuer`, and this exchange asks none",
+    );
+}
+
+#[test]
 fn an_allow_entry_says_whom_it_means() {
     only_problem(&format!("{SERVER}allow = [{{}}]\n"), "needs at least one of `uid`, `gid`, `exe`, `sha256`, `unit`");
     only_problem(&format!("{SERVER}allow = [{{ scopes = [\"a\"] }}]\n"), "needs at least one of");

@@ -23,6 +23,7 @@ pub(super) fn token_request(grant: &str, own: &[(&str, &str)], request: &Request
     pairs.extend(request.audience.iter().map(|audience| ("audience", audience.as_str())));
     pairs.extend(client.iter().map(|(name, value)| (*name, value.as_str())));
     pairs.extend(request.extra.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    pairs.extend(request.assertions.iter().map(|(name, token)| (name.as_str(), token.expose())));
     encoded(&pairs)
 }
 

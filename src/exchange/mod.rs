@@ -274,6 +274,8 @@ pub(crate) struct Request {
     pub subject_audience: Option<String>,
     /// Further form parameters.
     pub extra: Vec<(String, String)>,
+    /// Further form parameters that are tokens of identities, made for this authorization server.
+    pub assertions: Vec<(String, SubjectToken)>,
     /// The credentials of the workload's own role, where requests are signed with them.
     pub aws_credentials: Option<crate::aws::Credentials>,
 }

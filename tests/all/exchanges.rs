@@ -1,7 +1,7 @@
 //! Exchanges and client proofs from the environment to the token, against a server that verifies each of them.
 
 use serde_json::{Value, json};
-use support::authorization_server::TokenFault;
+use support::authorization_server::{FakeAs, TokenFault};
 use support::keys;
 use support::platform::SUBJECT;
 use support::scene::Scene;
@@ -105,6 +105,52 @@ async fn tokens_that_could_be_replayed_elsewhere_need_a_pin() {
     refused(&scene, "client_auth = \"magic\"", CONFIG, &["not known", "workload"]).await;
     let extra = format!("{EXCHANGED}\nextra = {{ actor_token = \"x\" }}");
     refused(&scene, &extra, CONFIG, &["actor_token"]).await;
+}
+
+#[tokio::test]
+async fn a_further_parameter_is_a_token_of_another_identity_made_for_the_issuer() {
+    let scene = Scene::new(binary()).await;
+    let issuer = scene.authorization_server.issuer();
+    let file = scene.safeconduct.private("instance.jwt");
+    let write = |audience: &str| {
+        let life = std::time::Duration::from_secs(600);
+        let token = scene.platform.mint_with(audience, life, &json!({"sub": "instance-7"}));
+        std::fs::write(&file, token).expect("ours");
+    };
+    let keys = format!(
+        "extra = {{ tenant = \"blue\", client_instance_assertion = {{ identity = \"instance\" }} }}\n\
+         [identities.instance]\nsource = \"file\"\ntoken_file = \"{}\"",
+        file.display()
+    );
+    write(&issuer);
+    token(&scene, &keys).await.expect_code(0);
+    let sent = scene.authorization_server.last_request();
+    let claims = keys::peek(&sent.params["client_instance_assertion"]);
+    assert_eq!((&claims["sub"], &claims["aud"]), (&json!("instance-7"), &json!(issuer)));
+    assert_eq!((&sent.params["tenant"][..], &sent.assertion["sub"]), ("blue", &json!(SUBJECT)));
+
+    write("https://other.example");
+    let output = token(&scene, &keys).await.expect_code(NO_IDENTITY);
+    assert!(output.stderr.contains("https://other.example"), "{}", output.stderr);
+    assert_eq!(scene.authorization_server.token_requests(), 1, "a token for somebody else never leaves");
+}
+
+#[tokio::test]
+async fn a_further_parameter_is_what_the_chain_of_its_identity_gives() {
+    let scene = Scene::new(binary()).await;
+    let link = FakeAs::start(scene.platform.trust()).await;
+    link.set_audience(&scene.authorization_server.issuer());
+    let keys = format!(
+        "extra = {{ client_instance_assertion = {{ identity = \"changed\" }} }}\n\
+         [identities.changed]\nfrom = \"default\"\nexchange = \"token-exchange\"\nissuer = \"{}\"",
+        link.issuer()
+    );
+    token(&scene, &keys).await.expect_code(0);
+    let sent = scene.authorization_server.last_request();
+    let claims = keys::peek(&sent.params["client_instance_assertion"]);
+    let issuers = (&claims["iss"], &sent.assertion["iss"]);
+    assert_eq!(issuers, (&json!(link.issuer()), &json!(scene.platform.trust().issuer)));
+    assert_eq!(link.last_request().assertion["aud"], json!(link.issuer()), "the platform's token is for the link");
 }
 
 #[tokio::test]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::super::error::Unusable;
 use super::super::identities::Identity;
 use super::super::refused::Presented;
-use super::super::{Error, Order};
+use super::super::{Assertion, Error, Order};
 use super::route::Route;
 use super::{Maker, Want, plain_request};
 use crate::exchange::registration::Means;
 use crate::exchange::{self, Client, ClientAuth, Destination, Identified, LINK_GRANT, Link};
 use crate::identity::CLOCK_SKEW;
-use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource};
+use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
 use crate::token::{Hop, SubjectToken};
 
 /// Who we are to the authorization server, and how we came to be that.
@@ -24,6 +24,8 @@ pub(super) struct Standing {
 pub(super) struct Leg<'a> {
     /// Under which name a registration there is remembered.
     pub(super) name: Arc<str>,
+    /// The identity whose certificate proves the client, where it has no other.
+    pub(super) identity: &'a str,
     /// The client that we are there, as configured.
     pub(super) client: &'a Client,
     /// Who is asked.
@@ -32,6 +34,18 @@ pub(super) struct Leg<'a> {
     pub(super) grant: &'static str,
     /// The identity that is presented.
     pub(super) subject: Option<&'a SubjectToken>,
+}
+
+/// The way of one identity, from the platform to whom its token is for.
+struct Journey<'a> {
+    want: &'a Want,
+    /// The identity at the root.
+    identity: &'a str,
+    chain: &'a [&'a Link],
+    /// Whom each link asks.
+    parties: &'a [Arc<AuthorizationServer>],
+    /// May what arrives be something else than a JWT?
+    may_be_named: bool,
 }
 
 /// For whom the identity is made that goes to the server's authorization server.
@@ -50,7 +64,11 @@ impl Maker {
 
     /// The identity that the order names.
     pub(in crate::broker) fn identity(&self, order: &Order) -> Result<&Identity, Error> {
-        match self.identities.get(&order.identity) {
+        self.named_identity(&order.identity)
+    }
+
+    fn named_identity(&self, name: &str) -> Result<&Identity, Error> {
+        match self.identities.get(name) {
             Some(Ok(identity)) => Ok(identity),
             Some(Err(error)) => Err(error.clone().into()),
             None => Err(Error::internal("an identity that configuration let pass is unknown")),
@@ -75,7 +93,7 @@ impl Maker {
         Ok(Some(subject))
     }
 
-    /// Walks the chain, and checks before each step that what leaves is made for the one party it goes to.
+    /// Who we are to the authorization server: the order's identity, through all links.
     pub(super) async fn stand(
         &self,
         want: &Want,
@@ -85,32 +103,72 @@ impl Maker {
     ) -> Result<Standing, Error> {
         let order = &*want.order;
         let Some(subject) = &route.subject else { return Ok(Standing { subject: None, hops: Vec::new() }) };
-        let (mut subject, mut source) = (subject.clone(), self.identity(order)?.source.name());
+        let chain = self.chain(order)?;
+        let (parties, may_be_named) = (&route.parties, order.names_its_subject());
+        let journey = Journey { want, identity: &order.identity, chain: &chain, parties, may_be_named };
+        let destination = Destination { audience, resource: request.resource.as_ref(), scopes: &request.scopes };
+        let (subject, hops) = self.walk(&journey, subject.clone(), &destination).await?;
+        Ok(Standing { subject: Some(subject), hops })
+    }
+
+    /// The tokens that are further form parameters, each made for the pinned issuer.
+    pub(super) async fn assertions(&self, want: &Want, pinned: &Issuer) -> Result<Vec<(String, SubjectToken)>, Error> {
+        let audience = expected_audience(&want.order, pinned);
+        let all = want.order.assertions.iter().map(|assertion| self.assertion(want, assertion, &audience));
+        futures_util::future::try_join_all(all).await
+    }
+
+    async fn assertion(
+        &self,
+        want: &Want,
+        assertion: &Assertion,
+        audience: &Audience,
+    ) -> Result<(String, SubjectToken), Error> {
+        let identity = self.named_identity(&assertion.identity)?;
+        let chain: Vec<&Link> = identity.links.iter().collect();
+        let first = chain.first().map_or_else(|| audience.clone(), |link| link.audience());
+        let subject = async { identity.source.subject_token(&first).await.map_err(Error::from) };
+        let (subject, parties) = tokio::try_join!(subject, self.parties(&chain))?;
+        let (identity, parties) = (&*assertion.identity, &parties);
+        let journey = Journey { want, identity, chain: &chain, parties, may_be_named: false };
+        let destination = Destination { audience, resource: None, scopes: &Scopes::default() };
+        let (token, _) = self.walk(&journey, subject, &destination).await?;
+        Ok((assertion.parameter.clone(), token))
+    }
+
+    /// Walks the chain, and checks before each step that what leaves is made for the one party it goes to.
+    async fn walk(
+        &self,
+        journey: &Journey<'_>,
+        mut subject: SubjectToken,
+        destination: &Destination<'_>,
+    ) -> Result<(SubjectToken, Vec<Hop>), Error> {
+        let Journey { want, identity, chain, parties, may_be_named } = journey;
+        let mut source = self.named_identity(identity)?.source.name();
         let mut hops = vec![Hop::of(source, &subject.claims)];
         let fit = |subject: &SubjectToken, audience: &Audience, source, is_named: bool| {
             let known = if is_named { Ok(()) } else { subject.must_be_jwt() };
             let fit = known.and_then(|()| subject.fit_for(audience, self.clock.unix(), CLOCK_SKEW));
             fit.map_err(|unfit| Unusable::Subject { source_name: source, unfit })
         };
-        let chain = self.chain(order)?;
-        for (i, (link, party)) in chain.iter().zip(&route.parties).enumerate() {
+        for (i, (link, party)) in chain.iter().zip(*parties).enumerate() {
             fit(&subject, &link.audience(), source, link.names_its_subject())?;
-            let next = chain.get(i + 1).map_or_else(|| audience.clone(), |next| next.audience());
-            let destination =
-                Destination { audience: &next, resource: request.resource.as_ref(), scopes: &request.scopes };
+            let next = chain.get(i + 1).map_or_else(|| destination.audience.clone(), |next| next.audience());
+            let on_the_way = Destination { audience: &next, ..*destination };
             let leg = Leg {
-                name: format!("{}@{}", order.name, link.issuer).into(),
+                name: format!("{}@{}", want.order.name, link.issuer).into(),
+                identity,
                 client: &link.client,
                 party,
                 grant: LINK_GRANT,
                 subject: Some(&subject),
             };
-            subject = self.change(want, link, &leg, &destination).await?;
+            subject = self.change(want, link, &leg, &on_the_way).await?;
             source = link.step();
             hops.push(Hop::of(source, &subject.claims));
         }
-        fit(&subject, audience, source, order.names_its_subject())?;
-        Ok(Standing { subject: Some(subject), hops })
+        fit(&subject, destination.audience, source, *may_be_named)?;
+        Ok((subject, hops))
     }
 
     async fn change(
@@ -122,9 +180,9 @@ impl Maker {
     ) -> Result<SubjectToken, Error> {
         let Some(subject) = leg.subject else { return Err(Error::internal("a link has nothing to change")) };
         let asked = [destination.audience.as_str(), destination.resource.map_or("", Resource::as_str)];
-        let presented = Presented::of(subject, &leg.party.issuer, &asked, destination.scopes, &[]);
+        let presented = Presented::of(subject, &leg.party.issuer, &asked, destination.scopes);
         self.refused.check(&presented)?;
-        let client = self.identify(&want.order, leg).await?;
+        let client = self.identify(leg).await?;
         let place = self.pace.enter(&leg.party.issuer).await;
         let changed = link.change.change(&self.way(leg.party), subject, client, destination).await;
         drop(place);
@@ -138,9 +196,10 @@ impl Maker {
     }
 
     /// The client that we are to this party, ready to prove itself.
-    pub(super) async fn identify(&self, order: &Order, leg: &Leg<'_>) -> Result<Identified, Error> {
+    pub(super) async fn identify(&self, leg: &Leg<'_>) -> Result<Identified, Error> {
         let by_workload = leg.client.auth == ClientAuth::MutualTls && leg.client.certificate_file.is_none();
-        let certificate = if by_workload { self.identity(order)?.source.certificate().await? } else { None };
+        let certificate =
+            if by_workload { self.named_identity(leg.identity)?.source.certificate().await? } else { None };
         let certificate = certificate.map(Arc::new);
         let (subject, grant) = (leg.subject, leg.grant);
         let means = Means { env: &self.env, outbound: &self.outbound, subject, certificate, grant };

@@ -140,18 +140,20 @@ impl Maker {
             resource: (order.resource != ResourceParameter::Omitted).then(|| resource.clone()),
             scopes,
             dpop: self.dpop_key(order, &route)?,
+            assertions: route.assertions.clone(),
             ..plain_request(order)
         };
         let audience = exchange.audience(&route.server.issuer, &request);
         let standing = self.stand(want, &route, &audience, &request).await?;
         let leg = Leg {
             name: Arc::clone(&order.name),
+            identity: &order.identity,
             client: &order.client,
             party: &route.server,
             grant: exchange.traits().grant,
             subject: standing.subject.as_ref(),
         };
-        request.client = self.identify(order, &leg).await?;
+        request.client = self.identify(&leg).await?;
         request.aws_credentials = self.own_credentials(order).await?;
         let issued = self.ask(want, exchange, &leg, &request).await?;
         let mut hops = standing.hops;
@@ -212,10 +214,9 @@ impl Maker {
         request: &exchange::Request,
     ) -> Result<Issued, Error> {
         let issuer = &leg.party.issuer;
-        let asked = [request.resource.as_ref().map_or("", Resource::as_str), request.audience.as_deref().unwrap_or("")];
         // What a client signs for one request is never the same twice; only an identity can be refused for good.
-        let presented =
-            leg.subject.map(|subject| Presented::of(subject, issuer, &asked, &request.scopes, &request.extra));
+        let shown = leg.subject.or_else(|| request.assertions.first().map(|(_, token)| token));
+        let presented = shown.map(|subject| Presented::of(subject, issuer, &asked_for(request), &request.scopes));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         let place = self.pace.enter(issuer).await;
         let issued = exchange.exchange(&self.way(leg.party), leg.subject, request).await;
@@ -280,6 +281,14 @@ impl Maker {
     fn way<'a>(&'a self, server: &'a AuthorizationServer) -> Way<'a> {
         Way { outbound: &self.outbound, server, named_by: NamedBy::Them, clock: &self.clock, nonces: &self.nonces }
     }
+}
+
+/// What a request says besides its subject token and its scopes.
+fn asked_for(request: &exchange::Request) -> Vec<&str> {
+    let own = [request.resource.as_ref().map_or("", Resource::as_str), request.audience.as_deref().unwrap_or("")];
+    let extra = request.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+    let assertions = request.assertions.iter().flat_map(|(name, token)| [name.as_str(), token.expose()]);
+    own.into_iter().chain(extra).chain(assertions).collect()
 }
 
 /// What is asked for whatever discovery finds.

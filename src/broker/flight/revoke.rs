@@ -23,8 +23,9 @@ impl Maker {
             let metadata = self.metadata(&token.issuer, order.token_endpoint.as_deref()).await?;
             let subject = self.proof_of_client(want, &metadata).await?;
             let (name, subject) = (Arc::clone(&order.name), subject.as_ref());
-            let leg = Leg { name, client: &order.client, party: &metadata, grant: traits.grant, subject };
-            let client = self.identify(order, &leg).await?;
+            let (identity, client) = (&*order.identity, &order.client);
+            let leg = Leg { name, identity, client, party: &metadata, grant: traits.grant, subject };
+            let client = self.identify(&leg).await?;
             Ok::<_, Error>((Arc::clone(&metadata), client))
         };
         let (metadata, client) = prepare.await.map_err(|error| revocation::Error::Client {
@@ -50,11 +51,12 @@ impl Maker {
         let parties = self.parties(&chain).await?;
         let subject = self.subject(order, &chain, &metadata.issuer).await?;
         let (protection, metadata) = (Arc::default(), Arc::clone(metadata));
-        let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties };
+        let assertions = Vec::new();
+        let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties, assertions };
         let issuer = &route.server.issuer;
         let audience = expected_audience(order, issuer);
         let subject = self.stand(want, &route, &audience, &plain_request(order)).await?.subject;
-        let presented = subject.as_ref().map(|one| Presented::of(one, issuer, &[], &Scopes::default(), &[]));
+        let presented = subject.as_ref().map(|one| Presented::of(one, issuer, &[], &Scopes::default()));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         Ok(subject)
     }

@@ -25,6 +25,8 @@ pub(super) struct Route {
     pub(super) issuer_is: IssuerIs,
     /// The parties on the way, in the order of the chain.
     pub(super) parties: Vec<Arc<AuthorizationServer>>,
+    /// The further form parameters that are tokens of identities.
+    pub(super) assertions: Vec<(String, SubjectToken)>,
 }
 
 impl Maker {
@@ -33,19 +35,24 @@ impl Maker {
         let chain = self.chain(order)?;
         let parties = self.parties(&chain);
         if let Some(pinned) = &order.issuer {
-            let (protection, metadata, subject, parties) = tokio::try_join!(
+            let (protection, metadata, subject, parties, assertions) = tokio::try_join!(
                 async { self.protection_beside_pin(want, pinned).await },
                 self.metadata(pinned, order.token_endpoint.as_deref()),
                 self.subject(order, &chain, pinned),
                 parties,
+                self.assertions(want, pinned),
             )?;
-            return Ok(Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties });
+            let issuer_is = IssuerIs::Pinned;
+            return Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions });
+        }
+        if !order.assertions.is_empty() {
+            return Err(Error::internal("a token of an identity is to be sent to an issuer that is not pinned"));
         }
         let protection = self.discovery.protection(&server.url, server.named_by).await?;
         let (issuer, issuer_is) = self.pick(server, &protection)?;
         let (metadata, subject, parties) =
             tokio::try_join!(self.metadata(&issuer, None), self.subject(order, &chain, &issuer), parties)?;
-        Ok(Route { protection, server: metadata, subject, issuer_is, parties })
+        Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions: Vec::new() })
     }
 
     /// What an authorization server says of itself, or what the operator says of a silent one.
