@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::broker::{DEFAULT, Link, Opens, Order, ResourceParameter, Server, UNLISTED};
+use crate::broker::{DEFAULT, Link, Server};
 use crate::env::Env;
-use crate::exchange::{Asks, Provider, Root};
+use crate::exchange::{Asks, Provider};
 use crate::identity::{Choice, SOURCES};
 use crate::oauth::{Issuer, ServerUrl, host_of};
 use crate::outbound;
@@ -33,6 +33,7 @@ mod order;
 mod outer;
 mod reader;
 mod server;
+mod together;
 
 pub(crate) use document::{schema, starter};
 pub(crate) use reader::Problem;
@@ -355,148 +356,9 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
         let default = config.identity().clone();
         config.identities.extend(identities::identities_of(reader, table, &default));
     }
-    identities_in_use(reader, &mut config);
-    together(reader, &mut config);
+    together::identities_in_use(reader, &mut config);
+    together::check(reader, &mut config);
     config
-}
-
-/// Every server names an identity that is there, and its key knows what that is.
-fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
-    for order in config.servers.iter_mut().flat_map(Server::orders_mut) {
-        assertions_in_use(reader, &config.identities, order);
-        match config.identities.get(&order.identity) {
-            Some(identity) => {
-                let root = Root {
-                    name: &order.identity,
-                    source: identity.choice.source(),
-                    is_chain: !identity.links.is_empty(),
-                };
-                if let Some(Err(unfit)) = order.exchange.as_ref().map(|exchange| exchange.suits(&root)) {
-                    reader.problem(None, &format!("servers.{}.{}", order.name, unfit.problem.key), unfit.problem.what);
-                }
-                if signs_where_a_jwt_is_wanted(order, identity) {
-                    let key = format!("servers.{}.identity", order.name);
-                    let what = "is a signed request of AWS (`token = \"caller-identity\"`): it is for \"token-exchange\" and \"gcp\" \
-                        alone, and proves no client";
-                    reader.problem(None, &key, what);
-                }
-                order.identity_fields = identity.fields();
-            }
-            None => {
-                let key = format!("servers.{}.identity", order.name);
-                reader.problem(None, &key, format!("there is no identity {:?} in [identities]", &*order.identity));
-            }
-        }
-    }
-}
-
-/// The identities whose tokens are further parameters: each is there, and gives a JWT.
-fn assertions_in_use(reader: &mut Reader<'_>, identities: &BTreeMap<Arc<str>, IdentityConfig>, order: &mut Order) {
-    let key = format!("servers.{}.extra", order.name);
-    for assertion in &mut order.assertions {
-        let name = &*assertion.identity;
-        let Some(identity) = identities.get(name) else {
-            reader.problem(None, &key, format!("there is no identity {name:?} in [identities]"));
-            continue;
-        };
-        let is_told = identity.links.first().is_some_and(Link::names_its_subject);
-        if identity.choice.signs_requests() && !is_told {
-            let what =
-                format!("the identity {name:?} is a signed request of AWS (`token = \"caller-identity\"`), and no JWT");
-            reader.problem(None, &key, what);
-        }
-        assertion.identity_fields = identity.fields();
-    }
-}
-
-/// Is the identity a signed request, and its first party one that is not told so?
-fn signs_where_a_jwt_is_wanted(order: &Order, identity: &IdentityConfig) -> bool {
-    let is_told = match identity.links.first() {
-        Some(link) => link.names_its_subject(),
-        None => !order.needs_subject() || order.names_its_subject(),
-    };
-    identity.choice.signs_requests() && !is_told
-}
-
-/// The platform's own token goes to the MCP server. Made for an authorization server, it could be presented there.
-fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
-    let orders: Vec<&Arc<Order>> = config.servers.iter().flat_map(Server::orders).collect();
-    let pinned = orders.iter().filter_map(|order| order.issuer.as_ref());
-    let links = config.identities.values().flat_map(|identity| &identity.links);
-    let links = links.chain(orders.iter().filter_map(|order| order.idp.as_ref())).map(|link| &link.issuer);
-    let issuers: Vec<&Issuer> = pinned.chain(links).chain(config.issuers.iter().flatten()).collect();
-    for order in orders.iter().filter(|order| order.expected().traits().asks == Asks::Nobody) {
-        let named = |issuer: &&&Issuer| order.subject_audience.as_deref() == Some(issuer.as_str());
-        if let Some(issuer) = issuers.iter().find(named) {
-            let key = if order.opens == Opens::FrontDoor { "audience" } else { "subject_audience" };
-            let key = format!("servers.{}.{key}", order.name);
-            reader.problem(
-                None,
-                &key,
-                format!("{issuer} is an authorization server: whoever gets this token could present it there"),
-            );
-        }
-    }
-}
-
-/// Names that differ by case alone; and a front door has a name that nobody wrote.
-fn names(reader: &mut Reader<'_>, config: &Config) {
-    let all: Vec<&Arc<Order>> = config.servers.iter().flat_map(Server::orders).collect();
-    for (i, one) in all.iter().enumerate() {
-        for other in all[i + 1..].iter().filter(|other| one.name.eq_ignore_ascii_case(&other.name)) {
-            let what = if one.name == other.name {
-                "is the name of the front door of another server; choose another".to_owned()
-            } else {
-                format!("differs from servers.{} by case alone", one.name)
-            };
-            reader.problem(None, &format!("servers.{}", other.name), what);
-        }
-    }
-}
-
-/// What no single table shows.
-fn together(reader: &mut Reader<'_>, config: &mut Config) {
-    for (i, one) in config.servers.iter().enumerate() {
-        for other in &config.servers[i + 1..] {
-            let shared = |a: &Server, b: &Server| {
-                a.url == b.url
-                    || matches!((&a.order.resource, &b.order.resource), (ResourceParameter::Fixed(one), ResourceParameter::Fixed(other)) if one == other)
-                    || matches!(&a.order.resource, ResourceParameter::Fixed(resource) if resource.stands_for(&b.url))
-            };
-            if (shared(one, other) || shared(other, one)) && one.policy.allow != other.policy.allow {
-                let what = format!(
-                    "is one resource with servers.{}, but allows other callers: a token for one would be good for the other",
-                    one.name
-                );
-                reader.problem(None, &format!("servers.{}", other.name), what);
-            }
-        }
-    }
-    names(reader, config);
-    not_for_an_issuer(reader, config);
-    if let (true, Some(server)) = (config.listen.unlisted, config.servers.iter().find(|one| &*one.name == UNLISTED)) {
-        let what = "with `unlisted = true` this name stands for all servers that are not configured; choose another";
-        reader.problem(None, &format!("servers.{}", server.name), what);
-    }
-    let mut named = std::mem::take(&mut config.egress.named);
-    for server in &config.servers {
-        named.insert(host_of(server.url.url()));
-        for order in server.orders() {
-            let issuers = order.issuer.iter().map(Issuer::as_str).chain(order.token_endpoint.as_deref());
-            let links = order.idp.iter().flat_map(named_by_link);
-            named.extend(issuers.chain(links).filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
-        }
-    }
-    let links = config.identities.values().flat_map(|identity| &identity.links).flat_map(named_by_link);
-    named.extend(links.filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
-    for issuer in config.issuers.iter().flatten() {
-        named.extend(url::Url::parse(issuer.as_str()).map(|url| host_of(&url)));
-    }
-    config.egress.named = named;
-}
-
-fn named_by_link(link: &Link) -> impl Iterator<Item = &str> {
-    std::iter::once(link.issuer.as_str()).chain(link.token_endpoint.as_deref())
 }
 
 /// Plain http is for loopback alone. Whether that is switched on is checked when it is dialled, because the flag
