@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::reader::{Reader, Section};
+use super::reader::{Found, Reader, Section};
 use super::{CAP, Config, keys};
 use crate::env::Env;
 use crate::oauth::Issuer;
@@ -17,7 +17,7 @@ pub(super) fn egress_of<'a>(
     env: &Env,
     config: &mut Config,
 ) {
-    let section = reader.section("egress", at, table, &keys::EGRESS, &[]);
+    let section = reader.section(Found { path: "egress", at, table }, &keys::EGRESS, &[]);
     config.egress.insecure_loopback = section.flag("insecure_loopback");
     if let Some((list, line)) = section.texts("allow") {
         let mut networks = Vec::new();

@@ -144,10 +144,6 @@ fn without_effect(reader: &mut Reader<'_>, section: &Section<'_>, own: &[Setting
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the reader and its section are one thing in two; ends when a section holds its reader"
-)]
 fn made<T: ?Sized>(
     reader: &mut Reader<'_>,
     section: &Section<'_>,

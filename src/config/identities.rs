@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::exchange::{self, Chosen};
-use super::reader::{Reader, Section};
+use super::reader::{Found, Reader, Section};
 use super::{IdentityConfig, client, identity, insecure, is_name, keys};
 use crate::broker::{Client, DEFAULT, Link};
 use crate::exchange::{Change, Place};
@@ -52,7 +52,7 @@ pub(super) fn identities_of<'a>(
 fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeTable<'a>) -> Written {
     let of_links = exchange::key_names(Place::Link);
     let foreign: Vec<&str> = identity::settings().into_iter().chain(of_links.iter().copied()).collect();
-    let mut section = reader.section(path, at, table, &keys::IDENTITIES, &foreign);
+    let mut section = reader.section(Found { path, at, table }, &keys::IDENTITIES, &foreign);
     let Some((from, line)) = section.text("from").map(|(from, line)| (from.to_owned(), line)) else {
         let own = section.text("source").and_then(|(source, _)| crate::identity::row(source)).map(|row| row.settings);
         let is_own = |name: &str| own.is_some_and(|own| own.iter().any(|one| one.name == name));

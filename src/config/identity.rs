@@ -2,13 +2,13 @@
 
 use toml::de::DeTable;
 
-use super::reader::{Reader, Section};
+use super::reader::{Found, Reader, Section};
 use super::{identity_sources, keys};
 use crate::identity::{self, Choice};
 use crate::setting::Problem;
 
 pub(super) fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>) -> Choice {
-    let section = reader.section("identity", at, table, &keys::IDENTITY, &settings());
+    let section = reader.section(Found { path: "identity", at, table }, &keys::IDENTITY, &settings());
     let probes = section.flag("probe");
     if let (true, Some((source, _))) = (probes, section.text("source")) {
         let what = format!("has no effect beside `source = {source:?}`, which is asked without any looking");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::reader::Reader;
+use super::reader::{Found, Reader};
 use super::{Listen, keys};
 use crate::env::Env;
 
@@ -14,7 +14,7 @@ use crate::env::Env;
 const LONGEST_LINGER: Duration = Duration::from_secs(3_600);
 
 pub(super) fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>, env: &Env) -> Listen {
-    let section = reader.section("listen", at, table, &keys::LISTEN, &[]);
+    let section = reader.section(Found { path: "listen", at, table }, &keys::LISTEN, &[]);
     let socket = section.text("socket").map(|(text, line)| {
         if !Path::new(text).is_absolute() {
             reader.problem(line, "listen.socket", "must be an absolute path");

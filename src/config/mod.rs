@@ -37,7 +37,7 @@ mod together;
 
 pub(crate) use document::{schema, starter};
 pub(crate) use reader::Problem;
-use reader::Reader;
+use reader::{Found, Reader};
 
 /// The tables of the file.
 const TABLES: [&str; 7] = ["identity", "identities", "servers", "listen", "egress", "audit", "keyring"];
@@ -340,7 +340,8 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
             // After [identity], which its chains may start from.
             "identities" => chains = Some(table),
             "keyring" => {
-                config.keyring = reader.section("keyring", at, table, &keys::KEYRING, &[]).flag("enabled");
+                config.keyring =
+                    reader.section(Found { path: "keyring", at, table }, &keys::KEYRING, &[]).flag("enabled");
             }
             "servers" => server::servers_of(reader, table, env, &mut config),
             "listen" => config.listen = listen::listen_of(reader, at, table, env),

@@ -39,6 +39,14 @@ pub(super) struct Reader<'a> {
     pub(super) problems: Vec<Problem>,
 }
 
+/// A table where it was found in the file.
+pub(super) struct Found<'p, 'a> {
+    pub(super) path: &'p str,
+    /// The offset of its head.
+    pub(super) at: usize,
+    pub(super) table: &'a DeTable<'a>,
+}
+
 /// One table, read: every value has the kind its key wants.
 #[derive(Default)]
 pub(super) struct Section<'a> {
@@ -87,18 +95,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a table. Keys that `foreign` names are kept as they stand.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one key with its place, kind and problem; ends when a section is a type"
-    )]
-    pub(super) fn section(
-        &mut self,
-        path: &str,
-        at: usize,
-        table: &'a DeTable<'a>,
-        wanted: &'static Table,
-        foreign: &[&str],
-    ) -> Section<'a> {
+    pub(super) fn section(&mut self, found: Found<'_, 'a>, wanted: &'static Table, foreign: &[&str]) -> Section<'a> {
+        let Found { path, at, table } = found;
         let mut section = Section { path: path.to_owned(), line: self.line(at), ..Section::default() };
         for (name, value) in table {
             let (text, line) = (name.get_ref().as_ref(), self.line(name.span().start));
@@ -139,8 +137,8 @@ impl<'a> Reader<'a> {
     pub(super) fn rules(&mut self, section: &Section<'a>) -> Option<Vec<Section<'a>>> {
         let (Value::Tables(tables), _) = section.values.get("allow")? else { return None };
         let path = format!("{}.allow", section.path);
-        let tables = tables.iter().map(|(table, at)| self.section(&path, *at, table, &keys::RULE, &[])).collect();
-        Some(tables)
+        let found = tables.iter().map(|(table, at)| Found { path: &path, at: *at, table });
+        Some(found.map(|found| self.section(found, &keys::RULE, &[])).collect())
     }
 }
 
@@ -154,7 +152,7 @@ impl<'a> Reader<'a> {
         foreign: &[&str],
     ) -> Option<Section<'a>> {
         let (Value::Table(table, at), _) = section.values.get(key)? else { return None };
-        Some(self.section(&section.key(key), *at, table, keys, foreign))
+        Some(self.section(Found { path: &section.key(key), at: *at, table }, keys, foreign))
     }
 }
 

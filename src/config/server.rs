@@ -5,7 +5,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::order::{self, Read, scopes_of};
-use super::reader::{Reader, Section};
+use super::reader::{Found, Reader, Section};
 use super::{Config, exchange, insecure, is_name, keys, outer, own_user};
 use crate::broker::{Order, Server};
 use crate::digest::Digest;
@@ -25,7 +25,11 @@ pub(super) fn servers_of<'a>(reader: &mut Reader<'a>, servers: &'a DeTable<'a>, 
         }
         match value.get_ref().as_table() {
             Some(table) => {
-                let section = reader.section(&path, at, table, &keys::SERVER, &exchange::key_names(Place::Server));
+                let section = reader.section(
+                    Found { path: &path, at, table },
+                    &keys::SERVER,
+                    &exchange::key_names(Place::Server),
+                );
                 config.servers.extend(server_of(reader, name, &section, env));
             }
             None => reader.problem(line, &path, format!("must be a table: [servers.{name}]")),
