@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -320,6 +320,8 @@ pub struct Token {
     pub jti: Option<String>,
     /// Who we were, from the platform's identity to the one that the issuer saw.
     pub hops: Arc<[Hop]>,
+    /// Scopes, server and issuer as an answer of the API writes them: made with the first answer, the same in all others.
+    pub party_in_json: OnceLock<Box<str>>,
 }
 
 /// One identity on the way to a token. Nothing in it is a secret.

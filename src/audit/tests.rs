@@ -110,6 +110,7 @@ fn token(words: &str) -> Token {
             Hop { source: "aws-role", iss: None, sub: Some("role".to_owned()) },
         ]
         .into(),
+        party_in_json: Default::default(),
     }
 }
 

@@ -112,6 +112,7 @@ impl Issuing {
             life: Duration::from_secs(life),
             jti: None,
             hops: Arc::default(),
+            party_in_json: Default::default(),
         }
     }
 }

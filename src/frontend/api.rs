@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::answer::{Answer, Failure, Outcome};
 use super::desk::Listening;
-use super::dialect::{self, Form};
+use super::dialect;
 use super::funnel::Asked;
 use super::query::{Named, Query, Rejected, read, target};
 use crate::broker::{self, Action};
@@ -25,7 +25,7 @@ pub(super) async fn token(asked: &Asked<'_>) -> Outcome {
     let query = Query::read(asked.query(), TOKEN)?;
     let request = request(asked, &query, Action::Token)?;
     let lease = asked.desk.broker.token(asked.caller, &request).await?;
-    let around = Form::of(&lease.token, asked.desk.fixed.clock.boot()).json();
+    let around = dialect::token_json(&lease.token, asked.desk.fixed.clock.boot());
     Ok(Answer::token(lease.token, around))
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn headers(asked: &Asked<'_>) -> Outcome {
     let (lease, authorized) = asked.desk.broker.headers(asked.caller, &request, head.as_ref()).await?;
     // The usual answer goes from the cache to the connection without a copy.
     if lease.outer.is_none() && lease.token.credential.bare().is_ok() {
-        let around = Form::of(&lease.token, asked.desk.fixed.clock.boot()).listed_headers();
+        let around = dialect::listed_bearer(&lease.token.expires_at);
         return Ok(Answer::token(lease.token, around));
     }
     Ok(Answer::secret(dialect::listed_fields(&authorized.fields, &authorized.expires_at)))

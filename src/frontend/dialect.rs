@@ -30,60 +30,41 @@ impl Around {
     }
 }
 
-/// What an answer says about a token, borrowed from the cache or from the answer of a daemon.
-pub(crate) struct Form<'a> {
-    expires_in: u64,
-    expires_at: &'a str,
-    scope: String,
-    resource: &'a str,
-    issuer: &'a str,
+/// The answer of `/v1/token` about a token in the cache. What does not change is written once for each token.
+pub(crate) fn token_json(token: &Token, now: Boot) -> Around {
+    let party = || party(&token.scopes.to_string(), token.resource.as_str(), token.issuer.as_str()).into();
+    json_around(token.left(now).as_secs(), &token.expires_at, token.party_in_json.get_or_init(party))
 }
 
-impl<'a> Form<'a> {
-    /// About a token in the cache.
-    pub(crate) fn of(token: &'a Token, now: Boot) -> Self {
-        Self {
-            expires_in: token.left(now).as_secs(),
-            expires_at: &token.expires_at,
-            scope: token.scopes.to_string(),
-            resource: token.resource.as_str(),
-            issuer: token.issuer.as_str(),
-        }
+/// The part of that answer that names scopes, server and issuer.
+fn party(scope: &str, resource: &str, issuer: &str) -> String {
+    let texts = [("\",\"scope\":\"", scope), ("\",\"resource\":\"", resource), ("\",\"issuer\":\"", issuer)];
+    let mut party = String::new();
+    for (name, value) in texts {
+        party.push_str(name);
+        push_escaped(&mut party, value);
     }
+    party.push_str("\"}");
+    party
+}
 
-    /// The answer of `/v1/token`.
-    pub(crate) fn json(&self) -> Around {
-        let texts = [
-            (",\"expires_at\":\"", self.expires_at),
-            ("\",\"scope\":\"", &self.scope),
-            ("\",\"resource\":\"", self.resource),
-            ("\",\"issuer\":\"", self.issuer),
-        ];
-        let length: usize = texts.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let mut after = String::with_capacity(length + 64);
-        after.push_str("\",\"token_type\":\"Bearer\",\"expires_in\":");
-        after.push_str(&self.expires_in.to_string());
-        for (name, value) in texts {
-            after.push_str(name);
-            push_escaped(&mut after, value);
-        }
-        after.push_str("\"}");
-        Around { before: "{\"access_token\":\"", after }
-    }
+fn json_around(expires_in: u64, expires_at: &str, party: &str) -> Around {
+    let mut after = String::with_capacity(party.len() + 96);
+    after.push_str("\",\"token_type\":\"Bearer\",\"expires_in\":");
+    after.push_str(&expires_in.to_string());
+    after.push_str(",\"expires_at\":\"");
+    push_escaped(&mut after, expires_at);
+    after.push_str(party);
+    Around { before: "{\"access_token\":\"", after }
+}
 
-    /// `{"headers":{"Authorization":["Bearer …"]},"expires":"…"}`: the Bazel and EngFlow credential helper's answer.
-    pub(crate) fn listed_headers(&self) -> Around {
-        Around { before: "{\"headers\":{\"Authorization\":[\"Bearer ", after: self.after_headers("\"]},") }
-    }
-
-    fn after_headers(&self, end: &str) -> String {
-        let mut after = String::with_capacity(end.len() + self.expires_at.len() + 16);
-        after.push_str(end);
-        after.push_str("\"expires\":\"");
-        push_escaped(&mut after, self.expires_at);
-        after.push_str("\"}");
-        after
-    }
+/// `{"headers":{"Authorization":["Bearer …"]},"expires":"…"}`: the Bazel and EngFlow credential helper's answer.
+pub(crate) fn listed_bearer(expires_at: &str) -> Around {
+    let mut after = String::with_capacity(expires_at.len() + 24);
+    after.push_str("\"]},\"expires\":\"");
+    push_escaped(&mut after, expires_at);
+    after.push_str("\"}");
+    Around { before: "{\"headers\":{\"Authorization\":[\"Bearer ", after }
 }
 
 /// A token that a command prints, from a daemon or from this process.
@@ -101,33 +82,22 @@ pub(crate) struct Handed {
 impl Handed {
     /// From the broker of this process; `None` where there is no token that could be handed on.
     pub(crate) fn new(lease: &Lease, now: Boot) -> Option<Self> {
-        let Form { expires_in, expires_at, scope, resource, issuer } = Form::of(&lease.token, now);
-        let outer = lease.outer.as_ref();
+        let (token, outer) = (&*lease.token, lease.outer.as_ref());
         // Times in RFC 3339, UTC and whole seconds sort as text.
-        let expires_at = outer.map_or(expires_at, |outer| expires_at.min(&outer.token.expires_at));
+        let expires_at = outer.map_or(&token.expires_at, |outer| (&token.expires_at).min(&outer.token.expires_at));
         let outer = match outer {
             Some(outer) => Some((outer.header.clone(), outer.token.credential.token()?.clone())),
             None => None,
         };
         Some(Self {
-            token: lease.token.credential.token()?.clone(),
-            expires_in,
+            token: token.credential.token()?.clone(),
+            expires_in: token.left(now).as_secs(),
             expires_at: expires_at.to_owned(),
-            scope,
-            resource: resource.to_owned(),
-            issuer: issuer.to_owned(),
+            scope: token.scopes.to_string(),
+            resource: token.resource.as_str().to_owned(),
+            issuer: token.issuer.as_str().to_owned(),
             outer,
         })
-    }
-
-    fn form(&self) -> Form<'_> {
-        Form {
-            expires_in: self.expires_in,
-            expires_at: &self.expires_at,
-            scope: self.scope.clone(),
-            resource: &self.resource,
-            issuer: &self.issuer,
-        }
     }
 
     /// From the answer of a daemon's `/v1/token`.
@@ -191,7 +161,8 @@ impl Handed {
 
     /// The answer of `/v1/token`.
     pub(crate) fn json(&self) -> Zeroizing<String> {
-        self.form().json().with(&self.token)
+        let party = party(&self.scope, &self.resource, &self.issuer);
+        json_around(self.expires_in, &self.expires_at, &party).with(&self.token)
     }
 
     /// `{"Authorization":"Bearer …"}`: one flat object of strings, which MCP clients expect of their helpers.
@@ -203,7 +174,7 @@ impl Handed {
 
     /// The answer of a credential helper's `get`.
     pub(crate) fn listed_headers(&self) -> Zeroizing<String> {
-        let Some((name, token)) = &self.outer else { return self.form().listed_headers().with(&self.token) };
+        let Some((name, token)) = &self.outer else { return listed_bearer(&self.expires_at).with(&self.token) };
         let fields = [("Authorization", &self.token), (name, token)];
         listed_fields(&fields.map(|(name, token)| (name.to_owned(), bearer("Bearer", token))), &self.expires_at)
     }

@@ -54,6 +54,7 @@ pub(super) fn assembled(evidence: Evidence<'_>, credential: Credential) -> Resul
         life,
         jti: claims.and_then(|claims| claims.jti),
         hops: hops.into(),
+        party_in_json: Default::default(),
     })
 }
 

@@ -35,6 +35,7 @@ fn token(life: f64) -> Token {
         life: span(life),
         jti: None,
         hops: Arc::default(),
+        party_in_json: Default::default(),
     }
 }
 

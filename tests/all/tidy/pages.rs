@@ -21,11 +21,8 @@ const WORDS: [&str; 3] = ["command", "env", "file"];
 
 /// Known files that contain the name of a source or an exchange, with that name. In `trust/shapes.rs` the names are those of policy
 /// formats. Do not add to this list.
-const NAMED_ELSEWHERE: &[(&str, &str)] = &[
-    ("src/trust/shapes.rs", "aws"),
-    ("src/trust/shapes.rs", "entra"),
-    ("src/trust/shapes.rs", "gcp"),
-];
+const NAMED_ELSEWHERE: &[(&str, &str)] =
+    &[("src/trust/shapes.rs", "aws"), ("src/trust/shapes.rs", "entra"), ("src/trust/shapes.rs", "gcp")];
 
 #[test]
 fn no_file_is_longer_than_400_lines_without_its_tests() {
