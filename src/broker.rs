@@ -50,7 +50,7 @@ pub use identities::{DEFAULT, Identity};
 pub use lease::{Authorized, Lease};
 use lease::{Outer, covers, may_be_given};
 pub(crate) use note::Matter;
-pub use order::{Assertion, Opens, Order, ResourceParameter};
+pub use order::{Assertion, Opens, Order, Pin, ResourceParameter};
 pub use parts::Parts;
 use rate::Pacer;
 pub use rate::Rate;

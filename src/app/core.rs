@@ -121,7 +121,7 @@ fn warn_of_weakness(servers: &[Server]) {
         if server.orders().any(|order| order.client.auth == ClientAuth::Secret) {
             tracing::warn!(server = %name, "its client proves itself with a shared secret, which can be stolen and does not end; better `private-key-jwt`, `mtls` or `workload`");
         }
-        if server.trust_discovered_issuer && server.order.issuer.is_none() {
+        if server.trust_discovered_issuer && server.order.issuer().is_none() {
             tracing::warn!(server = %name, "tokens of whatever issuer it names are used, bound to it or not; better pin `issuer`");
         }
     }

@@ -24,7 +24,7 @@ impl Broker {
         let server = self.configured(target)?;
         let maker = &*self.maker;
         let chain = maker.chain(&server.order)?;
-        let audience = match (audience, chain.first(), &server.order.issuer) {
+        let audience = match (audience, chain.first(), server.order.issuer()) {
             (Some(audience), ..) => Audience::from(audience),
             (None, Some(link), _) => link.audience(),
             (None, None, Some(pinned)) => expected_audience(&server.order, pinned),

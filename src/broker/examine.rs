@@ -137,8 +137,8 @@ impl Walk<'_> {
         }
         let (issuer, is_known) = if !self.server.order.is_discovered() {
             self.skip_discovery("the exchange asks the provider's own hosts, whatever the MCP server says");
-            (self.server.order.issuer.clone(), true)
-        } else if reachable || self.server.order.issuer.is_some() {
+            (self.server.order.issuer().cloned(), true)
+        } else if reachable || self.server.order.issuer().is_some() {
             self.discovered(knocked.map(|knocked| knocked.challenge)).await
         } else {
             self.skip_discovery("the MCP server was not reached");
@@ -163,7 +163,7 @@ impl Walk<'_> {
             self.report.push(rules::SERVER_METADATA.skip("no authorization server is known"));
             return (None, false);
         };
-        if self.server.order.token_endpoint.is_some() {
+        if self.server.order.token_endpoint().is_some() {
             self.report
                 .push(rules::SERVER_METADATA.skip("`token_endpoint` is configured, for a server that publishes none"));
             return (Some(issuer), true);
@@ -191,7 +191,7 @@ impl Walk<'_> {
     async fn signed(&mut self) {
         let name = self.server.order.expected().name();
         self.skip_discovery(&format!("`exchange = {name:?}`: each request is signed, and nobody issues a token"));
-        let issuer = self.server.order.issuer.clone();
+        let issuer = self.server.order.issuer().cloned();
         if self.identity(issuer.as_ref()).await.is_some() {
             self.credentials().await;
         } else {

@@ -225,7 +225,7 @@ impl Broker {
         } else {
             "idle"
         };
-        let pinned = order.issuer.as_ref().map(ToString::to_string);
+        let pinned = order.issuer().map(ToString::to_string);
         let callers = self.tallies.get(&order.name).map(super::Tally::callers).unwrap_or_default();
         ServerStatus {
             name: order.name.to_string(),

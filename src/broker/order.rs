@@ -14,12 +14,10 @@ pub struct Order {
     pub name: Arc<str>,
     /// What its tokens open.
     pub opens: Opens,
-    /// The pinned authorization server.
-    pub issuer: Option<Issuer>,
+    /// The authorization server, if the operator named it.
+    pub pin: Option<Pin>,
     /// The configured exchange.
     pub(crate) exchange: Option<Arc<dyn Exchange>>,
-    /// The token endpoint of a pinned server that publishes no metadata.
-    pub token_endpoint: Option<String>,
     /// Which of the identities is presented.
     pub identity: Arc<str>,
     /// Everything about that identity that reaches the wire, for the cache key.
@@ -38,10 +36,19 @@ pub struct Order {
     pub resource: ResourceParameter,
     /// Further form parameters.
     pub extra: Vec<(String, String)>,
-    /// Further form parameters that are tokens of identities.
-    pub assertions: Vec<Assertion>,
     /// The key of what nearly everybody asks for.
     pub(crate) usual_key: OnceLock<Digest>,
+}
+
+/// The authorization server that the operator named, and what goes to no other.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    /// Its identifier.
+    pub issuer: Issuer,
+    /// Its token endpoint, where it publishes no metadata.
+    pub token_endpoint: Option<String>,
+    /// Further form parameters that are tokens of identities.
+    pub assertions: Vec<Assertion>,
 }
 
 /// A further form parameter whose value is a token of an identity, made for the pinned issuer.
@@ -87,15 +94,22 @@ impl Assertion {
     }
 }
 
+impl Pin {
+    fn fields(&self) -> Fields {
+        let Self { issuer, token_endpoint, assertions } = self;
+        let assertions = assertions.iter().fold(Fields::default(), |all, one| all.group(&one.fields()));
+        Fields::default().text(issuer.as_str()).option(token_endpoint.as_deref()).group(&assertions)
+    }
+}
+
 impl Order {
     /// Nothing is known: everything is discovered.
     pub(crate) fn discovered(name: Arc<str>) -> Self {
         Self {
             name,
             opens: Opens::Server,
-            issuer: None,
+            pin: None,
             exchange: None,
-            token_endpoint: None,
             identity: DEFAULT.into(),
             identity_fields: Fields::default(),
             client: Client::default(),
@@ -105,7 +119,6 @@ impl Order {
             subject_audience: None,
             resource: ResourceParameter::FromMetadata,
             extra: Vec::new(),
-            assertions: Vec::new(),
             usual_key: OnceLock::new(),
         }
     }
@@ -114,9 +127,8 @@ impl Order {
     pub(super) fn fields(&self) -> Fields {
         let Self {
             name,
-            issuer,
+            pin,
             exchange,
-            token_endpoint,
             identity,
             identity_fields,
             client,
@@ -126,7 +138,6 @@ impl Order {
             subject_audience,
             resource,
             extra,
-            assertions,
             // The name differs.
             opens: _,
             usual_key: _,
@@ -140,9 +151,8 @@ impl Order {
         let dpop = dpop.map(|bound| if bound { "bound" } else { "bearer" });
         Fields::default()
             .text(name)
-            .option(issuer.as_ref().map(Issuer::as_str))
+            .option_group(pin.as_ref().map(Pin::fields).as_ref())
             .option_group(exchange.as_deref().map(own).as_ref())
-            .option(token_endpoint.as_deref())
             .text(identity)
             .group(identity_fields)
             .group(&client.fields())
@@ -152,7 +162,27 @@ impl Order {
             .option(subject_audience.as_deref())
             .group(&resource)
             .list(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
-            .group(&assertions.iter().fold(Fields::default(), |all, one| all.group(&one.fields())))
+    }
+
+    /// The pinned authorization server.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.pin.as_ref().map(|pin| &pin.issuer)
+    }
+
+    /// Pins another issuer.
+    pub(crate) fn pin_to(&mut self, issuer: &Issuer) {
+        let new = || Pin { issuer: issuer.clone(), token_endpoint: None, assertions: Vec::new() };
+        self.pin.get_or_insert_with(new).issuer = issuer.clone();
+    }
+
+    /// The token endpoint of a pinned authorization server that publishes no metadata.
+    pub(crate) fn token_endpoint(&self) -> Option<&str> {
+        self.pin.as_ref()?.token_endpoint.as_deref()
+    }
+
+    /// The further form parameters that are tokens of identities.
+    pub(crate) fn assertions(&self) -> &[Assertion] {
+        self.pin.as_ref().map_or(&[], |pin| &pin.assertions)
     }
 
     /// The exchange as far as it is known without the server's metadata: the configured one, or the only one ever chosen.
@@ -187,7 +217,7 @@ impl Order {
 
     /// Is this identity needed, for the grant, the client or a further parameter?
     pub(crate) fn needs(&self, identity: &str) -> bool {
-        let of_assertion = self.assertions.iter().any(|assertion| *assertion.identity == *identity);
+        let of_assertion = self.assertions().iter().any(|assertion| *assertion.identity == *identity);
         of_assertion || (*self.identity == *identity && self.needs_identity())
     }
 

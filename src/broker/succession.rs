@@ -40,7 +40,7 @@ impl Broker {
             let permit = if of_all.order.opens == Opens::FrontDoor { of_all.permit.clone() } else { permit };
             let want = Want { permit, ..of_all };
             let order = &want.order;
-            let trusted = same_trust || order.issuer.is_some() || !order.is_discovered();
+            let trusted = same_trust || order.issuer().is_some() || !order.is_discovered();
             let shared = broker.maker.not_shared(&want.server, order, &token.resource).is_err();
             let holds = want.key() == *key && trusted && within && !shared;
             holds.then(|| broker.recipe(want))

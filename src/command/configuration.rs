@@ -35,7 +35,7 @@ fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
 fn as_data(config: &Config) -> serde_json::Value {
     let servers = config.servers.iter().map(|server| {
         json!({
-            "name": &*server.name, "url": server.url.as_str(), "issuer": server.order.issuer.as_ref().map(ToString::to_string),
+            "name": &*server.name, "url": server.url.as_str(), "issuer": server.order.issuer().map(ToString::to_string),
             "scopes": server.policy.ceiling.as_ref().map(ToString::to_string), "required": server.required,
             "outer": server.front_door.as_ref().map(|door| &door.header),
         })
@@ -54,11 +54,8 @@ fn as_text(config: &Config) -> String {
     );
     let mut text = format!("{file}\nidentity  {}\n", config.identity_name());
     for server in &config.servers {
-        let issuer = server
-            .order
-            .issuer
-            .as_ref()
-            .map_or_else(|| "issuer discovered".to_owned(), |issuer| format!("issuer {issuer}"));
+        let issuer =
+            server.order.issuer().map_or_else(|| "issuer discovered".to_owned(), |issuer| format!("issuer {issuer}"));
         let ceiling = server
             .policy
             .ceiling
@@ -88,7 +85,8 @@ fn as_text(config: &Config) -> String {
             order.name
         ));
     }
-    for server in config.servers.iter().filter(|server| server.trust_discovered_issuer && server.order.issuer.is_none())
+    for server in
+        config.servers.iter().filter(|server| server.trust_discovered_issuer && server.order.issuer().is_none())
     {
         text.push_str(&format!(
             "warning   {}: tokens of whatever issuer it names are used, bound to it or not; better pin `issuer`\n",

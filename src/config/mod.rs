@@ -212,7 +212,7 @@ impl Config {
     /// A server that would be spoken to in plain http though that is not switched on.
     pub(crate) fn first_insecure(&self) -> Option<&str> {
         let plain = |server: &&Server| {
-            let mut issuers = server.orders().filter_map(|order| order.issuer.as_ref());
+            let mut issuers = server.orders().filter_map(|order| order.issuer());
             server.url.url().scheme() == "http" || issuers.any(|one| one.as_str().starts_with("http:"))
         };
         let insecure = if self.egress.insecure_loopback { None } else { self.servers.iter().find(plain) };
@@ -288,7 +288,7 @@ impl Config {
             self.egress.named.insert(host_of(&url));
         }
         if let Some(server) = self.servers.iter_mut().find(|server| *server.name == *name) {
-            Arc::make_mut(&mut server.order).issuer = Some(issuer.clone());
+            Arc::make_mut(&mut server.order).pin_to(issuer);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::exchange::{self, Chosen};
 use super::identities;
 use super::reader::{Parameter, Reader, Section};
 use super::{client, insecure, keys};
-use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Opens, Order, ResourceParameter};
+use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Opens, Order, Pin, ResourceParameter};
 use crate::exchange::{Asks, Place, Traits, USUAL, reserved};
 use crate::oauth::{Issuer, Resource, Scopes};
 
@@ -41,11 +41,14 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
     let (audience, of_own) = if is_own { (None, text("audience")) } else { (text("audience"), None) };
     let (extra, assertions) = extra_of(reader, section, &traits);
     let conventional = provider.map(|provider| provider.subject_audience.clone());
+    let issuer = issuer.or_else(|| provider.map(|provider| provider.issuer.clone()));
+    let token_endpoint = token_endpoint.or_else(|| provider.map(|provider| provider.token_endpoint.clone()));
+    // Without an issuer the other two are refused above.
+    let pin = issuer.map(|issuer| Pin { issuer, token_endpoint, assertions });
     let order = Order {
         opens: if place == Place::FrontDoor { Opens::FrontDoor } else { Opens::Server },
-        issuer: issuer.or_else(|| provider.map(|provider| provider.issuer.clone())),
+        pin,
         exchange: exchange.known().cloned(),
-        token_endpoint: token_endpoint.or_else(|| provider.map(|provider| provider.token_endpoint.clone())),
         identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
         client,
         idp,
@@ -53,7 +56,6 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
         subject_audience: text("subject_audience").or(of_own).or(conventional),
         resource: resource_of(reader, section, place, provider.is_some()),
         extra,
-        assertions,
         ..Order::discovered(name.into())
     };
     Read { order, traits }

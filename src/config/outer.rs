@@ -39,7 +39,7 @@ const TAKEN: [&str; 15] = [
 /// What a server's `outer` says.
 pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, behind: &Order) -> Option<FrontDoor> {
     let section = reader.nested(section, "outer", &keys::OUTER, &exchange::key_names(Place::FrontDoor))?;
-    if behind.issuer.is_none() && behind.expected().traits().asks != Asks::Nobody {
+    if behind.issuer().is_none() && behind.expected().traits().asks != Asks::Nobody {
         let what = "needs the server's `issuer`: nobody gets past the front door to ask the server who guards it";
         reader.problem(section.line, &section.path, what);
     }

@@ -42,7 +42,7 @@ pub(super) fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
 /// The identities whose tokens are further parameters: each is there, and gives a JWT.
 fn assertions_in_use(reader: &mut Reader<'_>, identities: &BTreeMap<Arc<str>, IdentityConfig>, order: &mut Order) {
     let key = format!("servers.{}.extra", order.name);
-    for assertion in &mut order.assertions {
+    for assertion in order.pin.iter_mut().flat_map(|pin| &mut pin.assertions) {
         let name = &*assertion.identity;
         let Some(identity) = identities.get(name) else {
             reader.problem(None, &key, format!("there is no identity {name:?} in [identities]"));
@@ -70,7 +70,7 @@ fn signs_where_a_jwt_is_wanted(order: &Order, identity: &IdentityConfig) -> bool
 /// The platform's own token goes to the MCP server. Made for an authorization server, it could be presented there.
 fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     let orders: Vec<&Arc<Order>> = config.servers.iter().flat_map(Server::orders).collect();
-    let pinned = orders.iter().filter_map(|order| order.issuer.as_ref());
+    let pinned = orders.iter().filter_map(|order| order.issuer());
     let links = config.identities.values().flat_map(|identity| &identity.links);
     let links = links.chain(orders.iter().filter_map(|order| order.idp.as_ref())).map(|link| &link.issuer);
     let issuers: Vec<&Issuer> = pinned.chain(links).chain(config.issuers.iter().flatten()).collect();
@@ -131,7 +131,7 @@ pub(super) fn check(reader: &mut Reader<'_>, config: &mut Config) {
     for server in &config.servers {
         named.insert(host_of(server.url.url()));
         for order in server.orders() {
-            let issuers = order.issuer.iter().map(Issuer::as_str).chain(order.token_endpoint.as_deref());
+            let issuers = order.issuer().into_iter().map(Issuer::as_str).chain(order.token_endpoint());
             let links = order.idp.iter().flat_map(named_by_link);
             named.extend(issuers.chain(links).filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
         }

@@ -82,8 +82,7 @@ impl Walk<'_> {
 
     async fn asked(&self, issuer: &Issuer) -> Result<SubjectToken, Error> {
         let chain = self.maker.chain(&self.server.order)?;
-        let subject = self.maker.subject(&self.server.order, &chain, issuer).await?;
-        subject.ok_or_else(|| Error::internal("an identity that is needed was not asked for"))
+        self.maker.needed_subject(&self.server.order, &chain, issuer).await
     }
 
     /// The platform's own token, as the server takes it.

@@ -34,13 +34,13 @@ impl Walk<'_> {
         let Some(found) = counts else {
             self.nothing_published(named, &seen);
             // A pin needs no resource metadata.
-            return self.server.order.issuer.is_some().then_some(without);
+            return self.server.order.issuer().is_some().then_some(without);
         };
         let also = seen.iter().filter(|other| other.is_there() && other.url != found.url).count();
         let more = if also > 0 { format!(" and at {also} further place(s)") } else { String::new() };
         self.report.push(rules::RESOURCE_METADATA.pass(format!("published at {}{more}", quoted_words(&found.url))));
         let Some(document) = self.document(found) else {
-            return self.server.order.issuer.is_some().then_some(without);
+            return self.server.order.issuer().is_some().then_some(without);
         };
         self.places_agree(found, document, &seen);
         let metadata = match resource_metadata(document, &self.server.url) {
@@ -51,7 +51,7 @@ impl Walk<'_> {
             }
             Err(error) => {
                 self.report.push(rules::RESOURCE_DOCUMENT.fail_with(&error.into()));
-                return self.server.order.issuer.is_some().then_some(without);
+                return self.server.order.issuer().is_some().then_some(without);
             }
         };
         self.report.push(identifier(&metadata.resource, &self.server.url));
@@ -124,7 +124,7 @@ impl Walk<'_> {
 
     /// Which authorization server the path would take.
     pub(super) fn issuer(&mut self, protection: &Protection) -> Option<(Issuer, IssuerIs)> {
-        let chosen = match &self.server.order.issuer {
+        let chosen = match self.server.order.issuer() {
             Some(pinned) => listed(pinned, protection).map(|()| (pinned.clone(), IssuerIs::Pinned)),
             // What is missing was reported.
             None if protection.metadata.as_ref().is_none_or(|one| one.authorization_servers.is_empty()) => return None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::error::Unusable;
 use super::super::identities::Identity;
 use super::super::refused::Presented;
-use super::super::{Assertion, Error, Order};
+use super::super::{Assertion, Error, Order, Pin};
 use super::route::Route;
 use super::{Maker, Want, plain_request};
 use crate::exchange::registration::Means;
@@ -48,6 +48,15 @@ struct Journey<'a> {
     may_be_named: bool,
 }
 
+/// One link on the way: what goes in, and whom it is shown to.
+struct Step<'a> {
+    link: &'a Link,
+    party: &'a AuthorizationServer,
+    /// The identity at the root.
+    identity: &'a str,
+    subject: &'a SubjectToken,
+}
+
 /// For whom the identity is made that goes to the server's authorization server.
 pub(in crate::broker) fn expected_audience(order: &Order, issuer: &Issuer) -> Audience {
     order.expected().audience(issuer, &plain_request(order))
@@ -85,12 +94,21 @@ impl Maker {
         if !order.needs_subject() {
             return Ok(None);
         }
+        self.needed_subject(order, chain, issuer).await.map(Some)
+    }
+
+    /// The same for an order that needs one.
+    pub(in crate::broker) async fn needed_subject(
+        &self,
+        order: &Order,
+        chain: &[&Link],
+        issuer: &Issuer,
+    ) -> Result<SubjectToken, Error> {
         let audience = match chain.first() {
             Some(link) => link.audience(),
             None => expected_audience(order, issuer),
         };
-        let subject = self.identity(order)?.source.subject_token(&audience).await?;
-        Ok(Some(subject))
+        Ok(self.identity(order)?.source.subject_token(&audience).await?)
     }
 
     /// Who we are to the authorization server: the order's identity, through all links.
@@ -112,9 +130,9 @@ impl Maker {
     }
 
     /// The tokens that are further form parameters, each made for the pinned issuer.
-    pub(super) async fn assertions(&self, want: &Want, pinned: &Issuer) -> Result<Vec<(String, SubjectToken)>, Error> {
-        let audience = expected_audience(&want.order, pinned);
-        let all = want.order.assertions.iter().map(|assertion| self.assertion(want, assertion, &audience));
+    pub(super) async fn assertions(&self, want: &Want, pin: &Pin) -> Result<Vec<(String, SubjectToken)>, Error> {
+        let audience = expected_audience(&want.order, &pin.issuer);
+        let all = pin.assertions.iter().map(|assertion| self.assertion(want, assertion, &audience));
         futures_util::future::try_join_all(all).await
     }
 
@@ -155,15 +173,8 @@ impl Maker {
             fit(&subject, &link.audience(), source, link.names_its_subject())?;
             let next = chain.get(i + 1).map_or_else(|| destination.audience.clone(), |next| next.audience());
             let on_the_way = Destination { audience: &next, ..*destination };
-            let leg = Leg {
-                name: format!("{}@{}", want.order.name, link.issuer).into(),
-                identity,
-                client: &link.client,
-                party,
-                grant: LINK_GRANT,
-                subject: Some(&subject),
-            };
-            subject = self.change(want, link, &leg, &on_the_way).await?;
+            let step = Step { link, party, identity, subject: &subject };
+            subject = self.change(want, &step, &on_the_way).await?;
             source = link.step();
             hops.push(Hop::of(source, &subject.claims));
         }
@@ -171,25 +182,21 @@ impl Maker {
         Ok((subject, hops))
     }
 
-    async fn change(
-        &self,
-        want: &Want,
-        link: &Link,
-        leg: &Leg<'_>,
-        destination: &Destination<'_>,
-    ) -> Result<SubjectToken, Error> {
-        let Some(subject) = leg.subject else { return Err(Error::internal("a link has nothing to change")) };
-        let asked = [destination.audience.as_str(), destination.resource.map_or("", Resource::as_str)];
-        let presented = Presented::of(subject, &leg.party.issuer, &asked, destination.scopes);
+    async fn change(&self, want: &Want, step: &Step<'_>, next: &Destination<'_>) -> Result<SubjectToken, Error> {
+        let Step { link, party, identity, subject } = *step;
+        let asked = [next.audience.as_str(), next.resource.map_or("", Resource::as_str)];
+        let presented = Presented::of(subject, &party.issuer, &asked, next.scopes);
         self.refused.check(&presented)?;
-        let client = self.identify(leg).await?;
-        let place = self.pace.enter(&leg.party.issuer).await;
-        let changed = link.change.change(&self.way(leg.party), subject, client, destination).await;
+        let name = format!("{}@{}", want.order.name, link.issuer).into();
+        let leg = Leg { name, identity, client: &link.client, party, grant: LINK_GRANT, subject: Some(subject) };
+        let client = self.identify(&leg).await?;
+        let place = self.pace.enter(&party.issuer).await;
+        let changed = link.change.change(&self.way(party), subject, client, next).await;
         drop(place);
         changed.map_err(|error| {
             self.refused.remember(&presented, &error);
             if error.may_come_of_old_documents() {
-                self.discovery.forget(&want.server.url, Some(&leg.party.issuer));
+                self.discovery.forget(&want.server.url, Some(&party.issuer));
             }
             error.into()
         })

@@ -200,9 +200,11 @@ impl Maker {
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(source, &subject.claims)];
         let (asked, now) = (&request.scopes, (self.clock.boot(), self.clock.wall()));
-        // Nobody issued it for us, so it is bound to nothing of ours.
-        let token = issued.token().cloned().ok_or_else(|| Error::internal("a token that is passed on is none"))?;
-        let credential = Credential::Bearer(token);
+        let credential = match &issued.grant {
+            // Nobody issued it for us, so it is bound to nothing of ours.
+            Grant::Token(token) => Credential::Bearer(token.clone()),
+            Grant::Signer(signed) => Credential::Signer(Arc::clone(&signed.signer)),
+        };
         judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)
     }
 

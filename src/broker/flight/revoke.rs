@@ -20,7 +20,7 @@ impl Maker {
             return Err(revocation::Error::NotOffered);
         }
         let prepare = async {
-            let metadata = self.metadata(&token.issuer, order.token_endpoint.as_deref()).await?;
+            let metadata = self.metadata(&token.issuer, order.token_endpoint()).await?;
             let subject = self.proof_of_client(want, &metadata).await?;
             let (name, subject) = (Arc::clone(&order.name), subject.as_ref());
             let (identity, client) = (&*order.identity, &order.client);

@@ -34,19 +34,17 @@ impl Maker {
         let (server, order) = (&*want.server, &*want.order);
         let chain = self.chain(order)?;
         let parties = self.parties(&chain);
-        if let Some(pinned) = &order.issuer {
+        if let Some(pin) = &order.pin {
+            let pinned = &pin.issuer;
             let (protection, metadata, subject, parties, assertions) = tokio::try_join!(
                 async { self.protection_beside_pin(want, pinned).await },
-                self.metadata(pinned, order.token_endpoint.as_deref()),
+                self.metadata(pinned, pin.token_endpoint.as_deref()),
                 self.subject(order, &chain, pinned),
                 parties,
-                self.assertions(want, pinned),
+                self.assertions(want, pin),
             )?;
             let issuer_is = IssuerIs::Pinned;
             return Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions });
-        }
-        if !order.assertions.is_empty() {
-            return Err(Error::internal("a token of an identity is to be sent to an issuer that is not pinned"));
         }
         let protection = self.discovery.protection(&server.url, server.named_by).await?;
         let (issuer, issuer_is) = self.pick(server, &protection)?;

@@ -51,7 +51,7 @@ pub(super) struct Seen<'a> {
 pub(super) fn servers(config: &Config) -> Value {
     let one = |order: &Arc<Order>| {
         let (exchange, issuer) =
-            (order.exchange.as_ref().map(|one| one.name()), order.issuer.as_ref().map(|issuer| issuer.as_str()));
+            (order.exchange.as_ref().map(|one| one.name()), order.issuer().map(|issuer| issuer.as_str()));
         let links =
             config.identities.get(&order.identity).map(|identity| identity.links.as_slice()).unwrap_or_default();
         let through: Vec<Value> = links
