@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::scope::BadScope;
 use super::*;
 
 fn server(text: &str) -> ServerUrl {

@@ -13,7 +13,6 @@ const LONG: &[&str] = &[
     "src/discovery/mod.rs",
     "src/identity/aws.rs",
     "src/identity/gcp/external_account.rs",
-    "src/oauth.rs",
 ];
 
 /// Names that are also ordinary words: `"file"` is a key of several answers.

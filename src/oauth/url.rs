@@ -1,0 +1,297 @@
+//! URLs as OAuth uses them: the MCP server's, an issuer's, a resource's.
+//!
+//! Issuers and resources are compared as strings (RFC 8414 section 3.3, RFC 9728 section 3.3), so each type keeps the text
+//! it was given. Parsing only decides whether that text is safe to build requests from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use url::{Host, Url};
+
+use super::quoted_words;
+
+/// Why a URL cannot name a party we talk to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadUrl {
+    /// Not a URL at all.
+    #[error("not an absolute URL")]
+    NotAbsolute,
+    /// Something other than http and https.
+    #[error("the scheme is {0:?}; https is needed")]
+    Scheme(String),
+    /// `user:password@` hides the real host from a reader.
+    #[error("it has a user name or password")]
+    Userinfo,
+    /// A fragment never reaches the server (RFC 8707 section 2, RFC 9728 section 1.2).
+    #[error("it has a fragment")]
+    Fragment,
+    /// A query is not part of an issuer (RFC 8414 section 2).
+    #[error("it has a query")]
+    Query,
+    /// Parsers disagree about backslashes, blanks and control characters.
+    #[error("it has a backslash, blank or control character")]
+    Characters,
+    /// Dot segments make two spellings of one place.
+    #[error("its path has dot segments")]
+    DotSegments,
+    /// Names that look alike are how a party is imitated.
+    #[error("its host is not plain ASCII")]
+    Host,
+}
+
+/// A URL whose text is kept as it came, checked so that it cannot be read in two ways.
+#[derive(Clone)]
+struct Text {
+    text: Arc<str>,
+    url: Url,
+}
+
+impl Text {
+    fn parse(text: &str) -> Result<Self, BadUrl> {
+        if text.bytes().any(|byte| byte == b'\\' || byte <= b' ' || byte == 0x7f) {
+            return Err(BadUrl::Characters);
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(BadUrl::NotAbsolute)?;
+        if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
+            return Err(BadUrl::Scheme(scheme.chars().take(20).collect()));
+        }
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        // A parser would take the next segment for the host.
+        if authority.is_empty() {
+            return Err(BadUrl::NotAbsolute);
+        }
+        if !authority.is_ascii() || authority.contains('%') {
+            return Err(BadUrl::Host);
+        }
+        if text.contains('#') {
+            return Err(BadUrl::Fragment);
+        }
+        let path = rest[authority.len()..].split('?').next().unwrap_or_default();
+        if path.split('/').any(is_dot_segment) {
+            return Err(BadUrl::DotSegments);
+        }
+        let url = Url::parse(text).map_err(|_| BadUrl::NotAbsolute)?;
+        if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
+            return Err(BadUrl::Userinfo);
+        }
+        // A name that punycode spells (xn--) is fine to dial but was written by nobody by hand.
+        if url.host().is_none() {
+            return Err(BadUrl::NotAbsolute);
+        }
+        Ok(Self { text: text.into(), url })
+    }
+
+    /// One spelling for all spellings of a place: case of scheme and host, default port, trailing slash.
+    fn normal(&self) -> String {
+        let mut url = self.url.clone();
+        let trimmed = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&trimmed);
+        let text = url.to_string();
+        if url.query().is_none() { text.trim_end_matches('/').to_owned() } else { text }
+    }
+}
+
+fn is_dot_segment(segment: &str) -> bool {
+    let plain = segment.replace("%2e", ".").replace("%2E", ".");
+    plain == "." || plain == ".."
+}
+
+/// The URL of an MCP server as configured or asked for.
+#[derive(Clone)]
+pub struct ServerUrl {
+    text: Text,
+    normal: Arc<str>,
+}
+
+impl ServerUrl {
+    /// Parses an absolute http(s) URL without userinfo, fragment, backslash, dot segments or a non-ASCII host.
+    pub fn parse(text: &str) -> Result<Self, BadUrl> {
+        let text = Text::parse(text)?;
+        let normal = text.normal().into();
+        Ok(Self { text, normal })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text.text
+    }
+
+    /// The parsed form.
+    pub fn url(&self) -> &Url {
+        &self.text.url
+    }
+
+    /// Is `other` this URL in any spelling, or a path below it?
+    pub fn covers(&self, other: &Self) -> bool {
+        self.normal == other.normal
+            || (self.same_origin(other)
+                && self.url().query().is_none()
+                && below(&self.normal_path(), &other.normal_path()))
+    }
+
+    /// One spelling for all of this place.
+    pub(crate) fn normal(&self) -> &str {
+        &self.normal
+    }
+
+    /// How far down it points: longer means narrower, among URLs of which one covers the other.
+    pub(crate) fn depth(&self) -> usize {
+        self.normal.len()
+    }
+
+    /// Same scheme, host and port?
+    pub fn same_origin(&self, other: &Self) -> bool {
+        self.url().origin() == other.url().origin()
+    }
+
+    fn normal_path(&self) -> String {
+        self.url().path().trim_end_matches('/').to_owned()
+    }
+}
+
+impl PartialEq for ServerUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.normal == other.normal
+    }
+}
+
+impl Eq for ServerUrl {}
+
+/// For people: a query may hold anything and is left out.
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str().split('?').next().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+fn below(parent: &str, child: &str) -> bool {
+    child == parent || child.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The identifier of an authorization server, byte for byte as published.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Issuer(Arc<str>);
+
+impl Issuer {
+    /// Parses an issuer identifier (RFC 8414 section 2: no query, no fragment).
+    pub fn parse(text: &str) -> Result<Self, BadUrl> {
+        let parsed = Text::parse(text)?;
+        if parsed.url.query().is_some() {
+            return Err(BadUrl::Query);
+        }
+        Ok(Self(parsed.text))
+    }
+
+    /// Takes a name that is only shown, never asked: a platform's, whose tokens are used as they are.
+    pub(crate) fn verbatim(text: &str) -> Self {
+        Self(quoted_words(text).into())
+    }
+
+    /// As published.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Where its metadata may be, in the order of the MCP authorization chapter: RFC 8414 insertion, OpenID
+    /// insertion, OpenID appending. Without a path the last two are one.
+    pub fn metadata_urls(&self) -> Vec<String> {
+        let Some((origin, path)) = split_origin(&self.0) else { return Vec::new() };
+        let path = path.trim_end_matches('/');
+        let mut urls = vec![
+            format!("{origin}/.well-known/oauth-authorization-server{path}"),
+            format!("{origin}/.well-known/openid-configuration{path}"),
+        ];
+        if !path.is_empty() {
+            urls.push(format!("{origin}{path}/.well-known/openid-configuration"));
+        }
+        urls
+    }
+}
+
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// `scheme://authority` and the rest, as text, so that no parser changes a byte.
+fn split_origin(text: &str) -> Option<(&str, &str)> {
+    let authority = text.find("://")? + 3;
+    let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |at| authority + at);
+    Some((&text[..end], &text[end..]))
+}
+
+/// The identifier of a protected resource (RFC 8707), byte for byte as it is sent.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Resource(Arc<str>);
+
+impl Resource {
+    /// Parses a resource identifier.
+    pub fn parse(text: &str) -> Result<Self, BadUrl> {
+        Text::parse(text).map(|parsed| Self(parsed.text))
+    }
+
+    /// Takes a text that is sent as it stands: the operator's own words.
+    pub fn verbatim(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// As sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Does this identifier stand for `server`: the same URL, or a same-origin prefix of it that ends at a
+    /// segment boundary (RFC 9728 section 3.3, with the relaxation that the MCP SDKs share)?
+    pub fn stands_for(&self, server: &ServerUrl) -> bool {
+        ServerUrl::parse(&self.0).is_ok_and(|own| own.covers(server))
+    }
+
+    /// Where the metadata of `server` may be when no challenge names it: the path inserted after the
+    /// well-known segment, then the root (RFC 9728 section 3.1).
+    pub fn metadata_urls(server: &ServerUrl) -> Vec<String> {
+        let Some((origin, rest)) = split_origin(server.as_str()) else { return Vec::new() };
+        const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+        let root = format!("{origin}{WELL_KNOWN}");
+        let rest = if rest == "/" { "" } else { rest };
+        if rest.is_empty() { vec![root] } else { vec![format!("{origin}{WELL_KNOWN}{rest}"), root] }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// Does the host of a URL name this machine, by one of its three usual names?
+pub(crate) fn names_this_machine(host: &str) -> bool {
+    ["127.0.0.1", "[::1]", "localhost"].contains(&host)
+}
+
+/// The host of a URL as configuration names it: lower case, IPv6 in brackets.
+pub(crate) fn host_of(url: &Url) -> String {
+    match url.host() {
+        Some(Host::Ipv6(address)) => format!("[{address}]"),
+        Some(host) => host.to_string(),
+        None => String::new(),
+    }
+}
