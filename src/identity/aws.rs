@@ -28,26 +28,28 @@
 //! providers"; Lambda developer guide, "Defined runtime environment variables". That CloudShell calls itself so in
 //! `AWS_EXECUTION_ENV` is not documented.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::file::File;
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::aws::{self, Algorithm, Credentials, Sts};
-use crate::env::Env;
 use crate::oauth::Audience;
 use crate::outbound::{self, Again, Patience};
-use crate::token::{SubjectToken, expose};
+use crate::token::SubjectToken;
 use crate::trust::{Pin, Platform};
 use container::Container;
 use imds::Imds;
+use provider::{
+    KEY, KEY_ID, Origin, ROLE, SESSION, SESSION_TOKEN, TOKEN_FILE, Whose, function_keys, is_for_sts, named,
+    service_account,
+};
 
 mod container;
 mod imds;
 mod keys;
+mod provider;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "aws",
@@ -137,70 +139,12 @@ fn is_own_field(text: &str) -> bool {
     text.starts_with("x-") && !text.starts_with("x-amz-") && text.len() <= 64 && text.bytes().all(fits)
 }
 
-const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
-const ROLE: &str = "AWS_ROLE_ARN";
-const SESSION: &str = "AWS_ROLE_SESSION_NAME";
-const FUNCTION: &str = "AWS_LAMBDA_FUNCTION_NAME";
-const KEY_ID: &str = "AWS_ACCESS_KEY_ID";
-const KEY: &str = "AWS_SECRET_ACCESS_KEY";
-const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 const REGION: &str = "AWS_REGION";
 const DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
 const ENDPOINT: &str = "AWS_ENDPOINT_URL_STS";
 
-/// A pod, a task: there the machine's role is the node's, wider than anybody means.
-const IN_A_CONTAINER: [&str; 3] = ["KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4", FUNCTION];
-
 /// STS in a bad minute, or over its limit for the account.
 const PATIENCE: Patience = Patience { tries: 4, delay: Duration::from_millis(500), total: Duration::from_secs(20) };
-
-/// Whose role it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
-    ServiceAccount,
-    Container,
-    Function,
-    Machine,
-}
-
-impl Whose {
-    /// In the order in which the first that is there is used.
-    const ALL: [(&'static str, Self); 4] = [
-        ("web-identity", Self::ServiceAccount),
-        ("container", Self::Container),
-        ("lambda", Self::Function),
-        ("ec2", Self::Machine),
-    ];
-
-    fn parse(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, one)| *one)
-    }
-
-    fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(_, one)| *one == self).map_or("", |(name, _)| name)
-    }
-
-    /// The variables that speak for it, by name.
-    fn evidence(self, env: &Env) -> Option<String> {
-        let names: &[&str] = match self {
-            Self::ServiceAccount => &[TOKEN_FILE, ROLE],
-            Self::Container if env.get("AWS_EXECUTION_ENV") == Some("CloudShell") => &[],
-            Self::Container => &[container::RELATIVE, container::FULL],
-            Self::Function => &[FUNCTION],
-            Self::Machine => &[],
-        };
-        let set: Vec<&str> = names.iter().copied().filter(|name| env.get(name).is_some()).collect();
-        (!set.is_empty()).then(|| set.join(", "))
-    }
-}
-
-/// Where its credentials come from.
-enum Origin {
-    ServiceAccount { file: File, role_arn: String, session: Option<String> },
-    Container(Container),
-    Function(Ambient),
-    Machine(Imds),
-}
 
 struct Aws {
     origin: Origin,
@@ -262,21 +206,6 @@ fn token_of(given: &Given<'_>) -> Result<Token, Defect> {
             "it goes with `token = \"caller-identity\"`",
         )),
         (_, None, algorithm) => Ok(Token::Jwt(algorithm.and_then(Algorithm::parse).unwrap_or_default())),
-    }
-}
-
-/// Who is meant by the name alone: whoever the variables speak for, else the machine, if nothing lies between.
-fn named(env: &Env) -> Result<Whose, Defect> {
-    if let Some((_, whose)) = Whose::ALL.iter().find(|(_, whose)| whose.evidence(env).is_some()) {
-        return Ok(*whose);
-    }
-    match IN_A_CONTAINER.iter().find(|name| env.get(name).is_some()) {
-        None => Ok(Whose::Machine),
-        Some(name) => Err(Defect::new(
-            format!("this workload has no role of its own ({name} is set, and no variable of a role)"),
-            "give it one (EKS: annotate the service account, or make a Pod Identity association; ECS: a task role); the \
-                node's role, which all its workloads share, only with `credentials = \"ec2\"`",
-        )),
     }
 }
 
@@ -437,44 +366,6 @@ pub(super) fn caller_identity(ambient: &Ambient, is_named: bool) -> Built {
     }
     let token = Token::CallerIdentity { field: aws::GOOGLE_FIELD.to_owned() };
     Aws::of(whose, None, token, ambient).map_err(of_its_own)
-}
-
-fn service_account(ambient: &Ambient) -> Result<Origin, Defect> {
-    let env = &ambient.env;
-    let webhook =
-        "the webhook of EKS sets both for an annotated service account: see why it did not, or take the other out";
-    match (env.get(TOKEN_FILE), env.get(ROLE)) {
-        (Some(path), Some(role)) => Ok(Origin::ServiceAccount {
-            file: File::new(&SOURCE, PathBuf::from(path), ambient),
-            role_arn: role.to_owned(),
-            session: env.get(SESSION).map(str::to_owned),
-        }),
-        (Some(_), None) => Err(Defect::new(format!("{ROLE} is not set"), webhook)),
-        (None, Some(_)) => Err(Defect::new(format!("{TOKEN_FILE} is not set"), webhook)),
-        (None, None) => Err(Defect::new(format!("neither {TOKEN_FILE} nor {ROLE} is set"), webhook)),
-    }
-}
-
-/// The service account's token goes to STS: it must be made for that, or it would be good elsewhere too.
-fn is_for_sts(token: &SubjectToken) -> Result<(), Error> {
-    match token.claims.aud.as_slice() {
-        [only] if aws::is_audience(only) => Ok(()),
-        _ => Err(Error::Misconfigured {
-            what: format!("aws: the token in {TOKEN_FILE} is not made for {} alone", aws::AUDIENCE),
-            hint: "mount the projected `serviceAccountToken` that the webhook of EKS adds, with that audience"
-                .to_owned(),
-        }),
-    }
-}
-
-/// A function's keys are its variables, of which all three are there.
-fn function_keys(env: &Env) -> Result<Credentials, Defect> {
-    let lambda = "the Lambda runtime sets it in every function: do not take it out of the environment";
-    let wanted = |name: &str| env.secret(name).ok_or_else(|| Defect::new(format!("{name} is not set"), lambda));
-    env.get(FUNCTION).ok_or_else(|| Defect::new(format!("{FUNCTION} is not set"), "this is no Lambda function"))?;
-    let (id, key, token) = (wanted(KEY_ID)?, wanted(KEY)?, wanted(SESSION_TOKEN)?);
-    let token = Some(expose(&token).to_owned());
-    Ok(Credentials::new(expose(&id), expose(&key), token, None, Whose::Function.as_str()))
 }
 
 fn said(error: aws::Error) -> Error {

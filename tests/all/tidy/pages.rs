@@ -11,7 +11,6 @@ const LINES: usize = 400;
 const LONG: &[&str] = &[
     "src/config/keys.rs",
     "src/discovery/mod.rs",
-    "src/identity/aws.rs",
     "src/identity/gcp/external_account.rs",
 ];
 
