@@ -14,42 +14,38 @@
 //! Sources: Google Cloud, "Workload Identity Federation with other providers"; AIP-4117 (external accounts); "Validate
 //! credential configurations from external sources".
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::SecretString;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
-use url::Url;
 use zeroize::Zeroizing;
 
 use super::{CREDENTIALS_API, SOURCE, STS, failed, malformed};
 use crate::google::{self, Account, Federation, Google, Hosts, IAM_SCOPE};
-use crate::identity::aws;
-use crate::identity::program::{Cures, Program};
+use crate::identity::program::Program;
 use crate::identity::{Ambient, CLOCK_SKEW, Defect, Descriptor, Error, IdentitySource};
 use crate::oauth::{Audience, quoted_words};
-use crate::outbound::{self, Ask, Certificate, NamedBy};
+use crate::outbound::{Ask, Certificate, NamedBy};
 use crate::token::{self, SubjectToken, expose};
-use x509::X509;
+use document::{ID_TOKEN, Wire, for_people, lacks, of_kind, provider_of, subject_type_of};
+use hosts::{impersonation, token_url};
+use source::{CURES, Executable, Format, From, field_of, from_of};
 
+mod document;
+mod hosts;
+mod source;
 mod x509;
 
 pub(super) use x509::VARIABLE as CERTIFICATES;
 
 /// Where Google's libraries find the file.
 pub(super) const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
-const ALLOW: &str = "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES";
 /// Larger than any such file or identity token.
 const CAP: u64 = 64 * 1024;
-
-const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
 const CREATE: &str =
     "create it with `gcloud iam workload-identity-pools create-cred-config PROVIDER --service-account=EMAIL …`";
@@ -67,76 +63,10 @@ pub(super) struct ExternalAccount {
     ambient: Ambient,
 }
 
-/// Where what is changed comes from.
-enum From {
-    File {
-        path: PathBuf,
-        format: Format,
-    },
-    Url {
-        url: String,
-        headers: Vec<(HeaderName, HeaderValue)>,
-        named_by: NamedBy,
-        format: Format,
-    },
-    Program(Executable),
-    /// Requests that a role signs.
-    Aws(Arc<dyn IdentitySource>),
-    Certificate(X509),
-}
-
 /// What is changed: a text, and what proves us in the handshake.
 struct Subject {
     text: SecretString,
     certificate: Option<Arc<Certificate>>,
-}
-
-/// How it is written there.
-enum Format {
-    Text,
-    /// In this field of a JSON object.
-    Json(String),
-}
-
-/// The file. It may hold a secret that we then refuse, so it has no `Debug`.
-#[derive(Deserialize)]
-struct Wire {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    audience: Option<String>,
-    subject_token_type: Option<String>,
-    token_url: Option<String>,
-    service_account_impersonation_url: Option<String>,
-    credential_source: Option<WireSource>,
-    universe_domain: Option<String>,
-    client_secret: Option<IgnoredAny>,
-    workforce_pool_user_project: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct WireSource {
-    file: Option<PathBuf>,
-    url: Option<String>,
-    #[serde(default)]
-    headers: BTreeMap<String, SecretString>,
-    executable: Option<WireProgram>,
-    environment_id: Option<String>,
-    regional_cred_verification_url: Option<String>,
-    certificate: Option<x509::Wire>,
-    format: Option<WireFormat>,
-}
-
-#[derive(Deserialize)]
-struct WireProgram {
-    command: String,
-    timeout_millis: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct WireFormat {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    subject_token_field_name: Option<String>,
 }
 
 impl ExternalAccount {
@@ -370,340 +300,5 @@ impl IdentitySource for ExternalAccount {
 
     fn mints_anew(&self) -> bool {
         true
-    }
-}
-
-/// Only a file without a secret of anybody.
-fn of_kind(kind: &str) -> Result<(), Defect> {
-    let (what, cure) = match kind {
-        "external_account" => return Ok(()),
-        "service_account" => (
-            "it is a key of a service account, a stored secret that does not end",
-            "unset GOOGLE_APPLICATION_CREDENTIALS where the platform has an identity of its own; elsewhere use workload \
-                identity federation (an `external_account` file), and delete the key",
-        ),
-        "authorized_user" | "external_account_authorized_user" | "gdch_service_account" => (
-            "it is a person's login or a stored credential, and a workload never acts as a person",
-            "unset GOOGLE_APPLICATION_CREDENTIALS; on a laptop give a JWT with `--identity-file FILE`",
-        ),
-        "impersonated_service_account" => (
-            "it has a person's login or a key act as a service account",
-            "use an `external_account` file, or on Google Cloud `service_account` with `impersonate = true`",
-        ),
-        _ => ("it is no credential configuration that is known", CREATE),
-    };
-    Err(Defect::new(what, cure))
-}
-
-fn for_people() -> Defect {
-    Defect::new(
-        "it is of a workforce pool, which is for people",
-        "use a workload identity pool: `gcloud iam workload-identity-pools create-cred-config …`",
-    )
-}
-
-fn lacks(key: &str) -> Defect {
-    Defect::new(format!("it lacks `{key}`"), CREATE)
-}
-
-fn provider_of(text: &str) -> Result<String, Defect> {
-    if text.contains("/workforcePools/") {
-        return Err(for_people());
-    }
-    let parts: Vec<&str> = text.strip_prefix("//iam.googleapis.com/").unwrap_or_default().split('/').collect();
-    let named = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    match parts.as_slice() {
-        ["projects", project, "locations", location, "workloadIdentityPools", pool, "providers", provider]
-            if [project, location, pool, provider].into_iter().all(named) =>
-        {
-            Ok(text.to_owned())
-        }
-        _ => Err(Defect::new("its `audience` is no workload identity provider's full name", CREATE)),
-    }
-}
-
-fn subject_type_of(text: &str) -> Result<&'static str, Defect> {
-    let known = [token::JWT, ID_TOKEN, token::AWS_REQUEST, x509::TYPE];
-    known.into_iter().find(|known| *known == text).ok_or_else(|| {
-        Defect::new(
-            format!("its `subject_token_type` is not known ({:?})", quoted_words(text)),
-            "use a provider of OpenID Connect, AWS or X.509 in the pool; SAML is not spoken",
-        )
-    })
-}
-
-impl From {
-    /// Is that the type of what comes from there?
-    fn is_called(&self, subject_type: &str) -> bool {
-        match self {
-            Self::Aws(_) => subject_type == token::AWS_REQUEST,
-            Self::Certificate(_) => subject_type == x509::TYPE,
-            Self::File { .. } | Self::Url { .. } | Self::Program(_) => [token::JWT, ID_TOKEN].contains(&subject_type),
-        }
-    }
-}
-
-/// An https URL of that host, with nothing in it that could lead elsewhere.
-fn plain_https(text: &str) -> Option<(Url, String)> {
-    let url = Url::parse(text).ok()?;
-    let host = url.host_str()?.to_owned();
-    let plain = url.scheme() == "https"
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.port().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none();
-    plain.then_some((url, host))
-}
-
-/// Is it that service of Google's: at its usual host, with a certificate, in a region, or behind Private Service Connect?
-fn is_host(host: &str, service: &str) -> bool {
-    let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let Some(rest) = host.strip_prefix(service) else { return false };
-    let regional = || word(rest.strip_prefix('.')?.strip_suffix(".rep.googleapis.com")?).then_some(());
-    let private = || word(rest.strip_prefix('-')?.strip_suffix(".p.googleapis.com")?).then_some(());
-    [".googleapis.com", ".mtls.googleapis.com"].contains(&rest) || regional().or_else(private).is_some()
-}
-
-fn token_url(text: &str) -> Result<String, Defect> {
-    match plain_https(text) {
-        Some((url, host)) if is_host(&host, "sts") && url.path() == "/v1/token" => Ok(url.to_string()),
-        _ => Err(Defect::new(
-            "its `token_url` is not Google's Security Token Service: a file that is not from Google could send the identity \
-                to anybody",
-            "it must be https://sts.googleapis.com/v1/token, or the same in a region (sts.REGION.rep.googleapis.com) or \
-                behind Private Service Connect (sts-NAME.p.googleapis.com)",
-        )),
-    }
-}
-
-/// The API's base and the account's email.
-fn impersonation(text: Option<&str>) -> Result<(String, String), Defect> {
-    let Some(text) = text else {
-        return Err(Defect::new(
-            "it lacks `service_account_impersonation_url`: a federated token is no identity that others could read",
-            format!("{CREATE}; or name the JWT itself as the identity and set `exchange = \"gcp\"` where it is used"),
-        ));
-    };
-    let email = |url: &Url| {
-        let email = url.path().strip_prefix("/v1/projects/-/serviceAccounts/")?.strip_suffix(":generateAccessToken")?;
-        google::is_account(email).then(|| email.to_owned())
-    };
-    match plain_https(text) {
-        Some((url, host)) if is_host(&host, "iamcredentials") => {
-            let email = email(&url).ok_or_else(|| lacks("service_account_impersonation_url"))?;
-            Ok((format!("https://{host}"), email))
-        }
-        _ => Err(Defect::new(
-            "its `service_account_impersonation_url` is not Google's Service Account Credentials API",
-            "its host must be iamcredentials.googleapis.com, or that of a region or of Private Service Connect",
-        )),
-    }
-}
-
-fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -> Result<From, Defect> {
-    let format = match source.format {
-        None => Format::Text,
-        Some(WireFormat { kind, subject_token_field_name }) => match (kind.as_deref(), subject_token_field_name) {
-            (None | Some("text"), _) => Format::Text,
-            (Some("json"), Some(field)) => Format::Json(field),
-            _ => return Err(lacks("credential_source.format.subject_token_field_name")),
-        },
-    };
-    let of_aws = source.environment_id.is_some();
-    // A file of AWS has a URL too, which is not dialled.
-    let kinds = [
-        source.file.is_some(),
-        source.url.is_some() && !of_aws,
-        source.executable.is_some(),
-        source.certificate.is_some(),
-        of_aws,
-    ];
-    if kinds.into_iter().filter(|is| *is).count() != 1 {
-        return Err(Defect::new(
-            "its `credential_source` is not exactly one of `file`, `url`, `executable`, `certificate` and AWS",
-            CREATE,
-        ));
-    }
-    if let Some(version) = &source.environment_id {
-        return role_of(version, source.regional_cred_verification_url.as_deref(), ambient, is_named);
-    }
-    if let Some(wire) = source.certificate {
-        return X509::read(wire, &ambient.env).map(From::Certificate);
-    }
-    match (source.file, source.url, source.executable) {
-        (Some(path), None, None) if path.is_absolute() => Ok(From::File { path, format }),
-        (Some(_), None, None) => Err(Defect::new(
-            "its `credential_source.file` is a relative path, which would depend on where safeconduct was started",
-            "name the file by its absolute path",
-        )),
-        (None, Some(url), None) => url_of(url, source.headers, format),
-        (None, None, Some(program)) => program_of(&program, ambient, file).map(From::Program),
-        _ => Err(lacks("credential_source")),
-    }
-}
-
-/// What is asked is compiled in, and whose role it is does not come from the file: of its URLs only that is read which says
-/// what Google will ask AWS.
-fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient, is_named: bool) -> Result<From, Defect> {
-    const ASKS: &str = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15";
-    if version != "aws1" || asks.is_some_and(|asks| asks != ASKS) {
-        return Err(Defect::new(
-            "its `credential_source` is of another version than `aws1`, or asks AWS something else than who we are",
-            CREATE,
-        ));
-    }
-    aws::caller_identity(ambient, is_named).map(From::Aws)
-}
-
-fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format) -> Result<From, Defect> {
-    let url = Url::parse(&text).ok();
-    let named_by = match &url {
-        Some(url) if outbound::is_beside_us(url) => NamedBy::Platform,
-        Some(url) if url.scheme() == "https" && url.username().is_empty() && url.password().is_none() => NamedBy::Them,
-        _ => {
-            return Err(Defect::new(
-                "its `credential_source.url` is neither https nor an address of this machine or its link",
-                "a metadata service is at a link-local or loopback address in plain http, anything else over https",
-            ));
-        }
-    };
-    let mut fields = Vec::new();
-    for (name, value) in &headers {
-        let name = HeaderName::try_from(name.as_str()).ok();
-        let value = HeaderValue::from_str(expose(value)).ok();
-        let (Some(name), Some(mut value)) = (name, value) else {
-            return Err(Defect::new("its `credential_source.headers` has no header field's name or value", CREATE));
-        };
-        value.set_sensitive(true);
-        fields.push((name, value));
-    }
-    Ok(From::Url { url: text, headers: fields, named_by, format })
-}
-
-/// `executable` of a file (AIP-4117).
-struct Executable {
-    program: String,
-    arguments: Vec<String>,
-    limit: Duration,
-}
-
-const CURES: Cures = Cures {
-    not_started: "it must be there and executable for this user",
-    failed: "run it by hand as this user, with GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE and its companions (AIP-4117) set, to see why; \
-        what it says is not shown here",
-    silent: "run it by hand as this user, without a terminal, to see what it waits for",
-    no_jwt: "it must print one JSON object (AIP-4117) on standard output and nothing else",
-};
-
-fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Executable, Defect> {
-    if ambient.env.get(ALLOW) != Some("1") {
-        return Err(Defect::new(
-            format!("it wants to run a program, and {ALLOW} is not 1"),
-            format!("set {ALLOW}=1 if the file is yours; it can run whatever it says as this user"),
-        ));
-    }
-    let metadata = ambient.env.metadata(file).ok();
-    let ours = metadata.is_some_and(|file| [0, ambient.env.uid()].contains(&file.uid()) && file.mode() & 0o022 == 0);
-    if !ours {
-        return Err(Defect::new(
-            "it wants to run a program, and others than this user can write it",
-            format!("`chmod go-w {}`, owned by this user or root", file.display()),
-        ));
-    }
-    let mut words = wire.command.split_whitespace().map(str::to_owned);
-    let program = words.next().unwrap_or_default();
-    if !program.starts_with('/') || wire.command.contains(['"', '\'', '\\', '$', '`']) {
-        return Err(Defect::new(
-            "its `executable.command` is no absolute path with plain words after it",
-            "no shell is involved: put what needs one into a script and name that",
-        ));
-    }
-    let limit = Duration::from_millis(wire.timeout_millis.unwrap_or(30_000));
-    if !(Duration::from_secs(5)..=Duration::from_secs(120)).contains(&limit) {
-        return Err(Defect::new(
-            "its `executable.timeout_millis` is not between 5000 and 120000",
-            "leave it out: 30 seconds are enough",
-        ));
-    }
-    Ok(Executable { program, arguments: words.collect(), limit })
-}
-
-fn field_of(text: &str, field: &str) -> Option<SecretString> {
-    let mut fields: BTreeMap<String, Field> = serde_json::from_str(text).ok()?;
-    match fields.remove(field)? {
-        Field::Text(text) => Some(text),
-        Field::Other(_) => None,
-    }
-}
-
-/// A field of an answer of which one is the token.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Field {
-    Text(SecretString),
-    Other(IgnoredAny),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_goes_to_googles_hosts_alone() {
-        for good in [
-            "https://sts.googleapis.com/v1/token",
-            "https://sts.mtls.googleapis.com/v1/token",
-            "https://sts.europe-west3.rep.googleapis.com/v1/token",
-            "https://sts-agents.p.googleapis.com/v1/token",
-        ] {
-            assert_eq!(token_url(good).ok().as_deref(), Some(good));
-        }
-        for bad in [
-            "",
-            "http://sts.googleapis.com/v1/token",
-            "https://sts.googleapis.com.evil.example/v1/token",
-            "https://evil.example/v1/token",
-            "https://evil-sts.googleapis.com/v1/token",
-            "https://sts.evil.googleapis.com/v1/token",
-            "https://sts-a.b.p.googleapis.com/v1/token",
-            "https://sts.googleapis.com:8443/v1/token",
-            "https://sts.googleapis.com@evil.example/v1/token",
-            "https://u@sts.googleapis.com/v1/token",
-            "https://sts.googleapis.com/v1/token?a=b",
-            "https://sts.googleapis.com/v1/../x",
-            "https://iamcredentials.googleapis.com/v1/token",
-        ] {
-            assert!(token_url(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_account_is_read_from_the_impersonation_url() {
-        let url = |host: &str, rest: &str| format!("https://{host}/v1/projects/-/serviceAccounts/{rest}");
-        let read = impersonation(Some(&url(
-            "iamcredentials.googleapis.com",
-            "a@p.iam.gserviceaccount.com:generateAccessToken",
-        )));
-        let expected = ("https://iamcredentials.googleapis.com".to_owned(), "a@p.iam.gserviceaccount.com".to_owned());
-        assert_eq!(read.ok(), Some(expected));
-        for bad in [
-            url("iamcredentials.googleapis.com", "a/b:generateAccessToken"),
-            url("iamcredentials.googleapis.com", "a@p:generateIdToken"),
-            url("evil.example", "a@p:generateAccessToken"),
-            url("iamcredentials.googleapis.com.evil.example", "a@p:generateAccessToken"),
-        ] {
-            assert!(impersonation(Some(&bad)).is_err(), "{bad}");
-        }
-        assert!(impersonation(None).is_err_and(|defect| defect.what.contains("no identity")));
-    }
-
-    #[test]
-    fn a_field_is_a_text_or_nothing() {
-        let found = |text: &str| field_of(text, "token").map(|token| expose(&token).to_owned());
-        assert_eq!(found(r#"{"token": "a", "other": 7}"#), Some("a".to_owned()));
-        assert_eq!(found(r#"{"token": 7}"#), None);
-        assert_eq!(found(r#"{"value": "a"}"#), None);
-        assert_eq!(found("a"), None);
     }
 }
