@@ -1,8 +1,9 @@
-//! Google's token endpoints on the wire: the Security Token Service and the Service Account Credentials API.
+//! Requests to Google's token endpoints: the Security Token Service and the Service Account Credentials API.
 //!
-//! An identity token of another issuer becomes a federated access token (RFC 8693), and whoever holds an access token that
-//! may act as a service account has that account give an identity token for one audience (`generateIdToken`) or an access
-//! token (`generateAccessToken`). Each is one request, without a retry, to Google's own hosts.
+//! The Security Token Service exchanges an identity token of another issuer for a federated access token (RFC 8693). With an
+//! access token that may impersonate a service account, the Credentials API issues that account's identity token for one
+//! audience (`generateIdToken`) or access token (`generateAccessToken`). Each is one request, without a retry, to Google's
+//! own hosts.
 //!
 //! Sources: Google Cloud, "Security Token Service API"; "Service Account Credentials API"; AIP-193 (errors).
 
@@ -23,7 +24,7 @@ use crate::token::{AccessToken, SubjectToken};
 
 mod cure;
 
-/// All that a federated token needs that is only to have a service account give another one.
+/// The only scope that a federated token needs to impersonate a service account.
 pub(crate) const IAM_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -32,7 +33,7 @@ const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const STS: &str = "https://sts.googleapis.com/v1/token";
 pub(crate) const IAM: &str = "https://iamcredentials.googleapis.com";
 
-/// Where Google is asked.
+/// The base URLs of Google's two services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hosts {
     /// The token endpoint of the Security Token Service.
@@ -41,19 +42,19 @@ pub(crate) struct Hosts {
     pub(crate) iam: String,
 }
 
-/// Google's own.
+/// Google's public hosts.
 impl Default for Hosts {
     fn default() -> Self {
         Self { sts: STS.to_owned(), iam: IAM.to_owned() }
     }
 }
 
-/// A service account and those between the caller and it.
+/// A service account and its delegation chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account<'a> {
     /// Its email.
     pub(crate) email: &'a str,
-    /// In the order in which each acts as the next.
+    /// The accounts between the caller and this one. Each impersonates the next.
     pub(crate) delegates: &'a [String],
 }
 
@@ -63,63 +64,63 @@ pub(crate) fn is_account(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && text.bytes().all(fits) && !text.contains("..")
 }
 
-/// What is changed for a federated token.
+/// A request for a federated token.
 pub(crate) struct Federation<'a> {
     /// The full resource name: `//iam.googleapis.com/projects/N/locations/global/workloadIdentityPools/P/providers/R`.
     pub(crate) provider: &'a str,
-    /// What goes in: fit to leave.
+    /// The subject token. The caller has checked its audience and expiry.
     pub(crate) subject: &'a str,
     /// Its `subject_token_type`.
     pub(crate) subject_type: &'a str,
-    /// What the token is to be good for.
+    /// The requested scope.
     pub(crate) scope: &'a str,
     /// Further form parameters.
     pub(crate) extra: &'a [(String, String)],
 }
 
-/// An access token, which nobody but Google can read.
+/// An access token of Google's, which is opaque.
 pub(crate) struct Access {
     /// The secret.
     pub(crate) token: AccessToken,
-    /// What it has left, where that is said.
+    /// The remaining lifetime, if the answer contains it.
     pub(crate) expires_in: Option<Duration>,
 }
 
 /// Why Google gave no token.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// No answer.
+    /// There was no answer.
     Outbound(outbound::Error),
-    /// 429 or 5xx.
+    /// Google answered with status 429 or 5xx.
     Busy {
-        /// Which.
+        /// The HTTP status.
         status: u16,
-        /// When to come again.
+        /// The delay of `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// It said no.
+    /// Google refused.
     Refused {
-        /// What it said.
+        /// Google's code and message.
         error: OauthError,
-        /// What to do about it; `None` where its code alone says it.
+        /// The cure. `None` if the code alone tells it.
         cure: Option<&'static str>,
     },
-    /// The answer is not Google's.
+    /// The answer is not from Google.
     Malformed(String),
 }
 
-/// Google, as one of us speaks to it.
+/// A client of both services.
 pub(crate) struct Google<'a> {
-    /// The client.
+    /// The HTTP client.
     pub(crate) outbound: &'a Outbound,
-    /// Where.
+    /// The hosts to ask.
     pub(crate) hosts: &'a Hosts,
-    /// What proves us in the handshake.
+    /// The client certificate for mutual TLS.
     pub(crate) certificate: Option<&'a Arc<Certificate>>,
 }
 
 impl Google<'_> {
-    /// Changes an identity token for a federated access token of its pool.
+    /// Exchanges an identity token for a federated access token of its pool.
     pub(crate) async fn federate(&self, wish: &Federation<'_>) -> Result<Access, Failure> {
         let own = [
             ("grant_type", TOKEN_EXCHANGE),
@@ -152,7 +153,7 @@ impl Google<'_> {
         Ok(Access { token: access(wire.access_token)?, expires_in: wire.expires_in.map(Duration::from_secs) })
     }
 
-    /// Has the service account give an identity token for `audience`. What comes back is for the caller to check.
+    /// Gets an identity token of the service account for `audience`. The caller must check the token.
     pub(crate) async fn id_token(
         &self,
         bearer: &AccessToken,
@@ -169,7 +170,7 @@ impl Google<'_> {
         SubjectToken::parse(wire.token).map_err(|error| Failure::Malformed(format!("its token is {error}")))
     }
 
-    /// Has the service account give an access token. `unix_now` is what its end is measured against.
+    /// Gets an access token of the service account. `unix_now` is used to compute its lifetime.
     pub(crate) async fn access_token(
         &self,
         bearer: &AccessToken,
@@ -189,7 +190,7 @@ impl Google<'_> {
         let token = access(wire.access_token)?;
         let end = wire.expire_time.parse::<jiff::Timestamp>();
         let end = end.map_err(|_| Failure::Malformed("its expireTime is no time (RFC 3339)".to_owned()))?;
-        // By Google's own clock where it tells it: ours may be wrong by minutes.
+        // Prefer Google's own `Date`: our clock may be wrong by minutes.
         let now = answer.date().unwrap_or(unix_now);
         let left = u64::try_from(end.as_second().saturating_sub(now)).unwrap_or(0);
         Ok(Access { token, expires_in: Some(Duration::from_secs(left)) })
@@ -219,7 +220,7 @@ impl Google<'_> {
     }
 }
 
-/// Delegates by their resource names.
+/// The resource names of the delegates.
 fn names(delegates: &[String]) -> Vec<String> {
     delegates.iter().map(|email| format!("projects/-/serviceAccounts/{email}")).collect()
 }
@@ -232,7 +233,7 @@ fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
     answer.json().map_err(|what| Failure::Malformed(what.to_owned()))
 }
 
-/// A form, in memory that is cleared afterwards and does not grow.
+/// A form body, in a buffer that is zeroized and never reallocated.
 fn form(pairs: &[(&str, &str)]) -> Body {
     let room = pairs.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
     let mut form = Serializer::new(String::with_capacity(room));
@@ -281,7 +282,7 @@ fn iam_failed(answer: &Answer) -> Failure {
 }
 
 impl Failure {
-    /// In words, without a cure. Who is meant stands before it.
+    /// The message without the cure. The caller puts the service's name before it.
     pub(crate) fn what(&self) -> String {
         match self {
             Self::Outbound(error) => error.to_string(),

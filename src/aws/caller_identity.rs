@@ -1,9 +1,10 @@
-//! A signed request of `GetCallerIdentity`, in the place of a token: whoever gets it has AWS answer it, and so learns whose
-//! role we are. Only whoever named it in the configuration is given one, since it can be replayed for some minutes; a signed
-//! field says for whom it is, and who takes it must insist on its own name there.
+//! A signed `GetCallerIdentity` request that replaces a token. The verifier sends it to AWS, and the answer names our role.
 //!
-//! The form is Google's, the only one that has the name of a token type: the request as JSON, percent-encoded. It has no
-//! body: what is asked stands in the query.
+//! The request can be replayed for some minutes, so it goes only to the party that the configuration names. A signed header
+//! names that party, and the verifier must check that the header holds its own name.
+//!
+//! The format is Google's, the only one with a registered token type: the request as percent-encoded JSON. The request has no
+//! body; its parameters are in the query.
 //!
 //! Source: AWS STS API Reference, "GetCallerIdentity"; Google Cloud, "Workload Identity Federation with AWS" (the serialised
 //! request); RFC 8693 section 3 (token types).
@@ -22,16 +23,16 @@ use crate::clock::unix;
 use crate::sigv4::{GOOD_FOR, Purpose, Signer};
 use crate::token::{Claims, SubjectToken};
 
-/// The field in which Google looks for its own name.
+/// The header in which Google expects its own name.
 pub(crate) const GOOGLE_FIELD: &str = "x-goog-cloud-target-resource";
 
-/// SHA-256 of nothing.
+/// SHA-256 of an empty body.
 const NO_BODY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-/// What a URL's component keeps as it is (RFC 3986 section 2.3).
+/// The characters that percent-encoding leaves unchanged (RFC 3986 section 2.3).
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The request for that audience, whose name stands in `field`. Always for the region's own STS: whoever takes it cannot
-/// reach a VPC endpoint. `None` when it cannot be signed.
+/// Signs a request whose header `field` names the audience. It is always for the region's public STS, because the verifier
+/// cannot reach a VPC endpoint. `None` if it cannot be signed.
 pub(crate) fn caller_identity(
     credentials: Credentials,
     region: &str,
@@ -48,7 +49,7 @@ pub(crate) fn caller_identity(
     let own = [("host", url.host_str()?), (field, audience)];
     let all = own.into_iter().chain(signed.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let headers = all.map(|(key, value)| Field { key, value }).collect();
-    // Room for everything at once: growing would leave copies of the session's token in freed memory.
+    // Reserve the full size: growing the buffer would leave copies of the session token in freed memory.
     let room =
         2 * (text.len() + signed.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>()) + 1_024;
     let mut request = Zeroizing::new(Vec::with_capacity(room));

@@ -1,4 +1,4 @@
-//! Why STS gave nothing, by remedy. Its errors are named in the API reference; some are temporary whatever their status.
+//! Errors of STS, one variant per remedy. The API reference lists the error codes; some are temporary whatever their status.
 
 use aws_sdk_sts::error::SdkError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -7,33 +7,34 @@ use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 use crate::oauth::OauthError;
 use crate::outbound;
 
-/// Why there is no answer that can be used.
+/// Why a call of STS failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Error {
-    /// It said no, and will say so again.
+    /// STS refused, and another try would not help.
     Refused {
-        /// Its code and words.
+        /// The code and message of STS.
         error: OauthError,
         /// What to do about it.
         cure: &'static str,
     },
-    /// It has trouble, or too many requests of this account; the limit comes with status 400.
+    /// STS is unavailable, or throttles this account. Throttling has status 400.
     Busy {
-        /// The status.
+        /// The HTTP status.
         status: u16,
-        /// Its code, where it gave one.
+        /// The error code; empty if there was none.
         code: String,
     },
-    /// No answer, or a bad one on the way.
+    /// The connection failed.
     Outbound(outbound::Error),
-    /// What answers is not STS.
+    /// The answer is not from STS.
     Malformed(String),
 }
 
-/// What to do where something else answers.
+/// The cure when another server answers.
 pub(crate) const NOT_STS: &str = "something answers in the place of STS: a proxy, or a wrong `endpoint`";
 
-/// Temporary whatever the status. The second: STS could not fetch the keys of the identity's issuer just now.
+/// Codes that are temporary whatever the status. `IDPCommunicationError`: STS could not fetch the keys of the token's
+/// issuer.
 const BUSY: &[&str] = &[
     "Throttling",
     "ThrottlingException",
@@ -49,7 +50,7 @@ const BUSY: &[&str] = &[
 const CLOCK: &str = "STS takes a signature for a few minutes: set this machine's clock";
 const KEYS: &str = "the credentials of this role are no longer good, or of another partition: see what the platform gives this workload";
 
-/// What a code means, with the words that must be in the message.
+/// An error code, a text that the message must contain, and the cure.
 const CURES: &[(&str, &str, &str)] = &[
     (
         "OutboundWebIdentityFederation",
@@ -107,7 +108,7 @@ const CURES: &[(&str, &str, &str)] = &[
 const ELSE: &str = "ask whoever administers the AWS account, with the time and these words";
 
 impl Error {
-    /// Would the same call have a chance a little later?
+    /// Can the same call succeed a little later?
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
             Self::Busy { .. } => true,
@@ -116,7 +117,8 @@ impl Error {
         }
     }
 
-    /// What the SDK says. Of its errors only code, message and our own cause are shown: they print whole answers.
+    /// Converts an error of the SDK. Keeps only its code, its message and our own cause, because its `Display` prints whole
+    /// answers.
     pub(super) fn of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Self {
         let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
         match error {

@@ -1,8 +1,8 @@
-//! What AWS is asked: the two calls of its Security Token Service that turn one proof of a workload into another.
+//! The AWS Security Token Service (STS) and its two calls that exchange one proof of a workload for another.
 //!
-//! `AssumeRoleWithWebIdentity` makes a role's credentials of a JWT; `GetWebIdentityToken` makes a JWT, for any audience, of
-//! a role's credentials. Both go to the STS of one region: the second is not to be had at the global endpoint. The calls are
-//! the SDK's own (`sts.rs`), over our client (`smithy.rs`); its chains of credentials are not used.
+//! `AssumeRoleWithWebIdentity` exchanges a JWT for a role's credentials. `GetWebIdentityToken` exchanges a role's credentials
+//! for a JWT with any audience. Both go to the STS of one region, because the global endpoint does not have the second. The
+//! SDK makes the calls (`sts.rs`) over our HTTP client (`smithy.rs`); its credential chains are not used.
 //!
 //! Source: AWS Security Token Service API Reference; IAM User Guide, "Outbound identity federation".
 
@@ -20,10 +20,10 @@ pub(crate) use caller_identity::{GOOGLE_FIELD, caller_identity};
 pub(crate) use error::{Error, NOT_STS};
 pub(crate) use sts::{Algorithm, Assumed, Sts};
 
-/// The audience under which STS takes a web identity, unless its provider is registered with another.
+/// The audience of web identity tokens for STS, unless the identity provider is registered with another.
 pub(crate) const AUDIENCE: &str = "sts.amazonaws.com";
 
-/// Where a region's STS is: the suffix of its partition's names.
+/// AWS partitions: the prefix of their regions and the suffix of their host names.
 const PARTITIONS: &[(&str, &str)] = &[
     ("cn-", "amazonaws.com.cn"),
     ("eusc-", "amazonaws.eu"),
@@ -34,26 +34,26 @@ const PARTITIONS: &[(&str, &str)] = &[
 ];
 const USUAL: &str = "amazonaws.com";
 
-/// The region's own STS.
+/// The STS endpoint of a region.
 pub(crate) fn endpoint(region: &str) -> String {
     let suffix = PARTITIONS.iter().find(|(start, _)| region.starts_with(start)).map_or(USUAL, |(_, suffix)| suffix);
     format!("https://sts.{region}.{suffix}")
 }
 
-/// Is it an audience under which a partition's STS takes web identities?
+/// Does the STS of some partition accept web identity tokens with this audience?
 pub(crate) fn is_audience(text: &str) -> bool {
     let mut suffixes = PARTITIONS.iter().map(|(_, suffix)| *suffix).chain([USUAL]);
     text.strip_prefix("sts.").is_some_and(|rest| suffixes.any(|suffix| rest == suffix))
 }
 
-/// Is it the name of a region, which becomes a part of a host? The global pseudo-regions are none.
+/// Is it the name of a region? The name becomes part of a host. The global pseudo-regions do not count.
 pub(crate) fn is_region(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     text.contains('-') && text.len() <= 32 && text.bytes().all(fits) && !text.ends_with("global")
 }
 
-/// May this stand in the place of the region's STS? It gets the identity: an https host of AWS (a VPC endpoint), or one of
-/// this machine in tests.
+/// May this endpoint replace the region's STS? It receives the identity, so it must be an https host of AWS (a VPC
+/// endpoint), or a loopback address in tests.
 pub(crate) fn may_be_endpoint(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else { return false };
     let host = url.host_str().unwrap_or_default();
@@ -65,7 +65,7 @@ pub(crate) fn may_be_endpoint(text: &str) -> bool {
     bare && (loopback || (url.scheme() == "https" && of_aws()))
 }
 
-/// The labels before AWS's own suffix, where customers name buckets, gateways and balancers too: none of those is STS.
+/// Do these labels, before AWS's own suffix, name STS? Customers' buckets, gateways and load balancers have the same suffix.
 fn is_sts(labels: &str) -> bool {
     match labels.split('.').collect::<Vec<_>>().as_slice() {
         ["sts" | "sts-fips", region] | [_, "sts" | "sts-fips", region, "vpce"] => is_region(region),
@@ -73,8 +73,8 @@ fn is_sts(labels: &str) -> bool {
     }
 }
 
-/// What is left of credentials; `None` where nobody says.
-pub(crate) fn rest(credentials: &Credentials, wall: SystemTime) -> Option<Duration> {
+/// The time until the credentials expire. `None` if they have no expiry.
+pub(crate) fn remaining(credentials: &Credentials, wall: SystemTime) -> Option<Duration> {
     credentials.expiry().map(|expiry| expiry.duration_since(wall).unwrap_or_default())
 }
 

@@ -1,6 +1,6 @@
-//! The SDK's way out: its requests over our client, under our limits and rules.
+//! The SDK's HTTP client: sends its requests through `outbound`, under our limits and egress rules.
 //!
-//! One request, one answer, no retry: whether another try is worth it, the caller of the call says.
+//! Each call is one request without a retry; the caller decides whether to try again.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::outbound::{Ask, Body, NamedBy, Outbound};
 
 /// STS answers within a second; a region in trouble within a few.
 const PER_TRY: Duration = Duration::from_secs(5);
-/// The query protocol has no other.
+/// The only media type of the query protocol.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A client of the SDK that is ours. Its hosts are compiled in or configured.
+/// An HTTP client for the SDK, backed by `outbound`. Its hosts are compiled in or configured.
 pub(super) fn over(outbound: &Outbound) -> SharedHttpClient {
     let connector = SharedHttpConnector::new(Over(outbound.clone()));
     http_client_fn(move |_, _| connector.clone())
@@ -56,7 +56,7 @@ fn ask(request: &HttpRequest) -> Result<Ask, &'static str> {
     for (name, value) in request.headers() {
         let name = HeaderName::try_from(name).map_err(|_| "the name of a field")?;
         let mut value = HeaderValue::try_from(value).map_err(|_| "the value of a field")?;
-        // Both are written with the body.
+        // `outbound` writes both with the body.
         if name == CONTENT_TYPE || name == CONTENT_LENGTH {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The two calls, at one region's STS.
+//! The two calls of STS, at one region's endpoint.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,29 +16,29 @@ use crate::clock::Clock;
 use crate::outbound::Outbound;
 use crate::token::SubjectToken;
 
-/// Short: a subject token is presented once and at once. What STS gives where nothing is said.
-const LIFE: Duration = Duration::from_secs(300);
-/// The least that STS gives. Credentials that end before are as good as ended.
-const LEAST: Duration = Duration::from_secs(60);
-/// The name under which a session appears in the account's records, where nothing names it.
+/// The default of STS. It is short because a subject token is used once, immediately.
+const DEFAULT_LIFE: Duration = Duration::from_secs(300);
+/// The shortest lifetime that STS issues. Credentials that expire sooner cannot be used.
+const SHORTEST_LIFE: Duration = Duration::from_secs(60);
+/// The default session name, which appears in the account's CloudTrail records.
 const SESSION: &str = "safeconduct";
 
-/// How a JWT of the role is signed.
+/// The signing algorithm of the role's JWT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256: the one that every verifier of OpenID Connect tokens must know (OpenID Connect
-    /// Core section 15.1), so the one that servers take.
+    /// RSASSA-PKCS1-v1_5 with SHA-256, which every verifier of OpenID Connect tokens must support (OpenID Connect Core
+    /// section 15.1).
     #[default]
     Rs256,
-    /// ECDSA on P-384: shorter, and not known everywhere.
+    /// ECDSA on P-384: shorter, but not supported everywhere.
     Es384,
 }
 
 impl Algorithm {
-    /// As written in the configuration and on the wire.
+    /// The names in the configuration and in requests.
     pub(crate) const ALL: [(&'static str, Self); 2] = [("RS256", Self::Rs256), ("ES384", Self::Es384)];
 
-    /// The one of that name.
+    /// The algorithm of that name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, one)| *one)
     }
@@ -48,22 +48,22 @@ impl Algorithm {
     }
 }
 
-/// A role, taken on.
+/// An assumed role.
 pub(crate) struct Assumed {
-    /// Its keys.
+    /// Its credentials.
     pub(crate) credentials: Credentials,
-    /// Who we are then: `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION`.
+    /// The ARN of the session: `arn:aws:sts::ACCOUNT:assumed-role/ROLE/SESSION`.
     pub(crate) arn: Option<String>,
 }
 
-/// One region's STS.
+/// The STS of one region.
 pub(crate) struct Sts {
     config: aws_sdk_sts::config::Builder,
     clock: Clock,
 }
 
 impl Sts {
-    /// Nothing is dialled yet.
+    /// Makes the client without connecting.
     pub(crate) fn new(outbound: &Outbound, clock: &Clock, region: &str, endpoint: &str) -> Self {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
@@ -71,7 +71,7 @@ impl Sts {
             .endpoint_url(endpoint)
             .http_client(smithy::over(outbound))
             .time_source(Time(clock.clone()))
-            // Time limits, retries, connections and freshness are ours.
+            // `outbound` and the caller do time limits, retries, connections and caching.
             .retry_config(RetryConfig::disabled().with_reconnect_mode(ReconnectMode::ReuseAllConnections))
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -79,7 +79,7 @@ impl Sts {
         Self { config, clock: clock.clone() }
     }
 
-    /// Takes on a role with a JWT that the role trusts. One request, unsigned.
+    /// Assumes a role with a JWT that the role trusts. One unsigned request.
     pub(crate) async fn assume(
         &self,
         role_arn: &str,
@@ -102,18 +102,18 @@ impl Sts {
         Ok(Assumed { credentials, arn: answer.assumed_role_user.map(|user| user.arn) })
     }
 
-    /// A JWT of the role whose credentials these are, for one audience. One request. `None` when the credentials end
-    /// before the shortest token that STS makes would.
+    /// Gets a JWT for one audience with the role's credentials. One request. `None` if the credentials expire before the
+    /// shortest token that STS issues.
     pub(crate) async fn web_identity_token(
         &self,
         credentials: &Credentials,
         audience: &str,
         algorithm: Algorithm,
     ) -> Result<Option<SubjectToken>, Error> {
-        let rest = super::rest(credentials, self.clock.wall());
-        // Longer than the session would be an escalation.
-        let life = rest.map_or(LIFE, |rest| rest.min(LIFE));
-        if life < LEAST {
+        let rest = super::remaining(credentials, self.clock.wall());
+        // STS refuses a token that outlives the session (privilege escalation).
+        let life = rest.map_or(DEFAULT_LIFE, |rest| rest.min(DEFAULT_LIFE));
+        if life < SHORTEST_LIFE {
             return Ok(None);
         }
         let config = self.config.clone().credentials_provider(credentials.clone());
@@ -128,7 +128,7 @@ impl Sts {
     }
 }
 
-/// Our clock for the SDK's signatures.
+/// Gives the SDK our clock for its signatures.
 #[derive(Debug)]
 struct Time(Clock);
 

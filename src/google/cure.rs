@@ -1,13 +1,13 @@
-//! What to do about a refusal of Google's, by words in it: they choose a hint and nothing else.
+//! Cures for Google's refusals, chosen by words in the message. The words choose a hint and nothing else.
 
-/// Words that are all in the message, in lower case, and the cure they call for.
+/// Lower-case words that must all be in the message, and the cure for it.
 struct Words {
     all: &'static [&'static str],
     cure: &'static str,
 }
 
 const WORDS: &[Words] = &[
-    // The Security Token Service, as its users report it.
+    // The Security Token Service, from reports of users.
     Words {
         all: &["stale to sign-in"],
         cure: "Google takes an identity token soon after it was issued: use a source that mints anew (`safeconduct whoami` says whether it does)",
@@ -40,7 +40,7 @@ const WORDS: &[Words] = &[
         all: &["issuer in id token", "does not match"],
         cure: "the provider trusts another issuer: compare its `issuerUri` with `iss` of `safeconduct whoami`",
     },
-    // The Service Account Credentials API. The permission is named in the message.
+    // The Service Account Credentials API. The message names the missing permission.
     Words {
         all: &["iam.serviceaccounts.getopenidtoken"],
         cure: "grant this principal roles/iam.workloadIdentityUser (a pool's) or roles/iam.serviceAccountOpenIdTokenCreator (an account's) on the service account, and check that there is an account of that email",
@@ -72,7 +72,7 @@ const WORDS: &[Words] = &[
     },
 ];
 
-/// The cure of a refusal with these words, if they are known.
+/// The cure for this message, if it is known.
 pub(super) fn of(words: &str) -> Option<&'static str> {
     let words = words.to_ascii_lowercase();
     WORDS.iter().find(|one| one.all.iter().all(|word| words.contains(word))).map(|one| one.cure)
