@@ -1,9 +1,9 @@
-//! The trust that the other side has to have in us: which claims of an identity a policy must pin, and the policy in the
-//! words of whoever will check it. Pure: claims in, policy out.
+//! The trust policy that the other side needs: which claims of an identity it must pin, written in the format of the
+//! product that checks it. Pure: claims in, policy out.
 //!
-//! A policy that is too wide lets a stranger in, and one on names alone lets in whoever takes a name over. So every claim
-//! that is pinned is one that the platform, and not the workload's author, decides; where the platform has numbers beside
-//! its names, the numbers are pinned too; and an identity that somebody outside can obtain gets no policy at all.
+//! A policy that is too wide lets strangers in. A policy on names alone lets in whoever takes over a name. So the policy
+//! pins only claims that the platform sets, not the author of the workload. Where the platform has immutable ids besides
+//! names, the policy pins the ids too. An identity that an outsider can obtain gets no policy at all.
 
 use serde_json::{Map, Value, json};
 
@@ -13,32 +13,32 @@ mod shapes;
 pub(crate) use platforms::{Pin, Platform, is_below, text, up_to};
 pub(crate) use shapes::Shape;
 
-/// A token's claims, whole.
+/// All claims of a token.
 pub(crate) type Claims = Map<String, Value>;
 
-/// Whom to trust, and what a token must say to be us. Every entry must hold.
+/// The conditions under which a token is this workload's. All of them must hold.
 pub(crate) struct Policy {
-    /// The platform, as the table of sources calls it.
+    /// The platform's name in the table of sources.
     platform: &'static str,
     issuer: String,
     audience: String,
     subject: Subject,
-    /// Beside the subject.
+    /// The claims to pin besides the subject.
     claims: Vec<Pinned>,
     warnings: Vec<String>,
 }
 
-/// What `sub` must be.
+/// The condition on `sub`.
 enum Subject {
-    /// Always the same.
+    /// `sub` is the same in every run.
     Exactly(String),
-    /// Its end changes with every run.
+    /// The end of `sub` changes with every run.
     StartsWith(String),
 }
 
-/// A claim with the value that it must have.
+/// A claim and its required value.
 struct Pinned {
-    /// The way to it, member by member.
+    /// The path to the claim, member by member.
     path: &'static [&'static str],
     value: Value,
     why: &'static str,
@@ -47,7 +47,7 @@ struct Pinned {
 /// Why there is no policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// Somebody whom nobody vouches for can obtain such a token.
+    /// An outsider can obtain such a token.
     #[error("a stranger can obtain this identity: {why}")]
     Stranger {
         /// How.
@@ -55,16 +55,16 @@ pub(crate) enum Error {
         /// Which identity to use instead.
         cure: &'static str,
     },
-    /// Without it the policy would be wider than the workload.
+    /// Without this claim the policy would match more than this workload.
     #[error("the identity token has no {claim}, without which a policy would let others in")]
     Missing {
         /// The claim.
         claim: String,
     },
-    /// The other side has no words for what must be pinned.
+    /// The other side's policy format cannot express a required condition.
     #[error("{what}")]
-    NoWords {
-        /// What it cannot say.
+    Inexpressible {
+        /// The condition it cannot express.
         what: String,
         /// What to do instead.
         cure: &'static str,
@@ -75,7 +75,7 @@ impl Error {
     /// What to do about it.
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            Self::Stranger { cure, .. } | Self::NoWords { cure, .. } => cure,
+            Self::Stranger { cure, .. } | Self::Inexpressible { cure, .. } => cure,
             Self::Missing { .. } => {
                 "ask the platform's operator why its tokens lack it (`safeconduct whoami` shows what is there)"
             }
@@ -84,7 +84,7 @@ impl Error {
 }
 
 impl Policy {
-    /// The policy for the identity of a platform that these claims describe.
+    /// Derives the policy from the claims of a platform's token.
     pub(crate) fn of(platform: &'static Platform, claims: &Claims) -> Result<Self, Error> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
         let missing = |claim: &str| Error::Missing { claim: format!("`{claim}`") };
@@ -100,22 +100,22 @@ impl Policy {
         }
         let mut pinned = Vec::new();
         for pin in platform.pins {
-            match (at(claims, pin.path), pin.needed) {
+            match (at(claims, pin.path), pin.required) {
                 (Some(value), _) => pinned.push(Pinned { path: pin.path, value: value.clone(), why: pin.why }),
                 (None, true) => return Err(missing(&pin.path.join("."))),
                 (None, false) => {}
             }
         }
-        let subject = match (platform.steady)(&sub) {
+        let subject = match (platform.stable_subject)(&sub) {
             None => return Err(missing("`sub` in the platform's form")),
-            Some(steady) if steady.len() == sub.len() => Subject::Exactly(sub),
-            Some(steady) => Subject::StartsWith(steady.to_owned()),
+            Some(stable) if stable.len() == sub.len() => Subject::Exactly(sub),
+            Some(stable) => Subject::StartsWith(stable.to_owned()),
         };
         let warnings = platform.warnings.iter().filter_map(|warning| warning(claims)).collect();
         Ok(Self { platform: platform.name, issuer, audience, subject, claims: pinned, warnings })
     }
 
-    /// The policy as data: the same for every shape, with what to install there under `policy`.
+    /// The report as JSON. Only `policy`, the text to install, depends on the shape.
     pub(crate) fn for_shape(&self, shape: Shape, account: Option<&str>) -> Result<Value, Error> {
         let (policy, install) = shape.write(self, account)?;
         let why: Map<String, Value> =
@@ -131,7 +131,7 @@ impl Policy {
         }))
     }
 
-    /// The pinned claims as they stand in the token, objects in objects.
+    /// The pinned claims, nested as in the token.
     fn claims(&self) -> Value {
         let mut all = json!({});
         for pinned in &self.claims {
@@ -142,7 +142,7 @@ impl Policy {
     }
 }
 
-/// The claim at the end of this way.
+/// The claim at this path.
 pub(crate) fn at<'a>(claims: &'a Claims, path: &[&str]) -> Option<&'a Value> {
     let (first, rest) = path.split_first()?;
     let found = rest.iter().try_fold(claims.get(*first)?, |value, name| value.get(name))?;

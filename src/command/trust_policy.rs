@@ -1,5 +1,5 @@
-//! `safeconduct trust-policy TARGET --for SHAPE`: the trust that the other side has to have in the workload found here, from
-//! its real claims.
+//! `safeconduct trust-policy TARGET --for SHAPE`: prints the trust policy that the other side needs for this workload, from its
+//! real claims.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context<'_>, verb: &cli::TrustPolicy) -> Result<(), 
     let policy = policy.map_err(|error| {
         let class = match error {
             crate::trust::Error::Stranger { .. } | crate::trust::Error::Missing { .. } => Class::Denied,
-            crate::trust::Error::NoWords { .. } => Class::BadRequest,
+            crate::trust::Error::Inexpressible { .. } => Class::BadRequest,
         };
         Failure::new(class, error.to_string()).hint(error.hint())
     })?;
@@ -49,7 +49,8 @@ pub(super) fn run(context: &Context<'_>, verb: &cli::TrustPolicy) -> Result<(), 
     print(&for_runner(&text(&policy), context.env))
 }
 
-/// For whom the token is asked: as the way to the server says, or what that party's tokens are conventionally made for.
+/// The audience of the token: from the command line, else the usual one of the product. `None` if a provider or discovery
+/// decides.
 fn audience(verb: &cli::TrustPolicy, config: &Config, name: &str) -> Result<Option<String>, Failure> {
     if verb.audience.is_some() {
         return Ok(verb.audience.clone());

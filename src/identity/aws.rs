@@ -1,32 +1,33 @@
 //! `aws`: the role of a workload on AWS, as a JWT that AWS signs for any audience (`sts:GetWebIdentityToken`).
 //!
-//! Whose role it is, the platform's own variables say, and nothing else is looked at. In this order:
+//! Only the platform's own variables select the role, in this order:
 //!
-//! 1. a pod with a role of its service account (IRSA): `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`
+//! 1. a pod whose service account has a role (IRSA): `AWS_WEB_IDENTITY_TOKEN_FILE` and `AWS_ROLE_ARN`
 //! 2. EKS Pod Identity, ECS, Fargate: `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` or `…_FULL_URI` (`aws/container.rs`)
 //! 3. a Lambda function: `AWS_LAMBDA_FUNCTION_NAME` and its keys
-//! 4. the machine (EC2, `aws/imds.rs`), only when it is named: whatever runs on it is the same role
+//! 4. the machine (EC2, `aws/imds.rs`), only with `source = "aws"` in the configuration: everything on it shares the role
 //!
-//! The first that is there is used, as every SDK does with the first two; if it fails, nothing else is. Keys in variables or
-//! files anywhere else are a person's or a leftover, and are never used.
+//! The first one found is used, as in every AWS SDK. If it fails, the others are not tried. Access keys in other variables or
+//! files usually belong to a person and are never used.
 //!
 //! ```toml
-//! [identity]                       # may be left out but for EC2
+//! [identity]                       # optional, except on EC2   
 //! source = "aws"
 //! region = "eu-central-1"          # omit: AWS_REGION, AWS_DEFAULT_REGION; on EC2 the machine's
 //! ```
 //!
-//! Where the account's switch for that is off, Google's pools and others take a signed request of `GetCallerIdentity` in the
-//! place of a JWT (`token = "caller-identity"`, with `exchange = "gcp"` or `"token-exchange"`; `aws/caller_identity.rs`).
-//!
-//! For a JWT three things must be true in the account: outbound identity federation is switched on
+//! A JWT needs three settings: outbound identity federation is enabled in the account
 //! (`aws iam enable-outbound-web-identity-federation`), the role may call `sts:GetWebIdentityToken`, and the authorization
 //! server trusts the account's issuer, which that command prints. The JWT's `sub` is the role's ARN. `AWS_ENDPOINT_URL_STS`
 //! names the STS of a VPC endpoint.
 //!
+//! If the account has not enabled federation, Google's pools and some other verifiers accept a signed `GetCallerIdentity`
+//! request instead of a JWT (`token = "caller-identity"`, with `exchange = "gcp"` or `"token-exchange"`; see
+//! `src/aws/caller_identity.rs`).
+//!
 //! Source: AWS STS API reference, "GetWebIdentityToken"; AWS SDKs and Tools reference guide, "Standardized credential
-//! providers"; Lambda developer guide, "Defined runtime environment variables". That CloudShell calls itself so in
-//! `AWS_EXECUTION_ENV` is not documented.
+//! providers"; Lambda developer guide, "Defined runtime environment variables". The value `CloudShell` of
+//! `AWS_EXECUTION_ENV` is observed, not documented.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ use crate::trust::{Pin, Platform};
 use container::Container;
 use imds::Imds;
 use provider::{
-    KEY, KEY_ID, Origin, ROLE, SESSION, SESSION_TOKEN, TOKEN_FILE, Whose, function_keys, is_for_sts, named,
+    KEY, KEY_ID, Provider, ROLE, RoleHolder, SESSION, SESSION_TOKEN, TOKEN_FILE, function_keys, is_for_sts, named,
     service_account,
 };
 
@@ -78,15 +79,15 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: Some(imds::PROBE),
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "aws",
     issues: |issuer| issuer.ends_with(".tokens.sts.global.api.aws"),
     pins: &[
-        Pin::needed(&["https://sts.amazonaws.com/", "aws_account"], "the account, by its number"),
-        Pin::if_there(&["https://sts.amazonaws.com/", "org_id"], "the organisation of accounts"),
+        Pin::required(&["https://sts.amazonaws.com/", "aws_account"], "the account, by its number"),
+        Pin::optional(&["https://sts.amazonaws.com/", "org_id"], "the organisation of accounts"),
     ],
-    steady: |sub| sub.starts_with("arn:").then_some(sub),
+    stable_subject: |sub| sub.starts_with("arn:").then_some(sub),
     warnings: &[|_| Some("whoever can assume this role is let in".to_owned())],
     ..Platform::PLAIN
 };
@@ -120,7 +121,7 @@ const CREDENTIALS: Setting = Setting::optional(
     Kind::Text,
     "Whose role: \"web-identity\", \"container\", \"lambda\" or \"ec2\". Omit: as the variables say.",
 )
-.checked(|text| match Whose::parse(text) {
+.checked(|text| match RoleHolder::parse(text) {
     Some(_) => Ok(()),
     None => Err("must be \"web-identity\", \"container\", \"lambda\" or \"ec2\"".to_owned()),
 });
@@ -133,7 +134,7 @@ const NO_OWN_FIELD: &str =
 const JWT: &str = "jwt";
 const CALLER_IDENTITY: &str = "caller-identity";
 
-/// A field that nobody but the verifier reads: neither HTTP nor AWS gives it a meaning.
+/// Is it a header that only the verifier reads? It must have no meaning in HTTP or for AWS.
 fn is_own_field(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     text.starts_with("x-") && !text.starts_with("x-amz-") && text.len() <= 64 && text.bytes().all(fits)
@@ -143,21 +144,21 @@ const REGION: &str = "AWS_REGION";
 const DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
 const ENDPOINT: &str = "AWS_ENDPOINT_URL_STS";
 
-/// STS in a bad minute, or over its limit for the account.
+/// Retries for an unavailable STS, or one that throttles the account.
 const PATIENCE: Patience = Patience { tries: 4, delay: Duration::from_millis(500), total: Duration::from_secs(20) };
 
 struct Aws {
-    origin: Origin,
+    provider: Provider,
     region: Option<String>,
     endpoint: Option<String>,
     token: Token,
     ambient: Ambient,
 }
 
-/// What stands for the role.
+/// The subject token to make.
 enum Token {
     Jwt(Algorithm),
-    /// Signed with this field, which says for whom it is.
+    /// A signed `GetCallerIdentity` request whose header `field` names the audience.
     CallerIdentity {
         field: String,
     },
@@ -170,21 +171,21 @@ impl Default for Token {
 }
 
 fn detect(ambient: &Ambient) -> Finding {
-    let found = Whose::ALL.iter().find_map(|(_, whose)| Some((*whose, whose.evidence(&ambient.env)?)));
-    let Some((whose, evidence)) = found else {
+    let found = RoleHolder::ALL.iter().find_map(|(_, holder)| Some((*holder, holder.evidence(&ambient.env)?)));
+    let Some((holder, evidence)) = found else {
         return Finding::Absent {
             looked_for: "the variables of IRSA, EKS Pod Identity, ECS or Lambda; EC2 is `source = \"aws\"`",
         };
     };
-    Finding::of(&evidence, &[], Aws::of(whose, None, Token::default(), ambient))
+    Finding::of(&evidence, &[], Aws::of(holder, None, Token::default(), ambient))
 }
 
 fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
-    let whose = match given.text(&CREDENTIALS).and_then(Whose::parse) {
-        Some(whose) => whose,
+    let holder = match given.text(&CREDENTIALS).and_then(RoleHolder::parse) {
+        Some(holder) => holder,
         None => named(&ambient.env)?,
     };
-    Aws::of(whose, given.text(&OF_REGION).map(str::to_owned), token_of(given)?, ambient)
+    Aws::of(holder, given.text(&OF_REGION).map(str::to_owned), token_of(given)?, ambient)
 }
 
 /// Do these keys ask for a signed request in the place of a JWT?
@@ -210,16 +211,16 @@ fn token_of(given: &Given<'_>) -> Result<Token, Defect> {
 }
 
 impl Aws {
-    fn of(whose: Whose, region: Option<String>, token: Token, ambient: &Ambient) -> Built {
+    fn of(holder: RoleHolder, region: Option<String>, token: Token, ambient: &Ambient) -> Built {
         let env = &ambient.env;
-        let origin = match whose {
-            Whose::ServiceAccount => service_account(ambient)?,
-            Whose::Container => Origin::Container(Container::new(ambient)?),
-            Whose::Function => {
+        let provider = match holder {
+            RoleHolder::ServiceAccount => service_account(ambient)?,
+            RoleHolder::Container => Provider::Container(Container::new(ambient)?),
+            RoleHolder::Function => {
                 function_keys(env)?;
-                Origin::Function(ambient.clone())
+                Provider::Function(ambient.clone())
             }
-            Whose::Machine => Origin::Machine(Imds::new(ambient)?),
+            RoleHolder::Machine => Provider::Machine(Imds::new(ambient)?),
         };
         let set = [REGION, DEFAULT_REGION].into_iter().find_map(|name| Some((name, env.get(name)?)));
         let region = match (region, set) {
@@ -231,7 +232,7 @@ impl Aws {
                     "set it, or `region` in [identity], to one such as eu-central-1",
                 ));
             }
-            (None, None) if whose == Whose::Machine => None,
+            (None, None) if holder == RoleHolder::Machine => None,
             (None, None) => {
                 return Err(Defect::new(
                     format!("no region: neither {REGION} nor {DEFAULT_REGION} is set"),
@@ -248,13 +249,13 @@ impl Aws {
                 "it would get this workload's identity: name a VPC endpoint of AWS, or take it out",
             ));
         }
-        Ok(Arc::new(Self { origin, region, endpoint, token, ambient: ambient.clone() }))
+        Ok(Arc::new(Self { provider, region, endpoint, token, ambient: ambient.clone() }))
     }
 
     async fn region(&self) -> Result<String, Error> {
-        match (&self.region, &self.origin) {
+        match (&self.region, &self.provider) {
             (Some(region), _) => Ok(region.clone()),
-            (None, Origin::Machine(imds)) => imds.region().await,
+            (None, Provider::Machine(imds)) => imds.region().await,
             (None, _) => Err(malformed("no region", "set `region` in [identity]")),
         }
     }
@@ -265,23 +266,23 @@ impl Aws {
     }
 
     async fn credentials(&self) -> Result<Credentials, Error> {
-        match &self.origin {
-            Origin::ServiceAccount { file, role_arn, session } => {
+        match &self.provider {
+            Provider::ServiceAccount { file, role_arn, session } => {
                 let token = file.subject_token(&Audience::from(aws::AUDIENCE)).await?;
                 is_for_sts(&token)?;
                 let sts = self.sts(&self.region().await?);
                 let assume = || sts.assume(role_arn, session.as_deref(), &token);
                 Ok(self.patiently(assume).await.map_err(said)?.credentials)
             }
-            Origin::Container(container) => container.credentials().await,
-            Origin::Function(ambient) => {
+            Provider::Container(container) => container.credentials().await,
+            Provider::Function(ambient) => {
                 function_keys(&ambient.env).map_err(|defect| malformed(&defect.what, &defect.cure))
             }
-            Origin::Machine(imds) => imds.credentials().await,
+            Provider::Machine(imds) => imds.credentials().await,
         }
     }
 
-    /// A call again while its failure is temporary and the patience lasts.
+    /// Repeats a call while its failure is temporary, within [`PATIENCE`].
     async fn patiently<T, F>(&self, call: impl Fn() -> F) -> Result<T, aws::Error>
     where
         F: Future<Output = Result<T, aws::Error>>,
@@ -321,9 +322,9 @@ impl IdentitySource for Aws {
                 })
             }
             Token::CallerIdentity { field } => {
-                let who = match &self.origin {
-                    Origin::ServiceAccount { role_arn, .. } => Some(role_arn.clone()),
-                    Origin::Container(_) | Origin::Function(_) | Origin::Machine(_) => None,
+                let who = match &self.provider {
+                    Provider::ServiceAccount { role_arn, .. } => Some(role_arn.clone()),
+                    Provider::Container(_) | Provider::Function(_) | Provider::Machine(_) => None,
                 };
                 let now = self.ambient.clock.wall();
                 let request = aws::caller_identity(credentials, &region, field, audience.as_str(), now);
@@ -350,14 +351,14 @@ impl IdentitySource for Aws {
     }
 }
 
-/// The role that is here, as signed requests: for a file of Google's that asks for them. The machine's only where the
-/// configuration names that file.
+/// The workload's role as signed `GetCallerIdentity` requests, for an `external_account` file of Google's. The machine's role
+/// is used only if the configuration names that file.
 pub(super) fn caller_identity(ambient: &Ambient, is_named: bool) -> Built {
     const OWN: &str = "give it a role of its own (EKS: annotate the service account, or make a Pod Identity association; ECS: a \
         task role), and see that AWS_REGION is set";
     let of_its_own = |defect: Defect| Defect::new(defect.what, OWN);
-    let whose = named(&ambient.env).map_err(of_its_own)?;
-    if whose == Whose::Machine && !is_named {
+    let holder = named(&ambient.env).map_err(of_its_own)?;
+    if holder == RoleHolder::Machine && !is_named {
         return Err(Defect::new(
             "it asks for a role of AWS, and no variable of one is here but, perhaps, the machine's own",
             "if that role, which all that runs on the machine shares, is meant, name the file: `source = \"gcp\"` and \
@@ -365,7 +366,7 @@ pub(super) fn caller_identity(ambient: &Ambient, is_named: bool) -> Built {
         ));
     }
     let token = Token::CallerIdentity { field: aws::GOOGLE_FIELD.to_owned() };
-    Aws::of(whose, None, token, ambient).map_err(of_its_own)
+    Aws::of(holder, None, token, ambient).map_err(of_its_own)
 }
 
 fn said(error: aws::Error) -> Error {

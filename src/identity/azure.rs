@@ -1,9 +1,9 @@
 //! `azure`: the managed identity of an Azure workload.
 //!
-//! Detected by what the platform sets: `IDENTITY_ENDPOINT` with `IDENTITY_HEADER` (App Service, Functions, Container Apps; with
+//! Detected by the platform's variables: `IDENTITY_ENDPOINT` with `IDENTITY_HEADER` (App Service, Functions, Container Apps; with
 //! `IDENTITY_SERVER_THUMBPRINT` a Service Fabric application), with `IMDS_ENDPOINT` (a machine connected by Azure Arc), or
 //! `MSI_ENDPOINT` with `MSI_SECRET` (Azure Machine Learning). A virtual machine, scale set or AKS node has no such variable,
-//! and everything on it is the same workload. There, and for an Arc agent without its variables, the source is named:
+//! and everything on it shares one identity. There, and for an Arc agent without its variables, configure the source:
 //!
 //! ```toml
 //! [identity]
@@ -11,17 +11,16 @@
 //! client_id = "…"      # the user-assigned identity; or object_id, or resource_id; none: the system-assigned one
 //! ```
 //!
-//! The token is an Entra access token, and Entra makes it only for an application that is registered in the tenant: an
-//! authorization server that is to take it as an identity is registered as one, and `subject_audience` is its identifier
-//! URI (`api://…`), which must be the token's `aud` exactly. Where the application takes tokens of version 2, their `aud` is its
-//! id in place of the URI: then that id is what is configured, and asked for (the endpoints take it like a URI, as users of
-//! them report). Where it has to be asked for by the URI all the same, `resource` beside `source` says so; it changes nothing
-//! in what `aud` must be. Only the token exchange of the public cloud (`api://AzureADTokenExchange`), whose id is known, goes by
-//! either name.
+//! The token is an Entra access token. Entra issues it only for an application that is registered in the tenant, so register
+//! the authorization server as an application and set `subject_audience` to its identifier URI (`api://…`). The token's `aud`
+//! must equal it exactly. If the application accepts version 2 tokens, `aud` is the application id: then set
+//! `subject_audience` to that id, which is requested too (users report that the endpoints accept it like a URI). If the
+//! request must use the URI all the same, set `resource` next to `source`; `aud` is still compared with `subject_audience`.
+//! For the token exchange of the public cloud (`api://AzureADTokenExchange`) both the URI and the id match.
 //!
-//! The host keeps a token for up to a day and gives the same one again; one that was refused somewhere is not presented there
-//! again, so after the trust is mended the daemon is restarted. A Cloud Shell has a person's login and is refused.
-//! `AZURE_CLIENT_ID` is not read: it belongs to the SDKs' default chains.
+//! The host caches a token for up to a day and returns the same one. A token that a server refused is not sent to that server
+//! again, so restart the daemon after you fix the trust policy. Cloud Shell has a person's login and is refused.
+//! `AZURE_CLIENT_ID` is not read, because it belongs to the default chains of the SDKs.
 //!
 //! Source: Microsoft, "How managed identities for Azure resources work with virtual machines"; "How to use managed identities
 //! for App Service and Azure Functions"; "Authenticate against Azure resources with Azure Arc-enabled servers"; the identity
@@ -65,19 +64,19 @@ pub(super) const SOURCE: Descriptor = Descriptor {
         ask: |ambient| asking::instance(&ambient.env),
         is_it: is_instance,
         source: |ambient| {
-            let (host, which, resource) = (Place::VirtualMachine, Which::SystemAssigned, None);
+            let (host, which, resource) = (AzureHost::VirtualMachine, AssignedIdentity::SystemAssigned, None);
             Arc::new(Azure { host, which, resource, ambient: ambient.clone() })
         },
     }),
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "azure",
     pins: &[
-        Pin::needed(&["tid"], "the directory, by its number"),
-        Pin::needed(&["oid"], "the identity, by its number"),
-        Pin::if_there(&["idtyp"], "an application, not a person"),
+        Pin::required(&["tid"], "the directory, by its number"),
+        Pin::required(&["oid"], "the identity, by its number"),
+        Pin::optional(&["idtyp"], "an application, not a person"),
     ],
     warnings: &[],
     ..Platform::PLAIN
@@ -105,23 +104,23 @@ const THUMBPRINT: &str = "IDENTITY_SERVER_THUMBPRINT";
 const IMDS: &str = "IMDS_ENDPOINT";
 const MSI_ENDPOINT: &str = "MSI_ENDPOINT";
 const MSI_SECRET: &str = "MSI_SECRET";
-/// What Azure Machine Learning takes for its system-assigned identity.
+/// The variable that names the system-assigned identity of Azure Machine Learning.
 const MSI_DEFAULT: &str = "DEFAULT_IDENTITY_CLIENT_ID";
 
-/// Set by the platform: a wrong value means that somebody else set it.
+/// The cure for a wrong value of a variable that only the platform sets.
 const NOT_YOURS: &str = "it is set by the platform: do not set it yourself";
 
 #[derive(Clone)]
 struct Azure {
-    host: Place,
-    which: Which,
+    host: AzureHost,
+    which: AssignedIdentity,
     resource: Option<String>,
     ambient: Ambient,
 }
 
-/// Where we run, with what its endpoint wants.
+/// The Azure service that hosts us, with its endpoint's address and secret.
 #[derive(Clone)]
-enum Place {
+enum AzureHost {
     /// Also Functions and Container Apps.
     AppService {
         endpoint: Url,
@@ -144,17 +143,17 @@ enum Place {
     VirtualMachine,
 }
 
-/// Which of the identities that are assigned to the workload.
+/// Selects one of the identities that are assigned to the workload.
 #[derive(Clone)]
-enum Which {
+enum AssignedIdentity {
     SystemAssigned,
     Client(String),
     Object(String),
     Resource(String),
 }
 
-/// What is there and cannot be used.
-struct Half {
+/// Evidence of an identity that is incomplete.
+struct Incomplete {
     evidence: &'static str,
     defect: Defect,
 }
@@ -166,48 +165,50 @@ fn detect(ambient: &Ambient) -> Finding {
         },
         Ok(Some(host)) => {
             let evidence = host.evidence().to_owned();
-            let (which, resource) = (Which::SystemAssigned, None);
+            let (which, resource) = (AssignedIdentity::SystemAssigned, None);
             let source = Arc::new(Azure { host, which, resource, ambient: ambient.clone() });
             Finding::Usable { evidence, source }
         }
-        Err(Half { evidence, defect }) => Finding::Unusable { evidence: evidence.to_owned(), defect },
+        Err(Incomplete { evidence, defect }) => Finding::Unusable { evidence: evidence.to_owned(), defect },
     }
 }
 
 fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
-    // At most one of the three is given.
-    let client = given.text(&CLIENT_ID).map(|id| Which::Client(id.to_owned()));
-    let object = given.text(&OBJECT_ID).map(|id| Which::Object(id.to_owned()));
-    let resource = given.text(&RESOURCE_ID).map(|id| Which::Resource(id.to_owned()));
-    let which = client.or(object).or(resource).unwrap_or(Which::SystemAssigned);
+    // The configuration check allows at most one of the three.
+    let client = given.text(&CLIENT_ID).map(|id| AssignedIdentity::Client(id.to_owned()));
+    let object = given.text(&OBJECT_ID).map(|id| AssignedIdentity::Object(id.to_owned()));
+    let resource = given.text(&RESOURCE_ID).map(|id| AssignedIdentity::Resource(id.to_owned()));
+    let which = client.or(object).or(resource).unwrap_or(AssignedIdentity::SystemAssigned);
     let host = match place(&ambient.env) {
         Ok(Some(host)) => host,
-        Ok(None) if ambient.env.metadata(Path::new(arc::AGENT)).is_ok() => Place::Arc { endpoint: arc::endpoint() },
+        Ok(None) if ambient.env.metadata(Path::new(arc::AGENT)).is_ok() => AzureHost::Arc { endpoint: arc::endpoint() },
         Ok(None) => {
             asking::metadata_service(&ambient.env)?;
-            Place::VirtualMachine
+            AzureHost::VirtualMachine
         }
-        Err(Half { evidence, defect }) => return Err(Defect::new(format!("{evidence}: {}", defect.what), defect.cure)),
+        Err(Incomplete { evidence, defect }) => {
+            return Err(Defect::new(format!("{evidence}: {}", defect.what), defect.cure));
+        }
     };
     host.takes(&which).map_err(|what| Defect::new(what, "take it out of [identity]"))?;
     let resource = given.text(&RESOURCE).map(str::to_owned);
     Ok(Arc::new(Azure { host, which, resource, ambient: ambient.clone() }))
 }
 
-/// Where the variables say that we are. Nothing is asked.
-fn place(env: &Env) -> Result<Option<Place>, Half> {
+/// Detects the hosting service from variables, without network.
+fn place(env: &Env) -> Result<Option<AzureHost>, Incomplete> {
     let is = |name: &str| env.get(name).is_some();
     if is(ENDPOINT) || is(HEADER) || is(THUMBPRINT) {
         return match (is(ENDPOINT), is(HEADER), is(THUMBPRINT), is(IMDS)) {
             (true, true, true, _) => service_fabric(env).map(Some),
             (true, true, false, _) => {
                 let (endpoint, header) = (url(env, ENDPOINT)?, secret(env, HEADER, ENDPOINT)?);
-                Ok(Some(Place::AppService { endpoint, header }))
+                Ok(Some(AzureHost::AppService { endpoint, header }))
             }
-            (true, false, false, true) => Ok(Some(Place::Arc { endpoint: arc::checked(url(env, ENDPOINT)?)? })),
-            (true, ..) => Err(Half::of(ENDPOINT, "IDENTITY_HEADER is not set")),
-            (false, true, ..) => Err(Half::of(HEADER, "IDENTITY_ENDPOINT is not set")),
-            (false, ..) => Err(Half::of(THUMBPRINT, "IDENTITY_ENDPOINT and IDENTITY_HEADER are not set")),
+            (true, false, false, true) => Ok(Some(AzureHost::Arc { endpoint: arc::checked(url(env, ENDPOINT)?)? })),
+            (true, ..) => Err(Incomplete::of(ENDPOINT, "IDENTITY_HEADER is not set")),
+            (false, true, ..) => Err(Incomplete::of(HEADER, "IDENTITY_ENDPOINT is not set")),
+            (false, ..) => Err(Incomplete::of(THUMBPRINT, "IDENTITY_ENDPOINT and IDENTITY_HEADER are not set")),
         };
     }
     match (is(MSI_ENDPOINT), is(MSI_SECRET)) {
@@ -215,45 +216,45 @@ fn place(env: &Env) -> Result<Option<Place>, Half> {
         (true, true) => {
             let (endpoint, secret) = (url(env, MSI_ENDPOINT)?, secret(env, MSI_SECRET, MSI_ENDPOINT)?);
             let default = env.get(MSI_DEFAULT).map(str::to_owned);
-            Ok(Some(Place::MachineLearning { endpoint, secret, default }))
+            Ok(Some(AzureHost::MachineLearning { endpoint, secret, default }))
         }
-        (true, false) => Err(Half {
+        (true, false) => Err(Incomplete {
             evidence: MSI_ENDPOINT,
             defect: Defect::new(
                 "MSI_SECRET is not set: this is a Cloud Shell, and its login is a person's",
                 "run it as a workload, or name another source with `source` in [identity]",
             ),
         }),
-        (false, true) => Err(Half::of(MSI_SECRET, "MSI_ENDPOINT is not set")),
+        (false, true) => Err(Incomplete::of(MSI_SECRET, "MSI_ENDPOINT is not set")),
     }
 }
 
-fn service_fabric(env: &Env) -> Result<Place, Half> {
+fn service_fabric(env: &Env) -> Result<AzureHost, Incomplete> {
     let thumbprint = env.get(THUMBPRINT).and_then(Thumbprint::parse);
-    let thumbprint = thumbprint.ok_or_else(|| Half {
+    let thumbprint = thumbprint.ok_or_else(|| Incomplete {
         evidence: THUMBPRINT,
         defect: Defect::new("it is no SHA-1 thumbprint (40 hexadecimal digits)", NOT_YOURS),
     })?;
     let endpoint = url(env, ENDPOINT)?;
     if endpoint.scheme() != "https" {
-        return Err(Half::of(ENDPOINT, "it is no https URL, and with IDENTITY_SERVER_THUMBPRINT it has to be"));
+        return Err(Incomplete::of(ENDPOINT, "it is no https URL, and with IDENTITY_SERVER_THUMBPRINT it has to be"));
     }
-    Ok(Place::ServiceFabric { endpoint, header: secret(env, HEADER, ENDPOINT)?, thumbprint })
+    Ok(AzureHost::ServiceFabric { endpoint, header: secret(env, HEADER, ENDPOINT)?, thumbprint })
 }
 
-fn url(env: &Env, name: &'static str) -> Result<Url, Half> {
+fn url(env: &Env, name: &'static str) -> Result<Url, Incomplete> {
     let parsed = env.get(name).and_then(|text| Url::parse(text).ok());
     let is_http = |url: &Url| matches!(url.scheme(), "http" | "https") && url.query().is_none();
-    parsed.filter(is_http).ok_or_else(|| Half::of(name, "it is not the URL of an endpoint"))
+    parsed.filter(is_http).ok_or_else(|| Incomplete::of(name, "it is not the URL of an endpoint"))
 }
 
-/// The secret, if it can be the value of a header.
-fn secret(env: &Env, name: &'static str, evidence: &'static str) -> Result<SecretString, Half> {
+/// Reads the secret. Fails unless it can be a header value.
+fn secret(env: &Env, name: &'static str, evidence: &'static str) -> Result<SecretString, Incomplete> {
     let secret = env.secret(name).filter(|secret| asking::header(secret).is_some());
-    secret.ok_or_else(|| Half::of(evidence, &format!("{name} cannot be a header value")))
+    secret.ok_or_else(|| Incomplete::of(evidence, &format!("{name} cannot be a header value")))
 }
 
-impl Half {
+impl Incomplete {
     fn of(evidence: &'static str, why: &str) -> Self {
         let cure = format!(
             "the platform sets {ENDPOINT} and what belongs to it together: switch the managed identity on, pass all of \
@@ -263,7 +264,7 @@ impl Half {
     }
 }
 
-impl Place {
+impl AzureHost {
     fn evidence(&self) -> &'static str {
         match self {
             Self::AppService { .. } => "IDENTITY_ENDPOINT, IDENTITY_HEADER",
@@ -274,7 +275,7 @@ impl Place {
         }
     }
 
-    /// Whose endpoint it is, for people.
+    /// The endpoint's name in messages.
     fn who(&self) -> &'static str {
         match self {
             Self::AppService { .. } => "the identity endpoint",
@@ -285,10 +286,12 @@ impl Place {
         }
     }
 
-    /// Can it be told which identity is meant?
-    fn takes(&self, which: &Which) -> Result<(), &'static str> {
+    /// Can a request to this endpoint select this identity?
+    fn takes(&self, which: &AssignedIdentity) -> Result<(), &'static str> {
         match (self, which) {
-            (_, Which::SystemAssigned) | (Self::MachineLearning { .. }, Which::Client(_)) => Ok(()),
+            (_, AssignedIdentity::SystemAssigned) | (Self::MachineLearning { .. }, AssignedIdentity::Client(_)) => {
+                Ok(())
+            }
             (Self::Arc { .. }, _) => Err("a machine connected by Arc has its system-assigned identity alone"),
             (Self::ServiceFabric { .. }, _) => Err("Service Fabric assigns the identity in the application's manifest"),
             (Self::MachineLearning { .. }, _) => Err("Azure ML is told the identity by `client_id` alone"),
@@ -302,11 +305,11 @@ impl IdentitySource for Azure {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
         let resource = self.resource.as_deref().unwrap_or(audience.as_str());
         let text = match (&self.host, &self.which) {
-            // The SDK sends a resource id to App Service under a name that App Service does not know.
-            (Place::AppService { .. }, Which::Resource(_)) => self.asked(resource).await?,
-            (Place::AppService { .. } | Place::VirtualMachine, _) => self.by_sdk(resource).await?,
-            (Place::Arc { endpoint }, _) => self.of_arc(endpoint, resource).await?,
-            (Place::ServiceFabric { .. } | Place::MachineLearning { .. }, _) => self.asked(resource).await?,
+            // The SDK sends the resource id in a parameter that App Service does not know.
+            (AzureHost::AppService { .. }, AssignedIdentity::Resource(_)) => self.asked(resource).await?,
+            (AzureHost::AppService { .. } | AzureHost::VirtualMachine, _) => self.by_sdk(resource).await?,
+            (AzureHost::Arc { endpoint }, _) => self.of_arc(endpoint, resource).await?,
+            (AzureHost::ServiceFabric { .. } | AzureHost::MachineLearning { .. }, _) => self.asked(resource).await?,
         };
         let subject = SubjectToken::parse(text).map_err(|error| {
             malformed(format!("the token of {} is {error}", self.host.who()), asking::SOMETHING_ELSE)
@@ -319,14 +322,14 @@ impl IdentitySource for Azure {
         Some(&SOURCE)
     }
 
-    /// The host gives the token that it has until that is nearly over.
+    /// The host returns the same token until it nearly expires.
     fn mints_anew(&self) -> bool {
         false
     }
 }
 
-/// A token of version 2 names its application by id. Which id belongs to which URI only the tenant knows, so the one that was
-/// wanted must be written down; nothing is guessed from the answer.
+/// Checks `aud`. A version 2 token has the application id in `aud`. Only the tenant knows which id belongs to a URI, so the
+/// configuration must state the id; it is never guessed from the answer.
 fn named_as_wanted(subject: &SubjectToken, audience: &Audience) -> Result<(), Error> {
     let [only] = subject.claims.aud.as_slice() else { return Ok(()) };
     if audience.is_called(only) || !is_guid(only) || is_guid(audience.as_str()) {
@@ -350,12 +353,12 @@ fn is_guid(text: &str) -> bool {
     lengths && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
-/// The asset tag that Azure gives the chassis of all its virtual machines.
+/// Is it the chassis asset tag of all Azure virtual machines?
 fn is_azures(dmi: &Dmi) -> bool {
     dmi.chassis.trim() == "7783-7084-3265-9085-8269-3286-77"
 }
 
-/// Only Azure's metadata names its cloud so.
+/// Is the answer from Azure's metadata service?
 fn is_instance(answer: &Answer) -> bool {
     #[derive(Deserialize)]
     struct Wire {

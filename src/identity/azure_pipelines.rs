@@ -1,7 +1,7 @@
-//! `azure-pipelines`: a service connection of Azure DevOps, as a job of Azure Pipelines may use it.
+//! `azure-pipelines`: a service connection of Azure DevOps that a job of Azure Pipelines may use.
 //!
-//! Detected by `SYSTEM_OIDCREQUESTURI`, which every job has. Two things more are needed: the job's token, which a step has
-//! only if the pipeline gives it, and the id of a service connection that uses workload identity federation and that this
+//! Detected by `SYSTEM_OIDCREQUESTURI`, which every job has. It needs two more things: the job's token, which a step has
+//! only if the pipeline passes it, and the id of a service connection that uses workload identity federation and that this
 //! pipeline may use.
 //!
 //! ```yaml
@@ -17,10 +17,10 @@
 //! ```
 //!
 //! Inside the tasks `AzureCLI@2` and `AzurePowerShell@5` the id is in `AZURESUBSCRIPTION_SERVICE_CONNECTION_ID`, and
-//! nothing has to be configured. The token is made anew each time, but for Microsoft Entra alone: its audience is always
-//! `api://AzureADTokenExchange`, and its subject names the connection, `sc://ORGANISATION/PROJECT/CONNECTION` or a newer
-//! form of it (K: known from use, not from a page that was read). It becomes an access token for an application with `exchange = "entra"`, or as the assertion of a
-//! client (`client_auth = "workload"`).
+//! no configuration is needed. Each request returns a new token, but only Microsoft Entra accepts it: its audience is always
+//! `api://AzureADTokenExchange`. Its subject names the connection, `sc://ORGANISATION/PROJECT/CONNECTION` or a newer form
+//! (K: known from use, not from a page that was read). Use it with `exchange = "entra"`, which gets an access token for an
+//! application, or as client assertion (`client_auth = "workload"`).
 //!
 //! Source: Azure DevOps REST API, "Oidctoken - Create"; Azure SDK, `AzurePipelinesCredential`; Microsoft, "Predefined
 //! variables".
@@ -55,12 +55,12 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "azure-pipelines",
     note: "the service connection is the `sub`",
     issues: |issuer| trust::is_below(issuer, "https://vstoken.dev.azure.com"),
-    steady: |sub| Some(sub),
+    stable_subject: |sub| Some(sub),
     warnings: &[|_| Some("whoever can use this service connection is let in".to_owned())],
     ..Platform::PLAIN
 };
@@ -74,7 +74,7 @@ const SERVICE_CONNECTION: Setting = Setting::optional(
 
 const REQUEST_URI: &str = "SYSTEM_OIDCREQUESTURI";
 const TOKEN: &str = "SYSTEM_ACCESSTOKEN";
-/// Set by the tasks that sign in to Azure with a service connection.
+/// The variable of tasks that sign in to Azure with a service connection.
 const OF_THE_TASK: &str = "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID";
 const API_VERSION: (&str, &str) = ("api-version", "7.1");
 const CONNECTION: &str = "serviceConnectionId";
@@ -113,7 +113,7 @@ fn detect(ambient: &Ambient) -> Finding {
     Finding::of(REQUEST_URI, &[TOKEN, OF_THE_TASK], from_env(None, ambient))
 }
 
-/// For the connection that is configured, else that of the task.
+/// Uses the configured connection, else that of the task.
 fn from_env(configured: Option<&str>, ambient: &Ambient) -> Built {
     let unset = |name: &str, cure: &str| Defect::new(format!("{name} is not set"), cure);
     let uri = ambient.env.get(REQUEST_URI).ok_or_else(|| unset(REQUEST_URI, NOT_SET_BY_HAND))?;
@@ -126,7 +126,7 @@ fn from_env(configured: Option<&str>, ambient: &Ambient) -> Built {
     Ok(Arc::new(Pipelines { url, token, ambient: ambient.clone() }))
 }
 
-/// Can this be the id of a service connection? A GUID; its name is another thing.
+/// Checks the id of a service connection: a GUID, not its name.
 fn id(text: &str) -> Result<(), String> {
     let lengths: Vec<usize> = text.split('-').map(str::len).collect();
     let fits = lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
@@ -141,10 +141,10 @@ impl IdentitySource for Pipelines {
             #[serde(rename = "oidcToken")]
             token: SecretString,
         }
-        // Without it a token that is over is answered with a redirect to a page to sign in.
+        // Without this header Azure DevOps answers an expired token with a redirect to a sign-in page.
         const NO_PAGE: (HeaderName, HeaderValue) =
             (HeaderName::from_static("x-tfs-fedauthredirect"), HeaderValue::from_static("Suppress"));
-        // As the Azure SDKs send it: an empty body has no length unless it is said.
+        // As the Azure SDKs do: the HTTP client sends no length for an empty body by itself.
         const NO_BODY: (HeaderName, HeaderValue) = (CONTENT_LENGTH, HeaderValue::from_static("0"));
         let bearer = API.authorization("Bearer", &self.token, TOKEN)?;
         let ask = || {

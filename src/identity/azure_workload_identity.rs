@@ -2,14 +2,14 @@
 //!
 //! Detected by `AZURE_FEDERATED_TOKEN_FILE`, which the webhook sets in a pod with the label
 //! `azure.workload.identity/use: "true"` whose service account has the annotation `azure.workload.identity/client-id`. The
-//! file is a projected service-account token that the kubelet keeps fresh; it is read again at each exchange. Nothing has
-//! to be configured here.
+//! file is a projected service-account token that the kubelet renews; it is read again at each exchange. No configuration is
+//! needed here.
 //!
-//! Its audience is fixed, `api://AzureADTokenExchange` unless the webhook was told another, so it is good for Microsoft
-//! Entra alone: with `exchange = "entra"`, or as the assertion of a client (`client_auth = "workload"`, with
-//! `client_id` and the tenant as the webhook has them in `AZURE_CLIENT_ID` and `AZURE_TENANT_ID`). They are configured at
-//! the server and not taken from the environment, so that what a token is for is written down in one place. For an
-//! authorization server that trusts the cluster's issuer itself, project a token of its own (`source = "kubernetes"`).
+//! Its audience is fixed: `api://AzureADTokenExchange`, unless the webhook is configured with another. So only Microsoft Entra
+//! accepts it: with `exchange = "entra"`, or as client assertion (`client_auth = "workload"`). Configure `client_id` and the
+//! tenant at the server, with the values of `AZURE_CLIENT_ID` and `AZURE_TENANT_ID`. They are not read from the environment,
+//! so that one place states the purpose of a token. For an authorization server that itself trusts the cluster's issuer,
+//! project a separate token (`source = "kubernetes"`).
 //!
 //! Source: Azure Workload Identity, "Mutating admission webhook"; Microsoft, "Use Microsoft Entra Workload ID with AKS".
 
@@ -34,7 +34,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What the webhook says to the pod. The first alone is the identity; the others say what it is at Entra.
+/// The webhook's variables. The first names the token; the others name the application in Entra.
 const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const CLIENT: &str = "AZURE_CLIENT_ID";
 const TENANT: &str = "AZURE_TENANT_ID";
@@ -52,7 +52,7 @@ fn detect(ambient: &Ambient) -> Finding {
 fn from_env(ambient: &Ambient) -> Built {
     let get = |name| ambient.env.get(name).ok_or_else(|| Defect::new(format!("{name} is not set"), WEBHOOK));
     let path = PathBuf::from(get(TOKEN_FILE)?);
-    // Half of what the webhook sets is not its work, or the service account lacks its annotation.
+    // If a variable is missing, the webhook did not set them, or the service account lacks its annotation.
     get(CLIENT)?;
     get(TENANT)?;
     if !path.is_absolute() {

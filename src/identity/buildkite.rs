@@ -1,14 +1,14 @@
 //! `buildkite`: the identity of a Buildkite job.
 //!
 //! Detected by `BUILDKITE`, which is `true` in every job. The agent gives each job a token for Buildkite's API
-//! (`BUILDKITE_AGENT_ACCESS_TOKEN`) and its number (`BUILDKITE_JOB_ID`); with them any audience can be asked for, as
-//! often as wanted, while the job runs. Nothing has to be configured, but a container sees only the variables that it is
-//! given: with the Docker plugin, `propagate-environment: true` or `mount-buildkite-agent: true`.
+//! (`BUILDKITE_AGENT_ACCESS_TOKEN`) and its number (`BUILDKITE_JOB_ID`); with them it can request a token for any
+//! audience, any number of times, while the job runs. No configuration is needed. A container has only the variables that are
+//! passed to it: with the Docker plugin, set `propagate-environment: true` or `mount-buildkite-agent: true`.
 //!
-//! The API is asked itself. `buildkite-agent oidc request-token` asks the same with the same token, so it could not help
-//! where that token is missing, and it is not run.
+//! This source calls the API directly. `buildkite-agent oidc request-token` makes the same call with the same token, so it is
+//! not needed.
 //!
-//! The issuer, `https://agent.buildkite.com`, is one for all customers: the authorization server must also check the
+//! All customers share the issuer `https://agent.buildkite.com`. So the authorization server must also check the
 //! organisation in the subject, `organization:ORG:pipeline:PIPELINE:ref:REF:commit:COMMIT:step:STEP`.
 //!
 //! Source: Buildkite, "OIDC in Buildkite Pipelines"; buildkite/agent, `api/oidc.go`.
@@ -44,31 +44,31 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "buildkite",
     note: "`sub` up to the commit; the issuer is everybody's",
     issues: |issuer| trust::is_below(issuer, "https://agent.buildkite.com"),
     pins: &[
-        Pin::needed(&["organization_slug"], "the issuer is shared by everybody: the organisation"),
-        Pin::needed(&["pipeline_slug"], "the pipeline"),
-        Pin::if_there(&["organization_id"], "the organisation, by its number"),
-        Pin::if_there(&["pipeline_id"], "the pipeline, by its number"),
-        Pin::needed(&["build_branch"], "the branch"),
+        Pin::required(&["organization_slug"], "the issuer is shared by everybody: the organisation"),
+        Pin::required(&["pipeline_slug"], "the pipeline"),
+        Pin::optional(&["organization_id"], "the organisation, by its number"),
+        Pin::optional(&["pipeline_id"], "the pipeline, by its number"),
+        Pin::required(&["build_branch"], "the branch"),
     ],
     // organization:O:pipeline:P:ref:R:commit:C:step:S: the commit changes.
-    steady: |sub| trust::up_to(sub, ":commit:").filter(|steady| steady.starts_with("organization:")),
+    stable_subject: |sub| trust::up_to(sub, ":commit:").filter(|stable| stable.starts_with("organization:")),
     warnings: &[|_| {
         Some("builds of pull requests from forks must be off, or a fork's branch of the same name is let in".to_owned())
     }],
     ..Platform::PLAIN
 };
 
-/// Exactly `true` in a job.
+/// `true` in every job.
 const IN_A_JOB: &str = "BUILDKITE";
 const TOKEN: &str = "BUILDKITE_AGENT_ACCESS_TOKEN";
 const JOB: &str = "BUILDKITE_JOB_ID";
-/// Where the agent finds the API; absent with agents that were not told another place.
+/// The URL of the API. Agents with the default URL do not set it.
 const ENDPOINT: &str = "BUILDKITE_AGENT_ENDPOINT";
 const USUAL_ENDPOINT: &str = "https://agent.buildkite.com/v3";
 
@@ -105,7 +105,7 @@ fn from_env(ambient: &Ambient) -> Built {
     let unset = |name: &str| Defect::new(format!("{name} is not set"), INSIDE);
     let token = ambient.env.secret(TOKEN).ok_or_else(|| unset(TOKEN))?;
     let job = ambient.env.get(JOB).ok_or_else(|| unset(JOB))?;
-    // It becomes a part of the path, where more than a word could lead elsewhere.
+    // The id becomes part of the URL's path, so it must be one word.
     if !job.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(Defect::new(format!("{JOB} is no job's number"), NOT_YOURS));
     }

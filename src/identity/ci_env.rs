@@ -1,4 +1,4 @@
-//! The platforms whose identity is "a variable that holds a JWT": one row of a table each.
+//! Platforms that pass the identity as a JWT in a variable: one row each.
 //!
 //! | source | evidence | token | where its audience is set |
 //! |---|---|---|---|
@@ -9,12 +9,12 @@
 //! | `env0` | `ENV0_ENVIRONMENT_ID` (K) | `ENV0_OIDC_TOKEN` | nowhere: fixed by env0 |
 //! | `modal` | `MODAL_IS_REMOTE=1` | `MODAL_IDENTITY_TOKEN` | nowhere: `oidc.modal.com` (K) |
 //!
-//! (K): known from use, not from a page that was read. The evidence is a variable that the platform sets in each of its jobs
-//! and nobody else does, so that a job without the token is told what it lacks.
+//! (K): known from use, not from a page that was read. The evidence is a variable that only this platform sets, in all of its
+//! jobs. So a job without the token gets an error that names the missing setting.
 //!
-//! All are fixed when the job starts and cannot be had anew. Nothing has to be configured, except for an audience
-//! that is not the authorization server's issuer: then `issuer` and `subject_audience` at the server say which it is. And
-//! where an HCP Terraform workspace has several tokens, which of them:
+//! Every token is fixed when the job starts and cannot be renewed. No configuration is needed if its audience is the
+//! authorization server's issuer; otherwise set `issuer` and `subject_audience` at the server. If an HCP Terraform workspace
+//! has several tokens, select one:
 //!
 //! ```toml
 //! [identity]
@@ -45,18 +45,18 @@ pub(super) const BITBUCKET: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST_IN_BITBUCKET: Platform = Platform {
     name: "bitbucket",
     note: "`sub` up to the step",
     pins: &[
-        Pin::needed(&["workspaceUuid"], "the workspace, by its number"),
-        Pin::needed(&["repositoryUuid"], "the repository, by its number"),
-        Pin::if_there(&["branchName"], "the branch"),
-        Pin::if_there(&["deploymentEnvironmentUuid"], "the deployment environment, by its number"),
+        Pin::required(&["workspaceUuid"], "the workspace, by its number"),
+        Pin::required(&["repositoryUuid"], "the repository, by its number"),
+        Pin::optional(&["branchName"], "the branch"),
+        Pin::optional(&["deploymentEnvironmentUuid"], "the deployment environment, by its number"),
     ],
     // {repository}[:{environment}]:{step}: the step changes.
-    steady: |sub| sub.rfind(':').map(|end| &sub[..=end]),
+    stable_subject: |sub| sub.rfind(':').map(|end| &sub[..=end]),
     warnings: &[],
     ..Platform::PLAIN
 };
@@ -75,18 +75,18 @@ pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST_IN_HCP_TERRAFORM: Platform = Platform {
     name: "hcp-terraform",
     note: "the issuer is everybody's; a plan runs what nobody approved",
     issues: |issuer| trust::is_below(issuer, "https://app.terraform.io"),
     pins: &[
-        Pin::needed(
+        Pin::required(
             &["terraform_organization_id"],
             "the issuer is shared by everybody: the organisation, by its number",
         ),
-        Pin::needed(&["terraform_workspace_id"], "the workspace, by its number"),
-        Pin::needed(&["terraform_run_phase"], "plan runs code that nobody has approved yet"),
+        Pin::required(&["terraform_workspace_id"], "the workspace, by its number"),
+        Pin::required(&["terraform_run_phase"], "plan runs code that nobody has approved yet"),
     ],
     warnings: &[|claims| {
         (trust::text(claims, "terraform_run_phase") == "plan")
@@ -151,7 +151,7 @@ pub(super) const MODAL: Descriptor = Descriptor {
     probe: None,
 };
 
-/// Picks one of several tokens: it follows the variable's name after `_`.
+/// Selects one of several tokens: the suffix of the variable's name after `_`.
 const TAG: Setting = Setting::optional(
     "tag",
     Kind::Text,
@@ -159,14 +159,14 @@ const TAG: Setting = Setting::optional(
 )
 .checked(variable_name);
 
-/// One CI system.
+/// A CI system.
 struct Job {
-    /// The variable that only its jobs have.
+    /// The variable that shows a job of this system.
     evidence: &'static str,
-    /// What that variable must hold; `None` is anything.
+    /// The required value of that variable. `None` accepts any value.
     value: Option<&'static str>,
     looked_for: &'static str,
-    /// Where the token may be, the best first.
+    /// The variables that may hold the token, in order of preference.
     tokens: &'static [&'static str],
     cure: &'static str,
 }

@@ -1,13 +1,13 @@
 //! `circleci`: the identity of a CircleCI job.
 //!
-//! Detected by `CIRCLECI`, which is `true` in every job. Nothing has to be configured: where the job has the `circleci`
-//! command on its `PATH`, as it has on CircleCI's own machines and in its containers, that command is asked for a token
-//! for the authorization server (`circleci run oidc get`), anew each time. A container without it has only the token that
-//! was put into a variable when the job started: its audience is the organisation's id, so `issuer` and
-//! `subject_audience` at the server must say so, and it ends an hour after the job began.
+//! Detected by `CIRCLECI`, which is `true` in every job. No configuration is needed if the `circleci` command is on `PATH`, as
+//! on CircleCI's own machines and in its containers: the command gets a new token for the authorization server each time
+//! (`circleci run oidc get`). Without the command there is only the token that CircleCI put into a variable when the job
+//! started. Its audience is the organisation's id, so set `issuer` and `subject_audience` at the server. It expires an hour
+//! after the job started.
 //!
-//! Which of the two it is, is decided by `PATH` alone and never by a failure. To use the fixed token where the command is
-//! there (another program may bear its name, like CircleCI's command line for developers), name its variable:
+//! Only `PATH` decides between the two; a failure of the command does not. To use the fixed token although a `circleci` command
+//! exists (CircleCI's command line for developers has the same name), name its variable:
 //!
 //! ```toml
 //! [identity]
@@ -15,9 +15,9 @@
 //! token_env = "CIRCLE_OIDC_TOKEN_V2"
 //! ```
 //!
-//! The issuer is the organisation's, `https://oidc.circleci.com/org/ORG-ID`. A build of a fork has a token only if it is
-//! allowed secrets; then the authorization server must check the claim `oidc.circleci.com/vcs-origin`, because the
-//! subject does not say whose code runs.
+//! The issuer is the organisation's, `https://oidc.circleci.com/org/ORG-ID`. A build of a fork has a token only if the project
+//! passes secrets to forks. Then the authorization server must check the claim `oidc.circleci.com/vcs-origin`, because the
+//! subject does not name the repository of the code.
 //!
 //! Source: CircleCI, "Using OpenID Connect tokens in jobs", "OpenID Connect tokens with custom claims".
 
@@ -48,18 +48,18 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "circleci",
     note: "`sub` up to the user; a fork has another origin; a job that was started again with SSH is refused",
     issues: |issuer| trust::is_below(issuer, "https://oidc.circleci.com"),
     pins: &[
-        Pin::needed(&["oidc.circleci.com/project-id"], "the project, by its number"),
-        Pin::if_there(&["oidc.circleci.com/vcs-origin"], "where the code comes from: not a fork's repository"),
-        Pin::if_there(&["oidc.circleci.com/ssh-rerun"], "no job that somebody logged in to"),
+        Pin::required(&["oidc.circleci.com/project-id"], "the project, by its number"),
+        Pin::optional(&["oidc.circleci.com/vcs-origin"], "where the code comes from: not a fork's repository"),
+        Pin::optional(&["oidc.circleci.com/ssh-rerun"], "no job that somebody logged in to"),
     ],
-    // org/ORG/project/PROJECT/user/USER[/vcs-origin/…/vcs-ref/…]: who started it changes.
-    steady: |sub| trust::up_to(sub, "/user/").filter(|steady| steady.starts_with("org/")),
+    // org/ORG/project/PROJECT/user/USER[/vcs-origin/…/vcs-ref/…]: the user who started it varies.
+    stable_subject: |sub| trust::up_to(sub, "/user/").filter(|stable| stable.starts_with("org/")),
     stranger: |claims| {
         let rerun =
             trust::at(claims, &["oidc.circleci.com/ssh-rerun"]).is_some_and(|value| *value == Value::Bool(true));
@@ -76,10 +76,10 @@ const TOKEN_ENV: Setting = Setting::optional(
 )
 .checked(variable_name);
 
-/// Exactly `true` in a job.
+/// `true` in every job.
 const IN_A_JOB: &str = "CIRCLECI";
 const COMMAND: &str = "circleci";
-/// The newer one first: it has the source repository and ref in its subject, which a trust policy should pin.
+/// The newer one is first: its subject has the source repository and ref, which a trust policy should pin.
 const FIXED: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
 
 const NO_TOKEN: &str = "a build of a fork must be allowed secrets, and CircleCI server must be 4.4 or later";
@@ -112,7 +112,7 @@ fn detect(ambient: &Ambient) -> Finding {
     }
 }
 
-/// The command, else the fixed token; with what was seen of it.
+/// The source for the command, else for the fixed token, with its evidence.
 fn here(ambient: &Ambient) -> Option<(String, Arc<dyn IdentitySource>)> {
     if let Some(path) = ambient.env.program(COMMAND) {
         return Some((format!("the {COMMAND} command"), Arc::new(Command { path })));

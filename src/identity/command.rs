@@ -1,6 +1,6 @@
 //! `command`: a program that prints a JWT.
 //!
-//! For platforms whose tokens come from a tool of theirs and that have no row of their own:
+//! For platforms that provide a tool for tokens and have no source of their own here:
 //!
 //! ```toml
 //! [identity]
@@ -8,10 +8,10 @@
 //! command = ["/usr/local/bin/platform-token", "--json=false"]
 //! ```
 //!
-//! The program is run at each exchange, as it stands there, without a shell. It finds the wanted audience in
-//! `SAFECONDUCT_AUDIENCE`, prints one JWT and ends with 0 within 10 seconds. What it says on standard error is not
-//! shown, because such tools print tokens there too; run it by hand to see. It and what it started are killed when
-//! it takes longer. Never detected, only named: whoever can write the configuration can run programs as this user.
+//! The program runs at each exchange, without a shell. It finds the requested audience in `SAFECONDUCT_AUDIENCE`. It must
+//! print one JWT and exit with 0 within 10 seconds; after that it and its child processes are killed. Its standard error is
+//! not shown, because such tools may print tokens there; run it by hand to see it. This source is never detected, only
+//! configured: whoever can write the configuration can run programs as this user.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     evidence: "configuration: `command`",
     token: "what the program gives; it finds the audience in `SAFECONDUCT_AUDIENCE`",
     settings: &[COMMAND],
-    // Its keys say where the token is.
+    // The configured keys say where the token is.
     variables: &[],
     trust: &Platform::PLAIN,
     detect: |_| Finding::Absent { looked_for: "`source = \"command\"`" },
@@ -43,7 +43,7 @@ const COMMAND: Setting =
     Setting::required("command", Kind::Command, "The program and its arguments, as a list; no shell is involved.")
         .checked(program);
 
-/// Where the program finds for whom the token is.
+/// The variable that tells the program the audience.
 const AUDIENCE: &str = "SAFECONDUCT_AUDIENCE";
 
 const CURES: Cures = Cures {
@@ -64,7 +64,7 @@ fn from_config(given: &Given<'_>, _ambient: &Ambient) -> Built {
     Ok(Arc::new(Configured { program, arguments: words.collect() }))
 }
 
-/// Can this word be the program?
+/// Checks the program's name.
 fn program(word: &str) -> Result<(), String> {
     if word.is_empty() {
         Err("has no name".to_owned())

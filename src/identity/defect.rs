@@ -1,8 +1,8 @@
-//! Why a source cannot be used here, with the cure: found in variables, files and keys, before anybody is asked.
+//! Why a source cannot be used here, and the cure. Found in variables, files and keys, without network.
 
 use super::Error;
 
-/// What is wrong, and what to do about it.
+/// A problem of a source and its cure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Defect {
     /// What is wrong.
@@ -16,12 +16,12 @@ impl Defect {
         Self { what: what.into(), cure: cure.into() }
     }
 
-    /// The error of the row that the configuration names.
+    /// The error for a source that the configuration names.
     pub(super) fn of(self, row: &str) -> Error {
         Error::Misconfigured { what: format!("{row}: {}", self.what), hint: self.cure }
     }
 
-    /// The error of a row that is here, by this evidence.
+    /// The error for a source that was detected by this evidence.
     pub(super) fn in_spite_of(&self, row: &str, evidence: &str) -> Error {
         Error::Misconfigured {
             what: format!("{row} is here ({evidence}) but cannot be used: {}", self.what),

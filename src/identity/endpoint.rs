@@ -1,7 +1,7 @@
-//! What sources share that ask an endpoint of their platform for a JWT: patience, and one reading of every answer.
+//! Shared code of sources that ask an HTTP endpoint of their platform for a JWT: retries and the reading of answers.
 //!
-//! A source says where it asks, what lies behind a refusal, and which field holds the token; how an answer becomes an
-//! error with its cure is the same for all.
+//! A source provides the request, the usual causes of a refusal, and the field that holds the token. The mapping of answers to
+//! errors is the same for all.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ use super::{Ambient, Error};
 use crate::outbound::{self, Answer, Ask, Patience};
 use crate::token::{SubjectToken, expose};
 
-/// An endpoint of a platform, on behalf of one row.
+/// An endpoint of a platform, used by one source.
 pub(super) struct Endpoint {
-    /// The row.
+    /// The source's name.
     pub(super) row: &'static str,
-    /// What errors call it.
+    /// The endpoint's name in errors.
     pub(super) called: &'static str,
-    /// What usually lies behind a refusal with this status.
+    /// The usual cause of a refusal with this status.
     pub(super) refusal: fn(u16) -> &'static str,
-    /// What usually lies behind an answer that is none of its own.
+    /// The usual cause of an answer that is not from this endpoint.
     pub(super) in_its_place: &'static str,
-    /// Does a refusal only say "not yet"? Then what it waits for, in words.
+    /// If a refusal means "not yet": the reason, in words.
     pub(super) not_yet: fn(&Answer) -> Option<&'static str>,
 }
 
-/// Such endpoints have bad minutes: 429, 5xx, silent sockets. The figures are those of users of GitHub's, who had to retry by
-/// hand because the platform's own toolkit gives up too early.
+/// Such endpoints fail for minutes: 429, 5xx, silent sockets. The numbers come from users of GitHub's endpoint, whose own
+/// toolkit gives up too early.
 const PATIENCE: Patience = Patience { tries: 5, delay: Duration::from_millis(500), total: Duration::from_secs(45) };
 const PER_TRY: Duration = Duration::from_secs(10);
 
 impl Endpoint {
-    /// Asks, again where that may help, until it answers with 200 or 201.
+    /// Sends the request, with retries for temporary failures, until the status is 200 or 201.
     pub(super) async fn ask(&self, ambient: &Ambient, ask: impl Fn() -> Ask) -> Result<Answer, Error> {
         let ask = || Ask { limit: PER_TRY, ..ask() };
         let again = |outcome: &Result<Answer, outbound::Error>| match outcome {
@@ -47,18 +47,18 @@ impl Endpoint {
         }
     }
 
-    /// The answer as a JSON object.
+    /// Reads the answer as a JSON object.
     pub(super) fn json<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Error> {
         answer.json().map_err(|what| self.malformed(format!("{}: {what}", self.called), self.in_its_place))
     }
 
-    /// What it gave, as a JWT.
+    /// Reads the token as a JWT.
     pub(super) fn token(&self, token: SecretString) -> Result<SubjectToken, Error> {
         SubjectToken::parse(token)
             .map_err(|error| self.malformed(format!("what {} gives is {error}", self.called), self.in_its_place))
     }
 
-    /// `SCHEME SECRET`, never shown. `variable` is where the secret comes from.
+    /// The header value `SCHEME SECRET`, marked sensitive. `variable` is the variable that holds the secret.
     pub(super) fn authorization(
         &self,
         scheme: &str,

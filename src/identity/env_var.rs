@@ -1,7 +1,6 @@
-//! `env`: a JWT in an environment variable, put there by whoever starts us.
+//! `env`: a JWT in an environment variable.
 //!
-//! For every platform that hands its workload a token in a variable and has no row of its own. Never detected,
-//! only named:
+//! For platforms that pass a token in a variable and have no source of their own here. Never detected, only configured:
 //!
 //! ```toml
 //! [identity]
@@ -9,9 +8,9 @@
 //! token_env = "MY_ID_TOKEN"
 //! ```
 //!
-//! A process cannot see changes to its own environment, so the token is the one we were started with: when it
-//! expires, so does the identity. Its audience is fixed by whoever made it: it must be exactly the authorization
-//! server's issuer, or what `subject_audience` says.
+//! A process does not see later changes of its environment, so the token is the one at our start; the identity ends when it
+//! expires. The issuer of the token fixes its audience: it must be exactly the authorization server's issuer, or the value of
+//! `subject_audience`.
 
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     evidence: "configuration: `token_env`",
     token: "fixed audience, fixed at start",
     settings: &[TOKEN_ENV],
-    // Its keys say where the token is.
+    // The configured keys say where the token is.
     variables: &[],
     trust: &Platform::PLAIN,
     detect: |_| Finding::Absent { looked_for: "`source = \"env\"`" },
@@ -42,17 +41,17 @@ const TOKEN_ENV: Setting =
     Setting::required("token_env", Kind::Text, "Name of the environment variable that holds the JWT.")
         .checked(variable_name);
 
-/// A variable that holds a JWT, on behalf of one row.
+/// A variable that holds a JWT, read for one source.
 pub(super) struct Variable {
     row: &'static Descriptor,
     name: String,
     token: SecretString,
-    /// What to do on this platform when the token is no good.
+    /// The platform's cure for an unusable token.
     cure: &'static str,
 }
 
 impl Variable {
-    /// The variable of that name; `None` when it is unset or empty.
+    /// The variable of that name. `None` if it is unset or empty.
     pub(super) fn find(
         row: &'static Descriptor,
         name: &str,
@@ -84,8 +83,8 @@ impl IdentitySource for Variable {
     }
 }
 
-/// Can this be the name of a variable that holds a JWT? Who gives the token in the place of its variable's name must not
-/// find it in a log.
+/// Checks the name of a variable that holds a JWT. An operator may give the token instead of the name by mistake, so the
+/// error does not repeat the text.
 pub(super) fn variable_name(text: &str) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if Claims::read(text).is_ok() {

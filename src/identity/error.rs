@@ -1,9 +1,9 @@
-//! Why there is no subject token, by remedy.
+//! Why there is no subject token, one variant per remedy.
 
-/// Every variant names the source and carries its cure.
+/// Every variant has its cure, and names the source where one is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No source was found, or the one that is meant lacks something: somebody must change a setting.
+    /// No source was found, or the configured one lacks a setting.
     #[error("{what}")]
     Misconfigured {
         /// What is missing.
@@ -11,40 +11,40 @@ pub enum Error {
         /// What to change.
         hint: String,
     },
-    /// The platform gave no answer, or said "later": try again.
+    /// The platform did not answer, or is temporarily unavailable. Try again.
     #[error("{source_name}: {what}")]
     Unreachable {
-        /// The row.
+        /// The source's name.
         source_name: &'static str,
         /// What happened.
         what: String,
-        /// What may help.
+        /// What may help, if known.
         hint: Option<String>,
     },
-    /// The platform said no.
+    /// The platform refused.
     #[error("{source_name}: {what}")]
     Rejected {
-        /// The row.
+        /// The source's name.
         source_name: &'static str,
-        /// What it said, by status only.
+        /// The refusal, by its status only.
         what: String,
-        /// What usually lies behind it.
+        /// The usual cause.
         hint: String,
     },
     /// The platform's answer, file or variable holds no usable token: a wrong path, a broken proxy, a page of HTML.
     #[error("{source_name}: {what}")]
     Malformed {
-        /// The row.
+        /// The source's name.
         source_name: &'static str,
         /// What is wrong with it.
         what: String,
-        /// What usually lies behind it.
+        /// The usual cause.
         hint: String,
     },
 }
 
 impl Error {
-    /// The cure.
+    /// What to do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Unreachable { hint, .. } => hint.as_deref(),
@@ -77,7 +77,7 @@ impl Error {
         }
     }
 
-    /// The probe was allowed and found no cloud.
+    /// The error when the host probe found no cloud.
     pub(super) fn no_cloud() -> Self {
         Self::Misconfigured {
             what: "no workload identity here: nothing speaks for one, and no cloud's metadata service answers"

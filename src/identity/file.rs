@@ -1,7 +1,7 @@
-//! `file`: a JWT in a file, kept fresh by somebody else.
+//! `file`: a JWT in a file that another program keeps fresh.
 //!
-//! For every platform that projects a token into the file system: a Kubernetes `serviceAccountToken` volume
-//! with an `audience` of its own, SPIRE's helper, a CI system's file. Never detected, only named:
+//! For platforms that write a token to a file: a Kubernetes `serviceAccountToken` volume with its own `audience`, SPIRE's
+//! helper, a CI system. Never detected, only configured:
 //!
 //! ```toml
 //! [identity]
@@ -9,9 +9,8 @@
 //! token_file = "/var/run/secrets/tokens/mcp"
 //! ```
 //!
-//! or `--identity-file FILE`. The file is read again at each exchange, because the platform replaces it. Its
-//! audience is fixed by whoever writes it: it must be exactly the authorization server's issuer, or what
-//! `subject_audience` says.
+//! or `--identity-file FILE`. The file is read again at each exchange, because the platform replaces it. The platform fixes
+//! the token's audience: it must be exactly the authorization server's issuer, or the value of `subject_audience`.
 
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +31,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     evidence: "configuration, or `--identity-file`",
     token: "fixed audience, read again at each exchange",
     settings: &[TOKEN_FILE],
-    // Its keys say where the token is.
+    // The configured keys say where the token is.
     variables: &[],
     trust: &Platform::PLAIN,
     detect: |_| Finding::Absent { looked_for: "`source = \"file\"` or --identity-file" },
@@ -43,10 +42,10 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TOKEN_FILE: Setting =
     Setting::required("token_file", Kind::Text, "Path of the file that holds the JWT; read again at each exchange.");
 
-/// Larger than any identity token; a file beyond it is something else.
+/// Larger than any identity token. A larger file is refused.
 const CAP: u64 = 64 * 1024;
 
-/// A file that holds a JWT, on behalf of one row.
+/// A file that holds a JWT, read for one source.
 pub(super) struct File {
     row: &'static Descriptor,
     path: PathBuf,
@@ -85,7 +84,7 @@ impl File {
         Self { row, path, ambient: ambient.clone() }
     }
 
-    /// The path for people. Who gives the token in the place of its file must not find it in a log.
+    /// The path for messages. Hides a text that may be a token, given instead of the path by mistake.
     fn shown(&self) -> String {
         let path = self.path.to_string_lossy();
         if Claims::read(&path).is_ok() { "what is a JWT itself and no path".to_owned() } else { path.into_owned() }

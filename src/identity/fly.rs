@@ -1,12 +1,11 @@
 //! `fly`: a Machine of Fly.io.
 //!
-//! Detected by `FLY_APP_NAME` (K). The Machine's own API answers on the Unix socket `/.fly/api`: any audience can be asked
-//! for, as often as wanted, and nothing has to be configured. The issuer is the organisation's,
-//! `https://oidc.fly.io/ORG`; the subject is `ORG:APP:MACHINE`, so a trust policy for all Machines of an app matches its
-//! beginning.
+//! Detected by `FLY_APP_NAME` (K). The Machine's API on the Unix socket `/.fly/api` issues tokens for any audience, any number
+//! of times. No configuration is needed. The issuer is the organisation's, `https://oidc.fly.io/ORG`. The subject is
+//! `ORG:APP:MACHINE`, so a trust policy for all Machines of an app matches its beginning.
 //!
 //! With `AWS_ROLE_ARN` in the app's configuration the Machine also gets `AWS_WEB_IDENTITY_TOKEN_FILE` (K), which is
-//! evidence of an AWS identity beside this one. Where both are usable, the configuration says which is meant:
+//! evidence of a second, AWS identity. If both are usable, select one in the configuration:
 //!
 //! ```toml
 //! [identity]
@@ -40,7 +39,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     evidence: "`FLY_APP_NAME` and the socket `/.fly/api`",
     token: "any audience, minted anew each time",
     settings: &[],
-    // Its socket is at the same place in every Machine.
+    // The path of the socket is the same in every Machine.
     variables: &[],
     trust: &TRUST,
     detect,
@@ -48,18 +47,18 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "fly",
     note: "`sub` up to the machine",
     issues: |issuer| trust::is_below(issuer, "https://oidc.fly.io"),
     pins: &[
-        Pin::if_there(&["org_id"], "the organisation, by its number"),
-        Pin::if_there(&["app_id"], "the app, by its number"),
-        Pin::needed(&["app_name"], "the app"),
+        Pin::optional(&["org_id"], "the organisation, by its number"),
+        Pin::optional(&["app_id"], "the app, by its number"),
+        Pin::required(&["app_name"], "the app"),
     ],
-    // org:app:machine: machines come and go.
-    steady: |sub| sub.rfind(':').map(|end| &sub[..=end]),
+    // org:app:machine: the machine's id changes.
+    stable_subject: |sub| sub.rfind(':').map(|end| &sub[..=end]),
     warnings: &[],
     ..Platform::PLAIN
 };
@@ -77,7 +76,7 @@ const API: Endpoint = Endpoint {
 };
 
 struct Fly {
-    /// Where the socket really is.
+    /// The resolved path of the socket.
     socket: PathBuf,
     ambient: Ambient,
 }

@@ -1,8 +1,8 @@
-//! `gcp`: the service account of a workload on Google Cloud, or what an `external_account` file makes of another identity.
+//! `gcp`: the service account of a workload on Google Cloud, or of another platform with an `external_account` file.
 //!
 //! On Cloud Run (services, jobs, functions) it is detected by `K_SERVICE` and `K_REVISION`, or `CLOUD_RUN_JOB`, outside of a
 //! Kubernetes pod, where Knative sets the first two as well. The metadata server gives identity tokens for any audience.
-//! On GKE and Compute Engine nothing in the environment tells, so it is named, or found with `probe = true`:
+//! GKE and Compute Engine set no variable, so configure the source, or set `probe = true`:
 //!
 //! ```toml
 //! [identity]
@@ -10,22 +10,23 @@
 //! ```
 //!
 //! A pod on GKE needs a Google service account for this (`iam.gke.io/gcp-service-account`); without one the metadata server
-//! gives access tokens alone, and a projected token is the identity to use (`kubernetes.rs`).
+//! gives only access tokens. Then use a projected token as identity (`kubernetes.rs`).
 //!
-//! Where there is no identity endpoint (Cloud Build), or another account is meant, the instance's own account has one give
-//! an identity token (`generateIdToken`). It needs roles/iam.serviceAccountOpenIdTokenCreator there:
+//! If there is no identity endpoint (Cloud Build), or for another account, the instance's own account impersonates
+//! `service_account` to get an identity token (`generateIdToken`). It needs the role
+//! roles/iam.serviceAccountOpenIdTokenCreator on that account:
 //!
 //! ```toml
 //! [identity]
 //! source          = "gcp"
 //! service_account = "agent@project.iam.gserviceaccount.com"
 //! impersonate     = true
-//! delegates       = ["between@project.iam.gserviceaccount.com"]   # accounts between, in order; omit: none
+//! delegates       = ["between@project.iam.gserviceaccount.com"]   # delegation chain, in order; omit: none
 //! ```
 //!
-//! `GOOGLE_APPLICATION_CREDENTIALS`, or `credentials_file`, comes first: an `external_account` file (workload identity
-//! federation, `gcp/external_account.rs`). A key of a service account or a developer's login in it is refused. The metadata
-//! server is at `metadata.google.internal`, or where `GCE_METADATA_HOST` says, on this machine or its link.
+//! `GOOGLE_APPLICATION_CREDENTIALS`, or `credentials_file`, takes precedence. It must name an `external_account` file
+//! (workload identity federation, `gcp/external_account.rs`); a service account key or a developer's login is refused. The
+//! metadata server is at `metadata.google.internal`, or at `GCE_METADATA_HOST`, which must be a loopback or link-local address.
 //!
 //! Sources: Google Cloud, "Verifying the identity of instances"; Cloud Run, "Container runtime contract"; GKE, "About
 //! Workload Identity Federation for GKE"; the client libraries' `GCE_METADATA_HOST`.
@@ -67,12 +68,12 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     }),
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "gcp",
     note: "the number in `sub` is never used again",
     issues: |issuer| trust::is_below(issuer, "https://accounts.google.com"),
-    pins: &[Pin::if_there(&["email"], "the account's name, for people: the number in `sub` is what counts")],
+    pins: &[Pin::optional(&["email"], "the account's name, for people: the number in `sub` is what counts")],
     warnings: &[|_| Some("whoever can act as this service account is let in".to_owned())],
     ..Platform::PLAIN
 };
@@ -124,8 +125,8 @@ fn detect(ambient: &Ambient) -> Finding {
     Finding::of(&evidence, &[], Metadata::from_env(ambient).map(own))
 }
 
-/// The variables of Cloud Run's container contract. `FUNCTION_TARGET` alone says nothing: the functions framework is run
-/// on laptops too.
+/// The variables of Cloud Run's container contract. `FUNCTION_TARGET` alone is no evidence: the functions framework sets it on
+/// laptops too.
 fn on_cloud_run(env: &Env) -> Result<Option<String>, Finding> {
     if in_a_pod(env) {
         return Ok(None);
@@ -185,7 +186,7 @@ fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     }
 }
 
-/// What has a metadata server beside it.
+/// A workload with a metadata server.
 struct Instance {
     metadata: Metadata,
     service_account: Option<String>,

@@ -1,21 +1,21 @@
 //! `github-actions`: the identity of a GitHub Actions job. Also GitHub Enterprise Server, Forgejo and Gitea.
 //!
-//! Detected by `GITHUB_ACTIONS`, which is `true` in every job. The job needs the permission to ask:
+//! Detected by `GITHUB_ACTIONS`, which is `true` in every job. The job needs this permission:
 //!
 //! ```yaml
 //! permissions:
 //!   id-token: write
 //! ```
 //!
-//! Then the runner sets `ACTIONS_ID_TOKEN_REQUEST_URL` and `ACTIONS_ID_TOKEN_REQUEST_TOKEN`, and any audience
-//! can be asked for, as often as wanted, while the job runs. Nothing has to be configured. A pull request from
-//! a fork never gets the permission, nor does a reusable workflow whose caller did not grant it.
+//! Then the runner sets `ACTIONS_ID_TOKEN_REQUEST_URL` and `ACTIONS_ID_TOKEN_REQUEST_TOKEN`, and the job can request a token for
+//! any audience, any number of times. No configuration is needed. A pull request from a fork never gets the permission, nor
+//! does a reusable workflow whose caller did not grant it.
 //!
 //! Forgejo's runner sets the same variables, in a workflow with `enable-openid-connect: true`; Gitea's does in versions that
-//! issue identity tokens. The host of the URL may be any: that of an Enterprise Server, a subdomain of `ghe.com`, a forge
-//! in a private network, with its CA as `ca_file` in `[egress]`.
+//! issue identity tokens. The URL may have any host: an Enterprise Server, a subdomain of `ghe.com`, or a forge in a
+//! private network, with its CA as `ca_file` in `[egress]`.
 //!
-//! The subject is carried as it is: `repo:OWNER/REPO:…`, or `repo:OWNER@ID/REPO@ID:…` for repositories with immutable
+//! The subject is not changed: `repo:OWNER/REPO:…`, or `repo:OWNER@ID/REPO@ID:…` for repositories with immutable
 //! subjects. `safeconduct whoami` shows which one a trust policy must name.
 //!
 //! Source: GitHub documentation, "OpenID Connect reference"; `@actions/core`, `oidc-utils.ts`; Forgejo documentation,
@@ -50,14 +50,14 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "github-actions",
     note: "names are taken over after a rename (immutable subjects are not); pull requests are refused",
     issues: |issuer| trust::is_below(issuer, "https://token.actions.githubusercontent.com"),
     pins: &[
-        Pin::needed(&["repository_owner_id"], "the issuer is shared by everybody: the organisation, by its number"),
-        Pin::needed(&["repository_id"], "the repository, by its number: names can be taken over after a rename"),
+        Pin::required(&["repository_owner_id"], "the issuer is shared by everybody: the organisation, by its number"),
+        Pin::required(&["repository_id"], "the repository, by its number: names can be taken over after a rename"),
     ],
     stranger: |claims| {
         let event = trust::text(claims, "event_name");
@@ -83,7 +83,7 @@ const TRUST: Platform = Platform {
     ..Platform::PLAIN
 };
 
-/// Exactly `true` in a job.
+/// `true` in every job.
 const IN_A_JOB: &str = "GITHUB_ACTIONS";
 const REQUEST_URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
@@ -135,7 +135,7 @@ impl IdentitySource for GithubActions {
         struct Wire {
             value: SecretString,
         }
-        // The URL already carries a query (`api-version=2.0`), so the pair is added by a parser.
+        // The URL already has a query (`api-version=2.0`), so add the parameter with a parser.
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("audience", audience.as_str());
         let bearer = API.authorization("Bearer", &self.token, REQUEST_TOKEN)?;
@@ -158,7 +158,8 @@ impl IdentitySource for GithubActions {
     }
 }
 
-/// "Can't issue ID_TOKEN for job in 'Pending' state": a race at the start of a job, over in a second or two.
+/// "Can't issue ID_TOKEN for job in 'Pending' state": a race at the start of a job that ends within
+/// seconds.
 fn is_pending(answer: &Answer) -> bool {
     answer.status == 403 && String::from_utf8_lossy(&answer.body).to_ascii_lowercase().contains("state")
 }

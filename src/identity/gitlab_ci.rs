@@ -1,7 +1,7 @@
 //! `gitlab-ci`: the identity of a GitLab CI job.
 //!
-//! GitLab mints a job's tokens when the job starts, one variable for each entry of `id_tokens`, with the audience
-//! that stands there:
+//! GitLab issues a job's tokens when the job starts: one variable for each entry of `id_tokens`, with the audience of that
+//! entry:
 //!
 //! ```yaml
 //! agent:
@@ -10,7 +10,7 @@
 //!       aud: https://login.example.com/tenant1   # the authorization server's issuer, exactly
 //! ```
 //!
-//! An entry of that name is detected. Any other name has to be configured:
+//! An entry of this name is detected. Configure any other name:
 //!
 //! ```toml
 //! [identity]
@@ -18,8 +18,8 @@
 //! token_env = "MCP_ID_TOKEN"
 //! ```
 //!
-//! The token cannot be had anew: it lives as long as the job's time-out, or 5 minutes without one, and is presented
-//! at every exchange. One entry serves one authorization server, so `aud` must be a single value.
+//! The token cannot be renewed. It is valid until the job's time-out, or 5 minutes without one, and is used for every
+//! exchange. One entry serves one authorization server, so `aud` must be a single value.
 //!
 //! Source: GitLab documentation, "OpenID Connect (OIDC) Authentication Using ID Tokens".
 
@@ -41,15 +41,15 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "gitlab-ci",
     note: "paths are taken over; pipelines of merge requests are refused",
     issues: |issuer| trust::is_below(issuer, "https://gitlab.com"),
     pins: &[
-        Pin::needed(&["namespace_id"], "an instance is shared by its groups: the group, by its number"),
-        Pin::needed(&["project_id"], "the project, by its number: paths can be taken over"),
-        Pin::if_there(&["ref_protected"], "whether the branch or tag is one that only maintainers can push to"),
+        Pin::required(&["namespace_id"], "an instance is shared by its groups: the group, by its number"),
+        Pin::required(&["project_id"], "the project, by its number: paths can be taken over"),
+        Pin::optional(&["ref_protected"], "whether the branch or tag is one that only maintainers can push to"),
     ],
     stranger: |claims| {
         let source = trust::text(claims, "pipeline_source");
@@ -68,9 +68,9 @@ const TOKEN_ENV: Setting =
     Setting::required("token_env", Kind::Text, "Name of the entry under `id_tokens` in the pipeline file.")
         .checked(variable_name);
 
-/// Exactly `true` in a job.
+/// `true` in every job.
 const IN_A_JOB: &str = "GITLAB_CI";
-/// The entry that needs no configuration.
+/// The variable that needs no configuration.
 const USUAL: &str = "SAFECONDUCT_ID_TOKEN";
 
 const CURE: &str = "give the job `id_tokens:` with an entry `SAFECONDUCT_ID_TOKEN:` whose `aud:` is the authorization server's issuer, \

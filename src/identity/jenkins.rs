@@ -1,16 +1,16 @@
 //! `jenkins`: a build of Jenkins, by its OpenID Connect Provider plug-in (K).
 //!
-//! A credential of the kind "OpenID Connect id token" gives a build a token that Jenkins signs. Its audience stands in the
-//! credential: it must be exactly the authorization server's issuer, or what `subject_audience` says. The step that binds it
-//! puts it into a variable, or into a file that a variable names:
+//! A credential of the kind "OpenID Connect id token" gives a build a token that Jenkins signs. The credential defines the
+//! audience: it must be exactly the authorization server's issuer, or the value of `subject_audience`. The step
+//! `withCredentials` puts the token into a variable, or into a file that a variable names:
 //!
 //! ```groovy
 //! withCredentials([string(credentialsId: 'mcp', variable: 'SAFECONDUCT_ID_TOKEN')]) { sh 'safeconduct run …' }
 //! withCredentials([file(credentialsId: 'mcp', variable: 'SAFECONDUCT_ID_TOKEN_FILE')]) { sh 'safeconduct run …' }
 //! ```
 //!
-//! Under one of these names it is detected, beside `JENKINS_URL` and `BUILD_TAG`; where both are set, the file counts. The two
-//! marks alone say nothing: a build has them whether it has a token or not. Any other name has to be configured:
+//! It is detected by one of these names together with `JENKINS_URL` and `BUILD_TAG`. If both names are set, the file is used.
+//! `JENKINS_URL` and `BUILD_TAG` alone are no evidence, because builds without a token have them too. Configure any other name:
 //!
 //! ```toml
 //! [identity]
@@ -18,9 +18,9 @@
 //! token_env = "MCP_ID_TOKEN"      # or token_file
 //! ```
 //!
-//! The token cannot be had anew: it was made when the step began, and ends an hour later unless the plug-in's settings say
-//! otherwise. The issuer is the instance's, `JENKINS_URL` and `oidc` (of a folder's credential, the folder's URL and `oidc`), and
-//! the authorization server must be able to reach it. The subject is the URL of the job, unless its claim template was changed.
+//! The token cannot be renewed. It is issued when the step begins and expires an hour later by default. The issuer is the
+//! instance's, `JENKINS_URL` followed by `oidc` (for a folder's credential, the folder's URL followed by `oidc`); the
+//! authorization server must be able to reach it. The subject is the URL of the job, unless the claim template was changed.
 //!
 //! (K): known from use, not from a page that was read.
 
@@ -50,10 +50,10 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TRUST: Platform = Platform {
     name: "jenkins",
     note: "`sub` is the job's URL; the job of a pull request is refused",
-    // Another claim template may name more than the job, or less.
-    steady: |sub| (sub.starts_with("http") && sub.contains("/job/")).then_some(sub),
+    // A changed claim template may name something else than the job.
+    stable_subject: |sub| (sub.starts_with("http") && sub.contains("/job/")).then_some(sub),
     stranger: |claims| {
-        // Multibranch jobs name the job of a pull or merge request so.
+        // Multibranch projects give the jobs of pull and merge requests these names.
         let job = trust::text(claims, "sub").trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let number = job.strip_prefix("PR-").or_else(|| job.strip_prefix("MR-")).unwrap_or_default();
         let is_request = number.starts_with(|first: char| first.is_ascii_digit());
@@ -70,9 +70,9 @@ const TOKEN_ENV: Setting =
 const TOKEN_FILE: Setting =
     Setting::at_most_one("token_file", Kind::Text, "Path of the file that the binding step writes.");
 
-/// Every build has them.
+/// The variables of every build.
 const MARKS: [&str; 2] = ["JENKINS_URL", "BUILD_TAG"];
-/// The names that need no configuration.
+/// The name that needs no configuration; with `_FILE` it names a file.
 const USUAL: &str = "SAFECONDUCT_ID_TOKEN";
 const USUAL_FILE: &str = "SAFECONDUCT_ID_TOKEN_FILE";
 
@@ -104,7 +104,7 @@ fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     }
 }
 
-/// What was bound under one of the usual names.
+/// The token under one of the usual names.
 fn usual(ambient: &Ambient) -> Option<(&'static str, Arc<dyn super::IdentitySource>)> {
     if let Some(path) = ambient.env.get(USUAL_FILE) {
         return Some((USUAL_FILE, Arc::new(File::new(&SOURCE, PathBuf::from(path), ambient))));
@@ -137,7 +137,7 @@ mod tests {
             assert!(matches!(policy(request), Err(Error::Stranger { .. })), "{request}");
         }
         assert!(policy("https://ci.example.com/job/PR-tools/").is_ok(), "a name that begins so");
-        // The whole instance, as without a build.
+        // This subject would match the whole instance.
         assert!(matches!(policy("https://ci.example.com/"), Err(Error::Missing { .. })));
     }
 }

@@ -1,6 +1,6 @@
-//! `kubernetes`: the service-account token of a pod, projected into a file or asked of the API server.
+//! `kubernetes`: the service-account token of a pod, projected into a file or requested from the API server.
 //!
-//! Projected: the pod asks for a token made for the authorization server, and the kubelet keeps it fresh:
+//! Projected: the pod's spec requests a token for the authorization server, and the kubelet renews it:
 //!
 //! ```yaml
 //! volumes:
@@ -19,12 +19,11 @@
 //! token_file = "/var/run/secrets/tokens/mcp"
 //! ```
 //!
-//! Mount the volume whole: a `subPath` mount never sees a rotated token. The other way, for any audience and with a new
-//! `jti` each time, is `token_request = true` in place of `token_file` (`kubernetes/token_request.rs`).
+//! Mount the whole volume: a `subPath` mount is never updated. For any audience, and a new `jti` each time, set
+//! `token_request = true` instead of `token_file` (`kubernetes/token_request.rs`).
 //!
-//! The token that every pod has without asking is made for the cluster's API server, and whoever gets it has the pod's
-//! rights there: it is never sent anywhere else, under whatever path it is named. So nothing is detected in a pod without
-//! configuration.
+//! Every pod has a default token for the cluster's API server, which grants the pod's rights there. It is never sent anywhere
+//! else, under whatever path it is configured. So nothing is detected in a pod without configuration.
 //!
 //! Source: Kubernetes documentation, "Projected Volumes" and "Configure Service Accounts for Pods".
 
@@ -49,7 +48,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     evidence: "configuration: `token_file`, or `token_request = true`; the pod's own token goes to the API server only",
     token: "fixed audience, read again at each exchange; any audience, minted anew each time",
     settings: &[TOKEN_FILE, TOKEN_REQUEST],
-    // Its tokens are files; where the API server is, is no secret.
+    // The tokens are files, and the address of the API server is no secret.
     variables: &[],
     trust: &TRUST,
     detect: |_| Finding::Absent {
@@ -59,12 +58,12 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 pub(super) const TRUST: Platform = Platform {
     name: "kubernetes",
     note: "also AKS, EKS and GKE pods with their own token",
-    pins: &[Pin::if_there(&["kubernetes.io", "namespace"], "the namespace, whatever `sub` is mapped to")],
-    steady: |sub| sub.starts_with("system:serviceaccount:").then_some(sub),
+    pins: &[Pin::optional(&["kubernetes.io", "namespace"], "the namespace, whatever `sub` is mapped to")],
+    stable_subject: |sub| sub.starts_with("system:serviceaccount:").then_some(sub),
     warnings: &[|_| Some("whoever may create pods in this namespace can be this service account".to_owned())],
     ..Platform::PLAIN
 };
@@ -77,11 +76,11 @@ const TOKEN_FILE: Setting = Setting::one_of(
 const TOKEN_REQUEST: Setting =
     Setting::one_of("token_request", Kind::Flag, "Ask the API server for a token, for any audience (needs RBAC).");
 
-/// The token for the API server. Larger than any that was seen.
+/// The pod's default token, which is for the API server.
 const FOR_THE_API_SERVER: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const CAP: u64 = 64 * 1024;
 
-/// A projected token, on behalf of one row.
+/// A projected token, read for one source.
 pub(super) struct Projected {
     row: &'static Descriptor,
     file: File,
@@ -91,7 +90,7 @@ pub(super) struct Projected {
 fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     match given.path(&TOKEN_FILE) {
         Some(path) => Ok(Arc::new(Projected::new(&SOURCE, path, ambient))),
-        // Exactly one of the two is given.
+        // The configuration check requires exactly one of the two.
         None => Ok(Arc::new(TokenRequest::new(ambient)?)),
     }
 }
@@ -106,7 +105,7 @@ impl Projected {
 impl IdentitySource for Projected {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
         let subject = self.file.subject_token(audience).await?;
-        // By content: a link, a copy or another spelling of the path is the same token.
+        // Compare the content, because a link, a copy or another spelling of the path has the same token.
         let default = self.ambient.env.read(Path::new(FOR_THE_API_SERVER), CAP).ok();
         let same = |token: &[u8]| Digest::of(token.trim_ascii()) == Digest::of(subject.expose().as_bytes());
         if default.is_some_and(|token| same(&token)) {

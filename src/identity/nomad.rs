@@ -1,6 +1,6 @@
 //! `nomad`: the workload identity of a Nomad task.
 //!
-//! The task asks for an identity made for the authorization server, and Nomad keeps it fresh:
+//! The task's spec requests an identity for the authorization server, and Nomad renews it:
 //!
 //! ```hcl
 //! identity {
@@ -17,9 +17,9 @@
 //! identity_name = "mcp"
 //! ```
 //!
-//! With `env = true` the token is in `NOMAD_TOKEN_mcp` instead, as it was when the task started; where both are, the file
-//! counts. A task may have several identities and nothing says which is meant, so none is detected. The default one, in
-//! `NOMAD_TOKEN`, is made for Nomad's own API and is never sent out.
+//! With `env = true` the token is in `NOMAD_TOKEN_mcp` and stays as it was when the task started. If both are set, the file is
+//! used. A task may have several identities, so none is detected; configure its name. The default identity, in `NOMAD_TOKEN`,
+//! is for Nomad's own API and is never sent out.
 //!
 //! Source: Nomad documentation, "identity block in the job specification".
 
@@ -49,7 +49,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const IDENTITY_NAME: Setting =
     Setting::required("identity_name", Kind::Text, "Name of the task's `identity` block.").checked(block_name);
 
-/// Where Nomad puts a task's secrets.
+/// The variable with the directory of a task's secrets.
 const DIRECTORY: &str = "NOMAD_SECRETS_DIR";
 const CURE: &str = "the task's `identity` block must have the authorization server's issuer as its only `aud`";
 
@@ -73,12 +73,13 @@ fn file(name: &str, ambient: &Ambient) -> Option<PathBuf> {
     let path = PathBuf::from(ambient.env.get(DIRECTORY)?).join(format!("nomad_{name}.jwt"));
     match ambient.env.metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        // There, if perhaps not for us: reading it says why.
+        // The file exists. If we cannot read it, the read reports why.
         _ => Some(path),
     }
 }
 
-/// The name becomes part of a path and of a variable's name. `default` is the identity for Nomad itself.
+/// Checks the identity's name, which becomes part of a path and of a variable's name. `default` is the identity for Nomad
+/// itself.
 fn block_name(text: &str) -> Result<(), String> {
     if text == "default" {
         return Err("is that of the identity for Nomad's own API, which is never sent out".to_owned());

@@ -1,9 +1,9 @@
-//! The probe: which cloud this machine is, where no variable and no file speaks for anything narrower.
+//! The host probe: finds out in which cloud this machine is, if no variable and no file shows a narrower identity.
 //!
-//! Only with `probe = true`, because everything on a machine shares its identity. The machine's own description (DMI) is
-//! read first and costs nothing; where it names a cloud, nobody is asked. Where it says nothing, all clouds are asked at
-//! once at the address that they share, and within a second in all. A cloud that is found is kept; that none was found is
-//! believed for a minute, since a slow answer is no proof.
+//! It runs only with `probe = true`, because everything on a machine shares its identity. It reads the machine's DMI data
+//! first; if that names a cloud, no request is sent. Otherwise it asks all clouds at once at their shared metadata address,
+//! with a limit of one second in total. A found cloud is cached. The result "no cloud" is cached for a minute only, since a
+//! cloud may have been slow to answer.
 //!
 //! Source: Linux, `/sys/class/dmi/id`; the metadata pages of the three clouds.
 
@@ -20,19 +20,19 @@ use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, Certificate};
 use crate::token::SubjectToken;
 
-/// How a host source is found where neither variables nor files speak for any other.
+/// How the probe recognises a cloud.
 pub(crate) struct Probe {
-    /// Does the machine's own description (DMI) name this cloud?
+    /// Does the machine's DMI data name this cloud?
     pub dmi: fn(&Dmi) -> bool,
-    /// A request to the metadata address that only this cloud answers so.
+    /// A request to the metadata address that identifies this cloud.
     pub ask: fn(&Ambient) -> Ask,
-    /// Is the answer this cloud's own?
+    /// Is the answer from this cloud?
     pub is_it: fn(&Answer) -> bool,
-    /// The source, with nothing configured.
+    /// The source with its default configuration.
     pub source: fn(&Ambient) -> Arc<dyn IdentitySource>,
 }
 
-/// What the firmware says of the machine. Empty where it cannot be read.
+/// The machine's DMI data. A field is empty if it cannot be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dmi {
     /// `/sys/class/dmi/id/sys_vendor`.
@@ -43,27 +43,27 @@ pub(crate) struct Dmi {
     pub chassis: String,
 }
 
-/// All questions together. Clouds answer in milliseconds; where packets vanish nothing ever comes.
+/// The time limit for all requests together. Clouds answer within milliseconds; a firewall may drop the packets silently.
 const BUDGET: Duration = Duration::from_secs(1);
-/// How long we believe that there is no cloud.
+/// How long the result "no cloud" is cached.
 const BELIEVED: Duration = Duration::from_secs(60);
-/// A line of the firmware's is a word or two.
+/// The limit of a DMI file, which has a word or two.
 const CAP: u64 = 4 * 1024;
 
-/// The cloud that this machine belongs to, and how we know.
+/// The cloud of this machine, and the evidence.
 struct Found {
     row: &'static Descriptor,
     source: Arc<dyn IdentitySource>,
     evidence: &'static str,
 }
 
-/// The identity of the machine, for whoever wants to know now.
+/// Probes now for the identity of the machine.
 pub(crate) async fn look_at_the_host(ambient: &Ambient) -> Result<Chosen, Error> {
     let Found { row, source, evidence } = probe(ambient).await.ok_or_else(Error::no_cloud)?;
     Ok(Chosen { source, evidence: format!("`probe = true`, nothing narrower, and {evidence} says {}", row.name) })
 }
 
-/// Looks at the firmware's words, else asks everybody at once.
+/// Reads the DMI data, else asks all clouds at once.
 async fn probe(ambient: &Ambient) -> Option<Found> {
     let rows = || SOURCES.iter().filter_map(|row| row.probe.as_ref().map(|probe| (row, probe)));
     let dmi = Dmi::read(ambient);
@@ -106,7 +106,7 @@ impl Dmi {
     }
 }
 
-/// The identity of the machine, found when it is first wanted.
+/// The identity of the machine, probed at its first use.
 pub(super) struct Host {
     ambient: Ambient,
     row: OnceLock<&'static Descriptor>,

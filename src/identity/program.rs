@@ -1,7 +1,7 @@
-//! A bounded child process that prints an identity: the same for every source that asks a platform's tool.
+//! A child process that prints an identity, for every source that runs a platform's tool.
 //!
-//! It is run as it stands there, without a shell, and ends within its limit or is killed with all it started. What it
-//! says on standard error is not shown, because such tools print tokens there too.
+//! The program runs without a shell. If it exceeds its time limit, it is killed with its own child processes. Its standard
+//! error is not shown, because such tools may print tokens there.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -17,36 +17,36 @@ use zeroize::Zeroizing;
 use super::Error;
 use crate::token::SubjectToken;
 
-/// A tool that asks a platform needs a second or two.
+/// The default time limit. A tool that asks its platform needs a second or two.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// Larger than any identity token.
 const CAP: usize = 64 * 1024;
 
-/// A program and how it is run, on behalf of one row.
+/// A program and how to run it, for one source.
 pub(super) struct Program<'a> {
-    /// The row.
+    /// The source's name.
     pub(super) row: &'static str,
-    /// What is run: a path, or a name that `PATH` knows.
+    /// The program: a path, or a name to find on `PATH`.
     pub(super) program: &'a OsStr,
-    /// As they are.
+    /// Its arguments.
     pub(super) arguments: &'a [String],
-    /// The variables it finds beside ours.
+    /// Variables to set in addition to our own environment.
     pub(super) variables: &'a [(&'static str, &'a str)],
-    /// How long it may take.
+    /// The time limit.
     pub(super) limit: Duration,
-    /// What to do when it does not do its work.
+    /// The cures for its failures.
     pub(super) cures: Cures,
 }
 
-/// What to do when a program does not do its work.
+/// Cures for the failures of a program.
 pub(super) struct Cures {
     /// It cannot be started.
     pub(super) not_started: &'static str,
-    /// It says no.
+    /// It exits with an error.
     pub(super) failed: &'static str,
-    /// It takes too long.
+    /// It exceeds its time limit.
     pub(super) silent: &'static str,
-    /// It prints something else.
+    /// Its output is not a JWT.
     pub(super) no_jwt: &'static str,
 }
 
@@ -62,7 +62,7 @@ impl Program<'_> {
             .map_err(|error| self.malformed(&format!("what is {error}")))
     }
 
-    /// Runs it to its end and gives all that it prints, if it ends well.
+    /// Runs it and returns its output. Fails unless it exits with 0.
     pub(super) async fn run(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
         let child = Command::new(self.program)
             .args(self.arguments)
@@ -70,7 +70,7 @@ impl Program<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // A group of its own, so that what it starts ends with it.
+            // A separate process group, so that its child processes can be killed too.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -88,14 +88,14 @@ impl Program<'_> {
         })?
     }
 
-    /// All that it prints, if it ends well.
+    /// Reads its output. Fails unless it exits with 0.
     async fn output(&self, mut child: Child) -> Result<Zeroizing<Vec<u8>>, Error> {
         let broken = |error: std::io::Error| Error::Unreachable {
             source_name: self.row,
             what: format!("{}: {error}", self.shown()),
             hint: None,
         };
-        // Room for everything at once: growing would leave copies of the token in freed memory.
+        // Reserve the full size: growing the buffer would leave copies of the token in freed memory.
         let mut text = Zeroizing::new(Vec::with_capacity(CAP + 1));
         if let Some(stdout) = child.stdout.take() {
             stdout.take(CAP as u64 + 1).read_to_end(&mut text).await.map_err(broken)?;
@@ -127,7 +127,7 @@ impl Program<'_> {
     }
 }
 
-/// The program with all it started; killed when dropped.
+/// The process group of the program. Dropping it kills the group.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -138,7 +138,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Nothing left to kill is the usual case. An id that is still a group's is not given to another process.
+        // Usually no process is left, and the error is ignored. The kernel does not reuse the id while the group exists.
         if let Some(group) = self.0 {
             let _ = killpg(group, Signal::SIGKILL);
         }

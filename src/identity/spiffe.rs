@@ -1,7 +1,7 @@
-//! `spiffe`: the JWT-SVID that a SPIFFE Workload API issues, from SPIRE or anything else that speaks it.
+//! `spiffe`: the JWT-SVID of a SPIFFE Workload API, from SPIRE or another implementation.
 //!
 //! Detected by `SPIFFE_ENDPOINT_SOCKET`, which names the agent's socket (`unix:///run/spire/agent.sock`, or
-//! `tcp://127.0.0.1:PORT`). Nothing has to be configured; the agent itself finds out which workload asks:
+//! `tcp://127.0.0.1:PORT`). No configuration is needed, because the agent identifies the calling workload itself:
 //!
 //! ```toml
 //! [identity]
@@ -10,12 +10,12 @@
 //! spiffe_id = "spiffe://example.org/agent"       # omit: the first of the workload's identities
 //! ```
 //!
-//! Any audience can be asked for. An agent may hand out the same SVID for half of its life. A JWT-SVID promises `sub`, `aud`
-//! and `exp` only: servers that look for its key by `iss` need SPIRE's `jwt_issuer`, and its OIDC discovery provider.
-//! The workload's X.509-SVID is its certificate for mutual TLS.
+//! It issues tokens for any audience. An agent may return the same SVID for half of its lifetime. A JWT-SVID guarantees only
+//! `sub`, `aud` and `exp`: a server that finds the key by `iss` needs SPIRE's `jwt_issuer` and its OIDC discovery provider.
+//! The workload's X.509-SVID is its client certificate for mutual TLS.
 //!
-//! The API has no TLS, so beyond this machine it is not spoken. A workload that was registered a moment ago is not known to
-//! its agent yet: "permission denied" is asked again while the patience lasts.
+//! The API has no TLS, so a TCP endpoint must be on this machine. An agent does not know a new registration at once, so
+//! "permission denied" is retried for a limited time.
 //!
 //! Source: SPIFFE, "Workload Endpoint" and "Workload API"; SPIRE documentation, "Registering workloads".
 
@@ -52,11 +52,11 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "spiffe",
     note: "the ID says it all",
-    steady: |sub| sub.starts_with("spiffe://").then_some(sub),
+    stable_subject: |sub| sub.starts_with("spiffe://").then_some(sub),
     warnings: &[],
     ..Platform::PLAIN
 };
@@ -69,7 +69,7 @@ const SPIFFE_ID: Setting =
         .checked(|text| spiffe_id(text).map(drop));
 
 const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
-/// The agent is on this machine; what takes longer waits for its server, and asking again is as good.
+/// The time limit of one try. The agent is local; if it is slower, it waits for its server, and a new try does not lose time.
 const PER_TRY: Duration = Duration::from_secs(5);
 /// Registrations reach an agent within seconds.
 const PATIENCE: Patience = Patience { tries: 8, delay: Duration::from_millis(500), total: Duration::from_secs(30) };
@@ -170,7 +170,7 @@ impl Workload {
         Arc::new(Self { endpoint, spiffe_id, ambient: ambient.clone() })
     }
 
-    /// Asks the Workload API, over a connection of its own, until it answers or the patience ends.
+    /// Calls the Workload API over a new connection, with retries within [`PATIENCE`].
     async fn ask<T, F>(&self, fetch: impl Fn(WorkloadApiClient) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, WorkloadApiError>>,

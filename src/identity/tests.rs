@@ -1,4 +1,4 @@
-//! What no file of `tests/sources/` can say: the rule that decides, files that change, links. Everything else is there.
+//! Tests that cannot be files of `tests/sources/`: the decision rule, files that change, links.
 
 mod table;
 
@@ -84,7 +84,7 @@ async fn a_build_of_vercel_is_found_and_a_ci_job_around_it_wins() {
     assert_eq!(choose(&Choice::Detect, &ambient(&in_a_job)).expect("a job").source.name(), "github-actions");
 }
 
-/// A JWT in shape.
+/// A text with the form of a JWT.
 const JWT: &str = "e30.e30.c2ln";
 
 #[tokio::test(start_paused = true)]
@@ -168,7 +168,7 @@ fn cases() -> Vec<(String, toml::Table)> {
         let name = source.file_name().expect("a name").to_string_lossy().into_owned();
         for case in inside(&source) {
             let Ok(text) = std::fs::read_to_string(case.join("env.toml")) else { continue };
-            // What stands for something that is served is a URL in one place and a token in another.
+            // Placeholders for test servers are URLs in some places and tokens in others.
             let text = text.replace("<<base>>", "http://127.0.0.1:1").replace("<<agent>>", "unix:///agent.sock");
             let text = text.replace("<<host>>", "127.0.0.1").replace("<<port>>", "1");
             let table: toml::Table = text.parse().expect("TOML");
@@ -186,10 +186,10 @@ fn is_one_of(variables: &[&str], name: &str) -> bool {
     })
 }
 
-/// A process without a row's variables does not find what those who have them find. What no variable says is left.
+/// Without a source's variables a process does not find that source, except for sources at a fixed address.
 #[tokio::test(start_paused = true)]
 async fn without_its_variables_a_source_cannot_be_used() {
-    // The metadata server of Google's cloud is at a place that everybody knows.
+    // Google's metadata server has a fixed name.
     const ELSEWHERE: [&str; 1] = ["gcp"];
     let mut found = std::collections::BTreeSet::new();
     for (name, vars) in cases() {
@@ -207,11 +207,11 @@ async fn without_its_variables_a_source_cannot_be_used() {
     assert!(found.len() > 12, "{found:?}");
 }
 
-/// What has the name of a secret or of a place to ask is one of the variables of a row: of the case's own, or of one beside it.
+/// Every variable in a case whose name says token, key or URL is listed in `variables` of some source.
 #[test]
 fn every_secret_and_every_address_of_a_case_is_among_the_variables() {
     const MARKS: [&str; 8] = ["TOKEN", "SECRET", "_KEY", "HEADER", "ENDPOINT", "REQUEST_URL", "_URI", "CREDENTIALS"];
-    // They say where the workload runs, or are named by a key of the case.
+    // These only show the platform, or a key of the case names them.
     const OTHERS: [&str; 3] =
         ["ECS_CONTAINER_METADATA_URI_V4", "MCP_ID_TOKEN", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"];
     let mut seen = 0;
@@ -228,7 +228,7 @@ fn every_secret_and_every_address_of_a_case_is_among_the_variables() {
     assert!(seen > 100, "{seen}");
 }
 
-/// No name is here that its source does not read.
+/// Each source reads every variable that it lists.
 #[test]
 fn every_variable_is_one_that_the_source_reads() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/identity");
@@ -243,7 +243,7 @@ fn every_variable_is_one_that_the_source_reads() {
         }
     }
     for variable in SOURCES.iter().flat_map(|row| row.variables) {
-        // The default identity of Nomad is never read, because it is for Nomad alone: a child must not have it either.
+        // Nomad's default identity is never read, because it is for Nomad only. It is listed so that no child process gets it.
         let read = text.contains(&format!("\"{variable}\"")) || text.contains(variable.trim_end_matches('*'));
         assert!(read || *variable == "NOMAD_TOKEN", "{variable}");
     }
@@ -254,7 +254,7 @@ fn every_variable_is_one_that_the_source_reads() {
     }
 }
 
-/// A platform is called as its row is; two rows may be of one platform, and one of which nothing is known is "other".
+/// A platform has the name of its source. Two sources may share a platform; an unknown platform is "other".
 #[test]
 fn each_platform_is_called_as_a_row_that_has_it() {
     for row in SOURCES {
@@ -266,7 +266,7 @@ fn each_platform_is_called_as_a_row_that_has_it() {
     }
     let known = SOURCES.iter().filter(|row| row.trust.name == row.name).count();
     assert!(known > 12, "{known}");
-    // Whoever fetched it: the issuer is everybody's.
+    // The issuer decides, whichever source fetched the token.
     assert_eq!(platform(row("file"), "https://gitlab.com").name, "gitlab-ci");
     assert_eq!(platform(row("file"), "https://gitlab.com.example").name, "other");
     assert_eq!(platform(row("azure-workload-identity"), "https://cluster.example").name, "kubernetes");

@@ -1,17 +1,15 @@
 //! `vercel`: a deployment of Vercel.
 //!
 //! Detected by `VERCEL`, which is `1` in builds and at run time. In a build the deployment's token is in
-//! `VERCEL_OIDC_TOKEN`; Vercel changes it into one for the authorization server at `https://oidc.vercel.com/~token`, as
-//! often as wanted, until it ends (an hour). Nothing has to be configured. The issuer is the team's,
-//! `https://oidc.vercel.com/TEAM`, or `https://oidc.vercel.com`; which one, the project's settings say. The subject is
+//! `VERCEL_OIDC_TOKEN`. Until it expires (an hour), `https://oidc.vercel.com/~token` exchanges it for tokens with the
+//! authorization server's audience, any number of times. No configuration is needed. The project's settings select the
+//! issuer: `https://oidc.vercel.com/TEAM` or `https://oidc.vercel.com`. The subject is
 //! `owner:TEAM:project:PROJECT:environment:ENVIRONMENT`.
 //!
-//! In functions the token comes with each request (`x-vercel-oidc-token`), which no process beside them can see: pass it
-//! on to a helper in a variable and name that (`source = "env"`), as also where the token is wanted as it is, with
-//! Vercel's own audience.
+//! In functions the token comes in each request (`x-vercel-oidc-token`), which other processes cannot see. Pass it to a helper
+//! in a variable and use `source = "env"`. Use `source = "env"` too for the unchanged token with Vercel's own audience.
 //!
-//! The token that `vercel env pull` writes for work on a laptop is a developer's (`VERCEL_ENV` is `development`), and is
-//! not used.
+//! The token that `vercel env pull` writes on a laptop is a developer's (`VERCEL_ENV` is `development`) and is not used.
 //!
 //! Source: Vercel, "OpenID Connect federation reference"; `@vercel/oidc`, `exchange-vercel-oidc-token.ts`.
 
@@ -43,15 +41,15 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     probe: None,
 };
 
-/// What a trust policy pins of its tokens.
+/// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "vercel",
     note: "previews are refused",
     issues: |issuer| trust::is_below(issuer, "https://oidc.vercel.com"),
     pins: &[
-        Pin::needed(&["owner_id"], "the team, by its number"),
-        Pin::needed(&["project_id"], "the project, by its number"),
-        Pin::needed(&["environment"], "previews run code that was only pushed"),
+        Pin::required(&["owner_id"], "the team, by its number"),
+        Pin::required(&["project_id"], "the project, by its number"),
+        Pin::required(&["environment"], "previews run code that was only pushed"),
     ],
     stranger: |claims| {
         let environment = trust::text(claims, "environment");
@@ -67,7 +65,7 @@ const TRUST: Platform = Platform {
 const IN_A_DEPLOYMENT: &str = "VERCEL";
 const ENVIRONMENT: &str = "VERCEL_ENV";
 const TOKEN: &str = "VERCEL_OIDC_TOKEN";
-/// The deployment's token goes here and nowhere else.
+/// The only URL that receives the deployment's token.
 const ENDPOINT: &str = "https://oidc.vercel.com/~token";
 
 const API: Endpoint = Endpoint {

@@ -1,10 +1,10 @@
-//! The policy in the words of whoever will check it: what to install there, and the command that does.
+//! The policy in the format of the product that checks it, and the commands that install it.
 
 use serde_json::{Value, json};
 
 use super::{Error, Policy, Subject};
 
-/// Whose words.
+/// The product that checks the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Shape {
     /// A federated identity credential of an app registration or a managed identity.
@@ -33,14 +33,14 @@ impl Shape {
         }
     }
 
-    /// What to install, and how.
+    /// The policy to install, and the commands or steps that install it.
     pub(super) fn write(self, policy: &Policy, account: Option<&str>) -> Result<(Value, Vec<String>), Error> {
         match self {
             Self::Entra => entra(policy),
             Self::Aws => Ok(aws(policy, account)),
             Self::Gcp => Ok(gcp(policy)),
             Self::Keycloak => keycloak(policy),
-            Self::Okta => Err(Error::NoWords {
+            Self::Okta => Err(Error::Inexpressible {
                 what: "Okta takes no platform's token for a client's proof".to_owned(),
                 cure: "give the service app a key of its own (`client_auth = \"private-key-jwt\"`), or let Okta issue the \
                     ID-JAG (`exchange = \"id-jag\"`)",
@@ -59,7 +59,7 @@ fn generic(policy: &Policy) -> Value {
     rule
 }
 
-/// Microsoft, "Federated identity credentials": issuer, subject and audience are compared whole.
+/// Microsoft, "Federated identity credentials": Entra compares issuer, subject and audience exactly.
 fn entra(policy: &Policy) -> Result<(Value, Vec<String>), Error> {
     let subject = exact(policy, "Entra compares `sub` whole, and this platform's changes with every run")?;
     let credential = json!({
@@ -70,7 +70,7 @@ fn entra(policy: &Policy) -> Result<(Value, Vec<String>), Error> {
     Ok((credential, install))
 }
 
-/// AWS, "Available keys for AWS OIDC federation": of most issuers `aud` and `sub` alone can be compared.
+/// AWS, "Available keys for AWS OIDC federation": for most issuers AWS can compare only `aud` and `sub`.
 fn aws(policy: &Policy, account: Option<&str>) -> (Value, Vec<String>) {
     let issuer = policy.issuer.split_once("://").map_or(policy.issuer.as_str(), |(_, rest)| rest).trim_end_matches('/');
     let (aud, sub) = (format!("{issuer}:aud"), format!("{issuer}:sub"));
@@ -132,8 +132,8 @@ fn gcp(policy: &Policy) -> (Value, Vec<String>) {
     (provider, install)
 }
 
-/// Keycloak, "Federated client authentication" (26.4): an identity provider for the issuer, and of the client its alias and
-/// subject.
+/// Keycloak, "Federated client authentication" (26.4): an identity provider for the issuer, and a client that names its
+/// alias and the subject.
 fn keycloak(policy: &Policy) -> Result<(Value, Vec<String>), Error> {
     let subject = exact(policy, "Keycloak compares `sub` whole, and this platform's changes with every run")?;
     let alias = format!("safeconduct-{}", policy.platform);
@@ -157,7 +157,7 @@ fn keycloak(policy: &Policy) -> Result<(Value, Vec<String>), Error> {
 fn exact<'a>(policy: &'a Policy, what: &str) -> Result<&'a str, Error> {
     match &policy.subject {
         Subject::Exactly(sub) => Ok(sub),
-        Subject::StartsWith(_) => Err(Error::NoWords {
+        Subject::StartsWith(_) => Err(Error::Inexpressible {
             what: what.to_owned(),
             cure: "let a security token service that can compare claims stand between (`exchange = \"token-exchange\"` in \
                 [identities]), or see `--for generic`",
@@ -165,7 +165,7 @@ fn exact<'a>(policy: &'a Policy, what: &str) -> Result<&'a str, Error> {
     }
 }
 
-/// In a policy of AWS `*` and `?` stand for others.
+/// Escapes `*` and `?`, which are wildcards in an AWS policy.
 fn literal(text: &str) -> String {
     text.chars()
         .map(|one| match one {
@@ -177,12 +177,12 @@ fn literal(text: &str) -> String {
         .collect()
 }
 
-/// A string of CEL.
+/// A CEL string literal.
 fn quoted(text: &str) -> String {
     Value::String(text.to_owned()).to_string()
 }
 
-/// A word of a shell.
+/// Quotes a text as one word of a shell.
 fn word(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -16,7 +16,7 @@ fn github(more: Value) -> Claims {
     all
 }
 
-/// The policy for claims that this source attests.
+/// The policy for claims from this source.
 fn of(source: &str, claims: &Claims) -> Result<Policy, Error> {
     let issuer = text(claims, "iss");
     Policy::of(crate::identity::platform(crate::identity::row(source), issuer), claims)
@@ -79,7 +79,7 @@ fn a_subject_that_changes_with_every_run_is_pinned_by_its_beginning() {
     let like = &aws["policy"]["Statement"][0]["Condition"]["StringLike"]["agent.buildkite.com:sub"];
     assert_eq!(like, "organization:acme:pipeline:app:ref:refs/heads/main:commit:*");
     let refused = of("buildkite", &buildkite).and_then(|policy| policy.for_shape(Shape::Entra, None));
-    assert!(matches!(refused, Err(Error::NoWords { .. })));
+    assert!(matches!(refused, Err(Error::Inexpressible { .. })));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The credentials endpoint of a container: EKS Pod Identity, ECS, Fargate.
 //!
 //! `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` is a path on 169.254.170.2 and wins over `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
-//! That may be https anywhere, or plain http on loopback and the two fixed addresses. What authorises the request is in
-//! `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`, read again each time and trimmed, else in `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
+//! The full URI may be https to any host, or plain http to loopback and the two fixed addresses. The `Authorization` header
+//! comes from the file in `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`, which is read again for each request and trimmed, else
+//! from `AWS_CONTAINER_AUTHORIZATION_TOKEN`.
 //!
 //! Source: AWS SDKs and Tools reference guide, "Container credential provider".
 
@@ -30,7 +31,7 @@ const ECS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2));
 const EKS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23));
 const EKS_ADDRESS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23));
 
-/// The agent is on the node and may be starting.
+/// The agent runs on the node and may still be starting.
 const PATIENCE: Patience = Patience { tries: 4, delay: Duration::from_millis(250), total: Duration::from_secs(15) };
 const PER_TRY: Duration = Duration::from_secs(5);
 const CAP: u64 = 64 * 1024;
@@ -80,7 +81,7 @@ impl Container {
         }
     }
 
-    /// What authorises the request, as it is: the scheme is the platform's affair.
+    /// The value of `Authorization`, unchanged: the platform includes the scheme.
     fn authorization(&self) -> Result<Option<HeaderValue>, Error> {
         let env = &self.ambient.env;
         let (name, text) = match (env.get(TOKEN_FILE), env.secret(TOKEN)) {
@@ -91,7 +92,7 @@ impl Container {
                         &format!("the kubelet writes it: mount it whole, and let uid {} read it", env.uid()),
                     )
                 })?;
-                // A line's end would be an invalid field.
+                // A line feed would be invalid in a header.
                 let text = Zeroizing::new(String::from_utf8_lossy(content.trim_ascii()).into_owned());
                 (TOKEN_FILE, SecretString::from(text.as_str()))
             }
@@ -110,7 +111,7 @@ impl Container {
     }
 }
 
-/// Plain http shows the credentials to the network: only where there is none between.
+/// Checks the URL. Plain http shows the credentials to the network, so it is allowed only for local addresses.
 fn may_be_asked(url: &Url) -> Result<(), &'static str> {
     let address = match url.host() {
         Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),

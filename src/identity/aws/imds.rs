@@ -1,11 +1,11 @@
-//! The metadata service of a machine (EC2), version 2 alone: a session token first, then what is asked for.
+//! The instance metadata service of EC2, version 2 only: it wants a session token before any other request.
 //!
-//! `AWS_EC2_METADATA_DISABLED=true` switches it off. `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another address, link-local or
-//! loopback; `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6` the other family. An answer ends at the next hop: in a container
-//! the machine's hop limit must be 2.
+//! `AWS_EC2_METADATA_DISABLED=true` disables it. `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another link-local or loopback
+//! address. `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6` selects the IPv6 address. Answers travel one network hop by default:
+//! for containers the instance needs a hop limit of 2.
 //!
-//! Source: Amazon EC2 user guide, "Use the Instance Metadata Service to access instance metadata". That its vendor in the
-//! firmware's tables is `Amazon EC2` is seen, not documented.
+//! Source: Amazon EC2 user guide, "Use the Instance Metadata Service to access instance metadata". The DMI vendor
+//! `Amazon EC2` is observed, not documented.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 use url::{Host, Url};
 
-use super::{Aws, Credentials, Error, Origin, Token, keys, malformed};
+use super::{Aws, Credentials, Error, Provider, Token, keys, malformed};
 use crate::aws;
 use crate::identity::{Ambient, Defect, Dmi, Probe};
 use crate::outbound::{Answer, Ask, NamedBy, Patience};
@@ -27,10 +27,10 @@ const V6: &str = "http://[fd00:ec2::254]";
 
 const TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
 const TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
-/// Long enough for the three requests that follow.
+/// Enough for the three requests that follow.
 const TTL_SECONDS: HeaderValue = HeaderValue::from_static("60");
 
-/// It is beside us, and limits how often it is asked.
+/// The service is local and limits the request rate.
 const PATIENCE: Patience = Patience { tries: 3, delay: Duration::from_millis(250), total: Duration::from_secs(8) };
 const PER_TRY: Duration = Duration::from_secs(2);
 
@@ -39,7 +39,7 @@ const SILENT: &str = "is this an EC2 instance, and its metadata service on? in a
     (`aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2`)";
 const PROFILE: &str = "attach an instance profile with a role to the machine";
 
-/// What is asked where nothing else speaks for anybody, and the operator lets us look.
+/// The host probe for EC2.
 pub(super) const PROBE: Probe = Probe {
     dmi: |Dmi { vendor, .. }| vendor == "Amazon EC2",
     ask: |ambient| session(&Imds::new(ambient).map_or_else(|_| V4.to_owned(), |imds| imds.base)),
@@ -50,7 +50,7 @@ pub(super) const PROBE: Probe = Probe {
 fn source(ambient: &Ambient) -> std::sync::Arc<dyn crate::identity::IdentitySource> {
     let imds = Imds::new(ambient).unwrap_or_else(|_| Imds { base: V4.to_owned(), ambient: ambient.clone() });
     std::sync::Arc::new(Aws {
-        origin: Origin::Machine(imds),
+        provider: Provider::Machine(imds),
         region: None,
         endpoint: None,
         token: Token::default(),
@@ -95,7 +95,7 @@ impl Imds {
         keys::read(&answer, WHO)
     }
 
-    /// Where the machine is.
+    /// The machine's region.
     pub(super) async fn region(&self) -> Result<String, Error> {
         const HERE: &str = "set `region` in [identity], or AWS_REGION";
         let session = self.session().await?;
@@ -134,11 +134,11 @@ impl Imds {
         }
     }
 
-    /// One word that becomes a part of a URL.
+    /// Reads one word. It becomes part of a URL, so its characters are checked.
     async fn word(&self, session: &HeaderValue, path: &str, hint: &str) -> Result<String, Error> {
         let answer = self.read(session, path, hint).await?;
         let text = std::str::from_utf8(&answer.body).map(str::trim).unwrap_or_default();
-        // IAM's names of roles: letters, digits and these (IAM API reference, "RoleName").
+        // Role names have letters, digits and these characters (IAM API reference, "RoleName").
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
         if text.is_empty() || text.len() > 128 || !text.bytes().all(fits) || text.starts_with('.') {
             return Err(malformed(&format!("{WHO} does not give one word where it should"), hint));

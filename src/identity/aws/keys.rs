@@ -1,4 +1,4 @@
-//! The keys of a role as the platform's endpoints give them: one form for containers and for the machine.
+//! The JSON in which AWS's credential endpoints return a role's keys: the same for containers and for EC2.
 
 use std::time::SystemTime;
 
@@ -9,16 +9,16 @@ use super::{Credentials, Error, malformed};
 use crate::outbound::{self, Answer};
 use crate::token::expose;
 
-/// A page, a proxy, half an answer.
+/// The cure for an answer that is not the endpoint's.
 const NOT_THE_ENDPOINT: &str = "something answers in the place of the platform's endpoint: a proxy, a service mesh";
 
-/// Reads them. Whatever the media type is: the machine's endpoint calls all of it plain text.
+/// Reads the keys. Ignores the media type, because EC2 sends `text/plain`.
 pub(super) fn read(answer: &Answer, who: &'static str) -> Result<Credentials, Error> {
-    /// Without keys where the machine's endpoint says that it has none.
+    /// EC2 answers with a `Code` and no keys if it could not assume the role.
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct Wire {
-        /// Only the machine's endpoint has it.
+        /// Only EC2 sends it.
         code: Option<String>,
         access_key_id: SecretString,
         secret_access_key: SecretString,
@@ -43,7 +43,7 @@ pub(super) fn read(answer: &Answer, who: &'static str) -> Result<Credentials, Er
     Ok(Credentials::new(id, key, Some(token), Some(SystemTime::from(expiry)), "platform"))
 }
 
-/// The endpoint gave no answer that can be read.
+/// The error when the endpoint gave no readable answer.
 pub(super) fn unanswered(who: &str, error: &outbound::Error, silent: &str) -> Error {
     let what = format!("{who}: {error}");
     if error.is_temporary() {
@@ -52,7 +52,7 @@ pub(super) fn unanswered(who: &str, error: &outbound::Error, silent: &str) -> Er
     malformed(&what, &error.hint().unwrap_or_else(|| NOT_THE_ENDPOINT.to_owned()))
 }
 
-/// The endpoint has trouble, or says no.
+/// The error for an answer with this status.
 pub(super) fn refused(who: &str, status: u16, hint: &str) -> Error {
     let what = format!("{who} answers status {status}");
     let source_name = super::SOURCE.name;
@@ -64,7 +64,7 @@ pub(super) fn refused(who: &str, status: u16, hint: &str) -> Error {
     }
 }
 
-/// Is another try worth it?
+/// Can another try succeed?
 pub(super) fn worth_another_try(outcome: &Result<Answer, outbound::Error>) -> bool {
     match outcome {
         Ok(answer) => matches!(answer.status, 429 | 500..),

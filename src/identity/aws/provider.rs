@@ -1,4 +1,4 @@
-//! Which role of AWS is here, and what provides its credentials.
+//! Which AWS role this workload has, and how to get its credentials.
 
 use std::path::PathBuf;
 
@@ -19,20 +19,20 @@ pub(super) const KEY_ID: &str = "AWS_ACCESS_KEY_ID";
 pub(super) const KEY: &str = "AWS_SECRET_ACCESS_KEY";
 pub(super) const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 
-/// A pod, a task: there the machine's role is the node's, wider than anybody means.
+/// Variables of pods, tasks and functions. There the machine's role is the node's, which is broader than intended.
 const IN_A_CONTAINER: [&str; 3] = ["KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4", FUNCTION];
 
-/// Whose role it is.
+/// The holder of the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum RoleHolder {
     ServiceAccount,
     Container,
     Function,
     Machine,
 }
 
-impl Whose {
-    /// In the order in which the first that is there is used.
+impl RoleHolder {
+    /// In order of precedence.
     pub(super) const ALL: [(&'static str, Self); 4] = [
         ("web-identity", Self::ServiceAccount),
         ("container", Self::Container),
@@ -48,7 +48,7 @@ impl Whose {
         Self::ALL.iter().find(|(_, one)| *one == self).map_or("", |(name, _)| name)
     }
 
-    /// The variables that speak for it, by name.
+    /// The names of the variables that show this holder.
     pub(super) fn evidence(self, env: &Env) -> Option<String> {
         let names: &[&str] = match self {
             Self::ServiceAccount => &[TOKEN_FILE, ROLE],
@@ -62,21 +62,21 @@ impl Whose {
     }
 }
 
-/// Where its credentials come from.
-pub(super) enum Origin {
+/// Where the role's credentials come from.
+pub(super) enum Provider {
     ServiceAccount { file: File, role_arn: String, session: Option<String> },
     Container(Container),
     Function(Ambient),
     Machine(Imds),
 }
 
-/// Who is meant by the name alone: whoever the variables speak for, else the machine, if nothing lies between.
-pub(super) fn named(env: &Env) -> Result<Whose, Defect> {
-    if let Some((_, whose)) = Whose::ALL.iter().find(|(_, whose)| whose.evidence(env).is_some()) {
-        return Ok(*whose);
+/// Resolves `source = "aws"`: the holder that the variables show, else EC2 unless in a container.
+pub(super) fn named(env: &Env) -> Result<RoleHolder, Defect> {
+    if let Some((_, holder)) = RoleHolder::ALL.iter().find(|(_, holder)| holder.evidence(env).is_some()) {
+        return Ok(*holder);
     }
     match IN_A_CONTAINER.iter().find(|name| env.get(name).is_some()) {
-        None => Ok(Whose::Machine),
+        None => Ok(RoleHolder::Machine),
         Some(name) => Err(Defect::new(
             format!("this workload has no role of its own ({name} is set, and no variable of a role)"),
             "give it one (EKS: annotate the service account, or make a Pod Identity association; ECS: a task role); the \
@@ -85,12 +85,12 @@ pub(super) fn named(env: &Env) -> Result<Whose, Defect> {
     }
 }
 
-pub(super) fn service_account(ambient: &Ambient) -> Result<Origin, Defect> {
+pub(super) fn service_account(ambient: &Ambient) -> Result<Provider, Defect> {
     let env = &ambient.env;
     let webhook =
         "the webhook of EKS sets both for an annotated service account: see why it did not, or take the other out";
     match (env.get(TOKEN_FILE), env.get(ROLE)) {
-        (Some(path), Some(role)) => Ok(Origin::ServiceAccount {
+        (Some(path), Some(role)) => Ok(Provider::ServiceAccount {
             file: File::new(&SOURCE, PathBuf::from(path), ambient),
             role_arn: role.to_owned(),
             session: env.get(SESSION).map(str::to_owned),
@@ -101,7 +101,7 @@ pub(super) fn service_account(ambient: &Ambient) -> Result<Origin, Defect> {
     }
 }
 
-/// The service account's token goes to STS: it must be made for that, or it would be good elsewhere too.
+/// Checks that the service account's token is only for STS. It is sent there, so STS must not be able to use it elsewhere.
 pub(super) fn is_for_sts(token: &SubjectToken) -> Result<(), Error> {
     match token.claims.aud.as_slice() {
         [only] if aws::is_audience(only) => Ok(()),
@@ -113,12 +113,12 @@ pub(super) fn is_for_sts(token: &SubjectToken) -> Result<(), Error> {
     }
 }
 
-/// A function's keys are its variables, of which all three are there.
+/// The credentials of a Lambda function, from its three variables.
 pub(super) fn function_keys(env: &Env) -> Result<Credentials, Defect> {
     let lambda = "the Lambda runtime sets it in every function: do not take it out of the environment";
     let wanted = |name: &str| env.secret(name).ok_or_else(|| Defect::new(format!("{name} is not set"), lambda));
     env.get(FUNCTION).ok_or_else(|| Defect::new(format!("{FUNCTION} is not set"), "this is no Lambda function"))?;
     let (id, key, token) = (wanted(KEY_ID)?, wanted(KEY)?, wanted(SESSION_TOKEN)?);
     let token = Some(expose(&token).to_owned());
-    Ok(Credentials::new(expose(&id), expose(&key), token, None, Whose::Function.as_str()))
+    Ok(Credentials::new(expose(&id), expose(&key), token, None, RoleHolder::Function.as_str()))
 }

@@ -1,8 +1,8 @@
-//! A machine that Azure Arc connects: the agent proves that the asker may read a file that only its group can.
+//! A machine connected by Azure Arc. The agent requires proof that we can read a file which only its group may read.
 //!
-//! The first answer is 401 and names the file; the second request carries its content. The agent is on loopback, where any
-//! process may listen: so the file must lie directly in the agent's own directory, have its suffix and be small, or whoever
-//! answers could read any file of ours.
+//! The first answer is 401 and names the file; the second request carries the file's content. Any process may listen on
+//! loopback instead of the agent. So the file must be directly in the agent's directory, have its suffix and be small.
+//! Otherwise a false agent could read any of our files.
 //!
 //! Source: Microsoft, "Authenticate against Azure resources with Azure Arc-enabled servers".
 
@@ -14,23 +14,23 @@ use secrecy::SecretString;
 use url::{Host, Url};
 
 use super::asking::{self, METADATA};
-use super::{Azure, ENDPOINT, Error, Half, SOURCE, malformed};
+use super::{Azure, ENDPOINT, Error, Incomplete, SOURCE, malformed};
 use crate::outbound::Answer;
 use zeroize::Zeroizing;
 
-/// Where the agent is, if it is.
+/// The agent's program. It exists only on a machine that Arc connects.
 pub(super) const AGENT: &str = "/opt/azcmagent/bin/himds";
 const TOKENS: &str = "/var/opt/azcmagent/tokens";
 const CAP: u64 = 4096;
 const VERSION: &str = "2020-06-01";
 
-/// Where the agent listens unless its variables say otherwise.
+/// The agent's default endpoint.
 pub(super) fn endpoint() -> Url {
     Url::parse("http://localhost:40342/metadata/identity/oauth2/token").expect("a constant that is a URL")
 }
 
-/// The agent listens on this machine and nowhere else.
-pub(super) fn checked(endpoint: Url) -> Result<Url, Half> {
+/// Checks that the endpoint is on this machine.
+pub(super) fn checked(endpoint: Url) -> Result<Url, Incomplete> {
     let is_here = match endpoint.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -40,7 +40,7 @@ pub(super) fn checked(endpoint: Url) -> Result<Url, Half> {
     if is_here {
         Ok(endpoint)
     } else {
-        Err(Half::of(ENDPOINT, "it is not on this machine, where the Arc agent listens"))
+        Err(Incomplete::of(ENDPOINT, "it is not on this machine, where the Arc agent listens"))
     }
 }
 
@@ -50,7 +50,7 @@ impl Azure {
         let outbound = &self.ambient.outbound;
         let challenge = self.heard(outbound, || asking::get(endpoint, &pairs, &[METADATA])).await?;
         if challenge.status != 401 {
-            // A token that nobody had to prove anything for is not the agent's.
+            // The real agent never gives a token without the challenge.
             return match challenge.status {
                 200 => Err(malformed(
                     "the Arc agent gives a token without its challenge".to_owned(),
@@ -88,7 +88,7 @@ impl Azure {
     }
 }
 
-/// The file that the challenge names, if it may be read.
+/// The file that the challenge names. Fails if we must not read it.
 fn named_file(challenge: &Answer) -> Result<PathBuf, Error> {
     let value = challenge.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let realm = value.split_once('=').filter(|(scheme, _)| scheme.trim().eq_ignore_ascii_case("basic realm"));
@@ -97,7 +97,7 @@ fn named_file(challenge: &Answer) -> Result<PathBuf, Error> {
     let name = path.trim().trim_matches('"').strip_prefix(TOKENS).and_then(|rest| rest.strip_prefix('/'));
     let is_key = |name: &&str| !name.contains('/') && name.len() > 4 && name.ends_with(".key") && !name.contains('\0');
     let name = name.filter(is_key).ok_or_else(|| {
-        // Where it wants us to read is for its log, not for ours.
+        // Do not log the path: the other side chose it.
         malformed(
             format!("the Arc agent's challenge names a file that is no `.key` directly in {TOKENS}"),
             "no agent of Azure does that: find out which process listens there",

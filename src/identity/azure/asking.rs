@@ -1,7 +1,7 @@
-//! The requests of the shapes that Microsoft's crate does not know, and what all answers mean.
+//! Requests to the endpoints that Microsoft's crate does not support, and the errors for all endpoints.
 //!
-//! All are one GET with `resource`; what differs is the name of the secret's header, of the identity's parameter and of the
-//! version. Nothing of an answer but its status, and which of a few known words are in it, gets into an error.
+//! Each is one GET with `resource`. The names of the secret's header, the identity's parameter and the version differ. Errors
+//! contain only the status of an answer and whether it has some known words.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,25 +11,25 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Azure, Defect, Error, Host, Place, SOURCE, Which, malformed};
+use super::{AssignedIdentity, Azure, AzureHost, Defect, Error, Host, SOURCE, malformed};
 use crate::env::Env;
 use crate::outbound::{self, Answer, Ask, NamedBy, Outbound, Patience};
 use crate::token::expose;
 
-/// The metadata service. Its address never changes.
+/// The fixed address of the metadata service.
 const IMDS: &str = "http://169.254.169.254";
-/// Another place for it, as Microsoft's libraries know one: a proxy on the node, or a fake.
+/// The variable of Microsoft's libraries for another address of the metadata service: a proxy on the node, or a test server.
 pub(super) const OVERRIDE: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 pub(super) const METADATA: (HeaderName, HeaderValue) =
     (HeaderName::from_static("metadata"), HeaderValue::from_static("true"));
 
-/// While it is updated the metadata service answers 410 for up to 70 s (Microsoft, "How to use managed identities on an Azure
+/// During an update the metadata service answers 410 for up to 70 s (Microsoft, "How to use managed identities on an Azure
 /// VM to acquire an access token", retry guidance).
 const OF_MACHINE: Patience = Patience { tries: 30, delay: Duration::from_millis(800), total: Duration::from_secs(80) };
-/// An endpoint beside the workload may come up after it.
+/// The workload's own endpoint may start after the workload.
 const OF_WORKLOAD: Patience = Patience { tries: 6, delay: Duration::from_millis(500), total: Duration::from_secs(30) };
 const PER_TRY: Duration = Duration::from_secs(10);
-/// Where nobody answers at all, more tries do not help: this is no Azure host, or a network rule is in the way.
+/// Tries without any answer. More do not help: the host is not in Azure, or a network rule blocks the service.
 const UNANSWERED_TRIES: u32 = 3;
 
 pub(super) const SOMETHING_ELSE: &str =
@@ -61,9 +61,9 @@ pub(super) fn metadata_service(env: &Env) -> Result<Url, Defect> {
     if plain && is_beside_us { Ok(url) } else { Err(wrong()) }
 }
 
-/// Which machine is this? Asked by the probe alone.
+/// The probe's request for the description of the machine.
 pub(super) fn instance(env: &Env) -> Ask {
-    // A wrong override is reported by the source itself; nothing secret is asked here.
+    // The source itself reports a wrong override. This request carries no secret.
     let base =
         metadata_service(env).map_or_else(|_| IMDS.to_owned(), |url| url.as_str().trim_end_matches('/').to_owned());
     let mut ask = Ask::get(&format!("{base}/metadata/instance/compute?api-version=2021-02-01"), NamedBy::Platform);
@@ -71,14 +71,14 @@ pub(super) fn instance(env: &Env) -> Ask {
     ask
 }
 
-/// A secret as the value of a header.
+/// A header value that holds a secret.
 pub(super) fn header(secret: &SecretString) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(expose(secret)).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// The endpoint with these pairs; a secret in a header.
+/// A GET of the endpoint with these query parameters and headers.
 pub(super) fn get(endpoint: &Url, pairs: &[(&str, &str)], headers: &[(HeaderName, HeaderValue)]) -> Ask {
     let mut url = endpoint.clone();
     url.query_pairs_mut().extend_pairs(pairs);
@@ -88,7 +88,7 @@ pub(super) fn get(endpoint: &Url, pairs: &[(&str, &str)], headers: &[(HeaderName
     ask
 }
 
-/// The token of an answer. Its other fields say nothing that the token does not.
+/// Reads the token of an answer. The other fields only repeat claims of the token.
 pub(super) fn token(answer: &Answer, who: &str) -> Result<SecretString, Error> {
     #[derive(Deserialize)]
     struct Wire {
@@ -99,21 +99,21 @@ pub(super) fn token(answer: &Answer, who: &str) -> Result<SecretString, Error> {
 }
 
 impl Azure {
-    /// One request of our own.
+    /// Gets a token with our own request, without Microsoft's crate.
     pub(super) async fn asked(&self, resource: &str) -> Result<SecretString, Error> {
         let mut outbound = self.ambient.outbound.clone();
         let name = HeaderName::from_static;
         let (endpoint, version, header_name, value, id) = match (&self.host, &self.which) {
-            (Place::AppService { endpoint, header }, Which::Resource(id)) => {
+            (AzureHost::AppService { endpoint, header }, AssignedIdentity::Resource(id)) => {
                 (endpoint, "2019-08-01", name("x-identity-header"), header, Some(("mi_res_id", id)))
             }
-            (Place::MachineLearning { endpoint, secret, .. }, Which::Client(id)) => {
+            (AzureHost::MachineLearning { endpoint, secret, .. }, AssignedIdentity::Client(id)) => {
                 (endpoint, "2017-09-01", name("secret"), secret, Some(("clientid", id)))
             }
-            (Place::MachineLearning { endpoint, secret, default }, _) => {
+            (AzureHost::MachineLearning { endpoint, secret, default }, _) => {
                 (endpoint, "2017-09-01", name("secret"), secret, default.as_ref().map(|id| ("clientid", id)))
             }
-            (Place::ServiceFabric { endpoint, header, thumbprint }, _) => {
+            (AzureHost::ServiceFabric { endpoint, header, thumbprint }, _) => {
                 outbound = outbound.pinned(*thumbprint).map_err(|error| self.unanswered(&error))?;
                 (endpoint, "2019-07-01-preview", name("secret"), header, None)
             }
@@ -128,7 +128,7 @@ impl Azure {
         token(&answer, self.host.who())
     }
 
-    /// Asks until there is an answer that stands; whatever is no token is an error.
+    /// Asks until there is a final answer. Any answer but 200 is an error.
     pub(super) async fn answered(&self, outbound: &Outbound, ask: impl Fn() -> Ask) -> Result<Answer, Error> {
         let answer = self.heard(outbound, ask).await?;
         match answer.status {
@@ -137,9 +137,9 @@ impl Azure {
         }
     }
 
-    /// Asks until there is an answer that stands.
+    /// Asks until there is a final answer, whatever its status.
     pub(super) async fn heard(&self, outbound: &Outbound, ask: impl Fn() -> Ask) -> Result<Answer, Error> {
-        let is_machine = matches!(self.host, Place::VirtualMachine);
+        let is_machine = matches!(self.host, AzureHost::VirtualMachine);
         let patience = if is_machine { OF_MACHINE } else { OF_WORKLOAD };
         let unanswered = AtomicU32::new(0);
         let again = |outcome: &Result<Answer, outbound::Error>| match outcome {
@@ -174,7 +174,7 @@ impl Azure {
             400 if says(&["aadsts500011", "aadsts500341", "invalid_resource"]) => NO_APPLICATION,
             400 | 404 if says(&["identity"]) => NO_IDENTITY,
             400 => NO_APPLICATION,
-            // Docker Desktop answers so in the place of a metadata service that is not there.
+            // Docker Desktop answers like this when there is no metadata service.
             403 if says(&["unreachable"]) => UNREACHABLE,
             401 | 403 => {
                 "the workload may not ask: its secret is of another start of the host, or the identity was taken away; start it anew"
@@ -185,7 +185,7 @@ impl Azure {
     }
 }
 
-/// Will the same request be answered otherwise in a minute?
-fn is_passing(status: u16, place: &Place) -> bool {
-    matches!(status, 429 | 500..) || (matches!(place, Place::VirtualMachine) && matches!(status, 404 | 410))
+/// Is this status temporary?
+fn is_passing(status: u16, place: &AzureHost) -> bool {
+    matches!(status, 429 | 500..) || (matches!(place, AzureHost::VirtualMachine) && matches!(status, 404 | 410))
 }

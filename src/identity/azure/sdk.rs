@@ -1,9 +1,10 @@
-//! App Service and the metadata service, by Microsoft's own crate, on our transport.
+//! App Service and the metadata service, with Microsoft's own crate on our transport.
 //!
-//! The crate makes the request and reads the answer. Everything else stays ours: it is asked only where we know what is
-//! there; the request goes through `outbound` (no proxy, no redirect, 64 KiB); how long and how often it is tried is decided
-//! here, because the crate has no limit of its own for one try and overrules those that it is given; and of its errors, which
-//! hold whole answers, none is passed on. It reads the process's variables by itself: what it asks must be what we found.
+//! The crate makes the request and reads the answer. The rest is ours. The crate is used only for the two endpoints that it
+//! supports. Its request goes through `outbound` (no proxy, no redirect, 64 KiB). Time limits and retries are decided here,
+//! because the crate has no limit for one try and overrides the options it is given. Its errors contain whole answers, so
+//! they are never passed on. The crate reads the process's variables itself, so its URL is checked against the endpoint that
+//! we found.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +21,12 @@ use serde::de::IgnoredAny;
 use url::Url;
 
 use super::asking::{self, SOMETHING_ELSE};
-use super::{Azure, Error, Place, Which, malformed};
+use super::{AssignedIdentity, Azure, AzureHost, Error, malformed};
 use crate::outbound::Answer;
 
-/// Where the crate sends what it asks of the metadata service.
+/// The URL that the crate uses for the metadata service.
 const ITS_IMDS: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
-/// The headers that say something to the endpoint; the crate's telemetry stays here.
+/// The headers that the endpoint needs. The crate's telemetry headers are not sent.
 const CARRIED: [&str; 2] = ["metadata", "x-identity-header"];
 
 impl Azure {
@@ -37,7 +38,7 @@ impl Azure {
             client_options: ClientOptions { transport: Some(transport), ..ClientOptions::default() },
         };
         let lost = |what: &str| malformed(format!("{}: {what}", self.host.who()), SOMETHING_ELSE);
-        // A new one each time: it would keep the token, and how long one is kept is the broker's to decide.
+        // A new credential each time, because it caches the token, and caching is the broker's task.
         let credential = ManagedIdentityCredential::new(Some(options));
         let credential =
             credential.map_err(|_| lost("the process's environment is another than the one that was found"))?;
@@ -51,7 +52,7 @@ impl Azure {
         }
     }
 
-    /// The request of the crate, sent as ours.
+    /// Sends the crate's request through `outbound`.
     async fn carry(&self, request: &Request) -> Result<Answer, Error> {
         let url = self.where_to(request.url())?;
         let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
@@ -72,13 +73,13 @@ impl Azure {
         Ok(answer)
     }
 
-    /// Where the crate's request goes: to the endpoint that was found and to no other.
+    /// The URL for the crate's request. Fails unless it is the endpoint that was detected.
     fn where_to(&self, asked: &Url) -> Result<Url, Error> {
         let mut plain = asked.clone();
         plain.set_query(None);
         let found = match &self.host {
-            Place::AppService { endpoint, .. } => (plain == *endpoint).then(|| endpoint.clone()),
-            Place::VirtualMachine if plain.as_str() == ITS_IMDS => {
+            AzureHost::AppService { endpoint, .. } => (plain == *endpoint).then(|| endpoint.clone()),
+            AzureHost::VirtualMachine if plain.as_str() == ITS_IMDS => {
                 let mut url =
                     asking::metadata_service(&self.ambient.env).map_err(|defect| defect.of(super::SOURCE.name))?;
                 url.set_path(asked.path());
@@ -95,7 +96,7 @@ impl Azure {
     }
 }
 
-impl Which {
+impl AssignedIdentity {
     fn to_sdk(&self) -> Option<UserAssignedId> {
         match self {
             Self::SystemAssigned => None,
@@ -106,7 +107,7 @@ impl Which {
     }
 }
 
-/// The crate's way out. It keeps what went wrong, in our own words.
+/// The crate's HTTP client. It stores our own error, because the crate's error contains whole answers.
 struct Carrier {
     azure: Azure,
     failed: Mutex<Option<Error>>,
@@ -125,7 +126,7 @@ impl HttpClient for Carrier {
             Ok(answer) => Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), answer.body.to_vec())),
             Err(error) => {
                 *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                // Of this kind nothing is tried again: that was done.
+                // The crate does not retry errors of this kind. `outbound` has already retried.
                 Err(azure_core::Error::with_message(ErrorKind::Other, "see what was kept"))
             }
         }

@@ -15,7 +15,7 @@ fn here(vars: &[(&str, &str)], root: &Path) -> Ambient {
     Ambient { env, outbound, clock: Clock::virtual_at(SystemTime::UNIX_EPOCH) }
 }
 
-/// As the configuration names it, with these keys.
+/// The source from a configuration with these keys.
 fn named(keys: &str, ambient: &Ambient) -> Result<Chosen, Error> {
     let settings = keys.parse().expect("a table");
     choose(&Choice::Named { source: SOURCE.name.to_owned(), settings }, ambient)
@@ -34,7 +34,7 @@ fn a_machine_of_azure_is_known_by_its_chassis_and_its_metadata() {
         ..Dmi::default()
     };
     assert!(is_azures(&dmi("7783-7084-3265-9085-8269-3286-77\n")));
-    // Hyper-V anywhere has that vendor.
+    // Every Hyper-V machine has that vendor.
     assert!(!is_azures(&dmi("")) && !is_azures(&dmi("1234-5678")));
     assert!(is_instance(&answer(200, r#"{"azEnvironment":"AzurePublicCloud","location":"westeurope"}"#)));
     for other in
@@ -51,7 +51,7 @@ async fn the_probe_asks_the_metadata_service_and_says_that_it_means_to() {
     let ask = asked(&[]);
     assert_eq!(ask.url, "http://169.254.169.254/metadata/instance/compute?api-version=2021-02-01");
     assert!(ask.headers.iter().any(|(name, value)| name == "metadata" && value == "true"));
-    // Nothing is asked anywhere but beside us.
+    // The override must be a local address.
     let elsewhere = asked(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://imds.example.com/")]);
     assert_eq!(elsewhere.url, ask.url);
     let beside = asked(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:81/")]);
@@ -93,7 +93,7 @@ async fn an_arc_agent_without_its_variables_is_not_detected_and_can_be_named() {
     std::fs::write(root.path().join("opt/azcmagent/bin/himds"), "").expect("written");
     let ambient = here(&[], root.path());
     assert!(matches!(detect(&ambient), Finding::Absent { .. }));
-    // Only the agent cannot be told which identity is meant.
+    // Only the agent's endpoint cannot select an identity.
     let named = |keys: &str| named(keys, &ambient).map(drop);
     assert_eq!(named(""), Ok(()));
     let error = named("client_id = 'a'").expect_err("an Arc agent");
@@ -102,7 +102,7 @@ async fn an_arc_agent_without_its_variables_is_not_detected_and_can_be_named() {
 
 #[tokio::test(start_paused = true)]
 async fn the_sdk_asks_what_we_found_or_nothing() {
-    // The variables of this process are others than those of the value that was given.
+    // The variables of the test process differ from those of `Env`.
     let vars = [("IDENTITY_ENDPOINT", "http://127.0.0.1:1/msi/token"), ("IDENTITY_HEADER", "x")];
     let ambient = here(&vars, Path::new("/nowhere"));
     let source = named("", &ambient).expect("App Service").source;

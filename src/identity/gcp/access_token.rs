@@ -1,23 +1,22 @@
-//! The access token of the instance's own account, which the crate `gcp_auth` gets.
+//! The access token of the instance's own account, from the crate `gcp_auth`.
 //!
-//! The crate makes the request and reads the answer. It has a client of its own: it dials by name, reads a body of any length,
-//! and has no limit of time. So it is asked only
+//! The crate makes the request and reads the answer. It has its own HTTP client, which resolves the name by DNS, reads a body of
+//! any length, and has no time limit. So the crate is used only
 //!
-//! - after the metadata server has answered us as Google's does, under our own limits: a server that is silent, endless,
-//!   redirecting or somebody else's is refused by then;
-//! - where the system's look-up of `metadata.google.internal` gives the address that we dial for it, and no other;
-//! - for ten seconds in all, its own five tries included; then its connection ends;
-//! - as a task that is polled [`POLLS`] times at most. On our runtime, which has one thread, it takes one piece of a body each
-//!   time, and the largest that hyper reads at once has 408 KiB: an endless body ends by 13 MiB.
+//! - after the metadata server has answered our own request like Google's, under our own limits. This refuses servers that are
+//!   silent, redirect, send endless answers or are not Google's;
+//! - if the system resolves `metadata.google.internal` to its fixed address and no other;
+//! - for ten seconds in total, including its own five tries. Then its connection is closed;
+//! - as a task that is polled at most [`POLLS`] times. On our runtime, which has one thread, each poll reads one chunk of a
+//!   body, and hyper reads at most 408 KiB at once: an endless body ends by 13 MiB.
 //!
-//! Its log is switched off (`command/mod.rs`), because it logs the bodies of refusals. Its errors have no status, so after
-//! one our own request is made, which says what is wrong. That request is also the way where the crate cannot be used: it
-//! knows neither `GCE_METADATA_HOST` nor any account but the instance's own.
+//! Its log is disabled (`command/mod.rs`), because it logs the bodies of refusals. Its errors have no status, so after an error
+//! we send our own request to find the cause. Our own request is also used where the crate cannot be: it supports neither
+//! `GCE_METADATA_HOST` nor an account other than the instance's own.
 //!
-//! What remains: it looks the name up again, and DNS may send it elsewhere in that moment. It sends no secret there, and the
-//! token of a stranger would go to Google alone. Its copies of the token are freed without being cleared. On a runtime of
-//! several threads, which embedders of the library may have, a poll may take more than one piece: there the time alone bounds
-//! what is read.
+//! Remaining risks: the crate resolves the name again, and DNS may return another address then. It sends no secret there, and a
+//! false token would go only to Google. Its copies of the token are freed without zeroizing. On a runtime with several threads,
+//! which embedders of the library may have, a poll may read more than one chunk; there only the time limits the body.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,34 +31,34 @@ use super::{Error, SOURCE, malformed};
 use crate::outbound::{Again, Patience, REQUEST_LIMIT};
 use crate::token::AccessToken;
 
-/// A token and a project take five of them, and five refusals thirteen (measured).
+/// Measured: a token and a project need five polls, five refusals thirteen.
 const POLLS: u32 = 32;
-/// One attempt: the crate tries again by itself.
+/// One try, because the crate itself retries.
 const ONCE: Patience = Patience { tries: 1, delay: Duration::ZERO, total: REQUEST_LIMIT };
-/// Google gives none that lives longer (12 hours, by an organisation's policy).
+/// The longest lifetime of Google's access tokens (12 hours, with an organisation policy).
 const LONGEST_LIFE: Duration = Duration::from_secs(12 * 3_600);
 
-/// What the crate is asked.
+/// The result of the crate.
 type Asked = Result<Arc<Token>, gcp_auth::Error>;
 
-/// Why there is no token of the crate's.
+/// Why the crate gave no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
-    /// It has an error, which says too little.
+    /// It returned an error, which has too little detail.
     Failed,
-    /// Nothing within this time.
+    /// It did not finish within this time.
     Silent(Duration),
-    /// The answer does not end, or cannot be read without a panic.
+    /// The answer is endless, or made the crate panic.
     Unreadable,
 }
 
 impl Metadata {
-    /// An access token of the instance's own account. It goes to Google and nowhere else.
+    /// Gets an access token of the instance's own account. Send it only to Google.
     pub(super) async fn access_token(&self) -> Result<AccessToken, Error> {
         if self.is_at_its_address() { self.by_crate(NAME, ask).await } else { self.access_token_by_hand().await }
     }
 
-    /// `host` is where the crate goes.
+    /// `host` is the name that the crate connects to.
     async fn by_crate<F>(&self, host: &str, ask: impl Fn() -> F) -> Result<AccessToken, Error>
     where
         F: Future<Output = Asked> + Send + 'static,
@@ -100,28 +99,28 @@ impl Metadata {
     }
 }
 
-/// The crate's own work: a token, and the project, without which it gives none.
+/// Lets the crate get a token. It needs the project too, or it fails.
 async fn ask() -> Asked {
     MetadataServiceAccount::new().await?.token(&[]).await
 }
 
-/// The crate's work within its limits. It ends with this future, and its connection with it.
+/// Runs the crate's future within the limits. Dropping this future ends it and its connection.
 async fn bounded<F>(work: F, limit: Duration) -> Result<Arc<Token>, Lost>
 where
     F: Future<Output = Asked> + Send + 'static,
 {
-    // As a task of its own it is polled only when something came for it, whatever else its caller waits for.
+    // In its own task it is polled only when its own I/O is ready, so that the polls can be counted.
     let mut task = JoinSet::new();
     task.spawn(at_most(POLLS, work));
     match tokio::time::timeout(limit, task.join_next()).await {
         Err(_) => Err(Lost::Silent(limit)),
         Ok(Some(Ok(Some(asked)))) => asked.map_err(|_| Lost::Failed),
-        // A panic is the crate's own: it adds any number of seconds to the time.
+        // The crate panics on a huge `expires_in`, which it adds to the time.
         Ok(Some(Ok(None) | Err(_)) | None) => Err(Lost::Unreadable),
     }
 }
 
-/// `None` where it wants to be polled more often.
+/// Polls the future at most this often. `None` if it needs more polls.
 async fn at_most<F: Future>(polls: u32, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut left = polls;
@@ -135,7 +134,7 @@ async fn at_most<F: Future>(polls: u32, work: F) -> Option<F::Output> {
     .await
 }
 
-/// What a token has left that ends at `end`, a moment of this machine's own clock.
+/// The remaining lifetime of a token that expires at `end` by this machine's clock.
 fn life(end: i64, unix_now: i64) -> Duration {
     let left = u64::try_from(end.saturating_sub(unix_now)).unwrap_or(0);
     Duration::from_secs(left).min(LONGEST_LIFE)
@@ -187,7 +186,7 @@ mod tests {
         serde_json::from_str(text).map(Arc::new).map_err(|error| gcp_auth::Error::Json("scripted", error))
     }
 
-    /// What comes of it, and how often the crate was asked.
+    /// The result, and the number of calls of the crate.
     async fn outcome(server: &Server, name: &str, text: &'static str) -> (Result<String, Error>, u32) {
         let asked = AtomicU32::new(0);
         let ask = || {

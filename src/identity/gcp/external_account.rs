@@ -1,15 +1,16 @@
-//! `external_account`: a file that says how an identity of elsewhere becomes a Google service account.
+//! `external_account`: a file that describes how another platform's identity becomes a Google service account.
 //!
-//! `gcloud iam workload-identity-pools create-cred-config … --service-account=EMAIL` writes it. It holds no secret: a JWT
-//! comes from a file, a URL or a program, a role of AWS signs a request, or a certificate proves the workload. The Security
-//! Token Service changes it (`google.rs`), and the service account at the end gives the identity token. So
-//! `service_account_impersonation_url` is needed: a federated token is no identity.
+//! `gcloud iam workload-identity-pools create-cred-config … --service-account=EMAIL` writes it. It holds no secret. The subject
+//! token is a JWT from a file, a URL or a program, a request signed by an AWS role, or a certificate chain. Google's Security
+//! Token Service exchanges it for a federated token (`google.rs`), with which the service account issues the identity token.
+//! So `service_account_impersonation_url` is required: a federated token is opaque and no identity.
 //!
-//! The file says where a token is sent, and Google warns of files from strangers. So all hosts are checked: the token goes
-//! to Google's own, and comes from this machine, its link, or over https from a public host. It must be made for the pool's
-//! provider alone (with or without `https:`), or for `subject_audience`. The keys of AWS are those of the role that is here
-//! by the rules of `source = "aws"`, never what lies about in variables. A program runs only under
-//! `GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1`, by its absolute path, without a shell, and only if nobody else can write the file.
+//! The file decides where the token is sent, and Google warns of files from untrusted sources. So all hosts are checked. The
+//! token goes only to Google's hosts. It comes from this machine, a link-local address, or a public host over https. Its
+//! audience must be the pool's provider (with or without `https:`), or `subject_audience`, and no other. AWS credentials
+//! follow the rules of `source = "aws"`; access keys in variables are ignored. A program runs only with
+//! `GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1`, by its absolute path, without a shell, and only if nobody else can write the
+//! file.
 //!
 //! Sources: Google Cloud, "Workload Identity Federation with other providers"; AIP-4117 (external accounts); "Validate
 //! credential configurations from external sources".
@@ -31,9 +32,9 @@ use crate::identity::{Ambient, CLOCK_SKEW, Defect, Descriptor, Error, IdentitySo
 use crate::oauth::{Audience, quoted_words};
 use crate::outbound::{Ask, Certificate, NamedBy};
 use crate::token::{self, SubjectToken, expose};
-use document::{ID_TOKEN, Wire, for_people, lacks, of_kind, provider_of, subject_type_of};
+use document::{Document, ID_TOKEN, for_people, lacks, of_kind, provider_of, subject_type_of};
 use hosts::{impersonation, token_url};
-use source::{CURES, Executable, Format, From, field_of, from_of};
+use source::{CURES, CredentialSource, Executable, Format, credential_source, field_of};
 
 mod document;
 mod hosts;
@@ -42,7 +43,7 @@ mod x509;
 
 pub(super) use x509::VARIABLE as CERTIFICATES;
 
-/// Where Google's libraries find the file.
+/// The variable with which Google's libraries find the file.
 pub(super) const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 /// Larger than any such file or identity token.
 const CAP: u64 = 64 * 1024;
@@ -55,23 +56,23 @@ pub(super) struct ExternalAccount {
     /// `//iam.googleapis.com/projects/…`.
     provider: String,
     subject_type: &'static str,
-    /// The audiences that the token may have, one of them.
+    /// The allowed audiences. The token must have exactly one of them.
     audiences: Vec<Audience>,
-    from: From,
+    from: CredentialSource,
     hosts: Hosts,
     email: String,
     ambient: Ambient,
 }
 
-/// What is changed: a text, and what proves us in the handshake.
+/// The subject token, and the client certificate for mutual TLS.
 struct Subject {
     text: SecretString,
     certificate: Option<Arc<Certificate>>,
 }
 
 impl ExternalAccount {
-    /// Reads and checks the file; nothing is dialled. `audience` is the configured audience of the token. Was it named by
-    /// the configuration, or found?
+    /// Reads and checks the file, without network. `audience` is the configured audience of the token. `is_named` tells that
+    /// the configuration names the source, so that it was not detected.
     pub(super) fn read(
         ambient: &Ambient,
         path: PathBuf,
@@ -85,37 +86,37 @@ impl ExternalAccount {
                 format!("it must be a file that uid {} can read", ambient.env.uid()),
             )
         })?;
-        let wire: Wire = serde_json::from_slice(&content)
+        let document: Document = serde_json::from_slice(&content)
             .map_err(|_| Defect::new(format!("{shown} is not the JSON of a credential configuration"), CREATE))?;
-        of_kind(wire.kind.as_deref().unwrap_or_default())?;
-        if wire.client_secret.is_some() || wire.workforce_pool_user_project.is_some() {
+        of_kind(document.kind.as_deref().unwrap_or_default())?;
+        if document.client_secret.is_some() || document.workforce_pool_user_project.is_some() {
             return Err(for_people());
         }
-        if let Some(domain) = wire.universe_domain.filter(|domain| domain != "googleapis.com") {
+        if let Some(domain) = document.universe_domain.filter(|domain| domain != "googleapis.com") {
             return Err(Defect::new(
                 format!("it is of another universe than googleapis.com ({:?})", quoted_words(&domain)),
                 "only Google's public cloud is spoken to",
             ));
         }
-        let provider = provider_of(wire.audience.as_deref().unwrap_or_default())?;
-        let subject_type = subject_type_of(wire.subject_token_type.as_deref().unwrap_or_default())?;
-        let sts = token_url(wire.token_url.as_deref().unwrap_or_default())?;
-        let (iam, email) = impersonation(wire.service_account_impersonation_url.as_deref())?;
-        let source = wire.credential_source.ok_or_else(|| lacks("credential_source"))?;
-        let from = from_of(source, ambient, &path, is_named)?;
+        let provider = provider_of(document.audience.as_deref().unwrap_or_default())?;
+        let subject_type = subject_type_of(document.subject_token_type.as_deref().unwrap_or_default())?;
+        let sts = token_url(document.token_url.as_deref().unwrap_or_default())?;
+        let (iam, email) = impersonation(document.service_account_impersonation_url.as_deref())?;
+        let source = document.credential_source.ok_or_else(|| lacks("credential_source"))?;
+        let from = credential_source(source, ambient, &path, is_named)?;
         if !from.is_called(subject_type) {
             return Err(Defect::new(
                 format!("its `subject_token_type` ({subject_type}) is not that of its `credential_source`"),
                 CREATE,
             ));
         }
-        if let (From::Aws(_) | From::Certificate(_), Some(_)) = (&from, &audience) {
+        if let (CredentialSource::Aws(_) | CredentialSource::Certificate(_), Some(_)) = (&from, &audience) {
             return Err(Defect::new(
                 "`subject_audience` is for a token, and the file leads to none",
                 "leave it out: what is sent instead is for the provider alone",
             ));
         }
-        if matches!(from, From::Certificate(_)) && (sts == google::STS || iam == google::IAM) {
+        if matches!(from, CredentialSource::Certificate(_)) && (sts == google::STS || iam == google::IAM) {
             return Err(Defect::new(
                 "it proves itself with a certificate, and names hosts that ask for none",
                 "both must be Google's for that: sts.mtls.googleapis.com and iamcredentials.mtls.googleapis.com",
@@ -129,30 +130,30 @@ impl ExternalAccount {
         Ok(Self { provider, subject_type, audiences, from, hosts, email, ambient: ambient.clone() })
     }
 
-    /// What the token comes from, for people.
+    /// The kind of the file, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self.from {
-            From::File { .. } => "external_account, file",
-            From::Url { .. } => "external_account, url",
-            From::Program(_) => "external_account, executable",
-            From::Aws(_) => "external_account, aws",
-            From::Certificate(_) => "external_account, certificate",
+            CredentialSource::File { .. } => "external_account, file",
+            CredentialSource::Url { .. } => "external_account, url",
+            CredentialSource::Program(_) => "external_account, executable",
+            CredentialSource::Aws(_) => "external_account, aws",
+            CredentialSource::Certificate(_) => "external_account, certificate",
         }
     }
 
-    /// What is changed, fit to leave.
+    /// Gets the subject token and checks its audience and expiry.
     async fn subject(&self) -> Result<Subject, Error> {
         let token = match &self.from {
-            From::Certificate(files) => {
+            CredentialSource::Certificate(files) => {
                 let (certificate, chain) = files.load(&self.ambient)?;
                 return Ok(Subject { text: SecretString::from(chain), certificate: Some(certificate) });
             }
-            From::Aws(role) => role.subject_token(&Audience::from(self.provider.as_str())).await?,
-            From::File { path, format } => Self::parsed(&self.content(path)?, format)?,
-            From::Url { url, headers, named_by, format } => {
+            CredentialSource::Aws(role) => role.subject_token(&Audience::from(self.provider.as_str())).await?,
+            CredentialSource::File { path, format } => Self::parsed(&self.content(path)?, format)?,
+            CredentialSource::Url { url, headers, named_by, format } => {
                 Self::parsed(&self.fetch(url, headers, *named_by).await?, format)?
             }
-            From::Program(program) => Self::parsed(&self.run(program).await?, &Format::Text)?,
+            CredentialSource::Program(program) => Self::parsed(&self.run(program).await?, &Format::Text)?,
         };
         self.fit(&token)?;
         Ok(Subject { text: SecretString::from(token.expose()), certificate: None })
@@ -207,7 +208,7 @@ impl ExternalAccount {
         }
     }
 
-    /// AIP-4117: one JSON object, which says whether it worked.
+    /// Runs the program. It prints one JSON object (AIP-4117).
     async fn run(&self, executable: &Executable) -> Result<Zeroizing<Vec<u8>>, Error> {
         #[derive(Deserialize)]
         struct Printed {
@@ -253,7 +254,7 @@ impl ExternalAccount {
         }
     }
 
-    /// Made for the provider alone, or it would be good for others as well.
+    /// Checks that the token is only for the provider: otherwise other parties would accept it too.
     fn fit(&self, token: &SubjectToken) -> Result<(), Error> {
         let now = self.ambient.clock.unix();
         let mut found = Ok(());

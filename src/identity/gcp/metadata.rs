@@ -1,8 +1,8 @@
-//! The metadata server: what it says for a service account of the instance.
+//! The metadata server of Google Cloud: identity tokens of the instance's service accounts.
 //!
-//! `GET /computeMetadata/v1/instance/service-accounts/{default|email}/identity?audience=…&format=full` gives a bare JWT of
-//! `https://accounts.google.com`, good for an hour. Every request carries `Metadata-Flavor: Google`; that the answer carries
-//! it too is wanted of the root alone, because GKE's server leaves it out elsewhere.
+//! `GET /computeMetadata/v1/instance/service-accounts/{default|email}/identity?audience=…&format=full` returns a bare JWT of
+//! `https://accounts.google.com`, valid for an hour. Every request carries `Metadata-Flavor: Google`. Only the answer of the
+//! root path must carry it too, because GKE's server leaves it out elsewhere.
 //!
 //! Source: Google Cloud, "About VM metadata"; "Verifying the identity of instances".
 
@@ -19,14 +19,14 @@ use crate::oauth::Audience;
 use crate::outbound::{self, Answer, Ask, NamedBy, Outbound, Patience};
 use crate::token::{AccessToken, SubjectToken};
 
-/// `outbound` dials its fixed address and asks nobody for it.
+/// `outbound` connects to its fixed address without a DNS lookup.
 pub(super) const NAME: &str = "metadata.google.internal";
 const USUAL: &str = "http://metadata.google.internal";
-/// As the client libraries read them: the second is the old name.
+/// The variables of the client libraries. The second is the old name.
 pub(super) const HOST: [&str; 2] = ["GCE_METADATA_HOST", "GCE_METADATA_ROOT"];
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
-/// In the first seconds of a pod GKE's server refuses connections; users report that ten seconds are needed.
+/// GKE's server refuses connections in the first seconds of a pod. Users report up to ten seconds.
 const PATIENCE: Patience = Patience { tries: 9, delay: Duration::from_millis(300), total: Duration::from_secs(30) };
 const PER_TRY: Duration = Duration::from_secs(5);
 
@@ -42,7 +42,8 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Where the environment says. Fails when that is not beside this workload: who answers there says who we are.
+    /// The server at the address in the environment. Fails unless that address is local, because the server decides who we
+    /// are.
     pub(super) fn from_env(ambient: &Ambient) -> Result<Self, Defect> {
         let named = HOST.iter().find_map(|name| Some((*name, ambient.env.get(name)?)));
         let Some((name, host)) = named else { return Ok(Self::at_its_address(ambient)) };
@@ -60,12 +61,12 @@ impl Metadata {
         ))
     }
 
-    /// For the probe, to which a wrong variable says nothing: the source itself reports it once it is named.
+    /// The server for the probe. Ignores a wrong variable, which the source reports when it is configured.
     pub(super) fn somewhere(ambient: &Ambient) -> Self {
         Self::from_env(ambient).unwrap_or_else(|_| Self::at_its_address(ambient))
     }
 
-    /// Where it always is.
+    /// The server at its fixed address.
     fn at_its_address(ambient: &Ambient) -> Self {
         Self { base: USUAL.to_owned(), ambient: ambient.clone() }
     }
@@ -74,12 +75,12 @@ impl Metadata {
         &self.ambient.outbound
     }
 
-    /// Now, in seconds since 1970.
+    /// The current time in seconds since 1970.
     pub(super) fn unix_now(&self) -> i64 {
         self.ambient.clock.unix()
     }
 
-    /// The identity token of an account; `None` is the instance's own.
+    /// Gets the identity token of an account. `None` is the instance's own.
     pub(super) async fn identity_token(
         &self,
         account: Option<&str>,
@@ -90,18 +91,18 @@ impl Metadata {
         if answer.status != 200 {
             return Err(self.refused(answer.status, account, "identity token"));
         }
-        // It is said to be text or HTML, whatever the server: the text decides.
+        // Servers declare text or HTML, so only the content decides.
         let text = std::str::from_utf8(&answer.body).unwrap_or_default().trim();
         SubjectToken::parse(SecretString::from(text.to_owned()))
             .map_err(|error| malformed(format!("the metadata server's answer is {error}"), NOT_METADATA))
     }
 
-    /// Is it where it always is, and not where a variable says?
+    /// Is it at its fixed address, not at that of a variable?
     pub(super) fn is_at_its_address(&self) -> bool {
         self.base == USUAL
     }
 
-    /// Fails unless Google's metadata server answers there: its root, with its mark.
+    /// Fails unless Google's metadata server answers: its root path with `Metadata-Flavor`.
     pub(super) async fn must_be_google(&self) -> Result<(), Error> {
         let answer = self.send(&format!("{}/", self.base)).await?;
         match answer.status {
@@ -114,7 +115,7 @@ impl Metadata {
         }
     }
 
-    /// An access token of the instance's own account, by a request of ours (`access_token.rs` says when).
+    /// Gets an access token of the instance's own account by our own request (see `access_token.rs`).
     pub(super) async fn access_token_by_hand(&self) -> Result<AccessToken, Error> {
         #[derive(Deserialize)]
         struct Wire {
@@ -189,7 +190,7 @@ impl Metadata {
     }
 }
 
-/// What only Google's answers so: the root, with its mark.
+/// The request that identifies Google's server: the root path.
 pub(super) fn ping(ambient: &Ambient) -> Ask {
     flavored(&format!("{}/", Metadata::somewhere(ambient).base))
 }

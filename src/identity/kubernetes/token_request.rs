@@ -1,15 +1,15 @@
-//! `token_request = true`: the API server mints a token of the pod's own service account, for any audience.
+//! `token_request = true`: the API server issues a token of the pod's own service account, for any audience.
 //!
-//! The service account needs the right to ask, for itself alone:
+//! The service account needs the right to request tokens for itself only:
 //!
 //! ```sh
 //! kubectl -n NAMESPACE create role safeconduct-token --verb=create --resource=serviceaccounts/token --resource-name=ACCOUNT
 //! kubectl -n NAMESPACE create rolebinding safeconduct-token --role=safeconduct-token --serviceaccount=NAMESPACE:ACCOUNT
 //! ```
 //!
-//! The pod's own token authorises the request; it goes to the API server, whose certificate must be signed by the
-//! cluster's CA beside that token and by no other. Which account it is, the token itself says (`sub`). Token and CA are
-//! read again each time, because the kubelet replaces both.
+//! The pod's default token authorises the request to the API server. The server's certificate must be signed by the cluster's
+//! CA, which is next to that token; no other root is trusted. `sub` of that token names the account. Token and CA are read
+//! again each time, because the kubelet replaces both.
 //!
 //! Source: Kubernetes API reference, "TokenRequest" (authentication.k8s.io/v1); "Accessing the Kubernetes API from a Pod".
 
@@ -35,10 +35,10 @@ const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
 const CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
-/// The API server is in the cluster; an upgrade of the control plane takes it away for seconds.
+/// An upgrade of the control plane makes the API server unavailable for seconds.
 const PATIENCE: Patience = Patience { tries: 4, delay: Duration::from_millis(500), total: Duration::from_secs(30) };
 const PER_TRY: Duration = Duration::from_secs(5);
-/// The least that the API server grants. The token is presented once and at once.
+/// The shortest lifetime that the API server grants. It is enough, because the token is used once, immediately.
 const LIFE_SECONDS: u64 = 600;
 
 const ONLY_IN_A_POD: &str = "`token_request` works inside a pod; elsewhere name a projected token with `token_file`";
@@ -47,7 +47,7 @@ pub(super) struct TokenRequest {
     ambient: Ambient,
     /// `https://HOST:PORT`.
     api: String,
-    /// The client that trusts the cluster's CA, with the digest of that CA.
+    /// The HTTP client that trusts the cluster's CA, with the digest of that CA.
     trusting: Mutex<Option<(Digest, Outbound)>>,
 }
 
@@ -67,7 +67,7 @@ impl TokenRequest {
         Ok(Self { ambient: ambient.clone(), api, trusting: Mutex::default() })
     }
 
-    /// The pod's own token. It goes to the API server and nowhere else.
+    /// The pod's default token. Send it only to the API server.
     fn own_token(&self) -> Result<SubjectToken, Error> {
         let content = self.read(FOR_THE_API_SERVER)?;
         let text = std::str::from_utf8(&content).map(str::trim).unwrap_or_default();
@@ -92,7 +92,7 @@ impl TokenRequest {
         })
     }
 
-    /// The client that trusts the cluster's CA alone. Kept, with its connections, until that CA is replaced.
+    /// The HTTP client that trusts only the cluster's CA. It is kept, with its connections, until that CA is replaced.
     fn outbound(&self) -> Result<Outbound, Error> {
         let pem = self.read(CA)?;
         let digest = Digest::of(&pem);
@@ -150,8 +150,7 @@ impl IdentitySource for TokenRequest {
 }
 
 impl Account {
-    /// From `system:serviceaccount:NAMESPACE:NAME`. Both become parts of a path: a name that is no DNS name (RFC 1123)
-    /// could lead elsewhere.
+    /// Reads `system:serviceaccount:NAMESPACE:NAME`. Both become parts of a URL's path, so they must be DNS names (RFC 1123).
     fn of(token: &SubjectToken) -> Result<Self, Error> {
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
         let is_name = |text: &str| text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(fits);

@@ -1,4 +1,4 @@
-//! What a Workload API answers when it gives no SVID: what may pass, what it means, and whose turn it is.
+//! Failures of the Workload API: which ones are temporary, their meaning, and their cure.
 
 use std::error::Error as _;
 use std::io;
@@ -15,12 +15,13 @@ use crate::oauth::quoted_words;
 pub(super) enum Failure {
     /// No answer within this time.
     Silent(Duration),
-    /// An answer, or none for a reason that the client gives.
+    /// An error answer, or an error of the client.
     Said(WorkloadApiError),
 }
 
 impl Failure {
-    /// Is it worth asking again? SPIFFE, "Workload Endpoint" section 6: an agent that starts, a registration on its way.
+    /// Is it temporary? The agent may be starting, or a registration may not have arrived (SPIFFE, "Workload Endpoint"
+    /// section 6).
     pub(super) fn may_pass(&self) -> bool {
         use GrpcStatusCode as Code;
         match self {
@@ -111,7 +112,7 @@ fn rejected(what: String, hint: &str) -> Error {
     Error::Rejected { source_name: SOURCE.name, what, hint: hint.to_owned() }
 }
 
-/// What usually lies behind an answer that does not pass.
+/// The usual cause of a permanent error.
 fn of_code(code: GrpcStatusCode) -> &'static str {
     match code {
         GrpcStatusCode::InvalidArgument => {
@@ -122,7 +123,7 @@ fn of_code(code: GrpcStatusCode) -> &'static str {
     }
 }
 
-/// What the system said, under all that wraps it.
+/// The operating system's error inside the wrapping errors.
 fn innermost(error: &TransportConnectError) -> io::Error {
     let mut cause = error.source();
     let mut words = "no reason given".to_owned();

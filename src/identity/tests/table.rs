@@ -1,6 +1,6 @@
-//! `docs/sources.md` is what this writes: the tables of the sources, their keys, their variables and their platforms.
+//! Generates `docs/sources.md`: the tables of sources, keys, variables and platforms.
 //!
-//! The test compares; with `UPDATE_DOCS=1` in its environment it writes the file anew.
+//! The test compares the file with the code. With `UPDATE_DOCS=1` in its environment it rewrites the file.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -82,7 +82,7 @@ fn need(one: &Setting) -> &'static str {
 }
 
 fn pin(pin: &crate::trust::Pin) -> String {
-    let only = if pin.needed { "" } else { ", where it is there" };
+    let only = if pin.required { "" } else { ", where it is there" };
     format!("`{}`{only} ({})", pin.path.join("."), pin.why)
 }
 

@@ -1,4 +1,4 @@
-//! The JSON of an `external_account` file, as it is written.
+//! The JSON of an `external_account` file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,48 +14,48 @@ use crate::token;
 
 pub(super) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
-/// The file. It may hold a secret that we then refuse, so it has no `Debug`.
+/// The file's content. It has no `Debug`, because a file that we refuse may hold a secret.
 #[derive(Deserialize)]
-pub(super) struct Wire {
+pub(super) struct Document {
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
     pub(super) audience: Option<String>,
     pub(super) subject_token_type: Option<String>,
     pub(super) token_url: Option<String>,
     pub(super) service_account_impersonation_url: Option<String>,
-    pub(super) credential_source: Option<WireSource>,
+    pub(super) credential_source: Option<SourceKeys>,
     pub(super) universe_domain: Option<String>,
     pub(super) client_secret: Option<IgnoredAny>,
     pub(super) workforce_pool_user_project: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct WireSource {
+pub(super) struct SourceKeys {
     pub(super) file: Option<PathBuf>,
     pub(super) url: Option<String>,
     #[serde(default)]
     pub(super) headers: BTreeMap<String, SecretString>,
-    pub(super) executable: Option<WireProgram>,
+    pub(super) executable: Option<ExecutableKeys>,
     pub(super) environment_id: Option<String>,
     pub(super) regional_cred_verification_url: Option<String>,
-    pub(super) certificate: Option<x509::Wire>,
-    pub(super) format: Option<WireFormat>,
+    pub(super) certificate: Option<x509::CertificateKeys>,
+    pub(super) format: Option<FormatKeys>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct WireProgram {
+pub(super) struct ExecutableKeys {
     pub(super) command: String,
     pub(super) timeout_millis: Option<u64>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct WireFormat {
+pub(super) struct FormatKeys {
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
     pub(super) subject_token_field_name: Option<String>,
 }
 
-/// Only a file without a secret of anybody.
+/// Checks `type`: files that hold a secret are refused.
 pub(super) fn of_kind(kind: &str) -> Result<(), Defect> {
     let (what, cure) = match kind {
         "external_account" => return Ok(()),

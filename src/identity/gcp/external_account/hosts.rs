@@ -1,4 +1,4 @@
-//! The URLs of an `external_account` file: each must be a host of Google's.
+//! The URLs in an `external_account` file: each must name a host of Google's.
 
 use url::Url;
 
@@ -7,8 +7,8 @@ use super::document::lacks;
 use crate::google;
 use crate::identity::Defect;
 
-/// An https URL of that host, with nothing in it that could lead elsewhere.
-pub(super) fn plain_https(text: &str) -> Option<(Url, String)> {
+/// Parses an https URL without userinfo, port, query and fragment. Returns it with its host.
+fn plain_https(text: &str) -> Option<(Url, String)> {
     let url = Url::parse(text).ok()?;
     let host = url.host_str()?.to_owned();
     let plain = url.scheme() == "https"
@@ -20,8 +20,8 @@ pub(super) fn plain_https(text: &str) -> Option<(Url, String)> {
     plain.then_some((url, host))
 }
 
-/// Is it that service of Google's: at its usual host, with a certificate, in a region, or behind Private Service Connect?
-pub(super) fn is_host(host: &str, service: &str) -> bool {
+/// Is it a host of this Google service: the usual one, for mutual TLS, regional, or for Private Service Connect?
+fn is_host(host: &str, service: &str) -> bool {
     let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let Some(rest) = host.strip_prefix(service) else { return false };
     let regional = || word(rest.strip_prefix('.')?.strip_suffix(".rep.googleapis.com")?).then_some(());

@@ -13,17 +13,17 @@ use serde::de::IgnoredAny;
 use url::Url;
 
 use super::CREATE;
-use super::document::{ID_TOKEN, WireFormat, WireProgram, WireSource, lacks};
+use super::document::{ExecutableKeys, FormatKeys, ID_TOKEN, SourceKeys, lacks};
 use super::x509::{self, X509};
 use crate::identity::program::Cures;
 use crate::identity::{Ambient, Defect, IdentitySource, aws};
 use crate::outbound::{self, NamedBy};
 use crate::token::{self, expose};
 
-pub(super) const ALLOW: &str = "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES";
+const ALLOW: &str = "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES";
 
-/// Where what is changed comes from.
-pub(super) enum From {
+/// Where the subject token comes from.
+pub(super) enum CredentialSource {
     File {
         path: PathBuf,
         format: Format,
@@ -35,20 +35,20 @@ pub(super) enum From {
         format: Format,
     },
     Program(Executable),
-    /// Requests that a role signs.
+    /// Requests signed by an AWS role.
     Aws(Arc<dyn IdentitySource>),
     Certificate(X509),
 }
 
-/// How it is written there.
+/// The format of the subject token at its source.
 pub(super) enum Format {
     Text,
-    /// In this field of a JSON object.
+    /// A JSON object that has the token in this field.
     Json(String),
 }
 
-impl From {
-    /// Is that the type of what comes from there?
+impl CredentialSource {
+    /// Is `subject_type` the token type of this source?
     pub(super) fn is_called(&self, subject_type: &str) -> bool {
         match self {
             Self::Aws(_) => subject_type == token::AWS_REQUEST,
@@ -58,17 +58,22 @@ impl From {
     }
 }
 
-pub(super) fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_named: bool) -> Result<From, Defect> {
+pub(super) fn credential_source(
+    source: SourceKeys,
+    ambient: &Ambient,
+    file: &Path,
+    is_named: bool,
+) -> Result<CredentialSource, Defect> {
     let format = match source.format {
         None => Format::Text,
-        Some(WireFormat { kind, subject_token_field_name }) => match (kind.as_deref(), subject_token_field_name) {
+        Some(FormatKeys { kind, subject_token_field_name }) => match (kind.as_deref(), subject_token_field_name) {
             (None | Some("text"), _) => Format::Text,
             (Some("json"), Some(field)) => Format::Json(field),
             _ => return Err(lacks("credential_source.format.subject_token_field_name")),
         },
     };
     let of_aws = source.environment_id.is_some();
-    // A file of AWS has a URL too, which is not dialled.
+    // A file for AWS has a `url` too, which is not used.
     let kinds = [
         source.file.is_some(),
         source.url.is_some() && !of_aws,
@@ -85,24 +90,24 @@ pub(super) fn from_of(source: WireSource, ambient: &Ambient, file: &Path, is_nam
     if let Some(version) = &source.environment_id {
         return role_of(version, source.regional_cred_verification_url.as_deref(), ambient, is_named);
     }
-    if let Some(wire) = source.certificate {
-        return X509::read(wire, &ambient.env).map(From::Certificate);
+    if let Some(keys) = source.certificate {
+        return X509::read(keys, &ambient.env).map(CredentialSource::Certificate);
     }
     match (source.file, source.url, source.executable) {
-        (Some(path), None, None) if path.is_absolute() => Ok(From::File { path, format }),
+        (Some(path), None, None) if path.is_absolute() => Ok(CredentialSource::File { path, format }),
         (Some(_), None, None) => Err(Defect::new(
             "its `credential_source.file` is a relative path, which would depend on where safeconduct was started",
             "name the file by its absolute path",
         )),
         (None, Some(url), None) => url_of(url, source.headers, format),
-        (None, None, Some(program)) => program_of(&program, ambient, file).map(From::Program),
+        (None, None, Some(program)) => program_of(&program, ambient, file).map(CredentialSource::Program),
         _ => Err(lacks("credential_source")),
     }
 }
 
-/// What is asked is compiled in, and whose role it is does not come from the file: of its URLs only that is read which says
-/// what Google will ask AWS.
-pub(super) fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient, is_named: bool) -> Result<From, Defect> {
+/// Makes the AWS source. All AWS URLs are compiled in, and the file does not select the role. Of its URLs only
+/// `regional_cred_verification_url` is read, and only compared with the known one.
+fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient, is_named: bool) -> Result<CredentialSource, Defect> {
     const ASKS: &str = "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15";
     if version != "aws1" || asks.is_some_and(|asks| asks != ASKS) {
         return Err(Defect::new(
@@ -110,10 +115,10 @@ pub(super) fn role_of(version: &str, asks: Option<&str>, ambient: &Ambient, is_n
             CREATE,
         ));
     }
-    aws::caller_identity(ambient, is_named).map(From::Aws)
+    aws::caller_identity(ambient, is_named).map(CredentialSource::Aws)
 }
 
-pub(super) fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format) -> Result<From, Defect> {
+fn url_of(text: String, headers: BTreeMap<String, SecretString>, format: Format) -> Result<CredentialSource, Defect> {
     let url = Url::parse(&text).ok();
     let named_by = match &url {
         Some(url) if outbound::is_beside_us(url) => NamedBy::Platform,
@@ -135,7 +140,7 @@ pub(super) fn url_of(text: String, headers: BTreeMap<String, SecretString>, form
         value.set_sensitive(true);
         fields.push((name, value));
     }
-    Ok(From::Url { url: text, headers: fields, named_by, format })
+    Ok(CredentialSource::Url { url: text, headers: fields, named_by, format })
 }
 
 /// `executable` of a file (AIP-4117).
@@ -153,7 +158,7 @@ pub(super) const CURES: Cures = Cures {
     no_jwt: "it must print one JSON object (AIP-4117) on standard output and nothing else",
 };
 
-pub(super) fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> Result<Executable, Defect> {
+fn program_of(keys: &ExecutableKeys, ambient: &Ambient, file: &Path) -> Result<Executable, Defect> {
     if ambient.env.get(ALLOW) != Some("1") {
         return Err(Defect::new(
             format!("it wants to run a program, and {ALLOW} is not 1"),
@@ -168,15 +173,15 @@ pub(super) fn program_of(wire: &WireProgram, ambient: &Ambient, file: &Path) -> 
             format!("`chmod go-w {}`, owned by this user or root", file.display()),
         ));
     }
-    let mut words = wire.command.split_whitespace().map(str::to_owned);
+    let mut words = keys.command.split_whitespace().map(str::to_owned);
     let program = words.next().unwrap_or_default();
-    if !program.starts_with('/') || wire.command.contains(['"', '\'', '\\', '$', '`']) {
+    if !program.starts_with('/') || keys.command.contains(['"', '\'', '\\', '$', '`']) {
         return Err(Defect::new(
             "its `executable.command` is no absolute path with plain words after it",
             "no shell is involved: put what needs one into a script and name that",
         ));
     }
-    let limit = Duration::from_millis(wire.timeout_millis.unwrap_or(30_000));
+    let limit = Duration::from_millis(keys.timeout_millis.unwrap_or(30_000));
     if !(Duration::from_secs(5)..=Duration::from_secs(120)).contains(&limit) {
         return Err(Defect::new(
             "its `executable.timeout_millis` is not between 5000 and 120000",
@@ -194,10 +199,10 @@ pub(super) fn field_of(text: &str, field: &str) -> Option<SecretString> {
     }
 }
 
-/// A field of an answer of which one is the token.
+/// A field of the JSON object. One of them is the token.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(super) enum Field {
+enum Field {
     Text(SecretString),
     Other(IgnoredAny),
 }

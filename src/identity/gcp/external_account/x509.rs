@@ -1,9 +1,9 @@
-//! `certificate` of an `external_account` file: the workload's X.509 certificate proves it in the handshake with Google's
-//! hosts (`*.mtls.googleapis.com`), and its chain is what is changed for a federated token. That token is bound to the
-//! certificate and stays here; the identity token of the service account that it is used for is bound to nothing.
+//! `certificate` of an `external_account` file: the workload authenticates to Google's hosts (`*.mtls.googleapis.com`) with its
+//! X.509 certificate. The certificate chain is the subject token that is exchanged for a federated token. The federated token
+//! is bound to the certificate and is not passed on. The service account's identity token is not bound.
 //!
-//! Where the files are, a second file says (`certificate_config`): it is `gcloud`'s, or one that the platform mounts. They
-//! are read anew for each token, since the platform renews them.
+//! A second file (`certificate_config`) names the certificate files. `gcloud` writes it, or the platform mounts it. The
+//! certificate files are read again for each token, because the platform renews them.
 //!
 //! Source: Google Cloud, "Workload Identity Federation with X.509 certificates".
 
@@ -23,14 +23,14 @@ use crate::identity::gcp::malformed;
 use crate::identity::{Ambient, Defect, Error};
 use crate::outbound::Certificate;
 
-/// `subject_token_type` of a chain of certificates.
+/// `subject_token_type` of a certificate chain.
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:token-type:mtls";
 
-/// Where Google's libraries find the second file.
+/// The variable with which Google's libraries find the second file.
 pub(in crate::identity::gcp) const VARIABLE: &str = "GOOGLE_API_CERTIFICATE_CONFIG";
 const USUAL: &str = ".config/gcloud/certificate_config.json";
 
-/// Where the certificate, its key and the rest of its chain are.
+/// The paths of the certificate, its key and the rest of its chain.
 pub(super) struct X509 {
     certificate: PathBuf,
     key: PathBuf,
@@ -38,7 +38,7 @@ pub(super) struct X509 {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Wire {
+pub(super) struct CertificateKeys {
     certificate_config_location: Option<PathBuf>,
     #[serde(default)]
     use_default_certificate_config: bool,
@@ -62,9 +62,9 @@ struct Workload {
 }
 
 impl X509 {
-    /// Reads the second file, and none of those that it names.
-    pub(super) fn read(wire: Wire, env: &Env) -> Result<Self, Defect> {
-        let location = match (wire.certificate_config_location, wire.use_default_certificate_config) {
+    /// Reads the second file, but not the files that it names.
+    pub(super) fn read(keys: CertificateKeys, env: &Env) -> Result<Self, Defect> {
+        let location = match (keys.certificate_config_location, keys.use_default_certificate_config) {
             (Some(path), false) => path,
             (None, true) => usual(env)?,
             _ => {
@@ -93,14 +93,14 @@ impl X509 {
                     --credential-cert-private-key-path=FILE`",
             ));
         };
-        let paths = [Some(&cert_path), Some(&key_path), wire.trust_chain_path.as_ref()];
+        let paths = [Some(&cert_path), Some(&key_path), keys.trust_chain_path.as_ref()];
         if let Some(path) = paths.into_iter().flatten().find(|path| !path.is_absolute()) {
             return Err(relative(path));
         }
-        Ok(Self { certificate: cert_path, key: key_path, trust_chain: wire.trust_chain_path })
+        Ok(Self { certificate: cert_path, key: key_path, trust_chain: keys.trust_chain_path })
     }
 
-    /// The certificate for the handshake, and the whole chain as what is changed.
+    /// Loads the certificate for the handshake, and the whole chain as subject token.
     pub(super) fn load(&self, ambient: &Ambient) -> Result<(Arc<Certificate>, String), Error> {
         let read = |path: &Path| {
             ambient.env.read(path, CAP).map_err(|error| {
@@ -150,7 +150,7 @@ fn chain(path: &Path, pem: &Zeroizing<Vec<u8>>) -> Result<Vec<CertificateDer<'st
     read.map_err(|_| malformed(format!("{} holds something that is no certificate", path.display()), LEAF_FIRST))
 }
 
-/// A JSON array of the certificates' DER in base64, the leaf first and once.
+/// A JSON array of the certificates (DER in base64). The leaf comes first and only once.
 fn listed(own: &Certificate, rest: Vec<CertificateDer<'static>>) -> Result<String, String> {
     let leaf = own.chain.first().ok_or("there is no certificate")?;
     let rest: Vec<_> = match rest.split_first() {
