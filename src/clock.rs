@@ -1,8 +1,8 @@
 //! Time as a value: the only reader of the system's clocks.
 //!
-//! Two readings with two purposes. *Boot time* counts on while the machine sleeps and never jumps: it alone
-//! decides whether a token is fresh. *Wall time* can be wrong by minutes: it is for display and for claims.
-//! The virtual clock rides on tokio's instant, so that one `advance` moves expiry and timers together.
+//! There are two clocks. *Boot time* includes suspend and never jumps: only it decides whether a token is fresh. *Wall time*
+//! can be wrong by minutes: it is for display and for claims. The virtual clock follows tokio's `Instant`, so that one
+//! `advance` moves expiry and timers together.
 
 use std::ops::Add;
 use std::time::{Duration, SystemTime};
@@ -107,7 +107,7 @@ pub(crate) fn rfc3339_millis(wall: SystemTime) -> String {
 fn boot_time() -> Duration {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     const RUNS_THROUGH_SUSPEND: ClockId = ClockId::CLOCK_BOOTTIME;
-    // On macOS this clock counts on while the machine sleeps.
+    // On macOS this clock includes the time that the machine sleeps.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     const RUNS_THROUGH_SUSPEND: ClockId = ClockId::CLOCK_MONOTONIC;
     clock_gettime(RUNS_THROUGH_SUSPEND).map(Duration::from).expect("the kernel has this clock")

@@ -1,7 +1,7 @@
 //! Proof of possession (RFC 9449): the key, the proofs, and the nonces that servers hand out.
 //!
-//! A key is made in this process and never leaves it; what leaves are proofs, one for each request and each replay of
-//! it. Nonces are kept by origin, the newest alone: a server may send a new one with any answer (section 8.2).
+//! A key is generated in this process and never leaves it. Each request, and each retry of it, carries a new proof. Only the
+//! newest nonce of an origin is kept: a server may send a new one with any answer (section 8.2).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,11 +15,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use url::Url;
 
-/// The algorithm of our proofs, which every server that knows DPoP accepts.
+/// The signing algorithm of our proofs, which servers with DPoP commonly support.
 pub(crate) const ALGORITHM: &str = "ES256";
-/// No process talks to more origins than this; beyond it nonces are forgotten, which costs one round trip each.
+/// The most origins to keep nonces for. Beyond it nonces are dropped, which costs one round trip each.
 const ORIGINS: usize = 256;
-/// Longer than any nonce that was seen.
+/// The longest nonce to keep, in bytes. Known servers send shorter ones.
 const NONCE_CAP: usize = 512;
 
 /// A key that tokens are bound to.
@@ -31,15 +31,15 @@ pub struct Key {
 
 /// What a proof is for.
 pub(crate) struct Purpose<'a> {
-    /// The method of the request.
+    /// The HTTP method of the request.
     pub method: &'a str,
-    /// Its URL; query and fragment are left out (section 4.2).
+    /// The URL of the request. The proof leaves out query and fragment (section 4.2).
     pub url: &'a Url,
-    /// The SHA-256 of the token that goes with it, if one does.
+    /// The SHA-256 of the access token in the request, if there is one.
     pub token: Option<&'a [u8]>,
-    /// The newest nonce of that server.
+    /// The newest nonce of the server.
     pub nonce: Option<&'a str>,
-    /// Now, in seconds since 1970.
+    /// The current time in seconds since 1970.
     pub unix_now: i64,
 }
 
@@ -56,23 +56,23 @@ struct Claims<'a> {
 }
 
 impl Key {
-    /// A new key. `None` when the system has no chance to give, or the library is broken.
+    /// Generates a key. `None` if the system has no random bytes, or the library fails.
     pub(crate) fn generate() -> Option<Self> {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).ok()?;
         let key = EncodingKey::from_ec_der(pkcs8.as_ref());
         let mut jwk = Jwk::from_encoding_key(&key, Algorithm::ES256).ok()?;
-        // Members beyond the key itself would be one more thing for a server to disagree with.
+        // Keep only the members of the key itself: a server may reject others.
         jwk.common = jsonwebtoken::jwk::CommonParameters::default();
         let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
         Some(Self { key, jwk, thumbprint })
     }
 
-    /// RFC 7638, as in the `jkt` that a bound token carries.
+    /// The JWK thumbprint (RFC 7638): `jkt` in a token that is bound to this key.
     pub(crate) fn thumbprint(&self) -> &str {
         &self.thumbprint
     }
 
-    /// A proof for one request, good once. `None` when the library cannot sign.
+    /// A proof for one use in one request. `None` if the library cannot sign.
     pub(crate) fn proof(&self, purpose: &Purpose<'_>) -> Option<String> {
         let mut header = Header::new(Algorithm::ES256);
         header.typ = Some("dpop+jwt".to_owned());
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// The newest nonce of every origin, authorization servers and MCP servers alike: an origin that is both has one.
+/// The newest nonce of each origin. An origin with both an authorization server and an MCP server has one nonce.
 #[derive(Default)]
 pub(crate) struct Nonces(Mutex<HashMap<String, String>>);
 
@@ -108,7 +108,7 @@ impl Nonces {
         self.lock().get(&origin(url)).cloned()
     }
 
-    /// Takes over what a server sent; anything but a nonce is left alone.
+    /// Stores the nonce that a server sent. Ignores an invalid one.
     pub(crate) fn learn(&self, url: &Url, nonce: Option<&str>) {
         let Some(nonce) = nonce.filter(|nonce| is_nonce(nonce)) else { return };
         let (mut nonces, origin) = (self.lock(), origin(url));
@@ -123,10 +123,10 @@ impl Nonces {
     }
 }
 
-/// A new identifier for a JWT of ours: 128 bits of chance, so that a server can notice a replay.
+/// A new `jti` for a JWT that we sign: 128 random bits, so that a server can detect a replay.
 pub(crate) fn fresh_jti() -> String {
     let mut bytes = [0; 16];
-    // Without chance from the system nothing here is safe; a clock would repeat itself after a restart.
+    // There is no safe fallback: an identifier from the clock could repeat after a restart.
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
     URL_SAFE_NO_PAD.encode(bytes)
 }

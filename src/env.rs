@@ -1,7 +1,7 @@
 //! The environment as a value: the only reader of variables and of files that others write.
 //!
-//! Nothing below this room asks the process. Tests build an [`Env`] from data, so detection needs neither a
-//! real platform nor a change of the process environment.
+//! No other room reads the process environment. Tests build an [`Env`] from data, so tests of detection need neither a
+//! real platform nor changes to the process environment.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 pub(crate) mod sockets;
 
-/// Which file it is, whatever its name. Two files that exist at the same time never have the same one; after a file is
-/// gone, another may get its number, unless somebody holds it open.
+/// The identity of a file: device and inode. Two existing files never share it. After a file is deleted, a new file may get
+/// the same inode, unless a process still holds the old one open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FileId {
     device: u64,
@@ -132,8 +132,8 @@ impl Env {
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing while it is read"))
     }
 
-    /// Where a program is that a shell would find under this name: the first executable file in a directory of `PATH`.
-    /// Relative directories do not count, because what they hold depends on where we were started.
+    /// Finds a program as a shell does: the first executable file of this name in a directory of `PATH`. Relative
+    /// directories are skipped, because their content depends on our working directory.
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         let is_executable =
             |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
@@ -141,12 +141,12 @@ impl Env {
         absolute.map(|directory| self.locate(&directory.join(name))).find(is_executable)
     }
 
-    /// Who owns a file and what its mode is, for files that must not be writable by others.
+    /// Owner and mode of a file, to check that others cannot write it.
     pub fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         std::fs::metadata(self.locate(path))
     }
 
-    /// Where a socket of the platform really is. Fails when it is none, or when this user may not dial it.
+    /// Resolves the path of a platform's socket. Fails if it is not a socket, or if this user may not connect to it.
     pub fn socket(&self, path: &Path) -> io::Result<PathBuf> {
         let path = self.locate(path);
         if !std::fs::metadata(&path)?.file_type().is_socket() {

@@ -22,7 +22,7 @@ pub struct Metrics {
     served: Family<ByServer, Counter>,
     refused: Family<ByClass, Counter>,
     cache: CacheMetrics,
-    /// The counters of `served`, to be added up where no server may be named.
+    /// The counters of `served`, to be summed when the output must not name servers.
     each_served: Mutex<BTreeMap<String, Counter>>,
 }
 
@@ -42,7 +42,7 @@ struct Outcomes {
     failed: Counter<u64, AtomicU64>,
 }
 
-/// What the cache reports.
+/// The metrics that the cache updates.
 #[derive(Clone)]
 pub struct CacheMetrics {
     hits: Counter,
@@ -54,7 +54,7 @@ pub struct CacheMetrics {
 impl Metrics {
     /// All zero.
     pub fn new() -> Self {
-        // From a local answer to an identity endpoint that is asked five times, in seconds.
+        // In seconds: from a local answer to an identity endpoint that needs five tries.
         let took = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
         let cache =
             CacheMetrics { hits: Counter::default(), flights: Counter::default(), outcomes: Outcomes::default(), took };
@@ -72,7 +72,7 @@ impl Metrics {
         counter
     }
 
-    /// A request was not served.
+    /// Counts a request that was not served.
     pub fn refused(&self, class: &'static str) {
         self.refused.get_or_create(&ByClass { class }).inc();
     }
@@ -82,7 +82,7 @@ impl Metrics {
         self.cache.clone()
     }
 
-    /// Prometheus text in which all servers are one.
+    /// Prometheus text with one total for all servers.
     pub fn nameless_text(&self) -> Result<String, fmt::Error> {
         let total = Counter::<u64>::default();
         total.inc_by(self.each_served.lock().unwrap_or_else(PoisonError::into_inner).values().map(Counter::get).sum());
@@ -102,7 +102,7 @@ impl Metrics {
     }
 }
 
-/// What every metric's name begins with.
+/// The prefix of every metric's name.
 const PREFIX: &str = "safeconduct";
 /// Name and help of the one metric that names servers.
 const SERVED: (&str, &str) = ("tokens_served", "Requests answered with a token");

@@ -16,7 +16,7 @@ mod server;
 mod tests;
 mod url;
 
-/// For whom a subject token is made: the authorization server, never the MCP server.
+/// The audience of a subject token: the authorization server, never the MCP server.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Audience(Arc<str>);
 
@@ -26,15 +26,15 @@ impl Audience {
         &self.0
     }
 
-    /// Is this `aud` the audience? Byte for byte, but for the one that has two names: Entra's own tokens for its token
-    /// exchange carry the id of that application where its identifier URI was asked for. Both are fixed, the same in
-    /// every tenant of the public cloud, and of one party.
+    /// Is this `aud` the audience? Compares byte for byte, with one exception: Entra's tokens for its token exchange carry the
+    /// application id when the identifier URI was requested. Both values are fixed, equal in every tenant of the public
+    /// cloud, and belong to one party.
     pub(crate) fn is_called(&self, aud: &str) -> bool {
         aud == self.as_str() || (ENTRA_EXCHANGE.contains(&aud) && ENTRA_EXCHANGE.contains(&self.as_str()))
     }
 }
 
-/// Where Entra takes federated tokens in the public cloud: by identifier URI, and by application id.
+/// The application in Entra that accepts federated tokens in the public cloud: its identifier URI and its id.
 const ENTRA_EXCHANGE: [&str; 2] = ["api://AzureADTokenExchange", "fb60f99c-7a34-4190-8149-302f77469936"];
 
 impl From<&str> for Audience {

@@ -1,7 +1,7 @@
-//! Signature Version 4: a request that AWS takes, signed with a role's credentials. No token ever leaves.
+//! Signature Version 4: signs a request to AWS with a role's credentials. No token is sent.
 //!
-//! The whole request is signed: method, host, path, query, time and the digest of the body, which is never left out. What is
-//! signed is good for a few minutes and for that one request.
+//! The signature covers the whole request: method, host, path, query, time and always the digest of the body. It is valid for
+//! a few minutes and for this request only.
 //!
 //! Source: AWS, "Create a signed AWS API request" (IAM User Guide).
 
@@ -13,31 +13,31 @@ use aws_sigv4::sign::v4::SigningParams;
 use url::Url;
 use zeroize::Zeroizing;
 
-/// AWS takes a signature that is at most this old.
+/// AWS accepts a signature for this long.
 pub(crate) const GOOD_FOR: Duration = Duration::from_secs(300);
 
-/// A role's credentials, for the requests of one service in one region.
+/// Signs requests to one service in one region with a role's credentials.
 pub struct Signer {
     credentials: Credentials,
     region: String,
     service: String,
 }
 
-/// What is signed, without its time.
+/// The request to sign, without its time.
 pub(crate) struct Purpose<'a> {
-    /// The method.
+    /// The HTTP method.
     pub method: &'a str,
     /// The URL, query included.
     pub url: &'a Url,
     /// SHA-256 of the body, in lower-case hexadecimal.
     pub body_sha256: &'a str,
-    /// Further fields of the header that are signed.
+    /// Further headers to sign.
     pub fields: &'a [(&'a str, &'a str)],
-    /// Is the digest of the body a field too? Some services want it; all can compute it.
+    /// Send the digest of the body as a header too? Some services require it.
     pub says_digest: bool,
 }
 
-/// Fields of the header. `Authorization` is spelled so: clients merge header maps by case.
+/// HTTP headers. `Authorization` is spelled with a capital, because some clients merge headers case-sensitively.
 pub(crate) type Fields = Vec<(String, Zeroizing<String>)>;
 
 impl Signer {
@@ -76,7 +76,7 @@ impl Signer {
     }
 }
 
-/// `x-amz-date` as `X-Amz-Date`.
+/// Capitalises a header name: `x-amz-date` becomes `X-Amz-Date`.
 fn spelled(name: &str) -> String {
     let part = |part: &str| {
         let (first, rest) = part.split_at(part.len().min(1));

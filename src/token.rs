@@ -1,7 +1,7 @@
-//! The secret types, and the one door through which a secret leaves them.
+//! The secret types, and the one function that reads their text.
 //!
-//! A [`SubjectToken`] says who this workload is; an [`AccessToken`] is what the caller gets. Neither can be
-//! printed, compared or serialised; `expose` is the only way to their text, so a search for it is the audit.
+//! A [`SubjectToken`] identifies this workload; an [`AccessToken`] is what the caller gets. Neither can be printed, compared or
+//! serialised. Only `expose` returns their text, so a search for `expose` finds every use.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,10 +33,10 @@ pub(crate) struct SubjectToken {
 
 /// `subject_token_type` of a JWT (RFC 8693 section 3).
 pub(crate) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-/// The same of a request that AWS answers (Google Cloud, "Workload Identity Federation with AWS").
+/// `subject_token_type` of a signed AWS request (Google Cloud, "Workload Identity Federation with AWS").
 pub(crate) const AWS_REQUEST: &str = "urn:ietf:params:aws:token-type:aws4_request";
 
-/// What a subject token is.
+/// The form of a subject token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Jwt,
@@ -50,12 +50,12 @@ impl SubjectToken {
         Ok(Self { secret, kind: Kind::Jwt, claims })
     }
 
-    /// A signed request in the place of a token, and what is known of it: for whom it is, and until when.
+    /// A signed AWS request as subject token. `claims` holds its audience and expiry.
     pub(crate) fn aws_request(secret: SecretString, claims: Claims) -> Self {
         Self { secret, kind: Kind::AwsRequest, claims }
     }
 
-    /// The same, of somebody whose name is known though it does not say it.
+    /// Sets the subject of a token that does not contain it.
     pub(crate) fn about(mut self, who: Option<String>) -> Self {
         self.claims.sub = who;
         self
@@ -66,12 +66,12 @@ impl SubjectToken {
         self.kind == Kind::Jwt
     }
 
-    /// Where nobody is told what it is, it is a JWT.
+    /// Fails unless it is a JWT. For requests that do not state the type of the token.
     pub(crate) fn must_be_jwt(&self) -> Result<(), Unfit> {
         if self.is_jwt() { Ok(()) } else { Err(Unfit::NoJwt) }
     }
 
-    /// What it is called where that is said (`subject_token_type`).
+    /// Its `subject_token_type`.
     pub(crate) fn token_type(&self) -> &'static str {
         match self.kind {
             Kind::Jwt => JWT,
@@ -79,20 +79,20 @@ impl SubjectToken {
         }
     }
 
-    /// The text, to be sent to the authorization server the audience names and to nobody else.
+    /// The text. Send it only to the authorization server that the audience names.
     pub(crate) fn expose(&self) -> &str {
         expose(&self.secret)
     }
 
-    /// All that it says of us, for whoever has to decide whom to trust.
+    /// All its claims, from which a trust policy is made.
     pub(crate) fn all_claims(&self) -> serde_json::Map<String, serde_json::Value> {
         let payload = self.expose().split('.').nth(1).unwrap_or_default();
         let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
         serde_json::from_slice(&payload).unwrap_or_default()
     }
 
-    /// Checks what must hold before the token leaves: `aud` is exactly one value and the one wanted, and
-    /// `exp` is ahead. `skew` is how far our own clock may be wrong for a token that was minted just now.
+    /// Checks the token before it is sent: `aud` is exactly one value and equal to `audience`, and `exp` is in the future.
+    /// `skew` is the tolerated error of our own clock.
     pub(crate) fn fit_for(&self, audience: &Audience, unix_now: i64, skew: Duration) -> Result<(), Unfit> {
         match self.claims.aud.as_slice() {
             [only] if audience.is_called(only) => {}
@@ -117,7 +117,7 @@ impl fmt::Debug for SubjectToken {
     }
 }
 
-/// Why a subject token may not leave.
+/// Why a subject token must not be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
     /// The platform was not asked for an audience, or ignored it.
@@ -137,28 +137,28 @@ pub(crate) enum Unfit {
         /// How many.
         count: usize,
     },
-    /// Without `exp` nobody can tell how long a leaked token would be good for.
+    /// Without `exp` a leaked token would be valid without a known limit.
     #[error("the identity token has no expiry")]
     NoExpiry,
-    /// It proves a role of AWS to whoever asks AWS, and is no assertion.
+    /// A signed AWS request was found where a JWT is required.
     #[error("the identity is a signed request of AWS, and here a JWT is wanted")]
     NoJwt,
     /// The file is stale or our clock is wrong.
     #[error("the identity token expired {seconds} s ago by this machine's clock")]
     Expired {
-        /// How long ago.
+        /// The age of the expiry.
         seconds: i64,
     },
 }
 
-/// The claims that say who, for whom and how long. Nothing here is a secret.
+/// The claims that we read. None of them is a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Claims {
-    /// Who signed it.
+    /// The issuer, who signed it.
     pub iss: Option<String>,
-    /// Who it is about.
+    /// The subject.
     pub sub: Option<String>,
-    /// For whom it was made; a single string counts as a list of one (RFC 7519 section 4.1.3).
+    /// The audiences. A single string is a list of one (RFC 7519 section 4.1.3).
     #[serde(default, deserialize_with = "one_or_many")]
     pub aud: Vec<String>,
     /// Expiry in seconds since 1970.
@@ -167,7 +167,7 @@ pub struct Claims {
     /// Issue time in seconds since 1970.
     #[serde(default, deserialize_with = "numeric_date")]
     pub iat: Option<i64>,
-    /// The identifier that lets a server notice a replay.
+    /// The identifier with which a server detects a replay.
     pub jti: Option<String>,
     /// The key that the token is bound to (RFC 7800).
     #[serde(default)]
@@ -200,7 +200,7 @@ impl Claims {
         serde_json::from_slice(&payload).map_err(|_| NotJwt)
     }
 
-    /// `exp − iat`, when both are there; a token that expires before it is issued has no life at all.
+    /// The lifetime `exp − iat`, if both are present. Zero if the token expires before it is issued.
     pub fn life(&self) -> Option<Duration> {
         let span = self.exp?.saturating_sub(self.iat?);
         Some(Duration::from_secs(u64::try_from(span).unwrap_or(0)))
@@ -221,7 +221,7 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<String
     })
 }
 
-/// A NumericDate may have a fraction (RFC 7519 section 2); whole seconds are enough for us.
+/// Reads a NumericDate in whole seconds. It may have a fraction (RFC 7519 section 2).
 fn numeric_date<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<i64>, D::Error> {
     #[expect(clippy::cast_possible_truncation, reason = "a saturating cast is what an absurd date deserves")]
     Ok(Option::<f64>::deserialize(source)?.map(|seconds| seconds as i64))
@@ -238,16 +238,16 @@ pub enum BadToken {
     /// A header value must be visible ASCII; anything else could split or poison a request.
     #[error("access_token is empty or has characters outside visible ASCII")]
     Characters,
-    /// Nothing sane is that long, and headers of that size are refused everywhere.
+    /// Servers refuse headers of that size.
     #[error("access_token is longer than 32 KiB")]
     TooLong,
 }
 
-/// The text of an access token. It can be sent and digested, not printed.
+/// The text of an access token. It can be sent and hashed, but not printed.
 #[derive(Clone)]
 pub struct AccessToken {
     secret: SecretString,
-    /// It can stand in a JSON string as it is; known once, because it is written with every answer.
+    /// The text needs no escape in a JSON string. Computed once, because every answer needs it.
     is_plain: bool,
 }
 
@@ -267,17 +267,17 @@ impl AccessToken {
         }
     }
 
-    /// Can it stand in a JSON string without an escape?
+    /// Can the text be in a JSON string without an escape?
     pub(crate) fn is_plain(&self) -> bool {
         self.is_plain
     }
 
-    /// The text, for the one party that may have it.
+    /// The text, for the one party that may see it.
     pub fn expose(&self) -> &str {
         expose(&self.secret)
     }
 
-    /// SHA-256, by which a token can be named without being shown.
+    /// The SHA-256 of the text, which identifies the token without showing it.
     pub fn digest(&self) -> Digest {
         Digest::of(self.expose().as_bytes())
     }
@@ -296,54 +296,54 @@ pub struct Token {
     pub credential: Credential,
     /// Names the token without showing it.
     pub digest: Digest,
-    /// What the server granted.
+    /// The granted scopes.
     pub scopes: Scopes,
-    /// What was asked for and not granted.
+    /// The requested scopes that were not granted.
     pub missing: BTreeSet<String>,
     /// The configured name of the server it is for.
     pub server: Arc<str>,
     /// The MCP server's identifier, as sent.
     pub resource: Resource,
-    /// Who issued it.
+    /// The authorization server that issued it.
     pub issuer: Issuer,
     /// When it was received.
     pub minted: Boot,
-    /// The same moment for people.
+    /// The wall time when it was received, for display.
     pub minted_wall: SystemTime,
-    /// When it expires, for people: RFC 3339.
+    /// The wall time when it expires, for display (RFC 3339).
     pub expires_at: String,
-    /// It is a JWT that carries its own expiry.
+    /// The token is a JWT with `exp`.
     pub dates_itself: bool,
-    /// The observed life: the earlier of `expires_in` and the JWT's own `exp − iat`.
+    /// The observed lifetime: the shorter of `expires_in` and the JWT's own `exp − iat`.
     pub life: Duration,
     /// The identifier that its issuer gave it, where it is a JWT.
     pub jti: Option<String>,
-    /// Who we were, from the platform's identity to the one that the issuer saw.
+    /// The chain of identities, from the platform's to the one that the issuer saw.
     pub hops: Arc<[Hop]>,
     /// Scopes, server and issuer as an answer of the API writes them: made with the first answer, the same in all others.
     pub party_in_json: OnceLock<Box<str>>,
 }
 
-/// One identity on the way to a token. Nothing in it is a secret.
+/// One identity in the chain that led to a token. Nothing in it is a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// The row in the table of sources, or of exchanges for a link of a chain.
+    /// The name of the source, or of the exchange for a link of a chain.
     pub source: &'static str,
-    /// Who attested it.
+    /// The issuer.
     pub iss: Option<String>,
-    /// Who we were there.
+    /// The subject at that issuer.
     pub sub: Option<String>,
 }
 
 impl Hop {
-    /// What a subject token said about us.
+    /// The identity in the claims of a subject token.
     pub fn of(source: &'static str, claims: &Claims) -> Self {
         Self { source, iss: claims.iss.clone(), sub: claims.sub.clone() }
     }
 }
 
 impl Token {
-    /// What is left of its life.
+    /// The remaining lifetime.
     pub fn left(&self, now: Boot) -> Duration {
         self.life.saturating_sub(now.since(self.minted))
     }

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// What an authorization server answered in RFC 6749 section 5.2's shape, made safe to show.
+/// An error answer of an authorization server (RFC 6749 section 5.2), made safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OauthError {
     /// The registered or extension code.
     pub code: String,
-    /// Its own words, cut and cleaned.
+    /// Its description, cut and cleaned.
     pub description: Option<String>,
-    /// A page it offers, cut and cleaned.
+    /// Its `error_uri`, cut and cleaned.
     pub uri: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for OauthError {
     }
 }
 
-/// Another party's words, safe to show: no control characters, no direction marks, at most 200 characters.
+/// Makes another party's text safe to show: no control characters, no direction marks, at most 200 characters.
 pub(crate) fn quoted_words(text: &str) -> String {
     const CAP: usize = 200;
     let invisible = |c: char| {

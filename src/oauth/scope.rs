@@ -24,7 +24,7 @@ impl Scopes {
         Self(Arc::new(set))
     }
 
-    /// The same set by identity? Much quicker than comparing; false proves nothing.
+    /// Do both share one allocation? Quicker than a comparison; equal sets may still return false.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -44,17 +44,17 @@ impl Scopes {
         self.0.iter().map(String::as_str)
     }
 
-    /// What both have.
+    /// The scopes in both sets.
     pub fn within(&self, ceiling: &Self) -> Self {
         Self::of(self.0.intersection(&ceiling.0).cloned().collect())
     }
 
-    /// What either has.
+    /// The scopes in either set.
     pub fn union(&self, other: &Self) -> Self {
         Self::of(self.0.union(&other.0).cloned().collect())
     }
 
-    /// What `other` lacks.
+    /// The scopes that `other` lacks.
     pub fn minus(&self, other: &Self) -> BTreeSet<String> {
         self.0.difference(&other.0).cloned().collect()
     }

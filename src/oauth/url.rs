@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use super::quoted_words;
 
-/// Why a URL cannot name a party we talk to.
+/// Why a URL cannot identify a server or issuer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadUrl {
     /// Not a URL at all.
@@ -31,15 +31,15 @@ pub enum BadUrl {
     /// Parsers disagree about backslashes, blanks and control characters.
     #[error("it has a backslash, blank or control character")]
     Characters,
-    /// Dot segments make two spellings of one place.
+    /// With dot segments one URL would have several spellings.
     #[error("its path has dot segments")]
     DotSegments,
-    /// Names that look alike are how a party is imitated.
+    /// Non-ASCII names can imitate another host (homographs).
     #[error("its host is not plain ASCII")]
     Host,
 }
 
-/// A URL whose text is kept as it came, checked so that it cannot be read in two ways.
+/// A URL that keeps its original text, checked so that all parsers read it alike.
 #[derive(Clone)]
 struct Text {
     text: Arc<str>,
@@ -56,7 +56,7 @@ impl Text {
             return Err(BadUrl::Scheme(scheme.chars().take(20).collect()));
         }
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        // A parser would take the next segment for the host.
+        // The `url` crate would take the next path segment as the host.
         if authority.is_empty() {
             return Err(BadUrl::NotAbsolute);
         }
@@ -74,14 +74,13 @@ impl Text {
         if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
             return Err(BadUrl::Userinfo);
         }
-        // A name that punycode spells (xn--) is fine to dial but was written by nobody by hand.
         if url.host().is_none() {
             return Err(BadUrl::NotAbsolute);
         }
         Ok(Self { text: text.into(), url })
     }
 
-    /// One spelling for all spellings of a place: case of scheme and host, default port, trailing slash.
+    /// The canonical spelling: lower-case scheme and host, no default port, no trailing slash.
     fn normal(&self) -> String {
         let mut url = self.url.clone();
         let trimmed = url.path().trim_end_matches('/').to_owned();
@@ -111,7 +110,7 @@ impl ServerUrl {
         Ok(Self { text, normal })
     }
 
-    /// As it was written.
+    /// The original text.
     pub fn as_str(&self) -> &str {
         &self.text.text
     }
@@ -121,7 +120,7 @@ impl ServerUrl {
         &self.text.url
     }
 
-    /// Is `other` this URL in any spelling, or a path below it?
+    /// Is `other` the same URL in any spelling, or a path below it?
     pub fn covers(&self, other: &Self) -> bool {
         self.normal == other.normal
             || (self.same_origin(other)
@@ -129,12 +128,12 @@ impl ServerUrl {
                 && below(&self.normal_path(), &other.normal_path()))
     }
 
-    /// One spelling for all of this place.
+    /// The canonical spelling.
     pub(crate) fn normal(&self) -> &str {
         &self.normal
     }
 
-    /// How far down it points: longer means narrower, among URLs of which one covers the other.
+    /// Orders URLs that cover the same server: a larger value is a narrower URL.
     pub(crate) fn depth(&self) -> usize {
         self.normal.len()
     }
@@ -157,7 +156,7 @@ impl PartialEq for ServerUrl {
 
 impl Eq for ServerUrl {}
 
-/// For people: a query may hold anything and is left out.
+/// Leaves out the query, which may hold a secret.
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str().split('?').next().unwrap_or_default())
@@ -188,18 +187,18 @@ impl Issuer {
         Ok(Self(parsed.text))
     }
 
-    /// Takes a name that is only shown, never asked: a platform's, whose tokens are used as they are.
+    /// Takes a name that is only displayed, never contacted: the platform's, when its token is used directly.
     pub(crate) fn verbatim(text: &str) -> Self {
         Self(quoted_words(text).into())
     }
 
-    /// As published.
+    /// The text as published.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Where its metadata may be, in the order of the MCP authorization chapter: RFC 8414 insertion, OpenID
-    /// insertion, OpenID appending. Without a path the last two are one.
+    /// The possible URLs of its metadata, in the order of the MCP authorization specification: RFC 8414 path insertion,
+    /// OpenID path insertion, OpenID path appending. Without a path the last two are equal.
     pub fn metadata_urls(&self) -> Vec<String> {
         let Some((origin, path)) = split_origin(&self.0) else { return Vec::new() };
         let path = path.trim_end_matches('/');
@@ -243,23 +242,23 @@ impl Resource {
         Text::parse(text).map(|parsed| Self(parsed.text))
     }
 
-    /// Takes a text that is sent as it stands: the operator's own words.
+    /// Takes the operator's configured text without a check.
     pub fn verbatim(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// As sent.
+    /// The text as sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Does this identifier stand for `server`: the same URL, or a same-origin prefix of it that ends at a
+    /// Does this identifier cover `server`: the same URL, or a same-origin prefix of it that ends at a
     /// segment boundary (RFC 9728 section 3.3, with the relaxation that the MCP SDKs share)?
     pub fn stands_for(&self, server: &ServerUrl) -> bool {
         ServerUrl::parse(&self.0).is_ok_and(|own| own.covers(server))
     }
 
-    /// Where the metadata of `server` may be when no challenge names it: the path inserted after the
+    /// The possible URLs of the metadata of `server`, for a server whose challenge names none: the path inserted after the
     /// well-known segment, then the root (RFC 9728 section 3.1).
     pub fn metadata_urls(server: &ServerUrl) -> Vec<String> {
         let Some((origin, rest)) = split_origin(server.as_str()) else { return Vec::new() };
