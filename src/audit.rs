@@ -1,8 +1,8 @@
 //! One line of JSON for every decision, served or refused, each chained to the line before it.
 //!
 //! A line is `{"prev":"…","seq":N,"time":…,…,"hash":"…"}` in pure ASCII. `hash` is the SHA-256 of the line without its own
-//! `,"hash":"…"`, and `prev` is the `hash` of the line before (64 zeros where a chain begins, with `seq` 1). So a stranger
-//! can check a line with what every machine has:
+//! `,"hash":"…"`, and `prev` is the `hash` of the line before (64 zeros where a chain begins, with `seq` 1). So anybody
+//! can check a line with standard tools:
 //!
 //! ```sh
 //! sed -n 7p audit.jsonl | sed 's/,"hash":"[0-9a-f]*"}$/}/' | tr -d '\n' | sha256sum   # is `jq -r .hash` of line 7
@@ -12,10 +12,10 @@
 //! Anybody who may write the file can rewrite all of it, or cut off its end. To find that, keep a head (the last hash)
 //! elsewhere: `safeconduct status` shows it, and `safeconduct audit verify --head` looks for it.
 //!
-//! Some lines are no decisions. `continue` is the first line of a new file after a rotation, so that the chain goes on even
-//! if nothing is decided before a restart. `mend` comes after bytes that are no whole line, as a loss of power leaves them:
-//! the bytes stay, and the `mend` names their length and digest and chains to the last whole line. Somebody who may write
-//! the file could have written either. (`gate` is a decision: about a request that was refused before its route was known.)
+//! Two actions are not decisions. `continue` is the first line of a new file after a rotation. It continues the chain even if
+//! nothing is decided before a restart. `mend` follows bytes that are not a whole line, as a power loss leaves them: the bytes
+//! stay, and the `mend` has their length and digest and chains to the last whole line. Anybody who may write the file can
+//! forge both. (`gate` is a decision: about a request that was refused before its route was known.)
 //!
 //! One writer holds the lock (flock) on the file. A line is one write(2) with O_APPEND before the answer, without fsync: it
 //! survives the end of the process, not a crash of the machine. Nothing is served without its line, so a file system that
@@ -42,21 +42,21 @@ pub(crate) use verify::{Broken, LINE_CAP, Place, Report, Verifier};
 use chain::Tail;
 use file::Held;
 
-/// A daemon that starts waits so long for a command that writes its one line just now.
+/// How long a starting daemon waits for a command that is writing its line.
 const DAEMON_WAITS: Duration = Duration::from_millis(500);
-/// A command waits so long for others of its kind.
+/// How long a command waits for other commands.
 const COMMAND_WAITS: Duration = Duration::from_secs(3);
 
 /// Where the lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// Absolute; its directory is ours or root's.
+    /// The absolute path. Its directory belongs to us or root.
     pub file: PathBuf,
     /// Our own user.
     pub uid: u32,
 }
 
-/// The audit of a daemon, which holds its file, or of one command, which takes it for each line.
+/// The audit log of a daemon, which holds the file, or of a command, which opens it for each line.
 #[derive(Debug)]
 pub struct Audit {
     config: Config,
@@ -70,8 +70,8 @@ impl Audit {
         Ok(Self { config, held: Some(Mutex::new(held)) })
     }
 
-    /// For one command: others may write between its lines. Fails now if the file cannot be written, before anything is
-    /// asked for.
+    /// For one command: others may write between its lines. Fails at once if the file cannot be written, before the command
+    /// does anything.
     pub(crate) fn visit(config: Config) -> Result<Self, Error> {
         Held::open(&config, COMMAND_WAITS, None)?;
         Ok(Self { config, held: None })

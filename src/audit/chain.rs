@@ -10,7 +10,7 @@ const SEAL: usize = 9 + 64 + 2;
 /// A line's place in the chain, which the next line names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// How many lines there were since the chain began.
+    /// The number of lines since the chain began.
     pub seq: u64,
     /// The hash of the last line.
     pub hash: Digest,
@@ -35,13 +35,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Does it come right after `head`?
+    /// Is it the line right after `head`?
     pub(super) fn follows(&self, head: &Head) -> bool {
         self.prev == head.hash && self.at.seq == head.seq + 1
     }
 }
 
-/// Bytes that are no whole line.
+/// Bytes that are not a whole line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Torn {
     pub(super) bytes: u64,
@@ -51,9 +51,9 @@ pub(super) struct Torn {
 /// Why a line does not belong to the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotLink {
-    /// It is no line of ours, but it may be the beginning of one, or what a lost block left.
+    /// It is not a line of ours, but may be the beginning of one, or the remains of a lost block.
     Torn,
-    /// It is JSON, so no loss of power caused it, and its hash is wrong.
+    /// It is JSON with a wrong hash. A power loss does not cause that.
     Changed,
 }
 
@@ -116,7 +116,7 @@ pub(super) struct Tail {
     pub(super) last: Option<Head>,
     /// The bytes after it, if there are any.
     pub(super) torn: Option<Torn>,
-    /// The last line lacks only its line feed.
+    /// The last line is complete except for its line feed.
     pub(super) lacks_end: bool,
 }
 

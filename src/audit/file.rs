@@ -1,4 +1,4 @@
-//! The file: where it may be, its lock, its end, and one write for each line.
+//! The audit file: its permissions, its lock, its end, and one write for each line.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,9 +15,9 @@ use super::{Config, Error, Head, Tail};
 use crate::clock::Clock;
 use crate::env::FileId;
 
-/// How much of the end is read to continue the chain: a line, and what a loss of power may leave after it.
+/// How much of the end is read to continue the chain: a line, and the bytes that a power loss may leave after it.
 const TAIL: u64 = 4 * LINE_CAP as u64;
-/// The pause between two tries for the lock.
+/// The delay between two tries for the lock.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A file with its lock. Dropping it releases the lock.
@@ -135,7 +135,7 @@ fn write_whole(mut file: &File, line: &[u8]) -> Result<(), (u64, io::Error)> {
     while written < line.len() {
         match file.write(&line[written..]) {
             Ok(0) => return Err((written as u64, io::ErrorKind::WriteZero.into())),
-            // A full disk takes a part first; the next write returns the reason.
+            // A full disk writes a part first; the next write returns the error.
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err((written as u64, error)),

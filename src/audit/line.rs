@@ -1,5 +1,5 @@
-//! How a decision becomes a line. Lines are pure ASCII: text of other parties is escaped, so that no reader, terminal or CI
-//! runner acts on it. Every text has a limit, so every line has one.
+//! Writes a decision as a line. Lines are pure ASCII: text of other parties is escaped, so that no reader, terminal or CI
+//! runner interprets it. Every text has a limit, so every line has one.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -10,31 +10,31 @@ use crate::clock::rfc3339_millis;
 use crate::oauth::Scopes;
 use crate::token::{Digest, Hop, Token};
 
-/// The limit of names and codes. Text of a caller is cut at 200 characters before.
+/// The limit of names and codes. A caller's text is already cut at 200 characters.
 const SHORT: usize = 1_024;
 /// The limit of URLs and claims.
 const LONG: usize = 2_048;
 /// The limit of lists of scopes.
 const LIST: usize = 8_192;
-/// More links than any chain of identities has.
+/// The limit of identities. No chain has more links.
 const HOPS: usize = 8;
 
-/// What was decided about.
+/// The requested action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// To get a token as it is.
+    /// Get the bare token.
     Token,
-    /// To get headers with a token.
+    /// Get headers with a token.
     Headers,
-    /// To forget a token that a server refused.
+    /// Report a token that a server refused.
     Reject,
-    /// To revoke what is held for a server.
+    /// Revoke the tokens for a server.
     Revoke,
-    /// To fetch a token ahead, so that readiness can be waited for.
+    /// Fetch a token in advance and wait for readiness.
     Keep,
-    /// To look at what the daemon does.
+    /// Show the daemon's status.
     Look,
-    /// To connect at all: refused before its route was known.
+    /// Connect. The request was refused before its route was known.
     Gate,
 }
 
@@ -52,7 +52,7 @@ impl Action {
     }
 }
 
-/// How it was decided.
+/// The outcome of a decision.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome<'a> {
     Served,
@@ -68,7 +68,7 @@ pub(crate) struct Decision<'a> {
     pub caller: &'a Caller,
     /// A helper asked, not the client itself.
     pub helper: bool,
-    /// Its configured name. For an unknown server, the cleaned text of the request.
+    /// The server's configured name. For an unknown server, the cleaned text of the request.
     pub server: Option<&'a str>,
     pub asked: Option<&'a Scopes>,
     pub token: Option<&'a Token>,
@@ -145,7 +145,7 @@ fn end(line: &mut Vec<u8>, head: &Head) -> Head {
     Head { seq: head.seq + 1, hash: seal(line) }
 }
 
-/// serde_json would need a value to be built for each line, and does not escape what is not ASCII.
+/// A JSON writer. serde_json would build a value for each line, and does not escape non-ASCII characters.
 struct Json<'a>(&'a mut Vec<u8>);
 
 impl Json<'_> {

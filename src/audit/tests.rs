@@ -276,7 +276,7 @@ fn a_torn_line_is_kept_and_told_and_the_chain_goes_on() {
     let report = verified(&[&place.text()], None).expect("whole but for what was told");
     assert_eq!((report.lines, report.torn_count), (4, 1));
     assert_eq!(report.torn[0].0.line, 3);
-    // Whoever changes the stretch itself is found, and so is the line that tells of it.
+    // A change of the corrupt bytes is found, and a change of their `mend` too.
     let now = place.text();
     assert_eq!(broken(&now.replacen("\"seq\":3", "\"seq\":9", 1)).0, 3);
     let without: String =

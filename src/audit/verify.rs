@@ -1,4 +1,4 @@
-//! Checks a chain, line by line, whatever its length. Reads, never writes.
+//! Checks a chain line by line, with bounded memory. It never writes.
 
 use std::io::{self, BufRead};
 
@@ -6,7 +6,7 @@ use super::Head;
 use super::chain::{self, Link, NotLink, Torn};
 use crate::token::Digest;
 
-/// No line of ours is longer.
+/// The longest line that this program writes.
 pub(crate) const LINE_CAP: usize = 128 * 1024;
 /// At most this many torn places are listed; further ones are only counted.
 const TOLD: usize = 32;
@@ -29,7 +29,7 @@ pub(crate) struct Report {
     pub continues: Option<Digest>,
     /// The last line.
     pub head: Option<Head>,
-    /// Where the wanted head is. Line 0: it is the one that the first line continues.
+    /// The place of the wanted head. Line 0 means the head that the first line continues.
     pub found: Option<Place>,
     /// Torn places that a `mend` accounts for: where each begins, and its length.
     pub torn: Vec<(Place, u64)>,
@@ -37,12 +37,12 @@ pub(crate) struct Report {
     pub torn_count: u64,
 }
 
-/// The first thing that is wrong.
+/// The first problem of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Broken {
     /// Where.
     pub at: Place,
-    /// A stable word for it.
+    /// A stable code for scripts.
     pub code: &'static str,
     /// What is wrong.
     pub what: String,
@@ -53,11 +53,11 @@ pub(crate) struct Verifier {
     wanted: Option<Digest>,
     report: Report,
     at: Place,
-    /// Bytes that are no line, and where they begin.
+    /// Bytes that are not a line, and where they begin.
     junk: Option<(Place, Junk)>,
 }
 
-/// Corrupt bytes that a `mend` may account for. A loss of power leaves only few of them, so their number is limited.
+/// Corrupt bytes that a `mend` may account for, capped at the number that a power loss can leave.
 struct Junk(Vec<u8>);
 
 impl Verifier {
@@ -172,7 +172,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Looks for the missing line further down: if it is there, nothing was deleted.
+    /// Searches for the missing line further down. If it is there, lines were inserted or reordered, not deleted.
     fn explain(&self, broken: &mut Broken, mut source: impl BufRead) -> io::Result<()> {
         let Some(head) = self.report.head else { return Ok(()) };
         let (mut line, mut at) = (Vec::new(), self.at.line);
@@ -195,7 +195,7 @@ impl Verifier {
     }
 }
 
-/// Are these the bytes that the `mend` names? The line feed at their end was written with the `mend`.
+/// Are these the bytes that the `mend` describes? The line feed at their end belongs to the `mend`.
 fn is(torn: &Torn, bytes: &[u8]) -> bool {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.len() as u64 == torn.bytes && Digest::of(bytes) == torn.sha256
