@@ -26,9 +26,9 @@ mod reload;
 pub(crate) use self::core::{Core, audit_of, core, core_even_without_identity};
 pub(crate) use reload::Reload;
 
-/// What runs at a shutdown may take this long.
+/// The time limit for running requests at a shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often a daemon of a CI job looks whether the job's directory is still there.
+/// How often a daemon in a CI job checks that the job's directory still exists.
 const JOB_LOOK: Duration = Duration::from_secs(2);
 
 /// A daemon, bound and not yet serving.
@@ -43,23 +43,23 @@ pub struct App {
     /// How long it goes on serving when it is told to stop.
     linger: Duration,
     reload: Arc<Reload>,
-    /// The directory whose end is ours too.
+    /// The directory whose deletion ends this daemon.
     ends_with: Option<PathBuf>,
 }
 
 /// Why a daemon or a command cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no usable identity.
+    /// No identity is usable.
     #[error("identity: {0}")]
     Identity(identity::Error),
-    /// There is no socket.
+    /// The socket cannot be bound.
     #[error("{0}")]
     Socket(#[from] place::Error),
-    /// There is no listener on TCP.
+    /// A TCP listener cannot be bound.
     #[error("{0}")]
     Tcp(#[from] http::Error),
-    /// What is decided could not be recorded.
+    /// The audit log cannot be written.
     #[error("{0}")]
     Audit(#[from] audit::Error),
     /// Serving failed.
@@ -98,7 +98,7 @@ pub(crate) struct Inherited {
 }
 
 impl App {
-    /// Makes everything and binds every listener, so that its places are known before anything is served.
+    /// Builds all rooms and binds every listener, so that the addresses are known before it serves.
     pub async fn build(config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
         Self::build_on(Inherited::default(), config, env, clock)
     }
@@ -106,7 +106,7 @@ impl App {
     /// The same on listeners that a service manager passed.
     pub(crate) fn build_on(inherited: Inherited, config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
         let (listen, uid) = (config.listen.clone(), env.uid());
-        // Identity first: a daemon that can serve nobody must not take the place of one that can.
+        // Identity first: a daemon without an identity must not replace one that works.
         let Core { broker, outbound, stop, generation, ground } =
             core(config.clone(), env.clone(), clock.clone(), Persistence::Daemon)?;
         let socket = socket(inherited.socket, &listen, &env)?;
@@ -138,17 +138,17 @@ impl App {
         &self.state.fixed().listening
     }
 
-    /// The way to a new configuration while it runs.
+    /// The handle to change the configuration while it runs.
     pub(crate) fn reload(&self) -> Arc<Reload> {
         Arc::clone(&self.reload)
     }
 
-    /// Serves until `shutdown`, then stops listening, finishes what runs and gives everything back.
+    /// Serves until `shutdown`. Then it stops listening, finishes the running requests and releases its resources.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         self.run_or_end(shutdown, std::future::pending()).await
     }
 
-    /// The same, and ends `at_once` whatever it is at.
+    /// Like `run`, but ends immediately when `at_once` is ready.
     pub(crate) async fn run_or_end(
         self,
         shutdown: impl Future<Output = ()>,
@@ -165,7 +165,7 @@ impl App {
 
     async fn live(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         self.broker.newest().keep_required();
-        // Reading the system's roots takes milliseconds that the first caller need not wait for.
+        // Read the system's root certificates early: it takes milliseconds, which the first caller would wait for.
         let outbound = self.outbound.clone();
         let warm = tokio::task::spawn_blocking(move || outbound.warm());
         let served = tokio::select! {
@@ -207,7 +207,7 @@ impl App {
     }
 }
 
-/// Until it is told to stop and the agent has had its time to drain.
+/// Waits for the shutdown, then for the time in which clients may finish.
 async fn told(shutdown: impl Future<Output = ()>, linger: Duration) {
     shutdown.await;
     if !linger.is_zero() {
@@ -216,7 +216,7 @@ async fn told(shutdown: impl Future<Output = ()>, linger: Duration) {
     }
 }
 
-/// The inherited socket, else the configured one, else one in a default place.
+/// The inherited socket, else the configured one, else one at a default path.
 fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result<Socket, place::Error> {
     let access = Access { mode: listen.mode, group: listen.group };
     match (inherited, &listen.socket) {
@@ -233,8 +233,8 @@ fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result
     }
 }
 
-/// The next job may make a directory of the same name before we look: ours is gone all the same. It is held open so
-/// that its inode cannot be given to another.
+/// Waits until the directory is deleted. The next job may create one of the same name before we look, so the inode is
+/// compared. The directory is held open so that its inode is not reused.
 async fn gone(directory: Option<&Path>) {
     let Some(directory) = directory else { return std::future::pending().await };
     let which = |found: std::fs::Metadata| FileId::from(&found);

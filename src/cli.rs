@@ -221,7 +221,7 @@ pub(crate) struct TrustPolicy {
     pub json: bool,
 }
 
-/// What `doctor` ends with: whose turn it is decides.
+/// The exit codes of `doctor` tell who must fix the problem.
 const DOCTOR_ENDS: &str = "Exit codes of doctor:\n  \
     0  nothing failed; warnings are allowed\n  \
     76 another party fails a requirement\n  \
@@ -344,9 +344,9 @@ pub(crate) struct Completions {
     pub shell: clap_complete::Shell,
 }
 
-/// Reads a helper call as clients configure it, `[--socket PATH] token|headers [TARGET]` or `get`, without clap:
-/// building the tree of all verbs takes a quarter of the whole call. Anything else is clap's, and a test holds both
-/// to the same result.
+/// Parses the usual helper calls, `[--socket PATH] token|headers [TARGET]` or `get`, without clap, because building clap's
+/// command tree takes a quarter of the call. Returns `None` for anything else, which clap parses. A test checks that both give
+/// the same result.
 pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
     let mut words = words.iter().map(String::as_str).peekable();
     let plain = |word: &&str| !word.is_empty() && !word.starts_with('-');

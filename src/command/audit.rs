@@ -15,7 +15,7 @@ use crate::token::Digest;
 
 mod tail;
 
-/// Outside of sysexits: an answer, and not a failure of ours.
+/// The exit code for a broken chain. It is not in sysexits, because it is a result and not a failure of this program.
 const BROKEN: u8 = 1;
 /// A line that is just being written looks torn for a moment.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -92,7 +92,7 @@ fn unread(path: &Path, error: &std::io::Error) -> Failure {
         .hint("the file belongs to the daemon's user and is private: read it as that user")
 }
 
-/// What is said about a chain.
+/// The result for a chain.
 struct Verdict<'a> {
     files: &'a [PathBuf],
     wanted: Option<Digest>,

@@ -1,8 +1,8 @@
-//! `safeconduct doctor`: what is wrong, whose turn it is, and where that is written.
+//! `safeconduct doctor`: finds what is wrong, who must fix it, and which specification says so.
 //!
-//! Without a target this side is examined (`here`), with one a live MCP server and its authorization server, by the
-//! broker in this process and never by a daemon: `doctor` wants to see every step. The report goes to stdout whether
-//! or not something failed; the exit code says whose turn it is.
+//! Without a target it examines this machine (`here`). With a target it examines a live MCP server and its authorization
+//! server. It always uses the broker in this process, never a daemon, to see every step. The report goes to stdout even if a
+//! check fails; the exit code tells who must fix it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +23,7 @@ mod helper;
 mod here;
 mod page;
 
-/// A token of at most this life is waited for without being told.
+/// The longest token lifetime to wait for without `--wait-expiry`.
 const SHORT_LIFE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(context: &Context<'_>, verb: &cli::Doctor) -> Result<(), Failure> {
@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context<'_>, verb: &cli::Doctor) -> Result<(), Failu
     verdict(&checks)
 }
 
-/// The walk to one MCP server, with its URL.
+/// Examines one MCP server. Returns its URL and the checks.
 fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(String, Vec<Check>), Failure> {
     let mut config = context.config()?;
     let wanted = Wanted::parse(target)?;
@@ -92,7 +92,7 @@ fn wishes(context: &Context<'_>, verb: &cli::Doctor, deadline: Instant) -> Resul
     })
 }
 
-/// A token that the operator hands in: never on the command line, where everybody could read it.
+/// Reads a token from the operator's file. It is never on the command line, which other users can read.
 fn token_in(context: &Context<'_>, flag: &str, file: &Path) -> Result<AccessToken, Failure> {
     const CAP: u64 = 64 * 1024;
     let refuse = |what: String| Failure::asked(format!("{flag}: {what}")).hint("a file that holds one access token");

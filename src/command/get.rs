@@ -1,7 +1,7 @@
 //! `safeconduct get`: the Bazel and EngFlow credential helper protocol.
 //!
-//! `{"uri":…}` on stdin, `{"headers":{…},"expires":…}` on stdout. A URI of no configured server is none of our
-//! business: `{}`, exit 0, no network.
+//! `{"uri":…}` on stdin, `{"headers":{…},"expires":…}` on stdout. A URI of an unconfigured server gets
+//! `{}`, exit 0, no network.
 
 use std::io::Read;
 
@@ -12,7 +12,7 @@ use super::{Context, Failure, print};
 use crate::cli::Get;
 use crate::oauth::ServerUrl;
 
-/// Stdin is one small object; unknown fields must be ignored.
+/// The limit of stdin, which holds one small object.
 const CAP: u64 = 64 * 1024;
 
 #[derive(Deserialize)]

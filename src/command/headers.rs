@@ -7,7 +7,7 @@ use crate::cli::Headers;
 pub(super) fn run(context: &Context<'_>, verb: &Headers) -> Result<(), Failure> {
     let target = match &verb.target {
         Some(target) => target.clone(),
-        // The URL decides, never the name: names are chosen by whoever wrote the client's configuration.
+        // Use the URL, not the name: the author of the client's configuration chooses the names.
         None => context.env.get("CLAUDE_CODE_MCP_SERVER_URL").map(str::to_owned).ok_or_else(|| {
             Failure::asked("no TARGET")
                 .hint("name the server: `safeconduct headers NAME`; only Claude Code says itself which server it means")

@@ -35,7 +35,7 @@ mod whoami;
 /// Runs the verb of the command line and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
     let exit = verb();
-    // Help goes through a buffer that ends lines; what is behind the last one would be lost.
+    // Stdout is line-buffered, so a last line without a line feed must be flushed.
     match std::io::stdout().flush() {
         Err(_) if exit == 0 => Class::Temporary.exit_code().into(),
         _ => exit.into(),
@@ -81,7 +81,7 @@ fn apart(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     work()
 }
 
-/// What every verb has.
+/// The context of every command.
 pub(crate) struct Context<'a> {
     global: &'a Global,
     env: &'a Env,
@@ -115,7 +115,7 @@ impl Context<'_> {
         Ok(config)
     }
 
-    /// Everything that is wrong in the file, one by one.
+    /// All problems of the configuration file.
     fn problems(&self) -> Vec<config::Problem> {
         match Config::load(self.global.config.as_deref(), self.env) {
             Err(config::Error::Problems { problems, .. }) => problems,
@@ -123,8 +123,8 @@ impl Context<'_> {
         }
     }
 
-    /// Logs to stderr. The lines of dependencies stay at warn, whatever our level, and those of `gcp_auth` off: it logs
-    /// whole answers.
+    /// Logs to stderr. Dependencies log at warn, whatever our level. The log of `gcp_auth` is off, because it contains whole
+    /// answers.
     fn log(&self, usual: Level) -> Result<(), Failure> {
         use tracing_subscriber::filter::{LevelFilter, Targets};
         use tracing_subscriber::layer::SubscriberExt;
@@ -153,8 +153,8 @@ impl Context<'_> {
         set.map_err(|_| Failure::bug("the log is set up twice"))
     }
 
-    /// A runtime of one thread, for a command and for the daemon: serving a token is quicker than waking a second
-    /// thread. What could hold it up (names, roots, keyrings) goes to the blocking pool.
+    /// Runs a future on a runtime with one thread, for commands and the daemon: serving a token is quicker than waking a second
+    /// thread. Blocking work (DNS, root certificates, keyrings) goes to the blocking pool.
     fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let mut outcome = None;
         drive(std::pin::pin!(async { outcome = Some(work.await) }))?;
@@ -172,28 +172,28 @@ impl Context<'_> {
     }
 }
 
-/// The runtime's loop is compiled anew for every type of future it is given, 17 KB each time; behind `dyn` there is one.
+/// Uses `dyn Future`, because the runtime's loop is compiled again for every future type, 17 KB each.
 fn drive(work: std::pin::Pin<&mut dyn Future<Output = ()>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
-    // A reader of the log that goes away must not end the daemon: with a handler, a write to it fails instead.
+    // A closed log pipe must not end the daemon: with a handler for SIGPIPE the write fails instead.
     let entered = runtime.enter();
     let handled = signal(SignalKind::pipe()).map_err(|error| Failure::bug(format!("no signal handler: {error}")))?;
     drop((handled, entered));
     runtime.block_on(work);
-    // A name server that never answers keeps its thread; the process need not wait for it.
+    // Do not wait for a thread that a silent DNS server blocks.
     runtime.shutdown_background();
     Ok(())
 }
 
-/// Why a verb failed, for people: what, the cure, and the exit code.
+/// Why a command failed: the message, the cure, and the exit code.
 pub(crate) struct Failure {
     exit: u8,
     message: String,
     hint: Option<String>,
     /// For `--json`: printed to stderr instead of the text.
     json: Option<String>,
-    /// Lines that come before the text: what was seen.
+    /// Lines to print before the text: the evidence that was found.
     seen: String,
 }
 
@@ -226,12 +226,12 @@ impl Failure {
         if let (Some(hint), None) = (&self.hint, &self.json) {
             text.push_str(&format!("safeconduct: hint: {hint}\n"));
         }
-        // Nobody is left to be told when stderr is gone.
+        // If stderr is closed, there is no other place to report it.
         drop(std::io::stderr().write_all(for_runner(&text, env).as_bytes()));
     }
 }
 
-/// Where log lines go: stderr, with the words of others made harmless for a CI runner.
+/// Writes log lines to stderr, with other parties' text neutralised for CI runners.
 struct Log {
     env: Env,
 }
@@ -248,8 +248,8 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        // The subscriber writes whole lines, so no command can be split over two writes. What a full disk does not take is
-        // lost: the subscriber would complain about it on stderr too, and panic.
+        // The subscriber writes whole lines, so no runner command is split over two writes. Ignore a failed write, as on a full
+        // disk: the subscriber would report it on stderr too, and panic.
         drop(std::io::stderr().write_all(for_runner(&String::from_utf8_lossy(line), self.0).as_bytes()));
         Ok(line.len())
     }
@@ -259,7 +259,7 @@ impl Write for Line<'_> {
     }
 }
 
-/// The same for JSON, where an escape leaves the meaning as it is. Outside of strings JSON has none of these.
+/// Neutralises JSON, where an escape does not change the meaning. Outside of strings JSON has none of these characters.
 fn json_for_runner(text: &str, env: &Env) -> String {
     if !in_ci(env) {
         return text.to_owned();
@@ -271,14 +271,14 @@ fn in_ci(env: &Env) -> bool {
     ["CI", "GITHUB_ACTIONS", "TF_BUILD"].iter().any(|name| env.get(name).is_some())
 }
 
-/// In CI a runner reads commands from what steps print: another party's words must not become one.
+/// Neutralises text for CI runners, which read commands from the output of steps: another party's text must not become one.
 fn for_runner(text: &str, env: &Env) -> String {
     if !in_ci(env) {
         return text.to_owned();
     }
     let mut text = text.to_owned();
     for (command, harmless) in [("::", ": :"), ("##[", "# #["), ("##vso[", "# #vso[")] {
-        // Once is not enough: three colons leave two.
+        // Repeat: removing two of three colons leaves a new pair.
         while text.contains(command) {
             text = text.replace(command, harmless);
         }
@@ -333,7 +333,7 @@ impl From<door::Error> for Failure {
     }
 }
 
-/// Writes data to stdout. A reader that has gone away is no success.
+/// Writes data to stdout. Fails if the reader has closed it.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -348,7 +348,7 @@ fn misunderstood(error: &clap::Error) -> u8 {
             0
         }
         kind => {
-            // Without a command clap shows the help alone; its other texts begin with `error: `.
+            // Without a command clap shows only the help; its other messages begin with `error: `.
             let helps = kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
             let start = if helps { "error: no command is given\n\n" } else { "" };
             drop(std::io::stderr().write_all(format!("safeconduct: {start}{}", error.render()).as_bytes()));
@@ -357,7 +357,7 @@ fn misunderstood(error: &clap::Error) -> u8 {
     }
 }
 
-/// A core dump would hold every token in clear.
+/// Disables core dumps, which would contain every token.
 fn harden() {
     use nix::sys::resource::{Resource, setrlimit};
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);

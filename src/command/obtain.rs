@@ -1,7 +1,7 @@
-//! How the helper verbs come by a token: from the daemon if its socket answers, else in this process.
+//! Gets the token for the helper commands: from the daemon if its socket answers, else in this process.
 //!
-//! Only an absent daemon lets this process do the work, never a refusal, a time-out or a permission error: that
-//! would be to ask again as somebody else.
+//! This process does the work only if there is no daemon. After a refusal, a time-out or a permission error it does not, because
+//! it would ask again with another identity.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ use crate::oauth::{Issuer, Scopes, ServerUrl, quoted_words};
 /// A target as typed.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
-    /// What it is called, for variables and new servers.
+    /// The server's name.
     pub(super) name: Option<String>,
-    /// Where it is, if that was typed.
+    /// The URL, if one was typed.
     pub(super) url: Option<ServerUrl>,
 }
 
@@ -45,7 +45,7 @@ impl Wanted {
         Ok(Self { name, url })
     }
 
-    /// As the daemon is asked: the URL decides, never the name.
+    /// The parameter for the daemon: the URL if there is one, else the name.
     fn as_parameter(&self) -> &str {
         match (&self.url, &self.name) {
             (Some(url), _) => url.as_str(),
@@ -55,12 +55,12 @@ impl Wanted {
     }
 }
 
-/// Which answer of the daemon is wanted.
+/// The requested form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The token itself.
     Token,
-    /// Headers: asked twice within 30 s, a new token.
+    /// Headers. A second request within 30 s gets a new token.
     Headers,
 }
 
@@ -73,7 +73,7 @@ impl Purpose {
     }
 }
 
-/// What came of it.
+/// The result of a request.
 pub(super) enum Obtained {
     /// A token.
     Token(Handed),
@@ -81,16 +81,16 @@ pub(super) enum Obtained {
     NotServed,
 }
 
-/// What a helper is asked for.
+/// The request of a helper command.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
-    /// Whose token.
+    /// The server.
     pub(super) wanted: &'a Wanted,
     /// The flags.
     pub(super) wishes: &'a Wishes,
-    /// In which form.
+    /// The form of the answer.
     pub(super) purpose: Purpose,
-    /// What becomes of a URL that is not configured.
+    /// What to do with a URL that is not configured.
     pub(super) unconfigured: Unconfigured,
 }
 
@@ -119,7 +119,7 @@ impl Question<'_> {
     }
 }
 
-/// A token, or why not.
+/// Gets a token. Discovers the authorization server of an unconfigured URL.
 pub(super) fn token(
     context: &Context<'_>,
     wanted: &Wanted,
@@ -135,13 +135,13 @@ pub(super) fn token(
 /// What to do with a URL that is not configured, when there is no daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unconfigured {
-    /// Zero configuration: find out.
+    /// Discover its authorization server (zero configuration).
     Discover,
-    /// Leave it alone, without network.
+    /// Return [`Obtained::NotServed`], without network.
     Leave,
 }
 
-/// The same, where an unconfigured URL is no failure.
+/// Gets a token, where an unconfigured URL is not a failure.
 pub(super) fn obtain(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failure> {
     let wishes = question.wishes;
     if let Some(scopes) = wishes.scopes.iter().find(|scope| Scopes::from_list([scope.as_str()]).is_err()) {
@@ -168,7 +168,7 @@ fn from_daemon(context: &Context<'_>, question: Question<'_>) -> Result<Obtained
     let places = door::places(context.global.socket.as_ref(), context.env);
     let request = question.as_request();
     let ask = |request: &str| door::ask(&places, request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door);
-    // A daemon answers as itself: what only this process could honour is refused, not ignored, and nothing is minted.
+    // The daemon uses its own identity and configuration. Refuse flags that only this process could apply; do not ignore them.
     if let Err(failure) = not_with_a_daemon(context, wishes) {
         return ask("GET /healthz").and(Err(Asked::Failed(failure)));
     }
@@ -229,13 +229,13 @@ impl Refused {
     }
 }
 
-/// The work in this process: once, until the caller's time-out. Its large stack frame is for those who need it.
+/// Does the work in this process, within the caller's time-out. `inline(never)` keeps its large stack frame off other paths.
 #[inline(never)]
 fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failure> {
     let Question { wanted, wishes, purpose, unconfigured } = question;
     context.log(Level::Error)?;
     let mut config = context.config()?;
-    // A client may start its helper without the variables of the job it is in; the machine would be the wider identity.
+    // A client may start its helper without the job's variables. Then the probe would find the machine's broader identity.
     let forgone = purpose == Purpose::Headers && config.forgo_probe();
     let early = Early { context, audit: config.audit.clone(), purpose };
     let settled = settle(context, &mut config, wanted, unconfigured).inspect_err(|error| {
@@ -274,7 +274,7 @@ fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failu
                 }
             })?;
         let caller = judged(caller, &core).await;
-        // A proof is for one request, and a helper's headers are for many: a bound token is none for it.
+        // Clients reuse a helper's headers, but a DPoP proof is for one request, so a bound token does not work here.
         let granted = tokio::time::timeout(limit, core.broker.headers(&caller, &request, None)).await;
         core.stop.cancel();
         let granted = granted.map_err(|_| {
@@ -296,7 +296,7 @@ fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failu
     })
 }
 
-/// Without a daemon the rules hold for this process itself.
+/// Without a daemon the allow rules apply to this process itself.
 async fn judged(caller: Caller, core: &Core) -> Caller {
     let Some(needs) = core.broker.needs(&caller) else { return caller };
     let facts = match Process::own() {
@@ -306,7 +306,7 @@ async fn judged(caller: Caller, core: &Core) -> Caller {
     caller.with(facts)
 }
 
-/// What is refused before there is a broker is recorded as well.
+/// Records refusals that happen before the broker exists.
 struct Early<'a> {
     context: &'a Context<'a>,
     audit: Option<audit::Config>,
@@ -324,7 +324,7 @@ impl Early<'_> {
         }
     }
 
-    /// A refusal that cannot be recorded stays one. Must be called inside a runtime.
+    /// Records a refusal. If that fails, the request is still refused. Must be called inside a runtime.
     fn note(&self, asked_for: &str, class: Class, error: &str) {
         let Some(config) = self.audit.clone() else { return };
         let server = quoted_words(asked_for.split('?').next().unwrap_or_default());
@@ -349,7 +349,7 @@ impl Early<'_> {
     }
 }
 
-/// The server that is meant, by its name in the configuration; an unconfigured URL is added to it. `None` when it is to
+/// Finds the name of the requested server in the configuration, and adds an unconfigured URL to it. `None` if such a URL is to
 /// be left alone.
 pub(super) fn settle(
     context: &Context<'_>,
@@ -366,7 +366,7 @@ pub(super) fn settle(
         (Some(server), _) => server.name.to_string(),
         (None, Some(_)) if unconfigured == Unconfigured::Leave => return Ok(None),
         (None, Some(url)) => {
-            // Another spelling or path on a configured origin must not get round that server's policy.
+            // Another spelling or path on a configured origin must not bypass that server's policy.
             if let Some(server) = beside(config.servers.iter(), url) {
                 return Err(broker::Refusal::beside(url, server).into());
             }

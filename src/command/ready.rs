@@ -1,4 +1,4 @@
-//! `safeconduct ready`: exit 0 when the required (or named) tokens are in hand. For exec and startup probes and CI.
+//! `safeconduct ready`: exits with 0 if the required (or named) tokens are available. For exec and startup probes and CI.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
                     Refused::into_failure,
                 ));
             }
-            // It may be about to start.
+            // The daemon may be about to start.
             Err(error @ door::Error::Absent { .. }) => {
                 hint = "start it with `safeconduct run`, name its socket with `--socket`, or wait with `--wait 30s`";
                 vec![error.to_string()]

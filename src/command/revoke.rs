@@ -1,4 +1,4 @@
-//! `safeconduct revoke`: revokes what the daemon holds. This process holds nothing between two runs.
+//! `safeconduct revoke`: revokes the daemon's tokens. This process keeps none between two runs.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Revoke) -> Result<(), Failure> {
             lines.push_str(&format!("{server}: {} revoked\n", body["revoked"].as_u64().unwrap_or(0)));
             continue;
         }
-        // The others are revoked all the same.
+        // Revoke the other servers' tokens even if one fails.
         failed.get_or_insert_with(|| {
             Refused::read(&reply).map_or_else(
                 || Failure::new(Class::Config, "the daemon does not answer like safeconduct"),
@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Revoke) -> Result<(), Failure> {
 fn names(context: &Context<'_>) -> Result<Vec<String>, Failure> {
     let status = super::status::fetch(context)?;
     let servers = status["servers"].as_array().cloned().unwrap_or_default();
-    // What opens a front door goes with the server behind it.
+    // The token of a front door is revoked with the server behind it.
     let all = servers.iter().filter(|server| server["front_door_of"].is_null());
     let holding = all.filter(|server| server["tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()));
     Ok(holding.filter_map(|server| server["name"].as_str().map(str::to_owned)).collect())

@@ -49,7 +49,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
         if verb.detached {
             tell_parent(&listening)?;
         }
-        // Without a service manager there is nobody to tell.
+        // Fails without a service manager, which is fine.
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
         let told = async {
             shutdown.await;
@@ -60,7 +60,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     })
 }
 
-/// The file, with what the command line adds to it.
+/// The configuration file with the additions of the command line.
 fn configured(context: &Context<'_>, verb: &Run) -> Result<Config, Failure> {
     let mut config = context.config()?;
     add_servers(&mut config, context, &verb.servers)?;
@@ -91,14 +91,14 @@ fn add_servers(config: &mut Config, context: &Context<'_>, servers: &[String]) -
     Ok(())
 }
 
-/// Two descriptors for each caller and some for us: the usual soft limit of 1,024 is less than we serve.
+/// Raises the limit of file descriptors: each caller needs two, and the usual soft limit is 1,024.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     const WANTED: u64 = 8_192;
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < WANTED
     {
-        // With a lower limit we serve fewer callers at once, which wait in the backlog.
+        // With a lower limit further callers wait in the backlog.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, WANTED.min(hard), hard);
     }
 }
@@ -144,7 +144,8 @@ fn shutdown_signal(hung_up: impl Fn()) -> Result<impl Future<Output = ()>, Failu
     })
 }
 
-/// SIGHUP: the audit file anew, after a rotation, and the configuration. A bad one is reported and the old one stays.
+/// Handles SIGHUP: reopens the audit file after a rotation and reloads the configuration. If the new configuration is bad, it
+/// reports the problems and keeps the old one.
 fn reload(context: &Context<'_>, verb: &Run, way: &Reload) {
     reopen(way.audit());
     let swapped = configured(context, verb).and_then(|config| {
@@ -159,7 +160,7 @@ fn reload(context: &Context<'_>, verb: &Run, way: &Reload) {
     }
 }
 
-/// Told twice, the daemon ends at once.
+/// Completes at the second SIGTERM or SIGINT, which ends the daemon immediately.
 fn second_signal() -> Result<impl Future<Output = ()>, Failure> {
     let cannot = |error: std::io::Error| Failure::bug(format!("no signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
@@ -174,13 +175,13 @@ fn second_signal() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-/// For one field of a line; none when there is nothing to say.
+/// The addresses as one log field. `None` if there are none.
 fn addresses(addresses: &[SocketAddr]) -> Option<String> {
     let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     (!texts.is_empty()).then(|| texts.join(" "))
 }
 
-/// After a rotation the old file has another name. If the new one cannot be opened, the old one goes on.
+/// Reopens the audit file after a rotation. If the new file cannot be opened, the old one stays in use.
 fn reopen(audit: Option<&Audit>) {
     match audit.map(Audit::reopen) {
         None => {}
@@ -196,7 +197,7 @@ fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
     let failed = |error: std::io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
     let program = std::env::current_exe().map_err(failed)?;
-    // The words of this command line, with the flag for the child in the place of ours.
+    // This command line, with the child's flag instead of ours.
     let words = std::env::args_os().skip(1).map(|word| if word == "--detach" { "--detached".into() } else { word });
     let mut child = Command::new(program)
         .args(words)
@@ -223,7 +224,7 @@ fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     Err(Failure { exit, ..last_message(&mut log, start, &path) })
 }
 
-/// A daemon whose socket lies where helpers do not look says which flag they need.
+/// Prints the `--socket` flag that helpers need if the socket is not at a default path.
 fn tell_flag(context: &Context<'_>, socket: &str) {
     let usual = door::places(None, context.env);
     if !usual.iter().any(|place| place.path.as_os_str() == socket)
@@ -252,7 +253,7 @@ fn open_log(context: &Context<'_>, config: &Config) -> Result<(PathBuf, File), F
         let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
         let opened =
             OpenOptions::new().create(true).append(true).read(true).mode(0o600).custom_flags(no_follow).open(&path);
-        // One that is there already keeps its mode when it is opened.
+        // An existing file keeps its mode when it is opened, so set it.
         match opened.and_then(|log| log.set_permissions(Permissions::from_mode(0o600)).map(|()| log)) {
             Ok(log) => return Ok((path.into(), log)),
             Err(error) => last = Some(format!("{}: {error}", path.to_string_lossy())),
@@ -262,7 +263,7 @@ fn open_log(context: &Context<'_>, config: &Config) -> Result<(PathBuf, File), F
         .hint("choose another place with `--socket`"))
 }
 
-/// The daemon's own last words, from the part of the log that it wrote.
+/// The daemon's last message in its part of the log.
 fn last_message(log: &mut File, start: u64, path: &std::path::Path) -> Failure {
     use std::io::{Seek, SeekFrom};
     let mut text = String::new();
@@ -281,7 +282,7 @@ fn last_message(log: &mut File, start: u64, path: &std::path::Path) -> Failure {
 /// The word before the socket's path in what a detached start prints.
 const SOCKET: &str = "socket";
 
-/// Tells the waiting parent where we listen, then lets go of its pipe: from now on stdout is the log as well.
+/// Tells the waiting parent where we listen, then closes its pipe: from now on stdout is the log too.
 fn tell_parent(listening: &Listening) -> Result<(), Failure> {
     let mut said = format!("{SOCKET} {}\n", listening.socket.display());
     if let (Some(http), Some(secret)) = (addresses(&listening.http), &listening.http_secret) {

@@ -1,4 +1,4 @@
-//! `safeconduct status`: what the daemon holds, as people read it.
+//! `safeconduct status`: shows the daemon's servers, tokens and callers.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Status) -> Result<(), Failure> {
         return print(&for_runner(&table(&fetch(context)?), context.env));
     }
     loop {
-        // Home and clear: the screen shows one state at a time. Ends with the daemon or with Ctrl-C.
+        // Cursor home and clear screen. The loop ends with the daemon or with Ctrl-C.
         print(&format!("\x1b[H\x1b[2J{}", for_runner(&table(&fetch(context)?), context.env)))?;
         std::thread::sleep(Duration::from_secs(1));
     }
@@ -102,7 +102,7 @@ fn listening(listen: &Value) -> String {
     out
 }
 
-/// What is left of a token's life, as a bar.
+/// The remaining lifetime of a token as a bar.
 fn bar(token: &Value) -> String {
     let (left, life) = (token["expires_in"].as_u64().unwrap_or(0), token["lifetime"].as_u64().unwrap_or(0).max(1));
     let full = usize::try_from(left.min(life) * BAR as u64 / life).unwrap_or(0);

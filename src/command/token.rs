@@ -13,9 +13,9 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
     let mask = if verb.mask { Some(masking(context)?) } else { None };
     let handed = obtain::token(context, &wanted, &verb.wishes, Purpose::Token)?;
     if let Some((before, percent)) = mask {
-        // The runner reads commands from stderr as well, and stdout belongs to whoever captures the token.
+        // The runner reads commands from stderr too, and stdout must hold only the token.
         use std::io::Write;
-        // Runners decode `%0A` and its like: the mask must be for the token as it is.
+        // Runners percent-decode commands, so escape `%` to mask the exact token.
         let escaped = zeroize::Zeroizing::new(handed.raw().replace('%', percent));
         let line = zeroize::Zeroizing::new(format!("{before}{}\n", escaped.as_str()));
         std::io::stderr()
@@ -37,7 +37,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
     print(&text)
 }
 
-/// How this runner is told to mask a text, and how a percent sign is written for it.
+/// The runner's command to mask a text, and its escape for a percent sign.
 fn masking(context: &Context<'_>) -> Result<(&'static str, &'static str), Failure> {
     match (context.env.get("GITHUB_ACTIONS"), context.env.get("TF_BUILD")) {
         (Some("true"), _) => Ok(("::add-mask::", "%25")),

@@ -89,7 +89,7 @@ async fn claims(chosen: &Chosen, audience: &Audience) -> Result<Claims, identity
     }
 }
 
-/// The thumbprint of the certificate that the platform issues beside the JWT. That it issues none stops nothing.
+/// The thumbprint of the certificate that the platform issues besides the JWT. `None` if it issues none.
 async fn certificate(chosen: &Chosen) -> Option<Digest> {
     match tokio::time::timeout(LIMIT, chosen.source.certificate()).await {
         Ok(Ok(certificate)) => certificate.map(|certificate| certificate.thumbprint),

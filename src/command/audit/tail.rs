@@ -1,4 +1,4 @@
-//! `safeconduct audit tail`: the last lines as people read them, and on demand each new one, also over a rotation.
+//! `safeconduct audit tail`: shows the last lines in readable form and, on request, follows new ones, also after a rotation.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -13,9 +13,9 @@ use crate::audit::LINE_CAP;
 use crate::cli::AuditTail;
 use crate::oauth::quoted_words;
 
-/// How often a followed file is looked at.
+/// How often a followed file is read.
 const LOOK: Duration = Duration::from_millis(200);
-/// So much of a file is read to show its end.
+/// How much of a file is read to show its end.
 const TAIL_CAP: u64 = 16 * 1024 * 1024;
 const CHUNK: u64 = 64 * 1024;
 
@@ -59,7 +59,7 @@ fn last(file: &mut File, lines: usize) -> std::io::Result<Vec<u8>> {
     Ok(end.split_off(start.unwrap_or(0)))
 }
 
-/// Shows what is new. A file that was cut begins again; one that was renamed is read to its end, then the new one.
+/// Shows new lines. A truncated file is read from its beginning; a renamed file is read to its end, then the new file.
 fn follow(path: &Path, file: &mut File, shown: &mut Shown<'_>) -> Result<(), Failure> {
     let failed = |error| super::unread(path, &error);
     let renamed = fs::metadata(path).ok().filter(|now| file.metadata().is_ok_and(|ours| which(now) != which(&ours)));
@@ -67,7 +67,7 @@ fn follow(path: &Path, file: &mut File, shown: &mut Shown<'_>) -> Result<(), Fai
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
     }
     shown.rest_of(file).map_err(failed)??;
-    // What was written between the two looks is read by now, unless the writer has not followed yet.
+    // The old file is read to its end by now, unless the writer still writes to it.
     if renamed.is_some_and(|now| now.len() > 0) {
         *file = super::open(path)?;
         shown.rest_of(file).map_err(failed)??;
@@ -82,7 +82,7 @@ fn which(found: &fs::Metadata) -> (u64, u64) {
 struct Shown<'a> {
     context: &'a Context<'a>,
     raw: bool,
-    /// The beginning of a line whose end is not there yet.
+    /// The beginning of an incomplete line.
     rest: Vec<u8>,
 }
 
@@ -112,7 +112,7 @@ impl Shown<'_> {
         if text.is_empty() { Ok(()) } else { print(&text) }
     }
 
-    /// What is left without an end.
+    /// Shows the last line, which has no line feed.
     fn finish(&mut self) -> Result<(), Failure> {
         let rest = std::mem::take(&mut self.rest);
         if rest.is_empty() { Ok(()) } else { print(&self.line(&rest)) }

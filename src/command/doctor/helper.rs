@@ -1,8 +1,8 @@
-//! Our own binary, run as MCP clients run helpers: with almost no environment.
+//! Runs our own binary as MCP clients run helpers: with almost no environment.
 //!
-//! It asks for a server that cannot be, so that no token is made and none is printed: that the daemon knows no such
-//! server is all that has to be heard. Codex leaves six variables; Claude Code takes out what looks like a credential,
-//! `XDG_RUNTIME_DIR` included, and adds its own.
+//! It asks for a server that does not exist, so that no token is issued or printed. The answer "no such server" proves that it
+//! reached the daemon. Codex passes six variables. Claude Code removes variables that look like credentials, and
+//! `XDG_RUNTIME_DIR`, and adds its own.
 
 use std::io::Read;
 use std::path::Path;
@@ -18,25 +18,25 @@ const LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// No configuration has a server of this name.
 const NO_SERVER: &str = "safeconduct-doctor";
-/// What a helper says on stderr is a line or two.
+/// The limit of the helper's stderr, which is a line or two.
 const WORDS_CAP: u64 = 16 * 1024;
 
-/// What the helper made of it.
+/// The helper's result.
 pub(super) enum Heard {
     /// The daemon answered.
     Daemon,
     /// No daemon was found.
     Nobody,
-    /// Something stood in the way, in the helper's words.
+    /// Another failure, with the helper's message.
     Trouble(String),
 }
 
-/// The six variables that Codex leaves.
+/// The six variables that Codex passes.
 pub(super) fn under_codex(env: &Env) -> Vec<(String, String)> {
     kept(env, &["HOME", "LANG", "PATH", "PWD", "TERM", "TMPDIR"])
 }
 
-/// Of what Claude Code leaves, the variables that we would read; and its own.
+/// The variables that Claude Code passes and we read, and its own.
 pub(super) fn under_claude_code(env: &Env) -> Vec<(String, String)> {
     let mut vars = kept(env, &["HOME", "PATH", "TMPDIR", "SAFECONDUCT_SOCKET", "RUNNER_TEMP", "AGENT_TEMPDIRECTORY"]);
     let own = [("CLAUDE_CODE_MCP_SERVER_NAME", NO_SERVER), ("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.invalid/mcp")];
@@ -48,7 +48,7 @@ fn kept(env: &Env, names: &[&str]) -> Vec<(String, String)> {
     names.iter().filter_map(|name| Some(((*name).to_owned(), env.get(name)?.to_owned()))).collect()
 }
 
-/// Runs `safeconduct headers` in that environment. Fails with words if it cannot be run.
+/// Runs `safeconduct headers` in that environment. Fails with a message if it cannot be run.
 pub(super) fn ask(environment: &[(String, String)], socket: Option<&Path>) -> Result<Heard, String> {
     let binary = std::env::current_exe().map_err(|error| format!("our own binary is not found: {error}"))?;
     let mut command = Command::new(binary);

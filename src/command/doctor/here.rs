@@ -1,4 +1,4 @@
-//! This side: the daemon and who we are to it, the helper as clients start it, and the machine. No network.
+//! Checks of this machine, without network: the daemon and its view of us, the helper as clients start it, and the system.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::env::Env;
 use crate::oauth::quoted_words;
 
 const LIMIT: Duration = Duration::from_secs(3);
-/// This version did not exist before: an earlier clock has lost its time.
+/// A time before this version existed. An earlier clock is wrong.
 const BEFORE_US: i64 = 1_767_225_600;
-/// Two descriptors a caller, and some for us.
+/// A low limit of file descriptors: each caller needs two.
 const FEW_DESCRIPTORS: u64 = 1_024;
 
 const DAEMON: &str = "daemon";
@@ -54,7 +54,7 @@ pub(super) fn checks(context: &Context<'_>) -> Vec<Check> {
     checks
 }
 
-/// Every place in order, and the first where a daemon answers.
+/// Checks the default paths in order. Returns the first where a daemon answers.
 fn look<'a>(places: &'a [Place], env: &Env) -> (Option<&'a Place>, Check) {
     let (mut seen, mut trouble) = (Vec::new(), None);
     for place in places {
@@ -100,7 +100,7 @@ fn class_of(failure: &Failure) -> Class {
     ALL.into_iter().find(|class| class.exit_code() == failure.exit).unwrap_or(Class::Internal)
 }
 
-/// Whose the daemon is, and what it lets us do. Gives its status.
+/// Checks the daemon's user and our permissions. Returns its status.
 fn daemon(context: &Context<'_>, place: &Place, checks: &mut Vec<Check>) -> Value {
     let (uid, gid) = (context.env.uid(), context.env.gid());
     checks.push(match door::owner(place, LIMIT) {
@@ -165,7 +165,7 @@ fn configuration(context: &Context<'_>, checks: &mut Vec<Check>) -> Option<Confi
     }
 }
 
-/// The daemon's identity where there is a daemon, else ours.
+/// Checks the daemon's identity, or ours if there is no daemon.
 fn identity(context: &Context<'_>, config: Option<Config>, status: Option<&Value>) -> Check {
     if let Some(source) = status.and_then(|status| status["identity"]["source"].as_str()) {
         let evidence = status.and_then(|status| status["identity"]["evidence"].as_str()).unwrap_or("-");
@@ -190,7 +190,7 @@ fn identity(context: &Context<'_>, config: Option<Config>, status: Option<&Value
     }
 }
 
-/// Runs our own binary as the two clients do that run helpers.
+/// Runs our own binary as the two clients with helpers do.
 fn helpers(found: Option<&Place>, env: &Env) -> Vec<Check> {
     let clients = [(CODEX, helper::under_codex(env)), (CLAUDE_CODE, helper::under_claude_code(env))];
     let Some(place) = found else {
@@ -223,7 +223,7 @@ fn helper_check(rule: &Rule, environment: &[(String, String)], place: &Place) ->
     }
 }
 
-/// Clients send requests to a loopback URL to the proxy as well, unless they are told not to.
+/// Checks `NO_PROXY`: without it clients send requests for loopback URLs to the proxy too.
 fn proxy(env: &Env) -> Check {
     let first =
         |names: &[&'static str]| names.iter().find_map(|name| env.get(name).map(|value| (*name, value.to_owned())));

@@ -1,4 +1,4 @@
-//! The report as people read it: one line a stage where all is well, the whole story where it is not.
+//! The report as text: one line for a stage that passed, all details for one that did not.
 
 use std::io::IsTerminal;
 
@@ -8,7 +8,7 @@ use crate::env::Env;
 
 /// Where the text of a detail begins.
 const INDENT: usize = 4;
-/// Every terminal has that many columns; a shell may say more in `COLUMNS`.
+/// The default width. `COLUMNS` may set another.
 const USUAL: usize = 80;
 const NARROWEST: usize = 40;
 /// Longer lines are hard to read.
@@ -22,7 +22,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Colours only on a terminal, and not where they are unwanted (no-color.org).
+    /// Uses colours only on a terminal and without `NO_COLOR` (no-color.org).
     pub(super) fn new(env: &Env, verbose: bool) -> Self {
         let colours = std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none();
         let columns = env.get("COLUMNS").and_then(|columns| columns.parse().ok());
@@ -59,7 +59,7 @@ impl Page {
         out
     }
 
-    /// What was not tried for the same reason stands together.
+    /// Groups the skipped checks by their reason.
     fn not_tried(&self, checks: &[&Check]) -> String {
         let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
         for check in checks.iter().filter(|check| check.state == State::Skip) {
@@ -88,7 +88,7 @@ impl Page {
         out
     }
 
-    /// A text with a label before its first line, the others hanging below it.
+    /// A text with a label before its first line; the other lines are indented.
     fn paragraph(&self, label: &str, text: &str) -> String {
         if text.is_empty() {
             return String::new();
@@ -124,7 +124,7 @@ impl Page {
     }
 }
 
-/// `12 passed, 1 warning`: what there is none of is left out.
+/// `12 passed, 1 warning`: leaves out zero counts.
 fn counts(checks: &[Check]) -> String {
     let of = |state| count(checks, state);
     let plural = |count: usize, one: &str| if count == 1 { one.to_owned() } else { format!("{one}s") };

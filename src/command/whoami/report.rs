@@ -1,5 +1,5 @@
-//! What `whoami` saw, as JSON with stable words and as lines for people. Names of variables and claims, never a value of
-//! one and never the token.
+//! The report of `whoami`, as JSON with stable words and as text. It names variables and shows claims, but never the value of a
+//! variable and never the token.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,7 +25,7 @@ impl Steps {
         Self { clock: clock.clone(), last: clock.boot(), done: Vec::new() }
     }
 
-    /// A step ended now; it began when the last one did.
+    /// Records the end of a step, which began when the last one ended.
     pub(super) fn done(&mut self, step: &str) {
         let now = self.clock.boot();
         self.done.push(json!({ "step": step, "seconds": now.since(self.last).as_secs_f64() }));
@@ -37,7 +37,7 @@ impl Steps {
     }
 }
 
-/// Everything that was seen.
+/// The data of the report.
 pub(super) struct Seen<'a> {
     pub(super) chosen: Option<&'a Chosen>,
     pub(super) found: &'a [Found],
@@ -47,7 +47,7 @@ pub(super) struct Seen<'a> {
     pub(super) steps: Value,
 }
 
-/// What will follow for each configured server: which identity, changed by whom, presented how and to whom.
+/// For each configured server: its identity, the exchanges on the way, the client authentication and the audience.
 pub(super) fn servers(config: &Config) -> Value {
     let one = |order: &Arc<Order>| {
         let (exchange, issuer) =
@@ -118,7 +118,7 @@ fn of_source(one: &Found, used: Option<&str>) -> Value {
     row
 }
 
-/// A claim is what somebody else wrote.
+/// A claim as safe text, because another party wrote it.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => quoted_words(text),
@@ -130,7 +130,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// The same for people.
+/// The report as text.
 pub(super) fn text(report: &Value) -> String {
     let identity = &report["identity"];
     let claims = &identity["claims"];
