@@ -46,12 +46,12 @@ impl Signer {
         Self { credentials, region: region.to_owned(), service: service.to_owned() }
     }
 
-    /// The name of the key: no secret.
+    /// The access key id, which is no secret.
     pub(crate) fn name(&self) -> &str {
         self.credentials.access_key_id()
     }
 
-    /// The fields that make it this request of ours. `None` when the request cannot be signed: it is none.
+    /// The headers that sign the request. `None` if it is not a valid HTTP request.
     pub(crate) fn sign(&self, purpose: &Purpose<'_>, now: SystemTime) -> Option<Fields> {
         let identity = self.credentials.clone().into();
         let mut settings = SigningSettings::default();

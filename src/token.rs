@@ -22,7 +22,7 @@ mod credential;
 pub use credential::Credential;
 pub(crate) use credential::{Fields, Head, Unauthorized, WhyNot};
 
-/// The signed identity document we present (RFC 8693 section 1.1), with what it says about itself.
+/// The signed identity document we present (RFC 8693 section 1.1), with its claims.
 #[derive(Clone)]
 pub(crate) struct SubjectToken {
     secret: SecretString,
@@ -289,12 +289,12 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// A credential with everything its user has to know about it.
+/// A credential with its metadata.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The secret, and what it needs beside itself.
+    /// The secret, with the key or certificate that it is bound to.
     pub credential: Credential,
-    /// Names the token without showing it.
+    /// The SHA-256 of the token, which identifies it without showing it.
     pub digest: Digest,
     /// The granted scopes.
     pub scopes: Scopes,

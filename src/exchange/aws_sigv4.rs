@@ -100,7 +100,7 @@ impl Exchange for AwsSigv4 {
             _ => return Err(no_credentials()),
         };
         let Assumed { credentials, arn } = assumed;
-        let expires_in = aws::rest(&credentials, way.clock.wall());
+        let expires_in = aws::remaining(&credentials, way.clock.wall());
         let signer = Arc::new(Signer::new(credentials, &self.aws.region, &self.service));
         let grant = Grant::Signer(Signed { signer, arn });
         Ok(Issued { grant, expires_in, scopes: Some(Scopes::default()) })
