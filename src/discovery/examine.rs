@@ -5,7 +5,9 @@ use reqwest::header::{ACCEPT, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{BadDocument, Discovery, Error, ResourceDocument, ResourceMetadata, ServerDocument, challenge, malformed};
+use super::document::{BadDocument, ResourceDocument, ServerDocument};
+use super::error::malformed;
+use super::{Discovery, Error, ResourceMetadata, challenge};
 use crate::oauth::{AuthorizationServer, Issuer, ServerUrl};
 use crate::outbound::{self, Ask, Body, NamedBy};
 

@@ -1,0 +1,152 @@
+//! The two documents as they are published, and what is checked before anybody relies on them.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::error::malformed;
+use super::{Error, ResourceMetadata};
+use crate::oauth::{AuthorizationServer, Issuer, MutualTls, Resource, Scopes, ServerUrl, quoted_words};
+
+/// A protected resource's metadata as it is published (RFC 9728 section 2).
+#[derive(Deserialize)]
+pub(super) struct ResourceDocument {
+    resource: String,
+    #[serde(default)]
+    authorization_servers: Vec<String>,
+    #[serde(default)]
+    scopes_supported: Option<Vec<String>>,
+    #[serde(default)]
+    dpop_bound_access_tokens_required: bool,
+}
+
+impl ResourceDocument {
+    pub(super) fn checked(self, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
+        let resource = Resource::parse(&self.resource).ok().filter(|resource| resource.stands_for(server));
+        let resource = resource.ok_or_else(|| Error::ResourceMismatch {
+            found: quoted_words(&self.resource),
+            server: server.to_string(),
+        })?;
+        let scopes = |list: Vec<String>| {
+            Scopes::from_list(list.iter().map(String::as_str)).map_err(|error| {
+                malformed("the resource metadata", server.as_str(), &format!("scopes_supported: {error}"))
+            })
+        };
+        Ok(ResourceMetadata {
+            resource,
+            authorization_servers: self.authorization_servers,
+            scopes_supported: self.scopes_supported.map(scopes).transpose()?,
+            wants_dpop: self.dpop_bound_access_tokens_required,
+        })
+    }
+}
+
+/// An authorization server's metadata as it is published (RFC 8414 section 2).
+#[derive(Deserialize)]
+pub(super) struct ServerDocument {
+    issuer: String,
+    #[serde(default)]
+    token_endpoint: Option<String>,
+    #[serde(default)]
+    grant_types_supported: Option<Vec<String>>,
+    #[serde(default)]
+    revocation_endpoint: Option<String>,
+    #[serde(default)]
+    registration_endpoint: Option<String>,
+    #[serde(default)]
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    #[serde(default)]
+    token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
+    #[serde(default)]
+    client_id_metadata_document_supported: bool,
+    #[serde(default)]
+    dpop_signing_alg_values_supported: Option<Vec<String>>,
+    #[serde(default)]
+    mtls_endpoint_aliases: Aliases,
+}
+
+#[derive(Default, Deserialize)]
+struct Aliases {
+    #[serde(default)]
+    token_endpoint: Option<String>,
+    #[serde(default)]
+    revocation_endpoint: Option<String>,
+}
+
+/// Why a server's document is not used.
+pub(super) enum BadDocument {
+    Issuer(Error),
+    Content(&'static str),
+}
+
+impl BadDocument {
+    pub(super) fn at(self, place: &'static str, url: &str) -> Error {
+        match self {
+            Self::Issuer(error) => error,
+            Self::Content(what) => malformed(place, url, what),
+        }
+    }
+}
+
+impl ServerDocument {
+    pub(super) fn checked(self, asked: &Issuer) -> Result<AuthorizationServer, BadDocument> {
+        if self.issuer != asked.as_str() {
+            let found = quoted_words(&self.issuer);
+            return Err(BadDocument::Issuer(Error::IssuerMismatch { found, asked: asked.to_string() }));
+        }
+        let token_endpoint = self.token_endpoint.ok_or(BadDocument::Content("it names no token_endpoint"))?;
+        let endpoint = |text: String| ServerUrl::parse(&text).map(|_| Arc::from(text));
+        // What is not needed for a token may be unusable; whoever needs it then misses it.
+        let maybe = |text: Option<String>| text.and_then(|text| endpoint(text).ok());
+        Ok(AuthorizationServer {
+            issuer: asked.clone(),
+            token_endpoint: endpoint(token_endpoint)
+                .map_err(|_| BadDocument::Content("its token_endpoint is not a usable URL"))?,
+            grant_types: self.grant_types_supported,
+            revocation_endpoint: maybe(self.revocation_endpoint),
+            registration_endpoint: maybe(self.registration_endpoint),
+            auth_methods: self.token_endpoint_auth_methods_supported,
+            auth_algorithms: self.token_endpoint_auth_signing_alg_values_supported,
+            takes_metadata_documents: self.client_id_metadata_document_supported,
+            dpop_algorithms: self.dpop_signing_alg_values_supported,
+            mutual_tls: MutualTls {
+                token_endpoint: maybe(self.mtls_endpoint_aliases.token_endpoint),
+                revocation_endpoint: maybe(self.mtls_endpoint_aliases.revocation_endpoint),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_document_for_another_server_is_refused() {
+        let server = ServerUrl::parse("https://mcp.example.com/mcp").expect("good");
+        let document = |resource: &str| ResourceDocument {
+            resource: resource.to_owned(),
+            authorization_servers: vec!["https://as.example.com".to_owned()],
+            scopes_supported: None,
+            dpop_bound_access_tokens_required: false,
+        };
+        let good = document("https://mcp.example.com/mcp").checked(&server).expect("the same");
+        assert_eq!(good.resource.as_str(), "https://mcp.example.com/mcp");
+        for bad in ["https://evil.example/mcp", "https://mcp.example.com/mcp/deeper", "https://mcp.example.com/m", ""] {
+            assert!(matches!(document(bad).checked(&server), Err(Error::ResourceMismatch { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_must_match_byte_for_byte() {
+        let asked = Issuer::parse("https://as.example.com").expect("good");
+        let document = |issuer: &str| {
+            let document = serde_json::json!({ "issuer": issuer, "token_endpoint": "https://as.example.com/token" });
+            serde_json::from_value::<ServerDocument>(document).expect("a document")
+        };
+        assert!(document("https://as.example.com").checked(&asked).is_ok());
+        for bad in ["https://as.example.com/", "https://AS.example.com", "https://evil.example"] {
+            assert!(matches!(document(bad).checked(&asked), Err(BadDocument::Issuer(_))), "{bad}");
+        }
+    }
+}
