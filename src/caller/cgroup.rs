@@ -10,11 +10,27 @@ use super::unit_name::UnitName;
 
 /// The unit of a process. `None` in the root group, outside of our own cgroup namespace, and without systemd.
 pub(super) fn unit(text: &str) -> Option<Unit> {
-    let path = |prefix: &str| text.lines().find_map(|line| line.split_once(prefix).map(|(_, path)| path));
     // The unified hierarchy has the number 0 and no name. Beside older hierarchies its path is often `/`; then systemd has a
     // hierarchy of its own.
-    let unified = text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| *path != "/");
-    of_path(unified.or_else(|| path(":name=systemd:"))?)
+    let unified = hierarchies(text).find(|one| one.number == "0" && one.name.is_empty()).filter(|one| one.path != "/");
+    of_path(unified.or_else(|| hierarchies(text).find(|one| one.name == "name=systemd"))?.path)
+}
+
+/// A line: `NUMBER:NAME:PATH` (cgroups(7)).
+struct Hierarchy<'a> {
+    number: &'a str,
+    name: &'a str,
+    path: &'a str,
+}
+
+/// The hierarchies of a process. Only the first two colons count: a path may contain any text, and whoever may make groups in
+/// one hierarchy chooses it.
+fn hierarchies(text: &str) -> impl Iterator<Item = Hierarchy<'_>> {
+    text.lines().filter_map(|line| {
+        let (number, rest) = line.split_once(':')?;
+        let (name, path) = rest.split_once(':')?;
+        Some(Hierarchy { number, name, path })
+    })
 }
 
 fn of_path(path: &str) -> Option<Unit> {
@@ -99,6 +115,23 @@ mod tests {
         assert_eq!(named(hybrid), system("agent.service"));
         assert_eq!(named("9:name=systemd:/system.slice/agent.service\n"), system("agent.service"));
         assert_eq!(named("9:name=systemd:/a.service\n0::/system.slice/b.service\n"), system("b.service"));
+    }
+
+    #[test]
+    fn a_group_of_another_hierarchy_cannot_call_itself_a_unit() {
+        let own = "1:name=systemd:/system.slice/own.service\n0::/\n";
+        for name in [
+            "/x:name=systemd:/system.slice/agent.service",
+            "/:name=systemd:/system.slice/agent.service",
+            "/0::/system.slice/agent.service",
+            ":name=systemd:/system.slice/agent.service",
+        ] {
+            assert_eq!(named(&format!("9:pids:{name}\n{own}")), system("own.service"), "{name}");
+            assert_eq!(named(&format!("9:pids:{name}\n0::/\n")), None, "{name}");
+            assert_eq!(named(&format!("9:name=other:{name}\n0::/\n")), None, "{name}");
+        }
+        assert_eq!(named("10::/system.slice/agent.service\n"), None, "the unified hierarchy has the number 0");
+        assert_eq!(named("0::/system.slice/a:b.service\n"), system("a:b.service"));
     }
 
     #[test]

@@ -210,6 +210,12 @@ fn token_of(given: &Given<'_>) -> Result<Token, Defect> {
     }
 }
 
+/// The source for the role of the machine, as the probe finds it.
+fn of_machine(imds: Imds, ambient: &Ambient) -> Arc<dyn IdentitySource> {
+    let provider = Provider::Machine(imds);
+    Arc::new(Aws { provider, region: None, endpoint: None, token: Token::default(), ambient: ambient.clone() })
+}
+
 impl Aws {
     fn of(holder: RoleHolder, region: Option<String>, token: Token, ambient: &Ambient) -> Built {
         let env = &ambient.env;

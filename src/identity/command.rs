@@ -13,13 +13,14 @@
 //! not shown, because such tools may print tokens there; run it by hand to see it. This source is never detected, only
 //! configured: whoever can write the configuration can run programs as this user.
 
-use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::program::{Cures, LIMIT, Program};
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
+use crate::env::Env;
 use crate::oauth::Audience;
 use crate::token::SubjectToken;
 use crate::trust::Platform;
@@ -54,14 +55,15 @@ const CURES: Cures = Cures {
 };
 
 struct Configured {
+    env: Env,
     program: String,
     arguments: Vec<String>,
 }
 
-fn from_config(given: &Given<'_>, _ambient: &Ambient) -> Built {
+fn from_config(given: &Given<'_>, ambient: &Ambient) -> Built {
     let mut words = given.texts(&COMMAND).into_iter();
     let program = words.next().ok_or_else(|| Defect::new("the list is empty", COMMAND.doc))?;
-    Ok(Arc::new(Configured { program, arguments: words.collect() }))
+    Ok(Arc::new(Configured { env: ambient.env.clone(), program, arguments: words.collect() }))
 }
 
 /// Checks the program's name.
@@ -78,9 +80,19 @@ fn program(word: &str) -> Result<(), String> {
 #[async_trait]
 impl IdentitySource for Configured {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        // The system would also search directories of PATH that are empty or relative, which anybody may have filled.
+        let found = if self.program.contains('/') {
+            Some(self.program.clone().into())
+        } else {
+            self.env.program(&self.program)
+        };
+        let found: PathBuf = found.ok_or_else(|| Error::Misconfigured {
+            what: format!("{}: {:?} is in no absolute directory of PATH", SOURCE.name, self.program),
+            hint: CURES.not_started.to_owned(),
+        })?;
         let program = Program {
             row: SOURCE.name,
-            program: OsStr::new(&self.program),
+            program: found.as_os_str(),
             arguments: &self.arguments,
             variables: &[(AUDIENCE, audience.as_str())],
             limit: LIMIT,

@@ -21,6 +21,17 @@ fn urls_that_can_be_read_in_two_ways_are_refused() {
         ("https://mcp.example.com/a/../b", BadUrl::DotSegments),
         ("https://mcp.example.com/a/%2e%2E/b", BadUrl::DotSegments),
         ("https://mcp.example.com/a/.%2e", BadUrl::DotSegments),
+        ("https://mcp.example.com/a/..;/b", BadUrl::DotSegments),
+        ("https://mcp.example.com/a/%2e.;x=1/b", BadUrl::DotSegments),
+        ("https://mcp.example.com/a/..%2fadmin", BadUrl::EncodedSlash),
+        ("https://mcp.example.com/a%2Fb", BadUrl::EncodedSlash),
+        ("https://mcp.example.com/a/..%5c", BadUrl::EncodedSlash),
+        ("https://mcp.example.com/a%00", BadUrl::EncodedSlash),
+        ("https://mcp.example.com./mcp", BadUrl::FinalDot),
+        ("https://mcp.example.com.:8443/mcp", BadUrl::FinalDot),
+        ("https://mcp.example.com/\u{202e}pcm", BadUrl::NotAscii),
+        ("https://mcp.example.com/a\u{ad}b", BadUrl::NotAscii),
+        ("https://mcp.example.com/\u{9b}31m", BadUrl::NotAscii),
         ("https://mcp.exämple.com/", BadUrl::Host),
         ("https://mcp%2eexample.com/", BadUrl::Host),
         ("https:///mcp", BadUrl::NotAbsolute),
@@ -28,6 +39,10 @@ fn urls_that_can_be_read_in_two_ways_are_refused() {
     for (text, wanted) in cases {
         assert_eq!(ServerUrl::parse(text).map(|_| ()), Err(wanted), "{text}");
     }
+    assert!(ServerUrl::parse("https://mcp.example.com/mcp?next=%2Fa").is_ok(), "a query may hold a path");
+    let of_length = |length: usize| format!("https://mcp.example.com/{}", "a".repeat(length - 24));
+    assert!(ServerUrl::parse(&of_length(2_048)).is_ok());
+    assert_eq!(ServerUrl::parse(&of_length(2_049)).map(|_| ()), Err(BadUrl::TooLong));
     assert_eq!(Issuer::parse("https://as.example.com/?x=1").map(|_| ()), Err(BadUrl::Query));
 }
 

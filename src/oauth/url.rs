@@ -34,10 +34,27 @@ pub enum BadUrl {
     /// With dot segments one URL would have several spellings.
     #[error("its path has dot segments")]
     DotSegments,
+    /// Many servers decode it into a path of another meaning.
+    #[error("its path has an encoded slash, backslash or NUL")]
+    EncodedSlash,
+    /// A final dot makes another spelling of the same host.
+    #[error("its host ends in a dot")]
+    FinalDot,
+    /// It could hide its end from a reader.
+    #[error("it is longer than 2 KiB")]
+    TooLong,
+    /// It could be shown as something else (bidirectional and invisible characters).
+    #[error("it is not plain ASCII; such characters are percent-encoded in a URL")]
+    NotAscii,
     /// Non-ASCII names can imitate another host (homographs).
     #[error("its host is not plain ASCII")]
     Host,
 }
+
+/// The most bytes of a URL.
+const MOST: usize = 2 * 1_024;
+/// Slash, backslash and NUL, percent-encoded.
+const ENCODED: [&str; 3] = ["%2f", "%5c", "%00"];
 
 /// A URL that keeps its original text, checked so that all parsers read it alike.
 #[derive(Clone)]
@@ -48,6 +65,9 @@ struct Text {
 
 impl Text {
     fn parse(text: &str) -> Result<Self, BadUrl> {
+        if text.len() > MOST {
+            return Err(BadUrl::TooLong);
+        }
         if text.bytes().any(|byte| byte == b'\\' || byte <= b' ' || byte == 0x7f) {
             return Err(BadUrl::Characters);
         }
@@ -63,6 +83,9 @@ impl Text {
         if !authority.is_ascii() || authority.contains('%') {
             return Err(BadUrl::Host);
         }
+        if !text.is_ascii() {
+            return Err(BadUrl::NotAscii);
+        }
         if text.contains('#') {
             return Err(BadUrl::Fragment);
         }
@@ -70,12 +93,17 @@ impl Text {
         if path.split('/').any(is_dot_segment) {
             return Err(BadUrl::DotSegments);
         }
+        if ENCODED.iter().any(|encoded| path.to_ascii_lowercase().contains(encoded)) {
+            return Err(BadUrl::EncodedSlash);
+        }
         let url = Url::parse(text).map_err(|_| BadUrl::NotAbsolute)?;
         if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
             return Err(BadUrl::Userinfo);
         }
-        if url.host().is_none() {
-            return Err(BadUrl::NotAbsolute);
+        match url.host_str() {
+            None => return Err(BadUrl::NotAbsolute),
+            Some(host) if host.ends_with('.') => return Err(BadUrl::FinalDot),
+            Some(_) => {}
         }
         Ok(Self { text: text.into(), url })
     }
@@ -90,8 +118,10 @@ impl Text {
     }
 }
 
+/// Some servers ignore what follows a semicolon, and then see a dot segment (`..;x`).
 fn is_dot_segment(segment: &str) -> bool {
-    let plain = segment.replace("%2e", ".").replace("%2E", ".");
+    let name = segment.split(';').next().unwrap_or_default();
+    let plain = name.replace("%2e", ".").replace("%2E", ".");
     plain == "." || plain == ".."
 }
 

@@ -14,7 +14,7 @@ pub enum Kind {
     /// RFC 1918, ULA (RFC 4193), CGNAT (RFC 6598) and their translations.
     #[error("a private address")]
     Private,
-    /// Link-local, where the metadata services of the clouds are.
+    /// Link-local, or the metadata service of a cloud.
     #[error("a link-local address")]
     LinkLocal,
     /// Multicast, broadcast, documentation, unspecified: no server can have it.
@@ -86,11 +86,21 @@ pub(super) fn kind(address: IpAddr) -> Kind {
     }
 }
 
+/// Metadata services outside of 169.254.0.0/16: Azure's wire server, Alibaba Cloud.
+const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200)];
+/// Metadata services on IPv6 outside of fe80::/10: AWS, Google Cloud, Oracle Cloud.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+];
+
 fn kind_v4(address: Ipv4Addr) -> Kind {
     let [a, b, c, _] = address.octets();
     match (a, b, c) {
         (127, ..) => Kind::Loopback,
         (169, 254, _) => Kind::LinkLocal,
+        _ if METADATA_V4.contains(&address) => Kind::LinkLocal,
         (10, ..) | (192, 168, _) => Kind::Private,
         (172, 16..=31, _) => Kind::Private,
         // CGNAT (RFC 6598), where some clouds put their metadata and DNS.
@@ -100,6 +110,8 @@ fn kind_v4(address: Ipv4Addr) -> Kind {
         (0, ..) | (224..=255, ..) => Kind::Unusable,
         // Protocol assignments and documentation (RFC 6890, RFC 5737).
         (192, 0, 0 | 2) | (198, 51, 100) | (203, 0, 113) => Kind::Unusable,
+        // The withdrawn relays of 6to4 (RFC 7526).
+        (192, 88, 99) => Kind::Unusable,
         _ => Kind::Public,
     }
 }
@@ -114,12 +126,15 @@ fn kind_v6(address: Ipv6Addr) -> Kind {
     }
     match segments[0] {
         0xfe80..=0xfebf => Kind::LinkLocal,
-        // The metadata service of one cloud answers on ULA addresses of its own.
+        _ if METADATA_V6.contains(&address) => Kind::LinkLocal,
+        // AWS keeps the whole network for such services.
         0xfd00 if segments[1] == 0x0ec2 => Kind::LinkLocal,
         0xfc00..=0xfdff | 0xfec0..=0xfeff => Kind::Private,
         0xff00..=0xffff | 0 => Kind::Unusable,
         0x0064 if segments[1] == 0xff9b => Kind::Private,
-        0x2001 if segments[1] == 0x0db8 => Kind::Unusable,
+        // Protocol assignments with Teredo and ORCHID (RFC 2928, RFC 4380, RFC 7343), documentation (RFC 3849, RFC 9637).
+        0x2001 if segments[1] < 0x0200 || segments[1] == 0x0db8 => Kind::Unusable,
+        0x3fff if segments[1] < 0x1000 => Kind::Unusable,
         0x2000..=0x3fff => Kind::Public,
         _ => Kind::Unusable,
     }
@@ -151,7 +166,22 @@ mod tests {
             ("172.31.255.255", Kind::Private),
             ("172.32.0.1", Kind::Public),
             ("192.168.1.1", Kind::Private),
-            ("100.100.100.200", Kind::Private),
+            ("100.100.100.201", Kind::Private),
+            ("100.100.100.200", Kind::LinkLocal),
+            ("168.63.129.16", Kind::LinkLocal),
+            ("168.63.129.17", Kind::Public),
+            ("::ffff:168.63.129.16", Kind::LinkLocal),
+            ("64:ff9b::6464:64c8", Kind::LinkLocal),
+            ("2002:a83f:8110::", Kind::LinkLocal),
+            ("fd20:ce::254", Kind::LinkLocal),
+            ("fd00:c1::a9fe:a9fe", Kind::LinkLocal),
+            ("192.88.99.1", Kind::Unusable),
+            ("2001::1", Kind::Unusable),
+            ("2001:0:a00:1::", Kind::Unusable),
+            ("2001:20::1", Kind::Unusable),
+            ("2001:200::1", Kind::Public),
+            ("3fff:fff::1", Kind::Unusable),
+            ("3fff:1000::1", Kind::Public),
             ("169.254.169.254", Kind::LinkLocal),
             ("fe80::1", Kind::LinkLocal),
             ("fd00:ec2::254", Kind::LinkLocal),

@@ -14,7 +14,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 use url::{Host, Url};
 
-use super::{Aws, Credentials, Error, Provider, Token, keys, malformed};
+use super::{Credentials, Error, keys, malformed};
 use crate::aws;
 use crate::identity::{Ambient, Defect, Dmi, Probe};
 use crate::outbound::{Answer, Ask, NamedBy, Patience};
@@ -49,13 +49,7 @@ pub(super) const PROBE: Probe = Probe {
 
 fn source(ambient: &Ambient) -> std::sync::Arc<dyn crate::identity::IdentitySource> {
     let imds = Imds::new(ambient).unwrap_or_else(|_| Imds { base: V4.to_owned(), ambient: ambient.clone() });
-    std::sync::Arc::new(Aws {
-        provider: Provider::Machine(imds),
-        region: None,
-        endpoint: None,
-        token: Token::default(),
-        ambient: ambient.clone(),
-    })
+    super::of_machine(imds, ambient)
 }
 
 pub(super) struct Imds {
