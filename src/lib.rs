@@ -54,7 +54,7 @@ pub use config::Config;
 pub use env::Env;
 pub use token::Token;
 
-/// The inside, for benchmarks: no promise is made about it.
+/// The inside, for benchmarks and fuzzing: no promise is made about it.
 #[doc(hidden)]
 pub mod inside {
     pub use crate::cache::{
@@ -62,6 +62,7 @@ pub mod inside {
     };
     pub use crate::clock::Boot;
     pub use crate::digest::Digest;
+    pub use crate::frontend::framing::{Framing, Stop, Violation};
     pub use crate::frontend::header_json;
     pub use crate::jitter::Jitter;
     pub use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};

@@ -1,14 +1,13 @@
 //! What happens on a connection: requests that begin and end, and bytes that the client takes. From it follows whether the
 //! connection is quiet.
 
-use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
+use super::framing::Violation;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The activity on one connection.
 #[derive(Debug, Default)]
@@ -19,6 +18,8 @@ pub(super) struct Activity {
     written: AtomicU64,
     /// The last write has to wait, because the client does not read.
     is_blocked: AtomicBool,
+    /// The number of the malformed request, which is the last one, and what is wrong with it.
+    malformed: OnceLock<(u64, Violation)>,
 }
 
 impl Activity {
@@ -38,7 +39,20 @@ impl Activity {
         }
     }
 
-    fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
+    /// The request of this number is malformed. The first of a connection is 1.
+    pub(super) fn refuse(&self, number: u64, violation: Violation) {
+        // Nothing is read after it, so there is one at most.
+        self.malformed.get_or_init(|| (number, violation));
+    }
+
+    /// What is wrong with the request that began last.
+    pub(super) fn malformed(&self) -> Option<Violation> {
+        let (number, violation) = self.malformed.get()?;
+        (*number == self.begun.load(Ordering::Relaxed)).then_some(*violation)
+    }
+
+    /// The outcome of a write.
+    pub(super) fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
         self.is_blocked.store(outcome.is_pending(), Ordering::Relaxed);
         if outcome.is_ready() {
             self.written.fetch_add(1, Ordering::Relaxed);
@@ -104,52 +118,6 @@ impl<B: Body + Unpin> Body for UntilSent<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// A stream that reports its writes.
-pub(super) struct Watched<S> {
-    stream: S,
-    activity: Arc<Activity>,
-}
-
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.activity.wrote(outcome)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
-        self.activity.wrote(outcome)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 

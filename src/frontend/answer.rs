@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::body::Body;
 use super::dialect::Around;
+use super::framing::Violation;
 use crate::broker::{self, Class};
 use crate::token::Token;
 
@@ -119,6 +120,14 @@ impl Failure {
     /// The request is malformed.
     pub(super) fn asked(what: &str) -> Self {
         Self::new(Class::BadRequest, "invalid_request", what.to_owned())
+    }
+
+    /// The request cannot be told from what follows it.
+    pub(super) fn malformed(violation: Violation) -> Self {
+        Self::asked(violation.words()).recorded_as("malformed_request", violation.words()).with(|refusal| {
+            let is_large = violation == Violation::TooLarge;
+            refusal.status = is_large.then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        })
     }
 
     /// The caller may not do this.

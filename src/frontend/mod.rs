@@ -1,6 +1,7 @@
 //! The listeners and the local API.
 //!
-//! A request is accepted (`socket.rs`, `http.rs`, `health.rs`), served within limits (`serve.rs`), passes the gate
+//! A connection is accepted (`socket.rs`, `http.rs`, `health.rs`) and served within limits (`serve.rs`). Where its requests
+//! begin and end is checked (`framing.rs`) before the HTTP library reads them (`inbound.rs`). A request passes the gate
 //! (`gate.rs`) and is led by the table of routes (`route.rs`) to a handler (`api.rs`), which asks the broker of its desk
 //! (`desk.rs`). Its outcome (`answer.rs`) becomes a response in the funnel (`funnel.rs`), where a refusal is recorded.
 //!
@@ -13,15 +14,18 @@ mod api;
 mod body;
 pub(crate) mod desk;
 pub(crate) mod dialect;
+pub(crate) mod framing;
 mod funnel;
 mod gate;
 pub(crate) mod health;
 pub(crate) mod http;
+mod inbound;
 pub(crate) mod place;
 mod query;
 mod route;
 mod secret;
 pub(crate) mod serve;
 pub(crate) mod socket;
+mod watched;
 
 pub use dialect::header_json;

@@ -10,6 +10,7 @@ use hyper::{Method, Request};
 use super::answer::{Answer, Dialect, Failure, Outcome};
 use super::api;
 use super::desk::Desk;
+use super::framing::Violation;
 use super::funnel::{Asked, Audit, Finished};
 use super::gate::{self, Pass};
 use crate::broker::Action;
@@ -172,6 +173,9 @@ pub(super) fn answer<'a>(
 
 /// The route of a request that passes the gate, if its caller shows what the route needs.
 fn admit(pass: &Pass, caller: &Caller, head: &Parts) -> Result<&'static Route, Failure> {
+    if let Some(violation) = head.extensions.get::<Violation>() {
+        return Err(Failure::malformed(*violation));
+    }
     gate::admit(pass, &head.uri, &head.headers)
         .map_err(|refusal| Failure::denied(refusal.words().to_owned()).recorded_as(refusal.code(), refusal.words()))?;
     let table = if matches!(pass, Pass::Anyone) { HEALTH } else { API };

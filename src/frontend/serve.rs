@@ -22,8 +22,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::activity::{Activity, UntilSent, Watched};
+use super::activity::{Activity, UntilSent};
 use super::funnel::Finished;
+use super::inbound::Inbound;
+use super::watched::Watched;
 
 /// The limits of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -97,8 +99,11 @@ pub(super) async fn connection<S, A, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let activity = Arc::new(Activity::default());
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         let running = activity.begin();
+        if let Some(violation) = activity.malformed() {
+            request.extensions_mut().insert(violation);
+        }
         // Not in an async block, which would have room for the future of the answer twice.
         answer(request)
             .map(|finished| Ok::<_, Infallible>(finished.into_response().map(|body| UntilSent::new(body, running))))
@@ -106,7 +111,7 @@ pub(super) async fn connection<S, A, B>(
     let mut http = http1::Builder::new();
     // The looks below bound the time for the head as well, without a timer for each request.
     http.header_read_timeout(None).max_buf_size(limits.head);
-    let stream = Watched::new(stream, Arc::clone(&activity));
+    let stream = Watched::new(stream, Inbound::new(limits.head), Arc::clone(&activity));
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
     let mut look = std::pin::pin!(tokio::time::sleep(limits.quiet));
     let mut before = activity.seen();

@@ -339,7 +339,7 @@ async fn the_health_listener_is_for_any_host_and_for_no_page() {
         assert_eq!(ask(get(&format!("host: localhost\r\n{line}\r\n"))).await, 403, "{line}");
     }
     assert_eq!(ask("POST /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned()).await, 405);
-    assert_eq!(ask("GET http://x/metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned()).await, 403);
+    assert_eq!(ask("GET http://x/metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned()).await, 400);
     let long = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(20_000));
     assert_eq!(ask(long).await, 431);
     daemon.stop().await.expect_code(0);

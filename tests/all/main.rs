@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `refusals` `callers` `keyring` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
-//! | failures and attacks | `attacks` `bad_input` `tls` `forward_proxy` `far_side` |
+//! | failures and attacks | `attacks` `bad_input` `framing` `tls` `forward_proxy` `far_side` |
 //! | reports and records for people | `doctor` `trust_policy` `audit` |
 //! | the fakes and the source tree | `support_selftest` `tidy` |
 //! | nothing: shared by the others | `activated` `asking` `example` `exit` |
@@ -29,6 +29,7 @@ mod exchanges;
 mod exit;
 mod far_side;
 mod forward_proxy;
+mod framing;
 mod front_door;
 mod helpers;
 #[cfg(target_os = "linux")]

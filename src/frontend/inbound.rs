@@ -1,0 +1,199 @@
+//! What the HTTP library reads of a connection: of what the client sends, only requests whose framing is beyond doubt.
+//!
+//! A head is held back until it is whole, which costs a copy only if it comes in several pieces. In the place of a malformed
+//! request the library reads [`SUBSTITUTE`], so that the refusal is answered, counted and recorded as every other one is,
+//! after the answers to the requests before it. Nothing that follows is read. A malformed body is an error of the connection.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::activity::Activity;
+use super::framing::{Framing, Violation};
+
+/// What stands for a malformed request. The listener knows it by its number.
+const SUBSTITUTE: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
+
+/// The side of a connection that is read.
+pub(super) struct Inbound {
+    framing: Framing,
+    /// Bytes that are `ready` for the library, then a head that is not whole yet.
+    held: Vec<u8>,
+    ready: usize,
+    end: Option<End>,
+}
+
+/// Why nothing more is read.
+#[derive(Clone, Copy)]
+enum End {
+    Head,
+    Body(Violation),
+}
+
+impl Inbound {
+    /// For a connection whose requests may have heads of so many bytes.
+    pub(super) fn new(head: usize) -> Self {
+        Self { framing: Framing::new(head), held: Vec::new(), ready: 0, end: None }
+    }
+
+    /// Reads from the stream what may be passed on.
+    pub(super) fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        activity: &Activity,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        loop {
+            if self.ready > 0 {
+                self.pass(into);
+                return Poll::Ready(Ok(()));
+            }
+            match self.end {
+                // The library closes the connection after its answer. Told of the end of the stream, it would not answer.
+                Some(End::Head) => return Poll::Pending,
+                Some(End::Body(violation)) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation.words())));
+                }
+                None => {}
+            }
+            ready!(Pin::new(&mut *stream).poll_read(context, into))?;
+            let is_over = into.filled().len() == before;
+            if !is_over {
+                self.check(activity, into, before);
+            }
+            if is_over || into.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Reads the bytes that `into` has from `before` on, and leaves those that may be passed on.
+    fn check(&mut self, activity: &Activity, into: &mut ReadBuf<'_>, before: usize) {
+        let new = &into.filled()[before..];
+        let outcome = self.framing.take(new);
+        let passed = outcome.unwrap_or_else(|stop| stop.passed);
+        // Nearly always: whole requests, and nothing held back.
+        if !self.held.is_empty() {
+            self.ready = if passed > 0 { self.held.len() + passed } else { 0 };
+            self.held.extend_from_slice(new);
+            into.set_filled(before);
+        } else if passed < new.len() {
+            self.held.extend_from_slice(&new[passed..]);
+            into.set_filled(before + passed);
+        }
+        if let Err(stop) = outcome {
+            self.stop(activity, stop.violation);
+        }
+    }
+
+    fn stop(&mut self, activity: &Activity, violation: Violation) {
+        self.held.truncate(self.ready);
+        if !self.framing.is_in_head() {
+            self.end = Some(End::Body(violation));
+            return;
+        }
+        self.end = Some(End::Head);
+        activity.refuse(self.framing.requests() + 1, violation);
+        self.held.extend_from_slice(SUBSTITUTE);
+        self.ready = self.held.len();
+    }
+
+    /// Passes on as much as there is room for.
+    fn pass(&mut self, into: &mut ReadBuf<'_>) {
+        let many = self.ready.min(into.remaining());
+        into.put_slice(&self.held[..many]);
+        self.held.drain(..many);
+        self.ready -= many;
+        if self.held.is_empty() {
+            // Heads in pieces are rare, and connections are many.
+            self.held = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::super::watched::Watched;
+    use super::*;
+
+    const GOOD: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    const BODY: &str = "POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n";
+
+    /// What the library reads, with at most `room` bytes at once, when the client sends `bytes` through a pipe that holds
+    /// `pipe` bytes and then ends. `None` after it if the library waits for ever, an error if it is told of one.
+    async fn library_reads(bytes: &str, pipe: usize, room: usize) -> (String, Option<io::Result<()>>) {
+        let (ours, mut theirs) = duplex(pipe);
+        let activity = Arc::new(Activity::default());
+        let mut watched = Watched::new(ours, Inbound::new(256), activity);
+        let mut read = Vec::new();
+        let library = async {
+            loop {
+                let mut piece = vec![0; room];
+                match watched.read(&mut piece).await {
+                    Ok(0) => return Ok(()),
+                    Ok(many) => read.extend_from_slice(&piece[..many]),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let client = async {
+            theirs.write_all(bytes.as_bytes()).await.expect("it reads");
+            theirs.shutdown().await.expect("it can end");
+            std::future::pending::<()>().await;
+        };
+        let limit = std::time::Duration::from_secs(1);
+        let end = tokio::time::timeout(limit, async {
+            tokio::select! {
+                end = library => end,
+                () = client => Ok(()),
+            }
+        });
+        let end = end.await.ok();
+        (String::from_utf8(read).expect("ASCII"), end)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_library_reads_good_requests_as_they_are_however_they_come() {
+        let sent = [GOOD, BODY, "0\r\n\r\n", GOOD].concat();
+        for (pipe, room) in [(4_096, 4_096), (1, 4_096), (3, 2), (4_096, 5), (40, 7)] {
+            let (read, end) = library_reads(&sent, pipe, room).await;
+            assert_eq!((&read, end.is_some_and(|end| end.is_ok())), (&sent, true), "{pipe}, {room}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_library_reads_a_substitute_for_a_malformed_request_and_then_waits() {
+        let substitute = std::str::from_utf8(SUBSTITUTE).expect("ASCII");
+        for (pipe, room) in [(4_096, 4_096), (1, 4_096), (3, 2), (40, 7)] {
+            for malformed in ["GET / HTTP/1.1\r\nhost: localhost\n\n", "GET / HTTP/1.1\r\n\r\n"] {
+                let (read, end) = library_reads(&[GOOD, BODY, "0\r\n\r\n", malformed, GOOD].concat(), pipe, room).await;
+                assert_eq!(read, [GOOD, BODY, "0\r\n\r\n", substitute].concat(), "{pipe}, {room}");
+                assert!(end.is_none(), "an end would keep it from answering");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_library_is_told_of_a_malformed_body() {
+        for (pipe, room) in [(4_096, 4_096), (1, 4_096), (3, 2), (40, 7)] {
+            let (read, end) = library_reads(&[BODY, "2\n{}\r\n0\r\n\r\n", GOOD].concat(), pipe, room).await;
+            assert_eq!(read, [BODY, "2"].concat(), "{pipe}, {room}");
+            let error = end.and_then(Result::err).map(|error| error.kind());
+            assert_eq!(error, Some(io::ErrorKind::InvalidData));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_ends_with_its_connection() {
+        let (read, end) = library_reads(&[GOOD, "GET / HT"].concat(), 4_096, 4_096).await;
+        assert_eq!((read.as_str(), end.is_some_and(|end| end.is_ok())), (GOOD, true));
+    }
+}
