@@ -31,6 +31,7 @@ mod rate;
 mod refused;
 mod request;
 mod server;
+mod strangers;
 mod succession;
 mod tally;
 mod unlisted;
@@ -57,6 +58,7 @@ pub use rate::Rate;
 pub use request::{Head, Request, Target};
 pub use server::{FrontDoor, Server};
 pub(crate) use server::{beside, narrowest};
+use strangers::Strangers;
 use succession::Made;
 use tally::Tally;
 pub(crate) use unlisted::UNLISTED;
@@ -77,6 +79,8 @@ pub struct Broker {
     pacers: HashMap<Arc<str>, Pacer>,
     unlisted: Option<Unlisted>,
     audit: Option<Arc<Audit>>,
+    /// A command has one caller, whose refusal is its end.
+    strangers: Option<Arc<Strangers>>,
 }
 
 /// Who asks for what, of which server, and since when it seems to be unhappy with what it has.
@@ -100,6 +104,13 @@ impl Broker {
         let mut needs = Needs::default();
         self.servers.iter().for_each(|server| server.policy.need(caller, &mut needs));
         (!needs.is_empty()).then_some(needs)
+    }
+
+    /// May this caller use nothing here, because no rule names it, or because it is not known who it is?
+    fn is_stranger(&self, caller: &Caller) -> bool {
+        let is_named = || self.servers.iter().any(|server| server.policy.knows(caller));
+        let is_served = || self.unlisted.as_ref().is_some_and(|unlisted| unlisted.is_for(caller));
+        !caller.is_known() || !(is_named() || is_served())
     }
 
     /// Is there an audit file?

@@ -56,7 +56,14 @@ impl Action {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome<'a> {
     Served,
-    Refused { class: &'static str, error: &'a str },
+    Refused {
+        class: &'static str,
+        error: &'a str,
+    },
+    /// So many further refusals within a second of a caller that no rule names, or that did not show a listener's secret.
+    RefusedOften {
+        more: u64,
+    },
 }
 
 /// One decision.
@@ -89,6 +96,12 @@ pub(super) fn decision(line: &mut Vec<u8>, head: &Head, decision: &Decision<'_>)
             json.text("outcome", "refused", SHORT);
             json.text("class", class, SHORT);
             json.text("error", error, SHORT);
+        }
+        Outcome::RefusedOften { more } => {
+            json.text("outcome", "refused", SHORT);
+            json.text("class", "denied", SHORT);
+            json.text("error", "repeated", SHORT);
+            json.number("more", more);
         }
     }
     json.caller(decision.caller);

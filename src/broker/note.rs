@@ -67,7 +67,7 @@ impl Broker {
         self.refuse(matter, None, (class.as_str(), code), why);
     }
 
-    /// A refusal that cannot be recorded stays one.
+    /// A refusal that cannot be recorded stays one. Whoever is let in nowhere cannot fill the log or the audit with them.
     fn refuse(
         &self,
         matter: &Matter<'_>,
@@ -77,8 +77,16 @@ impl Broker {
     ) {
         let (class, error) = code;
         self.metrics.refused(class);
+        let counts = self.strangers.as_ref().filter(|_| self.is_stranger(matter.caller));
+        if counts.is_some_and(|strangers| !strangers.is_told(matter.caller)) {
+            return;
+        }
         let target = matter.target.map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(target_server = %target, caller = %matter.caller, class, error = %why, "not served");
+        if matter.caller.is_known() {
+            tracing::warn!(target_server = %target, caller = %matter.caller, class, error = %why, "not served");
+        } else {
+            tracing::debug!(target_server = %target, caller = %matter.caller, class, error = %why, "not served");
+        }
         if let Err(error) = self.record(matter, server, Outcome::Refused { class, error }, None) {
             tracing::error!(%error, "a refusal could not be recorded");
         }

@@ -10,6 +10,7 @@ use super::asked_twice::AskedTwice;
 use super::flight::Maker;
 use super::rate::Pacer;
 use super::refused::Refused;
+use super::strangers::Strangers;
 use super::tally::Tally;
 use super::unlisted::{UNLISTED, Unlisted};
 use super::{Broker, Error, Identity, Persistence, Server};
@@ -92,6 +93,8 @@ impl Broker {
             tasks,
             stop,
         } = parts;
+        let strangers = matches!(persistence, Persistence::Daemon)
+            .then(|| Strangers::new(audit.clone(), clock.clone(), tasks.clone(), stop.clone()));
         let (jitter, observer) = (Jitter::from_system(), Box::new(metrics.cache()));
         let cache = cache::Parts { clock: clock.clone(), jitter, persistence, tasks, stop, observer };
         let unlisted_name = unlisted_for.map(|_| UNLISTED.into());
@@ -127,6 +130,7 @@ impl Broker {
             pacers,
             unlisted: unlisted_for.map(Unlisted::new),
             audit,
+            strangers,
         }
     }
 }

@@ -91,6 +91,7 @@ struct Refusal {
     retry_in: Option<Duration>,
     allow: Option<String>,
     record: Record,
+    is_final: bool,
 }
 
 /// What the audit says of a refusal.
@@ -109,7 +110,8 @@ impl Failure {
     fn new(class: Class, code: &str, words: String) -> Self {
         let (code, record) = (code.to_owned(), Record::Due);
         let (status, hint, server, retry_in, allow) = (None, None, None, None, None);
-        Self(Box::new(Refusal { class, status, code, words, hint, server, retry_in, allow, record }))
+        let is_final = false;
+        Self(Box::new(Refusal { class, status, code, words, hint, server, retry_in, allow, record, is_final }))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Refusal)) -> Self {
@@ -126,6 +128,7 @@ impl Failure {
     pub(super) fn malformed(violation: Violation) -> Self {
         Self::asked(violation.words()).recorded_as("malformed_request", violation.words()).with(|refusal| {
             let is_large = violation == Violation::TooLarge;
+            refusal.is_final = true;
             refusal.status = is_large.then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         })
     }
@@ -171,6 +174,15 @@ impl Failure {
                 refusal.record = Record::About(Box::new(request.clone()));
             }
         })
+    }
+
+    /// The connection ends with it: who sends such a request must not be on it at all.
+    pub(super) fn ends_connection(self) -> Self {
+        self.with(|refusal| refusal.is_final = true)
+    }
+
+    pub(super) fn is_final(&self) -> bool {
+        self.0.is_final
     }
 
     pub(super) fn class(&self) -> Class {

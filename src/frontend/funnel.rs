@@ -1,6 +1,7 @@
 //! The one way from the outcome of a request to its response. A refusal is counted, logged and written to the audit here,
 //! before its answer is: connections send a [`Finished`] response only, and nothing else makes one.
 
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Response, Uri};
 
 use super::answer::{Dialect, Failure, Outcome, Record};
@@ -58,13 +59,18 @@ impl Asked<'_> {
 
     /// The response to this request.
     pub(super) fn finish(&self, outcome: Outcome) -> Finished {
-        Finished(match outcome {
+        let is_last = !self.caller.is_known() || outcome.as_ref().is_err_and(Failure::is_final);
+        let mut response = match outcome {
             Ok(answer) => answer.into_response(),
             Err(failure) => {
                 self.record(&failure);
                 failure.into_response(self.dialect)
             }
-        })
+        };
+        if is_last {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Finished(response)
     }
 
     fn record(&self, failure: &Failure) {

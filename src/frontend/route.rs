@@ -176,8 +176,10 @@ fn admit(pass: &Pass, caller: &Caller, head: &Parts) -> Result<&'static Route, F
     if let Some(violation) = head.extensions.get::<Violation>() {
         return Err(Failure::malformed(*violation));
     }
-    gate::admit(pass, &head.uri, &head.headers)
-        .map_err(|refusal| Failure::denied(refusal.words().to_owned()).recorded_as(refusal.code(), refusal.words()))?;
+    gate::admit(pass, &head.uri, &head.headers).map_err(|refusal| {
+        let failure = Failure::denied(refusal.words().to_owned()).recorded_as(refusal.code(), refusal.words());
+        failure.ends_connection()
+    })?;
     let table = if matches!(pass, Pass::Anyone) { HEALTH } else { API };
     let route = find(table, &head.method, head.uri.path())?;
     if route.needs == Needs::Caller && !caller.is_known() {

@@ -109,3 +109,75 @@ async fn whoever_reaches_the_health_listener_cannot_fill_the_audit() {
     assert!(fs::read_to_string(none).expect("it is there").is_empty());
     daemon.stop().await.expect_code(0);
 }
+
+/// How many refusals the audit tells of in lines of their own, and how many it only counts.
+fn told_and_counted(scene: &Scene) -> (usize, u64) {
+    let text = fs::read_to_string(scene.safeconduct.path().join("audit.jsonl")).expect("it is there");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let refused: Vec<Value> = lines.filter(|line| line["outcome"] == "refused").collect();
+    let counted = refused.iter().filter_map(|line| line["more"].as_u64());
+    (refused.iter().filter(|line| line["more"].is_null()).count(), counted.sum())
+}
+
+#[tokio::test]
+async fn who_has_not_shown_the_secret_cannot_fill_audit_and_log() {
+    const TIMES: usize = 400;
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.configured(&audited(&scene, "[listen]\nhttp = \"127.0.0.1:0\"")).daemon(&[]).await;
+    let loopback = Loopback::of(&daemon).await;
+    let kept = "GET /v1/token?server=demo HTTP/1.1\r\nhost: localhost\r\n";
+    let requests = [
+        format!("{kept}\r\n"),
+        format!("{kept}authorization: Bearer wrong\r\n\r\n"),
+        format!("{kept}origin: https://evil.example\r\n\r\n"),
+        kept.replace("host: localhost", "host: evil.example") + "\r\n",
+        kept.replace("/v1/token", "/nowhere") + "\r\n",
+        kept.replace("host: localhost", "host: localhost\r\nhost: localhost") + "\r\n",
+    ];
+    for request in requests.iter().cycle().take(TIMES) {
+        // It is read to its end, which comes at once though nobody asked for it.
+        let reply = loopback.exchange(request).await;
+        assert!(matches!(reply.status, 400 | 403 | 404), "{}", reply.status);
+        assert_eq!(reply.header("connection"), Some("close"));
+    }
+    let output = daemon.stop().await.expect_code(0);
+    let (told, counted) = told_and_counted(&scene);
+    assert_eq!(told + usize::try_from(counted).expect("small"), TIMES, "none is forgotten");
+    assert!(told >= 5 && told * 4 < TIMES, "{told} of {TIMES} are lines");
+    let is_loud = |line: &str| line.contains("not served") && !line.contains(" DEBUG ");
+    assert!(!output.stderr.lines().any(is_loud), "the log tells of them at debug: {}", output.stderr);
+}
+
+#[tokio::test]
+async fn a_user_that_no_rule_names_cannot_fill_audit_and_log_over_the_socket() {
+    const TIMES: usize = 400;
+    let scene = Scene::new(binary()).await;
+    let others = nix::unistd::geteuid().as_raw() + 1;
+    let daemon = scene.configured(&audited(&scene, &format!("allow = [{{ uid = {others} }}]"))).daemon(&[]).await;
+    let paths = ["/v1/token?server=demo", "/v1/headers?server=demo", "/nowhere", "/v1/token?colour=blue"];
+    for path in paths.iter().cycle().take(TIMES) {
+        let reply = daemon.get(path).await;
+        assert!(matches!(reply.status, 400 | 403 | 404), "{path}: {}", reply.status);
+    }
+    // A page's request is on a connection that nobody should have.
+    let page = "GET /healthz HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\n\r\n";
+    assert_eq!(daemon.exchange(page).await.header("connection"), Some("close"));
+    let output = daemon.stop().await.expect_code(0);
+    let (told, counted) = told_and_counted(&scene);
+    assert_eq!(told + usize::try_from(counted).expect("small"), TIMES + 1, "none is forgotten");
+    assert!(told >= 5 && told * 4 < TIMES, "{told} of {TIMES} are lines");
+    let logged = output.stderr.matches("not served").count();
+    assert!(logged >= told && logged * 4 < TIMES, "{logged} lines in the log");
+}
+
+#[tokio::test]
+async fn whom_a_rule_names_finds_each_refusal_as_a_line() {
+    const TIMES: usize = 100;
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.configured(&audited(&scene, "")).daemon(&[]).await;
+    for _ in 0..TIMES {
+        assert_eq!(daemon.get("/nowhere").await.status, 404);
+    }
+    daemon.stop().await.expect_code(0);
+    assert_eq!(told_and_counted(&scene), (TIMES, 0));
+}

@@ -150,6 +150,7 @@ fn for_people(line: &Value) -> String {
     let hops = line["identity"].as_array().into_iter().flatten();
     words.extend(hops.filter_map(|hop| text(&hop["sub"])).map(|sub| format!("as {sub}")));
     words.extend(text(&line["class"]).zip(text(&line["error"])).map(|(class, error)| format!("{class}: {error}")));
+    words.extend(line["more"].as_u64().map(|more| format!("{more} times")));
     words.join("  ")
 }
 
@@ -179,5 +180,14 @@ mod tests {
             "server": "x\u{202e}y", "class": "denied", "error": "access_denied",
         });
         assert_eq!(for_people(&line), "t  refused  token  uid 5  /a b  x y  denied: access_denied");
+    }
+
+    #[test]
+    fn refusals_that_are_counted_in_one_line_show_their_number() {
+        let line = serde_json::json!({
+            "time": "t", "outcome": "refused", "action": "gate", "caller": { "uid": 5 },
+            "class": "denied", "error": "repeated", "more": 95,
+        });
+        assert_eq!(for_people(&line), "t  refused  gate  uid 5  denied: repeated  95 times");
     }
 }
