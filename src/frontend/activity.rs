@@ -1,12 +1,14 @@
 //! What happens on a connection: requests that begin and end, and bytes that the client takes. From it follows whether the
 //! connection is quiet.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use super::framing::Violation;
+use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, SizeHint};
 
 /// The activity on one connection.
@@ -20,12 +22,63 @@ pub(super) struct Activity {
     is_blocked: AtomicBool,
     /// The number of the malformed request, which is the last one, and what is wrong with it.
     malformed: OnceLock<(u64, Violation)>,
+    /// Counts what happens on all connections of the listener, and how far it was when something happened on this one.
+    ticks: Arc<AtomicU64>,
+    last: AtomicU64,
+    /// Another connection gets its place.
+    is_evicted: AtomicBool,
+    waits: AtomicWaker,
 }
 
 impl Activity {
+    /// The activity on a new connection of a listener whose connections count together.
+    pub(super) fn new(ticks: Arc<AtomicU64>) -> Self {
+        let last = AtomicU64::new(ticks.fetch_add(1, Ordering::Relaxed));
+        Self { ticks, last, ..Self::default() }
+    }
+
+    fn tick(&self) {
+        self.last.store(self.ticks.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Is no request being answered?
+    pub(super) fn is_idle(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Was a request answered?
+    pub(super) fn was_answered(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) > 0
+    }
+
+    /// In this order connections have to go: idle ones first, and those where nothing happened for longest.
+    pub(super) fn rank(&self) -> (bool, u64) {
+        (!self.is_idle(), self.last.load(Ordering::Relaxed))
+    }
+
+    /// Ends the connection.
+    pub(super) fn evict(&self) {
+        self.is_evicted.store(true, Ordering::Release);
+        self.waits.wake();
+    }
+
+    pub(super) fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Ordering::Acquire)
+    }
+
+    /// Waits until the connection has to go.
+    pub(super) async fn evicted(&self) {
+        poll_fn(|context| {
+            self.waits.register(context.waker());
+            if self.is_evicted() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     /// A request begins. It ends when what this gives is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.begun.fetch_add(1, Ordering::Relaxed);
+        self.tick();
         Running(Arc::clone(self))
     }
 
@@ -86,6 +139,7 @@ pub(super) struct Running(Arc<Activity>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
+        self.0.tick();
     }
 }
 

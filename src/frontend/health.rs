@@ -4,17 +4,18 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::desk::State;
 use super::gate::Pass;
 use super::http::{self, Error};
 use super::route;
+use super::seats::{Owner, Places, Seats};
 use super::serve::{self, Course, Limits};
 use crate::caller::Caller;
 
-/// For a kubelet and a few scrapers.
-const LIMITS: Limits = Limits { connections: 64, quiet: Duration::from_secs(10), head: 8 * 1024 };
+/// For a kubelet and a few scrapers. Each connection is a stranger's: it has one request.
+const PLACES: Places = Places { all: 64, user: 64, strangers: 64 };
+const LIMITS: Limits = Limits { head: 8 * 1024, ..Limits::API };
 
 /// The bound listener.
 pub(crate) struct Health {
@@ -37,12 +38,14 @@ impl Health {
     pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
         let listener = http::into_tokio(&self.listener)?;
         let accept = || http::accept(&listener);
-        serve::accept_all(LIMITS, &course.stop, accept, |stream, place| {
+        let seats = Seats::new(PLACES);
+        serve::accept_all(&course.stop, accept, |stream| {
             let (state, stop) = (Arc::clone(&state), course.stop.clone());
+            let Some(seat) = seats.take(Owner::Stranger) else { return };
             course.tasks.spawn(async move {
                 let nobody = Caller::unproved();
                 let answer = |request| route::answer(&Pass::Anyone, state.desk(), &nobody, request);
-                serve::connection(LIMITS, stop, stream, place, answer).await;
+                serve::connection(LIMITS, stop, stream, &seat, answer).await;
             });
         })
         .await;

@@ -17,9 +17,13 @@ use super::desk::State;
 use super::gate::Pass;
 use super::place;
 use super::route;
+use super::seats::{Owner, Places, Seats};
 use super::secret::LoopbackSecret;
 use super::serve::{self, Course, Limits};
 use crate::caller::Caller;
+
+/// Anybody on this machine can connect, and shows the secret with the first request.
+const PLACES: Places = Places { all: 2_048, user: 2_048, strangers: 64 };
 
 /// Why there is no listener on TCP.
 #[derive(Debug, thiserror::Error)]
@@ -130,17 +134,22 @@ impl Http {
     async fn serve_one(&self, listener: &StdListener, state: &Arc<State>, course: &Course) -> io::Result<()> {
         let listener = into_tokio(listener)?;
         let accept = || accept(&listener);
-        serve::accept_all(Limits::API, &course.stop, accept, |stream, place| {
+        let seats = Seats::new(PLACES);
+        serve::accept_all(&course.stop, accept, |stream| {
             let (state, stop) = (Arc::clone(state), course.stop.clone());
+            let Some(seat) = seats.take(Owner::Stranger) else { return };
             let (proved, unproved) = (Caller::by_tcp(state.fixed().uid), Caller::unproved());
             let pass = Pass::Secret(Arc::clone(&self.secret));
             course.tasks.spawn(async move {
                 let answer = |request: Request<Incoming>| {
                     // Without the secret nobody knows who asks, so no record may name the daemon's own user for it.
                     let caller = if pass.is_shown(request.headers()) { &proved } else { &unproved };
+                    if caller.is_known() {
+                        seat.belongs_to(caller.uid);
+                    }
                     route::answer(&pass, state.desk(), caller, request)
                 };
-                serve::connection(Limits::API, stop, stream, place, answer).await;
+                serve::connection(Limits::API, stop, stream, &seat, answer).await;
             });
         })
         .await;

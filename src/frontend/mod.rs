@@ -23,6 +23,7 @@ mod inbound;
 pub(crate) mod place;
 mod query;
 mod route;
+mod seats;
 mod secret;
 pub(crate) mod serve;
 pub(crate) mod socket;

@@ -152,13 +152,12 @@ pub(super) async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use hyper::Request;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::super::answer::{Answer, Dialect};
     use super::super::funnel::Finished;
+    use super::super::seats::{Owner, Places, Seats};
     use super::super::serve::{self, Limits};
     use super::*;
 
@@ -175,7 +174,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn half_a_request_body_is_not_waited_for_for_ever() {
         let (ours, mut theirs) = duplex(64 * 1024);
-        let place = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().expect("nobody else wants it");
+        let seats = Seats::new(Places { all: 1, user: 1, strangers: 1 });
+        let seat = seats.take(Owner::User(1)).expect("nobody else wants it");
         let answer = async |request: Request<Incoming>| {
             let read = read::<Named>(request.into_body()).await;
             Finished::untold(match read {
@@ -183,7 +183,7 @@ mod tests {
                 Err(failure) => failure.into_response(Dialect::Oauth),
             })
         };
-        let served = serve::connection(Limits::API, Default::default(), ours, place, answer);
+        let served = serve::connection(Limits::API, Default::default(), ours, &seat, answer);
         let begun = tokio::time::Instant::now();
         let client = async move {
             let half = b"POST /v1/reject HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{";

@@ -1,5 +1,5 @@
-//! How every listener serves its connections: how many there may be, how long one may be quiet, how large the head of a
-//! request may be, and how connections end.
+//! How every listener serves its connections: how long one may be quiet, how large the head of a request may be, and how
+//! connections end. How many there may be is in `seats.rs`.
 //!
 //! A request ends with the body of its answer, not with its head. A body may take as long as it likes to be made, and is only
 //! ended if the client stops reading it.
@@ -17,21 +17,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::activity::{Activity, UntilSent};
+use super::activity::UntilSent;
 use super::funnel::Finished;
 use super::inbound::Inbound;
+use super::seats::Seat;
 use super::watched::Watched;
 
-/// The limits of one listener.
+/// The limits of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// How many connections there may be. Further ones wait in the backlog.
-    pub(super) connections: usize,
     /// How often a connection is looked at. It is closed if since the last look no request began and none is being answered
     /// (it is idle, or sends a head byte by byte), or if it took nothing of an answer (the client does not read).
     pub(super) quiet: Duration,
@@ -41,39 +39,35 @@ pub(super) struct Limits {
 
 impl Limits {
     /// The limits of the API.
-    pub(super) const API: Self = Self { connections: 2_048, quiet: Duration::from_secs(30), head: 16 * 1024 };
+    pub(super) const API: Self = Self { quiet: Duration::from_secs(30), head: 16 * 1024 };
 }
 
-/// A connection counts against its listener's limit as long as it holds this.
-pub(super) type Place = OwnedSemaphorePermit;
+/// How often the connection of a stranger is looked at. A head takes milliseconds.
+const STRANGER_QUIET: Duration = Duration::from_secs(2);
 
-/// Accepts until `stop`: `accept` waits for the next connection, and `begin` starts to serve it.
+/// Accepts until `stop`: `accept` waits for the next connection, and `begin` starts to serve it, if it finds a place for it.
 pub(super) async fn accept_all<S, A: Future<Output = io::Result<S>>>(
-    limits: Limits,
     stop: &CancellationToken,
     // Not an async closure: its future would not be `Send`, which an agent that embeds the daemon needs.
     accept: impl Fn() -> A,
-    begin: impl Fn(S, Place),
+    begin: impl Fn(S),
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
     loop {
-        let place = Arc::clone(&places).acquire_owned();
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = async { (place.await, accept().await) } => accepted,
+            accepted = accept() => accepted,
         };
         match accepted {
-            (Ok(place), Ok(stream)) => {
-                begin(stream, place);
+            Ok(stream) => {
+                begin(stream);
                 // Yield so that the new connection is served before the next accept(2).
                 tokio::task::yield_now().await;
             }
             // Usually out of descriptors, which connections free when they end.
-            (_, Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, "cannot accept");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            (Err(_), _) => return,
         }
     }
 }
@@ -90,7 +84,7 @@ pub(super) async fn connection<S, A, B>(
     limits: Limits,
     stop: CancellationToken,
     stream: S,
-    _place: Place,
+    seat: &Seat,
     answer: impl Fn(Request<Incoming>) -> A,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -98,7 +92,8 @@ pub(super) async fn connection<S, A, B>(
     B: Body + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let activity = Arc::new(Activity::default());
+    let activity = seat.activity();
+    let quiet = || if seat.is_strangers() { STRANGER_QUIET } else { limits.quiet };
     let service = service_fn(|mut request: Request<Incoming>| {
         let running = activity.begin();
         if let Some(violation) = activity.malformed() {
@@ -111,9 +106,9 @@ pub(super) async fn connection<S, A, B>(
     let mut http = http1::Builder::new();
     // The looks below bound the time for the head as well, without a timer for each request.
     http.header_read_timeout(None).max_buf_size(limits.head);
-    let stream = Watched::new(stream, Inbound::new(limits.head), Arc::clone(&activity));
+    let stream = Watched::new(stream, Inbound::new(limits.head), Arc::clone(activity));
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let mut look = std::pin::pin!(tokio::time::sleep(limits.quiet));
+    let mut look = std::pin::pin!(tokio::time::sleep(quiet()));
     let mut before = activity.seen();
     let outcome = loop {
         tokio::select! {
@@ -123,6 +118,10 @@ pub(super) async fn connection<S, A, B>(
                 connection.as_mut().graceful_shutdown();
                 break connection.await;
             }
+            () = activity.evicted() => {
+                tracing::debug!("a connection makes room for another");
+                return;
+            }
             () = look.as_mut() => {
                 let now = activity.seen();
                 if now.is_quiet_since(before) {
@@ -130,7 +129,7 @@ pub(super) async fn connection<S, A, B>(
                     return;
                 }
                 before = now;
-                look.as_mut().reset(Instant::now() + limits.quiet);
+                look.as_mut().reset(Instant::now() + quiet());
             }
         }
     };
@@ -150,6 +149,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::{Sleep, sleep, timeout};
 
+    use super::super::seats::{Owner, Places, Seats};
     use super::*;
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -190,9 +190,21 @@ mod tests {
 
     /// Serves `ours` until it ends. The answer to every request is such a body.
     async fn serve(ours: DuplexStream, body: impl Fn() -> Trickle) {
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
+        serve_as(Owner::User(1), ours, body).await;
+    }
+
+    async fn serve_as(owner: Owner, ours: DuplexStream, body: impl Fn() -> Trickle) {
+        let seat = seats().take(owner).expect("all are free");
+        serve_at(&seat, ours, body).await;
+    }
+
+    fn seats() -> Arc<Seats> {
+        Seats::new(Places { all: 4, user: 4, strangers: 4 })
+    }
+
+    async fn serve_at(seat: &Seat, ours: DuplexStream, body: impl Fn() -> Trickle) {
         let answer = |_| std::future::ready(Finished::untold(Response::new(body())));
-        connection(Limits::API, CancellationToken::new(), ours, place, answer).await;
+        connection(Limits::API, CancellationToken::new(), ours, seat, answer).await;
     }
 
     async fn received(body: impl Fn() -> Trickle) -> String {
@@ -223,9 +235,13 @@ mod tests {
 
     /// How long a connection of the API lasts on which the client sends `said` and then nothing.
     async fn lasts(said: &[u8]) -> Duration {
+        lasts_for(Owner::User(1), said).await
+    }
+
+    async fn lasts_for(owner: Owner, said: &[u8]) -> Duration {
         let (ours, mut theirs) = duplex(64 * 1024);
         let begun = Instant::now();
-        let served = serve(ours, || Trickle::new(0, MINUTE, b""));
+        let served = serve_as(owner, ours, || Trickle::new(0, MINUTE, b""));
         let client = async {
             theirs.write_all(said).await.expect("there is room");
             theirs.read_to_end(&mut Vec::new()).await.expect("it is closed");
@@ -241,6 +257,47 @@ mod tests {
         assert_eq!(lasts(b"GET /healthz HTTP/1.1\r\nhost: local").await.as_secs(), quiet, "half a head");
         let whole = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
         assert_eq!(lasts(whole).await.as_secs(), 2 * quiet, "one request, at the first look no longer new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_has_two_seconds_for_the_head_of_a_request() {
+        for said in [&b""[..], b"G", b"GET /healthz HTTP/1.1\r\nhost: local"] {
+            assert_eq!(lasts_for(Owner::Stranger, said).await.as_secs(), 2);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_shows_the_secret_within_two_seconds_may_stay() {
+        let (ours, mut theirs) = duplex(1_024);
+        let seat = seats().take(Owner::Stranger).expect("all are free");
+        let begun = Instant::now();
+        let client = async {
+            sleep(Duration::from_secs(1)).await;
+            theirs.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it reads");
+            seat.belongs_to(1);
+            theirs.read_to_end(&mut Vec::new()).await.expect("it is closed");
+        };
+        tokio::join!(serve_at(&seat, ours, || Trickle::new(0, MINUTE, b"")), client);
+        assert_eq!(begun.elapsed().as_secs(), 2 + Limits::API.quiet.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_to_make_room_is_closed_at_once() {
+        let seats = Seats::new(Places { all: 1, user: 1, strangers: 1 });
+        for said in [&b""[..], b"GET /healthz HTTP/1.1\r\nhost: local"] {
+            let (ours, mut theirs) = duplex(1_024);
+            let seat = seats.take(Owner::User(1)).expect("it is free");
+            let begun = Instant::now();
+            let client = async {
+                theirs.write_all(said).await.expect("there is room");
+                sleep(Duration::from_secs(1)).await;
+                let newcomer = seats.take(Owner::User(2)).expect("the idle one goes");
+                theirs.read_to_end(&mut Vec::new()).await.expect("it is closed");
+                drop(newcomer);
+            };
+            tokio::join!(serve_at(&seat, ours, || Trickle::new(0, MINUTE, b"")), client);
+            assert_eq!(begun.elapsed().as_secs(), 1);
+        }
     }
 
     #[tokio::test(start_paused = true)]

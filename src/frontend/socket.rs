@@ -20,11 +20,15 @@ use super::desk::State;
 use super::gate::{self, Pass};
 use super::place::{Access, Error, check_directory, lock, make_directory};
 use super::route;
+use super::seats::{Owner, Places, Seats};
 use super::serve::{self, Course, Limits};
 use crate::env::FileId;
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
 const PATH_CAP: usize = 103;
+
+/// Of all that may connect, a user has a quarter.
+const PLACES: Places = Places { all: 2_048, user: 512, strangers: 0 };
 
 /// A bound socket. Dropping it removes the file, unless a service manager owns it.
 pub(crate) struct Socket {
@@ -145,8 +149,9 @@ impl Socket {
         let listener = UnixListener::from_std(listener)?;
         let listener = &listener;
         let accept = || async move { listener.accept().await.map(|(stream, _)| stream) };
-        serve::accept_all(Limits::API, &course.stop, accept, |stream, place| {
-            let (state, stop) = (Arc::clone(&state), course.stop.clone());
+        let seats = Seats::new(PLACES);
+        serve::accept_all(&course.stop, accept, |stream| {
+            let (state, stop, seats) = (Arc::clone(&state), course.stop.clone(), Arc::clone(&seats));
             course.tasks.spawn(async move {
                 let (caller, process) = {
                     let desk = state.desk();
@@ -154,6 +159,7 @@ impl Socket {
                     let process = gate::process(&stream, &caller, &desk);
                     (caller, process)
                 };
+                let Some(seat) = seats.take(Owner::User(caller.uid)) else { return };
                 let answer = |request| {
                     let (desk, caller, process) = (state.desk(), &caller, process.as_ref());
                     // Few rules need more than the kernel says. Those requests are boxed, to keep the others small.
@@ -165,7 +171,7 @@ impl Socket {
                         route::answer(&Pass::Kernel, desk, &caller, request).await
                     }))
                 };
-                serve::connection(Limits::API, stop, stream, place, answer).await;
+                serve::connection(Limits::API, stop, stream, &seat, answer).await;
             });
         })
         .await;

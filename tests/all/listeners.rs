@@ -21,7 +21,7 @@ use support::tcp_http::{self, Loopback};
 use support::unix_http;
 use support::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::activated::{activated, ends};
 use crate::exit::CONFIG;
@@ -342,6 +342,92 @@ async fn the_health_listener_is_for_any_host_and_for_no_page() {
     assert_eq!(ask("GET http://x/metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned()).await, 400);
     let long = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(20_000));
     assert_eq!(ask(long).await, 431);
+    daemon.stop().await.expect_code(0);
+}
+
+// Who keeps a place.
+
+/// Asks on a connection that is kept. Reads the head of the answer and what comes with it.
+async fn asked_on(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin), request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|window| window == b"\r\n\r\n") {
+        let mut piece = [0; 4_096];
+        let many = stream.read(&mut piece).await.expect("an answer");
+        assert!(many > 0, "it is closed");
+        answer.extend_from_slice(&piece[..many]);
+    }
+    String::from_utf8(answer).expect("UTF-8")
+}
+
+/// Nothing more comes.
+async fn is_closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
+    let closed = tokio::time::timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await;
+    closed.expect("closed in time").expect("closed, not broken off");
+}
+
+#[tokio::test]
+async fn a_user_has_a_quarter_of_the_sockets_places_and_the_longest_idle_goes() {
+    const QUARTER: usize = 512;
+    const ASK: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon("").await;
+    let mut kept = Vec::new();
+    for _ in 0..QUARTER {
+        let mut stream = UnixStream::connect(daemon.socket()).await.expect("it listens");
+        assert!(asked_on(&mut stream, ASK).await.starts_with("HTTP/1.1 200"));
+        kept.push(stream);
+    }
+    // The first has asked again, so the second is idle for longest.
+    asked_on(&mut kept[0], ASK).await;
+    let mut newest = UnixStream::connect(daemon.socket()).await.expect("it listens");
+    assert!(asked_on(&mut newest, ASK).await.starts_with("HTTP/1.1 200"));
+    is_closed(&mut kept[1]).await;
+    for place in [0, 2, QUARTER - 1] {
+        assert!(asked_on(&mut kept[place], ASK).await.starts_with("HTTP/1.1 200"), "{place}");
+    }
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn without_the_secret_a_connection_has_one_request_and_with_it_many() {
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon("[listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"").await;
+    let loopback = Loopback::of(&daemon).await;
+    let ask = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n";
+    for address in [loopback.address, health_of(&daemon).await] {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let answer = asked_on(&mut stream, &format!("{ask}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        is_closed(&mut stream).await;
+    }
+    let mut stream = TcpStream::connect(loopback.address).await.expect("it listens");
+    for _ in 0..3 {
+        let answer = asked_on(&mut stream, &format!("{ask}authorization: Bearer {}\r\n\r\n", loopback.secret)).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("connection: close"), "{answer}");
+    }
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn strangers_on_tcp_have_few_places_and_keep_nobody_out() {
+    const PLACES: usize = 64;
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon("[listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"").await;
+    let loopback = Loopback::of(&daemon).await;
+    let mut kept = TcpStream::connect(loopback.address).await.expect("it listens");
+    let ask = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n", loopback.secret);
+    asked_on(&mut kept, &ask).await;
+    for address in [loopback.address, health_of(&daemon).await] {
+        let mut silent = Vec::new();
+        for _ in 0..=3 * PLACES {
+            silent.push(TcpStream::connect(address).await.expect("it listens"));
+        }
+        assert_eq!(tcp_http::get(address, "/healthz").await.expect("an answer").status, 200);
+        is_closed(&mut silent[0]).await;
+    }
+    assert_eq!(loopback.get("/v1/token?server=demo").await.status, 200);
+    assert!(asked_on(&mut kept, &ask).await.starts_with("HTTP/1.1 200"), "who has shown the secret keeps a place");
     daemon.stop().await.expect_code(0);
 }
 

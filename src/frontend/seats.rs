@@ -1,0 +1,280 @@
+//! The places for a listener's connections, shared so that nobody can take all of them.
+//!
+//! A user's share is a quarter of the socket's places. Above it, a new connection of that user replaces the user's connection
+//! that was answered and has been idle for longest. Connections that wait for an answer are not closed for that, so a user can
+//! hold more than a share while there is room. When all places are taken, the longest idle connection of a user above the share
+//! is closed; if none is idle, one that is being answered. A connection on TCP is a stranger's until it presents the secret, and
+//! all strangers together have a few places.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::activity::Activity;
+
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    /// A user, by the kernel's word or by the secret.
+    User(u32),
+    /// Nobody knows.
+    Stranger,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    /// In all.
+    pub(super) all: usize,
+    /// Of one user.
+    pub(super) user: usize,
+    /// Of all strangers together.
+    pub(super) strangers: usize,
+}
+
+/// The places of one listener.
+pub(super) struct Seats {
+    places: Places,
+    /// Counts what happens on the connections, so that they can be put in order.
+    ticks: Arc<AtomicU64>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    next: u64,
+    seats: BTreeMap<u64, (Owner, Arc<Activity>)>,
+    counts: BTreeMap<Owner, usize>,
+}
+
+/// A place that is taken, until this is dropped.
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    number: u64,
+    is_strangers: AtomicBool,
+    activity: Arc<Activity>,
+}
+
+impl Seats {
+    pub(super) fn new(places: Places) -> Arc<Self> {
+        Arc::new(Self { places, ticks: Arc::default(), taken: Mutex::default() })
+    }
+
+    /// A place for a new connection. At the limits another connection has to go. `None` if none can.
+    pub(super) fn take(self: &Arc<Self>, owner: Owner) -> Option<Seat> {
+        let mut taken = self.lock();
+        if taken.count(owner) >= self.share(owner)
+            && let Some(victim) = taken.least_of(owner)
+        {
+            taken.evict(victim);
+        }
+        if taken.seats.len() >= self.places.all {
+            let victim = taken.least(owner, |owner| self.share(owner))?;
+            taken.evict(victim);
+        }
+        let activity = Arc::new(Activity::new(Arc::clone(&self.ticks)));
+        let number = taken.next;
+        taken.next += 1;
+        taken.seats.insert(number, (owner, Arc::clone(&activity)));
+        *taken.counts.entry(owner).or_default() += 1;
+        let is_strangers = AtomicBool::new(owner == Owner::Stranger);
+        Some(Seat { seats: Arc::clone(self), number, is_strangers, activity })
+    }
+
+    fn share(&self, owner: Owner) -> usize {
+        match owner {
+            Owner::User(_) => self.places.user,
+            Owner::Stranger => self.places.strangers,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn count(&self, owner: Owner) -> usize {
+        self.counts.get(&owner).copied().unwrap_or_default()
+    }
+
+    /// Which connection of this owner is the first to go for another of the same. A user's must have been answered: one that
+    /// has not asked yet may be about to.
+    fn least_of(&self, owner: Owner) -> Option<u64> {
+        let may_go = |activity: &Activity| owner == Owner::Stranger || (activity.is_idle() && activity.was_answered());
+        let of_owner = self.seats.iter().filter(|(_, (whose, activity))| *whose == owner && may_go(activity));
+        of_owner.min_by_key(|(_, (_, activity))| activity.rank()).map(|(number, _)| *number)
+    }
+
+    /// Which connection is the first to go when all places are taken: an idle one of somebody with more than a share, else
+    /// any idle one, else one of somebody else with more than a share.
+    fn least(&self, newcomer: Owner, share: impl Fn(Owner) -> usize) -> Option<u64> {
+        let candidates = self.seats.iter().filter_map(|(number, (owner, activity))| {
+            let is_over = self.count(*owner) > share(*owner);
+            let may_go = activity.is_idle() || (is_over && *owner != newcomer);
+            let (is_busy, since) = activity.rank();
+            may_go.then_some(((is_busy, !is_over, since), *number))
+        });
+        candidates.min().map(|(_, number)| number)
+    }
+
+    fn evict(&mut self, number: u64) {
+        if let Some(activity) = self.remove(number) {
+            activity.evict();
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Arc<Activity>> {
+        let (owner, activity) = self.seats.remove(&number)?;
+        self.uncount(owner);
+        Some(activity)
+    }
+
+    fn uncount(&mut self, owner: Owner) {
+        if let Some(count) = self.counts.get_mut(&owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&owner);
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// What happens on the connection.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    pub(super) fn is_strangers(&self) -> bool {
+        self.is_strangers.load(Ordering::Relaxed)
+    }
+
+    /// It is known now whose the connection is.
+    pub(super) fn belongs_to(&self, uid: u32) {
+        if !self.is_strangers.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let mut taken = self.seats.lock();
+        if let Some((owner, _)) = taken.seats.get_mut(&self.number) {
+            let before = std::mem::replace(owner, Owner::User(uid));
+            taken.uncount(before);
+            *taken.counts.entry(Owner::User(uid)).or_default() += 1;
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.lock().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOCKET: Places = Places { all: 8, user: 2, strangers: 2 };
+    const LOOPBACK: Places = Places { all: 8, user: 8, strangers: 2 };
+    const A: Owner = Owner::User(1);
+    const B: Owner = Owner::User(2);
+
+    fn take(seats: &Arc<Seats>, owner: Owner) -> Seat {
+        seats.take(owner).expect("there is a place")
+    }
+
+    /// A connection that was answered and is idle.
+    fn answered(seats: &Arc<Seats>, owner: Owner) -> Seat {
+        let seat = take(seats, owner);
+        drop(seat.activity().begin());
+        seat
+    }
+
+    fn gone(seats: &[&Seat]) -> Vec<bool> {
+        seats.iter().map(|seat| seat.activity().is_evicted()).collect()
+    }
+
+    #[test]
+    fn at_its_share_a_user_gives_up_the_longest_idle_connection() {
+        let seats = Seats::new(SOCKET);
+        let (first, second) = (answered(&seats, A), answered(&seats, A));
+        drop(first.activity().begin());
+        let others = answered(&seats, B);
+        let third = answered(&seats, A);
+        assert_eq!(gone(&[&first, &second, &others, &third]), [false, true, false, false], "the first asked again");
+    }
+
+    #[test]
+    fn callers_that_wait_for_an_answer_or_have_not_asked_yet_are_not_turned_away() {
+        let seats = Seats::new(SOCKET);
+        let waiting: Vec<Seat> = (0..4).map(|_| take(&seats, A)).collect();
+        let running: Vec<_> = waiting.iter().map(|seat| seat.activity().begin()).collect();
+        let silent: Vec<Seat> = (0..4).map(|_| take(&seats, A)).collect();
+        assert!(waiting.iter().chain(&silent).all(|seat| !seat.activity().is_evicted()));
+        drop(running);
+    }
+
+    #[test]
+    fn who_holds_more_than_a_share_makes_room_for_others_idle_connections_first() {
+        let seats = Seats::new(SOCKET);
+        let busy: Vec<Seat> = (0..5).map(|_| take(&seats, A)).collect();
+        let running: Vec<_> = busy.iter().map(|seat| seat.activity().begin()).collect();
+        let others = answered(&seats, B);
+        let (older, newer) = (take(&seats, A), take(&seats, A));
+        let mut newcomers = vec![take(&seats, B)];
+        assert_eq!(gone(&[&older, &newer, &others]), [true, false, false], "A has more than a share");
+        newcomers.push(take(&seats, Owner::User(3)));
+        assert_eq!(gone(&[&newer, &others]), [true, false]);
+        newcomers.push(take(&seats, Owner::User(4)));
+        assert_eq!(gone(&[&others, &newcomers[0], &newcomers[1]]), [true, false, false], "the longest idle of all");
+        let running_too: Vec<_> = newcomers.iter().map(|seat| seat.activity().begin()).collect();
+        newcomers.push(take(&seats, Owner::User(5)));
+        assert_eq!(gone(&busy.iter().collect::<Vec<_>>()), [true, false, false, false, false], "none is idle any more");
+        drop((running, running_too));
+    }
+
+    #[test]
+    fn who_fills_all_places_with_requests_gets_no_more_and_keeps_nobody_out() {
+        let seats = Seats::new(SOCKET);
+        let busy: Vec<Seat> = (0..8).map(|_| take(&seats, A)).collect();
+        let running: Vec<_> = busy.iter().map(|seat| seat.activity().begin()).collect();
+        assert!(seats.take(A).is_none());
+        assert!(seats.take(B).is_some());
+        drop(running);
+    }
+
+    #[test]
+    fn strangers_have_few_places_whatever_they_do_there() {
+        let seats = Seats::new(LOOPBACK);
+        let (first, second) = (take(&seats, Owner::Stranger), take(&seats, Owner::Stranger));
+        let running = (first.activity().begin(), second.activity().begin());
+        let third = take(&seats, Owner::Stranger);
+        assert_eq!(gone(&[&first, &second, &third]), [true, false, false]);
+        drop(running);
+    }
+
+    #[test]
+    fn who_shows_the_secret_is_no_stranger_any_more() {
+        let seats = Seats::new(LOOPBACK);
+        let (first, second) = (take(&seats, Owner::Stranger), take(&seats, Owner::Stranger));
+        first.belongs_to(1);
+        first.belongs_to(1);
+        assert!(!first.is_strangers() && second.is_strangers());
+        let third = take(&seats, Owner::Stranger);
+        assert_eq!(gone(&[&first, &second, &third]), [false; 3]);
+        let fourth = take(&seats, Owner::Stranger);
+        assert_eq!(gone(&[&first, &second, &third, &fourth]), [false, true, false, false]);
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_connection_ends() {
+        let seats = Seats::new(SOCKET);
+        for _ in 0..100 {
+            let kept: Vec<Seat> = (0..8).map(|_| take(&seats, A)).collect();
+            let running: Vec<_> = kept.iter().map(|seat| seat.activity().begin()).collect();
+            drop((running, kept));
+        }
+        let taken = seats.lock();
+        assert!(taken.seats.is_empty() && taken.counts.is_empty());
+    }
+}
