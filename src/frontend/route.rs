@@ -197,10 +197,13 @@ fn find<'a>(table: &'a [Route], method: &Method, path: &str) -> Result<&'a Route
     let longest = table.iter().filter(leads).map(|route| route.path).max_by_key(|path| path.len());
     let longest = longest.ok_or_else(Failure::not_found)?;
     let here = table.iter().filter(|route| route.path == longest);
-    let found = here.clone().find(|route| route.methods.is_empty() || route.methods.contains(method));
+    // HEAD is answered as GET is (RFC 9110 section 9.3.2). The HTTP library leaves the body out.
+    let wanted = if *method == Method::HEAD { &Method::GET } else { method };
+    let found = here.clone().find(|route| route.methods.is_empty() || route.methods.contains(wanted));
     found.ok_or_else(|| {
-        let allow: Vec<&str> = here.flat_map(|route| route.methods).map(Method::as_str).collect();
-        Failure::method_not_allowed(allow.join(", "))
+        let methods = here.flat_map(|route| route.methods);
+        let allow = methods.map(|method| if *method == Method::GET { "GET, HEAD" } else { method.as_str() });
+        Failure::method_not_allowed(allow.collect::<Vec<_>>().join(", "))
     })
 }
 
@@ -248,8 +251,9 @@ mod tests {
     #[test]
     fn a_wrong_method_is_told_every_right_one() {
         let told = |allow: &str| Err(("method_not_allowed".to_owned(), Some(allow.to_owned())));
-        assert_eq!(found(Method::PUT, "/v1/guests"), told("GET, POST"));
+        assert_eq!(found(Method::PUT, "/v1/guests"), told("GET, HEAD, POST"));
         assert_eq!(found(Method::GET, "/v1/guests/ci"), told("DELETE"));
+        assert_eq!(found(Method::HEAD, "/v1/guests/ci"), told("DELETE"));
         assert_eq!(found(Method::POST, "/v1/guests"), Ok("/v1/guests"));
     }
 
@@ -257,7 +261,8 @@ mod tests {
     fn no_row_is_hidden_by_another() {
         for table in [API, HEALTH] {
             for row in table {
-                for method in row.methods {
+                let head = row.methods.contains(&Method::GET).then_some(&Method::HEAD);
+                for method in row.methods.iter().chain(head) {
                     assert!(find(table, method, row.path).is_ok_and(|found| std::ptr::eq(found, row)), "{}", row.path);
                 }
             }

@@ -345,6 +345,42 @@ async fn the_health_listener_is_for_any_host_and_for_no_page() {
     daemon.stop().await.expect_code(0);
 }
 
+#[tokio::test]
+async fn head_is_answered_as_get_without_its_body_on_every_route_and_listener() {
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon("[listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"").await;
+    let loopback = Loopback::of(&daemon).await;
+    let health = health_of(&daemon).await;
+    let token = daemon.token("demo").await;
+    let ask = |method: &str, path: &str| {
+        let secret = format!("authorization: Bearer {}\r\n", loopback.secret);
+        format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{secret}connection: close\r\n\r\n")
+    };
+    for path in
+        ["/v1/token?server=demo", "/v1/headers?server=demo", "/v1/status", "/healthz", "/readyz", "/metrics", "/no"]
+    {
+        let (got, asked) = (daemon.exchange(&ask("GET", path)).await, daemon.exchange(&ask("HEAD", path)).await);
+        assert_eq!((got.status, got.header("content-type")), (asked.status, asked.header("content-type")), "{path}");
+        assert!(!got.body.is_empty() && asked.body.is_empty(), "{path}");
+        assert_eq!(
+            (loopback.exchange(&ask("HEAD", path)).await.status, got.status),
+            (got.status, asked.status),
+            "{path}"
+        );
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let reply = tcp_http::exchange(health, &ask("HEAD", path)).await.expect("an answer");
+        assert_eq!((reply.status, reply.body.as_str()), (200, ""), "{path}");
+    }
+    // The length is the one of the body that GET has, and the next request is not taken for a part of it.
+    let pair = ask("HEAD", "/healthz").replace("connection: close\r\n", "") + &ask("GET", "/healthz");
+    let reply = daemon.exchange(&pair).await;
+    assert!(reply.header("content-length").is_some_and(|length| length != "0"));
+    assert!(reply.body.starts_with("HTTP/1.1 200 OK\r\n"), "{}", reply.body);
+    assert_eq!(daemon.token("demo").await, token);
+    daemon.stop().await.expect_code(0);
+}
+
 // Who keeps a place.
 
 /// Asks on a connection that is kept. Reads the head of the answer and what comes with it.

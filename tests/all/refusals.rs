@@ -74,9 +74,9 @@ async fn a_wrong_method_is_told_the_right_ones_on_every_listener() {
     let end = "host: localhost\r\nconnection: close\r\n";
     let secret = format!("authorization: Bearer {}\r\n", loopback.secret);
     for (line, allow) in [
-        ("DELETE /v1/token?server=demo HTTP/1.1", "GET"),
+        ("DELETE /v1/token?server=demo HTTP/1.1", "GET, HEAD"),
         ("GET /v1/reject HTTP/1.1", "POST"),
-        ("PUT /metrics HTTP/1.1", "GET"),
+        ("PUT /metrics HTTP/1.1", "GET, HEAD"),
     ] {
         let on_socket = daemon.exchange(&format!("{line}\r\n{end}\r\n")).await;
         let on_loopback = loopback.exchange(&format!("{line}\r\n{end}{secret}\r\n")).await;
@@ -89,7 +89,9 @@ async fn a_wrong_method_is_told_the_right_ones_on_every_listener() {
         }
     }
     let reply = tcp_http::exchange(health, &format!("PUT /metrics HTTP/1.1\r\n{end}\r\n")).await.expect("an answer");
-    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET")));
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD")));
+    let reply = daemon.exchange(&format!("HEAD /v1/reject HTTP/1.1\r\n{end}\r\n")).await;
+    assert_eq!((reply.status, reply.header("allow"), reply.body.as_str()), (405, Some("POST"), ""));
     daemon.stop().await.expect_code(0);
 }
 
