@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::authorization_server::FakeAs;
@@ -144,6 +146,29 @@ async fn a_flight_begun_before_answers_its_callers_and_does_not_enter_the_new_ca
     let second = daemon.token("demo").await;
     assert_ne!(first.json()["access_token"], json!(second));
     assert_eq!(scene.authorization_server.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_request_is_judged_and_answered_by_the_configuration_that_it_began_with() {
+    let scene = Scene::new(binary()).await;
+    let moved = FakeMcp::start(&scene.authorization_server, &SCOPES).await;
+    let sluice = scene.sluice().await;
+    let (daemon, world) = daemon(&scene, "").await;
+    sluice.shut();
+    let path = format!("/v1/headers?server=demo&method=POST&url={}/below", scene.mcp.url());
+    let first = daemon.get(&path);
+    let then = async {
+        sluice.holds(1).await;
+        reload(&daemon, &world, &scene.config("").replace(&scene.mcp.url(), &moved.url())).await;
+        sluice.open();
+    };
+    let (first, ()) = tokio::join!(first, then);
+    assert_eq!(first.status, 200, "{}", first.body);
+    let field = first.json()["headers"]["Authorization"][0].clone();
+    let claims = field.as_str().and_then(|field| field.split('.').nth(1)).expect("a JWT");
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).expect("base64url")).expect("JSON");
+    assert_eq!(claims["aud"], json!(scene.mcp.url()), "for the server as it was");
+    assert_eq!(daemon.get(&path).await.status, 403, "the next request is judged by the new configuration");
 }
 
 #[tokio::test]
