@@ -6,7 +6,7 @@
 //! is a [`Violation`]. What else the fields mean is decided elsewhere.
 //!
 //! This part is pure: [`Framing::take`] is given the bytes as they come, in pieces of any size, and says how many of them may
-//! be passed on. A head is passed on whole or not at all. `checked.rs` is the stream that does so.
+//! be passed on. A head is passed on whole or not at all. `inbound.rs` is the stream that does so.
 
 mod chunk;
 mod field;
