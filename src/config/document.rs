@@ -61,7 +61,9 @@ fn of_setting(one: &Setting) -> Value {
 fn with_exchanges(mut table: Value, place: Place) -> Value {
     for (names, one) in exchange::own_keys(place) {
         let mut property = of_setting(one);
-        property["description"] = json!(about(&names, one));
+        // A key that several exchanges have, with another meaning each.
+        let before = table["properties"][one.name]["description"].as_str().map(str::to_owned);
+        property["description"] = json!(before.into_iter().chain([about(&names, one)]).collect::<Vec<_>>().join(" "));
         table["properties"][one.name] = property;
     }
     table

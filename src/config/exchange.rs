@@ -40,7 +40,7 @@ fn of_links() -> Vec<Named<dyn Change>> {
     EXCHANGES.iter().filter_map(|row| Some((row.name, row.of_link.as_ref()?))).collect()
 }
 
-/// The own keys of all exchanges in this place, each once, with the names of those that have it.
+/// The own keys of all exchanges in this place, each meaning once, with the names of those that have it.
 pub(super) fn own_keys(place: Place) -> Vec<(Vec<&'static str>, &'static Setting)> {
     let all: Vec<(&'static str, &'static [Setting])> = match place {
         Place::Server | Place::FrontDoor => of_servers().iter().map(|(name, form)| (*name, form.settings)).collect(),
@@ -48,7 +48,7 @@ pub(super) fn own_keys(place: Place) -> Vec<(Vec<&'static str>, &'static Setting
     };
     let mut found: Vec<(Vec<&'static str>, &'static Setting)> = Vec::new();
     for (name, one) in all.iter().flat_map(|(name, settings)| settings.iter().map(move |one| (*name, one))) {
-        match found.iter_mut().find(|(_, known)| known.name == one.name) {
+        match found.iter_mut().find(|(_, known)| known.name == one.name && known.doc == one.doc) {
             Some((names, _)) => names.push(name),
             None => found.push((vec![name], one)),
         }

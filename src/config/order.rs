@@ -115,7 +115,7 @@ fn extra_of(
     let Some((parameters, line)) = section.parameters("extra") else { return (texts, assertions) };
     let set = reserved();
     for (name, value) in parameters {
-        if set.contains(&name.as_str()) {
+        if set.iter().chain(traits.own_parameters).any(|own| own == name) {
             let what = format!("{name:?} is set by the exchange itself or is a secret");
             reader.problem(line, &section.key("extra"), what);
         }

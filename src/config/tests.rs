@@ -1,4 +1,5 @@
 use super::*;
+use crate::exchange::Place;
 
 fn env() -> Env {
     Env::from_vars([])
@@ -243,6 +244,18 @@ fn the_schema_holds_every_built_key_and_no_other() {
     let file = file.filter(|row| row["if"]["properties"]["source"]["const"] == "file").collect::<Vec<_>>();
     assert_eq!(file[0]["then"]["required"], serde_json::json!(["token_file"]));
     assert_eq!(file[0]["then"]["properties"]["command"], false, "belongs to another source");
+}
+
+/// The schema has one type for each key.
+#[test]
+fn exchanges_that_share_a_key_agree_on_its_kind() {
+    for place in [Place::Server, Place::Link] {
+        let keys = exchange::own_keys(place);
+        for (names, one) in &keys {
+            let other = keys.iter().find(|(_, other)| other.name == one.name && other.kind != one.kind);
+            assert!(other.is_none(), "{}: {names:?} and {:?}", one.name, other.map(|(names, _)| names));
+        }
+    }
 }
 
 #[test]

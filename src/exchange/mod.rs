@@ -71,7 +71,8 @@ pub(crate) const LINK_GRANT: &str = token_exchange::GRANT;
 pub(crate) struct Descriptor {
     /// As written in `exchange = "…"`.
     pub name: &'static str,
-    /// The form parameters it sets beside those that all set; `extra` may set neither.
+    /// The form parameters with an identity or its type, which `extra` may not set whatever the exchange. Those that it sends
+    /// from keys of its own are in [`Traits::own_parameters`].
     pub sets: &'static [&'static str],
     /// How it is configured for a server; `None` where it gives no access token.
     pub of_server: Option<Form<dyn Exchange>>,
@@ -166,6 +167,8 @@ pub(crate) struct Traits {
     pub needs_pin: bool,
     /// Does it ask an identity provider first (`idp`)?
     pub needs_idp: bool,
+    /// The form parameters that it sends from keys of its own: beside this exchange, and no other, `extra` may not set them.
+    pub own_parameters: &'static [&'static str],
 }
 
 impl Traits {
@@ -179,6 +182,7 @@ impl Traits {
             limits_scopes: true,
             needs_pin: false,
             needs_idp: false,
+            own_parameters: &[],
         }
     }
 }
@@ -252,7 +256,7 @@ pub(crate) struct Destination<'a> {
     pub scopes: &'a Scopes,
 }
 
-/// The form parameters that `extra` may not set.
+/// The form parameters that `extra` may not set, whatever the exchange.
 pub(crate) fn reserved() -> Vec<&'static str> {
     EXCHANGES.iter().flat_map(|row| row.sets.iter().copied()).chain(form::SHARED).chain(["audience"]).collect()
 }
