@@ -100,14 +100,18 @@ impl Setting {
         }
     }
 
+    fn judge_entry(&self, text: &str) -> Result<(), String> {
+        if text.is_empty() { Err("is empty".to_owned()) } else { (self.check)(text) }
+    }
+
     fn judge_list(&self, texts: &[&str]) -> Result<(), String> {
         match (self.kind, texts) {
             (_, []) => Err("is empty".to_owned()),
             (Kind::Command, [program, ..]) => (self.check)(program),
-            (_, [only]) => (self.check)(only),
+            (_, [only]) => self.judge_entry(only),
             (_, several) => {
                 let judged = several.iter().enumerate();
-                let mut bad = judged.filter_map(|(at, text)| Some((at + 1, (self.check)(text).err()?)));
+                let mut bad = judged.filter_map(|(at, text)| Some((at + 1, self.judge_entry(text).err()?)));
                 bad.next().map_or(Ok(()), |(at, what)| Err(format!("entry {at} {what}")))
             }
         }
@@ -303,17 +307,18 @@ mod tests {
 
     #[test]
     fn every_text_of_a_list_is_checked_but_the_arguments_of_a_program() {
-        const fn good(text: &str) -> Result<(), String> {
-            if text.is_empty() { Err(String::new()) } else { Ok(()) }
+        fn good(text: &str) -> Result<(), String> {
+            if text == "-" { Err(String::new()) } else { Ok(()) }
         }
         const LISTS: [Setting; 2] = [
             Setting::optional("all", Kind::Texts, "All.").checked(|text| good(text).map_err(|_| "is none".to_owned())),
             Setting::optional("run", Kind::Command, "A program.")
                 .checked(|text| good(text).map_err(|_| "has no name".to_owned())),
         ];
-        assert!(of(&LISTS, "all = ['a', 'b']\nrun = ['p', '']").is_empty());
-        assert_eq!(of(&LISTS, "all = ['a', '']"), ["all: entry 2 is none"]);
-        assert_eq!(of(&LISTS, "all = ['']\nrun = ['', 'a']"), ["all: is none", "run: has no name"]);
+        assert!(of(&LISTS, "all = ['a', 'b']\nrun = ['p', '-', '']").is_empty());
+        assert_eq!(of(&LISTS, "all = ['a', '-']"), ["all: entry 2 is none"]);
+        assert_eq!(of(&LISTS, "all = ['a', '']"), ["all: entry 2 is empty"]);
+        assert_eq!(of(&LISTS, "all = ['']\nrun = ['-', 'a']"), ["all: is empty", "run: has no name"]);
     }
 
     #[test]

@@ -163,7 +163,7 @@ pub(crate) struct Traits {
     pub grant: &'static str,
     /// Do `scopes` limit what the token is good for?
     pub limits_scopes: bool,
-    /// Must the issuer be pinned, because what is sent could be replayed?
+    /// Must the issuer be pinned? Not if all that is sent is a JWT for that issuer alone, which is worthless to others.
     pub needs_pin: bool,
     /// Does it ask an identity provider first (`idp`)?
     pub needs_idp: bool,

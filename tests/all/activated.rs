@@ -18,7 +18,7 @@ const TWO: &str =
 
 /// Passes one or two listeners. Gives the daemon and its log file.
 pub(crate) fn activated(world: &Safeconduct, first: OwnedFd, second: Option<OwnedFd>) -> (Child, PathBuf) {
-    let (launch, second) = second.map_or((ONE, Stdio::null()), |second| (TWO, Stdio::from(second)));
+    let (launch, second) = second.map_or_else(|| (ONE, Stdio::null()), |second| (TWO, Stdio::from(second)));
     let command = world.command(&["run"]);
     let given = command.as_std();
     let log = world.path().join("out/activated");
