@@ -63,6 +63,7 @@ fn token(clock: &Clock) -> Token {
         life: Duration::from_secs(86_400),
         jti: None,
         hops: Arc::default(),
+        party_in_json: Default::default(),
     }
 }
 
