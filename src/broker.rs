@@ -1,5 +1,5 @@
-//! The path. A request passes policy, then the cache; on a miss one shared flight does discovery, identity and
-//! exchange (`flight`) and everybody who asks meanwhile shares its outcome.
+//! The path of a request: policy, then the cache. On a miss one shared flight does discovery, identity and exchange
+//! (`flight`). All who ask meanwhile share its outcome.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,7 +64,8 @@ use tally::Tally;
 pub(crate) use unlisted::UNLISTED;
 use unlisted::Unlisted;
 
-/// Workload identity in, MCP access tokens out.
+/// Turns the workload's identity into access tokens for MCP servers. It applies the policy, caches tokens and records
+/// every decision.
 pub struct Broker {
     servers: Vec<Arc<Server>>,
     cache: Cache<Error>,
@@ -72,31 +73,35 @@ pub struct Broker {
     clock: Clock,
     metrics: Arc<Metrics>,
     asked_twice: Arc<Mutex<AskedTwice>>,
-    /// For which server and permit the entries of the cache are.
+    /// The order's name and the permit behind each cache entry, for a reload.
     made: Mutex<Made>,
+    /// By the name of the server; unlisted servers share one.
     tallies: HashMap<Arc<str>, Tally>,
+    /// Does any rule need facts beyond the peer credentials?
     looks_closer: bool,
+    /// For each server with a `rate`, by its name.
     pacers: HashMap<Arc<str>, Pacer>,
+    /// Serves URLs that are not configured, if the configuration allows that.
     unlisted: Option<Unlisted>,
     audit: Option<Arc<Audit>>,
-    /// A command has one caller, whose refusal is its end.
+    /// `None` in a one-shot command, which has one caller and ends with its refusal.
     strangers: Option<Arc<Strangers>>,
 }
 
-/// Who asks for what, of which server, and since when it seems to be unhappy with what it has.
+/// One caller's request and the server that it is for.
 struct Asking<'a> {
     caller: &'a Caller,
     request: &'a Request,
     target: &'a Arc<Server>,
+    /// When the caller got a token that apparently did not work.
     given: Option<Boot>,
 }
 
-/// `--fresh` is met by a token that was minted within the last second.
+/// `--fresh` accepts a token that was minted within the last second.
 const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 
 impl Broker {
-    /// What must be known of a caller before it asks, if any rule that may match it asks for more than the kernel says
-    /// unasked.
+    /// The facts that the rules need about this caller beyond its peer credentials; `None` if they need none.
     pub(crate) fn needs(&self, caller: &Caller) -> Option<Needs> {
         if !self.looks_closer {
             return None;
@@ -106,7 +111,7 @@ impl Broker {
         (!needs.is_empty()).then_some(needs)
     }
 
-    /// May this caller use nothing here, because no rule names it, or because it is not known who it is?
+    /// True if this caller may use no server: its user is unknown, or no rule names it.
     fn is_stranger(&self, caller: &Caller) -> bool {
         let is_named = || self.servers.iter().any(|server| server.policy.knows(caller));
         let is_served = || self.unlisted.as_ref().is_some_and(|unlisted| unlisted.is_for(caller));
@@ -118,16 +123,17 @@ impl Broker {
         self.audit.is_some()
     }
 
-    /// The path, for a bare token.
+    /// Gives a bare token for one server, from the cache or newly made. Fails if the request is refused, if no token
+    /// can be made, if the token is bound to a key or certificate, or if the decision cannot be recorded.
     pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Lease, Error> {
         let decided = self.decide(caller, request, None).await;
-        // The one place where every decision, served or refused, passes.
+        // `note` counts, logs and records every decision, served or refused.
         self.note(&Matter::of(caller, request), decided, |lease| Some(lease))
     }
 
-    /// The same for the fields of the one request that `head` describes. A credential that is bound to a request is not served
-    /// without one, and is not recorded as served. A request to a URL outside the server's own is refused: the broker must not
-    /// sign for other servers.
+    /// Gives the header fields for the one request that `head` describes. Fails as [`Self::token`] does, but serves
+    /// bound credentials too. A credential that is bound to a request (DPoP, SigV4) needs `head`. A URL outside the
+    /// server's own is refused: the broker must not sign for other servers.
     pub async fn headers(
         &self,
         caller: &Caller,
@@ -135,13 +141,14 @@ impl Broker {
         head: Option<&Head>,
     ) -> Result<(Lease, Authorized), Error> {
         let decided = self.decide(caller, request, head).await;
+        // Authorise before recording, so that a failure is not recorded as served.
         let decided = decided.and_then(|lease| lease.authorize(head).map(|authorized| (lease, authorized)));
         self.note(&Matter::of(caller, request), decided, |(lease, _)| Some(lease))
     }
 
     async fn decide(&self, caller: &Caller, request: &Request, head: Option<&Head>) -> Result<Lease, Error> {
         let server = self.server_for(caller, &request.target)?;
-        // The lease refuses such a request as well; nothing is minted for it.
+        // The lease checks this too; checking it first saves an exchange.
         head.map_or(Ok(()), |head| covers(&server, &head.url))?;
         let permit = server.policy.permit(caller, request.scopes.as_ref());
         let permit = permit.map_err(|denied| Error::denied(&server.name, denied))?;
@@ -151,7 +158,7 @@ impl Broker {
         let want = Want { server: Arc::clone(&server), order: Arc::clone(&server.order), permit };
         let (token, outer) = match server.front_door.as_ref().filter(|_| request.action == Action::Headers) {
             None => (self.held(want, &asking).await?, None),
-            // In a box, so that all others do not carry the room for it.
+            // Boxed to keep the common future small: few servers have a front door.
             Some(door) => Box::pin(self.beside_its_door(door, want, &asking)).await?,
         };
         if request.may_be_a_retry {
@@ -161,13 +168,14 @@ impl Broker {
         Ok(Lease { token, server, outer, nonces, clock })
     }
 
-    /// A token that may be given: from the cache, or made.
+    /// A token that this caller may have, from the cache or newly made. Fails if it grants more than the permit allows,
+    /// or must not be handed out in this form.
     async fn held(&self, want: Want, asking: &Asking<'_>) -> Result<Arc<Token>, Error> {
         let key = want.key();
         let wish = self.wish(asking, &key);
         let token = match self.cache.hit(&key, &wish) {
             Some(token) => token,
-            // In a box, so that a hit does not carry the room for it.
+            // Boxed to keep the future of a cache hit small.
             None => Box::pin(self.cache.token(key, &wish, || self.recipe(want.clone())))
                 .await
                 .map_err(|error| error.at(&want.order.name))?,
@@ -177,7 +185,8 @@ impl Broker {
         Ok(token)
     }
 
-    /// The same side by side with what the front door wants, whose callers are those of the server behind it.
+    /// The token for the server and the credential for its front door, fetched concurrently. Whoever may use the server
+    /// may pass its front door.
     async fn beside_its_door(
         &self,
         door: &FrontDoor,
@@ -189,13 +198,15 @@ impl Broker {
         Ok((token?, Some(Outer { header: door.header.clone(), token: outside? })))
     }
 
-    /// The server that is meant, configured or asked for before.
+    /// The server of this name or URL: a configured one, or an unlisted one that was asked for before. Fails if there
+    /// is none.
     pub fn server(&self, target: &Target) -> Result<Arc<Server>, Error> {
         let known = |error| self.unlisted.as_ref().and_then(|unlisted| unlisted.find(target)).ok_or(error);
         self.configured(target).or_else(known)
     }
 
-    /// The configured server that is meant. A URL is matched in any spelling, so that no spelling gets round a policy.
+    /// The configured server of this name or URL. URLs are compared in their canonical spelling, so that another
+    /// spelling cannot bypass a policy. Fails if there is none.
     pub(crate) fn configured(&self, target: &Target) -> Result<Arc<Server>, Error> {
         let found = match target {
             Target::Name(name) => self.servers.iter().find(|server| *server.name == **name),
@@ -207,7 +218,8 @@ impl Broker {
         })
     }
 
-    /// The same for a caller, who may name a server that is not configured where those are served.
+    /// The server that this caller names. A URL that no configured server covers opens an unlisted server, if this
+    /// caller may use those.
     fn server_for(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
         let unlisted = self.unlisted.as_ref().filter(|unlisted| unlisted.is_for(caller));
         match (target, unlisted) {
@@ -218,17 +230,19 @@ impl Broker {
         }
     }
 
+    /// Does the cache hold a token for this server?
     fn holds(&self, server: &Server) -> bool {
         self.cache.held().iter().any(|(_, token)| token.server == server.name)
     }
 
+    /// Fails if this user asks for the server more often than its `rate` allows.
     fn pace(&self, caller: &Caller, server: &Server) -> Result<(), Error> {
         let Some(pacer) = self.pacers.get(&server.name) else { return Ok(()) };
         let too_often = |wait| Error::from(Refusal::TooOften { rate: pacer.rate, wait }).at(&server.name);
         pacer.pass(caller.uid, self.clock.boot()).map_err(too_often)
     }
 
-    /// How a token for this server and permit is made: discovery, identity, exchange.
+    /// The cache's recipe for this token: discovery, identity, exchange.
     fn recipe(&self, want: Want) -> Recipe<Error> {
         self.remember(&want);
         let (maker, want) = (Arc::clone(&self.maker), Arc::new(want));
@@ -238,9 +252,10 @@ impl Broker {
         })
     }
 
+    /// What the request demands of a cached token.
     fn wish(&self, asking: &Asking<'_>, key: &Key) -> Wish {
         let fresh = asking.request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
-        // A token minted before the first answer is the one that was given then.
+        // A token minted before that answer is the one that did not work; a newer one may be served.
         let refused = asking.given.filter(|given| self.cache.peek(key).0.is_some_and(|token| token.minted <= *given));
         if refused.is_some() {
             self.lock_asked_twice().forced(asking.caller, &asking.target.name, self.clock.boot());
@@ -248,7 +263,7 @@ impl Broker {
         Wish { least: asking.request.least, newer_than: fresh.max(refused) }
     }
 
-    /// When this caller was given what it seems to be unhappy with.
+    /// When this caller got the token that apparently did not work, if the request looks like a retry.
     fn given_before(&self, caller: &Caller, request: &Request, server: &Server) -> Option<Boot> {
         if !request.may_be_a_retry {
             return None;
@@ -256,7 +271,7 @@ impl Broker {
         self.lock_asked_twice().given_before(caller, &server.name, self.clock.boot())
     }
 
-    /// Keeps the tokens of required servers at all times. They are fetched for the daemon's own user.
+    /// Keeps the tokens of required servers fresh at all times. The daemon asks for them on its own behalf.
     pub fn keep_required(&self) {
         for server in self.servers.iter().filter(|server| server.required) {
             for want in Want::all(server) {

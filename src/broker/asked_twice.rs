@@ -1,8 +1,8 @@
-//! A client that runs its helper again soon was given a token that did not work, but it never says so.
+//! Detects that a client runs its helper again because the last token did not work. The client gives no reason.
 //!
-//! So when one caller asks the daemon for `headers` of one server twice within 30 s, the second answer has a new token,
-//! unless the newest was minted after the first answer. The next new token has to wait for a back-off: many clients of one
-//! user look like one caller, and must not mint in a loop.
+//! If a caller asks the daemon twice within 30 s for the `headers` of one server, the second answer has a new token,
+//! unless the cached one was minted after the first answer. The next new token has to wait for a back-off: many clients
+//! of one user look like one caller and must not mint in a loop.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,12 +10,14 @@ use std::time::Duration;
 use crate::caller::Caller;
 use crate::clock::Boot;
 
+/// A second request within this time counts as a retry.
 const SOON: Duration = Duration::from_secs(30);
+/// The back-off between two forced tokens doubles from 60 s up to this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
-/// More callers than any machine has agents. At the limit the oldest answer is forgotten.
+/// More callers than run on one machine. At the limit the oldest answer is forgotten.
 const CAP: usize = 1_024;
 
-/// Who was given a token when. A caller is a user in a control group.
+/// The last answer to each caller, for each server. A caller is a user in a control group.
 #[derive(Default)]
 pub(super) struct AskedTwice(HashMap<Who, Given>);
 
@@ -26,21 +28,25 @@ struct Who {
     server: String,
 }
 
+/// The last answer to one caller.
 struct Given {
     at: Boot,
+    /// How many new tokens were forced in a row.
     forced: u32,
+    /// The end of the back-off after the last forced token.
     not_before: Option<Boot>,
 }
 
 impl AskedTwice {
-    /// The moment of the answer that this caller seems to be unhappy with.
+    /// When this caller was last answered, if its new request counts as a retry: the answer is recent, and no back-off
+    /// applies.
     pub(super) fn given_before(&self, caller: &Caller, server: &str, now: Boot) -> Option<Boot> {
         let given = self.0.get(&who(caller, server))?;
         let allowed = given.not_before.is_none_or(|moment| now >= moment);
         (now.since(given.at) <= SOON && allowed).then_some(given.at)
     }
 
-    /// A new token is made for this caller: the next one not before the back-off is over. Two at once count as one.
+    /// Notes that a new token is made for this caller, and starts the back-off. Calls during the back-off do not count.
     pub(super) fn forced(&mut self, caller: &Caller, server: &str, now: Boot) {
         let given = self.0.get_mut(&who(caller, server));
         if let Some(given) = given.filter(|given| given.not_before.is_none_or(|moment| now >= moment)) {
@@ -49,14 +55,14 @@ impl AskedTwice {
         }
     }
 
-    /// An answer was given.
+    /// Notes an answer to this caller.
     pub(super) fn answered(&mut self, caller: &Caller, server: &str, now: Boot) {
         let who = who(caller, server);
         if self.0.len() >= CAP && !self.0.contains_key(&who) {
             self.make_room(now);
         }
         let given = self.0.entry(who).or_insert(Given { at: now, forced: 0, not_before: None });
-        // The caller did not come back for long, so its last new token was good.
+        // The caller did not come back for a long time, so its last token worked: reset the back-off.
         if now.since(given.at) > LONGEST_BACKOFF {
             given.forced = 0;
             given.not_before = None;

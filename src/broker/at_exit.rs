@@ -1,4 +1,4 @@
-//! What is given back at the end: the tokens of servers with `revoke_on_exit` (RFC 7009).
+//! Revokes the tokens of servers with `revoke_on_exit`, at shutdown and after a reload (RFC 7009).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,19 +10,21 @@ use futures_util::stream;
 use super::{Broker, Server, Want};
 use crate::token::Token;
 
-/// A revocation endpoint that does not answer may not hold up a shutdown. Each request has its own limit, within this.
+/// Limits all revocations together, so that a revocation endpoint that does not answer cannot delay the shutdown. Each
+/// request has its own limit within this.
 const LIMIT: Duration = Duration::from_secs(5);
-/// A daemon that ends must not look like an attack to its issuers.
+/// The most revocations at a time, so that a shutdown does not flood the authorization servers.
 const AT_ONCE: usize = 64;
 
 impl Broker {
-    /// Revokes, side by side, what is held for servers that want it. A failure is a line in the log and no more: the
-    /// token lapses by itself, and the daemon has ended well.
+    /// Revokes the cached tokens of servers with `revoke_on_exit`, concurrently. A failure is only logged: the token
+    /// expires by itself.
     pub(crate) async fn revoke_at_exit(&self) {
         self.give_back_all(self.cache.held().into_iter().map(|(_, token)| token).collect()).await;
     }
 
-    /// The same after a reload, for what the next broker has not taken over: at the end nobody knows of it any more.
+    /// The same after a reload, for the tokens that the next broker did not take over: it cannot revoke them at its
+    /// end.
     pub(crate) async fn revoke_what_is_left(&self, next: &Self) {
         let taken: HashSet<_> = next.cache.held().into_iter().map(|(_, token)| token.digest).collect();
         let held = self.cache.held().into_iter().map(|(_, token)| token);
@@ -44,6 +46,7 @@ impl Broker {
         }
     }
 
+    /// The server of this token, if its tokens are to be revoked.
     fn revoking(&self, token: &Token) -> Option<&Arc<Server>> {
         self.servers.iter().find(|server| server.revoke_on_exit && server.name == token.server)
     }

@@ -1,4 +1,5 @@
-//! The workload as the first party on the way to a server sees it: for whoever has to write that party's trust policy.
+//! The claims about this workload that the first party on the path to a server gets, for whoever writes its trust
+//! policy.
 
 use std::time::Duration;
 
@@ -9,17 +10,18 @@ use crate::identity;
 use crate::oauth::Audience;
 use crate::trust::{self, Platform};
 
-/// What the platform says of us, whole. Nothing in it is a secret; the token itself is not in it.
+/// Everything that the platform states about this workload. Contains no secret, and not the token itself.
 pub struct Attested {
-    /// Whose tokens these are.
+    /// The platform that issues the token.
     pub(crate) platform: &'static Platform,
     /// The claims of the token that the first party would get.
     pub claims: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Broker {
-    /// Asks the platform for the token that the first party would get, and shows it to nobody. `audience` overrules what
-    /// configuration and discovery say.
+    /// Fetches the token that the first party would get and returns its claims. The token is sent to nobody. `audience`
+    /// overrides configuration and discovery. Fails if the server or its issuer is not known, or if the platform gives
+    /// no valid JWT for this audience.
     pub async fn attest(&self, target: &Target, audience: Option<&str>) -> Result<Attested, Error> {
         let server = self.configured(target)?;
         let maker = &*self.maker;

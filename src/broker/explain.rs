@@ -1,4 +1,4 @@
-//! What people and scripts may know about the broker, as plain data: no token, no secret.
+//! The state of the broker for people and scripts, as plain data without tokens or secrets.
 
 use std::collections::BTreeMap;
 
@@ -17,76 +17,76 @@ pub struct Status {
     pub version: &'static str,
     /// Our process id.
     pub pid: u32,
-    /// Who we are to authorization servers; nothing where no workload identity is used.
+    /// The default identity; `None` if there is none or it was not found.
     pub identity: Option<IdentityStatus>,
-    /// The end of the audit file, if there is one.
+    /// The last line of the audit file, if there is one.
     pub audit: Option<AuditStatus>,
-    /// The servers this caller may know of.
+    /// The servers that this caller may see.
     pub servers: Vec<ServerStatus>,
 }
 
-/// The last line of the audit: kept elsewhere, it shows whether lines were cut off or written anew.
+/// The last line of the audit file. A copy kept elsewhere shows later whether lines were removed or rewritten.
 #[derive(Debug, Serialize)]
 pub struct AuditStatus {
-    /// Where.
+    /// The path of the file.
     pub file: std::path::PathBuf,
-    /// Its number.
+    /// The number of the line.
     pub seq: u64,
-    /// Its hash.
+    /// The hash of the line.
     pub head: String,
 }
 
 /// The identity in use.
 #[derive(Debug, Serialize)]
 pub struct IdentityStatus {
-    /// The row in the table of sources.
+    /// The name of the identity source.
     pub source: &'static str,
-    /// What proved it.
+    /// How the platform was recognised.
     pub evidence: String,
 }
 
-/// One server.
+/// One server or front door.
 #[derive(Debug, Serialize)]
 pub struct ServerStatus {
-    /// As configured.
+    /// The name of the server or front door.
     pub name: String,
-    /// Where it is.
+    /// The URL of the MCP server.
     pub url: String,
-    /// The pinned issuer, or the one of the token in hand.
+    /// The pinned issuer, else the issuer of a cached token.
     pub issuer: Option<String>,
-    /// Readiness waits for it.
+    /// The daemon is ready only with a token for it.
     pub required: bool,
-    /// `fresh` with a token in hand that is still given out, `failing` after a failure, else `idle`.
+    /// `fresh` with a cached token that is still served, `failing` after a failure, else `idle`.
     pub state: &'static str,
-    /// The server that it is the front door of.
+    /// The server behind it, if this is a front door.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub front_door_of: Option<String>,
-    /// Every token in hand.
+    /// The cached tokens.
     pub tokens: Vec<TokenStatus>,
     /// The last failure, if the last flight failed.
     pub error: Option<Failure>,
-    /// How often whom was served.
+    /// How often each user was served.
     pub callers: Vec<CallerStatus>,
 }
 
-/// One token, without the token.
+/// The metadata of one token.
 #[derive(Debug, Serialize)]
 pub struct TokenStatus {
-    /// What was granted.
+    /// The granted scopes.
     pub scope: String,
-    /// The audience it was asked for.
+    /// The resource it was asked for, without a query.
     pub resource: String,
-    /// Who we were to the issuer.
+    /// The subject of the identity that was presented.
     pub sub: Option<String>,
-    /// First characters of its SHA-256.
+    /// The first 12 characters of its SHA-256.
     pub sha256: String,
     /// When it was received.
     pub minted_at: String,
     /// When it expires.
     pub expires_at: String,
-    /// Seconds left.
+    /// Seconds until then.
     pub expires_in: u64,
-    /// Seconds it had.
+    /// Its whole lifetime in seconds.
     pub lifetime: u64,
 }
 
@@ -99,21 +99,21 @@ pub struct Failure {
     pub error: String,
     /// What happened.
     pub error_description: String,
-    /// The cure.
+    /// What to do about it, if anything.
     pub hint: Option<String>,
 }
 
 /// One user that was served.
 #[derive(Debug, Serialize)]
 pub struct CallerStatus {
-    /// Who.
+    /// The user id.
     pub uid: u32,
     /// How often.
     pub served: u64,
 }
 
 impl Broker {
-    /// What this caller may know: the servers it may use. The daemon's own user sees all.
+    /// The status of the servers that this caller may use. The daemon's own user sees all.
     pub fn explain(&self, caller: &Caller, own_uid: u32) -> Status {
         let identity = self.maker.identities.get(super::DEFAULT).and_then(|found| found.as_ref().ok());
         let unlisted = self.unlisted.as_ref().map(super::Unlisted::all).unwrap_or_default();
@@ -131,12 +131,13 @@ impl Broker {
         }
     }
 
-    /// May this caller look at what the daemon does at all?
+    /// May this caller ask for the status at all?
     pub fn may_look(&self, caller: &Caller, own_uid: u32) -> bool {
         caller.uid == own_uid || self.servers.iter().any(|server| server.policy.knows(caller))
     }
 
-    /// Why these servers (or the required ones) are not ready. Empty when all have a token in hand.
+    /// Why the named servers, or without names the required ones, are not ready: one line for each without a token.
+    /// Empty if all are ready.
     pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<String> {
         let wanted = |want: &Want| {
             let meant = |name: &String| **name == *want.server.name || **name == *want.order.name;
@@ -150,7 +151,7 @@ impl Broker {
                 .into_iter()
                 .any(|(_, token)| token.server == *name && may_be_served(&token, self.clock.boot()));
             let why = || match self.last_error(&want) {
-                // Who may not use a server is not told its name.
+                // A caller that may not use a server must not learn its name.
                 _ if !sees(caller, own_uid, &want.server) => "a required server has no token yet".to_owned(),
                 Some(error) => error.to_string(),
                 None => format!("{name}: no token yet"),
@@ -160,7 +161,7 @@ impl Broker {
         waiting.collect()
     }
 
-    /// The same for whoever may look without saying who they are: counts and classes, and no name.
+    /// The same for anonymous readiness probes: counts and classes, no names.
     pub fn not_ready_in_numbers(&self) -> Vec<String> {
         let required: Vec<Want> = self.servers.iter().filter(|server| server.required).flat_map(Want::all).collect();
         let held = self.cache.held();
@@ -180,8 +181,8 @@ impl Broker {
         missing.into_iter().map(line).collect()
     }
 
-    /// Starts the flights of named servers, so that readiness can be waited for. A name that is unknown, or that
-    /// this caller may not know, is refused: waiting would not help.
+    /// Starts to fetch the tokens of named servers, so that the caller can wait for readiness. Fails for an unknown
+    /// server and for one that this caller may not use: waiting would not help.
     pub fn keep_named(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Result<(), super::Error> {
         for name in names {
             let target = Target::Name(name.clone());
@@ -206,6 +207,7 @@ impl Broker {
         Ok(())
     }
 
+    /// Starts a flight in the background, unless a token is cached.
     fn prefetch(&self, want: &Want) {
         let key = want.key();
         if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
@@ -248,7 +250,7 @@ impl Broker {
     fn explain_token(&self, token: &Token) -> TokenStatus {
         TokenStatus {
             scope: token.scopes.to_string(),
-            // A query may hold anything.
+            // A query may contain a secret.
             resource: token.resource.as_str().split('?').next().unwrap_or_default().to_owned(),
             sub: token.hops.last().and_then(|hop| hop.sub.clone()),
             sha256: token.digest.hex()[..12].to_owned(),

@@ -1,12 +1,13 @@
-//! Giving back: a token that a server refused is dropped, what is held for a server is revoked (RFC 7009).
+//! Drops a token that a server refused, and revokes the tokens of a server (RFC 7009).
 
 use super::{Action, Broker, Error, Matter, Target, Want};
 use crate::caller::Caller;
 use crate::token::{Digest, Token};
 
 impl Broker {
-    /// A caller says that the server refused a token. True if it was dropped: a digest that is not the cached
-    /// one is ignored, because another caller already got a new token.
+    /// Drops a cached token that the server refused, as the caller reports. Returns true if it was dropped. A digest
+    /// that is not in the cache is ignored: another caller already got a new token. Fails if there is no such server,
+    /// or if the caller may not use it.
     pub fn reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
         let decided = self.decide_reject(caller, target, digest);
         let matter = Matter { rejected: Some(digest), ..Matter::new(Action::Reject, caller, Some(target)) };
@@ -18,7 +19,7 @@ impl Broker {
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
         let mut dropped = self.cache.reject(&server.key(&permit), digest);
         for (key, token) in self.cache.held() {
-            // The same server's tokens of other scopes; the digest says whose it is.
+            // The token may be one of other scopes, or the front door's: the digest identifies it.
             if token.digest == *digest && server.is_about(&token.server) {
                 dropped |= self.cache.reject(&key, digest);
             }
@@ -29,7 +30,8 @@ impl Broker {
         Ok(dropped)
     }
 
-    /// Revokes what is held for a server (RFC 7009) and forgets it. Gives the number revoked, or the first failure.
+    /// Forgets the cached tokens of a server and revokes them (RFC 7009). Returns the number revoked. Fails with the
+    /// first failed revocation, and if there is no such server or the caller may not use it.
     pub async fn revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
         let decided = self.decide_revoke(caller, target).await;
         self.note(&Matter::new(Action::Revoke, caller, Some(target)), decided, |_| None)
@@ -38,15 +40,15 @@ impl Broker {
     async fn decide_revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
         let server = self.server(target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
-        // What a caller could not have, it cannot take from others either.
+        // A caller may revoke only tokens that it could get itself.
         let its_own = |token: &Token| *token.server == *server.name && permit.admit(&token.scopes).is_ok();
         let held: Vec<_> = self.cache.held().into_iter().filter(|(_, token)| its_own(token)).collect();
-        // First of all nobody gets them any more, whatever the server answers.
+        // Forget them first, so that nobody gets them even if the revocation fails.
         for (key, _) in &held {
             self.cache.forget(key);
         }
         for (key, token) in self.cache.held() {
-            // The front door's is not taken back, but nobody gets it any more.
+            // The front door's token is not revoked, but it is forgotten too.
             if *token.server != *server.name && server.is_about(&token.server) {
                 self.cache.forget(&key);
             }

@@ -1,18 +1,18 @@
-//! Identities by name: each has a platform's source at its root, and may have links behind it.
+//! A named identity: the source of the platform's token, and the exchanges (links) that follow.
 
 use std::sync::Arc;
 
 use crate::exchange::Link;
 use crate::identity::IdentitySource;
 
-/// One identity, ready to be asked.
+/// One identity of this workload.
 #[derive(Clone)]
 pub struct Identity {
-    /// The platform.
+    /// Gives the platform's token.
     pub(crate) source: Arc<dyn IdentitySource>,
-    /// What proved that we are there.
+    /// How the platform was recognised.
     pub evidence: String,
-    /// The links from the platform's token to the one that is presented, in order.
+    /// The exchanges from the platform's token to the one that is presented, in order.
     pub links: Vec<Link>,
 }
 

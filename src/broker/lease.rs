@@ -1,6 +1,6 @@
-//! The use of a server: its credential and, where a front door stands before it, that one's too.
+//! A lease: the credential for a server and, if there is one, for its front door.
 //!
-//! Nothing else writes a credential's header. A lease authorises requests to its own server and to no other URL.
+//! Callers get header fields from a lease only. It authorises requests to its own server and to no other URL.
 
 use std::sync::Arc;
 
@@ -15,33 +15,35 @@ use crate::token::{self, Credential, Fields, Token, Unauthorized, WhyNot};
 /// A credential with the server it is for.
 #[derive(Clone)]
 pub struct Lease {
-    /// The credential, with all that is known of it.
+    /// The credential with its metadata.
     pub token: Arc<Token>,
     /// Its server.
     pub server: Arc<Server>,
-    /// What the front door before the server wants beside it.
+    /// The credential for the front door before the server, if there is one.
     pub(crate) outer: Option<Outer>,
     pub(super) nonces: Arc<Nonces>,
     pub(super) clock: Clock,
 }
 
-/// The credential for a front door, and the field of the header that it goes into.
+/// The credential for a front door, and the header field that carries it.
 #[derive(Clone)]
 pub(crate) struct Outer {
     pub(crate) header: String,
     pub(crate) token: Arc<Token>,
 }
 
-/// The fields of an authorised request.
+/// The header fields that authorise a request.
 pub struct Authorized {
     /// Names and values. They are secrets.
     pub(crate) fields: Fields,
-    /// Until when all of them are good: RFC 3339.
+    /// When the first of them expires, in RFC 3339 form.
     pub(crate) expires_at: String,
 }
 
 impl Lease {
-    /// Authorises one request to the server; without one, any, if the credential is not bound to a request.
+    /// Authorises one request to the server, or any request if `head` is `None`. Fails for a URL outside the server's
+    /// own, for a credential that is bound to a request if `head` does not describe one, and for a signed request
+    /// without the digest of its body.
     pub fn authorize(&self, head: Option<&Head>) -> Result<Authorized, Error> {
         if let Some(head) = head {
             covers(&self.server, &head.url)?;
@@ -54,7 +56,7 @@ impl Lease {
             expires_at = rfc3339(now + sigv4::GOOD_FOR.min(self.token.left(self.clock.boot())));
         }
         let Some(outer) = &self.outer else { return Ok(Authorized { fields, expires_at }) };
-        // Times of one form (RFC 3339, UTC, seconds) are ordered as their texts are.
+        // Both times have one form (RFC 3339, UTC, whole seconds), so their texts have the same order as the times.
         let expires_at = expires_at.min(outer.token.expires_at.clone());
         let mut fields = fields;
         let mut at_door = self.fields_of(&outer.token.credential, None)?;
@@ -81,16 +83,16 @@ impl Lease {
     }
 }
 
-/// Only URLs on or under the server's own are authorised: this is no signing oracle.
+/// Fails unless the URL is on or under the server's own: the broker must not sign for other servers.
 pub(super) fn covers(server: &Server, url: &ServerUrl) -> Result<(), Error> {
     if server.url.covers(url) { Ok(()) } else { Err(Refusal::OtherUrl.into()) }
 }
 
-/// Refuses to hand out bare what is worth nothing alone. It names every action, as [`Credential::bare`] names every kind of
-/// credential, so that a new one must be thought about here.
+/// Refuses to hand out a credential as a bare token if it is useless without its proof. The `match` lists every action,
+/// as [`Credential::bare`] lists every kind of credential, so that each new one needs a decision here.
 pub(super) fn may_be_given(server: &Server, credential: &Credential, action: Action) -> Result<(), Error> {
     match action {
-        // With its proof, or not handed out at all.
+        // Header fields include the proof; `Keep` hands out nothing.
         Action::Headers | Action::Keep => Ok(()),
         Action::Token | Action::Reject | Action::Revoke | Action::Look | Action::Gate => {
             credential.bare().map(drop).map_err(|why| not_bare(server, why))

@@ -1,4 +1,4 @@
-//! The one place where every decision passes, served or refused: counters, log, audit.
+//! Counts, logs and audits every decision, served or refused. All of them pass here.
 
 use super::{Broker, Error, Lease, Request, Target, UNLISTED};
 use crate::audit::{self, Action, Decision, Outcome};
@@ -13,7 +13,9 @@ pub(crate) struct Matter<'a> {
     pub caller: &'a Caller,
     pub target: Option<&'a Target>,
     pub helper: bool,
+    /// The scopes that the caller named.
     pub asked: Option<&'a Scopes>,
+    /// The digest of the token that the server refused, as the caller reports.
     pub rejected: Option<&'a Digest>,
 }
 
@@ -29,7 +31,8 @@ impl<'a> Matter<'a> {
 }
 
 impl Broker {
-    /// Notes what was decided. What should have been served and cannot be recorded is an error: it must not be served.
+    /// Counts, logs and audits a decision. Fails with the refusal itself, or if a granted request cannot be recorded:
+    /// it must not be served then.
     pub(super) fn note<T>(
         &self,
         matter: &Matter<'_>,
@@ -46,7 +49,7 @@ impl Broker {
         let granted = granted(&served);
         self.record(matter, None, Outcome::Served, granted).map_err(|error| self.unrecorded(matter, error))?;
         if let Some(granted) = granted {
-            // What callers name does not become a label.
+            // Unlisted servers share one tally, so that callers cannot create metric labels.
             let tally = self.tallies.get(&granted.server.name).or_else(|| self.tallies.get(UNLISTED));
             if let Some(tally) = tally {
                 tally.served(matter.caller.uid);
@@ -67,7 +70,8 @@ impl Broker {
         self.refuse(matter, None, (class.as_str(), code), why);
     }
 
-    /// A refusal that cannot be recorded stays one. Whoever is let in nowhere cannot fill the log or the audit with them.
+    /// Counts, logs and audits a refusal. It stays a refusal if it cannot be recorded. Strangers get few lines, so that
+    /// they cannot fill the log or the audit file.
     fn refuse(
         &self,
         matter: &Matter<'_>,
@@ -92,6 +96,7 @@ impl Broker {
         }
     }
 
+    /// The error for a granted request that could not be recorded.
     fn unrecorded(&self, matter: &Matter<'_>, error: audit::Error) -> Error {
         tracing::error!(caller = %matter.caller, %error, hint = error.hint(), "not served: it could not be recorded");
         let error = Error::from(error);
@@ -99,6 +104,7 @@ impl Broker {
         error.noted()
     }
 
+    /// Writes one line to the audit file, if there is one.
     fn record(
         &self,
         matter: &Matter<'_>,

@@ -1,4 +1,4 @@
-//! What is asked for, once for a server and once more for a front door before it.
+//! Orders: what the configuration says about a token request. A server has one, and its front door has another.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,26 +7,27 @@ use crate::digest::{Digest, Fields};
 use crate::exchange::{Asks, Client, ClientAuth, Exchange, Gives, Link, Subject, USUAL};
 use crate::oauth::{Issuer, Resource};
 
-/// What is asked for, of whom and as whom.
+/// What to ask for, at which authorization server, and with which client and identity.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// The name under which its tokens and failures are known: the server's, or that of the front door.
+    /// The name of the server or front door. It identifies the tokens and failures of this order.
     pub name: Arc<str>,
-    /// What its tokens open.
+    /// Are its tokens for the server or for the front door?
     pub opens: Opens,
     /// The authorization server, if the operator named it.
     pub pin: Option<Pin>,
-    /// The configured exchange.
+    /// The configured exchange; `None` leaves the choice to the broker.
     pub(crate) exchange: Option<Arc<dyn Exchange>>,
-    /// Which of the identities is presented.
+    /// The name of the identity that is presented.
     pub identity: Arc<str>,
-    /// Everything about that identity that reaches the wire, for the cache key.
+    /// Everything about that identity that requests depend on, for the cache key.
     pub identity_fields: Fields,
-    /// The OAuth client that we are, and its proof.
+    /// Our OAuth client and how it authenticates.
     pub client: Client,
-    /// The identity provider that says what we may have there.
+    /// The identity provider that first exchanges the subject token for one that the authorization server accepts
+    /// (`idp`).
     pub idp: Option<Link>,
-    /// Bind tokens to a key; `None` where the server requires it.
+    /// Bind tokens to a key (DPoP)? `None` does so if the server requires it.
     pub dpop: Option<bool>,
     /// The `audience` parameter of the token request.
     pub audience: Option<String>,
@@ -36,16 +37,16 @@ pub struct Order {
     pub resource: ResourceParameter,
     /// Further form parameters.
     pub extra: Vec<(String, String)>,
-    /// The key of what nearly everybody asks for.
+    /// The cache key for callers that name no scopes, computed once.
     pub(crate) usual_key: OnceLock<Digest>,
 }
 
-/// The authorization server that the operator named, and what goes to no other.
+/// The authorization server that the operator named, and what is sent to it alone.
 #[derive(Clone, Debug)]
 pub struct Pin {
     /// Its identifier.
     pub issuer: Issuer,
-    /// Its token endpoint, where it publishes no metadata.
+    /// Its token endpoint, if it publishes no metadata.
     pub token_endpoint: Option<String>,
     /// Further form parameters that are tokens of identities.
     pub assertions: Vec<Assertion>,
@@ -58,11 +59,11 @@ pub struct Assertion {
     pub parameter: String,
     /// The identity.
     pub identity: Arc<str>,
-    /// Everything about that identity that reaches the wire, for the cache key.
+    /// Everything about that identity that requests depend on, for the cache key.
     pub identity_fields: Fields,
 }
 
-/// What a token opens.
+/// What a token gives access to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opens {
     /// The MCP server.
@@ -76,9 +77,9 @@ pub enum Opens {
 pub enum ResourceParameter {
     /// From the server's metadata, byte for byte; without metadata the configured URL.
     FromMetadata,
-    /// This, whatever the metadata says.
+    /// This value, whatever the metadata says.
     Fixed(Resource),
-    /// Nothing: some servers refuse the parameter.
+    /// Not sent: some servers refuse the parameter.
     Omitted,
 }
 
@@ -103,7 +104,7 @@ impl Pin {
 }
 
 impl Order {
-    /// Nothing is known: everything is discovered.
+    /// An order without configuration: everything is discovered.
     pub(crate) fn discovered(name: Arc<str>) -> Self {
         Self {
             name,
@@ -123,7 +124,7 @@ impl Order {
         }
     }
 
-    /// Everything of it that reaches the wire, for the cache key.
+    /// Everything in it that requests depend on, for the cache key.
     pub(super) fn fields(&self) -> Fields {
         let Self {
             name,
@@ -138,7 +139,7 @@ impl Order {
             subject_audience,
             resource,
             extra,
-            // The name differs.
+            // A server and its front door already differ by name.
             opens: _,
             usual_key: _,
         } = self;
@@ -169,7 +170,7 @@ impl Order {
         self.pin.as_ref().map(|pin| &pin.issuer)
     }
 
-    /// Pins another issuer.
+    /// Pins this issuer. Keeps the other values of an existing pin.
     pub(crate) fn pin_to(&mut self, issuer: &Issuer) {
         let new = || Pin { issuer: issuer.clone(), token_endpoint: None, assertions: Vec::new() };
         self.pin.get_or_insert_with(new).issuer = issuer.clone();
@@ -185,12 +186,13 @@ impl Order {
         self.pin.as_ref().map_or(&[], |pin| &pin.assertions)
     }
 
-    /// The exchange as far as it is known without the server's metadata: the configured one, or the only one ever chosen.
+    /// The exchange to expect before any metadata is read: the configured one, or the only one that the broker chooses
+    /// by itself.
     pub(crate) fn expected(&self) -> &dyn Exchange {
         self.exchange.as_deref().unwrap_or(USUAL)
     }
 
-    /// Is the workload's identity presented, as grant or as proof of the client?
+    /// Is a subject token needed, as grant or for client authentication?
     pub(crate) fn needs_subject(&self) -> bool {
         match self.expected().traits().subject {
             Subject::None => false,
@@ -199,18 +201,18 @@ impl Order {
         }
     }
 
-    /// May the identity be something else than a JWT?
+    /// May the subject token be something other than a JWT?
     pub(crate) fn names_its_subject(&self) -> bool {
         self.client.auth != ClientAuth::Workload && self.expected().traits().subject == Subject::Named
     }
 
-    /// Are requests signed with the workload's own role?
+    /// Are requests signed with the credentials of the workload's own AWS role?
     pub(crate) fn signs_as_itself(&self) -> bool {
         let traits = self.expected().traits();
         traits.gives == Gives::Signer && traits.subject == Subject::None
     }
 
-    /// Is the MCP server asked who guards it?
+    /// Is the MCP server asked for its authorization server?
     pub(crate) fn is_discovered(&self) -> bool {
         self.expected().traits().asks == Asks::Discovered
     }
@@ -221,7 +223,7 @@ impl Order {
         of_assertion || (*self.identity == *identity && self.needs_identity())
     }
 
-    /// Is anything of the identity needed, its certificate included?
+    /// Is the identity needed for anything: its token, its AWS credentials or its certificate?
     fn needs_identity(&self) -> bool {
         let by_certificate = self.client.auth == ClientAuth::MutualTls;
         self.needs_subject() || self.signs_as_itself() || (by_certificate && self.client.certificate_file.is_none())

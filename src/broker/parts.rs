@@ -1,4 +1,4 @@
-//! What a broker is made of, and how it is put together. Nothing is fetched yet.
+//! Builds a broker from its parts. Nothing is fetched yet.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -33,37 +33,37 @@ use crate::store::Store;
 pub struct Parts {
     /// The configured servers.
     pub servers: Vec<Server>,
-    /// `[egress] issuers`.
+    /// `[egress] issuers`: the only authorization servers that discovery may choose; `None` is no limit.
     pub issuers: Option<Vec<Issuer>>,
-    /// The identities by name, those that could not be found with the reason.
+    /// The identities by name; for one that was not found, the reason.
     pub identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
-    /// Where registrations and keys outlive the process.
+    /// Keeps client registrations and their keys beyond the end of the process.
     pub(crate) store: Store,
-    /// Files and variables.
+    /// Access to files and environment variables.
     pub env: Env,
-    /// URLs that are not configured are served too, to this user.
+    /// The user that may also ask for URLs that are not configured (`unlisted`).
     pub unlisted_for: Option<u32>,
-    /// The client.
+    /// The HTTP client.
     pub outbound: Outbound,
-    /// Time.
+    /// The source of all times.
     pub clock: Clock,
     /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Daemon or one command.
+    /// How long a flight keeps trying, as daemon or as one-shot command.
     pub persistence: Persistence,
-    /// Where every decision is recorded.
+    /// The audit file, which records every decision.
     pub audit: Option<Arc<Audit>>,
-    /// Whose tasks they are.
+    /// All background tasks belong to it.
     pub tasks: TaskTracker,
-    /// When they end.
+    /// Ends all background tasks.
     pub stop: CancellationToken,
 }
 
-/// What goes from one broker to the next.
+/// The state that a reload hands on to the next broker.
 #[derive(Default)]
 pub(super) struct Heirloom {
     pub(super) pace: Option<Arc<Pace>>,
-    /// None where the place changes in which they are kept.
+    /// `None` if the new configuration keeps registrations in another place.
     pub(super) registrations: Option<Arc<Registrations>>,
     pub(super) nonces: Arc<dpop::Nonces>,
     pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
@@ -72,11 +72,12 @@ pub(super) struct Heirloom {
 }
 
 impl Broker {
-    /// Puts the rooms together. Nothing is fetched yet.
+    /// Builds a broker without a predecessor. Nothing is fetched yet.
     pub fn new(parts: Parts) -> Self {
         Self::with(parts, Heirloom::default())
     }
 
+    /// Builds a broker with the state of its predecessor.
     pub(super) fn with(parts: Parts, heirloom: Heirloom) -> Self {
         let Parts {
             servers,

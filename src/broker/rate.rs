@@ -1,5 +1,5 @@
-//! How often callers may ask for a server: a bucket a user. Over it they are told when to come again, and neither
-//! the cache nor the issuer is asked.
+//! Limits how often each user may ask for a server: one token bucket per user. Over the limit the request is refused
+//! with the time to wait, before the cache or the issuer is asked.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,10 +8,11 @@ use std::time::Duration;
 use crate::bucket::Bucket;
 use crate::clock::Boot;
 
-/// More users than any machine has agents. Further ones share one bucket, so that no number of users makes a flood.
+/// More users than run agents on one machine. All further users share one bucket, so that many users cannot cause a
+/// flood.
 const CAP: usize = 256;
 
-/// So many times in a span, all of which may come at once.
+/// A number of requests per second, minute or hour. All of them may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     times: u32,
@@ -19,7 +20,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Reads `20/s`, `100/m` or `5/h`.
+    /// Parses `20/s`, `100/m` or `5/h`. `None` for anything else.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (times, unit) = text.split_once('/')?;
         let unit = ["s", "m", "h"].contains(&unit).then(|| unit.chars().next()).flatten()?;
@@ -28,7 +29,7 @@ impl Rate {
         Some(Self { times, unit })
     }
 
-    /// A full bucket of it.
+    /// A full bucket for this rate.
     fn bucket(self) -> Bucket {
         let span = match self.unit {
             's' => Duration::from_secs(1),
@@ -62,7 +63,7 @@ impl Pacer {
         Self { rate, buckets: Mutex::new(buckets) }
     }
 
-    /// Lets a user pass, or says when to come again.
+    /// Counts one request of this user. Fails with the time to wait if the user is over the limit.
     pub(super) fn pass(&self, uid: u32, now: Boot) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.of_users.len() >= CAP && !buckets.of_users.contains_key(&uid) {

@@ -1,5 +1,5 @@
-//! Identity tokens that somebody refused: none of them is presented there again (product rule, and the conformance
-//! suite's). The platform's next token is.
+//! Remembers identity tokens that a party refused. Such a token is never presented there again, as the conformance
+//! suite demands. The platform's next token is.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -10,10 +10,10 @@ use crate::exchange;
 use crate::oauth::{Issuer, OauthError, Scopes};
 use crate::token::{Digest, SubjectToken};
 
-/// How many are remembered.
+/// How many refusals are remembered.
 const KEPT: usize = 64;
 
-/// What was refused, and with which words.
+/// The last refusals: the digest of what was presented, and the error.
 #[derive(Default)]
 pub(super) struct Refused(Mutex<VecDeque<(Digest, Refusal)>>);
 
@@ -23,14 +23,14 @@ struct Refusal {
     error: OauthError,
 }
 
-/// A subject token as it is presented to one issuer: alone, and together with what is asked for.
+/// Two digests of a subject token that is presented to one issuer: alone, and together with the rest of the request.
 pub(super) struct Presented {
     alone: Digest,
     with_request: Digest,
 }
 
 impl Presented {
-    /// `asked` is everything else in the request, scopes apart.
+    /// `asked` is the rest of the request, without the scopes.
     pub(super) fn of(subject: &SubjectToken, issuer: &Issuer, asked: &[&str], scopes: &Scopes) -> Self {
         let assertion = [issuer.as_str(), subject.expose()];
         let scopes = scopes.to_string();
@@ -41,8 +41,8 @@ impl Presented {
         }
     }
 
-    /// What must not be presented again. If the identity is refused, it is of no use for anything; if what was asked
-    /// for is refused, another server or scope must not suffer for it.
+    /// The digest that must not be presented again after this error code. A refused identity is refused in every
+    /// request; a refused scope or resource only in this one, so that other servers and scopes still work.
     fn refused_with(&self, code: &str) -> Digest {
         match code {
             "invalid_grant" | "invalid_client" | "unauthorized_client" => self.alone,
@@ -52,19 +52,19 @@ impl Presented {
 }
 
 impl Refused {
-    /// Fails with the old refusal if this was refused before.
+    /// Fails with the remembered error if this was refused before.
     pub(super) fn check(&self, presented: &Presented) -> Result<(), Error> {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |digest: &Digest| *digest == presented.alone || *digest == presented.with_request;
         let found = refused.iter().position(|(digest, _)| known(digest)).and_then(|at| refused.remove(at));
         let Some((digest, refusal)) = found else { return Ok(()) };
-        // What is still tried stays remembered, however many others are refused meanwhile.
+        // Move it to the end, so that newer refusals do not push out one that is still in use.
         let Refusal { issuer, error } = refusal.clone();
         refused.push_back((digest, refusal));
         Err(Unusable::RefusedBefore { issuer, error }.into())
     }
 
-    /// Remembers a refusal; any other failure says nothing about what was presented.
+    /// Remembers a refusal. Ignores other failures: they say nothing about what was presented.
     pub(super) fn remember(&self, presented: &Presented, error: &exchange::Error) {
         let exchange::Error::Refused { issuer, error, .. } = error else { return };
         let refusal = Refusal { issuer: issuer.clone(), error: error.clone() };

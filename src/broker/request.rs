@@ -1,9 +1,9 @@
-//! What a caller asks for, and of which server.
+//! What a caller asks for, and for which server.
 
 use super::{Action, Least};
 use crate::oauth::{Scopes, ServerUrl, quoted_words};
 
-/// Which server is meant.
+/// How a caller names a server.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// By its configured name.
@@ -17,30 +17,31 @@ pub enum Target {
 pub struct Request {
     /// Which server.
     pub target: Target,
-    /// The scopes it names itself.
+    /// The scopes that the caller names, if any.
     pub scopes: Option<Scopes>,
-    /// How much life it would like.
+    /// How long the token should still be valid.
     pub least: Least,
-    /// It wants a new one.
+    /// Ask for a new token instead of a cached one.
     pub fresh: bool,
-    /// In which form it wants it.
+    /// The form of the answer: a bare token, or header fields.
     pub action: Action,
-    /// It is a helper, not the client itself.
+    /// The caller is a credential helper, not the client itself.
     pub helper: bool,
-    /// A helper asks for headers, and helpers are never told why they are run again.
+    /// May the last token have failed? True for a helper that asks for headers: a client runs it again without giving a
+    /// reason.
     pub may_be_a_retry: bool,
 }
 
-/// The request that headers are for.
+/// The HTTP request that header fields are made for.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// Its method. Without one nothing is signed.
     pub method: Option<String>,
-    /// Where it goes.
+    /// Its URL.
     pub url: ServerUrl,
     /// The nonce that the server sent last (RFC 9449 section 9), if the caller has seen one.
     pub nonce: Option<String>,
-    /// SHA-256 of its body in lower-case hexadecimal, where the request is signed.
+    /// SHA-256 of its body in lower-case hexadecimal, if the request is signed.
     pub body_sha256: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! One configured MCP server, with the front door before it.
+//! One MCP server, with the front door before it, if there is one.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -10,50 +10,49 @@ use crate::oauth::{Scopes, ServerUrl};
 use crate::outbound::NamedBy;
 use crate::policy::{Permit, Policy, Rule};
 
-/// What is asked for when somebody asks for this server.
+/// An MCP server, and everything needed to get a token for it.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// As configured.
+    /// The configured name, or a generated one for an unlisted server.
     pub name: Arc<str>,
     /// The MCP endpoint.
     pub url: ServerUrl,
-    /// Use tokens of a merely discovered issuer even when they are not bound to this resource.
+    /// Use tokens of a discovered issuer even if they are not bound to this resource.
     pub trust_discovered_issuer: bool,
-    /// Who may have what.
+    /// Which caller may have which scopes.
     pub policy: Policy,
-    /// What is asked for.
+    /// How its token is asked for.
     pub order: Arc<Order>,
-    /// The front door before it, which wants a credential of its own.
+    /// The front door before it, which needs a credential of its own.
     pub front_door: Option<FrontDoor>,
-    /// Readiness waits for it.
+    /// The daemon is ready only with a token for it.
     pub required: bool,
-    /// At shutdown what is held for it is revoked.
+    /// Revoke its tokens at shutdown.
     pub revoke_on_exit: bool,
     /// How often each user may ask for it.
     pub rate: Option<Rate>,
-    /// Who named its URL: the operator, or a caller of a daemon that serves unlisted servers.
+    /// Who named its URL: the operator, or a caller that asked for an unlisted server. The egress rules depend on it.
     pub(crate) named_by: NamedBy,
 }
 
-/// A front door before a server.
+/// A gateway before a server, such as Google's Identity-Aware Proxy, that checks a credential of its own.
 #[derive(Clone, Debug)]
 pub struct FrontDoor {
-    /// The field of the header that its credential goes into.
+    /// The header field that carries its credential.
     pub header: String,
-    /// What is asked for.
+    /// How its credential is asked for.
     pub order: Arc<Order>,
-    /// The scopes that are asked for; whoever may use the server may have them.
+    /// The scopes to ask for. Every caller of the server may have them.
     pub scopes: Option<Scopes>,
 }
 
-/// The server that a URL belongs to: of those that cover it, the one whose own URL is the narrowest, however either is
-/// spelled.
+/// The server that a URL belongs to: of those whose URL covers it, the most specific one. Spelling does not matter.
 pub(crate) fn narrowest<'a, S: Borrow<Server>>(servers: impl Iterator<Item = &'a S>, url: &ServerUrl) -> Option<&'a S> {
     servers.filter(|one| (*one).borrow().url.covers(url)).max_by_key(|one| (*one).borrow().url.depth())
 }
 
-/// The configured server beside which an unconfigured URL lies. On its origin a spelling or path that its own URL does
-/// not cover must not get round its policy, so nothing else is served there, by the daemon or by one command.
+/// The configured server on the same origin as an unconfigured URL. Nothing unconfigured is served on its origin, by
+/// the daemon or by a one-shot command: another path or spelling must not bypass its policy.
 pub(crate) fn beside<'a, S: Borrow<Server>>(
     mut servers: impl Iterator<Item = &'a S>,
     url: &ServerUrl,
@@ -62,7 +61,7 @@ pub(crate) fn beside<'a, S: Borrow<Server>>(
 }
 
 impl Server {
-    /// A server of which the URL alone is known: everything else is discovered.
+    /// A server that is known by its URL only: everything else is discovered.
     pub(crate) fn discovered(name: Arc<str>, url: ServerUrl, allow: Vec<Rule>) -> Self {
         Self {
             order: Arc::new(Order::discovered(Arc::clone(&name))),
@@ -78,12 +77,12 @@ impl Server {
         }
     }
 
-    /// What is asked for at the server and, where there is one, at its front door.
+    /// The orders of the front door, if there is one, and of the server.
     pub(crate) fn orders(&self) -> impl Iterator<Item = &Arc<Order>> {
         self.front_door.iter().map(|door| &door.order).chain([&self.order])
     }
 
-    /// The same to be changed, while the configuration is read.
+    /// The same, mutable, while the configuration is read.
     pub(crate) fn orders_mut(&mut self) -> impl Iterator<Item = &mut Order> {
         let door = self.front_door.as_mut().map(|door| Arc::make_mut(&mut door.order));
         door.into_iter().chain([Arc::make_mut(&mut self.order)])
@@ -94,8 +93,9 @@ impl Server {
         self.key_of(&self.order, permit)
     }
 
-    /// The cache key of what an order of this server gives: everything of ours that reaches the wire, each field with its
-    /// length. It contains nothing that discovery finds: when that changes, the next flight's token replaces the last.
+    /// The cache key for one of this server's orders: a digest of everything in the configuration that requests depend
+    /// on, each field with its length. Discovered values are not part of it: if they change, the next flight's token
+    /// replaces the old one.
     pub(super) fn key_of(&self, order: &Order, permit: &Permit) -> Digest {
         let own_ceiling = match (permit.ceiling(), self.ceiling_of(order.opens)) {
             (None, None) => true,
@@ -112,12 +112,12 @@ impl Server {
         let Self {
             url,
             trust_discovered_issuer,
-            // The order that is asked for is one of these two.
+            // The argument `order` is one of these two.
             order: _,
             front_door: _,
-            // The permit says what the policy makes of this caller's scopes.
+            // The permit holds what the policy grants to this caller.
             policy: _,
-            // The order has a name of its own; nothing else reaches the wire.
+            // The order has a name of its own; requests do not depend on the others.
             name: _,
             required: _,
             revoke_on_exit: _,
@@ -134,7 +134,7 @@ impl Server {
             .digest()
     }
 
-    /// The configured ceiling of what such a token may be good for.
+    /// The configured ceiling for the scopes of such a token.
     fn ceiling_of(&self, opens: Opens) -> Option<&Scopes> {
         match opens {
             Opens::Server => self.policy.ceiling.as_ref(),
@@ -149,7 +149,7 @@ impl Server {
 }
 
 impl FrontDoor {
-    /// What is asked for there, whoever asks.
+    /// The permit for its credential, which is the same for all callers.
     pub(super) fn permit(&self) -> Permit {
         Permit::within(self.scopes.clone())
     }

@@ -1,5 +1,6 @@
-//! Refusals of strangers: callers that have not presented a listener's secret, or that no rule names. Every program on the
-//! machine can cause as many of them as it likes. So the first few in a second have a line each, and one line counts the rest.
+//! Limits the log and audit lines about refused strangers: callers that did not present a listener's secret, or that no
+//! rule names. Every program on the machine can cause any number of such refusals. So the first few in a second get a
+//! line each, and one line counts the rest.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,13 +14,13 @@ use crate::audit::{Audit, Decision, Outcome};
 use crate::caller::Caller;
 use crate::clock::Clock;
 
-/// How many refusals of one user in one second have a line each. A person who tries something out sees all of them.
+/// Refusals of one user in one second that get a line each. Enough for a person who tries something by hand.
 const FEW: u32 = 5;
 const SECOND: Duration = Duration::from_secs(1);
-/// More users than any machine has agents. Further ones are counted together.
+/// More users than run agents on one machine. Further ones are counted together.
 const CAP: usize = 64;
 
-/// The refusals of strangers in the present second.
+/// The refusals of strangers in the current second.
 pub(super) struct Strangers {
     audit: Option<Arc<Audit>>,
     clock: Clock,
@@ -28,19 +29,22 @@ pub(super) struct Strangers {
     refused: Mutex<BTreeMap<Who, Count>>,
 }
 
-/// Whose refusals are counted together.
+/// The callers whose refusals are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
-    /// On TCP nobody knows who asks without the secret.
+    /// Callers on TCP without the secret: their user is not known.
     Unknown,
+    /// One user.
     User(u32),
-    /// Further users.
+    /// All users beyond the cap.
     Others,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
+    /// Refusals with a line of their own.
     lines: u32,
+    /// Refusals without one.
     more: u64,
 }
 
@@ -54,7 +58,7 @@ impl Strangers {
         Arc::new(Self { audit, clock, tasks, stop, refused: Mutex::default() })
     }
 
-    /// Is this refusal a line of its own? Else it is counted.
+    /// Counts a refusal. True if it gets a line of its own.
     pub(super) fn is_told(self: &Arc<Self>, caller: &Caller) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let who = if caller.is_known() { Who::User(caller.uid) } else { Who::Unknown };
@@ -71,7 +75,7 @@ impl Strangers {
         false
     }
 
-    /// Writes the line for those that were counted, when the second is over.
+    /// Writes one line for the refusals without one, when the second is over or the daemon ends.
     async fn sum_up(self: Arc<Self>, who: Who) {
         tokio::select! {
             () = tokio::time::sleep(SECOND) => {}

@@ -1,7 +1,8 @@
-//! One broker after another: what a reload carries over, and what it does not.
+//! What a reload carries over from one broker to the next.
 //!
-//! What was learnt about other parties stays: refused identities, nonces, the pace, registrations, keys. A token stays if
-//! nothing that reached its making changed, which its key says. Whoever may have it is for the new rules alone.
+//! What was learnt about other parties is kept: refused identity tokens, nonces, pacing, client registrations and keys.
+//! A token is kept if its cache key is unchanged, that is, if a new request for it would be the same. Only the new
+//! policy decides who may have it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -11,11 +12,11 @@ use super::{Broker, Opens, Parts, Want};
 use crate::cache::Key;
 use crate::policy::Permit;
 
-/// More than the cache has entries.
+/// More than the number of entries in the cache.
 const REMEMBERED: usize = 8_192;
 
 impl Broker {
-    /// A broker that takes the place of another.
+    /// Builds the broker that replaces `before`, with its state and its cached tokens as far as they are still valid.
     pub(crate) fn after(parts: Parts, before: &Self) -> Self {
         let maker = &before.maker;
         let same_store = maker.registrations.are_kept_in(&parts.store);
@@ -36,7 +37,7 @@ impl Broker {
             let (name, permit) = before.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
             let of_all = broker.servers.iter().flat_map(Want::all).find(|want| want.order.name == name)?;
             let within = of_all.permit.admit(&token.scopes).is_ok();
-            // A front door is open to every caller, whatever its own scopes.
+            // Every caller may pass the front door, so its permit comes from the new configuration.
             let permit = if of_all.order.opens == Opens::FrontDoor { of_all.permit.clone() } else { permit };
             let want = Want { permit, ..of_all };
             let order = &want.order;
@@ -48,11 +49,11 @@ impl Broker {
         broker
     }
 
-    /// For whom an entry of the cache is made.
+    /// Remembers the order and the permit behind a cache entry, for the next reload.
     pub(super) fn remember(&self, want: &Want) {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        // The cache is locked while this is called, so it cannot be asked. What is forgotten costs an exchange at the
-        // next reload.
+        // The cache is locked during this call, so it cannot say which entries it still has. Forgetting an entry costs
+        // one exchange at the next reload.
         if made.len() >= REMEMBERED {
             made.clear();
         }
@@ -60,5 +61,5 @@ impl Broker {
     }
 }
 
-/// The key of a token, as the cache has it.
+/// The order's name and the permit behind each cache key.
 pub(super) type Made = HashMap<Key, (Arc<str>, Permit)>;

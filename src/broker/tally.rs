@@ -1,15 +1,18 @@
-//! Who was served how often, for `status` and metrics. One a server, so that a request looks nothing up twice.
+//! Counts how often each user was served, for the status and metrics. One tally per server, so that a request needs a
+//! single lookup.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 
-/// More users than any machine has agents; further ones are counted together by the metric alone.
+/// More users than run agents on one machine. Further ones are counted in the metric only.
 const CAP: usize = 256;
 
+/// The counts of one server.
 pub(super) struct Tally {
     served: Counter,
+    /// How often each user was served, by user id.
     callers: Mutex<BTreeMap<u32, u64>>,
 }
 

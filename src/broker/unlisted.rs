@@ -1,9 +1,9 @@
 //! Servers that are not configured: with `unlisted = true` the daemon's own user may ask for any URL, and everything
 //! about it is discovered.
 //!
-//! What a caller makes us remember is bounded, and no metric is named after it. Nothing is served on the origin of
-//! a configured server, so that no spelling of a URL gets round that server's `allow`; and since the operator did
-//! not name these hosts, they are reached under the rules for strangers' names: public addresses, or `[egress] allow`.
+//! Their number is bounded, and metrics count them under one name. None is served on the origin of a configured server,
+//! so that another spelling of a URL cannot bypass that server's `allow`. The operator did not name these hosts, so the
+//! egress rules for hosts that others name apply: public addresses only, or `[egress] allow`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,11 +16,11 @@ use crate::outbound::NamedBy;
 use crate::policy::Rule;
 use crate::token::Digest;
 
-/// What metrics call all of them together.
+/// The name under which metrics count all of them.
 pub(crate) const UNLISTED: &str = "unlisted";
-/// More servers than the agents of one user speak to.
+/// More servers than the agents of one user use.
 const CAP: usize = 256;
-/// Of a host's name as much as fits beside the digest into what names may be long.
+/// The longest part of a host's name that fits beside the digest into a server name of at most 64 characters.
 const HOST_CAP: usize = 48;
 
 /// The servers that callers asked for by URL.
@@ -35,17 +35,17 @@ struct Known {
 }
 
 impl Unlisted {
-    /// For the daemon's own user alone.
+    /// Serves the daemon's own user only.
     pub(super) fn new(own_uid: u32) -> Self {
         Self { own_uid, known: Mutex::default() }
     }
 
-    /// Whom it is for.
+    /// May this caller use unlisted servers?
     pub(super) fn is_for(&self, caller: &Caller) -> bool {
         caller.uid == self.own_uid
     }
 
-    /// One that was asked for before, by its URL in any spelling or by the name that status shows.
+    /// A server that was asked for before, by its URL in any spelling or by the name in the status.
     pub(super) fn find(&self, target: &Target) -> Option<Arc<Server>> {
         let known = self.lock();
         let found = known.iter().find(|one| match target {
@@ -55,7 +55,8 @@ impl Unlisted {
         found.map(|one| Arc::clone(&one.server))
     }
 
-    /// The server at this URL. At the cap the longest unused one that holds no token makes room.
+    /// The server at this URL. At the cap the least recently used one without a token is removed. Fails on the origin
+    /// of a configured server, for a URL with a query, and at the cap if every server has a token.
     pub(super) fn open(
         &self,
         url: &ServerUrl,
@@ -66,7 +67,7 @@ impl Unlisted {
         if let Some(server) = beside(configured.iter(), url) {
             return Err(Refusal::beside(url, server).into());
         }
-        // A query may be a secret, and status would show it.
+        // A query may contain a secret, and the status would show it.
         if url.url().query().is_some() {
             return Err(Refusal::UnlistedQuery(url.into()).into());
         }
@@ -100,7 +101,7 @@ impl Unlisted {
     }
 }
 
-/// The host, for people, and a digest of the whole URL. No configured name has a tilde.
+/// The host, for people, and a digest of the whole URL. Configured names contain no tilde, so the two cannot collide.
 fn name(url: &ServerUrl) -> String {
     let host: String = host_of(url.url()).chars().take(HOST_CAP).collect();
     format!("{host}~{}", &Digest::of(url.normal().as_bytes()).hex()[..12])
