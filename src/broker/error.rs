@@ -1,8 +1,8 @@
 //! Why a request was not served: one type for every front-end.
 //!
-//! Each cause is one variant with its text, and one row with its [`Facts`]: the stage, who has to act, the class, the code
-//! and the hint. The causes and rows are split by room: [`request`], [`route`] and [`judged`] are the broker's own, [`rooms`]
-//! has the rows of the rooms below. Nothing is ever decided by a text.
+//! Each cause is one variant with its message, and one row of [`Facts`]: the stage, who has to act, the class, the code
+//! and the hint. The broker's own causes are in [`request`], [`route`] and [`judged`]; [`rooms`] has the rows for the
+//! errors of other modules. No decision depends on the text of a message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) use judged::Unusable;
 pub(crate) use request::{BoundTo, Refusal};
 pub(super) use route::{NoRoute, Words};
 
-/// A failure, cheap to clone, because flights share it.
+/// A failure. Cheap to clone, because all callers of a flight share it.
 #[derive(Clone, Debug)]
 pub struct Error {
     cause: Arc<Cause>,
@@ -135,12 +135,12 @@ impl Error {
         self.facts().class
     }
 
-    /// A stable code: the authorization server's own where it refused.
+    /// A stable code for scripts: the authorization server's own if it refused.
     pub fn code(&self) -> &str {
         self.facts().code
     }
 
-    /// What to do about it, where something can be done.
+    /// What to do about it, if anything.
     pub fn hint(&self) -> Option<String> {
         self.facts().hint.map(std::borrow::Cow::into_owned)
     }
@@ -150,7 +150,7 @@ impl Error {
         self.facts().party
     }
 
-    /// The text for a place that names the stage already.
+    /// The message without the stage, for output that already names the stage.
     pub(super) fn without_stage(&self) -> String {
         match &self.server {
             Some(server) => format!("{server}: {}", self.cause),
@@ -158,17 +158,17 @@ impl Error {
         }
     }
 
-    /// When it is worth asking again.
+    /// How long to wait before asking again; `None` unless the failure is temporary.
     pub fn retry_in(&self) -> Option<Duration> {
         (self.class() == Class::Temporary).then(|| self.retry_in.unwrap_or(Duration::from_secs(1)))
     }
 
-    /// The server it is about.
+    /// The server or front door it is about, if known.
     pub fn server(&self) -> Option<&str> {
         self.server.as_deref()
     }
 
-    /// Has the broker counted, logged and recorded it? If not, whoever answers with it must.
+    /// Has the broker counted, logged and recorded it? If not, the front-end that answers with it must do so.
     pub(crate) fn is_noted(&self) -> bool {
         self.is_noted
     }
@@ -177,7 +177,7 @@ impl Error {
         Self { is_noted: true, ..self }
     }
 
-    /// The same failure of this server.
+    /// The same failure, with the name of its server.
     pub(super) fn at(self, name: &Arc<str>) -> Self {
         Self { server: Some(Arc::clone(name)), ..self }
     }
@@ -194,12 +194,12 @@ impl Error {
         Cause::Internal(what).into()
     }
 
-    /// Did a kept connection break before the token endpoint's answer began?
+    /// Did a reused connection break before the token endpoint's answer began?
     pub(super) fn is_stale(&self) -> bool {
         matches!(&*self.cause, Cause::Exchange(exchange::Error::Outbound { error, .. }) if error.is_stale())
     }
 
-    /// Is it only that the server's DPoP nonce was not known yet?
+    /// Did the server refuse only because it wants its DPoP nonce (RFC 9449 section 8)?
     pub(super) fn wants_nonce(&self) -> bool {
         matches!(&*self.cause, Cause::Exchange(exchange::Error::NonceWanted { .. }))
     }

@@ -3,24 +3,24 @@
 /// What kind of failure it is. HTTP status, exit code and retry follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The caller asked wrongly.
+    /// The caller's request is wrong.
     BadRequest,
-    /// Our policy says no.
+    /// Our policy refuses the request.
     Denied,
-    /// We are set up wrongly.
+    /// Our configuration is wrong.
     Config,
     /// No usable workload identity here.
     NoIdentity,
-    /// The other party says no, or is wrong.
+    /// The other party refuses, or its answer is wrong.
     Refused,
-    /// Try again.
+    /// The same request may succeed later.
     Temporary,
-    /// Our bug.
+    /// A bug of ours.
     Internal,
 }
 
 impl Class {
-    /// As it appears in JSON and metrics.
+    /// The name in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
@@ -33,7 +33,7 @@ impl Class {
         }
     }
 
-    /// The class of that name.
+    /// The class of this name, if there is one.
     pub fn parse(name: &str) -> Option<Self> {
         let all = [
             Self::BadRequest,

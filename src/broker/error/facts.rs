@@ -1,4 +1,4 @@
-//! What follows from a refusal, whatever its text: one row for each.
+//! What people and scripts need to know about a failure, apart from its message: one row for each cause.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,13 +10,13 @@ use super::Class;
 /// The step of the path that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Which authorization server guards the resource?
+    /// Finding the authorization server of the resource.
     Discovery,
-    /// The subject token of the platform.
+    /// Getting the subject token from the platform.
     Identity,
-    /// From subject token to access token.
+    /// Getting an access token for it.
     Exchange,
-    /// The end of an access token.
+    /// Revoking an access token.
     Revocation,
 }
 
@@ -48,7 +48,7 @@ pub enum Party {
 }
 
 impl Party {
-    /// For people.
+    /// The text for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Workload => "this workload",
@@ -60,38 +60,38 @@ impl Party {
     }
 }
 
-/// What follows from a refusal.
+/// What people and scripts need to know about a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Facts<'a> {
-    /// Where on the path it happened. `None`: before the first step.
+    /// The step that failed; `None` before the first step.
     pub stage: Option<Stage>,
     /// Who has to act.
     pub party: Party,
     /// What kind of failure it is.
     pub class: Class,
-    /// Stable, for scripts: the authorization server's own code where it refused.
+    /// A stable code for scripts: the authorization server's own if it refused.
     pub code: &'a str,
-    /// What to do, where something can be done.
+    /// What to do about it, if anything.
     pub hint: Option<Cow<'a, str>>,
 }
 
 impl<'a> Facts<'a> {
-    /// A row of a step.
+    /// The facts of a failure in this step.
     pub(super) fn of(stage: Stage, party: Party, class: Class, code: &'a str) -> Self {
         Self { stage: Some(stage), ..Self::before(party, class, code) }
     }
 
-    /// A row of what is decided before the first step.
+    /// The facts of a failure before the first step.
     pub(super) fn before(party: Party, class: Class, code: &'a str) -> Self {
         Self { stage: None, party, class, code, hint: None }
     }
 
-    /// The same with what to do about it.
+    /// Adds a hint.
     pub(super) fn hint(self, hint: impl Into<Cow<'a, str>>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// The same with what to do about it, if anything.
+    /// Adds a hint, if there is one.
     pub(super) fn maybe(self, hint: Option<impl Into<Cow<'a, str>>>) -> Self {
         Self { hint: hint.map(Into::into), ..self }
     }

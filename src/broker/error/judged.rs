@@ -1,4 +1,5 @@
-//! Refusals of our own in the exchange: a subject token that must not be sent, or an access token that must not be used.
+//! Failures that we detect ourselves in the exchange: a subject token that must not be sent, or an access token that
+//! must not be used.
 
 use super::facts::{Facts, Party, Stage};
 use super::{Cause, Class, Error};
@@ -22,11 +23,11 @@ pub(crate) enum Unusable {
     Immortal { issuer: Issuer },
 }
 
-/// The hint for tokens that live too long or not at all.
+/// The hint for tokens with a lifetime of zero, or one that is too long.
 pub(super) const BAD_LIFETIME: &str = "the operator of the authorization server must mend the lifetime of its tokens";
 
 impl Unusable {
-    /// What follows from it.
+    /// The facts of each variant.
     pub(super) fn facts(&self) -> Facts<'_> {
         use Class::{NoIdentity, Refused};
         use Party::{AuthorizationServer, Platform};

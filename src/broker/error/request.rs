@@ -1,5 +1,5 @@
-//! Refusals of the request itself: it names no server that is served, comes too often, or asks in a form that the server's
-//! credential does not have.
+//! Refusals of the request itself: it names no server that is served, comes too often, or asks for a form that the
+//! server's credential does not have.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::facts::{Facts, Party};
 use super::{Cause, Class, Error};
 use crate::oauth::{ServerUrl, quoted_words};
 
-/// Why a request is refused before anything is asked for.
+/// Why a request is refused, whatever other parties say.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("no server is called {name:?}")]
@@ -23,7 +23,7 @@ pub(crate) enum Refusal {
     UnlistedQuery(BareUrl),
     #[error("{0} servers that are not configured are in use")]
     TooManyUnlisted(usize),
-    /// It names no server: whether the caller may use that one is not decided yet.
+    /// The message names no server: policy has not yet decided whether this caller may use it.
     #[error("`url` does not lie on or under the server's own")]
     OtherUrl,
     #[error("asked for more often than {rate} by this user")]
@@ -36,7 +36,7 @@ pub(crate) enum Refusal {
     NoDigest(Arc<str>),
 }
 
-/// What a token is bound to, so that it is worth nothing alone.
+/// What a token is bound to, which makes it useless as a bare token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BoundTo {
     /// The broker's DPoP key (RFC 9449).
@@ -54,7 +54,7 @@ impl fmt::Display for BoundTo {
     }
 }
 
-/// A URL without its query, which may hold a secret.
+/// A URL without its query, which may contain a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BareUrl(String);
 
@@ -70,11 +70,11 @@ impl fmt::Display for BareUrl {
     }
 }
 
-/// Tokens live for minutes, so a place for an unlisted server becomes free soon.
+/// The wait at the cap of unlisted servers. Tokens live for minutes, so a place becomes free soon.
 const UNLISTED_WAIT: Duration = Duration::from_secs(10);
 
 impl Refusal {
-    /// The name is the caller's own text.
+    /// The caller chose `name`, so it is made safe to show.
     pub(crate) fn unknown_server<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         Self::UnknownServer { name: quoted_words(name), known: known.map(str::to_owned).collect() }
     }
@@ -83,7 +83,7 @@ impl Refusal {
         Self::Beside { url: url.into(), server: Arc::clone(&server.name) }
     }
 
-    /// What follows from it.
+    /// The facts of each variant.
     pub(super) fn facts(&self) -> Facts<'_> {
         use Class::{BadRequest, Denied, Temporary};
         use Party::{Machine, Workload};
@@ -116,7 +116,7 @@ impl Refusal {
         }
     }
 
-    /// When it is worth asking again, where that is known.
+    /// How long to wait before asking again, if known.
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::TooManyUnlisted(_) => Some(UNLISTED_WAIT),

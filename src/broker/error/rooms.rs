@@ -1,4 +1,4 @@
-//! What follows from the errors of the rooms below: one function a room, one row an error.
+//! The facts of errors from other modules: one function per module, one row per error.
 
 use super::Class::{Config, Denied, Internal, NoIdentity, Refused, Temporary};
 use super::facts::{Facts, Party, Stage};

@@ -1,4 +1,4 @@
-//! Refusals between discovery and exchange: what the servers say of themselves gives no way to ask for a token.
+//! Failures between discovery and exchange: the metadata of the servers gives no way to ask for a token.
 
 use std::fmt;
 
@@ -25,17 +25,17 @@ pub(crate) enum NoRoute {
     NoDpop { issuer: Issuer },
 }
 
-/// Words of another party, made safe to show.
+/// Text of another party, made safe to show.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Words(String);
 
 impl Words {
-    /// One text.
+    /// From one text.
     pub(crate) fn of(text: &str) -> Self {
         Self(quoted_words(text))
     }
 
-    /// A list.
+    /// From several texts, separated by spaces.
     pub(crate) fn list(texts: &[String]) -> Self {
         Self::of(&texts.join(" "))
     }
@@ -47,7 +47,7 @@ impl fmt::Display for Words {
     }
 }
 
-/// As a text between quotation marks.
+/// In quotation marks.
 impl fmt::Debug for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -55,12 +55,13 @@ impl fmt::Debug for Words {
 }
 
 impl NoRoute {
+    /// The failure for a server that lists no grant we can choose.
     pub(crate) fn no_exchange(server: &AuthorizationServer) -> Self {
         let offers = server.grant_types.as_ref().map_or_else(|| Words::of("nothing"), |listed| Words::list(listed));
         Self::NoExchange { issuer: server.issuer.clone(), offers }
     }
 
-    /// What follows from it.
+    /// The facts of each variant.
     pub(super) fn facts(&self) -> Facts<'_> {
         use Class::{Config, Denied, Refused};
         use Party::{AuthorizationServer, Machine, McpServer, Workload};

@@ -1,4 +1,5 @@
-//! Who we are: the identity at the root, the links behind it, and the client at each party.
+//! The identity and the client that we present: the platform's token, the links that exchange it for the next one, and
+//! our OAuth client at each party.
 
 use std::sync::Arc;
 
@@ -14,56 +15,57 @@ use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
 use crate::token::{Hop, SubjectToken};
 
-/// Who we are to the authorization server, and how we came to be that.
+/// The identity that the authorization server gets, and the steps that led to it.
 pub(super) struct Standing {
     pub(super) subject: Option<SubjectToken>,
     pub(super) hops: Vec<Hop>,
 }
 
-/// One party on the way, and as whom we ask it.
+/// One party that is asked, with the identity and the client that we present there.
 pub(super) struct Leg<'a> {
-    /// Under which name a registration there is remembered.
+    /// The name under which our registration there is stored.
     pub(super) name: Arc<str>,
-    /// The identity whose certificate proves the client, where it has no other.
+    /// The identity whose certificate authenticates the client, if no certificate file is configured.
     pub(super) identity: &'a str,
-    /// The client that we are there, as configured.
+    /// Our client there, as configured.
     pub(super) client: &'a Client,
-    /// Who is asked.
+    /// The party itself.
     pub(super) party: &'a AuthorizationServer,
     /// The grant that will be used.
     pub(super) grant: &'static str,
-    /// The identity that is presented.
+    /// The identity token that is presented, if any.
     pub(super) subject: Option<&'a SubjectToken>,
 }
 
-/// The way of one identity, from the platform to whom its token is for.
+/// The chain of one identity, from the platform to the party that its last token is for.
 struct Journey<'a> {
     want: &'a Want,
-    /// The identity at the root.
+    /// The name of the identity at the root.
     identity: &'a str,
     chain: &'a [&'a Link],
-    /// Whom each link asks.
+    /// The authorization server of each link.
     parties: &'a [Arc<AuthorizationServer>],
-    /// May what arrives be something else than a JWT?
+    /// May the last token be something other than a JWT?
     may_be_named: bool,
 }
 
-/// One link on the way: what goes in, and whom it is shown to.
+/// One link of the chain: the token that goes in, and the party that gets it.
 struct Step<'a> {
     link: &'a Link,
     party: &'a AuthorizationServer,
-    /// The identity at the root.
+    /// The name of the identity at the root.
     identity: &'a str,
     subject: &'a SubjectToken,
 }
 
-/// For whom the identity is made that goes to the server's authorization server.
+/// The audience of the identity token for the server's authorization server.
 pub(in crate::broker) fn expected_audience(order: &Order, issuer: &Issuer) -> Audience {
     order.expected().audience(issuer, &plain_request(order))
 }
 
 impl Maker {
-    /// The links between the platform's token and the server's authorization server.
+    /// The links between the platform's token and the server's authorization server; none if no subject token is
+    /// needed. Fails if the identity was not found.
     pub(in crate::broker) fn chain<'a>(&'a self, order: &'a Order) -> Result<Vec<&'a Link>, Error> {
         if !order.needs_subject() {
             return Ok(Vec::new());
@@ -71,7 +73,7 @@ impl Maker {
         Ok(self.identity(order)?.links.iter().chain(&order.idp).collect())
     }
 
-    /// The identity that the order names.
+    /// The identity that the order names. Fails if it was not found.
     pub(in crate::broker) fn identity(&self, order: &Order) -> Result<&Identity, Error> {
         self.named_identity(&order.identity)
     }
@@ -84,7 +86,7 @@ impl Maker {
         }
     }
 
-    /// The platform's token, made for the first party that it goes to.
+    /// The platform's token, made for the first party that gets it; `None` if the order needs none.
     pub(in crate::broker) async fn subject(
         &self,
         order: &Order,
@@ -111,7 +113,7 @@ impl Maker {
         Ok(self.identity(order)?.source.subject_token(&audience).await?)
     }
 
-    /// Who we are to the authorization server: the order's identity, through all links.
+    /// The identity token for the authorization server: the platform's token, exchanged at every link.
     pub(super) async fn stand(
         &self,
         want: &Want,
@@ -129,7 +131,7 @@ impl Maker {
         Ok(Standing { subject: Some(subject), hops })
     }
 
-    /// The tokens that are further form parameters, each made for the pinned issuer.
+    /// The identity tokens for further form parameters, each made for the pinned issuer.
     pub(super) async fn assertions(&self, want: &Want, pin: &Pin) -> Result<Vec<(String, SubjectToken)>, Error> {
         let audience = expected_audience(&want.order, &pin.issuer);
         let all = pin.assertions.iter().map(|assertion| self.assertion(want, assertion, &audience));
@@ -154,7 +156,8 @@ impl Maker {
         Ok((assertion.parameter.clone(), token))
     }
 
-    /// Walks the chain, and checks before each step that what leaves is made for the one party it goes to.
+    /// Exchanges the token at every link. Before each step it checks that the token is made for the one party that gets
+    /// it, and fails if not.
     async fn walk(
         &self,
         journey: &Journey<'_>,
@@ -182,6 +185,7 @@ impl Maker {
         Ok((subject, hops))
     }
 
+    /// One exchange at one link. Fails without a request if the party refused this token before.
     async fn change(&self, want: &Want, step: &Step<'_>, next: &Destination<'_>) -> Result<SubjectToken, Error> {
         let Step { link, party, identity, subject } = *step;
         let asked = [next.audience.as_str(), next.resource.map_or("", Resource::as_str)];
@@ -202,7 +206,7 @@ impl Maker {
         })
     }
 
-    /// The client that we are to this party, ready to prove itself.
+    /// Our client at this party, registered there if necessary, with its means of authentication.
     pub(super) async fn identify(&self, leg: &Leg<'_>) -> Result<Identified, Error> {
         let by_workload = leg.client.auth == ClientAuth::MutualTls && leg.client.certificate_file.is_none();
         let certificate =

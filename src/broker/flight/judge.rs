@@ -1,4 +1,4 @@
-//! What may be asked for, and whether what was issued may be used. Pure.
+//! Which scopes to ask for, and whether an issued token may be used. Pure functions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use crate::oauth::{Issuer, Resource, Scopes};
 use crate::policy::{Denied, Permit};
 use crate::token::{AccessToken, Claims, Credential, Hop, Token};
 
-/// Without `expires_in` and without a JWT to read, a token is believed for this long.
+/// The assumed lifetime of a token without `expires_in` that is not a readable JWT.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 
-/// What was issued, for whom, and who we were.
+/// What was issued, for whom, and with which identity.
 pub(super) struct Evidence<'a> {
     pub(super) order: &'a Order,
     pub(super) resource: Resource,
     pub(super) issuer: Issuer,
     pub(super) hops: Vec<Hop>,
     pub(super) issued: Issued,
-    /// What was asked for.
+    /// The scopes that were asked for.
     pub(super) asked: &'a Scopes,
     /// When it was received.
     pub(super) now: (Boot, std::time::SystemTime),
 }
 
-/// Puts the token together, unless its life is none that anybody means.
+/// Builds the token. Fails if its lifetime is zero or above a year.
 pub(super) fn assembled(evidence: Evidence<'_>, credential: Credential) -> Result<Token, Error> {
     let Evidence { order, resource, issuer, hops, issued, asked, now: (minted, minted_wall) } = evidence;
     let claims = claims(issued.token());
@@ -58,7 +58,7 @@ pub(super) fn assembled(evidence: Evidence<'_>, credential: Credential) -> Resul
     })
 }
 
-/// Checks that a token of a merely discovered issuer is for this resource alone.
+/// Fails if a token of a discovered issuer is not for this resource alone. Pinned and listed issuers are trusted.
 pub(super) fn trusted(
     server: &Server,
     issuer_is: IssuerIs,
@@ -73,7 +73,7 @@ pub(super) fn trusted(
         .map_err(|why| Unusable::NotBound { issuer: issuer.clone(), resource: resource.clone(), why }.into())
 }
 
-/// Refuses a lifetime of zero, and one beyond a year: that is a broken date, and no timer reaches that far.
+/// Refuses a lifetime of zero or above a year: that is a wrong date, and no timer reaches that far.
 fn lasting(token: Token) -> Result<Token, Error> {
     if token.life.is_zero() {
         return Err(Unusable::DeadOnArrival { issuer: token.issuer }.into());
@@ -84,7 +84,8 @@ fn lasting(token: Token) -> Result<Token, Error> {
     Ok(token)
 }
 
-/// What the token is bound to. A JWT that says it is bound to a key that is not ours is of no use to us.
+/// The credential, with the key or certificate that it is bound to. Fails if the JWT names a key or certificate that is
+/// not ours.
 pub(super) fn binding(issued: &Issued, request: &exchange::Request) -> Result<Credential, &'static str> {
     let token = match &issued.grant {
         Grant::Token(token) => token.clone(),
@@ -103,12 +104,12 @@ pub(super) fn binding(issued: &Issued, request: &exchange::Request) -> Result<Cr
     }
 }
 
-/// What a token says of itself, where it is a JWT.
+/// The claims of a token, if it is a JWT.
 fn claims(token: Option<&AccessToken>) -> Option<Claims> {
     Claims::read(token?.expose()).ok()
 }
 
-/// A pin that the server's metadata does not name: one of the two is out of date.
+/// Fails if the server's metadata does not list the pinned issuer: one of the two is out of date.
 pub(in crate::broker) fn listed(pinned: &Issuer, protection: &Protection) -> Result<(), Error> {
     match &protection.metadata {
         Some(metadata)
@@ -131,8 +132,9 @@ pub(super) fn resource(server: &Server, order: &Order, protection: &Protection) 
     }
 }
 
-/// The scopes to ask for: the caller's own, else the challenge's, else all the metadata lists, always cut to the
-/// ceiling; with a ceiling and nothing else, the ceiling.
+/// The scopes to ask for: the caller's own, else the challenge's, else all that the metadata lists, always limited to
+/// the ceiling. With a ceiling and nothing else, the ceiling. Fails if the challenge asks only for scopes beyond the
+/// ceiling.
 pub(super) fn wanted(permit: &Permit, protection: &Protection) -> Result<Scopes, Denied> {
     if let Some(asked) = &permit.ask {
         return Ok(asked.clone());
@@ -156,7 +158,8 @@ pub(super) fn wanted(permit: &Permit, protection: &Protection) -> Result<Scopes,
     }
 }
 
-/// Under a ceiling something must be asked for: without `scope` a server grants its default, and need not say what.
+/// Fails if there is a ceiling and no scope to ask for: without `scope` a server grants its default, and need not say
+/// which.
 pub(super) fn within_ceiling(permit: &Permit, asked: &Scopes) -> Result<(), Denied> {
     match permit.ceiling() {
         Some(ceiling) if asked.is_empty() => {
@@ -166,8 +169,8 @@ pub(super) fn within_ceiling(permit: &Permit, asked: &Scopes) -> Result<(), Deni
     }
 }
 
-/// A merely discovered issuer was named by the MCP server itself. If it ignores `resource`, its token may be good
-/// at other servers too, and a hostile server would have tricked us out of it.
+/// Fails unless this resource is the only audience. The MCP server itself named the discovered issuer. If that issuer
+/// ignores `resource`, its token may also work at other servers, and a hostile MCP server could use it there.
 fn bound(claims: Option<&Claims>, resource: &Resource) -> Result<(), &'static str> {
     match claims.map(|claims| claims.aud.as_slice()) {
         None => Err("it is not a JWT, so nothing shows for whom it is"),

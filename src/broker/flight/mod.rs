@@ -1,8 +1,8 @@
-//! One flight: discovery, identity, exchange. The critical path holds no avoidable round trip: with warm discovery it is the
-//! subject token, then the token request.
+//! One flight: discovery, identity, exchange. With cached metadata it takes two requests in a row: one for the subject
+//! token, one for the access token.
 //!
-//! `route` says who is asked, `chain` who we are there, `judge` what may be asked for and whether what comes back may be used;
-//! `revoke` is the way back.
+//! `route` finds the authorization servers, `chain` gets the identity and the client for each of them, `judge` decides
+//! what to ask for and whether the issued token may be used, `revoke` revokes tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,10 +37,10 @@ pub(super) use judge::listed;
 use judge::{Evidence, resource, wanted, within_ceiling};
 use route::Route;
 
-/// More servers than a daemon has.
+/// More DPoP keys than a daemon needs: it has one per server.
 const KEYS: usize = 1_024;
 
-/// What a flight is to make: a token of this order, for this permit.
+/// The token that a flight has to make: for this order and this permit.
 #[derive(Clone, Debug)]
 pub(super) struct Want {
     pub(super) server: Arc<Server>,
@@ -50,49 +50,50 @@ pub(super) struct Want {
 }
 
 impl Want {
-    /// A server's own token, as the daemon asks for it: no wider than it may hand out.
+    /// A server's own token, as the daemon asks for it on its own behalf: with the widest permit of any caller.
     pub(super) fn of(server: &Arc<Server>) -> Self {
         let permit = server.policy.permit_for_all();
         Self { server: Arc::clone(server), order: Arc::clone(&server.order), permit }
     }
 
-    /// The credential for the front door, whose callers are those of the server behind it.
+    /// The credential for the front door. Every caller of the server may have it.
     pub(super) fn at_door(server: &Arc<Server>, door: &FrontDoor) -> Self {
         Self { server: Arc::clone(server), order: Arc::clone(&door.order), permit: door.permit() }
     }
 
-    /// Both, as far as there are both.
+    /// The credential for the front door, if there is one, and the server's own token.
     pub(super) fn all(server: &Arc<Server>) -> Vec<Self> {
         let door = server.front_door.iter().map(|door| Self::at_door(server, door));
         door.chain([Self::of(server)]).collect()
     }
 
-    /// Under which its token is cached.
+    /// The key of its token in the cache.
     pub(super) fn key(&self) -> Digest {
         self.server.key_of(&self.order, &self.permit)
     }
 }
 
-/// Makes tokens. It knows identity and exchange, and nobody else knows both.
+/// Makes tokens. No other type knows both identities and exchanges.
 pub(super) struct Maker {
-    /// By name; a server's is always among them.
+    /// By name. The configuration guarantees that the identity of every server is in here.
     pub(super) identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
     pub(super) outbound: Outbound,
     pub(super) discovery: Discovery,
     pub(super) pace: Arc<Pace>,
     pub(super) registrations: Arc<Registrations>,
     pub(super) nonces: Arc<dpop::Nonces>,
-    /// One for each server, so that two servers cannot tell that they have the same client.
+    /// One DPoP key per server, so that two servers cannot detect that they have the same client.
     pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
+    /// The only authorization servers that discovery may choose; `None` is no limit.
     pub(super) issuers: Option<Vec<Issuer>>,
     pub(super) clock: Clock,
     pub(super) env: Env,
-    /// All servers, for what one of them says about the others.
+    /// All configured servers, to find out whether two of them share a resource.
     pub(super) servers: Vec<Arc<Server>>,
     pub(super) refused: Arc<Refused>,
 }
 
-/// What was asked for, and the answer as it came.
+/// The token request, and the answer before any check.
 pub(super) struct Granting {
     route: Route,
     pub(super) request: exchange::Request,
@@ -102,15 +103,15 @@ pub(super) struct Granting {
 }
 
 impl Maker {
-    /// The flight, from nothing to a token.
+    /// Makes the token. Tries a second time if the server wants a DPoP nonce or a reused connection broke.
     pub(super) async fn mint(&self, want: &Want) -> Result<Token, Error> {
         let mut outcome = self.attempt(want).await;
         if outcome.as_ref().is_err_and(|error| error.wants_nonce() || error.is_stale()) {
-            // The nonce is known now, or the dead connection is gone. What was presented may count as used, so all of it is
-            // made anew.
+            // The nonce is known now, or the dead connection is gone. The server may count the assertion as used, so
+            // start again from the beginning.
             outcome = self.attempt(want).await;
         }
-        // What was wrong in the server's document may have been mended: the next flight reads it again.
+        // The cause may be the resource metadata: let the next flight fetch it again.
         if outcome.as_ref().is_err_and(|error| matches!(error.class(), Class::Refused | Class::Config | Class::Denied))
         {
             self.discovery.forget(&want.server.url, None);
@@ -126,7 +127,8 @@ impl Maker {
         self.token(want, granting)
     }
 
-    /// Everything up to the authorization server's answer, which is not yet judged.
+    /// Everything up to the authorization server's answer, which is not checked yet. Fails if there is no usable route,
+    /// if policy leaves no scope to ask for, if the identity cannot be presented, or if the server refuses.
     pub(super) async fn issue(&self, want: &Want) -> Result<Granting, Error> {
         let Want { server, order, permit } = want;
         let route = self.route(want).await?;
@@ -164,20 +166,21 @@ impl Maker {
         Ok(Granting { route, request, resource, hops, issued })
     }
 
-    /// The keys of the workload's own role, where requests are signed with them.
+    /// The credentials of the workload's own AWS role, if requests are signed with them.
     async fn own_credentials(&self, order: &Order) -> Result<Option<crate::aws::Credentials>, Error> {
         if !order.signs_as_itself() {
             return Ok(None);
         }
         let identity = self.identity(order)?;
-        // What lies at the root of a chain is somebody else.
+        // With links, the role that signs is not the one at the root of the chain.
         if !identity.links.is_empty() {
             return Ok(None);
         }
         identity.source.aws_credentials().await.map_err(Error::from)
     }
 
-    /// The workload's own JWT is what the server wants: nothing is discovered and nobody is asked.
+    /// The platform's own token, for a server that accepts it directly: no discovery and no token request. Fails if it
+    /// is not a valid JWT for the configured audience.
     pub(super) async fn direct(&self, want: &Want) -> Result<Token, Error> {
         let (order, exchange) = (&*want.order, want.order.expected());
         let identity = self.identity(order)?;
@@ -196,18 +199,20 @@ impl Maker {
         let silent = AuthorizationServer::silent(issuer.clone(), "");
         let request = plain_request(order);
         let mut issued = exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;
-        // From a file it may be old already: what counts is what is left of it.
+        // A token from a file may be old: only the time left counts.
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(source, &subject.claims)];
         let (asked, now) = (&request.scopes, (self.clock.boot(), self.clock.wall()));
         let credential = match &issued.grant {
-            // Nobody issued it for us, so it is bound to nothing of ours.
+            // No authorization server issued it for us, so it is not bound to a key of ours.
             Grant::Token(token) => Credential::Bearer(token.clone()),
             Grant::Signer(signed) => Credential::Signer(Arc::clone(&signed.signer)),
         };
         judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)
     }
 
+    /// Sends the token request. Fails without sending it if the identity token was refused before. After a refusal it
+    /// forgets what may have caused it: the client registration or the metadata.
     async fn ask(
         &self,
         want: &Want,
@@ -216,7 +221,7 @@ impl Maker {
         request: &exchange::Request,
     ) -> Result<Issued, Error> {
         let issuer = &leg.party.issuer;
-        // What a client signs for one request is never the same twice; only an identity can be refused for good.
+        // A client's own assertion is different in every request, so only identity tokens can be remembered as refused.
         let shown = leg.subject.or_else(|| request.assertions.first().map(|(_, token)| token));
         let presented = shown.map(|subject| Presented::of(subject, issuer, &asked_for(request), &request.scopes));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
@@ -239,7 +244,7 @@ impl Maker {
         Err(error.into())
     }
 
-    /// Checks what was issued and puts the token together.
+    /// Checks the answer and builds the token. Fails if the token must not be used.
     pub(super) fn token(&self, want: &Want, granting: Granting) -> Result<Token, Error> {
         let Granting { route, request, resource, hops, issued } = granting;
         let issuer = &route.server.issuer;
@@ -256,7 +261,8 @@ impl Maker {
         Ok(token)
     }
 
-    /// The key to bind the token to, where the server wants that or the operator.
+    /// The key to bind the token to, if the server requires it or the operator configured it. Fails if the
+    /// authorization server does not support our algorithm.
     fn dpop_key(&self, order: &Order, route: &Route) -> Result<Option<Arc<dpop::Key>>, Error> {
         let required = route.protection.metadata.as_ref().is_some_and(|metadata| metadata.wants_dpop);
         if !order.dpop.unwrap_or(required) {
@@ -271,7 +277,7 @@ impl Maker {
         if let Some(key) = keys.get(&order.name) {
             return Ok(Some(Arc::clone(key)));
         }
-        // Servers that are not configured come and go; a key that no token is bound to any more is of no use.
+        // Unlisted servers come and go: drop the keys that no token is bound to any more.
         if keys.len() >= KEYS {
             keys.retain(|_, key| Arc::strong_count(key) > 1);
         }
@@ -285,7 +291,7 @@ impl Maker {
     }
 }
 
-/// What a request says besides its subject token and its scopes.
+/// The rest of a request, without its subject token and scopes.
 fn asked_for(request: &exchange::Request) -> Vec<&str> {
     let own = [request.resource.as_ref().map_or("", Resource::as_str), request.audience.as_deref().unwrap_or("")];
     let extra = request.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
@@ -293,7 +299,7 @@ fn asked_for(request: &exchange::Request) -> Vec<&str> {
     own.into_iter().chain(extra).chain(assertions).collect()
 }
 
-/// What is asked for whatever discovery finds.
+/// The part of a request that does not depend on discovery.
 fn plain_request(order: &Order) -> exchange::Request {
     exchange::Request {
         audience: order.audience.clone(),

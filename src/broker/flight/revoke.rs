@@ -1,4 +1,4 @@
-//! Revoking a token where it was issued (RFC 7009), as the client that it was issued to.
+//! Revokes a token where it was issued (RFC 7009), as the client that it was issued to.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use crate::oauth::{AuthorizationServer, Scopes};
 use crate::token::{SubjectToken, Token};
 
 impl Maker {
-    /// Revokes a token. What nobody issued, nobody can revoke.
+    /// Revokes a token. Fails if no authorization server issued it, if that server does not offer revocation or
+    /// refuses, or if our client cannot authenticate there.
     pub(in crate::broker) async fn revoke(&self, want: &Want, token: &Token) -> Result<(), revocation::Error> {
         let order = &*want.order;
         let traits = order.expected().traits();
@@ -36,8 +37,9 @@ impl Maker {
         revocation::revoke(&self.way(&metadata), &client, secret).await
     }
 
-    /// The identity that proves the client where no token is asked for. The whole chain is walked as for a token, and what
-    /// is not made for the party it goes to, or was refused there, does not leave.
+    /// The identity token that authenticates the client at the revocation endpoint; `None` if it authenticates
+    /// otherwise. The checks are those of a token request: each token is sent only to the party that it is made for,
+    /// and never to one that refused it.
     async fn proof_of_client(
         &self,
         want: &Want,

@@ -1,8 +1,8 @@
-//! Whom a flight asks: who guards the server, and what each party on the way says of itself.
+//! The parties that a flight asks: the server's authorization server, those of the links, and the metadata of each.
 //!
-//! With a pinned issuer the audience is known at once, so the resource metadata, the server metadata and the
-//! subject token are fetched side by side. Without a pin the resource metadata comes first, because it names
-//! the issuer.
+//! With a pinned issuer the audience is known from the start, so the resource metadata, the server metadata and the
+//! subject token are fetched concurrently. Without a pin the resource metadata comes first, because it names the
+//! issuer.
 
 use std::sync::Arc;
 
@@ -20,16 +20,18 @@ use crate::token::SubjectToken;
 pub(super) struct Route {
     pub(super) protection: Arc<Protection>,
     pub(super) server: Arc<AuthorizationServer>,
-    /// Who we are to the platform, where that is asked for.
+    /// The platform's token, if one is needed.
     pub(super) subject: Option<SubjectToken>,
     pub(super) issuer_is: IssuerIs,
-    /// The parties on the way, in the order of the chain.
+    /// The authorization servers of the links, in the order of the chain.
     pub(super) parties: Vec<Arc<AuthorizationServer>>,
-    /// The further form parameters that are tokens of identities.
+    /// The identity tokens for further form parameters.
     pub(super) assertions: Vec<(String, SubjectToken)>,
 }
 
 impl Maker {
+    /// Fetches everything that a token request needs. Fails if the metadata is missing, contradictory or names no
+    /// usable issuer, or if the platform gives no token.
     pub(super) async fn route(&self, want: &Want) -> Result<Route, Error> {
         let (server, order) = (&*want.server, &*want.order);
         let chain = self.chain(order)?;
@@ -53,7 +55,8 @@ impl Maker {
         Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions: Vec::new() })
     }
 
-    /// What an authorization server says of itself, or what the operator says of a silent one.
+    /// The metadata of an authorization server. With `endpoint`, which the operator configures for a server that
+    /// publishes none, nothing is fetched.
     pub(in crate::broker) async fn metadata(
         &self,
         issuer: &Issuer,
@@ -65,15 +68,15 @@ impl Maker {
         }
     }
 
-    /// What the servers along a chain say of themselves, all asked at once.
+    /// The metadata of the authorization servers of a chain, fetched concurrently.
     pub(super) async fn parties(&self, chain: &[&Link]) -> Result<Vec<Arc<AuthorizationServer>>, Error> {
         let parties = chain.iter().map(|link| self.metadata(&link.issuer, link.token_endpoint.as_deref()));
         futures_util::future::try_join_all(parties).await
     }
 
-    /// A pin needs no resource metadata, but metadata that contradicts it is an error.
+    /// The resource metadata beside a pinned issuer. It may be missing, but must not contradict the pin.
     async fn protection_beside_pin(&self, want: &Want, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
-        // Nobody gets past a front door without its credential, and who guards the server is pinned.
+        // Discovery has no credential for a front door, and the pin already names the authorization server.
         let Want { server, order, .. } = want;
         if server.front_door.is_some() || !order.is_discovered() {
             return Ok(Arc::default());
@@ -90,7 +93,8 @@ impl Maker {
         Ok(protection)
     }
 
-    /// Which of the servers that the metadata names: the only one on the operator's list, else the only one.
+    /// Chooses one of the authorization servers that the metadata names: the only one on the operator's list, or,
+    /// without a list, the only one. Fails if none or several remain.
     pub(in crate::broker) fn pick(
         &self,
         server: &Server,
@@ -119,15 +123,15 @@ impl Maker {
         }
     }
 
-    /// A token for a resource that covers two servers is good for both. If these allow different callers, a caller of
-    /// the one would get what is meant for callers of the other.
+    /// Fails if this resource also covers another server, and the two allow different callers. A token for it is good
+    /// for both, so a caller of one server could use the other.
     pub(in crate::broker) fn not_shared(
         &self,
         server: &Server,
         order: &Order,
         resource: &Resource,
     ) -> Result<(), Error> {
-        // A front door's token is no resource's.
+        // A front door's token is not for a resource.
         if order.opens == Opens::FrontDoor {
             return Ok(());
         }
