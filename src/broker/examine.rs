@@ -1,13 +1,13 @@
-//! The path walked step by step against live servers, each requirement judged: what `doctor` prints.
+//! The examination that `doctor` prints: the path to a server, step by step against the live parties, with one check
+//! for each requirement.
 //!
-//! Nothing is kept and nothing is hidden: documents are fetched without the memory of discovery, and everything that
-//! is published is looked at. One token is asked for, once, as the path asks for it. What is sent to the MCP server
-//! is that token, broken forms of it, garbage, and what the operator hands in; never the identity token.
+//! Documents are fetched without the cache of discovery, at every place where they may be published. One token is
+//! requested, once, as in a normal request; `--other-resource` requests a second one. The MCP server gets that token,
+//! broken forms of it, garbage, and the tokens that the operator hands in; never the identity token.
 //!
-//! The steps lie in `examine/`: `door` (what stands before the MCP endpoint), `challenge` (that endpoint), `resource` (its
-//! metadata), `issuer` (the authorization
-//! server's metadata), `grant` (identity and exchange), `presenting` (what the MCP server accepts). What is required is
-//! one table, `rules`.
+//! The steps are in `examine/`: `door` (the front door), `challenge` (the MCP endpoint without a token), `resource`
+//! (its metadata), `issuer` (the authorization server's metadata), `grant` (identity and exchange), `presenting` (what
+//! the MCP server accepts). The requirements are one table, `rules`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,36 +41,38 @@ pub use check::{Check, Rule, State};
 
 use super::Party;
 
-/// With less time left than this the MCP server's answers would only be called late.
+/// With less time left than this, no token is presented: the answers would come too late.
 const TO_PRESENT: Duration = Duration::from_millis(500);
 
-/// What the operator wishes beside the target.
+/// The options of an examination.
 #[derive(Clone, Debug)]
 pub struct Examination {
     /// Scopes to ask for.
     pub scopes: Option<Scopes>,
-    /// The longest life of a token whose end is waited for.
+    /// Wait for the end of a token that lives at most this long.
     pub wait_expiry: Duration,
-    /// When everything has to be over.
+    /// When the examination must be over.
     pub deadline: Instant,
-    /// Another resource at the same authorization server, to ask a token for that the MCP server must refuse.
+    /// Another resource at the same authorization server. A token is requested for it, which the MCP server must
+    /// refuse.
     pub other_resource: Option<Resource>,
     /// A token for this MCP server that has expired.
     pub expired_token: Option<AccessToken>,
-    /// A good token for another resource.
+    /// A valid token for another resource.
     pub foreign_token: Option<AccessToken>,
 }
 
-/// What was found so far. It grows while the steps are walked, so that a walk that is cut short has its report too.
+/// The checks so far. It grows with every step, so that an examination that runs out of time has a report too.
 #[derive(Debug, Default)]
 pub struct Report {
     /// In the order of the path.
     pub checks: Vec<Check>,
+    /// The party or document that the current step waits for.
     waiting_for: &'static str,
 }
 
 impl Report {
-    /// The walk was cut short.
+    /// Adds the check that fails because the examination did not end within `limit`.
     pub fn out_of_time(&mut self, limit: Duration) {
         let what = format!("not everything was over within {} s; it waited for {}", limit.as_secs(), self.waiting_for);
         let check = rules::IN_TIME.fail(what, "give it longer with `--timeout`");
@@ -86,27 +88,27 @@ impl Report {
     }
 }
 
-/// One walk.
+/// The state of one examination.
 struct Walk<'a> {
     maker: &'a Maker,
     server: &'a Arc<Server>,
     caller: &'a Caller,
     wishes: &'a Examination,
     report: &'a mut Report,
-    /// How far the clocks of others are ahead of ours, in seconds.
+    /// How far the clocks of the servers are ahead of ours, in seconds.
     skews: Vec<(Party, i64)>,
-    /// The resource takes tokens only with a proof of possession.
+    /// The resource metadata requires tokens that are bound to a key (DPoP).
     dpop_required: bool,
     /// The key that the token is bound to, if it is.
     key: Option<Arc<dpop::Key>>,
-    /// With which status the MCP server let the good token in.
+    /// The status with which the MCP server accepted the good token.
     good_status: Option<u16>,
-    /// What opens the front door before the server.
+    /// The header field for the front door before the server.
     pass: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Broker {
-    /// Walks the path to a token for one server and beyond. Fails only if there is no such server.
+    /// Examines the path to one server, and adds each check to `report`. Fails only if there is no such server.
     pub async fn examine(
         &self,
         caller: &Caller,
@@ -125,6 +127,7 @@ impl Broker {
 }
 
 impl Walk<'_> {
+    /// Makes all checks, in the order of the path.
     async fn all(&mut self) {
         self.front_door().await;
         let knocked = self.knock().await;
@@ -156,7 +159,7 @@ impl Walk<'_> {
         self.present_all(asks_for_a_token, granted, standing.flatten().as_ref()).await;
     }
 
-    /// Who guards the server, as both documents say, and whether that is enough to go on.
+    /// The authorization server, from pin or metadata, and whether its metadata is good enough to ask for a token.
     async fn discovered(&mut self, challenge: Option<Challenge>) -> (Option<Issuer>, bool) {
         let protection = self.protection(challenge).await;
         let Some((issuer, issuer_is)) = protection.and_then(|protection| self.issuer(&protection)) else {
@@ -172,13 +175,14 @@ impl Walk<'_> {
         (Some(issuer), metadata.is_some())
     }
 
+    /// Skips the checks of both metadata documents.
     fn skip_discovery(&mut self, why: &str) {
         for rule in [rules::RESOURCE_METADATA, rules::SERVER_METADATA] {
             self.report.push(rule.skip(why));
         }
     }
 
-    /// The platform's own token is what the server takes: no authorization server is asked for one.
+    /// For a server that accepts the platform's own token: no authorization server is asked.
     async fn direct(&mut self, asks_for_a_token: bool) {
         let name = self.server.order.expected().name();
         self.skip_discovery(&format!("`exchange = {name:?}`: the server takes the platform's own tokens"));
@@ -187,7 +191,7 @@ impl Walk<'_> {
         self.present_all(asks_for_a_token, granted, None).await;
     }
 
-    /// Requests are signed: no authorization server is asked, and there is no token to present.
+    /// For a server whose requests are signed: no authorization server is asked, and there is no token to present.
     async fn signed(&mut self) {
         let name = self.server.order.expected().name();
         self.skip_discovery(&format!("`exchange = {name:?}`: each request is signed, and nobody issues a token"));
@@ -202,6 +206,7 @@ impl Walk<'_> {
         self.report.push(rules::TOKEN_ACCEPTED.skip(what));
     }
 
+    /// Presents tokens to the MCP server, if it asks for one and there is time for it.
     async fn present_all(&mut self, asks_for_a_token: bool, granted: Option<Granted>, subject: Option<&SubjectToken>) {
         self.key = match granted.as_ref().map(|granted| &granted.token.credential) {
             Some(Credential::Dpop(_, key)) => Some(Arc::clone(key)),
@@ -216,6 +221,7 @@ impl Walk<'_> {
         }
     }
 
+    /// Notes how far the clock of a server is ahead of ours.
     fn saw_date(&mut self, party: Party, date: Option<i64>) {
         self.skews.extend(date.map(|date| (party, date - self.maker.clock.unix())));
     }

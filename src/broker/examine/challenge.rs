@@ -1,4 +1,4 @@
-//! The MCP endpoint without a token, and its challenge (RFC 6750, RFC 9728 section 5.1).
+//! Checks of the MCP endpoint without a token, and of its challenge (RFC 6750, RFC 9728 section 5.1).
 
 use super::super::Error;
 use super::{Check, Party, Walk, rules};
@@ -9,7 +9,7 @@ use crate::outbound;
 const PLACE: &str = "the MCP server";
 
 impl Walk<'_> {
-    /// Asks without a token. `None` when nobody answered sensibly.
+    /// Sends a request without a token and checks the answer. `None` if there is no answer, or if the server is busy.
     pub(super) async fn knock(&mut self) -> Option<Knocked> {
         self.report.waits_for(PLACE);
         let url = self.server.url.as_str();
@@ -39,6 +39,7 @@ impl Walk<'_> {
         Some(knocked)
     }
 
+    /// Adds the failed check for a request without an answer: redirect, https, or reachability.
     fn not_reached(&mut self, https: Check, error: outbound::Error) {
         let redirected = matches!(error, outbound::Error::Redirect { .. });
         let insecure = matches!(

@@ -1,20 +1,20 @@
-//! A requirement and what came of it, as plain data.
+//! A requirement and the result of its check, as plain data.
 
 use serde::Serialize;
 
 use super::super::{Class, Party};
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// As it should be.
+    /// The requirement is met.
     Pass,
-    /// It works, and somebody should look at it.
+    /// It works, but somebody should look at it.
     Warn,
     /// A requirement is not met.
     Fail,
-    /// Not tried, with the reason.
+    /// Not checked, with the reason.
     Skip,
 }
 
@@ -27,27 +27,27 @@ pub struct Rule {
     section: &'static str,
 }
 
-/// One requirement, judged. Nothing in it is a secret.
+/// The check of one requirement. Contains no secret.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
     /// The requirement.
     #[serde(skip)]
     pub(super) rule: Rule,
-    /// The step of the way.
+    /// The step of the path.
     pub stage: &'static str,
-    /// Stable, for scripts.
+    /// A stable code for scripts.
     pub code: &'static str,
-    /// What came of it.
+    /// The result.
     pub state: State,
     /// What was seen.
     pub what: String,
     /// Whose requirement it is; on a failure, who has to act.
     pub party: Party,
-    /// Where the requirement is written.
+    /// The document and section that state the requirement.
     pub section: &'static str,
     /// What to change.
     pub cure: Option<String>,
-    /// On a failure, its class as exit codes know it.
+    /// On a failure, its class, which decides the exit code.
     #[serde(serialize_with = "name")]
     pub class: Option<Class>,
 }
@@ -57,33 +57,33 @@ fn name<S: serde::Serializer>(class: &Option<Class>, to: S) -> Result<S::Ok, S::
 }
 
 impl Rule {
-    /// A row.
+    /// A requirement: its step, code, responsible party, and the section that states it.
     pub const fn new(stage: &'static str, code: &'static str, party: Party, section: &'static str) -> Self {
         Self { stage, code, party, section }
     }
 
-    /// It is met.
+    /// The requirement is met.
     pub fn pass(&self, what: impl Into<String>) -> Check {
         self.check(State::Pass, what.into())
     }
 
-    /// It was not looked at.
+    /// It was not checked.
     pub fn skip(&self, what: impl Into<String>) -> Check {
         self.check(State::Skip, what.into())
     }
 
-    /// It is met by the letter only, or cannot be told.
+    /// It is met only formally, or this cannot be determined.
     pub fn warn(&self, what: impl Into<String>, cure: impl Into<String>) -> Check {
         Check { cure: Some(cure.into()), ..self.check(State::Warn, what.into()) }
     }
 
-    /// It is not met, and that is another party's doing.
+    /// It is not met, and another party has to act.
     pub fn fail(&self, what: impl Into<String>, cure: impl Into<String>) -> Check {
         let check = self.check(State::Fail, what.into());
         Check { cure: Some(cure.into()), class: Some(Class::Refused), ..check }
     }
 
-    /// It is not met, as an error of the path says.
+    /// It is not met, because of an error of the path.
     pub(super) fn fail_with(&self, error: &super::super::Error) -> Check {
         let check = self.check(State::Fail, error.without_stage());
         Check { cure: error.hint(), class: Some(error.class()), ..check }
@@ -96,18 +96,18 @@ impl Rule {
 }
 
 impl Check {
-    /// Is it this requirement that was judged?
+    /// Is this the check of that requirement?
     pub(super) fn is_of(&self, rule: &Rule) -> bool {
         self.rule == *rule
     }
 
-    /// Somebody else has to act.
+    /// Names another party that has to act.
     #[must_use]
     pub fn by(self, party: Party) -> Self {
         Self { party, ..self }
     }
 
-    /// It is a failure of this class.
+    /// Sets the class of the failure.
     #[must_use]
     pub fn of(self, class: Class) -> Self {
         Self { class: Some(class), ..self }

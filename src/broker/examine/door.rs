@@ -1,4 +1,4 @@
-//! The front door before the MCP server, which wants a credential of its own with every request (`outer`).
+//! The front door before the MCP server, which needs a credential of its own with every request (`outer`).
 
 use reqwest::header::{HeaderName, HeaderValue};
 
@@ -9,7 +9,8 @@ use crate::oauth::ServerUrl;
 use crate::outbound::Ask;
 
 impl Walk<'_> {
-    /// Asks for what opens it, once, as the path does. Without it the walk goes on, and shows how the door answers.
+    /// Asks for the front door's credential, once, as in a normal request. Without it the examination goes on and shows
+    /// how the front door answers.
     pub(super) async fn front_door(&mut self) {
         let Some(door) = &self.server.front_door else { return };
         self.report.waits_for("the credential for the front door");
@@ -34,14 +35,14 @@ impl Walk<'_> {
         }
     }
 
-    /// A request to a URL of the MCP server, without a token for it.
+    /// A request to a URL of the MCP server, without a token for it but with the front door's credential.
     pub(super) fn ping(&self, url: &str) -> Ask {
         let mut ask = ping(url);
         ask.headers.extend(self.pass.clone());
         ask
     }
 
-    /// What opens the door is for the server's own origin alone.
+    /// The front door's credential, for URLs on the server's own origin only.
     pub(super) fn pass_for(&self, url: &str) -> Option<(HeaderName, HeaderValue)> {
         let url = ServerUrl::parse(url).ok()?;
         self.pass.clone().filter(|_| self.server.url.same_origin(&url))

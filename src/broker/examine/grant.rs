@@ -1,4 +1,4 @@
-//! Identity, clocks, and the one token request.
+//! Checks of the identity, the clocks, and the one token request.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, Issuer, quoted_words};
 use crate::token::{Claims, SubjectToken, Token, Unfit};
 
-/// Clocks that are further apart get a warning: a JWT of GitHub's or of a SPIFFE agent may live for a minute.
+/// In seconds. Clocks that are further apart get a warning: a JWT of GitHub or of a SPIFFE agent may live for a minute.
 const SKEW_NOTED: i64 = 60;
-/// Further apart, assertions are refused as expired or as not yet valid.
+/// In seconds. Clocks that are further apart are a failure: assertions are refused as expired or as not yet valid.
 const SKEW_BORNE: i64 = 300;
-/// A bearer token that lives longer than a day is not short-lived by anybody's measure.
+/// A token that lives longer than a day gets a warning: it is not short-lived.
 const LONG_LIFE: Duration = Duration::from_secs(86_400);
 
-/// A token, and what the walk knows beside it.
+/// An issued token, and what the checks found out about it.
 pub(super) struct Granted {
     pub(super) token: Token,
     pub(super) claims: Option<Claims>,
@@ -26,9 +26,8 @@ pub(super) struct Granted {
 }
 
 impl Walk<'_> {
-    /// The identity token that would be sent, if it may be.
-    ///
-    /// `None` after a failure; `Some(None)` where none is needed.
+    /// Fetches the identity token and checks whether it may be sent. `None` after a failure; `Some(None)` if no token
+    /// is needed.
     pub(super) async fn identity(&mut self, issuer: Option<&Issuer>) -> Option<Option<SubjectToken>> {
         self.report.waits_for("the identity token of the platform");
         if self.server.order.signs_as_itself() {
@@ -80,12 +79,13 @@ impl Walk<'_> {
         self.fit(&subject, source, &wanted).then_some(Some(subject))
     }
 
+    /// The platform's token, as a flight asks for it.
     async fn asked(&self, issuer: &Issuer) -> Result<SubjectToken, Error> {
         let chain = self.maker.chain(&self.server.order)?;
         self.maker.needed_subject(&self.server.order, &chain, issuer).await
     }
 
-    /// The platform's own token, as the server takes it.
+    /// Gets the platform's own token, for a server that accepts it directly. `None` after a failure.
     pub(super) async fn platforms_own(&mut self) -> Option<Granted> {
         self.report.waits_for("the identity token of the platform");
         match self.maker.direct(&Want::of(self.server)).await {
@@ -101,7 +101,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The credentials that sign requests.
+    /// Gets the credentials that sign requests.
     pub(super) async fn credentials(&mut self) {
         self.report.waits_for("the credentials of the role");
         let want = Want::of(self.server);
@@ -119,6 +119,7 @@ impl Walk<'_> {
         });
     }
 
+    /// Checks audience, expiry and `jti` of the identity token. True if it may be sent.
     fn fit(&mut self, subject: &SubjectToken, source: &'static str, wanted: &Audience) -> bool {
         let unfit = subject.fit_for(wanted, self.maker.clock.unix(), CLOCK_SKEW).err();
         let is_late = matches!(unfit, Some(Unfit::Expired { .. } | Unfit::NoExpiry));
@@ -144,13 +145,13 @@ impl Walk<'_> {
         failure.is_none()
     }
 
-    /// How far the clocks of others are from ours.
+    /// Checks how far the clocks of the servers are from ours.
     pub(super) fn clocks(&mut self) {
         let check = judge_clocks(&self.skews);
         self.report.push(check);
     }
 
-    /// Asks for the token, once, and judges it.
+    /// Asks for the token, once, and checks it. `None` if there is none, or if a flight would not use it.
     pub(super) async fn exchange(&mut self) -> Option<Granted> {
         self.report.waits_for("the token endpoint");
         let permit = match self.server.policy.permit(self.caller, self.wishes.scopes.as_ref()) {
@@ -202,15 +203,16 @@ impl Walk<'_> {
         Some(Granted { token, claims, is_foreign })
     }
 
-    /// The path would not use it, so it is not shown to the MCP server either.
+    /// A flight would not use this token, so it is not presented to the MCP server either.
     fn not_used(&mut self, error: &Error) -> Option<Granted> {
-        // A doubt about the binding is a failure where nobody but the server itself named the issuer.
+        // With a discovered issuer an uncertain binding is a failure, not a warning.
         if self.report.checks.pop_if(|check| check.is_of(&rules::TOKEN_BOUND) && check.state == State::Warn).is_some() {
             self.report.push(rules::TOKEN_BOUND.fail_with(error));
         }
         None
     }
 
+    /// Compares the token's audience with the requested resource.
     fn bound(&self, granting: &Granting, claims: Option<&Claims>) -> Bound {
         let Some(claims) = claims else { return Bound::Opaque };
         if !self.server.order.is_discovered() {
@@ -228,14 +230,19 @@ impl Walk<'_> {
     }
 }
 
-/// For whom the issued token is.
+/// What the audience of the issued token says.
 enum Bound {
+    /// This resource only.
     Here,
+    /// This resource and others.
     AlsoElsewhere(String),
+    /// Not this resource.
     Elsewhere(String),
+    /// The request had no `resource`.
     NotAsked(String),
-    /// By the scope or the audience that the provider's exchange has.
+    /// The provider's exchange names the audience in another way, by a scope or a parameter of its own.
     Named(String),
+    /// The token is not a JWT.
     Opaque,
 }
 
@@ -294,7 +301,7 @@ fn lifetime(granting: &Granting, claims: Option<&Claims>) -> Check {
             format!("no `expires_in`; the JWT says {}", seconds(life)),
             "add `expires_in` to the token answer: a client need not read the token",
         ),
-        // A second or two is rounding.
+        // Two seconds are rounding.
         (Some(told), Some(life)) if told > life + Duration::from_secs(2) => rule.warn(
             format!("`expires_in` says {}, the JWT itself {}", seconds(told), seconds(life)),
             "give the same life in both: clients go by `expires_in`",
@@ -312,7 +319,7 @@ fn judge_clocks(skews: &[(Party, i64)]) -> Check {
         return rule.skip("nobody sent a Date");
     };
     let spread = skews.iter().map(|(_, skew)| (skew - worst).abs()).max().unwrap_or(0);
-    // Whoever is alone with its time is wrong: one of them, or, if they agree, we.
+    // If the servers differ, the one furthest from us is wrong; if they agree, we are wrong.
     let party = if spread > SKEW_NOTED { party } else { Party::Machine };
     let direction = if worst > 0 { "ahead of" } else { "behind" };
     let what = format!("the clock of a server is {} s {direction} ours", worst.abs());

@@ -1,4 +1,4 @@
-//! The metadata of the authorization server (RFC 8414, OpenID Connect Discovery).
+//! Checks of the authorization server's metadata (RFC 8414, OpenID Connect Discovery).
 
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::oauth::{AuthorizationServer, Issuer, quoted_words};
 const PLACE: &str = "the server metadata";
 
 impl Walk<'_> {
-    /// The metadata, if a token can be asked for with it.
+    /// Fetches and checks the metadata. `None` if no token can be requested with it.
     pub(super) async fn metadata(&mut self, issuer: &Issuer, issuer_is: IssuerIs) -> Option<AuthorizationServer> {
         self.report.waits_for(PLACE);
         let urls = issuer.metadata_urls();
@@ -58,6 +58,7 @@ impl Walk<'_> {
         document
     }
 
+    /// Warns if two places publish different documents.
     fn server_places_agree(&mut self, found: &Seen, document: &Value, seen: &[Seen]) {
         let differs = |other: &&Seen| {
             other.url != found.url
@@ -74,6 +75,7 @@ impl Walk<'_> {
         }
     }
 
+    /// Checks the issuer and the token endpoint in the metadata. `None` if either is wrong.
     fn checked(&mut self, issuer: &Issuer, document: &Value, url: &str) -> Option<AuthorizationServer> {
         let metadata = match server_metadata(document, issuer, url) {
             Err(error @ discovery::Error::IssuerMismatch { .. }) => {
@@ -103,7 +105,7 @@ impl Walk<'_> {
         }
     }
 
-    /// True if there is a grant to ask with.
+    /// Checks the listed grants. True if there is one that we can use.
     fn grant_types(&mut self, metadata: &AuthorizationServer, document: &Value, issuer_is: IssuerIs) -> bool {
         let configured = self.server.order.exchange.as_deref();
         let Some(exchange) = exchange::choose(configured, metadata, issuer_is) else {
@@ -130,7 +132,7 @@ impl Walk<'_> {
     }
 }
 
-/// The place that counts: the first that is there, unless one before it has trouble of its own.
+/// The first place with a document. Fails if there is none, or if an earlier place is busy or cannot be reached.
 fn first<'a>(issuer: &Issuer, seen: &'a [Seen]) -> Result<&'a Seen, Error> {
     for one in seen {
         match &one.answer {
@@ -147,6 +149,7 @@ fn first<'a>(issuer: &Issuer, seen: &'a [Seen]) -> Result<&'a Seen, Error> {
     Err(discovery::Error::NoServerMetadata { issuer: issuer.to_string() }.into())
 }
 
+/// Replaces the hint if the two issuers differ only by a trailing slash.
 fn with_slash_hint(check: Check, issuer: &Issuer, document: &Value) -> Check {
     let found = document["issuer"].as_str().unwrap_or_default();
     if found.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {

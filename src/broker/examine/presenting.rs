@@ -1,7 +1,8 @@
-//! What the MCP server accepts: the good token, broken forms of it, garbage, an expired one, one for somebody else.
+//! Checks which tokens the MCP server accepts: the good one, a tampered one, garbage, an expired one, one for another
+//! audience.
 //!
-//! The identity token is never among them. A token goes into the header alone; the URL gets a word of no worth. Only
-//! the head of an answer is read, because a good request may open a stream.
+//! The identity token is never sent to it. Tokens go into the header only; the URL gets garbage. Only the head of an
+//! answer is read, because an accepted request may open a stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +16,17 @@ use super::{Check, State, Walk, rules};
 use crate::oauth::quoted_words;
 use crate::token::{AccessToken, Claims, SubjectToken, Token};
 
-/// No token: only a server that looks at nothing would let it in.
+/// Not a token: only a server that checks nothing accepts it.
 const GARBAGE: &str = "safeconduct-doctor-sends-this-on-purpose";
-/// `exp` counts whole seconds and clocks differ a little.
+/// The wait after `exp`, which counts whole seconds; clocks also differ a little.
 const JUST_AFTER: Duration = Duration::from_secs(2);
-/// A server that still takes the token then is asked once more after this.
+/// If the server still accepts the token then, it is asked again after this time.
 const ONCE_MORE: Duration = Duration::from_secs(8);
 
 const NO_TOKEN: &str = "there is no token to try it with";
 
 impl Walk<'_> {
+    /// Presents one token after another, and adds a check for each.
     pub(super) async fn presenting(&mut self, granted: Option<Granted>, subject: Option<&SubjectToken>) {
         self.report.waits_for("the MCP server's answer to a token");
         let garbage = AccessToken::parse(GARBAGE.to_owned()).ok();
@@ -53,7 +55,7 @@ impl Walk<'_> {
         self.expired(good, accepted, subject).await;
     }
 
-    /// True if the token lets us in.
+    /// Presents the good token. True if the server accepts it.
     async fn good(&mut self, granted: &Granted) -> bool {
         let rule = &rules::TOKEN_ACCEPTED;
         let taken = self.present(granted.token.credential.token()).await;
@@ -68,7 +70,7 @@ impl Walk<'_> {
         }
         let check = match taken {
             Taken::In(status @ ..300) => rule.pass(format!("the token lets us in (status {status})")),
-            // A `ping` outside of a session, or one that the server does not know.
+            // The `ping` is outside of a session, or the server does not know it.
             Taken::In(status) => rule.pass(format!(
                 "the token lets us in (status {status} is the MCP server's own answer to a bare `ping`)"
             )),
@@ -95,6 +97,7 @@ impl Walk<'_> {
         accepted
     }
 
+    /// Presents the good token with a changed signature.
     async fn tampered(&mut self, good: Option<&Granted>) {
         let rule = &rules::TAMPERED_REFUSED;
         let tampered = good.and_then(|granted| tampered(granted.token.credential.token()?.expose()));
@@ -106,7 +109,8 @@ impl Walk<'_> {
         self.report.push(refused(rule, "the token with its signature changed", &taken, self.good_status));
     }
 
-    /// A server that looks for tokens in the URL answers a wrong one there otherwise than no token at all.
+    /// Sends garbage as token in the URL. A server that reads tokens from the URL answers this differently from a
+    /// request without a token.
     async fn query(&mut self) {
         let rule = &rules::QUERY_REFUSED;
         let mut url = self.server.url.url().clone();
@@ -125,14 +129,15 @@ impl Walk<'_> {
                     _ => rule.pass("a token in the URL does not let us in"),
                 }
             }
+            // A server that refuses every query does not let the token in either.
             Taken::In(_) | Taken::Refused(_) => rule.pass("a token in the URL does not let us in"),
-            // Some servers refuse any query; that is a refusal too.
             Taken::Unclear(error) => rule.skip(error.to_string()),
             Taken::Late => rule.skip(LATE),
         };
         self.report.push(check);
     }
 
+    /// Presents a token for another audience: the operator's, or one requested for `--other-resource`.
     async fn foreign(&mut self, good: Option<&Granted>, accepted: bool, subject: Option<&SubjectToken>) {
         let rule = &rules::AUDIENCE_REFUSED;
         if self.report.checks.iter().any(|check| check.is_of(&rules::AUDIENCE_REFUSED)) {
@@ -183,6 +188,7 @@ impl Walk<'_> {
         self.report.push(check);
     }
 
+    /// Presents an expired token: the operator's, or the good one after its end.
     async fn expired(&mut self, good: Option<&Granted>, accepted: bool, subject: Option<&SubjectToken>) {
         let rule = &rules::EXPIRED_REFUSED;
         if let Some(token) = &self.wishes.expired_token {
@@ -210,7 +216,7 @@ impl Walk<'_> {
         self.report.push(check);
     }
 
-    /// When the token has expired by everybody's measure, if that can be waited for.
+    /// When the token has certainly expired. Fails with the reason if the examination cannot wait for that.
     fn end_of(&self, granted: &Granted) -> Result<Instant, String> {
         let life = granted.claims.as_ref().and_then(Claims::life).unwrap_or_default().max(granted.token.life);
         if life > self.wishes.wait_expiry {
@@ -231,6 +237,7 @@ impl Walk<'_> {
         }
     }
 
+    /// Waits for the end of the token, then presents it.
     async fn after(&mut self, end: Instant, token: &Token) -> Check {
         let rule = &rules::EXPIRED_REFUSED;
         self.report.waits_for("the token to expire");
@@ -239,7 +246,7 @@ impl Walk<'_> {
         if !taken.is_let_in(self.good_status) || end + ONCE_MORE >= self.wishes.deadline {
             return refused(rule, "the token after its expiry", &taken, self.good_status);
         }
-        // A small leeway for clocks is allowed.
+        // A small leeway for clocks is allowed, so ask once more later.
         tokio::time::sleep_until(end + ONCE_MORE).await;
         let taken = self.present(token.credential.token()).await;
         let late = (JUST_AFTER + ONCE_MORE).as_secs();
@@ -257,7 +264,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What the operator hands in goes to the MCP server, and the identity token may not.
+    /// Fails if a token that the operator hands in may be an identity token: the MCP server must not get one.
     fn may_be_shown(&self, token: &AccessToken, subject: Option<&SubjectToken>) -> Result<(), String> {
         let Some(subject) = subject else { return Ok(()) };
         let same =

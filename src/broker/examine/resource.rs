@@ -1,4 +1,4 @@
-//! The metadata of the resource (RFC 9728), and the authorization server that follows from it.
+//! Checks of the resource metadata (RFC 9728), and the choice of the authorization server.
 
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -12,7 +12,8 @@ use crate::oauth::{Issuer, Resource, ServerUrl, quoted_words};
 use crate::outbound;
 
 impl Walk<'_> {
-    /// What the server says of its protection. `None` when what it says cannot be used.
+    /// Fetches and checks the resource metadata. `None` if it cannot be used and no issuer is pinned, or if it is for
+    /// another resource.
     pub(super) async fn protection(&mut self, challenge: Option<Challenge>) -> Option<Protection> {
         self.report.waits_for("the resource metadata");
         let challenge = challenge.unwrap_or_default();
@@ -24,7 +25,7 @@ impl Walk<'_> {
             }
         }
         let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url, self.pass_for(url)))).await;
-        // A named place is the only one that counts, as for every client.
+        // If the challenge names a place, only that place counts, as for every client.
         let counts = if named.is_some() {
             seen.first().filter(|seen| seen.is_there())
         } else {
@@ -33,7 +34,7 @@ impl Walk<'_> {
         let without = Protection { metadata: None, challenge_scopes: challenge.scopes.clone() };
         let Some(found) = counts else {
             self.nothing_published(named, &seen);
-            // A pin needs no resource metadata.
+            // With a pinned issuer the resource metadata may be missing.
             return self.server.order.issuer().is_some().then_some(without);
         };
         let also = seen.iter().filter(|other| other.is_there() && other.url != found.url).count();
@@ -104,6 +105,7 @@ impl Walk<'_> {
         document.filter(|_| good)
     }
 
+    /// Warns if another place names other authorization servers for the same resource.
     fn places_agree(&mut self, found: &Seen, document: &Value, seen: &[Seen]) {
         let differs = |other: &&Seen| {
             other.url != found.url
@@ -111,7 +113,8 @@ impl Walk<'_> {
                     ["resource", "authorization_servers"].iter().any(|key| other[*key] != document[*key])
                 })
         };
-        // Another place may speak for another server of the same origin: only one for this very resource must agree.
+        // Another place may describe another server on the same origin. Only documents with the same `resource` must
+        // agree.
         let same = |other: &&Seen| other.document().is_some_and(|other| other["resource"] == document["resource"]);
         if let Some(other) = seen.iter().filter(differs).find(same) {
             let what = format!("{} names other authorization servers", quoted_words(&other.url));
@@ -122,11 +125,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Which authorization server the path would take.
+    /// The authorization server that a flight would choose. `None` after a failure.
     pub(super) fn issuer(&mut self, protection: &Protection) -> Option<(Issuer, IssuerIs)> {
         let chosen = match self.server.order.issuer() {
             Some(pinned) => listed(pinned, protection).map(|()| (pinned.clone(), IssuerIs::Pinned)),
-            // What is missing was reported.
+            // The missing metadata has been reported already.
             None if protection.metadata.as_ref().is_none_or(|one| one.authorization_servers.is_empty()) => return None,
             None => self.maker.pick(self.server, protection),
         };
@@ -215,7 +218,7 @@ fn bearer_methods(document: &Value) -> Check {
     }
 }
 
-/// https, or plain http on loopback, which egress rules then allow or not.
+/// True for https, and for http on loopback, which still needs the permission of the egress rules.
 pub(super) fn is_secure(url: &str) -> bool {
     url::Url::parse(url).is_ok_and(|url| {
         let host = crate::oauth::host_of(&url);

@@ -1,7 +1,7 @@
-//! What is required, by whom, and where that is written: one row a requirement.
+//! The requirements: one row each, with the party that must meet it and the section that states it.
 //!
-//! A code is stable: scripts read it. `MCP` is the authorization chapter of the Model Context Protocol; the revisions
-//! 2026-07-28 and 2025-11-25 are named where both say the same under the same heading.
+//! Codes are stable, because scripts read them. `MCP` is the authorization chapter of the Model Context Protocol. The
+//! revisions 2026-07-28 and 2025-11-25 are both named where they say the same under the same heading.
 
 use super::Party;
 use super::check::Rule;

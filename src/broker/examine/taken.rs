@@ -1,4 +1,4 @@
-//! How the MCP server takes a request, with a token or without one, and what follows from that.
+//! How the MCP server answers a request with or without a token, and the checks of that answer.
 
 use std::sync::Arc;
 
@@ -11,37 +11,39 @@ use crate::discovery::{self, Knocked};
 use crate::outbound::{self, Ask};
 use crate::token::{AccessToken, Credential, Head};
 
-/// How the server took a token.
+/// How the server answered a request.
 pub(super) enum Taken {
-    /// Past the bearer check, with the status of whatever lies behind it.
+    /// The token check let it pass. The status is that of the program behind it.
     In(u16),
     /// 401 or 403.
     Refused(Knocked),
-    /// No answer, a redirect, or trouble of the server's own.
+    /// No answer, a redirect, or a server that is busy or broken.
     Unclear(Error),
-    /// Not asked: the time of the walk is over.
+    /// Not sent: the time of the examination is over.
     Late,
 }
 
-/// What a check says that was not made.
+/// The text of a check that was skipped for lack of time.
 pub(super) const LATE: &str = "no time is left for it: give it longer with `--timeout`";
 
 impl Taken {
-    /// Was it let in? `good` is the status with which a good token is: what another token gets as well was not refused.
+    /// Was it accepted? `good` is the status for the good token: another token that gets the same status was not
+    /// refused.
     pub(super) fn is_let_in(&self, good: Option<u16>) -> bool {
         matches!(self, Self::In(status) if *status < 300 || good == Some(*status))
     }
 }
 
 impl Walk<'_> {
-    /// One request with this token in its header, and a proof where tokens are bound to a key.
+    /// Sends one request with this token, and with a DPoP proof if tokens are bound to a key. Sends it again if the
+    /// server wants its nonce in the proof.
     pub(super) async fn present(&self, token: Option<&AccessToken>) -> Taken {
         let taken = self.presented(token).await;
         let Taken::Refused(Knocked { nonce: Some(nonce), challenge, .. }) = &taken else { return taken };
         if self.key.is_none() || challenge.error.as_deref() != Some("use_dpop_nonce") {
             return taken;
         }
-        // That is no refusal: the server has told its nonce, and the next proof has it.
+        // This is not a refusal: the server sent its nonce, and the next proof contains it (RFC 9449 section 9).
         self.maker.nonces.learn(self.server.url.url(), Some(nonce));
         self.presented(token).await
     }
@@ -57,7 +59,7 @@ impl Walk<'_> {
         self.taken(ask).await
     }
 
-    /// The fields for this token, which may be a broken one, presented as the good one is.
+    /// The header fields for this token, in the scheme of the good token. The token may be a broken one.
     fn headers(&self, token: &AccessToken) -> Option<Vec<(HeaderName, HeaderValue)>> {
         let credential = match &self.key {
             Some(key) => Credential::Dpop(token.clone(), Arc::clone(key)),
@@ -76,7 +78,7 @@ impl Walk<'_> {
         fields.into_iter().map(field).collect()
     }
 
-    /// One request, and how it was taken.
+    /// Sends one request and classifies the answer.
     pub(super) async fn taken(&self, ask: Ask) -> Taken {
         const PLACE: &str = "the MCP server";
         match self.maker.discovery.knock(ask).await {
@@ -93,7 +95,7 @@ impl Walk<'_> {
     }
 }
 
-/// It should have been refused, with 401.
+/// The check of a request that must get 401.
 pub(super) fn refused(rule: &Rule, what: &str, taken: &Taken, good: Option<u16>) -> Check {
     match taken {
         Taken::In(status) if !taken.is_let_in(good) => rule.warn(
@@ -114,6 +116,7 @@ pub(super) fn refused(rule: &Rule, what: &str, taken: &Taken, good: Option<u16>)
     }
 }
 
+/// The check of garbage sent as token: it must get 401 with `invalid_token`.
 pub(super) fn garbage_check(taken: &Taken, good: Option<u16>) -> Check {
     let check = refused(&rules::GARBAGE_REFUSED, "a word of no worth as token", taken, good);
     match taken {
@@ -129,6 +132,7 @@ pub(super) fn garbage_check(taken: &Taken, good: Option<u16>) -> Check {
     }
 }
 
+/// The check of a token for another audience: it must get 401.
 pub(super) fn audience_check(what: &str, taken: &Taken, good: Option<u16>) -> Check {
     match taken {
         Taken::In(status) if *status < 300 || good.is_none_or(|good| good == *status) => rules::AUDIENCE_REFUSED.fail(
