@@ -146,6 +146,7 @@ impl Broker {
         self.note(&Matter::of(caller, request), decided, |(lease, _)| Some(lease))
     }
 
+    /// The path itself: finds the server, asks the policy and the rate, then gets the token. Records nothing.
     async fn decide(&self, caller: &Caller, request: &Request, head: Option<&Head>) -> Result<Lease, Error> {
         let server = self.server_for(caller, &request.target)?;
         // The lease checks this too; checking it first saves an exchange.

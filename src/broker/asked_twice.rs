@@ -22,6 +22,7 @@ const CAP: usize = 1_024;
 pub(super) struct AskedTwice(HashMap<Who, Given>);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
+/// One caller at one server.
 struct Who {
     uid: u32,
     cgroup: Option<String>,
@@ -70,6 +71,7 @@ impl AskedTwice {
         given.at = now;
     }
 
+    /// Forgets callers that did not come back for long, and if that is not enough, the oldest one.
     fn make_room(&mut self, now: Boot) {
         self.0.retain(|_, given| now.since(given.at) <= LONGEST_BACKOFF);
         let oldest = self.0.iter().min_by_key(|(_, given)| given.at).map(|(who, _)| who.clone());

@@ -173,6 +173,7 @@ impl Error {
         self.is_noted
     }
 
+    /// The same failure, marked as counted, logged and recorded.
     pub(super) fn noted(self) -> Self {
         Self { is_noted: true, ..self }
     }

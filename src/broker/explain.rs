@@ -261,6 +261,7 @@ impl Broker {
         }
     }
 
+    /// The failure of the last flight for this token, if it failed.
     fn last_error(&self, want: &Want) -> Option<super::Error> {
         let (_, error) = self.cache.peek(&want.key());
         error.map(|error| error.at(&want.order.name))

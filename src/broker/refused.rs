@@ -1,5 +1,5 @@
-//! Remembers identity tokens that a party refused. Such a token is never presented there again, as the conformance
-//! suite demands. The platform's next token is.
+//! Remembers identity tokens that a party refused. Such a token is not presented there again, as the conformance suite
+//! demands. A newer token of the platform is.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +18,7 @@ const KEPT: usize = 64;
 pub(super) struct Refused(Mutex<VecDeque<(Digest, Refusal)>>);
 
 #[derive(Clone)]
+/// Who refused, and with which error.
 struct Refusal {
     issuer: Issuer,
     error: OauthError,

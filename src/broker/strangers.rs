@@ -41,6 +41,7 @@ enum Who {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
+/// How many refusals there were in the current second.
 struct Count {
     /// Refusals with a line of their own.
     lines: u32,

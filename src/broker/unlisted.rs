@@ -29,6 +29,7 @@ pub(super) struct Unlisted {
     known: Mutex<Vec<Known>>,
 }
 
+/// One server, and when it was asked for last.
 struct Known {
     server: Arc<Server>,
     used: Boot,

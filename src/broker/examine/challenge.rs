@@ -75,6 +75,7 @@ fn busy(url: &str, status: u16) -> Error {
     discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into()
 }
 
+/// The checks of status and challenge. Only a 401 has a challenge to check.
 fn challenge_checks(knocked: &Knocked, server: &ServerUrl) -> Vec<Check> {
     let status = match knocked.status {
         401 => rules::CHALLENGE_STATUS.pass("401 without a token"),

@@ -301,7 +301,7 @@ fn lifetime(granting: &Granting, claims: Option<&Claims>) -> Check {
             format!("no `expires_in`; the JWT says {}", seconds(life)),
             "add `expires_in` to the token answer: a client need not read the token",
         ),
-        // Two seconds are rounding.
+        // Tolerate two seconds: lifetimes are rounded.
         (Some(told), Some(life)) if told > life + Duration::from_secs(2) => rule.warn(
             format!("`expires_in` says {}, the JWT itself {}", seconds(told), seconds(life)),
             "give the same life in both: clients go by `expires_in`",

@@ -43,6 +43,7 @@ impl Walk<'_> {
         granted.then_some(metadata)
     }
 
+    /// The document as JSON, if it has an `issuer`. Adds the check for its form.
     fn server_document<'a>(&mut self, found: &'a Seen) -> Option<&'a Value> {
         let document = found.document().filter(|document| document["issuer"].is_string());
         let check = match (&found.answer, document) {

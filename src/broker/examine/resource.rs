@@ -63,6 +63,7 @@ impl Walk<'_> {
         Some(Protection { metadata: Some(metadata), ..without })
     }
 
+    /// Adds the failed check for metadata that was found nowhere, with every place that was tried.
     fn nothing_published(&mut self, named: Option<&str>, seen: &[Seen]) {
         let all: Vec<String> = seen.iter().map(ToString::to_string).collect();
         let temporary = seen.iter().any(|one| match &one.answer {
@@ -86,6 +87,7 @@ impl Walk<'_> {
         self.report.push(if ours { check.by(Party::Machine).of(Class::Denied) } else { check });
     }
 
+    /// The document as JSON, if it has a `resource`. Adds the check for its form.
     fn document<'a>(&mut self, found: &'a Seen) -> Option<&'a Value> {
         let document = found.document().filter(|document| document.is_object());
         let check = match (&found.answer, document) {

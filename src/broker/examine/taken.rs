@@ -48,6 +48,7 @@ impl Walk<'_> {
         self.presented(token).await
     }
 
+    /// Sends the request once, whatever the server says about nonces.
     async fn presented(&self, token: Option<&AccessToken>) -> Taken {
         let mut ask = self.ping(self.server.url.as_str());
         if let Some(token) = token {

@@ -119,6 +119,7 @@ impl Maker {
         outcome
     }
 
+    /// One try, without repetition.
     async fn attempt(&self, want: &Want) -> Result<Token, Error> {
         if want.order.expected().traits().asks == Asks::Nobody {
             return self.direct(want).await;
@@ -286,6 +287,7 @@ impl Maker {
         Ok(Some(key))
     }
 
+    /// What an exchange needs to send requests to this authorization server.
     fn way<'a>(&'a self, server: &'a AuthorizationServer) -> Way<'a> {
         Way { outbound: &self.outbound, server, named_by: NamedBy::Them, clock: &self.clock, nonces: &self.nonces }
     }
