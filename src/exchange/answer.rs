@@ -1,4 +1,4 @@
-//! What a token endpoint answers (RFC 6749 sections 5.1 and 5.2), read with the types of the oauth2 crate.
+//! Reads the answers of token endpoints (RFC 6749 sections 5.1 and 5.2) with the types of the oauth2 crate.
 
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use crate::oauth::{Issuer, OauthError, Scopes};
 use crate::outbound::Answer;
 use crate::token::AccessToken;
 
-/// Nobody means a token that lives longer; the field is broken.
+/// The longest lifetime that is accepted: a year. A longer one is an error of the server.
 pub(crate) const ABSURD_LIFE: Duration = Duration::from_secs(366 * 86_400);
 
+/// Reads the answer of a token endpoint. Fails unless it grants a token of this kind.
 pub(super) fn read(issuer: &Issuer, answer: &Answer, kind: Kind) -> Result<Issued, Error> {
     match answer.status {
         200 => granted(answer, kind).map_err(|what| Error::Malformed { issuer: issuer.clone(), what }),
@@ -21,12 +22,12 @@ pub(super) fn read(issuer: &Issuer, answer: &Answer, kind: Kind) -> Result<Issue
     }
 }
 
-/// The kind of token that was asked for.
+/// The kind of access token that was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Whoever has it can use it.
+    /// A bearer token: anyone who holds it can use it.
     Bearer,
-    /// Bound to our key.
+    /// A token that is bound to our DPoP key.
     Dpop,
 }
 
@@ -36,7 +37,7 @@ impl Kind {
     }
 }
 
-/// An answer that is no grant.
+/// The error for an answer without a token.
 pub(super) fn failed(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
     match status {
         429 | 500.. => Error::Busy { issuer: issuer.clone(), status, retry_after: answer.retry_after() },
@@ -44,12 +45,13 @@ pub(super) fn failed(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
     }
 }
 
-/// Does the server want its nonce in the proof (RFC 9449 section 8)?
+/// Does the server require its nonce in the DPoP proof (RFC 9449 section 8)?
 pub(super) fn wants_nonce(answer: &Answer) -> bool {
     let code = |wire: BasicErrorResponse| wire.error().as_ref() == "use_dpop_nonce";
     matches!(answer.status, 400 | 401) && answer.json::<BasicErrorResponse>().is_ok_and(code)
 }
 
+/// Reads a successful answer. Fails with the problem.
 fn granted(answer: &Answer, kind: Kind) -> Result<Issued, String> {
     let wire: BasicTokenResponse = answer
         .json()
@@ -87,12 +89,13 @@ fn of_kind(found: &BasicTokenType, wanted: Kind) -> Result<(), String> {
     }
 }
 
+/// The error for a refusal, or for temporary trouble that the OAuth error code reports.
 fn refused(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
     let issuer = issuer.clone();
     let Ok(wire) = answer.json::<BasicErrorResponse>() else {
         let words = format!("status {status} without an OAuth error");
         return match status {
-            // RFC 6749 section 5.2 answers 400 or 401; anything else is not the token endpoint speaking.
+            // RFC 6749 section 5.2 allows 400 and 401; with any other status this is probably not a token endpoint.
             400 | 401 | 403 => {
                 let error = OauthError::new("error_without_code", Some(&words), None);
                 Error::Refused { issuer, cure: cure(&error.code, None), error }

@@ -1,8 +1,9 @@
-//! `aws-role`: an identity token of another issuer becomes a role of AWS, and the role a JWT for the next party.
+//! `aws-role`: exchanges an identity token of another issuer for an AWS role, and the role for a JWT for the next
+//! party.
 //!
-//! A link of a chain: `AssumeRoleWithWebIdentity`, then `sts:GetWebIdentityToken`, both at the region's own STS. The role's
-//! trust policy names the issuer of the identity that goes in, whose token is made for `sts.amazonaws.com`; what comes out is
-//! signed by the account's own issuer, for one audience. A JWT of AWS itself goes in nowhere: STS refuses it.
+//! A link of a chain: `AssumeRoleWithWebIdentity`, then `sts:GetWebIdentityToken`, both at the STS of the region. The
+//! role's trust policy names the issuer of the incoming identity, whose token has the audience `sts.amazonaws.com`. The
+//! resulting JWT is signed by the account's own issuer and has one audience. STS refuses JWTs that AWS itself issued.
 //!
 //! ```toml
 //! [identities.ci]
@@ -39,7 +40,7 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
     }),
 };
 
-/// The role that is taken on with the identity.
+/// The role to assume with the identity.
 pub(super) const ROLE_ARN: Setting = Setting::optional("role_arn", Kind::Text, "the role to assume with the identity.")
     .like("\"arn:aws:iam::123456789012:role/agent\"")
     .checked(|text| match text.splitn(6, ':').collect::<Vec<_>>().as_slice() {
@@ -47,7 +48,7 @@ pub(super) const ROLE_ARN: Setting = Setting::optional("role_arn", Kind::Text, "
         _ => Err("not the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME".to_owned()),
     });
 
-/// Never guessed: the global endpoint has no such call.
+/// Required, because the global endpoint does not support `GetWebIdentityToken`.
 pub(super) const REGION: Setting = Setting::required("region", Kind::Text, "never guessed.")
     .like("\"eu-central-1\"")
     .checked(|text| match aws::is_region(text) {
@@ -55,7 +56,7 @@ pub(super) const REGION: Setting = Setting::required("region", Kind::Text, "neve
         false => Err("not a region such as \"eu-central-1\"; the global ones have no such call".to_owned()),
     });
 
-/// It gets the identity: a host of AWS, or one of this machine.
+/// Must be a host of AWS or of this machine, because it receives the identity.
 pub(super) const ENDPOINT: Setting =
     Setting::optional("endpoint", Kind::Text, "another STS than the region's: that of a VPC endpoint.")
         .like("\"https://vpce-1a2b.sts.eu-central-1.vpce.amazonaws.com\"")
@@ -64,16 +65,16 @@ pub(super) const ENDPOINT: Setting =
             false => Err("must be an https host of AWS, or on loopback for tests".to_owned()),
         });
 
-/// Whose STS is asked, for which role.
+/// The role to assume, and the STS to call.
 #[derive(Clone, Debug)]
 pub(super) struct Aws {
     pub(super) role_arn: Option<String>,
     pub(super) region: String,
-    /// Another STS than the region's.
+    /// An STS other than the region's.
     endpoint: Option<String>,
 }
 
-/// A role, as a link.
+/// The exchange as a link of a chain.
 #[derive(Debug)]
 struct AwsRole(Aws);
 
@@ -109,7 +110,7 @@ impl Aws {
         Sts::new(way.outbound, way.clock, &self.region, &self.endpoint())
     }
 
-    /// Takes on the role. One request, no retry.
+    /// Assumes the role. One request, no retry.
     pub(super) async fn assume(&self, way: &Way<'_>, role: &str, subject: &SubjectToken) -> Result<Assumed, Error> {
         self.sts(way).assume(role, None, subject).await.map_err(|error| said(way, error))
     }
@@ -129,7 +130,7 @@ impl Change for AwsRole {
         self.0.fields()
     }
 
-    /// The role's own JWT for the next party. Two requests, no retry.
+    /// Requests the role's own JWT for the next party. Two requests, no retry.
     async fn change(
         &self,
         way: &Way<'_>,

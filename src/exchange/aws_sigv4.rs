@@ -1,8 +1,8 @@
-//! `aws-sigv4`: no token at all. Each request to the MCP server is signed with the credentials of a role.
+//! `aws-sigv4`: no access token. Each request to the MCP server is signed with the credentials of a role.
 //!
-//! For servers behind AWS IAM. The role is the identity's own (`source = "aws"`), or with `role_arn` the one that a JWT of
-//! another issuer may take on. What is signed, and with which service and region, is configured; `/v1/headers` signs one
-//! request at a time, its body by its digest, and there is nothing that `/v1/token` could give.
+//! For servers behind AWS IAM. The role is the identity's own (`source = "aws"`) or, with `role_arn`, one that a JWT of
+//! another issuer may assume. Service and region of the signature are configured. `/v1/headers` signs one request at a
+//! time; the digest of the body is part of the signature. `/v1/token` has nothing to return.
 //!
 //! ```toml
 //! [servers.tools]
@@ -41,14 +41,14 @@ const SERVICE: Setting = Setting::required("service", Kind::Text, "the service t
     .like("\"bedrock-agentcore\"")
     .checked(plain);
 
-/// A role, for requests to one service.
+/// A role that signs requests to one service.
 #[derive(Debug)]
 struct AwsSigv4 {
     aws: Aws,
     service: String,
 }
 
-/// Each request is signed: there is no token that the other keys could be about.
+/// Checks the keys around it: those for a token have no effect.
 fn check(written: &Written<'_>) -> Vec<Problem> {
     let keys =
         ["scopes", "tolerate_scopes", "client_id", "client_auth", "audience", "resource", "extra", "revoke_on_exit"];

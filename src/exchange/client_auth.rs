@@ -1,7 +1,7 @@
-//! Which OAuth client we are and how we prove it, apart from the grant.
+//! The OAuth client and how it authenticates, independent of the grant.
 //!
-//! What stands in the configuration ([`Client`]) becomes a [`Proof`] when a token is asked for: files are read then,
-//! because whoever writes them renews them. A proof that is signed is signed anew for each request.
+//! The configured [`Client`] becomes a [`Proof`] when a token is requested. Files are read at that time, because they
+//! may be renewed. A signed proof is made again for each request.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,20 +22,20 @@ use crate::oauth::AuthorizationServer;
 use crate::outbound::Certificate;
 use crate::token::{SubjectToken, expose};
 
-/// How the client proves itself.
+/// How the client authenticates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// A public client, or none at all.
+    /// A public client, or no client.
     #[default]
     None,
     /// The workload's JWT is the client's assertion (RFC 7523 section 2.2): the authorization server federates the
-    /// client with the platform. A SPIFFE identity says so in its type (draft-ietf-oauth-spiffe-client-auth).
+    /// client with the platform. A SPIFFE identity has its own assertion type (draft-ietf-oauth-spiffe-client-auth).
     Workload,
-    /// A key of the client's own signs an assertion (RFC 7523 section 2.2).
+    /// The client's own key signs an assertion (RFC 7523 section 2.2).
     PrivateKeyJwt,
-    /// A shared secret (RFC 6749 section 2.3.1): the last resort, since it can be stolen and does not end.
+    /// A shared secret (RFC 6749 section 2.3.1). The last choice: it can be stolen and does not expire.
     Secret,
-    /// The connection's certificate (RFC 8705): a key pair file, or the workload's X.509-SVID.
+    /// The TLS client certificate (RFC 8705): a key pair in files, or the workload's X.509-SVID.
     MutualTls,
 }
 
@@ -49,12 +49,12 @@ impl ClientAuth {
         ("mtls", Self::MutualTls),
     ];
 
-    /// The one of that name.
+    /// Finds the method with this name in the configuration.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, auth)| *auth)
     }
 
-    /// As written in the configuration.
+    /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, auth)| *auth == self).map_or("none", |(name, _)| name)
     }
@@ -63,28 +63,29 @@ impl ClientAuth {
 /// The OAuth client, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Its identifier, where the operator of the authorization server gave one.
+    /// Its identifier, if the operator of the authorization server assigned one.
     pub id: Option<String>,
-    /// The URL of its metadata document, which is its identifier where the server takes that.
+    /// The URL of its metadata document, which is its identifier if the server supports such documents.
     pub metadata: Option<String>,
-    /// Register where there is no identifier (RFC 7591).
+    /// Register if there is no identifier (RFC 7591).
     pub register: bool,
-    /// How it proves itself.
+    /// How it authenticates.
     pub auth: ClientAuth,
     /// Where its secret is.
     pub secret: Option<SecretFrom>,
-    /// Where in the request the secret goes; omitted: as the server's metadata says.
+    /// Where the secret is sent; `None`: as the server's metadata says.
     pub secret_place: Option<SecretPlace>,
-    /// Its private key, as PEM.
+    /// The path of its private key, in PEM.
     pub key_file: Option<PathBuf>,
-    /// The name of that key (`kid`).
+    /// The id of that key (`kid`).
     pub key_id: Option<String>,
-    /// Its certificate with the chain, as PEM.
+    /// The path of its certificate chain, in PEM.
     pub certificate_file: Option<PathBuf>,
 }
 
 impl Client {
-    /// Everything of it that reaches the wire, for the cache key. Files count by name: their content may be renewed.
+    /// All values that affect the request, for the cache key. Files are identified by path, because their content may
+    /// be renewed.
     pub(crate) fn fields(&self) -> Fields {
         let Self { id, metadata, register, auth, secret, secret_place, key_file, key_id, certificate_file } = self;
         let path = |path: &PathBuf| path.display().to_string();
@@ -111,16 +112,16 @@ impl Client {
     }
 }
 
-/// Where a client's secret is. Never in the configuration itself.
+/// Where the client's secret is stored. It is never in the configuration itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretFrom {
-    /// In a file, read at each exchange.
+    /// A file, read at each exchange.
     File(PathBuf),
-    /// In an environment variable.
+    /// An environment variable.
     Variable(String),
 }
 
-/// Where in the request a secret goes (RFC 6749 section 2.3.1).
+/// Where a secret is sent in the request (RFC 6749 section 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretPlace {
     /// `client_secret_basic`
@@ -129,16 +130,16 @@ pub enum SecretPlace {
     Post,
 }
 
-/// The client at one authorization server: its identifier and what proves it. Cheap to clone.
+/// The client at one authorization server: its identifier and its proof. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Identified {
-    /// The `client_id`; none where the server wants none.
+    /// The `client_id`; `None` if the server does not require one.
     pub id: Option<String>,
-    /// What goes with each request.
+    /// What authenticates the client in each request.
     pub proof: Proof,
 }
 
-/// What proves the client. It holds secrets and so has no `Debug`.
+/// What authenticates the client. It holds secrets, so it has no `Debug`.
 #[derive(Clone, Default)]
 pub(crate) enum Proof {
     /// Nothing.
@@ -146,29 +147,30 @@ pub(crate) enum Proof {
     None,
     /// The workload's own JWT.
     Workload(SubjectToken),
-    /// An assertion that this key signs.
+    /// A key that signs an assertion.
     Key(Arc<SigningKey>),
     /// A secret.
     Secret(SecretString, SecretPlace),
-    /// A certificate; the connection proves it.
+    /// A TLS client certificate.
     Certificate(Arc<Certificate>),
 }
 
-/// A parameter of the form, cleared from memory afterwards.
+/// A form parameter whose value is cleared from memory when it is dropped.
 pub(super) type Parameter = (&'static str, Zeroizing<String>);
 
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 
-/// A key file or a secret is small.
+/// The size limit for a key or secret file.
 const CAP: u64 = 64 * 1024;
 
 impl Identified {
-    /// The parameters that say and prove who the client is.
+    /// The form parameters that identify and authenticate the client.
     pub(super) fn parameters(&self, server: &AuthorizationServer, unix_now: i64) -> Result<Vec<Parameter>, Error> {
         let mut parameters: Vec<Parameter> = Vec::new();
         let mut add = |name, value: &str| parameters.push((name, Zeroizing::new(value.to_owned())));
-        // With Basic the identifier stands in the header (RFC 6749 section 2.3.1), and some servers refuse it twice.
+        // With Basic the identifier is in the header (RFC 6749 section 2.3.1), and some servers refuse it in both
+        // places.
         if let (Some(id), false) = (&self.id, matches!(self.proof, Proof::Secret(_, SecretPlace::Basic))) {
             add("client_id", id);
         }
@@ -191,10 +193,10 @@ impl Identified {
         Ok(parameters)
     }
 
-    /// The header that proves the client, where it is one.
+    /// The header that authenticates the client, if this proof uses one.
     pub(super) fn header(&self) -> Result<Option<(HeaderName, HeaderValue)>, Error> {
         let (Proof::Secret(secret, SecretPlace::Basic), Some(id)) = (&self.proof, &self.id) else { return Ok(None) };
-        // Both are form-encoded before they are joined: a colon or a percent sign would be read as something else.
+        // Both are form-encoded before they are joined, because they may contain a colon or a percent sign.
         let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         let pair = Zeroizing::new(format!("{}:{}", encoded(id), *Zeroizing::new(encoded(expose(secret)))));
         let value = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes()))));
@@ -206,7 +208,7 @@ impl Identified {
         Ok(Some((AUTHORIZATION, value)))
     }
 
-    /// The certificate of the connection.
+    /// The TLS client certificate, if this proof uses one.
     pub(crate) fn certificate(&self) -> Option<&Arc<Certificate>> {
         match &self.proof {
             Proof::Certificate(certificate) => Some(certificate),
@@ -216,7 +218,7 @@ impl Identified {
 }
 
 impl Client {
-    /// The secret, read anew.
+    /// Reads the secret. Fails if it is missing or unreadable.
     pub(super) fn read_secret(&self, env: &Env) -> Result<SecretString, Error> {
         let misconfigured = |what: String| Error::Misconfigured {
             what,
@@ -238,7 +240,7 @@ impl Client {
         Ok(SecretString::from(text.to_owned()))
     }
 
-    /// The private key, read anew.
+    /// Reads the private key; `None` if no file is configured.
     pub(super) fn read_key(&self, env: &Env) -> Result<Option<SigningKey>, Error> {
         let Some(path) = &self.key_file else { return Ok(None) };
         SigningKey::from_pem(&read(env, path)?, self.key_id.as_deref()).map(Some).map_err(|why| Error::Misconfigured {
@@ -247,7 +249,7 @@ impl Client {
         })
     }
 
-    /// The certificate with its key, read anew: they are renewed long before they end.
+    /// Reads the certificate and its key; `None` if they are not configured.
     pub(super) fn read_certificate(&self, env: &Env) -> Result<Option<Certificate>, Error> {
         let (Some(chain), Some(key)) = (&self.certificate_file, &self.key_file) else { return Ok(None) };
         let certificate = Certificate::from_pem(&read(env, chain)?, &read(env, key)?);

@@ -1,9 +1,10 @@
-//! `client-credentials`: the client asks for itself (RFC 6749 section 4.4), and `client_auth` says how it proves itself.
+//! `client-credentials`: the client requests a token for itself (RFC 6749 section 4.4); `client_auth` selects its
+//! proof.
 //!
-//! The MCP client-credentials extension. With `client_auth = "workload"` the authorization server knows a client that
-//! it federates with the platform (Keycloak's federated clients, Entra's federated credentials, Okta, Auth0); the
-//! assertion's only audience is the issuer (draft-ietf-oauth-rfc7523bis section 4), never the token endpoint that the
-//! server chose. With the other proofs no workload identity is needed.
+//! The MCP client-credentials extension. With `client_auth = "workload"` the authorization server federates a client
+//! with the platform (Keycloak's federated clients, Entra's federated credentials, Okta, Auth0). The assertion's only
+//! audience is the issuer (draft-ietf-oauth-rfc7523bis section 4), never the token endpoint that the server chose. The
+//! other client authentication methods need no workload identity.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! What to do about a refusal: from the error's code, and from words in its description that say more than the code.
+//! How to fix a refusal, chosen by the error's code and by phrases in its description that are more specific.
 //!
-//! The words are data, each with where it comes from. They choose a hint and nothing else: what is sent, tried again
-//! or remembered never depends on them. They are looked for in the whole description, of which people see a part.
+//! The phrases are data, each with its source. They select only the hint: what is sent, retried or cached never depends
+//! on them. The whole description is searched, although users see only a part of it.
 
-/// Words that are all in the description, whatever their case, and the cure they call for.
+/// A hint for descriptions that contain all of these phrases. The comparison ignores case.
 struct Words {
     all: &'static [&'static str],
     cure: &'static str,
@@ -36,14 +36,14 @@ const CLIENT_SECRET: &str = "the secret is not this client's, or over: its value
 const ASSIGN_ROLE: &str = "the target gives tokens only to applications with a role: its operator assigns an application role to this `client_id` (of a managed identity: to its service principal)";
 
 const WORDS: &[Words] = &[
-    // RFC 7523 section 3, item 7: optional there, wanted by the MCP profile of workload identity federation.
+    // RFC 7523 section 3, item 7: optional in the RFC, required by the MCP profile of workload identity federation.
     Words { all: &["jti is missing"], cure: NO_JTI },
     // Microsoft, "Microsoft Entra authentication and authorization error codes".
     Words { all: &["aadsts9010010"], cure: LEAVE_OUT_RESOURCE },
     Words { all: &["aadsts901002:"], cure: LEAVE_OUT_RESOURCE },
     Words { all: &["aadsts1002012"], cure: DEFAULT_SCOPE },
     Words { all: &["aadsts700212"], cure: OTHER_AUDIENCE },
-    // The assertion's subject, issuer, and both of them.
+    // The subject, the issuer, or both do not match.
     Words { all: &["aadsts700213"], cure: FEDERATE },
     Words { all: &["aadsts700211"], cure: FEDERATE },
     Words { all: &["aadsts70021:"], cure: FEDERATE },
@@ -55,11 +55,11 @@ const WORDS: &[Words] = &[
     Words { all: &["aadsts7000215"], cure: CLIENT_SECRET },
     Words { all: &["aadsts7000222"], cure: CLIENT_SECRET },
     Words { all: &["aadsts501051"], cure: ASSIGN_ROLE },
-    // Microsoft, "Agent OAuth flows", as its users report it.
+    // Microsoft, "Agent OAuth flows"; wording from user reports.
     Words { all: &["aadsts82001"], cure: NAME_AGENT },
-    // Google, Security Token Service, as its users report it.
+    // Google, Security Token Service; wording from user reports.
     Words { all: &["audience in id token", "expected audience"], cure: OTHER_AUDIENCE },
-    // Ory Hydra, fosite's rfc7523 handler. The code is the one for whatever is wrong with a grant.
+    // Ory Hydra, fosite's rfc7523 handler. Its code is the same for every problem with a grant.
     Words { all: &["must contain an \"aud\" (audience) claim containing a value"], cure: OTHER_AUDIENCE },
     Words { all: &["not allowed to use authorization grant"], cure: ALLOW_GRANT },
     // Keycloak, JWTAuthorizationGrantType and AbstractBaseJWTValidator.
@@ -67,17 +67,17 @@ const WORDS: &[Words] = &[
     Words { all: &["token reuse detected"], cure: MINT_ANEW },
     Words { all: &["issued too far in the past"], cure: MINT_ANEW },
     Words { all: &["invalid token audience"], cure: OTHER_AUDIENCE },
-    // Auth0, as its users report it.
+    // Auth0; wording from user reports.
     Words { all: &["no audience parameter was provided"], cure: NAME_AUDIENCE },
     Words { all: &["service not enabled within domain"], cure: UNKNOWN_AUDIENCE },
     Words { all: &["client is not authorized to access"], cure: NOT_FOR_THIS_CLIENT },
     Words { all: &["grant type", "not allowed"], cure: ALLOW_GRANT },
-    // Okta, "Configure OAuth 2.0 Demonstrating Proof-of-Possession" and as its users report it.
+    // Okta, "Configure OAuth 2.0 Demonstrating Proof-of-Possession"; wording from user reports.
     Words { all: &["dpop proof", "missing"], cure: BIND },
     Words { all: &["default scopes", "must be provided"], cure: NAME_SCOPES },
 ];
 
-/// The cure of a refusal with this code and these words, and whose turn it is.
+/// The hint for a refusal with this code and description.
 pub(super) fn cure(code: &str, description: Option<&str>) -> &'static str {
     let description = description.unwrap_or_default().to_ascii_lowercase();
     let says = |words: &&Words| words.all.iter().all(|word| description.contains(word));

@@ -1,8 +1,8 @@
 //! `direct`: the workload's own JWT is the access token.
 //!
-//! For MCP servers that trust the platform's issuer themselves. Nothing is discovered and nobody is asked:
-//! `subject_audience` says for whom the platform makes the token, which must be the MCP server and never an
-//! authorization server, where the token could be presented as an identity.
+//! For MCP servers that trust the platform's issuer themselves. Nothing is discovered and no authorization server is
+//! called. `subject_audience` is the audience of the token. It must be the MCP server and never an authorization
+//! server, where the token could be presented as an identity.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
 #[derive(Debug)]
 struct Direct;
 
-/// The platform's token goes to the server itself: there is no authorization server that the other keys could be for.
+/// Checks the keys around it: those for an authorization server have no effect.
 fn check(written: &Written<'_>) -> Vec<Problem> {
     let what =
         "has no effect with `exchange = \"direct\"`: no authorization server is asked, and nothing limits scopes";
@@ -38,12 +38,12 @@ fn check(written: &Written<'_>) -> Vec<Problem> {
     problems
 }
 
-/// Neither needs a pin nor has an issuer: what is sent is the platform's own token.
+/// The traits of an exchange that passes on the platform's own token: no issuer, so no pin.
 pub(super) fn traits() -> Traits {
     Traits { asks: Asks::Nobody, gives: Gives::OwnToken, limits_scopes: false, ..Traits::of_grant("") }
 }
 
-/// The subject token itself.
+/// Returns the subject token as access token.
 pub(super) fn passed_on(way: &Way<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
     let text = subject.map_or("", SubjectToken::expose);
     let access_token = AccessToken::parse(text.to_owned()).map_err(|error| way.malformed(error.to_string()))?;
@@ -64,7 +64,7 @@ impl Exchange for Direct {
         if !identity.is_chain {
             return Ok(());
         }
-        // To send the token at the root of the chain would be to fall back to another identity.
+        // The platform's token is that of the chain's first identity, not of the configured one.
         let what = "is a chain, and \"direct\" sends the platform's own token, which would be another identity";
         Err(Unfit {
             problem: Problem::new("identity", what),

@@ -1,19 +1,19 @@
-//! `entra`: an identity token of another issuer becomes an Entra access token (workload identity federation).
+//! `entra`: exchanges an identity token of another issuer for an Entra access token (workload identity federation).
 //!
-//! An app registration or a user-assigned managed identity (`client_id`) trusts the platform's issuer by a federated identity
-//! credential; the workload's JWT, made for [`Cloud::audience`], is the client's assertion (RFC 7523 section 2.2), and
-//! the token is for one application: `scopes = ["api://…/.default"]`. Nothing is discovered: the tenant is configured and
-//! the hosts are the clouds' own.
+//! An app registration or a user-assigned managed identity (`client_id`) trusts the platform's issuer through a
+//! federated identity credential. The workload's JWT, made for [`Cloud::audience`], is the client's assertion (RFC 7523
+//! section 2.2). The token is for one application: `scopes = ["api://…/.default"]`. Nothing is discovered: the tenant
+//! is configured and the hosts are those of the cloud.
 //!
-//! With `agent_identity` the application is the blueprint of an agent: it first asks for an assertion of that agent
-//! (`fmi_path`), which then proves the agent. Token exchange (RFC 8693) is refused there (AADSTS82001).
+//! With `agent_identity` the application is the blueprint of an agent: it first requests an assertion for that agent
+//! (`fmi_path`), which then authenticates the agent. Entra refuses token exchange (RFC 8693) for agents (AADSTS82001).
 //!
-//! Without `client_id` the workload is a managed identity of the tenant (source `azure`), and Entra's token for it, made for the
-//! application of `scopes`, is the access token: nobody else is asked. Whatever other token there is, its issuer is not this
-//! directory, and it stays here.
+//! Without `client_id` the workload is a managed identity of the tenant (source `azure`). Entra's token for it, made
+//! for the application in `scopes`, is the access token; no other request is made. A token that this directory did not
+//! sign is never passed on.
 //!
-//! Source: Microsoft, "OAuth 2.0 client credentials flow", third case; "Workload identity federation"; "Agent OAuth flows:
-//! autonomous app".
+//! Sources: Microsoft, "OAuth 2.0 client credentials flow", third case; "Workload identity federation"; "Agent OAuth
+//! flows: autonomous app".
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,29 +74,28 @@ const AGENT: Setting = Setting::optional(
 )
 .like("\"2f6e…\"");
 
-/// The grant.
 const GRANT: &str = client_credentials::GRANT;
-/// What makes an identifier URI the scope of an application that asks for itself.
+/// The suffix that makes an identifier URI the scope of a client that acts for itself.
 const DEFAULT: &str = "/.default";
-/// The source of managed identities.
+/// The identity source of managed identities.
 const MANAGED: &str = "azure";
-/// How far our clock may be wrong for an assertion that was made just now.
+/// How much our clock may differ from Entra's when a new assertion is checked.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-/// The application that `client_id` names, or the managed identity itself.
+/// The exchange for the application of `client_id`, or for the managed identity itself.
 #[derive(Clone, Debug)]
 struct Entra {
-    /// The directory: its id or a domain of it.
+    /// The directory: its id or one of its domains.
     tenant: String,
-    /// Whose hosts.
+    /// The cloud whose hosts are used.
     cloud: Cloud,
-    /// An agent identity that the application (the blueprint) acts as: its client id (`fmi_path`).
+    /// The client id of the agent identity that the application (the blueprint) acts as (`fmi_path`).
     agent: Option<String>,
-    /// Without an application the token of the managed identity is passed on, made for this target.
+    /// Without an application: the target that the managed identity's token is made for.
     own_target: Option<String>,
 }
 
-/// Who is asked, for what.
+/// Checks the keys around it: scope, client and client authentication.
 fn check(written: &Written<'_>) -> Vec<Problem> {
     let mut problems = written.asks_provider(EXCHANGE.name);
     let mut problem = |key: &str, what: String| problems.push(Problem::new(key, what));
@@ -124,7 +123,7 @@ fn check(written: &Written<'_>) -> Vec<Problem> {
     problems
 }
 
-/// The target of the one scope.
+/// The target of the scope, if there is exactly one.
 fn the_target(scopes: &[String]) -> Option<&str> {
     match scopes {
         [only] => target(only),
@@ -132,7 +131,7 @@ fn the_target(scopes: &[String]) -> Option<&str> {
     }
 }
 
-/// By default Entra's client takes the workload's JWT as its proof. Without `client_id` there is none.
+/// By default the client authenticates with the workload's JWT. Without `client_id` there is no client.
 fn by_workload(client: Client) -> Client {
     match (client.auth, &client.id) {
         (ClientAuth::None, Some(_)) => Client { auth: ClientAuth::Workload, ..client },
@@ -164,7 +163,7 @@ impl Entra {
         Audience::from(self.cloud.audience())
     }
 
-    /// A managed identity's own token is for the MCP server's application.
+    /// The provider. For a managed identity the audience of the subject token is the MCP server's application.
     fn asks(&self) -> Provider {
         Provider {
             issuer: self.issuer(),
@@ -174,7 +173,7 @@ impl Entra {
         }
     }
 
-    /// Did this directory sign it? One that is configured by a domain may have any id.
+    /// Did this directory sign the token? If the directory is configured by a domain, any directory id is accepted.
     fn signs_as(&self, issuer: &str) -> bool {
         let tenant = self.cloud.issuers().iter().find_map(|base| issuer.strip_prefix(base)?.strip_prefix('/'));
         let tenant = tenant.and_then(|rest| rest.split('/').next()).filter(|tenant| !tenant.is_empty());
@@ -182,7 +181,7 @@ impl Entra {
         tenant.is_some_and(|tenant| by_domain || tenant.eq_ignore_ascii_case(&self.tenant))
     }
 
-    /// The managed identity's own token, passed on.
+    /// Passes on the managed identity's own token. Fails if this directory did not sign it.
     fn own(&self, way: &Way<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
         let subject = subject.ok_or_else(|| way.malformed("there is no token of a managed identity".to_owned()))?;
         let issuer = subject.claims.iss.as_deref().unwrap_or_default();
@@ -202,7 +201,7 @@ impl Entra {
         let left = subject.claims.exp.unwrap_or(0).saturating_sub(way.clock.unix());
         let access_token =
             AccessToken::parse(subject.expose().to_owned()).map_err(|why| way.malformed(why.to_string()))?;
-        // It may be old already: what counts is what is left of it.
+        // The token may have been cached, so use its remaining lifetime.
         Ok(Issued {
             grant: Grant::Token(access_token),
             expires_in: Some(Duration::from_secs(u64::try_from(left).unwrap_or(0))),
@@ -210,7 +209,7 @@ impl Entra {
         })
     }
 
-    /// Asks as the application, or as the agent that it is the blueprint of.
+    /// Requests a token for the application, or for the agent whose blueprint it is.
     async fn ask(&self, way: &Way<'_>, request: &Request) -> Result<Answer, Error> {
         let Some(agent) = &self.agent else { return ask(way, request, &[]).await };
         let scopes = one_scope(way, self.cloud.audience())?;
@@ -244,7 +243,7 @@ impl Exchange for Entra {
         by_workload(client)
     }
 
-    /// Without an application it passes on a token that only a managed identity has.
+    /// Without an application only a managed identity has a token that can be passed on.
     fn suits(&self, identity: &Root<'_>) -> Result<(), Unfit> {
         let whose = match identity.source {
             _ if self.own_target.is_none() => return Ok(()),
@@ -300,9 +299,9 @@ impl Change for Entra {
         by_workload(client)
     }
 
-    /// An access token of the application for the next party, which takes it for an identity. The next party is registered in
-    /// the tenant, with its audience as identifier URI (tokens of version 1) or application id (version 2), and it must take
-    /// assertions without `jti`: Entra's have none.
+    /// Requests an access token of the application, which the next party accepts as an identity. The next party must be
+    /// registered in the tenant: its audience is the identifier URI (version 1 tokens) or the application id (version 2
+    /// tokens). It must accept assertions without `jti`, because Entra's have none.
     async fn change(
         &self,
         way: &Way<'_>,
@@ -316,29 +315,30 @@ impl Change for Entra {
     }
 }
 
-/// `URI/.default`. An identifier that ends in a slash keeps it.
+/// The scope `URI/.default`. A trailing slash of the identifier is kept.
 fn one_scope(way: &Way<'_>, target: &str) -> Result<Scopes, Error> {
     let scope = format!("{target}{DEFAULT}");
     Scopes::from_list([scope.as_str()]).map_err(|why| way.malformed(format!("{target:?} cannot be a scope: {why}")))
 }
 
-/// The application that a scope is for.
+/// The application of a scope: the part before `/.default`.
 fn target(scope: &str) -> Option<&str> {
     scope.strip_suffix(DEFAULT).filter(|target| !target.is_empty())
 }
 
+/// Sends a token request with the proof of the client and the parameters `more`.
 async fn ask(way: &Way<'_>, request: &Request, more: &[(&str, &str)]) -> Result<Answer, Error> {
     let (Proof::Workload(subject), Some(id)) = (&request.client.proof, &request.client.id) else {
         return way.ask(GRANT, more, request).await;
     };
-    // A SPIFFE identity as well: to Entra it is a JWT like any other.
+    // A SPIFFE identity is sent as a plain JWT as well: Entra does not know the SPIFFE assertion type.
     let proof =
         [("client_id", id.as_str()), ("client_assertion_type", JWT_BEARER), ("client_assertion", subject.expose())];
     let own: Vec<(&str, &str)> = proof.iter().chain(more).copied().collect();
     way.ask(GRANT, &own, &Request { client: Identified::default(), ..request.clone() }).await
 }
 
-/// What was issued, where it is to be an assertion.
+/// The token of the answer, read as an assertion.
 fn issued(way: &Way<'_>, answer: &Answer) -> Result<SubjectToken, Error> {
     #[derive(Deserialize)]
     struct Wire {

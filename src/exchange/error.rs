@@ -1,85 +1,86 @@
-//! Why there is no access token, by remedy.
+//! Why an exchange failed. Variants differ by what fixes them.
 
 use std::time::Duration;
 
 use crate::oauth::{Issuer, OauthError};
 use crate::outbound;
 
-/// Why there is no access token.
+/// Why an exchange produced no access token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The authorization server said no. It is not asked again with the same assertion.
+    /// The authorization server refused. The same assertion is not sent again.
     #[error("{issuer} refuses with {error}")]
     Refused {
-        /// Who.
+        /// The authorization server.
         issuer: Issuer,
-        /// What it said.
+        /// Its OAuth error.
         error: OauthError,
-        /// What to do about it, which its words may tell better than its code.
+        /// How to fix it. Chosen by the error's description where that is more specific than its code.
         cure: &'static str,
     },
-    /// It is there and has trouble of its own, or too many of us.
+    /// The server is overloaded, has an internal error, or limits our rate.
     #[error("the token endpoint of {issuer} answers status {status}")]
     Busy {
-        /// Who.
+        /// The authorization server.
         issuer: Issuer,
         /// 429 or 5xx, or 400 with `temporarily_unavailable`.
         status: u16,
-        /// When to come again.
+        /// The delay that the server asks for, if any.
         retry_after: Option<Duration>,
     },
-    /// No answer, or a bad one on the way.
+    /// The request failed without a usable answer.
     #[error("the token endpoint of {issuer}: {error}")]
     Outbound {
-        /// Who.
+        /// The authorization server.
         issuer: Issuer,
-        /// What happened.
+        /// The cause.
         error: outbound::Error,
     },
-    /// It wants its nonce in the proof (RFC 9449 section 8): no refusal, it is asked once more.
+    /// The server requires its nonce in the DPoP proof (RFC 9449 section 8). Not a refusal: the request is sent once
+    /// more.
     #[error("{issuer} wants another DPoP nonce with every proof")]
     NonceWanted {
-        /// Who.
+        /// The authorization server.
         issuer: Issuer,
     },
-    /// What we are to send is not here, or not what the server takes: a file, a key, a setting.
+    /// A file, key or setting that the request needs is missing, or the server does not accept it.
     #[error("{what}")]
     Misconfigured {
-        /// What is missing.
+        /// The problem.
         what: String,
-        /// What to change.
+        /// How to fix it.
         hint: String,
     },
-    /// The server names another issuer than the one that we are registered with.
+    /// The server names a different issuer than the one where we are registered.
     #[error("the server named {from} before and names {to} now; we are registered with the first alone")]
     Moved {
-        /// Where we are registered.
+        /// The issuer where we are registered.
         from: Issuer,
-        /// Who is named now.
+        /// The issuer that the server names now.
         to: Issuer,
     },
-    /// What answers is not the provider's own endpoint.
+    /// The endpoint that answered is not the provider's own.
     #[error("{issuer}: {what}")]
     Elsewhere {
-        /// Who was asked.
+        /// The provider.
         issuer: Issuer,
-        /// What is wrong.
+        /// The problem.
         what: String,
-        /// What to do about it.
+        /// How to fix it.
         cure: &'static str,
     },
-    /// The answer is not RFC 6749's.
+    /// The answer does not follow RFC 6749.
     #[error("the token answer of {issuer}: {what}")]
     Malformed {
-        /// Who.
+        /// The authorization server.
         issuer: Issuer,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
 }
 
 impl Error {
-    /// Would a new request have a chance a little later?
+    /// Can a new request succeed a little later?
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Busy { .. } => true,
@@ -89,8 +90,8 @@ impl Error {
         }
     }
 
-    /// May the documents that led to the token endpoint be out of date? A server that answered that it is busy or wants a
-    /// nonce is the right one, and so is one whose connection broke.
+    /// Can this error be caused by outdated metadata? No if the server is busy, wants a nonce, or the connection broke:
+    /// then the endpoint is the right one.
     pub(crate) fn may_come_of_old_documents(&self) -> bool {
         match self {
             Self::Busy { .. } | Self::NonceWanted { .. } => false,
@@ -101,12 +102,12 @@ impl Error {
         }
     }
 
-    /// Does the server not know the client that it gave us?
+    /// Does the server no longer know the client that it registered?
     pub(crate) fn is_about_the_client(&self) -> bool {
         matches!(self, Self::Refused { error, .. } if matches!(&*error.code, "invalid_client" | "unauthorized_client"))
     }
 
-    /// The cure and whose turn it is.
+    /// How to fix it, and who has to.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Busy { .. } => None,

@@ -1,4 +1,4 @@
-//! The form of a token request (RFC 6749 appendix B): what all exchanges send is written here, once.
+//! The form of a token request (RFC 6749 appendix B), with the parameters that all exchanges share.
 
 use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
@@ -7,11 +7,12 @@ use super::Request;
 use super::client_auth::Parameter;
 use crate::outbound::Body;
 
-/// Parameters that every exchange sets itself, which `extra` may not.
+/// The parameters that every exchange sets itself. `extra` may not set them.
 pub(super) const SHARED: [&str; 7] =
     ["grant_type", "resource", "scope", "client_id", "client_assertion", "client_assertion_type", "client_secret"];
 
-/// The body of a token request: the grant, the exchange's own parameters, then what is asked for and as whom.
+/// Builds the body of a token request: the grant, the exchange's own parameters, then those of `request` and of the
+/// client.
 pub(super) fn token_request(grant: &str, own: &[(&str, &str)], request: &Request, client: &[Parameter]) -> Body {
     let scopes = request.scopes.to_string();
     let mut pairs = vec![("grant_type", grant)];
@@ -27,9 +28,9 @@ pub(super) fn token_request(grant: &str, own: &[(&str, &str)], request: &Request
     encoded(&pairs)
 }
 
-/// A form, in memory that is cleared afterwards.
+/// Encodes a form in memory that is cleared when it is dropped.
 pub(super) fn encoded(pairs: &[(&str, &str)]) -> Body {
-    // Room for everything at once, each byte escaped: growing would leave copies of secrets in freed memory.
+    // Reserve the maximum size (every byte escaped): growing would leave copies of secrets in freed memory.
     let room = pairs.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
     let mut form = Serializer::new(String::with_capacity(room));
     form.extend_pairs(pairs);

@@ -1,17 +1,18 @@
-//! `gcp`: an identity token of another issuer becomes a Google token (workload identity federation).
+//! `gcp`: exchanges an identity token of another issuer for a Google token (workload identity federation).
 //!
-//! For MCP servers behind Cloud Run or IAP, or that take Google's access tokens. The Security Token Service changes the
-//! workload's JWT, made for the pool's provider, into a federated access token. Then:
+//! For MCP servers behind Cloud Run or IAP, and those that accept Google's access tokens. The workload's JWT has the
+//! pool's provider as its audience. The Security Token Service exchanges it for a federated access token. Then:
 //!
-//! - with `service_account` and `audience` that account gives an identity token for that one audience (`generateIdToken`),
-//!   which is the access token of the MCP server: `exp` says how long it lives, and nothing limits its scopes;
-//! - with `service_account` and `scopes` it gives an access token of Google's (`generateAccessToken`);
-//! - with `scopes` alone the federated token itself is given.
+//! - with `service_account` and `audience`, that account issues an identity token for that audience
+//!   (`generateIdToken`). It is the access token of the MCP server; `exp` gives its lifetime and it has no scopes;
+//! - with `service_account` and `scopes`, the account issues a Google access token (`generateAccessToken`);
+//! - with `scopes` alone, the federated token itself is used.
 //!
-//! Nothing is discovered: pool and account are configured and the hosts are Google's own. A workload on Google itself needs
-//! no pool: `exchange = "direct"` with `subject_audience`. As a link of a chain it is the first of these, for the next party.
+//! Nothing is discovered: pool and account are configured and the hosts are Google's own. A workload on Google Cloud
+//! needs no pool: use `exchange = "direct"` with `subject_audience`. As a link of a chain it produces the identity
+//! token (the first case) for the next party.
 //!
-//! For a front door (`outer`) without `pool` it is the identity token of the workload itself, which must be Google's.
+//! For a front door (`outer`) without `pool`, the workload's own identity token is used, which must be Google's.
 //!
 //! Sources: Google Cloud, "Workload Identity Federation with other providers"; "Service Account Credentials API".
 
@@ -63,27 +64,27 @@ const DELEGATES: Setting =
             false => Err("is no email of a service account".to_owned()),
         });
 
-/// How far our clock may be wrong for a token that was made just now.
+/// How much our clock may differ from Google's when a new token is checked.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-/// A workload identity pool.
+/// The exchange through a workload identity pool.
 #[derive(Clone, Debug)]
 struct Gcp {
     /// The provider's full name: `projects/N/locations/global/workloadIdentityPools/P/providers/R`.
     pool: String,
-    /// The service account that gives the token; omitted: the federated token itself.
+    /// The service account that issues the token; without it the federated token is used.
     service_account: Option<String>,
-    /// Service accounts between the pool and that one.
+    /// The service accounts that delegate from the pool to that account, in order.
     delegates: Vec<String>,
-    /// Is the token an identity token, for one `audience`?
+    /// Is the result an identity token for `audience`?
     gives_identity: bool,
 }
 
-/// The identity token of a workload on Google Cloud.
+/// The exchange that passes on the own identity token of a workload on Google Cloud.
 #[derive(Debug)]
 struct OwnIdentity;
 
-/// Google's tokens are made either for one audience or for scopes.
+/// Checks the keys around it: a Google token has either one audience or scopes.
 fn check(written: &Written<'_>) -> Vec<Problem> {
     let (given, has) = (&written.given, written.has);
     let mut problems = written.asks_provider(EXCHANGE.name);
@@ -144,7 +145,7 @@ fn from_config(written: &Written<'_>) -> Result<Arc<dyn Exchange>, Missing> {
     Ok(Arc::new(Gcp::of(written)?))
 }
 
-/// The name without the host before it, if it is one.
+/// The provider's full name without the host; `None` if `text` is not such a name.
 fn pool_of(text: &str) -> Option<&str> {
     let name = text.trim_start_matches("https:").trim_start_matches("//iam.googleapis.com/");
     let parts: Vec<&str> = name.split('/').collect();
@@ -177,7 +178,7 @@ impl Gcp {
         }
     }
 
-    /// The full resource name.
+    /// The full resource name of the provider.
     fn provider_name(&self) -> String {
         format!("//iam.googleapis.com/{}", self.pool)
     }
@@ -198,7 +199,7 @@ impl Exchange for OwnIdentity {
     }
 
     fn suits(&self, identity: &Root<'_>) -> Result<(), Unfit> {
-        // The row of Google's own platform has the name of this exchange.
+        // The source for Google's own platform has the same name as this exchange.
         let Some(other) = identity.source.filter(|source| *source != EXCHANGE.name) else { return Ok(()) };
         Err(Unfit {
             problem: Problem::new(
@@ -278,6 +279,7 @@ impl Exchange for Gcp {
     }
 }
 
+/// Exchanges the subject token at the Security Token Service.
 async fn federate(
     google: &Google<'_>,
     gcp: &Gcp,
@@ -297,14 +299,15 @@ async fn federate(
         .await
 }
 
-/// The identity token as an access token: made for that audience alone, or it would be good elsewhere too.
+/// Uses the identity token as access token. Fails unless it has that single audience: otherwise it could be replayed
+/// elsewhere.
 fn identity(way: &Way<'_>, token: SubjectToken, audience: &str) -> Result<Issued, Error> {
     let now = way.clock.unix();
     let wanted = Audience::from(audience);
     token.fit_for(&wanted, now, CLOCK_SKEW).map_err(|unfit| way.malformed(unfit.to_string()))?;
     let access_token = AccessToken::parse(token.expose().to_owned());
     let access_token = access_token.map_err(|error| way.malformed(error.to_string()))?;
-    // It may have been made a while ago; without `iat` its end is all that is known.
+    // It may have been issued earlier. Without `iat` only the remaining lifetime is known.
     let left = token.claims.exp.map(|exp| exp.saturating_sub(token.claims.iat.unwrap_or(now)));
     let expires_in = left.and_then(|left| u64::try_from(left).ok()).map(Duration::from_secs);
     Ok(Issued { grant: Grant::Token(access_token), expires_in, scopes: Some(Scopes::default()) })
@@ -328,7 +331,7 @@ impl Change for Gcp {
         Exchange::fields(self)
     }
 
-    /// An identity token of the service account for the next party.
+    /// Requests an identity token of the service account for the next party.
     async fn change(
         &self,
         way: &Way<'_>,

@@ -1,9 +1,10 @@
-//! `id-jag`: an identity assertion from the enterprise's identity provider, then the JWT bearer grant at the server.
+//! `id-jag`: requests an identity assertion (ID-JAG) from the enterprise's identity provider, then uses it as JWT
+//! bearer grant.
 //!
-//! MCP enterprise-managed authorization (draft-ietf-oauth-identity-assertion-authz-grant). The workload's JWT goes to
-//! the identity provider that `idp` names, which says by an ID-JAG that this client may have that resource; the
-//! server's authorization server takes it as grant. The first leg is a link of a chain ([`IDP`]); the second is the grant that
-//! all assertions share.
+//! MCP enterprise-managed authorization (draft-ietf-oauth-identity-assertion-authz-grant). The workload's JWT is sent
+//! to the identity provider in `idp`, whose ID-JAG states that this client may access the resource. The MCP server's
+//! authorization server accepts the ID-JAG as grant. The first leg is a link of a chain ([`IDP`]); the second is
+//! [`JwtBearer`].
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
     ..jwt_bearer::EXCHANGE
 };
 
-/// `idp`: the identity provider that is asked first.
+/// `idp`: the identity provider, which is called first.
 pub(crate) const IDP: Form<dyn Change> = Form {
     settings: &[SUBJECT_TOKEN_TYPE],
     check: |_| Vec::new(),
@@ -32,10 +33,10 @@ pub(crate) const IDP: Form<dyn Change> = Form {
 };
 
 const NAME: &str = "id-jag";
-/// `requested_token_type` of an ID-JAG.
+/// The `requested_token_type` of an ID-JAG.
 const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 
-/// The second leg.
+/// The second leg: the grant at the authorization server.
 #[derive(Debug)]
 struct IdJag(JwtBearer);
 
@@ -70,7 +71,7 @@ impl Exchange for IdJag {
     }
 }
 
-/// The first leg.
+/// The first leg: the request to the identity provider.
 #[derive(Debug)]
 struct IdentityProvider {
     subject_type: SubjectType,
@@ -100,7 +101,7 @@ impl Change for IdentityProvider {
         let request = Request {
             client,
             audience: Some(destination.audience.to_string()),
-            // An ID-JAG says what it is good for at the next party.
+            // An ID-JAG states the resource and the scopes that it is valid for.
             resource: destination.resource.cloned(),
             scopes: destination.scopes.clone(),
             ..Request::default()

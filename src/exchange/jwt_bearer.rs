@@ -1,9 +1,9 @@
 //! `jwt-bearer`: the workload's JWT is the grant (RFC 7523 section 2.1).
 //!
-//! What MCP workload identity federation (SEP-1933, draft-carleton-workload-authz-grant) uses: no client, no
-//! registration, no secret. The assertion's audience is the issuer of the authorization server as published,
-//! one value, so that it is worthless to anybody else who gets hold of it. Where a server wants a client beside the
-//! grant (Keycloak, Hydra), `client_auth` proves it.
+//! Used by MCP workload identity federation (SEP-1933, draft-carleton-workload-authz-grant): no client, no
+//! registration, no secret. The assertion has a single audience, the published issuer of the authorization server, so
+//! that it cannot be replayed elsewhere. If a server requires a client as well (Keycloak, Hydra), `client_auth`
+//! authenticates it.
 
 use std::sync::Arc;
 
@@ -31,10 +31,10 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
 
 pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// The grant, with the platform's JWT or with one that a link gave.
+/// The grant, with the platform's JWT or with one from a link.
 #[derive(Debug)]
 pub(super) struct JwtBearer {
-    /// The row whose second leg it is.
+    /// The name of the exchange: this one, or the one whose second leg this is.
     pub(super) name: &'static str,
 }
 

@@ -1,7 +1,7 @@
-//! A key of the client's own, with which it signs its assertions (`private_key_jwt`).
+//! The client's own key, which signs its assertions (`private_key_jwt`).
 //!
-//! RFC 7523 section 2.2 with the audience rule of draft-ietf-oauth-rfc7523bis section 4: the issuer alone, never the
-//! token endpoint that the server chose. Pure but for chance: whoever has the file reads it.
+//! Follows RFC 7523 section 2.2 and the audience rule of draft-ietf-oauth-rfc7523bis section 4: the audience is the
+//! issuer, never the token endpoint that the server chose. This module does no I/O; the caller reads the key file.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -18,15 +18,16 @@ use zeroize::Zeroizing;
 
 use crate::dpop::fresh_jti;
 
-/// An assertion is made for one request and sent at once.
+/// The lifetime of an assertion in seconds. It is made for one request and sent at once.
 const LIFE: i64 = 60;
-/// The type that keeps a client's proof from being taken for anything else (draft-ietf-oauth-rfc7523bis section 4).
+/// The JWT type that prevents a client assertion from being used as another kind of token (draft-ietf-oauth-rfc7523bis
+/// section 4).
 const TYPE: &str = "client-authentication+jwt";
 
 /// The private key of an OAuth client.
 pub(crate) struct SigningKey {
     key: EncodingKey,
-    /// Best first; a server may accept only some.
+    /// In order of preference; a server may accept only some.
     algorithms: &'static [(Algorithm, &'static str)],
     id: Option<String>,
 }
@@ -34,7 +35,7 @@ pub(crate) struct SigningKey {
 const P256: &[(Algorithm, &str)] = &[(Algorithm::ES256, "ES256")];
 const P384: &[(Algorithm, &str)] = &[(Algorithm::ES384, "ES384")];
 const ED25519: &[(Algorithm, &str)] = &[(Algorithm::EdDSA, "EdDSA")];
-// PS256 is the better padding, RS256 the one that every server has.
+// RS256 is first: PS256 has the better padding, but every server supports RS256.
 const RSA: &[(Algorithm, &str)] = &[
     (Algorithm::RS256, "RS256"),
     (Algorithm::PS256, "PS256"),
@@ -42,19 +43,19 @@ const RSA: &[(Algorithm, &str)] = &[
     (Algorithm::RS512, "RS512"),
 ];
 
-/// Why a text is no key for signing.
+/// Why a key cannot be used to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadKey {
-    /// Not PEM, or something else in PEM.
+    /// The text is not PEM, or the PEM holds no private key.
     #[error("holds no private key in PEM")]
     NoKey,
-    /// A curve or kind that no server accepts.
+    /// A curve or key type that no server accepts.
     #[error("holds a key that is neither P-256, P-384, Ed25519 nor RSA")]
     Kind,
-    /// The library cannot sign with it.
+    /// The library cannot sign with this key.
     #[error("holds a key that does not sign")]
     Unusable,
-    /// The server wants other algorithms.
+    /// The server accepts only other algorithms.
     #[error("holds a key for {0}, which the authorization server does not accept")]
     NotAccepted(&'static str),
 }
@@ -91,7 +92,7 @@ impl SigningKey {
         }
     }
 
-    /// A new P-256 key, and its PKCS#8 form for whoever keeps it.
+    /// Generates a P-256 key. Also returns its PKCS#8 form, so that it can be stored.
     pub(crate) fn generate() -> Result<(Self, Zeroizing<Vec<u8>>), BadKey> {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
             .map_err(|_| BadKey::Unusable)?;
@@ -99,16 +100,16 @@ impl SigningKey {
         Ok((Self::from_pkcs8(&pkcs8)?, pkcs8))
     }
 
-    /// A key that was generated here before.
+    /// Reads a key that `generate` made.
     pub(crate) fn from_pkcs8(der: &[u8]) -> Result<Self, BadKey> {
         let (key, algorithms) = elliptic(der).ok_or(BadKey::Kind)?;
         let mut key = Self { key, algorithms, id: None };
-        // Named by its thumbprint (RFC 7638), so that a server that knows several finds it.
+        // Use the thumbprint (RFC 7638) as key id, so that a server with several keys finds this one.
         key.id = key.jwk().and_then(|jwk| jwk.thumbprint(jsonwebtoken::jwk::ThumbprintHash::SHA256).ok());
         Ok(key)
     }
 
-    /// The public half, for registration.
+    /// The public key, for registration.
     pub(crate) fn jwk(&self) -> Option<Jwk> {
         let (algorithm, _) = self.algorithms[0];
         let mut jwk = Jwk::from_encoding_key(&self.key, algorithm).ok()?;
@@ -117,7 +118,9 @@ impl SigningKey {
         Some(jwk)
     }
 
-    /// A new assertion that this client is `client_id`, for the authorization server `audience` alone.
+    /// Signs a new assertion for `client_id` whose only audience is the authorization server `audience`.
+    ///
+    /// Fails if the server accepts none of the key's algorithms (`accepted`).
     pub(crate) fn assertion(
         &self,
         client_id: &str,
@@ -139,7 +142,8 @@ impl SigningKey {
         jsonwebtoken::encode(&header, &claims, &self.key).map(SecretString::from).map_err(|_| BadKey::Unusable)
     }
 
-    /// The first of ours that the server accepts; all of them if it does not say (RFC 8414 section 2 has no default).
+    /// The first algorithm that the server accepts. If the server lists none, any is accepted (RFC 8414 section 2 has
+    /// no default).
     fn algorithm(&self, accepted: Option<&[String]>) -> Result<Algorithm, BadKey> {
         let fits = |name: &str| accepted.is_none_or(|list| list.iter().any(|one| one == name));
         let found = self.algorithms.iter().find(|(_, name)| fits(name));
@@ -147,7 +151,7 @@ impl SigningKey {
     }
 }
 
-/// A key on one of the two curves, from PKCS#8 or SEC1.
+/// Reads a key on one of the two curves, from PKCS#8 or SEC1.
 fn elliptic(der: &[u8]) -> Option<(EncodingKey, &'static [(Algorithm, &'static str)])> {
     let curves: [(&'static EcdsaSigningAlgorithm, _); 2] =
         [(&ECDSA_P256_SHA256_FIXED_SIGNING, P256), (&ECDSA_P384_SHA384_FIXED_SIGNING, P384)];
@@ -157,7 +161,7 @@ fn elliptic(der: &[u8]) -> Option<(EncodingKey, &'static [(Algorithm, &'static s
     })
 }
 
-/// An Ed25519 key in the one form that the library takes: PKCS#8 without the public half.
+/// Reads an Ed25519 key and converts it to PKCS#8 without the public key, the only form that the library accepts.
 fn edwards(pkcs8: &[u8]) -> Option<EncodingKey> {
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).ok()?;
     Some(EncodingKey::from_ed_der(pair.to_pkcs8v1().ok()?.as_ref()))

@@ -1,6 +1,6 @@
-//! A link of a chain: who changes one subject token into another, and as which client we ask.
+//! A link of a chain: the issuer that exchanges one subject token for another, and our OAuth client there.
 //!
-//! The issuer of a link is always configured: an identity goes to nobody that a server named.
+//! The issuer of a link is always configured, so that an identity is never sent to an issuer that a server named.
 
 use std::sync::Arc;
 
@@ -9,38 +9,38 @@ use super::client_auth::{Client, ClientAuth};
 use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer};
 
-/// One link, as configured.
+/// A configured link.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// Who changes the token.
+    /// The issuer that exchanges the token.
     pub issuer: Issuer,
-    /// Its token endpoint, where it publishes no metadata.
+    /// Its token endpoint, if it publishes no metadata.
     pub token_endpoint: Option<String>,
-    /// The OAuth client that we are there.
+    /// Our OAuth client there.
     pub client: Client,
-    /// The audience of what goes in, when it is not the issuer.
+    /// The audience of the incoming subject token, if it is not the issuer.
     pub subject_audience: Option<String>,
-    /// How it is changed.
+    /// The kind of exchange.
     pub(crate) change: Arc<dyn Change>,
 }
 
 impl Link {
-    /// For whom the token that goes in must be made.
+    /// The audience that the incoming subject token must have.
     pub(crate) fn audience(&self) -> Audience {
         Audience::from(self.subject_audience.as_deref().unwrap_or(self.issuer.as_str()))
     }
 
-    /// May what goes in be something else than a JWT?
+    /// Can the incoming subject token be something other than a JWT?
     pub(crate) fn names_its_subject(&self) -> bool {
         self.client.auth != ClientAuth::Workload && self.change.names_its_subject()
     }
 
-    /// The step, as the hop of a chain.
+    /// The name of the hop in the chain.
     pub(crate) fn step(&self) -> &'static str {
         self.change.name()
     }
 
-    /// Everything of it that reaches the wire, for the cache key.
+    /// All values that affect the request, for the cache key.
     pub(crate) fn fields(&self) -> Fields {
         let Self { issuer, token_endpoint, client, subject_audience, change } = self;
         Fields::default()

@@ -1,8 +1,7 @@
-//! How the access token is asked for: one file an exchange, one row an exchange in [`EXCHANGES`].
+//! The exchanges: how an access token is requested. One file per exchange, and one row per exchange in [`EXCHANGES`].
 //!
-//! From metadata alone only `jwt-bearer` is ever chosen; everything else is configured. After a refusal there
-//! is no second attempt with another grant. Who the client is and how it proves that is another choice
-//! ([`client_auth`], [`registration`]).
+//! Only `jwt-bearer` is ever chosen from metadata; every other exchange has to be configured. After a refusal no other
+//! grant is tried. The OAuth client and its proof are chosen separately ([`client_auth`], [`registration`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,7 +47,7 @@ pub use link::Link;
 pub(crate) use way::Way;
 pub(crate) use written::{Form, Place, Unfit, Written};
 
-/// Every exchange we know. Adding one: its file, its `mod` line, its row here.
+/// All exchanges. To add one, add its file, its `mod` line and its row here.
 pub(crate) const EXCHANGES: &[Descriptor] = &[
     jwt_bearer::EXCHANGE,
     client_credentials::EXCHANGE,
@@ -61,86 +60,87 @@ pub(crate) const EXCHANGES: &[Descriptor] = &[
     direct::EXCHANGE,
 ];
 
-/// The exchange that is used where none is configured, if the server takes it: the only one that is ever chosen.
+/// The exchange that is used when none is configured and the server supports it. No other is chosen automatically.
 pub(crate) static USUAL: &dyn Exchange = &jwt_bearer::JwtBearer { name: jwt_bearer::EXCHANGE.name };
 
-/// The grant for which a client of a link is registered.
+/// The grant type with which the client of a link is registered.
 pub(crate) const LINK_GRANT: &str = token_exchange::GRANT;
 
-/// One row of the table of exchanges.
+/// One row of [`EXCHANGES`].
 pub(crate) struct Descriptor {
     /// As written in `exchange = "…"`.
     pub name: &'static str,
-    /// The form parameters with an identity or its type, which `extra` may not set whatever the exchange. Those that it sends
-    /// from keys of its own are in [`Traits::own_parameters`].
+    /// The form parameters of this exchange that carry an identity or its type. `extra` may not set them, whichever
+    /// exchange is configured. Parameters that the exchange sends from its own keys are in [`Traits::own_parameters`].
     pub sets: &'static [&'static str],
-    /// How it is configured for a server; `None` where it gives no access token.
+    /// How it is configured for a server; `None` if it does not produce an access token.
     pub of_server: Option<Form<dyn Exchange>>,
-    /// How it is configured as a link of a chain; `None` where it changes no identity into another.
+    /// How it is configured as a link of a chain; `None` if it does not produce a subject token.
     pub of_link: Option<Form<dyn Change>>,
 }
 
-/// From subject token to access token, as configured.
+/// A configured exchange: turns a subject token into an access token.
 #[async_trait]
 pub(crate) trait Exchange: fmt::Debug + Send + Sync {
     /// As written in `exchange = "…"`.
     fn name(&self) -> &'static str;
 
-    /// What the rest of the program must know of it.
+    /// The properties of the exchange that other modules depend on.
     fn traits(&self) -> Traits;
 
-    /// Its own keys as they reach the wire, for the cache key.
+    /// The values of its own keys that affect the request, for the cache key.
     fn fields(&self) -> Fields {
         Fields::default()
     }
 
-    /// The client, with what the exchange takes for granted where nothing is said.
+    /// Returns the client with this exchange's defaults for keys that are not configured.
     fn client(&self, client: Client) -> Client {
         client
     }
 
-    /// Checks that this identity is one whose token it may use.
+    /// Checks that the exchange can use the token of this identity.
     fn suits(&self, _identity: &Root<'_>) -> Result<(), Unfit> {
         Ok(())
     }
 
-    /// For whom the subject token must be made: the authorization server, under the name it is trusted by.
+    /// The audience that the subject token must have: `subject_audience` if configured, else the issuer.
     fn audience(&self, issuer: &Issuer, request: &Request) -> Audience {
         Audience::from(request.subject_audience.as_deref().unwrap_or(issuer.as_str()))
     }
 
-    /// One round trip to the token endpoint, no retry. There is a subject wherever the exchange needs one.
+    /// Requests the token: one round trip to the token endpoint, no retry. `subject` is `Some` if [`Traits::subject`]
+    /// requires one.
     async fn exchange(&self, way: &Way<'_>, subject: Option<&SubjectToken>, request: &Request)
     -> Result<Issued, Error>;
 }
 
-/// From one subject token to another, as configured: a link of a chain.
+/// A configured link of a chain: turns one subject token into another.
 ///
-/// What comes back must be a JWT made for the next party alone, or it would be good for others as well.
+/// The result must be a JWT whose only audience is the next party; otherwise it could be replayed elsewhere.
 #[async_trait]
 pub(crate) trait Change: fmt::Debug + Send + Sync {
-    /// As written in `exchange = "…"`, and the name of the hop.
+    /// As written in `exchange = "…"`; also the name of the hop.
     fn name(&self) -> &'static str;
 
-    /// Whose own hosts it asks; `None` where the issuer is configured.
+    /// The provider whose fixed hosts it calls; `None` if the issuer is configured.
     fn provider(&self) -> Option<Provider> {
         None
     }
 
-    /// Does it say what the subject token is, so that it may be something else than a JWT?
+    /// Does the request state the type of the subject token, so that it need not be a JWT?
     fn names_its_subject(&self) -> bool {
         false
     }
 
-    /// Its own keys as they reach the wire, for the cache key.
+    /// The values of its own keys that affect the request, for the cache key.
     fn fields(&self) -> Fields;
 
-    /// The client, with what the link takes for granted where nothing is said.
+    /// Returns the client with this link's defaults for keys that are not configured.
     fn client(&self, client: Client) -> Client {
         client
     }
 
-    /// One attempt, no retry.
+    /// Requests the new subject token: one attempt, no retry.
     async fn change(
         &self,
         way: &Way<'_>,
@@ -150,29 +150,31 @@ pub(crate) trait Change: fmt::Debug + Send + Sync {
     ) -> Result<SubjectToken, Error>;
 }
 
-/// What the rest of the program must know of an exchange. Nobody else compares its name.
+/// The properties of an exchange that other modules depend on. They must use these instead of comparing its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Traits {
-    /// Whom it asks.
+    /// Which party it sends its request to.
     pub asks: Asks,
-    /// What it takes for a subject token.
+    /// Which kind of subject token it needs.
     pub subject: Subject,
-    /// What comes of it.
+    /// What it produces.
     pub gives: Gives,
-    /// The grant type on the wire; empty where no token endpoint is asked.
+    /// The grant type on the wire; empty if no token endpoint is called.
     pub grant: &'static str,
-    /// Do `scopes` limit what the token is good for?
+    /// Do `scopes` limit what the token can be used for?
     pub limits_scopes: bool,
-    /// Must the issuer be pinned? Not if all that is sent is a JWT for that issuer alone, which is worthless to others.
+    /// Must the issuer be pinned? Not necessary if the request contains only a JWT for that issuer, which is of no use
+    /// to others.
     pub needs_pin: bool,
-    /// Does it ask an identity provider first (`idp`)?
+    /// Does it first call an identity provider (`idp`)?
     pub needs_idp: bool,
-    /// The form parameters that it sends from keys of its own: beside this exchange, and no other, `extra` may not set them.
+    /// The form parameters that it sends from its own keys. `extra` may not set them for this exchange, but may for
+    /// others.
     pub own_parameters: &'static [&'static str],
 }
 
 impl Traits {
-    /// Those of a grant at a discovered or pinned authorization server, with a JWT as subject token.
+    /// The traits of a grant at a discovered or pinned authorization server, with a JWT as subject token.
     pub(crate) const fn of_grant(grant: &'static str) -> Self {
         Self {
             asks: Asks::Discovered,
@@ -187,120 +189,120 @@ impl Traits {
     }
 }
 
-/// Whom an exchange asks.
+/// Which party an exchange sends its request to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asks {
     /// The authorization server that is pinned, or that the MCP server names.
     Discovered,
-    /// A provider's own hosts, whatever the MCP server says.
+    /// A provider's fixed hosts, regardless of what the MCP server names.
     Provider(Provider),
-    /// Nobody: the platform's own token is what the server takes.
+    /// None: the MCP server accepts the platform's own token.
     Nobody,
 }
 
-/// A provider with hosts of its own.
+/// A provider with fixed hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Provider {
-    /// The name by which errors and the audit call it.
+    /// The name of the provider in errors and in the audit log.
     pub issuer: Issuer,
-    /// Where it is asked.
+    /// The URL of its token endpoint.
     pub token_endpoint: String,
-    /// The audience of the subject token where nothing else is configured. Only this provider takes tokens with it.
+    /// The default audience of the subject token. Only this provider accepts tokens with this audience.
     pub subject_audience: String,
-    /// The account whose role is taken on, where there is one.
+    /// The account of the role to assume, if any.
     pub account: Option<String>,
 }
 
-/// What an exchange takes for a subject token.
+/// Which kind of subject token an exchange needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// None.
     None,
     /// A JWT.
     Jwt,
-    /// Anything: the request says what it is.
+    /// Any token: the request states its type.
     Named,
-    /// None, unless the client proves itself with one.
+    /// None, unless the client authenticates with it.
     ProofOfClient,
 }
 
-/// What comes of an exchange.
+/// What an exchange produces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gives {
-    /// A token that was issued for us.
+    /// A token that was issued to us.
     Token,
-    /// The platform's own token, which nobody else issued and nobody can revoke.
+    /// The platform's own token. No authorization server issued it and it cannot be revoked.
     OwnToken,
-    /// Credentials with which each request is signed.
+    /// Credentials that sign each request.
     Signer,
 }
 
-/// The identity that an exchange is to use, as far as it is known.
+/// The identity that an exchange will use, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Root<'a> {
-    /// The configured name.
+    /// Its name in the configuration.
     pub name: &'a str,
-    /// The source; `None` where it is still to be detected.
+    /// The source; `None` if it is not detected yet.
     pub source: Option<&'a str>,
     /// Are there links between that source and the exchange?
     pub is_chain: bool,
 }
 
-/// For what the subject token that a link gives is used.
+/// Where the subject token that a link produces will be used.
 pub(crate) struct Destination<'a> {
-    /// The next party.
+    /// The audience: the party that will receive the token.
     pub audience: &'a Audience,
-    /// The MCP server.
+    /// The MCP server that the token is for.
     pub resource: Option<&'a Resource>,
-    /// What will be asked for there.
+    /// The scopes that will be requested there.
     pub scopes: &'a Scopes,
 }
 
-/// The form parameters that `extra` may not set, whatever the exchange.
+/// The form parameters that `extra` may not set, whichever exchange is configured.
 pub(crate) fn reserved() -> Vec<&'static str> {
     EXCHANGES.iter().flat_map(|row| row.sets.iter().copied()).chain(form::SHARED).chain(["audience"]).collect()
 }
 
-/// What is asked for, and as whom.
+/// The parameters of a token request that do not depend on the exchange.
 #[derive(Clone, Default)]
 pub(crate) struct Request {
-    /// RFC 8707; `None` is not sent.
+    /// The resource (RFC 8707); `None` is not sent.
     pub resource: Option<Resource>,
-    /// Empty is not sent.
+    /// The scopes; an empty set is not sent.
     pub scopes: Scopes,
     /// The client and its proof.
     pub client: Identified,
-    /// The key that the token is to be bound to (RFC 9449).
+    /// The key that the token will be bound to (RFC 9449).
     pub dpop: Option<Arc<dpop::Key>>,
     /// The `audience` parameter (RFC 8693 section 2.1; Auth0, Google).
     pub audience: Option<String>,
-    /// The audience of the subject token, when it is not the issuer.
+    /// The audience of the subject token, if it is not the issuer.
     pub subject_audience: Option<String>,
     /// Further form parameters.
     pub extra: Vec<(String, String)>,
-    /// Further form parameters that are tokens of identities, made for this authorization server.
+    /// Further form parameters whose values are tokens of identities, made for this authorization server.
     pub assertions: Vec<(String, SubjectToken)>,
-    /// The credentials of the workload's own role, where requests are signed with them.
+    /// The credentials of the workload's own role, if they sign the requests.
     pub aws_credentials: Option<crate::aws::Credentials>,
 }
 
 /// What was granted.
 #[derive(Debug)]
 pub(crate) struct Issued {
-    /// A token, or what signs requests.
+    /// The token or the signer.
     pub grant: Grant,
-    /// As the server says it; `None` when it says nothing.
+    /// The lifetime that the server states, if any.
     pub expires_in: Option<Duration>,
-    /// As the server says it; `None` means as requested (RFC 6749 section 5.1).
+    /// The scopes that the server states; `None` means the requested ones (RFC 6749 section 5.1).
     pub scopes: Option<Scopes>,
 }
 
-/// A token, or what signs requests in its place.
+/// A token, or a signer that replaces it.
 #[derive(Debug)]
 pub(crate) enum Grant {
     /// A token.
     Token(AccessToken),
-    /// There is none: with this each request is signed.
+    /// No token: each request is signed with this.
     Signer(Signed),
 }
 
@@ -314,17 +316,17 @@ impl Issued {
     }
 }
 
-/// What signs requests, and as whom.
+/// A signer and the session that it signs for.
 #[derive(Debug)]
 pub(crate) struct Signed {
-    /// Signs.
+    /// Signs requests with the session's credentials.
     pub signer: Arc<Signer>,
-    /// The role's session, where somebody told.
+    /// The ARN of the role's session, if known.
     pub arn: Option<String>,
 }
 
-/// Which exchange to use: the configured one, else `jwt-bearer` if the server lists it, or if it says nothing
-/// and the operator pinned the issuer. `None` means that it has to be configured.
+/// Selects the exchange: the configured one; else `jwt-bearer` if the server lists it, or if the server lists no grants
+/// and the operator pinned the issuer. `None` means that the exchange has to be configured.
 pub(crate) fn choose<'a>(
     configured: Option<&'a dyn Exchange>,
     server: &AuthorizationServer,
@@ -339,14 +341,14 @@ pub(crate) fn choose<'a>(
     }
 }
 
-/// Who decided on the issuer.
+/// How the issuer was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IssuerIs {
-    /// The operator, for this server.
+    /// The operator pinned it for this server.
     Pinned,
-    /// The operator's list, among those the server names.
+    /// The server names it and it is in the operator's list.
     Listed,
-    /// The server alone.
+    /// The server names it; the operator configured nothing.
     Discovered,
 }
 

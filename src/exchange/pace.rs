@@ -1,6 +1,8 @@
-//! How fast one issuer is asked: at most 5 token requests in flight, a bucket of 10 refilled at 3 a second.
+//! Limits the request rate for each issuer: at most 5 token requests in flight, and a token bucket of 10 that refills
+//! at 3 per second.
 //!
-//! A broker that restarts beside fifty servers must not look like an attack to the one issuer behind them.
+//! When a broker for many servers restarts, all requests may go to the same issuer, which must not take them for an
+//! attack.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,24 +18,24 @@ const IN_FLIGHT: usize = 5;
 const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_millis(333);
 
-/// The pace of every issuer.
+/// The rate limits of all issuers.
 pub(crate) struct Pace {
     clock: Clock,
     issuers: Mutex<HashMap<Issuer, Arc<Lane>>>,
 }
 
+/// The limits of one issuer.
 struct Lane {
     flights: Arc<Semaphore>,
     bucket: Mutex<Bucket>,
 }
 
 impl Pace {
-    /// Nothing was asked yet.
     pub(crate) fn new(clock: Clock) -> Self {
         Self { clock, issuers: Mutex::default() }
     }
 
-    /// Waits for a place; it is free again when the permit is dropped.
+    /// Waits until a request may be sent. Keep the permit until the request has ended.
     pub(crate) async fn enter(&self, issuer: &Issuer) -> OwnedSemaphorePermit {
         let lane = self.lane(issuer);
         let permit = Arc::clone(&lane.flights).acquire_owned().await.expect("the semaphore is never closed");
@@ -46,9 +48,10 @@ impl Pace {
         }
     }
 
+    /// The limits of this issuer, created if necessary.
     fn lane(&self, issuer: &Issuer) -> Arc<Lane> {
         let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
-        // An issuer that nobody asks right now needs no memory of more than a few seconds.
+        // An issuer without requests can be forgotten: its bucket would be full again after a few seconds.
         if issuers.len() > 256 {
             issuers.retain(|_, lane| Arc::strong_count(lane) > 1);
         }

@@ -1,9 +1,9 @@
-//! Which OAuth client we are at an authorization server, in the order of the MCP authorization chapter: the configured
-//! identifier, else the URL of a client metadata document (CIMD) where the server takes one, else dynamic
-//! registration (RFC 7591) where the operator allows it.
+//! Selects our OAuth client at an authorization server, in the order of the MCP authorization specification: the
+//! configured identifier; else the URL of a client metadata document (CIMD) if the server supports them; else dynamic
+//! registration (RFC 7591) if the operator allows it.
 //!
-//! A registration belongs to the issuer that gave it and is never shown to another. When a server names another issuer
-//! than the one we are registered with, nothing is registered anew: somebody has to say that the move is meant.
+//! A registration belongs to the issuer that created it and is never sent to another. If a server names a different
+//! issuer than the one where we are registered, no new registration is made: the operator has to confirm the move.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,42 +25,42 @@ use crate::outbound::{Ask, Body, Certificate, NamedBy, Outbound};
 use crate::store::Store;
 use crate::token::{Digest, SubjectToken, expose};
 
-/// More servers than any configuration has.
+/// Limits the memory for names and issuers. More servers than any configuration has.
 const CAP: usize = 1_024;
 
-/// Who we are where. Kept for the life of the process, and longer with a keyring.
+/// The clients that servers registered for us. They live as long as the process, and longer with a keyring.
 pub(crate) struct Registrations {
     store: Store,
     known: Arc<Mutex<HashMap<Digest, Cell>>>,
-    /// With which issuer each configured server was used first under this configuration.
+    /// The first issuer that each configured server used under this configuration.
     issuers: Mutex<HashMap<Arc<str>, Issuer>>,
 }
 
-/// One client. Whoever needs it while it registers waits for that, so that nobody registers twice; nobody else waits.
+/// One client. Tasks that need it during its registration wait for the result, so that it is registered only once.
 type Cell = Arc<OnceCell<Arc<Registered>>>;
 
-/// What makes a client known.
+/// What a client needs to register and to authenticate.
 pub(crate) struct Means<'a> {
-    /// Files and variables.
+    /// Access to files and environment variables.
     pub env: &'a Env,
-    /// The client.
+    /// The HTTP client.
     pub outbound: &'a Outbound,
-    /// The workload's JWT for this server, where the client proves itself with it.
+    /// The workload's JWT for this server, if the client authenticates with it.
     pub subject: Option<&'a SubjectToken>,
-    /// The workload's certificate, where the client proves itself with it.
+    /// The workload's certificate, if the client authenticates with it.
     pub certificate: Option<Arc<Certificate>>,
     /// The grant that will be used.
     pub grant: &'static str,
 }
 
-/// A client that a server gave us. It holds secrets and so has no `Debug`.
+/// A client that a server registered. It holds secrets, so it has no `Debug`.
 struct Registered {
     id: String,
     secret: Option<SecretString>,
     key: Option<Arc<SigningKey>>,
 }
 
-/// The same as it is kept.
+/// The stored form of [`Registered`].
 #[derive(Deserialize, Serialize)]
 struct Kept {
     client_id: String,
@@ -69,22 +69,24 @@ struct Kept {
 }
 
 impl Registrations {
-    /// None so far.
     pub(crate) fn new(store: Store) -> Self {
         Self { store, known: Arc::default(), issuers: Mutex::default() }
     }
 
-    /// The same clients under a new configuration: to whom a server belongs is the operator's to say anew.
+    /// Keeps the clients for a new configuration, but forgets which issuer each server used: the operator may have
+    /// changed it.
     pub(crate) fn under_a_new_configuration(&self) -> Self {
         Self { store: self.store.clone(), known: Arc::clone(&self.known), issuers: Mutex::default() }
     }
 
-    /// Are they kept where this store keeps things?
+    /// Do these registrations use a store of the same kind?
     pub(crate) fn are_kept_in(&self, store: &Store) -> bool {
         self.store.is_like(store)
     }
 
-    /// The client at this server, ready to prove itself.
+    /// Returns the client for this server and its proof. Registers the client if necessary.
+    ///
+    /// Fails if no client can be selected, if its proof is missing, or if the server now names another issuer.
     pub(crate) async fn identify(
         &self,
         name: &Arc<str>,
@@ -107,7 +109,7 @@ impl Registrations {
         proven(Some(registered.id.clone()), Some(&registered), client, server, means)
     }
 
-    /// The server does not know this client any more, which it gave us. A late refusal of an earlier one changes nothing.
+    /// Forgets a client that the server no longer knows. Does nothing if a newer client has replaced `id`.
     pub(crate) async fn forget(&self, name: &Arc<str>, client: &Client, issuer: &Issuer, id: Option<&str>) {
         let key = key(name, client, issuer);
         let is_it = |cell: &Cell| cell.get().is_some_and(|registered| id == Some(registered.id.as_str()));
@@ -120,7 +122,7 @@ impl Registrations {
         }
     }
 
-    /// Credentials of one issuer are not replaced by those of another without anybody's knowledge (SEP-2352).
+    /// Fails if the server used another issuer before: credentials must not move to a new issuer silently (SEP-2352).
     fn same_issuer(&self, name: &Arc<str>, issuer: &Issuer) -> Result<(), Error> {
         let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
         if issuers.len() >= CAP && !issuers.contains_key(name) {
@@ -132,6 +134,7 @@ impl Registrations {
         }
     }
 
+    /// Returns the client: from memory, from the store, or newly registered.
     async fn registered(
         &self,
         name: &Arc<str>,
@@ -153,6 +156,7 @@ impl Registrations {
         found.await.cloned()
     }
 
+    /// The cell of this client. When there are too many, all of them are forgotten first.
     fn cell(&self, key: Digest) -> Cell {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= CAP && !known.contains_key(&key) {
@@ -162,13 +166,13 @@ impl Registrations {
     }
 }
 
-/// One registration for each issuer, server entry and way of proof.
+/// The key of a registration: one per issuer, server entry and authentication method.
 fn key(name: &Arc<str>, client: &Client, issuer: &Issuer) -> Digest {
     let fields = ["registration", issuer.as_str(), name, client.auth.as_str()];
     Digest::of_fields(fields.map(str::as_bytes))
 }
 
-/// Puts the proof to the identifier.
+/// Combines the identifier with its proof.
 fn proven(
     id: Option<String>,
     registered: Option<&Registered>,
@@ -208,7 +212,7 @@ fn proven(
     Ok(Identified { id, proof })
 }
 
-/// Where the secret goes: configured, else by the server's metadata, whose default is Basic (RFC 8414 section 2).
+/// Where the secret is sent: as configured, else by the server's metadata. The default is Basic (RFC 8414 section 2).
 fn place(client: &Client, server: &AuthorizationServer) -> SecretPlace {
     let lists = |method: &str| server.auth_methods.as_ref().is_some_and(|list| list.iter().any(|one| one == method));
     client.secret_place.unwrap_or_else(|| match lists("client_secret_post") && !lists("client_secret_basic") {
@@ -217,6 +221,9 @@ fn place(client: &Client, server: &AuthorizationServer) -> SecretPlace {
     })
 }
 
+/// Registers a client (RFC 7591). Also returns its stored form.
+///
+/// Fails if the server has no registration endpoint, refuses, or answers without what the client needs.
 async fn register(
     client: &Client,
     server: &AuthorizationServer,
@@ -258,7 +265,7 @@ async fn register(
     Ok((registered, text.into()))
 }
 
-/// RFC 7591 section 2. No redirect URI: no grant of ours has a browser.
+/// The registration request (RFC 7591 section 2). No redirect URI, because none of our grants uses a browser.
 fn request(client: &Client, server: &AuthorizationServer, key: Option<&SigningKey>, grant: &str) -> Body {
     let method = match (client.auth, place(client, server)) {
         (ClientAuth::Secret, SecretPlace::Basic) => "client_secret_basic",
@@ -285,7 +292,7 @@ struct Wire {
 }
 
 impl Registered {
-    /// What was kept, if it is whole: what could not prove this client is as good as nothing.
+    /// Reads a stored client. `None` if it is damaged or lacks the secret or key for this authentication method.
     fn from_text(text: &SecretString, auth: ClientAuth) -> Option<Self> {
         let kept: Zeroizing<Kept> = Zeroizing::new(serde_json::from_str(expose(text)).ok()?);
         let key = match &kept.key {

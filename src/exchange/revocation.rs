@@ -1,7 +1,7 @@
-//! Token revocation (RFC 7009 section 2.1), with the proof of the client that the token was issued to.
+//! Token revocation (RFC 7009 section 2.1), authenticated as the client that the token was issued to.
 //!
-//! The form is written by hand: the oauth2 crate always sends a `client_id`, which a grant without a client
-//! does not have, and knows no loopback for development.
+//! The oauth2 crate is not used for the form: it always sends a `client_id`, which a grant without a client does not
+//! have, and it does not allow loopback addresses for development.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::oauth::OauthError;
 use crate::outbound::{self, Answer, Ask};
 use crate::token::AccessToken;
 
-/// Revocation is a courtesy: it may not hold up a shutdown.
+/// The time limit. Short, because revocation must not delay a shutdown.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Why a token was not revoked.
@@ -22,22 +22,22 @@ pub(crate) enum Error {
     /// The server offers no revocation.
     #[error("the authorization server offers no revocation endpoint")]
     NotOffered,
-    /// No answer.
+    /// The request failed.
     #[error("the revocation endpoint: {0}")]
     Outbound(outbound::Error),
-    /// It has no time for us.
+    /// The server is overloaded, has an internal error, or limits our rate.
     #[error("the revocation endpoint cannot answer now: status {0}")]
     Busy(u16),
-    /// The client could not be proved.
+    /// The proof of the client could not be made.
     #[error("the client cannot be proved: {why}")]
     Client { why: String, is_temporary: bool },
-    /// The server said no.
+    /// The server refused.
     #[error("the revocation endpoint refuses with {0}")]
     Refused(OauthError),
 }
 
 impl Error {
-    /// May the same request succeed soon?
+    /// Can the same request succeed soon?
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
             Self::Outbound(error) => error.is_temporary(),
@@ -52,16 +52,19 @@ impl Error {
     }
 }
 
-/// Revokes one access token. The server answers 200 for tokens it does not know as well.
+/// Revokes one access token. Succeeds for unknown tokens too, because the server answers 200 for them.
+///
+/// Fails if the server has no revocation endpoint, does not answer, or refuses.
 pub(crate) async fn revoke(way: &Way<'_>, client: &Identified, token: &AccessToken) -> Result<(), Error> {
     let mut answer = ask(way, client, token).await;
     if matches!(&answer, Err(Error::Outbound(error)) if error.is_stale()) {
-        // With a new assertion of the client: the server may have taken the first.
+        // Sent once more, with a new client assertion: the server may have used up the first.
         answer = ask(way, client, token).await;
     }
     judge(&answer?)
 }
 
+/// Sends one revocation request.
 async fn ask(way: &Way<'_>, client: &Identified, token: &AccessToken) -> Result<Answer, Error> {
     let certificate = client.certificate();
     let aliased = way.server.mutual_tls.revocation_endpoint.as_ref().filter(|_| certificate.is_some());
@@ -76,6 +79,7 @@ async fn ask(way: &Way<'_>, client: &Identified, token: &AccessToken) -> Result<
     way.outbound.send(ask).await.map_err(Error::Outbound)
 }
 
+/// Reads the answer. Fails unless its status is 200.
 fn judge(answer: &Answer) -> Result<(), Error> {
     if answer.status == 200 {
         return Ok(());

@@ -1,10 +1,10 @@
-//! `token-exchange`: the workload's JWT is changed for an access token (RFC 8693).
+//! `token-exchange`: exchanges the workload's JWT for an access token (RFC 8693).
 //!
-//! For identity providers, gateways and security token services. `audience` names the target where the server wants
-//! a logical name beside or instead of `resource`. What comes back must be an access token: an answer of another
-//! `issued_token_type` is no bearer token, whatever its field is called (section 2.2.1).
+//! For identity providers, gateways and security token services. `audience` names the target if the server requires a
+//! logical name with or instead of `resource`. The result must be an access token: an answer with another
+//! `issued_token_type` is not a bearer token, although it is in the field `access_token` (section 2.2.1).
 //!
-//! As a link of a chain a security token service changes the identity for a JWT that the next party takes.
+//! As a link of a chain: a security token service exchanges the identity for a JWT that the next party accepts.
 
 use std::sync::Arc;
 
@@ -66,18 +66,18 @@ impl Exchange for TokenExchange {
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        // The identity is not yet an access token of anybody (section 3).
+        // Not `access_token`: the subject token is an identity (section 3).
         let (subject, kind) = subject.map_or(("", JWT), |subject| (subject.expose(), subject.token_type()));
         let own = [("subject_token", subject), ("subject_token_type", kind), ("requested_token_type", ACCESS_TOKEN)];
         let answer = way.ask(GRANT, &own, request).await?;
         let issued = answer::read(&way.server.issuer, &answer, Kind::of(request))?;
-        // A JWT that is an access token may be called either (section 3).
+        // The server may call an access token that is a JWT by either type (section 3).
         of_type(&answer, &[ACCESS_TOKEN, JWT]).map_err(|what| way.malformed(what))?;
         Ok(issued)
     }
 }
 
-/// A security token service, as a link.
+/// A security token service as a link of a chain.
 #[derive(Debug)]
 struct TokenService {
     subject_type: SubjectType,
@@ -110,7 +110,7 @@ impl Change for TokenService {
     }
 }
 
-/// What a subject token is called in a token exchange (section 3).
+/// The type of a subject token (section 3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SubjectType {
     /// A JWT that is an assertion.
@@ -118,12 +118,12 @@ pub(super) enum SubjectType {
     Jwt,
     /// An OpenID Connect ID token.
     IdToken,
-    /// An access token of that very server.
+    /// An access token of the same server.
     AccessToken,
 }
 
 impl SubjectType {
-    /// The configured one.
+    /// The configured type, or the default.
     pub(super) fn of(given: &Given<'_>) -> Self {
         given.text(&SUBJECT_TOKEN_TYPE).and_then(Self::parse).unwrap_or_default()
     }
@@ -146,7 +146,7 @@ impl SubjectType {
     }
 }
 
-/// Changes a subject token into one of the type that is wanted.
+/// Exchanges a subject token for one of the type `wanted`. Fails if the server issues another type.
 pub(super) async fn changed(
     way: &Way<'_>,
     subject: &SubjectToken,
@@ -166,14 +166,14 @@ pub(super) async fn changed(
     of_type(&answer, &[wanted]).map_err(|what| way.malformed(what))?;
     #[derive(Deserialize)]
     struct Wire {
-        /// Whatever was issued, access token or not (section 2.2.1).
+        /// The issued token, whatever its type (section 2.2.1).
         access_token: SecretString,
     }
     let wire: Wire = answer.json().map_err(|what| way.malformed(what.to_owned()))?;
     SubjectToken::parse(wire.access_token).map_err(|error| way.malformed(format!("what it issued is {error}")))
 }
 
-/// What was issued must be what was asked for.
+/// Checks that the type of the issued token is one of `wanted`.
 fn of_type(answer: &Answer, wanted: &[&str]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Wire {

@@ -1,4 +1,4 @@
-//! Where a token request goes, and how it is sent.
+//! Sends token requests to an authorization server.
 
 use reqwest::header::{HeaderName, HeaderValue};
 use url::Url;
@@ -9,22 +9,22 @@ use crate::dpop;
 use crate::oauth::AuthorizationServer;
 use crate::outbound::{Answer, Ask, NamedBy, Outbound};
 
-/// Where a token request goes.
+/// The authorization server of a token request, and what sending the request needs.
 pub(crate) struct Way<'a> {
-    /// The client.
+    /// The HTTP client.
     pub outbound: &'a Outbound,
-    /// Whose token endpoint.
+    /// The authorization server.
     pub server: &'a AuthorizationServer,
-    /// Who named that server.
+    /// Who named that server: this decides which addresses are allowed.
     pub named_by: NamedBy,
-    /// Time, for what is signed here.
+    /// The clock, for assertions and DPoP proofs.
     pub clock: &'a Clock,
-    /// The nonces of servers that hand them out.
+    /// The DPoP nonces that servers issued.
     pub nonces: &'a dpop::Nonces,
 }
 
 impl Way<'_> {
-    /// Asks the token endpoint, with everything that says who asks and what for.
+    /// Sends the token request with the parameters of grant, client and DPoP proof.
     pub(super) async fn ask(&self, grant: &str, own: &[(&str, &str)], request: &Request) -> Result<Answer, Error> {
         let client = request.client.parameters(self.server, self.clock.unix())?;
         let body = form::token_request(grant, own, request, &client);
@@ -50,6 +50,7 @@ impl Way<'_> {
         Ok(answer)
     }
 
+    /// The DPoP header for a request to `place` (RFC 9449 section 4).
     fn proof(&self, key: &dpop::Key, place: &Url) -> Result<(HeaderName, HeaderValue), Error> {
         let nonce = self.nonces.newest(place);
         let unix_now = self.clock.unix();
@@ -59,6 +60,7 @@ impl Way<'_> {
         Ok((HeaderName::from_static("dpop"), value))
     }
 
+    /// The error for an answer that does not follow the RFCs.
     pub(super) fn malformed(&self, what: String) -> Error {
         Error::Malformed { issuer: self.server.issuer.clone(), what }
     }

@@ -1,69 +1,69 @@
-//! How an exchange is configured: its own keys, and what it says of the keys around them.
+//! The configuration of an exchange: its own keys, and its checks of the keys around them.
 
 use std::sync::Arc;
 
 use super::{Client, ClientAuth, Error};
 use crate::setting::{Given, Missing, Problem, Setting};
 
-/// How one row is configured in one place of the file.
+/// How an exchange is configured in one kind of table.
 pub(crate) struct Form<T: ?Sized> {
-    /// The row's own keys.
+    /// Its own keys.
     pub settings: &'static [Setting],
-    /// What is wrong with the keys around them.
+    /// Checks the other keys of the table.
     pub check: fn(&Written<'_>) -> Vec<Problem>,
-    /// Makes it.
+    /// Creates it from the checked keys. Fails if a required key is missing.
     pub from_config: fn(&Written<'_>) -> Result<Arc<T>, Missing>,
 }
 
-/// The table that names an exchange. Its own keys have been checked.
+/// The table that names an exchange. Its own keys are already checked.
 pub(crate) struct Written<'a> {
-    /// Where the table stands.
+    /// The kind of table.
     pub place: Place,
-    /// The exchange's own keys.
+    /// The values of the exchange's own keys.
     pub given: Given<'a>,
-    /// The OAuth client, as written.
+    /// The OAuth client of the table.
     pub client: &'a Client,
-    /// `scopes`, as written.
+    /// The value of `scopes`.
     pub scopes: &'a [String],
     /// Is this key in the table?
     pub has: &'a dyn Fn(&str) -> bool,
 }
 
-/// Where in the file an exchange is named.
+/// The kinds of table that can name an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// `[servers.NAME]`
     Server,
-    /// `outer` of a server: a credential for its front door.
+    /// `outer` of a server: the credential for its front door.
     FrontDoor,
     /// `[identities.NAME]` with `from`, or `idp` of a server.
     Link,
 }
 
-/// An identity that an exchange cannot use: told where it is configured, or, where it was detected or named on the command
-/// line, when a token is asked for.
+/// An identity that an exchange cannot use. Reported by the configuration check if the identity is configured; if it
+/// was detected or named on the command line, reported when a token is requested.
 pub(crate) struct Unfit {
-    /// What is wrong with which key.
+    /// The problem, with the configuration key.
     pub problem: Problem,
-    /// The same without the configuration.
+    /// The problem, worded without the configuration.
     pub what: String,
-    /// What to change.
+    /// How to fix it.
     pub hint: &'static str,
 }
 
 impl Written<'_> {
-    /// Those of these keys that are there have no effect.
+    /// Reports each of these keys that is in the table: it has no effect.
     pub(super) fn unused(&self, keys: &[&str], what: &str) -> Vec<Problem> {
         keys.iter().filter(|key| (self.has)(key)).map(|key| Problem::new(key, what)).collect()
     }
 
-    /// The same for an exchange that asks a provider's own hosts. They know no resource parameter.
+    /// Reports the keys that have no effect if a provider's fixed hosts are called.
     pub(super) fn asks_provider(&self, name: &str) -> Vec<Problem> {
         let what = format!("has no effect with `exchange = {name:?}`, which asks the provider's own hosts");
         self.unused(&["issuer", "token_endpoint", "dpop", "register", "client_metadata"], &what)
     }
 
-    /// A grant that is the workload's JWT cannot be the proof of the client as well.
+    /// Reports `client_auth = "workload"`: the workload's JWT cannot be both grant and client assertion.
     pub(super) fn not_by_workload(&self, what: &str) -> Vec<Problem> {
         if self.client.auth == ClientAuth::Workload { vec![Problem::new("client_auth", what)] } else { Vec::new() }
     }
@@ -75,7 +75,7 @@ impl From<Unfit> for Error {
     }
 }
 
-/// A text that becomes a part of a host or a path: nothing in it may be more than a word.
+/// Accepts only characters that are safe in a host name or in a path segment.
 pub(super) fn plain(text: &str) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@".contains(&byte);
     if text.bytes().all(fits) && !text.contains("..") {

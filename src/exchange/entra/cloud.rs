@@ -1,9 +1,9 @@
-//! The clouds of Microsoft: whose hosts are asked, who signs, and for whom a federated token is made.
+//! Microsoft's clouds: their hosts, issuers and audiences.
 
-/// The clouds of Microsoft, each with hosts and a directory of its own.
+/// A Microsoft cloud. Each has its own hosts and directories.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cloud {
-    /// The public one.
+    /// The public cloud.
     #[default]
     Public,
     /// Azure Government.
@@ -17,12 +17,12 @@ impl Cloud {
     pub const ALL: [(&str, Self); 3] =
         [("public", Self::Public), ("us-government", Self::UsGovernment), ("china", Self::China)];
 
-    /// The one of that name.
+    /// Finds the cloud with this name in the configuration.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, cloud)| *cloud)
     }
 
-    /// Where its directories are asked.
+    /// The base URL of its token endpoints.
     pub(super) fn authority(self) -> &'static str {
         match self {
             Self::Public => "https://login.microsoftonline.com",
@@ -31,7 +31,7 @@ impl Cloud {
         }
     }
 
-    /// Under which issuers its directories sign, for either version of their tokens.
+    /// The base URLs of its issuers, for tokens of version 1 and 2.
     pub(super) fn issuers(self) -> &'static [&'static str] {
         match self {
             Self::Public => &["https://sts.windows.net", "https://login.microsoftonline.com"],
@@ -44,7 +44,7 @@ impl Cloud {
         }
     }
 
-    /// The audience of a federated token.
+    /// The audience of a subject token for a federated credential.
     pub(crate) fn audience(self) -> &'static str {
         match self {
             Self::Public => "api://AzureADTokenExchange",
