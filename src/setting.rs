@@ -1,91 +1,90 @@
-//! The keys that one row of a table (an identity source, an exchange) has for itself: name, kind, need and meaning, once.
+//! The declaration of the keys of one identity source or exchange: name, kind, whether required, and meaning.
 //!
-//! The configuration's reader and the JSON Schema follow these, and the row's `from_config` reads its keys by them: the values
-//! it is [`Given`] have been checked, and a key that is not declared cannot be read. Pure.
+//! The configuration reader and the JSON Schema use these declarations. `from_config` reads values only through them:
+//! the values in [`Given`] have been checked, and a key that is not declared cannot be read. This module does no I/O.
 
 use std::path::PathBuf;
 
-/// One key of one row.
+/// One key of an identity source or exchange (a row).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    /// As written in the file.
+    /// The name in the file.
     pub(crate) name: &'static str,
-    /// What its value looks like.
+    /// The type of its value.
     pub(crate) kind: Kind,
-    /// Must it be there?
+    /// Is it required?
     pub(crate) need: Need,
-    /// What it means.
+    /// Its meaning, shown in error messages, in the schema and in the starter file.
     pub(crate) doc: &'static str,
-    /// A value as TOML, for the starter file; empty where that file does not show the key.
+    /// An example value in TOML, for the starter file; empty if that file does not show the key.
     pub(crate) example: &'static str,
-    /// What is wrong with a text, beyond its kind.
+    /// Checks a string beyond its kind. Returns the problem.
     pub(crate) check: fn(&str) -> Result<(), String>,
 }
 
-/// What a value looks like.
+/// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A text.
+    /// A string.
     Text,
-    /// A list of texts.
+    /// A list of strings.
     Texts,
-    /// A program and its arguments, a list of texts too: the check is of the program.
+    /// A program and its arguments: a list of strings. Only the program is checked.
     Command,
-    /// True or false; false is as good as absent.
+    /// A boolean; false means the same as absent.
     Flag,
 }
 
-/// When a key must be there.
+/// Whether a key is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Always.
     Required,
     /// Never.
     Optional,
-    /// Exactly one of the row's keys of this kind.
+    /// Exactly one of the row's keys with this need.
     OneOf,
-    /// One of the row's keys of this kind, or none.
+    /// At most one of the row's keys with this need.
     AtMostOne,
 }
 
 impl Setting {
-    /// A key without which the row is of no use.
+    /// A required key.
     pub(crate) const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { name, kind, need: Need::Required, doc, example: "", check: |_| Ok(()) }
     }
 
-    /// A key that may be left out.
+    /// An optional key.
     pub(crate) const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { need: Need::Optional, ..Self::required(name, kind, doc) }
     }
 
-    /// One of several keys of which exactly one must be there.
+    /// One of several keys, exactly one of which is required.
     pub(crate) const fn one_of(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { need: Need::OneOf, ..Self::required(name, kind, doc) }
     }
 
-    /// One of several keys of which at most one may be there.
+    /// One of several keys, at most one of which is allowed.
     pub(crate) const fn at_most_one(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { need: Need::AtMostOne, ..Self::required(name, kind, doc) }
     }
 
-    /// The same with a check of what the text says. What it finds wrong must not repeat the text: it may be a secret in
-    /// the wrong place.
+    /// Adds a check of the string. Its message must not repeat the string, which may be a secret in the wrong place.
     pub(crate) const fn checked(self, check: fn(&str) -> Result<(), String>) -> Self {
         Self { check, ..self }
     }
 
-    /// The same with an example.
+    /// Adds an example.
     pub(crate) const fn like(self, example: &'static str) -> Self {
         Self { example, ..self }
     }
 
-    /// The same key, which one row needs and another does not.
+    /// The same key with another need, for another row.
     pub(crate) const fn needed(self, need: Need) -> Self {
         Self { need, ..self }
     }
 
-    /// Is this value of the right kind, and sound?
+    /// Checks the kind and the content of a value.
     pub(crate) fn judge(&self, value: &toml::Value) -> Result<(), String> {
         let wrong = || format!("must be {}", self.kind.as_str());
         match (self.kind, value) {
@@ -119,7 +118,7 @@ impl Setting {
 }
 
 impl Kind {
-    /// For people.
+    /// The name of the kind in messages.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Text => "a text",
@@ -129,36 +128,35 @@ impl Kind {
     }
 }
 
-/// One thing that is wrong with a row's table.
+/// A problem with a row's table.
 pub(crate) struct Problem {
-    /// The key, there or missing.
+    /// The key, present or missing.
     pub(crate) key: String,
-    /// What is wrong.
+    /// The problem.
     pub(crate) what: String,
 }
 
 impl Problem {
-    /// This key has this problem.
     pub(crate) fn new(key: &str, what: impl Into<String>) -> Self {
         Self { key: key.to_owned(), what: what.into() }
     }
 }
 
-/// A key that must be there is not.
+/// A required key is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// Its name.
+    /// The name of the key.
     pub(crate) name: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub(crate) doc: &'static str,
 }
 
-/// The keys of a table that none of these settings declares.
+/// The keys of a table that these settings do not declare.
 pub(crate) fn foreign<'a>(settings: &[Setting], table: &'a toml::Table) -> impl Iterator<Item = &'a String> {
     table.keys().filter(move |key| !settings.iter().any(|one| one.name == *key))
 }
 
-/// Everything that is wrong with the keys of one row. Keys of others are not looked at.
+/// All problems with the keys of one row. Other keys are ignored.
 pub(crate) fn problems(settings: &[Setting], table: &toml::Table) -> Vec<Problem> {
     let mut found = Vec::new();
     for one in settings {
@@ -173,51 +171,51 @@ pub(crate) fn problems(settings: &[Setting], table: &toml::Table) -> Vec<Problem
     found
 }
 
-/// The values of a row's own keys. They are of their kinds, pass their checks, and none is missing.
+/// The values of a row's own keys: of the right kind, checked, and complete.
 pub(crate) struct Given<'a> {
     table: &'a toml::Table,
 }
 
 impl<'a> Given<'a> {
-    /// The table, if nothing is wrong with the keys that these settings declare; else everything that is.
+    /// Checks the keys that these settings declare. Fails with all problems.
     pub(crate) fn of(settings: &[Setting], table: &'a toml::Table) -> Result<Self, Vec<Problem>> {
         let problems = problems(settings, table);
         if problems.is_empty() { Ok(Self { table }) } else { Err(problems) }
     }
 
-    /// The text of a key that may be left out.
+    /// The string of an optional key.
     pub(crate) fn text(&self, key: &Setting) -> Option<&'a str> {
         self.table.get(key.name)?.as_str()
     }
 
-    /// The text of a key that must be there.
+    /// The string of a required key. Fails if it is missing.
     pub(crate) fn required(&self, key: &Setting) -> Result<&'a str, Missing> {
         self.text(key).ok_or(Missing { name: key.name, doc: key.doc })
     }
 
-    /// The path of a key that may be left out.
+    /// The path of an optional key.
     pub(crate) fn path(&self, key: &Setting) -> Option<PathBuf> {
         self.text(key).map(PathBuf::from)
     }
 
-    /// The texts of a key; none where it is left out.
+    /// The strings of a list; empty if the key is absent.
     pub(crate) fn texts(&self, key: &Setting) -> Vec<String> {
         let list = self.table.get(key.name).and_then(toml::Value::as_array);
         list.into_iter().flatten().filter_map(toml::Value::as_str).map(str::to_owned).collect()
     }
 
-    /// Is the key there?
+    /// Is the key present?
     pub(crate) fn has(&self, key: &Setting) -> bool {
         self.table.contains_key(key.name)
     }
 
-    /// Is it set to true?
+    /// Is the key present and true?
     pub(crate) fn flag(&self, key: &Setting) -> bool {
         self.table.get(key.name).and_then(toml::Value::as_bool).unwrap_or(false)
     }
 }
 
-/// Of these keys at most one may be given.
+/// Reports the second key if several keys with [`Need::AtMostOne`] are present.
 fn exclusive(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
     let mut given = settings.iter().filter(|one| one.need == Need::AtMostOne && table.contains_key(one.name));
     let (first, second) = (given.next()?, given.next()?);
@@ -228,7 +226,7 @@ fn both(other: &Setting) -> String {
     format!("`{}` is there as well, and only one of them can be", other.name)
 }
 
-/// Of the keys that exclude each other exactly one must be given.
+/// Reports a problem unless exactly one key with [`Need::OneOf`] is present.
 fn alternatives(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
     let given = |one: &&&Setting| table.get(one.name).is_some_and(|value| value.as_bool() != Some(false));
     let all: Vec<&Setting> = settings.iter().filter(|one| one.need == Need::OneOf).collect();

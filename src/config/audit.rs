@@ -1,4 +1,4 @@
-//! `[audit]`: where every decision is recorded.
+//! `[audit]`: the file that records every decision.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::reader::{Found, Reader};
 use crate::audit::Config;
 use crate::env::Env;
 
-/// Where it may lie is checked when it is opened: directories change.
+/// Reads the table. The directory of the file is checked when the file is opened, because it may change until then.
 pub(super) fn audit_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>, env: &Env) -> Option<Config> {
     let section = reader.section(Found { path: "audit", at, table }, &keys::AUDIT, &[]);
     let Some((text, line)) = section.text("file") else {

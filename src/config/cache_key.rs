@@ -1,4 +1,4 @@
-//! What of an identity belongs to the cache key: everything, since any key of it may reach the wire.
+//! The part of the cache key that describes an identity. It includes all keys, because each may affect a request.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::digest::Fields;
 use crate::identity::Choice;
 
 impl IdentityConfig {
-    /// Everything of it that reaches the wire, for the cache key.
+    /// All values of the identity, for the cache key.
     pub(super) fn fields(&self) -> Fields {
         let Self { choice, links } = self;
         let root = match choice {
@@ -22,13 +22,13 @@ impl IdentityConfig {
     }
 }
 
-/// The order of the keys in the file does not count.
+/// The fields of a table, sorted: the order of keys in the file does not matter.
 fn table(table: &toml::Table) -> Fields {
     let sorted: BTreeMap<_, _> = table.iter().collect();
     sorted.into_iter().fold(Fields::default(), |fields, (key, one)| fields.text(key).group(&value(one)))
 }
 
-/// A value with its type: the text `"1"` is not the number `1`.
+/// The fields of a value, with its type: the string `"1"` differs from the number `1`.
 fn value(value: &Value) -> Fields {
     let typed = |kind: &str| Fields::default().text(kind);
     match value {

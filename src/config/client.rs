@@ -1,11 +1,11 @@
-//! The keys that say which OAuth client we are: the same for a server, an `idp` and a link of an identity.
+//! The keys for our OAuth client: the same for a server, an `idp` and a link of an identity.
 
 use std::path::{Path, PathBuf};
 
 use super::reader::{Reader, Section};
 use crate::broker::{Client, ClientAuth, SecretFrom, SecretPlace};
 
-/// Reads the client and says everything that is missing or of no use.
+/// Reads the client. Reports missing keys and keys without effect.
 pub(super) fn client_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Client {
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
     let client = Client {
@@ -64,7 +64,7 @@ fn path_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<
     Some(PathBuf::from(text))
 }
 
-/// What the proof needs and the configuration lacks.
+/// Reports what the client authentication method needs and the table lacks.
 fn missing(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) {
     let named = client.id.is_some() || client.metadata.is_some() || client.register;
     let what = match client.auth {
@@ -88,7 +88,7 @@ fn missing(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) {
     reader.problem(section.line_of("client_auth"), &section.key("client_auth"), what);
 }
 
-/// What is there and would be ignored: an operator who wrote it means something by it.
+/// Reports keys that would have no effect: the operator who wrote them expects one.
 fn unused(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) {
     let by_secret = client.auth == ClientAuth::Secret;
     let by_key = matches!(client.auth, ClientAuth::PrivateKeyJwt | ClientAuth::MutualTls);

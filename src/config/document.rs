@@ -1,4 +1,4 @@
-//! What `config schema` and `config init` print, made from the table of keys.
+//! The output of `config schema` and `config init`, generated from the tables of keys.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::exchange::Place;
 use crate::identity::{Descriptor, SOURCES};
 use crate::setting::{self, Need, Setting};
 
-/// The JSON Schema of the configuration file. Keys of later versions are not in it: they are refused.
+/// The JSON Schema of the configuration file. It leaves out the keys of later versions, which are refused.
 pub(crate) fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -27,7 +27,7 @@ pub(crate) fn schema() -> Value {
     })
 }
 
-/// The keys of all sources, and for each source which of them it has and needs.
+/// Adds the keys of all sources, with a rule for each source that says which keys it allows and requires.
 fn with_sources(mut table: Value) -> Value {
     let settings: Vec<(&str, &Setting)> =
         SOURCES.iter().flat_map(|row| row.settings.iter().map(|one| (row.name, one))).collect();
@@ -35,7 +35,7 @@ fn with_sources(mut table: Value) -> Value {
         let docs = settings.iter().filter(|(_, same)| same.name == one.name);
         let docs: Vec<String> = docs.map(|(row, same)| format!("{row}: {}", same.doc)).collect();
         let mut property = of_setting(one);
-        // A key that a source and an exchange have alike.
+        // An exchange may have a key of the same name.
         let before = table["properties"][one.name]["description"].as_str().map(str::to_owned);
         property["description"] = json!(before.into_iter().chain([docs.join(" ")]).collect::<Vec<_>>().join(" "));
         table["properties"][one.name] = property;
@@ -57,11 +57,11 @@ fn of_setting(one: &Setting) -> Value {
     }
 }
 
-/// The keys that exchanges have for themselves in this place.
+/// Adds the own keys of the exchanges that this kind of table can name.
 fn with_exchanges(mut table: Value, place: Place) -> Value {
     for (names, one) in exchange::own_keys(place) {
         let mut property = of_setting(one);
-        // A key that several exchanges have, with another meaning each.
+        // Several exchanges may have a key of the same name with different meanings.
         let before = table["properties"][one.name]["description"].as_str().map(str::to_owned);
         property["description"] = json!(before.into_iter().chain([about(&names, one)]).collect::<Vec<_>>().join(" "));
         table["properties"][one.name] = property;
@@ -69,13 +69,13 @@ fn with_exchanges(mut table: Value, place: Place) -> Value {
     table
 }
 
-/// What a key means, and for which exchanges.
+/// The meaning of a key, with the exchanges that have it.
 fn about(names: &[&str], one: &Setting) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     format!("{}: {}", names.join(", "), one.doc)
 }
 
-/// What holds when this row is the source.
+/// The rule that applies if `source` names this row.
 fn of_row(row: &Descriptor, all: &[(&str, &Setting)]) -> Value {
     let has = |name: &str| row.settings.iter().any(|one| one.name == name);
     let of_others: Map<String, Value> =
@@ -138,11 +138,12 @@ fn property(key: &Key) -> Value {
     property
 }
 
+/// The keys that this version supports.
 fn built(table: &'static Table) -> impl Iterator<Item = &'static Key> {
     table.keys.iter().filter(|key| key.kind != Kind::Later)
 }
 
-/// A starter file: one server, everything else as comments.
+/// The starter file: one server; all other keys are comments.
 pub(crate) fn starter() -> String {
     let mut text = "# safeconduct.toml: workload identity in, MCP access tokens out.\n# Every line that starts with `#` shows a default or an example.\n".to_owned();
     for table in

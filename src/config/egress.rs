@@ -1,4 +1,4 @@
-//! `[egress]`: where we may connect to.
+//! `[egress]`: which hosts we may connect to.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ pub(super) fn egress_of<'a>(
 
 fn proxy_of(reader: &mut Reader<'_>, section: &Section<'_>, env: &Env, config: &mut Config) {
     let Some((text, line)) = section.text("proxy") else { return };
-    // Its text may hold a password and is not shown.
+    // Do not repeat the value: it may contain a password.
     match Proxy::new(&text.to_owned().into(), Proxy::no_proxy(env)) {
         Ok(proxy) => config.egress.proxy = Some(proxy),
         Err(why) => reader.problem(line, &section.key("proxy"), why),

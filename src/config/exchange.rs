@@ -1,4 +1,4 @@
-//! The exchange that a table names: made from its own keys, with everything that contradicts it.
+//! Creates the exchange that a table names and reports keys that contradict it.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use crate::broker::Client;
 use crate::exchange::{Change, EXCHANGES, Exchange, Form, IDP, Place, USUAL, Written};
 use crate::setting::{Given, Need, Setting};
 
-/// The exchange of a table.
+/// The exchange that a table names.
 pub(super) enum Chosen<T: ?Sized> {
-    /// None is named.
+    /// The table names none.
     Omitted,
-    /// It is not known, or lacks something; that was reported.
+    /// Unknown or incomplete. The problem is already reported.
     Wrong,
-    /// This one.
+    /// A complete exchange.
     Known(Arc<T>),
 }
 
 impl<T: ?Sized> Chosen<T> {
-    /// The one that is named, if it can be made.
+    /// The exchange, if it is complete.
     pub(super) fn known(&self) -> Option<&Arc<T>> {
         match self {
             Self::Known(made) => Some(made),
@@ -27,20 +27,20 @@ impl<T: ?Sized> Chosen<T> {
     }
 }
 
-/// A row's name with the way in which it is configured in one place of the file.
+/// The name of an exchange and its form for one kind of table.
 type Named<T> = (&'static str, &'static Form<T>);
 
-/// Those that give a server's access token.
+/// The exchanges that produce an access token.
 fn of_servers() -> Vec<Named<dyn Exchange>> {
     EXCHANGES.iter().filter_map(|row| Some((row.name, row.of_server.as_ref()?))).collect()
 }
 
-/// Those that change one identity into another.
+/// The exchanges that can be a link of a chain.
 fn of_links() -> Vec<Named<dyn Change>> {
     EXCHANGES.iter().filter_map(|row| Some((row.name, row.of_link.as_ref()?))).collect()
 }
 
-/// The own keys of all exchanges in this place, each meaning once, with the names of those that have it.
+/// The own keys of all exchanges in this kind of table. Equal keys are listed once, with the names of their exchanges.
 pub(super) fn own_keys(place: Place) -> Vec<(Vec<&'static str>, &'static Setting)> {
     let all: Vec<(&'static str, &'static [Setting])> = match place {
         Place::Server | Place::FrontDoor => of_servers().iter().map(|(name, form)| (*name, form.settings)).collect(),
@@ -56,7 +56,7 @@ pub(super) fn own_keys(place: Place) -> Vec<(Vec<&'static str>, &'static Setting
     found
 }
 
-/// The names of those keys.
+/// The names of the own keys of all exchanges in this kind of table.
 pub(super) fn key_names(place: Place) -> Vec<&'static str> {
     own_keys(place).iter().map(|(_, one)| one.name).collect()
 }
@@ -66,7 +66,7 @@ pub(super) fn key_names_of_idp() -> Vec<&'static str> {
     IDP.settings.iter().map(|one| one.name).collect()
 }
 
-/// The exchange of a server, or of its front door.
+/// Reads the exchange of a server or of its front door.
 pub(super) fn of_server(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
@@ -79,7 +79,7 @@ pub(super) fn of_server(
         if section.has("exchange") {
             return Chosen::Wrong;
         }
-        // What contradicts the only exchange that is ever chosen.
+        // Report keys that contradict the only exchange that is chosen automatically.
         if let (Place::Server, Some((_, form))) = (place, forms.iter().find(|(name, _)| *name == USUAL.name())) {
             made(reader, section, form, place, client);
         }
@@ -103,7 +103,7 @@ pub(super) fn of_server(
     Chosen::Wrong
 }
 
-/// The exchange of a link of an identity.
+/// Reads the exchange of a link of an identity.
 pub(super) fn of_link(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) -> Chosen<dyn Change> {
     let forms = of_links();
     let name = section.text("exchange").map_or("", |(name, _)| name);
@@ -123,12 +123,12 @@ pub(super) fn of_link(reader: &mut Reader<'_>, section: &Section<'_>, client: &C
     Chosen::Wrong
 }
 
-/// The identity provider of a server.
+/// Reads the identity provider of a server.
 pub(super) fn of_idp(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) -> Chosen<dyn Change> {
     made(reader, section, &IDP, Place::Link, client)
 }
 
-/// Keys of another exchange than the one that is named.
+/// Reports keys that belong to an exchange other than the one that is named.
 fn without_effect(reader: &mut Reader<'_>, section: &Section<'_>, own: &[Setting]) {
     let all: Vec<_> = own_keys(Place::Link).into_iter().chain(own_keys(Place::Server)).collect();
     for key in section.rest.keys().filter(|key| !own.iter().any(|one| one.name == **key)) {
@@ -144,6 +144,7 @@ fn without_effect(reader: &mut Reader<'_>, section: &Section<'_>, own: &[Setting
     }
 }
 
+/// Checks the form's keys and creates the exchange. Reports all problems.
 fn made<T: ?Sized>(
     reader: &mut Reader<'_>,
     section: &Section<'_>,

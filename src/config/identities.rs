@@ -1,4 +1,4 @@
-//! `[identities.NAME]` and `idp`: further identities, the links between them, and whoever changes one into another.
+//! `[identities.NAME]` and `idp`: further identities and the links of their chains.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::exchange::{Change, Place};
 use crate::identity::Choice;
 use crate::oauth::Issuer;
 
-/// An identity as it is written: a source, or a link from another one.
+/// An identity in the file: a source, or a link that starts from another identity.
 enum Written {
     Source(Choice),
     From { from: String, line: usize, link: Option<Box<Link>> },
 }
 
-/// Reads all of them and resolves the chains; cycles and dead ends are problems.
+/// Reads all identities and resolves their chains. Reports cycles and unknown names.
 pub(super) fn identities_of<'a>(
     reader: &mut Reader<'a>,
     table: &'a DeTable<'a>,
@@ -79,7 +79,7 @@ fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeT
     Written::From { from, line, link: link.map(Box::new) }
 }
 
-/// `idp`: the identity provider of a server.
+/// Reads `idp`, the identity provider of a server.
 pub(super) fn idp_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Link> {
     if let Some((_, line)) = section.text("exchange") {
         reader.problem(line, &section.key("exchange"), "is always token exchange here; take it out");
@@ -89,7 +89,7 @@ pub(super) fn idp_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<L
     link_of(reader, section, client, &change)
 }
 
-/// Whoever changes an identity: pinned, because it gets one.
+/// Reads a link. Its issuer must be configured, because it receives an identity.
 fn link_of(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
@@ -122,7 +122,7 @@ fn link_of(
     Some(Link { issuer: issuer?, token_endpoint, client, subject_audience, change })
 }
 
-/// The endpoint of a party that publishes no metadata.
+/// Reads the token endpoint of an issuer that publishes no metadata.
 pub(super) fn endpoint_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<String> {
     let (text, line) = section.text("token_endpoint")?;
     insecure(reader, line, &section.key("token_endpoint"), text);
@@ -132,7 +132,7 @@ pub(super) fn endpoint_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Opt
     Some(text.to_owned())
 }
 
-/// Follows `from` to the root and gives the links in the order in which they are walked.
+/// Follows `from` to the source and returns the links, starting at the source.
 fn resolve(
     reader: &mut Reader<'_>,
     name: &str,
@@ -143,7 +143,7 @@ fn resolve(
     let choice = loop {
         match written.get(&at) {
             None if at == DEFAULT => break default.clone(),
-            // Reported where it stands.
+            // The problem is already reported at that table.
             None => return None,
             Some(Written::Source(choice)) => break choice.clone(),
             Some(Written::From { from, line, link }) => {

@@ -1,4 +1,4 @@
-//! `[identity]`: which source, and its own keys.
+//! `[identity]`: the identity source and its own keys.
 
 use toml::de::DeTable;
 
@@ -20,12 +20,12 @@ pub(super) fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeT
     }
 }
 
-/// The own keys of all sources.
+/// The names of the own keys of all sources.
 pub(super) fn settings() -> Vec<&'static str> {
     identity::SOURCES.iter().flat_map(|row| row.settings.iter().map(|one| one.name)).collect()
 }
 
-/// The source that a table names, with its own keys.
+/// Reads the source that a table names, with its own keys.
 pub(super) fn choice_of(reader: &mut Reader<'_>, section: Section<'_>) -> Choice {
     let Some((source, line)) = section.text("source") else {
         if !section.rest.is_empty() {

@@ -1,36 +1,35 @@
-//! Every configuration key, once: the reader, the JSON Schema and the starter file all follow this table. The keys that a source or
-//! an exchange has for itself are in its own row.
+//! All configuration keys. The reader, the JSON Schema and the starter file use these tables. The own keys of an
+//! identity source or an exchange are declared in its row instead.
 //!
-//! A key whose feature is not in this version is listed as such: it is refused with a message that says so, and
-//! never ignored, because an operator who writes `dpop` and gets none has been deceived.
+//! Keys of later versions are listed too, so that they are refused with a clear message. They must not be ignored: an
+//! operator who writes `dpop` relies on its effect.
 
 /// One table of the file.
 pub(super) struct Table {
-    /// As in the file; `NAME` stands for the operator's own names.
+    /// The name in the file; `NAME` stands for a name that the operator chooses.
     pub(super) name: &'static str,
-    /// What it is about.
+    /// Its description.
     pub(super) doc: &'static str,
-    /// Its keys.
     pub(super) keys: &'static [Key],
 }
 
-/// One key.
+/// A configuration key.
 #[derive(Clone, Copy)]
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// An example value, as TOML.
+    /// An example value in TOML.
     pub(super) example: &'static str,
     pub(super) doc: &'static str,
 }
 
-/// What a value looks like.
+/// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
     Texts,
     Flag,
-    /// `extra`: a table of texts, and of identities whose token is the value.
+    /// `extra`: a table whose values are strings, or identities whose token is the value.
     Parameters,
     /// `allow`: a list of tables with the keys of [`RULE`].
     Rules,
@@ -39,11 +38,11 @@ pub(super) enum Kind {
     /// `outer`: one table with the keys of [`OUTER`].
     FrontDoor,
     Number,
-    /// A time: `"10s"`.
+    /// A duration: `"10s"`.
     Span,
-    /// So many in a time: `"20/s"`.
+    /// A number per time unit: `"20/s"`.
     Rate,
-    /// Not in this version.
+    /// Not supported in this version.
     Later,
 }
 
@@ -382,7 +381,7 @@ const CERT_FILE: Key = key(
     "The client's certificate with its chain, for \"mtls\". Omit: the workload's X.509-SVID.",
 );
 
-/// One party that changes an identity: the keys of `idp` and of a link in `[identities]`.
+/// The keys of `idp` and of a link in `[identities]`.
 const LINK: [Key; 12] = [
     key("issuer", Kind::Text, "\"https://idp.example.com\"", "Who changes the identity."),
     key(
@@ -406,7 +405,7 @@ const LINK: [Key; 12] = [
 pub(super) const IDP: Table =
     Table { name: "servers.NAME.idp", doc: "The identity provider of \"id-jag\".", keys: &LINK };
 
-/// Those of a source, then all of a link.
+/// The keys of `[identities.NAME]`: `source`, `from`, then all of a link.
 const FURTHER: [Key; 2 + LINK.len()] = {
     let source = key("source", Kind::Text, "\"github-actions\"", "As in [identity]; its own keys stand beside it.");
     let mut keys = [source; 2 + LINK.len()];

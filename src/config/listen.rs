@@ -1,4 +1,4 @@
-//! `[listen]`: where the daemon listens.
+//! `[listen]`: the addresses of the daemon.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::reader::{Found, Reader};
 use super::{Listen, keys};
 use crate::env::Env;
 
-/// Service managers and kubelets kill earlier than that.
+/// The limit for `linger`. Service managers and kubelets kill the process earlier.
 const LONGEST_LINGER: Duration = Duration::from_secs(3_600);
 
 pub(super) fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>, env: &Env) -> Listen {
@@ -75,7 +75,7 @@ pub(super) fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTab
     Listen { socket, mode, group, http, health, linger, unlisted: section.flag("unlisted") }
 }
 
-/// The addresses of the API. Who can connect from another machine needs more than a secret in clear.
+/// Reads the addresses of the HTTP API. Only loopback is allowed, because the secret is sent unencrypted.
 fn loopback(reader: &mut Reader<'_>, line: usize, text: &str) -> Vec<SocketAddr> {
     let found = addresses(text);
     if found.is_empty() {
@@ -90,8 +90,8 @@ fn loopback(reader: &mut Reader<'_>, line: usize, text: &str) -> Vec<SocketAddr>
     found
 }
 
-/// An address with a port. `localhost` is both loopback addresses, because clients try one after the other and the
-/// one that we leave free could be somebody else's.
+/// Parses an address with a port. `localhost` means both loopback addresses: clients try one after the other, and
+/// another process could listen on the one that we leave free.
 fn addresses(text: &str) -> Vec<SocketAddr> {
     match text.strip_prefix("localhost:").map(str::parse) {
         Some(Ok(port)) => vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],

@@ -1,6 +1,7 @@
-//! File, environment and flags become one checked [`Config`]; every problem is reported at once, with its line.
+//! Reads the configuration from file, environment and flags into a checked [`Config`]. All problems are reported at
+//! once, with their lines.
 //!
-//! Read by `command` and `app` only. The rooms below get their own small structs.
+//! Used only by `command` and `app`. Other modules get their own small structs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,26 +43,26 @@ use reader::{Found, Reader};
 /// The tables of the file.
 const TABLES: [&str; 7] = ["identity", "identities", "servers", "listen", "egress", "audit", "keyring"];
 
-/// Larger than any configuration that a person writes.
+/// The size limit of the file.
 const CAP: u64 = 1024 * 1024;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// By name; `default` is always among them.
+    /// By name. `default` is always present.
     pub(crate) identities: BTreeMap<Arc<str>, IdentityConfig>,
     pub(crate) servers: Vec<Server>,
     pub(crate) issuers: Option<Vec<Issuer>>,
     pub(crate) listen: Listen,
     pub(crate) egress: outbound::Config,
-    /// Registrations and keys survive a restart.
+    /// Keep registrations and keys in the platform's keyring, so that they survive a restart.
     pub(crate) keyring: bool,
-    /// `None`: nothing is recorded.
+    /// The audit log; `None` if it is off.
     pub(crate) audit: Option<crate::audit::Config>,
     pub(crate) file: Option<PathBuf>,
 }
 
-/// One identity: a source at the root, and the links behind it.
+/// An identity: a source, and the links of its chain.
 #[derive(Clone, Debug)]
 pub(crate) struct IdentityConfig {
     pub(crate) choice: Choice,
@@ -74,47 +75,47 @@ impl IdentityConfig {
     }
 }
 
-/// Where the daemon listens.
+/// The addresses of the daemon and who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
-    /// `None`: the default place.
+    /// `None`: the default path.
     pub(crate) socket: Option<PathBuf>,
     pub(crate) mode: u32,
     pub(crate) group: Option<u32>,
-    /// Loopback addresses of the API; two for `localhost`.
+    /// The loopback addresses of the HTTP API: two for `localhost`.
     pub(crate) http: Vec<SocketAddr>,
     pub(crate) health: Option<SocketAddr>,
-    /// How long the daemon goes on serving when it is told to stop.
+    /// How long the daemon keeps serving after it was told to stop.
     pub(crate) linger: Duration,
-    /// URLs that are not configured are served too.
+    /// Serve URLs that are not configured, too.
     pub(crate) unlisted: bool,
 }
 
 impl Listen {
-    /// What holds without the table: a private socket in the default place and nothing else.
+    /// The default without the table: only a private socket at the default path.
     fn silent() -> Self {
         let (http, health, linger) = (Vec::new(), None, Duration::ZERO);
         Self { socket: None, mode: 0o600, group: None, http, health, linger, unlisted: false }
     }
 }
 
-/// Why there is no configuration.
+/// Why the configuration could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be used at all.
+    /// The file cannot be read, or its permissions are unsafe.
     #[error("{}: {what}", path.display())]
     File {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The problem.
         what: String,
     },
-    /// Everything that is wrong in it.
+    /// The content has problems.
     #[error("{}", list(path.as_deref(), problems))]
     Problems {
-        /// Which file; none for text.
+        /// The path of the file; `None` if the text is not from a file.
         path: Option<PathBuf>,
-        /// In the order of their lines.
+        /// All problems, in the order of their lines.
         problems: Vec<Problem>,
     },
 }
@@ -127,7 +128,7 @@ fn list(path: Option<&Path>, problems: &[Problem]) -> String {
 }
 
 impl Config {
-    /// What holds without any file: everything is detected and discovered.
+    /// The configuration without a file: everything is detected and discovered.
     pub fn empty() -> Self {
         Self {
             identities: [(Arc::from(DEFAULT), IdentityConfig::root(Choice::Detect))].into(),
@@ -141,8 +142,8 @@ impl Config {
         }
     }
 
-    /// Finds and reads the file: the named one, else `$SAFECONDUCT_CONFIG`, else the platform's place, else `/etc`.
-    /// An absent file is fine unless it was named.
+    /// Finds and reads the file: `named`, else `$SAFECONDUCT_CONFIG`, else in the user's configuration directory, else
+    /// in `/etc`. A missing file is an error only if it was named.
     pub(crate) fn load(named: Option<&Path>, env: &Env) -> Result<Self, Error> {
         let named = named.map(Path::to_owned).or_else(|| env.get("SAFECONDUCT_CONFIG").map(PathBuf::from));
         if let Some(path) = named {
@@ -174,7 +175,7 @@ impl Config {
         }
     }
 
-    /// Reads a configuration from text.
+    /// Parses and checks a configuration. Fails with all problems.
     pub fn from_toml(text: &str, env: &Env) -> Result<Self, Error> {
         let mut reader = Reader::new(text);
         let (document, errors) = DeTable::parse_recoverable(text);
@@ -191,7 +192,7 @@ impl Config {
         }
     }
 
-    /// Adds a server that was given on the command line.
+    /// Adds a server from the command line.
     pub(crate) fn add_server(&mut self, name: &str, url: &ServerUrl, env: &Env) -> &mut Server {
         self.egress.named.insert(host_of(url.url()));
         let identity_fields = self.identities.get(DEFAULT).map(IdentityConfig::fields).unwrap_or_default();
@@ -201,7 +202,7 @@ impl Config {
         self.servers.last_mut().expect("one was just added")
     }
 
-    /// The environment's forward proxy, where the file names none.
+    /// Takes the proxy from the environment if the file configures none. Fails if that proxy is invalid.
     pub(crate) fn proxy_of(&mut self, env: &Env) -> Result<(), String> {
         if self.egress.proxy.is_none() {
             self.egress.proxy = outbound::Proxy::from_env(env)?;
@@ -209,7 +210,7 @@ impl Config {
         Ok(())
     }
 
-    /// A server that would be spoken to in plain http though that is not switched on.
+    /// The first server whose URL or issuer uses plain http although `insecure_loopback` is off.
     pub(crate) fn first_insecure(&self) -> Option<&str> {
         let plain = |server: &&Server| {
             let mut issuers = server.orders().filter_map(|order| order.issuer());
@@ -219,7 +220,7 @@ impl Config {
         insecure.map(|server| &*server.name)
     }
 
-    /// Uses the JWT in a file as identity, as the command line says.
+    /// Uses the JWT in this file as the default identity (from the command line).
     pub(crate) fn use_identity_file(&mut self, file: &Path) {
         let token_file = toml::Value::String(file.to_string_lossy().into_owned());
         let settings = [("token_file".to_owned(), token_file)].into_iter().collect();
@@ -230,12 +231,13 @@ impl Config {
         self.identities.insert(DEFAULT.into(), IdentityConfig::root(choice));
     }
 
-    /// The identity that is used where none is named.
+    /// The source of the default identity.
     pub(crate) fn identity(&self) -> &Choice {
         &self.identities[DEFAULT].choice
     }
 
-    /// Uses the named source instead of detecting one; its keys in the file stay good. Fails with the known names.
+    /// Uses the named identity or source as the default. If the file configures that source, its keys stay in effect.
+    /// Fails with the known source names.
     pub(crate) fn use_identity(&mut self, name: &str) -> Result<(), Vec<&'static str>> {
         let known = identity_sources();
         if name == DEFAULT || self.identity_name() == name {
@@ -252,7 +254,7 @@ impl Config {
         Ok(())
     }
 
-    /// The machine is not asked who it is. Was it to be?
+    /// Disables the host probe. Returns whether it was enabled.
     pub(crate) fn forgo_probe(&mut self) -> bool {
         let mut forgone = false;
         for identity in self.identities.values_mut().filter(|identity| identity.choice == Choice::Probe) {
@@ -262,7 +264,7 @@ impl Config {
         forgone
     }
 
-    /// The source in use, or `detected`.
+    /// The name of the source of the default identity, or `detected`.
     pub(crate) fn identity_name(&self) -> &str {
         match self.identity() {
             Choice::Detect | Choice::Probe => "detected",
@@ -270,7 +272,7 @@ impl Config {
         }
     }
 
-    /// The provider that gets the platform's token for this server, if one does.
+    /// The provider that receives the platform's token for this server, if any.
     pub(crate) fn first_provider(&self, name: &str) -> Option<Provider> {
         let server = self.servers.iter().find(|server| *server.name == *name)?;
         let links =
@@ -282,7 +284,7 @@ impl Config {
         }
     }
 
-    /// Pins the issuer of one server, as the command line says.
+    /// Pins the issuer of one server (from the command line).
     pub(crate) fn pin(&mut self, name: &str, issuer: &Issuer) {
         if let Ok(url) = url::Url::parse(issuer.as_str()) {
             self.egress.named.insert(host_of(&url));
@@ -293,12 +295,12 @@ impl Config {
     }
 }
 
-/// The names that `--identity` and `source = "…"` may have.
+/// The names of all sources, for `--identity` and `source = "…"`.
 fn identity_sources() -> Vec<&'static str> {
     SOURCES.iter().map(|row| row.name).collect()
 }
 
-/// A name that can stand in a path, a label and a variable.
+/// Can this name be used in a path, a label and a variable?
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
@@ -337,7 +339,7 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
                 let choice = identity::identity_of(reader, at, table);
                 config.set_default(choice);
             }
-            // After [identity], which its chains may start from.
+            // Read after [identity], because chains may start from it.
             "identities" => chains = Some(table),
             "keyring" => {
                 config.keyring =
@@ -362,8 +364,8 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
     config
 }
 
-/// Plain http is for loopback alone. Whether that is switched on is checked when it is dialled, because the flag
-/// comes after the file.
+/// Refuses plain http to hosts other than loopback. Whether `insecure_loopback` is on is checked when connecting,
+/// because the flag is read after the file.
 fn insecure(reader: &mut Reader<'_>, line: usize, key: &str, text: &str) {
     let Ok(url) = url::Url::parse(text) else { return };
     let loopback = match url.host() {

@@ -1,5 +1,4 @@
-//! What is asked for: the keys that a server and the front door before it have alike, with everything in them that contradicts
-//! itself.
+//! The keys that a server and its front door have in common. Reports contradictions between them.
 
 use super::exchange::{self, Chosen};
 use super::identities;
@@ -9,13 +8,13 @@ use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Opens, Order, Pin, R
 use crate::exchange::{Asks, Place, Traits, USUAL, reserved};
 use crate::oauth::{Issuer, Resource, Scopes};
 
-/// An order, and what its exchange is like.
+/// An order and the traits of its exchange.
 pub(super) struct Read {
     pub(super) order: Order,
     pub(super) traits: Traits,
 }
 
-/// Reads the order of this name in this place.
+/// Reads the order `name` from this kind of table.
 pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name, place): (&str, Place)) -> Read {
     let issuer = section.text("issuer").and_then(|(text, line)| {
         insecure(reader, line, &section.key("issuer"), text);
@@ -36,14 +35,14 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
         Asks::Discovered | Asks::Nobody => None,
     };
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
-    // A platform's own token for a front door is made for whatever that calls its audience.
+    // For a front door, `audience` is the audience of the platform's own token.
     let is_own = place == Place::FrontDoor && traits.asks == Asks::Nobody;
     let (audience, of_own) = if is_own { (None, text("audience")) } else { (text("audience"), None) };
     let (extra, assertions) = extra_of(reader, section, &traits);
     let conventional = provider.map(|provider| provider.subject_audience.clone());
     let issuer = issuer.or_else(|| provider.map(|provider| provider.issuer.clone()));
     let token_endpoint = token_endpoint.or_else(|| provider.map(|provider| provider.token_endpoint.clone()));
-    // Without an issuer the other two are refused above.
+    // Without an issuer, `token_endpoint` and `extra` were already reported.
     let pin = issuer.map(|issuer| Pin { issuer, token_endpoint, assertions });
     let order = Order {
         opens: if place == Place::FrontDoor { Opens::FrontDoor } else { Opens::Server },
@@ -61,6 +60,7 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
     Read { order, traits }
 }
 
+/// The `resource` parameter: as configured, else the default for this exchange and place.
 fn resource_of(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
@@ -68,7 +68,7 @@ fn resource_of(
     asks_a_provider: bool,
 ) -> ResourceParameter {
     match section.text("resource") {
-        // No provider knows the parameter (RFC 8707), and some refuse it; a front door is not the resource.
+        // Providers do not know the parameter (RFC 8707), and some refuse it. A front door is not the resource.
         None if asks_a_provider || place == Place::FrontDoor => ResourceParameter::Omitted,
         None => ResourceParameter::FromMetadata,
         Some(("", _)) => ResourceParameter::Omitted,
@@ -105,7 +105,7 @@ fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, place: Place, 
     }
 }
 
-/// The texts, and the tokens of identities.
+/// Reads `extra`: strings, and tokens of identities.
 fn extra_of(
     reader: &mut Reader<'_>,
     section: &Section<'_>,

@@ -1,7 +1,9 @@
-//! `outer`: a second credential, for the front door before an MCP server: a gateway, Google's Identity-Aware Proxy, Cloud Run.
+//! `outer`: a second credential, for the front door of an MCP server: a gateway, Google's Identity-Aware Proxy, Cloud
+//! Run.
 //!
-//! It is made as the server's own token is, by any exchange that gives a token, for the same callers. For Google's front doors:
-//! through Google's token service where `pool` names it; a workload on Google Cloud has its identity token for any audience.
+//! Like the server's own token, it comes from any exchange that produces a token, and the same callers may use it. For
+//! Google's front doors: with `pool`, from Google's Security Token Service; without it, a workload on Google Cloud uses
+//! its own identity token, which it can get for any audience.
 //!
 //! Sources: Google Cloud, "Programmatic authentication" (Identity-Aware Proxy: `Proxy-Authorization`); "Authenticating
 //! service-to-service" (Cloud Run: `X-Serverless-Authorization`).
@@ -14,10 +16,11 @@ use super::{exchange, keys};
 use crate::broker::{FrontDoor, Order};
 use crate::exchange::{Asks, Gives, Place};
 
-/// Where Identity-Aware Proxy looks first, and what it takes away.
+/// The default header field. Identity-Aware Proxy reads it first, and removes it.
 const FIELD: &str = "Proxy-Authorization";
 
-/// Fields with a meaning of their own: the server's token, the connection, the message's framing, the MCP transport.
+/// Fields that may not carry the credential: they belong to the server's token, the connection, the message framing or
+/// MCP.
 const TAKEN: [&str; 15] = [
     "authorization",
     "connection",
@@ -36,7 +39,7 @@ const TAKEN: [&str; 15] = [
     "upgrade",
 ];
 
-/// What a server's `outer` says.
+/// Reads `outer` of a server.
 pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, behind: &Order) -> Option<FrontDoor> {
     let section = reader.nested(section, "outer", &keys::OUTER, &exchange::key_names(Place::FrontDoor))?;
     if behind.issuer().is_none() && behind.expected().traits().asks != Asks::Nobody {
@@ -59,7 +62,7 @@ pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, behin
     Some(FrontDoor { header, order: Arc::new(order), scopes })
 }
 
-/// A field that only a front door reads, and never one that means something to the server or to the connection.
+/// Reads the header field. Refuses fields that the server or the connection uses.
 fn header_of(reader: &mut Reader<'_>, section: &Section<'_>) -> String {
     let Some((text, line)) = section.text("header") else { return FIELD.to_owned() };
     let lower = text.to_ascii_lowercase();

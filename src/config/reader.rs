@@ -1,4 +1,5 @@
-//! Reads a TOML table against its keys. Every problem is collected with its line; none stops the reading.
+//! Reads TOML tables by the declarations in [`keys`]. Problems are collected with their lines and do not stop the
+//! reading.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,14 +11,14 @@ use super::keys::{self, Key, Kind, Table};
 use crate::broker::Rate;
 use crate::clock::span;
 
-/// One thing that is wrong with a configuration.
+/// A problem in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The line in the file, from 1; none for what is missing altogether.
+    /// The line in the file, from 1; `None` if the problem has no single line.
     pub line: Option<usize>,
     /// The key with its table.
     pub key: String,
-    /// What is wrong, and the cure.
+    /// The problem and how to fix it.
     pub what: String,
 }
 
@@ -33,39 +34,39 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// The file's text and what was found wrong with it so far.
+/// The text of the file and the problems so far.
 pub(super) struct Reader<'a> {
     text: &'a str,
     pub(super) problems: Vec<Problem>,
 }
 
-/// A table where it was found in the file.
+/// A table and its position in the file.
 pub(super) struct Found<'p, 'a> {
     pub(super) path: &'p str,
-    /// The offset of its head.
+    /// The byte offset of its header.
     pub(super) at: usize,
     pub(super) table: &'a DeTable<'a>,
 }
 
-/// One table, read: every value has the kind its key wants.
+/// A table that was read. Every value in `values` has the kind of its key.
 #[derive(Default)]
 pub(super) struct Section<'a> {
     pub(super) path: String,
     pub(super) line: usize,
     values: BTreeMap<&'static str, (Value<'a>, usize)>,
-    /// Every key of ours that is there, readable or not.
+    /// The line of every declared key that is present, even if its value is invalid.
     present: BTreeMap<&'static str, usize>,
-    /// Keys that belong to a row of another table, as they stand.
+    /// The values of foreign keys (of a source or an exchange), not checked yet.
     pub(super) rest: toml::Table,
-    /// Where those are, readable or not.
+    /// The lines of those keys, even if their values are invalid.
     pub(super) rest_lines: BTreeMap<String, usize>,
 }
 
 /// The value of a form parameter.
 pub(super) enum Parameter {
-    /// This text.
+    /// This string.
     Text(String),
-    /// A token of the identity of this name.
+    /// A token of the identity with this name.
     Identity(String),
 }
 
@@ -94,14 +95,14 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { line: line.into(), key: key.to_owned(), what: what.into() });
     }
 
-    /// Reads a table. Keys that `foreign` names are kept as they stand.
+    /// Reads a table. The values of keys in `foreign` are copied to `rest` unchecked.
     pub(super) fn section(&mut self, found: Found<'_, 'a>, wanted: &'static Table, foreign: &[&str]) -> Section<'a> {
         let Found { path, at, table } = found;
         let mut section = Section { path: path.to_owned(), line: self.line(at), ..Section::default() };
         for (name, value) in table {
             let (text, line) = (name.get_ref().as_ref(), self.line(name.span().start));
             let full = format!("{path}.{text}");
-            // What a table and a row of another have in common is kept for either.
+            // A key can be both declared and foreign; then both keep its value.
             if foreign.contains(&text) {
                 section.rest_lines.insert(text.to_owned(), line);
                 section.rest.insert(text.to_owned(), plain(value.get_ref()));
@@ -133,7 +134,7 @@ impl<'a> Reader<'a> {
         section
     }
 
-    /// The tables of an `allow` list.
+    /// Reads the tables of an `allow` list.
     pub(super) fn rules(&mut self, section: &Section<'a>) -> Option<Vec<Section<'a>>> {
         let (Value::Tables(tables), _) = section.values.get("allow")? else { return None };
         let path = format!("{}.allow", section.path);
@@ -143,7 +144,7 @@ impl<'a> Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The table under a key of its own.
+    /// Reads the table that is the value of `key`.
     pub(super) fn nested(
         &mut self,
         section: &Section<'a>,
@@ -214,21 +215,23 @@ impl Section<'_> {
         self.present.get(key).or_else(|| self.rest_lines.get(key)).copied().unwrap_or(self.line)
     }
 
-    /// Is this key in the table, whosever it is?
+    /// Is this key present, declared or foreign?
     pub(super) fn has(&self, key: &str) -> bool {
         self.has_own(key) || self.rest_lines.contains_key(key)
     }
 
-    /// Is this key of the table itself there?
+    /// Is this declared key present?
     pub(super) fn has_own(&self, key: &str) -> bool {
         self.present.contains_key(key)
     }
 
+    /// The key with its table, for messages.
     pub(super) fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
 }
 
+/// Converts a value. `None` if it has the wrong kind.
 fn read<'a>(kind: Kind, value: &'a Spanned<DeValue<'a>>) -> Option<Value<'a>> {
     let texts = |value: &DeValue<'_>| {
         value.as_array()?.iter().map(|one| one.get_ref().as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
@@ -258,7 +261,7 @@ fn read<'a>(kind: Kind, value: &'a Spanned<DeValue<'a>>) -> Option<Value<'a>> {
     }
 }
 
-/// A text, or a table with the key `identity` alone.
+/// A string, or a table with only the key `identity`.
 fn parameter(value: &DeValue<'_>) -> Option<Parameter> {
     if let Some(text) = value.as_str() {
         return Some(Parameter::Text(text.to_owned()));
@@ -268,7 +271,7 @@ fn parameter(value: &DeValue<'_>) -> Option<Parameter> {
     (table.len() == 1).then(|| Parameter::Identity(identity.to_owned()))
 }
 
-/// A value as it stands. What no row's key can be becomes a number, which none takes.
+/// Copies a value. Types that no foreign key can have become a number, which every foreign key refuses.
 fn plain(value: &DeValue<'_>) -> toml::Value {
     match value {
         DeValue::String(text) => toml::Value::String(text.to_string()),
@@ -278,6 +281,7 @@ fn plain(value: &DeValue<'_>) -> toml::Value {
     }
 }
 
+/// The kind in words, for messages.
 pub(super) fn describe(kind: Kind) -> &'static str {
     match kind {
         Kind::Text => "a text",
@@ -293,7 +297,7 @@ pub(super) fn describe(kind: Kind) -> &'static str {
     }
 }
 
-/// `; did you mean …?` when a known name is a slip away.
+/// `; did you mean …?` if a known name is similar, else nothing.
 pub(super) fn suggestion<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
     let near = known.map(|name| (distance(text, name), name)).min();
     match near {
@@ -302,7 +306,7 @@ pub(super) fn suggestion<'a>(text: &str, known: impl Iterator<Item = &'a str>) -
     }
 }
 
-/// Edit distance, for names of a few letters.
+/// The edit distance. Only the first 64 characters of `one` are compared.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -1,4 +1,4 @@
-//! `[servers.NAME]`: one MCP server: where it is, who may use it, what is asked for.
+//! `[servers.NAME]`: an MCP server: its URL, its callers, and how its token is requested.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Ve
     let mut rules = Vec::new();
     for entry in &entries {
         let rule = rule_of(reader, entry, env);
-        // A key of a later version was reported already; an entry must not become wider by its absence.
+        // An entry without any of them would match every caller. A key of a later version was already reported.
         if !NAMING.iter().any(|key| entry.has(key)) {
             let named = NAMING.map(|key| format!("`{key}`")).join(", ");
             reader.problem(entry.line, &entry.path, format!("an entry needs at least one of {named}"));
@@ -95,13 +95,13 @@ fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Ve
     rules
 }
 
-/// The keys of an entry that say who is meant.
+/// The keys of an entry that select callers.
 const NAMING: [&str; 5] = ["uid", "gid", "exe", "sha256", "unit"];
 
 fn rule_of(reader: &mut Reader<'_>, entry: &Section<'_>, env: &Env) -> Rule {
     let (uid, gid) = (entry.number("uid"), entry.number("gid"));
     let exe = entry.text("exe").map(|(path, line)| {
-        // The kernel names what runs by its whole path; one of ours must be comparable.
+        // The kernel reports the absolute path of a program, so only such a path can match.
         if !path.starts_with('/') || path.ends_with('/') || path.split('/').any(|part| part == "." || part == "..") {
             reader.problem(line, &entry.key("exe"), format!("{path:?} is no absolute path of a program"));
         }

@@ -192,7 +192,7 @@ fn plain_http_is_for_loopback_alone() {
 fn the_keys_of_a_source_belong_to_that_source() {
     only_problem("[identity]\nsource = \"file\"\n", "identity.token_file: missing");
     only_problem("[identity]\nsource = \"github-actions\"\ntoken_file = \"/x\"\n", "belongs to another source");
-    // Every entry of a list is looked at, but of a program's arguments nothing is asked.
+    // Every entry of a list is checked; the arguments of a program are not.
     let account = |more: &str| {
         format!("[identity]\nsource = \"gcp\"\ndelegates = [\"good@x.iam.gserviceaccount.com\", \"{more}\"]\n")
     };
@@ -246,7 +246,7 @@ fn the_schema_holds_every_built_key_and_no_other() {
     assert_eq!(file[0]["then"]["properties"]["command"], false, "belongs to another source");
 }
 
-/// The schema has one type for each key.
+/// A key can have only one type in the schema.
 #[test]
 fn exchanges_that_share_a_key_agree_on_its_kind() {
     for place in [Place::Server, Place::Link] {

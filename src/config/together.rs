@@ -1,4 +1,4 @@
-//! What no single table shows: names that must be there, and tables that contradict each other.
+//! Checks across tables: names that must exist, and tables that contradict each other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use crate::broker::{Link, Opens, Order, ResourceParameter, Server, UNLISTED};
 use crate::exchange::{Asks, Root};
 use crate::oauth::{Issuer, host_of};
 
-/// Every server names an identity that is there, and its key knows what that is.
+/// Checks that every order names an existing identity that its exchange can use, and adds the identity to its cache
+/// key.
 pub(super) fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
     for order in config.servers.iter_mut().flat_map(Server::orders_mut) {
         assertions_in_use(reader, &config.identities, order);
@@ -39,7 +40,7 @@ pub(super) fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
     }
 }
 
-/// The identities whose tokens are further parameters: each is there, and gives a JWT.
+/// Checks that the identities in `extra` exist and produce a JWT.
 fn assertions_in_use(reader: &mut Reader<'_>, identities: &BTreeMap<Arc<str>, IdentityConfig>, order: &mut Order) {
     let key = format!("servers.{}.extra", order.name);
     for assertion in order.pin.iter_mut().flat_map(|pin| &mut pin.assertions) {
@@ -58,7 +59,7 @@ fn assertions_in_use(reader: &mut Reader<'_>, identities: &BTreeMap<Arc<str>, Id
     }
 }
 
-/// Is the identity a signed request, and its first party one that is not told so?
+/// Is the identity a signed AWS request, although its first recipient expects a JWT?
 fn signs_where_a_jwt_is_wanted(order: &Order, identity: &IdentityConfig) -> bool {
     let is_told = match identity.links.first() {
         Some(link) => link.names_its_subject(),
@@ -67,7 +68,8 @@ fn signs_where_a_jwt_is_wanted(order: &Order, identity: &IdentityConfig) -> bool
     identity.choice.signs_requests() && !is_told
 }
 
-/// The platform's own token goes to the MCP server. Made for an authorization server, it could be presented there.
+/// Reports a platform's own token whose audience is an authorization server: the MCP server, which receives the token,
+/// could present it there.
 fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     let orders: Vec<&Arc<Order>> = config.servers.iter().flat_map(Server::orders).collect();
     let pinned = orders.iter().filter_map(|order| order.issuer());
@@ -88,7 +90,7 @@ fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     }
 }
 
-/// Names that differ by case alone; and a front door has a name that nobody wrote.
+/// Reports names that differ only in case, and names that equal the generated name of a front door.
 fn names(reader: &mut Reader<'_>, config: &Config) {
     let all: Vec<&Arc<Order>> = config.servers.iter().flat_map(Server::orders).collect();
     for (i, one) in all.iter().enumerate() {
@@ -103,7 +105,7 @@ fn names(reader: &mut Reader<'_>, config: &Config) {
     }
 }
 
-/// What no single table shows.
+/// Checks tables against each other, and collects the configured hosts for `egress`.
 pub(super) fn check(reader: &mut Reader<'_>, config: &mut Config) {
     for (i, one) in config.servers.iter().enumerate() {
         for other in &config.servers[i + 1..] {
