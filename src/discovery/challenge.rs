@@ -1,27 +1,29 @@
-//! `WWW-Authenticate`: every challenge of every header field (RFC 9110 section 11.6.1, RFC 9728 section 5.1).
+//! Parses `WWW-Authenticate`: every challenge of every header field (RFC 9110 section 11.6.1, RFC 9728 section 5.1).
 //!
-//! Servers send one field or several, one challenge or several in a field, values quoted or not, names in any
-//! case. The text is a stranger's: nothing here may panic or take longer than the text is long.
+//! Servers send one or several fields, with one or several challenges each, with or without quotes, in any letter case.
+//! The text is not trusted: parsing must not panic and must take linear time.
 
 use reqwest::header::{GetAll, HeaderValue};
 
 use crate::oauth::Scopes;
 
-/// What the challenges of a 401 say that concerns us.
+/// The relevant content of the challenges of a 401 response.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Challenge {
-    /// Every scheme that is offered, in order, as written.
+    /// All schemes, in order, as the server wrote them.
     pub(crate) schemes: Vec<String>,
+    /// The URL of the resource metadata (RFC 9728 section 5.1).
     pub(crate) resource_metadata: Option<String>,
+    /// The scopes that the server asks for.
     pub(crate) scopes: Option<Scopes>,
-    /// RFC 6750 section 3.1.
+    /// The error code (RFC 6750 section 3.1).
     pub(crate) error: Option<String>,
 }
 
-/// Reads all challenges. Of several values the first counts; Bearer and DPoP are the schemes of access tokens.
+/// Reads all challenges. Only parameters of Bearer and DPoP count; of several values the first counts.
 pub(super) fn read(fields: &GetAll<'_, HeaderValue>) -> Challenge {
     let mut found = Challenge::default();
-    // A field that is not text says nothing to us.
+    // Ignore fields that are not ASCII text.
     for field in fields.iter().filter_map(|value| value.to_str().ok()) {
         for (scheme, parameters) in parse(field) {
             found.schemes.push(scheme.clone());
@@ -43,7 +45,7 @@ pub(super) fn read(fields: &GetAll<'_, HeaderValue>) -> Challenge {
 
 type Parameters = Vec<(String, String)>;
 
-/// Splits one field into its challenges. What cannot be read is skipped up to the next comma.
+/// Splits one field into its challenges. Skips invalid syntax up to the next comma.
 fn parse(field: &str) -> Vec<(String, Parameters)> {
     let mut challenges: Vec<(String, Parameters)> = Vec::new();
     let mut rest = field;
@@ -59,7 +61,7 @@ fn parse(field: &str) -> Vec<(String, Parameters)> {
         }
         let blank = after.trim_start_matches([' ', '\t']);
         match blank.strip_prefix('=') {
-            // `name = value` belongs to the challenge before it; `=` straight after padding is a token68.
+            // `name = value` is a parameter of the previous challenge. A second `=` would be padding of a token68.
             Some(value) if !value.starts_with('=') => {
                 let (value, after) = parameter_value(value.trim_start_matches([' ', '\t']));
                 if let Some((_, parameters)) = challenges.last_mut() {
@@ -76,7 +78,7 @@ fn parse(field: &str) -> Vec<(String, Parameters)> {
     }
 }
 
-/// After a scheme there may be one `token68` instead of parameters; it ends at a comma or the end.
+/// Skips the `token68` that a scheme may have instead of parameters. It ends at a comma or at the end of the field.
 fn skip_token68<'a>(blank: &'a str, after: &'a str) -> &'a str {
     if blank.len() == after.len() {
         return after;
@@ -94,12 +96,13 @@ fn skip_token68<'a>(blank: &'a str, after: &'a str) -> &'a str {
     }
 }
 
+/// Splits a token (RFC 9110 section 5.6.2) off the text. It may be empty.
 fn token(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))).unwrap_or(text.len());
     text.split_at(end)
 }
 
-/// A quoted string, or everything up to a comma or blank: servers forget quotes around URLs.
+/// Reads a quoted string, or everything up to a comma or blank, because some servers omit the quotes around URLs.
 fn parameter_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
@@ -119,10 +122,11 @@ fn parameter_value(text: &str) -> (String, &str) {
             _ => value.push(c),
         }
     }
-    // The closing quote is missing: nothing after it can be told apart.
+    // The closing quote is missing, so the rest cannot be parsed.
     (value, "")
 }
 
+/// Skips everything up to the next comma that is not quoted.
 fn skip_element(text: &str) -> &str {
     let mut quoted = false;
     for (at, c) in text.char_indices() {

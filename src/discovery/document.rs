@@ -1,4 +1,4 @@
-//! The two documents as they are published, and what is checked before anybody relies on them.
+//! The two metadata documents as published, and the checks before they are used.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::error::malformed;
 use super::{Error, ResourceMetadata};
 use crate::oauth::{AuthorizationServer, Issuer, MutualTls, Resource, Scopes, ServerUrl, quoted_words};
 
-/// A protected resource's metadata as it is published (RFC 9728 section 2).
+/// The metadata of a protected resource as published (RFC 9728 section 2).
 #[derive(Deserialize)]
 pub(super) struct ResourceDocument {
     resource: String,
@@ -21,6 +21,7 @@ pub(super) struct ResourceDocument {
 }
 
 impl ResourceDocument {
+    /// Checks the metadata. Fails if `resource` does not stand for this server, or if a scope is invalid.
     pub(super) fn checked(self, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
         let resource = Resource::parse(&self.resource).ok().filter(|resource| resource.stands_for(server));
         let resource = resource.ok_or_else(|| Error::ResourceMismatch {
@@ -41,7 +42,7 @@ impl ResourceDocument {
     }
 }
 
-/// An authorization server's metadata as it is published (RFC 8414 section 2).
+/// The metadata of an authorization server as published (RFC 8414 section 2).
 #[derive(Deserialize)]
 pub(super) struct ServerDocument {
     issuer: String,
@@ -73,7 +74,7 @@ struct Aliases {
     revocation_endpoint: Option<String>,
 }
 
-/// Why a server's document is not used.
+/// Why the metadata of an authorization server is not used.
 pub(super) enum BadDocument {
     Issuer(Error),
     Content(&'static str),
@@ -89,6 +90,7 @@ impl BadDocument {
 }
 
 impl ServerDocument {
+    /// Checks the metadata. Fails if `issuer` is not `asked`, or if there is no usable token endpoint.
     pub(super) fn checked(self, asked: &Issuer) -> Result<AuthorizationServer, BadDocument> {
         if self.issuer != asked.as_str() {
             let found = quoted_words(&self.issuer);
@@ -96,7 +98,7 @@ impl ServerDocument {
         }
         let token_endpoint = self.token_endpoint.ok_or(BadDocument::Content("it names no token_endpoint"))?;
         let endpoint = |text: String| ServerUrl::parse(&text).map(|_| Arc::from(text));
-        // What is not needed for a token may be unusable; whoever needs it then misses it.
+        // An invalid optional endpoint counts as missing: it must not prevent a token request.
         let maybe = |text: Option<String>| text.and_then(|text| endpoint(text).ok());
         Ok(AuthorizationServer {
             issuer: asked.clone(),

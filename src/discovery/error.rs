@@ -1,74 +1,74 @@
-//! Why discovery stopped, and who has to act.
+//! Why discovery failed, and who has to fix it.
 
 use std::time::Duration;
 
 use crate::outbound::{self, Answer};
 
-/// Why discovery stopped. Each says who has to act.
+/// Why discovery failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No answer, or a bad one on the way.
+    /// The request failed without a usable answer.
     #[error("{place}: {error}")]
     Outbound {
-        /// Which document.
+        /// The document that was requested.
         place: &'static str,
-        /// What happened.
+        /// The cause.
         error: outbound::Error,
     },
-    /// The server is there and has trouble of its own.
+    /// The server is overloaded, has an internal error, or limits our rate.
     #[error("{place} at {host} answers status {status}")]
     Busy {
-        /// Which document.
+        /// The document that was requested.
         place: &'static str,
-        /// Who.
+        /// The host.
         host: String,
-        /// 429 or 5xx.
+        /// The status: 429 or 5xx.
         status: u16,
-        /// When to come again.
+        /// The delay that the server asks for, if any.
         retry_after: Option<Duration>,
     },
-    /// The document is not what it should be.
+    /// The document is invalid.
     #[error("{place} at {host}: {what}")]
     Malformed {
-        /// Which document.
+        /// The document.
         place: &'static str,
-        /// Who.
+        /// The host.
         host: String,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
-    /// The metadata speaks for another server: a copy-paste error, a wrong proxy setting, or an attack.
+    /// The resource metadata is for another server: a copied document, a misconfigured proxy, or an attack.
     #[error("the resource metadata is for {found:?}, which does not stand for {server:?}")]
     ResourceMismatch {
-        /// The `resource` it names.
+        /// The `resource` in the metadata.
         found: String,
         /// The configured URL.
         server: String,
     },
-    /// The authorization server publishes another issuer than the one asked for.
+    /// The metadata of the authorization server is for another issuer.
     #[error("the server metadata is for issuer {found:?}, not for {asked:?}")]
     IssuerMismatch {
-        /// The `issuer` it names.
+        /// The `issuer` in the metadata.
         found: String,
-        /// The one asked for.
+        /// The issuer whose metadata was requested.
         asked: String,
     },
-    /// All well-known places say 404.
+    /// No well-known URL of the issuer has metadata.
     #[error("{issuer} publishes no authorization server metadata")]
     NoServerMetadata {
-        /// Who.
+        /// The issuer.
         issuer: String,
     },
-    /// No metadata and no pin: nobody says who issues tokens.
+    /// The MCP server publishes no metadata and no issuer is pinned, so the issuer is unknown.
     #[error("{server} publishes no protected resource metadata")]
     NoResourceMetadata {
-        /// Who.
+        /// The MCP server.
         server: String,
     },
 }
 
 impl Error {
-    /// Would the same request have a chance a little later?
+    /// Can the same request succeed a little later?
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Outbound { error, .. } => error.is_temporary(),
@@ -77,7 +77,7 @@ impl Error {
         }
     }
 
-    /// The cure and whose turn it is.
+    /// How to fix it, and who has to.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Outbound { error, .. } => return error.hint(),

@@ -1,5 +1,5 @@
-//! The same requests and the same parsing without memory and without mercy: every place is asked, and what it says is
-//! reported before it is judged. For `doctor`.
+//! Discovery for `doctor`: the same requests and parsing, but without cache. Every URL is requested, and its answer is
+//! reported before it is checked.
 
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use serde_json::Value;
@@ -11,37 +11,37 @@ use super::{Discovery, Error, ResourceMetadata, challenge};
 use crate::oauth::{AuthorizationServer, Issuer, ServerUrl};
 use crate::outbound::{self, Ask, Body, NamedBy};
 
-/// How the MCP endpoint answered one request. Its body is left unread.
+/// The head of the MCP endpoint's answer to one request. The body is not read.
 pub(crate) struct Knocked {
     pub(crate) status: u16,
     pub(crate) challenge: challenge::Challenge,
-    /// What it takes for now.
+    /// The server's time (`Date`).
     pub(crate) date: Option<i64>,
-    /// What the next proof of possession must have in it (RFC 9449 section 9).
+    /// The nonce that the next DPoP proof must contain (RFC 9449 section 9).
     pub(crate) nonce: Option<String>,
 }
 
-/// What one place said.
+/// A URL and its answer.
 pub(crate) struct Seen {
     pub(crate) url: String,
     pub(crate) answer: Result<Answered, outbound::Error>,
 }
 
-/// An answer, not yet judged.
+/// An answer that is not checked yet.
 pub(crate) struct Answered {
     pub(crate) status: u16,
     pub(crate) date: Option<i64>,
-    /// The JSON, or why there is none.
+    /// The JSON document, or why there is none.
     pub(crate) document: Result<Value, &'static str>,
 }
 
 impl Seen {
-    /// Something is published there, good or bad.
+    /// Did the server answer with a document, valid or not?
     pub(crate) fn is_there(&self) -> bool {
         matches!(&self.answer, Ok(answered) if answered.status == 200)
     }
 
-    /// The JSON that is published there.
+    /// The JSON document, if the answer has one.
     pub(crate) fn document(&self) -> Option<&Value> {
         self.answer.as_ref().ok().filter(|answered| answered.status == 200)?.document.as_ref().ok()
     }
@@ -58,7 +58,7 @@ impl std::fmt::Display for Seen {
 }
 
 impl Discovery {
-    /// One request at the MCP endpoint, and what its head says.
+    /// Sends one request to the MCP endpoint and reads the head of the answer.
     pub(crate) async fn knock(&self, ask: Ask) -> Result<Knocked, outbound::Error> {
         let answer = self.outbound.send_for_head(ask).await?;
         let challenge = challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE));
@@ -66,7 +66,8 @@ impl Discovery {
         Ok(Knocked { status: answer.status, challenge, date: answer.date(), nonce })
     }
 
-    /// One document, asked for as another party's place is, with what opens the door before it.
+    /// Requests one document, with the egress rules for URLs that another party named. `pass` is the front door's
+    /// credential.
     pub(crate) async fn see(&self, url: &str, pass: Option<(HeaderName, HeaderValue)>) -> Seen {
         let mut ask = Ask::get(url, NamedBy::Them);
         ask.headers.extend(pass);
@@ -80,8 +81,8 @@ impl Discovery {
     }
 }
 
-/// A request that every protected MCP server answers with a challenge, that is valid on both wires and that starts
-/// neither a session nor a stream on an unprotected one.
+/// A request that every protected MCP server answers with a challenge. It is valid in both MCP transports and starts no
+/// session and no stream on an unprotected server.
 pub(crate) fn ping(url: &str) -> Ask {
     const PING: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let body = Body { content_type: "application/json", bytes: Zeroizing::new(PING.to_vec()) };
@@ -91,14 +92,14 @@ pub(crate) fn ping(url: &str) -> Ask {
     ask
 }
 
-/// RFC 9728 metadata as the path reads it.
+/// Reads RFC 9728 metadata with the same checks as discovery.
 pub(crate) fn resource_metadata(document: &Value, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
     let read: Result<ResourceDocument, _> = serde_json::from_value(document.clone());
     read.map_err(|_| malformed("the resource metadata", server.as_str(), "`resource` or a list has the wrong type"))?
         .checked(server)
 }
 
-/// RFC 8414 metadata as the path reads it.
+/// Reads RFC 8414 metadata with the same checks as discovery.
 pub(crate) fn server_metadata(document: &Value, issuer: &Issuer, url: &str) -> Result<AuthorizationServer, Error> {
     const PLACE: &str = "the server metadata";
     let read: Result<ServerDocument, _> = serde_json::from_value(document.clone());

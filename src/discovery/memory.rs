@@ -1,4 +1,4 @@
-//! Documents that were fetched, for as long as they are believed. One fetch of a document at a time.
+//! A cache of fetched documents. Each document is fetched by one task at a time.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use super::Error;
 use crate::clock::{Boot, Clock};
 
-/// How many documents are kept.
+/// The maximum number of documents.
 const CAP: usize = 256;
 
 type Cell<V> = Arc<tokio::sync::Mutex<Held<V>>>;
 
-/// A document, and the last failure to fetch it.
+/// A document and its last failed fetch, each with its time.
 struct Held<V> {
     value: Option<(V, Boot)>,
     failed: Option<(Error, Boot)>,
@@ -25,8 +25,7 @@ impl<V> Default for Held<V> {
     }
 }
 
-/// Documents with the moment they came. Whoever asks while one is being fetched waits for it instead of
-/// fetching it as well.
+/// The cache. Tasks that request a document while it is being fetched wait for that fetch and share its result.
 pub(super) struct Memory<K, V> {
     clock: Clock,
     cells: Mutex<HashMap<K, Cell<V>>>,
@@ -37,6 +36,9 @@ impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
         Self { clock, cells: Mutex::default() }
     }
 
+    /// Returns the document, from the cache if it is younger than `believed`, else from `fetch`.
+    ///
+    /// If `fetch` fails with a temporary error, an older document is returned if there is one.
     pub(super) async fn get(
         &self,
         key: K,
@@ -50,7 +52,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
             Held { value: Some((value, since)), .. } if self.clock.boot().since(*since) < believed(value) => {
                 return Ok(value.clone());
             }
-            // It failed while we waited for it: that is our outcome too.
+            // The fetch failed while this task waited for it, so it shares the failure.
             Held { failed: Some((error, at)), value: None } if *at >= asked => return Err(error.clone()),
             _ => {}
         }
@@ -61,7 +63,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
             }
             Err(error) => {
                 held.failed = Some((error.clone(), self.clock.boot()));
-                // While a server has trouble, what it said before still holds.
+                // During a temporary error the older document stays valid.
                 match &held.value {
                     Some((value, _)) if error.is_temporary() => Ok(value.clone()),
                     _ => Err(error),
@@ -77,7 +79,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
     fn cell(&self, key: K) -> Cell<V> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         if cells.len() >= CAP && !cells.contains_key(&key) {
-            // What nobody is fetching can be fetched again.
+            // Drop every document that is not being fetched: it can be fetched again.
             cells.retain(|_, cell| Arc::strong_count(cell) > 1);
         }
         Arc::clone(cells.entry(key).or_default())

@@ -1,9 +1,9 @@
-//! From an MCP server to the authorization server that guards it (RFC 9728, RFC 8414).
+//! Finds the authorization server of an MCP server (RFC 9728, RFC 8414).
 //!
-//! What a server says of itself is a stranger's word: it is checked (`resource` must stand for the server,
-//! `issuer` must be the one asked for, byte for byte), bounded, and never decides alone who gets a subject
-//! token. The challenge and the path-inserted metadata are fetched at the same time, because most servers
-//! name exactly that place in the challenge; the root is asked only when nothing else answered.
+//! The metadata that a server publishes is not trusted. It is checked (`resource` must stand for the server, `issuer`
+//! must equal the requested issuer byte for byte) and limited in size, and it never decides alone who receives a
+//! subject token. The challenge and the metadata at the path-inserted URL are requested concurrently, because most
+//! challenges name that URL. The root URL is requested only if there is no other metadata.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,34 +27,34 @@ use error::{busy, malformed};
 pub(crate) use examine::{Knocked, Seen, ping, resource_metadata, server_metadata};
 use memory::Memory;
 
-/// How long a document is believed. A refusal drops it earlier.
+/// How long a document is cached. A refusal removes it earlier.
 const BELIEVED: Duration = Duration::from_secs(3_600);
-/// How long the absence of a document is believed.
+/// How long the absence of a document is cached.
 const ABSENCE_BELIEVED: Duration = Duration::from_secs(60);
 
-/// What a server says about its own protection.
+/// What an MCP server publishes about its protection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Protection {
-    /// RFC 9728 metadata, if it publishes any.
+    /// Its RFC 9728 metadata, if published.
     pub metadata: Option<ResourceMetadata>,
-    /// The scopes its challenge names: authoritative for a first request.
+    /// The scopes in its challenge. They take precedence for a first request.
     pub challenge_scopes: Option<Scopes>,
 }
 
-/// RFC 9728 metadata, checked.
+/// Checked RFC 9728 metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ResourceMetadata {
-    /// The identifier, byte for byte.
+    /// The resource identifier, byte for byte.
     pub resource: Resource,
-    /// Who may issue tokens for it, as written; each is parsed when it is chosen.
+    /// The issuers that may issue tokens for it, as published. An issuer is parsed when it is chosen.
     pub authorization_servers: Vec<String>,
-    /// All scopes it knows.
+    /// All scopes that the server lists.
     pub scopes_supported: Option<Scopes>,
-    /// It takes only tokens that are bound to a key (RFC 9449 section 5.2).
+    /// Does it accept only DPoP-bound tokens (RFC 9449 section 5.2)?
     pub wants_dpop: bool,
 }
 
-/// Discovery with its memory.
+/// Discovery with a cache.
 pub(crate) struct Discovery {
     outbound: Outbound,
     protections: Memory<String, Arc<Protection>>,
@@ -62,12 +62,11 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    /// Nothing is fetched yet.
     pub(crate) fn new(outbound: Outbound, clock: Clock) -> Self {
         Self { outbound, protections: Memory::new(clock.clone()), servers: Memory::new(clock) }
     }
 
-    /// What the server says about its protection.
+    /// Returns what the MCP server publishes about its protection, cached or requested now.
     pub(crate) async fn protection(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Arc<Protection>, Error> {
         let believed =
             |protection: &Arc<Protection>| if protection.metadata.is_some() { BELIEVED } else { ABSENCE_BELIEVED };
@@ -76,14 +75,14 @@ impl Discovery {
             .await
     }
 
-    /// The metadata of an authorization server.
+    /// Returns the metadata of an authorization server, cached or requested now.
     pub(crate) async fn server(&self, issuer: &Issuer, named_by: NamedBy) -> Result<Arc<AuthorizationServer>, Error> {
         self.servers
             .get(issuer.clone(), |_| BELIEVED, async || self.fetch_server(issuer, named_by).await.map(Arc::new))
             .await
     }
 
-    /// Forgets what was learnt about a server and its issuer: after a refusal, either may have moved.
+    /// Removes the cached documents of a server and its issuer. Called after a refusal, because either may have moved.
     pub(crate) fn forget(&self, server: &ServerUrl, issuer: Option<&Issuer>) {
         self.protections.forget(&server.as_str().to_owned());
         if let Some(issuer) = issuer {
@@ -97,7 +96,7 @@ impl Discovery {
         let (probed, inserted) = tokio::join!(self.probe(server, named_by), self.fetch_resource(&first));
         let challenge = match probed {
             Ok(challenge) => challenge,
-            // The server itself may be down while its metadata is up; a token can still be had.
+            // The MCP server may be down while its metadata is available; a token can still be requested.
             Err(error) if matches!(inserted, Ok(Some(_))) => {
                 tracing::debug!(%error, "no challenge");
                 Challenge::default()
@@ -116,14 +115,13 @@ impl Discovery {
         Ok(Protection { metadata, challenge_scopes: challenge.scopes })
     }
 
-    /// Asks without a token, to be told. A `ping` is answered with a challenge by every protected server, is
-    /// valid on both MCP wires, and starts neither a session nor a stream on an unprotected one.
+    /// Sends a [`ping`] without a token to get the challenge. Fails if the server is busy or does not answer.
     async fn probe(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Challenge, Error> {
         const PLACE: &str = "the MCP server";
         match self.outbound.send(Ask { named_by, ..ping(server.as_str()) }).await {
             Ok(answer) if answer.status == 401 => Ok(challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE))),
             Ok(answer) if matches!(answer.status, 429 | 500..) => Err(busy(PLACE, server.as_str(), &answer)),
-            // Not protected at this request: the well-known places decide. So do they for a stream that never ends.
+            // The server did not challenge this request, or answered with an endless stream: use the well-known URLs.
             Ok(_) | Err(outbound::Error::TooLarge { .. }) => Ok(Challenge::default()),
             Err(error) => Err(Error::Outbound { place: PLACE, error }),
         }

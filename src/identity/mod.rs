@@ -1,8 +1,9 @@
-//! Where the subject token comes from: one file a source, one row a source in [`SOURCES`].
+//! The identity sources: where the subject token comes from. One file per source, and one row per source in
+//! [`SOURCES`].
 //!
-//! Detection is local: variables and files, never the network. Every row is asked what it finds, then one pure
-//! function decides, from the narrowest tier to the widest. Nothing here falls through a failure to another
-//! identity: that would be to act as somebody else.
+//! Detection is local: it reads variables and files and never uses the network. Every source reports what it finds;
+//! then [`decide`] chooses, from the narrowest tier to the widest. A source that fails is never replaced by another
+//! one, because that would be another identity.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub(crate) use error::Error;
 pub(crate) use probe::{Dmi, Probe, look_at_the_host};
 pub(crate) use setting::problems;
 
-/// Every source we know, narrowest tier first. Adding one: its file, its `mod` line, its row here.
+/// All sources, narrowest tier first. To add one, add its file, its `mod` line and its row here.
 pub(crate) const SOURCES: &[Descriptor] = &[
     file::SOURCE,
     env_var::SOURCE,
@@ -76,101 +77,102 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::MODAL,
 ];
 
-/// How far our clock or the platform's may be wrong before a subject token counts as expired.
+/// How much our clock and the platform's may differ when a subject token's expiry is checked.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-/// A place that can attest this workload.
+/// A source of this workload's identity.
 #[async_trait]
 pub(crate) trait IdentitySource: Send + Sync {
-    /// Fetches the workload's signed identity, made for `audience` where the platform lets us choose.
-    /// A source does not cache, does not log tokens and does not know who asks.
+    /// Fetches a subject token, made for `audience` if the platform lets us choose.
+    ///
+    /// A source does not cache, does not log tokens, and does not know the caller.
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error>;
 
-    /// Its row; `None` while it is the machine's and still to be looked for.
+    /// Its row; `None` for the host's identity until the probe has determined the platform.
     fn row(&self) -> Option<&'static Descriptor>;
 
-    /// The row's name.
+    /// The name of its row, or `host`.
     fn name(&self) -> &'static str {
         self.row().map_or("host", |row| row.name)
     }
 
-    /// Can a new token, with a new `jti`, be had at any time?
+    /// Does each call return a new token with a new `jti`?
     fn mints_anew(&self) -> bool;
 
-    /// The workload's certificate with its key, where the platform issues one (X.509-SVIDs): for mutual TLS.
+    /// The workload's certificate and key for mutual TLS, if the platform issues them (X.509-SVIDs).
     async fn certificate(&self) -> Result<Option<Certificate>, Error> {
         Ok(None)
     }
 
-    /// The credentials of the workload's role, where the platform is AWS: for requests that are signed with them.
+    /// The credentials of the workload's role, which sign requests, if the platform is AWS.
     async fn aws_credentials(&self) -> Result<Option<crate::aws::Credentials>, Error> {
         Ok(None)
     }
 }
 
-/// What a source may touch. Tests build it from data.
+/// Everything that a source may access. Tests build it from data.
 #[derive(Clone)]
 pub(crate) struct Ambient {
-    /// Variables and files.
+    /// Access to environment variables and files.
     pub env: Env,
-    /// The network, under our limits.
+    /// The HTTP client, with our limits.
     pub outbound: Outbound,
-    /// Time.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// One row of the table of sources.
+/// One row of [`SOURCES`].
 pub(crate) struct Descriptor {
     /// As written in `source = "…"`.
     pub name: &'static str,
     /// How narrow the identity is.
     pub tier: Tier,
-    /// What it is, for people.
+    /// A short description for users.
     pub about: &'static str,
-    /// What speaks for it, for the table in the documentation.
+    /// What its detection looks for, for the table in the documentation.
     #[cfg_attr(not(test), expect(dead_code, reason = "the documentation is written by a test"))]
     pub evidence: &'static str,
-    /// What its tokens are, for that table.
+    /// The form of its tokens, for the same table.
     #[cfg_attr(not(test), expect(dead_code, reason = "the documentation is written by a test"))]
     pub token: &'static str,
-    /// The row's own keys in `[identity]`.
+    /// Its own keys in `[identity]`.
     pub settings: &'static [Setting],
-    /// The variables that would let a process obtain this identity by itself: where to ask and with what, tokens and where
-    /// they are, roles. Not those that only say where it runs. `*` at the end stands for any rest; a variable that a key
-    /// names is not here.
+    /// The environment variables with which a process could get this identity by itself: endpoints, credentials,
+    /// tokens, token files, roles. Variables that only say where the process runs are not included, nor are those that
+    /// a key names. A `*` at the end matches any suffix.
     #[cfg_attr(not(test), expect(dead_code, reason = "nobody starts a program without them yet"))]
     pub variables: &'static [&'static str],
-    /// The platform behind it, as whoever has to trust it must know it.
+    /// The platform: what an authorization server must know to trust its tokens.
     pub trust: &'static Platform,
-    /// Looks at variables and files only.
+    /// Detects the source. Reads only variables and files.
     pub detect: fn(&Ambient) -> Finding,
-    /// Builds the source that the configuration names, with its keys.
+    /// Builds the source from the keys in the configuration.
     pub from_config: FromConfig,
-    /// How the machine itself is found to be its, where the operator lets us look.
+    /// Recognises the host as a machine of this platform. Used only if the operator allows it (`probe = true`).
     pub probe: Option<Probe>,
 }
 
-/// A source that is ready to be asked, or why there is none.
+/// A source that is ready to use, or why it cannot be built.
 pub(crate) type Built = Result<Arc<dyn IdentitySource>, Defect>;
 
 /// Builds a source from its row's own keys.
 pub(crate) type FromConfig = fn(&Given<'_>, &Ambient) -> Built;
 
-/// From narrow to wide. The narrowest tier with a usable source wins.
+/// How specific an identity is, from narrow to wide. The narrowest tier with a usable source wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
-    /// Only ever used when the configuration names it.
+    /// Used only if the configuration names it.
     Named,
     /// A job of a CI system.
     CiJob,
-    /// A workload of a trust domain that has its own Workload API.
+    /// A workload of a trust domain with a Workload API.
     WorkloadApi,
-    /// A pod, a task, a function; or, only named or with the probe, the machine itself.
+    /// A pod, a task or a function. Also the host itself, if it is named or probed.
     Pod,
 }
 
 impl Tier {
-    /// For people and JSON.
+    /// The name in messages and JSON.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Named => "named",
@@ -181,31 +183,31 @@ impl Tier {
     }
 }
 
-/// What a source sees of itself here.
+/// What the detection of a source found.
 pub(crate) enum Finding {
-    /// Nothing speaks for it.
+    /// No sign of this source.
     Absent {
-        /// What would have.
+        /// What the detection looked for.
         looked_for: &'static str,
     },
-    /// It is here and cannot be used: a hard stop.
+    /// The source is present but cannot be used. Detection fails.
     Unusable {
-        /// What was seen, by name.
+        /// The names of the variables or files that were found.
         evidence: String,
-        /// What is missing.
+        /// Why it cannot be used.
         defect: Defect,
     },
-    /// It is here.
+    /// The source can be used.
     Usable {
-        /// What was seen, by name.
+        /// The names of the variables or files that were found.
         evidence: String,
-        /// Ready to be asked.
+        /// The source, ready to use.
         source: Arc<dyn IdentitySource>,
     },
 }
 
 impl Finding {
-    /// What a row finds whose mark is here. `also` is what it needs beside the mark, and has if it is usable.
+    /// The finding for a source whose `mark` is present. `also` names what else it needs, and has if it is usable.
     fn of(mark: &str, also: &[&str], built: Built) -> Self {
         match built {
             Ok(source) => Self::Usable { evidence: [&[mark], also].concat().join(", "), source },
@@ -214,53 +216,54 @@ impl Finding {
     }
 }
 
-/// One row with what it found.
+/// A row with its finding.
 pub(crate) struct Found {
     /// The row.
     pub row: &'static Descriptor,
-    /// What it found.
     pub finding: Finding,
 }
 
-/// Which identity to use.
+/// How the identity is chosen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Choice {
-    /// Find out, from variables and files alone.
+    /// Detect it from variables and files.
     #[default]
     Detect,
-    /// Find out; where nothing speaks for anything, the machine itself may be asked.
+    /// Detect it; if no source is present, use the host's own identity.
     Probe,
-    /// This row, with its own keys.
+    /// Use this source with these keys.
     Named {
-        /// The row's name.
+        /// The name of the source.
         source: String,
-        /// Its keys.
+        /// The values of its own keys.
         settings: toml::Table,
     },
 }
 
-/// The identity in use and how it was found.
+/// The chosen identity source and why it was chosen.
 #[derive(Clone)]
 pub(crate) struct Chosen {
-    /// Ready to be asked.
+    /// The source, ready to use.
     pub source: Arc<dyn IdentitySource>,
-    /// What proved it.
+    /// The names of the variables or files that were found, or who named the source.
     pub evidence: String,
 }
 
 impl Chosen {
-    /// Is it the machine's own identity, which is still to be looked for?
+    /// Is it the host's identity, whose platform is not determined yet?
     pub(crate) fn is_of_the_host(&self) -> bool {
         self.source.row().is_none()
     }
 }
 
-/// Asks every row what it finds. Local and quick.
+/// Runs the detection of every source. Local and fast.
 pub(crate) fn survey(ambient: &Ambient) -> Vec<Found> {
     SOURCES.iter().map(|row| Found { row, finding: (row.detect)(ambient) }).collect()
 }
 
-/// Chooses the identity, by configuration or by detection.
+/// Chooses the identity by configuration or by detection.
+///
+/// Fails if the source is unknown or cannot be built, or if detection finds no source or more than one.
 pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error> {
     match choice {
         Choice::Detect => decide(&survey(ambient), Look::Here),
@@ -275,7 +278,7 @@ pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error
 }
 
 impl Choice {
-    /// Is it known already that this identity is no JWT but a signed request of AWS?
+    /// Is this known to produce a signed AWS request instead of a JWT?
     pub(crate) fn signs_requests(&self) -> bool {
         match self {
             Self::Named { source, settings } => source == aws::SOURCE.name && aws::signs_requests(settings),
@@ -283,7 +286,7 @@ impl Choice {
         }
     }
 
-    /// The source that is named, if one is.
+    /// The name of the source, if one is named.
     pub(crate) fn source(&self) -> Option<&str> {
         match self {
             Self::Named { source, .. } => Some(source),
@@ -292,26 +295,27 @@ impl Choice {
     }
 }
 
-/// The row of that name.
+/// Finds the row with this name.
 pub(crate) fn row(name: &str) -> Option<&'static Descriptor> {
     SOURCES.iter().find(|row| row.name == name)
 }
 
-/// The platform whose tokens these are: by their issuer where that is known everywhere, else by the row that fetched them.
+/// The platform of a token: by its issuer if that issuer is well known, else by the source that fetched it.
 pub(crate) fn platform(row: Option<&'static Descriptor>, issuer: &str) -> &'static Platform {
     let by_issuer = SOURCES.iter().map(|row| row.trust).find(|platform| (platform.issues)(issuer));
     by_issuer.or_else(|| row.map(|row| row.trust)).unwrap_or(&Platform::PLAIN)
 }
 
-/// How far we look.
+/// What to use if detection finds nothing.
 enum Look<'a> {
-    /// At variables and files.
+    /// Nothing: detection fails.
     Here,
-    /// At the machine as well, if those say nothing.
+    /// The identity of the host.
     AtTheHost(&'a Ambient),
 }
 
-/// The rule, tier by tier: an unusable one stops, two usable ones are an error, one wins, none looks further.
+/// Chooses from the findings, tier by tier. An unusable source or several usable ones are an error. A single usable
+/// source wins, and an empty tier leads to the next one.
 fn decide(found: &[Found], look: Look<'_>) -> Result<Chosen, Error> {
     let mut tiers: Vec<Tier> = found.iter().map(|one| one.row.tier).collect();
     tiers.sort();

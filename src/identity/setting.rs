@@ -1,18 +1,18 @@
-//! What is wrong with the table of one source, and the values of its keys if nothing is.
+//! The checks of a source's table, and the values of its keys.
 
 use super::defect::Defect;
 use super::{Descriptor, Error};
 use crate::setting::{self, Given, Missing, Problem};
 
-/// Everything that is wrong with a row's table.
+/// All problems with the table of a source.
 pub(crate) fn problems(row: &Descriptor, table: &toml::Table) -> Vec<Problem> {
     let foreign = setting::foreign(row.settings, table);
     let foreign = foreign.map(|key| Problem::new(key, format!("belongs to another source than {:?}", row.name)));
     foreign.chain(setting::problems(row.settings, table)).collect()
 }
 
-/// The values of a row's own keys, if nothing is wrong with its table. The error does not repeat a value: it may be a secret in
-/// the wrong place.
+/// The values of a source's own keys. Fails if the table has a problem. The error does not repeat a value, which may be
+/// a secret in the wrong place.
 pub(super) fn given<'a>(row: &Descriptor, table: &'a toml::Table) -> Result<Given<'a>, Error> {
     let wrong = |what: String| {
         let cure = format!(
