@@ -1,12 +1,14 @@
-//! Where each request of a connection begins and ends, decided by RFC 9112 alone, before the HTTP library reads a byte of it.
+//! Finds the beginning and the end of each request on a connection, strictly by RFC 9112, before the HTTP library reads
+//! it.
 //!
-//! Two programs that disagree on where a request ends can be made to take the end of its body for a second request. The HTTP
-//! library is lenient there, as most are: it takes a line that ends with LF alone, two equal lengths, or a length beside
-//! chunks. So the requests are read here first, byte by byte and strictly: what is not in the grammar, or has two meanings,
-//! is a [`Violation`]. What else the fields mean is decided elsewhere.
+//! If two programs disagree about where a request ends, one of them may take the end of its body for a second request
+//! (request smuggling). Like most HTTP libraries, ours is lenient: it accepts a line that ends with LF alone, two equal
+//! `Content-Length` fields, or `Content-Length` beside chunked coding. Therefore this parser first reads every byte.
+//! Everything that the grammar does not allow, or that has two meanings, is a [`Violation`]. It does not interpret
+//! other fields.
 //!
-//! This part is pure: [`Framing::take`] is given the bytes as they come, in pieces of any size, and says how many of them may
-//! be passed on. A head is passed on whole or not at all. `inbound.rs` is the stream that does so.
+//! This module does no I/O: [`Framing::take`] is given the bytes in pieces of any size and returns how many of them may
+//! be passed on. A head is passed on only as a whole. `inbound.rs` is the stream that uses it.
 
 mod chunk;
 mod field;
@@ -16,46 +18,47 @@ use chunk::Chunk;
 use field::{Fields, Length, Line};
 pub use violation::Violation;
 
-/// Reading ends here, for ever.
+/// A violation. No further bytes of this connection may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// How many of the last bytes may be passed on.
+    /// How many of the bytes in the last call may be passed on.
     pub passed: usize,
-    /// Why.
+    /// The reason.
     pub violation: Violation,
 }
 
-/// The requests of one connection, as far as they were read.
+/// The parser for the requests of one connection.
 #[derive(Debug)]
 pub struct Framing {
     at: At,
     fields: Fields,
-    /// It has begun and not ended.
+    /// Is a head incomplete?
     is_in_head: bool,
+    /// Is the version HTTP/1.0?
     is_old: bool,
-    /// How many bytes of the head were read, and how many it may have.
+    /// The number of bytes of the head so far, and its limit.
     size: usize,
     cap: usize,
     requests: u64,
 }
 
-/// What the next byte belongs to.
+/// The part of a request to which the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// A request may begin.
+    /// The start of a request.
     Start,
-    /// The CR of an empty line before a request was read.
+    /// After the CR of an empty line before a request.
     EmptyLineCr,
-    /// Only one such line is allowed (section 2.2).
+    /// After such an empty line. Only one is allowed (RFC 9112 section 2.2).
     AfterEmptyLine,
     Method,
     TargetStart,
     Target,
-    /// After so many bytes of it.
+    /// After this many bytes of the version.
     Version(usize),
     VersionEnd,
     Field(Line),
-    /// So many bytes are left.
+    /// The number of bytes that are left.
     Body(u64),
     Chunk(Chunk),
     Trailer(Line),
@@ -64,24 +67,26 @@ enum At {
 const VERSION: &[u8] = b"HTTP/1.";
 
 impl Framing {
-    /// A connection that begins. The head of a request may have `cap` bytes.
+    /// A parser for a new connection. The head of a request may have at most `cap` bytes.
     pub fn new(cap: usize) -> Self {
         let fields = Fields::default();
         Self { at: At::Start, fields, is_in_head: false, is_old: false, size: 0, cap, requests: 0 }
     }
 
-    /// How many heads were read whole.
+    /// The number of complete heads.
     pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// Is a head being read? A violation in it is one of a request that the HTTP library has not seen.
+    /// Is a head incomplete? If so, a violation belongs to a request that the HTTP library has not seen.
     pub fn is_in_head(&self) -> bool {
         self.is_in_head
     }
 
-    /// Reads on. Says how many of the bytes may be passed on, with what was held back before: all but those of a head that
-    /// has not ended yet.
+    /// Parses further bytes. Returns how many of them may be passed on, together with all bytes that were held back
+    /// before: everything except an incomplete head.
+    ///
+    /// Fails at the first violation; do not call it again after that.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Stop> {
         let (mut read, mut passed) = (0, 0);
         while let Some(byte) = bytes.get(read) {
@@ -103,7 +108,8 @@ impl Framing {
         Ok(passed)
     }
 
-    /// Reads at once what may be long. Returns how many bytes that were.
+    /// Parses a run of bytes at once where many may follow each other, for speed. Returns their number; 0 if `step` is
+    /// needed.
     fn skip(&mut self, rest: &[u8]) -> usize {
         let run = |class: u8| rest.iter().position(|byte| !is_of(class, *byte)).unwrap_or(rest.len());
         match &mut self.at {
@@ -133,6 +139,7 @@ impl Framing {
         }
     }
 
+    /// Parses one byte.
     fn step(&mut self, byte: u8) -> Result<(), Violation> {
         self.at = match self.at {
             At::Field(line) => match self.fields.step(line, byte)? {
@@ -154,7 +161,7 @@ impl Framing {
     }
 
     fn start(&mut self, byte: u8) -> Result<At, Violation> {
-        // An empty line belongs to the head until it is known to be one.
+        // An empty line counts as part of the head until its end.
         self.is_in_head = true;
         match (self.at, byte) {
             (At::Start, b'\r') => Ok(At::EmptyLineCr),
@@ -190,9 +197,9 @@ impl Framing {
         }
     }
 
-    /// The head is read. Says what comes next.
+    /// Ends the head. Returns what follows it.
     fn end(&mut self) -> Result<At, Violation> {
-        // Its last byte is not counted yet.
+        // The last byte of the head is not counted yet.
         if self.size >= self.cap {
             return Err(Violation::TooLarge);
         }
@@ -208,19 +215,20 @@ impl Framing {
     }
 }
 
+/// Accepts only the byte `wanted`.
 fn expect<T>(byte: u8, wanted: u8, then: T, violation: Violation) -> Result<T, Violation> {
     if byte == wanted { Ok(then) } else { Err(violation) }
 }
 
-/// What may be in a token: `tchar` of RFC 9110 section 5.6.2.
+/// The characters of a token: `tchar` of RFC 9110 section 5.6.2.
 const TOKEN: u8 = 1;
-/// What may be in a path or query. Browsers' libraries send some of it that RFC 3986 wants percent-encoded, such as brackets.
-/// A backslash is a slash to some servers.
+/// The characters of a path and query. Allows some that RFC 3986 requires to be percent-encoded, such as brackets,
+/// because HTTP clients send them. Does not allow a backslash, because some servers treat it as a slash.
 const TARGET: u8 = 2;
-/// What may be in the value of a field (RFC 9110 section 5.5).
+/// The characters of a field value (RFC 9110 section 5.5).
 const TEXT: u8 = 4;
 
-/// The classes of each byte. Nearly all bytes of a head are looked up here.
+/// The classes of each byte, as a table, because nearly all bytes of a head are looked up here.
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0_u8;

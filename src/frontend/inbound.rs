@@ -1,8 +1,8 @@
-//! What the HTTP library reads of a connection: of what the client sends, only requests whose framing is beyond doubt.
+//! Filters what the HTTP library reads from a connection: only requests that [`Framing`] accepts.
 //!
-//! A head is held back until it is whole, which costs a copy only if it comes in several pieces. In the place of a malformed
-//! request the library reads [`SUBSTITUTE`], so that the refusal is answered, counted and recorded as every other one is,
-//! after the answers to the requests before it. Nothing that follows is read. A malformed body is an error of the connection.
+//! A head is held back until it is complete; it is copied only if it arrives in several pieces. Instead of a malformed
+//! request the library reads [`SUBSTITUTE`]. So the refusal is answered, counted and recorded like any other, after the
+//! answers to the requests before it. Nothing after it is read. A malformed body is an error of the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -13,32 +13,34 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::activity::Activity;
 use super::framing::{Framing, Violation};
 
-/// What stands for a malformed request. The listener knows it by its number.
+/// The request that replaces a malformed one. The listener recognises it by its number on the connection.
 const SUBSTITUTE: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
 
-/// The side of a connection that is read.
+/// The reading half of a connection.
 pub(super) struct Inbound {
     framing: Framing,
-    /// Bytes that are `ready` for the library, then a head that is not whole yet.
+    /// First `ready` bytes for the library, then an incomplete head.
     held: Vec<u8>,
     ready: usize,
     end: Option<End>,
 }
 
-/// Why nothing more is read.
+/// Why reading has ended.
 #[derive(Clone, Copy)]
 enum End {
+    /// A malformed head, replaced by the substitute.
     Head,
+    /// A malformed body.
     Body(Violation),
 }
 
 impl Inbound {
-    /// For a connection whose requests may have heads of so many bytes.
+    /// For a connection whose heads may have at most `head` bytes.
     pub(super) fn new(head: usize) -> Self {
         Self { framing: Framing::new(head), held: Vec::new(), ready: 0, end: None }
     }
 
-    /// Reads from the stream what may be passed on.
+    /// Reads from the stream and passes on what the framing allows.
     pub(super) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
@@ -53,7 +55,8 @@ impl Inbound {
                 return Poll::Ready(Ok(()));
             }
             match self.end {
-                // The library closes the connection after its answer. Told of the end of the stream, it would not answer.
+                // The library closes the connection after its answer. If it saw the end of the stream, it would not
+                // answer.
                 Some(End::Head) => return Poll::Pending,
                 Some(End::Body(violation)) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation.words())));
@@ -71,12 +74,12 @@ impl Inbound {
         }
     }
 
-    /// Reads the bytes that `into` has from `before` on, and leaves those that may be passed on.
+    /// Parses the new bytes of `into` (from `before` on) and keeps only those that may be passed on.
     fn check(&mut self, activity: &Activity, into: &mut ReadBuf<'_>, before: usize) {
         let new = &into.filled()[before..];
         let outcome = self.framing.take(new);
         let passed = outcome.unwrap_or_else(|stop| stop.passed);
-        // Nearly always: whole requests, and nothing held back.
+        // Usually nothing is held back: requests arrive as a whole.
         if !self.held.is_empty() {
             self.ready = if passed > 0 { self.held.len() + passed } else { 0 };
             self.held.extend_from_slice(new);
@@ -90,6 +93,7 @@ impl Inbound {
         }
     }
 
+    /// Ends the reading after a violation, and makes the substitute ready if the head was malformed.
     fn stop(&mut self, activity: &Activity, violation: Violation) {
         self.held.truncate(self.ready);
         if !self.framing.is_in_head() {
@@ -102,14 +106,14 @@ impl Inbound {
         self.ready = self.held.len();
     }
 
-    /// Passes on as much as there is room for.
+    /// Passes on as many ready bytes as fit.
     fn pass(&mut self, into: &mut ReadBuf<'_>) {
         let many = self.ready.min(into.remaining());
         into.put_slice(&self.held[..many]);
         self.held.drain(..many);
         self.ready -= many;
         if self.held.is_empty() {
-            // Heads in pieces are rare, and connections are many.
+            // Free the buffer: few heads arrive in pieces, but there are many connections.
             self.held = Vec::new();
         }
     }
@@ -127,8 +131,8 @@ mod tests {
     const GOOD: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
     const BODY: &str = "POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n";
 
-    /// What the library reads, with at most `room` bytes at once, when the client sends `bytes` through a pipe that holds
-    /// `pipe` bytes and then ends. `None` after it if the library waits for ever, an error if it is told of one.
+    /// Sends `bytes` through a pipe of `pipe` bytes and then ends the stream. Returns what the library reads, with at
+    /// most `room` bytes at a time, and how its reading ends. `None` if it waits forever.
     async fn library_reads(bytes: &str, pipe: usize, room: usize) -> (String, Option<io::Result<()>>) {
         let (ours, mut theirs) = duplex(pipe);
         let activity = Arc::new(Activity::default());

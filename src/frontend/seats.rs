@@ -1,10 +1,10 @@
-//! The places for a listener's connections, shared so that nobody can take all of them.
+//! Limits the connections of a listener so that no user can take all of them.
 //!
-//! A user's share is a quarter of the socket's places. Above it, a new connection of that user replaces the user's connection
-//! that was answered and has been idle for longest. Connections that wait for an answer are not closed for that, so a user can
-//! hold more than a share while there is room. When all places are taken, the longest idle connection of a user above the share
-//! is closed; if none is idle, one that is being answered. A connection on TCP is a stranger's until it presents the secret, and
-//! all strangers together have a few places.
+//! A user's share is a quarter of the socket's connections. Above it, a new connection of that user replaces that
+//! user's connection that was answered and has been idle for longest. Connections that wait for an answer are not
+//! closed for this, so a user can hold more than a share while there is room. When the listener is full, the longest
+//! idle connection of a user above the share is closed; if none is idle, one that is being answered. A TCP connection
+//! belongs to a stranger until it presents the secret, and all strangers together have a small share.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,34 +12,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::activity::Activity;
 
-/// Whose a connection is.
+/// Who a connection belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
-    /// A user, by the kernel's word or by the secret.
+    /// A user, identified by the kernel or by the secret.
     User(u32),
-    /// Nobody knows.
+    /// Not known yet.
     Stranger,
 }
 
-/// How many connections there may be.
+/// The maximum numbers of connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Places {
-    /// In all.
+    /// In total.
     pub(super) all: usize,
-    /// Of one user.
+    /// Per user.
     pub(super) user: usize,
-    /// Of all strangers together.
+    /// For all strangers together.
     pub(super) strangers: usize,
 }
 
-/// The places of one listener.
+/// The connections of one listener.
 pub(super) struct Seats {
     places: Places,
-    /// Counts what happens on the connections, so that they can be put in order.
+    /// A clock for activity: counts events on all connections, so that they can be ordered by their last event.
     ticks: Arc<AtomicU64>,
     taken: Mutex<Taken>,
 }
 
+/// The present connections with their owners, and their number for each owner.
 #[derive(Default)]
 struct Taken {
     next: u64,
@@ -47,7 +48,7 @@ struct Taken {
     counts: BTreeMap<Owner, usize>,
 }
 
-/// A place that is taken, until this is dropped.
+/// A connection that counts against the limits until this is dropped.
 pub(super) struct Seat {
     seats: Arc<Seats>,
     number: u64,
@@ -60,7 +61,7 @@ impl Seats {
         Arc::new(Self { places, ticks: Arc::default(), taken: Mutex::default() })
     }
 
-    /// A place for a new connection. At the limits another connection has to go. `None` if none can.
+    /// Admits a new connection. At a limit this evicts another connection; `None` if no other may be evicted.
     pub(super) fn take(self: &Arc<Self>, owner: Owner) -> Option<Seat> {
         let mut taken = self.lock();
         if taken.count(owner) >= self.share(owner)
@@ -81,6 +82,7 @@ impl Seats {
         Some(Seat { seats: Arc::clone(self), number, is_strangers, activity })
     }
 
+    /// The limit of this owner.
     fn share(&self, owner: Owner) -> usize {
         match owner {
             Owner::User(_) => self.places.user,
@@ -98,16 +100,16 @@ impl Taken {
         self.counts.get(&owner).copied().unwrap_or_default()
     }
 
-    /// Which connection of this owner is the first to go for another of the same. A user's must have been answered: one that
-    /// has not asked yet may be about to.
+    /// The connection of this owner to evict for a new one of the same owner. A user's connection must have been
+    /// answered before: one without a request may be about to send it.
     fn least_of(&self, owner: Owner) -> Option<u64> {
         let may_go = |activity: &Activity| owner == Owner::Stranger || (activity.is_idle() && activity.was_answered());
         let of_owner = self.seats.iter().filter(|(_, (whose, activity))| *whose == owner && may_go(activity));
         of_owner.min_by_key(|(_, (_, activity))| activity.rank()).map(|(number, _)| *number)
     }
 
-    /// Which connection is the first to go when all places are taken: an idle one of somebody with more than a share, else
-    /// any idle one, else one of somebody else with more than a share.
+    /// The connection to evict when the listener is full: an idle one of an owner above the share; else any idle one;
+    /// else a busy one of another owner above the share.
     fn least(&self, newcomer: Owner, share: impl Fn(Owner) -> usize) -> Option<u64> {
         let candidates = self.seats.iter().filter_map(|(number, (owner, activity))| {
             let is_over = self.count(*owner) > share(*owner);
@@ -141,7 +143,7 @@ impl Taken {
 }
 
 impl Seat {
-    /// What happens on the connection.
+    /// The activity on the connection.
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
@@ -150,7 +152,7 @@ impl Seat {
         self.is_strangers.load(Ordering::Relaxed)
     }
 
-    /// It is known now whose the connection is.
+    /// Assigns a stranger's connection to the user who presented the secret. Does nothing for other connections.
     pub(super) fn belongs_to(&self, uid: u32) {
         if !self.is_strangers.swap(false, Ordering::Relaxed) {
             return;
@@ -183,7 +185,7 @@ mod tests {
         seats.take(owner).expect("there is a place")
     }
 
-    /// A connection that was answered and is idle.
+    /// An idle connection that was answered.
     fn answered(seats: &Arc<Seats>, owner: Owner) -> Seat {
         let seat = take(seats, owner);
         drop(seat.activity().begin());

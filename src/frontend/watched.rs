@@ -1,4 +1,4 @@
-//! The stream of a connection: of what is read only well-formed requests are passed on, and writes are reported.
+//! A connection's stream: passes on only well-formed requests, and reports writes to [`Activity`].
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::activity::Activity;
 use super::inbound::Inbound;
 
-/// See above.
+/// The stream. Reads go through [`Inbound`].
 pub(super) struct Watched<S> {
     stream: S,
     inbound: Inbound,

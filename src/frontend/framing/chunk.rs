@@ -1,33 +1,34 @@
-//! A body in chunks (RFC 9112 section 7.1), until its trailers begin.
+//! The parser for a chunked body (RFC 9112 section 7.1), up to its trailers.
 
 use super::{TEXT, Violation, expect, is_of};
 
-/// What the next byte of such a body belongs to. The numbers are the size of the chunk, or what is left of it.
+/// The part of the body to which the next byte belongs. The numbers are the size of the chunk, or what is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
     Size {
         digits: u8,
         size: u64,
     },
-    /// A blank is allowed before an extension.
+    /// After a blank, which is allowed before an extension.
     Blank(u64),
     Extension(u64),
-    /// The CR after the size and its extensions was read.
+    /// After the CR that ends the size and its extensions.
     SizeCr(u64),
     Data(u64),
     DataEnd,
-    /// The CR after the data was read.
+    /// After the CR that ends the data.
     DataCr,
-    /// The chunk of size zero was read.
+    /// After the chunk of size zero.
     Last,
 }
 
-/// More would not fit into 64 bits.
+/// The maximum number of digits: more do not fit into 64 bits.
 const DIGITS: u8 = 16;
 
 impl Chunk {
     pub(super) const FIRST: Self = Self::Size { digits: 0, size: 0 };
 
+    /// Parses one byte.
     pub(super) fn step(self, byte: u8) -> Result<Self, Violation> {
         let value = char::from(byte).to_digit(16).map(u64::from);
         match (self, byte) {

@@ -1,8 +1,9 @@
-//! The fields of a head (RFC 9112 section 5), of which only those matter that say where the request ends, and `Host`.
+//! The parser for the fields of a head (RFC 9112 section 5). It reads only `Host` and the fields that determine the
+//! length.
 
 use super::{TEXT, TOKEN, Violation, expect, is_of};
 
-/// What the next byte of the fields belongs to.
+/// The part of the fields to which the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Start,
@@ -11,28 +12,29 @@ pub(super) enum Line {
     LengthStart,
     Length(u64),
     LengthEnd,
-    /// After so many letters of `chunked`.
+    /// After this many letters of `chunked`.
     Coding(usize),
-    /// The CR at the end of a line was read.
+    /// After the CR that ends a line.
     Cr,
-    /// The CR of the empty line after the last field was read.
+    /// After the CR of the empty line that ends the fields.
     LastCr,
-    /// The empty line was read.
+    /// After that empty line.
     Last,
 }
 
-/// What the fields said so far.
+/// The result of the fields so far.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    /// The name that is being read, in lower case. No longer one is known.
+    /// The name of the current field, in lower case. It holds only as many bytes as the longest known name has.
     name: [u8; CODING.len()],
+    /// The whole length of that name, even if it does not fit.
     name_length: usize,
     has_host: bool,
     length: Option<u64>,
     is_chunked: bool,
 }
 
-/// How long the body of a request is.
+/// The length of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     Known(u64),
@@ -45,6 +47,7 @@ const CODING: &[u8] = b"transfer-encoding";
 const CHUNKED: &[u8] = b"chunked";
 
 impl Fields {
+    /// Parses one byte.
     pub(super) fn step(&mut self, at: Line, byte: u8) -> Result<Line, Violation> {
         match (at, byte) {
             (Line::Cr, _) => expect(byte, b'\n', Line::Start, Violation::LineEnd),
@@ -67,14 +70,14 @@ impl Fields {
         }
     }
 
-    /// The name goes on with these bytes.
+    /// Appends bytes to the name of the current field.
     pub(super) fn name(&mut self, more: &[u8]) {
         let places = self.name.iter_mut().skip(self.name_length);
         places.zip(more).for_each(|(place, byte)| *place = byte.to_ascii_lowercase());
         self.name_length += more.len();
     }
 
-    /// The value of the field whose name was read. These three may be there once.
+    /// Begins the value of the current field. Each of the three known fields may occur only once.
     fn value(&mut self) -> Result<Line, Violation> {
         match self.name.get(..self.name_length) {
             Some(HOST) if std::mem::replace(&mut self.has_host, true) => Err(Violation::Host),
@@ -86,6 +89,7 @@ impl Fields {
         }
     }
 
+    /// Parses one byte of `Content-Length`. A value that does not fit into 64 bits is a violation.
     fn length(&mut self, at: Line, byte: u8) -> Result<Line, Violation> {
         match (at, byte) {
             (Line::LengthStart, b' ' | b'\t') => Ok(Line::LengthStart),
@@ -104,7 +108,7 @@ impl Fields {
         }
     }
 
-    /// What the fields of a whole head say about its body.
+    /// The length of the body, at the end of the head. Fails if the fields contradict each other or `Host` is missing.
     pub(super) fn body(&self, is_old: bool) -> Result<Length, Violation> {
         match self {
             Self { length: Some(_), is_chunked: true, .. } => Err(Violation::LengthAndCoding),
@@ -116,7 +120,7 @@ impl Fields {
     }
 }
 
-/// A field after the chunks. Where the request ends is known, so its name decides nothing.
+/// Parses one byte of a trailer. Its name is ignored, because the end of the request is already known.
 pub(super) fn trailer(at: Line, byte: u8) -> Result<Line, Violation> {
     match (at, byte) {
         (Line::Name, b':') => Ok(Line::Value),
@@ -125,6 +129,7 @@ pub(super) fn trailer(at: Line, byte: u8) -> Result<Line, Violation> {
     }
 }
 
+/// Parses one byte of `Transfer-Encoding`, whose only allowed value is `chunked`.
 fn coding(letters: usize, byte: u8) -> Result<Line, Violation> {
     let is_whole = letters == CHUNKED.len();
     match byte {

@@ -1,4 +1,4 @@
-//! The table of requests, whole and split at every place.
+//! Tests with the table of requests, each as a whole and split at every position.
 
 use serde::Deserialize;
 
@@ -15,7 +15,7 @@ struct Refused {
     name: String,
     bytes: String,
     violation: String,
-    /// The head is good: its request has begun.
+    /// The head is valid: the violation is in the body.
     #[serde(default)]
     begun: bool,
 }
@@ -34,8 +34,8 @@ fn table() -> Table {
     toml::from_str(include_str!("../../../tests/all/framing.toml")).expect("a table of requests")
 }
 
-/// What a connection comes to on which these pieces arrive: how many bytes are passed on, how many requests that is, and
-/// what is wrong with the next.
+/// Parses the pieces on a new connection. Returns how many bytes are passed on, the number of requests, and the
+/// violation.
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (usize, u64, Option<Violation>) {
     let mut framing = Framing::new(CAP);
     let (mut before, mut passed) = (0, 0);
@@ -51,7 +51,7 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (usize, u64, Option<V
     (passed, framing.requests(), None)
 }
 
-/// Reads the bytes split at every place, and each on its own. The outcome is always the same.
+/// Parses the bytes split at every position and one by one, and checks that the result is always the same.
 fn read_split(name: &str, bytes: &[u8]) -> (usize, u64, Option<Violation>) {
     let whole = read([bytes]);
     for place in 0..=bytes.len() {

@@ -1,38 +1,38 @@
-//! The ways in which a request can be malformed.
+//! The errors of the parser.
 
-/// What is wrong with a request.
+/// Why a request is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// No method, or something else than one space after it (section 3).
+    /// The method is missing, or is not followed by exactly one space (section 3).
     RequestLine,
-    /// The target is no path with an optional query (section 3.2.1). Only proxies are sent other forms.
+    /// The target is not a path with an optional query (section 3.2.1). Other forms are only for proxies.
     Target,
-    /// Neither HTTP/1.1 nor HTTP/1.0 (section 2.3).
+    /// The version is neither HTTP/1.1 nor HTTP/1.0 (section 2.3).
     Version,
-    /// A line ends with CR or LF alone (section 2.2).
+    /// A line ends with only CR or only LF (section 2.2).
     LineEnd,
     /// A field has no name, or a blank before its colon (section 5.1).
     FieldName,
-    /// A field goes on in the next line (section 5.2).
+    /// A field continues on the next line (section 5.2).
     Folded,
-    /// A control character in a field (RFC 9110 section 5.5).
+    /// A field contains a control character (RFC 9110 section 5.5).
     FieldValue,
-    /// No `Host`, or two (section 3.2).
+    /// `Host` is missing or occurs twice (section 3.2).
     Host,
-    /// `Content-Length` is no plain number, or is there twice (section 6.3).
+    /// `Content-Length` is not a plain number, or occurs twice (section 6.3).
     Length,
-    /// `Transfer-Encoding` is not `chunked` alone, is there twice, or in HTTP/1.0 (section 6.1).
+    /// `Transfer-Encoding` is not exactly `chunked`, occurs twice, or is used in HTTP/1.0 (section 6.1).
     Coding,
-    /// `Content-Length` beside `Transfer-Encoding` (section 6.3).
+    /// `Content-Length` and `Transfer-Encoding` are both present (section 6.3).
     LengthAndCoding,
-    /// A chunk has no size, too large a one, or another length than its size (section 7.1).
+    /// A chunk has no size, a size that is too large, or a length other than its size (section 7.1).
     Chunk,
-    /// The head is larger than this listener takes.
+    /// The head is larger than the listener allows.
     TooLarge,
 }
 
 impl Violation {
-    /// For people.
+    /// The reason, for the answer and the log.
     pub fn words(self) -> &'static str {
         match self {
             Self::RequestLine => "the request line is malformed (RFC 9112 section 3)",
