@@ -1,14 +1,14 @@
 //! **safeconduct**: workload identity in, MCP access tokens out. No secret stored, no human in the loop.
 //!
-//! The path of a request, which is the order to read the rooms in:
+//! How a request is served. Read the modules in this order:
 //!
-//! 1. a front-end takes it and the gate says who asks;
-//! 2. `broker`: `policy` decides, `cache` answers if it can;
-//! 3. else one shared flight: `discovery` finds the authorization server, `identity` fetches a subject token
-//!    made for it, `exchange` turns that into an access token;
-//! 4. the front-end writes the token in its own dialect.
+//! 1. a front-end reads the request, and its gate identifies the caller;
+//! 2. `broker`: `policy` decides whether the caller may have a token; `cache` answers if it holds one;
+//! 3. else one shared flight: `discovery` finds the authorization server, `identity` fetches a subject token for it,
+//!    and `exchange` turns that into an access token;
+//! 4. the front-end writes the token in its own format.
 //!
-//! For agents written in Rust that embed the broker: read a [`Config`], [`App::build`] it, [`App::run`] it.
+//! To embed the broker in an agent written in Rust: read a [`Config`], [`App::build`] it, [`App::run`] it.
 
 #![forbid(unsafe_code)]
 
@@ -54,7 +54,7 @@ pub use config::Config;
 pub use env::Env;
 pub use token::Token;
 
-/// The inside, for benchmarks and fuzzing: no promise is made about it.
+/// Internals for benchmarks and fuzzing. Not part of the stable API.
 #[doc(hidden)]
 pub mod inside {
     pub use crate::cache::{

@@ -9,7 +9,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// A static file must not load the name-service modules of the system it runs on: they bring another C library with them.
+/// Limits name lookups to files and DNS in a static binary, which must not load the system's name-service modules: they
+/// would bring in a second C library. Fails if the C library lacks one of the databases.
 fn look_names_up_alone() -> Result<(), ExitCode> {
     if !cfg!(target_feature = "crt-static") {
         return Ok(());

@@ -1,8 +1,8 @@
-//! The keyring, behind its time limit: the one place where something of ours outlives the process.
+//! The platform's keyring, with a time limit: the only store that outlives the process.
 //!
-//! Opt-in (`[keyring] enabled = true`), for registered clients and own keys, never for tokens. A secret service that is
-//! there and silent would hold its caller for ever: every call runs on a blocking thread and is given up after two
-//! seconds, and from then on memory alone serves. Losing a keyring costs one more registration, never a token.
+//! Opt-in (`[keyring] enabled = true`). It holds registered clients and generated keys, never tokens. A secret service
+//! can block forever, so every call runs on a blocking thread and is abandoned after two seconds. After that only
+//! memory is used. A lost keyring costs one more registration, never a token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,47 +12,47 @@ use secrecy::SecretString;
 
 use crate::token::expose;
 
-/// What the keyring calls us.
+/// Our service name in the keyring.
 const SERVICE: &str = "safeconduct";
-/// A secret service that is there answers in milliseconds.
+/// The time limit of a call. A working secret service answers in milliseconds.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Where registrations and keys are kept beyond this process. Cheap to clone.
+/// Stores registrations and keys beyond this process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Store {
     enabled: bool,
-    /// It was silent or absent once: nobody waits for it again.
+    /// A call timed out or failed; no further calls are made.
     given_up: Arc<AtomicBool>,
 }
 
 impl Store {
-    /// The platform's keyring, or none.
+    /// The platform's keyring, or no store if not `enabled`.
     pub(crate) fn new(enabled: bool) -> Self {
         Self { enabled, given_up: Arc::default() }
     }
 
-    /// Do both keep things in the same place?
+    /// Do both store things in the same place?
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.enabled == other.enabled
     }
 
-    /// What is kept under this name. `None` also when the keyring cannot be used.
+    /// Reads the secret with this name. `None` also if the keyring cannot be used.
     pub(crate) async fn read(&self, name: &str) -> Option<SecretString> {
         let read = |entry: keyring::Entry| match entry.get_password() {
             Ok(text) => Ok(Some(SecretString::from(text))),
-            // What is no text is not ours: nothing to read, and the next thing kept takes its place.
+            // A value that is not text is not ours. Treat it as absent; the next write replaces it.
             Err(keyring::Error::NoEntry | keyring::Error::BadEncoding(_)) => Ok(None),
             Err(error) => Err(error),
         };
         self.within(name, read).await.flatten()
     }
 
-    /// Keeps a secret.
+    /// Stores a secret. Does nothing if the keyring cannot be used.
     pub(crate) async fn write(&self, name: &str, secret: SecretString) {
         self.within(name, move |entry| entry.set_password(expose(&secret))).await;
     }
 
-    /// Forgets it.
+    /// Removes a secret. Does nothing if the keyring cannot be used.
     pub(crate) async fn remove(&self, name: &str) {
         let remove = |entry: keyring::Entry| match entry.delete_credential() {
             Err(keyring::Error::NoEntry) => Ok(()),
@@ -61,6 +61,7 @@ impl Store {
         self.within(name, remove).await;
     }
 
+    /// Runs `work` on a blocking thread within the time limit. `None` if the keyring is off, fails or does not answer.
     async fn within<T: Send + 'static>(
         &self,
         name: &str,
@@ -73,7 +74,7 @@ impl Store {
         let work = tokio::task::spawn_blocking(move || keyring::Entry::new(SERVICE, &name).and_then(work));
         let why = match tokio::time::timeout(LIMIT, work).await {
             Ok(Ok(Ok(outcome))) => return Some(outcome),
-            // Its own words may hold what it was given.
+            // Do not log the text of the error: it may contain the secret.
             Ok(Ok(Err(error))) => reason(&error),
             Ok(Err(_)) => "it broke off",
             Err(_) => "it does not answer within 2 s",
