@@ -14,7 +14,6 @@ use crate::clock::{Boot, Clock};
 use crate::metrics::Metrics;
 use crate::token::Token;
 
-mod asked_twice;
 mod at_exit;
 mod attest;
 mod error;
@@ -30,6 +29,7 @@ mod parts;
 mod rate;
 mod refused;
 mod request;
+mod retries;
 mod server;
 mod strangers;
 mod succession;
@@ -40,7 +40,6 @@ pub use crate::audit::Action;
 pub use crate::cache::{Least, Persistence};
 pub(crate) use crate::dpop::is_nonce;
 pub use crate::exchange::{Client, ClientAuth, Cloud, Link, SecretFrom, SecretPlace};
-use asked_twice::AskedTwice;
 pub use attest::Attested;
 pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
@@ -56,6 +55,7 @@ pub use parts::Parts;
 use rate::Pacer;
 pub use rate::Rate;
 pub use request::{Head, Request, Target};
+use retries::RetryDetector;
 pub use server::{FrontDoor, Server};
 pub(crate) use server::{beside, narrowest};
 use strangers::Strangers;
@@ -72,13 +72,13 @@ pub struct Broker {
     maker: Arc<Maker>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    asked_twice: Arc<Mutex<AskedTwice>>,
+    retries: Arc<Mutex<RetryDetector>>,
     /// The order's name and the permit behind each cache entry, for a reload.
     made: Mutex<Made>,
     /// By the name of the server; unlisted servers share one.
     tallies: HashMap<Arc<str>, Tally>,
     /// Does any rule need facts beyond the peer credentials?
-    looks_closer: bool,
+    needs_process_facts: bool,
     /// For each server with a `rate`, by its name.
     pacers: HashMap<Arc<str>, Pacer>,
     /// Serves URLs that are not configured, if the configuration allows that.
@@ -103,7 +103,7 @@ const FRESH_ENOUGH: Duration = Duration::from_secs(1);
 impl Broker {
     /// The facts that the rules need about this caller beyond its peer credentials; `None` if they need none.
     pub(crate) fn needs(&self, caller: &Caller) -> Option<Needs> {
-        if !self.looks_closer {
+        if !self.needs_process_facts {
             return None;
         }
         let mut needs = Needs::default();
@@ -160,10 +160,10 @@ impl Broker {
         let (token, outer) = match server.front_door.as_ref().filter(|_| request.action == Action::Headers) {
             None => (self.held(want, &asking).await?, None),
             // Boxed to keep the common future small: few servers have a front door.
-            Some(door) => Box::pin(self.beside_its_door(door, want, &asking)).await?,
+            Some(door) => Box::pin(self.with_front_door(door, want, &asking)).await?,
         };
         if request.may_be_a_retry {
-            self.lock_asked_twice().answered(caller, &server.name, self.clock.boot());
+            self.lock_retries().answered(caller, &server.name, self.clock.boot());
         }
         let (nonces, clock) = (Arc::clone(&self.maker.nonces), self.clock.clone());
         Ok(Lease { token, server, outer, nonces, clock })
@@ -188,14 +188,14 @@ impl Broker {
 
     /// The token for the server and the credential for its front door, fetched concurrently. Whoever may use the server
     /// may pass its front door.
-    async fn beside_its_door(
+    async fn with_front_door(
         &self,
         door: &FrontDoor,
         want: Want,
         asking: &Asking<'_>,
     ) -> Result<(Arc<Token>, Option<Outer>), Error> {
-        let at_door = Want::at_door(asking.target, door);
-        let (token, outside) = tokio::join!(self.held(want, asking), self.held(at_door, asking));
+        let for_front_door = Want::for_front_door(asking.target, door);
+        let (token, outside) = tokio::join!(self.held(want, asking), self.held(for_front_door, asking));
         Ok((token?, Some(Outer { header: door.header.clone(), token: outside? })))
     }
 
@@ -259,7 +259,7 @@ impl Broker {
         // A token minted before that answer is the one that did not work; a newer one may be served.
         let refused = asking.given.filter(|given| self.cache.peek(key).0.is_some_and(|token| token.minted <= *given));
         if refused.is_some() {
-            self.lock_asked_twice().forced(asking.caller, &asking.target.name, self.clock.boot());
+            self.lock_retries().forced(asking.caller, &asking.target.name, self.clock.boot());
         }
         Wish { least: asking.request.least, newer_than: fresh.max(refused) }
     }
@@ -269,7 +269,7 @@ impl Broker {
         if !request.may_be_a_retry {
             return None;
         }
-        self.lock_asked_twice().given_before(caller, &server.name, self.clock.boot())
+        self.lock_retries().given_before(caller, &server.name, self.clock.boot())
     }
 
     /// Keeps the tokens of required servers fresh at all times. The daemon asks for them on its own behalf.
@@ -281,7 +281,7 @@ impl Broker {
         }
     }
 
-    fn lock_asked_twice(&self) -> std::sync::MutexGuard<'_, AskedTwice> {
-        self.asked_twice.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_retries(&self) -> std::sync::MutexGuard<'_, RetryDetector> {
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match look_names_up_alone() {
+    match use_builtin_name_lookup() {
         Ok(()) => safeconduct::command::main(),
         Err(failure) => failure,
     }
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
 
 /// Limits name lookups to files and DNS in a static binary, which must not load the system's name-service modules: they
 /// would bring in a second C library. Fails if the C library lacks one of the databases.
-fn look_names_up_alone() -> Result<(), ExitCode> {
+fn use_builtin_name_lookup() -> Result<(), ExitCode> {
     if !cfg!(target_feature = "crt-static") {
         return Ok(());
     }

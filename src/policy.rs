@@ -121,8 +121,8 @@ impl Policy {
     }
 
     /// Does a rule need facts beyond the peer credentials? Then they are read before the decision.
-    pub fn looks_closer(&self) -> bool {
-        self.allow.iter().any(Rule::looks_closer)
+    pub fn needs_process_facts(&self) -> bool {
+        self.allow.iter().any(Rule::needs_process_facts)
     }
 
     /// Adds the facts that a decision about this caller needs.

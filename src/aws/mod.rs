@@ -32,17 +32,18 @@ const PARTITIONS: &[(&str, &str)] = &[
     ("eu-isoe-", "cloud.adc-e.uk"),
     ("us-isof-", "csp.hci.ic.gov"),
 ];
-const USUAL: &str = "amazonaws.com";
+const DEFAULT_EXCHANGE: &str = "amazonaws.com";
 
 /// The STS endpoint of a region.
 pub(crate) fn endpoint(region: &str) -> String {
-    let suffix = PARTITIONS.iter().find(|(start, _)| region.starts_with(start)).map_or(USUAL, |(_, suffix)| suffix);
+    let suffix =
+        PARTITIONS.iter().find(|(start, _)| region.starts_with(start)).map_or(DEFAULT_EXCHANGE, |(_, suffix)| suffix);
     format!("https://sts.{region}.{suffix}")
 }
 
 /// Does the STS of some partition accept web identity tokens with this audience?
 pub(crate) fn is_audience(text: &str) -> bool {
-    let mut suffixes = PARTITIONS.iter().map(|(_, suffix)| *suffix).chain([USUAL]);
+    let mut suffixes = PARTITIONS.iter().map(|(_, suffix)| *suffix).chain([DEFAULT_EXCHANGE]);
     text.strip_prefix("sts.").is_some_and(|rest| suffixes.any(|suffix| rest == suffix))
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn is_region(text: &str) -> bool {
 pub(crate) fn may_be_endpoint(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else { return false };
     let host = url.host_str().unwrap_or_default();
-    let suffixes = PARTITIONS.iter().map(|(_, suffix)| *suffix).chain([USUAL, "api.aws"]);
+    let suffixes = PARTITIONS.iter().map(|(_, suffix)| *suffix).chain([DEFAULT_EXCHANGE, "api.aws"]);
     let of_aws =
         || suffixes.map(|suffix| format!(".{suffix}")).any(|suffix| host.strip_suffix(&suffix).is_some_and(is_sts));
     let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();

@@ -130,7 +130,7 @@ impl Walk<'_> {
     /// Makes all checks, in the order of the path.
     async fn all(&mut self) {
         self.front_door().await;
-        let knocked = self.knock().await;
+        let knocked = self.request_head().await;
         let asks_for_a_token = knocked.as_ref().is_some_and(|knocked| knocked.status == 401);
         let reachable = knocked.is_some();
         match self.server.order.expected().traits().gives {

@@ -201,7 +201,7 @@ impl Broker {
         if let Ok(permit) = permitted {
             self.prefetch(&Want { permit, ..Want::of(&server) });
             if let Some(door) = &server.front_door {
-                self.prefetch(&Want::at_door(&server, door));
+                self.prefetch(&Want::for_front_door(&server, door));
             }
         }
         Ok(())

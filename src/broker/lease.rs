@@ -59,8 +59,8 @@ impl Lease {
         // Both times have one form (RFC 3339, UTC, whole seconds), so their texts have the same order as the times.
         let expires_at = expires_at.min(outer.token.expires_at.clone());
         let mut fields = fields;
-        let mut at_door = self.fields_of(&outer.token.credential, None)?;
-        fields.extend(at_door.pop().map(|(_, value)| (outer.header.clone(), value)));
+        let mut for_front_door = self.fields_of(&outer.token.credential, None)?;
+        fields.extend(for_front_door.pop().map(|(_, value)| (outer.header.clone(), value)));
         Ok(Authorized { fields, expires_at })
     }
 

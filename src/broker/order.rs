@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::DEFAULT;
 use crate::digest::{Digest, Fields};
-use crate::exchange::{Asks, Client, ClientAuth, Exchange, Gives, Link, Subject, USUAL};
+use crate::exchange::{Asks, Client, ClientAuth, DEFAULT_EXCHANGE, Exchange, Gives, Link, Subject};
 use crate::oauth::{Issuer, Resource};
 
 /// What to ask for, at which authorization server, and with which client and identity.
@@ -189,7 +189,7 @@ impl Order {
     /// The exchange to expect before any metadata is read: the configured one, or the only one that the broker chooses
     /// by itself.
     pub(crate) fn expected(&self) -> &dyn Exchange {
-        self.exchange.as_deref().unwrap_or(USUAL)
+        self.exchange.as_deref().unwrap_or(DEFAULT_EXCHANGE)
     }
 
     /// Is a subject token needed, as grant or for client authentication?
@@ -202,7 +202,7 @@ impl Order {
     }
 
     /// May the subject token be something other than a JWT?
-    pub(crate) fn names_its_subject(&self) -> bool {
+    pub(crate) fn takes_any_subject_type(&self) -> bool {
         self.client.auth != ClientAuth::Workload && self.expected().traits().subject == Subject::Named
     }
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::asked_twice::AskedTwice;
 use super::flight::Maker;
 use super::rate::Pacer;
 use super::refused::Refused;
+use super::retries::RetryDetector;
 use super::strangers::Strangers;
 use super::tally::Tally;
 use super::unlisted::{UNLISTED, Unlisted};
@@ -61,24 +61,24 @@ pub struct Parts {
 
 /// The state that a reload hands on to the next broker.
 #[derive(Default)]
-pub(super) struct Heirloom {
+pub(super) struct CarriedOver {
     pub(super) pace: Option<Arc<Pace>>,
     /// `None` if the new configuration keeps registrations in another place.
     pub(super) registrations: Option<Arc<Registrations>>,
     pub(super) nonces: Arc<dpop::Nonces>,
     pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
     pub(super) refused: Arc<Refused>,
-    pub(super) asked_twice: Arc<Mutex<AskedTwice>>,
+    pub(super) retries: Arc<Mutex<RetryDetector>>,
 }
 
 impl Broker {
     /// Builds a broker without a predecessor. Nothing is fetched yet.
     pub fn new(parts: Parts) -> Self {
-        Self::with(parts, Heirloom::default())
+        Self::with(parts, CarriedOver::default())
     }
 
     /// Builds a broker with the state of its predecessor.
-    pub(super) fn with(parts: Parts, heirloom: Heirloom) -> Self {
+    pub(super) fn with(parts: Parts, carried: CarriedOver) -> Self {
         let Parts {
             servers,
             issuers,
@@ -104,30 +104,30 @@ impl Broker {
         let paced = servers.iter().filter_map(|one| Some((Arc::clone(&one.name), Pacer::new(one.rate?))));
         let pacers = paced.collect();
         let servers: Vec<Arc<Server>> = servers.into_iter().map(Arc::new).collect();
-        let looks_closer = servers.iter().any(|server| server.policy.looks_closer());
+        let needs_process_facts = servers.iter().any(|server| server.policy.needs_process_facts());
         Self {
             servers: servers.clone(),
             cache: Cache::<Error>::new(cache),
             maker: Arc::new(Maker {
                 discovery: Discovery::new(outbound.clone(), clock.clone()),
-                pace: heirloom.pace.unwrap_or_else(|| Arc::new(Pace::new(clock.clone()))),
-                registrations: heirloom.registrations.unwrap_or_else(|| Arc::new(Registrations::new(store))),
-                nonces: heirloom.nonces,
-                keys: heirloom.keys,
+                pace: carried.pace.unwrap_or_else(|| Arc::new(Pace::new(clock.clone()))),
+                registrations: carried.registrations.unwrap_or_else(|| Arc::new(Registrations::new(store))),
+                nonces: carried.nonces,
+                keys: carried.keys,
                 identities,
                 env,
                 outbound,
                 issuers,
                 clock: clock.clone(),
                 servers,
-                refused: heirloom.refused,
+                refused: carried.refused,
             }),
             clock,
             metrics,
-            asked_twice: heirloom.asked_twice,
+            retries: carried.retries,
             made: Mutex::default(),
             tallies,
-            looks_closer,
+            needs_process_facts,
             pacers,
             unlisted: unlisted_for.map(Unlisted::new),
             audit,

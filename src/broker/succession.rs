@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
-use super::parts::Heirloom;
+use super::parts::CarriedOver;
 use super::{Broker, Opens, Parts, Want};
 use crate::cache::Key;
 use crate::policy::Permit;
@@ -22,13 +22,13 @@ impl Broker {
         let same_store = maker.registrations.are_kept_in(&parts.store);
         let broker = Self::with(
             parts,
-            Heirloom {
+            CarriedOver {
                 pace: Some(Arc::clone(&maker.pace)),
                 registrations: same_store.then(|| Arc::new(maker.registrations.under_a_new_configuration())),
                 nonces: Arc::clone(&maker.nonces),
                 keys: Arc::clone(&maker.keys),
                 refused: Arc::clone(&maker.refused),
-                asked_twice: Arc::clone(&before.asked_twice),
+                retries: Arc::clone(&before.retries),
             },
         );
         // Check again whether the issuer is trusted before a cached token is taken over.
@@ -42,7 +42,7 @@ impl Broker {
             let want = Want { permit, ..of_all };
             let order = &want.order;
             let trusted = same_trust || order.issuer().is_some() || !order.is_discovered();
-            let shared = broker.maker.not_shared(&want.server, order, &token.resource).is_err();
+            let shared = broker.maker.check_not_shared(&want.server, order, &token.resource).is_err();
             let holds = want.key() == *key && trusted && within && !shared;
             holds.then(|| broker.recipe(want))
         });

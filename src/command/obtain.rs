@@ -236,7 +236,7 @@ fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failu
     context.log(Level::Error)?;
     let mut config = context.config()?;
     // A client may start its helper without the job's variables. Then the probe would find the machine's broader identity.
-    let forgone = purpose == Purpose::Headers && config.forgo_probe();
+    let forgone = purpose == Purpose::Headers && config.disable_probe();
     let early = Early { context, audit: config.audit.clone(), purpose };
     let settled = settle(context, &mut config, wanted, unconfigured).inspect_err(|error| {
         early.refused(wanted.as_parameter(), error.class(), error.code());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::reader::{Reader, Section};
 use crate::broker::Client;
-use crate::exchange::{Change, EXCHANGES, Exchange, Form, IDP, Place, USUAL, Written};
+use crate::exchange::{Change, DEFAULT_EXCHANGE, EXCHANGES, Exchange, Form, IDP, Place, Written};
 use crate::setting::{Given, Need, Setting};
 
 /// The exchange that a table names.
@@ -80,7 +80,9 @@ pub(super) fn of_server(
             return Chosen::Wrong;
         }
         // Report keys that contradict the only exchange that is chosen automatically.
-        if let (Place::Server, Some((_, form))) = (place, forms.iter().find(|(name, _)| *name == USUAL.name())) {
+        if let (Place::Server, Some((_, form))) =
+            (place, forms.iter().find(|(name, _)| *name == DEFAULT_EXCHANGE.name()))
+        {
             made(reader, section, form, place, client);
         }
         return Chosen::Omitted;

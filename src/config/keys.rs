@@ -406,7 +406,7 @@ pub(super) const IDP: Table =
     Table { name: "servers.NAME.idp", doc: "The identity provider of \"id-jag\".", keys: &LINK };
 
 /// The keys of `[identities.NAME]`: `source`, `from`, then all of a link.
-const FURTHER: [Key; 2 + LINK.len()] = {
+const IDENTITY_KEYS: [Key; 2 + LINK.len()] = {
     let source = key("source", Kind::Text, "\"github-actions\"", "As in [identity]; its own keys stand beside it.");
     let mut keys = [source; 2 + LINK.len()];
     keys[1] = key("from", Kind::Text, "\"default\"", "The identity that is changed into this one.");
@@ -421,7 +421,7 @@ const FURTHER: [Key; 2 + LINK.len()] = {
 pub(super) const IDENTITIES: Table = Table {
     name: "identities.NAME",
     doc: "A further identity: a `source` of its own, or a link `from` another one.",
-    keys: &FURTHER,
+    keys: &IDENTITY_KEYS,
 };
 
 pub(super) const TABLES: &[&Table] =

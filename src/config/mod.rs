@@ -23,6 +23,7 @@ use crate::policy::Rule;
 mod audit;
 mod cache_key;
 mod client;
+mod cross_checks;
 mod document;
 mod egress;
 mod exchange;
@@ -34,7 +35,6 @@ mod order;
 mod outer;
 mod reader;
 mod server;
-mod together;
 
 pub(crate) use document::{schema, starter};
 pub(crate) use reader::Problem;
@@ -255,7 +255,7 @@ impl Config {
     }
 
     /// Disables the host probe. Returns whether it was enabled.
-    pub(crate) fn forgo_probe(&mut self) -> bool {
+    pub(crate) fn disable_probe(&mut self) -> bool {
         let mut forgone = false;
         for identity in self.identities.values_mut().filter(|identity| identity.choice == Choice::Probe) {
             identity.choice = Choice::Detect;
@@ -359,8 +359,8 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
         let default = config.identity().clone();
         config.identities.extend(identities::identities_of(reader, table, &default));
     }
-    together::identities_in_use(reader, &mut config);
-    together::check(reader, &mut config);
+    cross_checks::identities_in_use(reader, &mut config);
+    cross_checks::check(reader, &mut config);
     config
 }
 

@@ -5,7 +5,7 @@ use super::identities;
 use super::reader::{Parameter, Reader, Section};
 use super::{client, insecure, keys};
 use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Opens, Order, Pin, ResourceParameter};
-use crate::exchange::{Asks, Place, Traits, USUAL, reserved};
+use crate::exchange::{Asks, DEFAULT_EXCHANGE, Place, Traits, reserved};
 use crate::oauth::{Issuer, Resource, Scopes};
 
 /// An order and the traits of its exchange.
@@ -23,7 +23,7 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
     let client = client::client_of(reader, section);
     let exchange = exchange::of_server(reader, section, place, &client);
     let client = exchange.known().map_or_else(|| client.clone(), |exchange| exchange.client(client.clone()));
-    let traits = exchange.known().map_or_else(|| USUAL.traits(), |exchange| exchange.traits());
+    let traits = exchange.known().map_or_else(|| DEFAULT_EXCHANGE.traits(), |exchange| exchange.traits());
     if !matches!(exchange, Chosen::Wrong) {
         contradictions(reader, section, place, &traits, &client);
     }

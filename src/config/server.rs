@@ -86,8 +86,8 @@ fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Ve
     for entry in &entries {
         let rule = rule_of(reader, entry, env);
         // An entry without any of them would match every caller. A key of a later version was already reported.
-        if !NAMING.iter().any(|key| entry.has(key)) {
-            let named = NAMING.map(|key| format!("`{key}`")).join(", ");
+        if !CALLER_KEYS.iter().any(|key| entry.has(key)) {
+            let named = CALLER_KEYS.map(|key| format!("`{key}`")).join(", ");
             reader.problem(entry.line, &entry.path, format!("an entry needs at least one of {named}"));
         }
         rules.push(rule);
@@ -96,7 +96,7 @@ fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Ve
 }
 
 /// The keys of an entry that select callers.
-const NAMING: [&str; 5] = ["uid", "gid", "exe", "sha256", "unit"];
+const CALLER_KEYS: [&str; 5] = ["uid", "gid", "exe", "sha256", "unit"];
 
 fn rule_of(reader: &mut Reader<'_>, entry: &Section<'_>, env: &Env) -> Rule {
     let (uid, gid) = (entry.number("uid"), entry.number("gid"));

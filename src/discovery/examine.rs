@@ -12,7 +12,7 @@ use crate::oauth::{AuthorizationServer, Issuer, ServerUrl};
 use crate::outbound::{self, Ask, Body, NamedBy};
 
 /// The head of the MCP endpoint's answer to one request. The body is not read.
-pub(crate) struct Knocked {
+pub(crate) struct EndpointHead {
     pub(crate) status: u16,
     pub(crate) challenge: challenge::Challenge,
     /// The server's time (`Date`).
@@ -59,11 +59,11 @@ impl std::fmt::Display for Seen {
 
 impl Discovery {
     /// Sends one request to the MCP endpoint and reads the head of the answer.
-    pub(crate) async fn knock(&self, ask: Ask) -> Result<Knocked, outbound::Error> {
+    pub(crate) async fn request_head(&self, ask: Ask) -> Result<EndpointHead, outbound::Error> {
         let answer = self.outbound.send_for_head(ask).await?;
         let challenge = challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE));
         let nonce = answer.headers.get("dpop-nonce").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Knocked { status: answer.status, challenge, date: answer.date(), nonce })
+        Ok(EndpointHead { status: answer.status, challenge, date: answer.date(), nonce })
     }
 
     /// Requests one document, with the egress rules for URLs that another party named. `pass` is the front door's

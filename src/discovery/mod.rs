@@ -24,13 +24,13 @@ pub(crate) use challenge::Challenge;
 use document::{ResourceDocument, ServerDocument};
 pub(crate) use error::Error;
 use error::{busy, malformed};
-pub(crate) use examine::{Knocked, Seen, ping, resource_metadata, server_metadata};
+pub(crate) use examine::{EndpointHead, Seen, ping, resource_metadata, server_metadata};
 use memory::Memory;
 
 /// How long a document is cached. A refusal removes it earlier.
-const BELIEVED: Duration = Duration::from_secs(3_600);
+const DOCUMENT_TTL: Duration = Duration::from_secs(3_600);
 /// How long the absence of a document is cached.
-const ABSENCE_BELIEVED: Duration = Duration::from_secs(60);
+const ABSENCE_TTL: Duration = Duration::from_secs(60);
 
 /// What an MCP server publishes about its protection.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,7 +69,7 @@ impl Discovery {
     /// Returns what the MCP server publishes about its protection, cached or requested now.
     pub(crate) async fn protection(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Arc<Protection>, Error> {
         let believed =
-            |protection: &Arc<Protection>| if protection.metadata.is_some() { BELIEVED } else { ABSENCE_BELIEVED };
+            |protection: &Arc<Protection>| if protection.metadata.is_some() { DOCUMENT_TTL } else { ABSENCE_TTL };
         self.protections
             .get(server.as_str().to_owned(), believed, async || self.look_up(server, named_by).await.map(Arc::new))
             .await
@@ -78,7 +78,7 @@ impl Discovery {
     /// Returns the metadata of an authorization server, cached or requested now.
     pub(crate) async fn server(&self, issuer: &Issuer, named_by: NamedBy) -> Result<Arc<AuthorizationServer>, Error> {
         self.servers
-            .get(issuer.clone(), |_| BELIEVED, async || self.fetch_server(issuer, named_by).await.map(Arc::new))
+            .get(issuer.clone(), |_| DOCUMENT_TTL, async || self.fetch_server(issuer, named_by).await.map(Arc::new))
             .await
     }
 

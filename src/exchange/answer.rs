@@ -12,7 +12,7 @@ use crate::outbound::Answer;
 use crate::token::AccessToken;
 
 /// The longest lifetime that is accepted: a year. A longer one is an error of the server.
-pub(crate) const ABSURD_LIFE: Duration = Duration::from_secs(366 * 86_400);
+pub(crate) const LONGEST_LIFETIME: Duration = Duration::from_secs(366 * 86_400);
 
 /// Reads the answer of a token endpoint. Fails unless it grants a token of this kind.
 pub(super) fn read(issuer: &Issuer, answer: &Answer, kind: Kind) -> Result<Issued, Error> {
@@ -58,7 +58,7 @@ fn granted(answer: &Answer, kind: Kind) -> Result<Issued, String> {
         .map_err(|what| format!("{what} (access_token and token_type as text, expires_in as a positive number)"))?;
     of_kind(wire.token_type(), kind)?;
     let expires_in = wire.expires_in();
-    if expires_in.is_some_and(|life| life.is_zero() || life > ABSURD_LIFE) {
+    if expires_in.is_some_and(|life| life.is_zero() || life > LONGEST_LIFETIME) {
         return Err("its expires_in is zero or more than a year".to_owned());
     }
     let scopes = wire

@@ -44,7 +44,7 @@ pub(super) fn traits() -> Traits {
 }
 
 /// Returns the subject token as access token.
-pub(super) fn passed_on(way: &Way<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
+pub(super) fn pass_through(way: &Way<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
     let text = subject.map_or("", SubjectToken::expose);
     let access_token = AccessToken::parse(text.to_owned()).map_err(|error| way.malformed(error.to_string()))?;
     Ok(Issued { grant: Grant::Token(access_token), expires_in: None, scopes: None })
@@ -79,6 +79,6 @@ impl Exchange for Direct {
         subject: Option<&SubjectToken>,
         _request: &Request,
     ) -> Result<Issued, Error> {
-        passed_on(way, subject)
+        pass_through(way, subject)
     }
 }

@@ -220,7 +220,7 @@ impl Exchange for OwnIdentity {
         subject: Option<&SubjectToken>,
         _request: &Request,
     ) -> Result<Issued, Error> {
-        direct::passed_on(way, subject)
+        direct::pass_through(way, subject)
     }
 }
 
@@ -323,7 +323,7 @@ impl Change for Gcp {
         Some(self.asks())
     }
 
-    fn names_its_subject(&self) -> bool {
+    fn takes_any_subject_type(&self) -> bool {
         true
     }
 

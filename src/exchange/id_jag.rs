@@ -83,7 +83,7 @@ impl Change for IdentityProvider {
         NAME
     }
 
-    fn names_its_subject(&self) -> bool {
+    fn takes_any_subject_type(&self) -> bool {
         true
     }
 

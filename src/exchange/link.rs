@@ -31,8 +31,8 @@ impl Link {
     }
 
     /// Can the incoming subject token be something other than a JWT?
-    pub(crate) fn names_its_subject(&self) -> bool {
-        self.client.auth != ClientAuth::Workload && self.change.names_its_subject()
+    pub(crate) fn takes_any_subject_type(&self) -> bool {
+        self.client.auth != ClientAuth::Workload && self.change.takes_any_subject_type()
     }
 
     /// The name of the hop in the chain.

@@ -37,7 +37,7 @@ mod token_exchange;
 mod way;
 mod written;
 
-pub(crate) use answer::ABSURD_LIFE;
+pub(crate) use answer::LONGEST_LIFETIME;
 pub(crate) use client_auth::Identified;
 pub use client_auth::{Client, ClientAuth, SecretFrom, SecretPlace};
 pub use entra::Cloud;
@@ -61,7 +61,7 @@ pub(crate) const EXCHANGES: &[Descriptor] = &[
 ];
 
 /// The exchange that is used when none is configured and the server supports it. No other is chosen automatically.
-pub(crate) static USUAL: &dyn Exchange = &jwt_bearer::JwtBearer { name: jwt_bearer::EXCHANGE.name };
+pub(crate) static DEFAULT_EXCHANGE: &dyn Exchange = &jwt_bearer::JwtBearer { name: jwt_bearer::EXCHANGE.name };
 
 /// The grant type with which the client of a link is registered.
 pub(crate) const LINK_GRANT: &str = token_exchange::GRANT;
@@ -128,7 +128,7 @@ pub(crate) trait Change: fmt::Debug + Send + Sync {
     }
 
     /// Does the request state the type of the subject token, so that it need not be a JWT?
-    fn names_its_subject(&self) -> bool {
+    fn takes_any_subject_type(&self) -> bool {
         false
     }
 
@@ -335,8 +335,8 @@ pub(crate) fn choose<'a>(
     if configured.is_some() {
         return configured;
     }
-    match (server.offers(USUAL.traits().grant), pinned) {
-        (Some(true), _) | (None, IssuerIs::Pinned) => Some(USUAL),
+    match (server.offers(DEFAULT_EXCHANGE.traits().grant), pinned) {
+        (Some(true), _) | (None, IssuerIs::Pinned) => Some(DEFAULT_EXCHANGE),
         _ => None,
     }
 }

@@ -89,7 +89,7 @@ impl Change for TokenService {
         EXCHANGE.name
     }
 
-    fn names_its_subject(&self) -> bool {
+    fn takes_any_subject_type(&self) -> bool {
         true
     }
 

@@ -82,7 +82,7 @@ impl Rule {
     }
 
     /// Does the rule need facts beyond peer credentials?
-    pub(super) fn looks_closer(&self) -> bool {
+    pub(super) fn needs_process_facts(&self) -> bool {
         self.exe.is_some() || self.sha256.is_some() || self.unit.is_some()
     }
 

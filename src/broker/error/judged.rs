@@ -18,9 +18,9 @@ pub(crate) enum Unusable {
     #[error("the token of {issuer}: {why}")]
     ForeignKey { issuer: Issuer, why: &'static str },
     #[error("{issuer} issues tokens that have expired already")]
-    DeadOnArrival { issuer: Issuer },
+    ExpiredAtIssue { issuer: Issuer },
     #[error("{issuer} issues tokens that live more than a year")]
-    Immortal { issuer: Issuer },
+    LifetimeTooLong { issuer: Issuer },
 }
 
 /// The hint for tokens with a lifetime of zero, or one that is too long.
@@ -45,7 +45,7 @@ impl Unusable {
             Self::ForeignKey { .. } => row("token_not_ours").hint(
                 "the operator of the authorization server must mend what it binds tokens to (RFC 9449 section 6)",
             ),
-            Self::DeadOnArrival { .. } | Self::Immortal { .. } => row("invalid_metadata").hint(BAD_LIFETIME),
+            Self::ExpiredAtIssue { .. } | Self::LifetimeTooLong { .. } => row("invalid_metadata").hint(BAD_LIFETIME),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::Error;
 use super::{Check, Party, Walk, rules};
-use crate::discovery::{self, Challenge, Knocked};
+use crate::discovery::{self, Challenge, EndpointHead};
 use crate::oauth::{ServerUrl, quoted_words};
 use crate::outbound;
 
@@ -10,7 +10,7 @@ const PLACE: &str = "the MCP server";
 
 impl Walk<'_> {
     /// Sends a request without a token and checks the answer. `None` if there is no answer, or if the server is busy.
-    pub(super) async fn knock(&mut self) -> Option<Knocked> {
+    pub(super) async fn request_head(&mut self) -> Option<EndpointHead> {
         self.report.waits_for(PLACE);
         let url = self.server.url.as_str();
         let https = if self.server.url.url().scheme() == "https" {
@@ -18,7 +18,7 @@ impl Walk<'_> {
         } else {
             rules::MCP_HTTPS.pass("plain http on loopback, for development")
         };
-        let knocked = match self.maker.discovery.knock(self.ping(url)).await {
+        let knocked = match self.maker.discovery.request_head(self.ping(url)).await {
             Ok(knocked) => knocked,
             Err(error) => {
                 self.not_reached(https, error);
@@ -76,7 +76,7 @@ fn busy(url: &str, status: u16) -> Error {
 }
 
 /// The checks of status and challenge. Only a 401 has a challenge to check.
-fn challenge_checks(knocked: &Knocked, server: &ServerUrl) -> Vec<Check> {
+fn challenge_checks(knocked: &EndpointHead, server: &ServerUrl) -> Vec<Check> {
     let status = match knocked.status {
         401 => rules::CHALLENGE_STATUS.pass("401 without a token"),
         status @ 200..=299 => rules::CHALLENGE_STATUS.fail(

@@ -14,7 +14,7 @@ impl Walk<'_> {
     pub(super) async fn front_door(&mut self) {
         let Some(door) = &self.server.front_door else { return };
         self.report.waits_for("the credential for the front door");
-        let made = self.maker.mint(&Want::at_door(self.server, door)).await;
+        let made = self.maker.mint(&Want::for_front_door(self.server, door)).await;
         let pass = made.and_then(|token| {
             let fields = token.credential.authorize(None).ok();
             let value = fields.and_then(|mut fields| fields.pop());

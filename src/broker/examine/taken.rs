@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::super::Error;
 use super::{Check, Rule, State, Walk, rules};
-use crate::discovery::{self, Knocked};
+use crate::discovery::{self, EndpointHead};
 use crate::outbound::{self, Ask};
 use crate::token::{AccessToken, Credential, Head};
 
@@ -16,7 +16,7 @@ pub(super) enum Taken {
     /// The token check let it pass. The status is that of the program behind it.
     In(u16),
     /// 401 or 403.
-    Refused(Knocked),
+    Refused(EndpointHead),
     /// No answer, a redirect, or a server that is busy or broken.
     Unclear(Error),
     /// Not sent: the time of the examination is over.
@@ -39,7 +39,7 @@ impl Walk<'_> {
     /// server wants its nonce in the proof.
     pub(super) async fn present(&self, token: Option<&AccessToken>) -> Taken {
         let taken = self.presented(token).await;
-        let Taken::Refused(Knocked { nonce: Some(nonce), challenge, .. }) = &taken else { return taken };
+        let Taken::Refused(EndpointHead { nonce: Some(nonce), challenge, .. }) = &taken else { return taken };
         if self.key.is_none() || challenge.error.as_deref() != Some("use_dpop_nonce") {
             return taken;
         }
@@ -82,7 +82,7 @@ impl Walk<'_> {
     /// Sends one request and classifies the answer.
     pub(super) async fn taken(&self, ask: Ask) -> Taken {
         const PLACE: &str = "the MCP server";
-        match self.maker.discovery.knock(ask).await {
+        match self.maker.discovery.request_head(ask).await {
             Ok(knocked) if matches!(knocked.status, 401 | 403) => Taken::Refused(knocked),
             Ok(knocked) if matches!(knocked.status, 429 | 500..) => {
                 let host = crate::oauth::host_of(self.server.url.url());

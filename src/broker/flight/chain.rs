@@ -16,7 +16,7 @@ use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
 use crate::token::{Hop, SubjectToken};
 
 /// The identity that the authorization server gets, and the steps that led to it.
-pub(super) struct Standing {
+pub(super) struct PresentedIdentity {
     pub(super) subject: Option<SubjectToken>,
     pub(super) hops: Vec<Hop>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Leg<'a> {
 }
 
 /// The chain of one identity, from the platform to the party that its last token is for.
-struct Journey<'a> {
+struct ChainWalk<'a> {
     want: &'a Want,
     /// The name of the identity at the root.
     identity: &'a str,
@@ -46,7 +46,7 @@ struct Journey<'a> {
     /// The authorization server of each link.
     parties: &'a [Arc<AuthorizationServer>],
     /// May the last token be something other than a JWT?
-    may_be_named: bool,
+    may_be_no_jwt: bool,
 }
 
 /// One link of the chain: the token that goes in, and the party that gets it.
@@ -114,21 +114,21 @@ impl Maker {
     }
 
     /// The identity token for the authorization server: the platform's token, exchanged at every link.
-    pub(super) async fn stand(
+    pub(super) async fn identity_for_server(
         &self,
         want: &Want,
         route: &Route,
         audience: &Audience,
         request: &exchange::Request,
-    ) -> Result<Standing, Error> {
+    ) -> Result<PresentedIdentity, Error> {
         let order = &*want.order;
-        let Some(subject) = &route.subject else { return Ok(Standing { subject: None, hops: Vec::new() }) };
+        let Some(subject) = &route.subject else { return Ok(PresentedIdentity { subject: None, hops: Vec::new() }) };
         let chain = self.chain(order)?;
-        let (parties, may_be_named) = (&route.parties, order.names_its_subject());
-        let journey = Journey { want, identity: &order.identity, chain: &chain, parties, may_be_named };
+        let (parties, may_be_no_jwt) = (&route.parties, order.takes_any_subject_type());
+        let journey = ChainWalk { want, identity: &order.identity, chain: &chain, parties, may_be_no_jwt };
         let destination = Destination { audience, resource: request.resource.as_ref(), scopes: &request.scopes };
         let (subject, hops) = self.walk(&journey, subject.clone(), &destination).await?;
-        Ok(Standing { subject: Some(subject), hops })
+        Ok(PresentedIdentity { subject: Some(subject), hops })
     }
 
     /// The identity tokens for further form parameters, each made for the pinned issuer.
@@ -150,7 +150,7 @@ impl Maker {
         let subject = async { identity.source.subject_token(&first).await.map_err(Error::from) };
         let (subject, parties) = tokio::try_join!(subject, self.parties(&chain))?;
         let (identity, parties) = (&*assertion.identity, &parties);
-        let journey = Journey { want, identity, chain: &chain, parties, may_be_named: false };
+        let journey = ChainWalk { want, identity, chain: &chain, parties, may_be_no_jwt: false };
         let destination = Destination { audience, resource: None, scopes: &Scopes::default() };
         let (token, _) = self.walk(&journey, subject, &destination).await?;
         Ok((assertion.parameter.clone(), token))
@@ -160,11 +160,11 @@ impl Maker {
     /// it, and fails if not.
     async fn walk(
         &self,
-        journey: &Journey<'_>,
+        journey: &ChainWalk<'_>,
         mut subject: SubjectToken,
         destination: &Destination<'_>,
     ) -> Result<(SubjectToken, Vec<Hop>), Error> {
-        let Journey { want, identity, chain, parties, may_be_named } = journey;
+        let ChainWalk { want, identity, chain, parties, may_be_no_jwt } = journey;
         let mut source = self.named_identity(identity)?.source.name();
         let mut hops = vec![Hop::of(source, &subject.claims)];
         let fit = |subject: &SubjectToken, audience: &Audience, source, is_named: bool| {
@@ -173,7 +173,7 @@ impl Maker {
             fit.map_err(|unfit| Unusable::Subject { source_name: source, unfit })
         };
         for (i, (link, party)) in chain.iter().zip(*parties).enumerate() {
-            fit(&subject, &link.audience(), source, link.names_its_subject())?;
+            fit(&subject, &link.audience(), source, link.takes_any_subject_type())?;
             let next = chain.get(i + 1).map_or_else(|| destination.audience.clone(), |next| next.audience());
             let on_the_way = Destination { audience: &next, ..*destination };
             let step = Step { link, party, identity, subject: &subject };
@@ -181,7 +181,7 @@ impl Maker {
             source = link.step();
             hops.push(Hop::of(source, &subject.claims));
         }
-        fit(&subject, destination.audience, source, *may_be_named)?;
+        fit(&subject, destination.audience, source, *may_be_no_jwt)?;
         Ok((subject, hops))
     }
 

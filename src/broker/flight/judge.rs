@@ -49,7 +49,7 @@ pub(super) fn assembled(evidence: Evidence<'_>, credential: Credential) -> Resul
         issuer,
         minted,
         minted_wall,
-        expires_at: rfc3339(minted_wall + life.min(exchange::ABSURD_LIFE)),
+        expires_at: rfc3339(minted_wall + life.min(exchange::LONGEST_LIFETIME)),
         dates_itself: inherent.is_some(),
         life,
         jti: claims.and_then(|claims| claims.jti),
@@ -76,10 +76,10 @@ pub(super) fn trusted(
 /// Refuses a lifetime of zero or above a year: that is a wrong date, and no timer reaches that far.
 fn lasting(token: Token) -> Result<Token, Error> {
     if token.life.is_zero() {
-        return Err(Unusable::DeadOnArrival { issuer: token.issuer }.into());
+        return Err(Unusable::ExpiredAtIssue { issuer: token.issuer }.into());
     }
-    if token.life > exchange::ABSURD_LIFE {
-        return Err(Unusable::Immortal { issuer: token.issuer }.into());
+    if token.life > exchange::LONGEST_LIFETIME {
+        return Err(Unusable::LifetimeTooLong { issuer: token.issuer }.into());
     }
     Ok(token)
 }

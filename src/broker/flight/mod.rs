@@ -57,13 +57,13 @@ impl Want {
     }
 
     /// The credential for the front door. Every caller of the server may have it.
-    pub(super) fn at_door(server: &Arc<Server>, door: &FrontDoor) -> Self {
+    pub(super) fn for_front_door(server: &Arc<Server>, door: &FrontDoor) -> Self {
         Self { server: Arc::clone(server), order: Arc::clone(&door.order), permit: door.permit() }
     }
 
     /// The credential for the front door, if there is one, and the server's own token.
     pub(super) fn all(server: &Arc<Server>) -> Vec<Self> {
-        let door = server.front_door.iter().map(|door| Self::at_door(server, door));
+        let door = server.front_door.iter().map(|door| Self::for_front_door(server, door));
         door.chain([Self::of(server)]).collect()
     }
 
@@ -136,7 +136,7 @@ impl Maker {
         let exchange = exchange::choose(order.exchange.as_deref(), &route.server, route.issuer_is)
             .ok_or_else(|| NoRoute::no_exchange(&route.server))?;
         let resource = resource(server, order, &route.protection);
-        self.not_shared(server, order, &resource)?;
+        self.check_not_shared(server, order, &resource)?;
         let scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(&order.name, denied))?;
         within_ceiling(permit, &scopes).map_err(|denied| Error::denied(&order.name, denied))?;
         let mut request = exchange::Request {
@@ -147,7 +147,7 @@ impl Maker {
             ..plain_request(order)
         };
         let audience = exchange.audience(&route.server.issuer, &request);
-        let standing = self.stand(want, &route, &audience, &request).await?;
+        let standing = self.identity_for_server(want, &route, &audience, &request).await?;
         let leg = Leg {
             name: Arc::clone(&order.name),
             identity: &order.identity,
@@ -196,7 +196,7 @@ impl Maker {
         let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
         let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
         let resource = resource(&want.server, order, &Protection::default());
-        self.not_shared(&want.server, order, &resource)?;
+        self.check_not_shared(&want.server, order, &resource)?;
         let silent = AuthorizationServer::silent(issuer.clone(), "");
         let request = plain_request(order);
         let mut issued = exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;

@@ -57,7 +57,7 @@ impl Maker {
         let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties, assertions };
         let issuer = &route.server.issuer;
         let audience = expected_audience(order, issuer);
-        let subject = self.stand(want, &route, &audience, &plain_request(order)).await?.subject;
+        let subject = self.identity_for_server(want, &route, &audience, &plain_request(order)).await?.subject;
         let presented = subject.as_ref().map(|one| Presented::of(one, issuer, &[], &Scopes::default()));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         Ok(subject)

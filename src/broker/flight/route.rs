@@ -125,7 +125,7 @@ impl Maker {
 
     /// Fails if this resource also covers another server, and the two allow different callers. A token for it is good
     /// for both, so a caller of one server could use the other.
-    pub(in crate::broker) fn not_shared(
+    pub(in crate::broker) fn check_not_shared(
         &self,
         server: &Server,
         order: &Order,

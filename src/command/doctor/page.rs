@@ -9,7 +9,7 @@ use crate::env::Env;
 /// Where the text of a detail begins.
 const INDENT: usize = 4;
 /// The default width. `COLUMNS` may set another.
-const USUAL: usize = 80;
+const DEFAULT_EXCHANGE: usize = 80;
 const NARROWEST: usize = 40;
 /// Longer lines are hard to read.
 const WIDEST: usize = 100;
@@ -26,7 +26,7 @@ impl Page {
     pub(super) fn new(env: &Env, verbose: bool) -> Self {
         let colours = std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none();
         let columns = env.get("COLUMNS").and_then(|columns| columns.parse().ok());
-        Self { colours, verbose, width: columns.unwrap_or(USUAL).clamp(NARROWEST, WIDEST) }
+        Self { colours, verbose, width: columns.unwrap_or(DEFAULT_EXCHANGE).clamp(NARROWEST, WIDEST) }
     }
 
     pub(super) fn text(&self, title: &str, checks: &[Check]) -> String {

@@ -49,7 +49,7 @@ fn assertions_in_use(reader: &mut Reader<'_>, identities: &BTreeMap<Arc<str>, Id
             reader.problem(None, &key, format!("there is no identity {name:?} in [identities]"));
             continue;
         };
-        let is_told = identity.links.first().is_some_and(Link::names_its_subject);
+        let is_told = identity.links.first().is_some_and(Link::takes_any_subject_type);
         if identity.choice.signs_requests() && !is_told {
             let what =
                 format!("the identity {name:?} is a signed request of AWS (`token = \"caller-identity\"`), and no JWT");
@@ -62,8 +62,8 @@ fn assertions_in_use(reader: &mut Reader<'_>, identities: &BTreeMap<Arc<str>, Id
 /// Is the identity a signed AWS request, although its first recipient expects a JWT?
 fn signs_where_a_jwt_is_wanted(order: &Order, identity: &IdentityConfig) -> bool {
     let is_told = match identity.links.first() {
-        Some(link) => link.names_its_subject(),
-        None => !order.needs_subject() || order.names_its_subject(),
+        Some(link) => link.takes_any_subject_type(),
+        None => !order.needs_subject() || order.takes_any_subject_type(),
     };
     identity.choice.signs_requests() && !is_told
 }

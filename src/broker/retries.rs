@@ -19,7 +19,7 @@ const CAP: usize = 1_024;
 
 /// The last answer to each caller, for each server. A caller is a user in a control group.
 #[derive(Default)]
-pub(super) struct AskedTwice(HashMap<Who, Given>);
+pub(super) struct RetryDetector(HashMap<Who, Given>);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 /// One caller at one server.
@@ -38,7 +38,7 @@ struct Given {
     not_before: Option<Boot>,
 }
 
-impl AskedTwice {
+impl RetryDetector {
     /// When this caller was last answered, if its new request counts as a retry: the answer is recent, and no back-off
     /// applies.
     pub(super) fn given_before(&self, caller: &Caller, server: &str, now: Boot) -> Option<Boot> {
@@ -96,7 +96,7 @@ mod tests {
     async fn a_second_question_counts_once_and_then_backs_off() {
         let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
         let caller = Caller::on_socket(1, 1, None);
-        let mut memory = AskedTwice::default();
+        let mut memory = RetryDetector::default();
         assert_eq!(memory.given_before(&caller, "a", clock.boot()), None);
         memory.answered(&caller, "a", clock.boot());
         tokio::time::advance(Duration::from_secs(5)).await;
@@ -118,7 +118,7 @@ mod tests {
     async fn at_the_limit_the_oldest_answer_is_forgotten_and_the_new_one_remembered() {
         let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
         let caller = Caller::on_socket(1, 1, None);
-        let mut memory = AskedTwice::default();
+        let mut memory = RetryDetector::default();
         for server in 0..CAP {
             memory.answered(&caller, &server.to_string(), clock.boot());
             tokio::time::advance(Duration::from_millis(1)).await;
