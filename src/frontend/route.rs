@@ -50,6 +50,16 @@ enum Handler {
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 
+/// Answers whoever asks, on every listener: it says nothing but that the process runs.
+const LIVENESS: Route = Route {
+    methods: GET,
+    path: "/healthz",
+    needs: Needs::Nothing,
+    action: Action::Look,
+    dialect: Dialect::Oauth,
+    handler: Handler::AtOnce(|_| Ok(Answer::alive())),
+};
+
 /// The API, on the socket and on loopback. Readiness and metrics name servers, so they need a caller too.
 const API: &[Route] = &[
     Route {
@@ -92,14 +102,7 @@ const API: &[Route] = &[
         dialect: Dialect::Oauth,
         handler: Handler::AtOnce(api::status),
     },
-    Route {
-        methods: GET,
-        path: "/healthz",
-        needs: Needs::Nothing,
-        action: Action::Look,
-        dialect: Dialect::Oauth,
-        handler: Handler::AtOnce(|_| Ok(Answer::alive())),
-    },
+    LIVENESS,
     Route {
         methods: GET,
         path: "/readyz",
@@ -120,14 +123,7 @@ const API: &[Route] = &[
 
 /// The listener for kubelet and Prometheus.
 const HEALTH: &[Route] = &[
-    Route {
-        methods: GET,
-        path: "/healthz",
-        needs: Needs::Nothing,
-        action: Action::Look,
-        dialect: Dialect::Oauth,
-        handler: Handler::AtOnce(|_| Ok(Answer::alive())),
-    },
+    LIVENESS,
     Route {
         methods: GET,
         path: "/readyz",
