@@ -45,11 +45,11 @@ pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
 pub use examine::{Check, Examination, Report, Rule, State};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
-use flight::{Maker, Want};
+use flight::{Minter, Want};
 pub use identities::{DEFAULT, Identity};
 pub use lease::{Authorized, Lease};
-use lease::{Outer, covers, may_be_given};
-pub(crate) use note::Matter;
+use lease::{Outer, check_form, covers};
+pub(crate) use note::AuditSubject;
 pub use order::{Assertion, Opens, Order, Pin, ResourceParameter};
 pub use parts::Parts;
 use rate::Pacer;
@@ -57,9 +57,9 @@ pub use rate::Rate;
 pub use request::{Head, Request, Target};
 use retries::RetryDetector;
 pub use server::{FrontDoor, Server};
-pub(crate) use server::{beside, narrowest};
-use strangers::Strangers;
-use succession::Made;
+pub(crate) use server::{beside, most_specific};
+use strangers::StrangerLimiter;
+use succession::MadeFor;
 use tally::Tally;
 pub(crate) use unlisted::UNLISTED;
 use unlisted::Unlisted;
@@ -69,12 +69,12 @@ use unlisted::Unlisted;
 pub struct Broker {
     servers: Vec<Arc<Server>>,
     cache: Cache<Error>,
-    maker: Arc<Maker>,
+    maker: Arc<Minter>,
     clock: Clock,
     metrics: Arc<Metrics>,
     retries: Arc<Mutex<RetryDetector>>,
     /// The order's name and the permit behind each cache entry, for a reload.
-    made: Mutex<Made>,
+    made: Mutex<MadeFor>,
     /// By the name of the server; unlisted servers share one.
     tallies: HashMap<Arc<str>, Tally>,
     /// Does any rule need facts beyond the peer credentials?
@@ -85,11 +85,11 @@ pub struct Broker {
     unlisted: Option<Unlisted>,
     audit: Option<Arc<Audit>>,
     /// `None` in a one-shot command, which has one caller and ends with its refusal.
-    strangers: Option<Arc<Strangers>>,
+    strangers: Option<Arc<StrangerLimiter>>,
 }
 
 /// One caller's request and the server that it is for.
-struct Asking<'a> {
+struct CallerRequest<'a> {
     caller: &'a Caller,
     request: &'a Request,
     target: &'a Arc<Server>,
@@ -128,7 +128,7 @@ impl Broker {
     pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Lease, Error> {
         let decided = self.decide(caller, request, None).await;
         // `note` counts, logs and records every decision, served or refused.
-        self.note(&Matter::of(caller, request), decided, |lease| Some(lease))
+        self.note(&AuditSubject::of(caller, request), decided, |lease| Some(lease))
     }
 
     /// Gives the header fields for the one request that `head` describes. Fails as [`Self::token`] does, but serves
@@ -143,7 +143,7 @@ impl Broker {
         let decided = self.decide(caller, request, head).await;
         // Authorise before recording, so that a failure is not recorded as served.
         let decided = decided.and_then(|lease| lease.authorize(head).map(|authorized| (lease, authorized)));
-        self.note(&Matter::of(caller, request), decided, |(lease, _)| Some(lease))
+        self.note(&AuditSubject::of(caller, request), decided, |(lease, _)| Some(lease))
     }
 
     /// The path itself: finds the server, asks the policy and the rate, then gets the token. Records nothing.
@@ -155,7 +155,7 @@ impl Broker {
         let permit = permit.map_err(|denied| Error::denied(&server.name, denied))?;
         self.pace(caller, &server)?;
         let given = self.given_before(caller, request, &server);
-        let asking = Asking { caller, request, target: &server, given };
+        let asking = CallerRequest { caller, request, target: &server, given };
         let want = Want { server: Arc::clone(&server), order: Arc::clone(&server.order), permit };
         let (token, outer) = match server.front_door.as_ref().filter(|_| request.action == Action::Headers) {
             None => (self.held(want, &asking).await?, None),
@@ -171,7 +171,7 @@ impl Broker {
 
     /// A token that this caller may have, from the cache or newly made. Fails if it grants more than the permit allows,
     /// or must not be handed out in this form.
-    async fn held(&self, want: Want, asking: &Asking<'_>) -> Result<Arc<Token>, Error> {
+    async fn held(&self, want: Want, asking: &CallerRequest<'_>) -> Result<Arc<Token>, Error> {
         let key = want.key();
         let wish = self.wish(asking, &key);
         let token = match self.cache.hit(&key, &wish) {
@@ -182,7 +182,7 @@ impl Broker {
                 .map_err(|error| error.at(&want.order.name))?,
         };
         want.permit.admit(&token.scopes).map_err(|denied| Error::denied(&want.order.name, denied))?;
-        may_be_given(&want.server, &token.credential, asking.request.action)?;
+        check_form(&want.server, &token.credential, asking.request.action)?;
         Ok(token)
     }
 
@@ -192,7 +192,7 @@ impl Broker {
         &self,
         door: &FrontDoor,
         want: Want,
-        asking: &Asking<'_>,
+        asking: &CallerRequest<'_>,
     ) -> Result<(Arc<Token>, Option<Outer>), Error> {
         let for_front_door = Want::for_front_door(asking.target, door);
         let (token, outside) = tokio::join!(self.held(want, asking), self.held(for_front_door, asking));
@@ -211,7 +211,7 @@ impl Broker {
     pub(crate) fn configured(&self, target: &Target) -> Result<Arc<Server>, Error> {
         let found = match target {
             Target::Name(name) => self.servers.iter().find(|server| *server.name == **name),
-            Target::Url(url) => narrowest(self.servers.iter(), url),
+            Target::Url(url) => most_specific(self.servers.iter(), url),
         };
         found.cloned().ok_or_else(|| match target {
             Target::Name(name) => Refusal::unknown_server(name, self.servers.iter().map(|server| &*server.name)).into(),
@@ -224,7 +224,7 @@ impl Broker {
     fn server_for(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
         let unlisted = self.unlisted.as_ref().filter(|unlisted| unlisted.is_for(caller));
         match (target, unlisted) {
-            (Target::Url(url), Some(unlisted)) if narrowest(self.servers.iter(), url).is_none() => {
+            (Target::Url(url), Some(unlisted)) if most_specific(self.servers.iter(), url).is_none() => {
                 unlisted.open(url, &self.servers, |server| self.holds(server), self.clock.boot())
             }
             _ => self.server(target),
@@ -254,7 +254,7 @@ impl Broker {
     }
 
     /// What the request demands of a cached token.
-    fn wish(&self, asking: &Asking<'_>, key: &Key) -> Wish {
+    fn wish(&self, asking: &CallerRequest<'_>, key: &Key) -> Wish {
         let fresh = asking.request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
         // A token minted before that answer is the one that did not work; a newer one may be served.
         let refused = asking.given.filter(|given| self.cache.peek(key).0.is_some_and(|token| token.minted <= *given));

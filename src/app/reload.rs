@@ -53,7 +53,7 @@ impl Reload {
         broker.keep_required();
         self.broker.replace(broker);
         let after = self.broker.newest();
-        self.ground.tasks.spawn(async move { before.revoke_what_is_left(&after).await });
+        self.ground.tasks.spawn(async move { before.revoke_not_taken_over(&after).await });
         tokio::task::spawn_blocking(move || outbound.warm());
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *generation, next).cancel();

@@ -25,7 +25,7 @@ impl Broker {
 
     /// The same after a reload, for the tokens that the next broker did not take over: it cannot revoke them at its
     /// end.
-    pub(crate) async fn revoke_what_is_left(&self, next: &Self) {
+    pub(crate) async fn revoke_not_taken_over(&self, next: &Self) {
         let taken: HashSet<_> = next.cache.held().into_iter().map(|(_, token)| token.digest).collect();
         let held = self.cache.held().into_iter().map(|(_, token)| token);
         self.give_back_all(held.filter(|token| !taken.contains(&token.digest)).collect()).await;

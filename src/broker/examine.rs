@@ -15,7 +15,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::flight::Maker;
+use super::flight::Minter;
 use super::{Broker, Error, Server, Target, Want};
 use crate::caller::Caller;
 use crate::discovery::Challenge;
@@ -90,7 +90,7 @@ impl Report {
 
 /// The state of one examination.
 struct Walk<'a> {
-    maker: &'a Maker,
+    maker: &'a Minter,
     server: &'a Arc<Server>,
     caller: &'a Caller,
     wishes: &'a Examination,

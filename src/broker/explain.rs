@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Action, Broker, Matter, Opens, Server, Target, Want};
+use super::{Action, AuditSubject, Broker, Opens, Server, Target, Want};
 use crate::cache::may_be_served;
 use crate::caller::Caller;
 use crate::clock::rfc3339;
@@ -162,7 +162,7 @@ impl Broker {
     }
 
     /// The same for anonymous readiness probes: counts and classes, no names.
-    pub fn not_ready_in_numbers(&self) -> Vec<String> {
+    pub fn not_ready_counts(&self) -> Vec<String> {
         let required: Vec<Want> = self.servers.iter().filter(|server| server.required).flat_map(Want::all).collect();
         let held = self.cache.held();
         let has_token = |want: &Want| {
@@ -187,7 +187,7 @@ impl Broker {
         for name in names {
             let target = Target::Name(name.clone());
             let decided = self.decide_keep(caller, own_uid, &target);
-            self.note(&Matter::new(Action::Keep, caller, Some(&target)), decided, |()| None)?;
+            self.note(&AuditSubject::new(Action::Keep, caller, Some(&target)), decided, |()| None)?;
         }
         Ok(())
     }

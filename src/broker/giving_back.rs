@@ -1,6 +1,6 @@
 //! Drops a token that a server refused, and revokes the tokens of a server (RFC 7009).
 
-use super::{Action, Broker, Error, Matter, Target, Want};
+use super::{Action, AuditSubject, Broker, Error, Target, Want};
 use crate::caller::Caller;
 use crate::token::{Digest, Token};
 
@@ -10,7 +10,7 @@ impl Broker {
     /// or if the caller may not use it.
     pub fn reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
         let decided = self.decide_reject(caller, target, digest);
-        let matter = Matter { rejected: Some(digest), ..Matter::new(Action::Reject, caller, Some(target)) };
+        let matter = AuditSubject { rejected: Some(digest), ..AuditSubject::new(Action::Reject, caller, Some(target)) };
         self.note(&matter, decided, |_| None)
     }
 
@@ -34,7 +34,7 @@ impl Broker {
     /// first failed revocation, and if there is no such server or the caller may not use it.
     pub async fn revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
         let decided = self.decide_revoke(caller, target).await;
-        self.note(&Matter::new(Action::Revoke, caller, Some(target)), decided, |_| None)
+        self.note(&AuditSubject::new(Action::Revoke, caller, Some(target)), decided, |_| None)
     }
 
     async fn decide_revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {

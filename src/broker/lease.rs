@@ -90,7 +90,7 @@ pub(super) fn covers(server: &Server, url: &ServerUrl) -> Result<(), Error> {
 
 /// Refuses to hand out a credential as a bare token if it is useless without its proof. The `match` lists every action,
 /// as [`Credential::bare`] lists every kind of credential, so that each new one needs a decision here.
-pub(super) fn may_be_given(server: &Server, credential: &Credential, action: Action) -> Result<(), Error> {
+pub(super) fn check_form(server: &Server, credential: &Credential, action: Action) -> Result<(), Error> {
     match action {
         // Header fields include the proof; `Keep` hands out nothing.
         Action::Headers | Action::Keep => Ok(()),

@@ -8,7 +8,7 @@ use crate::token::Digest;
 
 /// What a decision is about.
 #[derive(Clone, Copy)]
-pub(crate) struct Matter<'a> {
+pub(crate) struct AuditSubject<'a> {
     pub action: Action,
     pub caller: &'a Caller,
     pub target: Option<&'a Target>,
@@ -19,7 +19,7 @@ pub(crate) struct Matter<'a> {
     pub rejected: Option<&'a Digest>,
 }
 
-impl<'a> Matter<'a> {
+impl<'a> AuditSubject<'a> {
     pub(crate) fn new(action: Action, caller: &'a Caller, target: Option<&'a Target>) -> Self {
         Self { action, caller, target, helper: false, asked: None, rejected: None }
     }
@@ -35,7 +35,7 @@ impl Broker {
     /// it must not be served then.
     pub(super) fn note<T>(
         &self,
-        matter: &Matter<'_>,
+        matter: &AuditSubject<'_>,
         decided: Result<T, Error>,
         granted: fn(&T) -> Option<&Lease>,
     ) -> Result<T, Error> {
@@ -62,7 +62,7 @@ impl Broker {
     /// Notes a refusal that was decided outside the broker: by a front-end, or because a command ran out of time.
     pub(crate) fn note_refusal(
         &self,
-        matter: &Matter<'_>,
+        matter: &AuditSubject<'_>,
         class: super::Class,
         code: &str,
         why: &dyn std::fmt::Display,
@@ -74,7 +74,7 @@ impl Broker {
     /// they cannot fill the log or the audit file.
     fn refuse(
         &self,
-        matter: &Matter<'_>,
+        matter: &AuditSubject<'_>,
         server: Option<&str>,
         code: (&'static str, &str),
         why: &dyn std::fmt::Display,
@@ -97,7 +97,7 @@ impl Broker {
     }
 
     /// The error for a granted request that could not be recorded.
-    fn unrecorded(&self, matter: &Matter<'_>, error: audit::Error) -> Error {
+    fn unrecorded(&self, matter: &AuditSubject<'_>, error: audit::Error) -> Error {
         tracing::error!(caller = %matter.caller, %error, hint = error.hint(), "not served: it could not be recorded");
         let error = Error::from(error);
         self.metrics.refused(error.class().as_str());
@@ -107,7 +107,7 @@ impl Broker {
     /// Writes one line to the audit file, if there is one.
     fn record(
         &self,
-        matter: &Matter<'_>,
+        matter: &AuditSubject<'_>,
         server: Option<&str>,
         outcome: Outcome<'_>,
         granted: Option<&Lease>,

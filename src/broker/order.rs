@@ -207,7 +207,7 @@ impl Order {
     }
 
     /// Are requests signed with the credentials of the workload's own AWS role?
-    pub(crate) fn signs_as_itself(&self) -> bool {
+    pub(crate) fn signs_with_own_role(&self) -> bool {
         let traits = self.expected().traits();
         traits.gives == Gives::Signer && traits.subject == Subject::None
     }
@@ -226,6 +226,6 @@ impl Order {
     /// Is the identity needed for anything: its token, its AWS credentials or its certificate?
     fn needs_identity(&self) -> bool {
         let by_certificate = self.client.auth == ClientAuth::MutualTls;
-        self.needs_subject() || self.signs_as_itself() || (by_certificate && self.client.certificate_file.is_none())
+        self.needs_subject() || self.signs_with_own_role() || (by_certificate && self.client.certificate_file.is_none())
     }
 }

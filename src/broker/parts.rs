@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::flight::Maker;
+use super::flight::Minter;
 use super::rate::Pacer;
 use super::refused::Refused;
 use super::retries::RetryDetector;
-use super::strangers::Strangers;
+use super::strangers::StrangerLimiter;
 use super::tally::Tally;
 use super::unlisted::{UNLISTED, Unlisted};
 use super::{Broker, Error, Identity, Persistence, Server};
@@ -95,7 +95,7 @@ impl Broker {
             stop,
         } = parts;
         let strangers = matches!(persistence, Persistence::Daemon)
-            .then(|| Strangers::new(audit.clone(), clock.clone(), tasks.clone(), stop.clone()));
+            .then(|| StrangerLimiter::new(audit.clone(), clock.clone(), tasks.clone(), stop.clone()));
         let (jitter, observer) = (Jitter::from_system(), Box::new(metrics.cache()));
         let cache = cache::Parts { clock: clock.clone(), jitter, persistence, tasks, stop, observer };
         let unlisted_name = unlisted_for.map(|_| UNLISTED.into());
@@ -108,7 +108,7 @@ impl Broker {
         Self {
             servers: servers.clone(),
             cache: Cache::<Error>::new(cache),
-            maker: Arc::new(Maker {
+            maker: Arc::new(Minter {
                 discovery: Discovery::new(outbound.clone(), clock.clone()),
                 pace: carried.pace.unwrap_or_else(|| Arc::new(Pace::new(clock.clone()))),
                 registrations: carried.registrations.unwrap_or_else(|| Arc::new(Registrations::new(store))),

@@ -47,7 +47,10 @@ pub struct FrontDoor {
 }
 
 /// The server that a URL belongs to: of those whose URL covers it, the most specific one. Spelling does not matter.
-pub(crate) fn narrowest<'a, S: Borrow<Server>>(servers: impl Iterator<Item = &'a S>, url: &ServerUrl) -> Option<&'a S> {
+pub(crate) fn most_specific<'a, S: Borrow<Server>>(
+    servers: impl Iterator<Item = &'a S>,
+    url: &ServerUrl,
+) -> Option<&'a S> {
     servers.filter(|one| (*one).borrow().url.covers(url)).max_by_key(|one| (*one).borrow().url.depth())
 }
 

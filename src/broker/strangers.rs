@@ -21,7 +21,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const CAP: usize = 64;
 
 /// The refusals of strangers in the current second.
-pub(super) struct Strangers {
+pub(super) struct StrangerLimiter {
     audit: Option<Arc<Audit>>,
     clock: Clock,
     tasks: TaskTracker,
@@ -49,7 +49,7 @@ struct Count {
     more: u64,
 }
 
-impl Strangers {
+impl StrangerLimiter {
     pub(super) fn new(
         audit: Option<Arc<Audit>>,
         clock: Clock,
@@ -123,12 +123,12 @@ mod tests {
     use super::*;
     use crate::audit::Config;
 
-    fn strangers(audit: Option<Audit>) -> Arc<Strangers> {
+    fn strangers(audit: Option<Audit>) -> Arc<StrangerLimiter> {
         let (clock, tasks) = (Clock::virtual_at(SystemTime::UNIX_EPOCH), TaskTracker::new());
-        Strangers::new(audit.map(Arc::new), clock, tasks, CancellationToken::new())
+        StrangerLimiter::new(audit.map(Arc::new), clock, tasks, CancellationToken::new())
     }
 
-    fn told(strangers: &Arc<Strangers>, caller: &Caller, times: u32) -> usize {
+    fn told(strangers: &Arc<StrangerLimiter>, caller: &Caller, times: u32) -> usize {
         (0..times).filter(|_| strangers.is_told(caller)).count()
     }
 

@@ -62,4 +62,4 @@ impl Broker {
 }
 
 /// The order's name and the permit behind each cache key.
-pub(super) type Made = HashMap<Key, (Arc<str>, Permit)>;
+pub(super) type MadeFor = HashMap<Key, (Arc<str>, Permit)>;

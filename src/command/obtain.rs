@@ -11,7 +11,7 @@ use url::form_urlencoded::Serializer;
 use super::{Context, Failure};
 use crate::app::{self, Core};
 use crate::audit::{self, Decision, Outcome};
-use crate::broker::{self, Action, Class, Least, Matter, Persistence, Target, beside, narrowest};
+use crate::broker::{self, Action, AuditSubject, Class, Least, Persistence, Target, beside, most_specific};
 use crate::caller::{Caller, Facts, Process};
 use crate::cli::{Level, Wishes};
 use crate::config::{self, Config};
@@ -278,7 +278,7 @@ fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failu
         let granted = tokio::time::timeout(limit, core.broker.headers(&caller, &request, None)).await;
         core.stop.cancel();
         let granted = granted.map_err(|_| {
-            let (matter, why) = (Matter::of(&caller, &request), "no token in time");
+            let (matter, why) = (AuditSubject::of(&caller, &request), "no token in time");
             core.broker.note_refusal(&matter, Class::Temporary, "timed_out", &why);
             Failure::new(Class::Temporary, format!("no token within {} s", limit.as_secs()))
                 .hint("see what it waits for with `--log debug`")
@@ -358,7 +358,7 @@ pub(super) fn settle(
     unconfigured: Unconfigured,
 ) -> Result<Option<String>, broker::Error> {
     let configured = match (&wanted.url, &wanted.name) {
-        (Some(url), _) => narrowest(config.servers.iter(), url),
+        (Some(url), _) => most_specific(config.servers.iter(), url),
         (None, Some(name)) => config.servers.iter().find(|server| *server.name == **name),
         (None, None) => None,
     };

@@ -21,7 +21,7 @@ pub(super) fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
                     source: identity.choice.source(),
                     is_chain: !identity.links.is_empty(),
                 };
-                if let Some(Err(unfit)) = order.exchange.as_ref().map(|exchange| exchange.suits(&root)) {
+                if let Some(Err(unfit)) = order.exchange.as_ref().map(|exchange| exchange.check_identity(&root)) {
                     reader.problem(None, &format!("servers.{}.{}", order.name, unfit.problem.key), unfit.problem.what);
                 }
                 if signs_where_a_jwt_is_wanted(order, identity) {

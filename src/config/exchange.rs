@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::reader::{Reader, Section};
 use crate::broker::Client;
-use crate::exchange::{Change, DEFAULT_EXCHANGE, EXCHANGES, Exchange, Form, IDP, Place, Written};
+use crate::exchange::{DEFAULT_EXCHANGE, EXCHANGES, Exchange, Form, IDP, LinkExchange, Place, Written};
 use crate::setting::{Given, Need, Setting};
 
 /// The exchange that a table names.
@@ -36,7 +36,7 @@ fn of_servers() -> Vec<Named<dyn Exchange>> {
 }
 
 /// The exchanges that can be a link of a chain.
-fn of_links() -> Vec<Named<dyn Change>> {
+fn of_links() -> Vec<Named<dyn LinkExchange>> {
     EXCHANGES.iter().filter_map(|row| Some((row.name, row.of_link.as_ref()?))).collect()
 }
 
@@ -106,7 +106,7 @@ pub(super) fn of_server(
 }
 
 /// Reads the exchange of a link of an identity.
-pub(super) fn of_link(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) -> Chosen<dyn Change> {
+pub(super) fn of_link(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) -> Chosen<dyn LinkExchange> {
     let forms = of_links();
     let name = section.text("exchange").map_or("", |(name, _)| name);
     let found = forms.iter().find(|(known, _)| *known == name);
@@ -126,7 +126,7 @@ pub(super) fn of_link(reader: &mut Reader<'_>, section: &Section<'_>, client: &C
 }
 
 /// Reads the identity provider of a server.
-pub(super) fn of_idp(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) -> Chosen<dyn Change> {
+pub(super) fn of_idp(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) -> Chosen<dyn LinkExchange> {
     made(reader, section, &IDP, Place::Link, client)
 }
 

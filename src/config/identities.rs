@@ -9,7 +9,7 @@ use super::exchange::{self, Chosen};
 use super::reader::{Found, Reader, Section};
 use super::{IdentityConfig, client, identity, insecure, is_name, keys};
 use crate::broker::{Client, DEFAULT, Link};
-use crate::exchange::{Change, Place};
+use crate::exchange::{LinkExchange, Place};
 use crate::identity::Choice;
 use crate::oauth::Issuer;
 
@@ -94,7 +94,7 @@ fn link_of(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
     client: Client,
-    change: &Chosen<dyn Change>,
+    change: &Chosen<dyn LinkExchange>,
 ) -> Option<Link> {
     let token_endpoint = endpoint_of(reader, section);
     let change = Arc::clone(change.known()?);

@@ -42,7 +42,7 @@ pub(super) fn choice_of(reader: &mut Reader<'_>, section: Section<'_>) -> Choice
         );
         return Choice::Detect;
     };
-    let line_of = |key: &str| section.rest_lines.get(key).copied().unwrap_or(line);
+    let line_of = |key: &str| section.foreign_lines.get(key).copied().unwrap_or(line);
     for Problem { key, what } in identity::problems(row, &section.rest) {
         reader.problem(line_of(&key), &section.key(&key), what);
     }

@@ -59,7 +59,7 @@ pub(super) struct Section<'a> {
     /// The values of foreign keys (of a source or an exchange), not checked yet.
     pub(super) rest: toml::Table,
     /// The lines of those keys, even if their values are invalid.
-    pub(super) rest_lines: BTreeMap<String, usize>,
+    pub(super) foreign_lines: BTreeMap<String, usize>,
 }
 
 /// The value of a form parameter.
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
             let full = format!("{path}.{text}");
             // A key can be both declared and foreign; then both keep its value.
             if foreign.contains(&text) {
-                section.rest_lines.insert(text.to_owned(), line);
+                section.foreign_lines.insert(text.to_owned(), line);
                 section.rest.insert(text.to_owned(), plain(value.get_ref()));
             }
             match wanted.keys.iter().find(|key| key.name == text) {
@@ -212,12 +212,12 @@ impl Section<'_> {
     }
 
     pub(super) fn line_of(&self, key: &str) -> usize {
-        self.present.get(key).or_else(|| self.rest_lines.get(key)).copied().unwrap_or(self.line)
+        self.present.get(key).or_else(|| self.foreign_lines.get(key)).copied().unwrap_or(self.line)
     }
 
     /// Is this key present, declared or foreign?
     pub(super) fn has(&self, key: &str) -> bool {
-        self.has_own(key) || self.rest_lines.contains_key(key)
+        self.has_own(key) || self.foreign_lines.contains_key(key)
     }
 
     /// Is this declared key present?

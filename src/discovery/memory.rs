@@ -11,27 +11,27 @@ use crate::clock::{Boot, Clock};
 /// The maximum number of documents.
 const CAP: usize = 256;
 
-type Cell<V> = Arc<tokio::sync::Mutex<Held<V>>>;
+type Cell<V> = Arc<tokio::sync::Mutex<CachedDocument<V>>>;
 
 /// A document and its last failed fetch, each with its time.
-struct Held<V> {
+struct CachedDocument<V> {
     value: Option<(V, Boot)>,
     failed: Option<(Error, Boot)>,
 }
 
-impl<V> Default for Held<V> {
+impl<V> Default for CachedDocument<V> {
     fn default() -> Self {
         Self { value: None, failed: None }
     }
 }
 
 /// The cache. Tasks that request a document while it is being fetched wait for that fetch and share its result.
-pub(super) struct Memory<K, V> {
+pub(super) struct DocumentCache<K, V> {
     clock: Clock,
     cells: Mutex<HashMap<K, Cell<V>>>,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> DocumentCache<K, V> {
     pub(super) fn new(clock: Clock) -> Self {
         Self { clock, cells: Mutex::default() }
     }
@@ -49,16 +49,16 @@ impl<K: Clone + Eq + Hash, V: Clone> Memory<K, V> {
         let cell = self.cell(key);
         let mut held = cell.lock().await;
         match &*held {
-            Held { value: Some((value, since)), .. } if self.clock.boot().since(*since) < believed(value) => {
+            CachedDocument { value: Some((value, since)), .. } if self.clock.boot().since(*since) < believed(value) => {
                 return Ok(value.clone());
             }
             // The fetch failed while this task waited for it, so it shares the failure.
-            Held { failed: Some((error, at)), value: None } if *at >= asked => return Err(error.clone()),
+            CachedDocument { failed: Some((error, at)), value: None } if *at >= asked => return Err(error.clone()),
             _ => {}
         }
         match fetch().await {
             Ok(value) => {
-                *held = Held { value: Some((value.clone(), self.clock.boot())), failed: None };
+                *held = CachedDocument { value: Some((value.clone(), self.clock.boot())), failed: None };
                 Ok(value)
             }
             Err(error) => {
@@ -93,7 +93,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_asks_while_a_document_is_fetched_waits_for_it() {
-        let memory: Memory<u8, u8> = Memory::new(Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH));
+        let memory: DocumentCache<u8, u8> = DocumentCache::new(Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH));
         let fetched = std::cell::Cell::new(0);
         let get = || {
             memory.get(
@@ -119,7 +119,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_server_said_holds_while_it_has_trouble_and_not_when_it_is_wrong() {
-        let memory: Memory<u8, u8> = Memory::new(Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH));
+        let memory: DocumentCache<u8, u8> = DocumentCache::new(Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH));
         let believed = |_: &u8| Duration::from_secs(10);
         assert_eq!(memory.get(1, believed, async || Ok(7)).await, Ok(7));
         tokio::time::advance(Duration::from_secs(11)).await;
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_a_fetch_that_fails_shares_the_failure() {
-        let memory: Memory<u8, u8> = Memory::new(Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH));
+        let memory: DocumentCache<u8, u8> = DocumentCache::new(Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH));
         let fetched = std::cell::Cell::new(0);
         let get = || {
             memory.get(

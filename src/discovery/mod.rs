@@ -25,7 +25,7 @@ use document::{ResourceDocument, ServerDocument};
 pub(crate) use error::Error;
 use error::{busy, malformed};
 pub(crate) use examine::{EndpointHead, Seen, ping, resource_metadata, server_metadata};
-use memory::Memory;
+use memory::DocumentCache;
 
 /// How long a document is cached. A refusal removes it earlier.
 const DOCUMENT_TTL: Duration = Duration::from_secs(3_600);
@@ -57,13 +57,13 @@ pub(crate) struct ResourceMetadata {
 /// Discovery with a cache.
 pub(crate) struct Discovery {
     outbound: Outbound,
-    protections: Memory<String, Arc<Protection>>,
-    servers: Memory<Issuer, Arc<AuthorizationServer>>,
+    protections: DocumentCache<String, Arc<Protection>>,
+    servers: DocumentCache<Issuer, Arc<AuthorizationServer>>,
 }
 
 impl Discovery {
     pub(crate) fn new(outbound: Outbound, clock: Clock) -> Self {
-        Self { outbound, protections: Memory::new(clock.clone()), servers: Memory::new(clock) }
+        Self { outbound, protections: DocumentCache::new(clock.clone()), servers: DocumentCache::new(clock) }
     }
 
     /// Returns what the MCP server publishes about its protection, cached or requested now.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Change, Descriptor, Destination, Error, Form, Identified, Provider, Way, Written};
+use super::{Descriptor, Destination, Error, Form, LinkExchange, Provider, ResolvedClient, Way, Written};
 use crate::aws::{self, Algorithm, Assumed, Sts};
 use crate::digest::Fields;
 use crate::oauth::Issuer;
@@ -117,7 +117,7 @@ impl Aws {
 }
 
 #[async_trait]
-impl Change for AwsRole {
+impl LinkExchange for AwsRole {
     fn name(&self) -> &'static str {
         EXCHANGE.name
     }
@@ -135,7 +135,7 @@ impl Change for AwsRole {
         &self,
         way: &Way<'_>,
         subject: &SubjectToken,
-        _client: Identified,
+        _client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         let role = self.0.role_arn.as_deref().unwrap_or_default();

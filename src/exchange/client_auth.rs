@@ -132,7 +132,7 @@ pub enum SecretPlace {
 
 /// The client at one authorization server: its identifier and its proof. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Identified {
+pub(crate) struct ResolvedClient {
     /// The `client_id`; `None` if the server does not require one.
     pub id: Option<String>,
     /// What authenticates the client in each request.
@@ -164,7 +164,7 @@ const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe
 /// The size limit for a key or secret file.
 const CAP: u64 = 64 * 1024;
 
-impl Identified {
+impl ResolvedClient {
     /// The form parameters that identify and authenticate the client.
     pub(super) fn parameters(&self, server: &AuthorizationServer, unix_now: i64) -> Result<Vec<Parameter>, Error> {
         let mut parameters: Vec<Parameter> = Vec::new();
@@ -288,8 +288,8 @@ mod tests {
         AuthorizationServer::silent(Issuer::parse("https://as.example.com").expect("good"), "https://as.example.com/t")
     }
 
-    fn with(proof: Proof) -> Identified {
-        Identified { id: Some("a:b c%".to_owned()), proof }
+    fn with(proof: Proof) -> ResolvedClient {
+        ResolvedClient { id: Some("a:b c%".to_owned()), proof }
     }
 
     #[test]

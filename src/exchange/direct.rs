@@ -60,7 +60,7 @@ impl Exchange for Direct {
         traits()
     }
 
-    fn suits(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+    fn check_identity(&self, identity: &Root<'_>) -> Result<(), Unfit> {
         if !identity.is_chain {
             return Ok(());
         }

@@ -26,8 +26,8 @@ use super::answer::{self, Kind};
 use super::client_auth::{Client, JWT_BEARER, Proof};
 use super::written::plain;
 use super::{
-    Asks, Change, ClientAuth, Descriptor, Destination, Error, Exchange, Form, Grant, Identified, Issued, Place,
-    Provider, Request, Root, Subject, Traits, Unfit, Way, Written, client_credentials,
+    Asks, ClientAuth, Descriptor, Destination, Error, Exchange, Form, Grant, Issued, LinkExchange, Place, Provider,
+    Request, ResolvedClient, Root, Subject, Traits, Unfit, Way, Written, client_credentials,
 };
 use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer, Scopes, quoted_words};
@@ -218,7 +218,7 @@ impl Entra {
         let assertion = issued(way, &answer)?;
         let fit = assertion.fit_for(&self.subject_audience(), way.clock.unix(), CLOCK_SKEW);
         fit.map_err(|unfit| way.malformed(format!("the agent's assertion: {unfit}")))?;
-        let client = Identified { id: Some(agent.clone()), proof: Proof::Workload(assertion) };
+        let client = ResolvedClient { id: Some(agent.clone()), proof: Proof::Workload(assertion) };
         ask(way, &Request { client, ..request.clone() }, &[]).await
     }
 }
@@ -244,7 +244,7 @@ impl Exchange for Entra {
     }
 
     /// Without an application only a managed identity has a token that can be passed on.
-    fn suits(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+    fn check_identity(&self, identity: &Root<'_>) -> Result<(), Unfit> {
         let whose = match identity.source {
             _ if self.own_target.is_none() => return Ok(()),
             _ if identity.is_chain => "is a chain",
@@ -282,7 +282,7 @@ impl Exchange for Entra {
 }
 
 #[async_trait]
-impl Change for Entra {
+impl LinkExchange for Entra {
     fn name(&self) -> &'static str {
         EXCHANGE.name
     }
@@ -306,7 +306,7 @@ impl Change for Entra {
         &self,
         way: &Way<'_>,
         _subject: &SubjectToken,
-        client: Identified,
+        client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         let scopes = one_scope(way, destination.audience.as_str())?;
@@ -335,7 +335,7 @@ async fn ask(way: &Way<'_>, request: &Request, more: &[(&str, &str)]) -> Result<
     let proof =
         [("client_id", id.as_str()), ("client_assertion_type", JWT_BEARER), ("client_assertion", subject.expose())];
     let own: Vec<(&str, &str)> = proof.iter().chain(more).copied().collect();
-    way.ask(GRANT, &own, &Request { client: Identified::default(), ..request.clone() }).await
+    way.ask(GRANT, &own, &Request { client: ResolvedClient::default(), ..request.clone() }).await
 }
 
 /// The token of the answer, read as an assertion.

@@ -92,7 +92,7 @@ impl Error {
 
     /// Can this error be caused by outdated metadata? No if the server is busy, wants a nonce, or the connection broke:
     /// then the endpoint is the right one.
-    pub(crate) fn may_come_of_old_documents(&self) -> bool {
+    pub(crate) fn may_be_stale_metadata(&self) -> bool {
         match self {
             Self::Busy { .. } | Self::NonceWanted { .. } => false,
             Self::Outbound { error, .. } => {
@@ -103,7 +103,7 @@ impl Error {
     }
 
     /// Does the server no longer know the client that it registered?
-    pub(crate) fn is_about_the_client(&self) -> bool {
+    pub(crate) fn is_unknown_client(&self) -> bool {
         matches!(self, Self::Refused { error, .. } if matches!(&*error.code, "invalid_client" | "unauthorized_client"))
     }
 

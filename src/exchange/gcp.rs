@@ -24,8 +24,8 @@ use async_trait::async_trait;
 use super::cure::cure;
 use super::written::plain;
 use super::{
-    Asks, Change, Descriptor, Destination, Error, Exchange, Form, Grant, Identified, Issued, Place, Provider, Request,
-    Root, Subject, Traits, Unfit, Way, Written, direct, token_exchange,
+    Asks, Descriptor, Destination, Error, Exchange, Form, Grant, Issued, LinkExchange, Place, Provider, Request,
+    ResolvedClient, Root, Subject, Traits, Unfit, Way, Written, direct, token_exchange,
 };
 use crate::digest::Fields;
 use crate::google::{self, Account, Failure, Federation, Google, Hosts, IAM_SCOPE};
@@ -198,7 +198,7 @@ impl Exchange for OwnIdentity {
         direct::traits()
     }
 
-    fn suits(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+    fn check_identity(&self, identity: &Root<'_>) -> Result<(), Unfit> {
         // The source for Google's own platform has the same name as this exchange.
         let Some(other) = identity.source.filter(|source| *source != EXCHANGE.name) else { return Ok(()) };
         Err(Unfit {
@@ -314,7 +314,7 @@ fn identity(way: &Way<'_>, token: SubjectToken, audience: &str) -> Result<Issued
 }
 
 #[async_trait]
-impl Change for Gcp {
+impl LinkExchange for Gcp {
     fn name(&self) -> &'static str {
         EXCHANGE.name
     }
@@ -336,7 +336,7 @@ impl Change for Gcp {
         &self,
         way: &Way<'_>,
         subject: &SubjectToken,
-        _client: Identified,
+        _client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         let Some(account) = self.account() else {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::jwt_bearer::{self, JwtBearer};
 use super::token_exchange::{self, SUBJECT_TOKEN_TYPE, SubjectType};
 use super::{
-    Change, Descriptor, Destination, Error, Exchange, Form, Identified, Issued, Request, Traits, Way, Written,
+    Descriptor, Destination, Error, Exchange, Form, Issued, LinkExchange, Request, ResolvedClient, Traits, Way, Written,
 };
 use crate::digest::Fields;
 use crate::setting::Problem;
@@ -26,7 +26,7 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
 };
 
 /// `idp`: the identity provider, which is called first.
-pub(crate) const IDP: Form<dyn Change> = Form {
+pub(crate) const IDP: Form<dyn LinkExchange> = Form {
     settings: &[SUBJECT_TOKEN_TYPE],
     check: |_| Vec::new(),
     from_config: |written| Ok(Arc::new(IdentityProvider { subject_type: SubjectType::of(&written.given) })),
@@ -78,7 +78,7 @@ struct IdentityProvider {
 }
 
 #[async_trait]
-impl Change for IdentityProvider {
+impl LinkExchange for IdentityProvider {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -95,7 +95,7 @@ impl Change for IdentityProvider {
         &self,
         way: &Way<'_>,
         subject: &SubjectToken,
-        client: Identified,
+        client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         let request = Request {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::Change;
+use super::LinkExchange;
 use super::client_auth::{Client, ClientAuth};
 use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer};
@@ -21,7 +21,7 @@ pub struct Link {
     /// The audience of the incoming subject token, if it is not the issuer.
     pub subject_audience: Option<String>,
     /// The kind of exchange.
-    pub(crate) change: Arc<dyn Change>,
+    pub(crate) change: Arc<dyn LinkExchange>,
 }
 
 impl Link {

@@ -38,7 +38,7 @@ mod way;
 mod written;
 
 pub(crate) use answer::LONGEST_LIFETIME;
-pub(crate) use client_auth::Identified;
+pub(crate) use client_auth::ResolvedClient;
 pub use client_auth::{Client, ClientAuth, SecretFrom, SecretPlace};
 pub use entra::Cloud;
 pub(crate) use error::Error;
@@ -76,7 +76,7 @@ pub(crate) struct Descriptor {
     /// How it is configured for a server; `None` if it does not produce an access token.
     pub of_server: Option<Form<dyn Exchange>>,
     /// How it is configured as a link of a chain; `None` if it does not produce a subject token.
-    pub of_link: Option<Form<dyn Change>>,
+    pub of_link: Option<Form<dyn LinkExchange>>,
 }
 
 /// A configured exchange: turns a subject token into an access token.
@@ -99,7 +99,7 @@ pub(crate) trait Exchange: fmt::Debug + Send + Sync {
     }
 
     /// Checks that the exchange can use the token of this identity.
-    fn suits(&self, _identity: &Root<'_>) -> Result<(), Unfit> {
+    fn check_identity(&self, _identity: &Root<'_>) -> Result<(), Unfit> {
         Ok(())
     }
 
@@ -118,7 +118,7 @@ pub(crate) trait Exchange: fmt::Debug + Send + Sync {
 ///
 /// The result must be a JWT whose only audience is the next party; otherwise it could be replayed elsewhere.
 #[async_trait]
-pub(crate) trait Change: fmt::Debug + Send + Sync {
+pub(crate) trait LinkExchange: fmt::Debug + Send + Sync {
     /// As written in `exchange = "…"`; also the name of the hop.
     fn name(&self) -> &'static str;
 
@@ -145,7 +145,7 @@ pub(crate) trait Change: fmt::Debug + Send + Sync {
         &self,
         way: &Way<'_>,
         subject: &SubjectToken,
-        client: Identified,
+        client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error>;
 }
@@ -271,7 +271,7 @@ pub(crate) struct Request {
     /// The scopes; an empty set is not sent.
     pub scopes: Scopes,
     /// The client and its proof.
-    pub client: Identified,
+    pub client: ResolvedClient,
     /// The key that the token will be bound to (RFC 9449).
     pub dpop: Option<Arc<dpop::Key>>,
     /// The `audience` parameter (RFC 8693 section 2.1; Auth0, Google).
@@ -330,20 +330,20 @@ pub(crate) struct Signed {
 pub(crate) fn choose<'a>(
     configured: Option<&'a dyn Exchange>,
     server: &AuthorizationServer,
-    pinned: IssuerIs,
+    pinned: IssuerOrigin,
 ) -> Option<&'a dyn Exchange> {
     if configured.is_some() {
         return configured;
     }
     match (server.offers(DEFAULT_EXCHANGE.traits().grant), pinned) {
-        (Some(true), _) | (None, IssuerIs::Pinned) => Some(DEFAULT_EXCHANGE),
+        (Some(true), _) | (None, IssuerOrigin::Pinned) => Some(DEFAULT_EXCHANGE),
         _ => None,
     }
 }
 
 /// How the issuer was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IssuerIs {
+pub(crate) enum IssuerOrigin {
     /// The operator pinned it for this server.
     Pinned,
     /// The server names it and it is in the operator's list.
@@ -366,7 +366,7 @@ mod tests {
         }
     }
 
-    fn chosen(configured: Option<&'static str>, grants: Option<&[&str]>, pinned: IssuerIs) -> Option<&'static str> {
+    fn chosen(configured: Option<&'static str>, grants: Option<&[&str]>, pinned: IssuerOrigin) -> Option<&'static str> {
         let configured = configured.map(|name| jwt_bearer::JwtBearer { name });
         let configured = configured.as_ref().map(|one| one as &dyn Exchange);
         choose(configured, &server(grants), pinned).map(Exchange::name)
@@ -376,20 +376,23 @@ mod tests {
 
     #[test]
     fn only_jwt_bearer_is_ever_chosen_from_metadata() {
-        assert_eq!(chosen(None, Some(&[JWT_BEARER]), IssuerIs::Discovered), Some("jwt-bearer"));
-        assert_eq!(chosen(None, Some(&["client_credentials"]), IssuerIs::Pinned), None);
-        assert_eq!(chosen(None, Some(&[]), IssuerIs::Pinned), None);
+        assert_eq!(chosen(None, Some(&[JWT_BEARER]), IssuerOrigin::Discovered), Some("jwt-bearer"));
+        assert_eq!(chosen(None, Some(&["client_credentials"]), IssuerOrigin::Pinned), None);
+        assert_eq!(chosen(None, Some(&[]), IssuerOrigin::Pinned), None);
     }
 
     #[test]
     fn silence_about_grants_is_enough_only_with_a_pin() {
-        assert_eq!(chosen(None, None, IssuerIs::Pinned), Some("jwt-bearer"));
-        assert_eq!(chosen(None, None, IssuerIs::Listed), None);
-        assert_eq!(chosen(None, None, IssuerIs::Discovered), None);
+        assert_eq!(chosen(None, None, IssuerOrigin::Pinned), Some("jwt-bearer"));
+        assert_eq!(chosen(None, None, IssuerOrigin::Listed), None);
+        assert_eq!(chosen(None, None, IssuerOrigin::Discovered), None);
     }
 
     #[test]
     fn a_configured_exchange_overrules_the_metadata() {
-        assert_eq!(chosen(Some("jwt-bearer"), Some(&["client_credentials"]), IssuerIs::Discovered), Some("jwt-bearer"));
+        assert_eq!(
+            chosen(Some("jwt-bearer"), Some(&["client_credentials"]), IssuerOrigin::Discovered),
+            Some("jwt-bearer")
+        );
     }
 }

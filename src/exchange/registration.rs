@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::client_auth::{Client, ClientAuth, Identified, Proof, SecretPlace, bad_key};
+use super::client_auth::{Client, ClientAuth, Proof, ResolvedClient, SecretPlace, bad_key};
 use super::key::SigningKey;
 use super::{Error, answer};
 use crate::env::Env;
@@ -40,7 +40,7 @@ pub(crate) struct Registrations {
 type Cell = Arc<OnceCell<Arc<Registered>>>;
 
 /// What a client needs to register and to authenticate.
-pub(crate) struct Means<'a> {
+pub(crate) struct ClientContext<'a> {
     /// Access to files and environment variables.
     pub env: &'a Env,
     /// The HTTP client.
@@ -92,8 +92,8 @@ impl Registrations {
         name: &Arc<str>,
         client: &Client,
         server: &AuthorizationServer,
-        means: &Means<'_>,
-    ) -> Result<Identified, Error> {
+        means: &ClientContext<'_>,
+    ) -> Result<ResolvedClient, Error> {
         if client.id.is_none() && client.metadata.is_some() && server.takes_metadata_documents {
             return proven(client.metadata.clone(), None, client, server, means);
         }
@@ -140,7 +140,7 @@ impl Registrations {
         name: &Arc<str>,
         client: &Client,
         server: &AuthorizationServer,
-        means: &Means<'_>,
+        means: &ClientContext<'_>,
     ) -> Result<Arc<Registered>, Error> {
         let key = key(name, client, &server.issuer);
         let cell = self.cell(key);
@@ -178,8 +178,8 @@ fn proven(
     registered: Option<&Registered>,
     client: &Client,
     server: &AuthorizationServer,
-    means: &Means<'_>,
-) -> Result<Identified, Error> {
+    means: &ClientContext<'_>,
+) -> Result<ResolvedClient, Error> {
     let proof = match client.auth {
         ClientAuth::None => Proof::None,
         ClientAuth::Workload => Proof::Workload(means.subject.cloned().ok_or_else(|| Error::Misconfigured {
@@ -209,7 +209,7 @@ fn proven(
             })?,
         }),
     };
-    Ok(Identified { id, proof })
+    Ok(ResolvedClient { id, proof })
 }
 
 /// Where the secret is sent: as configured, else by the server's metadata. The default is Basic (RFC 8414 section 2).
@@ -227,7 +227,7 @@ fn place(client: &Client, server: &AuthorizationServer) -> SecretPlace {
 async fn register(
     client: &Client,
     server: &AuthorizationServer,
-    means: &Means<'_>,
+    means: &ClientContext<'_>,
 ) -> Result<(Registered, SecretString), Error> {
     let endpoint = server.registration_endpoint.as_ref().ok_or_else(|| Error::Misconfigured {
         what: format!("{} offers no registration of clients", server.issuer),
@@ -403,7 +403,7 @@ mod tests {
         let client = Client { register: true, auth: ClientAuth::Secret, ..Client::default() };
         let outbound = Outbound::new(outbound::Config { insecure_loopback: true, ..Default::default() });
         let (env, grant) = (Env::from_vars([]), "client_credentials");
-        let means = Means { env: &env, outbound: &outbound, subject: None, certificate: None, grant };
+        let means = ClientContext { env: &env, outbound: &outbound, subject: None, certificate: None, grant };
         let registrations = Registrations::new(Store::new(false));
         let registered = Registered { id: "a".to_owned(), secret: Some("s".to_owned().into()), key: None };
         let cell = registrations.cell(key(&other, &client, &known.issuer));

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::answer::{self, Kind};
 use super::{
-    Change, Descriptor, Destination, Error, Exchange, Form, Identified, Issued, Request, Subject, Traits, Way,
+    Descriptor, Destination, Error, Exchange, Form, Issued, LinkExchange, Request, ResolvedClient, Subject, Traits, Way,
 };
 use crate::digest::Fields;
 use crate::oauth::quoted_words;
@@ -84,7 +84,7 @@ struct TokenService {
 }
 
 #[async_trait]
-impl Change for TokenService {
+impl LinkExchange for TokenService {
     fn name(&self) -> &'static str {
         EXCHANGE.name
     }
@@ -101,7 +101,7 @@ impl Change for TokenService {
         &self,
         way: &Way<'_>,
         subject: &SubjectToken,
-        client: Identified,
+        client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         let audience = Some(destination.audience.to_string());

@@ -102,8 +102,8 @@ pub(super) fn metrics(asked: &Asked<'_>) -> Outcome {
 }
 
 /// `GET /readyz` where nobody says who they are: counts and classes, and no name.
-pub(super) fn ready_in_numbers(asked: &Asked<'_>) -> Outcome {
-    Ok(Answer::readiness(&asked.desk.broker.not_ready_in_numbers()))
+pub(super) fn ready_counts(asked: &Asked<'_>) -> Outcome {
+    Ok(Answer::readiness(&asked.desk.broker.not_ready_counts()))
 }
 
 /// `GET /metrics` where nobody says who they are: no label names a server.

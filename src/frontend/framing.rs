@@ -35,7 +35,7 @@ pub struct Framing {
     /// Is a head incomplete?
     is_in_head: bool,
     /// Is the version HTTP/1.0?
-    is_old: bool,
+    is_http10: bool,
     /// The number of bytes of the head so far, and its limit.
     size: usize,
     cap: usize,
@@ -70,7 +70,7 @@ impl Framing {
     /// A parser for a new connection. The head of a request may have at most `cap` bytes.
     pub fn new(cap: usize) -> Self {
         let fields = Fields::default();
-        Self { at: At::Start, fields, is_in_head: false, is_old: false, size: 0, cap, requests: 0 }
+        Self { at: At::Start, fields, is_in_head: false, is_http10: false, size: 0, cap, requests: 0 }
     }
 
     /// The number of complete heads.
@@ -185,7 +185,7 @@ impl Framing {
                 expect(byte, VERSION[read], At::Version(read + 1), Violation::Version)
             }
             (At::Version(_), b'0' | b'1') => {
-                self.is_old = byte == b'0';
+                self.is_http10 = byte == b'0';
                 Ok(At::VersionEnd)
             }
             (At::VersionEnd, b'\r') => Ok(At::Field(Line::Cr)),
@@ -203,7 +203,7 @@ impl Framing {
         if self.size >= self.cap {
             return Err(Violation::TooLarge);
         }
-        let length = self.fields.body(self.is_old)?;
+        let length = self.fields.body(self.is_http10)?;
         self.fields = Fields::default();
         (self.is_in_head, self.size) = (false, 0);
         self.requests += 1;

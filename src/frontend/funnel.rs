@@ -7,7 +7,7 @@ use hyper::{Response, Uri};
 use super::answer::{Dialect, Failure, Outcome, Record};
 use super::body::Body;
 use super::desk::Desk;
-use crate::broker::{Action, Matter};
+use crate::broker::{Action, AuditSubject};
 use crate::caller::Caller;
 
 /// One request as its handler sees it.
@@ -77,12 +77,12 @@ impl Asked<'_> {
         if self.audit == Audit::Nothing {
             return;
         }
-        let plain = || Matter::new(self.action, self.caller, None);
+        let plain = || AuditSubject::new(self.action, self.caller, None);
         let (matter, code, words) = match failure.record() {
             Record::Written => return,
             Record::Due => (plain(), failure.code(), failure.words()),
             Record::As(code, words) => (plain(), *code, *words),
-            Record::About(request) => (Matter::of(self.caller, request), failure.code(), failure.words()),
+            Record::About(request) => (AuditSubject::of(self.caller, request), failure.code(), failure.words()),
         };
         self.desk.broker.note_refusal(&matter, failure.class(), code, &words);
     }

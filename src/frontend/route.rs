@@ -130,7 +130,7 @@ const HEALTH: &[Route] = &[
         needs: Needs::Nothing,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: Handler::AtOnce(api::ready_in_numbers),
+        handler: Handler::AtOnce(api::ready_counts),
     },
     Route {
         methods: GET,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::error::Unusable;
-use super::super::flight::Granting;
+use super::super::flight::TokenAnswer;
 use super::super::{Class, Error, ResourceParameter};
 use super::{Check, Party, State, Walk, Want, rules};
 use crate::identity::CLOCK_SKEW;
@@ -30,7 +30,7 @@ impl Walk<'_> {
     /// is needed.
     pub(super) async fn identity(&mut self, issuer: Option<&Issuer>) -> Option<Option<SubjectToken>> {
         self.report.waits_for("the identity token of the platform");
-        if self.server.order.signs_as_itself() {
+        if self.server.order.signs_with_own_role() {
             return match self.maker.identity(&self.server.order) {
                 Ok(identity) => {
                     let found = format!("{} ({})", identity.source.name(), identity.evidence);
@@ -213,7 +213,7 @@ impl Walk<'_> {
     }
 
     /// Compares the token's audience with the requested resource.
-    fn bound(&self, granting: &Granting, claims: Option<&Claims>) -> Bound {
+    fn bound(&self, granting: &TokenAnswer, claims: Option<&Claims>) -> Bound {
         let Some(claims) = claims else { return Bound::Opaque };
         if !self.server.order.is_discovered() {
             return Bound::Named(claims.aud.join(", "));
@@ -287,7 +287,7 @@ fn expiry(subject: &SubjectToken, now: i64) -> Check {
     )
 }
 
-fn lifetime(granting: &Granting, claims: Option<&Claims>) -> Check {
+fn lifetime(granting: &TokenAnswer, claims: Option<&Claims>) -> Check {
     let rule = &rules::TOKEN_LIFETIME;
     let inherent = claims.and_then(Claims::life);
     let told = granting.issued.expires_in;

@@ -8,14 +8,14 @@ use super::super::error::NoRoute;
 use super::resource::is_secure;
 use super::{Check, Party, Walk, rules};
 use crate::discovery::{self, Seen, server_metadata};
-use crate::exchange::{self, ClientAuth, IssuerIs};
+use crate::exchange::{self, ClientAuth, IssuerOrigin};
 use crate::oauth::{AuthorizationServer, Issuer, quoted_words};
 
 const PLACE: &str = "the server metadata";
 
 impl Walk<'_> {
     /// Fetches and checks the metadata. `None` if no token can be requested with it.
-    pub(super) async fn metadata(&mut self, issuer: &Issuer, issuer_is: IssuerIs) -> Option<AuthorizationServer> {
+    pub(super) async fn metadata(&mut self, issuer: &Issuer, issuer_is: IssuerOrigin) -> Option<AuthorizationServer> {
         self.report.waits_for(PLACE);
         let urls = issuer.metadata_urls();
         let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url, None))).await;
@@ -107,7 +107,7 @@ impl Walk<'_> {
     }
 
     /// Checks the listed grants. True if there is one that we can use.
-    fn grant_types(&mut self, metadata: &AuthorizationServer, document: &Value, issuer_is: IssuerIs) -> bool {
+    fn grant_types(&mut self, metadata: &AuthorizationServer, document: &Value, issuer_is: IssuerOrigin) -> bool {
         let configured = self.server.order.exchange.as_deref();
         let Some(exchange) = exchange::choose(configured, metadata, issuer_is) else {
             self.report.push(rules::GRANT_TYPES.fail_with(&NoRoute::no_exchange(metadata).into()));

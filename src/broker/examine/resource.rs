@@ -7,7 +7,7 @@ use super::super::Class;
 use super::super::flight::listed;
 use super::{Check, Party, State, Walk, rules};
 use crate::discovery::{self, Challenge, Protection, Seen, resource_metadata};
-use crate::exchange::IssuerIs;
+use crate::exchange::IssuerOrigin;
 use crate::oauth::{Issuer, Resource, ServerUrl, quoted_words};
 use crate::outbound;
 
@@ -128,9 +128,9 @@ impl Walk<'_> {
     }
 
     /// The authorization server that a flight would choose. `None` after a failure.
-    pub(super) fn issuer(&mut self, protection: &Protection) -> Option<(Issuer, IssuerIs)> {
+    pub(super) fn issuer(&mut self, protection: &Protection) -> Option<(Issuer, IssuerOrigin)> {
         let chosen = match self.server.order.issuer() {
-            Some(pinned) => listed(pinned, protection).map(|()| (pinned.clone(), IssuerIs::Pinned)),
+            Some(pinned) => listed(pinned, protection).map(|()| (pinned.clone(), IssuerOrigin::Pinned)),
             // The missing metadata has been reported already.
             None if protection.metadata.as_ref().is_none_or(|one| one.authorization_servers.is_empty()) => return None,
             None => self.maker.pick(self.server, protection),
@@ -138,9 +138,9 @@ impl Walk<'_> {
         match chosen {
             Ok((issuer, issuer_is)) => {
                 let how = match issuer_is {
-                    IssuerIs::Pinned => "pinned by the configuration",
-                    IssuerIs::Listed => "on the operator's list",
-                    IssuerIs::Discovered => "the only one that the server names",
+                    IssuerOrigin::Pinned => "pinned by the configuration",
+                    IssuerOrigin::Listed => "on the operator's list",
+                    IssuerOrigin::Discovered => "the only one that the server names",
                 };
                 self.report.push(rules::ISSUER_CHOSEN.pass(format!("{issuer}, {how}")));
                 Some((issuer, issuer_is))

@@ -8,9 +8,9 @@ use super::super::identities::Identity;
 use super::super::refused::Presented;
 use super::super::{Assertion, Error, Order, Pin};
 use super::route::Route;
-use super::{Maker, Want, plain_request};
-use crate::exchange::registration::Means;
-use crate::exchange::{self, Client, ClientAuth, Destination, Identified, LINK_GRANT, Link};
+use super::{Minter, Want, plain_request};
+use crate::exchange::registration::ClientContext;
+use crate::exchange::{self, Client, ClientAuth, Destination, LINK_GRANT, Link, ResolvedClient};
 use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
 use crate::token::{Hop, SubjectToken};
@@ -63,7 +63,7 @@ pub(in crate::broker) fn expected_audience(order: &Order, issuer: &Issuer) -> Au
     order.expected().audience(issuer, &plain_request(order))
 }
 
-impl Maker {
+impl Minter {
     /// The links between the platform's token and the server's authorization server; none if no subject token is
     /// needed. Fails if the identity was not found.
     pub(in crate::broker) fn chain<'a>(&'a self, order: &'a Order) -> Result<Vec<&'a Link>, Error> {
@@ -199,7 +199,7 @@ impl Maker {
         drop(place);
         changed.map_err(|error| {
             self.refused.remember(&presented, &error);
-            if error.may_come_of_old_documents() {
+            if error.may_be_stale_metadata() {
                 self.discovery.forget(&want.server.url, Some(&party.issuer));
             }
             error.into()
@@ -207,13 +207,13 @@ impl Maker {
     }
 
     /// Our client at this party, registered there if necessary, with its means of authentication.
-    pub(super) async fn identify(&self, leg: &Leg<'_>) -> Result<Identified, Error> {
+    pub(super) async fn identify(&self, leg: &Leg<'_>) -> Result<ResolvedClient, Error> {
         let by_workload = leg.client.auth == ClientAuth::MutualTls && leg.client.certificate_file.is_none();
         let certificate =
             if by_workload { self.named_identity(leg.identity)?.source.certificate().await? } else { None };
         let certificate = certificate.map(Arc::new);
         let (subject, grant) = (leg.subject, leg.grant);
-        let means = Means { env: &self.env, outbound: &self.outbound, subject, certificate, grant };
+        let means = ClientContext { env: &self.env, outbound: &self.outbound, subject, certificate, grant };
         self.registrations.identify(&leg.name, leg.client, leg.party, &means).await.map_err(Error::from)
     }
 }

@@ -10,7 +10,7 @@ use super::super::error::{NoRoute, Unusable, Words};
 use super::super::{Error, Order, ResourceParameter, Server};
 use crate::clock::{Boot, rfc3339};
 use crate::discovery::Protection;
-use crate::exchange::{self, Grant, Issued, IssuerIs};
+use crate::exchange::{self, Grant, Issued, IssuerOrigin};
 use crate::oauth::{Issuer, Resource, Scopes};
 use crate::policy::{Denied, Permit};
 use crate::token::{AccessToken, Claims, Credential, Hop, Token};
@@ -32,14 +32,14 @@ pub(super) struct Evidence<'a> {
 }
 
 /// Builds the token. Fails if its lifetime is zero or above a year.
-pub(super) fn assembled(evidence: Evidence<'_>, credential: Credential) -> Result<Token, Error> {
+pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Result<Token, Error> {
     let Evidence { order, resource, issuer, hops, issued, asked, now: (minted, minted_wall) } = evidence;
     let claims = claims(issued.token());
     let inherent = claims.as_ref().and_then(Claims::life);
     let life = [issued.expires_in, inherent].into_iter().flatten().min().unwrap_or(UNKNOWN_LIFE);
     let scopes = issued.scopes.unwrap_or_else(|| asked.clone());
     let missing = asked.minus(&scopes);
-    lasting(Token {
+    check_lifetime(Token {
         digest: credential.digest(),
         credential,
         scopes,
@@ -61,11 +61,11 @@ pub(super) fn assembled(evidence: Evidence<'_>, credential: Credential) -> Resul
 /// Fails if a token of a discovered issuer is not for this resource alone. Pinned and listed issuers are trusted.
 pub(super) fn trusted(
     server: &Server,
-    issuer_is: IssuerIs,
+    issuer_is: IssuerOrigin,
     issuer: &Issuer,
     (issued, resource): (&Issued, &Resource),
 ) -> Result<(), Error> {
-    if issuer_is != IssuerIs::Discovered || server.trust_discovered_issuer {
+    if issuer_is != IssuerOrigin::Discovered || server.trust_discovered_issuer {
         return Ok(());
     }
     let claims = claims(issued.token());
@@ -74,7 +74,7 @@ pub(super) fn trusted(
 }
 
 /// Refuses a lifetime of zero or above a year: that is a wrong date, and no timer reaches that far.
-fn lasting(token: Token) -> Result<Token, Error> {
+fn check_lifetime(token: Token) -> Result<Token, Error> {
     if token.life.is_zero() {
         return Err(Unusable::ExpiredAtIssue { issuer: token.issuer }.into());
     }

@@ -74,7 +74,7 @@ impl Want {
 }
 
 /// Makes tokens. No other type knows both identities and exchanges.
-pub(super) struct Maker {
+pub(super) struct Minter {
     /// By name. The configuration guarantees that the identity of every server is in here.
     pub(super) identities: BTreeMap<Arc<str>, Result<Identity, identity::Error>>,
     pub(super) outbound: Outbound,
@@ -94,7 +94,7 @@ pub(super) struct Maker {
 }
 
 /// The token request, and the answer before any check.
-pub(super) struct Granting {
+pub(super) struct TokenAnswer {
     route: Route,
     pub(super) request: exchange::Request,
     pub(super) resource: Resource,
@@ -102,7 +102,7 @@ pub(super) struct Granting {
     pub(super) issued: Issued,
 }
 
-impl Maker {
+impl Minter {
     /// Makes the token. Tries a second time if the server wants a DPoP nonce or a reused connection broke.
     pub(super) async fn mint(&self, want: &Want) -> Result<Token, Error> {
         let mut outcome = self.attempt(want).await;
@@ -130,7 +130,7 @@ impl Maker {
 
     /// Everything up to the authorization server's answer, which is not checked yet. Fails if there is no usable route,
     /// if policy leaves no scope to ask for, if the identity cannot be presented, or if the server refuses.
-    pub(super) async fn issue(&self, want: &Want) -> Result<Granting, Error> {
+    pub(super) async fn issue(&self, want: &Want) -> Result<TokenAnswer, Error> {
         let Want { server, order, permit } = want;
         let route = self.route(want).await?;
         let exchange = exchange::choose(order.exchange.as_deref(), &route.server, route.issuer_is)
@@ -164,12 +164,12 @@ impl Maker {
             let source = if hops.is_empty() { self.identity(order)?.source.name() } else { exchange.name() };
             hops.push(Hop { source, iss: None, sub: signed.arn.clone() });
         }
-        Ok(Granting { route, request, resource, hops, issued })
+        Ok(TokenAnswer { route, request, resource, hops, issued })
     }
 
     /// The credentials of the workload's own AWS role, if requests are signed with them.
     async fn own_credentials(&self, order: &Order) -> Result<Option<crate::aws::Credentials>, Error> {
-        if !order.signs_as_itself() {
+        if !order.signs_with_own_role() {
             return Ok(None);
         }
         let identity = self.identity(order)?;
@@ -187,7 +187,7 @@ impl Maker {
         let identity = self.identity(order)?;
         let source = identity.source.name();
         let root = Root { name: &order.identity, source: Some(source), is_chain: !identity.links.is_empty() };
-        exchange.suits(&root).map_err(exchange::Error::from)?;
+        exchange.check_identity(&root).map_err(exchange::Error::from)?;
         let audience = Audience::from(order.subject_audience.as_deref().unwrap_or_default());
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
         let now = self.clock.unix();
@@ -209,7 +209,7 @@ impl Maker {
             Grant::Token(token) => Credential::Bearer(token.clone()),
             Grant::Signer(signed) => Credential::Signer(Arc::clone(&signed.signer)),
         };
-        judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)
+        judge::build_token(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)
     }
 
     /// Sends the token request. Fails without sending it if the identity token was refused before. After a refusal it
@@ -236,25 +236,25 @@ impl Maker {
         if let Some(presented) = &presented {
             self.refused.remember(presented, &error);
         }
-        if error.is_about_the_client() {
+        if error.is_unknown_client() {
             self.registrations.forget(&leg.name, leg.client, issuer, request.client.id.as_deref()).await;
         }
-        if error.may_come_of_old_documents() {
+        if error.may_be_stale_metadata() {
             self.discovery.forget(&want.server.url, Some(issuer));
         }
         Err(error.into())
     }
 
     /// Checks the answer and builds the token. Fails if the token must not be used.
-    pub(super) fn token(&self, want: &Want, granting: Granting) -> Result<Token, Error> {
-        let Granting { route, request, resource, hops, issued } = granting;
+    pub(super) fn token(&self, want: &Want, granting: TokenAnswer) -> Result<Token, Error> {
+        let TokenAnswer { route, request, resource, hops, issued } = granting;
         let issuer = &route.server.issuer;
         judge::trusted(&want.server, route.issuer_is, issuer, (&issued, &resource))?;
         let credential =
             judge::binding(&issued, &request).map_err(|why| Unusable::ForeignKey { issuer: issuer.clone(), why })?;
         let (order, asked, now) = (&*want.order, &request.scopes, (self.clock.boot(), self.clock.wall()));
         let issuer = issuer.clone();
-        let token = judge::assembled(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)?;
+        let token = judge::build_token(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)?;
         if !token.missing.is_empty() {
             let missing = &token.missing;
             tracing::warn!(server = %order.name, ?missing, "the authorization server granted less than was asked for");

@@ -6,12 +6,12 @@ use super::super::refused::Presented;
 use super::super::{Class, Error};
 use super::chain::{Leg, expected_audience};
 use super::route::Route;
-use super::{Maker, Want, plain_request};
-use crate::exchange::{ClientAuth, Gives, IssuerIs, revocation};
+use super::{Minter, Want, plain_request};
+use crate::exchange::{ClientAuth, Gives, IssuerOrigin, revocation};
 use crate::oauth::{AuthorizationServer, Scopes};
 use crate::token::{SubjectToken, Token};
 
-impl Maker {
+impl Minter {
     /// Revokes a token. Fails if no authorization server issued it, if that server does not offer revocation or
     /// refuses, or if our client cannot authenticate there.
     pub(in crate::broker) async fn revoke(&self, want: &Want, token: &Token) -> Result<(), revocation::Error> {
@@ -54,7 +54,8 @@ impl Maker {
         let subject = self.subject(order, &chain, &metadata.issuer).await?;
         let (protection, metadata) = (Arc::default(), Arc::clone(metadata));
         let assertions = Vec::new();
-        let route = Route { protection, server: metadata, subject, issuer_is: IssuerIs::Pinned, parties, assertions };
+        let route =
+            Route { protection, server: metadata, subject, issuer_is: IssuerOrigin::Pinned, parties, assertions };
         let issuer = &route.server.issuer;
         let audience = expected_audience(order, issuer);
         let subject = self.identity_for_server(want, &route, &audience, &plain_request(order)).await?.subject;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::super::error::{NoRoute, Words};
 use super::super::{Error, Opens, Order, ResourceParameter, Server};
 use super::judge::listed;
-use super::{Maker, Want};
+use super::{Minter, Want};
 use crate::discovery::{self, Protection};
-use crate::exchange::{IssuerIs, Link};
+use crate::exchange::{IssuerOrigin, Link};
 use crate::oauth::{AuthorizationServer, Issuer, Resource};
 use crate::outbound::NamedBy;
 use crate::token::SubjectToken;
@@ -22,14 +22,14 @@ pub(super) struct Route {
     pub(super) server: Arc<AuthorizationServer>,
     /// The platform's token, if one is needed.
     pub(super) subject: Option<SubjectToken>,
-    pub(super) issuer_is: IssuerIs,
+    pub(super) issuer_is: IssuerOrigin,
     /// The authorization servers of the links, in the order of the chain.
     pub(super) parties: Vec<Arc<AuthorizationServer>>,
     /// The identity tokens for further form parameters.
     pub(super) assertions: Vec<(String, SubjectToken)>,
 }
 
-impl Maker {
+impl Minter {
     /// Fetches everything that a token request needs. Fails if the metadata is missing, contradictory or names no
     /// usable issuer, or if the platform gives no token.
     pub(super) async fn route(&self, want: &Want) -> Result<Route, Error> {
@@ -39,13 +39,13 @@ impl Maker {
         if let Some(pin) = &order.pin {
             let pinned = &pin.issuer;
             let (protection, metadata, subject, parties, assertions) = tokio::try_join!(
-                async { self.protection_beside_pin(want, pinned).await },
+                async { self.protection_with_pin(want, pinned).await },
                 self.metadata(pinned, pin.token_endpoint.as_deref()),
                 self.subject(order, &chain, pinned),
                 parties,
                 self.assertions(want, pin),
             )?;
-            let issuer_is = IssuerIs::Pinned;
+            let issuer_is = IssuerOrigin::Pinned;
             return Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions });
         }
         let protection = self.discovery.protection(&server.url, server.named_by).await?;
@@ -75,7 +75,7 @@ impl Maker {
     }
 
     /// The resource metadata beside a pinned issuer. It may be missing, but must not contradict the pin.
-    async fn protection_beside_pin(&self, want: &Want, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
+    async fn protection_with_pin(&self, want: &Want, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
         // Discovery has no credential for a front door, and the pin already names the authorization server.
         let Want { server, order, .. } = want;
         if server.front_door.is_some() || !order.is_discovered() {
@@ -99,7 +99,7 @@ impl Maker {
         &self,
         server: &Server,
         protection: &Protection,
-    ) -> Result<(Issuer, IssuerIs), Error> {
+    ) -> Result<(Issuer, IssuerOrigin), Error> {
         let metadata = protection
             .metadata
             .as_ref()
@@ -108,16 +108,16 @@ impl Maker {
         let (candidates, issuer_is): (Vec<&String>, _) = match &self.issuers {
             Some(listed) => (
                 named.iter().filter(|one| listed.iter().any(|issuer| issuer.as_str() == one.as_str())).collect(),
-                IssuerIs::Listed,
+                IssuerOrigin::Listed,
             ),
-            None => (named.iter().collect(), IssuerIs::Discovered),
+            None => (named.iter().collect(), IssuerOrigin::Discovered),
         };
         match candidates.as_slice() {
             [only] => match Issuer::parse(only) {
                 Ok(issuer) => Ok((issuer, issuer_is)),
                 Err(why) => Err(NoRoute::BadIssuer { issuer: Words::of(only), why }.into()),
             },
-            [] if issuer_is == IssuerIs::Listed => Err(NoRoute::IssuerNotListed(Words::list(named)).into()),
+            [] if issuer_is == IssuerOrigin::Listed => Err(NoRoute::IssuerNotListed(Words::list(named)).into()),
             [] => Err(discovery::Error::NoResourceMetadata { server: server.url.to_string() }.into()),
             _ => Err(NoRoute::SeveralIssuers(Words::list(named)).into()),
         }

@@ -109,11 +109,11 @@ impl Fields {
     }
 
     /// The length of the body, at the end of the head. Fails if the fields contradict each other or `Host` is missing.
-    pub(super) fn body(&self, is_old: bool) -> Result<Length, Violation> {
+    pub(super) fn body(&self, is_http10: bool) -> Result<Length, Violation> {
         match self {
             Self { length: Some(_), is_chunked: true, .. } => Err(Violation::LengthAndCoding),
-            Self { is_chunked: true, .. } if is_old => Err(Violation::Coding),
-            Self { has_host: false, .. } if !is_old => Err(Violation::Host),
+            Self { is_chunked: true, .. } if is_http10 => Err(Violation::Coding),
+            Self { has_host: false, .. } if !is_http10 => Err(Violation::Host),
             Self { is_chunked: true, .. } => Ok(Length::Chunked),
             Self { length, .. } => Ok(Length::Known(length.unwrap_or_default())),
         }
