@@ -49,7 +49,7 @@ impl Lease {
             covers(&self.server, &head.url)?;
             self.nonces.learn(head.url.url(), head.nonce.as_deref());
         }
-        let fields = self.fields_of(&self.token.credential, head)?;
+        let mut fields = self.fields_of(&self.token.credential, head)?;
         let now = self.clock.wall();
         let mut expires_at = self.token.expires_at.clone();
         if self.token.credential.is_signer() {
@@ -58,7 +58,6 @@ impl Lease {
         let Some(outer) = &self.outer else { return Ok(Authorized { fields, expires_at }) };
         // Both times have one form (RFC 3339, UTC, whole seconds), so their texts have the same order as the times.
         let expires_at = expires_at.min(outer.token.expires_at.clone());
-        let mut fields = fields;
         let mut for_front_door = self.fields_of(&outer.token.credential, None)?;
         fields.extend(for_front_door.pop().map(|(_, value)| (outer.header.clone(), value)));
         Ok(Authorized { fields, expires_at })

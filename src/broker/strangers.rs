@@ -40,8 +40,8 @@ enum Who {
     Others,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
 /// How many refusals there were in the current second.
+#[derive(Clone, Copy, Debug, Default)]
 struct Count {
     /// Refusals with a line of their own.
     lines: u32,

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use super::framing::Violation;
 use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Frame, SizeHint};
+
+use super::framing::Violation;
 
 /// The activity on one connection.
 #[derive(Debug, Default)]

@@ -93,7 +93,8 @@ impl Text {
         if path.split('/').any(is_dot_segment) {
             return Err(BadUrl::DotSegments);
         }
-        if ENCODED.iter().any(|encoded| path.to_ascii_lowercase().contains(encoded)) {
+        let lower = path.to_ascii_lowercase();
+        if ENCODED.iter().any(|encoded| lower.contains(encoded)) {
             return Err(BadUrl::EncodedSlash);
         }
         let url = Url::parse(text).map_err(|_| BadUrl::NotAbsolute)?;
