@@ -45,15 +45,15 @@ pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
 pub use examine::{Check, Examination, Report, Rule, State};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
-use flight::{Minter, Want};
+use flight::{Minter, TokenRequest};
 pub use identities::{DEFAULT, Identity};
 pub use lease::{Authorized, Lease};
 use lease::{Outer, check_form, covers};
 pub(crate) use note::AuditSubject;
-pub use order::{Assertion, Opens, Order, Pin, ResourceParameter};
+pub use order::{Assertion, Order, Pin, ResourceParameter, TokenFor};
 pub use parts::Parts;
-use rate::Pacer;
 pub use rate::Rate;
+use rate::RateLimiter;
 pub use request::{Head, Request, Target};
 use retries::RetryDetector;
 pub use server::{FrontDoor, Server};
@@ -80,7 +80,7 @@ pub struct Broker {
     /// Does any rule need facts beyond the peer credentials?
     needs_process_facts: bool,
     /// For each server with a `rate`, by its name.
-    pacers: HashMap<Arc<str>, Pacer>,
+    pacers: HashMap<Arc<str>, RateLimiter>,
     /// Serves URLs that are not configured, if the configuration allows that.
     unlisted: Option<Unlisted>,
     audit: Option<Arc<Audit>>,
@@ -156,7 +156,7 @@ impl Broker {
         self.pace(caller, &server)?;
         let given = self.given_before(caller, request, &server);
         let asking = CallerRequest { caller, request, target: &server, given };
-        let want = Want { server: Arc::clone(&server), order: Arc::clone(&server.order), permit };
+        let want = TokenRequest { server: Arc::clone(&server), order: Arc::clone(&server.order), permit };
         let (token, outer) = match server.front_door.as_ref().filter(|_| request.action == Action::Headers) {
             None => (self.held(want, &asking).await?, None),
             // Boxed to keep the common future small: few servers have a front door.
@@ -171,7 +171,7 @@ impl Broker {
 
     /// A token that this caller may have, from the cache or newly made. Fails if it grants more than the permit allows,
     /// or must not be handed out in this form.
-    async fn held(&self, want: Want, asking: &CallerRequest<'_>) -> Result<Arc<Token>, Error> {
+    async fn held(&self, want: TokenRequest, asking: &CallerRequest<'_>) -> Result<Arc<Token>, Error> {
         let key = want.key();
         let wish = self.wish(asking, &key);
         let token = match self.cache.hit(&key, &wish) {
@@ -191,10 +191,10 @@ impl Broker {
     async fn with_front_door(
         &self,
         door: &FrontDoor,
-        want: Want,
+        want: TokenRequest,
         asking: &CallerRequest<'_>,
     ) -> Result<(Arc<Token>, Option<Outer>), Error> {
-        let for_front_door = Want::for_front_door(asking.target, door);
+        let for_front_door = TokenRequest::for_front_door(asking.target, door);
         let (token, outside) = tokio::join!(self.held(want, asking), self.held(for_front_door, asking));
         Ok((token?, Some(Outer { header: door.header.clone(), token: outside? })))
     }
@@ -244,7 +244,7 @@ impl Broker {
     }
 
     /// The cache's recipe for this token: discovery, identity, exchange.
-    fn recipe(&self, want: Want) -> Recipe<Error> {
+    fn recipe(&self, want: TokenRequest) -> Recipe<Error> {
         self.remember(&want);
         let (maker, want) = (Arc::clone(&self.maker), Arc::new(want));
         Arc::new(move || {
@@ -275,7 +275,7 @@ impl Broker {
     /// Keeps the tokens of required servers fresh at all times. The daemon asks for them on its own behalf.
     pub fn keep_required(&self) {
         for server in self.servers.iter().filter(|server| server.required) {
-            for want in Want::all(server) {
+            for want in TokenRequest::all(server) {
                 self.cache.always(want.key(), || self.recipe(want.clone()));
             }
         }

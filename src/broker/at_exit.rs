@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::{Broker, Server, Want};
+use super::{Broker, Server, TokenRequest};
 use crate::token::Token;
 
 /// Limits all revocations together, so that a revocation endpoint that does not answer cannot delay the shutdown. Each
@@ -52,7 +52,7 @@ impl Broker {
     }
 
     async fn give_back(&self, server: &Arc<Server>, token: &Token) -> Result<(), String> {
-        self.maker.revoke(&Want::of(server), token).await.map_err(|error| format!("{}: {error}", server.name))
+        self.maker.revoke(&TokenRequest::of(server), token).await.map_err(|error| format!("{}: {error}", server.name))
     }
 }
 

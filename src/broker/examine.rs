@@ -16,7 +16,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::flight::Minter;
-use super::{Broker, Error, Server, Target, Want};
+use super::{Broker, Error, Server, Target, TokenRequest};
 use crate::caller::Caller;
 use crate::discovery::Challenge;
 use crate::dpop;
@@ -24,6 +24,7 @@ use crate::exchange::Gives;
 use crate::oauth::{Issuer, Resource, Scopes};
 use crate::token::{AccessToken, Credential, SubjectToken};
 
+mod attempt;
 mod challenge;
 mod check;
 mod door;
@@ -32,10 +33,9 @@ mod issuer;
 mod presenting;
 mod resource;
 mod rules;
-mod taken;
 
+use attempt::LATE;
 use grant::Granted;
-use taken::LATE;
 
 pub use check::{Check, Rule, State};
 
@@ -89,7 +89,7 @@ impl Report {
 }
 
 /// The state of one examination.
-struct Walk<'a> {
+struct ExaminationRun<'a> {
     maker: &'a Minter,
     server: &'a Arc<Server>,
     caller: &'a Caller,
@@ -119,14 +119,24 @@ impl Broker {
         let server = self.configured(target)?;
         let maker = &*self.maker;
         let (skews, dpop_required, key, good_status, pass) = (Vec::new(), false, None, None, None);
-        let mut walk =
-            Walk { maker, server: &server, caller, wishes, report, skews, dpop_required, key, good_status, pass };
+        let mut walk = ExaminationRun {
+            maker,
+            server: &server,
+            caller,
+            wishes,
+            report,
+            skews,
+            dpop_required,
+            key,
+            good_status,
+            pass,
+        };
         walk.all().await;
         Ok(())
     }
 }
 
-impl Walk<'_> {
+impl ExaminationRun<'_> {
     /// Makes all checks, in the order of the path.
     async fn all(&mut self) {
         self.front_door().await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Action, AuditSubject, Broker, Opens, Server, Target, Want};
+use super::{Action, AuditSubject, Broker, Server, Target, TokenFor, TokenRequest};
 use crate::cache::may_be_served;
 use crate::caller::Caller;
 use crate::clock::rfc3339;
@@ -127,7 +127,7 @@ impl Broker {
                 let head = audit.head();
                 AuditStatus { file: audit.file().to_owned(), seq: head.seq, head: head.hash.hex() }
             }),
-            servers: visible.flat_map(Want::all).map(|want| self.explain_want(&want)).collect(),
+            servers: visible.flat_map(TokenRequest::all).map(|want| self.explain_want(&want)).collect(),
         }
     }
 
@@ -139,11 +139,11 @@ impl Broker {
     /// Why the named servers, or without names the required ones, are not ready: one line for each without a token.
     /// Empty if all are ready.
     pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<String> {
-        let wanted = |want: &Want| {
+        let wanted = |want: &TokenRequest| {
             let meant = |name: &String| **name == *want.server.name || **name == *want.order.name;
             if names.is_empty() { want.server.required } else { names.iter().any(meant) }
         };
-        let waiting = self.servers.iter().flat_map(Want::all).filter(wanted).filter_map(|want| {
+        let waiting = self.servers.iter().flat_map(TokenRequest::all).filter(wanted).filter_map(|want| {
             let name = &want.order.name;
             let held = self
                 .cache
@@ -163,9 +163,10 @@ impl Broker {
 
     /// The same for anonymous readiness probes: counts and classes, no names.
     pub fn not_ready_counts(&self) -> Vec<String> {
-        let required: Vec<Want> = self.servers.iter().filter(|server| server.required).flat_map(Want::all).collect();
+        let required: Vec<TokenRequest> =
+            self.servers.iter().filter(|server| server.required).flat_map(TokenRequest::all).collect();
         let held = self.cache.held();
-        let has_token = |want: &Want| {
+        let has_token = |want: &TokenRequest| {
             held.iter().any(|(_, token)| token.server == want.order.name && may_be_served(token, self.clock.boot()))
         };
         let mut missing = BTreeMap::<&'static str, usize>::new();
@@ -199,24 +200,24 @@ impl Broker {
             return Err(super::Error::denied(&server.name, denied.clone()));
         }
         if let Ok(permit) = permitted {
-            self.prefetch(&Want { permit, ..Want::of(&server) });
+            self.prefetch(&TokenRequest { permit, ..TokenRequest::of(&server) });
             if let Some(door) = &server.front_door {
-                self.prefetch(&Want::for_front_door(&server, door));
+                self.prefetch(&TokenRequest::for_front_door(&server, door));
             }
         }
         Ok(())
     }
 
     /// Starts a flight in the background, unless a token is cached.
-    fn prefetch(&self, want: &Want) {
+    fn prefetch(&self, want: &TokenRequest) {
         let key = want.key();
         if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
             self.cache.prefetch(key, || self.recipe(want.clone()));
         }
     }
 
-    fn explain_want(&self, want: &Want) -> ServerStatus {
-        let Want { server, order, .. } = want;
+    fn explain_want(&self, want: &TokenRequest) -> ServerStatus {
+        let TokenRequest { server, order, .. } = want;
         let tokens: Vec<_> =
             self.cache.held().into_iter().map(|(_, token)| token).filter(|token| token.server == order.name).collect();
         let error = self.last_error(want);
@@ -234,7 +235,7 @@ impl Broker {
             url: server.url.to_string(),
             issuer: pinned.or_else(|| tokens.first().map(|token| token.issuer.to_string())),
             required: server.required,
-            front_door_of: (order.opens == Opens::FrontDoor).then(|| server.name.to_string()),
+            front_door_of: (order.opens == TokenFor::FrontDoor).then(|| server.name.to_string()),
             state,
             tokens: tokens.iter().map(|token| self.explain_token(token)).collect(),
             error: error.map(|error| Failure {
@@ -262,7 +263,7 @@ impl Broker {
     }
 
     /// The failure of the last flight for this token, if it failed.
-    fn last_error(&self, want: &Want) -> Option<super::Error> {
+    fn last_error(&self, want: &TokenRequest) -> Option<super::Error> {
         let (_, error) = self.cache.peek(&want.key());
         error.map(|error| error.at(&want.order.name))
     }

@@ -1,6 +1,6 @@
 //! Drops a token that a server refused, and revokes the tokens of a server (RFC 7009).
 
-use super::{Action, AuditSubject, Broker, Error, Target, Want};
+use super::{Action, AuditSubject, Broker, Error, Target, TokenRequest};
 use crate::caller::Caller;
 use crate::token::{Digest, Token};
 
@@ -54,7 +54,7 @@ impl Broker {
             }
         }
         let (mut revoked, mut failed) = (0, None);
-        let want = Want::of(&server);
+        let want = TokenRequest::of(&server);
         for (_, token) in &held {
             match self.maker.revoke(&want, token).await {
                 Ok(()) => revoked += 1,

@@ -13,7 +13,7 @@ pub struct Order {
     /// The name of the server or front door. It identifies the tokens and failures of this order.
     pub name: Arc<str>,
     /// Are its tokens for the server or for the front door?
-    pub opens: Opens,
+    pub opens: TokenFor,
     /// The authorization server, if the operator named it.
     pub pin: Option<Pin>,
     /// The configured exchange; `None` leaves the choice to the broker.
@@ -65,7 +65,7 @@ pub struct Assertion {
 
 /// What a token gives access to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opens {
+pub enum TokenFor {
     /// The MCP server.
     Server,
     /// A front door before it.
@@ -108,7 +108,7 @@ impl Order {
     pub(crate) fn discovered(name: Arc<str>) -> Self {
         Self {
             name,
-            opens: Opens::Server,
+            opens: TokenFor::Server,
             pin: None,
             exchange: None,
             identity: DEFAULT.into(),

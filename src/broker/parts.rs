@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flight::Minter;
-use super::rate::Pacer;
+use super::rate::RateLimiter;
 use super::refused::Refused;
 use super::retries::RetryDetector;
 use super::strangers::StrangerLimiter;
@@ -101,7 +101,7 @@ impl Broker {
         let unlisted_name = unlisted_for.map(|_| UNLISTED.into());
         let tallied = servers.iter().map(|one| Arc::clone(&one.name)).chain(unlisted_name);
         let tallies = tallied.map(|name| (Arc::clone(&name), Tally::new(metrics.served(&name)))).collect();
-        let paced = servers.iter().filter_map(|one| Some((Arc::clone(&one.name), Pacer::new(one.rate?))));
+        let paced = servers.iter().filter_map(|one| Some((Arc::clone(&one.name), RateLimiter::new(one.rate?))));
         let pacers = paced.collect();
         let servers: Vec<Arc<Server>> = servers.into_iter().map(Arc::new).collect();
         let needs_process_facts = servers.iter().any(|server| server.policy.needs_process_facts());

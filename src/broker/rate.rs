@@ -47,7 +47,7 @@ impl std::fmt::Display for Rate {
 }
 
 /// The buckets of one server.
-pub(super) struct Pacer {
+pub(super) struct RateLimiter {
     pub(super) rate: Rate,
     buckets: Mutex<Buckets>,
 }
@@ -57,7 +57,7 @@ struct Buckets {
     of_the_rest: Bucket,
 }
 
-impl Pacer {
+impl RateLimiter {
     pub(super) fn new(rate: Rate) -> Self {
         let buckets = Buckets { of_users: HashMap::new(), of_the_rest: rate.bucket() };
         Self { rate, buckets: Mutex::new(buckets) }
@@ -99,7 +99,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_user_has_a_bucket_of_its_own() {
         let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
-        let pacer = Pacer::new(rate("2/s"));
+        let pacer = RateLimiter::new(rate("2/s"));
         let passed = |uid: u32| (0..5).filter(|_| pacer.pass(uid, clock.boot()).is_ok()).count();
         assert_eq!((passed(1), passed(2)), (2, 2));
         assert_eq!(pacer.pass(1, clock.boot()), Err(Duration::from_millis(500)));
@@ -110,7 +110,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_number_of_users_makes_a_flood() {
         let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
-        let pacer = Pacer::new(rate("2/s"));
+        let pacer = RateLimiter::new(rate("2/s"));
         let passed = (0..10_000).filter(|uid| pacer.pass(*uid, clock.boot()).is_ok()).count();
         assert_eq!(passed, CAP + 2);
     }

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 
 use super::Rate;
-use super::order::{Opens, Order};
+use super::order::{Order, TokenFor};
 use crate::digest::{Digest, Fields};
 use crate::oauth::{Scopes, ServerUrl};
 use crate::outbound::NamedBy;
@@ -138,10 +138,10 @@ impl Server {
     }
 
     /// The configured ceiling for the scopes of such a token.
-    fn ceiling_of(&self, opens: Opens) -> Option<&Scopes> {
+    fn ceiling_of(&self, opens: TokenFor) -> Option<&Scopes> {
         match opens {
-            Opens::Server => self.policy.ceiling.as_ref(),
-            Opens::FrontDoor => self.front_door.as_ref().and_then(|door| door.scopes.as_ref()),
+            TokenFor::Server => self.policy.ceiling.as_ref(),
+            TokenFor::FrontDoor => self.front_door.as_ref().and_then(|door| door.scopes.as_ref()),
         }
     }
 

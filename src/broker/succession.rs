@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use super::parts::CarriedOver;
-use super::{Broker, Opens, Parts, Want};
+use super::{Broker, Parts, TokenFor, TokenRequest};
 use crate::cache::Key;
 use crate::policy::Permit;
 
@@ -35,11 +35,11 @@ impl Broker {
         let same_trust = broker.maker.issuers == maker.issuers;
         broker.cache.inherit(&before.cache, |key, token| {
             let (name, permit) = before.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
-            let of_all = broker.servers.iter().flat_map(Want::all).find(|want| want.order.name == name)?;
+            let of_all = broker.servers.iter().flat_map(TokenRequest::all).find(|want| want.order.name == name)?;
             let within = of_all.permit.admit(&token.scopes).is_ok();
             // Every caller may pass the front door, so its permit comes from the new configuration.
-            let permit = if of_all.order.opens == Opens::FrontDoor { of_all.permit.clone() } else { permit };
-            let want = Want { permit, ..of_all };
+            let permit = if of_all.order.opens == TokenFor::FrontDoor { of_all.permit.clone() } else { permit };
+            let want = TokenRequest { permit, ..of_all };
             let order = &want.order;
             let trusted = same_trust || order.issuer().is_some() || !order.is_discovered();
             let shared = broker.maker.check_not_shared(&want.server, order, &token.resource).is_err();
@@ -50,7 +50,7 @@ impl Broker {
     }
 
     /// Remembers the order and the permit behind a cache entry, for the next reload.
-    pub(super) fn remember(&self, want: &Want) {
+    pub(super) fn remember(&self, want: &TokenRequest) {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         // The cache is locked during this call, so it cannot say which entries it still has. Forgetting an entry costs
         // one exchange at the next reload.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::reader::Reader;
 use super::{Config, IdentityConfig};
-use crate::broker::{Link, Opens, Order, ResourceParameter, Server, UNLISTED};
-use crate::exchange::{Asks, Root};
+use crate::broker::{Link, Order, ResourceParameter, Server, TokenFor, UNLISTED};
+use crate::exchange::{Asks, IdentityRef};
 use crate::oauth::{Issuer, host_of};
 
 /// Checks that every order names an existing identity that its exchange can use, and adds the identity to its cache
@@ -16,7 +16,7 @@ pub(super) fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
         assertions_in_use(reader, &config.identities, order);
         match config.identities.get(&order.identity) {
             Some(identity) => {
-                let root = Root {
+                let root = IdentityRef {
                     name: &order.identity,
                     source: identity.choice.source(),
                     is_chain: !identity.links.is_empty(),
@@ -79,7 +79,7 @@ fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     for order in orders.iter().filter(|order| order.expected().traits().asks == Asks::Nobody) {
         let named = |issuer: &&&Issuer| order.subject_audience.as_deref() == Some(issuer.as_str());
         if let Some(issuer) = issuers.iter().find(named) {
-            let key = if order.opens == Opens::FrontDoor { "audience" } else { "subject_audience" };
+            let key = if order.opens == TokenFor::FrontDoor { "audience" } else { "subject_audience" };
             let key = format!("servers.{}.{key}", order.name);
             reader.problem(
                 None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::reader::{Reader, Section};
 use crate::broker::Client;
-use crate::exchange::{DEFAULT_EXCHANGE, EXCHANGES, Exchange, Form, IDP, LinkExchange, Place, Written};
+use crate::exchange::{DEFAULT_EXCHANGE, EXCHANGES, Exchange, ExchangeTable, Form, IDP, LinkExchange, Place};
 use crate::setting::{Given, Need, Setting};
 
 /// The exchange that a table names.
@@ -173,7 +173,7 @@ fn made<T: ?Sized>(
         }
     };
     let scopes = section.texts("scopes").map(|(list, _)| list).unwrap_or_default();
-    let written = Written { place, given, client, scopes, has: &|key| section.has(key) };
+    let written = ExchangeTable { place, given, client, scopes, has: &|key| section.has(key) };
     let problems = (form.check)(&written);
     let made = (form.from_config)(&written);
     if let Err(absent) = &made

@@ -4,7 +4,7 @@ use super::exchange::{self, Chosen};
 use super::identities;
 use super::reader::{Parameter, Reader, Section};
 use super::{client, insecure, keys};
-use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Opens, Order, Pin, ResourceParameter};
+use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Order, Pin, ResourceParameter, TokenFor};
 use crate::exchange::{Asks, DEFAULT_EXCHANGE, Place, Traits, reserved};
 use crate::oauth::{Issuer, Resource, Scopes};
 
@@ -45,7 +45,7 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
     // Without an issuer, `token_endpoint` and `extra` were already reported.
     let pin = issuer.map(|issuer| Pin { issuer, token_endpoint, assertions });
     let order = Order {
-        opens: if place == Place::FrontDoor { Opens::FrontDoor } else { Opens::Server },
+        opens: if place == Place::FrontDoor { TokenFor::FrontDoor } else { TokenFor::Server },
         pin,
         exchange: exchange.known().cloned(),
         identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),

@@ -22,7 +22,7 @@ pub(crate) struct EndpointHead {
 }
 
 /// A URL and its answer.
-pub(crate) struct Seen {
+pub(crate) struct FetchedDocument {
     pub(crate) url: String,
     pub(crate) answer: Result<Answered, outbound::Error>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Answered {
     pub(crate) document: Result<Value, &'static str>,
 }
 
-impl Seen {
+impl FetchedDocument {
     /// Did the server answer with a document, valid or not?
     pub(crate) fn is_there(&self) -> bool {
         matches!(&self.answer, Ok(answered) if answered.status == 200)
@@ -47,7 +47,7 @@ impl Seen {
     }
 }
 
-impl std::fmt::Display for Seen {
+impl std::fmt::Display for FetchedDocument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let url = crate::oauth::quoted_words(&self.url);
         match &self.answer {
@@ -68,7 +68,7 @@ impl Discovery {
 
     /// Requests one document, with the egress rules for URLs that another party named. `pass` is the front door's
     /// credential.
-    pub(crate) async fn see(&self, url: &str, pass: Option<(HeaderName, HeaderValue)>) -> Seen {
+    pub(crate) async fn see(&self, url: &str, pass: Option<(HeaderName, HeaderValue)>) -> FetchedDocument {
         let mut ask = Ask::get(url, NamedBy::Them);
         ask.headers.extend(pass);
         let answer = self.outbound.send(ask).await;
@@ -77,7 +77,7 @@ impl Discovery {
             date: answer.date(),
             document: answer.json::<Value>(),
         });
-        Seen { url: url.to_owned(), answer }
+        FetchedDocument { url: url.to_owned(), answer }
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) use challenge::Challenge;
 use document::{ResourceDocument, ServerDocument};
 pub(crate) use error::Error;
 use error::{busy, malformed};
-pub(crate) use examine::{EndpointHead, Seen, ping, resource_metadata, server_metadata};
+pub(crate) use examine::{EndpointHead, FetchedDocument, ping, resource_metadata, server_metadata};
 use memory::DocumentCache;
 
 /// How long a document is cached. A refusal removes it earlier.

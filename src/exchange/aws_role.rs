@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Descriptor, Destination, Error, Form, LinkExchange, Provider, ResolvedClient, Way, Written};
+use super::{
+    Descriptor, Destination, Error, ExchangeTable, Form, LinkExchange, Provider, ResolvedClient, TokenEndpoint,
+};
 use crate::aws::{self, Algorithm, Assumed, Sts};
 use crate::digest::Fields;
 use crate::oauth::Issuer;
@@ -79,7 +81,7 @@ pub(super) struct Aws {
 struct AwsRole(Aws);
 
 impl Aws {
-    pub(super) fn of(written: &Written<'_>) -> Result<Self, Missing> {
+    pub(super) fn of(written: &ExchangeTable<'_>) -> Result<Self, Missing> {
         let given = &written.given;
         Ok(Self {
             role_arn: given.text(&ROLE_ARN).map(str::to_owned),
@@ -106,13 +108,18 @@ impl Aws {
         self.endpoint.clone().unwrap_or_else(|| aws::endpoint(&self.region))
     }
 
-    fn sts(&self, way: &Way<'_>) -> Sts {
-        Sts::new(way.outbound, way.clock, &self.region, &self.endpoint())
+    fn sts(&self, endpoint: &TokenEndpoint<'_>) -> Sts {
+        Sts::new(endpoint.outbound, endpoint.clock, &self.region, &self.endpoint())
     }
 
     /// Assumes the role. One request, no retry.
-    pub(super) async fn assume(&self, way: &Way<'_>, role: &str, subject: &SubjectToken) -> Result<Assumed, Error> {
-        self.sts(way).assume(role, None, subject).await.map_err(|error| said(way, error))
+    pub(super) async fn assume(
+        &self,
+        endpoint: &TokenEndpoint<'_>,
+        role: &str,
+        subject: &SubjectToken,
+    ) -> Result<Assumed, Error> {
+        self.sts(endpoint).assume(role, None, subject).await.map_err(|error| said(endpoint, error))
     }
 }
 
@@ -133,22 +140,22 @@ impl LinkExchange for AwsRole {
     /// Requests the role's own JWT for the next party. Two requests, no retry.
     async fn change(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: &SubjectToken,
         _client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         let role = self.0.role_arn.as_deref().unwrap_or_default();
-        let Assumed { credentials, .. } = self.0.assume(way, role, subject).await?;
+        let Assumed { credentials, .. } = self.0.assume(endpoint, role, subject).await?;
         let audience = destination.audience.as_str();
-        let token = self.0.sts(way).web_identity_token(&credentials, audience, Algorithm::default()).await;
-        let token = token.map_err(|error| said(way, error))?;
-        token.ok_or_else(|| way.malformed("the role's session ends at once".to_owned()))
+        let token = self.0.sts(endpoint).web_identity_token(&credentials, audience, Algorithm::default()).await;
+        let token = token.map_err(|error| said(endpoint, error))?;
+        token.ok_or_else(|| endpoint.malformed("the role's session ends at once".to_owned()))
     }
 }
 
-fn said(way: &Way<'_>, error: aws::Error) -> Error {
-    let issuer = way.server.issuer.clone();
+fn said(endpoint: &TokenEndpoint<'_>, error: aws::Error) -> Error {
+    let issuer = endpoint.server.issuer.clone();
     match error {
         aws::Error::Refused { error, cure } => Error::Refused { issuer, error, cure },
         aws::Error::Busy { status, code } => {

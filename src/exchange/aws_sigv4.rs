@@ -19,9 +19,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::aws_role::{Aws, ENDPOINT, REGION, ROLE_ARN};
-use super::written::plain;
+use super::table::plain;
 use super::{
-    Asks, Descriptor, Error, Exchange, Form, Gives, Grant, Issued, Request, Signed, Subject, Traits, Way, Written,
+    Asks, Descriptor, Error, Exchange, ExchangeTable, Form, Gives, Grant, Issued, Request, Signed, Subject,
+    TokenEndpoint, Traits,
 };
 use crate::aws::{self, Assumed};
 use crate::digest::Fields;
@@ -49,7 +50,7 @@ struct AwsSigv4 {
 }
 
 /// Checks the keys around it: those for a token have no effect.
-fn check(written: &Written<'_>) -> Vec<Problem> {
+fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let keys =
         ["scopes", "tolerate_scopes", "client_id", "client_auth", "audience", "resource", "extra", "revoke_on_exit"];
     let what = "has no effect with `exchange = \"aws-sigv4\"`: there is no token, and nothing limits scopes";
@@ -62,7 +63,7 @@ fn check(written: &Written<'_>) -> Vec<Problem> {
     problems
 }
 
-fn from_config(written: &Written<'_>) -> Result<Arc<dyn Exchange>, Missing> {
+fn from_config(written: &ExchangeTable<'_>) -> Result<Arc<dyn Exchange>, Missing> {
     let service = written.given.required(&SERVICE)?.to_owned();
     Ok(Arc::new(AwsSigv4 { aws: Aws::of(written)?, service }))
 }
@@ -90,17 +91,17 @@ impl Exchange for AwsSigv4 {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
         let assumed = match (&self.aws.role_arn, subject, &request.aws_credentials) {
-            (Some(role), Some(subject), _) => self.aws.assume(way, role, subject).await?,
+            (Some(role), Some(subject), _) => self.aws.assume(endpoint, role, subject).await?,
             (None, _, Some(own)) => Assumed { credentials: own.clone(), arn: None },
             _ => return Err(no_credentials()),
         };
         let Assumed { credentials, arn } = assumed;
-        let expires_in = aws::remaining(&credentials, way.clock.wall());
+        let expires_in = aws::remaining(&credentials, endpoint.clock.wall());
         let signer = Arc::new(Signer::new(credentials, &self.aws.region, &self.service));
         let grant = Grant::Signer(Signed { signer, arn });
         Ok(Issued { grant, expires_in, scopes: Some(Scopes::default()) })

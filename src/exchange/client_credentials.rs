@@ -11,7 +11,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::answer::{self, Kind};
-use super::{ClientAuth, Descriptor, Error, Exchange, Form, Issued, Request, Subject, Traits, Way, Written};
+use super::{
+    ClientAuth, Descriptor, Error, Exchange, ExchangeTable, Form, Issued, Request, Subject, TokenEndpoint, Traits,
+};
 use crate::setting::Problem;
 use crate::token::SubjectToken;
 
@@ -27,7 +29,7 @@ pub(super) const GRANT: &str = "client_credentials";
 #[derive(Debug)]
 struct ClientCredentials;
 
-fn check(written: &Written<'_>) -> Vec<Problem> {
+fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let what = "\"client-credentials\" needs `client_auth`: a client that proves nothing gets nothing";
     if written.client.auth == ClientAuth::None { vec![Problem::new("exchange", what)] } else { Vec::new() }
 }
@@ -44,11 +46,11 @@ impl Exchange for ClientCredentials {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         _subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        let answer = way.ask(GRANT, &[], request).await?;
-        answer::read(&way.server.issuer, &answer, Kind::of(request))
+        let answer = endpoint.ask(GRANT, &[], request).await?;
+        answer::read(&endpoint.server.issuer, &answer, Kind::of(request))
     }
 }

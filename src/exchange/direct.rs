@@ -9,7 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Asks, Descriptor, Error, Exchange, Form, Gives, Grant, Issued, Request, Root, Traits, Unfit, Way, Written,
+    Asks, Descriptor, Error, Exchange, ExchangeTable, Form, Gives, Grant, IdentityRef, Issued, Request, TokenEndpoint,
+    Traits, Unfit,
 };
 use crate::setting::Problem;
 use crate::token::{AccessToken, SubjectToken};
@@ -25,7 +26,7 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
 struct Direct;
 
 /// Checks the keys around it: those for an authorization server have no effect.
-fn check(written: &Written<'_>) -> Vec<Problem> {
+fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let what =
         "has no effect with `exchange = \"direct\"`: no authorization server is asked, and nothing limits scopes";
     let keys =
@@ -44,9 +45,9 @@ pub(super) fn traits() -> Traits {
 }
 
 /// Returns the subject token as access token.
-pub(super) fn pass_through(way: &Way<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
+pub(super) fn pass_through(endpoint: &TokenEndpoint<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
     let text = subject.map_or("", SubjectToken::expose);
-    let access_token = AccessToken::parse(text.to_owned()).map_err(|error| way.malformed(error.to_string()))?;
+    let access_token = AccessToken::parse(text.to_owned()).map_err(|error| endpoint.malformed(error.to_string()))?;
     Ok(Issued { grant: Grant::Token(access_token), expires_in: None, scopes: None })
 }
 
@@ -60,7 +61,7 @@ impl Exchange for Direct {
         traits()
     }
 
-    fn check_identity(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+    fn check_identity(&self, identity: &IdentityRef<'_>) -> Result<(), Unfit> {
         if !identity.is_chain {
             return Ok(());
         }
@@ -75,10 +76,10 @@ impl Exchange for Direct {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         _request: &Request,
     ) -> Result<Issued, Error> {
-        pass_through(way, subject)
+        pass_through(endpoint, subject)
     }
 }

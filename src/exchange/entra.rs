@@ -24,10 +24,10 @@ use serde::Deserialize;
 
 use super::answer::{self, Kind};
 use super::client_auth::{Client, JWT_BEARER, Proof};
-use super::written::plain;
+use super::table::plain;
 use super::{
-    Asks, ClientAuth, Descriptor, Destination, Error, Exchange, Form, Grant, Issued, LinkExchange, Place, Provider,
-    Request, ResolvedClient, Root, Subject, Traits, Unfit, Way, Written, client_credentials,
+    Asks, ClientAuth, Descriptor, Destination, Error, Exchange, ExchangeTable, Form, Grant, IdentityRef, Issued,
+    LinkExchange, Place, Provider, Request, ResolvedClient, Subject, TokenEndpoint, Traits, Unfit, client_credentials,
 };
 use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer, Scopes, quoted_words};
@@ -96,7 +96,7 @@ struct Entra {
 }
 
 /// Checks the keys around it: scope, client and client authentication.
-fn check(written: &Written<'_>) -> Vec<Problem> {
+fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let mut problems = written.asks_provider(EXCHANGE.name);
     let mut problem = |key: &str, what: String| problems.push(Problem::new(key, what));
     let is_link = written.place == Place::Link;
@@ -140,7 +140,7 @@ fn by_workload(client: Client) -> Client {
 }
 
 impl Entra {
-    fn of(written: &Written<'_>) -> Result<Self, Missing> {
+    fn of(written: &ExchangeTable<'_>) -> Result<Self, Missing> {
         let given = &written.given;
         let is_own = written.place != Place::Link && written.client.id.is_none();
         Ok(Self {
@@ -182,8 +182,9 @@ impl Entra {
     }
 
     /// Passes on the managed identity's own token. Fails if this directory did not sign it.
-    fn own(&self, way: &Way<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
-        let subject = subject.ok_or_else(|| way.malformed("there is no token of a managed identity".to_owned()))?;
+    fn own(&self, endpoint: &TokenEndpoint<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
+        let subject =
+            subject.ok_or_else(|| endpoint.malformed("there is no token of a managed identity".to_owned()))?;
         let issuer = subject.claims.iss.as_deref().unwrap_or_default();
         if !self.signs_as(issuer) {
             return Err(Error::Misconfigured {
@@ -198,9 +199,9 @@ impl Entra {
                     .to_owned(),
             });
         }
-        let left = subject.claims.exp.unwrap_or(0).saturating_sub(way.clock.unix());
+        let left = subject.claims.exp.unwrap_or(0).saturating_sub(endpoint.clock.unix());
         let access_token =
-            AccessToken::parse(subject.expose().to_owned()).map_err(|why| way.malformed(why.to_string()))?;
+            AccessToken::parse(subject.expose().to_owned()).map_err(|why| endpoint.malformed(why.to_string()))?;
         // The token may have been cached, so use its remaining lifetime.
         Ok(Issued {
             grant: Grant::Token(access_token),
@@ -210,16 +211,16 @@ impl Entra {
     }
 
     /// Requests a token for the application, or for the agent whose blueprint it is.
-    async fn ask(&self, way: &Way<'_>, request: &Request) -> Result<Answer, Error> {
-        let Some(agent) = &self.agent else { return ask(way, request, &[]).await };
-        let scopes = one_scope(way, self.cloud.audience())?;
+    async fn ask(&self, endpoint: &TokenEndpoint<'_>, request: &Request) -> Result<Answer, Error> {
+        let Some(agent) = &self.agent else { return ask(endpoint, request, &[]).await };
+        let scopes = one_scope(endpoint, self.cloud.audience())?;
         let first = Request { scopes, extra: Vec::new(), ..request.clone() };
-        let answer = ask(way, &first, &[("fmi_path", agent)]).await?;
-        let assertion = issued(way, &answer)?;
-        let fit = assertion.fit_for(&self.subject_audience(), way.clock.unix(), CLOCK_SKEW);
-        fit.map_err(|unfit| way.malformed(format!("the agent's assertion: {unfit}")))?;
+        let answer = ask(endpoint, &first, &[("fmi_path", agent)]).await?;
+        let assertion = issued(endpoint, &answer)?;
+        let fit = assertion.fit_for(&self.subject_audience(), endpoint.clock.unix(), CLOCK_SKEW);
+        fit.map_err(|unfit| endpoint.malformed(format!("the agent's assertion: {unfit}")))?;
         let client = ResolvedClient { id: Some(agent.clone()), proof: Proof::Workload(assertion) };
-        ask(way, &Request { client, ..request.clone() }, &[]).await
+        ask(endpoint, &Request { client, ..request.clone() }, &[]).await
     }
 }
 
@@ -244,7 +245,7 @@ impl Exchange for Entra {
     }
 
     /// Without an application only a managed identity has a token that can be passed on.
-    fn check_identity(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+    fn check_identity(&self, identity: &IdentityRef<'_>) -> Result<(), Unfit> {
         let whose = match identity.source {
             _ if self.own_target.is_none() => return Ok(()),
             _ if identity.is_chain => "is a chain",
@@ -269,15 +270,15 @@ impl Exchange for Entra {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
         if self.own_target.is_some() {
-            return self.own(way, subject);
+            return self.own(endpoint, subject);
         }
-        let answer = self.ask(way, request).await?;
-        answer::read(&way.server.issuer, &answer, Kind::of(request))
+        let answer = self.ask(endpoint, request).await?;
+        answer::read(&endpoint.server.issuer, &answer, Kind::of(request))
     }
 }
 
@@ -304,21 +305,22 @@ impl LinkExchange for Entra {
     /// tokens). It must accept assertions without `jti`, because Entra's have none.
     async fn change(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         _subject: &SubjectToken,
         client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
-        let scopes = one_scope(way, destination.audience.as_str())?;
-        let answer = self.ask(way, &Request { client, scopes, ..Request::default() }).await?;
-        issued(way, &answer)
+        let scopes = one_scope(endpoint, destination.audience.as_str())?;
+        let answer = self.ask(endpoint, &Request { client, scopes, ..Request::default() }).await?;
+        issued(endpoint, &answer)
     }
 }
 
 /// The scope `URI/.default`. A trailing slash of the identifier is kept.
-fn one_scope(way: &Way<'_>, target: &str) -> Result<Scopes, Error> {
+fn one_scope(endpoint: &TokenEndpoint<'_>, target: &str) -> Result<Scopes, Error> {
     let scope = format!("{target}{DEFAULT}");
-    Scopes::from_list([scope.as_str()]).map_err(|why| way.malformed(format!("{target:?} cannot be a scope: {why}")))
+    Scopes::from_list([scope.as_str()])
+        .map_err(|why| endpoint.malformed(format!("{target:?} cannot be a scope: {why}")))
 }
 
 /// The application of a scope: the part before `/.default`.
@@ -327,28 +329,28 @@ fn target(scope: &str) -> Option<&str> {
 }
 
 /// Sends a token request with the proof of the client and the parameters `more`.
-async fn ask(way: &Way<'_>, request: &Request, more: &[(&str, &str)]) -> Result<Answer, Error> {
+async fn ask(endpoint: &TokenEndpoint<'_>, request: &Request, more: &[(&str, &str)]) -> Result<Answer, Error> {
     let (Proof::Workload(subject), Some(id)) = (&request.client.proof, &request.client.id) else {
-        return way.ask(GRANT, more, request).await;
+        return endpoint.ask(GRANT, more, request).await;
     };
     // A SPIFFE identity is sent as a plain JWT as well: Entra does not know the SPIFFE assertion type.
     let proof =
         [("client_id", id.as_str()), ("client_assertion_type", JWT_BEARER), ("client_assertion", subject.expose())];
     let own: Vec<(&str, &str)> = proof.iter().chain(more).copied().collect();
-    way.ask(GRANT, &own, &Request { client: ResolvedClient::default(), ..request.clone() }).await
+    endpoint.ask(GRANT, &own, &Request { client: ResolvedClient::default(), ..request.clone() }).await
 }
 
 /// The token of the answer, read as an assertion.
-fn issued(way: &Way<'_>, answer: &Answer) -> Result<SubjectToken, Error> {
+fn issued(endpoint: &TokenEndpoint<'_>, answer: &Answer) -> Result<SubjectToken, Error> {
     #[derive(Deserialize)]
     struct Wire {
         access_token: SecretString,
     }
     if answer.status != 200 {
-        return Err(answer::failed(&way.server.issuer, answer.status, answer));
+        return Err(answer::failed(&endpoint.server.issuer, answer.status, answer));
     }
-    let wire: Wire = answer.json().map_err(|what| way.malformed(what.to_owned()))?;
-    SubjectToken::parse(wire.access_token).map_err(|error| way.malformed(format!("what it issued is {error}")))
+    let wire: Wire = answer.json().map_err(|what| endpoint.malformed(what.to_owned()))?;
+    SubjectToken::parse(wire.access_token).map_err(|error| endpoint.malformed(format!("what it issued is {error}")))
 }
 
 #[cfg(test)]

@@ -22,10 +22,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::cure::cure;
-use super::written::plain;
+use super::table::plain;
 use super::{
-    Asks, Descriptor, Destination, Error, Exchange, Form, Grant, Issued, LinkExchange, Place, Provider, Request,
-    ResolvedClient, Root, Subject, Traits, Unfit, Way, Written, direct, token_exchange,
+    Asks, Descriptor, Destination, Error, Exchange, ExchangeTable, Form, Grant, IdentityRef, Issued, LinkExchange,
+    Place, Provider, Request, ResolvedClient, Subject, TokenEndpoint, Traits, Unfit, direct, token_exchange,
 };
 use crate::digest::Fields;
 use crate::google::{self, Account, Failure, Federation, Google, Hosts, IAM_SCOPE};
@@ -85,7 +85,7 @@ struct Gcp {
 struct OwnIdentity;
 
 /// Checks the keys around it: a Google token has either one audience or scopes.
-fn check(written: &Written<'_>) -> Vec<Problem> {
+fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let (given, has) = (&written.given, written.has);
     let mut problems = written.asks_provider(EXCHANGE.name);
     let no_client = "has no effect with `exchange = \"gcp\"`: Google knows the pool, and no client";
@@ -138,7 +138,7 @@ fn check(written: &Written<'_>) -> Vec<Problem> {
     problems
 }
 
-fn from_config(written: &Written<'_>) -> Result<Arc<dyn Exchange>, Missing> {
+fn from_config(written: &ExchangeTable<'_>) -> Result<Arc<dyn Exchange>, Missing> {
     if written.place == Place::FrontDoor && !written.given.has(&POOL) {
         return Ok(Arc::new(OwnIdentity));
     }
@@ -159,7 +159,7 @@ fn pool_of(text: &str) -> Option<&str> {
 }
 
 impl Gcp {
-    fn of(written: &Written<'_>) -> Result<Self, Missing> {
+    fn of(written: &ExchangeTable<'_>) -> Result<Self, Missing> {
         let given = &written.given;
         Ok(Self {
             pool: pool_of(given.required(&POOL)?).unwrap_or_default().to_owned(),
@@ -198,7 +198,7 @@ impl Exchange for OwnIdentity {
         direct::traits()
     }
 
-    fn check_identity(&self, identity: &Root<'_>) -> Result<(), Unfit> {
+    fn check_identity(&self, identity: &IdentityRef<'_>) -> Result<(), Unfit> {
         // The source for Google's own platform has the same name as this exchange.
         let Some(other) = identity.source.filter(|source| *source != EXCHANGE.name) else { return Ok(()) };
         Err(Unfit {
@@ -216,11 +216,11 @@ impl Exchange for OwnIdentity {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         _request: &Request,
     ) -> Result<Issued, Error> {
-        direct::pass_through(way, subject)
+        direct::pass_through(endpoint, subject)
     }
 }
 
@@ -247,7 +247,7 @@ impl Exchange for Gcp {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
@@ -258,21 +258,21 @@ impl Exchange for Gcp {
             return Err(lacking("Google gives no access token without a scope"));
         }
         let hosts = Hosts::default();
-        let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
+        let google = Google { outbound: endpoint.outbound, hosts: &hosts, certificate: None };
         let federated = federate(&google, self, subject, &scope, &request.extra);
-        let federated = federated.await.map_err(|failure| failed(way, failure))?;
+        let federated = federated.await.map_err(|failure| failed(endpoint, failure))?;
         match (self.account(), &request.audience) {
             (None, _) => {
                 Ok(Issued { grant: Grant::Token(federated.token), expires_in: federated.expires_in, scopes: None })
             }
             (Some(account), Some(audience)) => {
                 let token = google.id_token(&federated.token, &account, audience).await;
-                identity(way, token.map_err(|failure| failed(way, failure))?, audience)
+                identity(endpoint, token.map_err(|failure| failed(endpoint, failure))?, audience)
             }
             (Some(_), None) if asked.is_empty() => Err(lacking("Google gives no access token without a scope")),
             (Some(account), None) => {
-                let access = google.access_token(&federated.token, &account, &asked, way.clock.unix()).await;
-                let access = access.map_err(|failure| failed(way, failure))?;
+                let access = google.access_token(&federated.token, &account, &asked, endpoint.clock.unix()).await;
+                let access = access.map_err(|failure| failed(endpoint, failure))?;
                 Ok(Issued { grant: Grant::Token(access.token), expires_in: access.expires_in, scopes: None })
             }
         }
@@ -301,12 +301,12 @@ async fn federate(
 
 /// Uses the identity token as access token. Fails unless it has that single audience: otherwise it could be replayed
 /// elsewhere.
-fn identity(way: &Way<'_>, token: SubjectToken, audience: &str) -> Result<Issued, Error> {
-    let now = way.clock.unix();
+fn identity(endpoint: &TokenEndpoint<'_>, token: SubjectToken, audience: &str) -> Result<Issued, Error> {
+    let now = endpoint.clock.unix();
     let wanted = Audience::from(audience);
-    token.fit_for(&wanted, now, CLOCK_SKEW).map_err(|unfit| way.malformed(unfit.to_string()))?;
+    token.fit_for(&wanted, now, CLOCK_SKEW).map_err(|unfit| endpoint.malformed(unfit.to_string()))?;
     let access_token = AccessToken::parse(token.expose().to_owned());
-    let access_token = access_token.map_err(|error| way.malformed(error.to_string()))?;
+    let access_token = access_token.map_err(|error| endpoint.malformed(error.to_string()))?;
     // It may have been issued earlier. Without `iat` only the remaining lifetime is known.
     let left = token.claims.exp.map(|exp| exp.saturating_sub(token.claims.iat.unwrap_or(now)));
     let expires_in = left.and_then(|left| u64::try_from(left).ok()).map(Duration::from_secs);
@@ -334,7 +334,7 @@ impl LinkExchange for Gcp {
     /// Requests an identity token of the service account for the next party.
     async fn change(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: &SubjectToken,
         _client: ResolvedClient,
         destination: &Destination<'_>,
@@ -343,11 +343,11 @@ impl LinkExchange for Gcp {
             return Err(lacking("a federated token is no identity that another party could read"));
         };
         let hosts = Hosts::default();
-        let google = Google { outbound: way.outbound, hosts: &hosts, certificate: None };
+        let google = Google { outbound: endpoint.outbound, hosts: &hosts, certificate: None };
         let federated = federate(&google, self, subject, IAM_SCOPE, &[]).await;
-        let federated = federated.map_err(|failure| failed(way, failure))?;
+        let federated = federated.map_err(|failure| failed(endpoint, failure))?;
         let token = google.id_token(&federated.token, &account, destination.audience.as_str()).await;
-        token.map_err(|failure| failed(way, failure))
+        token.map_err(|failure| failed(endpoint, failure))
     }
 }
 
@@ -358,8 +358,8 @@ fn lacking(what: &str) -> Error {
     }
 }
 
-fn failed(way: &Way<'_>, failure: Failure) -> Error {
-    let issuer = way.server.issuer.clone();
+fn failed(endpoint: &TokenEndpoint<'_>, failure: Failure) -> Error {
+    let issuer = endpoint.server.issuer.clone();
     match failure {
         Failure::Outbound(error) => Error::Outbound { issuer, error },
         Failure::Busy { status, retry_after } => Error::Busy { issuer, status, retry_after },

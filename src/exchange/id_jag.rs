@@ -13,7 +13,8 @@ use async_trait::async_trait;
 use super::jwt_bearer::{self, JwtBearer};
 use super::token_exchange::{self, SUBJECT_TOKEN_TYPE, SubjectType};
 use super::{
-    Descriptor, Destination, Error, Exchange, Form, Issued, LinkExchange, Request, ResolvedClient, Traits, Way, Written,
+    Descriptor, Destination, Error, Exchange, ExchangeTable, Form, Issued, LinkExchange, Request, ResolvedClient,
+    TokenEndpoint, Traits,
 };
 use crate::digest::Fields;
 use crate::setting::Problem;
@@ -40,7 +41,7 @@ const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 #[derive(Debug)]
 struct IdJag(JwtBearer);
 
-fn check(written: &Written<'_>) -> Vec<Problem> {
+fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let mut problems = written.not_by_workload(
         "\"workload\" would show the ID-JAG, which is the grant, as proof of the client too; use another proof",
     );
@@ -63,11 +64,11 @@ impl Exchange for IdJag {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        self.0.exchange(way, subject, request).await
+        self.0.exchange(endpoint, subject, request).await
     }
 }
 
@@ -93,7 +94,7 @@ impl LinkExchange for IdentityProvider {
 
     async fn change(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: &SubjectToken,
         client: ResolvedClient,
         destination: &Destination<'_>,
@@ -106,6 +107,6 @@ impl LinkExchange for IdentityProvider {
             scopes: destination.scopes.clone(),
             ..Request::default()
         };
-        token_exchange::changed(way, subject, self.subject_type, ID_JAG, &request).await
+        token_exchange::changed(endpoint, subject, self.subject_type, ID_JAG, &request).await
     }
 }

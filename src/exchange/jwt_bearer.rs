@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::answer::{self, Kind};
-use super::{Descriptor, Error, Exchange, Form, Issued, Request, Traits, Way};
+use super::{Descriptor, Error, Exchange, Form, Issued, Request, TokenEndpoint, Traits};
 use crate::token::SubjectToken;
 
 pub(super) const EXCHANGE: Descriptor = Descriptor {
@@ -50,12 +50,12 @@ impl Exchange for JwtBearer {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
         let assertion = subject.map_or("", SubjectToken::expose);
-        let answer = way.ask(GRANT, &[("assertion", assertion)], request).await?;
-        answer::read(&way.server.issuer, &answer, Kind::of(request))
+        let answer = endpoint.ask(GRANT, &[("assertion", assertion)], request).await?;
+        answer::read(&endpoint.server.issuer, &answer, Kind::of(request))
     }
 }

@@ -33,9 +33,9 @@ mod link;
 pub(crate) mod pace;
 pub(crate) mod registration;
 pub(crate) mod revocation;
+mod table;
+mod token_endpoint;
 mod token_exchange;
-mod way;
-mod written;
 
 pub(crate) use answer::LONGEST_LIFETIME;
 pub(crate) use client_auth::ResolvedClient;
@@ -44,8 +44,8 @@ pub use entra::Cloud;
 pub(crate) use error::Error;
 pub(crate) use id_jag::IDP;
 pub use link::Link;
-pub(crate) use way::Way;
-pub(crate) use written::{Form, Place, Unfit, Written};
+pub(crate) use table::{ExchangeTable, Form, Place, Unfit};
+pub(crate) use token_endpoint::TokenEndpoint;
 
 /// All exchanges. To add one, add its file, its `mod` line and its row here.
 pub(crate) const EXCHANGES: &[Descriptor] = &[
@@ -99,7 +99,7 @@ pub(crate) trait Exchange: fmt::Debug + Send + Sync {
     }
 
     /// Checks that the exchange can use the token of this identity.
-    fn check_identity(&self, _identity: &Root<'_>) -> Result<(), Unfit> {
+    fn check_identity(&self, _identity: &IdentityRef<'_>) -> Result<(), Unfit> {
         Ok(())
     }
 
@@ -110,8 +110,12 @@ pub(crate) trait Exchange: fmt::Debug + Send + Sync {
 
     /// Requests the token: one round trip to the token endpoint, no retry. `subject` is `Some` if [`Traits::subject`]
     /// requires one.
-    async fn exchange(&self, way: &Way<'_>, subject: Option<&SubjectToken>, request: &Request)
-    -> Result<Issued, Error>;
+    async fn exchange(
+        &self,
+        endpoint: &TokenEndpoint<'_>,
+        subject: Option<&SubjectToken>,
+        request: &Request,
+    ) -> Result<Issued, Error>;
 }
 
 /// A configured link of a chain: turns one subject token into another.
@@ -143,7 +147,7 @@ pub(crate) trait LinkExchange: fmt::Debug + Send + Sync {
     /// Requests the new subject token: one attempt, no retry.
     async fn change(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: &SubjectToken,
         client: ResolvedClient,
         destination: &Destination<'_>,
@@ -239,7 +243,7 @@ pub(crate) enum Gives {
 
 /// The identity that an exchange will use, as far as it is known.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Root<'a> {
+pub(crate) struct IdentityRef<'a> {
     /// Its name in the configuration.
     pub name: &'a str,
     /// The source; `None` if it is not detected yet.

@@ -37,7 +37,7 @@ pub(crate) struct Registrations {
 }
 
 /// One client. Tasks that need it during its registration wait for the result, so that it is registered only once.
-type Cell = Arc<OnceCell<Arc<Registered>>>;
+type Cell = Arc<OnceCell<Arc<RegisteredClient>>>;
 
 /// What a client needs to register and to authenticate.
 pub(crate) struct ClientContext<'a> {
@@ -54,15 +54,15 @@ pub(crate) struct ClientContext<'a> {
 }
 
 /// A client that a server registered. It holds secrets, so it has no `Debug`.
-struct Registered {
+struct RegisteredClient {
     id: String,
     secret: Option<SecretString>,
     key: Option<Arc<SigningKey>>,
 }
 
-/// The stored form of [`Registered`].
+/// The stored form of [`RegisteredClient`].
 #[derive(Deserialize, Serialize)]
-struct Kept {
+struct StoredClient {
     client_id: String,
     client_secret: Option<String>,
     key: Option<String>,
@@ -141,11 +141,12 @@ impl Registrations {
         client: &Client,
         server: &AuthorizationServer,
         means: &ClientContext<'_>,
-    ) -> Result<Arc<Registered>, Error> {
+    ) -> Result<Arc<RegisteredClient>, Error> {
         let key = key(name, client, &server.issuer);
         let cell = self.cell(key);
         let found = cell.get_or_try_init(async || {
-            let kept = self.store.read(&key.hex()).await.and_then(|text| Registered::from_text(&text, client.auth));
+            let kept =
+                self.store.read(&key.hex()).await.and_then(|text| RegisteredClient::from_text(&text, client.auth));
             if let Some(kept) = kept {
                 return Ok(Arc::new(kept));
             }
@@ -175,7 +176,7 @@ fn key(name: &Arc<str>, client: &Client, issuer: &Issuer) -> Digest {
 /// Combines the identifier with its proof.
 fn proven(
     id: Option<String>,
-    registered: Option<&Registered>,
+    registered: Option<&RegisteredClient>,
     client: &Client,
     server: &AuthorizationServer,
     means: &ClientContext<'_>,
@@ -228,7 +229,7 @@ async fn register(
     client: &Client,
     server: &AuthorizationServer,
     means: &ClientContext<'_>,
-) -> Result<(Registered, SecretString), Error> {
+) -> Result<(RegisteredClient, SecretString), Error> {
     let endpoint = server.registration_endpoint.as_ref().ok_or_else(|| Error::Misconfigured {
         what: format!("{} offers no registration of clients", server.issuer),
         hint: "have its operator register one and set `client_id`".to_owned(),
@@ -255,13 +256,13 @@ async fn register(
         return Err(malformed("it has no client_secret, which was asked for"));
     }
     tracing::info!(%issuer, client_id = %quoted_words(&wire.client_id), "registered as a client");
-    let kept = Zeroizing::new(Kept {
+    let kept = Zeroizing::new(StoredClient {
         client_id: wire.client_id.clone(),
         client_secret: wire.client_secret.as_ref().map(|secret| expose(secret).to_owned()),
         key: pkcs8.map(|pkcs8| STANDARD.encode(&*pkcs8)),
     });
     let text = serde_json::to_string(&*kept).map_err(|_| malformed("it cannot be kept"))?;
-    let registered = Registered { id: wire.client_id, secret: wire.client_secret, key: key.map(Arc::new) };
+    let registered = RegisteredClient { id: wire.client_id, secret: wire.client_secret, key: key.map(Arc::new) };
     Ok((registered, text.into()))
 }
 
@@ -291,10 +292,10 @@ struct Wire {
     client_secret: Option<SecretString>,
 }
 
-impl Registered {
+impl RegisteredClient {
     /// Reads a stored client. `None` if it is damaged or lacks the secret or key for this authentication method.
     fn from_text(text: &SecretString, auth: ClientAuth) -> Option<Self> {
-        let kept: Zeroizing<Kept> = Zeroizing::new(serde_json::from_str(expose(text)).ok()?);
+        let kept: Zeroizing<StoredClient> = Zeroizing::new(serde_json::from_str(expose(text)).ok()?);
         let key = match &kept.key {
             Some(key) => Some(SigningKey::from_pkcs8(&Zeroizing::new(STANDARD.decode(key).ok()?)).ok()?),
             None => None,
@@ -310,7 +311,7 @@ impl Registered {
     }
 }
 
-impl zeroize::Zeroize for Kept {
+impl zeroize::Zeroize for StoredClient {
     fn zeroize(&mut self) {
         self.client_secret.zeroize();
         self.key.zeroize();
@@ -334,8 +335,8 @@ mod tests {
     use super::*;
     use crate::outbound;
 
-    fn read(text: &str, auth: ClientAuth) -> Option<Registered> {
-        Registered::from_text(&text.to_owned().into(), auth)
+    fn read(text: &str, auth: ClientAuth) -> Option<RegisteredClient> {
+        RegisteredClient::from_text(&text.to_owned().into(), auth)
     }
 
     #[test]
@@ -380,7 +381,7 @@ mod tests {
         let (name, client): (Arc<str>, _) = ("one".into(), Client { register: true, ..Client::default() });
         let registrations = Registrations::new(Store::new(false));
         let key = key(&name, &client, &issuer);
-        let second = Registered { id: "second".to_owned(), secret: Some("s".to_owned().into()), key: None };
+        let second = RegisteredClient { id: "second".to_owned(), secret: Some("s".to_owned().into()), key: None };
         assert!(registrations.cell(key).set(Arc::new(second)).is_ok());
         for id in [Some("first"), None] {
             registrations.forget(&name, &client, &issuer, id).await;
@@ -405,7 +406,7 @@ mod tests {
         let (env, grant) = (Env::from_vars([]), "client_credentials");
         let means = ClientContext { env: &env, outbound: &outbound, subject: None, certificate: None, grant };
         let registrations = Registrations::new(Store::new(false));
-        let registered = Registered { id: "a".to_owned(), secret: Some("s".to_owned().into()), key: None };
+        let registered = RegisteredClient { id: "a".to_owned(), secret: Some("s".to_owned().into()), key: None };
         let cell = registrations.cell(key(&other, &client, &known.issuer));
         assert!(cell.set(Arc::new(registered)).is_ok());
         let mut waits = pin!(registrations.identify(&one, &client, &slow, &means));

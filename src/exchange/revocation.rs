@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use oauth2::basic::BasicErrorResponse;
 
-use super::{Way, form};
+use super::{TokenEndpoint, form};
 use crate::exchange::ResolvedClient;
 use crate::oauth::OauthError;
 use crate::outbound::{self, Answer, Ask};
@@ -55,7 +55,7 @@ impl Error {
 /// Revokes one access token. Succeeds for unknown tokens too, because the server answers 200 for them.
 ///
 /// Fails if the server has no revocation endpoint, does not answer, or refuses.
-pub(crate) async fn revoke(way: &Way<'_>, client: &ResolvedClient, token: &AccessToken) -> Result<(), Error> {
+pub(crate) async fn revoke(way: &TokenEndpoint<'_>, client: &ResolvedClient, token: &AccessToken) -> Result<(), Error> {
     let mut answer = ask(way, client, token).await;
     if matches!(&answer, Err(Error::Outbound(error)) if error.is_stale()) {
         // Sent once more, with a new client assertion: the server may have used up the first.
@@ -65,7 +65,7 @@ pub(crate) async fn revoke(way: &Way<'_>, client: &ResolvedClient, token: &Acces
 }
 
 /// Sends one revocation request.
-async fn ask(way: &Way<'_>, client: &ResolvedClient, token: &AccessToken) -> Result<Answer, Error> {
+async fn ask(way: &TokenEndpoint<'_>, client: &ResolvedClient, token: &AccessToken) -> Result<Answer, Error> {
     let certificate = client.certificate();
     let aliased = way.server.mutual_tls.revocation_endpoint.as_ref().filter(|_| certificate.is_some());
     let endpoint = aliased.or(way.server.revocation_endpoint.as_ref()).ok_or(Error::NotOffered)?;

@@ -14,7 +14,8 @@ use serde::Deserialize;
 
 use super::answer::{self, Kind};
 use super::{
-    Descriptor, Destination, Error, Exchange, Form, Issued, LinkExchange, Request, ResolvedClient, Subject, Traits, Way,
+    Descriptor, Destination, Error, Exchange, Form, Issued, LinkExchange, Request, ResolvedClient, Subject,
+    TokenEndpoint, Traits,
 };
 use crate::digest::Fields;
 use crate::oauth::quoted_words;
@@ -62,17 +63,17 @@ impl Exchange for TokenExchange {
 
     async fn exchange(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
         // Not `access_token`: the subject token is an identity (section 3).
         let (subject, kind) = subject.map_or(("", JWT), |subject| (subject.expose(), subject.token_type()));
         let own = [("subject_token", subject), ("subject_token_type", kind), ("requested_token_type", ACCESS_TOKEN)];
-        let answer = way.ask(GRANT, &own, request).await?;
-        let issued = answer::read(&way.server.issuer, &answer, Kind::of(request))?;
+        let answer = endpoint.ask(GRANT, &own, request).await?;
+        let issued = answer::read(&endpoint.server.issuer, &answer, Kind::of(request))?;
         // The server may call an access token that is a JWT by either type (section 3).
-        of_type(&answer, &[ACCESS_TOKEN, JWT]).map_err(|what| way.malformed(what))?;
+        of_type(&answer, &[ACCESS_TOKEN, JWT]).map_err(|what| endpoint.malformed(what))?;
         Ok(issued)
     }
 }
@@ -99,14 +100,14 @@ impl LinkExchange for TokenService {
 
     async fn change(
         &self,
-        way: &Way<'_>,
+        endpoint: &TokenEndpoint<'_>,
         subject: &SubjectToken,
         client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         let audience = Some(destination.audience.to_string());
         let request = Request { client, audience, ..Request::default() };
-        changed(way, subject, self.subject_type, JWT, &request).await
+        changed(endpoint, subject, self.subject_type, JWT, &request).await
     }
 }
 
@@ -148,7 +149,7 @@ impl SubjectType {
 
 /// Exchanges a subject token for one of the type `wanted`. Fails if the server issues another type.
 pub(super) async fn changed(
-    way: &Way<'_>,
+    endpoint: &TokenEndpoint<'_>,
     subject: &SubjectToken,
     called: SubjectType,
     wanted: &str,
@@ -159,18 +160,18 @@ pub(super) async fn changed(
         ("subject_token_type", if subject.is_jwt() { called.as_uri() } else { subject.token_type() }),
         ("requested_token_type", wanted),
     ];
-    let answer = way.ask(GRANT, &own, request).await?;
+    let answer = endpoint.ask(GRANT, &own, request).await?;
     if answer.status != 200 {
-        return Err(answer::failed(&way.server.issuer, answer.status, &answer));
+        return Err(answer::failed(&endpoint.server.issuer, answer.status, &answer));
     }
-    of_type(&answer, &[wanted]).map_err(|what| way.malformed(what))?;
+    of_type(&answer, &[wanted]).map_err(|what| endpoint.malformed(what))?;
     #[derive(Deserialize)]
     struct Wire {
         /// The issued token, whatever its type (section 2.2.1).
         access_token: SecretString,
     }
-    let wire: Wire = answer.json().map_err(|what| way.malformed(what.to_owned()))?;
-    SubjectToken::parse(wire.access_token).map_err(|error| way.malformed(format!("what it issued is {error}")))
+    let wire: Wire = answer.json().map_err(|what| endpoint.malformed(what.to_owned()))?;
+    SubjectToken::parse(wire.access_token).map_err(|error| endpoint.malformed(format!("what it issued is {error}")))
 }
 
 /// Checks that the type of the issued token is one of `wanted`.

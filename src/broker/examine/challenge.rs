@@ -1,14 +1,14 @@
 //! Checks of the MCP endpoint without a token, and of its challenge (RFC 6750, RFC 9728 section 5.1).
 
 use super::super::Error;
-use super::{Check, Party, Walk, rules};
+use super::{Check, ExaminationRun, Party, rules};
 use crate::discovery::{self, Challenge, EndpointHead};
 use crate::oauth::{ServerUrl, quoted_words};
 use crate::outbound;
 
 const PLACE: &str = "the MCP server";
 
-impl Walk<'_> {
+impl ExaminationRun<'_> {
     /// Sends a request without a token and checks the answer. `None` if there is no answer, or if the server is busy.
     pub(super) async fn request_head(&mut self) -> Option<EndpointHead> {
         self.report.waits_for(PLACE);

@@ -3,18 +3,18 @@
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::super::Error;
-use super::{Walk, Want, rules};
+use super::{ExaminationRun, TokenRequest, rules};
 use crate::discovery::ping;
 use crate::oauth::ServerUrl;
 use crate::outbound::Ask;
 
-impl Walk<'_> {
+impl ExaminationRun<'_> {
     /// Asks for the front door's credential, once, as in a normal request. Without it the examination goes on and shows
     /// how the front door answers.
     pub(super) async fn front_door(&mut self) {
         let Some(door) = &self.server.front_door else { return };
         self.report.waits_for("the credential for the front door");
-        let made = self.maker.mint(&Want::for_front_door(self.server, door)).await;
+        let made = self.maker.mint(&TokenRequest::for_front_door(self.server, door)).await;
         let pass = made.and_then(|token| {
             let fields = token.credential.authorize(None).ok();
             let value = fields.and_then(|mut fields| fields.pop());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::error::Unusable;
 use super::super::flight::TokenAnswer;
 use super::super::{Class, Error, ResourceParameter};
-use super::{Check, Party, State, Walk, Want, rules};
+use super::{Check, ExaminationRun, Party, State, TokenRequest, rules};
 use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, Issuer, quoted_words};
 use crate::token::{Claims, SubjectToken, Token, Unfit};
@@ -25,7 +25,7 @@ pub(super) struct Granted {
     pub(super) is_foreign: bool,
 }
 
-impl Walk<'_> {
+impl ExaminationRun<'_> {
     /// Fetches the identity token and checks whether it may be sent. `None` after a failure; `Some(None)` if no token
     /// is needed.
     pub(super) async fn identity(&mut self, issuer: Option<&Issuer>) -> Option<Option<SubjectToken>> {
@@ -88,7 +88,7 @@ impl Walk<'_> {
     /// Gets the platform's own token, for a server that accepts it directly. `None` after a failure.
     pub(super) async fn platforms_own(&mut self) -> Option<Granted> {
         self.report.waits_for("the identity token of the platform");
-        match self.maker.direct(&Want::of(self.server)).await {
+        match self.maker.direct(&TokenRequest::of(self.server)).await {
             Ok(token) => {
                 self.report.push(rules::TOKEN_ISSUED.pass("the platform's own token, made for this server"));
                 let claims = token.credential.token().and_then(|token| Claims::read(token.expose()).ok());
@@ -104,7 +104,7 @@ impl Walk<'_> {
     /// Gets the credentials that sign requests.
     pub(super) async fn credentials(&mut self) {
         self.report.waits_for("the credentials of the role");
-        let want = Want::of(self.server);
+        let want = TokenRequest::of(self.server);
         let issued = match self.maker.issue(&want).await {
             Ok(granting) => self.maker.token(&want, granting),
             Err(error) => Err(error),
@@ -162,7 +162,7 @@ impl Walk<'_> {
                 return None;
             }
         };
-        let want = Want { permit, ..Want::of(self.server) };
+        let want = TokenRequest { permit, ..TokenRequest::of(self.server) };
         let granting = match self.maker.issue(&want).await {
             Ok(granting) => granting,
             Err(error) => {

@@ -6,14 +6,14 @@ use serde_json::Value;
 use super::super::Error;
 use super::super::error::NoRoute;
 use super::resource::is_secure;
-use super::{Check, Party, Walk, rules};
-use crate::discovery::{self, Seen, server_metadata};
+use super::{Check, ExaminationRun, Party, rules};
+use crate::discovery::{self, FetchedDocument, server_metadata};
 use crate::exchange::{self, ClientAuth, IssuerOrigin};
 use crate::oauth::{AuthorizationServer, Issuer, quoted_words};
 
 const PLACE: &str = "the server metadata";
 
-impl Walk<'_> {
+impl ExaminationRun<'_> {
     /// Fetches and checks the metadata. `None` if no token can be requested with it.
     pub(super) async fn metadata(&mut self, issuer: &Issuer, issuer_is: IssuerOrigin) -> Option<AuthorizationServer> {
         self.report.waits_for(PLACE);
@@ -44,7 +44,7 @@ impl Walk<'_> {
     }
 
     /// The document as JSON, if it has an `issuer`. Adds the check for its form.
-    fn server_document<'a>(&mut self, found: &'a Seen) -> Option<&'a Value> {
+    fn server_document<'a>(&mut self, found: &'a FetchedDocument) -> Option<&'a Value> {
         let document = found.document().filter(|document| document["issuer"].is_string());
         let check = match (&found.answer, document) {
             (_, Some(_)) => rules::SERVER_DOCUMENT.pass("200, application/json, an object with `issuer`"),
@@ -60,8 +60,8 @@ impl Walk<'_> {
     }
 
     /// Warns if two places publish different documents.
-    fn server_places_agree(&mut self, found: &Seen, document: &Value, seen: &[Seen]) {
-        let differs = |other: &&Seen| {
+    fn server_places_agree(&mut self, found: &FetchedDocument, document: &Value, seen: &[FetchedDocument]) {
+        let differs = |other: &&FetchedDocument| {
             other.url != found.url
                 && other
                     .document()
@@ -134,7 +134,7 @@ impl Walk<'_> {
 }
 
 /// The first place with a document. Fails if there is none, or if an earlier place is busy or cannot be reached.
-fn first<'a>(issuer: &Issuer, seen: &'a [Seen]) -> Result<&'a Seen, Error> {
+fn first<'a>(issuer: &Issuer, seen: &'a [FetchedDocument]) -> Result<&'a FetchedDocument, Error> {
     for one in seen {
         match &one.answer {
             Ok(answered) if answered.status == 200 => return Ok(one),

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::{Error, Order, ResourceParameter, Want};
+use super::super::{Error, Order, ResourceParameter, TokenRequest};
+use super::attempt::{Attempt, LATE, audience_check, garbage_check, refused};
 use super::grant::Granted;
-use super::taken::{LATE, Taken, audience_check, garbage_check, refused};
-use super::{Check, State, Walk, rules};
+use super::{Check, ExaminationRun, State, rules};
 use crate::oauth::quoted_words;
 use crate::token::{AccessToken, Claims, SubjectToken, Token};
 
@@ -25,7 +25,7 @@ const ONCE_MORE: Duration = Duration::from_secs(8);
 
 const NO_TOKEN: &str = "there is no token to try it with";
 
-impl Walk<'_> {
+impl ExaminationRun<'_> {
     /// Presents one token after another, and adds a check for each.
     pub(super) async fn presenting(&mut self, granted: Option<Granted>, subject: Option<&SubjectToken>) {
         self.report.waits_for("the MCP server's answer to a token");
@@ -59,8 +59,8 @@ impl Walk<'_> {
     async fn good(&mut self, granted: &Granted) -> bool {
         let rule = &rules::TOKEN_ACCEPTED;
         let taken = self.present(granted.token.credential.token()).await;
-        let accepted = matches!(taken, Taken::In(_));
-        if let Taken::In(status) = taken {
+        let accepted = matches!(taken, Attempt::Accepted(_));
+        if let Attempt::Accepted(status) = taken {
             self.good_status = Some(status);
         }
         if granted.is_foreign {
@@ -69,14 +69,14 @@ impl Walk<'_> {
             return accepted;
         }
         let check = match taken {
-            Taken::In(status @ ..300) => rule.pass(format!("the token lets us in (status {status})")),
+            Attempt::Accepted(status @ ..300) => rule.pass(format!("the token lets us in (status {status})")),
             // The `ping` is outside of a session, or the server does not know it.
-            Taken::In(status) => rule.pass(format!(
+            Attempt::Accepted(status) => rule.pass(format!(
                 "the token lets us in (status {status} is the MCP server's own answer to a bare `ping`)"
             )),
-            Taken::Unclear(error) => rule.fail_with(&error),
-            Taken::Late => rule.skip(LATE),
-            Taken::Refused(knocked) => {
+            Attempt::Inconclusive(error) => rule.fail_with(&error),
+            Attempt::NoTime => rule.skip(LATE),
+            Attempt::Refused(knocked) => {
                 let words = knocked
                     .challenge
                     .error
@@ -116,13 +116,13 @@ impl Walk<'_> {
         let mut url = self.server.url.url().clone();
         url.query_pairs_mut().append_pair("access_token", GARBAGE);
         let check = match self.taken(self.ping(url.as_str())).await {
-            Taken::In(status @ ..300) => rule.fail(
+            Attempt::Accepted(status @ ..300) => rule.fail(
                 format!("a word of no worth as `access_token` in the URL lets us in (status {status})"),
                 "look for tokens in the Authorization header alone",
             ),
-            Taken::Refused(knocked) if knocked.challenge.error.as_deref() == Some("invalid_token") => {
+            Attempt::Refused(knocked) if knocked.challenge.error.as_deref() == Some("invalid_token") => {
                 match self.present(None).await {
-                    Taken::Refused(plain) if plain.challenge.error.is_none() => rule.warn(
+                    Attempt::Refused(plain) if plain.challenge.error.is_none() => rule.warn(
                         "the server reads tokens from the URL: it calls the one there invalid",
                         "look for tokens in the Authorization header alone: URLs end up in logs",
                     ),
@@ -130,9 +130,9 @@ impl Walk<'_> {
                 }
             }
             // A server that refuses every query does not let the token in either.
-            Taken::In(_) | Taken::Refused(_) => rule.pass("a token in the URL does not let us in"),
-            Taken::Unclear(error) => rule.skip(error.to_string()),
-            Taken::Late => rule.skip(LATE),
+            Attempt::Accepted(_) | Attempt::Refused(_) => rule.pass("a token in the URL does not let us in"),
+            Attempt::Inconclusive(error) => rule.skip(error.to_string()),
+            Attempt::NoTime => rule.skip(LATE),
         };
         self.report.push(check);
     }
@@ -175,7 +175,7 @@ impl Walk<'_> {
         let resource = ResourceParameter::Fixed(other.clone());
         let order = Arc::new(Order { resource, ..(*self.server.order).clone() });
         let minted = match self.server.policy.permit(self.caller, self.wishes.scopes.as_ref()) {
-            Ok(permit) => self.maker.issue(&Want { server: Arc::clone(self.server), order, permit }).await,
+            Ok(permit) => self.maker.issue(&TokenRequest { server: Arc::clone(self.server), order, permit }).await,
             Err(denied) => Err(Error::denied(&self.server.name, denied)),
         };
         let check = match minted {
@@ -251,9 +251,9 @@ impl Walk<'_> {
         let taken = self.present(token.credential.token()).await;
         let late = (JUST_AFTER + ONCE_MORE).as_secs();
         match &taken {
-            Taken::Unclear(error) => rule.fail_with(error),
-            Taken::Late => rule.skip(LATE),
-            Taken::In(status) if taken.is_let_in(self.good_status) => rule.fail(
+            Attempt::Inconclusive(error) => rule.fail_with(error),
+            Attempt::NoTime => rule.skip(LATE),
+            Attempt::Accepted(status) if taken.is_let_in(self.good_status) => rule.fail(
                 format!("the token is still accepted {late} s after its expiry (status {status})"),
                 "look at `exp` of every token and answer 401 once it has passed; if this is a leeway for clocks (some libraries allow a minute, or five), make it a few seconds",
             ),

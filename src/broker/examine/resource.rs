@@ -5,13 +5,13 @@ use serde_json::Value;
 
 use super::super::Class;
 use super::super::flight::listed;
-use super::{Check, Party, State, Walk, rules};
-use crate::discovery::{self, Challenge, Protection, Seen, resource_metadata};
+use super::{Check, ExaminationRun, Party, State, rules};
+use crate::discovery::{self, Challenge, FetchedDocument, Protection, resource_metadata};
 use crate::exchange::IssuerOrigin;
 use crate::oauth::{Issuer, Resource, ServerUrl, quoted_words};
 use crate::outbound;
 
-impl Walk<'_> {
+impl ExaminationRun<'_> {
     /// Fetches and checks the resource metadata. `None` if it cannot be used and no issuer is pinned, or if it is for
     /// another resource.
     pub(super) async fn protection(&mut self, challenge: Option<Challenge>) -> Option<Protection> {
@@ -64,7 +64,7 @@ impl Walk<'_> {
     }
 
     /// Adds the failed check for metadata that was found nowhere, with every place that was tried.
-    fn nothing_published(&mut self, named: Option<&str>, seen: &[Seen]) {
+    fn nothing_published(&mut self, named: Option<&str>, seen: &[FetchedDocument]) {
         let all: Vec<String> = seen.iter().map(ToString::to_string).collect();
         let temporary = seen.iter().any(|one| match &one.answer {
             Ok(answered) => matches!(answered.status, 429 | 500..),
@@ -88,7 +88,7 @@ impl Walk<'_> {
     }
 
     /// The document as JSON, if it has a `resource`. Adds the check for its form.
-    fn document<'a>(&mut self, found: &'a Seen) -> Option<&'a Value> {
+    fn document<'a>(&mut self, found: &'a FetchedDocument) -> Option<&'a Value> {
         let document = found.document().filter(|document| document.is_object());
         let check = match (&found.answer, document) {
             (_, Some(document)) if document["resource"].is_string() => {
@@ -108,8 +108,8 @@ impl Walk<'_> {
     }
 
     /// Warns if another place names other authorization servers for the same resource.
-    fn places_agree(&mut self, found: &Seen, document: &Value, seen: &[Seen]) {
-        let differs = |other: &&Seen| {
+    fn places_agree(&mut self, found: &FetchedDocument, document: &Value, seen: &[FetchedDocument]) {
+        let differs = |other: &&FetchedDocument| {
             other.url != found.url
                 && other.document().is_some_and(|other| {
                     ["resource", "authorization_servers"].iter().any(|key| other[*key] != document[*key])
@@ -117,7 +117,8 @@ impl Walk<'_> {
         };
         // Another place may describe another server on the same origin. Only documents with the same `resource` must
         // agree.
-        let same = |other: &&Seen| other.document().is_some_and(|other| other["resource"] == document["resource"]);
+        let same =
+            |other: &&FetchedDocument| other.document().is_some_and(|other| other["resource"] == document["resource"]);
         if let Some(other) = seen.iter().filter(differs).find(same) {
             let what = format!("{} names other authorization servers", quoted_words(&other.url));
             self.report.push(

@@ -8,7 +8,7 @@ use super::super::identities::Identity;
 use super::super::refused::Presented;
 use super::super::{Assertion, Error, Order, Pin};
 use super::route::Route;
-use super::{Minter, Want, plain_request};
+use super::{Minter, TokenRequest, plain_request};
 use crate::exchange::registration::ClientContext;
 use crate::exchange::{self, Client, ClientAuth, Destination, LINK_GRANT, Link, ResolvedClient};
 use crate::identity::CLOCK_SKEW;
@@ -39,7 +39,7 @@ pub(super) struct Leg<'a> {
 
 /// The chain of one identity, from the platform to the party that its last token is for.
 struct ChainWalk<'a> {
-    want: &'a Want,
+    want: &'a TokenRequest,
     /// The name of the identity at the root.
     identity: &'a str,
     chain: &'a [&'a Link],
@@ -116,7 +116,7 @@ impl Minter {
     /// The identity token for the authorization server: the platform's token, exchanged at every link.
     pub(super) async fn identity_for_server(
         &self,
-        want: &Want,
+        want: &TokenRequest,
         route: &Route,
         audience: &Audience,
         request: &exchange::Request,
@@ -132,7 +132,11 @@ impl Minter {
     }
 
     /// The identity tokens for further form parameters, each made for the pinned issuer.
-    pub(super) async fn assertions(&self, want: &Want, pin: &Pin) -> Result<Vec<(String, SubjectToken)>, Error> {
+    pub(super) async fn assertions(
+        &self,
+        want: &TokenRequest,
+        pin: &Pin,
+    ) -> Result<Vec<(String, SubjectToken)>, Error> {
         let audience = expected_audience(&want.order, &pin.issuer);
         let all = pin.assertions.iter().map(|assertion| self.assertion(want, assertion, &audience));
         futures_util::future::try_join_all(all).await
@@ -140,7 +144,7 @@ impl Minter {
 
     async fn assertion(
         &self,
-        want: &Want,
+        want: &TokenRequest,
         assertion: &Assertion,
         audience: &Audience,
     ) -> Result<(String, SubjectToken), Error> {
@@ -186,7 +190,12 @@ impl Minter {
     }
 
     /// One exchange at one link. Fails without a request if the party refused this token before.
-    async fn change(&self, want: &Want, step: &Step<'_>, next: &Destination<'_>) -> Result<SubjectToken, Error> {
+    async fn change(
+        &self,
+        want: &TokenRequest,
+        step: &Step<'_>,
+        next: &Destination<'_>,
+    ) -> Result<SubjectToken, Error> {
         let Step { link, party, identity, subject } = *step;
         let asked = [next.audience.as_str(), next.resource.map_or("", Resource::as_str)];
         let presented = Presented::of(subject, &party.issuer, &asked, next.scopes);
@@ -195,7 +204,7 @@ impl Minter {
         let leg = Leg { name, identity, client: &link.client, party, grant: LINK_GRANT, subject: Some(subject) };
         let client = self.identify(&leg).await?;
         let place = self.pace.enter(&party.issuer).await;
-        let changed = link.change.change(&self.way(party), subject, client, next).await;
+        let changed = link.change.change(&self.endpoint(party), subject, client, next).await;
         drop(place);
         changed.map_err(|error| {
             self.refused.remember(&presented, &error);

@@ -19,7 +19,7 @@ use crate::dpop;
 use crate::env::Env;
 use crate::exchange::pace::Pace;
 use crate::exchange::registration::Registrations;
-use crate::exchange::{self, Asks, Exchange, Grant, Issued, Root, Way};
+use crate::exchange::{self, Asks, Exchange, Grant, IdentityRef, Issued, TokenEndpoint};
 use crate::identity;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource};
 use crate::outbound::{NamedBy, Outbound};
@@ -42,14 +42,14 @@ const KEYS: usize = 1_024;
 
 /// The token that a flight has to make: for this order and this permit.
 #[derive(Clone, Debug)]
-pub(super) struct Want {
+pub(super) struct TokenRequest {
     pub(super) server: Arc<Server>,
     /// The server's own order, or that of its front door.
     pub(super) order: Arc<Order>,
     pub(super) permit: Permit,
 }
 
-impl Want {
+impl TokenRequest {
     /// A server's own token, as the daemon asks for it on its own behalf: with the widest permit of any caller.
     pub(super) fn of(server: &Arc<Server>) -> Self {
         let permit = server.policy.permit_for_all();
@@ -104,7 +104,7 @@ pub(super) struct TokenAnswer {
 
 impl Minter {
     /// Makes the token. Tries a second time if the server wants a DPoP nonce or a reused connection broke.
-    pub(super) async fn mint(&self, want: &Want) -> Result<Token, Error> {
+    pub(super) async fn mint(&self, want: &TokenRequest) -> Result<Token, Error> {
         let mut outcome = self.attempt(want).await;
         if outcome.as_ref().is_err_and(|error| error.wants_nonce() || error.is_stale()) {
             // The nonce is known now, or the dead connection is gone. The server may count the assertion as used, so
@@ -120,7 +120,7 @@ impl Minter {
     }
 
     /// One try, without repetition.
-    async fn attempt(&self, want: &Want) -> Result<Token, Error> {
+    async fn attempt(&self, want: &TokenRequest) -> Result<Token, Error> {
         if want.order.expected().traits().asks == Asks::Nobody {
             return self.direct(want).await;
         }
@@ -130,8 +130,8 @@ impl Minter {
 
     /// Everything up to the authorization server's answer, which is not checked yet. Fails if there is no usable route,
     /// if policy leaves no scope to ask for, if the identity cannot be presented, or if the server refuses.
-    pub(super) async fn issue(&self, want: &Want) -> Result<TokenAnswer, Error> {
-        let Want { server, order, permit } = want;
+    pub(super) async fn issue(&self, want: &TokenRequest) -> Result<TokenAnswer, Error> {
+        let TokenRequest { server, order, permit } = want;
         let route = self.route(want).await?;
         let exchange = exchange::choose(order.exchange.as_deref(), &route.server, route.issuer_is)
             .ok_or_else(|| NoRoute::no_exchange(&route.server))?;
@@ -182,11 +182,11 @@ impl Minter {
 
     /// The platform's own token, for a server that accepts it directly: no discovery and no token request. Fails if it
     /// is not a valid JWT for the configured audience.
-    pub(super) async fn direct(&self, want: &Want) -> Result<Token, Error> {
+    pub(super) async fn direct(&self, want: &TokenRequest) -> Result<Token, Error> {
         let (order, exchange) = (&*want.order, want.order.expected());
         let identity = self.identity(order)?;
         let source = identity.source.name();
-        let root = Root { name: &order.identity, source: Some(source), is_chain: !identity.links.is_empty() };
+        let root = IdentityRef { name: &order.identity, source: Some(source), is_chain: !identity.links.is_empty() };
         exchange.check_identity(&root).map_err(exchange::Error::from)?;
         let audience = Audience::from(order.subject_audience.as_deref().unwrap_or_default());
         let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
@@ -199,7 +199,7 @@ impl Minter {
         self.check_not_shared(&want.server, order, &resource)?;
         let silent = AuthorizationServer::silent(issuer.clone(), "");
         let request = plain_request(order);
-        let mut issued = exchange.exchange(&self.way(&silent), Some(&subject), &request).await?;
+        let mut issued = exchange.exchange(&self.endpoint(&silent), Some(&subject), &request).await?;
         // A token from a file may be old: only the time left counts.
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(source, &subject.claims)];
@@ -216,7 +216,7 @@ impl Minter {
     /// forgets what may have caused it: the client registration or the metadata.
     async fn ask(
         &self,
-        want: &Want,
+        want: &TokenRequest,
         exchange: &dyn Exchange,
         leg: &Leg<'_>,
         request: &exchange::Request,
@@ -227,7 +227,7 @@ impl Minter {
         let presented = shown.map(|subject| Presented::of(subject, issuer, &asked_for(request), &request.scopes));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         let place = self.pace.enter(issuer).await;
-        let issued = exchange.exchange(&self.way(leg.party), leg.subject, request).await;
+        let issued = exchange.exchange(&self.endpoint(leg.party), leg.subject, request).await;
         drop(place);
         let error = match issued {
             Ok(issued) => return Ok(issued),
@@ -246,7 +246,7 @@ impl Minter {
     }
 
     /// Checks the answer and builds the token. Fails if the token must not be used.
-    pub(super) fn token(&self, want: &Want, granting: TokenAnswer) -> Result<Token, Error> {
+    pub(super) fn token(&self, want: &TokenRequest, granting: TokenAnswer) -> Result<Token, Error> {
         let TokenAnswer { route, request, resource, hops, issued } = granting;
         let issuer = &route.server.issuer;
         judge::trusted(&want.server, route.issuer_is, issuer, (&issued, &resource))?;
@@ -288,8 +288,14 @@ impl Minter {
     }
 
     /// What an exchange needs to send requests to this authorization server.
-    fn way<'a>(&'a self, server: &'a AuthorizationServer) -> Way<'a> {
-        Way { outbound: &self.outbound, server, named_by: NamedBy::Them, clock: &self.clock, nonces: &self.nonces }
+    fn endpoint<'a>(&'a self, server: &'a AuthorizationServer) -> TokenEndpoint<'a> {
+        TokenEndpoint {
+            outbound: &self.outbound,
+            server,
+            named_by: NamedBy::Them,
+            clock: &self.clock,
+            nonces: &self.nonces,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::refused::Presented;
 use super::super::{Class, Error};
 use super::chain::{Leg, expected_audience};
 use super::route::Route;
-use super::{Minter, Want, plain_request};
+use super::{Minter, TokenRequest, plain_request};
 use crate::exchange::{ClientAuth, Gives, IssuerOrigin, revocation};
 use crate::oauth::{AuthorizationServer, Scopes};
 use crate::token::{SubjectToken, Token};
@@ -14,7 +14,7 @@ use crate::token::{SubjectToken, Token};
 impl Minter {
     /// Revokes a token. Fails if no authorization server issued it, if that server does not offer revocation or
     /// refuses, or if our client cannot authenticate there.
-    pub(in crate::broker) async fn revoke(&self, want: &Want, token: &Token) -> Result<(), revocation::Error> {
+    pub(in crate::broker) async fn revoke(&self, want: &TokenRequest, token: &Token) -> Result<(), revocation::Error> {
         let order = &*want.order;
         let traits = order.expected().traits();
         if traits.gives != Gives::Token {
@@ -34,7 +34,7 @@ impl Minter {
             is_temporary: error.class() == Class::Temporary,
         })?;
         let Some(secret) = token.credential.token() else { return Err(revocation::Error::NotOffered) };
-        revocation::revoke(&self.way(&metadata), &client, secret).await
+        revocation::revoke(&self.endpoint(&metadata), &client, secret).await
     }
 
     /// The identity token that authenticates the client at the revocation endpoint; `None` if it authenticates
@@ -42,7 +42,7 @@ impl Minter {
     /// and never to one that refused it.
     async fn proof_of_client(
         &self,
-        want: &Want,
+        want: &TokenRequest,
         metadata: &Arc<AuthorizationServer>,
     ) -> Result<Option<SubjectToken>, Error> {
         let order = &*want.order;

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use super::super::error::{NoRoute, Words};
-use super::super::{Error, Opens, Order, ResourceParameter, Server};
+use super::super::{Error, Order, ResourceParameter, Server, TokenFor};
 use super::judge::listed;
-use super::{Minter, Want};
+use super::{Minter, TokenRequest};
 use crate::discovery::{self, Protection};
 use crate::exchange::{IssuerOrigin, Link};
 use crate::oauth::{AuthorizationServer, Issuer, Resource};
@@ -32,7 +32,7 @@ pub(super) struct Route {
 impl Minter {
     /// Fetches everything that a token request needs. Fails if the metadata is missing, contradictory or names no
     /// usable issuer, or if the platform gives no token.
-    pub(super) async fn route(&self, want: &Want) -> Result<Route, Error> {
+    pub(super) async fn route(&self, want: &TokenRequest) -> Result<Route, Error> {
         let (server, order) = (&*want.server, &*want.order);
         let chain = self.chain(order)?;
         let parties = self.parties(&chain);
@@ -75,9 +75,9 @@ impl Minter {
     }
 
     /// The resource metadata beside a pinned issuer. It may be missing, but must not contradict the pin.
-    async fn protection_with_pin(&self, want: &Want, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
+    async fn protection_with_pin(&self, want: &TokenRequest, pinned: &Issuer) -> Result<Arc<Protection>, Error> {
         // Discovery has no credential for a front door, and the pin already names the authorization server.
-        let Want { server, order, .. } = want;
+        let TokenRequest { server, order, .. } = want;
         if server.front_door.is_some() || !order.is_discovered() {
             return Ok(Arc::default());
         }
@@ -132,7 +132,7 @@ impl Minter {
         resource: &Resource,
     ) -> Result<(), Error> {
         // A front door's token is not for a resource.
-        if order.opens == Opens::FrontDoor {
+        if order.opens == TokenFor::FrontDoor {
             return Ok(());
         }
         let covers = |other: &Server| {

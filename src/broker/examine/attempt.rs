@@ -6,40 +6,40 @@ use reqwest::header::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::super::Error;
-use super::{Check, Rule, State, Walk, rules};
+use super::{Check, ExaminationRun, Rule, State, rules};
 use crate::discovery::{self, EndpointHead};
 use crate::outbound::{self, Ask};
 use crate::token::{AccessToken, Credential, Head};
 
 /// How the server answered a request.
-pub(super) enum Taken {
+pub(super) enum Attempt {
     /// The token check let it pass. The status is that of the program behind it.
-    In(u16),
+    Accepted(u16),
     /// 401 or 403.
     Refused(EndpointHead),
     /// No answer, a redirect, or a server that is busy or broken.
-    Unclear(Error),
+    Inconclusive(Error),
     /// Not sent: the time of the examination is over.
-    Late,
+    NoTime,
 }
 
 /// The text of a check that was skipped for lack of time.
 pub(super) const LATE: &str = "no time is left for it: give it longer with `--timeout`";
 
-impl Taken {
+impl Attempt {
     /// Was it accepted? `good` is the status for the good token: another token that gets the same status was not
     /// refused.
     pub(super) fn is_let_in(&self, good: Option<u16>) -> bool {
-        matches!(self, Self::In(status) if *status < 300 || good == Some(*status))
+        matches!(self, Self::Accepted(status) if *status < 300 || good == Some(*status))
     }
 }
 
-impl Walk<'_> {
+impl ExaminationRun<'_> {
     /// Sends one request with this token, and with a DPoP proof if tokens are bound to a key. Sends it again if the
     /// server wants its nonce in the proof.
-    pub(super) async fn present(&self, token: Option<&AccessToken>) -> Taken {
+    pub(super) async fn present(&self, token: Option<&AccessToken>) -> Attempt {
         let taken = self.presented(token).await;
-        let Taken::Refused(EndpointHead { nonce: Some(nonce), challenge, .. }) = &taken else { return taken };
+        let Attempt::Refused(EndpointHead { nonce: Some(nonce), challenge, .. }) = &taken else { return taken };
         if self.key.is_none() || challenge.error.as_deref() != Some("use_dpop_nonce") {
             return taken;
         }
@@ -49,11 +49,11 @@ impl Walk<'_> {
     }
 
     /// Sends the request once, whatever the server says about nonces.
-    async fn presented(&self, token: Option<&AccessToken>) -> Taken {
+    async fn presented(&self, token: Option<&AccessToken>) -> Attempt {
         let mut ask = self.ping(self.server.url.as_str());
         if let Some(token) = token {
             let Some(headers) = self.headers(token) else {
-                return Taken::Unclear(Error::internal("a token that was checked is no header value"));
+                return Attempt::Inconclusive(Error::internal("a token that was checked is no header value"));
             };
             ask.headers.extend(headers);
         }
@@ -80,48 +80,48 @@ impl Walk<'_> {
     }
 
     /// Sends one request and classifies the answer.
-    pub(super) async fn taken(&self, ask: Ask) -> Taken {
+    pub(super) async fn taken(&self, ask: Ask) -> Attempt {
         const PLACE: &str = "the MCP server";
         match self.maker.discovery.request_head(ask).await {
-            Ok(knocked) if matches!(knocked.status, 401 | 403) => Taken::Refused(knocked),
+            Ok(knocked) if matches!(knocked.status, 401 | 403) => Attempt::Refused(knocked),
             Ok(knocked) if matches!(knocked.status, 429 | 500..) => {
                 let host = crate::oauth::host_of(self.server.url.url());
                 let status = knocked.status;
-                Taken::Unclear(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into())
+                Attempt::Inconclusive(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into())
             }
-            Ok(knocked) => Taken::In(knocked.status),
-            Err(outbound::Error::NoTimeLeft { .. }) => Taken::Late,
-            Err(error) => Taken::Unclear(discovery::Error::Outbound { place: PLACE, error }.into()),
+            Ok(knocked) => Attempt::Accepted(knocked.status),
+            Err(outbound::Error::NoTimeLeft { .. }) => Attempt::NoTime,
+            Err(error) => Attempt::Inconclusive(discovery::Error::Outbound { place: PLACE, error }.into()),
         }
     }
 }
 
 /// The check of a request that must get 401.
-pub(super) fn refused(rule: &Rule, what: &str, taken: &Taken, good: Option<u16>) -> Check {
+pub(super) fn refused(rule: &Rule, what: &str, taken: &Attempt, good: Option<u16>) -> Check {
     match taken {
-        Taken::In(status) if !taken.is_let_in(good) => rule.warn(
+        Attempt::Accepted(status) if !taken.is_let_in(good) => rule.warn(
             format!("{what} gets {status}, where 401 is due"),
             "look at the token before anything else in a request, and answer 401",
         ),
-        Taken::Refused(knocked) if knocked.status == 401 => rule.pass(format!("{what} gets 401")),
-        Taken::Refused(knocked) => rule.warn(
+        Attempt::Refused(knocked) if knocked.status == 401 => rule.pass(format!("{what} gets 401")),
+        Attempt::Refused(knocked) => rule.warn(
             format!("{what} gets {}, where 401 is due", knocked.status),
             "401 makes a client fetch a new token; 403 tells it that none would help",
         ),
-        Taken::In(status) => rule.fail(
+        Attempt::Accepted(status) => rule.fail(
             format!("{what} is accepted (status {status})"),
             "verify signature, issuer, audience and expiry of every token, on every request, and answer 401",
         ),
-        Taken::Unclear(error) => rule.fail_with(error),
-        Taken::Late => rule.skip(LATE),
+        Attempt::Inconclusive(error) => rule.fail_with(error),
+        Attempt::NoTime => rule.skip(LATE),
     }
 }
 
 /// The check of garbage sent as token: it must get 401 with `invalid_token`.
-pub(super) fn garbage_check(taken: &Taken, good: Option<u16>) -> Check {
+pub(super) fn garbage_check(taken: &Attempt, good: Option<u16>) -> Check {
     let check = refused(&rules::GARBAGE_REFUSED, "a word of no worth as token", taken, good);
     match taken {
-        Taken::Refused(knocked)
+        Attempt::Refused(knocked)
             if check.state == State::Pass && knocked.challenge.error.as_deref() != Some("invalid_token") =>
         {
             rules::GARBAGE_REFUSED.warn(
@@ -134,12 +134,14 @@ pub(super) fn garbage_check(taken: &Taken, good: Option<u16>) -> Check {
 }
 
 /// The check of a token for another audience: it must get 401.
-pub(super) fn audience_check(what: &str, taken: &Taken, good: Option<u16>) -> Check {
+pub(super) fn audience_check(what: &str, taken: &Attempt, good: Option<u16>) -> Check {
     match taken {
-        Taken::In(status) if *status < 300 || good.is_none_or(|good| good == *status) => rules::AUDIENCE_REFUSED.fail(
-            format!("{what}, which is not for this server, is accepted (status {status})"),
-            "refuse tokens whose `aud` is not this server's own resource identifier",
-        ),
+        Attempt::Accepted(status) if *status < 300 || good.is_none_or(|good| good == *status) => {
+            rules::AUDIENCE_REFUSED.fail(
+                format!("{what}, which is not for this server, is accepted (status {status})"),
+                "refuse tokens whose `aud` is not this server's own resource identifier",
+            )
+        }
         _ => refused(&rules::AUDIENCE_REFUSED, what, taken, good),
     }
 }

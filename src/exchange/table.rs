@@ -10,13 +10,13 @@ pub(crate) struct Form<T: ?Sized> {
     /// Its own keys.
     pub settings: &'static [Setting],
     /// Checks the other keys of the table.
-    pub check: fn(&Written<'_>) -> Vec<Problem>,
+    pub check: fn(&ExchangeTable<'_>) -> Vec<Problem>,
     /// Creates it from the checked keys. Fails if a required key is missing.
-    pub from_config: fn(&Written<'_>) -> Result<Arc<T>, Missing>,
+    pub from_config: fn(&ExchangeTable<'_>) -> Result<Arc<T>, Missing>,
 }
 
 /// The table that names an exchange. Its own keys are already checked.
-pub(crate) struct Written<'a> {
+pub(crate) struct ExchangeTable<'a> {
     /// The kind of table.
     pub place: Place,
     /// The values of the exchange's own keys.
@@ -51,7 +51,7 @@ pub(crate) struct Unfit {
     pub hint: &'static str,
 }
 
-impl Written<'_> {
+impl ExchangeTable<'_> {
     /// Reports each of these keys that is in the table: it has no effect.
     pub(super) fn unused(&self, keys: &[&str], what: &str) -> Vec<Problem> {
         keys.iter().filter(|key| (self.has)(key)).map(|key| Problem::new(key, what)).collect()

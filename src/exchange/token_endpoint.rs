@@ -10,7 +10,7 @@ use crate::oauth::AuthorizationServer;
 use crate::outbound::{Answer, Ask, NamedBy, Outbound};
 
 /// The authorization server of a token request, and what sending the request needs.
-pub(crate) struct Way<'a> {
+pub(crate) struct TokenEndpoint<'a> {
     /// The HTTP client.
     pub outbound: &'a Outbound,
     /// The authorization server.
@@ -23,7 +23,7 @@ pub(crate) struct Way<'a> {
     pub nonces: &'a dpop::Nonces,
 }
 
-impl Way<'_> {
+impl TokenEndpoint<'_> {
     /// Sends the token request with the parameters of grant, client and DPoP proof.
     pub(super) async fn ask(&self, grant: &str, own: &[(&str, &str)], request: &Request) -> Result<Answer, Error> {
         let client = request.client.parameters(self.server, self.clock.unix())?;
