@@ -3,20 +3,16 @@
 //!
 //! MCP enterprise-managed authorization (draft-ietf-oauth-identity-assertion-authz-grant). The workload's JWT is sent
 //! to the identity provider in `idp`, whose ID-JAG states that this client may access the resource. The MCP server's
-//! authorization server accepts the ID-JAG as grant. The first leg is a link of a chain ([`IDP`]); the second is
-//! [`JwtBearer`].
+//! authorization server accepts the ID-JAG as grant. The first leg is a link of a chain ([`IDP`],
+//! [`TokenService`]); the second is [`JwtBearer`].
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::jwt_bearer::{self, JwtBearer};
-use super::token_exchange::{self, SUBJECT_TOKEN_TYPE, SubjectType};
-use super::{
-    Descriptor, Destination, Error, Exchange, ExchangeTable, Form, Issued, LinkExchange, Request, ResolvedClient,
-    TokenEndpoint, Traits,
-};
-use crate::digest::Fields;
+use super::token_exchange::{Requested, SUBJECT_TOKEN_TYPE, TokenService};
+use super::{Descriptor, Error, Exchange, ExchangeTable, Form, Issued, LinkExchange, Request, TokenEndpoint, Traits};
 use crate::setting::Problem;
 use crate::token::SubjectToken;
 
@@ -30,12 +26,10 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
 pub(crate) const IDP: Form<dyn LinkExchange> = Form {
     settings: &[SUBJECT_TOKEN_TYPE],
     check: |_| Vec::new(),
-    from_config: |written| Ok(Arc::new(IdentityProvider { subject_type: SubjectType::of(&written.given) })),
+    from_config: |table| Ok(Arc::new(TokenService::of(NAME, &table.given, Requested::IdJag))),
 };
 
 const NAME: &str = "id-jag";
-/// The `requested_token_type` of an ID-JAG.
-const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 
 /// The second leg: the grant at the authorization server.
 #[derive(Debug)]
@@ -69,44 +63,5 @@ impl Exchange for IdJag {
         request: &Request,
     ) -> Result<Issued, Error> {
         self.0.exchange(endpoint, subject, request).await
-    }
-}
-
-/// The first leg: the request to the identity provider.
-#[derive(Debug)]
-struct IdentityProvider {
-    subject_type: SubjectType,
-}
-
-#[async_trait]
-impl LinkExchange for IdentityProvider {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn takes_any_subject_type(&self) -> bool {
-        true
-    }
-
-    fn fields(&self) -> Fields {
-        Fields::default().text(self.subject_type.as_uri())
-    }
-
-    async fn change(
-        &self,
-        endpoint: &TokenEndpoint<'_>,
-        subject: &SubjectToken,
-        client: ResolvedClient,
-        destination: &Destination<'_>,
-    ) -> Result<SubjectToken, Error> {
-        let request = Request {
-            client,
-            audience: Some(destination.audience.to_string()),
-            // An ID-JAG states the resource and the scopes that it is valid for.
-            resource: destination.resource.cloned(),
-            scopes: destination.scopes.clone(),
-            ..Request::default()
-        };
-        token_exchange::changed(endpoint, subject, self.subject_type, ID_JAG, &request).await
     }
 }

@@ -30,7 +30,7 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
     of_link: Some(Form {
         settings: &[SUBJECT_TOKEN_TYPE],
         check: |_| Vec::new(),
-        from_config: |written| Ok(Arc::new(TokenService { subject_type: SubjectType::of(&written.given) })),
+        from_config: |table| Ok(Arc::new(TokenService::of(EXCHANGE.name, &table.given, Requested::Jwt))),
     }),
 };
 
@@ -78,16 +78,43 @@ impl Exchange for TokenExchange {
     }
 }
 
-/// A security token service as a link of a chain.
+/// A link of a chain: a security token service, or the identity provider that issues an ID-JAG.
 #[derive(Debug)]
-struct TokenService {
+pub(super) struct TokenService {
+    name: &'static str,
     subject_type: SubjectType,
+    issues: Requested,
+}
+
+/// The type of token that a link requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Requested {
+    /// A JWT for the next party.
+    Jwt,
+    /// An ID-JAG. It states the resource and the scopes that it is valid for.
+    IdJag,
+}
+
+impl Requested {
+    fn as_uri(self) -> &'static str {
+        match self {
+            Self::Jwt => JWT,
+            Self::IdJag => "urn:ietf:params:oauth:token-type:id-jag",
+        }
+    }
+}
+
+impl TokenService {
+    /// The link of the exchange `name`.
+    pub(super) fn of(name: &'static str, given: &Given<'_>, issues: Requested) -> Self {
+        Self { name, subject_type: SubjectType::of(given), issues }
+    }
 }
 
 #[async_trait]
 impl LinkExchange for TokenService {
     fn name(&self) -> &'static str {
-        EXCHANGE.name
+        self.name
     }
 
     fn takes_any_subject_type(&self) -> bool {
@@ -105,15 +132,18 @@ impl LinkExchange for TokenService {
         client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
-        let audience = Some(destination.audience.to_string());
-        let request = Request { client, audience, ..Request::default() };
-        changed(endpoint, subject, self.subject_type, JWT, &request).await
+        let mut request = Request { client, audience: Some(destination.audience.to_string()), ..Request::default() };
+        if self.issues == Requested::IdJag {
+            request.resource = destination.resource.cloned();
+            request.scopes = destination.scopes.clone();
+        }
+        changed(endpoint, subject, self, &request).await
     }
 }
 
 /// The type of a subject token (section 3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum SubjectType {
+enum SubjectType {
     /// A JWT that is an assertion.
     #[default]
     Jwt,
@@ -125,7 +155,7 @@ pub(super) enum SubjectType {
 
 impl SubjectType {
     /// The configured type, or the default.
-    pub(super) fn of(given: &Given<'_>) -> Self {
+    fn of(given: &Given<'_>) -> Self {
         given.text(&SUBJECT_TOKEN_TYPE).and_then(Self::parse).unwrap_or_default()
     }
 
@@ -138,7 +168,7 @@ impl SubjectType {
         }
     }
 
-    pub(super) fn as_uri(self) -> &'static str {
+    fn as_uri(self) -> &'static str {
         match self {
             Self::Jwt => JWT,
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
@@ -147,19 +177,17 @@ impl SubjectType {
     }
 }
 
-/// Exchanges a subject token for one of the type `wanted`. Fails if the server issues another type.
-pub(super) async fn changed(
+/// Exchanges a subject token for one of the requested type. Fails if the server issues another type.
+async fn changed(
     endpoint: &TokenEndpoint<'_>,
     subject: &SubjectToken,
-    called: SubjectType,
-    wanted: &str,
+    service: &TokenService,
     request: &Request,
 ) -> Result<SubjectToken, Error> {
-    let own = [
-        ("subject_token", subject.expose()),
-        ("subject_token_type", if subject.is_jwt() { called.as_uri() } else { subject.token_type() }),
-        ("requested_token_type", wanted),
-    ];
+    let wanted = service.issues.as_uri();
+    let subject_type = if subject.is_jwt() { service.subject_type.as_uri() } else { subject.token_type() };
+    let own =
+        [("subject_token", subject.expose()), ("subject_token_type", subject_type), ("requested_token_type", wanted)];
     let answer = endpoint.ask(GRANT, &own, request).await?;
     if answer.status != 200 {
         return Err(answer::failed(&endpoint.server.issuer, answer.status, &answer));
