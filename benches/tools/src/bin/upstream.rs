@@ -2,14 +2,14 @@
 //! challenge, and an authorization server that verifies the assertion and signs its tokens.
 //!
 //! Each party has its own port. A fourth port, for the measurements only, has `/counters` (the requests with their times, and the
-//! longest chain of requests that waited for each other) and `/reset?delay_ms=N` (clears that, and delays each answer by N ms).
+//! longest chain of requests that waited for each other), `/reset?delay_ms=N` (clears that, and delays each answer by N ms) and
+//! `/fault?at=PARTY&kind=KIND&for_ms=N` (for so long this party, `identity`, `mcp` or `authorization`, fails in this way).
 //! Prints one JSON line with the four URLs and the environment to give to the broker, and runs until it is ended.
 //!
 //! MCP server `/mcp/NAME` is guarded by the authorization server itself, `/tN/NAME` by its tenant `/tN`: several issuers,
 //! so that the rate limit per issuer does not slow down other measurements.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use clap::Parser;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -93,7 +95,7 @@ async fn accept(listener: TcpListener, party: Party, world: Rc<World>) {
         tokio::task::spawn_local(async move {
             let answer = service_fn(move |request| {
                 let world = Rc::clone(&world);
-                async move { Ok::<_, Infallible>(world.answer(party, request).await) }
+                async move { world.answer_or_fail(party, request).await }
             });
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), answer)
@@ -112,6 +114,42 @@ enum Party {
 
 type Answer = Response<Full<Bytes>>;
 
+/// How a party fails for a while.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// 503 with a large page.
+    Busy,
+    /// 429 with `Retry-After`.
+    Limit,
+    /// 200 with a page, as a captive portal answers.
+    Page,
+    /// The connection is closed without an answer.
+    Close,
+    /// No answer until the fault is over, and then none either.
+    Silent,
+    /// Right, but two seconds late.
+    Slow,
+}
+
+#[derive(Clone, Copy)]
+struct Fault {
+    party: Party,
+    kind: Kind,
+    until: Instant,
+}
+
+/// The connection ends without an answer.
+#[derive(Debug)]
+struct NoAnswer;
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("a fault that was asked for")
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
 /// All parties, their keys and the requests they got.
 struct World {
     identity: String,
@@ -121,6 +159,7 @@ struct World {
     access_key: EcdsaKeyPair,
     identity_key: hmac::Key,
     asked: Mutex<Asked>,
+    fault: Mutex<Option<Fault>>,
 }
 
 /// One request and its answer, in milliseconds since the last reset.
@@ -160,6 +199,7 @@ impl World {
             access_key,
             identity_key,
             asked: Mutex::new(asked),
+            fault: Mutex::new(None),
         })
     }
 
@@ -176,6 +216,46 @@ impl World {
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Option<Fault>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer_or_fail(
+        &self,
+        party: Party,
+        request: Request<Incoming>,
+    ) -> std::result::Result<Answer, NoAnswer> {
+        let fault = *self.fault();
+        let Some(fault) = fault.filter(|fault| fault.party == party && fault.until > Instant::now()) else {
+            return Ok(self.answer(party, request).await);
+        };
+        let page = |status| {
+            let mut answer = Response::new(Full::new(Bytes::from("<p>not now</p>".repeat(8_192))));
+            *answer.status_mut() = status;
+            answer
+        };
+        match fault.kind {
+            Kind::Busy => Ok(page(StatusCode::SERVICE_UNAVAILABLE)),
+            Kind::Page => Ok(page(StatusCode::OK)),
+            Kind::Limit => {
+                let mut answer = page(StatusCode::TOO_MANY_REQUESTS);
+                answer
+                    .headers_mut()
+                    .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                Ok(answer)
+            }
+            Kind::Close => Err(NoAnswer),
+            Kind::Silent => {
+                tokio::time::sleep_until(fault.until.into()).await;
+                Err(NoAnswer)
+            }
+            Kind::Slow => {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                Ok(self.answer(party, request).await)
+            }
+        }
     }
 
     async fn answer(&self, party: Party, request: Request<Incoming>) -> Answer {
@@ -224,6 +304,13 @@ impl World {
                 };
                 json_answer(StatusCode::OK, &json!({ "delay_ms": delay }))
             }
+            "/fault" => match fault_of(request) {
+                Some(fault) => {
+                    *self.fault() = Some(fault);
+                    json_answer(StatusCode::OK, &json!({}))
+                }
+                None => not_found(),
+            },
             _ => not_found(),
         }
     }
@@ -458,6 +545,27 @@ impl Asked {
         }
         text
     }
+}
+
+/// The fault that a request to the control port describes.
+fn fault_of(request: &Request<Incoming>) -> Option<Fault> {
+    let party = match query(request, "at")?.as_str() {
+        "identity" => Party::Identity,
+        "mcp" => Party::Mcp,
+        "authorization" => Party::Authorization,
+        _ => return None,
+    };
+    let kind = match query(request, "kind")?.as_str() {
+        "busy" => Kind::Busy,
+        "limit" => Kind::Limit,
+        "page" => Kind::Page,
+        "close" => Kind::Close,
+        "silent" => Kind::Silent,
+        "slow" => Kind::Slow,
+        _ => return None,
+    };
+    let span = Duration::from_millis(query(request, "for_ms")?.parse().ok()?);
+    Some(Fault { party, kind, until: Instant::now() + span })
 }
 
 /// `/t3` for `/t3/NAME`, nothing for every other path.
