@@ -68,3 +68,42 @@ pub mod inside {
     pub use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
     pub use crate::token::{AccessToken, Claims, Credential, Token};
 }
+
+/// What the fuzz targets call (tests/fuzz). Each function panics if what it reads is taken for something that it is not.
+#[cfg(any(test, safeconduct_fuzz))]
+#[doc(hidden)]
+pub mod fuzzed {
+    pub use crate::discovery::fuzzed::read_challenge as challenge;
+    pub use crate::frontend::fuzzed::{read_framing as framing, read_query as query};
+
+    /// Metadata documents and answers of token endpoints.
+    pub fn documents(bytes: &[u8]) {
+        crate::discovery::fuzzed::read_documents(bytes);
+        crate::exchange::fuzzed::read_token_answer(bytes);
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::path::Path;
+
+        /// The kept corpus holds every kind of input that fuzzing found, so each change is tried on it.
+        #[test]
+        fn every_kept_input_is_read_as_what_it_is() {
+            type Target = (&'static str, fn(&[u8]));
+            let targets: [Target; 4] = [
+                ("challenge", super::challenge),
+                ("documents", super::documents),
+                ("framing", super::framing),
+                ("query", super::query),
+            ];
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+            for (name, target) in targets {
+                let inputs: Vec<_> = std::fs::read_dir(corpus.join(name)).expect("a folder for each target").collect();
+                assert!(!inputs.is_empty(), "{name} has inputs");
+                for input in inputs {
+                    target(&std::fs::read(input.expect("a file").path()).expect("readable"));
+                }
+            }
+        }
+    }
+}

@@ -18,6 +18,8 @@ mod challenge;
 mod document;
 mod error;
 mod examine;
+#[cfg(any(test, safeconduct_fuzz))]
+pub(crate) mod fuzzed;
 mod memory;
 
 pub(crate) use challenge::Challenge;

@@ -25,6 +25,8 @@ mod direct;
 mod entra;
 mod error;
 mod form;
+#[cfg(any(test, safeconduct_fuzz))]
+pub(crate) mod fuzzed;
 mod gcp;
 mod id_jag;
 mod jwt_bearer;

@@ -16,6 +16,8 @@ pub(crate) mod desk;
 pub(crate) mod dialect;
 pub(crate) mod framing;
 mod funnel;
+#[cfg(any(test, safeconduct_fuzz))]
+pub(crate) mod fuzzed;
 mod gate;
 pub(crate) mod health;
 pub(crate) mod http;
