@@ -5,7 +5,7 @@
 
 use reqwest::header::{GetAll, HeaderValue};
 
-use crate::oauth::Scopes;
+use crate::oauth::{Scopes, ServerUrl};
 
 /// The relevant content of the challenges of a 401 response.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +18,20 @@ pub(crate) struct Challenge {
     pub(crate) scopes: Option<Scopes>,
     /// The error code (RFC 6750 section 3.1).
     pub(crate) error: Option<String>,
+}
+
+impl Challenge {
+    /// Where the server says that its metadata is, if a request can be built from that text.
+    pub(crate) fn metadata_place(&self) -> Option<ServerUrl> {
+        let named = self.resource_metadata.as_deref()?;
+        match ServerUrl::parse(named) {
+            Ok(place) => Some(place),
+            Err(why) => {
+                tracing::debug!(%why, "`resource_metadata` of the challenge cannot be used");
+                None
+            }
+        }
+    }
 }
 
 /// Reads all challenges. Only parameters of Bearer and DPoP count; of several values the first counts.

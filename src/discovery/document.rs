@@ -21,13 +21,28 @@ pub(super) struct ResourceDocument {
 }
 
 impl ResourceDocument {
-    /// Checks the metadata. Fails if `resource` does not stand for this server, or if a scope is invalid.
-    pub(super) fn checked(self, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
-        let resource = Resource::parse(&self.resource).ok().filter(|resource| resource.stands_for(server));
+    /// Does it name this resource, byte for byte?
+    pub(super) fn is_of(&self, resource: &Resource) -> bool {
+        self.resource == resource.as_str()
+    }
+
+    /// Checks the metadata that was published at `place`. Fails if `resource` does not stand for this server, or if a
+    /// scope is invalid.
+    ///
+    /// Another origin speaks for exactly this URL only. A `resource` above the URL also stands for the server's
+    /// neighbours, for which only its own well-known place speaks; elsewhere it is left to be confirmed there.
+    pub(super) fn checked(self, place: &ServerUrl, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
+        let counts = |resource: &Resource| match place.same_origin(server) {
+            true => resource.stands_for(server),
+            false => resource.as_str() == server.as_str(),
+        };
+        let resource = Resource::parse(&self.resource).ok().filter(counts);
         let resource = resource.ok_or_else(|| Error::ResourceMismatch {
             found: quoted_words(&self.resource),
             server: server.to_string(),
         })?;
+        let own_place = resource.metadata_url().filter(|_| !resource.is(server));
+        let confirm_at = own_place.filter(|own| own != place);
         let scopes = |list: Vec<String>| {
             Scopes::from_list(list.iter().map(String::as_str)).map_err(|error| {
                 malformed("the resource metadata", server.as_str(), &format!("scopes_supported: {error}"))
@@ -35,6 +50,7 @@ impl ResourceDocument {
         };
         Ok(ResourceMetadata {
             resource,
+            confirm_at,
             authorization_servers: self.authorization_servers,
             scopes_supported: self.scopes_supported.map(scopes).transpose()?,
             wants_dpop: self.dpop_bound_access_tokens_required,
@@ -132,10 +148,42 @@ mod tests {
             scopes_supported: None,
             dpop_bound_access_tokens_required: false,
         };
-        let good = document("https://mcp.example.com/mcp").checked(&server).expect("the same");
-        assert_eq!(good.resource.as_str(), "https://mcp.example.com/mcp");
+        let place = ServerUrl::parse("https://mcp.example.com/.well-known/oauth-protected-resource/mcp").expect("good");
+        let good = document("https://mcp.example.com/mcp").checked(&place, &server).expect("the same");
+        assert_eq!((good.resource.as_str(), good.confirm_at), ("https://mcp.example.com/mcp", None));
         for bad in ["https://evil.example/mcp", "https://mcp.example.com/mcp/deeper", "https://mcp.example.com/m", ""] {
-            assert!(matches!(document(bad).checked(&server), Err(Error::ResourceMismatch { .. })), "{bad}");
+            assert!(matches!(document(bad).checked(&place, &server), Err(Error::ResourceMismatch { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_by_path_does_not_speak_for_its_neighbours() {
+        let server = ServerUrl::parse("https://gw.example/evil/mcp").expect("good");
+        let read = |place: &str, resource: &str| {
+            let document: ResourceDocument =
+                serde_json::from_value(serde_json::json!({ "resource": resource })).expect("a document");
+            let checked = document.checked(&ServerUrl::parse(place).expect("good"), &server);
+            checked.map(|metadata| metadata.confirm_at.map(|place| place.as_str().to_owned()))
+        };
+        const ROOT: &str = "https://gw.example/.well-known/oauth-protected-resource";
+        let own = format!("{ROOT}/evil/mcp");
+        let below = "https://gw.example/evil/mcp/document";
+        let to_ask = |place: &str| Ok(Some(place.to_owned()));
+        for place in [&own, below] {
+            assert_eq!(read(place, "https://gw.example/evil/mcp"), Ok(None), "of itself");
+            assert_eq!(read(place, "https://GW.example:443/evil/mcp/"), Ok(None), "of itself, in another spelling");
+            assert_eq!(read(place, "https://gw.example"), to_ask(ROOT));
+            assert_eq!(read(place, "https://gw.example/"), to_ask(ROOT));
+            assert_eq!(read(place, "https://gw.example/evil"), to_ask(&format!("{ROOT}/evil")));
+        }
+        assert_eq!(read(ROOT, "https://gw.example"), Ok(None), "the origin speaks for itself");
+        assert_eq!(read(&format!("{ROOT}/evil"), "https://gw.example/evil"), Ok(None));
+        assert_eq!(read(&format!("{ROOT}/evil"), "https://gw.example"), to_ask(ROOT));
+        // Another origin speaks for exactly this URL.
+        let elsewhere = "https://docs.example/.well-known/oauth-protected-resource";
+        assert_eq!(read(elsewhere, "https://gw.example/evil/mcp"), Ok(None));
+        for resource in ["https://gw.example", "https://gw.example/evil/mcp/", "https://gw.example/evil"] {
+            assert!(matches!(read(elsewhere, resource), Err(Error::ResourceMismatch { .. })), "{resource}");
         }
     }
 

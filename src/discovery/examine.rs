@@ -92,11 +92,15 @@ pub(crate) fn ping(url: &str) -> Ask {
     ask
 }
 
-/// Reads RFC 9728 metadata with the same checks as discovery.
-pub(crate) fn resource_metadata(document: &Value, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
+/// Reads the RFC 9728 metadata published at `place`, with the same checks as discovery.
+pub(crate) fn resource_metadata(
+    document: &Value,
+    place: &ServerUrl,
+    server: &ServerUrl,
+) -> Result<ResourceMetadata, Error> {
     let read: Result<ResourceDocument, _> = serde_json::from_value(document.clone());
     read.map_err(|_| malformed("the resource metadata", server.as_str(), "`resource` or a list has the wrong type"))?
-        .checked(server)
+        .checked(place, server)
 }
 
 /// Reads RFC 8414 metadata with the same checks as discovery.

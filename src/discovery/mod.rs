@@ -4,6 +4,9 @@
 //! must equal the requested issuer byte for byte) and limited in size, and it never decides alone who receives a
 //! subject token. The challenge and the metadata at the path-inserted URL are requested concurrently, because most
 //! challenges name that URL. The root URL is requested only if there is no other metadata.
+//!
+//! A `resource` above the server's URL also stands for other servers there, and a tenant of a host must not speak for
+//! its neighbours. So the own well-known place of that `resource` is asked whether it says the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +51,8 @@ pub(crate) struct Protection {
 pub(crate) struct ResourceMetadata {
     /// The resource identifier, byte for byte.
     pub resource: Resource,
+    /// The well-known place of that resource, if it has not confirmed that this is the server's resource.
+    pub confirm_at: Option<ServerUrl>,
     /// The issuers that may issue tokens for it, as published. An issuer is parsed when it is chosen.
     pub authorization_servers: Vec<String>,
     /// All scopes that the server lists.
@@ -94,8 +99,8 @@ impl Discovery {
 
     async fn look_up(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Protection, Error> {
         let places = Resource::metadata_urls(server);
-        let first = places.first().cloned().unwrap_or_default();
-        let (probed, inserted) = tokio::join!(self.probe(server, named_by), self.fetch_resource(&first));
+        let Some(first) = places.first() else { return Ok(Protection::default()) };
+        let (probed, inserted) = tokio::join!(self.probe(server, named_by), self.fetch_resource(first));
         let challenge = match probed {
             Ok(challenge) => challenge,
             // The MCP server may be down while its metadata is available; a token can still be requested.
@@ -105,16 +110,32 @@ impl Discovery {
             }
             Err(error) => return Err(error),
         };
-        let found = match &challenge.resource_metadata {
-            Some(named) if *named == first => inserted?,
-            Some(named) => self.fetch_resource(named).await?,
-            None => match (inserted?, places.get(1)) {
-                (None, Some(root)) => self.fetch_resource(root).await?,
-                (inserted, _) => inserted,
+        let named = challenge.metadata_place();
+        let (place, document) = match (&named, places.get(1)) {
+            (Some(named), _) if *named == *first => (first, inserted?),
+            (Some(named), _) => (named, self.fetch_resource(named).await?),
+            (None, Some(root)) => match inserted? {
+                None => (root, self.fetch_resource(root).await?),
+                found => (first, found),
             },
+            (None, None) => (first, inserted?),
         };
-        let metadata = found.map(|document| document.checked(server)).transpose()?;
+        let metadata = match document {
+            Some(document) => Some(self.confirmed(document.checked(place, server)?, server).await?),
+            None => None,
+        };
         Ok(Protection { metadata, challenge_scopes: challenge.scopes })
+    }
+
+    /// Asks the well-known place of a resource above the server's URL, if that has to confirm it. What that place says
+    /// then counts. Without its confirmation the metadata stays as it is, and [`ResourceMetadata::confirm_at`] says so.
+    async fn confirmed(&self, metadata: ResourceMetadata, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
+        let Some(place) = &metadata.confirm_at else { return Ok(metadata) };
+        match self.fetch_resource(place).await {
+            Ok(Some(own)) if own.is_of(&metadata.resource) => own.checked(place, server),
+            Err(error) if error.is_temporary() => Err(error),
+            _ => Ok(metadata),
+        }
     }
 
     /// Sends a [`ping`] without a token to get the challenge. Fails if the server is busy or does not answer.
@@ -129,8 +150,9 @@ impl Discovery {
         }
     }
 
-    async fn fetch_resource(&self, url: &str) -> Result<Option<ResourceDocument>, Error> {
+    async fn fetch_resource(&self, url: &ServerUrl) -> Result<Option<ResourceDocument>, Error> {
         const PLACE: &str = "the resource metadata";
+        let url = url.as_str();
         let answer = self
             .outbound
             .send(Ask::get(url, NamedBy::Them))

@@ -96,7 +96,10 @@ fn metadata_urls_follow_the_order_of_the_specification() {
     );
     assert_eq!(Issuer::parse("https://as.example.com/").expect("good").metadata_urls().len(), 2);
     assert_eq!(
-        Resource::metadata_urls(&server("https://h.example:8443/mcp?x=1")),
+        Resource::metadata_urls(&server("https://h.example:8443/mcp?x=1"))
+            .iter()
+            .map(ServerUrl::as_str)
+            .collect::<Vec<_>>(),
         [
             "https://h.example:8443/.well-known/oauth-protected-resource/mcp?x=1",
             "https://h.example:8443/.well-known/oauth-protected-resource",

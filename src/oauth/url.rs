@@ -289,14 +289,25 @@ impl Resource {
         ServerUrl::parse(&self.0).is_ok_and(|own| own.covers(server))
     }
 
+    /// Is it the URL of `server`, in any spelling?
+    pub(crate) fn is(&self, server: &ServerUrl) -> bool {
+        ServerUrl::parse(&self.0).is_ok_and(|own| own == *server)
+    }
+
+    /// Its own well-known place (RFC 9728 section 3.1).
+    pub(crate) fn metadata_url(&self) -> Option<ServerUrl> {
+        Self::metadata_urls(&ServerUrl::parse(&self.0).ok()?).into_iter().next()
+    }
+
     /// The possible URLs of the metadata of `server`, for a server whose challenge names none: the path inserted after the
     /// well-known segment, then the root (RFC 9728 section 3.1).
-    pub fn metadata_urls(server: &ServerUrl) -> Vec<String> {
+    pub(crate) fn metadata_urls(server: &ServerUrl) -> Vec<ServerUrl> {
         let Some((origin, rest)) = split_origin(server.as_str()) else { return Vec::new() };
         const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
-        let root = format!("{origin}{WELL_KNOWN}");
         let rest = if rest == "/" { "" } else { rest };
-        if rest.is_empty() { vec![root] } else { vec![format!("{origin}{WELL_KNOWN}{rest}"), root] }
+        let both = [format!("{origin}{WELL_KNOWN}{rest}"), format!("{origin}{WELL_KNOWN}")];
+        let distinct = if rest.is_empty() { &both[..1] } else { &both[..] };
+        distinct.iter().filter_map(|place| ServerUrl::parse(place).ok()).collect()
     }
 }
 

@@ -368,8 +368,19 @@ async fn a_resource_that_is_a_prefix_is_noted() {
     let scene = Scene::new(binary()).await;
     let base = scene.mcp.base().to_owned();
     scene.mcp.set_metadata(json!({"resource": base}));
+    scene.mcp.set_signposts(Signposts { header: Some(INSERTED.to_owned()), inserted: true, root: true });
     let report = pinned(&scene, &[]).await;
     assert_eq!(report.check("resource-identifier")["state"], "warn");
+}
+
+#[tokio::test]
+async fn a_resource_that_is_a_prefix_and_does_not_say_so_itself_fails() {
+    let scene = Scene::new(binary()).await;
+    scene.mcp.set_metadata(json!({"resource": scene.mcp.base()}));
+    let report = pinned(&scene, &[]).await;
+    let check = report.check("resource-identifier");
+    assert_eq!(check["state"], "fail", "{check:#}");
+    assert_eq!(scene.authorization_server.token_requests(), 0);
 }
 
 #[tokio::test]

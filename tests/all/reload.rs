@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::authorization_server::FakeAs;
-use support::mcp_server::FakeMcp;
+use support::mcp_server::{FakeMcp, Signposts};
 use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::{SCOPES, Scene};
 
@@ -247,6 +247,7 @@ async fn a_token_that_would_open_a_new_server_to_others_is_not_given() {
     let scene = Scene::new(binary()).await;
     let whole = scene.mcp.base().to_owned();
     scene.mcp.set_metadata(json!({"resource": whole}));
+    scene.mcp.set_signposts(Signposts { header: None, inserted: true, root: true });
     scene.authorization_server.register(&whole, &SCOPES);
     let (daemon, world) = daemon(&scene, "").await;
     daemon.token("demo").await;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::facts::{Facts, Party, Stage};
 use super::{Cause, Class, Error};
-use crate::oauth::{AuthorizationServer, BadUrl, Issuer, Resource, quoted_words};
+use crate::oauth::{AuthorizationServer, BadUrl, Issuer, Resource, ServerUrl, quoted_words};
 
 /// Why no authorization server can be asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,7 +19,9 @@ pub(crate) enum NoRoute {
     SeveralIssuers(Words),
     #[error("the server names {issuer:?} as its authorization server, which cannot be one: {why}")]
     BadIssuer { issuer: Words, why: BadUrl },
-    #[error("{resource} is one resource for {server} and {other}, which allow different callers")]
+    #[error("the server calls itself {resource}, which stands for its neighbours too, and {place} does not say so")]
+    NotConfirmed { resource: Resource, place: ServerUrl },
+    #[error("{resource} is one resource for {server} and {other}")]
     SharedResource { resource: Resource, server: String, other: String },
     #[error("{issuer} takes no DPoP proof of ours: it does not list ES256")]
     NoDpop { issuer: Issuer },
@@ -79,8 +81,11 @@ impl NoRoute {
             }
             Self::BadIssuer { .. } => row(McpServer, Refused, "invalid_metadata")
                 .hint("the operator of the MCP server must mend `authorization_servers` (RFC 9728)"),
+            Self::NotConfirmed { resource, .. } => row(McpServer, Refused, "resource_not_confirmed").hint(format!(
+                "its operator must name the URL of the server as `resource`, or publish the document of that resource there (RFC 9728 section 3.1); if tokens for all of it are meant, set `resource = '{resource}'`"
+            )),
             Self::SharedResource { .. } => row(Workload, Config, "shared_resource").hint(
-                "a token for one would be good for the other: give both the same `allow`, or configure one of them",
+                "a token for one is good for the other: if that is meant, set `resource` at both and give both the same `allow`; else configure one of them",
             ),
             Self::NoDpop { .. } => row(AuthorizationServer, Refused, "no_dpop")
                 .hint("its operator must accept ES256, or the MCP server must not require DPoP"),

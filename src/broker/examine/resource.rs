@@ -3,10 +3,10 @@
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::super::Class;
-use super::super::flight::listed;
+use super::super::flight::{confirmed, listed};
+use super::super::{Class, ResourceParameter};
 use super::{Check, ExaminationRun, Party, State, rules};
-use crate::discovery::{self, Challenge, FetchedDocument, Protection, resource_metadata};
+use crate::discovery::{self, Challenge, FetchedDocument, Protection, ResourceMetadata, resource_metadata};
 use crate::exchange::IssuerOrigin;
 use crate::oauth::{Issuer, Resource, ServerUrl, quoted_words};
 use crate::outbound;
@@ -17,22 +17,21 @@ impl ExaminationRun<'_> {
     pub(super) async fn protection(&mut self, challenge: Option<Challenge>) -> Option<Protection> {
         self.report.waits_for("the resource metadata");
         let challenge = challenge.unwrap_or_default();
-        let named = challenge.resource_metadata.as_deref();
-        let mut urls: Vec<String> = named.map(str::to_owned).into_iter().collect();
+        let place = challenge.metadata_place();
+        let named = place.as_ref().map(ServerUrl::as_str);
+        let mut places: Vec<ServerUrl> = place.iter().cloned().collect();
         for place in Resource::metadata_urls(&self.server.url) {
-            if !urls.contains(&place) {
-                urls.push(place);
+            if places.iter().all(|known| known.as_str() != place.as_str()) {
+                places.push(place);
             }
         }
-        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url, self.pass_for(url)))).await;
+        let seen = join_all(places.iter().map(|place| self.see(place))).await;
         // If the challenge names a place, only that place counts, as for every client.
-        let counts = if named.is_some() {
-            seen.first().filter(|seen| seen.is_there())
-        } else {
-            seen.iter().find(|one| one.is_there())
-        };
+        let mut answered = places.iter().zip(&seen);
+        let is_there = |(_, seen): &(&ServerUrl, &FetchedDocument)| seen.is_there();
+        let counts = if named.is_some() { answered.next().filter(is_there) } else { answered.find(is_there) };
         let without = Protection { metadata: None, challenge_scopes: challenge.scopes.clone() };
-        let Some(found) = counts else {
+        let Some((place, found)) = counts else {
             self.nothing_published(named, &seen);
             // With a pinned issuer the resource metadata may be missing.
             return self.server.order.issuer().is_some().then_some(without);
@@ -44,7 +43,7 @@ impl ExaminationRun<'_> {
             return self.server.order.issuer().is_some().then_some(without);
         };
         self.places_agree(found, document, &seen);
-        let metadata = match resource_metadata(document, &self.server.url) {
+        let metadata = match resource_metadata(document, place, &self.server.url) {
             Ok(metadata) => metadata,
             Err(error @ discovery::Error::ResourceMismatch { .. }) => {
                 self.report.push(rules::RESOURCE_IDENTIFIER.fail_with(&error.into()));
@@ -55,12 +54,31 @@ impl ExaminationRun<'_> {
                 return self.server.order.issuer().is_some().then_some(without);
             }
         };
+        let metadata = self.confirmed(metadata).await;
+        if self.server.order.resource == ResourceParameter::FromMetadata
+            && let Err(error) = confirmed(&metadata)
+        {
+            self.report.push(rules::RESOURCE_IDENTIFIER.fail_with(&error));
+            return None;
+        }
         self.report.push(identifier(&metadata.resource, &self.server.url));
         self.report.push(authorization_servers(&metadata.authorization_servers));
         self.report.push(scopes_published(&challenge, metadata.scopes_supported.is_some()));
         self.report.push(bearer_methods(document));
         self.dpop_required = document["dpop_bound_access_tokens_required"] == true;
         Some(Protection { metadata: Some(metadata), ..without })
+    }
+
+    /// Asks the well-known place of a resource above the server's URL whether it says the same, as discovery does.
+    async fn confirmed(&self, metadata: ResourceMetadata) -> ResourceMetadata {
+        let Some(place) = &metadata.confirm_at else { return metadata };
+        let own = self.see(place).await;
+        let own = own.document().filter(|own| own["resource"] == metadata.resource.as_str());
+        own.and_then(|own| resource_metadata(own, place, &self.server.url).ok()).unwrap_or(metadata)
+    }
+
+    async fn see(&self, place: &ServerUrl) -> FetchedDocument {
+        self.maker.discovery.see(place.as_str(), self.pass_for(place.as_str())).await
     }
 
     /// Adds the failed check for metadata that was found nowhere, with every place that was tried.

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::super::error::{NoRoute, Unusable, Words};
 use super::super::{Error, Order, ResourceParameter, Server};
 use crate::clock::{Boot, rfc3339};
-use crate::discovery::Protection;
+use crate::discovery::{Protection, ResourceMetadata};
 use crate::exchange::{self, Grant, Issued, IssuerOrigin};
 use crate::oauth::{Issuer, Resource, Scopes};
 use crate::policy::{Denied, Permit};
@@ -123,12 +123,23 @@ pub(in crate::broker) fn listed(pinned: &Issuer, protection: &Protection) -> Res
     }
 }
 
-/// The resource the token is for: configured, else as the metadata spells it, else the URL.
-pub(super) fn resource(server: &Server, order: &Order, protection: &Protection) -> Resource {
+/// The resource the token is for: configured, else as the metadata spells it, else the URL. Fails if the request would name
+/// a resource above the URL that does not confirm it: the token would also be good at the server's neighbours.
+pub(super) fn resource(server: &Server, order: &Order, protection: &Protection) -> Result<Resource, Error> {
     match (&order.resource, &protection.metadata) {
-        (ResourceParameter::Fixed(resource), _) => resource.clone(),
-        (_, Some(metadata)) => metadata.resource.clone(),
-        (_, None) => Resource::verbatim(server.url.as_str()),
+        (ResourceParameter::Fixed(resource), _) => Ok(resource.clone()),
+        (ResourceParameter::FromMetadata, Some(metadata)) => confirmed(metadata),
+        (ResourceParameter::Omitted, Some(metadata)) if metadata.confirm_at.is_none() => Ok(metadata.resource.clone()),
+        (_, _) => Ok(Resource::verbatim(server.url.as_str())),
+    }
+}
+
+/// The resource in the metadata. Fails if its own well-known place had to confirm it, and does not.
+pub(in crate::broker) fn confirmed(metadata: &ResourceMetadata) -> Result<Resource, Error> {
+    let resource = metadata.resource.clone();
+    match &metadata.confirm_at {
+        None => Ok(resource),
+        Some(place) => Err(NoRoute::NotConfirmed { resource, place: place.clone() }.into()),
     }
 }
 
@@ -185,7 +196,6 @@ fn bound(claims: Option<&Claims>, resource: &Resource) -> Result<(), &'static st
 mod tests {
     use super::*;
     use crate::caller::Caller;
-    use crate::discovery::ResourceMetadata;
     use crate::policy::{Policy, Rule};
 
     fn scopes(text: &str) -> Scopes {
@@ -201,6 +211,7 @@ mod tests {
     fn protection(challenge: Option<&str>, listed: Option<&str>) -> Protection {
         let metadata = ResourceMetadata {
             resource: Resource::verbatim("https://mcp.example.com"),
+            confirm_at: None,
             authorization_servers: Vec::new(),
             scopes_supported: listed.map(scopes),
             wants_dpop: false,

@@ -33,8 +33,8 @@ mod route;
 
 use chain::Leg;
 pub(super) use chain::expected_audience;
-pub(super) use judge::listed;
 use judge::{Evidence, resource, wanted, within_ceiling};
+pub(super) use judge::{confirmed, listed};
 use route::Route;
 
 /// More DPoP keys than a daemon needs: it has one per server.
@@ -135,7 +135,7 @@ impl Minter {
         let route = self.route(want).await?;
         let exchange = exchange::choose(order.exchange.as_deref(), &route.server, route.issuer_is)
             .ok_or_else(|| NoRoute::no_exchange(&route.server))?;
-        let resource = resource(server, order, &route.protection);
+        let resource = resource(server, order, &route.protection)?;
         self.check_not_shared(server, order, &resource)?;
         let scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(&order.name, denied))?;
         within_ceiling(permit, &scopes).map_err(|denied| Error::denied(&order.name, denied))?;
@@ -195,7 +195,7 @@ impl Minter {
         fit.map_err(|unfit| Unusable::Subject { source_name: source, unfit })?;
         let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
         let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
-        let resource = resource(&want.server, order, &Protection::default());
+        let resource = resource(&want.server, order, &Protection::default())?;
         self.check_not_shared(&want.server, order, &resource)?;
         let silent = AuthorizationServer::silent(issuer.clone(), "");
         let request = plain_request(order);

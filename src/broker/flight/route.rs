@@ -123,8 +123,9 @@ impl Minter {
         }
     }
 
-    /// Fails if this resource also covers another server, and the two allow different callers. A token for it is good
-    /// for both, so a caller of one server could use the other.
+    /// Fails if this resource also covers another server, unless the operator configured `resource` at both and both
+    /// allow the same callers. A token for it is good for both: a caller of one server could use the other, and so could
+    /// the server itself.
     pub(in crate::broker) fn check_not_shared(
         &self,
         server: &Server,
@@ -139,8 +140,13 @@ impl Minter {
             resource.stands_for(&other.url)
                 || matches!(&other.order.resource, ResourceParameter::Fixed(same) if same == resource)
         };
+        let is_configured = |order: &Order| !order.is_discovered() || order.resource != ResourceParameter::FromMetadata;
+        let is_meant = |other: &Server| {
+            let both = is_configured(order) && is_configured(&other.order);
+            (both || other.url == server.url) && other.policy.allow == server.policy.allow
+        };
         let mut covered = self.servers.iter().filter(|other| other.name != server.name && covers(other));
-        match covered.find(|other| other.policy.allow != server.policy.allow) {
+        match covered.find(|other| !is_meant(other)) {
             Some(other) => Err(NoRoute::SharedResource {
                 resource: resource.clone(),
                 server: server.name.to_string(),

@@ -130,18 +130,108 @@ async fn the_metadata_of_another_resource_is_refused() {
     assert_eq!(world.authorization_server.token_requests(), 0);
 }
 
+const ROOT: &str = "/.well-known/oauth-protected-resource";
+
+/// A token for the whole origin would be good at every neighbour of the server.
+#[tokio::test]
+async fn a_tenant_by_path_gets_no_token_for_its_neighbours() {
+    let world = World::new().await;
+    let (base, issuer) = (world.mcp.base().to_owned(), world.authorization_server.issuer());
+    world.authorization_server.register(&base, &SCOPES);
+    let document = json!({"resource": base, "authorization_servers": [issuer]});
+    world.mcp.publish(INSERTED, document.clone());
+    world.mcp.publish("/tenant-document", document.clone());
+    let elsewhere = FakeMcp::start(&world.authorization_server, &SCOPES).await;
+    elsewhere.publish(ROOT, document.clone());
+    let challenge = |place: String| format!("Bearer resource_metadata=\"{place}\"");
+    let cases = [
+        (challenge(format!("{base}{INSERTED}")), "does not say so"),
+        (challenge(format!("{base}/tenant-document")), "does not say so"),
+        (challenge(format!("{}{ROOT}", elsewhere.base())), "resource metadata is for"),
+        ("Bearer".to_owned(), "does not say so"),
+    ];
+    for (challenge, words) in &cases {
+        world.mcp.set_challenges(Some(&[challenge]));
+        for lines in [world.pin(), String::new()] {
+            let stderr = refused(token(&world.job(&lines)).await, 76, words);
+            assert!(stderr.contains("safeconduct: hint: "), "{stderr}");
+        }
+    }
+    // The root may speak for another resource.
+    world.mcp.publish(ROOT, json!({"resource": format!("{base}/mcp"), "authorization_servers": [issuer]}));
+    world.mcp.set_challenges(None);
+    refused(token(&world.job("")).await, 76, "does not say so");
+    assert_eq!(world.authorization_server.token_requests(), 0);
+
+    accepted(token(&world.job(&format!("resource = \"{base}\""))).await);
+    world.mcp.publish(ROOT, document);
+    for lines in [world.pin(), String::new()] {
+        let token = accepted(token(&world.job(&lines)).await);
+        assert_eq!(keys::peek(&token)["aud"], json!(base), "the origin says the same");
+    }
+}
+
+#[tokio::test]
+async fn another_origin_speaks_for_exactly_the_servers_url() {
+    let world = World::new().await;
+    let elsewhere = FakeMcp::start(&world.authorization_server, &SCOPES).await;
+    let place = format!("{}/document", elsewhere.base());
+    let (url, issuer) = (world.mcp.url(), world.authorization_server.issuer());
+    world.mcp.set_challenges(Some(&[&format!("Bearer resource_metadata=\"{place}\"")]));
+    for (resource, is_good) in [(url.clone(), true), (format!("{url}/"), false), (elsewhere.url(), false)] {
+        elsewhere.publish("/document", json!({"resource": resource, "authorization_servers": [issuer]}));
+        let output = token(&world.job("")).await;
+        if is_good {
+            accepted(output);
+        } else {
+            refused(output, 76, "resource metadata is for");
+        }
+    }
+}
+
+/// Userinfo would become an `Authorization` field of the server's choice, at a place of its choice.
+#[tokio::test]
+async fn a_place_in_the_challenge_that_is_no_plain_url_is_not_asked() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    let host = attacker.base.trim_start_matches("http://");
+    let places = [
+        format!("http://user:secret@{host}/document"),
+        format!("http://user@{host}/document"),
+        format!("http://{host}/document#part"),
+        format!("http://{host}/a/../document"),
+        format!("http://{host}/a/%2e%2e/document"),
+        format!("http:{host}/document"),
+        format!("http:/{host}/document"),
+        format!("//{host}/document"),
+        format!("http:\\\\\\\\{host}/document"),
+    ];
+    for place in places {
+        world.mcp.set_challenges(Some(&[&format!("Bearer resource_metadata=\"{place}\"")]));
+        accepted(token(&world.job("")).await);
+        world.job("").run(&["doctor", "demo"]).await;
+        attacker.saw_nothing();
+    }
+}
+
 /// `resource` in metadata may be a prefix of the URL. Every server below the prefix accepts such a token, so a caller that is
-/// permitted only one of these servers must not get it.
+/// permitted only one of these servers must not get it, and neither must the server itself.
 #[tokio::test]
 async fn one_resource_over_two_servers_does_not_get_round_allow() {
     let world = World::new().await;
-    world.mcp.set_signposts(Signposts { header: None, inserted: false, root: true });
+    world.mcp.set_signposts(Signposts { header: None, inserted: true, root: true });
     let url = world.mcp.url();
-    let toml = format!(
-        "[egress]\ninsecure_loopback = true\n[servers.mine]\nurl = \"{url}/mine\"\n[servers.theirs]\nurl = \"{url}/theirs\"\nallow = [{{ uid = 61234 }}]\n"
-    );
-    let daemon = Safeconduct::new(binary()).envs(world.platform.env()).config(&toml).daemon(&[]).await;
-    let reply = daemon.get("/v1/token?server=mine").await;
-    assert_eq!((reply.status, reply.json()["class"].as_str()), (500, Some("config")));
+    let daemon = async |both: &str, theirs: &str| {
+        let toml = format!(
+            "[egress]\ninsecure_loopback = true\n[servers.mine]\nurl = \"{url}/mine\"\n{both}\n[servers.theirs]\nurl = \"{url}/theirs\"\n{both}\n{theirs}\n"
+        );
+        Safeconduct::new(binary()).envs(world.platform.env()).config(&toml).daemon(&[]).await
+    };
+    for theirs in ["allow = [{ uid = 61234 }]", ""] {
+        let daemon = daemon("", theirs).await;
+        failed(&daemon.get("/v1/token?server=mine").await, 500, "config", "shared_resource");
+    }
     assert_eq!(world.authorization_server.token_requests(), 0);
+    let daemon = daemon(&format!("resource = \"{url}\""), "").await;
+    assert_eq!(daemon.get("/v1/token?server=mine").await.status, 200, "the operator said so at both");
 }

@@ -16,7 +16,7 @@ use support::fault::{self, Fault};
 use support::keys;
 use support::leak;
 use support::listener::{Bound, Listener};
-use support::mcp_server::{FakeMcp, Signposts};
+use support::mcp_server::{FakeMcp, INSERTED, Signposts};
 use support::platform::{FakePlatform, PlatformFault};
 use support::safeconduct::{Output, Safeconduct};
 use support::tcp_http::Loopback;

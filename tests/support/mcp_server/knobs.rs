@@ -35,6 +35,13 @@ impl FakeMcp {
         keys::overlay(self.state.now().metadata.as_object_mut().expect("it is made as an object"), &overrides);
     }
 
+    /// Publishes this document at a path of the same origin.
+    pub fn publish(&self, path: &str, document: Value) {
+        let mut now = self.state.now();
+        now.documents.retain(|(at, _)| at != path);
+        now.documents.push((path.to_owned(), document));
+    }
+
     /// The required scopes: without all of them a request gets 403 `insufficient_scope`.
     pub fn require_scope(&self, scope: Option<&str>) {
         self.state.now().required_scope = scope.map(str::to_owned);
