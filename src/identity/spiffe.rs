@@ -7,8 +7,10 @@
 //! [identity]
 //! source    = "spiffe"
 //! endpoint  = "unix:///run/spire/agent.sock"     # omit: the variable
-//! spiffe_id = "spiffe://example.org/agent"       # omit: the first of the workload's identities
+//! spiffe_id = "spiffe://example.org/agent"       # omit: the only identity of the workload
 //! ```
+//!
+//! A workload with several identities must name one: an agent lists them in an order that means nothing.
 //!
 //! It issues tokens for any audience. An agent may return the same SVID for half of its lifetime. A JWT-SVID guarantees only
 //! `sub`, `aud` and `exp`: a server that finds the key by `iss` needs SPIRE's `jwt_issuer` and its OIDC discovery provider.
@@ -19,6 +21,7 @@
 //!
 //! Source: SPIFFE, "Workload Endpoint" and "Workload API"; SPIRE documentation, "Registering workloads".
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +30,7 @@ use async_trait::async_trait;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::SecretString;
 use spiffe::transport::Endpoint;
-use spiffe::{SpiffeId, WorkloadApiClient, WorkloadApiError};
+use spiffe::{JwtSvid, SpiffeId, WorkloadApiClient, WorkloadApiError, X509Svid};
 
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
@@ -65,7 +68,7 @@ const ENDPOINT: Setting =
     Setting::optional("endpoint", Kind::Text, "Where the Workload API is. Omit: SPIFFE_ENDPOINT_SOCKET.")
         .checked(|text| endpoint(text).map(drop));
 const SPIFFE_ID: Setting =
-    Setting::optional("spiffe_id", Kind::Text, "Which of the workload's identities. Omit: the first.")
+    Setting::optional("spiffe_id", Kind::Text, "Which of the workload's identities. Omit: its only one.")
         .checked(|text| spiffe_id(text).map(drop));
 
 const SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
@@ -124,8 +127,18 @@ fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
 impl IdentitySource for Workload {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
         let (audience, id) = (audience.as_str(), self.spiffe_id.as_ref());
-        let fetch = |client: WorkloadApiClient| async move { client.fetch_jwt_token([audience], id).await };
-        let text = SecretString::from(self.ask(fetch).await?);
+        let text = match id {
+            Some(_) => {
+                let fetch = |client: WorkloadApiClient| async move { client.fetch_jwt_token([audience], id).await };
+                self.ask(fetch).await?
+            }
+            None => {
+                let fetch =
+                    |client: WorkloadApiClient| async move { client.fetch_all_jwt_svids([audience], None).await };
+                self.only(self.ask(fetch).await?, JwtSvid::spiffe_id)?.token().to_owned()
+            }
+        };
+        let text = SecretString::from(text);
         let subject =
             SubjectToken::parse(text).map_err(|error| self.malformed(&format!("a JWT-SVID that is {error}")))?;
         if subject.expose().len() > CAP {
@@ -155,9 +168,9 @@ impl IdentitySource for Workload {
 
     async fn certificate(&self) -> Result<Option<Certificate>, Error> {
         let fetch = |client: WorkloadApiClient| async move { client.fetch_all_x509_svids().await };
-        let svids = self.ask(fetch).await?;
-        let wanted = |svid: &&spiffe::X509Svid| self.spiffe_id.as_ref().is_none_or(|id| id == svid.spiffe_id());
-        let svid = svids.iter().find(wanted).ok_or_else(|| self.not_registered())?;
+        let mut svids = self.ask(fetch).await?;
+        svids.retain(|svid| self.spiffe_id.as_ref().is_none_or(|id| id == svid.spiffe_id()));
+        let svid = self.only(svids, X509Svid::spiffe_id)?;
         let chain = svid.cert_chain().iter().map(|one| CertificateDer::from(one.as_bytes().to_vec())).collect();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(svid.private_key().as_bytes().to_vec()));
         let certificate = Certificate::from_der(chain, key);
@@ -168,6 +181,15 @@ impl IdentitySource for Workload {
 impl Workload {
     fn at(endpoint: Endpoint, spiffe_id: Option<SpiffeId>, ambient: &Ambient) -> Arc<dyn IdentitySource> {
         Arc::new(Self { endpoint, spiffe_id, ambient: ambient.clone() })
+    }
+
+    /// The SVID of the workload's only identity. Fails if there are several identities, and names them.
+    fn only<S>(&self, svids: Vec<S>, id: impl Fn(&S) -> &SpiffeId) -> Result<S, Error> {
+        let ids: BTreeSet<String> = svids.iter().map(|svid| id(svid).to_string()).collect();
+        if ids.len() > 1 {
+            return Err(self.several(&ids));
+        }
+        svids.into_iter().next().ok_or_else(|| self.not_registered())
     }
 
     /// Calls the Workload API over a new connection, with retries within [`PATIENCE`].

@@ -53,6 +53,22 @@ async fn of_several_identities_the_configured_one_is_used() {
     assert_eq!(scene.authorization_server.last_request().assertion["sub"], OTHER);
 }
 
+/// The order in which an agent lists identities means nothing.
+#[tokio::test]
+async fn of_several_identities_none_is_used_unless_one_is_named() {
+    for identities in [[AGENT, OTHER], [OTHER, AGENT]] {
+        let (scene, agent) = scene(&identities).await;
+        let jwt = workload(&scene, &agent, "");
+        let by_certificate = "client_id = \"agent\"\nexchange = \"client-credentials\"\nclient_auth = \"mtls\"";
+        let x509 = workload(&scene, &agent, by_certificate);
+        for world in [jwt, x509] {
+            let stderr = world.run(&["token", "demo"]).await.expect_code(69).stderr;
+            assert!(stderr.contains(AGENT) && stderr.contains(OTHER) && stderr.contains("`spiffe_id`"), "{stderr}");
+        }
+        assert_eq!(scene.authorization_server.token_requests(), 0);
+    }
+}
+
 #[tokio::test]
 async fn whoami_shows_the_svid_and_the_certificate() {
     let (scene, agent) = scene(&[AGENT]).await;

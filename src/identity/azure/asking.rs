@@ -38,6 +38,8 @@ const UNREACHABLE: &str =
     "if this is an Azure host, let this process reach the endpoint (network policy, firewall of the machine)";
 const NO_IDENTITY: &str = "assign a managed identity to this resource; with several user-assigned ones, or another than the \
     system-assigned, say which: `client_id`, `object_id` or `resource_id` in [identity]";
+const SEVERAL_IDENTITIES: &str = "say which one is meant: `client_id`, `object_id` or `resource_id` in [identity] \
+    (`az identity list` shows them)";
 const NO_APPLICATION: &str = "Entra makes tokens only for applications of the tenant: register the target there, and set \
     `subject_audience`, or `scopes` with `exchange = \"entra\"`, to its identifier URI";
 
@@ -163,7 +165,7 @@ impl Azure {
 
     pub(super) fn refused(&self, answer: &Answer) -> Error {
         let (who, status) = (self.host.who(), answer.status);
-        let what = format!("{who} answers status {status}");
+        let mut what = format!("{who} answers status {status}");
         if is_passing(status, &self.host) {
             let hint = Some("Azure has trouble there, or too many ask at once".to_owned());
             return Error::Unreachable { source_name: SOURCE.name, what, hint };
@@ -172,6 +174,10 @@ impl Azure {
         let says = |words: &[&str]| words.iter().any(|word| body.contains(word));
         let hint = match status {
             400 if says(&["aadsts500011", "aadsts500341", "invalid_resource"]) => NO_APPLICATION,
+            400 if says(&["multiple user assigned"]) => {
+                what.push_str(": several user-assigned identities are assigned to this resource");
+                SEVERAL_IDENTITIES
+            }
             400 | 404 if says(&["identity"]) => NO_IDENTITY,
             400 => NO_APPLICATION,
             // Docker Desktop answers like this when there is no metadata service.

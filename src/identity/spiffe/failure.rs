@@ -1,15 +1,20 @@
 //! Failures of the Workload API: which ones are temporary, their meaning, and their cure.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use spiffe::WorkloadApiError;
 use spiffe::transport::{Endpoint, GrpcStatusCode, TransportConnectError, TransportError};
+use spiffe::{JwtSvidError, WorkloadApiError};
 
 use super::{SOCKET, SOURCE, Workload};
 use crate::identity::Error;
 use crate::oauth::quoted_words;
+use crate::token::NotJwt;
+
+/// So many identities are named in an error.
+const SHOWN: usize = 8;
 
 /// Why one try failed.
 pub(super) enum Failure {
@@ -69,6 +74,13 @@ impl Workload {
                     rejected(what, &format!("let uid {uid} connect to that socket and enter its directory"))
                 }
             }
+            Failure::Said(WorkloadApiError::JwtSvid(error)) => self.malformed(&match error {
+                JwtSvidError::InvalidSubject(_) => "a JWT-SVID whose `sub` is no SPIFFE ID".to_owned(),
+                JwtSvidError::InvalidJwtFormat | JwtSvidError::InvalidBase64 | JwtSvidError::InvalidJson(_) => {
+                    format!("a JWT-SVID that is {NotJwt}")
+                }
+                other => format!("an unsound JWT-SVID ({})", quoted_words(&other.to_string())),
+            }),
             Failure::Said(other) => self.malformed(&format!("something else ({})", quoted_words(&other.to_string()))),
         }
     }
@@ -92,6 +104,14 @@ impl Workload {
             in Kubernetes `-selector k8s:sa:NAME`); the agent learns of it within seconds"
         );
         rejected(what, &hint)
+    }
+
+    /// The workload has these identities, and the configuration does not say which one is meant.
+    pub(super) fn several(&self, ids: &BTreeSet<String>) -> Error {
+        let shown: Vec<&str> = ids.iter().take(SHOWN).map(String::as_str).collect();
+        let more = if ids.len() > SHOWN { format!(" and {} more", ids.len() - SHOWN) } else { String::new() };
+        let what = format!("{} has several identities for this workload: {}{more}", self.place(), shown.join(", "));
+        rejected(what, "say which one is meant with `spiffe_id` in [identity]")
     }
 
     fn unreachable(&self, what: String) -> Error {
