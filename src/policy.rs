@@ -14,7 +14,7 @@ pub struct Policy {
     pub allow: Vec<Rule>,
     /// The most that any caller may have; `None` is no limit.
     pub ceiling: Option<Scopes>,
-    /// Scopes beyond the ceiling that do not make a token be refused.
+    /// Scopes beyond the ceiling that do not make a token be refused if they come unasked.
     pub tolerate: Scopes,
 }
 
@@ -98,7 +98,7 @@ impl Policy {
             (None, _) => None,
             (Some(asked), None) => Some(asked.clone()),
             (Some(asked), Some(ceiling)) => {
-                let cut = asked.within(&ceiling.union(&self.tolerate));
+                let cut = asked.within(ceiling);
                 if cut.is_empty() {
                     return Err(Denied::AskedTooMuch { asked: asked.to_string(), ceiling: ceiling.to_string() });
                 }
@@ -229,6 +229,15 @@ mod tests {
         let permit = policy.permit(&caller(1, 1), Some(&scopes("b z"))).expect("cut");
         assert_eq!(permit.ask, Some(scopes("b")));
         assert!(matches!(policy.permit(&caller(1, 1), Some(&scopes("z"))), Err(Denied::AskedTooMuch { .. })));
+    }
+
+    #[test]
+    fn a_tolerated_scope_cannot_be_asked_for() {
+        let policy = policy(vec![rule(None, None, None)], Some("a"));
+        assert!(matches!(policy.permit(&caller(1, 1), Some(&scopes("extra"))), Err(Denied::AskedTooMuch { .. })));
+        let permit = policy.permit(&caller(1, 1), Some(&scopes("a extra"))).expect("cut");
+        assert_eq!(permit.ask, Some(scopes("a")));
+        assert_eq!(permit.admit(&scopes("a extra")), Ok(()), "it comes unasked");
     }
 
     #[test]

@@ -91,7 +91,12 @@ pub(super) const SERVER: Table = Table {
             "Use tokens of a merely discovered issuer even if they are not bound to this server.",
         ),
         key("scopes", Kind::Texts, "[\"deploy:read\"]", "The ceiling for everybody. Omit: no ceiling."),
-        key("tolerate_scopes", Kind::Texts, "[\"profile\"]", "Granted beyond the ceiling without refusing."),
+        key(
+            "tolerate_scopes",
+            Kind::Texts,
+            "[\"profile\"]",
+            "Granted beyond the ceiling without refusing; never asked for.",
+        ),
         key(
             "exchange",
             Kind::Text,
