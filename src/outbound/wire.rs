@@ -1,4 +1,4 @@
-//! A connection as the HTTP library sees it, with a record of what passed over it.
+//! A connection as the HTTP library sees it, with a record of what passed over it. Other tasks run after each read.
 //!
 //! When a request fails on a kept connection, the record says whether the server can have heard of it: see
 //! [`Record::was_stale`].
@@ -21,6 +21,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
     record: Arc<Record>,
+    /// Let other tasks run before the next read.
+    yields: bool,
 }
 
 /// What passed over a connection, above TLS.
@@ -36,7 +38,7 @@ impl Wire {
     pub(super) fn new(stream: Box<dyn Stream>) -> Self {
         // The first write counts as the first request.
         let record = Record { requests: AtomicUsize::new(0), heard: AtomicBool::new(true) };
-        Self { stream, record: Arc::new(record) }
+        Self { stream, record: Arc::new(record), yields: false }
     }
 }
 
@@ -63,10 +65,17 @@ impl Connection for Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The HTTP library reads on within one poll as long as interim answers come. A server that floods them must not
+        // hold the thread, on which every caller is served.
+        if std::mem::take(&mut self.yields) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.record.heard.store(true, Ordering::Relaxed);
+            self.yields = true;
         }
         outcome
     }

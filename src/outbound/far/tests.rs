@@ -254,3 +254,82 @@ async fn eight_interim_answers_are_passed_over_and_the_ninth_ends_it() {
     let error = status(&servers.client(), get()).await.expect_err("too many");
     assert!(matches!(error, Error::Interim { .. }), "{error:?}");
 }
+
+/// Connections to a server that always has one more interim answer to read.
+#[derive(Clone, Default)]
+struct Flood {
+    read: Arc<AtomicUsize>,
+    /// The request has come; before that there is nothing to read.
+    asked: bool,
+    reader: Option<std::task::Waker>,
+}
+
+/// More than any honest server sends, so that the test ends where nothing else ends it.
+const FLOOD: usize = 64 * 1024 * 1024;
+
+impl tokio::io::AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if !self.asked {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        const INTERIM_ANSWER: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let before = self.read.load(Ordering::Relaxed);
+        while before < FLOOD && buf.remaining() >= INTERIM_ANSWER.len() {
+            buf.put_slice(INTERIM_ANSWER);
+        }
+        self.read.fetch_add(buf.filled().len(), Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Flood {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.asked = true;
+        self.reader.take().into_iter().for_each(std::task::Waker::wake);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Service<Uri> for Flood {
+    type Response = TokioIo<Wire>;
+    type Error = std::io::Error;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        std::future::ready(Ok(TokioIo::new(Wire::new(Box::new(self.clone())))))
+    }
+}
+
+/// Everything is served on one thread: what is read in one go is time that nobody else has.
+#[tokio::test]
+async fn a_server_that_floods_interim_answers_does_not_hold_the_thread() {
+    let flood = Flood::default();
+    let client = Far::new(flood.clone());
+    // In a task of its own, as in the daemon.
+    let outcome = tokio::spawn(async move { client.send(get()).await.map(|answer| answer.status) });
+    let outcome = outcome.await.expect("no panic");
+    assert!(matches!(outcome, Err(Error::Interim { .. })), "{outcome:?}");
+    // The connection is closed when its task runs next.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let read = flood.read.load(Ordering::Relaxed);
+    assert!(read <= 2 * HEAD_CAP, "{read} bytes were read");
+}
