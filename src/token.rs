@@ -172,6 +172,12 @@ pub struct Claims {
     /// The key that the token is bound to (RFC 7800).
     #[serde(default)]
     pub cnf: Option<Confirmation>,
+    /// The scopes of an access token (RFC 9068 section 2.2.3). Anything but texts is ignored.
+    #[serde(default, deserialize_with = "words")]
+    pub scope: Vec<String>,
+    /// The same under another name.
+    #[serde(default, deserialize_with = "words")]
+    pub scp: Vec<String>,
 }
 
 /// The key that a token is bound to.
@@ -200,6 +206,12 @@ impl Claims {
         serde_json::from_slice(&payload).map_err(|_| NotJwt)
     }
 
+    /// The scopes that the token itself names; `None` if it names none.
+    pub(crate) fn scopes(&self) -> Option<Scopes> {
+        let words = self.scope.iter().chain(&self.scp).map(String::as_str);
+        Some(Scopes::granted(words)).filter(|scopes| !scopes.is_empty())
+    }
+
     /// The lifetime `exp − iat`, if both are present. Zero if the token expires before it is issued.
     pub fn life(&self) -> Option<Duration> {
         let span = self.exp?.saturating_sub(self.iat?);
@@ -218,6 +230,16 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<String
         None => Vec::new(),
         Some(Aud::One(one)) => vec![one],
         Some(Aud::Many(many)) => many,
+    })
+}
+
+/// The words of a text, or of all texts in a list.
+fn words<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    let split = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    Ok(match serde_json::Value::deserialize(source)? {
+        serde_json::Value::String(text) => split(&text),
+        serde_json::Value::Array(list) => list.iter().filter_map(|one| one.as_str()).flat_map(split).collect(),
+        _ => Vec::new(),
     })
 }
 

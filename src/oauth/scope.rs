@@ -20,6 +20,14 @@ impl Scopes {
         list.into_iter().map(one_scope).collect::<Result<_, _>>().map(Self::of)
     }
 
+    /// Takes what another party granted. A word with characters that no scope may have is not left out, because it may
+    /// mean something there: those characters become `?`.
+    pub(crate) fn granted<'a>(words: impl Iterator<Item = &'a str>) -> Self {
+        let allowed = |character: char| u8::try_from(character).is_ok_and(is_allowed);
+        let clean = |word: &str| word.chars().map(|one| if allowed(one) { one } else { '?' }).collect();
+        Self::of(words.filter(|word| !word.is_empty()).map(clean).collect())
+    }
+
     fn of(set: BTreeSet<String>) -> Self {
         Self(Arc::new(set))
     }
@@ -78,6 +86,9 @@ impl fmt::Display for Scopes {
 pub struct BadScope;
 
 fn one_scope(scope: &str) -> Result<String, BadScope> {
-    let allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-    if !scope.is_empty() && scope.bytes().all(allowed) { Ok(scope.to_owned()) } else { Err(BadScope) }
+    if !scope.is_empty() && scope.bytes().all(is_allowed) { Ok(scope.to_owned()) } else { Err(BadScope) }
+}
+
+fn is_allowed(byte: u8) -> bool {
+    matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)
 }

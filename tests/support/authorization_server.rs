@@ -55,6 +55,11 @@ pub enum TokenFault {
     NoExpiresIn,
     ExpiresIn(Value),
     TokenType(String),
+    /// The `scope` of the answer, or none, and claims of the token.
+    ScopeClaims {
+        answer: Option<String>,
+        token: Value,
+    },
     /// The `scope` of the answer and of the token; `None` omits it from the answer only.
     ScopeGranted(Option<String>),
     /// The last token again, with its remaining lifetime.

@@ -37,7 +37,8 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
     let claims = claims(issued.token());
     let inherent = claims.as_ref().and_then(Claims::life);
     let life = [issued.expires_in, inherent].into_iter().flatten().min().unwrap_or(UNKNOWN_LIFE);
-    let scopes = issued.scopes.unwrap_or_else(|| asked.clone());
+    let in_token = claims.as_ref().and_then(Claims::scopes);
+    let scopes = granted(issued.scopes.as_ref(), in_token.as_ref(), asked);
     let missing = asked.minus(&scopes);
     check_lifetime(Token {
         digest: credential.digest(),
@@ -56,6 +57,16 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
         hops: hops.into(),
         party_in_json: Default::default(),
     })
+}
+
+/// What was granted: what the answer says and what the token itself says, because servers look at the token. An answer
+/// that says nothing grants what was asked for (RFC 6749 section 5.1).
+fn granted(answer: Option<&Scopes>, in_token: Option<&Scopes>, asked: &Scopes) -> Scopes {
+    match (answer, in_token) {
+        (Some(answer), Some(in_token)) => answer.union(in_token),
+        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (None, None) => asked.clone(),
+    }
 }
 
 /// Fails if a token of a discovered issuer is not for this resource alone. Pinned and listed issuers are trusted.
@@ -232,6 +243,17 @@ mod tests {
         assert_eq!(wanted(permit(Some("c d"), None), &protection(None, None)), Ok("c d".to_owned()));
         assert!(wanted(permit(Some("c"), None), &all).is_err(), "the challenge wants only what may not be had");
         assert_eq!(wanted(permit(Some("c"), None), &protection(Some(""), None)), Ok("c".to_owned()));
+    }
+
+    #[test]
+    fn what_was_granted_is_the_union_of_the_answer_and_the_token() {
+        let granted = |answer: Option<&str>, in_token: Option<&str>| {
+            granted(answer.map(scopes).as_ref(), in_token.map(scopes).as_ref(), &scopes("asked")).to_string()
+        };
+        assert_eq!(granted(None, None), "asked");
+        assert_eq!(granted(Some("a"), None), "a");
+        assert_eq!(granted(None, Some("a admin")), "a admin");
+        assert_eq!(granted(Some("a"), Some("admin")), "a admin");
     }
 
     #[test]

@@ -86,6 +86,31 @@ async fn a_token_that_is_not_bound_to_the_resource_needs_a_trusted_issuer() {
     }
 }
 
+/// Servers look at the token, whatever the answer beside it says.
+#[tokio::test]
+async fn a_scope_that_only_the_token_names_does_not_pass_a_ceiling() {
+    let more = "demo:read demo:write";
+    let answers = [None, Some("demo:read".to_owned())];
+    let tokens = [
+        json!({"scope": more}),
+        json!({"scp": more}),
+        json!({"scope": ["demo:read", "demo:write"]}),
+        json!({"scope": "demo:read", "scp": ["demo:write"]}),
+        json!({"scope": ["demo:read demo:write", 7, null]}),
+        json!({"scope": "demo:read \u{e9}"}),
+    ];
+    let world = World::new().await;
+    for (answer, token) in answers.into_iter().flat_map(|answer| tokens.iter().map(move |one| (answer.clone(), one))) {
+        let claims = token.clone();
+        world.authorization_server.always_token(TokenFault::ScopeClaims { answer, token: claims });
+        refused(self::token(&world.job(&world.pin())).await, 77, "beyond this caller's ceiling");
+    }
+    for good in [json!({"scp": ["demo:read"]}), json!({"scope": 7}), json!({"scope": "demo:read openid"})] {
+        world.authorization_server.always_token(TokenFault::ScopeClaims { answer: None, token: good });
+        accepted(token(&world.job(&world.pin())).await);
+    }
+}
+
 #[tokio::test]
 async fn the_metadata_of_another_issuer_is_refused() {
     let world = World::new().await;

@@ -347,12 +347,19 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     let by_key = grant.thumbprint.as_ref().map(|thumbprint| json!({"jkt": thumbprint}));
     let by_certificate = grant.certificate.as_ref().map(|digest| json!({"x5t#S256": digest}));
     let confirmed = by_key.or(by_certificate);
-    let token_for = |audience: Value, scope: &str| {
-        let claims = json!({"sub": grant.subject, "aud": audience, "scope": scope, "cnf": confirmed});
-        state.mint_with("at+jwt", claims, life)
+    let with = |audience: Value, scopes: &Value| {
+        let mut claims = keys::object(json!({"sub": grant.subject, "aud": audience, "cnf": confirmed}));
+        keys::overlay(&mut claims, scopes);
+        state.mint_with("at+jwt", Value::Object(claims), life)
     };
+    let token_for = |audience: Value, scope: &str| with(audience, &json!({"scope": scope}));
     let last = state.now().last.clone();
-    let (mut token, mut over) = bent(grant, script, last, &token_for);
+    let (mut token, mut over) = match script {
+        Some(TokenFault::ScopeClaims { answer, token }) => {
+            (Some(with(json!(grant.resource), &token)), json!({"scope": answer}))
+        }
+        script => bent(grant, script, last, &token_for),
+    };
     let profile = state.now().profile.clone();
     if profile.opaque {
         token = Some(format!("opaque-{}-{}", keys::unique_id(), keys::unique_id()));
