@@ -555,6 +555,24 @@ async fn a_token_of_an_unlisted_server_must_be_bound_to_it() {
     daemon.stop().await.expect_code(0);
 }
 
+/// A hostile server could name a listed issuer that ignores `resource`.
+#[tokio::test]
+async fn a_token_of_a_listed_issuer_for_an_unlisted_server_must_be_bound_to_it() {
+    use support::authorization_server::TokenFault;
+    let scene = Scene::new(binary()).await;
+    let issuer = scene.authorization_server.issuer();
+    let toml = format!("[egress]\ninsecure_loopback = true\nissuers = [\"{issuer}\"]\n[listen]\nunlisted = true\n");
+    let daemon = scene.safeconduct.clone().config(&toml).daemon(&[]).await;
+    for fault in [TokenFault::IgnoreResource, TokenFault::OpaqueToken] {
+        scene.authorization_server.script_token([fault]);
+        let reply = daemon.get(&format!("/v1/token?server={}&fresh=1", scene.mcp.url())).await;
+        let body = reply.json();
+        assert_eq!((reply.status, body["error"].as_str()), (502, Some("resource_not_bound")), "{}", reply.body);
+        assert!(body["hint"].as_str().is_some_and(|hint| hint.contains("add the server")), "{}", reply.body);
+    }
+    daemon.stop().await.expect_code(0);
+}
+
 // Rate limits.
 
 #[tokio::test]

@@ -14,7 +14,7 @@ pub(crate) enum Unusable {
     #[error("this identity token was refused before and is not presented again; then: {issuer} refuses with {error}")]
     RefusedBefore { issuer: Issuer, error: OauthError },
     #[error("the token of {issuer} is not bound to {resource}: {why}")]
-    NotBound { issuer: Issuer, resource: Resource, why: &'static str },
+    NotBound { issuer: Issuer, resource: Resource, why: &'static str, is_unlisted: bool },
     #[error("the token of {issuer}: {why}")]
     ForeignKey { issuer: Issuer, why: &'static str },
     #[error("{issuer} issues tokens that have expired already")]
@@ -38,6 +38,9 @@ impl Unusable {
             }
             Self::RefusedBefore { error, .. } => row(&error.code).hint(
                 "mend the trust at the authorization server; the next identity token of the platform is presented again (a managed identity's or a file's may come hours later: restart the daemon then)",
+            ),
+            Self::NotBound { is_unlisted: true, .. } => row("resource_not_bound").hint(
+                "add the server to the configuration if you trust it with such tokens; the operator of the authorization server should bind tokens to `resource` (RFC 8707)",
             ),
             Self::NotBound { issuer, .. } => row("resource_not_bound").hint(format!(
                 "pin it if you trust it with this server: `issuer = \"{issuer}\"`, or `--issuer {issuer}`; its operator should bind tokens to `resource` (RFC 8707)"

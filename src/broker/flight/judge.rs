@@ -12,6 +12,7 @@ use crate::clock::{Boot, rfc3339};
 use crate::discovery::{Protection, ResourceMetadata};
 use crate::exchange::{self, Grant, Issued, IssuerOrigin};
 use crate::oauth::{Issuer, Resource, Scopes};
+use crate::outbound::NamedBy;
 use crate::policy::{Denied, Permit};
 use crate::token::{AccessToken, Claims, Credential, Hop, Token};
 
@@ -69,19 +70,23 @@ fn granted(answer: Option<&Scopes>, in_token: Option<&Scopes>, asked: &Scopes) -
     }
 }
 
-/// Fails if a token of a discovered issuer is not for this resource alone. Pinned and listed issuers are trusted.
+/// Fails if a token of a discovered issuer is not for this resource alone. Pinned and listed issuers are trusted with the
+/// servers that the operator named. For any other server the token must be bound, whoever issued it: a hostile server
+/// could name a listed issuer that ignores `resource`.
 pub(super) fn trusted(
     server: &Server,
     issuer_is: IssuerOrigin,
     issuer: &Issuer,
     (issued, resource): (&Issued, &Resource),
 ) -> Result<(), Error> {
-    if issuer_is != IssuerOrigin::Discovered || server.trust_discovered_issuer {
+    let is_unlisted = server.named_by == NamedBy::Them;
+    if !is_unlisted && (issuer_is != IssuerOrigin::Discovered || server.trust_discovered_issuer) {
         return Ok(());
     }
     let claims = claims(issued.token());
-    bound(claims.as_ref(), resource)
-        .map_err(|why| Unusable::NotBound { issuer: issuer.clone(), resource: resource.clone(), why }.into())
+    bound(claims.as_ref(), resource).map_err(|why| {
+        Unusable::NotBound { issuer: issuer.clone(), resource: resource.clone(), why, is_unlisted }.into()
+    })
 }
 
 /// Refuses a lifetime of zero or above a year: that is a wrong date, and no timer reaches that far.
