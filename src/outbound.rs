@@ -3,8 +3,9 @@
 //! - https only. Plain http is for loopback under `insecure_loopback`, and for the endpoints of platforms beside the workload
 //!   (metadata services), on their fixed addresses and on loopback.
 //! - No redirect is followed, bodies are read up to 64 KiB, and every request has a time limit.
-//! - A host that another party named must have a public address (`rules.rs`). A forward proxy resolves names itself, so only
-//!   hosts that the operator named go through it.
+//! - A host that another party named must have a public address (`rules.rs`), unless the configuration names its origin for
+//!   the same server (`origins.rs`) or allows it for all. A forward proxy resolves names itself, so only hosts that the
+//!   operator named go through it.
 //! - Two HTTP clients share these rules: `far.rs` for MCP servers and authorization servers, `platform.rs` for endpoints beside
 //!   the workload, some of which are on Unix sockets. One crate has an HTTP client of its own; it is used only for an endpoint
 //!   that has answered through this room before (`identity/gcp/access_token.rs`).
@@ -31,6 +32,7 @@ mod failure;
 mod far;
 mod message;
 mod name;
+mod origins;
 mod patience;
 mod pinned;
 mod platform;
@@ -45,6 +47,7 @@ pub(crate) use address::{Kind, Network};
 pub(crate) use certificate::Certificate;
 pub(crate) use error::Error;
 pub(crate) use message::{Answer, Ask, Body};
+pub(crate) use origins::Origins;
 pub(crate) use patience::Again;
 pub(crate) use pinned::Thumbprint;
 pub(crate) use proxy::Proxy;
@@ -83,18 +86,19 @@ pub(crate) struct Config {
     pub ca_pem: Option<Vec<u8>>,
     /// The networks that hosts named by others may be in. `None` is every public network.
     pub allow: Option<Vec<Network>>,
-    /// Hosts that the operator named. They may have private addresses.
+    /// Hosts in `[egress] allow`. They may have private addresses, whoever names them.
     pub named: BTreeSet<String>,
     /// The forward proxy, with the hosts that are dialled directly.
     pub proxy: Option<Proxy>,
 }
 
 /// Who named the host of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NamedBy {
     /// Our own environment or configuration: private addresses are fine.
     Us,
-    /// Another party's document: public addresses only, unless the operator named the host too.
+    /// Another party's document: public addresses only, unless `[egress] allow` names the host or network. The sender knows
+    /// which origins the configuration names for its server ([`Origins`]).
     Them,
     /// The platform we run on, of itself: an endpoint beside the workload, on link-local or loopback addresses and in
     /// plain http, or anywhere over https. Never through a proxy.

@@ -31,7 +31,7 @@ impl Broker {
             (None, Some(link), _) => link.audience(),
             (None, None, Some(pinned)) => expected_audience(&server.order, pinned),
             (None, None, None) => {
-                let protection = maker.discovery.protection(&server.url, server.named_by).await?;
+                let protection = maker.discovery.protection(&server.url, &server.origins()).await?;
                 let (issuer, _) = maker.pick(&server, &protection)?;
                 expected_audience(&server.order, &issuer)
             }

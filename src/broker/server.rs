@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Rate;
 use super::order::{Order, TokenFor};
 use crate::digest::{Digest, Fields};
-use crate::oauth::{Scopes, ServerUrl};
-use crate::outbound::NamedBy;
+use crate::oauth::{Issuer, Scopes, ServerUrl};
+use crate::outbound::{NamedBy, Origins};
 use crate::policy::{Permit, Policy, Rule};
 
 /// An MCP server, and everything needed to get a token for it.
@@ -89,6 +89,18 @@ impl Server {
     pub(crate) fn orders_mut(&mut self) -> impl Iterator<Item = &mut Order> {
         let door = self.front_door.as_mut().map(|door| Arc::make_mut(&mut door.order));
         door.into_iter().chain([Arc::make_mut(&mut self.order)])
+    }
+
+    /// The origins that the configuration names for this server: its URL, its authorization servers and their token
+    /// endpoints. None for an unlisted server.
+    pub(crate) fn origins(&self) -> Origins {
+        if self.named_by != NamedBy::Us {
+            return Origins::default();
+        }
+        let parties = self
+            .orders()
+            .flat_map(|order| order.issuer().map(Issuer::as_str).into_iter().chain(order.token_endpoint()));
+        Origins::of(parties.chain([self.url.as_str()]))
     }
 
     /// The cache key of the server's own token.

@@ -7,7 +7,7 @@ use super::reader::Reader;
 use super::{Config, IdentityConfig};
 use crate::broker::{Link, Order, ResourceParameter, Server, TokenFor, UNLISTED};
 use crate::exchange::{Asks, IdentityRef};
-use crate::oauth::{Issuer, host_of};
+use crate::oauth::Issuer;
 
 /// Checks that every order names an existing identity that its exchange can use, and adds the identity to its cache
 /// key.
@@ -105,7 +105,7 @@ fn names(reader: &mut Reader<'_>, config: &Config) {
     }
 }
 
-/// Checks tables against each other, and collects the configured hosts for `egress`.
+/// Checks tables against each other.
 pub(super) fn check(reader: &mut Reader<'_>, config: &mut Config) {
     for (i, one) in config.servers.iter().enumerate() {
         for other in &config.servers[i + 1..] {
@@ -129,23 +129,4 @@ pub(super) fn check(reader: &mut Reader<'_>, config: &mut Config) {
         let what = "with `unlisted = true` this name stands for all servers that are not configured; choose another";
         reader.problem(None, &format!("servers.{}", server.name), what);
     }
-    let mut named = std::mem::take(&mut config.egress.named);
-    for server in &config.servers {
-        named.insert(host_of(server.url.url()));
-        for order in server.orders() {
-            let issuers = order.issuer().into_iter().map(Issuer::as_str).chain(order.token_endpoint());
-            let links = order.idp.iter().flat_map(named_by_link);
-            named.extend(issuers.chain(links).filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
-        }
-    }
-    let links = config.identities.values().flat_map(|identity| &identity.links).flat_map(named_by_link);
-    named.extend(links.filter_map(|text| url::Url::parse(text).ok()).map(|url| host_of(&url)));
-    for issuer in config.issuers.iter().flatten() {
-        named.extend(url::Url::parse(issuer.as_str()).map(|url| host_of(&url)));
-    }
-    config.egress.named = named;
-}
-
-fn named_by_link(link: &Link) -> impl Iterator<Item = &str> {
-    std::iter::once(link.issuer.as_str()).chain(link.token_endpoint.as_deref())
 }

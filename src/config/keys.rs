@@ -318,7 +318,7 @@ pub(super) const EGRESS: Table = Table {
             "allow",
             Kind::Texts,
             "[\"login.example.com\", \"10.1.0.0/16\"]",
-            "Given: only these hosts and networks, and the configured hosts. Omitted: any public https host.",
+            "Given: only these hosts and networks, and for each server what is configured for it. Omitted: any public https host.",
         ),
         key(
             "issuers",

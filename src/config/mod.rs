@@ -16,7 +16,7 @@ use crate::broker::{DEFAULT, Link, Server};
 use crate::env::Env;
 use crate::exchange::{Asks, Provider};
 use crate::identity::{Choice, SOURCES};
-use crate::oauth::{Issuer, ServerUrl, host_of};
+use crate::oauth::{Issuer, ServerUrl};
 use crate::outbound;
 use crate::policy::Rule;
 
@@ -194,7 +194,6 @@ impl Config {
 
     /// Adds a server from the command line.
     pub(crate) fn add_server(&mut self, name: &str, url: &ServerUrl, env: &Env) -> &mut Server {
-        self.egress.named.insert(host_of(url.url()));
         let identity_fields = self.identities.get(DEFAULT).map(IdentityConfig::fields).unwrap_or_default();
         let mut server = Server::discovered(name.into(), url.clone(), own_user(env));
         server.orders_mut().for_each(|order| order.identity_fields.clone_from(&identity_fields));
@@ -286,9 +285,6 @@ impl Config {
 
     /// Pins the issuer of one server (from the command line).
     pub(crate) fn pin(&mut self, name: &str, issuer: &Issuer) {
-        if let Ok(url) = url::Url::parse(issuer.as_str()) {
-            self.egress.named.insert(host_of(&url));
-        }
         if let Some(server) = self.servers.iter_mut().find(|server| *server.name == *name) {
             Arc::make_mut(&mut server.order).pin_to(issuer);
         }

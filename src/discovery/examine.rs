@@ -9,7 +9,7 @@ use super::document::{BadDocument, ResourceDocument, ServerDocument};
 use super::error::malformed;
 use super::{Discovery, Error, ResourceMetadata, challenge};
 use crate::oauth::{AuthorizationServer, Issuer, ServerUrl};
-use crate::outbound::{self, Ask, Body, NamedBy};
+use crate::outbound::{self, Ask, Body, NamedBy, Origins};
 
 /// The head of the MCP endpoint's answer to one request. The body is not read.
 pub(crate) struct EndpointHead {
@@ -68,8 +68,13 @@ impl Discovery {
 
     /// Requests one document, with the egress rules for URLs that another party named. `pass` is the front door's
     /// credential.
-    pub(crate) async fn see(&self, url: &str, pass: Option<(HeaderName, HeaderValue)>) -> FetchedDocument {
-        let mut ask = Ask::get(url, NamedBy::Them);
+    pub(crate) async fn see(
+        &self,
+        url: &str,
+        origins: &Origins,
+        pass: Option<(HeaderName, HeaderValue)>,
+    ) -> FetchedDocument {
+        let mut ask = Ask::get(url, origins.who_named(url));
         ask.headers.extend(pass);
         let answer = self.outbound.send(ask).await;
         let answer = answer.map(|answer| Answered {

@@ -15,7 +15,7 @@ use reqwest::header::WWW_AUTHENTICATE;
 
 use crate::clock::Clock;
 use crate::oauth::{AuthorizationServer, Issuer, Resource, Scopes, ServerUrl};
-use crate::outbound::{self, Ask, NamedBy, Outbound};
+use crate::outbound::{self, Ask, NamedBy, Origins, Outbound};
 
 mod challenge;
 mod document;
@@ -65,7 +65,8 @@ pub(crate) struct ResourceMetadata {
 pub(crate) struct Discovery {
     outbound: Outbound,
     protections: DocumentCache<String, Arc<Protection>>,
-    servers: DocumentCache<Issuer, Arc<AuthorizationServer>>,
+    /// Apart for servers whose configuration names the issuer and others, so that neither sees the other's failures.
+    servers: DocumentCache<(Issuer, NamedBy), Arc<AuthorizationServer>>,
 }
 
 impl Discovery {
@@ -73,34 +74,36 @@ impl Discovery {
         Self { outbound, protections: DocumentCache::new(clock.clone()), servers: DocumentCache::new(clock) }
     }
 
-    /// Returns what the MCP server publishes about its protection, cached or requested now.
-    pub(crate) async fn protection(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Arc<Protection>, Error> {
+    /// Returns what the MCP server publishes about its protection, cached or requested now. `origins` are those that the
+    /// configuration names for it.
+    pub(crate) async fn protection(&self, server: &ServerUrl, origins: &Origins) -> Result<Arc<Protection>, Error> {
         let believed =
             |protection: &Arc<Protection>| if protection.metadata.is_some() { DOCUMENT_TTL } else { ABSENCE_TTL };
         self.protections
-            .get(server.as_str().to_owned(), believed, async || self.look_up(server, named_by).await.map(Arc::new))
+            .get(server.as_str().to_owned(), believed, async || self.look_up(server, origins).await.map(Arc::new))
             .await
     }
 
     /// Returns the metadata of an authorization server, cached or requested now.
-    pub(crate) async fn server(&self, issuer: &Issuer, named_by: NamedBy) -> Result<Arc<AuthorizationServer>, Error> {
-        self.servers
-            .get(issuer.clone(), |_| DOCUMENT_TTL, async || self.fetch_server(issuer, named_by).await.map(Arc::new))
-            .await
+    pub(crate) async fn server(&self, issuer: &Issuer, origins: &Origins) -> Result<Arc<AuthorizationServer>, Error> {
+        let key = (issuer.clone(), origins.who_named(issuer.as_str()));
+        self.servers.get(key, |_| DOCUMENT_TTL, async || self.fetch_server(issuer, origins).await.map(Arc::new)).await
     }
 
     /// Removes the cached documents of a server and its issuer. Called after a refusal, because either may have moved.
     pub(crate) fn forget(&self, server: &ServerUrl, issuer: Option<&Issuer>) {
         self.protections.forget(&server.as_str().to_owned());
         if let Some(issuer) = issuer {
-            self.servers.forget(issuer);
+            for named_by in [NamedBy::Us, NamedBy::Them] {
+                self.servers.forget(&(issuer.clone(), named_by));
+            }
         }
     }
 
-    async fn look_up(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Protection, Error> {
+    async fn look_up(&self, server: &ServerUrl, origins: &Origins) -> Result<Protection, Error> {
         let places = Resource::metadata_urls(server);
         let Some(first) = places.first() else { return Ok(Protection::default()) };
-        let (probed, inserted) = tokio::join!(self.probe(server, named_by), self.fetch_resource(first));
+        let (probed, inserted) = tokio::join!(self.probe(server, origins), self.fetch_resource(first, origins));
         let challenge = match probed {
             Ok(challenge) => challenge,
             // The MCP server may be down while its metadata is available; a token can still be requested.
@@ -113,15 +116,15 @@ impl Discovery {
         let named = challenge.metadata_place();
         let (place, document) = match (&named, places.get(1)) {
             (Some(named), _) if *named == *first => (first, inserted?),
-            (Some(named), _) => (named, self.fetch_resource(named).await?),
+            (Some(named), _) => (named, self.fetch_resource(named, origins).await?),
             (None, Some(root)) => match inserted? {
-                None => (root, self.fetch_resource(root).await?),
+                None => (root, self.fetch_resource(root, origins).await?),
                 found => (first, found),
             },
             (None, None) => (first, inserted?),
         };
         let metadata = match document {
-            Some(document) => Some(self.confirmed(document.checked(place, server)?, server).await?),
+            Some(document) => Some(self.confirmed(document.checked(place, server)?, server, origins).await?),
             None => None,
         };
         Ok(Protection { metadata, challenge_scopes: challenge.scopes })
@@ -129,9 +132,14 @@ impl Discovery {
 
     /// Asks the well-known place of a resource above the server's URL, if that has to confirm it. What that place says
     /// then counts. Without its confirmation the metadata stays as it is, and [`ResourceMetadata::confirm_at`] says so.
-    async fn confirmed(&self, metadata: ResourceMetadata, server: &ServerUrl) -> Result<ResourceMetadata, Error> {
+    async fn confirmed(
+        &self,
+        metadata: ResourceMetadata,
+        server: &ServerUrl,
+        origins: &Origins,
+    ) -> Result<ResourceMetadata, Error> {
         let Some(place) = &metadata.confirm_at else { return Ok(metadata) };
-        match self.fetch_resource(place).await {
+        match self.fetch_resource(place, origins).await {
             Ok(Some(own)) if own.is_of(&metadata.resource) => own.checked(place, server),
             Err(error) if error.is_temporary() => Err(error),
             _ => Ok(metadata),
@@ -139,8 +147,9 @@ impl Discovery {
     }
 
     /// Sends a [`ping`] without a token to get the challenge. Fails if the server is busy or does not answer.
-    async fn probe(&self, server: &ServerUrl, named_by: NamedBy) -> Result<Challenge, Error> {
+    async fn probe(&self, server: &ServerUrl, origins: &Origins) -> Result<Challenge, Error> {
         const PLACE: &str = "the MCP server";
+        let named_by = origins.who_named(server.as_str());
         match self.outbound.send(Ask { named_by, ..ping(server.as_str()) }).await {
             Ok(answer) if answer.status == 401 => Ok(challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE))),
             Ok(answer) if matches!(answer.status, 429 | 500..) => Err(busy(PLACE, server.as_str(), &answer)),
@@ -150,12 +159,12 @@ impl Discovery {
         }
     }
 
-    async fn fetch_resource(&self, url: &ServerUrl) -> Result<Option<ResourceDocument>, Error> {
+    async fn fetch_resource(&self, url: &ServerUrl, origins: &Origins) -> Result<Option<ResourceDocument>, Error> {
         const PLACE: &str = "the resource metadata";
         let url = url.as_str();
         let answer = self
             .outbound
-            .send(Ask::get(url, NamedBy::Them))
+            .send(Ask::get(url, origins.who_named(url)))
             .await
             .map_err(|error| Error::Outbound { place: PLACE, error })?;
         match answer.status {
@@ -165,12 +174,12 @@ impl Discovery {
         }
     }
 
-    async fn fetch_server(&self, issuer: &Issuer, named_by: NamedBy) -> Result<AuthorizationServer, Error> {
+    async fn fetch_server(&self, issuer: &Issuer, origins: &Origins) -> Result<AuthorizationServer, Error> {
         const PLACE: &str = "the server metadata";
         for url in issuer.metadata_urls() {
             let answer = self
                 .outbound
-                .send(Ask::get(&url, named_by))
+                .send(Ask::get(&url, origins.who_named(&url)))
                 .await
                 .map_err(|error| Error::Outbound { place: PLACE, error })?;
             match answer.status {

@@ -8,6 +8,7 @@ use super::LinkExchange;
 use super::client_auth::{Client, ClientAuth};
 use crate::digest::Fields;
 use crate::oauth::{Audience, Issuer};
+use crate::outbound::Origins;
 
 /// A configured link.
 #[derive(Clone, Debug)]
@@ -25,6 +26,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// The origins that the configuration names for this link.
+    pub(crate) fn origins(&self) -> Origins {
+        Origins::of(std::iter::once(self.issuer.as_str()).chain(self.token_endpoint.as_deref()))
+    }
+
     /// The audience that the incoming subject token must have.
     pub(crate) fn audience(&self) -> Audience {
         Audience::from(self.subject_audience.as_deref().unwrap_or(self.issuer.as_str()))

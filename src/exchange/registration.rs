@@ -21,7 +21,7 @@ use super::key::SigningKey;
 use super::{Error, answer};
 use crate::env::Env;
 use crate::oauth::{AuthorizationServer, Issuer, quoted_words};
-use crate::outbound::{Ask, Body, Certificate, NamedBy, Outbound};
+use crate::outbound::{Ask, Body, Certificate, Origins, Outbound};
 use crate::store::Store;
 use crate::token::{Digest, SubjectToken, expose};
 
@@ -45,6 +45,8 @@ pub(crate) struct ClientContext<'a> {
     pub env: &'a Env,
     /// The HTTP client.
     pub outbound: &'a Outbound,
+    /// The origins that the configuration names for requests to that server.
+    pub origins: &'a Origins,
     /// The workload's JWT for this server, if the client authenticates with it.
     pub subject: Option<&'a SubjectToken>,
     /// The workload's certificate, if the client authenticates with it.
@@ -241,7 +243,8 @@ async fn register(
         }
         _ => (None, None),
     };
-    let ask = Ask::post(endpoint, NamedBy::Them, request(client, server, key.as_ref(), means.grant));
+    let ask =
+        Ask::post(endpoint, means.origins.who_named(endpoint), request(client, server, key.as_ref(), means.grant));
     let issuer = &server.issuer;
     let answer = means.outbound.send(ask).await.map_err(|error| Error::Outbound { issuer: issuer.clone(), error })?;
     if !matches!(answer.status, 200 | 201) {
@@ -404,7 +407,15 @@ mod tests {
         let client = Client { register: true, auth: ClientAuth::Secret, ..Client::default() };
         let outbound = Outbound::new(outbound::Config { insecure_loopback: true, ..Default::default() });
         let (env, grant) = (Env::from_vars([]), "client_credentials");
-        let means = ClientContext { env: &env, outbound: &outbound, subject: None, certificate: None, grant };
+        let origins = Origins::default();
+        let means = ClientContext {
+            env: &env,
+            outbound: &outbound,
+            origins: &origins,
+            subject: None,
+            certificate: None,
+            grant,
+        };
         let registrations = Registrations::new(Store::new(false));
         let registered = RegisteredClient { id: "a".to_owned(), secret: Some("s".to_owned().into()), key: None };
         let cell = registrations.cell(key(&other, &client, &known.issuer));

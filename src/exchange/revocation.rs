@@ -72,7 +72,7 @@ async fn ask(way: &TokenEndpoint<'_>, client: &ResolvedClient, token: &AccessTok
     let parameters = client.parameters(way.server, way.clock.unix()).map_err(|error| Error::client(&error))?;
     let mut pairs = vec![("token", token.expose()), ("token_type_hint", "access_token")];
     pairs.extend(parameters.iter().map(|(name, value)| (*name, value.as_str())));
-    let mut ask = Ask::post(endpoint, way.named_by, form::encoded(&pairs));
+    let mut ask = Ask::post(endpoint, way.origins.who_named(endpoint), form::encoded(&pairs));
     ask.certificate = certificate.cloned();
     ask.headers.extend(client.header().map_err(|error| Error::client(&error))?);
     ask.limit = LIMIT;

@@ -7,7 +7,7 @@ use super::{Error, Request, answer, form};
 use crate::clock::Clock;
 use crate::dpop;
 use crate::oauth::AuthorizationServer;
-use crate::outbound::{Answer, Ask, NamedBy, Outbound};
+use crate::outbound::{Answer, Ask, Origins, Outbound};
 
 /// The authorization server of a token request, and what sending the request needs.
 pub(crate) struct TokenEndpoint<'a> {
@@ -15,8 +15,8 @@ pub(crate) struct TokenEndpoint<'a> {
     pub outbound: &'a Outbound,
     /// The authorization server.
     pub server: &'a AuthorizationServer,
-    /// Who named that server: this decides which addresses are allowed.
-    pub named_by: NamedBy,
+    /// The origins that the configuration names for this request: they may have private addresses.
+    pub origins: &'a Origins,
     /// The clock, for assertions and DPoP proofs.
     pub clock: &'a Clock,
     /// The DPoP nonces that servers issued.
@@ -31,7 +31,7 @@ impl TokenEndpoint<'_> {
         let certificate = request.client.certificate();
         let aliased = self.server.mutual_tls.token_endpoint.as_ref().filter(|_| certificate.is_some());
         let endpoint = aliased.unwrap_or(&self.server.token_endpoint);
-        let mut ask = Ask::post(endpoint, self.named_by, body);
+        let mut ask = Ask::post(endpoint, self.origins.who_named(endpoint), body);
         ask.certificate = certificate.cloned();
         ask.headers.extend(request.client.header()?);
         let place = Url::parse(endpoint).map_err(|_| self.malformed("its token endpoint is no URL".to_owned()))?;

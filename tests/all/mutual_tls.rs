@@ -45,7 +45,7 @@ impl World {
 
     fn configured(&self, keys: &str) -> Safeconduct {
         self.safeconduct.clone().config(&format!(
-            "[egress]\nca_file = \"{}\"\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\nexchange = \"client-credentials\"\nclient_auth = \"mtls\"\n{keys}",
+            "[egress]\nca_file = \"{}\"\nallow = [\"localhost\"]\n[servers.demo]\nurl = \"{}\"\nissuer = \"{}\"\nexchange = \"client-credentials\"\nclient_auth = \"mtls\"\n{keys}",
             self.ca.file().display(),
             self.mcp.url(),
             self.authorization_server.issuer(),

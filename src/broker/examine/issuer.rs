@@ -18,7 +18,8 @@ impl ExaminationRun<'_> {
     pub(super) async fn metadata(&mut self, issuer: &Issuer, issuer_is: IssuerOrigin) -> Option<AuthorizationServer> {
         self.report.waits_for(PLACE);
         let urls = issuer.metadata_urls();
-        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url, None))).await;
+        let origins = self.maker.origins(self.server, issuer);
+        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url, &origins, None))).await;
         let found = match first(issuer, &seen) {
             Ok(found) => found,
             Err(error) => {

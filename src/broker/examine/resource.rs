@@ -78,7 +78,8 @@ impl ExaminationRun<'_> {
     }
 
     async fn see(&self, place: &ServerUrl) -> FetchedDocument {
-        self.maker.discovery.see(place.as_str(), self.pass_for(place.as_str())).await
+        let (discovery, origins) = (&self.maker.discovery, self.server.origins());
+        discovery.see(place.as_str(), &origins, self.pass_for(place.as_str())).await
     }
 
     /// Adds the failed check for metadata that was found nowhere, with every place that was tried.

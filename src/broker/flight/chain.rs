@@ -13,6 +13,7 @@ use crate::exchange::registration::ClientContext;
 use crate::exchange::{self, Client, ClientAuth, Destination, LINK_GRANT, Link, ResolvedClient};
 use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
+use crate::outbound::Origins;
 use crate::token::{Hop, SubjectToken};
 
 /// The identity that the authorization server gets, and the steps that led to it.
@@ -31,6 +32,8 @@ pub(super) struct Leg<'a> {
     pub(super) client: &'a Client,
     /// The party itself.
     pub(super) party: &'a AuthorizationServer,
+    /// The origins that the configuration names for requests to it.
+    pub(super) origins: &'a Origins,
     /// The grant that will be used.
     pub(super) grant: &'static str,
     /// The identity token that is presented, if any.
@@ -201,10 +204,19 @@ impl Minter {
         let presented = Presented::of(subject, &party.issuer, &asked, next.scopes);
         self.refused.check(&presented)?;
         let name = format!("{}@{}", want.order.name, link.issuer).into();
-        let leg = Leg { name, identity, client: &link.client, party, grant: LINK_GRANT, subject: Some(subject) };
+        let origins = link.origins();
+        let leg = Leg {
+            name,
+            identity,
+            client: &link.client,
+            party,
+            origins: &origins,
+            grant: LINK_GRANT,
+            subject: Some(subject),
+        };
         let client = self.identify(&leg).await?;
         let place = self.pace.enter(&party.issuer).await;
-        let changed = link.change.change(&self.endpoint(party), subject, client, next).await;
+        let changed = link.change.change(&self.endpoint(party, &origins), subject, client, next).await;
         drop(place);
         changed.map_err(|error| {
             self.refused.remember(&presented, &error);
@@ -221,8 +233,8 @@ impl Minter {
         let certificate =
             if by_workload { self.named_identity(leg.identity)?.source.certificate().await? } else { None };
         let certificate = certificate.map(Arc::new);
-        let (subject, grant) = (leg.subject, leg.grant);
-        let means = ClientContext { env: &self.env, outbound: &self.outbound, subject, certificate, grant };
+        let (subject, grant, origins) = (leg.subject, leg.grant, leg.origins);
+        let means = ClientContext { env: &self.env, outbound: &self.outbound, origins, subject, certificate, grant };
         self.registrations.identify(&leg.name, leg.client, leg.party, &means).await.map_err(Error::from)
     }
 }

@@ -22,7 +22,7 @@ use crate::exchange::registration::Registrations;
 use crate::exchange::{self, Asks, Exchange, Grant, IdentityRef, Issued, TokenEndpoint};
 use crate::identity;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource};
-use crate::outbound::{NamedBy, Outbound};
+use crate::outbound::{Origins, Outbound};
 use crate::policy::Permit;
 use crate::token::{Credential, Hop, Token};
 
@@ -153,6 +153,7 @@ impl Minter {
             identity: &order.identity,
             client: &order.client,
             party: &route.server,
+            origins: &self.origins(server, &route.server.issuer),
             grant: exchange.traits().grant,
             subject: standing.subject.as_ref(),
         };
@@ -199,7 +200,8 @@ impl Minter {
         self.check_not_shared(&want.server, order, &resource)?;
         let silent = AuthorizationServer::silent(issuer.clone(), "");
         let request = plain_request(order);
-        let mut issued = exchange.exchange(&self.endpoint(&silent), Some(&subject), &request).await?;
+        let mut issued =
+            exchange.exchange(&self.endpoint(&silent, &Origins::default()), Some(&subject), &request).await?;
         // A token from a file may be old: only the time left counts.
         issued.expires_in = Some(Duration::from_secs(left));
         let hops = vec![Hop::of(source, &subject.claims)];
@@ -227,7 +229,7 @@ impl Minter {
         let presented = shown.map(|subject| Presented::of(subject, issuer, &asked_for(request), &request.scopes));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         let place = self.pace.enter(issuer).await;
-        let issued = exchange.exchange(&self.endpoint(leg.party), leg.subject, request).await;
+        let issued = exchange.exchange(&self.endpoint(leg.party, leg.origins), leg.subject, request).await;
         drop(place);
         let error = match issued {
             Ok(issued) => return Ok(issued),
@@ -288,14 +290,8 @@ impl Minter {
     }
 
     /// What an exchange needs to send requests to this authorization server.
-    fn endpoint<'a>(&'a self, server: &'a AuthorizationServer) -> TokenEndpoint<'a> {
-        TokenEndpoint {
-            outbound: &self.outbound,
-            server,
-            named_by: NamedBy::Them,
-            clock: &self.clock,
-            nonces: &self.nonces,
-        }
+    fn endpoint<'a>(&'a self, server: &'a AuthorizationServer, origins: &'a Origins) -> TokenEndpoint<'a> {
+        TokenEndpoint { outbound: &self.outbound, server, origins, clock: &self.clock, nonces: &self.nonces }
     }
 }
 

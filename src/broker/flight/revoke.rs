@@ -20,12 +20,13 @@ impl Minter {
         if traits.gives != Gives::Token {
             return Err(revocation::Error::NotOffered);
         }
+        let origins = self.origins(&want.server, &token.issuer);
         let prepare = async {
-            let metadata = self.metadata(&token.issuer, order.token_endpoint()).await?;
+            let metadata = self.metadata(&token.issuer, order.token_endpoint(), &origins).await?;
             let subject = self.proof_of_client(want, &metadata).await?;
             let (name, subject) = (Arc::clone(&order.name), subject.as_ref());
             let (identity, client) = (&*order.identity, &order.client);
-            let leg = Leg { name, identity, client, party: &metadata, grant: traits.grant, subject };
+            let leg = Leg { name, identity, client, party: &metadata, origins: &origins, grant: traits.grant, subject };
             let client = self.identify(&leg).await?;
             Ok::<_, Error>((Arc::clone(&metadata), client))
         };
@@ -34,7 +35,7 @@ impl Minter {
             is_temporary: error.class() == Class::Temporary,
         })?;
         let Some(secret) = token.credential.token() else { return Err(revocation::Error::NotOffered) };
-        revocation::revoke(&self.endpoint(&metadata), &client, secret).await
+        revocation::revoke(&self.endpoint(&metadata, &origins), &client, secret).await
     }
 
     /// The identity token that authenticates the client at the revocation endpoint; `None` if it authenticates

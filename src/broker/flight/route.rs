@@ -13,7 +13,7 @@ use super::{Minter, TokenRequest};
 use crate::discovery::{self, Protection};
 use crate::exchange::{IssuerOrigin, Link};
 use crate::oauth::{AuthorizationServer, Issuer, Resource};
-use crate::outbound::NamedBy;
+use crate::outbound::Origins;
 use crate::token::SubjectToken;
 
 /// Everything that must be known before a token is asked for.
@@ -36,11 +36,12 @@ impl Minter {
         let (server, order) = (&*want.server, &*want.order);
         let chain = self.chain(order)?;
         let parties = self.parties(&chain);
+        let origins = server.origins();
         if let Some(pin) = &order.pin {
             let pinned = &pin.issuer;
             let (protection, metadata, subject, parties, assertions) = tokio::try_join!(
                 async { self.protection_with_pin(want, pinned).await },
-                self.metadata(pinned, pin.token_endpoint.as_deref()),
+                self.metadata(pinned, pin.token_endpoint.as_deref(), &origins),
                 self.subject(order, &chain, pinned),
                 parties,
                 self.assertions(want, pin),
@@ -48,11 +49,20 @@ impl Minter {
             let issuer_is = IssuerOrigin::Pinned;
             return Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions });
         }
-        let protection = self.discovery.protection(&server.url, server.named_by).await?;
+        let protection = self.discovery.protection(&server.url, &origins).await?;
         let (issuer, issuer_is) = self.pick(server, &protection)?;
+        let origins = self.origins(server, &issuer);
         let (metadata, subject, parties) =
-            tokio::try_join!(self.metadata(&issuer, None), self.subject(order, &chain, &issuer), parties)?;
+            tokio::try_join!(self.metadata(&issuer, None, &origins), self.subject(order, &chain, &issuer), parties)?;
         Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions: Vec::new() })
+    }
+
+    /// The origins that the configuration names for requests to this issuer on behalf of this server. An issuer in
+    /// `[egress] issuers` is named for every server that it is chosen for.
+    pub(in crate::broker) fn origins(&self, server: &Server, issuer: &Issuer) -> Origins {
+        let is_listed = self.issuers.as_ref().is_some_and(|listed| listed.contains(issuer));
+        let own = server.origins();
+        if is_listed { own.and(issuer.as_str()) } else { own }
     }
 
     /// The metadata of an authorization server. With `endpoint`, which the operator configures for a server that
@@ -61,16 +71,19 @@ impl Minter {
         &self,
         issuer: &Issuer,
         endpoint: Option<&str>,
+        origins: &Origins,
     ) -> Result<Arc<AuthorizationServer>, Error> {
         match endpoint {
             Some(endpoint) => Ok(Arc::new(AuthorizationServer::silent(issuer.clone(), endpoint))),
-            None => self.discovery.server(issuer, NamedBy::Them).await.map_err(Error::from),
+            None => self.discovery.server(issuer, origins).await.map_err(Error::from),
         }
     }
 
     /// The metadata of the authorization servers of a chain, fetched concurrently.
     pub(super) async fn parties(&self, chain: &[&Link]) -> Result<Vec<Arc<AuthorizationServer>>, Error> {
-        let parties = chain.iter().map(|link| self.metadata(&link.issuer, link.token_endpoint.as_deref()));
+        let parties = chain
+            .iter()
+            .map(async |link| self.metadata(&link.issuer, link.token_endpoint.as_deref(), &link.origins()).await);
         futures_util::future::try_join_all(parties).await
     }
 
@@ -81,7 +94,7 @@ impl Minter {
         if server.front_door.is_some() || !order.is_discovered() {
             return Ok(Arc::default());
         }
-        let protection = match self.discovery.protection(&server.url, server.named_by).await {
+        let protection = match self.discovery.protection(&server.url, &server.origins()).await {
             Ok(protection) => protection,
             Err(error @ discovery::Error::ResourceMismatch { .. }) => return Err(error.into()),
             Err(error) => {

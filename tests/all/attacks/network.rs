@@ -83,8 +83,21 @@ async fn a_name_in_metadata_that_resolves_to_a_private_address_is_not_dialled() 
     assert_eq!(world.authorization_server.metadata_requests(), 0);
     // If the configuration names the host, it is dialled: only the name was the reason for the refusal.
     accepted(world.token("allow = [\"localhost\"]", "").await);
-    let pin = format!("issuer = \"{}\"", world.authorization_server.issuer());
-    accepted(world.token("", &pin).await);
+    let issuer = world.authorization_server.issuer();
+    accepted(world.token("", &format!("issuer = \"{issuer}\"")).await);
+    accepted(world.token(&format!("issuers = [\"{issuer}\"]"), "").await);
+}
+
+/// A hostile server could otherwise have us send requests to any path at the private hosts of other servers.
+#[tokio::test]
+async fn a_private_host_that_is_named_for_another_server_is_not_dialled() {
+    let world = Private::new().await;
+    let issuer = world.authorization_server.issuer();
+    let other = format!("[servers.other]\nurl = \"https://mcp.example.com/mcp\"\nissuer = \"{issuer}\"");
+    refused(world.token("", &other).await, 76, "localhost is refused: it is a loopback address");
+    let other = format!("[servers.other]\nurl = \"{issuer}/mcp\"");
+    refused(world.token("", &other).await, 76, "localhost is refused: it is a loopback address");
+    assert_eq!(world.authorization_server.metadata_requests(), 0);
 }
 
 #[tokio::test]
@@ -92,10 +105,19 @@ async fn a_token_endpoint_at_a_private_address_gets_no_subject_token() {
     let world = Private::new().await;
     let pin = format!("issuer = \"{}\"", world.authorization_server.issuer());
     let port = world.authorization_server.base().rsplit(':').next().expect("a port").to_owned();
-    // Both loopback names are configured here, so the document names other private addresses.
-    for host in ["10.0.0.1", "192.168.0.1", "100.64.0.1", "[fd00::1]", "[::ffff:10.0.0.1]", "[::1]", "169.254.169.254"]
-    {
-        let place = format!("https://{host}:{port}/token");
+    // Both loopback names are configured here, each with one port.
+    let hosts = [
+        "10.0.0.1",
+        "192.168.0.1",
+        "100.64.0.1",
+        "[fd00::1]",
+        "[::ffff:10.0.0.1]",
+        "[::1]",
+        "169.254.169.254",
+        "127.0.0.1",
+    ];
+    let places = hosts.map(|host| format!("https://{host}:{port}/token"));
+    for place in places.into_iter().chain(["https://localhost/token".to_owned()]) {
         world.authorization_server.always_metadata(MetadataFault::TokenEndpoint(place));
         let stderr = refused(world.token("", &pin).await, 76, " is refused: it is a");
         assert!(stderr.contains("the token endpoint"), "{stderr}");
