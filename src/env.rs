@@ -8,13 +8,40 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::OFlag;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::AccessFlags;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 pub(crate) mod sockets;
+
+/// What a service manager sets for the process that it starts, and for no other: with it another process could speak to the
+/// manager in our name or take our sockets (sd_notify(3), sd_listen_fds(3), systemd.exec(5)).
+const OURS: [&str; 12] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_*",
+    "WATCHDOG_*",
+    "FDSTORE",
+    "MAINPID",
+    "MANAGERPID*",
+    "SYSTEMD_EXEC_PID",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "MEMORY_PRESSURE_*",
+    "REMOTE_*",
+    "UPSTART_*",
+];
+
+/// Does the pattern stand for this name? A `*` at its end stands for any rest.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
 
 /// The identity of a file: device and inode. Two existing files never share it. After a file is deleted, a new file may get
 /// the same inode, unless a process still holds the old one open.
@@ -52,6 +79,8 @@ pub struct Env {
     uid: u32,
     gid: u32,
     is_process: bool,
+    /// Variables that hold a secret by the configuration's word. Programs that we start do not get them.
+    secrets: Arc<[String]>,
 }
 
 impl Env {
@@ -72,7 +101,23 @@ impl Env {
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
             is_process: false,
+            secrets: Arc::default(),
         }
+    }
+
+    /// The same environment, now that these variables are known to hold secrets.
+    pub(crate) fn with_secrets(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.secrets = names.into_iter().collect();
+        self
+    }
+
+    /// The variables for a program that we start: all but those that hold a configured secret, those that the service manager
+    /// set for us alone, and those that `is_kept_back` names.
+    pub(crate) fn for_program(&self, is_kept_back: impl Fn(&str) -> bool) -> impl Iterator<Item = (&str, &str)> {
+        let is_secret = |name: &str| self.secrets.iter().any(|secret| secret == name);
+        let is_ours = |name: &str| OURS.iter().any(|ours| matches(ours, name));
+        let vars = self.vars.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        vars.filter(move |(name, _)| !(is_secret(name) || is_ours(name) || is_kept_back(name)))
     }
 
     /// The same environment with its files below `root`.
@@ -116,10 +161,38 @@ impl Env {
     /// Reads a regular file of at most `cap` bytes, whole and in one version: a file that changes while it
     /// is read is read again. A pipe or device, which could block or never end, is refused.
     pub fn read(&self, path: &Path, cap: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+        self.read_if(path, cap, |_| Ok(()))
+    }
+
+    /// Reads a file as [`Self::read`] does, if nobody but this user and root can have written it or put it there: the owner and
+    /// the mode of the file that is read, and of the directories of its name and of what links lead to.
+    pub fn read_trusted(&self, path: &Path, cap: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+        let refuse = |what: String| io::Error::new(io::ErrorKind::PermissionDenied, what);
+        let located = self.locate(path);
+        let real = std::fs::canonicalize(&located)?;
+        for directory in [located.parent(), real.parent()].into_iter().flatten() {
+            // The parent of a bare file name is empty.
+            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+            // Nobody writes through a read-only mount, such as Kubernetes makes of a ConfigMap, with mode 0777.
+            if !statvfs(directory).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY)) {
+                private(&std::fs::metadata(directory)?, self.uid)
+                    .map_err(|what| refuse(format!("its directory {what}")))?;
+            }
+        }
+        self.read_if(path, cap, |found| private(found, self.uid).map_err(|what| refuse(format!("it {what}"))))
+    }
+
+    fn read_if(
+        &self,
+        path: &Path,
+        cap: u64,
+        accept: impl Fn(&Metadata) -> io::Result<()>,
+    ) -> io::Result<Zeroizing<Vec<u8>>> {
         let path = self.locate(path);
         for _ in 0..3 {
             let mut file = open_regular(&path)?;
             let before = file.metadata()?;
+            accept(&before)?;
             let mut content = Zeroizing::new(Vec::new());
             (&mut file).take(cap + 1).read_to_end(&mut content)?;
             if content.len() as u64 > cap {
@@ -141,7 +214,7 @@ impl Env {
         absolute.map(|directory| self.locate(&directory.join(name))).find(is_executable)
     }
 
-    /// Owner and mode of a file, to check that others cannot write it.
+    /// What the system says of a file. It may be another by the time that it is read, so nothing is trusted for this.
     pub fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         std::fs::metadata(self.locate(path))
     }
@@ -175,6 +248,17 @@ fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Fails unless a file or directory belongs to this user or root and nobody else may write it.
+pub(crate) fn private(found: &Metadata, uid: u32) -> Result<(), String> {
+    if found.uid() != uid && found.uid() != 0 {
+        return Err(format!("belongs to uid {}, neither to us (uid {uid}) nor to root", found.uid()));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(format!("can be written by others (mode {:04o}); `chmod go-w` it", found.mode() & 0o7777));
+    }
+    Ok(())
+}
+
 fn version(metadata: &Metadata) -> (u64, u64, i64, i64) {
     (metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec())
 }
@@ -203,6 +287,54 @@ mod tests {
     }
 
     #[test]
+    fn what_must_be_ours_is_judged_by_the_file_that_is_read_and_by_every_directory_on_the_way() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let put = |path: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("below the root")).expect("made");
+            std::fs::write(&path, "text").expect("written");
+            std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("ours");
+            path
+        };
+        let mode = |path: &str, mode: u32| {
+            std::fs::set_permissions(dir.path().join(path), Permissions::from_mode(mode)).expect("ours");
+        };
+        let (_, _) = (put("own/file"), put("open/file"));
+        std::os::unix::fs::symlink("../open/file", dir.path().join("own/link")).expect("linked");
+        let env = Env::from_vars([]).with_root(dir.path().to_owned());
+        let read = |path: &str| env.read_trusted(Path::new(path), 10).map_err(|error| error.to_string());
+        assert!(read("/own/file").is_ok() && read("/own/link").is_ok());
+        for wide in [0o777, 0o1777, 0o775] {
+            mode("open", wide);
+            for path in ["/open/file", "/own/link"] {
+                assert!(
+                    read(path).expect_err("others can exchange it").contains("its directory can be written"),
+                    "{path}"
+                );
+            }
+        }
+        assert!(read("/own/file").is_ok());
+        mode("own/file", 0o664);
+        assert!(read("/own/file").expect_err("others can write it").contains("it can be written by others"));
+    }
+
+    /// Whoever can exchange the file between the check and the read must not get round the check.
+    #[test]
+    fn the_file_that_is_judged_is_the_file_that_is_read() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (name, others) = (dir.path().join("file"), dir.path().join("others"));
+        std::fs::write(&name, "ours").expect("written");
+        std::fs::write(&others, "theirs").expect("written");
+        let env = Env::from_vars([]);
+        let judged = env.read_if(&name, 10, |found| {
+            let exchanged = std::fs::rename(&others, &name);
+            assert!(exchanged.is_ok() && found.len() == 4, "the descriptor is of the first file");
+            Ok(())
+        });
+        assert_eq!(judged.expect("accepted").as_slice(), b"ours");
+    }
+
+    #[test]
     fn a_program_is_the_first_executable_file_on_an_absolute_path() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let put = |path: &str, mode: u32| {
@@ -224,6 +356,16 @@ mod tests {
         assert_eq!(on("three:./three:/none"), None, "relative to where we were started");
         assert_eq!(on("/one:/four"), None);
         assert_eq!(Env::from_vars([]).program("tool"), None);
+    }
+
+    #[test]
+    fn a_program_gets_no_secret_and_nothing_that_the_service_manager_gave_us() {
+        let names =
+            ["PATH", "SECRET", "SECRET_OF_ANOTHER", "NOTIFY_SOCKET", "LISTEN_FDS", "WATCHDOG_USEC", "JOB_TOKEN"];
+        let env = Env::from_vars(names.map(|name| (name.to_owned(), "x".to_owned())));
+        let env = env.with_secrets(["SECRET".to_owned()]);
+        let given: Vec<&str> = env.for_program(|name| name == "JOB_TOKEN").map(|(name, _)| name).collect();
+        assert_eq!(given, ["PATH", "SECRET_OF_ANOTHER"]);
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl Ground {
     fn parts(&self, config: Config, missing: Missing, stop: &CancellationToken) -> Result<(Parts, Outbound), Error> {
         let deadline = self.persistence.for_requests().map(|limit| tokio::time::Instant::now() + limit);
         let outbound = Outbound::until(config.egress.clone(), deadline);
-        let ambient = Ambient { env: self.env.clone(), outbound: outbound.clone(), clock: self.clock.clone() };
+        let env = self.env.clone().with_secrets(config.secret_variables());
+        let ambient = Ambient { env, outbound: outbound.clone(), clock: self.clock.clone() };
         let identities = identities(&config, missing, &ambient)?;
         warn_of_weakness(&config.servers);
         // A command that does the work itself adds what it was asked for to its configuration.

@@ -13,7 +13,7 @@ use super::line::{self, Decision};
 use super::verify::LINE_CAP;
 use super::{Config, Error, Head, Tail};
 use crate::clock::Clock;
-use crate::env::FileId;
+use crate::env::{FileId, private};
 
 /// How much of the end is read to continue the chain: a line, and the bytes that a power loss may leave after it.
 const TAIL: u64 = 4 * LINE_CAP as u64;
@@ -164,17 +164,6 @@ fn open(config: &Config) -> Result<File, Error> {
     }
     private(&found, config.uid).map_err(|what| refuse(format!("it {what}")))?;
     Ok(file)
-}
-
-/// Fails unless the file belongs to us or root and nobody else may write it.
-fn private(found: &Metadata, uid: u32) -> Result<(), String> {
-    if found.uid() != uid && found.uid() != 0 {
-        return Err(format!("belongs to uid {}, neither to us (uid {uid}) nor to root", found.uid()));
-    }
-    if found.mode() & 0o022 != 0 {
-        return Err(format!("can be written by others (mode {:04o})", found.mode() & 0o7777));
-    }
-    Ok(())
 }
 
 fn locked(path: &Path, file: File, patience: Duration) -> Result<Flock<File>, Error> {

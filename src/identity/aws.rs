@@ -52,6 +52,9 @@ mod imds;
 mod keys;
 mod provider;
 
+/// With it a process can ask for the credentials of the task or pod.
+pub(super) const REQUEST_TOKENS: [&str; 1] = [container::TOKEN];
+
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "aws",
     tier: Tier::Pod,

@@ -104,6 +104,8 @@ const THUMBPRINT: &str = "IDENTITY_SERVER_THUMBPRINT";
 const IMDS: &str = "IMDS_ENDPOINT";
 const MSI_ENDPOINT: &str = "MSI_ENDPOINT";
 const MSI_SECRET: &str = "MSI_SECRET";
+/// With one of these a process can ask for any identity of the machine.
+pub(super) const REQUEST_TOKENS: [&str; 2] = [HEADER, MSI_SECRET];
 /// The variable that names the system-assigned identity of Azure Machine Learning.
 const MSI_DEFAULT: &str = "DEFAULT_IDENTITY_CLIENT_ID";
 

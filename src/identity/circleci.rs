@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use super::env_var::{Variable, variable_name};
 use super::program::{Cures, LIMIT, Program};
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
+use crate::env::Env;
 use crate::oauth::Audience;
 use crate::token::SubjectToken;
 use crate::trust::{self, Pin, Platform};
@@ -98,6 +99,7 @@ const CURES: Cures = Cures {
 };
 
 struct Command {
+    env: Env,
     path: PathBuf,
 }
 
@@ -115,7 +117,7 @@ fn detect(ambient: &Ambient) -> Finding {
 /// The source for the command, else for the fixed token, with its evidence.
 fn here(ambient: &Ambient) -> Option<(String, Arc<dyn IdentitySource>)> {
     if let Some(path) = ambient.env.program(COMMAND) {
-        return Some((format!("the {COMMAND} command"), Arc::new(Command { path })));
+        return Some((format!("the {COMMAND} command"), Arc::new(Command { env: ambient.env.clone(), path })));
     }
     let fixed = |name: &str| Variable::find(&SOURCE, name, FIXED_CURE, ambient);
     FIXED.into_iter().find_map(|name| {
@@ -151,6 +153,7 @@ impl IdentitySource for Command {
             row: SOURCE.name,
             program: self.path.as_os_str(),
             arguments: &arguments,
+            env: &self.env,
             variables: &[],
             limit: LIMIT,
             cures: CURES,

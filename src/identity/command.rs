@@ -10,7 +10,8 @@
 //!
 //! The program runs at each exchange, without a shell. It finds the requested audience in `SAFECONDUCT_AUDIENCE`. It must
 //! print one JWT and exit with 0 within 10 seconds; after that it and its child processes are killed. Its standard error is
-//! not shown, because such tools may print tokens there; run it by hand to see it. This source is never detected, only
+//! not shown, because such tools may print tokens there; run it by hand to see it. It inherits our environment, but no secret
+//! that the configuration names, no token of a CI job, and nothing that the service manager set for us alone. This source is never detected, only
 //! configured: whoever can write the configuration can run programs as this user.
 
 use std::path::PathBuf;
@@ -94,6 +95,7 @@ impl IdentitySource for Configured {
             row: SOURCE.name,
             program: found.as_os_str(),
             arguments: &self.arguments,
+            env: &self.env,
             variables: &[(AUDIENCE, audience.as_str())],
             limit: LIMIT,
             cures: CURES,

@@ -140,7 +140,6 @@ pub(crate) struct Descriptor {
     /// The environment variables with which a process could get this identity by itself: endpoints, credentials,
     /// tokens, token files, roles. Variables that only say where the process runs are not included, nor are those that
     /// a key names. A `*` at the end matches any suffix.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody starts a program without them yet"))]
     pub variables: &'static [&'static str],
     /// The platform: what an authorization server must know to trust its tokens.
     pub trust: &'static Platform,

@@ -1,7 +1,8 @@
 //! A child process that prints an identity, for every source that runs a platform's tool.
 //!
 //! The program runs without a shell. If it exceeds its time limit, it is killed with its own child processes. Its standard
-//! error is not shown, because such tools may print tokens there.
+//! error is not shown, because such tools may print tokens there. It inherits our environment without the variables that hold
+//! secrets of the configuration, the request tokens of a platform and what the service manager set for us alone.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -14,7 +15,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
-use super::Error;
+use super::{Error, SOURCES, Tier, aws, azure};
+use crate::env::{self, Env};
 use crate::token::SubjectToken;
 
 /// The default time limit. A tool that asks its platform needs a second or two.
@@ -30,7 +32,9 @@ pub(super) struct Program<'a> {
     pub(super) program: &'a OsStr,
     /// Its arguments.
     pub(super) arguments: &'a [String],
-    /// Variables to set in addition to our own environment.
+    /// Our environment.
+    pub(super) env: &'a Env,
+    /// Variables to set in addition.
     pub(super) variables: &'a [(&'static str, &'a str)],
     /// The time limit.
     pub(super) limit: Duration,
@@ -66,6 +70,8 @@ impl Program<'_> {
     pub(super) async fn run(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
         let child = Command::new(self.program)
             .args(self.arguments)
+            .env_clear()
+            .envs(self.env.for_program(|name| self.is_kept_back(name)))
             .envs(self.variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -86,6 +92,15 @@ impl Program<'_> {
             what: format!("{} did not end within {} s and was killed", self.shown(), self.limit.as_secs()),
             hint: self.cures.silent.to_owned(),
         })?
+    }
+
+    /// With a request token or a job's identity token the program could get identities that we do not ask it for. Its own
+    /// source's variables stay.
+    fn is_kept_back(&self, name: &str) -> bool {
+        let jobs = SOURCES.iter().filter(|row| row.tier == Tier::CiJob && row.name != self.row);
+        let mut kept_back =
+            jobs.flat_map(|row| row.variables).chain(&azure::REQUEST_TOKENS).chain(&aws::REQUEST_TOKENS);
+        kept_back.any(|pattern| env::matches(pattern, name))
     }
 
     /// Reads its output. Fails unless it exits with 0.

@@ -276,3 +276,34 @@ async fn a_program_is_not_taken_from_the_working_directory() {
         assert!(!marker.exists(), "{path:?}");
     }
 }
+
+#[tokio::test]
+async fn a_program_inherits_no_secret_and_nothing_that_speaks_to_the_service_manager() {
+    const KEPT_BACK: [&str; 10] = [
+        "CLIENT_SECRET_OF_DEMO",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        "SYSTEM_ACCESSTOKEN",
+        "IDENTITY_HEADER",
+        "NOTIFY_SOCKET",
+        "LISTEN_FDNAMES",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "INVOCATION_ID",
+    ];
+    let scene = Scene::new(binary()).await;
+    let mut world = commanded(&scene, "env > \"$1.env\"; cat \"$1\"").env("TOOL_SETTING", "kept");
+    for name in KEPT_BACK {
+        world = world.env(name, "kept-back");
+    }
+    let text = std::fs::read_to_string(world.path().join("safeconduct.toml")).expect("written");
+    let other = "[servers.other]\nurl = \"https://other.example/mcp\"\nissuer = \"https://as.example\"\n\
+         exchange = \"client-credentials\"\nclient_id = \"x\"\nclient_auth = \"secret\"\n\
+         client_secret_env = \"CLIENT_SECRET_OF_DEMO\"\n";
+    world.rewrite_config(&format!("{text}\n{other}"));
+    world.run(&["token", "demo", "--no-daemon"]).await.expect_code(0);
+    let given = std::fs::read_to_string(world.private("subject.jwt.env")).expect("it ran");
+    assert!(given.contains("TOOL_SETTING=kept") && given.contains("SAFECONDUCT_AUDIENCE="), "{given}");
+    let leaked: Vec<&str> = KEPT_BACK.into_iter().filter(|name| given.contains(&format!("{name}="))).collect();
+    assert!(leaked.is_empty(), "{leaked:?}");
+}

@@ -228,6 +228,7 @@ impl ExternalAccount {
             row: SOURCE.name,
             program: OsStr::new(&executable.program),
             arguments: &executable.arguments,
+            env: &self.ambient.env,
             variables: &told,
             limit: executable.limit,
             cures: CURES,

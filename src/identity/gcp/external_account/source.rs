@@ -1,7 +1,6 @@
 //! `credential_source` of an `external_account` file: where the subject token comes from.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +11,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use url::Url;
 
-use super::CREATE;
-use super::document::{ExecutableKeys, FormatKeys, ID_TOKEN, SourceKeys, lacks};
+use super::document::{Document, FormatKeys, ID_TOKEN, SourceKeys, lacks};
 use super::x509::{self, X509};
+use super::{CAP, CREATE};
 use crate::identity::program::Cures;
 use crate::identity::{Ambient, Defect, IdentitySource, aws};
 use crate::outbound::{self, NamedBy};
@@ -100,7 +99,7 @@ pub(super) fn credential_source(
             "name the file by its absolute path",
         )),
         (None, Some(url), None) => url_of(url, source.headers, format),
-        (None, None, Some(program)) => program_of(&program, ambient, file).map(CredentialSource::Program),
+        (None, None, Some(_)) => program_of(ambient, file).map(CredentialSource::Program),
         _ => Err(lacks("credential_source")),
     }
 }
@@ -158,21 +157,22 @@ pub(super) const CURES: Cures = Cures {
     no_jwt: "it must print one JSON object (AIP-4117) on standard output and nothing else",
 };
 
-fn program_of(keys: &ExecutableKeys, ambient: &Ambient, file: &Path) -> Result<Executable, Defect> {
+fn program_of(ambient: &Ambient, file: &Path) -> Result<Executable, Defect> {
     if ambient.env.get(ALLOW) != Some("1") {
         return Err(Defect::new(
             format!("it wants to run a program, and {ALLOW} is not 1"),
             format!("set {ALLOW}=1 if the file is yours; it can run whatever it says as this user"),
         ));
     }
-    let metadata = ambient.env.metadata(file).ok();
-    let ours = metadata.is_some_and(|file| [0, ambient.env.uid()].contains(&file.uid()) && file.mode() & 0o022 == 0);
-    if !ours {
-        return Err(Defect::new(
+    // Read again, now as a file that nobody else can have written or put there. What it says now is what counts.
+    let trusted = ambient.env.read_trusted(file, CAP).ok();
+    let trusted = trusted.and_then(|content| serde_json::from_slice::<Document>(&content).ok());
+    let keys = trusted.and_then(|document| document.credential_source?.executable).ok_or_else(|| {
+        Defect::new(
             "it wants to run a program, and others than this user can write it",
-            format!("`chmod go-w {}`, owned by this user or root", file.display()),
-        ));
-    }
+            "the file and its directory must belong to this user or root, and have mode 0755 or less (`chmod go-w`)",
+        )
+    })?;
     let mut words = keys.command.split_whitespace().map(str::to_owned);
     let program = words.next().unwrap_or_default();
     if !program.starts_with('/') || keys.command.contains(['"', '\'', '\\', '$', '`']) {
