@@ -82,12 +82,18 @@ fn loopback(reader: &mut Reader<'_>, line: usize, text: &str) -> Vec<SocketAddr>
         let what = format!("{text:?} is not an address with a port, like 127.0.0.1:7878");
         reader.problem(line, "listen.http", what);
     }
-    if found.iter().any(|address| !address.ip().is_loopback()) {
-        let what =
-            format!("{text:?} is not loopback: the API is for this machine alone (127.0.0.0/8, [::1], localhost)");
-        reader.problem(line, "listen.http", what);
-    }
+    let wrong = match found.iter().find(|address| !may_be_named(address)) {
+        None => return found,
+        Some(address) if address.ip().is_loopback() => "is another loopback address than requests may name in `Host`",
+        Some(_) => "is not loopback: the API is for this machine alone",
+    };
+    reader.problem(line, "listen.http", format!("{text:?} {wrong} (127.0.0.1, [::1], localhost)"));
     found
+}
+
+/// May a request name this address in `Host`? The gate knows two, so that a page cannot choose another of 127.0.0.0/8.
+fn may_be_named(address: &SocketAddr) -> bool {
+    address.ip() == Ipv4Addr::LOCALHOST || address.ip() == Ipv6Addr::LOCALHOST
 }
 
 /// Parses an address with a port. `localhost` means both loopback addresses: clients try one after the other, and

@@ -384,6 +384,10 @@ fn listeners_are_read_with_all_that_contradicts_itself() {
     assert_eq!(listen.http, ["127.0.0.1:7878", "[::1]:7878"].map(|text| text.parse().expect("an address")));
     assert_eq!((listen.linger, listen.unlisted), (Duration::from_secs(120), true));
     assert_eq!(listen.health, "[::]:9464".parse().ok());
+    only_problem(
+        "[listen]\nhttp = \"127.0.0.2:1\"\n",
+        "line 2: listen.http: \"127.0.0.2:1\" is another loopback address",
+    );
     only_problem("[listen]\nhttp = \"0.0.0.0:7878\"\n", "line 2: listen.http: \"0.0.0.0:7878\" is not loopback");
     only_problem("[listen]\nhealth = \"9464\"\n", "line 2: listen.health: \"9464\" is not an address with a port");
     only_problem("[listen]\nhttp = \"[::1]:1\"\nhealth = \"[::1]:1\"\n", "line 3: listen.health: ");

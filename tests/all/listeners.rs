@@ -171,6 +171,7 @@ async fn the_api_is_for_loopback_alone() {
         ("[::]:7878", "is not loopback"),
         ("10.0.0.1:7878", "is not loopback"),
         ("[::ffff:127.0.0.1]:7878", "is not loopback"),
+        ("127.0.0.2:7878", "is another loopback address"),
         ("127.0.0.1", "is not an address with a port"),
         ("localhost", "is not an address with a port"),
         ("localhost:http", "is not an address with a port"),
