@@ -43,6 +43,14 @@ pub enum Denied {
         /// Why the entries with its user and group do not match.
         misses: Vec<String>,
     },
+    /// A rule may name this caller, but what it asks for could not be told now.
+    #[error("{caller}: it cannot be told yet whether a rule lets it in")]
+    Undecided {
+        /// Who asked.
+        caller: String,
+        /// What could not be told.
+        misses: Vec<String>,
+    },
     /// Every scope asked for lies beyond the ceiling.
     #[error("scope {asked:?} is beyond the ceiling {ceiling:?}")]
     AskedTooMuch {
@@ -63,6 +71,7 @@ impl Denied {
     /// What to change.
     pub fn hint(&self) -> String {
         match self {
+            Self::Undecided { misses, .. } => misses.join("; "),
             Self::Caller { misses, .. } if !misses.is_empty() => {
                 format!("an `allow` entry at the server would let it in, but {}", misses.join("; "))
             }
@@ -117,7 +126,9 @@ impl Policy {
                 misses.push(text);
             }
         }
-        Denied::Caller { caller: caller.to_string(), uid: caller.uid, misses }
+        let is_undecided = self.allow.iter().any(|rule| rule.may_match_later(caller));
+        let (uid, caller) = (caller.uid, caller.to_string());
+        if is_undecided { Denied::Undecided { caller, misses } } else { Denied::Caller { caller, uid, misses } }
     }
 
     /// Does a rule need facts beyond the peer credentials? Then they are read before the decision.
@@ -210,6 +221,21 @@ mod tests {
         assert_eq!(hint(1).matches("`exe` cannot be told").count(), 1, "{}", hint(1));
         assert!(!hint(1).contains("agent"), "a stranger is not told which program would do");
         assert!(hint(3).contains("uid = 3"), "{}", hint(3));
+    }
+
+    #[test]
+    fn a_caller_that_cannot_be_judged_yet_is_not_denied() {
+        let exe = |uid| Rule { uid: Some(uid), exe: Some("/usr/bin/agent".into()), ..Rule::default() };
+        let policy = policy(vec![exe(1)], None);
+        let outcome = |uid, why: crate::caller::Why| {
+            let facts = crate::caller::Facts::unknown(&why);
+            policy.permit(&caller(uid, 5).with(facts), None).expect_err("no rule matches")
+        };
+        use crate::caller::Why::{Busy, Changed, Gone};
+        assert!(matches!(outcome(1, Busy), Denied::Undecided { .. }));
+        assert!(matches!(outcome(1, Changed), Denied::Undecided { .. }));
+        assert!(matches!(outcome(1, Gone), Denied::Caller { .. }));
+        assert!(matches!(outcome(2, Busy), Denied::Caller { .. }), "no rule names this user");
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! Reads and digests the files of programs off the serving thread: each file once, one file at a time.
+//! Reads and digests the files of programs off the serving thread: each file once.
+//!
+//! Anybody who may connect can make us read its program, so users take turns: one user cannot use up the places of others, nor
+//! have their digests forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -16,22 +19,32 @@ use crate::digest::Digest;
 use crate::env::FileId;
 
 /// Programs that contain the runtime of a language have some 200 MB.
-const FILE_CAP: u64 = 1024 * 1024 * 1024;
-/// The longest wait for a digest. Anybody who may connect can make us read its program, so files are read one after the
-/// other. After a wait that was too long the reading goes on, and a later request finds its result.
+const FILE_CAP: u64 = 256 * 1024 * 1024;
+/// The longest wait for a digest. After a wait that was too long the reading goes on, and a later request finds its result.
 const WAIT: Duration = Duration::from_secs(10);
-/// More programs than one daemon serves. Beyond the limit all digests are forgotten and made again.
-const CAP: usize = 256;
+/// More programs than one user runs as callers. Beyond the limit the one is forgotten that was asked for longest ago.
+const PROGRAMS: usize = 32;
+/// More users than one daemon serves. Beyond the limit the one is forgotten who asked longest ago.
+const USERS: usize = 256;
 const CHUNK: usize = 256 * 1024;
-/// At most this many looks at the file system run at a time. One that waits for a disk keeps its place.
-const LOOKS: usize = 8;
+/// Files that are read at a time, for all users and for one. A file may lie on a file system that its user provides, where a
+/// read may never end.
+const READS: (usize, usize) = (4, 1);
+/// The same for looks at the file system. One that waits for a disk keeps its place.
+const LOOKS: (usize, usize) = (16, 4);
 
 /// The digests made so far.
 #[derive(Clone)]
 pub(crate) struct Digests {
-    known: Arc<Mutex<HashMap<Version, Digest>>>,
-    turn: Arc<Semaphore>,
-    looks: Arc<Semaphore>,
+    known: Arc<Mutex<Known>>,
+    reads: Turns,
+    looks: Turns,
+}
+
+/// The digests as one user asks for them.
+pub(super) struct UserDigests<'a> {
+    digests: &'a Digests,
+    uid: u32,
 }
 
 /// One state of one file. The change time moves with every write and cannot be set back.
@@ -43,52 +56,132 @@ struct Version {
     changed: (i64, i64),
 }
 
+/// For each user the digests that it asked for, the newest last; the users in the same order.
+#[derive(Default)]
+struct Known(VecDeque<(u32, VecDeque<(Version, Digest)>)>);
+
+impl Known {
+    /// A digest that anybody asked for. It becomes one of this user's.
+    fn find(&mut self, uid: u32, version: Version) -> Option<Digest> {
+        let of = |(_, digests): &(u32, VecDeque<(Version, Digest)>)| {
+            digests.iter().find(|(known, _)| *known == version).map(|(_, digest)| *digest)
+        };
+        let digest = self.0.iter().find_map(of)?;
+        self.add(uid, version, digest);
+        Some(digest)
+    }
+
+    fn add(&mut self, uid: u32, version: Version, digest: Digest) {
+        let own = self.0.iter().position(|(user, _)| *user == uid).and_then(|at| self.0.remove(at));
+        let (_, mut digests) = own.unwrap_or((uid, VecDeque::new()));
+        digests.retain(|(known, _)| *known != version);
+        if digests.len() >= PROGRAMS {
+            digests.pop_front();
+        }
+        digests.push_back((version, digest));
+        if self.0.len() >= USERS {
+            self.0.pop_front();
+        }
+        self.0.push_back((uid, digests));
+    }
+}
+
+/// Places for work off the serving thread. Each user has a few of them, and those who wait for a place of all are served in the
+/// order in which they came; so nobody waits for more than one work of each other user.
+#[derive(Clone)]
+struct Turns {
+    all: Arc<Semaphore>,
+    each: usize,
+    users: Arc<Mutex<HashMap<u32, Arc<Semaphore>>>>,
+}
+
+impl Turns {
+    fn new((all, each): (usize, usize)) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), each, users: Arc::default() }
+    }
+
+    /// Runs work once a place is free. A caller that hangs up or has waited too long stops waiting; the work goes on and keeps
+    /// its place until it is done.
+    async fn aside<T: Send + 'static>(
+        &self,
+        uid: u32,
+        work: impl FnOnce() -> Result<T, Why> + Send + 'static,
+    ) -> Result<T, Why> {
+        let done = async {
+            let of_user = self.of(uid).acquire_owned().await.map_err(|_| Why::Busy)?;
+            let of_all = Arc::clone(&self.all).acquire_owned().await.map_err(|_| Why::Busy)?;
+            let work = tokio::task::spawn_blocking(move || {
+                let _places = (of_user, of_all);
+                work()
+            });
+            work.await.unwrap_or_else(|error| Err(Why::Unreadable(error.to_string())))
+        };
+        tokio::time::timeout(WAIT, done).await.unwrap_or(Err(Why::Busy))
+    }
+
+    /// The places of one user. Those of users who wait for nothing are forgotten.
+    fn of(&self, uid: u32) -> Arc<Semaphore> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = users.get(&uid) {
+            return Arc::clone(places);
+        }
+        // Whoever holds or awaits a place holds its semaphore.
+        users.retain(|_, places| Arc::strong_count(places) > 1);
+        let places = Arc::new(Semaphore::new(self.each));
+        users.insert(uid, Arc::clone(&places));
+        places
+    }
+}
+
 impl Default for Digests {
     fn default() -> Self {
-        Self { known: Arc::default(), turn: Arc::new(Semaphore::new(1)), looks: Arc::new(Semaphore::new(LOOKS)) }
+        Self { known: Arc::default(), reads: Turns::new(READS), looks: Turns::new(LOOKS) }
     }
 }
 
 impl Digests {
+    /// As this user asks for them.
+    pub(super) fn of_user(&self, uid: u32) -> UserDigests<'_> {
+        UserDigests { digests: self, uid }
+    }
+
+    fn known(&self, uid: u32, version: Version) -> Option<Digest> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).find(uid, version)
+    }
+
+    fn remember(&self, uid: u32, version: Version, digest: Digest) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).add(uid, version, digest);
+    }
+}
+
+impl UserDigests<'_> {
     /// Runs something that asks the file system.
     pub(super) async fn look<T: Send + 'static>(
         &self,
         what: impl FnOnce() -> Result<T, Why> + Send + 'static,
     ) -> Result<T, Why> {
-        aside(&self.looks, what).await
+        self.digests.looks.aside(self.uid, what).await
     }
 
     /// The digest of a file.
     pub(super) async fn of(&self, path: PathBuf) -> Result<Digest, Why> {
         let (file, version) = self.look(move || open(&path)).await?;
-        if let Some(digest) = self.known(version) {
+        if let Some(digest) = self.digests.known(self.uid, version) {
             return Ok(digest);
         }
         if version.size > FILE_CAP {
             return Err(Why::TooLarge);
         }
-        let known = self.clone();
-        let make = move || match known.known(version) {
+        let (digests, uid) = (self.digests.clone(), self.uid);
+        let make = move || match digests.known(uid, version) {
             Some(digest) => Ok(digest),
             None => {
                 let digest = read(&file, version)?;
-                known.remember(version, digest);
+                digests.remember(uid, version, digest);
                 Ok(digest)
             }
         };
-        aside(&self.turn, make).await
-    }
-
-    fn known(&self, version: Version) -> Option<Digest> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&version).copied()
-    }
-
-    fn remember(&self, version: Version, digest: Digest) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= CAP {
-            known.clear();
-        }
-        known.insert(version, digest);
+        self.digests.reads.aside(self.uid, make).await
     }
 }
 
@@ -101,23 +194,6 @@ impl Version {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
-}
-
-/// Runs work off the serving thread, once a place is free. A caller that hangs up or has waited too long stops waiting; the
-/// work goes on and keeps its place until it is done.
-async fn aside<T: Send + 'static>(
-    places: &Arc<Semaphore>,
-    work: impl FnOnce() -> Result<T, Why> + Send + 'static,
-) -> Result<T, Why> {
-    let done = async {
-        let place = Arc::clone(places).acquire_owned().await.map_err(|_| Why::Busy)?;
-        let work = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            work()
-        });
-        work.await.unwrap_or_else(|error| Err(Why::Unreadable(error.to_string())))
-    };
-    tokio::time::timeout(WAIT, done).await.unwrap_or(Err(Why::Busy))
 }
 
 fn open(path: &Path) -> Result<(File, Version), Why> {
@@ -163,9 +239,9 @@ mod tests {
         let path = dir.path().join("agent");
         fs::write(&path, "abc").expect("written");
         let digests = Digests::default();
-        let of = async || digests.of(path.clone()).await.expect("readable").to_string();
+        let of = async || digests.of_user(1).of(path.clone()).await.expect("readable").to_string();
         assert_eq!((of().await, of().await), (OF_ABC.to_owned(), OF_ABC.to_owned()));
-        assert_eq!(digests.known.lock().expect("whole").len(), 1);
+        assert_eq!(digests.known.lock().expect("whole").0[0].1.len(), 1);
         let before = fs::metadata(&path).expect("there").modified().expect("has one");
         fs::write(&path, "abd").expect("written");
         let file = File::options().write(true).open(&path).expect("there");
@@ -177,19 +253,74 @@ mod tests {
     async fn a_file_beyond_the_cap_is_not_read() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         file.as_file().set_len(FILE_CAP + 1).expect("sparse");
-        assert_eq!(Digests::default().of(file.path().to_owned()).await, Err(Why::TooLarge));
+        assert_eq!(Digests::default().of_user(1).of(file.path().to_owned()).await, Err(Why::TooLarge));
     }
 
     #[tokio::test]
     async fn a_file_that_may_not_be_opened_says_so() {
-        assert_eq!(Digests::default().of("/nonexistent".into()).await, Err(Why::FileForbidden));
+        assert_eq!(Digests::default().of_user(1).of("/nonexistent".into()).await, Err(Why::FileForbidden));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_too_long_for_its_turn_is_told_so() {
         let digests = Digests::default();
-        let looks = u32::try_from(LOOKS).expect("a few");
-        let _all = Arc::clone(&digests.looks).try_acquire_many_owned(looks).expect("free");
-        assert_eq!(digests.of("/nonexistent".into()).await, Err(Why::Busy));
+        let looks = u32::try_from(LOOKS.0).expect("a few");
+        let _all = Arc::clone(&digests.looks.all).try_acquire_many_owned(looks).expect("free");
+        assert_eq!(digests.of_user(1).of("/nonexistent".into()).await, Err(Why::Busy));
+    }
+
+    #[tokio::test]
+    async fn a_strangers_files_do_not_keep_another_user_from_its_turn() {
+        let digests = Digests::default();
+        let tasks = tokio_util::task::TaskTracker::new();
+        // Reads that do not end, as on a file system that the stranger provides, for as long as the senders live.
+        let mut strangers = Vec::new();
+        for _ in 0..16 {
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            strangers.push(end);
+            let reads = digests.reads.clone();
+            let read = move || {
+                let _ = ended.recv();
+                Ok(())
+            };
+            tasks.spawn(async move { reads.aside(4711, read).await });
+        }
+        while digests.reads.all.available_permits() == READS.0 {
+            tokio::task::yield_now().await;
+        }
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), "abc").expect("written");
+        let digest = digests.of_user(1000).of(file.path().to_owned()).await.expect("its turn");
+        assert_eq!(digest.to_string(), OF_ABC);
+        assert_eq!(digests.reads.all.available_permits(), READS.0 - READS.1, "the stranger has one place");
+        drop(strangers);
+    }
+
+    #[test]
+    fn a_known_digest_is_not_thrown_out_by_that_of_a_stranger() {
+        let mut known = Known::default();
+        let version = |size| Version {
+            file: FileId::at(Path::new("/")).expect("there is always a root"),
+            size,
+            modified: (0, 0),
+            changed: (0, 0),
+        };
+        let digest = Digest::finish(Context::new(&SHA256));
+        known.add(4711, version(0), digest);
+        assert_eq!(known.find(1000, version(0)), Some(digest), "a file is read once, whoever runs it");
+        (1..1_000).for_each(|size| known.add(4711, version(size), digest));
+        assert_eq!(known.find(1000, version(0)), Some(digest));
+        assert!(known.0.iter().all(|(_, digests)| digests.len() <= PROGRAMS));
+        (5_000..6_000).for_each(|uid| known.add(uid, version(1), digest));
+        assert_eq!(known.0.len(), USERS);
+    }
+
+    #[tokio::test]
+    async fn the_places_of_users_who_wait_for_nothing_are_forgotten() {
+        let digests = Digests::default();
+        for uid in 0..100 {
+            assert_eq!(digests.of_user(uid).look(move || Ok(uid)).await, Ok(uid));
+        }
+        assert!(digests.looks.users.lock().expect("whole").len() < 20);
     }
 }

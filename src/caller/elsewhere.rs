@@ -17,7 +17,7 @@ impl Process {
         Err(Why::NotLinux)
     }
 
-    pub(crate) async fn facts(&self, _needs: &Needs, _digests: &Digests) -> Facts {
+    pub(crate) async fn facts(&self, _needs: &Needs, _digests: &Digests, _uid: u32) -> Facts {
         match *self {}
     }
 }

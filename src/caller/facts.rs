@@ -85,6 +85,12 @@ pub enum Why {
         does not shield its memory, as safeconduct's own helpers do"
     )]
     Forbidden,
+    /// It lives, and /proc shows the daemon only processes of its own user (proc(5), `hidepid`).
+    #[error(
+        "/proc hides other users' processes from the daemon (`ProtectProc=` of its unit, or `hidepid`); set \
+        `ProtectProc=default`, or give it CAP_SYS_PTRACE"
+    )]
+    Hidden,
     /// There is no /proc.
     #[error("only Linux tells; use `uid` and `gid` here")]
     NotLinux,
@@ -101,7 +107,7 @@ pub enum Why {
     #[error("the daemon may not read the program's file; let it, or give `exe` without `sha256`")]
     FileForbidden,
     /// To digest it would keep the disk busy for too long.
-    #[error("the program's file is larger than 1 GiB; give `exe` without `sha256`")]
+    #[error("the program's file is larger than 256 MiB; give `exe` without `sha256`")]
     TooLarge,
     /// Files are digested one after the other, and a disk may not answer.
     #[error("programs' files are being read, and that takes long; ask again")]
@@ -112,6 +118,13 @@ pub enum Why {
     /// Another error of the system.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
+}
+
+impl Why {
+    /// Could the same question be answered a moment later?
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Busy | Self::Changed)
+    }
 }
 
 /// The facts that the rules which may match a caller ask for. Nothing else is read.

@@ -21,7 +21,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
 
 use super::cgroup;
-use super::digests::Digests;
+use super::digests::{Digests, UserDigests};
 use super::facts::{Facts, Needs, Program, Unit, Why};
 use crate::env::FileId;
 
@@ -42,14 +42,14 @@ pub(crate) struct Process {
 impl Process {
     /// The process that connected this stream.
     pub(crate) fn connected(stream: &impl AsFd, pid: Option<i32>) -> Result<Self, Why> {
-        let process = Self::open(Path::new("/proc"), pid.ok_or(Why::OtherPidNamespace)?);
+        let pid = pid.ok_or(Why::OtherPidNamespace)?;
+        let process = Self::open(Path::new("/proc"), pid);
         match getsockopt(stream, sockopt::PeerPidfd) {
             Ok(pidfd) if has_ended(&pidfd) => Err(Why::Gone),
-            // It is alive, but /proc hides it (`hidepid`) from processes without CAP_SYS_PTRACE.
-            Ok(_) => process.map_err(|why| if why == Why::Gone { Why::Forbidden } else { why }),
+            Ok(_) => process.map_err(|why| hidden_if_alive(why, || true)),
             Err(Errno::ENOPROTOOPT) => {
                 warn_of_old_kernel();
-                process
+                process.map_err(|why| hidden_if_alive(why, || exists(pid)))
             }
             // Some kernels report this for a process that has ended and was waited for.
             Err(Errno::EINVAL) => Err(Why::Gone),
@@ -73,8 +73,10 @@ impl Process {
     }
 
     /// Reads the facts that are needed, anew for each request: a process may start another program in between.
-    pub(crate) async fn facts(&self, needs: &Needs, digests: &Digests) -> Facts {
-        let program = if needs.program() { self.program(needs, digests).await } else { Err(Why::NotRead) };
+    /// `uid` is its user, whose turn it is if files are read.
+    pub(crate) async fn facts(&self, needs: &Needs, digests: &Digests, uid: u32) -> Facts {
+        let program =
+            if needs.program() { self.program(needs, &digests.of_user(uid)).await } else { Err(Why::NotRead) };
         let unit = if needs.unit { self.unit() } else { Err(Why::NotRead) };
         // Checked last: if the process has ended, another process holds its connection.
         match self.lives() {
@@ -84,7 +86,7 @@ impl Process {
     }
 
     /// Runs off the serving thread: the file may be on a dead disk, or on a file system that the caller itself provides.
-    async fn program(&self, needs: &Needs, digests: &Digests) -> Result<Program, Why> {
+    async fn program(&self, needs: &Needs, digests: &UserDigests<'_>) -> Result<Program, Why> {
         let (process, wanted) = (self.clone(), needs.clone());
         let (mut program, file) = digests.look(move || process.look(&wanted)).await?;
         if !needs.digest(&program) {
@@ -154,6 +156,16 @@ impl Process {
 fn has_ended(pidfd: &OwnedFd) -> bool {
     let mut look = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     !matches!(poll(&mut look, PollTimeout::ZERO), Ok(0))
+}
+
+/// A process that lives and is not in /proc is hidden there.
+fn hidden_if_alive(why: Why, lives: impl FnOnce() -> bool) -> Why {
+    if why == Why::Gone && lives() { Why::Hidden } else { why }
+}
+
+/// Is there a process of this number, whosever it is? The kernel tells even if /proc hides it (kill(2)).
+fn exists(pid: i32) -> bool {
+    matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM))
 }
 
 fn same(one: &FileStat, other: &FileStat) -> bool {

@@ -300,7 +300,7 @@ fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failu
 async fn judged(caller: Caller, core: &Core) -> Caller {
     let Some(needs) = core.broker.needs(&caller) else { return caller };
     let facts = match Process::own() {
-        Ok(process) => process.facts(&needs, &Default::default()).await,
+        Ok(process) => process.facts(&needs, &Default::default(), caller.uid).await,
         Err(why) => Facts::unknown(&why),
     };
     caller.with(facts)

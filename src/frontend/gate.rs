@@ -69,7 +69,7 @@ pub(super) async fn look(
     desk: &Desk<'_>,
 ) -> Caller {
     let facts = match process {
-        Some(Ok(process)) => process.facts(needs, &desk.fixed.digests).await,
+        Some(Ok(process)) => process.facts(needs, &desk.fixed.digests, caller.uid).await,
         Some(Err(why)) => Facts::unknown(why),
         None => Facts::unknown(&Why::Earlier),
     };

@@ -107,6 +107,12 @@ impl Rule {
         both.into_iter().flatten()
     }
 
+    /// Does the rule miss this caller only for what could not be told now?
+    pub(super) fn may_match_later(&self, caller: &Caller) -> bool {
+        let mut misses = self.misses(caller).peekable();
+        misses.peek().is_some() && misses.all(|miss| miss.is_temporary())
+    }
+
     fn program_miss<'a>(&self, caller: &'a Caller) -> Option<Miss<'a>> {
         let key = if self.exe.is_some() { "exe" } else { "sha256" };
         if self.exe.is_none() && self.sha256.is_none() {
@@ -150,6 +156,12 @@ impl Rule {
         let users = |user: &UserUnit| user.uid == wanted.of_user && user.name == wanted.name;
         let found = unit.system == wanted.name || unit.user.as_ref().is_some_and(users);
         if found { None } else { Some(Miss::OtherUnit(unit)) }
+    }
+}
+
+impl Miss<'_> {
+    fn is_temporary(self) -> bool {
+        matches!(self, Self::Unknown(_, why) if why.is_temporary())
     }
 }
 

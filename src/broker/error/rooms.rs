@@ -11,6 +11,9 @@ const BUG: &str = "this is a bug: please report it with the log at `--log debug`
 
 pub(super) fn policy(denied: &policy::Denied) -> Facts<'_> {
     let code = match denied {
+        policy::Denied::Undecided { .. } => {
+            return Facts::before(Machine, Temporary, "temporarily_unavailable").hint(denied.hint());
+        }
         policy::Denied::Caller { .. } => "access_denied",
         policy::Denied::AskedTooMuch { .. } => "invalid_scope",
         policy::Denied::GrantedTooMuch { .. } => "scope_beyond_ceiling",

@@ -49,7 +49,7 @@ impl Fabricated {
     }
 
     async fn facts(&self) -> Facts {
-        self.open().expect("there").facts(&self.needs(true), &Digests::default()).await
+        self.open().expect("there").facts(&self.needs(true), &Digests::default(), 1).await
     }
 }
 
@@ -71,9 +71,9 @@ async fn only_what_is_needed_is_read() {
     let proc = Fabricated::new();
     let process = proc.open().expect("there");
     let digests = Digests::default();
-    let unit = process.facts(&Needs { unit: true, ..Needs::default() }, &digests).await;
+    let unit = process.facts(&Needs { unit: true, ..Needs::default() }, &digests, 1).await;
     assert_eq!((unit.program, unit.unit.is_ok()), (Err(Why::NotRead), true));
-    let exe = process.facts(&Needs { unit: false, ..proc.needs(false) }, &digests).await;
+    let exe = process.facts(&Needs { unit: false, ..proc.needs(false) }, &digests, 1).await;
     assert_eq!(exe.program.expect("readable").sha256, Err(Why::NotRead));
     assert_eq!(exe.unit, Err(Why::NotRead));
 }
@@ -88,7 +88,7 @@ async fn a_file_that_was_replaced_is_not_at_its_path_any_more() {
     symlink(proc.path("running"), proc.path("4321/exe")).expect("linked");
     fs::remove_file(proc.path("agent")).expect("there");
     proc.write("agent", "another");
-    let program = process.facts(&proc.needs(false), &Digests::default()).await.program.expect("readable");
+    let program = process.facts(&proc.needs(false), &Digests::default(), 1).await.program.expect("readable");
     assert_eq!(program.stands_at, Vec::<Arc<str>>::new());
 }
 
@@ -106,8 +106,23 @@ async fn a_process_that_has_ended_tells_nothing() {
     fs::create_dir(proc.path("4321")).expect("made");
     proc.write("4321/stat", "4321 (a) S 1");
     proc.write("4321/cgroup", "0::/system.slice/agent.service\n");
-    assert_eq!(process.facts(&proc.needs(true), &Digests::default()).await, Facts::unknown(&Why::Gone));
+    assert_eq!(process.facts(&proc.needs(true), &Digests::default(), 1).await, Facts::unknown(&Why::Gone));
     assert_eq!(Process::open(proc.0.path(), 99).map(|_| ()), Err(Why::Gone));
+}
+
+/// `ProtectProc=invisible` and `hidepid` leave out the directories of other users' processes.
+#[test]
+fn a_process_that_proc_hides_has_not_ended() {
+    let proc = Fabricated::new();
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("started");
+    let pid = child.id().cast_signed();
+    let hidden = Process::open(proc.0.path(), pid).map_err(|why| hidden_if_alive(why, || exists(pid))).map(|_| ());
+    assert_eq!(hidden, Err(Why::Hidden));
+    assert!(Why::Hidden.to_string().contains("ProtectProc="), "{}", Why::Hidden);
+    child.kill().expect("ours");
+    child.wait().expect("ours");
+    assert_eq!(hidden_if_alive(Why::Gone, || exists(pid)), Why::Gone);
+    assert_eq!(hidden_if_alive(Why::ForeignProc, || true), Why::ForeignProc);
 }
 
 #[tokio::test]
@@ -139,7 +154,7 @@ async fn both_ends_of_a_pair_are_this_very_process() {
     let process = Process::connected(&one, Some(std::process::id().cast_signed())).expect("it lives");
     let own = fs::read_link("/proc/self/exe").expect("Linux has it").display().to_string();
     let programs = vec![WantedProgram { path: own.as_str().into(), digest: false }];
-    let program = process.facts(&Needs { programs, ..Needs::default() }, &Digests::default()).await.program;
+    let program = process.facts(&Needs { programs, ..Needs::default() }, &Digests::default(), 1).await.program;
     let program = program.expect("our own");
     assert_eq!((program.stands_at.len(), program.path.as_str()), (1, own.as_str()));
     assert!(program.sees_our_files && program.is_helper);

@@ -83,7 +83,7 @@ fn a_digest_must_match_and_alone_it_identifies() {
     assert!(why(&by_exe(Some(digest('b'))), &running(agent())).starts_with("`sha256` is another"));
     assert!(why(&by_exe(Some(digest('a'))), &running(moved)).starts_with("`exe` is another"));
     let unread = Program { sha256: Err(Why::TooLarge), ..agent() };
-    assert!(why(&by_exe(Some(digest('a'))), &running(unread)).contains("1 GiB"));
+    assert!(why(&by_exe(Some(digest('a'))), &running(unread)).contains("256 MiB"));
 }
 
 #[test]
