@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 pub(crate) use self::url::{BadUrl, host_of, names_this_machine};
 pub use self::url::{Issuer, Resource, ServerUrl};
-pub(crate) use error::{OauthError, quoted_words};
+pub(crate) use error::OauthError;
 pub use scope::Scopes;
 pub(crate) use server::{AuthorizationServer, MutualTls};
+pub(crate) use words::{quoted_words, shell_word};
 
 mod error;
 mod scope;
@@ -15,6 +16,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod url;
+pub(crate) mod words;
 
 /// The audience of a subject token: the authorization server, never the MCP server.
 #[derive(Clone, PartialEq, Eq, Hash)]

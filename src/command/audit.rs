@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Context, Failure, for_runner, json_for_runner, print};
+use super::{Context, Failure, Printable, print};
 use crate::audit::{Broken, Place, Report, Verifier};
 use crate::broker::Class;
 use crate::cli::{AuditVerb, AuditVerify};
@@ -49,8 +49,8 @@ fn verify(context: &Context<'_>, verb: &AuditVerify) -> Result<(), Failure> {
     let outcome = check(&files, wanted)?;
     let verdict = Verdict { files: &files, wanted, outcome: &outcome };
     match verdict.failure() {
-        None if verb.json => print(&json_for_runner(&format!("{:#}\n", verdict.as_data()), context.env)),
-        None => print(&for_runner(&verdict.as_text(), context.env)),
+        None if verb.json => print(&Printable::json(&format!("{:#}\n", verdict.as_data()), context.env)),
+        None => print(&Printable::text(&verdict.as_text(), context.env)),
         Some(mut failure) => {
             failure.exit = BROKEN;
             failure.json = verb.json.then(|| verdict.as_data().to_string());

@@ -2,14 +2,14 @@
 
 use clap::{Command, CommandFactory};
 
-use super::{Failure, print};
+use super::{Failure, Printable, print};
 use crate::cli::{Cli, Completions};
 
 pub(super) fn run(verb: &Completions) -> Result<(), Failure> {
     let mut text = Vec::new();
     let mut command = Cli::command().mut_subcommand("run", without_hidden);
     clap_complete::generate(verb.shell, &mut command, "safeconduct", &mut text);
-    print(&String::from_utf8_lossy(&text))
+    print(&Printable::own(String::from_utf8_lossy(&text)))
 }
 
 /// Hidden flags are left out of the help, but not of the completions.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Context, Failure, print};
+use super::{Context, Failure, Printable, print};
 use crate::broker::ClientAuth;
 use crate::cli::ConfigVerb;
 use crate::config::{self, Config};
@@ -10,8 +10,8 @@ use crate::config::{self, Config};
 pub(super) fn run(context: &Context<'_>, verb: &ConfigVerb) -> Result<(), Failure> {
     match verb {
         ConfigVerb::Check { json } => check(context, *json),
-        ConfigVerb::Init => print(&config::starter()),
-        ConfigVerb::Schema => print(&format!("{:#}\n", config::schema())),
+        ConfigVerb::Init => print(&Printable::own(config::starter())),
+        ConfigVerb::Schema => print(&Printable::own(format!("{:#}\n", config::schema()))),
     }
 }
 
@@ -29,7 +29,11 @@ fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
         }
         Err(failure) => return Err(failure),
     };
-    print(&if as_json { format!("{}\n", as_data(&config)) } else { as_text(&config) })
+    print(&if as_json {
+        Printable::json(&format!("{}\n", as_data(&config)), context.env)
+    } else {
+        Printable::text(&as_text(&config), context.env)
+    })
 }
 
 fn as_data(config: &Config) -> serde_json::Value {

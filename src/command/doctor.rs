@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::obtain::{Unconfigured, Wanted, settle};
-use super::{Context, Failure, for_runner, json_for_runner, print};
+use super::{Context, Failure, Printable, print};
 use crate::app::{self, Core};
 use crate::broker::{Check, Class, Examination, Persistence, Report, State, Target};
 use crate::caller::Caller;
@@ -33,9 +33,9 @@ pub(super) fn run(context: &Context<'_>, verb: &cli::Doctor) -> Result<(), Failu
         Some(target) => there(context, verb, target)?,
     };
     let text = if verb.json {
-        json_for_runner(&format!("{:#}\n", as_data(&title, &checks)), context.env)
+        Printable::json(&format!("{:#}\n", as_data(&title, &checks)), context.env)
     } else {
-        for_runner(&page::Page::new(context.env, verb.verbose).text(&title, &checks), context.env)
+        page::Page::new(context.env, verb.verbose).printable(&title, &checks, context.env)
     };
     print(&text)?;
     verdict(&checks)

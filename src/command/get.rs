@@ -8,7 +8,7 @@ use std::io::Read;
 use serde::Deserialize;
 
 use super::obtain::{self, Obtained, Purpose, Question, Unconfigured, Wanted};
-use super::{Context, Failure, print};
+use super::{Context, Failure, Printable, print};
 use crate::cli::Get;
 use crate::oauth::ServerUrl;
 
@@ -29,15 +29,15 @@ pub(super) fn run(context: &Context<'_>, verb: &Get) -> Result<(), Failure> {
         .map_err(|error| Failure::asked(format!("stdin cannot be read: {error}")))?;
     let input: Input =
         serde_json::from_slice(&text).map_err(|_| Failure::asked("stdin is not {\"uri\":\"https://…\"}"))?;
-    let Ok(url) = ServerUrl::parse(&input.uri) else { return print("{}\n") };
+    let Ok(url) = ServerUrl::parse(&input.uri) else { return print(&Printable::own("{}\n")) };
     let wanted = Wanted { name: None, url: Some(url) };
     let (wishes, purpose) = (&verb.wishes, Purpose::Headers);
     match obtain::obtain(context, Question { wanted: &wanted, wishes, purpose, unconfigured: Unconfigured::Leave })? {
-        Obtained::NotServed => print("{}\n"),
+        Obtained::NotServed => print(&Printable::own("{}\n")),
         Obtained::Token(handed) => {
             let mut text = handed.listed_headers();
             text.push('\n');
-            print(&text)
+            print(&Printable::credential(text, context.env)?)
         }
     }
 }

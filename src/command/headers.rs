@@ -1,7 +1,7 @@
 //! `safeconduct headers`: `{"Authorization":"Bearer …"}` for Claude Code's `headersHelper` and Codex' `http_headers_helper`.
 
 use super::obtain::{self, Purpose, Wanted};
-use super::{Context, Failure, print};
+use super::{Context, Failure, Printable, print};
 use crate::cli::Headers;
 
 pub(super) fn run(context: &Context<'_>, verb: &Headers) -> Result<(), Failure> {
@@ -16,5 +16,5 @@ pub(super) fn run(context: &Context<'_>, verb: &Headers) -> Result<(), Failure> 
     let handed = obtain::token(context, &Wanted::parse(&target)?, &verb.wishes, Purpose::Headers)?;
     let mut text = handed.flat_headers();
     text.push('\n');
-    print(&text)
+    print(&Printable::credential(text, context.env)?)
 }

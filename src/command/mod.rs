@@ -16,6 +16,7 @@ use crate::door;
 use crate::env::Env;
 use crate::oauth::quoted_words;
 use crate::{app, config};
+use output::{Form, Log, Printable, print, tell};
 
 mod audit;
 mod completions;
@@ -24,6 +25,7 @@ mod doctor;
 mod get;
 mod headers;
 mod obtain;
+mod output;
 mod ready;
 mod revoke;
 mod run;
@@ -48,7 +50,7 @@ fn verb() -> u8 {
     let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
     let cli = match words.as_deref().and_then(cli::helper_call).map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
-        Err(error) => return misunderstood(&error),
+        Err(error) => return misunderstood(&error, &env),
     };
     let context = Context { global: &cli.global, env: &env };
     let outcome = match &cli.verb {
@@ -143,11 +145,12 @@ impl Context<'_> {
             .with_default(LevelFilter::WARN)
             .with_target("gcp_auth", LevelFilter::OFF)
             .with_target("safeconduct", LevelFilter::from(level));
-        let lines = fmt::layer().with_writer(Log { env: self.env.clone() }).with_target(false);
         let tty = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let lines = |form| fmt::layer().with_writer(Log::new(self.env, form)).with_target(false);
         let lines = match self.global.log_format {
-            LogFormat::Text => lines.with_ansi(tty).with_filter(filter).boxed(),
-            LogFormat::Json => lines.json().with_filter(filter).boxed(),
+            LogFormat::Text if tty => lines(Form::Coloured).with_ansi(true).with_filter(filter).boxed(),
+            LogFormat::Text => lines(Form::Text).with_ansi(false).with_filter(filter).boxed(),
+            LogFormat::Json => lines(Form::Json).json().with_filter(filter).boxed(),
         };
         let set = registry().with(lines).try_init();
         set.map_err(|_| Failure::bug("the log is set up twice"))
@@ -219,71 +222,13 @@ impl Failure {
     }
 
     fn show(&self, env: &Env) {
-        let mut text = match &self.json {
-            Some(json) => format!("{json}\n"),
-            None => format!("{}safeconduct: error: {}\n", self.seen, self.message),
-        };
-        if let (Some(hint), None) = (&self.hint, &self.json) {
-            text.push_str(&format!("safeconduct: hint: {hint}\n"));
+        if let Some(json) = &self.json {
+            return tell(&Printable::json(&format!("{json}\n"), env));
         }
-        // If stderr is closed, there is no other place to report it.
-        drop(std::io::stderr().write_all(for_runner(&text, env).as_bytes()));
+        let hint = self.hint.as_ref().map(|hint| format!("safeconduct: hint: {hint}\n")).unwrap_or_default();
+        let text = format!("{}safeconduct: error: {}\n{hint}", self.seen, self.message);
+        tell(&Printable::text(&text, env));
     }
-}
-
-/// Writes log lines to stderr, with other parties' text neutralised for CI runners.
-struct Log {
-    env: Env,
-}
-
-struct Line<'a>(&'a Env);
-
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
-    type Writer = Line<'a>;
-
-    fn make_writer(&'a self) -> Line<'a> {
-        Line(&self.env)
-    }
-}
-
-impl Write for Line<'_> {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        // The subscriber writes whole lines, so no runner command is split over two writes. Ignore a failed write, as on a full
-        // disk: the subscriber would report it on stderr too, and panic.
-        drop(std::io::stderr().write_all(for_runner(&String::from_utf8_lossy(line), self.0).as_bytes()));
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
-    }
-}
-
-/// Neutralises JSON, where an escape does not change the meaning. Outside of strings JSON has none of these characters.
-fn json_for_runner(text: &str, env: &Env) -> String {
-    if !in_ci(env) {
-        return text.to_owned();
-    }
-    text.replace("::", ":\\u003a").replace("##", "#\\u0023")
-}
-
-fn in_ci(env: &Env) -> bool {
-    ["CI", "GITHUB_ACTIONS", "TF_BUILD"].iter().any(|name| env.get(name).is_some())
-}
-
-/// Neutralises text for CI runners, which read commands from the output of steps: another party's text must not become one.
-fn for_runner(text: &str, env: &Env) -> String {
-    if !in_ci(env) {
-        return text.to_owned();
-    }
-    let mut text = text.to_owned();
-    for (command, harmless) in [("::", ": :"), ("##[", "# #["), ("##vso[", "# #vso[")] {
-        // Repeat: removing two of three colons leaves a new pair.
-        while text.contains(command) {
-            text = text.replace(command, harmless);
-        }
-    }
-    text
 }
 
 impl From<broker::Error> for Failure {
@@ -333,15 +278,7 @@ impl From<door::Error> for Failure {
     }
 }
 
-/// Writes data to stdout. Fails if the reader has closed it.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::new(Class::Temporary, format!("stdout cannot be written: {error}")))
-}
-
-fn misunderstood(error: &clap::Error) -> u8 {
+fn misunderstood(error: &clap::Error, env: &Env) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             drop(error.print());
@@ -351,7 +288,7 @@ fn misunderstood(error: &clap::Error) -> u8 {
             // Without a command clap shows only the help; its other messages begin with `error: `.
             let helps = kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
             let start = if helps { "error: no command is given\n\n" } else { "" };
-            drop(std::io::stderr().write_all(format!("safeconduct: {start}{}", error.render()).as_bytes()));
+            tell(&Printable::text(&format!("safeconduct: {start}{}", error.render()), env));
             Class::BadRequest.exit_code()
         }
     }
@@ -363,21 +300,4 @@ fn harden() {
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_dumpable(false);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_of_runners_are_neutralised_in_ci_alone() {
-        let ci = Env::from_vars([("GITHUB_ACTIONS".to_owned(), "true".to_owned())]);
-        assert_eq!(for_runner("a ::set-env x ##vso[b] ##[c]", &ci), "a : :set-env x # #vso[b] # #[c]");
-        assert_eq!(for_runner(":::x:::", &ci), ": : :x: : :");
-        let json = json_for_runner(r#"{"a":":::x ##vso[b] ##[c]"}"#, &ci);
-        assert!(!json.contains("::") && !json.contains("##"), "{json}");
-        let read: serde_json::Value = serde_json::from_str(&json).expect("still JSON");
-        assert_eq!(read["a"], ":::x ##vso[b] ##[c]");
-        assert_eq!(for_runner("a ::b", &Env::from_vars([])), "a ::b");
-    }
 }

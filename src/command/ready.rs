@@ -6,7 +6,7 @@ use serde_json::Value;
 use url::form_urlencoded::Serializer;
 
 use super::obtain::{Refused, Wanted};
-use super::{Context, Failure, print};
+use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::Ready;
 use crate::door;
@@ -30,7 +30,9 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
     loop {
         let mut hint = "wait with `--wait 30s`; `safeconduct status` shows more";
         let reasons = match context.ask_daemon(&request, None, LIMIT) {
-            Ok(reply) if reply.status == 200 => return print(if verb.json { "{\"ready\":true}\n" } else { "ready\n" }),
+            Ok(reply) if reply.status == 200 => {
+                return print(&Printable::own(if verb.json { "{\"ready\":true}\n" } else { "ready\n" }));
+            }
             Ok(reply) if reply.status == 503 => reasons(&reply),
             Ok(reply) => {
                 return Err(Refused::read(&reply).map_or_else(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::obtain::{Refused, Wanted};
-use super::{Context, Failure, print};
+use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::Revoke;
 
@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Revoke) -> Result<(), Failure> {
             )
         });
     }
-    print(&lines)?;
+    print(&Printable::text(&lines, context.env))?;
     failed.map_or(Ok(()), Err)
 }
 

@@ -1,7 +1,7 @@
 //! `safeconduct run`: the daemon, in the foreground or detached.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -12,15 +12,16 @@ use nix::unistd::{dup2_stdout, setsid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::obtain::Wanted;
-use super::{Context, Failure, print};
+use super::{Context, Failure, Printable, print, tell};
 use crate::app::{App, Inherited, Reload};
 use crate::audit::Audit;
 use crate::broker::Class;
 use crate::cli::{Level, Run};
 use crate::config::Config;
 use crate::door;
-use crate::env::sockets;
+use crate::env::{Env, sockets};
 use crate::frontend::desk::Listening;
+use crate::oauth::shell_word;
 
 pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     if verb.detach { detach(context, verb) } else { serve(context, verb) }
@@ -47,7 +48,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
             tracing::warn!("plain http and loopback addresses are allowed: for development only");
         }
         if verb.detached {
-            tell_parent(&listening)?;
+            tell_parent(&listening, context.env)?;
         }
         // Fails without a service manager, which is fine.
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
@@ -212,8 +213,8 @@ fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     }
     if let Some((first, _)) = said.split_once('\n') {
         let socket = first.trim_start_matches(SOCKET).trim_start();
-        return print(&format!("{said}pid    {}\nlog    {}\n", child.id(), path.display()))
-            .map(|()| tell_flag(context, socket));
+        let said = format!("{said}pid    {}\nlog    {}\n", child.id(), path.display());
+        return print(&Printable::text(&said, context.env)).map(|()| tell_flag(context, socket));
     }
     let status = child.wait().map_err(failed)?;
     let exit = status
@@ -231,9 +232,10 @@ fn tell_flag(context: &Context<'_>, socket: &str) {
         || context.env.get("SAFECONDUCT_SOCKET").is_some()
         || sockets::job_directory(context.env).is_some()
     {
+        let socket = shell_word(socket).unwrap_or_else(|| "PATH".to_owned());
         let note =
             format!("safeconduct: hint: helpers that do not inherit this environment need `--socket {socket}`\n");
-        drop(std::io::stderr().write_all(note.as_bytes()));
+        tell(&Printable::text(&note, context.env));
     }
 }
 
@@ -283,7 +285,7 @@ fn last_message(log: &mut File, start: u64, path: &std::path::Path) -> Failure {
 const SOCKET: &str = "socket";
 
 /// Tells the waiting parent where we listen, then closes its pipe: from now on stdout is the log too.
-fn tell_parent(listening: &Listening) -> Result<(), Failure> {
+fn tell_parent(listening: &Listening, env: &Env) -> Result<(), Failure> {
     let mut said = format!("{SOCKET} {}\n", listening.socket.display());
     if let (Some(http), Some(secret)) = (addresses(&listening.http), &listening.http_secret) {
         said.push_str(&format!("http   {http}\nsecret {}\n", secret.display()));
@@ -291,6 +293,6 @@ fn tell_parent(listening: &Listening) -> Result<(), Failure> {
     if let Some(health) = listening.health {
         said.push_str(&format!("health {health}\n"));
     }
-    print(&said)?;
+    print(&Printable::text(&said, env))?;
     dup2_stdout(std::io::stderr().as_fd()).map_err(|error| Failure::bug(format!("stdout cannot be given up: {error}")))
 }

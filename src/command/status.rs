@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::obtain::Refused;
-use super::{Context, Failure, for_runner, json_for_runner, print};
+use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::Status;
 
@@ -14,14 +14,15 @@ const BAR: usize = 20;
 
 pub(super) fn run(context: &Context<'_>, verb: &Status) -> Result<(), Failure> {
     if verb.json {
-        return print(&json_for_runner(&format!("{:#}\n", fetch(context)?), context.env));
+        return print(&Printable::json(&format!("{:#}\n", fetch(context)?), context.env));
     }
     if !verb.watch {
-        return print(&for_runner(&table(&fetch(context)?), context.env));
+        return print(&Printable::text(&table(&fetch(context)?), context.env));
     }
     loop {
         // Cursor home and clear screen. The loop ends with the daemon or with Ctrl-C.
-        print(&format!("\x1b[H\x1b[2J{}", for_runner(&table(&fetch(context)?), context.env)))?;
+        let page = Printable::text(&table(&fetch(context)?), context.env);
+        print(&Printable::own("\x1b[H\x1b[2J").then(&page))?;
         std::thread::sleep(Duration::from_secs(1));
     }
 }

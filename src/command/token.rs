@@ -1,7 +1,7 @@
 //! `safeconduct token`: prints an access token.
 
 use super::obtain::{self, Purpose, Wanted};
-use super::{Context, Failure, print};
+use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::{Token, TokenForm};
 
@@ -12,6 +12,14 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
     }
     let mask = if verb.mask { Some(masking(context)?) } else { None };
     let handed = obtain::token(context, &wanted, &verb.wishes, Purpose::Token)?;
+    let form = match verb.output {
+        TokenForm::Raw => handed.raw(),
+        TokenForm::Header => handed.header(),
+        TokenForm::Json => handed.json(),
+        TokenForm::Env => handed.variable(wanted.name.as_deref().unwrap_or_default()),
+    };
+    // Before the mask, which is a line for the runner too.
+    let text = Printable::credential(form, context.env)?.then(&Printable::own("\n"));
     if let Some((before, percent)) = mask {
         // The runner reads commands from stderr too, and stdout must hold only the token.
         use std::io::Write;
@@ -27,13 +35,6 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
             "print it with another `-o`; the authorization server should issue b64tokens (RFC 6750 section 2.1)",
         ));
     }
-    let mut text = match verb.output {
-        TokenForm::Raw => handed.raw(),
-        TokenForm::Header => handed.header(),
-        TokenForm::Json => handed.json(),
-        TokenForm::Env => handed.variable(wanted.name.as_deref().unwrap_or_default()),
-    };
-    text.push('\n');
     print(&text)
 }
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::obtain::{Unconfigured, Wanted, settle};
-use super::{Context, Failure, for_runner, json_for_runner, print};
+use super::{Context, Failure, Printable, print};
 use crate::app::{self, Core};
 use crate::broker::{Class, Cloud, Persistence, Target};
 use crate::cli::{self, Level};
 use crate::config::Config;
+use crate::env::Env;
 use crate::oauth::quoted_words;
+use crate::oauth::words::one_line;
 use crate::trust::{Policy, Shape};
 
 /// Longer than the patience of any source.
@@ -44,9 +46,9 @@ pub(super) fn run(context: &Context<'_>, verb: &cli::TrustPolicy) -> Result<(), 
         Failure::new(class, error.to_string()).hint(error.hint())
     })?;
     if verb.json {
-        return print(&json_for_runner(&format!("{policy:#}\n"), context.env));
+        return print(&Printable::json(&format!("{policy:#}\n"), context.env));
     }
-    print(&for_runner(&text(&policy), context.env))
+    print(&page(&policy, context.env))
 }
 
 /// The audience of the token: from the command line, else the usual one of the product. `None` if a provider or discovery
@@ -68,7 +70,8 @@ fn audience(verb: &cli::TrustPolicy, config: &Config, name: &str) -> Result<Opti
     }
 }
 
-fn text(policy: &Value) -> String {
+/// The policy, which is to be pasted as it stands, between comments for people.
+fn page(policy: &Value, env: &Env) -> Printable {
     let words = |value: &Value| quoted_words(value.as_str().unwrap_or_default());
     let mut out = format!("# trust {} of {}\n", words(&policy["platform"]), words(&policy["issuer"]));
     for (claim, why) in policy["why"].as_object().into_iter().flatten() {
@@ -77,9 +80,11 @@ fn text(policy: &Value) -> String {
     for warning in policy["warnings"].as_array().into_iter().flatten() {
         out.push_str(&format!("# warning: {}\n", words(warning)));
     }
-    out.push_str(&format!("{:#}\n", policy["policy"]));
+    let document = Printable::json(&format!("{:#}\n", policy["policy"]), env);
+    let mut after = String::new();
     for step in policy["install"].as_array().into_iter().flatten() {
-        out.push_str(&format!("# install: {}\n", words(step)));
+        // A command that is cut off would be another command.
+        after.push_str(&format!("# install: {}\n", one_line(step.as_str().unwrap_or_default())));
     }
-    out
+    Printable::text(&out, env).then(&document).then(&Printable::text(&after, env))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Context, Failure, for_runner, json_for_runner, print};
+use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::{Level, Whoami};
 use crate::identity::{self, Ambient, Choice, Chosen};
@@ -22,7 +22,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     context.log(Level::Error)?;
     let config = context.config()?;
     let (choice, servers) = (config.identity().clone(), report::servers(&config));
-    let ambient = Ambient { env: context.env.clone(), outbound: Outbound::new(config.egress), clock: context.clock() };
+    let env = context.env.clone().with_secrets(config.secret_variables());
+    let ambient = Ambient { env, outbound: Outbound::new(config.egress), clock: context.clock() };
     let mut steps = Steps::new(&ambient.clock);
     let found = identity::survey(&ambient);
     let chosen = identity::choose(&choice, &ambient);
@@ -57,8 +58,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     };
     let mut report = seen.report(ambient.clock.unix());
     match claims {
-        Ok(_) if verb.json => print(&json_for_runner(&format!("{report:#}\n"), context.env)),
-        Ok(_) => print(&for_runner(&report::text(&report), context.env)),
+        Ok(_) if verb.json => print(&Printable::json(&format!("{report:#}\n"), context.env)),
+        Ok(_) => print(&Printable::text(&report::text(&report), context.env)),
         Err(error) => {
             let class =
                 if matches!(error, identity::Error::Unreachable { .. }) { Class::Temporary } else { Class::NoIdentity };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::oauth::shell_word;
 use crate::outbound::{self, Answer};
 
 /// Why discovery failed.
@@ -84,7 +85,10 @@ impl Error {
             Self::Busy { .. } => return None,
             Self::Malformed { .. } => "the operator of that host must mend the document (RFC 9728, RFC 8414)".to_owned(),
             Self::ResourceMismatch { .. } => "configure the URL exactly as the server names itself, or its operator must mend `resource` (RFC 9728 section 3.3)".to_owned(),
-            Self::IssuerMismatch { found, .. } => format!("if {found:?} is right, pin exactly that as `issuer`; else its operator must mend `issuer` (RFC 8414 section 3.3)"),
+            Self::IssuerMismatch { found, .. } => {
+                let it = shell_word(found).unwrap_or_else(|| "what it says".to_owned());
+                format!("if {it} is right, pin exactly that as `issuer`; else its operator must mend `issuer` (RFC 8414 section 3.3)")
+            }
             Self::NoServerMetadata { .. } => "check `issuer`: it is the identifier, not the token endpoint; its operator must publish RFC 8414 metadata; or name its endpoint with `token_endpoint`".to_owned(),
             Self::NoResourceMetadata { .. } => "pin the authorization server with `issuer`, or `--issuer URL`; the server's operator should publish RFC 9728 metadata".to_owned(),
         })

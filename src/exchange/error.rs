@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::oauth::{Issuer, OauthError};
+use crate::oauth::{Issuer, OauthError, shell_word};
 use crate::outbound;
 
 /// Why an exchange produced no access token.
@@ -121,7 +121,8 @@ impl Error {
             }
             Self::Misconfigured { hint, .. } => Some(hint.clone()),
             Self::Moved { to, .. } => {
-                Some(format!("if the move is meant, pin it with `issuer = \"{to}\"`, or start again"))
+                let pin = shell_word(to.as_str()).map_or_else(String::new, |word| format!(" = {word}"));
+                Some(format!("if the move is meant, pin it with `issuer{pin}`, or start again"))
             }
             Self::Refused { cure, .. } | Self::Elsewhere { cure, .. } => Some((*cure).to_owned()),
         }

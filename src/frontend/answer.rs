@@ -14,6 +14,7 @@ use super::body::Body;
 use super::dialect::Around;
 use super::framing::Violation;
 use crate::broker::{self, Class};
+use crate::oauth::words::one_line;
 use crate::token::Token;
 
 /// What a handler gives.
@@ -51,7 +52,8 @@ impl Answer {
     /// The answer of `/readyz`: 503 where there is a reason not to be ready.
     pub(super) fn readiness(reasons: &[String]) -> Self {
         let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let document = json!({ "ready": reasons.is_empty(), "reasons": reasons }).to_string();
+        let shown: Vec<_> = reasons.iter().map(|reason| one_line(reason)).collect();
+        let document = json!({ "ready": reasons.is_empty(), "reasons": shown }).to_string();
         Self(json_of(status, Body::plain(document.as_bytes())))
     }
 
@@ -108,7 +110,8 @@ pub(super) enum Record {
 
 impl Failure {
     fn new(class: Class, code: &str, words: String) -> Self {
-        let (code, record) = (code.to_owned(), Record::Due);
+        let words = one_line(&words).into_owned();
+        let (code, record) = (one_line(code).into_owned(), Record::Due);
         let (status, hint, server, retry_in, allow) = (None, None, None, None, None);
         let is_final = false;
         Self(Box::new(Refusal { class, status, code, words, hint, server, retry_in, allow, record, is_final }))
@@ -159,7 +162,7 @@ impl Failure {
 
     /// With a cure.
     pub(super) fn hint(self, hint: Option<String>) -> Self {
-        self.with(|refusal| refusal.hint = hint)
+        self.with(|refusal| refusal.hint = hint.map(|hint| one_line(&hint).into_owned()))
     }
 
     /// The audit has its own code and words for it.
@@ -211,8 +214,7 @@ impl Failure {
 
 impl From<broker::Error> for Failure {
     fn from(error: broker::Error) -> Self {
-        Self::new(error.class(), error.code(), error.to_string()).with(|refusal| {
-            refusal.hint = error.hint();
+        Self::new(error.class(), error.code(), error.to_string()).hint(error.hint()).with(|refusal| {
             refusal.server = error.server().map(str::to_owned);
             refusal.retry_in = error.retry_in();
             refusal.record = if error.is_noted() { Record::Written } else { Record::Due };

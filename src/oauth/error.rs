@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::quoted_words;
+
 /// An error answer of an authorization server (RFC 6749 section 5.2), made safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OauthError {
@@ -31,19 +33,5 @@ impl fmt::Display for OauthError {
             write!(f, " (see {uri})")?;
         }
         Ok(())
-    }
-}
-
-/// Makes another party's text safe to show: no control characters, no direction marks, at most 200 characters.
-pub(crate) fn quoted_words(text: &str) -> String {
-    const CAP: usize = 200;
-    let invisible = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    let clean: String = text.chars().map(|c| if invisible(c) { ' ' } else { c }).take(CAP + 1).collect();
-    match clean.char_indices().nth(CAP) {
-        Some((cut, _)) => format!("{}…", &clean[..cut]),
-        None => clean,
     }
 }

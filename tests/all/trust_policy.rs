@@ -183,3 +183,16 @@ async fn for_people_it_says_what_is_pinned_why_and_how_it_is_installed() {
         assert!(text.contains(words), "{words:?} in\n{text}");
     }
 }
+
+/// The document is pasted as it stands, in a CI job too, where other output is changed so that no runner takes it for a command.
+#[tokio::test]
+async fn the_document_stays_whole_in_a_ci_job() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured("").env("CI", "true").env("GITHUB_ACTIONS", "true");
+    let output = world.run(&["trust-policy", "demo", "--for", "aws"]).await.expect_code(0).stdout;
+    assert!(output.contains("\"arn:aws:iam::ACCOUNT:oidc-provider/"), "{output}");
+    let document: String = output.lines().filter(|line| !line.starts_with('#')).collect();
+    let document: Value = serde_json::from_str(&document).expect("JSON between comments");
+    let federated = document["Statement"][0]["Principal"]["Federated"].as_str().expect("a text");
+    assert!(federated.starts_with("arn:aws:iam::ACCOUNT:"), "{federated}");
+}

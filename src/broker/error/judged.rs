@@ -3,7 +3,7 @@
 
 use super::facts::{Facts, Party, Stage};
 use super::{Cause, Class, Error};
-use crate::oauth::{Issuer, OauthError, Resource};
+use crate::oauth::{Issuer, OauthError, Resource, shell_word};
 use crate::token::Unfit;
 
 /// Why a token is not sent or not used.
@@ -42,9 +42,15 @@ impl Unusable {
             Self::NotBound { is_unlisted: true, .. } => row("resource_not_bound").hint(
                 "add the server to the configuration if you trust it with such tokens; the operator of the authorization server should bind tokens to `resource` (RFC 8707)",
             ),
-            Self::NotBound { issuer, .. } => row("resource_not_bound").hint(format!(
-                "pin it if you trust it with this server: `issuer = \"{issuer}\"`, or `--issuer {issuer}`; its operator should bind tokens to `resource` (RFC 8707)"
-            )),
+            Self::NotBound { issuer, .. } => {
+                let how = shell_word(issuer.as_str()).map_or_else(
+                    || "with `issuer`".to_owned(),
+                    |word| format!("`issuer = {word}`, or `--issuer {word}`"),
+                );
+                row("resource_not_bound").hint(format!(
+                    "pin it if you trust it with this server: {how}; its operator should bind tokens to `resource` (RFC 8707)"
+                ))
+            }
             Self::ForeignKey { .. } => row("token_not_ours").hint(
                 "the operator of the authorization server must mend what it binds tokens to (RFC 9449 section 6)",
             ),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::{Context, Failure, for_runner, json_for_runner, print};
+use super::super::{Context, Failure, Printable, print};
 use crate::audit::LINE_CAP;
 use crate::cli::AuditTail;
 use crate::oauth::quoted_words;
@@ -108,8 +108,8 @@ impl Shown<'_> {
         if self.rest.len() > LINE_CAP {
             self.finish()?;
         }
-        let text: String = lines.split_inclusive(|&byte| byte == b'\n').map(|line| self.line(line)).collect();
-        if text.is_empty() { Ok(()) } else { print(&text) }
+        let lines = lines.split_inclusive(|&byte| byte == b'\n').map(|line| self.line(line));
+        lines.reduce(|text, line| text.then(&line)).map_or(Ok(()), |text| print(&text))
     }
 
     /// Shows the last line, which has no line feed.
@@ -118,14 +118,14 @@ impl Shown<'_> {
         if rest.is_empty() { Ok(()) } else { print(&self.line(&rest)) }
     }
 
-    fn line(&self, line: &[u8]) -> String {
+    fn line(&self, line: &[u8]) -> Printable {
         let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line)).into_owned();
         if self.raw {
-            return format!("{}\n", json_for_runner(&text, self.context.env));
+            return Printable::json(&format!("{text}\n"), self.context.env);
         }
         match serde_json::from_str::<Value>(&text) {
-            Ok(line) if line.is_object() => format!("{}\n", for_runner(&for_people(&line), self.context.env)),
-            _ => format!("({} bytes that are no line)\n", line.len()),
+            Ok(line) if line.is_object() => Printable::text(&format!("{}\n", for_people(&line)), self.context.env),
+            _ => Printable::own(format!("({} bytes that are no line)\n", line.len())),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use super::count;
 use crate::broker::{Check, State};
+use crate::command::Printable;
 use crate::env::Env;
 
 /// Where the text of a detail begins.
@@ -29,7 +30,12 @@ impl Page {
         Self { colours, verbose, width: columns.unwrap_or(DEFAULT_EXCHANGE).clamp(NARROWEST, WIDEST) }
     }
 
-    pub(super) fn text(&self, title: &str, checks: &[Check]) -> String {
+    pub(super) fn printable(&self, title: &str, checks: &[Check], env: &Env) -> Printable {
+        let text = self.text(title, checks);
+        if self.colours { Printable::coloured(&text, env) } else { Printable::text(&text, env) }
+    }
+
+    fn text(&self, title: &str, checks: &[Check]) -> String {
         let mut out = format!("safeconduct doctor: {title}\n\n");
         let mut stages: Vec<&str> = Vec::new();
         for check in checks {

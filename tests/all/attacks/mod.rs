@@ -131,10 +131,24 @@ struct Received {
 
 impl Attacker {
     async fn start() -> Self {
+        Self::with(ODD_TOKEN, "").await
+    }
+
+    async fn with_token(token: &'static str) -> Self {
+        Self::with(token, "").await
+    }
+
+    /// Its issuer has this path.
+    async fn at(path: &'static str) -> Self {
+        Self::with(ODD_TOKEN, path).await
+    }
+
+    async fn with(token: &'static str, path: &'static str) -> Self {
         let bound = Bound::new(None).await;
         let base = bound.base().to_owned();
         let received = Arc::new(Mutex::new(Vec::new()));
-        let (issuer, notes) = (base.clone(), Arc::clone(&received));
+        let issuer = if path.is_empty() { base.clone() } else { format!("{base}/{path}") };
+        let notes = Arc::clone(&received);
         let listener = bound.serve(move |request| {
             let (issuer, notes) = (issuer.clone(), Arc::clone(&notes));
             async move {
@@ -149,7 +163,7 @@ impl Attacker {
                     200,
                     json!({
                         "issuer": issuer, "token_endpoint": format!("{issuer}/token"), "grant_types_supported": [JWT_BEARER],
-                        "access_token": ODD_TOKEN, "token_type": "Bearer", "expires_in": 600,
+                        "access_token": token, "token_type": "Bearer", "expires_in": 600,
                     })
                     .to_string(),
                 ))

@@ -63,6 +63,31 @@ async fn the_runner_masks_the_token_that_is_printed() {
     assert_eq!(output.stderr, format!("::add-mask::{}\n", ODD_TOKEN.replace('%', "%25")));
 }
 
+#[tokio::test]
+async fn a_token_that_a_runner_would_read_as_a_command_is_not_printed_in_ci() {
+    let world = World::new().await;
+    for token in ["##[x].PAYLOAD.y", "::x::.PAYLOAD.y", "##vso[task.setvariable].PAYLOAD.y"] {
+        let attacker = Attacker::with_token(token).await;
+        world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
+        let job = world.job(&format!("issuer = \"{}\"", attacker.base)).without_env("SAFECONDUCT_LOG");
+        for words in [
+            &["token", "demo"][..],
+            &["token", "demo", "--mask"],
+            &["token", "demo", "-o", "json"],
+            &["token", "demo", "-o", "header"],
+            &["headers", "demo"],
+        ] {
+            let stderr = refused(job.run(words).await, 76, "a CI runner could read as a command");
+            assert!(!stderr.contains("PAYLOAD"), "{stderr}");
+        }
+        let output = job.run_with_stdin(&["get"], &json!({"uri": world.mcp.url()}).to_string()).await;
+        refused(output, 76, "a CI runner could read as a command");
+        let daemon = world.job(&format!("issuer = \"{}\"", attacker.base)).daemon(&[]).await;
+        let bare = Safeconduct::new(binary()).env("SAFECONDUCT_SOCKET", &daemon.socket().display().to_string());
+        assert_eq!(bare.run(&["token", "demo"]).await.expect_code(0).stdout, format!("{token}\n"), "outside of CI");
+    }
+}
+
 /// Some people paste the token as the file name.
 #[tokio::test]
 async fn a_token_in_the_place_of_a_file_name_is_not_shown() {

@@ -61,5 +61,5 @@ async fn a_daemon_that_helpers_do_not_find_says_which_flag_they_need() {
     let socket = scene.safeconduct.path().join("elsewhere.sock").display().to_string();
     let output = scene.configured("").run(&["run", "--detach", "--socket", &socket]).await.expect_code(0);
     let _daemon = Detached::of(fields(&output.stdout)["pid"]);
-    assert!(output.stderr.contains(&format!("--socket {socket}")), "{}", output.stderr);
+    assert!(output.stderr.contains(&format!("--socket '{socket}'")), "{}", output.stderr);
 }
