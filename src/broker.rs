@@ -201,22 +201,29 @@ impl Broker {
 
     /// The server of this name or URL: a configured one, or an unlisted one that was asked for before. Fails if there
     /// is none.
-    pub fn server(&self, target: &Target) -> Result<Arc<Server>, Error> {
+    pub fn server(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
         let known = |error| self.unlisted.as_ref().and_then(|unlisted| unlisted.find(target)).ok_or(error);
-        self.configured(target).or_else(known)
+        self.configured(caller, target).or_else(known)
     }
 
     /// The configured server of this name or URL. URLs are compared in their canonical spelling, so that another
-    /// spelling cannot bypass a policy. Fails if there is none.
-    pub(crate) fn configured(&self, target: &Target) -> Result<Arc<Server>, Error> {
+    /// spelling cannot bypass a policy. Fails if there is none; the error names the servers that this caller may use.
+    pub(crate) fn configured(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
+        self.find(target).ok_or_else(|| match target {
+            Target::Name(name) => {
+                let known = self.servers.iter().filter(|server| server.policy.knows(caller));
+                Refusal::unknown_server(name, known.map(|server| &*server.name)).into()
+            }
+            Target::Url(url) => Refusal::NotServed(url.into()).into(),
+        })
+    }
+
+    fn find(&self, target: &Target) -> Option<Arc<Server>> {
         let found = match target {
             Target::Name(name) => self.servers.iter().find(|server| *server.name == **name),
             Target::Url(url) => most_specific(self.servers.iter(), url),
         };
-        found.cloned().ok_or_else(|| match target {
-            Target::Name(name) => Refusal::unknown_server(name, self.servers.iter().map(|server| &*server.name)).into(),
-            Target::Url(url) => Refusal::NotServed(url.into()).into(),
-        })
+        found.cloned()
     }
 
     /// The server that this caller names. A URL that no configured server covers opens an unlisted server, if this
@@ -227,7 +234,7 @@ impl Broker {
             (Target::Url(url), Some(unlisted)) if most_specific(self.servers.iter(), url).is_none() => {
                 unlisted.open(url, &self.servers, |server| self.holds(server), self.clock.boot())
             }
-            _ => self.server(target),
+            _ => self.server(caller, target),
         }
     }
 

@@ -12,17 +12,15 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use crate::cache::Observer;
 
 /// All metrics of this process.
 pub struct Metrics {
-    registry: Registry,
-    served: Family<ByServer, Counter>,
     refused: Family<ByClass, Counter>,
     cache: CacheMetrics,
-    /// The counters of `served`, to be summed when the output must not name servers.
+    /// Requests answered with a token, by the name of the server.
     each_served: Mutex<BTreeMap<String, Counter>>,
 }
 
@@ -58,18 +56,13 @@ impl Metrics {
         let took = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
         let cache =
             CacheMetrics { hits: Counter::default(), flights: Counter::default(), outcomes: Outcomes::default(), took };
-        let (served, refused) = (Family::default(), Family::default());
-        let mut registry = Registry::with_prefix(PREFIX);
-        registry.register(SERVED.0, SERVED.1, served.clone());
-        register_nameless(&mut registry, &refused, &cache);
-        Self { registry, served, refused, cache, each_served: Mutex::default() }
+        Self { refused: Family::default(), cache, each_served: Mutex::default() }
     }
 
     /// The counter of requests answered with a token for this configured server; looked up once, not per request.
     pub fn served(&self, server: &str) -> Counter {
-        let counter = self.served.get_or_create(&ByServer { server: server.to_owned() }).clone();
-        self.each_served.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_owned(), counter.clone());
-        counter
+        let mut each = self.each_served.lock().unwrap_or_else(PoisonError::into_inner);
+        each.entry(server.to_owned()).or_default().clone()
     }
 
     /// Counts a request that was not served.
@@ -86,18 +79,26 @@ impl Metrics {
     pub fn nameless_text(&self) -> Result<String, fmt::Error> {
         let total = Counter::<u64>::default();
         total.inc_by(self.each_served.lock().unwrap_or_else(PoisonError::into_inner).values().map(Counter::get).sum());
+        self.text_with(total)
+    }
+
+    /// Prometheus text that names these servers alone.
+    pub fn text_of(&self, is_named: impl Fn(&str) -> bool) -> Result<String, fmt::Error> {
+        let served = Family::<ByServer, Counter>::default();
+        for (server, counter) in &*self.each_served.lock().unwrap_or_else(PoisonError::into_inner) {
+            if is_named(server) {
+                served.get_or_create(&ByServer { server: server.clone() }).inc_by(counter.get());
+            }
+        }
+        self.text_with(served)
+    }
+
+    fn text_with(&self, served: impl Metric) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix(PREFIX);
-        registry.register(SERVED.0, SERVED.1, total);
+        registry.register(SERVED.0, SERVED.1, served);
         register_nameless(&mut registry, &self.refused, &self.cache);
         let mut text = String::new();
         encode(&mut text, &registry)?;
-        Ok(text)
-    }
-
-    /// Prometheus text.
-    pub fn text(&self) -> Result<String, fmt::Error> {
-        let mut text = String::new();
-        encode(&mut text, &self.registry)?;
         Ok(text)
     }
 }
@@ -140,5 +141,22 @@ impl Observer for CacheMetrics {
             self.outcomes.failed.inc();
         }
         self.took.observe(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_to_those_alone_who_may_know_of_it() {
+        let metrics = Metrics::new();
+        metrics.served("mine").inc_by(2);
+        metrics.served("hidden").inc_by(3);
+        let text = metrics.text_of(|server| server == "mine").expect("encoded");
+        assert!(text.contains("safeconduct_tokens_served_total{server=\"mine\"} 2"), "{text}");
+        assert!(!text.contains("hidden"), "{text}");
+        let nameless = metrics.nameless_text().expect("encoded");
+        assert!(nameless.contains("safeconduct_tokens_served_total 5"), "{nameless}");
     }
 }

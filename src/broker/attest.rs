@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::error::Unusable;
 use super::flight::expected_audience;
-use super::{Broker, Error, Target};
+use super::{Broker, Error, Refusal, Target};
 use crate::identity;
 use crate::oauth::Audience;
 use crate::trust::{self, Platform};
@@ -23,7 +23,10 @@ impl Broker {
     /// overrides configuration and discovery. Fails if the server or its issuer is not known, or if the platform gives
     /// no valid JWT for this audience.
     pub async fn attest(&self, target: &Target, audience: Option<&str>) -> Result<Attested, Error> {
-        let server = self.configured(target)?;
+        let server = self.find(target).ok_or_else(|| match target {
+            Target::Name(name) => Error::from(Refusal::unknown_server(name, std::iter::empty())),
+            Target::Url(url) => Refusal::NotServed(url.into()).into(),
+        })?;
         let maker = &*self.maker;
         let chain = maker.chain(&server.order)?;
         let audience = match (audience, chain.first(), server.order.issuer()) {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Server;
+use super::{Server, Target};
 use crate::audit;
 use crate::cache::{Failure, Lost, Verdict};
 use crate::discovery;
@@ -178,6 +178,17 @@ impl Error {
         Self { is_noted: true, ..self }
     }
 
+    /// The same failure as a caller may know it that asked for `target`. One that may not use a server is not told what we call
+    /// the server at a URL.
+    pub(super) fn without_name_for_strangers(self, target: Option<&Target>) -> Self {
+        match (&*self.cause, target) {
+            (Cause::Denied(Denied::Caller { .. } | Denied::Undecided { .. }), Some(Target::Url(_))) => {
+                Self { server: None, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The same failure, with the name of its server.
     pub(super) fn at(self, name: &Arc<str>) -> Self {
         Self { server: Some(Arc::clone(name)), ..self }
@@ -185,6 +196,11 @@ impl Error {
 
     pub(super) fn denied(name: &Arc<str>, denied: Denied) -> Self {
         Self::from(Cause::Denied(denied)).at(name)
+    }
+
+    /// It cannot be told yet whether the caller may use any server.
+    pub(super) fn undecided(denied: Denied) -> Self {
+        Cause::Denied(denied).into()
     }
 
     pub(super) fn revocation(server: &Server, error: revocation::Error) -> Self {

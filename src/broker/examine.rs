@@ -116,7 +116,7 @@ impl Broker {
         wishes: &Examination,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let server = self.configured(target)?;
+        let server = self.configured(caller, target)?;
         let maker = &*self.maker;
         let (skews, dpop_required, key, good_status, pass) = (Vec::new(), false, None, None, None);
         let mut walk = ExaminationRun {

@@ -1,6 +1,7 @@
 //! The state of the broker for people and scripts, as plain data without tokens or secrets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -8,6 +9,7 @@ use super::{Action, AuditSubject, Broker, Server, Target, TokenFor, TokenRequest
 use crate::cache::may_be_served;
 use crate::caller::Caller;
 use crate::clock::rfc3339;
+use crate::policy::Denied;
 use crate::token::Token;
 
 /// The answer of `/v1/status`.
@@ -65,7 +67,7 @@ pub struct ServerStatus {
     pub tokens: Vec<TokenStatus>,
     /// The last failure, if the last flight failed.
     pub error: Option<Failure>,
-    /// How often each user was served.
+    /// How often each user was served; empty for others than the daemon's own user.
     pub callers: Vec<CallerStatus>,
 }
 
@@ -127,13 +129,27 @@ impl Broker {
                 let head = audit.head();
                 AuditStatus { file: audit.file().to_owned(), seq: head.seq, head: head.hash.hex() }
             }),
-            servers: visible.flat_map(TokenRequest::all).map(|want| self.explain_want(&want)).collect(),
+            servers: visible
+                .flat_map(TokenRequest::all)
+                .map(|want| self.explain_want(&want, caller, own_uid))
+                .collect(),
         }
     }
 
-    /// May this caller ask for the status at all?
-    pub fn may_look(&self, caller: &Caller, own_uid: u32) -> bool {
-        caller.uid == own_uid || self.servers.iter().any(|server| server.policy.knows(caller))
+    /// May this caller ask for the status at all? Fails if that cannot be told yet.
+    pub fn may_look(&self, caller: &Caller, own_uid: u32) -> Result<bool, super::Error> {
+        if self.servers.iter().any(|server| sees(caller, own_uid, server)) || caller.uid == own_uid {
+            return Ok(true);
+        }
+        let denials = self.servers.iter().filter_map(|server| server.policy.permit(caller, None).err());
+        let undecided = denials.into_iter().find(|denied| matches!(denied, Denied::Undecided { .. }));
+        undecided.map_or(Ok(false), |denied| Err(super::Error::undecided(denied)))
+    }
+
+    /// May this caller know of the server of this name? Servers that are not configured are the daemon's own user's.
+    pub(crate) fn may_know_of(&self, caller: &Caller, own_uid: u32, name: &str) -> bool {
+        let named = self.servers.iter().find(|server| *server.name == *name);
+        caller.uid == own_uid || named.is_some_and(|server| server.policy.knows(caller))
     }
 
     /// Why the named servers, or without names the required ones, are not ready: one line for each without a token.
@@ -194,7 +210,7 @@ impl Broker {
     }
 
     fn decide_keep(&self, caller: &Caller, own_uid: u32, target: &Target) -> Result<(), super::Error> {
-        let server = self.server(target)?;
+        let server = self.server(caller, target)?;
         let permitted = server.policy.permit(caller, None);
         if let (Err(denied), true) = (&permitted, caller.uid != own_uid) {
             return Err(super::Error::denied(&server.name, denied.clone()));
@@ -216,10 +232,16 @@ impl Broker {
         }
     }
 
-    fn explain_want(&self, want: &TokenRequest) -> ServerStatus {
+    /// Who else uses a server, and tokens beyond its ceiling, are not a caller's to know. The daemon's own user sees both.
+    fn explain_want(&self, want: &TokenRequest, caller: &Caller, own_uid: u32) -> ServerStatus {
         let TokenRequest { server, order, .. } = want;
-        let tokens: Vec<_> =
-            self.cache.held().into_iter().map(|(_, token)| token).filter(|token| token.server == order.name).collect();
+        let permit = server.policy.permit(caller, None).ok();
+        let is_own = caller.uid == own_uid;
+        let may_have = |token: &Token| permit.as_ref().is_some_and(|permit| permit.admit(&token.scopes).is_ok());
+        let tokens = self.cache.held().into_iter().map(|(_, token)| token).filter(|token| token.server == order.name);
+        // The front door's token has no scopes of the server.
+        let is_told = |token: &Arc<Token>| is_own || order.opens == TokenFor::FrontDoor || may_have(token);
+        let tokens: Vec<_> = tokens.filter(is_told).collect();
         let error = self.last_error(want);
         let state = if tokens.iter().any(|token| may_be_served(token, self.clock.boot())) {
             "fresh"
@@ -229,7 +251,8 @@ impl Broker {
             "idle"
         };
         let pinned = order.issuer().map(ToString::to_string);
-        let callers = self.tallies.get(&order.name).map(super::Tally::callers).unwrap_or_default();
+        let tally = self.tallies.get(&order.name).filter(|_| is_own);
+        let callers = tally.map(super::Tally::callers).unwrap_or_default();
         ServerStatus {
             name: order.name.to_string(),
             url: server.url.to_string(),

@@ -15,7 +15,7 @@ impl Broker {
     }
 
     fn decide_reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
-        let server = self.server(target)?;
+        let server = self.server(caller, target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
         let mut dropped = self.cache.reject(&server.key(&permit), digest);
         for (key, token) in self.cache.held() {
@@ -38,7 +38,7 @@ impl Broker {
     }
 
     async fn decide_revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
-        let server = self.server(target)?;
+        let server = self.server(caller, target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
         // A caller may revoke only tokens that it could get itself.
         let its_own = |token: &Token| *token.server == *server.name && permit.admit(&token.scopes).is_ok();

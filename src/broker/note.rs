@@ -43,7 +43,7 @@ impl Broker {
             Ok(served) => served,
             Err(error) => {
                 self.refuse(matter, error.server(), (error.class().as_str(), error.code()), &error);
-                return Err(error.noted());
+                return Err(error.noted().without_name_for_strangers(matter.target));
             }
         };
         let granted = granted(&served);
@@ -113,7 +113,7 @@ impl Broker {
         granted: Option<&Lease>,
     ) -> Result<(), audit::Error> {
         let Some(audit) = &self.audit else { return Ok(()) };
-        let configured = || matter.target.and_then(|target| self.configured(target).ok());
+        let configured = || matter.target.and_then(|target| self.find(target));
         let found = if granted.is_none() && server.is_none() { configured() } else { None };
         let granted_for = granted.map(|granted| &*granted.server.name);
         let named = granted_for.or(server).or_else(|| found.as_ref().map(|found| &*found.name));

@@ -1,6 +1,8 @@
 //! The handlers of the local API. Each takes one request and gives an answer or a failure; `route.rs` says which path leads
 //! to which.
 
+use std::collections::HashSet;
+
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::json;
@@ -11,6 +13,7 @@ use super::dialect;
 use super::funnel::Asked;
 use super::query::{Named, Query, Rejected, read, target};
 use crate::broker::{self, Action};
+use crate::oauth::words;
 use crate::token::Digest;
 
 /// The parameters of `/v1/token`.
@@ -19,6 +22,9 @@ const TOKEN: &[&str] = &["server", "scope", "min_ttl", "fresh", "use", "unlisted
 /// The parameters of `/v1/headers`.
 const HEADERS: &[&str] =
     &["server", "scope", "min_ttl", "fresh", "use", "unlisted", "method", "url", "body_sha256", "dpop_nonce"];
+
+/// The most servers that one question about readiness may name. Each name is one line of the audit.
+const MOST_NAMES: usize = 64;
 
 /// `GET /v1/token`
 pub(super) async fn token(asked: &Asked<'_>) -> Outcome {
@@ -47,7 +53,7 @@ pub(super) async fn headers(asked: &Asked<'_>) -> Outcome {
 fn request(asked: &Asked<'_>, query: &Query<'_>, action: Action) -> Result<broker::Request, Failure> {
     let request = query.request(action)?;
     if query.configured_only().map_err(|failure| failure.about(&request))? {
-        let found = asked.desk.broker.configured(&request.target);
+        let found = asked.desk.broker.configured(asked.caller, &request.target);
         found.map_err(|error| Failure::from(error).about(&request))?;
     }
     Ok(request)
@@ -82,13 +88,18 @@ pub(super) fn status(asked: &Asked<'_>) -> Outcome {
     may_look(asked)?;
     let fixed = asked.desk.fixed;
     let status = Status { status: asked.desk.broker.explain(asked.caller, fixed.uid), listen: &fixed.listening };
-    let document = serde_json::to_vec(&status).map_err(|_| Failure::bug())?;
-    Ok(Answer::json(&document))
+    let document = serde_json::to_string(&status).map_err(|_| Failure::bug())?;
+    Ok(Answer::json(words::json(&document).as_bytes()))
 }
 
 /// `GET /readyz`
 pub(super) fn ready(asked: &Asked<'_>) -> Outcome {
-    let names = Query::read(asked.query(), &["server"])?.all("server");
+    let mut names = Query::read(asked.query(), &["server"])?.all("server");
+    let mut named = HashSet::new();
+    names.retain(|name| named.insert(name.clone()));
+    if names.len() > MOST_NAMES {
+        return Err(Failure::asked(&format!("more than {MOST_NAMES} servers are named")));
+    }
     let (broker, uid) = (&asked.desk.broker, asked.desk.fixed.uid);
     broker.keep_named(asked.caller, uid, &names)?;
     Ok(Answer::readiness(&broker.not_ready(asked.caller, uid, &names)))
@@ -97,8 +108,9 @@ pub(super) fn ready(asked: &Asked<'_>) -> Outcome {
 /// `GET /metrics`
 pub(super) fn metrics(asked: &Asked<'_>) -> Outcome {
     may_look(asked)?;
-    let text = asked.desk.fixed.metrics.text().map_err(|_| Failure::bug())?;
-    Ok(Answer::metrics(&text))
+    let (broker, uid) = (&asked.desk.broker, asked.desk.fixed.uid);
+    let text = asked.desk.fixed.metrics.text_of(|server| broker.may_know_of(asked.caller, uid, server));
+    Ok(Answer::metrics(&text.map_err(|_| Failure::bug())?))
 }
 
 /// `GET /readyz` where nobody says who they are: counts and classes, and no name.
@@ -113,7 +125,7 @@ pub(super) fn nameless_metrics(asked: &Asked<'_>) -> Outcome {
 }
 
 fn may_look(asked: &Asked<'_>) -> Result<(), Failure> {
-    if asked.desk.broker.may_look(asked.caller, asked.desk.fixed.uid) {
+    if asked.desk.broker.may_look(asked.caller, asked.desk.fixed.uid)? {
         return Ok(());
     }
     Err(Failure::denied(format!("{} is not allowed to use any server here", asked.caller)))

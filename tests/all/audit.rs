@@ -91,6 +91,19 @@ async fn verify(world: &Safeconduct, args: &[&str]) -> Value {
 // Every decision.
 
 #[tokio::test]
+async fn a_server_that_is_named_again_and_again_is_one_line() {
+    let scene = Scene::new(binary()).await;
+    let (_, daemon, record) = audited(&scene, "").await;
+    let repeated = vec!["server=demo"; 500].join("&");
+    daemon.get(&format!("/readyz?{repeated}")).await;
+    assert_eq!(decisions(&record.text()), 1);
+    let many: Vec<String> = (0..65).map(|number| format!("server=s{number}")).collect();
+    let reply = daemon.get(&format!("/readyz?{}", many.join("&"))).await;
+    assert_eq!((reply.status, &reply.json()["error"]), (400, &json!("invalid_request")), "{}", reply.body);
+    assert_eq!(decisions(&record.text()), 2);
+}
+
+#[tokio::test]
 async fn who_shows_no_secret_over_tcp_is_recorded_as_nobody_known() {
     let scene = Scene::new(binary()).await;
     let (_, daemon, record) = audited(&scene, "[listen]\nhttp = \"127.0.0.1:0\"\n").await;

@@ -90,7 +90,7 @@ impl Refusal {
         let row = Facts::before;
         match self {
             Self::UnknownServer { known, .. } if known.is_empty() => row(Workload, BadRequest, "unknown_server")
-                .hint("no server is configured: give a URL, or add [servers.NAME] with `url`"),
+                .hint("no server is configured that this caller may use: give a URL, or add [servers.NAME] with `url`"),
             Self::UnknownServer { known, .. } => {
                 row(Workload, BadRequest, "unknown_server").hint(format!("configured: {}", known.join(", ")))
             }
