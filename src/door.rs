@@ -110,6 +110,23 @@ pub(crate) fn ask(
     Err(Error::Absent { places: places.iter().map(|place| place.path.clone()).collect() })
 }
 
+/// May a daemon of ours listen at a place? At a compiled-in path only in a directory that is ours or root's: whoever else made
+/// that directory may let us wait there, or answer. It is looked at before we dial.
+pub(crate) fn may_be_ours(place: &Place, own_uid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    if place.named {
+        return true;
+    }
+    let is_ours = |found: io::Result<std::fs::Metadata>| match found {
+        Ok(found) => found.uid() == own_uid || found.uid() == 0,
+        // It is not there, or behind a directory that is closed to us; dialling says which.
+        Err(_) => true,
+    };
+    let directory = place.path.parent().unwrap_or_else(|| Path::new("/"));
+    // A link is its owner's to change, whatever it leads to.
+    is_ours(std::fs::symlink_metadata(directory)) && is_ours(std::fs::metadata(directory))
+}
+
 /// The user whose process listens there, according to the kernel.
 pub(crate) fn owner(place: &Place, limit: Duration) -> io::Result<u32> {
     let stream = open(&place.path, limit)?;
@@ -120,6 +137,9 @@ pub(crate) fn owner(place: &Place, limit: Duration) -> io::Result<u32> {
 fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStream>, Error> {
     let path = &place.path;
     let forbidden = |error: io::Error| Error::Forbidden { path: path.clone(), error };
+    if !may_be_ours(place, own_uid) {
+        return Ok(None);
+    }
     let stream = match open(path, limit) {
         Ok(stream) => stream,
         Err(error) => {
@@ -271,16 +291,38 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_daemon_in_a_compiled_in_place_is_refused() {
+    fn a_foreign_daemon_in_a_directory_of_root_is_refused() {
+        let own = nix::unistd::geteuid().as_raw();
+        let bind = |path: &Path| std::os::unix::net::UnixListener::bind(path);
+        let squatter = tempfile::Builder::new().make(bind).expect("bound");
+        // Root's daemons are trusted, so the squatter must be seen from another user's side when we are root.
+        if own != 0 {
+            let place = Place { path: squatter.path().to_owned(), named: false };
+            let outcome = ask(&[place], "GET /healthz", None, own + 1, Duration::from_millis(50));
+            assert!(matches!(outcome, Err(Error::Foreign { .. })), "the directory for temporary files is root's");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_another_user_is_a_place_where_nobody_of_ours_listens() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("squatted.sock");
         let _squatter = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let link = tempfile::tempdir().expect("a directory");
+        std::os::unix::fs::symlink(dir.path(), link.path().join("linked")).expect("linked");
+        let places = [path.clone(), link.path().join("linked/squatted.sock")].map(|path| Place { path, named: false });
+        let ask_as = |places: &[Place], uid| ask(places, "GET /healthz", None, uid, Duration::from_millis(50));
+        // The directory is ours, so it is foreign to the next user. Root's would be trusted.
         let own = nix::unistd::geteuid().as_raw();
-        // Root's daemons are trusted, so the squatter must be seen from another user's side when we are root.
-        if own != 0 {
-            let outcome =
-                ask(&[Place { path, named: false }], "GET /healthz", None, own + 1, Duration::from_millis(50));
-            assert!(matches!(outcome, Err(Error::Foreign { .. })));
+        if own == 0 {
+            std::os::unix::fs::chown(dir.path(), Some(4711), None).expect("we are root");
+            std::os::unix::fs::lchown(link.path().join("linked"), Some(4711), None).expect("we are root");
         }
+        let other = if own == 0 { 4712 } else { own + 1 };
+        for place in &places {
+            assert!(matches!(ask_as(std::slice::from_ref(place), other), Err(Error::Absent { .. })), "{place:?}");
+        }
+        let named = Place { path, named: true };
+        assert!(matches!(ask_as(&[named], other), Err(Error::TimedOut { .. })), "who names it trusts it");
     }
 }

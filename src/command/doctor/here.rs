@@ -13,7 +13,7 @@ use crate::command::{Context, Failure, status};
 use crate::config::Config;
 use crate::door::{self, Place};
 use crate::env::Env;
-use crate::oauth::quoted_words;
+use crate::oauth::{quoted_words, shell_word};
 
 const LIMIT: Duration = Duration::from_secs(3);
 /// A time before this version existed. An earlier clock is wrong.
@@ -66,6 +66,9 @@ fn look<'a>(places: &'a [Place], env: &Env) -> (Option<&'a Place>, Check) {
                 return (Some(place), SOCKET.pass(what));
             }
             Ok(reply) => seen.push(format!("{} answers {}", place.path.display(), reply.status)),
+            Err(door::Error::Absent { .. }) if !door::may_be_ours(place, env.uid()) => {
+                seen.push(format!("{}: its directory belongs to another user", place.path.display()));
+            }
             Err(door::Error::Absent { .. }) => seen.push(format!("{}: nobody listens", place.path.display())),
             Err(error) => {
                 seen.push(error.to_string());
@@ -200,7 +203,7 @@ fn helpers(found: Option<&Place>, env: &Env) -> Vec<Check> {
 }
 
 fn helper_check(rule: &Rule, environment: &[(String, String)], place: &Place) -> Check {
-    let socket = place.path.display();
+    let socket = place.path.to_str().and_then(shell_word).unwrap_or_else(|| "PATH".to_owned());
     match helper::ask(environment, None) {
         Ok(Heard::Daemon) => {
             rule.pass("`safeconduct headers` finds the daemon with nothing but the client's environment")

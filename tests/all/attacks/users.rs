@@ -163,6 +163,41 @@ async fn a_narrow_caller_never_gets_a_wide_callers_token() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_of_servers_scopes_and_callers_that_are_not_its_own() {
+    let Some(copy) = as_root_only() else { return };
+    let world = World::new().await;
+    let toml = format!(
+        "[egress]\ninsecure_loopback = true\n[listen]\nsocket_mode = \"0660\"\nsocket_group = \"65534\"\n[servers.demo]\nurl = \"{}\"\n{}\nallow = [{{ uid = 0 }}, {{ uid = 65534, scopes = [\"demo:read\"] }}]\n[servers.hidden]\nurl = \"https://hidden.example/mcp\"\n",
+        world.mcp.url(),
+        world.pin()
+    );
+    let job = Safeconduct::new(binary()).envs(world.platform.env()).config(&toml);
+    open_to_all(job.path());
+    let daemon = job.daemon(&[]).await;
+    assert_eq!(daemon.get("/v1/token?server=demo").await.json()["scope"], "demo:read demo:write");
+    let stranger = async |words: &[&str]| as_user(STRANGER, &daemon.helper(), &copy, words).await;
+    let unknown = refused(stranger(&["token", "nosuch", "--daemon-only"]).await, 64, "no server is called");
+    assert!(unknown.contains("configured: demo") && !unknown.contains("hidden"), "{unknown}");
+    // It named a URL, and is not told what we call the server there.
+    let denied =
+        refused(stranger(&["token", "https://hidden.example/mcp"]).await, 77, "is not allowed to use this server");
+    assert!(!denied.contains("hidden:"), "{denied}");
+    let status = stranger(&["status", "--json"]).await.expect_code(0).json();
+    let servers = status["servers"].as_array().expect("a list");
+    assert_eq!((servers.len(), &servers[0]["name"]), (1, &json!("demo")));
+    assert_eq!((&servers[0]["tokens"], &servers[0]["callers"]), (&json!([]), &json!([])), "both are root's");
+    accepted(stranger(&["token", "demo"]).await);
+    let status = stranger(&["status", "--json"]).await.expect_code(0).json();
+    let tokens = status["servers"][0]["tokens"].as_array().expect("a list").clone();
+    assert_eq!((tokens.len(), &tokens[0]["scope"]), (1, &json!("demo:read")));
+    let own = daemon.get("/v1/status").await.json();
+    let demo = own["servers"].as_array().expect("a list").iter().find(|one| one["name"] == "demo").expect("there");
+    assert_eq!((demo["tokens"].as_array().map(Vec::len), demo["callers"].as_array().map(Vec::len)), (Some(2), Some(2)));
+    let all = daemon.get("/metrics").await.body;
+    assert!(all.contains("server=\"hidden\""), "the daemon's own user sees all: {all}");
+}
+
+#[tokio::test]
 async fn a_user_without_a_name_a_home_or_a_readable_file_is_told_what_is_missing() {
     let Some(copy) = as_root_only() else { return };
     let world = World::new().await;
@@ -230,14 +265,18 @@ async fn a_squatted_compiled_in_place_is_not_trusted() {
 
     let victim = safeconduct.clone().without_env("SAFECONDUCT_SOCKET");
     let args = ["token", &world.mcp.url(), "--insecure-loopback"];
-    let stderr = refused(as_user(VICTIM, &victim, &copy, &args).await, 77, "belongs to a process of uid 65534");
-    assert!(stderr.contains("hint: "), "{stderr}");
-    let doctor = as_user(VICTIM, &victim, &copy, &["doctor", "--json"]).await.expect_code(77);
-    assert!(doctor.stdout.contains("belongs to a process of uid 65534"), "{}", doctor.stdout);
+    // Nobody of ours listens in a directory of another user, so it is not dialled: the victim does the work itself.
+    let output = as_user(VICTIM, &victim, &copy, &args).await;
+    assert!(!output.stderr.contains("uid 65534"), "{}", output.stderr);
+    let done = world.platform.requests();
+    assert!(done > 0, "{}", output.stderr);
+    let doctor = as_user(VICTIM, &victim, &copy, &["doctor", "--json"]).await;
+    assert!(doctor.stdout.contains("directory belongs to another user"), "{}", doctor.stdout);
+    // One that waits for ever in the backlog keeps nobody waiting either, unless it is named.
     let named = safeconduct.env("SAFECONDUCT_SOCKET", &socket.display().to_string());
     let output = as_user(VICTIM, &named, &copy, &["token", "demo"]).await;
     refused(output, 64, "no server is called");
-    assert_eq!(world.platform.requests(), 0, "a squatter does not make us do the work ourselves");
+    assert_eq!(world.platform.requests(), done, "a named socket is the only one");
     squatter.kill().await.expect("it is ours");
 }
 
