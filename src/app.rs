@@ -111,12 +111,12 @@ impl App {
             core(config.clone(), env.clone(), clock.clone(), Persistence::Daemon)?;
         let socket = socket(inherited.socket, &listen, &env)?;
         let http = Http::open(inherited.tcp, &listen.http, socket.path(), uid)?;
-        let health = listen.health.map(Health::open).transpose()?;
+        let health = Health::open(&listen.health)?;
         let listening = Listening {
             socket: socket.path().to_owned(),
             http: http.as_ref().map(Http::addresses).unwrap_or_default(),
             http_secret: http.as_ref().map(|http| http.secret().to_owned()),
-            health: health.as_ref().map(Health::address),
+            health: health.as_ref().and_then(Health::address),
         };
         let ends_with = sockets::job_directory(&env).filter(|job| socket.path().starts_with(job));
         let (metrics, tasks) = (Arc::clone(&ground.metrics), ground.tasks.clone());

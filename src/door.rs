@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
 use zeroize::Zeroizing;
@@ -59,6 +60,12 @@ pub(crate) enum Error {
         path: PathBuf,
         /// The system's error.
         error: io::Error,
+    },
+    /// The path that was named is too long for a socket.
+    #[error("{} is longer than the path of a socket may be", path.display())]
+    TooLong {
+        /// The path.
+        path: PathBuf,
     },
     /// At a compiled-in path, another user listens.
     #[error("{} belongs to a process of uid {uid}, which is neither ours nor root's", path.display())]
@@ -147,6 +154,14 @@ fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStrea
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => Ok(None),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                     Err(Error::TimedOut { path: path.clone(), limit })
+                }
+                // No daemon can be at such a path. One that was not named is passed over: it comes from `RUNNER_TEMP`.
+                _ if error.raw_os_error() == Some(Errno::ENAMETOOLONG as i32) => {
+                    if place.named {
+                        Err(Error::TooLong { path: path.clone() })
+                    } else {
+                        Ok(None)
+                    }
                 }
                 _ => Err(forbidden(error)),
             };
@@ -279,6 +294,17 @@ mod tests {
         drop(stale);
         let refused = ask(&[place("stale.sock")], "GET /healthz", None, 0, Duration::from_secs(1));
         assert!(matches!(refused, Err(Error::Absent { .. })));
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_said_if_it_was_named_and_else_passed_over() {
+        let path = PathBuf::from(format!("/{}/safeconduct.sock", "x".repeat(110)));
+        let ask = |named| {
+            let place = Place { path: path.clone(), named };
+            ask(&[place], "GET /healthz", None, 0, Duration::from_secs(1)).map(|_| ()).expect_err("nobody is there")
+        };
+        assert!(matches!(ask(true), Error::TooLong { .. }));
+        assert!(matches!(ask(false), Error::Absent { .. }));
     }
 
     #[test]

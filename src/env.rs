@@ -4,6 +4,7 @@
 //! real platform nor changes to the process environment.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -75,6 +76,8 @@ impl From<&nix::sys::stat::FileStat> for FileId {
 #[derive(Clone)]
 pub struct Env {
     vars: BTreeMap<String, String>,
+    /// Variables whose values are not UTF-8.
+    unreadable: BTreeMap<String, OsString>,
     root: Option<PathBuf>,
     uid: u32,
     gid: u32,
@@ -84,19 +87,27 @@ pub struct Env {
 }
 
 impl Env {
-    /// A snapshot of this process. Variables that are not UTF-8 are left out: no variable we read may hold them.
+    /// A snapshot of this process. A variable that is not UTF-8 has no value here, but its name is known
+    /// ([`Env::is_unreadable`]).
     #[expect(clippy::disallowed_methods, reason = "the one reader of the process environment")]
     pub fn from_process() -> Self {
-        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Self { is_process: true, ..Self::from_vars(std::env::vars_os().filter_map(utf8)) }
+        let (mut vars, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
+        for (name, value) in std::env::vars_os() {
+            // A name that is not UTF-8 is not one of ours.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(vars.insert(name, value)),
+                Err(value) => drop(unreadable.insert(name, value)),
+            }
+        }
+        Self { is_process: true, unreadable, ..Self::from_vars(vars) }
     }
 
     /// An environment from data, with the real file system.
     pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Self {
         Self {
             vars: vars.into_iter().collect(),
+            unreadable: BTreeMap::new(),
             root: None,
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
@@ -124,6 +135,25 @@ impl Env {
     pub fn with_root(mut self, root: PathBuf) -> Self {
         self.root = Some(root);
         self
+    }
+
+    /// The same environment with a variable that is set and not UTF-8.
+    #[cfg(test)]
+    pub(crate) fn with_unreadable(mut self, name: &str) -> Self {
+        use std::os::unix::ffi::OsStringExt;
+        self.unreadable.insert(name.to_owned(), OsString::from_vec(b"\xff".to_vec()));
+        self
+    }
+
+    /// Is this variable set to something that is not UTF-8? Whoever decides by a variable must ask: to take such a value
+    /// for none would do the opposite of what was meant.
+    pub fn is_unreadable(&self, name: &str) -> bool {
+        self.unreadable.contains_key(name)
+    }
+
+    /// The variables that are set to something that is not UTF-8.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &str> {
+        self.unreadable.keys().map(String::as_str)
     }
 
     /// A variable that is set and not empty.
@@ -210,7 +240,8 @@ impl Env {
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         let is_executable =
             |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
-        let absolute = self.get("PATH")?.split(':').map(Path::new).filter(|directory| directory.is_absolute());
+        let path = self.get("PATH").map(OsStr::new).or_else(|| self.unreadable.get("PATH").map(OsString::as_os_str))?;
+        let absolute = std::env::split_paths(path).filter(|directory| directory.is_absolute());
         absolute.map(|directory| self.locate(&directory.join(name))).find(is_executable)
     }
 
@@ -354,6 +385,10 @@ mod tests {
         };
         assert_eq!(on("/four:/one:/two:/three"), Some(wanted));
         assert_eq!(on("three:./three:/none"), None, "relative to where we were started");
+        let mut strange = Env::from_vars([]).with_root(dir.path().to_owned());
+        let bytes = std::os::unix::ffi::OsStringExt::from_vec(b"/\xff:/two".to_vec());
+        strange.unreadable.insert("PATH".to_owned(), bytes);
+        assert_eq!(strange.program("tool"), Some(dir.path().join("two/tool")), "a directory beside it is not UTF-8");
         assert_eq!(on("/one:/four"), None);
         assert_eq!(Env::from_vars([]).program("tool"), None);
     }

@@ -51,7 +51,7 @@ pub(crate) use origins::Origins;
 pub(crate) use patience::Again;
 pub(crate) use pinned::Thumbprint;
 pub(crate) use proxy::Proxy;
-pub(crate) use roots::is_pem_bundle;
+pub(crate) use roots::{RootPlaces, is_pem_bundle};
 pub(crate) use rules::is_beside_us;
 
 use call::{Call, Reading};
@@ -82,6 +82,8 @@ pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Config {
     /// Plain http and loopback addresses are allowed, for development.
     pub insecure_loopback: bool,
+    /// Where the roots are, if the environment says so.
+    pub roots: RootPlaces,
     /// Additional roots, as PEM.
     pub ca_pem: Option<Vec<u8>>,
     /// The networks that hosts named by others may be in. `None` is every public network.
@@ -302,7 +304,10 @@ impl Outbound {
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, Error> {
-        self.0.tls.get_or_init(|| roots::tls(self.0.config.ca_pem.as_deref()).map(Arc::new)).clone()
+        self.0
+            .tls
+            .get_or_init(|| roots::tls(&self.0.config.roots, self.0.config.ca_pem.as_deref()).map(Arc::new))
+            .clone()
     }
 }
 

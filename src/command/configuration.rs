@@ -46,7 +46,7 @@ fn as_data(config: &Config) -> serde_json::Value {
     });
     json!({
         "ok": true, "file": config.file, "identity": config.identity_name(), "servers": servers.collect::<Vec<_>>(),
-        "socket": config.listen.socket, "http": config.listen.http, "health": config.listen.health, "unlisted": config.listen.unlisted,
+        "socket": config.listen.socket, "http": config.listen.http, "health": config.listen.health.first(), "unlisted": config.listen.unlisted,
         "insecure_loopback": config.egress.insecure_loopback,
     })
 }
@@ -73,7 +73,7 @@ fn as_text(config: &Config) -> String {
     for address in &config.listen.http {
         text.push_str(&format!("http      {address}  (the secret is written beside the socket)\n"));
     }
-    if let Some(address) = config.listen.health {
+    for address in &config.listen.health {
         text.push_str(&format!("health    {address}  (names no server)\n"));
     }
     if config.listen.unlisted {

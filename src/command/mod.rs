@@ -1,6 +1,5 @@
 //! One file a verb. Data goes to stdout, everything else to stderr; on failure stdout stays empty.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,15 +32,11 @@ mod status;
 mod token;
 mod trust_policy;
 mod whoami;
+mod whole;
 
 /// Runs the verb of the command line and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
-    let exit = verb();
-    // Stdout is line-buffered, so a last line without a line feed must be flushed.
-    match std::io::stdout().flush() {
-        Err(_) if exit == 0 => Class::Temporary.exit_code().into(),
-        _ => exit.into(),
-    }
+    verb().into()
 }
 
 fn verb() -> u8 {
@@ -53,6 +48,10 @@ fn verb() -> u8 {
         Err(error) => return misunderstood(&error, &env),
     };
     let context = Context { global: &cli.global, env: &env };
+    if let Some(failure) = unreadable(&env) {
+        failure.show(&env);
+        return failure.exit;
+    }
     let outcome = match &cli.verb {
         Verb::Token(verb) => token::run(&context, verb),
         Verb::Headers(verb) => headers::run(&context, verb),
@@ -75,6 +74,14 @@ fn verb() -> u8 {
             failure.exit
         }
     }
+}
+
+/// Refuses to run under a variable of ours that is not UTF-8: whoever set it meant to change what a command does. Variables
+/// that only a command without a daemon reads are checked with the configuration.
+fn unreadable(env: &Env) -> Option<Failure> {
+    let ours = ["SAFECONDUCT_", "CLAUDE_CODE_MCP_SERVER_", "RUNNER_TEMP", "AGENT_TEMPDIRECTORY"];
+    let name = env.unreadable().find(|name| ours.iter().any(|one| name.starts_with(one)))?;
+    Some(Failure::new(Class::Config, format!("{name} is not UTF-8")).hint("correct that variable or unset it"))
 }
 
 /// Keeps the 15 KB stack frame of these verbs off the path of a helper call.
@@ -102,9 +109,10 @@ impl Context<'_> {
                 Failure::asked(message).hint(format!("this version knows: {}", known.join(", ")))
             })?;
         }
-        config
-            .proxy_of(self.env)
-            .map_err(|why| Failure::new(Class::Config, why).hint("mend it, or set `proxy` in [egress]"))?;
+        config.take_environment(self.env).map_err(|why| {
+            Failure::new(Class::Config, why)
+                .hint("correct that variable or unset it; `proxy` and `ca_file` in [egress] do without the environment")
+        })?;
         if let Some(socket) = self.global.socket.clone().or_else(|| self.env.get("SAFECONDUCT_SOCKET").map(Into::into))
         {
             config.listen.socket = Some(socket);
@@ -145,10 +153,10 @@ impl Context<'_> {
             .with_default(LevelFilter::WARN)
             .with_target("gcp_auth", LevelFilter::OFF)
             .with_target("safeconduct", LevelFilter::from(level));
-        let tty = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && colours(self.env);
         let lines = |form| fmt::layer().with_writer(Log::new(self.env, form)).with_target(false);
         let lines = match self.global.log_format {
-            LogFormat::Text if tty => lines(Form::Coloured).with_ansi(true).with_filter(filter).boxed(),
+            LogFormat::Text if colours => lines(Form::Coloured).with_ansi(true).with_filter(filter).boxed(),
             LogFormat::Text => lines(Form::Text).with_ansi(false).with_filter(filter).boxed(),
             LogFormat::Json => lines(Form::Json).json().with_filter(filter).boxed(),
         };
@@ -231,6 +239,11 @@ impl Failure {
     }
 }
 
+/// May a terminal be sent colours? Not with `NO_COLOR` (no-color.org), and not if `TERM` says that it shows none.
+fn colours(env: &Env) -> bool {
+    env.get("NO_COLOR").is_none() && env.get("TERM") != Some("dumb")
+}
+
 impl From<broker::Error> for Failure {
     fn from(error: broker::Error) -> Self {
         Self::new(error.class(), error.to_string()).hint_maybe(error.hint())
@@ -270,6 +283,9 @@ impl From<door::Error> for Failure {
             ),
             door::Error::Foreign { .. } => (Class::Denied, "if that daemon is meant, name its socket with `--socket`"),
             door::Error::TimedOut { .. } => (Class::Temporary, "look at its log; `--timeout` gives it longer"),
+            door::Error::TooLong { .. } => {
+                (Class::Config, "choose a shorter path for `--socket`, SAFECONDUCT_SOCKET and `socket` in [listen]")
+            }
             door::Error::Strange { .. } => {
                 (Class::Config, "another program listens there: check `--socket` and SAFECONDUCT_SOCKET")
             }
@@ -281,8 +297,10 @@ impl From<door::Error> for Failure {
 fn misunderstood(error: &clap::Error, env: &Env) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            drop(error.print());
-            0
+            match print(&Printable::own(error.render().to_string())) {
+                Ok(()) => 0,
+                Err(failure) => failure.exit,
+            }
         }
         kind => {
             // Without a command clap shows only the help; its other messages begin with `error: `.
@@ -300,4 +318,27 @@ fn harden() {
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_that_show_them_and_users_who_want_them() {
+        let under = |vars: &[(&str, &str)]| {
+            colours(&Env::from_vars(vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))))
+        };
+        assert!(under(&[]) && under(&[("TERM", "xterm")]) && under(&[("NO_COLOR", "")]));
+        assert!(!under(&[("NO_COLOR", "1")]) && !under(&[("TERM", "dumb")]));
+    }
+
+    #[test]
+    fn a_variable_of_ours_that_is_not_utf_8_stops_every_command() {
+        for name in ["SAFECONDUCT_SOCKET", "SAFECONDUCT_CONFIG", "RUNNER_TEMP", "CLAUDE_CODE_MCP_SERVER_URL"] {
+            let failure = unreadable(&Env::from_vars([]).with_unreadable(name)).expect("it stops");
+            assert_eq!((failure.exit, failure.message), (78, format!("{name} is not UTF-8")));
+        }
+        assert!(unreadable(&Env::from_vars([]).with_unreadable("LESSCHARSET")).is_none());
+    }
 }

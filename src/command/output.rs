@@ -9,6 +9,7 @@ use std::io::Write;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use super::whole::{READER_LIMIT, write_whole};
 use crate::broker::Class;
 use crate::env::Env;
 use crate::oauth::words;
@@ -62,15 +63,13 @@ impl Printable {
 
 /// Writes to stdout. Fails if the reader has closed it.
 pub(super) fn print(text: &Printable) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.0.as_bytes())
-        .and_then(|()| out.flush())
+    write_whole(std::io::stdout(), text.0.as_bytes(), READER_LIMIT)
         .map_err(|error| Failure::new(Class::Temporary, format!("stdout cannot be written: {error}")))
 }
 
 /// Writes to stderr. If that is closed, there is no other place to report it.
 pub(super) fn tell(text: &Printable) {
-    drop(std::io::stderr().write_all(text.0.as_bytes()));
+    drop(write_whole(std::io::stderr(), text.0.as_bytes(), READER_LIMIT));
 }
 
 /// The form of the log.

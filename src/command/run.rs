@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::unistd::{dup2_stdout, setsid};
 use tokio::signal::unix::{SignalKind, signal};
@@ -134,15 +135,31 @@ fn shutdown_signal(hung_up: impl Fn()) -> Result<impl Future<Output = ()>, Failu
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
     let mut hup = signal(SignalKind::hangup()).map_err(cannot)?;
     Ok(async move {
-        loop {
-            tokio::select! {
-                _ = term.recv() => return,
-                _ = int.recv() => return,
-                // A closed terminal must not end the daemon.
-                _ = hup.recv() => hung_up(),
-            }
+        // A closed terminal must not end the daemon.
+        let hung_up = gathered(
+            async move || {
+                hup.recv().await;
+            },
+            hung_up,
+        );
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            () = hung_up => {}
         }
     })
+}
+
+/// The shortest time between two reloads: each reads the trusted roots anew.
+const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
+
+/// Acts on each signal at once. Signals that come soon after another are gathered: one action follows for all of them.
+async fn gathered(mut signal: impl AsyncFnMut(), act: impl Fn()) {
+    loop {
+        signal().await;
+        act();
+        tokio::time::sleep(BETWEEN_RELOADS).await;
+    }
 }
 
 /// Handles SIGHUP: reopens the audit file after a rotation and reloads the configuration. If the new configuration is bad, it
@@ -295,4 +312,37 @@ fn tell_parent(listening: &Listening, env: &Env) -> Result<(), Failure> {
     }
     print(&Printable::text(&said, env))?;
     dup2_stdout(std::io::stderr().as_fd()).map_err(|error| Failure::bug(format!("stdout cannot be given up: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_of_hangups_is_a_few_reloads_and_the_last_one_counts() {
+        let (hangup, reloads, told) = (Notify::new(), Cell::new(0), Cell::new(0));
+        let seen = Cell::new(0);
+        let act = || {
+            reloads.set(reloads.get() + 1);
+            seen.set(told.get());
+        };
+        let storm = async {
+            for _ in 0..1_000 {
+                told.set(told.get() + 1);
+                hangup.notify_one();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            tokio::time::sleep(2 * BETWEEN_RELOADS).await;
+        };
+        tokio::select! {
+            () = gathered(async || hangup.notified().await, act) => {}
+            () = storm => {}
+        }
+        assert!((2..=4).contains(&reloads.get()), "{} reloads", reloads.get());
+        assert_eq!(seen.get(), 1_000, "nothing that was told is missed");
+    }
 }

@@ -1,11 +1,12 @@
 //! Checks across tables: names that must exist, and tables that contradict each other.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::reader::Reader;
-use super::{Config, IdentityConfig};
-use crate::broker::{Link, Order, ResourceParameter, Server, TokenFor, UNLISTED};
+use super::{Config, IdentityConfig, one_resource};
+use crate::broker::{Link, Order, Server, TokenFor, UNLISTED};
 use crate::exchange::{Asks, IdentityRef};
 use crate::oauth::Issuer;
 
@@ -75,10 +76,10 @@ fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     let pinned = orders.iter().filter_map(|order| order.issuer());
     let links = config.identities.values().flat_map(|identity| &identity.links);
     let links = links.chain(orders.iter().filter_map(|order| order.idp.as_ref())).map(|link| &link.issuer);
-    let issuers: Vec<&Issuer> = pinned.chain(links).chain(config.issuers.iter().flatten()).collect();
+    let issuers: HashSet<&str> =
+        pinned.chain(links).chain(config.issuers.iter().flatten()).map(Issuer::as_str).collect();
     for order in orders.iter().filter(|order| order.expected().traits().asks == Asks::Nobody) {
-        let named = |issuer: &&&Issuer| order.subject_audience.as_deref() == Some(issuer.as_str());
-        if let Some(issuer) = issuers.iter().find(named) {
+        if let Some(issuer) = order.subject_audience.as_deref().and_then(|audience| issuers.get(audience)) {
             let key = if order.opens == TokenFor::FrontDoor { "audience" } else { "subject_audience" };
             let key = format!("servers.{}.{key}", order.name);
             reader.problem(
@@ -92,37 +93,27 @@ fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
 
 /// Reports names that differ only in case, and names that equal the generated name of a front door.
 fn names(reader: &mut Reader<'_>, config: &Config) {
-    let all: Vec<&Arc<Order>> = config.servers.iter().flat_map(Server::orders).collect();
-    for (i, one) in all.iter().enumerate() {
-        for other in all[i + 1..].iter().filter(|other| one.name.eq_ignore_ascii_case(&other.name)) {
-            let what = if one.name == other.name {
-                "is the name of the front door of another server; choose another".to_owned()
-            } else {
-                format!("differs from servers.{} by case alone", one.name)
-            };
-            reader.problem(None, &format!("servers.{}", other.name), what);
-        }
+    let mut before: HashMap<String, &Arc<Order>> = HashMap::new();
+    for other in config.servers.iter().flat_map(Server::orders) {
+        let one = match before.entry(other.name.to_ascii_lowercase()) {
+            Entry::Vacant(free) => {
+                free.insert(other);
+                continue;
+            }
+            Entry::Occupied(taken) => *taken.get(),
+        };
+        let what = if one.name == other.name {
+            "is the name of the front door of another server; choose another".to_owned()
+        } else {
+            format!("differs from servers.{} by case alone", one.name)
+        };
+        reader.problem(None, &format!("servers.{}", other.name), what);
     }
 }
 
 /// Checks tables against each other.
 pub(super) fn check(reader: &mut Reader<'_>, config: &mut Config) {
-    for (i, one) in config.servers.iter().enumerate() {
-        for other in &config.servers[i + 1..] {
-            let shared = |a: &Server, b: &Server| {
-                a.url == b.url
-                    || matches!((&a.order.resource, &b.order.resource), (ResourceParameter::Fixed(one), ResourceParameter::Fixed(other)) if one == other)
-                    || matches!(&a.order.resource, ResourceParameter::Fixed(resource) if resource.stands_for(&b.url))
-            };
-            if (shared(one, other) || shared(other, one)) && one.policy.allow != other.policy.allow {
-                let what = format!(
-                    "is one resource with servers.{}, but allows other callers: a token for one would be good for the other",
-                    one.name
-                );
-                reader.problem(None, &format!("servers.{}", other.name), what);
-            }
-        }
-    }
+    one_resource::check(reader, &config.servers);
     names(reader, config);
     not_for_an_issuer(reader, config);
     if let (true, Some(server)) = (config.listen.unlisted, config.servers.iter().find(|one| &*one.name == UNLISTED)) {

@@ -53,7 +53,9 @@ pub(super) fn egress_of<'a>(
 fn proxy_of(reader: &mut Reader<'_>, section: &Section<'_>, env: &Env, config: &mut Config) {
     let Some((text, line)) = section.text("proxy") else { return };
     // Do not repeat the value: it may contain a password.
-    match Proxy::new(&text.to_owned().into(), Proxy::no_proxy(env)) {
+    let proxy =
+        Proxy::no_proxy(env).and_then(|no_proxy| Proxy::new(&text.to_owned().into(), no_proxy).map_err(str::to_owned));
+    match proxy {
         Ok(proxy) => config.egress.proxy = Some(proxy),
         Err(why) => reader.problem(line, &section.key("proxy"), why),
     }

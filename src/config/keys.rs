@@ -332,7 +332,7 @@ pub(super) const EGRESS: Table = Table {
             "proxy",
             Kind::Text,
             "\"http://proxy.example.com:3128\"",
-            "A forward proxy for named hosts. Omit: HTTPS_PROXY. NO_PROXY names what does not go through it.",
+            "A forward proxy for named hosts. Omit: HTTPS_PROXY, else ALL_PROXY. NO_PROXY names what does not go through it.",
         ),
     ],
 };

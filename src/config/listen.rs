@@ -53,14 +53,14 @@ pub(super) fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTab
         );
     }
     let http = section.text("http").map(|(text, line)| loopback(reader, line, text)).unwrap_or_default();
-    let health = section.text("health").and_then(|(text, line)| {
-        let address = addresses(text).into_iter().next();
-        if address.is_none() {
+    let health = section.text("health").map_or_else(Vec::new, |(text, line)| {
+        let found = addresses(text);
+        if found.is_empty() {
             reader.problem(line, "listen.health", format!("{text:?} is not an address with a port, like 0.0.0.0:9464"));
         }
-        address
+        found
     });
-    if let Some(same) = health.filter(|health| health.port() != 0 && http.contains(health)) {
+    if let Some(same) = health.iter().find(|health| health.port() != 0 && http.contains(health)) {
         let what = format!("{same} is the address of `http` as well; each needs its own");
         reader.problem(section.line_of("health"), "listen.health", what);
     }

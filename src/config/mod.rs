@@ -31,6 +31,7 @@ mod identities;
 mod identity;
 mod keys;
 mod listen;
+mod one_resource;
 mod order;
 mod outer;
 mod reader;
@@ -85,7 +86,8 @@ pub(crate) struct Listen {
     pub(crate) group: Option<u32>,
     /// The loopback addresses of the HTTP API: two for `localhost`.
     pub(crate) http: Vec<SocketAddr>,
-    pub(crate) health: Option<SocketAddr>,
+    /// The addresses of the listener for health: two for `localhost`.
+    pub(crate) health: Vec<SocketAddr>,
     /// How long the daemon keeps serving after it was told to stop.
     pub(crate) linger: Duration,
     /// Serve URLs that are not configured, too.
@@ -95,7 +97,7 @@ pub(crate) struct Listen {
 impl Listen {
     /// The default without the table: only a private socket at the default path.
     fn silent() -> Self {
-        let (http, health, linger) = (Vec::new(), None, Duration::ZERO);
+        let (http, health, linger) = (Vec::new(), Vec::new(), Duration::ZERO);
         Self { socket: None, mode: 0o600, group: None, http, health, linger, unlisted: false }
     }
 }
@@ -201,11 +203,16 @@ impl Config {
         self.servers.last_mut().expect("one was just added")
     }
 
-    /// Takes the proxy from the environment if the file configures none. Fails if that proxy is invalid.
-    pub(crate) fn proxy_of(&mut self, env: &Env) -> Result<(), String> {
+    /// Takes the rest from the environment: the proxy, if the file configures none, and the places of the trusted roots.
+    /// Fails if a variable that could decide here cannot be read or used. The message names the variable.
+    pub(crate) fn take_environment(&mut self, env: &Env) -> Result<(), String> {
+        if let Some(name) = env.unreadable().find(|name| name.starts_with("SAFECONDUCT_") || of_a_source(name)) {
+            return Err(format!("{name} is not UTF-8"));
+        }
         if self.egress.proxy.is_none() {
             self.egress.proxy = outbound::Proxy::from_env(env)?;
         }
+        self.egress.roots = outbound::RootPlaces::from_env(env)?;
         Ok(())
     }
 
@@ -294,6 +301,15 @@ impl Config {
 /// The names of all sources, for `--identity` and `source = "…"`.
 fn identity_sources() -> Vec<&'static str> {
     SOURCES.iter().map(|row| row.name).collect()
+}
+
+/// Does an identity source read this variable?
+fn of_a_source(name: &str) -> bool {
+    let is_named = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => pattern == name,
+    };
+    SOURCES.iter().flat_map(|row| row.variables).any(|pattern| is_named(pattern))
 }
 
 /// Can this name be used in a path, a label and a variable?

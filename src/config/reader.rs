@@ -2,6 +2,7 @@
 //! reading.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -36,7 +37,9 @@ impl std::fmt::Display for Problem {
 
 /// The text of the file and the problems so far.
 pub(super) struct Reader<'a> {
-    text: &'a str,
+    /// The byte offsets of the line feeds.
+    line_ends: Vec<usize>,
+    text: PhantomData<&'a str>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -84,11 +87,12 @@ enum Value<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, problems: Vec::new() }
+        let line_ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        Self { line_ends, text: PhantomData, problems: Vec::new() }
     }
 
     pub(super) fn line(&self, at: usize) -> usize {
-        1 + self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|&&byte| byte == b'\n').count()
+        1 + self.line_ends.partition_point(|end| *end < at)
     }
 
     pub(super) fn problem(&mut self, line: impl Into<Option<usize>>, key: &str, what: impl Into<String>) {

@@ -383,7 +383,7 @@ fn listeners_are_read_with_all_that_contradicts_itself() {
     let listen = config.expect("a good one").listen;
     assert_eq!(listen.http, ["127.0.0.1:7878", "[::1]:7878"].map(|text| text.parse().expect("an address")));
     assert_eq!((listen.linger, listen.unlisted), (Duration::from_secs(120), true));
-    assert_eq!(listen.health, "[::]:9464".parse().ok());
+    assert_eq!(listen.health, ["[::]:9464".parse().expect("an address")]);
     only_problem(
         "[listen]\nhttp = \"127.0.0.2:1\"\n",
         "line 2: listen.http: \"127.0.0.2:1\" is another loopback address",

@@ -24,8 +24,14 @@ pub fn read_challenge(bytes: &[u8]) {
 pub(crate) fn read_documents(bytes: &[u8]) {
     let server = ServerUrl::parse("https://mcp.example/tenant/mcp").expect("a URL");
     let issuer = Issuer::parse("https://as.example/tenant").expect("an issuer");
-    if let Ok(Ok(metadata)) = serde_json::from_slice::<ResourceDocument>(bytes).map(|found| found.checked(&server)) {
+    for place in ["https://mcp.example/x", "https://elsewhere.example/x"] {
+        let place = ServerUrl::parse(place).expect("a URL");
+        let Ok(document) = serde_json::from_slice::<ResourceDocument>(bytes) else { break };
+        let Ok(metadata) = document.checked(&place, &server) else { continue };
         assert!(metadata.resource.stands_for(&server), "a resource that passed stands for the server");
+        let is_own = metadata.resource.as_str() == server.as_str();
+        assert!(is_own || place.same_origin(&server), "another origin speaks for exactly this URL only");
+        assert!(is_own || metadata.confirm_at.is_some(), "what lies above the URL is to be confirmed");
     }
     if let Ok(Ok(metadata)) = serde_json::from_slice::<ServerDocument>(bytes).map(|found| found.checked(&issuer)) {
         assert_eq!(metadata.issuer, issuer);

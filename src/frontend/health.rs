@@ -5,6 +5,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
+
 use super::desk::State;
 use super::gate::Pass;
 use super::http::{self, Error};
@@ -17,30 +19,33 @@ use crate::caller::Caller;
 const PLACES: Places = Places { all: 64, user: 64, strangers: 64 };
 const LIMITS: Limits = Limits { head: 8 * 1024, ..Limits::API };
 
-/// The bound listener.
-pub(crate) struct Health {
-    listener: StdListener,
-    address: SocketAddr,
-}
+/// The bound listeners: one, or the two of `localhost`.
+pub(crate) struct Health(Vec<(SocketAddr, StdListener)>);
 
 impl Health {
-    /// Binds it.
-    pub(crate) fn open(address: SocketAddr) -> Result<Self, Error> {
-        http::bind(address).map(|(address, listener)| Self { listener, address })
+    /// Binds the configured addresses. `None` if there are none.
+    pub(crate) fn open(configured: &[SocketAddr]) -> Result<Option<Self>, Error> {
+        let bound = http::bind_each(configured.iter(), false)?;
+        Ok((!bound.is_empty()).then_some(Self(bound)))
     }
 
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.0.first().map(|(address, _)| *address)
     }
 
     /// Serves until the daemon stops.
     pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
-        let listener = http::into_tokio(&self.listener)?;
+        let all = self.0.iter().map(|(_, listener)| Self::serve_one(listener, &state, course));
+        try_join_all(all).await.map(drop)
+    }
+
+    async fn serve_one(listener: &StdListener, state: &Arc<State>, course: &Course) -> io::Result<()> {
+        let listener = http::into_tokio(listener)?;
         let accept = || http::accept(&listener);
         let seats = Seats::new(PLACES);
         serve::accept_all(&course.stop, accept, |stream| {
-            let (state, stop) = (Arc::clone(&state), course.stop.clone());
+            let (state, stop) = (Arc::clone(state), course.stop.clone());
             let Some(seat) = seats.take(Owner::Stranger) else { return };
             course.tasks.spawn(async move {
                 let nobody = Caller::unproved();

@@ -87,25 +87,9 @@ impl Http {
         for listener in inherited {
             listeners.push((configured_one(&listener, configured)?, listener));
         }
-        let mut port = None;
-        for address in configured {
-            if listeners.iter().any(|(taken, _)| taken == address) {
-                continue;
-            }
-            let address = match port {
-                // The second address of `localhost` with port 0 gets the port of the first.
-                Some(port) if address.port() == 0 => SocketAddr::new(address.ip(), port),
-                _ => *address,
-            };
-            match bind(address) {
-                Err(Error::Bind { error, .. }) if !listeners.is_empty() && is_missing(&error) => {}
-                bound => {
-                    let (bound, listener) = bound?;
-                    port = Some(bound.port());
-                    listeners.push((bound, listener));
-                }
-            }
-        }
+        let wanted = configured.iter().filter(|address| !listeners.iter().any(|(taken, _)| taken == *address));
+        let bound = bind_each(wanted, !listeners.is_empty())?;
+        listeners.extend(bound);
         if listeners.is_empty() {
             return Ok(None);
         }
@@ -154,6 +138,33 @@ impl Http {
         })
         .await;
         Ok(())
+    }
+}
+
+/// Binds these addresses: one, or the two of `localhost`. A machine may lack the one or the other (it has no IPv6, or nothing
+/// else), so an address that is missing fails only if there is no other listener.
+pub(super) fn bind_each<'a>(
+    wanted: impl Iterator<Item = &'a SocketAddr>,
+    mut has_another: bool,
+) -> Result<Vec<(SocketAddr, StdListener)>, Error> {
+    let (mut listeners, mut missing) = (Vec::new(), None);
+    for address in wanted {
+        let address = match listeners.first() {
+            // The second address of `localhost` with port 0 gets the port of the first.
+            Some((first, _)) if address.port() == 0 => SocketAddr::new(address.ip(), SocketAddr::port(first)),
+            _ => *address,
+        };
+        match bind(address) {
+            Err(Error::Bind { address, error }) if is_missing(&error) => missing = Some(Error::Bind { address, error }),
+            bound => {
+                listeners.push(bound?);
+                has_another = true;
+            }
+        }
+    }
+    match missing {
+        Some(error) if !has_another => Err(error),
+        _ => Ok(listeners),
     }
 }
 
@@ -208,6 +219,21 @@ mod tests {
         let (address, one) = listener("127.0.0.1:0");
         assert!(matches!(configured_one(&one, &[]), Err(Error::NotConfigured(_))));
         assert_eq!(configured_one(&one, &[address]).expect("it is"), address);
+    }
+
+    #[test]
+    fn an_address_that_the_machine_lacks_fails_only_without_another() {
+        // No machine has the first (RFC 5737), which stands for 127.0.0.1 on a machine with IPv6 alone.
+        let [missing, there] =
+            ["192.0.2.1:0", "127.0.0.1:0"].map(|text| text.parse::<SocketAddr>().expect("an address"));
+        for wanted in [[missing, there], [there, missing]] {
+            let bound = bind_each(wanted.iter(), false).expect("one is there");
+            assert_eq!(bound.iter().map(|(address, _)| address.ip()).collect::<Vec<_>>(), [there.ip()]);
+        }
+        assert!(matches!(bind_each([missing].iter(), false), Err(Error::Bind { .. })));
+        assert!(bind_each([missing].iter(), true).expect("a service manager passed the other").is_empty());
+        let (taken, _held) = listener("127.0.0.1:0");
+        assert!(matches!(bind_each([there, taken].iter(), false), Err(Error::Bind { .. })), "it is there and taken");
     }
 
     #[test]

@@ -34,6 +34,14 @@ pub enum Error {
         /// Why not.
         what: String,
     },
+    /// The path has more bytes than the path of a socket may have.
+    #[error("{}: longer than the {cap} bytes that a socket path may have", path.display())]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+        /// The limit.
+        cap: usize,
+    },
     /// The socket that the service manager passed does not fit the configuration.
     #[error("the inherited socket {what}")]
     Inherited {
@@ -57,9 +65,7 @@ impl Error {
             Self::Taken { .. } => {
                 "use it (`safeconduct status`), stop it, or give this one another `--socket`".to_owned()
             }
-            Self::Path { what, .. } if what.contains("longer than") => {
-                "choose a shorter path for `socket` in [listen] or `--socket`".to_owned()
-            }
+            Self::TooLong { .. } => "choose a shorter path for `socket` in [listen] or `--socket`".to_owned(),
             Self::Path { .. } => {
                 "choose a directory that only you can write, for example a new one of mode 0700".to_owned()
             }

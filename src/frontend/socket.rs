@@ -46,6 +46,7 @@ impl Socket {
     pub(crate) fn default_place(places: &[PathBuf], access: Access, own_uid: u32) -> Result<Self, Error> {
         let mut last = None;
         for path in places {
+            check_length(path)?;
             let directory = path.parent().unwrap_or_else(|| Path::new("/"));
             match make_directory(directory, access, own_uid) {
                 Ok(()) => return Self::bind(path, access, own_uid),
@@ -62,6 +63,7 @@ impl Socket {
             // Helpers run in other directories, where a relative path means another file.
             return Err(Error::Path { path: path.to_owned(), what: "must be an absolute path".to_owned() });
         }
+        check_length(path)?;
         let directory = path.parent().unwrap_or_else(|| Path::new("/"));
         check_directory(directory, own_uid)?;
         Self::bind(path, access, own_uid)
@@ -94,12 +96,6 @@ impl Socket {
 
     fn bind(path: &Path, access: Access, own_uid: u32) -> Result<Self, Error> {
         let system = |error: io::Error| Error::System { path: path.to_owned(), error };
-        if path.as_os_str().len() > PATH_CAP {
-            return Err(Error::Path {
-                path: path.to_owned(),
-                what: format!("longer than the {PATH_CAP} bytes that a socket path may have"),
-            });
-        }
         let lock = lock(path)?;
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -188,6 +184,14 @@ impl Drop for Socket {
     }
 }
 
+fn check_length(path: &Path) -> Result<(), Error> {
+    if path.as_os_str().len() <= PATH_CAP {
+        Ok(())
+    } else {
+        Err(Error::TooLong { path: path.to_owned(), cap: PATH_CAP })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +265,12 @@ mod tests {
         let refused =
             Socket::explicit(&dir.path().join("x".repeat(110)), PRIVATE, uid()).map(|_| ()).expect_err("too long");
         assert!(refused.hint().expect("a cure").contains("shorter"), "{refused}");
+        let place = dir.path().join("x".repeat(110)).join("w.sock");
+        assert!(matches!(
+            Socket::default_place(std::slice::from_ref(&place), PRIVATE, uid()),
+            Err(Error::TooLong { .. })
+        ));
+        assert!(!place.parent().expect("it has one").exists(), "no directory is made for nothing");
     }
 
     #[test]

@@ -170,8 +170,12 @@ impl Error {
             }
             Self::Certificate { fault, .. } => Some(fault.hint().to_owned()),
             Self::Redirect { .. } => Some("configure the final URL".to_owned()),
+            Self::Roots { .. } => Some(
+                "the roots come from SSL_CERT_FILE and SSL_CERT_DIR, else from the system; `ca_file` in [egress] adds to them"
+                    .to_owned(),
+            ),
             Self::ThroughProxy { host, proxy, .. } => Some(format!(
-                "{proxy} comes from `proxy` in [egress], else from HTTPS_PROXY: mend it (a user and password go into its URL), or name {host} in NO_PROXY if it can be reached directly"
+                "{proxy} comes from `proxy` in [egress], else from HTTPS_PROXY or ALL_PROXY: mend it (a user and password go into its URL), or name {host} in NO_PROXY if it can be reached directly"
             )),
             Self::OurCertificate { .. } => Some(
                 "renew it, or have the operator of that server trust the CA that issued it (RFC 8705 section 2)"

@@ -1,8 +1,11 @@
-//! The TLS configuration: which CAs are trusted. These are the system's roots, or the bundled ones where an image has none, and
-//! the operator's own CA.
+//! The TLS configuration: which CAs are trusted. These are the roots that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, else the
+//! system's, else, where an image has none, the bundled ones; and the operator's own CA (`ca_file`).
+//!
+//! A variable that names nothing usable is an error. Other roots in its place would trust parties that were not meant.
 //!
 //! It is built once and shared by all clients, because a set of roots takes some hundred kilobytes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -11,10 +14,65 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{Certificate, Error};
+use crate::env::Env;
+
+/// The places of the roots that the environment names. Empty: the system's usual ones.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RootPlaces {
+    file: Option<PathBuf>,
+    directories: Vec<PathBuf>,
+}
+
+const FILE: &str = "SSL_CERT_FILE";
+const DIRECTORIES: &str = "SSL_CERT_DIR";
+
+impl RootPlaces {
+    /// The places that the environment names. Fails, naming the variable, if one of them is not there.
+    pub(crate) fn from_env(env: &Env) -> Result<Self, String> {
+        if let Some(name) = [FILE, DIRECTORIES].into_iter().find(|name| env.is_unreadable(name)) {
+            return Err(format!("{name} is not UTF-8"));
+        }
+        let file = env.get(FILE).map(PathBuf::from);
+        let directories = env.get(DIRECTORIES).unwrap_or_default().split(':').filter(|path| !path.is_empty());
+        let places = Self { file, directories: directories.map(PathBuf::from).collect() };
+        for (name, path) in places.all() {
+            let found = env.metadata(path).map_err(|error| format!("{name} names {}: {error}", path.display()))?;
+            if found.is_dir() != (name == DIRECTORIES) {
+                let what = if name == FILE { "a directory" } else { "no directory" };
+                return Err(format!("{name} names {}, which is {what}", path.display()));
+            }
+        }
+        Ok(places)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        self.file.iter().map(|path| (FILE, path)).chain(self.directories.iter().map(|path| (DIRECTORIES, path)))
+    }
+
+    /// The certificates of all places. Fails if a place cannot be read, or if there is no certificate.
+    fn load(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        let mut certificates = Vec::new();
+        for (name, path) in self.all() {
+            let (file, directory) = if name == FILE { (Some(&**path), None) } else { (None, Some(&**path)) };
+            let found = rustls_native_certs::load_certs_from_paths(file, directory);
+            // A directory may be empty, and a bundle may have an entry that is no certificate.
+            if found.certs.is_empty() && (file.is_some() || !found.errors.is_empty()) {
+                let why =
+                    found.errors.first().map_or_else(|| "it holds no certificate".to_owned(), ToString::to_string);
+                return Err(broken(&format!("{name} names {}: {why}", path.display())));
+            }
+            certificates.extend(found.certs);
+        }
+        // A directory often holds the certificates of the bundle beside it.
+        certificates.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+        certificates.dedup();
+        if certificates.is_empty() { Err(broken("SSL_CERT_DIR names no certificate")) } else { Ok(certificates) }
+    }
+}
 
 /// The TLS configuration of every connection.
-pub(super) fn tls(ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
-    let mut roots = system();
+pub(super) fn tls(places: &RootPlaces, ca_pem: Option<&[u8]>) -> Result<ClientConfig, Error> {
+    let mut roots = system(places)?;
     add(&mut roots, ca_pem.unwrap_or_default())
         .map_err(|()| broken("ca_file holds something that is no certificate"))?;
     trusting(roots)
@@ -72,13 +130,89 @@ fn broken(what: &str) -> Error {
     Error::Roots { what: what.to_owned() }
 }
 
-fn system() -> RootCertStore {
+fn system(places: &RootPlaces) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     // Some certificates of a bundle may be unusable. The others are used.
+    if places.all().next().is_some() {
+        let (taken, _) = roots.add_parsable_certificates(places.load()?);
+        return if taken > 0 {
+            Ok(roots)
+        } else {
+            Err(broken("no certificate that SSL_CERT_FILE or SSL_CERT_DIR names can be used"))
+        };
+    }
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         tracing::info!("no certificates from the system: using the bundled roots");
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    roots
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The outcome under these variables, whose values are names in the directory.
+    fn trusted(directory: &Path, vars: &[(&str, &str)]) -> Result<usize, String> {
+        let vars = vars.iter().map(|(name, value)| {
+            let paths: Vec<String> = value.split(':').map(|one| directory.join(one).display().to_string()).collect();
+            ((*name).to_owned(), paths.join(":"))
+        });
+        let places = RootPlaces::from_env(&Env::from_vars(vars))?;
+        system(&places).map(|roots| roots.len()).map_err(|error| error.to_string())
+    }
+
+    fn root(name: &str) -> String {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a sound name");
+        made.cert.pem()
+    }
+
+    #[test]
+    fn the_roots_that_the_environment_names_are_the_only_ones() {
+        let at = tempfile::tempdir().expect("a directory");
+        let (one, two) = (root("one"), root("two"));
+        std::fs::write(at.path().join("bundle.pem"), format!("{one}{two}")).expect("written");
+        for (directory, content) in [("certs", Some(&two)), ("empty", None)] {
+            std::fs::create_dir(at.path().join(directory)).expect("made");
+            if let Some(pem) = content {
+                std::fs::write(at.path().join(directory).join("two.pem"), pem).expect("written");
+            }
+        }
+        assert_eq!(trusted(at.path(), &[(FILE, "bundle.pem")]), Ok(2));
+        assert_eq!(trusted(at.path(), &[(DIRECTORIES, "certs")]), Ok(1));
+        assert_eq!(trusted(at.path(), &[(DIRECTORIES, "empty:certs")]), Ok(1));
+        assert_eq!(trusted(at.path(), &[(FILE, "bundle.pem"), (DIRECTORIES, "certs")]), Ok(2), "each once");
+        assert_eq!(trusted(at.path(), &[(FILE, "bundle.pem"), (DIRECTORIES, "empty")]), Ok(2));
+    }
+
+    #[test]
+    fn a_variable_that_names_no_roots_is_an_error_that_names_it_and_never_the_bundled_ones() {
+        let at = tempfile::tempdir().expect("a directory");
+        std::fs::write(at.path().join("bundle.pem"), root("one")).expect("written");
+        std::fs::write(at.path().join("text"), "no certificate").expect("written");
+        std::fs::write(at.path().join("nothing"), "").expect("written");
+        std::fs::create_dir(at.path().join("empty")).expect("made");
+        for (name, value) in [
+            (FILE, "absent.pem"),
+            (FILE, "empty"),
+            (FILE, "text"),
+            (FILE, "nothing"),
+            (DIRECTORIES, "absent"),
+            (DIRECTORIES, "bundle.pem"),
+            (DIRECTORIES, "empty"),
+            (DIRECTORIES, "empty:absent"),
+        ] {
+            let said = trusted(at.path(), &[(name, value)]).expect_err(value);
+            assert!(said.contains(name), "{name}={value}: {said}");
+        }
+        let said = trusted(at.path(), &[(FILE, "bundle.pem"), (DIRECTORIES, "absent")]).expect_err("one is not there");
+        assert!(said.contains(DIRECTORIES), "{said}");
+        for name in [FILE, DIRECTORIES] {
+            let said = RootPlaces::from_env(&Env::from_vars([]).with_unreadable(name)).expect_err("no text");
+            assert_eq!(said, format!("{name} is not UTF-8"));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! A URL is checked before anything is dialled ([`admit`]), a name when it is resolved ([`Rules::resolve`]). Only addresses
 //! that the rules allow are returned to the dialler, so the address that was checked is the address that is dialled.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
@@ -89,7 +89,10 @@ impl Rules {
             return self.allowed([SocketAddr::new(address, port)].into_iter());
         }
         if let Some(address) = address::fixed(host).filter(|_| self.named_by == NamedBy::Platform) {
-            return Ok(vec![SocketAddr::new(address, port)]);
+            let mut found = vec![SocketAddr::new(address, port)];
+            // `localhost` is 127.0.0.1, or [::1] on a machine with IPv6 alone.
+            found.extend(address.is_loopback().then(|| SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port)));
+            return Ok(found);
         }
         let found = name::look_up(host).await.map_err(Failure::Resolve)?;
         self.allowed(found.map(|address| SocketAddr::new(address.ip(), port)))
@@ -138,6 +141,13 @@ mod tests {
         assert_eq!(allowed.expect("two are public"), found(&["8.8.8.8", "2606:4700::1111"]).collect::<Vec<_>>());
         assert!(matches!(rules.allowed(found(&["10.0.0.1"])), Err(Failure::Forbidden(Kind::Private))));
         assert!(matches!(rules.allowed(found(&[])), Err(Failure::NoAddress)));
+    }
+
+    #[tokio::test]
+    async fn a_platform_on_localhost_is_found_on_a_machine_with_ipv6_alone() {
+        let rules = Rules::new(&Config::default(), NamedBy::Platform);
+        let places = rules.resolve("localhost", 8080).await.expect("beside us");
+        assert_eq!(places.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:8080", "[::1]:8080"]);
     }
 
     #[tokio::test]

@@ -23,9 +23,9 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Uses colours only on a terminal and without `NO_COLOR` (no-color.org).
+    /// Uses colours only on a terminal that shows them, and without `NO_COLOR` (no-color.org).
     pub(super) fn new(env: &Env, verbose: bool) -> Self {
-        let colours = std::io::stdout().is_terminal() && env.get("NO_COLOR").is_none();
+        let colours = std::io::stdout().is_terminal() && crate::command::colours(env);
         let columns = env.get("COLUMNS").and_then(|columns| columns.parse().ok());
         Self { colours, verbose, width: columns.unwrap_or(DEFAULT_EXCHANGE).clamp(NARROWEST, WIDEST) }
     }
