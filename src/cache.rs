@@ -15,17 +15,18 @@ use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tokio_util::time::DelayQueue;
 
 use crate::clock::{Boot, Clock};
 use crate::jitter::Jitter;
 use crate::token::{Digest, Token};
 
 mod entry;
+mod looks;
 mod policy;
 
 use entry::{Entry, Renewal, Step};
 pub use entry::{Least, Wish};
+use looks::Looks;
 pub(crate) use policy::may_be_served;
 use policy::{Next, Plan, Progress};
 pub use policy::{Persistence, Verdict};
@@ -95,7 +96,7 @@ impl<E> Clone for Cache<E> {
 struct Inner<E> {
     entries: Mutex<HashMap<Key, Entry<E>>>,
     parts: Parts,
-    alarms: mpsc::UnboundedSender<(Key, Duration)>,
+    alarms: mpsc::UnboundedSender<(Key, Boot)>,
 }
 
 type Flight<E> = Shared<BoxFuture<'static, Result<Arc<Token>, E>>>;
@@ -320,32 +321,27 @@ impl<E: Failure> Cache<E> {
     }
 
     fn wake_for(&self, key: Key, entry: &Entry<E>, now: Boot) {
-        let wait = match entry.plan(now) {
-            Plan::LookAt(at) => at.since(now),
-            Plan::Renew | Plan::Forget => Duration::ZERO,
+        let at = match entry.plan(now) {
+            Plan::LookAt(at) => at,
+            Plan::Renew | Plan::Forget => now,
         };
         // The receiver is gone only when the process ends.
-        let _ = self.0.alarms.send((key, wait));
+        let _ = self.0.alarms.send((key, at));
     }
 
-    /// The one task that acts on plans: it renews tokens in use and removes entries that are not.
-    async fn keep(&self, mut alarm: mpsc::UnboundedReceiver<(Key, Duration)>) {
-        let mut queue = DelayQueue::new();
-        let mut set = HashMap::new();
+    /// The one task that acts on plans: it renews tokens in use and removes entries that are not. It waits on boot time, so
+    /// after a suspend it acts at once.
+    async fn keep(&self, mut planned: mpsc::UnboundedReceiver<(Key, Boot)>) {
+        let alarm = self.0.parts.clock.alarm();
+        let mut looks = Looks::default();
         loop {
             tokio::select! {
                 () = self.0.parts.stop.cancelled() => return,
-                Some((key, wait)) = alarm.recv() => {
-                    // A key has one alarm: the newest plan replaces the one before.
-                    if let Some(old) = set.remove(&key) {
-                        queue.try_remove(&old);
+                Some((key, at)) = planned.recv() => looks.plan(key, at),
+                () = alarm.until(looks.next()) => {
+                    while let Some(key) = looks.due(self.now()) {
+                        self.look(key);
                     }
-                    set.insert(key, queue.insert(key, wait));
-                }
-                Some(due) = futures_util::future::poll_fn(|context| queue.poll_expired(context)), if !queue.is_empty() => {
-                    let key = due.into_inner();
-                    set.remove(&key);
-                    self.look(key);
                 }
             }
         }

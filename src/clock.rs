@@ -1,13 +1,21 @@
 //! Time as a value: the only reader of the system's clocks.
 //!
 //! There are two clocks. *Boot time* includes suspend and never jumps: only it decides whether a token is fresh. *Wall time*
-//! can be wrong by minutes: it is for display and for claims. The virtual clock follows tokio's `Instant`, so that one
-//! `advance` moves expiry and timers together.
+//! can be wrong by minutes and is set while we run: it is for display and for claims. The timers of the runtime stand still
+//! during suspend, so what has to happen at a point of boot time waits for it with an [`Alarm`].
+//!
+//! The virtual clock follows tokio's `Instant`, so that one `advance` moves expiry and timers together. A test can also suspend
+//! the machine ([`Clock::suspend`]) or set its wall clock ([`Clock::set_wall`]).
 
 use std::ops::Add;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+
+mod alarm;
+
+pub(crate) use alarm::Alarm;
 
 /// A point on the clock that runs through suspend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +36,15 @@ impl Add<Duration> for Boot {
     }
 }
 
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Boot time.
+    pub boot: Boot,
+    /// Wall time.
+    pub wall: SystemTime,
+}
+
 /// Where the time comes from.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -35,7 +52,16 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    Virtual { start: tokio::time::Instant, wall: SystemTime },
+    Virtual { start: tokio::time::Instant, changes: watch::Sender<Changes> },
+}
+
+/// What a test has done to a virtual clock.
+#[derive(Clone, Copy, Debug)]
+struct Changes {
+    /// The wall time at the start, by the clock as it is set now.
+    wall: SystemTime,
+    /// The time in suspend, which tokio's clock does not count.
+    suspended: Duration,
 }
 
 impl Clock {
@@ -46,7 +72,32 @@ impl Clock {
 
     /// A clock that follows tokio's (paused) time and shows `wall` now. For tests.
     pub fn virtual_at(wall: SystemTime) -> Self {
-        Self(Source::Virtual { start: tokio::time::Instant::now(), wall })
+        let changes = watch::Sender::new(Changes { wall, suspended: Duration::ZERO });
+        Self(Source::Virtual { start: tokio::time::Instant::now(), changes })
+    }
+
+    /// Suspends the machine of a virtual clock for this time and wakes it again. The system's clock is left alone. For tests.
+    pub fn suspend(&self, span: Duration) {
+        if let Source::Virtual { changes, .. } = &self.0 {
+            changes.send_modify(|changes| changes.suspended += span);
+        }
+    }
+
+    /// Sets the wall clock of a virtual clock, as NTP does. The system's clock is left alone. For tests.
+    pub fn set_wall(&self, now: SystemTime) {
+        if let Source::Virtual { start, changes } = &self.0 {
+            changes.send_modify(|changes| changes.wall = now - (start.elapsed() + changes.suspended));
+        }
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        Now { boot: self.boot(), wall: self.wall() }
+    }
+
+    /// A timer for points of boot time.
+    pub(crate) fn alarm(&self) -> Alarm {
+        Alarm::new(self.clone())
     }
 
     /// Boot time: decides freshness.
@@ -54,7 +105,9 @@ impl Clock {
         match &self.0 {
             Source::System => Boot(boot_time()),
             // An offset keeps "an hour ago" representable in tests.
-            Source::Virtual { start, .. } => Boot(start.elapsed() + Duration::from_secs(86_400)),
+            Source::Virtual { start, changes } => {
+                Boot(start.elapsed() + changes.borrow().suspended + Duration::from_secs(86_400))
+            }
         }
     }
 
@@ -67,7 +120,10 @@ impl Clock {
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
             Source::System => wall_time(),
-            Source::Virtual { start, wall } => *wall + start.elapsed(),
+            Source::Virtual { start, changes } => {
+                let Changes { wall, suspended } = *changes.borrow();
+                wall + start.elapsed() + suspended
+            }
         }
     }
 
@@ -129,6 +185,17 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(clock.boot().since(before), Duration::from_secs(60));
         assert_eq!(clock.unix(), 1_060);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspend_moves_both_clocks_and_a_step_the_wall_clock_alone() {
+        let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
+        let before = clock.boot();
+        clock.suspend(Duration::from_secs(60));
+        assert_eq!((clock.boot().since(before).as_secs(), clock.unix()), (60, 1_060));
+        clock.set_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(5_000));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((clock.boot().since(before).as_secs(), clock.unix()), (61, 5_001));
     }
 
     #[test]

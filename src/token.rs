@@ -3,6 +3,7 @@
 //! A [`SubjectToken`] identifies this workload; an [`AccessToken`] is what the caller gets. Neither can be printed, compared or
 //! serialised. Only `expose` returns their text, so a search for `expose` finds every use.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::clock::Boot;
+use crate::clock::{Boot, Now, rfc3339};
 pub(crate) use crate::digest::Digest;
 use crate::oauth::{Audience, Issuer, Resource, Scopes, quoted_words};
 
@@ -332,7 +333,8 @@ pub struct Token {
     pub minted: Boot,
     /// The wall time when it was received, for display.
     pub minted_wall: SystemTime,
-    /// The wall time when it expires, for display (RFC 3339).
+    /// The wall time when it expires, by the clock as it was when the token was received (RFC 3339). Answers say
+    /// [`Token::expires_at`].
     pub expires_at: String,
     /// The token is a JWT with `exp`.
     pub dates_itself: bool,
@@ -368,6 +370,21 @@ impl Token {
     /// The remaining lifetime.
     pub fn left(&self, now: Boot) -> Duration {
         self.life.saturating_sub(now.since(self.minted))
+    }
+
+    /// The wall time when it expires, by the clock as it is set now (RFC 3339). It is written anew only if the clock was set
+    /// since the token was received.
+    pub fn expires_at(&self, now: Now) -> Cow<'_, str> {
+        const SAME: Duration = Duration::from_secs(1);
+        let unset = self.minted_wall + now.boot.since(self.minted);
+        let was_set = match now.wall.duration_since(unset) {
+            Ok(ahead) => ahead >= SAME,
+            Err(behind) => behind.duration() >= SAME,
+        };
+        match now.wall.checked_add(self.left(now.boot)) {
+            Some(expires) if was_set => Cow::Owned(rfc3339(expires)),
+            _ => Cow::Borrowed(&self.expires_at),
+        }
     }
 }
 

@@ -272,6 +272,7 @@ impl Broker {
     }
 
     fn explain_token(&self, token: &Token) -> TokenStatus {
+        let now = self.clock.now();
         TokenStatus {
             scope: token.scopes.to_string(),
             // A query may contain a secret.
@@ -279,8 +280,8 @@ impl Broker {
             sub: token.hops.last().and_then(|hop| hop.sub.clone()),
             sha256: token.digest.hex()[..12].to_owned(),
             minted_at: rfc3339(token.minted_wall),
-            expires_at: token.expires_at.clone(),
-            expires_in: token.left(self.clock.boot()).as_secs(),
+            expires_at: token.expires_at(now).into_owned(),
+            expires_in: token.left(now.boot).as_secs(),
             lifetime: token.life.as_secs(),
         }
     }

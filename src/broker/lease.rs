@@ -50,14 +50,14 @@ impl Lease {
             self.nonces.learn(head.url.url(), head.nonce.as_deref());
         }
         let mut fields = self.fields_of(&self.token.credential, head)?;
-        let now = self.clock.wall();
-        let mut expires_at = self.token.expires_at.clone();
+        let now = self.clock.now();
+        let mut expires_at = self.token.expires_at(now).into_owned();
         if self.token.credential.is_signer() {
-            expires_at = rfc3339(now + sigv4::GOOD_FOR.min(self.token.left(self.clock.boot())));
+            expires_at = rfc3339(now.wall + sigv4::GOOD_FOR.min(self.token.left(now.boot)));
         }
         let Some(outer) = &self.outer else { return Ok(Authorized { fields, expires_at }) };
         // Both times have one form (RFC 3339, UTC, whole seconds), so their texts have the same order as the times.
-        let expires_at = expires_at.min(outer.token.expires_at.clone());
+        let expires_at = expires_at.min(outer.token.expires_at(now).into_owned());
         let mut for_front_door = self.fields_of(&outer.token.credential, None)?;
         fields.extend(for_front_door.pop().map(|(_, value)| (outer.header.clone(), value)));
         Ok(Authorized { fields, expires_at })

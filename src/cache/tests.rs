@@ -328,6 +328,22 @@ async fn a_refusal_is_remembered_for_thirty_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_is_on_time_after_a_suspend() {
+    let rig = Rig::new(Mood::Fine { life: 3_600 });
+    rig.cache.always(key(), || rig.recipe());
+    sleep(60).await;
+    assert_eq!(rig.issuer.calls(), 1);
+    // By night the lid is closed, until after the token's renewal point, or after its end.
+    for (suspended, calls) in [(3_200, 2), (8 * 3_600, 3)] {
+        rig.clock.suspend(Duration::from_secs(suspended));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(rig.issuer.calls(), calls, "after {suspended} s");
+        let (token, _) = rig.cache.peek(&key());
+        assert!(token.is_some_and(|token| token.left(rig.clock.boot()) > Duration::from_secs(3_590)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn forced_mints_are_three_and_then_one_every_ten_seconds() {
     let rig = Rig::new(Mood::Fine { life: 3_600 });
     rig.any().await.expect("issued");

@@ -284,7 +284,7 @@ fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failu
                 .hint("see what it waits for with `--log debug`")
         })?;
         let (lease, _) = granted?;
-        let handed = Handed::new(&lease, clock.boot());
+        let handed = Handed::new(&lease, clock.now());
         Ok(Obtained::Token(handed.ok_or_else(|| Failure::bug("a credential without a token was served"))?))
     });
     obtained.map_err(|failure| match failure.exit {

@@ -31,7 +31,7 @@ pub(super) async fn token(asked: &Asked<'_>) -> Outcome {
     let query = Query::read(asked.query(), TOKEN)?;
     let request = request(asked, &query, Action::Token)?;
     let lease = asked.desk.broker.token(asked.caller, &request).await?;
-    let around = dialect::token_json(&lease.token, asked.desk.fixed.clock.boot());
+    let around = dialect::token_json(&lease.token, asked.desk.fixed.clock.now());
     Ok(Answer::token(lease.token, around))
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn headers(asked: &Asked<'_>) -> Outcome {
     let (lease, authorized) = asked.desk.broker.headers(asked.caller, &request, head.as_ref()).await?;
     // The usual answer goes from the cache to the connection without a copy.
     if lease.outer.is_none() && lease.token.credential.bare().is_ok() {
-        let around = dialect::listed_bearer(&lease.token.expires_at);
+        let around = dialect::listed_bearer(&lease.token.expires_at(asked.desk.fixed.clock.now()));
         return Ok(Answer::token(lease.token, around));
     }
     Ok(Answer::secret(dialect::listed_fields(&authorized.fields, &authorized.expires_at)))

@@ -8,7 +8,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::broker::Lease;
-use crate::clock::Boot;
+use crate::clock::Now;
 use crate::token::{AccessToken, BadToken, Token, expose};
 
 /// The text before and after the token.
@@ -31,9 +31,9 @@ impl Around {
 }
 
 /// The answer of `/v1/token` about a token in the cache. What does not change is written once for each token.
-pub(crate) fn token_json(token: &Token, now: Boot) -> Around {
+pub(crate) fn token_json(token: &Token, now: Now) -> Around {
     let party = || party(&token.scopes.to_string(), token.resource.as_str(), token.issuer.as_str()).into();
-    json_around(token.left(now).as_secs(), &token.expires_at, token.party_in_json.get_or_init(party))
+    json_around(token.left(now.boot).as_secs(), &token.expires_at(now), token.party_in_json.get_or_init(party))
 }
 
 /// The part of that answer that names scopes, server and issuer.
@@ -81,18 +81,22 @@ pub(crate) struct Handed {
 
 impl Handed {
     /// From the broker of this process; `None` where there is no token that could be handed on.
-    pub(crate) fn new(lease: &Lease, now: Boot) -> Option<Self> {
+    pub(crate) fn new(lease: &Lease, now: Now) -> Option<Self> {
         let (token, outer) = (&*lease.token, lease.outer.as_ref());
         // Times in RFC 3339, UTC and whole seconds sort as text.
-        let expires_at = outer.map_or(&token.expires_at, |outer| (&token.expires_at).min(&outer.token.expires_at));
+        let expires_at = token.expires_at(now);
+        let expires_at = match outer.map(|outer| outer.token.expires_at(now)) {
+            Some(of_outer) => of_outer.min(expires_at),
+            None => expires_at,
+        };
         let outer = match outer {
             Some(outer) => Some((outer.header.clone(), outer.token.credential.token()?.clone())),
             None => None,
         };
         Some(Self {
             token: token.credential.token()?.clone(),
-            expires_in: token.left(now).as_secs(),
-            expires_at: expires_at.to_owned(),
+            expires_in: token.left(now.boot).as_secs(),
+            expires_at: expires_at.into_owned(),
             scope: token.scopes.to_string(),
             resource: token.resource.as_str().to_owned(),
             issuer: token.issuer.as_str().to_owned(),

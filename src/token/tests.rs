@@ -85,3 +85,45 @@ fn a_token_that_expires_before_it_is_issued_has_no_life() {
     assert_eq!(life(r#"{"exp":40,"iat":100}"#), Some(Duration::ZERO));
     assert_eq!(life(r#"{"exp":40}"#), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_the_end_by_the_clock_as_it_is_set_now() {
+    use crate::clock::Clock;
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let clock = Clock::virtual_at(noon);
+    let text = AccessToken::parse("token".to_owned()).expect("visible ASCII");
+    let token = Token {
+        digest: text.digest(),
+        credential: Credential::Bearer(text),
+        scopes: Scopes::default(),
+        missing: BTreeSet::new(),
+        server: "a".into(),
+        resource: Resource::verbatim("https://mcp.example.com"),
+        issuer: Issuer::parse("https://as.example.com").expect("good"),
+        minted: clock.boot(),
+        minted_wall: noon,
+        expires_at: rfc3339(noon + HOUR),
+        dates_itself: false,
+        life: HOUR,
+        jti: None,
+        hops: Arc::default(),
+        party_in_json: OnceLock::new(),
+    };
+    let says = |wanted: SystemTime| {
+        let now = clock.now();
+        assert_eq!(token.expires_at(now), rfc3339(wanted));
+        assert!(wanted > now.wall, "a live token never ended in the past");
+    };
+    says(noon + HOUR);
+    tokio::time::advance(HOUR / 2).await;
+    assert!(matches!(token.expires_at(clock.now()), Cow::Borrowed(_)), "it is not written anew for each answer");
+    says(noon + HOUR);
+    // The clock was hours behind, and then NTP sets it. Or it was ahead.
+    for now in [noon + 5 * HOUR, noon - 5 * HOUR, noon + HOUR / 2] {
+        clock.set_wall(now);
+        says(now + HOUR / 2);
+    }
+    clock.suspend(HOUR / 4);
+    says(noon + HOUR);
+}
