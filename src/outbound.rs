@@ -6,8 +6,9 @@
 //! - A host that another party named must have a public address (`rules.rs`), unless the configuration names its origin for
 //!   the same server (`origins.rs`) or allows it for all. A forward proxy resolves names itself, so only hosts that the
 //!   operator named go through it.
-//! - Two HTTP clients share these rules: `far.rs` for MCP servers and authorization servers, `platform.rs` for endpoints beside
-//!   the workload, some of which are on Unix sockets. One crate has an HTTP client of its own; it is used only for an endpoint
+//! - Two HTTP clients share these rules: `far.rs` for everything on the network, `platform.rs` for the APIs of platforms on Unix
+//!   sockets. After a suspend all connections are given up: nobody at the other end remembers them. One crate has an HTTP
+//!   client of its own; it is used only for an endpoint
 //!   that has answered through this room before (`identity/gcp/access_token.rs`).
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use url::Url;
 
+use crate::clock::Clock;
 use crate::jitter::Jitter;
 use crate::oauth::host_of;
 use crate::token::Digest;
@@ -40,6 +42,8 @@ mod proxy;
 mod roots;
 mod rules;
 mod shelf;
+mod suspend;
+mod trust;
 mod tunnel;
 mod wire;
 
@@ -59,6 +63,8 @@ use connector::{Connector, Through};
 use far::Far;
 use rules::Rules;
 use shelf::Shelf;
+use suspend::Watch;
+use trust::Trust;
 
 /// No document that we read is larger: metadata, token answers and identity tokens have a few KiB.
 const BODY_CAP: usize = 64 * 1024;
@@ -126,13 +132,17 @@ struct Inner {
     config: Config,
     // Read at first use: reading the system's roots takes longer than a daemon may take to be ready.
     tls: OnceLock<Result<Arc<ClientConfig>, Error>>,
-    clients: [OnceLock<Result<Client, Error>>; 4],
+    /// One for each lane.
+    clients: Shelf<Lane, Client>,
     /// One for each client certificate and lane: a connection that proves one workload serves no other.
     mutual: Shelf<(Digest, Lane), Client>,
     /// One for each Unix socket.
     sockets: Shelf<PathBuf, Client>,
     /// One for each server certificate that is trusted by its thumbprint.
     pinned: Shelf<Thumbprint, Outbound>,
+    trust: Arc<Trust>,
+    watch: Watch,
+    clock: Clock,
     jitter: Jitter,
     /// When the last request of the command that this is for must be over.
     deadline: Option<tokio::time::Instant>,
@@ -160,13 +170,14 @@ enum Lane {
 
 impl Outbound {
     /// A way out under these rules. Nothing is read or dialled yet.
+    #[cfg(test)]
     pub(crate) fn new(config: Config) -> Self {
-        Self::until(config, None)
+        Self::until(config, Clock::system(), None)
     }
 
-    /// The same for a command whose requests must all be over by the deadline.
-    pub(crate) fn until(config: Config, deadline: Option<tokio::time::Instant>) -> Self {
-        Self::with(config, OnceLock::new(), deadline)
+    /// The same for a command whose requests must all be over by the deadline. The clock shows when the machine was suspended.
+    pub(crate) fn until(config: Config, clock: Clock, deadline: Option<tokio::time::Instant>) -> Self {
+        Self::with(config, OnceLock::new(), clock, deadline)
     }
 
     /// The same rules for one party that has a CA of its own. Only certificates of this bundle are trusted, so that no other
@@ -183,18 +194,28 @@ impl Outbound {
     fn with_tls(&self, tls: ClientConfig) -> Self {
         // A party with a CA of its own is beside us, so there is no forward proxy on the way.
         let config = Config { proxy: None, ..self.0.config.clone() };
-        Self::with(config, OnceLock::from(Ok(Arc::new(tls))), self.0.deadline)
+        Self::with(config, OnceLock::from(Ok(Arc::new(tls))), self.0.clock.clone(), self.0.deadline)
     }
 
     fn with(
         config: Config,
         tls: OnceLock<Result<Arc<ClientConfig>, Error>>,
+        clock: Clock,
         deadline: Option<tokio::time::Instant>,
     ) -> Self {
-        let (clients, mutual) = (Default::default(), Shelf::default());
+        let (clients, mutual) = (Shelf::default(), Shelf::default());
         let (sockets, pinned) = (Shelf::default(), Shelf::default());
-        let jitter = Jitter::from_system();
-        Self(Arc::new(Inner { config, tls, clients, mutual, sockets, pinned, jitter, deadline }))
+        let (trust, watch, jitter) = (Arc::default(), Watch::default(), Jitter::from_system());
+        let inner = Inner { config, tls, clients, mutual, sockets, pinned, trust, watch, clock, jitter, deadline };
+        Self(Arc::new(inner))
+    }
+
+    /// Gives up all connections. Requests that run keep theirs.
+    fn forget_connections(&self) {
+        tracing::debug!("the machine was suspended: its connections are given up");
+        self.0.clients.clear();
+        self.0.mutual.clear();
+        self.0.sockets.clear();
     }
 
     fn left(&self, limit: Duration) -> Duration {
@@ -215,6 +236,11 @@ impl Outbound {
         self.send_and_read(ask, Reading::Whole).await
     }
 
+    /// Sends one request and reads the body of the answer if its status is 200: for documents, where every other status says all.
+    pub async fn send_for_document(&self, ask: Ask) -> Result<Answer, Error> {
+        self.send_and_read(ask, Reading::Document).await
+    }
+
     /// Sends one request and does not read the body of the answer: for callers that need only status and header fields, where
     /// the body may be a stream that never ends.
     pub async fn send_for_head(&self, ask: Ask) -> Result<Answer, Error> {
@@ -224,9 +250,12 @@ impl Outbound {
     async fn send_and_read(&self, ask: Ask, reading: Reading) -> Result<Answer, Error> {
         let url = Url::parse(&ask.url).map_err(|_| Error::NotAUrl)?;
         let limit = self.left(ask.limit);
+        if self.0.watch.was_suspended(&self.0.clock) {
+            self.forget_connections();
+        }
         if let Some(socket) = &ask.socket {
             let (client, host) = (self.over(socket)?, socket.display().to_string());
-            return client.send(Call::new(ask, url, host, reading), limit).await;
+            return self.exchange(&client, Call::new(ask, url, host, reading), limit).await;
         }
         let host = host_of(&url);
         let named = ask.named_by == NamedBy::Them && self.0.config.named.contains(&host);
@@ -234,10 +263,22 @@ impl Outbound {
         rules::admit(&self.0.config, &url, named_by)?;
         let lane = self.lane(&url, &host, named_by)?;
         let client = self.client(lane, ask.certificate.as_ref())?;
-        let outcome = client.send(Call::new(ask, url, host, reading), limit).await;
+        let outcome = self.exchange(&client, Call::new(ask, url, host, reading), limit).await;
         match (lane, &self.0.config.proxy) {
             (Lane::Proxied, Some(proxy)) => outcome.map_err(|error| proxy.explain(error)),
             _ => outcome,
+        }
+    }
+
+    /// The exchange. A suspend ends it: the answer would not come any more.
+    async fn exchange(&self, client: &Client, call: Call, limit: Duration) -> Result<Answer, Error> {
+        let host = call.host.clone();
+        tokio::select! {
+            outcome = client.send(call, limit) => outcome,
+            () = suspend::noticed(&self.0.clock) => {
+                let what = format!("{host} cannot answer any more: the machine was suspended meanwhile");
+                Err(Error::Stale { host, what })
+            }
         }
     }
 
@@ -274,7 +315,7 @@ impl Outbound {
 
     fn client(&self, lane: Lane, certificate: Option<&Arc<Certificate>>) -> Result<Client, Error> {
         let Some(certificate) = certificate else {
-            return self.0.clients[lane as usize].get_or_init(|| self.build(lane, self.tls()?)).clone();
+            return self.0.clients.get_or_make(lane, || self.build(lane, self.tls()?));
         };
         let make = || self.build(lane, Arc::new(roots::with_certificate(&*self.tls()?, certificate)?));
         self.0.mutual.get_or_make((certificate.thumbprint, lane), make)
@@ -282,7 +323,10 @@ impl Outbound {
 
     fn build(&self, lane: Lane, tls: Arc<ClientConfig>) -> Result<Client, Error> {
         let rules = |named_by| Rules::new(&self.0.config, named_by);
-        let far = |rules, through| Ok(Client::Far(Arc::new(Far::new(Connector::new(rules, tls.clone(), through)))));
+        let far = |rules, through| {
+            let connector = Connector::new(rules, tls.clone(), through);
+            Ok(Client::Far(Arc::new(Far::new(connector, Arc::clone(&self.0.trust)))))
+        };
         match lane {
             Lane::Ours => far(rules(NamedBy::Us), None),
             Lane::Theirs => far(rules(NamedBy::Them), None),
@@ -290,7 +334,7 @@ impl Outbound {
                 let (proxy, tls) = (self.0.config.proxy.clone(), self.tls()?);
                 far(rules(NamedBy::Us), proxy.map(|proxy| Through { proxy, tls }))
             }
-            Lane::Beside => platform::client(rules(NamedBy::Platform), (*tls).clone()).map(Client::Platform),
+            Lane::Beside => far(rules(NamedBy::Platform), None),
         }
     }
 

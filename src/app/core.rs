@@ -89,7 +89,7 @@ impl Ground {
 
     fn parts(&self, config: Config, missing: Missing, stop: &CancellationToken) -> Result<(Parts, Outbound), Error> {
         let deadline = self.persistence.for_requests().map(|limit| tokio::time::Instant::now() + limit);
-        let outbound = Outbound::until(config.egress.clone(), deadline);
+        let outbound = Outbound::until(config.egress.clone(), self.clock.clone(), deadline);
         let env = self.env.clone().with_secrets(config.secret_variables());
         let ambient = Ambient { env, outbound: outbound.clone(), clock: self.clock.clone() };
         let identities = identities(&config, missing, &ambient)?;

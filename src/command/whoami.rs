@@ -23,7 +23,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     let config = context.config()?;
     let (choice, servers) = (config.identity().clone(), report::servers(&config));
     let env = context.env.clone().with_secrets(config.secret_variables());
-    let ambient = Ambient { env, outbound: Outbound::new(config.egress), clock: context.clock() };
+    let outbound = Outbound::until(config.egress, context.clock(), None);
+    let ambient = Ambient { env, outbound, clock: context.clock() };
     let mut steps = Steps::new(&ambient.clock);
     let found = identity::survey(&ambient);
     let chosen = identity::choose(&choice, &ambient);

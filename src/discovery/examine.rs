@@ -76,7 +76,7 @@ impl Discovery {
     ) -> FetchedDocument {
         let mut ask = Ask::get(url, origins.who_named(url));
         ask.headers.extend(pass);
-        let answer = self.outbound.send(ask).await;
+        let answer = self.outbound.send_for_document(ask).await;
         let answer = answer.map(|answer| Answered {
             status: answer.status,
             date: answer.date(),

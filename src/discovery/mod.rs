@@ -15,7 +15,7 @@ use reqwest::header::WWW_AUTHENTICATE;
 
 use crate::clock::Clock;
 use crate::oauth::{AuthorizationServer, Issuer, Resource, Scopes, ServerUrl};
-use crate::outbound::{self, Ask, NamedBy, Origins, Outbound};
+use crate::outbound::{Ask, NamedBy, Origins, Outbound};
 
 mod challenge;
 mod document;
@@ -150,11 +150,11 @@ impl Discovery {
     async fn probe(&self, server: &ServerUrl, origins: &Origins) -> Result<Challenge, Error> {
         const PLACE: &str = "the MCP server";
         let named_by = origins.who_named(server.as_str());
-        match self.outbound.send(Ask { named_by, ..ping(server.as_str()) }).await {
+        match self.outbound.send_for_head(Ask { named_by, ..ping(server.as_str()) }).await {
             Ok(answer) if answer.status == 401 => Ok(challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE))),
             Ok(answer) if matches!(answer.status, 429 | 500..) => Err(busy(PLACE, server.as_str(), &answer)),
-            // The server did not challenge this request, or answered with an endless stream: use the well-known URLs.
-            Ok(_) | Err(outbound::Error::TooLarge { .. }) => Ok(Challenge::default()),
+            // The server did not challenge this request: use the well-known URLs.
+            Ok(_) => Ok(Challenge::default()),
             Err(error) => Err(Error::Outbound { place: PLACE, error }),
         }
     }
@@ -164,7 +164,7 @@ impl Discovery {
         let url = url.as_str();
         let answer = self
             .outbound
-            .send(Ask::get(url, origins.who_named(url)))
+            .send_for_document(Ask::get(url, origins.who_named(url)))
             .await
             .map_err(|error| Error::Outbound { place: PLACE, error })?;
         match answer.status {
@@ -179,7 +179,7 @@ impl Discovery {
         for url in issuer.metadata_urls() {
             let answer = self
                 .outbound
-                .send(Ask::get(&url, origins.who_named(&url)))
+                .send_for_document(Ask::get(&url, origins.who_named(&url)))
                 .await
                 .map_err(|error| Error::Outbound { place: PLACE, error })?;
             match answer.status {

@@ -1,5 +1,7 @@
 //! One request on its way, and its answer as it comes in: what both HTTP clients have in common.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
@@ -11,9 +13,17 @@ use super::{Answer, Ask, BODY_CAP, Body, Error};
 /// How much of an answer is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
+    /// The body of every answer. Unless the status is 2xx, the body is only somebody's words, so one that is too large or does
+    /// not end counts as empty.
     Whole,
+    /// The body of a 200 alone: for documents, where every other status says all.
+    Document,
+    /// No body.
     Head,
 }
+
+/// How long the words of an answer that is no success are waited for.
+pub(super) const WORDS_LIMIT: Duration = Duration::from_secs(2);
 
 /// A request that the egress rules let pass.
 pub(super) struct Call {
@@ -65,8 +75,23 @@ impl Collected {
     }
 
     /// Is the body to be read at all?
-    pub(super) fn wants_more(&self) -> bool {
-        self.reading == Reading::Whole
+    pub(super) fn wants_body(&self) -> bool {
+        match self.reading {
+            Reading::Whole => true,
+            Reading::Document => self.answer.status == 200,
+            Reading::Head => false,
+        }
+    }
+
+    /// Does the status say all that decides, so that a body which cannot be read is no failure?
+    pub(super) fn is_decided(&self) -> bool {
+        !(200..300).contains(&self.answer.status)
+    }
+
+    /// The answer without its body.
+    pub(super) fn without_body(mut self) -> Answer {
+        self.answer.body = Zeroizing::default();
+        self.answer
     }
 
     /// Adds a piece of the body.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
 use super::address::Kind;
 use super::failure::{Failure, innermost};
@@ -122,6 +122,14 @@ pub enum Error {
         /// As the connection says it.
         what: String,
     },
+    /// The two sides have no version of TLS, no algorithm or no protocol over it in common.
+    #[error("{host}: no TLS that both sides accept: {what}")]
+    NoCommonTls {
+        /// Who.
+        host: String,
+        /// What is missing.
+        what: String,
+    },
     /// The server does not accept our client certificate.
     #[error("{host} refuses our certificate (TLS alert {alert})")]
     OurCertificate {
@@ -177,6 +185,10 @@ impl Error {
             Self::ThroughProxy { host, proxy, .. } => Some(format!(
                 "{proxy} comes from `proxy` in [egress], else from HTTPS_PROXY or ALL_PROXY: mend it (a user and password go into its URL), or name {host} in NO_PROXY if it can be reached directly"
             )),
+            Self::NoCommonTls { .. } => Some(
+                "the operator of that server must switch on TLS 1.2 or 1.3 with current algorithms, and HTTP/1.1 over it; an old proxy on the way can be the cause too"
+                    .to_owned(),
+            ),
             Self::OurCertificate { .. } => Some(
                 "renew it, or have the operator of that server trust the CA that issued it (RFC 8705 section 2)"
                     .to_owned(),
@@ -242,6 +254,16 @@ impl Error {
                 Self::OurCertificate { host, alert: format!("{alert:?}") }
             }
             rustls::Error::InvalidCertificate(reason) => Self::Certificate { host, fault: reason.into() },
+            rustls::Error::AlertReceived(alert) if let Some(what) = not_in_common(*alert) => {
+                Self::NoCommonTls { host, what: format!("{what} (TLS alert {alert:?})") }
+            }
+            rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+                Self::NoCommonTls { host, what: OLD.to_owned() }
+            }
+            rustls::Error::PeerIncompatible(reason) => {
+                Self::NoCommonTls { host, what: format!("{reason:?}").chars().take(90).collect() }
+            }
+            rustls::Error::NoApplicationProtocol => Self::NoCommonTls { host, what: NO_HTTP.to_owned() },
             _ => Self::Broken { host, what: format!("TLS: {error}") },
         }
     }
@@ -257,7 +279,7 @@ pub enum CertificateFault {
     #[error("its certificate has expired")]
     Expired,
     /// Its time is still to come.
-    #[error("its certificate is not valid yet")]
+    #[error("its certificate is not valid yet by this machine's clock")]
     NotValidYet,
     /// It is for another host.
     #[error("its certificate is for another host name")]
@@ -289,9 +311,10 @@ impl CertificateFault {
             Self::UnknownCa => "if it is your own CA, give it as `ca_file` in [egress]",
             Self::Expired => "its operator must renew it; check this machine's clock too",
             Self::OtherThumbprint => "it was renewed, or something else answers there: start the workload anew",
-            Self::NotValidYet | Self::OtherName | Self::Other(_) => {
-                "the operator of that server must install a certificate for this name"
+            Self::NotValidYet => {
+                "check this machine's clock, which may be behind; if it is right, the operator of that server must install a certificate that is valid now"
             }
+            Self::OtherName | Self::Other(_) => "the operator of that server must install a certificate for this name",
         }
     }
 }
@@ -313,6 +336,23 @@ fn is_about_our_certificate(alert: AlertDescription) -> bool {
     )
 }
 
+const OLD: &str = "it speaks neither TLS 1.2 nor TLS 1.3";
+const NO_HTTP: &str = "it speaks no HTTP/1.1 over TLS";
+
+/// What is missing, if a server says with this alert that no handshake with us can succeed (RFC 8446 section 6.2). The other
+/// alerts are about this one handshake.
+fn not_in_common(alert: AlertDescription) -> Option<&'static str> {
+    match alert {
+        AlertDescription::ProtocolVersion => Some(OLD),
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            Some("it accepts none of the algorithms offered")
+        }
+        AlertDescription::NoApplicationProtocol => Some(NO_HTTP),
+        AlertDescription::UnrecognisedName => Some("it does not know this host name"),
+        _ => None,
+    }
+}
+
 /// An error and its sources.
 fn chain<'a>(
     error: &'a (dyn std::error::Error + 'static),
@@ -324,4 +364,49 @@ fn chain<'a>(
 /// its query, so its message is never used.
 fn last_words(error: &(dyn std::error::Error + 'static)) -> String {
     chain(error).skip(1).last().map_or_else(|| "no reason given".to_owned(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(error: rustls::Error) -> Error {
+        Error::from_tls("as.example.com".to_owned(), &error)
+    }
+
+    #[test]
+    fn a_server_that_speaks_no_tls_of_ours_is_refused_for_good_and_its_operator_is_told() {
+        use AlertDescription as Alert;
+        let alerts = [
+            Alert::ProtocolVersion,
+            Alert::HandshakeFailure,
+            Alert::InsufficientSecurity,
+            Alert::NoApplicationProtocol,
+            Alert::UnrecognisedName,
+        ];
+        let incompatible = PeerIncompatible::ServerDoesNotSupportTls12Or13;
+        let alerts = alerts.map(rustls::Error::AlertReceived).into_iter();
+        for error in alerts.chain([incompatible.into(), rustls::Error::NoApplicationProtocol]) {
+            let error = of(error);
+            assert!(matches!(error, Error::NoCommonTls { .. }) && !error.is_temporary(), "{error:?}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("operator")), "{error}");
+        }
+        assert!(of(incompatible_old()).to_string().contains("neither TLS 1.2 nor TLS 1.3"));
+        for passing in [Alert::InternalError, Alert::UserCanceled, Alert::CloseNotify] {
+            assert!(of(rustls::Error::AlertReceived(passing)).is_temporary(), "{passing:?}");
+        }
+    }
+
+    fn incompatible_old() -> rustls::Error {
+        PeerIncompatible::ServerDoesNotSupportTls12Or13.into()
+    }
+
+    #[test]
+    fn a_certificate_whose_time_does_not_fit_names_this_machines_clock() {
+        for reason in [CertificateError::NotValidYet, CertificateError::Expired] {
+            let error = of(reason.into());
+            assert!(error.hint().is_some_and(|hint| hint.contains("clock")), "{error}");
+            assert!(!error.is_temporary());
+        }
+    }
 }

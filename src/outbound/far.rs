@@ -6,38 +6,42 @@
 //! Connections are kept for a few seconds ([`KEPT_FOR`]). A kept connection may break just when a request is sent over it. If it
 //! breaks before the first byte of the answer, the request is sent once more over a new connection: here, if nothing of it was
 //! written or it is repeatable; else by its sender, who learns of it as [`Error::Stale`].
+//!
+//! A kept connection may also be forgotten by the network, which then drops what is sent over it without a word. So a repeatable
+//! request waits only a second for the first byte over a kept connection; then it is sent over a new one, and no other request
+//! uses a kept connection for a while. A request that is not repeatable is sent over a kept connection only if its host was heard
+//! within the last second.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, header};
-use hyper_util::client::legacy::{self, connect::Connect};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{CaptureConnection, Connect, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use url::Position;
 
-use super::call::{Call, Collected};
+use super::call::{Call, Collected, WORDS_LIMIT};
+use super::trust::Trust;
 use super::wire::Record;
 use super::{Answer, Error, FIELDS, HEAD_CAP, KEPT, KEPT_FOR, USER_AGENT};
 
 /// The interim answers of one request. Servers send one or two.
 const INTERIM: usize = 8;
-/// So many hosts can be under suspicion at once; beyond that the oldest one is trusted again.
-const SUSPECTS: usize = 64;
+/// How long a repeatable request waits for the first byte over a kept connection. More than servers take for a document.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The client. One for each set of egress rules and each client certificate, so that neither is shared by accident.
 pub(super) struct Far<C> {
     kept: legacy::Client<C, Full<Bytes>>,
     /// Opens a connection for each request.
     fresh: legacy::Client<C, Full<Bytes>>,
-    /// Hosts with a kept connection that broke, and when. Their other kept connections are probably dead as well, so none is
-    /// used until all of them have been closed.
-    suspects: Mutex<VecDeque<(String, Instant)>>,
+    trust: Arc<Trust>,
 }
 
 /// A request that failed before its answer.
@@ -50,10 +54,13 @@ struct Lost {
 struct Stale {
     /// Nothing of the request was written.
     unsent: bool,
+    /// It did not break: nothing came back over it.
+    is_silent: bool,
 }
 
 impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
-    pub(super) fn new(connector: C) -> Self {
+    /// `trust` is shared with the other clients of this process: where one connection was forgotten, all were.
+    pub(super) fn new(connector: C, trust: Arc<Trust>) -> Self {
         let client = |kept| {
             legacy::Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
@@ -65,7 +72,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
                 .retry_canceled_requests(false)
                 .build(connector.clone())
         };
-        Self { kept: client(KEPT), fresh: client(0), suspects: Mutex::default() }
+        Self { kept: client(KEPT), fresh: client(0), trust }
     }
 
     /// Sends a request and reads the answer as far as the call wants it.
@@ -75,7 +82,11 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
             Ok(answer) => answer,
             Err(Lost { error, stale: None }) => return Err(error),
             Err(Lost { error, stale: Some(stale) }) => {
-                self.suspect(&call);
+                if stale.is_silent {
+                    self.trust.lose_all();
+                } else {
+                    self.trust.lose(origin(&call));
+                }
                 if !stale.unsent && !call.repeatable {
                     return Err(Error::Stale { host: call.host, what: error.to_string() });
                 }
@@ -87,8 +98,13 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
     }
 
     async fn begin(&self, call: &Call, body: &Bytes) -> Result<Response<Incoming>, Lost> {
-        let client = if self.is_suspect(call) { &self.fresh } else { &self.kept };
-        self.exchange(client, call, body).await
+        let origin = origin(call);
+        let client = if self.trust.may_use_kept(&origin, call.repeatable) { &self.kept } else { &self.fresh };
+        let answer = self.exchange(client, call, body).await;
+        if answer.is_ok() {
+            self.trust.heard(origin);
+        }
+        answer
     }
 
     /// One request, up to the head of its answer.
@@ -102,6 +118,9 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
         let interim = Arc::new(Interim::default());
         let counted = Arc::clone(&interim);
         hyper::ext::on_informational(&mut request, move |_| counted.count());
+        let mut connection = capture_connection(&mut request);
+        let silence =
+            async { if call.repeatable { silence(&mut connection).await } else { std::future::pending().await } };
         let answer = tokio::select! {
             // The count comes first: behind too many interim answers a final one does not matter.
             biased;
@@ -109,6 +128,10 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
                 return Err(Lost { error: Error::Interim { host: call.host.clone() }, stale: None });
             }
             answer = client.request(request) => answer.map_err(|error| Lost::new(&call.host, &error))?,
+            () = silence => {
+                let error = Error::Timeout { host: call.host.clone(), limit: SILENCE };
+                return Err(Lost { error, stale: Some(Stale { unsent: false, is_silent: true }) });
+            }
         };
         // hyper's own limit is that of its buffer, which may hold a little more than it was told.
         if head_size(&answer) > HEAD_CAP {
@@ -116,20 +139,20 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
         }
         Ok(answer)
     }
+}
 
-    fn suspect(&self, call: &Call) {
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        if suspects.len() >= SUSPECTS {
-            suspects.pop_front();
-        }
-        suspects.push_back((origin(call), Instant::now()));
+/// Ends a while after a request was sent over a kept connection, if not one byte came back. Over a new connection it never ends:
+/// there the limit of the request counts.
+async fn silence(connection: &mut CaptureConnection) {
+    let mut seen = Response::new(());
+    if let Some(connection) = &*connection.wait_for_connection_metadata().await {
+        connection.get_extras(seen.extensions_mut());
     }
-
-    fn is_suspect(&self, call: &Call) -> bool {
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        suspects.retain(|(_, since)| since.elapsed() <= KEPT_FOR);
-        let origin = origin(call);
-        suspects.iter().any(|(suspect, _)| *suspect == origin)
+    let record = seen.extensions().get::<Arc<Record>>().filter(|record| record.is_kept()).cloned();
+    let Some(record) = record else { return std::future::pending().await };
+    tokio::time::sleep(SILENCE).await;
+    if record.has_answered() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -143,7 +166,7 @@ impl Lost {
             connection.get_extras(seen.extensions_mut());
         }
         let record = seen.extensions().get::<Arc<Record>>();
-        let stale = record.filter(|record| record.was_stale(unsent)).map(|_| Stale { unsent });
+        let stale = record.filter(|record| record.was_stale(unsent)).map(|_| Stale { unsent, is_silent: false });
         Self { error: Error::from_hyper(host, error), stale }
     }
 }
@@ -186,12 +209,25 @@ fn request(call: &Call, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
 async fn read(call: &Call, answer: Response<Incoming>) -> Result<Answer, Error> {
     let (head, mut body) = answer.into_parts();
     let mut collected = Collected::new(call, head.status, head.headers)?;
-    while collected.wants_more() {
-        let Some(frame) = body.frame().await else { break };
+    if !collected.wants_body() {
+        return Ok(collected.answer());
+    }
+    if !collected.is_decided() {
+        read_body(call, &mut body, &mut collected).await?;
+        return Ok(collected.answer());
+    }
+    match tokio::time::timeout(WORDS_LIMIT, read_body(call, &mut body, &mut collected)).await {
+        Ok(Ok(())) => Ok(collected.answer()),
+        Ok(Err(_)) | Err(_) => Ok(collected.without_body()),
+    }
+}
+
+async fn read_body(call: &Call, body: &mut Incoming, collected: &mut Collected) -> Result<(), Error> {
+    while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::from_hyper(&call.host, &error))?;
         collected.add(&call.host, frame.data_ref().map_or(&[], |data| data))?;
     }
-    Ok(collected.answer())
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,27 +1,18 @@
-//! The HTTP client for what lies beside the workload: metadata services and identity endpoints of platforms, on fixed
-//! addresses, on loopback or on a Unix socket, never through a proxy.
+//! The HTTP client for the APIs of platforms that are on a Unix socket.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use reqwest::{Client, ClientBuilder};
+use reqwest::Client;
 
-use super::call::{Call, Collected};
+use super::call::{Call, Collected, WORDS_LIMIT};
 use super::rules::Rules;
 use super::{Answer, CONNECT_LIMIT, Error, KEPT, KEPT_FOR, USER_AGENT};
 
-/// A client that dials what the rules allow.
-pub(super) fn client(rules: Rules, tls: rustls::ClientConfig) -> Result<Client, Error> {
-    build(builder(rules, tls))
-}
-
 /// A client that dials this socket, whatever the host of the URL.
 pub(super) fn over(socket: &Path, rules: Rules, tls: rustls::ClientConfig) -> Result<Client, Error> {
-    build(builder(rules, tls).unix_socket(socket))
-}
-
-fn builder(rules: Rules, tls: rustls::ClientConfig) -> ClientBuilder {
-    Client::builder()
+    let client = Client::builder()
+        .unix_socket(socket)
         .no_proxy()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
@@ -30,11 +21,8 @@ fn builder(rules: Rules, tls: rustls::ClientConfig) -> ClientBuilder {
         .pool_idle_timeout(KEPT_FOR)
         .pool_max_idle_per_host(KEPT)
         .user_agent(USER_AGENT)
-        .dns_resolver(Arc::new(rules))
-}
-
-fn build(builder: ClientBuilder) -> Result<Client, Error> {
-    builder.build().map_err(|error| Error::Roots { what: error.to_string() })
+        .dns_resolver(Arc::new(rules));
+    client.build().map_err(|error| Error::Roots { what: error.to_string() })
 }
 
 /// Sends a request and reads the answer as far as the call wants it.
@@ -47,10 +35,22 @@ pub(super) async fn send(client: &Client, mut call: Call) -> Result<Answer, Erro
     let mut response = request.send().await.map_err(|error| Error::from_reqwest(&call.host, &error))?;
     let headers = std::mem::take(response.headers_mut());
     let mut collected = Collected::new(&call, response.status(), headers)?;
-    while collected.wants_more() {
-        let piece = response.chunk().await.map_err(|error| Error::from_reqwest(&call.host, &error))?;
-        let Some(piece) = piece else { break };
+    if !collected.wants_body() {
+        return Ok(collected.answer());
+    }
+    if !collected.is_decided() {
+        read_body(&call, &mut response, &mut collected).await?;
+        return Ok(collected.answer());
+    }
+    match tokio::time::timeout(WORDS_LIMIT, read_body(&call, &mut response, &mut collected)).await {
+        Ok(Ok(())) => Ok(collected.answer()),
+        Ok(Err(_)) | Err(_) => Ok(collected.without_body()),
+    }
+}
+
+async fn read_body(call: &Call, response: &mut reqwest::Response, collected: &mut Collected) -> Result<(), Error> {
+    while let Some(piece) = response.chunk().await.map_err(|error| Error::from_reqwest(&call.host, &error))? {
         collected.add(&call.host, &piece)?;
     }
-    Ok(collected.answer())
+    Ok(())
 }

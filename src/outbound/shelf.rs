@@ -23,6 +23,11 @@ impl<K: PartialEq, V: Clone> Shelf<K, V> {
         kept.push_back((key, value.clone()));
         Ok(value)
     }
+
+    /// Forgets all of them.
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 impl<K, V> Default for Shelf<K, V> {

@@ -1,4 +1,6 @@
 use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use reqwest::header::HeaderMap;
 use rustls::pki_types::PrivateKeyDer;
@@ -127,7 +129,7 @@ async fn no_try_is_begun_that_would_have_no_time() {
 
 #[tokio::test]
 async fn nobody_is_blamed_for_a_request_that_was_not_begun() {
-    let over = Outbound::until(Config::default(), Some(tokio::time::Instant::now()));
+    let over = Outbound::until(Config::default(), Clock::system(), Some(tokio::time::Instant::now()));
     let outcome = over.send(Ask::get("https://mcp.example.com/", NamedBy::Us)).await;
     assert_eq!(outcome.err(), Some(Error::NoTimeLeft { host: "mcp.example.com".to_owned() }));
 }
@@ -166,6 +168,44 @@ fn certified(name: &str) -> (String, TlsAcceptor) {
 async fn asked(outbound: &Outbound, url: &str) -> Result<u16, Error> {
     let ask = Ask { limit: Duration::from_secs(8), ..Ask::get(url, NamedBy::Us) };
     outbound.send(ask).await.map(|answer| answer.status)
+}
+
+#[tokio::test]
+async fn after_a_suspend_no_kept_connection_is_used_and_a_request_that_runs_ends() {
+    const NIGHT: Duration = Duration::from_secs(8 * 3_600);
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (counted, tasks) = (Arc::clone(&connections), Mutex::new(JoinSet::new()));
+    let (address, _server) = server(move |mut stream| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        tasks.lock().expect("whole").spawn(async move {
+            let mut request = [0; 4096];
+            while let Ok(read @ 1..) = stream.read(&mut request).await {
+                if request[..read].starts_with(b"GET /silent") {
+                    std::future::pending::<()>().await;
+                }
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("it is open");
+            }
+        });
+        std::future::ready(())
+    })
+    .await;
+    let clock = Clock::virtual_at(std::time::SystemTime::UNIX_EPOCH);
+    let outbound = Outbound::until(Config { insecure_loopback: true, ..Config::default() }, clock.clone(), None);
+    let url = format!("http://{address}/");
+    for _ in 0..2 {
+        assert_eq!(asked(&outbound, &url).await, Ok(204));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1, "it is kept");
+    clock.suspend(NIGHT);
+    assert_eq!(asked(&outbound, &url).await, Ok(204));
+    assert_eq!(connections.load(Ordering::SeqCst), 2, "nobody at the other end remembers the first");
+    let silent = format!("{url}silent");
+    let suspend = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        clock.suspend(NIGHT);
+    };
+    let (outcome, ()) = tokio::join!(asked(&outbound, &silent), suspend);
+    assert!(matches!(outcome, Err(Error::Stale { .. })), "{outcome:?}");
 }
 
 #[tokio::test]

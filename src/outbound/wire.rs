@@ -50,6 +50,20 @@ impl Record {
         if unsent { requests > 0 } else { requests > 1 && !self.heard.load(Ordering::Relaxed) }
     }
 
+    /// Was it kept from an earlier request? The present one may be written already or not.
+    pub(super) fn is_kept(&self) -> bool {
+        match self.requests.load(Ordering::Relaxed) {
+            0 => false,
+            1 => self.has_answered(),
+            _ => true,
+        }
+    }
+
+    /// Has a byte arrived since the last one was written?
+    pub(super) fn has_answered(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
         if matches!(outcome, Poll::Ready(Ok(written)) if *written > 0) && self.heard.swap(false, Ordering::Relaxed) {
             self.requests.fetch_add(1, Ordering::Relaxed);

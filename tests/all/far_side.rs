@@ -24,8 +24,33 @@ async fn a_kept_connection_that_breaks_costs_a_new_assertion_and_no_document() {
     assert_eq!((scene.mcp.probes(), scene.mcp.metadata_requests()), (1, 1));
 }
 
+/// Bodies that nobody reads: of a ping, and of every document that is not there.
+#[tokio::test]
+async fn a_body_that_never_ends_is_not_waited_for_where_the_status_says_all() {
+    // An unpinned issuer, so that the documents of the MCP server are needed.
+    for status in [200, 401, 404, 405] {
+        let scene = Scene::new(binary()).await;
+        scene.mcp.script([Fault::OpenStream(status)]);
+        scene.configured("").run(&["token", "demo", "--timeout", "5s"]).await.expect_code(0);
+        assert_eq!(scene.mcp.probes(), 1, "status {status}: it was asked once");
+    }
+    let scene = Scene::new(binary()).await;
+    scene.mcp.script_metadata([Fault::OpenStream(404)]);
+    scene.configured("").run(&["token", "demo", "--timeout", "5s"]).await.expect_code(0);
+}
+
+#[tokio::test]
+async fn an_outage_with_a_large_page_is_an_outage() {
+    for fault in [Fault::LargePage(503), Fault::LargePage(429), Fault::OpenStream(503)] {
+        let scene = Scene::new(binary()).await;
+        scene.authorization_server.script_token([fault]);
+        scene.configured("").run(&["token", "demo", "--timeout", "20s"]).await.expect_code(0);
+        assert_eq!(scene.authorization_server.token_requests(), 2, "it is asked again");
+    }
+}
+
 /// A server that sends this answer to every request.
-async fn answering(answer: String) -> (String, JoinSet<()>) {
+async fn answering(answer: impl AsRef<[u8]> + Send + 'static) -> (String, JoinSet<()>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
     let base = format!("http://{}", socket.local_addr().expect("it is bound"));
     let mut tasks = JoinSet::new();
@@ -34,7 +59,7 @@ async fn answering(answer: String) -> (String, JoinSet<()>) {
             let mut request = [0; 8 * 1024];
             let _ = stream.read(&mut request).await;
             // The client disconnects when the limit is reached.
-            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.write_all(answer.as_ref()).await;
         }
     });
     (base, tasks)
@@ -66,5 +91,26 @@ async fn a_server_that_floods_before_its_answer_is_refused_at_once() {
     ] {
         let output = refused(&scene, answer).await;
         assert!(output.stderr.contains("a header of more than 64 KiB or 100 fields"), "{}", output.stderr);
+    }
+}
+
+/// TLS before 1.2 is not spoken. A server says so by an alert, or by its own version in its first message.
+#[tokio::test]
+async fn a_server_that_speaks_old_tls_alone_is_refused_and_its_operator_is_told() {
+    let alert = b"\x15\x03\x02\x00\x02\x02\x46".to_vec();
+    let hello = [&b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02"[..], &[7; 32], b"\x00\x00\x2f\x00"].concat();
+    for answer in [alert, hello] {
+        let scene = Scene::new(binary()).await;
+        let (base, _server) = answering(answer).await;
+        let issuer = base.replace("http:", "https:");
+        scene.mcp.set_metadata(json!({"authorization_servers": [issuer]}));
+        let world = scene.safeconduct.clone().config(&format!(
+            "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{}\"\nissuer = \"{issuer}\"\n",
+            scene.mcp.url()
+        ));
+        let output = world.run(&["token", "demo", "--timeout", "5s"]).await.expect_code(REFUSED);
+        let words = &output.stderr;
+        assert!(words.contains("no TLS that both sides accept") && words.contains("TLS 1.2"), "{words}");
+        assert!(words.contains("hint: the operator of that server must switch on TLS 1.2 or 1.3"), "{words}");
     }
 }

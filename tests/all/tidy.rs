@@ -30,7 +30,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("aws", "clock oauth outbound sigv4 token"),
     ("google", "oauth outbound token"),
     ("policy", "caller digest oauth"),
-    ("outbound", "env jitter oauth token"),
+    ("outbound", "clock env jitter oauth token"),
     ("store", "token"),
     ("token", "clock digest dpop oauth sigv4"),
     ("trust", ""),

@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::Response;
 use hyper::body::Frame;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::listener::{Answer, Body};
@@ -24,6 +24,10 @@ pub enum Fault {
     Status(u16),
     /// This status and `Retry-After` in seconds.
     StatusWithRetryAfter(u16, u64),
+    /// This status with an HTML page of 300 KiB.
+    LargePage(u16),
+    /// This status and the beginning of a stream that stays open.
+    OpenStream(u16),
     /// Accepts the request and never answers.
     Stall,
     /// Head and half of the body, then silence.
@@ -63,6 +67,14 @@ impl Fault {
             Self::StatusWithRetryAfter(status, seconds) => {
                 let mut answer = json(*status, nonsense);
                 answer.headers_mut().insert(RETRY_AFTER, (*seconds).into());
+                answer
+            }
+            Self::LargePage(status) => text(*status, "text/html", "x".repeat(300 * 1024)),
+            Self::OpenStream(status) => {
+                let begun = Bytes::from_static(b": open\n\n");
+                let mut answer = cut_off(1024 * 1024, begun, stream::pending());
+                *answer.status_mut() = StatusCode::from_u16(*status).expect("a status");
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
                 answer
             }
             Self::Stall => match std::future::pending::<Infallible>().await {},
@@ -126,7 +138,7 @@ impl<F: Clone> Script<F> {
 /// A JSON answer that nobody may store.
 pub fn json(status: u16, body: impl Into<Bytes>) -> Response<Body> {
     let mut answer = text(status, "application/json", body);
-    answer.headers_mut().insert("cache-control", hyper::header::HeaderValue::from_static("no-store"));
+    answer.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
     answer
 }
 

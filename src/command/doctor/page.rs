@@ -10,7 +10,7 @@ use crate::env::Env;
 /// Where the text of a detail begins.
 const INDENT: usize = 4;
 /// The default width. `COLUMNS` may set another.
-const DEFAULT_EXCHANGE: usize = 80;
+const DEFAULT_WIDTH: usize = 80;
 const NARROWEST: usize = 40;
 /// Longer lines are hard to read.
 const WIDEST: usize = 100;
@@ -27,7 +27,7 @@ impl Page {
     pub(super) fn new(env: &Env, verbose: bool) -> Self {
         let colours = std::io::stdout().is_terminal() && crate::command::colours(env);
         let columns = env.get("COLUMNS").and_then(|columns| columns.parse().ok());
-        Self { colours, verbose, width: columns.unwrap_or(DEFAULT_EXCHANGE).clamp(NARROWEST, WIDEST) }
+        Self { colours, verbose, width: columns.unwrap_or(DEFAULT_WIDTH).clamp(NARROWEST, WIDEST) }
     }
 
     pub(super) fn printable(&self, title: &str, checks: &[Check], env: &Env) -> Printable {

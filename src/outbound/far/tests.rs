@@ -1,6 +1,8 @@
 //! The client over pipes in memory, on a clock that stands still: connections that are kept, break or flood.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ enum Act {
     Says(String),
     /// Sends this and closes the connection.
     SaysAndCloses(String),
+    /// Sends this after a while and keeps the connection.
+    SaysAfter(Duration, String),
 }
 
 /// Servers in memory: one list of acts for each connection, in the order in which they are opened.
@@ -50,7 +54,7 @@ impl Servers {
     }
 
     fn client(&self) -> Far<Self> {
-        Far::new(self.clone())
+        Far::new(self.clone(), Arc::default())
     }
 
     fn connections(&self) -> usize {
@@ -71,6 +75,10 @@ impl Servers {
             let (text, closes) = match act {
                 Act::Says(text) => (text, false),
                 Act::SaysAndCloses(text) => (text, true),
+                Act::SaysAfter(wait, text) => {
+                    tokio::time::sleep(wait).await;
+                    (text, false)
+                }
             };
             // The client may hang up in the middle.
             let written = stream.write_all(text.as_bytes()).await;
@@ -206,14 +214,79 @@ async fn a_host_is_under_suspicion_only_as_long_as_its_dead_connections_are_kept
     for _ in 0..2 {
         assert_eq!(status(&client, get()).await, Ok(200));
     }
-    assert!(client.is_suspect(&get()));
-    assert!(!client.is_suspect(&call(Ask::get("http://other.example/", NamedBy::Us))));
+    assert!(!client.trust.may_use_kept(&origin(&get()), true));
+    assert!(client.trust.may_use_kept("http://other.example", true));
     tokio::time::sleep(Duration::from_millis(4_100)).await;
-    assert!(!client.is_suspect(&get()));
+    assert!(client.trust.may_use_kept(&origin(&get()), true));
     for _ in 0..2 {
         assert_eq!(status(&client, get()).await, Ok(200));
     }
     assert_eq!(servers.connections(), 3, "connections are kept again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_connection_costs_one_short_wait_for_all_hosts_together() {
+    // Each first connection answers once and is silent from then on.
+    let servers = Servers::new([vec![fine()], vec![fine()], vec![fine(), fine()], vec![fine(), fine()]]);
+    let client = servers.client();
+    let other = || call(Ask::get("http://other.example/doc", NamedBy::Us));
+    assert_eq!((status(&client, get()).await, status(&client, other()).await), (Ok(200), Ok(200)));
+    let began = tokio::time::Instant::now();
+    assert_eq!((status(&client, get()).await, status(&client, other()).await), (Ok(200), Ok(200)));
+    assert_eq!(began.elapsed(), SILENCE);
+    assert_eq!(servers.connections(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_be_repeated_is_not_sent_over_a_connection_that_may_be_forgotten() {
+    let servers = Servers::new([vec![fine()], vec![fine()]]);
+    let client = servers.client();
+    assert_eq!(status(&client, get()).await, Ok(200));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(status(&client, post()).await, Ok(200));
+    assert_eq!((servers.connections(), began.elapsed()), (2, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_server_is_waited_for_on_a_new_connection_and_so_is_what_must_not_be_repeated() {
+    let slow = || Act::SaysAfter(Duration::from_secs(3), "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned());
+    let servers = Servers::new([vec![slow(), slow()]]);
+    let client = servers.client();
+    assert_eq!(status(&client, get()).await, Ok(200));
+    assert_eq!(status(&client, post()).await, Ok(200));
+    assert_eq!((servers.connections(), servers.requests().len()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_of_a_refusal_counts_whatever_its_body_is() {
+    let large = format!("content-length: 300000\r\n\r\n{}", "x".repeat(300_000));
+    for rest in [large.as_str(), "content-length: 10\r\n\r\nhalf", "transfer-encoding: chunked\r\n\r\nnonsense"] {
+        for code in [400, 401, 403, 404, 429, 500, 503] {
+            let servers = Servers::new([vec![Act::Says(format!("HTTP/1.1 {code} No\r\n{rest}"))]]);
+            let began = tokio::time::Instant::now();
+            assert_eq!(status(&servers.client(), post()).await, Ok(code), "{}", &rest[..20]);
+            assert!(began.elapsed() <= Duration::from_secs(2));
+        }
+    }
+    let servers = Servers::new([vec![Act::Says(format!("HTTP/1.1 200 OK\r\n{large}"))]]);
+    let error = status(&servers.client(), post()).await.expect_err("an answer that is used");
+    assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_read_only_where_it_is_used() {
+    let endless = |code: u16| Act::Says(format!("HTTP/1.1 {code} X\r\ncontent-length: 10\r\n\r\n"));
+    for (reading, code) in
+        [(Reading::Head, 200), (Reading::Head, 401), (Reading::Document, 404), (Reading::Document, 500)]
+    {
+        let servers = Servers::new([vec![endless(code)]]);
+        let began = tokio::time::Instant::now();
+        let ask = Ask::get("http://mcp.example.com/doc", NamedBy::Us);
+        let url = Url::parse(&ask.url).expect("a URL");
+        let call = Call::new(ask, url, "mcp.example.com".to_owned(), reading);
+        assert_eq!((status(&servers.client(), call).await, began.elapsed()), (Ok(code), Duration::ZERO));
+    }
 }
 
 #[tokio::test(start_paused = true)]
