@@ -83,7 +83,7 @@ fn cache_hit(criterion: &mut Criterion) {
     let cache: Cache<Never> = Cache::new(parts);
     for i in 0..50u8 {
         let clock = clock.clone();
-        let recipe: Recipe<Never> = Arc::new(move || {
+        let recipe: Recipe<Never> = Arc::new(move |_| {
             let token = token(&clock);
             async move { Ok(token) }.boxed()
         });

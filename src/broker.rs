@@ -13,6 +13,7 @@ use crate::caller::{Caller, Needs};
 use crate::clock::{Boot, Clock};
 use crate::metrics::Metrics;
 use crate::token::Token;
+use crate::urgency::Urgency;
 
 mod at_exit;
 mod attest;
@@ -156,7 +157,12 @@ impl Broker {
         self.pace(caller, &server)?;
         let given = self.given_before(caller, request, &server);
         let asking = CallerRequest { caller, request, target: &server, given };
-        let want = TokenRequest { server: Arc::clone(&server), order: Arc::clone(&server.order), permit };
+        let want = TokenRequest {
+            server: Arc::clone(&server),
+            order: Arc::clone(&server.order),
+            permit,
+            urgency: Urgency::AWAITED,
+        };
         let (token, outer) = match server.front_door.as_ref().filter(|_| request.action == Action::Headers) {
             None => (self.held(want, &asking).await?, None),
             // Boxed to keep the common future small: few servers have a front door.
@@ -253,9 +259,9 @@ impl Broker {
     /// The cache's recipe for this token: discovery, identity, exchange.
     fn recipe(&self, want: TokenRequest) -> Recipe<Error> {
         self.remember(&want);
-        let (maker, want) = (Arc::clone(&self.maker), Arc::new(want));
-        Arc::new(move || {
-            let (maker, want) = (Arc::clone(&maker), Arc::clone(&want));
+        let maker = Arc::clone(&self.maker);
+        Arc::new(move |urgency| {
+            let (maker, want) = (Arc::clone(&maker), TokenRequest { urgency, ..want.clone() });
             async move { maker.mint(&want).await }.boxed()
         })
     }

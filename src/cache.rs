@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Boot, Clock};
 use crate::jitter::Jitter;
 use crate::token::{Digest, Token};
+use crate::urgency::{Level, Urgency};
 
 mod entry;
 mod looks;
@@ -34,8 +35,8 @@ pub use policy::{Persistence, Verdict};
 /// A digest of everything that the requests for a token contain, but of no secret and not of the caller.
 pub(crate) type Key = Digest;
 
-/// Makes a token for one key. Called once per try.
-pub type Recipe<E> = Arc<dyn Fn() -> BoxFuture<'static, Result<Token, E>> + Send + Sync>;
+/// Makes a token for one key, as urgently as its flight is. Called once per try.
+pub type Recipe<E> = Arc<dyn Fn(Urgency) -> BoxFuture<'static, Result<Token, E>> + Send + Sync>;
 
 /// An error that flights can share and the cache can judge.
 pub trait Failure: Clone + Send + Sync + 'static {
@@ -119,7 +120,7 @@ impl<E: Failure> Cache<E> {
         let mut entries = self.lock();
         let (token, renewal) = entries.get_mut(key)?.at_hand(wish, now)?;
         if renewal == Renewal::Due {
-            drop(self.take_off(&mut entries, *key, now));
+            drop(self.take_off(&mut entries, *key, Level::Renewal, now));
         }
         self.0.parts.observer.hit();
         Some(token)
@@ -135,14 +136,17 @@ impl<E: Failure> Cache<E> {
             match entry.step(wish, now) {
                 Step::Serve { token, renewal } => {
                     if renewal == Renewal::Due {
-                        drop(self.take_off(&mut entries, key, now));
+                        drop(self.take_off(&mut entries, key, Level::Renewal, now));
                     }
                     self.0.parts.observer.hit();
                     return Ok(token);
                 }
                 Step::Fail { error, wait } => return Err(error.retry_in(wait)),
-                Step::Join { flight, meanwhile } => (flight, meanwhile),
-                Step::TakeOff { meanwhile } => (self.take_off(&mut entries, key, now), meanwhile),
+                Step::Join { flight, meanwhile } => {
+                    entry.urgency.raise(Level::Awaited);
+                    (flight, meanwhile)
+                }
+                Step::TakeOff { meanwhile } => (self.take_off(&mut entries, key, Level::Awaited, now), meanwhile),
             }
         };
         match (flight.await, meanwhile) {
@@ -159,7 +163,7 @@ impl<E: Failure> Cache<E> {
         let mut entries = self.lock();
         entries.entry(key).or_insert_with(|| Entry::new(recipe(), now)).always = true;
         if entries.get(&key).is_some_and(|entry| entry.token.is_none() && entry.flight.is_none()) {
-            drop(self.take_off(&mut entries, key, now));
+            drop(self.take_off(&mut entries, key, Level::Background, now));
         }
     }
 
@@ -186,7 +190,7 @@ impl<E: Failure> Cache<E> {
         make_room(&mut entries, &key);
         let entry = entries.entry(key).or_insert_with(|| Entry::new(recipe(), now));
         if let Step::TakeOff { .. } = entry.step(&Wish::ANY, now) {
-            drop(self.take_off(&mut entries, key, now));
+            drop(self.take_off(&mut entries, key, Level::Background, now));
         }
     }
 
@@ -244,21 +248,23 @@ impl<E: Failure> Cache<E> {
     }
 
     /// Returns the flight of an entry, which it starts if there is none. Called under the lock.
-    fn take_off(&self, entries: &mut HashMap<Key, Entry<E>>, key: Key, now: Boot) -> Flight<E> {
+    fn take_off(&self, entries: &mut HashMap<Key, Entry<E>>, key: Key, level: Level, now: Boot) -> Flight<E> {
         let entry = entries.get_mut(&key).expect("the caller holds the lock and has the entry");
         if let Some(flight) = &entry.flight {
+            entry.urgency.raise(level);
             return flight.clone();
         }
+        entry.urgency = Urgency::new(level);
         self.0.parts.observer.flight();
         let (land, landed) = oneshot::channel();
         let flight: Flight<E> =
             async move { landed.await.unwrap_or_else(|_| Err(E::lost(Lost::Panic))) }.boxed().shared();
         entry.flight = Some(flight.clone());
-        let recipe = Arc::clone(&entry.recipe);
+        let (recipe, urgency) = (Arc::clone(&entry.recipe), entry.urgency.clone());
         let in_outage = entry.failed.is_some();
         let cache = self.clone();
         self.0.parts.tasks.spawn(async move {
-            let work = AssertUnwindSafe(cache.fly(&recipe, in_outage)).catch_unwind();
+            let work = AssertUnwindSafe(cache.fly(&recipe, &urgency, in_outage)).catch_unwind();
             let limit = policy::flight_limit(cache.0.parts.persistence);
             let outcome = match tokio::time::timeout(limit, work).await {
                 Ok(Ok(outcome)) => outcome,
@@ -273,12 +279,12 @@ impl<E: Failure> Cache<E> {
     }
 
     /// Makes a token, and tries again as [`policy::next_try`] says.
-    async fn fly(&self, recipe: &Recipe<E>, in_outage: bool) -> Result<Token, E> {
+    async fn fly(&self, recipe: &Recipe<E>, urgency: &Urgency, in_outage: bool) -> Result<Token, E> {
         let Parts { persistence, jitter, stop, .. } = &self.0.parts;
         let started = self.now();
         let (mut tries, mut before) = (0, None);
         loop {
-            let error = match recipe().await {
+            let error = match recipe(urgency.clone()).await {
                 Ok(token) => return Ok(token),
                 Err(error) => error,
             };
@@ -313,6 +319,10 @@ impl<E: Failure> Cache<E> {
             Err(error) => {
                 let streak = entry.failed.as_ref().map_or(1, |failed| failed.streak.saturating_add(1));
                 let wait = policy::wait_after(error.verdict(), streak, jitter);
+                let wait = match entry.valid(now) {
+                    Some(token) => policy::wait_beside(&token, wait, error.verdict(), now),
+                    None => wait,
+                };
                 entry.failed(error.clone(), streak, now + wait, now);
                 self.wake_for(key, entry, now);
                 Err(error.retry_in(wait))
@@ -356,7 +366,10 @@ impl<E: Failure> Cache<E> {
         }
         match entry.plan(now) {
             Plan::Forget => drop(entries.remove(&key)),
-            Plan::Renew => drop(self.take_off(&mut entries, key, now)),
+            Plan::Renew => {
+                let level = if entry.valid(now).is_some() { Level::Renewal } else { Level::Background };
+                drop(self.take_off(&mut entries, key, level, now));
+            }
             Plan::LookAt(_) => self.wake_for(key, entry, now),
         }
     }

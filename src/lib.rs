@@ -40,6 +40,7 @@ mod sigv4;
 mod store;
 mod token;
 mod trust;
+mod urgency;
 
 pub mod broker;
 

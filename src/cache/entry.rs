@@ -10,6 +10,7 @@ use crate::bucket::Bucket;
 use crate::clock::Boot;
 use crate::jitter::Jitter;
 use crate::token::{Digest, Token};
+use crate::urgency::Urgency;
 
 /// What a caller would like. A wish that cannot be met gets the newest valid token all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(super) struct Entry<E> {
     /// An earlier token, while it outlives the newest: an issuer may grant a shorter life than last time.
     older: Option<Arc<Token>>,
     pub(super) flight: Option<Flight<E>>,
+    /// How urgent that flight is.
+    pub(super) urgency: Urgency,
     pub(super) failed: Option<Failed<E>>,
     /// When a caller last asked for it.
     pub(super) used: Boot,
@@ -111,6 +114,7 @@ impl<E: Failure> Entry<E> {
             token: None,
             older: None,
             flight: None,
+            urgency: Urgency::AWAITED,
             failed: None,
             used: now,
             always: false,
@@ -130,6 +134,7 @@ impl<E: Failure> Entry<E> {
             token: self.token.clone(),
             older: self.older.clone(),
             flight: None,
+            urgency: Urgency::AWAITED,
             failed: None,
             used: self.used,
             always: false,

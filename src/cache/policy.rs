@@ -15,7 +15,11 @@ pub(super) const CAP: usize = 4_096;
 /// May the token still be handed out? Until its expiry less min(10 s, 5 % of its life): the margin covers the way to
 /// the server.
 pub(crate) fn may_be_served(token: &Token, now: Boot) -> bool {
-    token.left(now) > (token.life / 20).min(Duration::from_secs(10))
+    token.left(now) > margin(token)
+}
+
+fn margin(token: &Token) -> Duration {
+    (token.life / 20).min(Duration::from_secs(10))
 }
 
 /// When a token in use is renewed: at a random point between 70 % and 85 % of its life, so that a fleet that started
@@ -96,6 +100,17 @@ pub(super) fn wait_after(verdict: Verdict, failures: u32, jitter: &Jitter) -> Du
             let backoff = jitter.backoff(BACKOFF_FLOOR, Duration::from_secs(60), failures);
             retry_after.map_or(backoff, |after| after.max(backoff))
         }
+    }
+}
+
+/// The same wait while a valid token is at hand. A permanent failure of a renewal is not remembered to the end of that token:
+/// half of what is left is waited, so that there are further tries before callers feel it. What refused may have been no server
+/// at all, but the page of a network that wants a login first.
+pub(super) fn wait_beside(token: &Token, wait: Duration, verdict: Verdict, now: Boot) -> Duration {
+    match verdict {
+        Verdict::Permanent => wait.min((token.left(now).saturating_sub(margin(token)) / 2).max(BACKOFF_FLOOR)),
+        // Our own back-off is short, and who asked for a longer one gets it.
+        Verdict::Temporary { .. } => wait,
     }
 }
 

@@ -148,7 +148,7 @@ impl Rig {
 
     fn recipe(&self) -> Recipe<Fail> {
         let issuer = Arc::clone(&self.issuer);
-        Arc::new(move || {
+        Arc::new(move |_| {
             let issuer = Arc::clone(&issuer);
             async move { issuer.issue().await }.boxed()
         })
@@ -328,6 +328,26 @@ async fn a_refusal_is_remembered_for_thirty_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_refused_renewal_is_forgotten_before_the_token_in_use_ends() {
+    for life in [5, 20, 60] {
+        let rig = Rig::new(Mood::Fine { life });
+        rig.any().await.expect("a token");
+        // A renewal meets a captive portal, which is gone a moment later.
+        rig.issuer.set(Mood::Refuses);
+        while rig.issuer.calls() == 1 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            rig.any().await.expect("the first token is valid");
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        rig.issuer.set(Mood::Fine { life });
+        for _ in 0..10 * life {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            rig.any().await.expect("nobody feels it");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_renewal_is_on_time_after_a_suspend() {
     let rig = Rig::new(Mood::Fine { life: 3_600 });
     rig.cache.always(key(), || rig.recipe());
@@ -496,7 +516,7 @@ async fn a_one_shot_tells_the_last_real_failure_not_that_a_try_was_cut_short() {
     let calls = Arc::new(AtomicUsize::new(0));
     let recipe: Recipe<Fail> = Arc::new({
         let calls = Arc::clone(&calls);
-        move || {
+        move |_| {
             let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
             async move {
                 if first {

@@ -175,7 +175,10 @@ impl ExaminationRun<'_> {
         let resource = ResourceParameter::Fixed(other.clone());
         let order = Arc::new(Order { resource, ..(*self.server.order).clone() });
         let minted = match self.server.policy.permit(self.caller, self.wishes.scopes.as_ref()) {
-            Ok(permit) => self.maker.issue(&TokenRequest { server: Arc::clone(self.server), order, permit }).await,
+            Ok(permit) => {
+                let want = TokenRequest { order, permit, ..TokenRequest::of(self.server) };
+                self.maker.issue(&want).await
+            }
             Err(denied) => Err(Error::denied(&self.server.name, denied)),
         };
         let check = match minted {

@@ -25,6 +25,7 @@ use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource};
 use crate::outbound::{Origins, Outbound};
 use crate::policy::Permit;
 use crate::token::{Credential, Hop, Token};
+use crate::urgency::Urgency;
 
 mod chain;
 mod judge;
@@ -47,18 +48,20 @@ pub(super) struct TokenRequest {
     /// The server's own order, or that of its front door.
     pub(super) order: Arc<Order>,
     pub(super) permit: Permit,
+    pub(super) urgency: Urgency,
 }
 
 impl TokenRequest {
     /// A server's own token, as the daemon asks for it on its own behalf: with the widest permit of any caller.
     pub(super) fn of(server: &Arc<Server>) -> Self {
         let permit = server.policy.permit_for_all();
-        Self { server: Arc::clone(server), order: Arc::clone(&server.order), permit }
+        Self { server: Arc::clone(server), order: Arc::clone(&server.order), permit, urgency: Urgency::AWAITED }
     }
 
     /// The credential for the front door. Every caller of the server may have it.
     pub(super) fn for_front_door(server: &Arc<Server>, door: &FrontDoor) -> Self {
-        Self { server: Arc::clone(server), order: Arc::clone(&door.order), permit: door.permit() }
+        let (server, order) = (Arc::clone(server), Arc::clone(&door.order));
+        Self { server, order, permit: door.permit(), urgency: Urgency::AWAITED }
     }
 
     /// The credential for the front door, if there is one, and the server's own token.
@@ -131,7 +134,7 @@ impl Minter {
     /// Everything up to the authorization server's answer, which is not checked yet. Fails if there is no usable route,
     /// if policy leaves no scope to ask for, if the identity cannot be presented, or if the server refuses.
     pub(super) async fn issue(&self, want: &TokenRequest) -> Result<TokenAnswer, Error> {
-        let TokenRequest { server, order, permit } = want;
+        let TokenRequest { server, order, permit, .. } = want;
         let route = self.route(want).await?;
         let exchange = exchange::choose(order.exchange.as_deref(), &route.server, route.issuer_is)
             .ok_or_else(|| NoRoute::no_exchange(&route.server))?;
@@ -228,7 +231,7 @@ impl Minter {
         let shown = leg.subject.or_else(|| request.assertions.first().map(|(_, token)| token));
         let presented = shown.map(|subject| Presented::of(subject, issuer, &asked_for(request), &request.scopes));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
-        let place = self.pace.enter(issuer).await;
+        let place = self.pace.enter(issuer, &want.urgency).await;
         let issued = exchange.exchange(&self.endpoint(leg.party, leg.origins), leg.subject, request).await;
         drop(place);
         let error = match issued {
