@@ -143,10 +143,25 @@ fn system(places: &RootPlaces) -> Result<RootCertStore, Error> {
     }
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
+        // A variable that is set and empty counts as unset for us, and hides the usual places from that function.
+        roots.add_parsable_certificates(of_usual_places());
+    }
+    if roots.is_empty() {
         tracing::info!("no certificates from the system: using the bundled roots");
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     Ok(roots)
+}
+
+fn of_usual_places() -> Vec<CertificateDer<'static>> {
+    let usual = openssl_probe::probe();
+    let mut certificates = rustls_native_certs::load_certs_from_paths(usual.cert_file.as_deref(), None).certs;
+    if certificates.is_empty() {
+        let directories = usual.cert_dir.iter();
+        certificates
+            .extend(directories.flat_map(|path| rustls_native_certs::load_certs_from_paths(None, Some(path)).certs));
+    }
+    certificates
 }
 
 #[cfg(test)]

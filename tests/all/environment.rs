@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use support::platform::FakePlatform;
 use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 
 use crate::binary;
-use crate::exit::CONFIG;
+use crate::exit::{CONFIG, TEMPORARY};
 
 #[tokio::test]
 async fn a_variable_for_trusted_roots_that_names_none_is_an_error_and_nothing_is_asked() {
@@ -23,6 +24,19 @@ async fn a_variable_for_trusted_roots_that_names_none_is_an_error_and_nothing_is
         }
     }
     assert_eq!((scene.mcp.probes(), scene.authorization_server.token_requests()), (0, 0));
+}
+
+/// An empty variable counts as unset: the roots are those of this machine, whether it has any or not.
+#[tokio::test]
+async fn an_empty_variable_for_trusted_roots_does_not_hide_those_of_the_machine() {
+    let trusts = async |world: Safeconduct| {
+        let target = ["--insecure-loopback", "--log", "info", "token", "https://127.0.0.1:9/mcp", "--timeout", "1s"];
+        let output = world.envs(FakePlatform::start().await.env()).run(&target).await.expect_code(TEMPORARY);
+        output.stderr.contains("using the bundled roots")
+    };
+    let as_the_machine_has_it = trusts(Safeconduct::new(binary())).await;
+    let empty = Safeconduct::new(binary()).env("SSL_CERT_FILE", "").env("SSL_CERT_DIR", "");
+    assert_eq!(trusts(empty).await, as_the_machine_has_it);
 }
 
 #[tokio::test]
