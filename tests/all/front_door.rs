@@ -223,7 +223,8 @@ async fn only_callers_of_the_server_get_the_credential_of_the_front_door() {
     }
     // Callers cannot ask for it by URL.
     let url = format!("/v1/token?server={}", world.scene.mcp.url());
-    assert_eq!(daemon.get(&url).await.json()["server"], json!("demo"));
+    let told = daemon.get(&url).await.json();
+    assert_eq!((&told["error"], &told["server"]), (&json!("access_denied"), &Value::Null), "nor learn its name");
 }
 
 #[tokio::test]
