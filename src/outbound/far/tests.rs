@@ -394,7 +394,7 @@ impl Service<Uri> for Flood {
 #[tokio::test]
 async fn a_server_that_floods_interim_answers_does_not_hold_the_thread() {
     let flood = Flood::default();
-    let client = Far::new(flood.clone());
+    let client = Far::new(flood.clone(), Arc::default());
     // In a task of its own, as in the daemon.
     let outcome = tokio::spawn(async move { client.send(get()).await.map(|answer| answer.status) });
     let outcome = outcome.await.expect("no panic");
