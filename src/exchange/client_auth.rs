@@ -146,7 +146,7 @@ pub(crate) enum Proof {
     #[default]
     None,
     /// The workload's own JWT.
-    Workload(SubjectToken),
+    Workload(Box<SubjectToken>),
     /// A key that signs an assertion.
     Key(Arc<SigningKey>),
     /// A secret.

@@ -219,7 +219,7 @@ impl Entra {
         let assertion = issued(endpoint, &answer)?;
         let fit = assertion.fit_for(&self.subject_audience(), endpoint.clock.unix(), CLOCK_SKEW);
         fit.map_err(|unfit| endpoint.malformed(format!("the agent's assertion: {unfit}")))?;
-        let client = ResolvedClient { id: Some(agent.clone()), proof: Proof::Workload(assertion) };
+        let client = ResolvedClient { id: Some(agent.clone()), proof: Proof::Workload(Box::new(assertion)) };
         ask(endpoint, &Request { client, ..request.clone() }, &[]).await
     }
 }

@@ -185,10 +185,12 @@ fn proven(
 ) -> Result<ResolvedClient, Error> {
     let proof = match client.auth {
         ClientAuth::None => Proof::None,
-        ClientAuth::Workload => Proof::Workload(means.subject.cloned().ok_or_else(|| Error::Misconfigured {
-            what: "this exchange has no identity token that could prove the client".to_owned(),
-            hint: "use another `client_auth`".to_owned(),
-        })?),
+        ClientAuth::Workload => {
+            Proof::Workload(means.subject.cloned().map(Box::new).ok_or_else(|| Error::Misconfigured {
+                what: "this exchange has no identity token that could prove the client".to_owned(),
+                hint: "use another `client_auth`".to_owned(),
+            })?)
+        }
         ClientAuth::PrivateKeyJwt => Proof::Key(match registered.and_then(|one| one.key.clone()) {
             Some(key) => key,
             None => Arc::new(client.read_key(means.env)?.ok_or_else(|| Error::Misconfigured {

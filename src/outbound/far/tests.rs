@@ -396,8 +396,9 @@ async fn a_server_that_floods_interim_answers_does_not_hold_the_thread() {
     let flood = Flood::default();
     let client = Far::new(flood.clone(), Arc::default());
     // In a task of its own, as in the daemon.
-    let outcome = tokio::spawn(async move { client.send(get()).await.map(|answer| answer.status) });
-    let outcome = outcome.await.expect("no panic");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { client.send(get()).await.map(|answer| answer.status) });
+    let outcome = tasks.join_next().await.expect("there is one").expect("no panic");
     assert!(matches!(outcome, Err(Error::Interim { .. })), "{outcome:?}");
     // The connection is closed when its task runs next.
     for _ in 0..100 {
