@@ -30,7 +30,10 @@ pub(crate) fn read_documents(bytes: &[u8]) {
         let Ok(metadata) = document.checked(&place, &server) else { continue };
         assert!(metadata.resource.stands_for(&server), "a resource that passed stands for the server");
         let is_own = metadata.resource.is(&server);
-        assert!(metadata.resource.as_str() == server.as_str() || place.same_origin(&server), "another origin speaks for exactly this URL only");
+        assert!(
+            metadata.resource.as_str() == server.as_str() || place.same_origin(&server),
+            "another origin speaks for exactly this URL only"
+        );
         assert!(is_own || metadata.confirm_at.is_some(), "what lies above the URL is to be confirmed");
     }
     if let Ok(Ok(metadata)) = serde_json::from_slice::<ServerDocument>(bytes).map(|found| found.checked(&issuer)) {
