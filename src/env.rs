@@ -17,6 +17,8 @@ use nix::unistd::AccessFlags;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use crate::blocking::{self, Kind};
+
 pub(crate) mod sockets;
 
 /// What a service manager sets for the process that it starts, and for no other: with it another process could speak to the
@@ -218,21 +220,14 @@ impl Env {
         cap: u64,
         accept: impl Fn(&Metadata) -> io::Result<()>,
     ) -> io::Result<Zeroizing<Vec<u8>>> {
+        read_regular(&self.locate(path), cap, accept)
+    }
+
+    /// Reads a file as [`Self::read`] does, off the serving thread: for files that are read again and again while we serve. On a
+    /// disk that gives no answer it lasts until the caller's own limit.
+    pub(crate) async fn read_aside(&self, path: &Path, cap: u64) -> io::Result<Zeroizing<Vec<u8>>> {
         let path = self.locate(path);
-        for _ in 0..3 {
-            let mut file = open_regular(&path)?;
-            let before = file.metadata()?;
-            accept(&before)?;
-            let mut content = Zeroizing::new(Vec::new());
-            (&mut file).take(cap + 1).read_to_end(&mut content)?;
-            if content.len() as u64 > cap {
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {cap} bytes")));
-            }
-            if version(&before) == version(&file.metadata()?) {
-                return Ok(content);
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing while it is read"))
+        blocking::run(Kind::Files, move || read_regular(&path, cap, |_| Ok(()))).await?
     }
 
     /// Finds a program as a shell does: the first executable file of this name in a directory of `PATH`. Relative
@@ -267,6 +262,28 @@ impl Env {
             None => path.to_owned(),
         }
     }
+}
+
+/// Is this the error of a machine that is busy or of a file that is being written, so that a later try may succeed?
+pub(crate) fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy
+}
+
+fn read_regular(path: &Path, cap: u64, accept: impl Fn(&Metadata) -> io::Result<()>) -> io::Result<Zeroizing<Vec<u8>>> {
+    for _ in 0..3 {
+        let mut file = open_regular(path)?;
+        let before = file.metadata()?;
+        accept(&before)?;
+        let mut content = Zeroizing::new(Vec::new());
+        (&mut file).take(cap + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > cap {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {cap} bytes")));
+        }
+        if version(&before) == version(&file.metadata()?) {
+            return Ok(content);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing while it is read"))
 }
 
 fn open_regular(path: &Path) -> io::Result<File> {

@@ -15,6 +15,7 @@
 mod app;
 mod audit;
 mod aws;
+mod blocking;
 mod bucket;
 mod cache;
 mod caller;

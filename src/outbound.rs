@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use url::Url;
 
+use crate::blocking;
 use crate::clock::Clock;
 use crate::jitter::Jitter;
 use crate::oauth::host_of;
@@ -132,6 +133,8 @@ struct Inner {
     config: Config,
     // Read at first use: reading the system's roots takes longer than a daemon may take to be ready.
     tls: OnceLock<Result<Arc<ClientConfig>, Error>>,
+    /// The turn to read the roots.
+    reading: tokio::sync::Mutex<()>,
     /// One for each lane.
     clients: Shelf<Lane, Client>,
     /// One for each client certificate and lane: a connection that proves one workload serves no other.
@@ -206,7 +209,9 @@ impl Outbound {
         let (clients, mutual) = (Shelf::default(), Shelf::default());
         let (sockets, pinned) = (Shelf::default(), Shelf::default());
         let (trust, watch, jitter) = (Arc::default(), Watch::default(), Jitter::from_system());
-        let inner = Inner { config, tls, clients, mutual, sockets, pinned, trust, watch, clock, jitter, deadline };
+        let reading = Default::default();
+        let inner =
+            Inner { config, tls, reading, clients, mutual, sockets, pinned, trust, watch, clock, jitter, deadline };
         Self(Arc::new(inner))
     }
 
@@ -254,10 +259,14 @@ impl Outbound {
             self.forget_connections();
         }
         if let Some(socket) = &ask.socket {
-            let (client, host) = (self.over(socket)?, socket.display().to_string());
+            let host = socket.display().to_string();
+            self.read_roots(&host, limit).await?;
+            let (client, limit) = (self.over(socket)?, self.left(ask.limit));
             return self.exchange(&client, Call::new(ask, url, host, reading), limit).await;
         }
         let host = host_of(&url);
+        self.read_roots(&host, limit).await?;
+        let limit = self.left(ask.limit);
         let named = ask.named_by == NamedBy::Them && self.0.config.named.contains(&host);
         let named_by = if named { NamedBy::Us } else { ask.named_by };
         rules::admit(&self.0.config, &url, named_by)?;
@@ -345,6 +354,32 @@ impl Outbound {
             platform::over(socket, rules, (*self.tls()?).clone()).map(Client::Platform)
         };
         self.0.sockets.get_or_make(socket.to_owned(), make)
+    }
+
+    /// Reads the root certificates, if they are not there yet. They may lie on a slow disk.
+    async fn read_roots(&self, host: &str, limit: Duration) -> Result<(), Error> {
+        if self.0.tls.get().is_some() {
+            return Ok(());
+        }
+        if limit.is_zero() {
+            return Err(Error::NoTimeLeft { host: host.to_owned() });
+        }
+        let read = async {
+            // One thread is enough, whoever waits.
+            let _turn = self.0.reading.lock().await;
+            if self.0.tls.get().is_some() {
+                return Ok(());
+            }
+            let outbound = self.clone();
+            // A failure to read them is kept, and reported by the request.
+            blocking::run(blocking::Kind::Settings, move || drop(outbound.tls())).await
+        };
+        match tokio::time::timeout(limit, read).await {
+            Ok(Ok(())) => Ok(()),
+            // Without threads: read them here, rather than never.
+            Ok(Err(blocking::Error::NoThread(_) | blocking::Error::BrokeOff)) => Ok(()),
+            Ok(Err(blocking::Error::Full { .. })) | Err(_) => Err(Error::Timeout { host: host.to_owned(), limit }),
+        }
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, Error> {

@@ -1,7 +1,7 @@
 //! The platform's keyring, with a time limit: the only store that outlives the process.
 //!
 //! Opt-in (`[keyring] enabled = true`). It holds registered clients and generated keys, never tokens. A secret service
-//! can block forever, so every call runs on a blocking thread and is abandoned after two seconds. After that only
+//! can block forever, so every call runs on a thread of its own and is abandoned after two seconds. After that only
 //! memory is used. A lost keyring costs one more registration, never a token.
 
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::Semaphore;
 
+use crate::blocking::{self, Kind};
 use crate::token::expose;
 
 /// Our service name in the keyring.
@@ -23,12 +25,14 @@ pub(crate) struct Store {
     enabled: bool,
     /// A call timed out or failed; no further calls are made.
     given_up: Arc<AtomicBool>,
+    /// One call at a time, so that the time limit does not count the calls before.
+    turn: Arc<Semaphore>,
 }
 
 impl Store {
     /// The platform's keyring, or no store if not `enabled`.
     pub(crate) fn new(enabled: bool) -> Self {
-        Self { enabled, given_up: Arc::default() }
+        Self { enabled, given_up: Arc::default(), turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Do both store things in the same place?
@@ -67,16 +71,23 @@ impl Store {
         name: &str,
         work: impl FnOnce(keyring::Entry) -> keyring::Result<T> + Send + 'static,
     ) -> Option<T> {
-        if !self.enabled || self.given_up.load(Ordering::Relaxed) {
+        if !self.enabled {
+            return None;
+        }
+        let _turn = Arc::clone(&self.turn).acquire_owned().await.ok()?;
+        if self.given_up.load(Ordering::Relaxed) {
             return None;
         }
         let name = name.to_owned();
-        let work = tokio::task::spawn_blocking(move || keyring::Entry::new(SERVICE, &name).and_then(work));
+        let work = blocking::run(Kind::Keyring, move || keyring::Entry::new(SERVICE, &name).and_then(work));
         let why = match tokio::time::timeout(LIMIT, work).await {
             Ok(Ok(Ok(outcome))) => return Some(outcome),
             // Do not log the text of the error: it may contain the secret.
             Ok(Ok(Err(error))) => reason(&error),
-            Ok(Err(_)) => "it broke off",
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the keyring cannot be used now");
+                return None;
+            }
             Err(_) => "it does not answer within 2 s",
         };
         if !self.given_up.swap(true, Ordering::Relaxed) {

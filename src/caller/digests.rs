@@ -15,6 +15,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::Semaphore;
 
 use super::facts::Why;
+use crate::blocking::{self, Kind};
 use crate::digest::Digest;
 use crate::env::FileId;
 
@@ -30,8 +31,8 @@ const CHUNK: usize = 256 * 1024;
 /// Files that are read at a time, for all users and for one. A file may lie on a file system that its user provides, where a
 /// read may never end.
 const READS: (usize, usize) = (4, 1);
-/// The same for looks at the file system. One that waits for a disk keeps its place.
-const LOOKS: (usize, usize) = (16, 4);
+/// The same for looks at the file system. Together they are as many as the threads of [`Kind::Programs`]. One that waits for a disk keeps its place.
+const LOOKS: (usize, usize) = (6, 2);
 
 /// The digests made so far.
 #[derive(Clone)]
@@ -110,11 +111,11 @@ impl Turns {
         let done = async {
             let of_user = self.of(uid).acquire_owned().await.map_err(|_| Why::Busy)?;
             let of_all = Arc::clone(&self.all).acquire_owned().await.map_err(|_| Why::Busy)?;
-            let work = tokio::task::spawn_blocking(move || {
+            let work = blocking::run(Kind::Programs, move || {
                 let _places = (of_user, of_all);
                 work()
             });
-            work.await.unwrap_or_else(|error| Err(Why::Unreadable(error.to_string())))
+            work.await.unwrap_or(Err(Why::Busy))
         };
         tokio::time::timeout(WAIT, done).await.unwrap_or(Err(Why::Busy))
     }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::Error;
 use super::key::{BadKey, SigningKey};
 use crate::digest::Fields;
-use crate::env::Env;
+use crate::env::{Env, is_busy};
 use crate::oauth::AuthorizationServer;
 use crate::outbound::Certificate;
 use crate::token::{SubjectToken, expose};
@@ -219,7 +219,7 @@ impl ResolvedClient {
 
 impl Client {
     /// Reads the secret. Fails if it is missing or unreadable.
-    pub(super) fn read_secret(&self, env: &Env) -> Result<SecretString, Error> {
+    pub(super) async fn read_secret(&self, env: &Env) -> Result<SecretString, Error> {
         let misconfigured = |what: String| Error::Misconfigured {
             what,
             hint:
@@ -231,7 +231,7 @@ impl Client {
             Some(SecretFrom::Variable(name)) => {
                 return env.secret(name).ok_or_else(|| misconfigured(format!("{name} is not set")));
             }
-            Some(SecretFrom::File(path)) => read(env, path)?,
+            Some(SecretFrom::File(path)) => read(env, path).await?,
         };
         let text = std::str::from_utf8(&text).map_err(|_| misconfigured("the secret is not UTF-8".to_owned()))?.trim();
         if text.is_empty() {
@@ -241,18 +241,20 @@ impl Client {
     }
 
     /// Reads the private key; `None` if no file is configured.
-    pub(super) fn read_key(&self, env: &Env) -> Result<Option<SigningKey>, Error> {
+    pub(super) async fn read_key(&self, env: &Env) -> Result<Option<SigningKey>, Error> {
         let Some(path) = &self.key_file else { return Ok(None) };
-        SigningKey::from_pem(&read(env, path)?, self.key_id.as_deref()).map(Some).map_err(|why| Error::Misconfigured {
-            what: format!("{} {why}", path.display()),
-            hint: "`client_key_file` wants the client's private key as PEM".to_owned(),
+        SigningKey::from_pem(&read(env, path).await?, self.key_id.as_deref()).map(Some).map_err(|why| {
+            Error::Misconfigured {
+                what: format!("{} {why}", path.display()),
+                hint: "`client_key_file` wants the client's private key as PEM".to_owned(),
+            }
         })
     }
 
     /// Reads the certificate and its key; `None` if they are not configured.
-    pub(super) fn read_certificate(&self, env: &Env) -> Result<Option<Certificate>, Error> {
+    pub(super) async fn read_certificate(&self, env: &Env) -> Result<Option<Certificate>, Error> {
         let (Some(chain), Some(key)) = (&self.certificate_file, &self.key_file) else { return Ok(None) };
-        let certificate = Certificate::from_pem(&read(env, chain)?, &read(env, key)?);
+        let certificate = Certificate::from_pem(&read(env, chain).await?, &read(env, key).await?);
         certificate.map(Some).map_err(|why| Error::Misconfigured {
             what: format!("{} with {}: {why}", chain.display(), key.display()),
             hint: "`client_cert_file` wants the certificate and its chain, `client_key_file` its private key, as PEM"
@@ -261,12 +263,15 @@ impl Client {
     }
 }
 
-fn read(env: &Env, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    env.read(path, CAP).map_err(|error| Error::Misconfigured {
-        what: format!("{} cannot be read: {error}", path.display()),
-        hint: match error.kind() {
-            io::ErrorKind::PermissionDenied => format!("let uid {} read it", env.uid()),
-            _ => "it must be a regular file of at most 64 KiB".to_owned(),
+async fn read(env: &Env, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    env.read_aside(path, CAP).await.map_err(|error| match error.kind() {
+        _ if is_busy(&error) => Error::FileBusy { path: path.to_owned(), why: error.to_string() },
+        kind => Error::Misconfigured {
+            what: format!("{} cannot be read: {error}", path.display()),
+            hint: match kind {
+                io::ErrorKind::PermissionDenied => format!("let uid {} read it", env.uid()),
+                _ => "it must be a regular file of at most 64 KiB".to_owned(),
+            },
         },
     })
 }

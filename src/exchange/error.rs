@@ -1,5 +1,6 @@
 //! Why an exchange failed. Variants differ by what fixes them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::oauth::{Issuer, OauthError, shell_word};
@@ -51,6 +52,14 @@ pub enum Error {
         /// How to fix it.
         hint: String,
     },
+    /// A file that the request needs cannot be read now, because the machine is busy or its disk does not answer.
+    #[error("{} cannot be read now: {why}", path.display())]
+    FileBusy {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
     /// The server names a different issuer than the one where we are registered.
     #[error("the server named {from} before and names {to} now; we are registered with the first alone")]
     Moved {
@@ -83,7 +92,7 @@ impl Error {
     /// Can a new request succeed a little later?
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Busy { .. } => true,
+            Self::Busy { .. } | Self::FileBusy { .. } => true,
             Self::Outbound { error, .. } => error.is_temporary(),
             Self::NonceWanted { .. } | Self::Refused { .. } | Self::Malformed { .. } | Self::Elsewhere { .. } => false,
             Self::Misconfigured { .. } | Self::Moved { .. } => false,
@@ -94,7 +103,7 @@ impl Error {
     /// then the endpoint is the right one.
     pub(crate) fn may_be_stale_metadata(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::NonceWanted { .. } => false,
+            Self::Busy { .. } | Self::FileBusy { .. } | Self::NonceWanted { .. } => false,
             Self::Outbound { error, .. } => {
                 !matches!(error, outbound::Error::Broken { .. } | outbound::Error::Stale { .. })
             }
@@ -110,7 +119,7 @@ impl Error {
     /// How to fix it, and who has to.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Busy { .. } => None,
+            Self::Busy { .. } | Self::FileBusy { .. } => None,
             Self::Outbound { error, .. } => error.hint(),
             Self::Malformed { .. } => Some(
                 "the operator of the authorization server must mend its token endpoint (RFC 6749 section 5.1)"

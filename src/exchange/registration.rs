@@ -97,18 +97,18 @@ impl Registrations {
         means: &ClientContext<'_>,
     ) -> Result<ResolvedClient, Error> {
         if client.id.is_none() && client.metadata.is_some() && server.takes_metadata_documents {
-            return proven(client.metadata.clone(), None, client, server, means);
+            return proven(client.metadata.clone(), None, client, server, means).await;
         }
         if client.id.is_some() || !client.register {
             let id = client.id.clone();
             return match (&id, &client.metadata) {
                 (None, Some(_)) => Err(no_documents(server)),
-                _ => proven(id, None, client, server, means),
+                _ => proven(id, None, client, server, means).await,
             };
         }
         self.same_issuer(name, &server.issuer)?;
         let registered = self.registered(name, client, server, means).await?;
-        proven(Some(registered.id.clone()), Some(&registered), client, server, means)
+        proven(Some(registered.id.clone()), Some(&registered), client, server, means).await
     }
 
     /// Forgets a client that the server no longer knows. Does nothing if a newer client has replaced `id`.
@@ -176,7 +176,7 @@ fn key(name: &Arc<str>, client: &Client, issuer: &Issuer) -> Digest {
 }
 
 /// Combines the identifier with its proof.
-fn proven(
+async fn proven(
     id: Option<String>,
     registered: Option<&RegisteredClient>,
     client: &Client,
@@ -193,7 +193,7 @@ fn proven(
         }
         ClientAuth::PrivateKeyJwt => Proof::Key(match registered.and_then(|one| one.key.clone()) {
             Some(key) => key,
-            None => Arc::new(client.read_key(means.env)?.ok_or_else(|| Error::Misconfigured {
+            None => Arc::new(client.read_key(means.env).await?.ok_or_else(|| Error::Misconfigured {
                 what: "there is no key for this client".to_owned(),
                 hint: "name its private key with `client_key_file`".to_owned(),
             })?),
@@ -201,11 +201,11 @@ fn proven(
         ClientAuth::Secret => {
             let secret = match registered.and_then(|one| one.secret.clone()) {
                 Some(secret) => secret,
-                None => client.read_secret(means.env)?,
+                None => client.read_secret(means.env).await?,
             };
             Proof::Secret(secret, place(client, server))
         }
-        ClientAuth::MutualTls => Proof::Certificate(match client.read_certificate(means.env)? {
+        ClientAuth::MutualTls => Proof::Certificate(match client.read_certificate(means.env).await? {
             Some(certificate) => Arc::new(certificate),
             None => means.certificate.clone().ok_or_else(|| Error::Misconfigured {
                 what: "the identity here has no certificate that could prove the client".to_owned(),

@@ -1,5 +1,10 @@
 //! Why there is no subject token, one variant per remedy.
 
+use std::io;
+use std::path::Path;
+
+use crate::env::is_busy;
+
 /// Every variant has its cure, and names the source where one is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -60,6 +65,13 @@ impl Error {
             Self::Rejected { .. } => "identity_rejected",
             Self::Malformed { .. } => "identity_malformed",
         }
+    }
+
+    /// The error for a file that cannot be read now, because the machine is busy or its disk does not answer. `None` if the
+    /// file itself is the reason.
+    pub(super) fn busy(source_name: &'static str, path: &Path, error: &io::Error) -> Option<Self> {
+        let what = || format!("{} cannot be read now: {error}", path.display());
+        is_busy(error).then(|| Self::Unreachable { source_name, what: what(), hint: None })
     }
 
     pub(super) fn unknown_source(name: &str) -> Self {

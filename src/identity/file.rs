@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
+use crate::env::is_busy;
 use crate::oauth::Audience;
 use crate::token::{Claims, SubjectToken};
 use crate::trust::Platform;
@@ -56,7 +57,7 @@ pub(super) struct File {
 impl IdentitySource for File {
     async fn subject_token(&self, _audience: &Audience) -> Result<SubjectToken, Error> {
         let shown = self.shown();
-        let content = self.ambient.env.read(&self.path, CAP).map_err(|error| self.unreadable(&error))?;
+        let content = self.ambient.env.read_aside(&self.path, CAP).await.map_err(|error| self.unreadable(&error))?;
         let malformed = |what: String| Error::Malformed {
             source_name: self.row.name,
             what,
@@ -91,6 +92,10 @@ impl File {
     }
 
     fn unreadable(&self, error: &io::Error) -> Error {
+        if is_busy(error) {
+            let what = format!("{} cannot be read now: {error}", self.shown());
+            return Error::Unreachable { source_name: self.row.name, what, hint: None };
+        }
         let hint = match error.kind() {
             io::ErrorKind::NotFound => {
                 "the platform writes it when the workload starts: check the path and the volume".to_owned()

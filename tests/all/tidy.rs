@@ -11,12 +11,15 @@ mod pages;
 /// Which other rooms a room may use. A room never uses one that comes before it in this table.
 const MAY_KNOW: &[(&str, &str)] = &[
     ("main", "command"),
-    ("command", "app audit broker caller cli clock config door env frontend identity oauth outbound token trust"),
-    ("app", "audit broker clock config env frontend identity metrics outbound store"),
+    (
+        "command",
+        "app audit blocking broker caller cli clock config door env frontend identity oauth outbound token trust",
+    ),
+    ("app", "audit blocking broker clock config env frontend identity metrics outbound store"),
     ("cli", "clock trust"),
     // `config` makes the `Config` structs of these rooms and checks names against their tables.
     ("config", "audit broker clock digest env exchange identity oauth outbound policy setting"),
-    ("frontend", "broker caller clock env metrics oauth token"),
+    ("frontend", "blocking broker caller clock env metrics oauth token"),
     (
         "broker",
         "audit aws bucket cache caller clock digest discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token trust urgency",
@@ -30,8 +33,8 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("aws", "clock oauth outbound sigv4 token"),
     ("google", "oauth outbound token"),
     ("policy", "caller digest oauth"),
-    ("outbound", "clock env jitter oauth token"),
-    ("store", "token"),
+    ("outbound", "blocking clock env jitter oauth token"),
+    ("store", "blocking token"),
     ("token", "clock digest dpop oauth sigv4"),
     ("trust", ""),
     ("setting", ""),
@@ -39,12 +42,13 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("sigv4", ""),
     ("bucket", "clock"),
     ("oauth", ""),
-    ("caller", "digest env"),
+    ("caller", "blocking digest env"),
     ("jitter", ""),
     ("urgency", ""),
     ("door", "clock env"),
-    ("env", ""),
+    ("env", "blocking"),
     ("clock", ""),
+    ("blocking", ""),
     ("digest", ""),
 ];
 

@@ -51,6 +51,7 @@ pub(super) fn exchange(error: &exchange::Error) -> Facts<'_> {
     match error {
         E::Refused { error, .. } => row(AuthorizationServer, Refused, &*error.code),
         E::Busy { .. } => row(AuthorizationServer, Temporary, "temporarily_unavailable"),
+        E::FileBusy { .. } => row(Workload, Temporary, "temporarily_unavailable"),
         E::Outbound { error, .. } => outbound(Stage::Exchange, error),
         E::Misconfigured { .. } => row(Workload, Config, "client_misconfigured"),
         E::Moved { .. } => row(AuthorizationServer, Refused, "issuer_changed"),

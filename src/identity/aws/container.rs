@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::{Credentials, Error, keys, malformed};
+use super::{Credentials, Error, SOURCE, keys, malformed};
 use crate::identity::{Ambient, Defect};
 use crate::outbound::{Ask, NamedBy, Patience};
 use crate::token::expose;
@@ -66,7 +66,7 @@ impl Container {
     }
 
     pub(super) async fn credentials(&self) -> Result<Credentials, Error> {
-        let authorization = self.authorization()?;
+        let authorization = self.authorization().await?;
         let ask = || {
             let mut ask = Ask::get(self.url.as_str(), NamedBy::Platform);
             ask.headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
@@ -82,15 +82,18 @@ impl Container {
     }
 
     /// The value of `Authorization`, unchanged: the platform includes the scheme.
-    fn authorization(&self) -> Result<Option<HeaderValue>, Error> {
+    async fn authorization(&self) -> Result<Option<HeaderValue>, Error> {
         let env = &self.ambient.env;
         let (name, text) = match (env.get(TOKEN_FILE), env.secret(TOKEN)) {
             (Some(path), _) => {
-                let content = env.read(Path::new(path), CAP).map_err(|error| {
-                    malformed(
-                        &format!("the file in {TOKEN_FILE} cannot be read: {error}"),
-                        &format!("the kubelet writes it: mount it whole, and let uid {} read it", env.uid()),
-                    )
+                let path = Path::new(path);
+                let content = env.read_aside(path, CAP).await.map_err(|error| {
+                    Error::busy(SOURCE.name, path, &error).unwrap_or_else(|| {
+                        malformed(
+                            &format!("the file in {TOKEN_FILE} cannot be read: {error}"),
+                            &format!("the kubelet writes it: mount it whole, and let uid {} read it", env.uid()),
+                        )
+                    })
                 })?;
                 // A line feed would be invalid in a header.
                 let text = Zeroizing::new(String::from_utf8_lossy(content.trim_ascii()).into_owned());

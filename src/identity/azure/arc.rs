@@ -60,7 +60,7 @@ impl Azure {
             };
         }
         let file = named_file(&challenge)?;
-        let content = self.ambient.env.read(&file, CAP).map_err(|error| self.unreadable(&file, &error))?;
+        let content = self.ambient.env.read_aside(&file, CAP).await.map_err(|error| self.unreadable(&file, &error))?;
         let value = std::str::from_utf8(&content).map(|text| Zeroizing::new(format!("Basic {}", text.trim_end())));
         let value = value.ok().and_then(|text| HeaderValue::from_str(&text).ok());
         let mut value = value.ok_or_else(|| {
@@ -73,6 +73,9 @@ impl Azure {
     }
 
     fn unreadable(&self, file: &Path, error: &io::Error) -> Error {
+        if let Some(busy) = Error::busy(SOURCE.name, file, error) {
+            return busy;
+        }
         let hint = match error.kind() {
             io::ErrorKind::PermissionDenied => format!(
                 "add the user of uid {} to the group `himds`: its members may have tokens of this machine",

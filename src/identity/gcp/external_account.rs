@@ -145,11 +145,11 @@ impl ExternalAccount {
     async fn subject(&self) -> Result<Subject, Error> {
         let token = match &self.from {
             CredentialSource::Certificate(files) => {
-                let (certificate, chain) = files.load(&self.ambient)?;
+                let (certificate, chain) = files.load(&self.ambient).await?;
                 return Ok(Subject { text: SecretString::from(chain), certificate: Some(certificate) });
             }
             CredentialSource::Aws(role) => role.subject_token(&Audience::from(self.provider.as_str())).await?,
-            CredentialSource::File { path, format } => Self::parsed(&self.content(path)?, format)?,
+            CredentialSource::File { path, format } => Self::parsed(&self.content(path).await?, format)?,
             CredentialSource::Url { url, headers, named_by, format } => {
                 Self::parsed(&self.fetch(url, headers, *named_by).await?, format)?
             }
@@ -159,11 +159,13 @@ impl ExternalAccount {
         Ok(Subject { text: SecretString::from(token.expose()), certificate: None })
     }
 
-    fn content(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let content = self.ambient.env.read(path, CAP);
+    async fn content(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let content = self.ambient.env.read_aside(path, CAP).await;
         content.map_err(|error| {
-            let what = format!("{} cannot be read: {error}", path.display());
-            malformed(what, "the platform writes it: check `credential_source`")
+            Error::busy(SOURCE.name, path, &error).unwrap_or_else(|| {
+                let what = format!("{} cannot be read: {error}", path.display());
+                malformed(what, "the platform writes it: check `credential_source`")
+            })
         })
     }
 

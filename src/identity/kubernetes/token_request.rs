@@ -68,16 +68,19 @@ impl TokenRequest {
     }
 
     /// The pod's default token. Send it only to the API server.
-    fn own_token(&self) -> Result<SubjectToken, Error> {
-        let content = self.read(FOR_THE_API_SERVER)?;
+    async fn own_token(&self) -> Result<SubjectToken, Error> {
+        let content = self.read(FOR_THE_API_SERVER).await?;
         let text = std::str::from_utf8(&content).map(str::trim).unwrap_or_default();
         SubjectToken::parse(SecretString::from(text.to_owned())).map_err(|error| {
             malformed(format!("{FOR_THE_API_SERVER} is {error}"), "the kubelet writes it: see its log")
         })
     }
 
-    fn read(&self, path: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.ambient.env.read(Path::new(path), CAP).map_err(|error| {
+    async fn read(&self, path: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+        self.ambient.env.read_aside(Path::new(path), CAP).await.map_err(|error| {
+            if let Some(busy) = Error::busy(SOURCE.name, Path::new(path), &error) {
+                return busy;
+            }
             let hint = match error.kind() {
                 io::ErrorKind::NotFound => {
                     "the pod has `automountServiceAccountToken: false`: mount it, or name a projected token with `token_file`"
@@ -93,8 +96,8 @@ impl TokenRequest {
     }
 
     /// The HTTP client that trusts only the cluster's CA. It is kept, with its connections, until that CA is replaced.
-    fn outbound(&self) -> Result<Outbound, Error> {
-        let pem = self.read(CA)?;
+    async fn outbound(&self) -> Result<Outbound, Error> {
+        let pem = self.read(CA).await?;
         let digest = Digest::of(&pem);
         let mut kept = self.trusting.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
@@ -113,7 +116,7 @@ impl TokenRequest {
 #[async_trait]
 impl IdentitySource for TokenRequest {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
-        let own = self.own_token()?;
+        let own = self.own_token().await?;
         let account = Account::of(&own)?;
         let url =
             format!("{}/api/v1/namespaces/{}/serviceaccounts/{}/token", self.api, account.namespace, account.name);
@@ -133,7 +136,7 @@ impl IdentitySource for TokenRequest {
             ask.limit = PER_TRY;
             ask
         };
-        let outbound = self.outbound()?;
+        let outbound = self.outbound().await?;
         match outbound.send_patiently(PATIENCE, ask, worth_another_try).await {
             Ok(answer) => read(&answer, &account),
             Err(error) => Err(unanswered(&error)),
@@ -268,11 +271,11 @@ mod tests {
         for name in ["old", "new"] {
             let ca = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a sound name").cert.pem();
             std::fs::write(root.path().join(&CA[1..]), &ca).expect("written");
-            request.outbound().expect("a CA");
+            request.outbound().await.expect("a CA");
             assert_eq!(trusted(), Some(Digest::of(ca.as_bytes())), "{name}");
         }
         std::fs::write(root.path().join(&CA[1..]), "-----BEGIN CERTIFICATE-----\n!\n").expect("written");
-        let error = request.outbound().map(|_| ()).expect_err("no CA");
+        let error = request.outbound().await.map(|_| ()).expect_err("no CA");
         assert!(error.to_string().contains("ca.crt"), "{error}");
     }
 

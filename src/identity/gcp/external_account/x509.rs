@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{CAP, CREATE};
+use super::{CAP, CREATE, SOURCE};
 use crate::env::Env;
 use crate::identity::gcp::malformed;
 use crate::identity::{Ambient, Defect, Error};
@@ -101,23 +101,25 @@ impl X509 {
     }
 
     /// Loads the certificate for the handshake, and the whole chain as subject token.
-    pub(super) fn load(&self, ambient: &Ambient) -> Result<(Arc<Certificate>, String), Error> {
-        let read = |path: &Path| {
-            ambient.env.read(path, CAP).map_err(|error| {
-                malformed(
-                    format!("{} cannot be read: {error}", path.display()),
-                    "whoever renews the certificate writes it",
-                )
+    pub(super) async fn load(&self, ambient: &Ambient) -> Result<(Arc<Certificate>, String), Error> {
+        let read = async |path: &Path| {
+            ambient.env.read_aside(path, CAP).await.map_err(|error| {
+                let what = || format!("{} cannot be read: {error}", path.display());
+                let unreadable = || malformed(what(), "whoever renews the certificate writes it");
+                Error::busy(SOURCE.name, path, &error).unwrap_or_else(unreadable)
             })
         };
-        let pem = read(&self.certificate)?;
-        let own = Certificate::from_pem(&pem, &read(&self.key)?);
+        let pem = read(&self.certificate).await?;
+        let own = Certificate::from_pem(&pem, &read(&self.key).await?);
         let own = own.map_err(|why| {
             let what = format!("{} and {}: {why}", self.certificate.display(), self.key.display());
             malformed(what, "they must be the certificate and its private key, as PEM")
         })?;
-        let rest = self.trust_chain.as_deref().map(|path| chain(path, &read(path)?)).transpose()?;
-        let listed = listed(&own, rest.unwrap_or_default()).map_err(|what| malformed(what, LEAF_FIRST))?;
+        let rest = match self.trust_chain.as_deref() {
+            Some(path) => chain(path, &read(path).await?)?,
+            None => Vec::new(),
+        };
+        let listed = listed(&own, rest).map_err(|what| malformed(what, LEAF_FIRST))?;
         Ok((Arc::new(own), listed))
     }
 }
