@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit;
+use crate::blocking::{self, Kind};
 use crate::broker::{Class, Persistence};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
-use crate::env::{Env, FileId, sockets};
+use crate::env::{Env, FileId, descriptors, sockets};
+use crate::frontend::descriptors::Share;
 use crate::frontend::desk::{CurrentBroker, Fixed, Listening, State};
 use crate::frontend::health::Health;
 use crate::frontend::http::{self, Http};
@@ -167,7 +169,7 @@ impl App {
         self.broker.newest().keep_required();
         // Read the system's root certificates early: it takes milliseconds, which the first caller would wait for.
         let outbound = self.outbound.clone();
-        let warm = tokio::task::spawn_blocking(move || outbound.warm());
+        warm(outbound);
         let served = tokio::select! {
             served = self.serve() => served,
             () = told(shutdown, self.linger) => Ok(()),
@@ -176,7 +178,6 @@ impl App {
                 Ok(())
             }
         };
-        drop(warm);
         drop((self.socket, self.http, self.health));
         let Course { tasks, stop } = self.course;
         stop.cancel();
@@ -185,25 +186,41 @@ impl App {
             tracing::warn!(left = tasks.len(), "not everything ended in time");
         }
         self.broker.newest().revoke_at_exit().await;
-        served.map_err(Error::Serve)
+        served
     }
 
     /// Serves every listener there is.
-    async fn serve(&self) -> std::io::Result<()> {
+    async fn serve(&self) -> Result<(), Error> {
+        let (http, health) = (self.http.as_ref(), self.health.as_ref());
+        let wanted = http.map_or(0, Http::descriptors) + health.map_or(0, Health::descriptors);
+        let share = Share::new(descriptors::left(), self.socket.descriptors() + wanted);
         let http = async {
             match &self.http {
-                Some(http) => http.serve(Arc::clone(&self.state), &self.course).await,
+                Some(http) => http.serve(Arc::clone(&self.state), &self.course, share).await.map_err(Error::Serve),
                 None => Ok(()),
             }
         };
         let health = async {
             match &self.health {
-                Some(health) => health.serve(Arc::clone(&self.state), &self.course).await,
+                Some(health) => health.serve(Arc::clone(&self.state), &self.course, share).await.map_err(Error::Serve),
                 None => Ok(()),
             }
         };
-        let socket = self.socket.serve(Arc::clone(&self.state), &self.course);
+        let socket = async {
+            match self.socket.serve(Arc::clone(&self.state), &self.course, share).await {
+                // Noticed before `gone` has looked.
+                Err(_) if self.ends_with.as_deref().is_some_and(|job| !job.exists()) => std::future::pending().await,
+                ended => ended.map_err(Error::Socket),
+            }
+        };
         tokio::try_join!(socket, http, health).map(drop)
+    }
+}
+
+/// Reads the root certificates early. If that cannot be done now, the first request does it.
+fn warm(outbound: Outbound) {
+    if let Err(error) = blocking::post(Kind::Settings, move || outbound.warm()) {
+        tracing::debug!(%error, "the root certificates are read later");
     }
 }
 
@@ -237,10 +254,22 @@ fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result
 /// compared. The directory is held open so that its inode is not reused.
 async fn gone(directory: Option<&Path>) {
     let Some(directory) = directory else { return std::future::pending().await };
-    let which = |found: std::fs::Metadata| FileId::from(&found);
-    let Ok(held) = std::fs::File::open(directory) else { return };
-    let ours = held.metadata().ok().map(which);
-    while std::fs::metadata(directory).ok().map(which) == ours {
+    let path = directory.to_owned();
+    let held = move || std::fs::File::open(&path).and_then(|held| Ok((FileId::from(&held.metadata()?), held)));
+    // Without a thread now, it is looked for later.
+    let (ours, _held) = loop {
+        match blocking::run(Kind::Files, held.clone()).await {
+            Ok(Ok(held)) => break held,
+            Ok(Err(_)) => return,
+            Err(_) => tokio::time::sleep(JOB_LOOK).await,
+        }
+    };
+    loop {
+        let path = directory.to_owned();
+        let found = blocking::run(Kind::Files, move || std::fs::metadata(path)).await;
+        if found.is_ok_and(|found| found.as_ref().ok().map(FileId::from) != Some(ours)) {
+            return;
+        }
         tokio::time::sleep(JOB_LOOK).await;
     }
 }

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::blocking::{self, Kind};
 
+pub(crate) mod descriptors;
 pub(crate) mod sockets;
 
 /// What a service manager sets for the process that it starts, and for no other: with it another process could speak to the

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
 use super::core::Ground;
+use super::{Error, warm};
 use crate::audit::{self, Audit};
 use crate::config::{Config, Listen};
 use crate::frontend::desk::CurrentBroker;
@@ -54,7 +54,7 @@ impl Reload {
         self.broker.replace(broker);
         let after = self.broker.newest();
         self.ground.tasks.spawn(async move { before.revoke_not_taken_over(&after).await });
-        tokio::task::spawn_blocking(move || outbound.warm());
+        warm(outbound);
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *generation, next).cancel();
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
+use super::descriptors::Share;
 use super::desk::State;
 use super::gate::Pass;
 use super::http::{self, Error};
@@ -34,16 +35,21 @@ impl Health {
         self.0.first().map(|(address, _)| *address)
     }
 
+    /// The descriptors that its connections can take.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.0.len() * PLACES.descriptors(1)
+    }
+
     /// Serves until the daemon stops.
-    pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
-        let all = self.0.iter().map(|(_, listener)| Self::serve_one(listener, &state, course));
+    pub(crate) async fn serve(&self, state: Arc<State>, course: &Course, share: Share) -> io::Result<()> {
+        let all = self.0.iter().map(|(_, listener)| Self::serve_one(listener, &state, course, share));
         try_join_all(all).await.map(drop)
     }
 
-    async fn serve_one(listener: &StdListener, state: &Arc<State>, course: &Course) -> io::Result<()> {
+    async fn serve_one(listener: &StdListener, state: &Arc<State>, course: &Course, share: Share) -> io::Result<()> {
         let listener = http::into_tokio(listener)?;
         let accept = || http::accept(&listener);
-        let seats = Seats::new(PLACES);
+        let seats = Seats::new(share.places(PLACES, 1));
         serve::accept_all(&course.stop, accept, |stream| {
             let (state, stop) = (Arc::clone(state), course.stop.clone());
             let Some(seat) = seats.take(Owner::Stranger) else { return };
@@ -53,7 +59,6 @@ impl Health {
                 serve::connection(LIMITS, stop, stream, &seat, answer).await;
             });
         })
-        .await;
-        Ok(())
+        .await
     }
 }

@@ -13,6 +13,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
+use super::descriptors::Share;
 use super::desk::State;
 use super::gate::Pass;
 use super::place;
@@ -42,6 +43,9 @@ pub enum Error {
     /// The service manager passed a listener that is not configured.
     #[error("the inherited listener {0} is not the one that `http` in [listen] names")]
     NotConfigured(SocketAddr),
+    /// The service manager passed a socket on which nothing listens.
+    #[error("the inherited socket {0} is not listening")]
+    NotListening(SocketAddr),
     /// The address of a listener that was passed cannot be determined.
     #[error("the inherited listener: {0}")]
     Inherited(io::Error),
@@ -62,6 +66,7 @@ impl Error {
             Self::NotConfigured(address) => {
                 format!("set `http = \"{address}\"` in [listen], or take it out of the socket unit")
             }
+            Self::NotListening(_) => place::PASS_A_LISTENER.to_owned(),
             Self::Inherited(_) => return None,
             Self::Secret(_) => "it lies beside the socket: choose a directory that we can write and others cannot, with `socket` in [listen]".to_owned(),
         })
@@ -109,16 +114,28 @@ impl Http {
         self.secret.path()
     }
 
+    /// The descriptors that its connections can take.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.listeners.len() * PLACES.descriptors(1)
+    }
+
     /// Serves until the daemon stops. Requests that run are finished.
-    pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
-        let all = self.listeners.iter().map(|listener| self.serve_one(listener, &state, course));
+    pub(crate) async fn serve(&self, state: Arc<State>, course: &Course, share: Share) -> io::Result<()> {
+        let places = share.places(PLACES, 1);
+        let all = self.listeners.iter().map(|listener| self.serve_one(listener, &state, course, places));
         try_join_all(all).await.map(drop)
     }
 
-    async fn serve_one(&self, listener: &StdListener, state: &Arc<State>, course: &Course) -> io::Result<()> {
+    async fn serve_one(
+        &self,
+        listener: &StdListener,
+        state: &Arc<State>,
+        course: &Course,
+        places: Places,
+    ) -> io::Result<()> {
         let listener = into_tokio(listener)?;
         let accept = || accept(&listener);
-        let seats = Seats::new(PLACES);
+        let seats = Seats::new(places);
         serve::accept_all(&course.stop, accept, |stream| {
             let (state, stop) = (Arc::clone(state), course.stop.clone());
             let Some(seat) = seats.take(Owner::Stranger) else { return };
@@ -136,8 +153,7 @@ impl Http {
                 serve::connection(Limits::API, stop, stream, &seat, answer).await;
             });
         })
-        .await;
-        Ok(())
+        .await
     }
 }
 
@@ -194,6 +210,9 @@ fn configured_one(listener: &StdListener, configured: &[SocketAddr]) -> Result<S
     if !address.ip().is_loopback() {
         return Err(Error::NotLoopback(address));
     }
+    if !place::is_listening(listener).map_err(Error::Inherited)? {
+        return Err(Error::NotListening(address));
+    }
     if configured.contains(&address) { Ok(address) } else { Err(Error::NotConfigured(address)) }
 }
 
@@ -219,6 +238,15 @@ mod tests {
         let (address, one) = listener("127.0.0.1:0");
         assert!(matches!(configured_one(&one, &[]), Err(Error::NotConfigured(_))));
         assert_eq!(configured_one(&one, &[address]).expect("it is"), address);
+    }
+
+    #[tokio::test]
+    async fn an_inherited_socket_that_does_not_listen_is_refused() {
+        let silent = tokio::net::TcpSocket::new_v4().expect("a socket");
+        silent.bind("127.0.0.1:0".parse().expect("an address")).expect("free");
+        let address = silent.local_addr().expect("bound");
+        let silent = StdListener::from(std::os::fd::AsFd::as_fd(&silent).try_clone_to_owned().expect("cloned"));
+        assert!(matches!(configured_one(&silent, &[address]), Err(Error::NotListening(_))));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod activity;
 mod answer;
 mod api;
 mod body;
+pub(crate) mod descriptors;
 pub(crate) mod desk;
 pub(crate) mod dialect;
 pub(crate) mod framing;

@@ -2,10 +2,12 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, chown};
 
 /// Who may connect.
@@ -48,6 +50,12 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// Nothing listens on the socket that the service manager passed.
+    #[error("the inherited socket {} is not listening", path.display())]
+    NotListening {
+        /// Its path.
+        path: PathBuf,
+    },
     /// A system call failed.
     #[error("{}: {error}", path.display())]
     System {
@@ -72,9 +80,19 @@ impl Error {
             Self::Inherited { .. } => {
                 "make `SocketMode=` and `SocketGroup=` of the socket unit no wider than [listen]".to_owned()
             }
+            Self::NotListening { .. } => PASS_A_LISTENER.to_owned(),
             Self::System { .. } => return None,
         })
     }
+}
+
+/// The cure for an inherited socket that does not listen.
+pub(super) const PASS_A_LISTENER: &str =
+    "pass a socket that listens: `ListenStream=` with `Accept=no` in the socket unit, or call listen(2) before";
+
+/// Can connections arrive at this socket?
+pub(super) fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
+    Ok(getsockopt(socket, sockopt::AcceptConn)?)
 }
 
 /// Locks a path for this process. Fails if another daemon has it.

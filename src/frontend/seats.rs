@@ -32,6 +32,20 @@ pub(super) struct Places {
     pub(super) strangers: usize,
 }
 
+impl Places {
+    /// The descriptors that connections can take here, where one takes `each`.
+    pub(super) const fn descriptors(self, each: usize) -> usize {
+        self.all * each
+    }
+
+    /// As many places as these descriptors allow, with the same shares. A user and the strangers have at least one.
+    pub(super) fn within(self, descriptors: usize, each: usize) -> Self {
+        let all = self.all.min(descriptors / each).max(1);
+        let part = |share: usize| if share == 0 { 0 } else { (share * all / self.all).max(1) };
+        Self { all, user: part(self.user), strangers: part(self.strangers) }
+    }
+}
+
 /// The connections of one listener.
 pub(super) struct Seats {
     places: Places,
@@ -194,6 +208,19 @@ mod tests {
 
     fn gone(seats: &[&Seat]) -> Vec<bool> {
         seats.iter().map(|seat| seat.activity().is_evicted()).collect()
+    }
+
+    #[test]
+    fn with_few_descriptors_there_are_few_places_with_the_same_shares() {
+        let places = Places { all: 2_048, user: 512, strangers: 64 };
+        let of = |descriptors, each| {
+            let Places { all, user, strangers } = places.within(descriptors, each);
+            (all, user, strangers)
+        };
+        assert_eq!(of(10_000, 2), (2_048, 512, 64));
+        assert_eq!(of(2_048, 2), (1_024, 256, 32));
+        assert_eq!(of(16, 2), (8, 2, 1));
+        assert_eq!(of(0, 2), (1, 1, 1));
     }
 
     #[test]

@@ -8,20 +8,24 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::Either;
 use nix::fcntl::Flock;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, chown};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
 
+use super::descriptors::Share;
 use super::desk::State;
 use super::gate::{self, Pass};
-use super::place::{Access, Error, check_directory, lock, make_directory};
+use super::place::{Access, Error, check_directory, is_listening, lock, make_directory};
 use super::route;
 use super::seats::{Owner, Places, Seats};
 use super::serve::{self, Course, Limits};
+use crate::blocking::{self, Kind};
 use crate::env::FileId;
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
@@ -30,15 +34,35 @@ const PATH_CAP: usize = 103;
 /// Of all that may connect, a user has a quarter.
 const PLACES: Places = Places { all: 2_048, user: 512, strangers: 0 };
 
+/// Each connection takes two descriptors: itself and the process of its peer.
+const EACH: usize = 2;
+
+/// How often to check that the socket's file is still there: programs that tidy up remove old files.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// A bound socket. Dropping it removes the file, unless a service manager owns it.
 pub(crate) struct Socket {
-    listener: StdListener,
     path: PathBuf,
-    /// Held while the daemon serves, so that two daemons that start at once cannot both bind the path.
-    _lock: Option<Flock<File>>,
+    /// Replaced when the file was removed.
+    bound: Mutex<Bound>,
+    place: Place,
+}
+
+/// Who chose the path, and who may connect.
+#[derive(Clone, Copy)]
+enum Place {
+    Default(Access, u32),
+    Explicit(Access, u32),
+    Inherited,
+}
+
+struct Bound {
+    listener: StdListener,
     /// The file that we made, by device and inode, which the listener keeps. One of the same name may be another
     /// daemon's by now.
     ours: Option<FileId>,
+    /// Held while the daemon serves, so that two daemons that start at once cannot both bind the path.
+    _lock: Option<Flock<File>>,
 }
 
 impl Socket {
@@ -49,7 +73,7 @@ impl Socket {
             check_length(path)?;
             let directory = path.parent().unwrap_or_else(|| Path::new("/"));
             match make_directory(directory, access, own_uid) {
-                Ok(()) => return Self::bind(path, access, own_uid),
+                Ok(()) => return Self::bound(path, Place::Default(access, own_uid)),
                 Err(error) => last = Some(error),
             }
         }
@@ -64,9 +88,7 @@ impl Socket {
             return Err(Error::Path { path: path.to_owned(), what: "must be an absolute path".to_owned() });
         }
         check_length(path)?;
-        let directory = path.parent().unwrap_or_else(|| Path::new("/"));
-        check_directory(directory, own_uid)?;
-        Self::bind(path, access, own_uid)
+        Self::bound(path, Place::Explicit(access, own_uid))
     }
 
     /// Takes a socket from the service manager, if it is no wider than configured.
@@ -91,10 +113,130 @@ impl Socket {
                 metadata.gid()
             )));
         }
-        Ok(Self { listener, path, _lock: None, ours: None })
+        if !is_listening(&listener).map_err(|error| wrong(error.to_string()))? {
+            return Err(Error::NotListening { path });
+        }
+        let bound = Bound { listener, ours: None, _lock: None };
+        Ok(Self { path, bound: Mutex::new(bound), place: Place::Inherited })
     }
 
-    fn bind(path: &Path, access: Access, own_uid: u32) -> Result<Self, Error> {
+    fn bound(path: &Path, place: Place) -> Result<Self, Error> {
+        let bound = place.bind(path)?;
+        Ok(Self { path: path.to_owned(), bound: Mutex::new(bound), place })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The descriptors that its connections can take.
+    pub(crate) fn descriptors(&self) -> usize {
+        PLACES.descriptors(EACH)
+    }
+
+    /// Serves until the daemon stops. Requests that run are finished. If the file is removed, it is made again; fails if that
+    /// cannot be.
+    pub(crate) async fn serve(&self, state: Arc<State>, course: &Course, share: Share) -> Result<(), Error> {
+        let system = |error: io::Error| Error::System { path: self.path.clone(), error };
+        let seats = Seats::new(share.places(PLACES, EACH));
+        let begin = |stream| {
+            let (state, stop, seats) = (Arc::clone(&state), course.stop.clone(), Arc::clone(&seats));
+            course.tasks.spawn(serve_one(state, stop, seats, stream));
+        };
+        loop {
+            let listener = self.listener().map_err(system)?;
+            let listener = &listener;
+            let accept = || async move { listener.accept().await.map(|(stream, _)| stream) };
+            tokio::select! {
+                ended = serve::accept_all(&course.stop, accept, begin) => return ended.map_err(system),
+                () = self.lost() => self.bind_again()?,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bound> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of the listener for the runtime. The original stays open and keeps the address.
+    fn listener(&self) -> io::Result<UnixListener> {
+        let listener = self.lock().listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    }
+
+    /// Waits until the file that we made is no longer there.
+    async fn lost(&self) {
+        let Some(ours) = self.lock().ours else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let path = self.path.clone();
+            let found = blocking::run(Kind::Files, move || fs::symlink_metadata(path)).await;
+            match found {
+                Ok(Ok(found)) if FileId::from(&found) != ours => return,
+                Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    return;
+                }
+                // It is there, or that cannot be seen now.
+                _ => {}
+            }
+        }
+    }
+
+    fn bind_again(&self) -> Result<(), Error> {
+        tracing::warn!(path = %self.path.display(), "the socket's file was removed or replaced: making it again");
+        let mut bound = self.lock();
+        // The lock's file may be gone too. Our own lock would keep us from a new one.
+        bound._lock = None;
+        *bound = self.place.bind(&self.path)?;
+        Ok(())
+    }
+}
+
+/// Serves one connection.
+async fn serve_one(state: Arc<State>, stop: CancellationToken, seats: Arc<Seats>, stream: UnixStream) {
+    let (caller, process) = {
+        let desk = state.desk();
+        let Ok(caller) = gate::caller(&stream, &desk) else { return };
+        let process = gate::process(&stream, &caller, &desk);
+        (caller, process)
+    };
+    let Some(seat) = seats.take(Owner::User(caller.uid)) else { return };
+    let answer = |request| {
+        let (desk, caller, process) = (state.desk(), &caller, process.as_ref());
+        // Few rules need more than the kernel says. Those requests are boxed, to keep the others small.
+        let Some(needs) = desk.broker.needs(caller) else {
+            return Either::Left(route::answer(&Pass::Kernel, desk, caller, request));
+        };
+        Either::Right(Box::pin(async move {
+            let caller = gate::look(caller, process, &needs, &desk).await;
+            route::answer(&Pass::Kernel, desk, &caller, request).await
+        }))
+    };
+    serve::connection(Limits::API, stop, stream, &seat, answer).await;
+}
+
+impl Place {
+    /// Makes the socket, and its directory if that is ours to make.
+    fn bind(self, path: &Path) -> Result<Bound, Error> {
+        let directory = path.parent().unwrap_or_else(|| Path::new("/"));
+        match self {
+            Self::Default(access, own_uid) => {
+                make_directory(directory, access, own_uid)?;
+                Bound::new(path, access, own_uid)
+            }
+            Self::Explicit(access, own_uid) => {
+                check_directory(directory, own_uid)?;
+                Bound::new(path, access, own_uid)
+            }
+            Self::Inherited => Err(Error::Inherited { what: format!("{} was removed", path.display()) }),
+        }
+    }
+}
+
+impl Bound {
+    fn new(path: &Path, access: Access, own_uid: u32) -> Result<Self, Error> {
         let system = |error: io::Error| Error::System { path: path.to_owned(), error };
         let lock = lock(path)?;
         match fs::symlink_metadata(path) {
@@ -125,59 +267,19 @@ impl Socket {
         let bound = StdListener::bind(path);
         umask(before);
         let listener = bound.map_err(system)?;
-        let socket = Self { listener, path: path.to_owned(), _lock: Some(lock), ours: FileId::at(path) };
+        let bound = Self { listener, ours: FileId::at(path), _lock: Some(lock) };
         if let Some(group) = access.group {
             chown(path, None, Some(Gid::from_raw(group))).map_err(|error| system(error.into()))?;
         }
         fs::set_permissions(path, Permissions::from_mode(access.mode)).map_err(system)?;
-        Ok(socket)
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Serves until the daemon stops. Requests that run are finished.
-    pub(crate) async fn serve(&self, state: Arc<State>, course: &Course) -> io::Result<()> {
-        let listener = self.listener.try_clone()?;
-        listener.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(listener)?;
-        let listener = &listener;
-        let accept = || async move { listener.accept().await.map(|(stream, _)| stream) };
-        let seats = Seats::new(PLACES);
-        serve::accept_all(&course.stop, accept, |stream| {
-            let (state, stop, seats) = (Arc::clone(&state), course.stop.clone(), Arc::clone(&seats));
-            course.tasks.spawn(async move {
-                let (caller, process) = {
-                    let desk = state.desk();
-                    let Ok(caller) = gate::caller(&stream, &desk) else { return };
-                    let process = gate::process(&stream, &caller, &desk);
-                    (caller, process)
-                };
-                let Some(seat) = seats.take(Owner::User(caller.uid)) else { return };
-                let answer = |request| {
-                    let (desk, caller, process) = (state.desk(), &caller, process.as_ref());
-                    // Few rules need more than the kernel says. Those requests are boxed, to keep the others small.
-                    let Some(needs) = desk.broker.needs(caller) else {
-                        return Either::Left(route::answer(&Pass::Kernel, desk, caller, request));
-                    };
-                    Either::Right(Box::pin(async move {
-                        let caller = gate::look(caller, process, &needs, &desk).await;
-                        route::answer(&Pass::Kernel, desk, &caller, request).await
-                    }))
-                };
-                serve::connection(Limits::API, stop, stream, &seat, answer).await;
-            });
-        })
-        .await;
-        Ok(())
+        Ok(bound)
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.ours.is_some() && FileId::at(&self.path) == self.ours {
+        let ours = self.lock().ours;
+        if ours.is_some() && FileId::at(&self.path) == ours {
             // The directory may be gone, and the file with it.
             drop(fs::remove_file(&self.path));
         }
