@@ -20,7 +20,7 @@ pub(crate) struct Cli {
     pub verb: Verb,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Configuration file [env: SAFECONDUCT_CONFIG]
@@ -132,7 +132,7 @@ pub(crate) struct Ready {
     pub json: bool,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Wishes {
     /// Ask for this scope; can be given several times
     #[arg(long = "scope", value_name = "S")]

@@ -83,7 +83,13 @@ pub(crate) enum Error {
         /// The limit.
         limit: Duration,
     },
-    /// The answer is not one of this program, or ends early.
+    /// The connection ends before the answer does: the daemon is ending, or was killed.
+    #[error("the daemon at {} ended the connection before its answer was complete", path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The answer is not one of this program.
     #[error("what listens at {} does not answer like safeconduct: {what}", path.display())]
     Strange {
         /// The socket.
@@ -197,6 +203,7 @@ fn speak(
 ) -> Result<Reply, Error> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::TimedOut { path: path.to_owned(), limit },
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::Broken { path: path.to_owned() },
         _ => Error::Strange { path: path.to_owned(), what: error.to_string() },
     };
     let strange = |what: &str| Error::Strange { path: path.to_owned(), what: what.to_owned() };
@@ -212,7 +219,7 @@ fn speak(
     let asked = clock.boot();
     loop {
         match stream.read(&mut answer[filled..]).map_err(failed)? {
-            0 => return Err(strange("it ended before its answer did")),
+            0 => return Err(Error::Broken { path: path.to_owned() }),
             // The socket's time-out bounds one read only; a peer that sends a byte now and then would never reach it.
             _ if clock.boot().since(asked) > limit => return Err(failed(io::ErrorKind::TimedOut.into())),
             more => filled += more,
@@ -314,6 +321,31 @@ mod tests {
         let _silent = std::os::unix::net::UnixListener::bind(&path).expect("bound");
         let outcome = ask(&[Place { path, named: true }], "GET /healthz", None, 0, Duration::from_millis(50));
         assert!(matches!(outcome, Err(Error::TimedOut { .. })));
+    }
+
+    #[test]
+    fn a_daemon_that_goes_away_before_its_answer_is_complete_is_no_other_program() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("killed.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let said = [&b""[..], b"HTTP", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"];
+        let serve = std::thread::spawn(move || {
+            for (number, text) in said.into_iter().cycle().take(2 * said.len()).enumerate() {
+                let (mut stream, _) = listener.accept().expect("a caller");
+                // Unread bytes make the end a reset.
+                if number >= said.len() {
+                    let mut request = [0; 1_024];
+                    let _ = stream.read(&mut request).expect("it asks");
+                }
+                stream.write_all(text).expect("written");
+            }
+        });
+        for _ in 0..2 * said.len() {
+            let place = Place { path: path.clone(), named: true };
+            let outcome = ask(&[place], "GET /healthz", None, 0, Duration::from_secs(10));
+            assert!(matches!(outcome, Err(Error::Broken { .. })), "{:?}", outcome.err());
+        }
+        serve.join().expect("it served");
     }
 
     #[test]

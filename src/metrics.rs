@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use crate::cache::Observer;
+use crate::log;
 
 /// All metrics of this process.
 pub struct Metrics {
@@ -115,6 +116,7 @@ fn register_nameless(registry: &mut Registry, refused: &Family<ByClass, Counter>
     registry.register("flights", "Exchanges started", cache.flights.clone());
     registry.register("flights_landed", "Exchanges that brought a token", cache.outcomes.ok.clone());
     registry.register("flights_failed", "Exchanges that failed", cache.outcomes.failed.clone());
+    registry.register("log_lines_dropped", "Log lines that could not be written", log::dropped());
     let took = cache.took.clone();
     registry.register("flight_seconds", "How long an exchange took, discovery and identity included", took);
 }

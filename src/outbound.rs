@@ -19,7 +19,6 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use url::Url;
 
-use crate::blocking;
 use crate::clock::Clock;
 use crate::jitter::Jitter;
 use crate::oauth::host_of;
@@ -354,32 +353,6 @@ impl Outbound {
             platform::over(socket, rules, (*self.tls()?).clone()).map(Client::Platform)
         };
         self.0.sockets.get_or_make(socket.to_owned(), make)
-    }
-
-    /// Reads the root certificates, if they are not there yet. They may lie on a slow disk.
-    async fn read_roots(&self, host: &str, limit: Duration) -> Result<(), Error> {
-        if self.0.tls.get().is_some() {
-            return Ok(());
-        }
-        if limit.is_zero() {
-            return Err(Error::NoTimeLeft { host: host.to_owned() });
-        }
-        let read = async {
-            // One thread is enough, whoever waits.
-            let _turn = self.0.reading.lock().await;
-            if self.0.tls.get().is_some() {
-                return Ok(());
-            }
-            let outbound = self.clone();
-            // A failure to read them is kept, and reported by the request.
-            blocking::run(blocking::Kind::Settings, move || drop(outbound.tls())).await
-        };
-        match tokio::time::timeout(limit, read).await {
-            Ok(Ok(())) => Ok(()),
-            // Without threads: read them here, rather than never.
-            Ok(Err(blocking::Error::NoThread(_) | blocking::Error::BrokeOff)) => Ok(()),
-            Ok(Err(blocking::Error::Full { .. })) | Err(_) => Err(Error::Timeout { host: host.to_owned(), limit }),
-        }
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, Error> {

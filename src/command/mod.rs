@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::broker::{self, Class};
 use crate::cli::{self, Cli, Global, Level, LogFormat, Verb};
@@ -14,8 +13,11 @@ use crate::config::Config;
 use crate::door;
 use crate::env::Env;
 use crate::oauth::quoted_words;
-use crate::{app, config};
+use crate::{app, child, config, log};
 use output::{Form, Log, Printable, print, tell};
+
+/// How long the end of a daemon waits for its last log lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 mod audit;
 mod completions;
@@ -28,6 +30,7 @@ mod output;
 mod ready;
 mod revoke;
 mod run;
+mod runtime;
 mod status;
 mod token;
 mod trust_policy;
@@ -36,17 +39,26 @@ mod whole;
 
 /// Runs the verb of the command line and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
-    verb().into()
+    let exit = verb();
+    // The log of a daemon that ends. Nobody may read it any more.
+    log::flush(LAST_LINES);
+    exit.into()
 }
 
 fn verb() -> u8 {
-    let env = Env::from_process();
     harden();
+    if let Some(exit) = child::supervise(std::env::args_os().skip(1)) {
+        return exit;
+    }
+    let env = Env::from_process();
     let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
     let cli = match words.as_deref().and_then(cli::helper_call).map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error, &env),
     };
+    if !matches!(cli.verb, Verb::Run(_)) {
+        runtime::end_at_signals();
+    }
     let context = Context { global: &cli.global, env: &env };
     if let Some(failure) = unreadable(&env) {
         failure.show(&env);
@@ -99,6 +111,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// The configuration, with the flags that overrule it.
     fn config(&self) -> Result<Config, Failure> {
+        runtime::try_descriptors()?;
         let mut config = Config::load(self.global.config.as_deref(), self.env)?;
         config.egress.insecure_loopback |= self.global.insecure_loopback;
         if let Some(file) = &self.global.identity_file {
@@ -167,8 +180,9 @@ impl Context<'_> {
     /// Runs a future on a runtime with one thread, for commands and the daemon: serving a token is quicker than waking a second
     /// thread. Blocking work (DNS, root certificates, keyrings) goes to the blocking pool.
     fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        child::supervise_with(child::own_program(self.env));
         let mut outcome = None;
-        drive(std::pin::pin!(async { outcome = Some(work.await) }))?;
+        runtime::drive(std::pin::pin!(async { outcome = Some(work.await) }))?;
         outcome.unwrap_or_else(|| Err(Failure::bug("the work ended without an outcome")))
     }
 
@@ -181,20 +195,6 @@ impl Context<'_> {
         let places = door::places(self.global.socket.as_ref(), self.env);
         door::ask(&places, request, body, self.env.uid(), limit)
     }
-}
-
-/// Uses `dyn Future`, because the runtime's loop is compiled again for every future type, 17 KB each.
-fn drive(work: std::pin::Pin<&mut dyn Future<Output = ()>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
-    // A closed log pipe must not end the daemon: with a handler for SIGPIPE the write fails instead.
-    let entered = runtime.enter();
-    let handled = signal(SignalKind::pipe()).map_err(|error| Failure::bug(format!("no signal handler: {error}")))?;
-    drop((handled, entered));
-    runtime.block_on(work);
-    // Do not wait for a thread that a silent DNS server blocks.
-    runtime.shutdown_background();
-    Ok(())
 }
 
 /// Why a command failed: the message, the cure, and the exit code.
@@ -227,6 +227,16 @@ impl Failure {
 
     fn hint_maybe(self, hint: Option<String>) -> Self {
         Self { hint, ..self }
+    }
+
+    /// Adds to "asked wrongly" that no daemon was found, if one was looked for.
+    fn without_daemon(self, absent: Option<&door::Error>) -> Self {
+        match absent {
+            Some(absent) if self.exit == Class::BadRequest.exit_code() => {
+                Self { message: format!("{}; {absent}", self.message), ..self }
+            }
+            _ => self,
+        }
     }
 
     fn show(&self, env: &Env) {
@@ -282,6 +292,9 @@ impl From<door::Error> for Failure {
                 "the daemon's `socket_mode` and `socket_group` decide who may connect; `--no-daemon` does the work here",
             ),
             door::Error::Foreign { .. } => (Class::Denied, "if that daemon is meant, name its socket with `--socket`"),
+            door::Error::Broken { .. } => {
+                (Class::Temporary, "try again; if it goes on, look at the daemon's log and at what listens there")
+            }
             door::Error::TimedOut { .. } => (Class::Temporary, "look at its log; `--timeout` gives it longer"),
             door::Error::TooLong { .. } => {
                 (Class::Config, "choose a shorter path for `--socket`, SAFECONDUCT_SOCKET and `socket` in [listen]")

@@ -149,13 +149,15 @@ pub(super) fn obtain(context: &Context<'_>, question: Question<'_>) -> Result<Ob
     }
     if !wishes.no_daemon {
         match from_daemon(context, question) {
-            Err(Asked::Door(door::Error::Absent { .. })) if !wishes.daemon_only => {}
+            Err(Asked::Door(absent @ door::Error::Absent { .. })) if !wishes.daemon_only => {
+                return here(context, question, Some(&absent));
+            }
             Err(Asked::Door(error)) => return Err(error.into()),
             Err(Asked::Failed(failure)) => return Err(failure),
             Ok(obtained) => return Ok(obtained),
         }
     }
-    here(context, question)
+    here(context, question, None)
 }
 
 enum Asked {
@@ -231,7 +233,7 @@ impl Refused {
 
 /// Does the work in this process, within the caller's time-out. `inline(never)` keeps its large stack frame off other paths.
 #[inline(never)]
-fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failure> {
+fn here(context: &Context<'_>, question: Question<'_>, absent: Option<&door::Error>) -> Result<Obtained, Failure> {
     let Question { wanted, wishes, purpose, unconfigured } = question;
     context.log(Level::Error)?;
     let mut config = context.config()?;
@@ -241,6 +243,8 @@ fn here(context: &Context<'_>, question: Question<'_>) -> Result<Obtained, Failu
     let settled = settle(context, &mut config, wanted, unconfigured).inspect_err(|error| {
         early.refused(wanted.as_parameter(), error.class(), error.code());
     });
+    // A server that is unknown here may be known to the daemon that is away.
+    let settled = settled.map_err(|error| Failure::from(error).without_daemon(absent));
     let Some(name) = settled? else { return Ok(Obtained::NotServed) };
     if let Some(issuer) = &wishes.issuer {
         let issuer = Issuer::parse(issuer).map_err(|why| Failure::asked(format!("--issuer cannot be used: {why}")))?;

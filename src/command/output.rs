@@ -12,6 +12,7 @@ use super::Failure;
 use super::whole::{READER_LIMIT, write_whole};
 use crate::broker::Class;
 use crate::env::Env;
+use crate::log;
 use crate::oauth::words;
 
 /// Text that may be written to stdout or stderr.
@@ -67,9 +68,11 @@ pub(super) fn print(text: &Printable) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Class::Temporary, format!("stdout cannot be written: {error}")))
 }
 
-/// Writes to stderr. If that is closed, there is no other place to report it.
+/// Writes to stderr, in a daemon without waiting for it.
 pub(super) fn tell(text: &Printable) {
-    drop(write_whole(std::io::stderr(), text.0.as_bytes(), READER_LIMIT));
+    if !log::queue(text.0.as_bytes()) {
+        drop(write_whole(std::io::stderr(), text.0.as_bytes(), READER_LIMIT));
+    }
 }
 
 /// The form of the log.
@@ -104,8 +107,7 @@ impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        // The subscriber writes whole lines, so no runner command is split over two writes. Ignore a failed write, as on a full
-        // disk: the subscriber would report it on stderr too, and panic.
+        // The subscriber writes whole lines, so no runner command is split over two writes.
         let (text, env) = (String::from_utf8_lossy(line), &self.0.env);
         tell(&match self.0.form {
             Form::Text => Printable::text(&text, env),
@@ -116,7 +118,7 @@ impl Write for Line<'_> {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+        Ok(())
     }
 }
 

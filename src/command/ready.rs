@@ -40,8 +40,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
                     Refused::into_failure,
                 ));
             }
-            // The daemon may be about to start.
-            Err(error @ door::Error::Absent { .. }) => {
+            // The daemon may be about to start, or to be replaced.
+            Err(error @ (door::Error::Absent { .. } | door::Error::Broken { .. })) => {
                 hint = "start it with `safeconduct run`, name its socket with `--socket`, or wait with `--wait 30s`";
                 vec![error.to_string()]
             }

@@ -19,10 +19,10 @@ use crate::audit::Audit;
 use crate::broker::Class;
 use crate::cli::{Level, Run};
 use crate::config::Config;
-use crate::door;
-use crate::env::{Env, sockets};
+use crate::env::{Env, descriptors, sockets};
 use crate::frontend::desk::Listening;
 use crate::oauth::shell_word;
+use crate::{blocking, child, door, log};
 
 pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     if verb.detach { detach(context, verb) } else { serve(context, verb) }
@@ -32,9 +32,10 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     if verb.detached {
         setsid().map_err(|error| Failure::bug(format!("no session of its own: {error}")))?;
     }
+    queue_log()?;
     context.log(Level::Info)?;
-    let config = configured(context, verb)?;
-    raise_descriptor_limit();
+    let config = configured(context, &verb.servers)?;
+    descriptors::raise_limit();
     let inherited = inherited()?;
     let insecure = config.egress.insecure_loopback;
     let count = config.servers.len();
@@ -42,6 +43,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
         let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
         let way = app.reload();
         let (shutdown, again) = (shutdown_signal(|| reload(context, verb, &way))?, second_signal()?);
+        let orphans = orphans()?;
         let listening = app.listening().clone();
         let (socket, http, health) = (listening.socket.display(), addresses(&listening.http), listening.health);
         tracing::info!(%socket, http, health = health.map(tracing::field::display), servers = count, "listening");
@@ -58,14 +60,34 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
             tracing::info!("stopping");
             drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         };
-        Ok(app.run_or_end(told, again).await?)
+        tokio::select! {
+            ended = app.run_or_end(told, again) => Ok(ended?),
+            () = orphans => Ok(()),
+        }
     })
 }
 
+/// From now on nothing waits for the log. Without threads a daemon could not look up a name either, so it says so at once.
+fn queue_log() -> Result<(), Failure> {
+    log::start().map_err(|error| {
+        Failure::new(Class::Temporary, format!("no thread can be started: {error}")).hint(
+            "raise the limit of processes and threads (`ulimit -u`, `TasksMax=` of a unit, the pids limit of a container)",
+        )
+    })
+}
+
+/// Waits for the children that nobody else waits for, as long as the daemon lives.
+fn orphans() -> Result<impl Future<Output = ()>, Failure> {
+    #[cfg(target_os = "linux")]
+    return child::orphans::reap().map_err(|error| Failure::bug(format!("no signals: {error}")));
+    #[cfg(not(target_os = "linux"))]
+    Ok(std::future::pending())
+}
+
 /// The configuration file with the additions of the command line.
-fn configured(context: &Context<'_>, verb: &Run) -> Result<Config, Failure> {
+fn configured(context: &Context<'_>, servers: &[String]) -> Result<Config, Failure> {
     let mut config = context.config()?;
-    add_servers(&mut config, context, &verb.servers)?;
+    add_servers(&mut config, context, servers)?;
     Ok(config)
 }
 
@@ -93,18 +115,6 @@ fn add_servers(config: &mut Config, context: &Context<'_>, servers: &[String]) -
     Ok(())
 }
 
-/// Raises the limit of file descriptors: each caller needs two, and the usual soft limit is 1,024.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    const WANTED: u64 = 8_192;
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < WANTED
-    {
-        // With a lower limit further callers wait in the backlog.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, WANTED.min(hard), hard);
-    }
-}
-
 /// Listeners that a service manager passed (`LISTEN_FDS`), which the listenfd crate reads by itself: one Unix socket,
 /// and those of the loopback listener.
 fn inherited() -> Result<Inherited, Failure> {
@@ -129,7 +139,7 @@ fn inherited() -> Result<Inherited, Failure> {
     Ok(inherited)
 }
 
-fn shutdown_signal(hung_up: impl Fn()) -> Result<impl Future<Output = ()>, Failure> {
+fn shutdown_signal<R: Future<Output = ()>>(hung_up: impl Fn() -> R) -> Result<impl Future<Output = ()>, Failure> {
     let cannot = |error: std::io::Error| Failure::bug(format!("no signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
@@ -154,19 +164,23 @@ fn shutdown_signal(hung_up: impl Fn()) -> Result<impl Future<Output = ()>, Failu
 const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
 
 /// Acts on each signal at once. Signals that come soon after another are gathered: one action follows for all of them.
-async fn gathered(mut signal: impl AsyncFnMut(), act: impl Fn()) {
+async fn gathered<R: Future<Output = ()>>(mut signal: impl AsyncFnMut(), act: impl Fn() -> R) {
     loop {
         signal().await;
-        act();
+        act().await;
         tokio::time::sleep(BETWEEN_RELOADS).await;
     }
 }
 
 /// Handles SIGHUP: reopens the audit file after a rotation and reloads the configuration. If the new configuration is bad, it
 /// reports the problems and keeps the old one.
-fn reload(context: &Context<'_>, verb: &Run, way: &Reload) {
+async fn reload(context: &Context<'_>, verb: &Run, way: &Reload) {
     reopen(way.audit());
-    let swapped = configured(context, verb).and_then(|config| {
+    let (global, env, servers) = (context.global.clone(), context.env.clone(), verb.servers.clone());
+    let read = move || configured(&Context { global: &global, env: &env }, &servers);
+    let read = blocking::run(blocking::Kind::Settings, read).await;
+    let read = read.map_err(|error| Failure::new(Class::Temporary, format!("it cannot be read now: {error}")));
+    let swapped = read.flatten().and_then(|config| {
         let servers = config.servers.len();
         way.swap(config).map(|()| servers).map_err(Failure::from)
     });
@@ -210,11 +224,14 @@ fn reopen(audit: Option<&Audit>) {
 
 /// Starts the same command as a daemon of its own, with its output in a private log, and waits until it is ready.
 fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
-    let config = configured(context, verb)?;
+    // What the caller has left open (a lock, a pipe that somebody reads to its end) is not for a daemon.
+    descriptors::close_inherited();
+    let config = configured(context, &verb.servers)?;
     let (path, mut log) = open_log(context, &config)?;
     let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
     let failed = |error: std::io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
-    let program = std::env::current_exe().map_err(failed)?;
+    let program = child::own_program(context.env)
+        .ok_or_else(|| Failure::bug("this program's own file is not found").hint("call it by its absolute path"))?;
     // This command line, with the child's flag instead of ours.
     let words = std::env::args_os().skip(1).map(|word| if word == "--detach" { "--detached".into() } else { word });
     let mut child = Command::new(program)
@@ -329,6 +346,7 @@ mod tests {
         let act = || {
             reloads.set(reloads.get() + 1);
             seen.set(told.get());
+            std::future::ready(())
         };
         let storm = async {
             for _ in 0..1_000 {

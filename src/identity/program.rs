@@ -1,21 +1,20 @@
 //! A child process that prints an identity, for every source that runs a platform's tool.
 //!
-//! The program runs without a shell. If it exceeds its time limit, it is killed with its own child processes. Its standard
-//! error is not shown, because such tools may print tokens there. It inherits our environment without the variables that hold
-//! secrets of the configuration, the request tokens of a platform and what the service manager set for us alone.
+//! The program runs without a shell. If it exceeds its time limit, or if we end, it is killed with its own child processes.
+//! Its standard error is not shown, because such tools may print tokens there. It inherits our environment without the variables
+//! that hold secrets of the configuration, the request tokens of a platform and what the service manager set for us alone.
 
 use std::ffi::OsStr;
-use std::process::Stdio;
+use std::io;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use zeroize::Zeroizing;
 
 use super::{Error, SOURCES, Tier, aws, azure};
+use crate::child::{self, Running};
 use crate::env::{self, Env};
 use crate::token::SubjectToken;
 
@@ -68,23 +67,10 @@ impl Program<'_> {
 
     /// Runs it and returns its output. Fails unless it exits with 0.
     pub(super) async fn run(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let child = Command::new(self.program)
-            .args(self.arguments)
-            .env_clear()
-            .envs(self.env.for_program(|name| self.is_kept_back(name)))
-            .envs(self.variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // A separate process group, so that its child processes can be killed too.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Error::Misconfigured {
-                what: format!("{}: {} cannot be started: {error}", self.row, self.shown()),
-                hint: self.cures.not_started.to_owned(),
-            })?;
-        let group = Group::of(&child);
+        let environment = self.env.for_program(|name| self.is_kept_back(name));
+        let environment = environment.chain(self.variables.iter().copied());
+        let running = Running::start(self.program, self.arguments, environment);
+        let (child, group) = running.map_err(|error| self.not_started(&error))?.split();
         let output = tokio::time::timeout(self.limit, self.output(child)).await;
         drop(group);
         output.map_err(|_| Error::Rejected {
@@ -105,7 +91,7 @@ impl Program<'_> {
 
     /// Reads its output. Fails unless it exits with 0.
     async fn output(&self, mut child: Child) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let broken = |error: std::io::Error| Error::Unreachable {
+        let broken = |error: io::Error| Error::Unreachable {
             source_name: self.row,
             what: format!("{}: {error}", self.shown()),
             hint: None,
@@ -122,11 +108,25 @@ impl Program<'_> {
         if status.success() {
             return Ok(text);
         }
+        if let Some(error) = child::not_started(status, &text) {
+            return Err(self.not_started(&error));
+        }
         Err(Error::Rejected {
             source_name: self.row,
             what: format!("{} ended with {status}", self.shown()),
             hint: self.cures.failed.to_owned(),
         })
+    }
+
+    /// Resources of the machine that are used up are there again later. Anything else is the configuration's fault.
+    fn not_started(&self, error: &io::Error) -> Error {
+        use nix::errno::Errno;
+        let what = format!("{} cannot be started: {error}", self.shown());
+        let used_up = [Errno::EAGAIN, Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM].map(|errno| errno as i32);
+        if error.raw_os_error().is_some_and(|number| used_up.contains(&number)) {
+            return Error::Unreachable { source_name: self.row, what, hint: None };
+        }
+        Error::Misconfigured { what: format!("{}: {what}", self.row), hint: self.cures.not_started.to_owned() }
     }
 
     pub(super) fn malformed(&self, what: &str) -> Error {
@@ -139,23 +139,5 @@ impl Program<'_> {
 
     pub(super) fn shown(&self) -> String {
         self.program.to_string_lossy().into_owned()
-    }
-}
-
-/// The process group of the program. Dropping it kills the group.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Usually no process is left, and the error is ignored. The kernel does not reuse the id while the group exists.
-        if let Some(group) = self.0 {
-            let _ = killpg(group, Signal::SIGKILL);
-        }
     }
 }

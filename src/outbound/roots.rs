@@ -7,13 +7,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::{Certificate, Error};
+use super::{Certificate, Error, Outbound};
+use crate::blocking;
 use crate::env::Env;
 
 /// The places of the roots that the environment names. Empty: the system's usual ones.
@@ -67,6 +69,34 @@ impl RootPlaces {
         certificates.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
         certificates.dedup();
         if certificates.is_empty() { Err(broken("SSL_CERT_DIR names no certificate")) } else { Ok(certificates) }
+    }
+}
+
+impl Outbound {
+    /// Reads the root certificates, if they are not there yet. They may lie on a slow disk.
+    pub(super) async fn read_roots(&self, host: &str, limit: Duration) -> Result<(), Error> {
+        if self.0.tls.get().is_some() {
+            return Ok(());
+        }
+        if limit.is_zero() {
+            return Err(Error::NoTimeLeft { host: host.to_owned() });
+        }
+        let read = async {
+            // One thread is enough, whoever waits.
+            let _turn = self.0.reading.lock().await;
+            if self.0.tls.get().is_some() {
+                return Ok(());
+            }
+            let outbound = self.clone();
+            // A failure to read them is kept, and reported by the request.
+            blocking::run(blocking::Kind::Settings, move || drop(outbound.tls())).await
+        };
+        match tokio::time::timeout(limit, read).await {
+            Ok(Ok(())) => Ok(()),
+            // Without threads: read them here, rather than never.
+            Ok(Err(blocking::Error::NoThread(_) | blocking::Error::BrokeOff)) => Ok(()),
+            Ok(Err(blocking::Error::Full { .. })) | Err(_) => Err(Error::Timeout { host: host.to_owned(), limit }),
+        }
     }
 }
 

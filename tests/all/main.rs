@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `refusals` `callers` `keyring` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
-//! | failures and attacks | `attacks` `bad_input` `framing` `tls` `forward_proxy` `far_side` `environment` |
+//! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `environment` |
 //! | reports and records for people | `doctor` `trust_policy` `audit` |
 //! | the fakes and the source tree | `support_selftest` `tidy` |
 //! | nothing: shared by the others | `activated` `asking` `example` `exit` |
@@ -44,6 +44,7 @@ mod refusals;
 mod reload;
 mod sources;
 mod spiffe;
+mod stalled;
 mod support_selftest;
 mod tidy;
 mod tls;

@@ -120,6 +120,12 @@ impl Safeconduct {
         self
     }
 
+    /// The same world with another binary.
+    pub fn with_binary(mut self, binary: &Path) -> Self {
+        self.binary = binary.to_owned();
+        self
+    }
+
     /// The directory of this world.
     pub fn path(&self) -> &Path {
         self.directory.root.path()

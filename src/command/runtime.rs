@@ -1,0 +1,65 @@
+//! The runtime of a command or of the daemon, and what it needs of the process.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use crate::broker::Class;
+
+/// The descriptors that the runtime, its signals, and one request with a name lookup need.
+const DESCRIPTORS: usize = 16;
+
+/// Uses `dyn Future`, because the runtime's loop is compiled again for every future type, 17 KB each.
+pub(super) fn drive(work: Pin<&mut dyn Future<Output = ()>>) -> Result<(), Failure> {
+    try_descriptors()?;
+    // Our own blocking work does not run in tokio's pool (`blocking.rs`); some dependency's may.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_keep_alive(Duration::from_secs(3))
+        .thread_stack_size(512 * 1024)
+        .build();
+    let runtime = runtime.map_err(|error| Failure::bug(format!("no runtime: {error}")))?;
+    // A closed log pipe must not end the daemon: with a handler for SIGPIPE the write fails instead.
+    let entered = runtime.enter();
+    let handled = signal(SignalKind::pipe()).map_err(|error| Failure::bug(format!("no signal handler: {error}")))?;
+    drop((handled, entered));
+    runtime.block_on(work);
+    // Do not wait for a thread that a silent DNS server blocks.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Fails if this process may not open the few descriptors that the runtime and one request need. Without this check the runtime
+/// would panic.
+pub(super) fn try_descriptors() -> Result<(), Failure> {
+    let pairs: io::Result<Vec<_>> = (0..DESCRIPTORS / 2).map(|_| UnixStream::pair()).collect();
+    pairs.map(drop).map_err(|error| {
+        Failure::new(Class::Temporary, format!("fewer than {DESCRIPTORS} descriptors are left: {error}"))
+            .hint("raise the limit (`ulimit -n`, `LimitNOFILE=` of a unit), or start it with fewer open files")
+    })
+}
+
+/// Lets SIGTERM and SIGINT end a short-lived command at once, also as PID 1, where the kernel ignores them unless somebody
+/// handles them.
+pub(super) fn end_at_signals() {
+    if std::process::id() != 1 {
+        return;
+    }
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    let wait = move || {
+        if let Ok(signal) = signals.wait() {
+            #[expect(clippy::disallowed_methods, reason = "PID 1 cannot end by a signal")]
+            std::process::exit(128 + signal as i32);
+        }
+    };
+    // The new thread inherits the mask, so that no other thread takes the signals.
+    if signals.thread_block().is_ok() && std::thread::Builder::new().stack_size(128 * 1024).spawn(wait).is_err() {
+        let _ = signals.thread_unblock();
+    }
+}
