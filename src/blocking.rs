@@ -79,7 +79,7 @@ impl Kind {
         static FILES: Pool = Pool::new("files", 3, 64);
         static PROGRAMS: Pool = Pool::new("programs", 10, 64);
         static KEYRING: Pool = Pool::new("keyring", 1, 16);
-        static SETTINGS: Pool = Pool::new("settings", 1, 4);
+        static SETTINGS: Pool = Pool::new("settings", 2, 256);
         match self {
             Self::Names => &NAMES,
             Self::Files => &FILES,
@@ -210,12 +210,12 @@ mod tests {
     #[tokio::test]
     async fn work_that_nobody_waits_for_any_more_is_not_begun() {
         let (begin, begun) = mpsc::channel::<()>();
-        post(Kind::Settings, move || _ = begun.recv()).expect("there is room");
+        post(Kind::Keyring, move || _ = begun.recv()).expect("there is room");
         let (tell, told) = mpsc::channel::<()>();
-        let work = run(Kind::Settings, move || _ = tell.send(()));
+        let work = run(Kind::Keyring, move || _ = tell.send(()));
         assert!(tokio::time::timeout(Duration::ZERO, work).await.is_err());
         drop(begin);
-        run(Kind::Settings, || ()).await.expect("done");
+        run(Kind::Keyring, || ()).await.expect("done");
         assert!(told.recv().is_err(), "its sender was dropped unused");
     }
 }

@@ -244,20 +244,15 @@ fn here(context: &Context<'_>, question: Question<'_>, absent: Option<&door::Err
         early.refused(wanted.as_parameter(), error.class(), error.code());
     });
     // A server that is unknown here may be known to the daemon that is away.
-    let settled = settled.map_err(|error| Failure::from(error).without_daemon(absent));
-    let Some(name) = settled? else { return Ok(Obtained::NotServed) };
+    let Some(name) = settled.map_err(|error| Failure::from(error).without_daemon(absent))? else {
+        return Ok(Obtained::NotServed);
+    };
     if let Some(issuer) = &wishes.issuer {
         let issuer = Issuer::parse(issuer).map_err(|why| Failure::asked(format!("--issuer cannot be used: {why}")))?;
         config.pin(&name, &issuer);
     }
-    let scopes = if wishes.scopes.is_empty() {
-        None
-    } else {
-        Some(
-            Scopes::from_list(wishes.scopes.iter().map(String::as_str))
-                .map_err(|why| Failure::asked(why.to_string()))?,
-        )
-    };
+    let scopes = (!wishes.scopes.is_empty()).then(|| Scopes::from_list(wishes.scopes.iter().map(String::as_str)));
+    let scopes = scopes.transpose().map_err(|why| Failure::asked(why.to_string()))?;
     let request = broker::Request {
         target: Target::Name(name.clone()),
         scopes,
