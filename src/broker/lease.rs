@@ -47,7 +47,6 @@ impl Lease {
     pub fn authorize(&self, head: Option<&Head>) -> Result<Authorized, Error> {
         if let Some(head) = head {
             covers(&self.server, &head.url)?;
-            self.nonces.learn(head.url.url(), head.nonce.as_deref());
         }
         let mut fields = self.fields_of(&self.token.credential, head)?;
         let now = self.clock.now();
@@ -64,7 +63,9 @@ impl Lease {
     }
 
     fn fields_of(&self, credential: &Credential, head: Option<&Head>) -> Result<Fields, Error> {
-        let nonce = head.and_then(|head| self.nonces.newest(head.url.url()));
+        // The nonce that a caller names is for this proof alone. Nobody learns it: it may be wrong.
+        let learnt = || head.and_then(|head| self.nonces.newest(head.url.url()));
+        let nonce = head.and_then(|head| head.nonce.clone()).or_else(learnt);
         let head = head.and_then(|head| {
             Some(token::Head {
                 method: head.method.as_deref()?,

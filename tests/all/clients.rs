@@ -409,7 +409,11 @@ async fn the_nonce_of_the_mcp_server_goes_into_the_proof() {
     assert_eq!((status, nonce.as_deref()), (401, Some("rs-nonce-1")));
     let reply = headers(&daemon, &url, "&dpop_nonce=rs-nonce-1").await;
     assert_eq!(call(&url, &reply).await.0, 200);
-    assert_eq!(call(&url, &headers(&daemon, &url, "").await).await.0, 200, "it is remembered");
+    assert_eq!(
+        call(&url, &headers(&daemon, &url, "").await).await.0,
+        401,
+        "a caller's nonce is for its own proof alone"
+    );
     assert_eq!(headers(&daemon, &url, "&dpop_nonce=a%20b").await.status, 400);
 }
 
