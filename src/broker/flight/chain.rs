@@ -201,7 +201,7 @@ impl Minter {
     ) -> Result<SubjectToken, Error> {
         let Step { link, party, identity, subject } = *step;
         let asked = [next.audience.as_str(), next.resource.map_or("", Resource::as_str)];
-        let presented = Presented::of(subject, &party.issuer, &asked, next.scopes);
+        let presented = Presented::of((&want.order, &want.permit), subject, &party.issuer, &asked, next.scopes);
         self.refused.check(&presented)?;
         let name = format!("{}@{}", want.order.name, link.issuer).into();
         let origins = link.origins();

@@ -229,7 +229,7 @@ impl Minter {
         let issuer = &leg.party.issuer;
         // A client's own assertion is different in every request, so only identity tokens can be remembered as refused.
         let shown = leg.subject.or_else(|| request.assertions.first().map(|(_, token)| token));
-        let presented = shown.map(|subject| Presented::of(subject, issuer, &asked_for(request), &request.scopes));
+        let presented = shown.map(|subject| Presented::of((&want.order, &want.permit), subject, issuer, &asked_for(request), &request.scopes));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         let place = self.pace.enter(issuer, &want.urgency).await;
         let issued = exchange.exchange(&self.endpoint(leg.party, leg.origins), leg.subject, request).await;
