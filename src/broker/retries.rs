@@ -14,8 +14,11 @@ use crate::clock::Boot;
 const SOON: Duration = Duration::from_secs(30);
 /// The back-off between two forced tokens doubles from 60 s up to this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(600);
-/// More callers than run on one machine. At the limit the oldest answer is forgotten.
+/// More callers than run on one machine. At the limit the oldest answer is forgotten, of the caller's own user if that one
+/// has many.
 const CAP: usize = 1_024;
+/// One user has at most this many of them. At the limit its own oldest answer is forgotten.
+const CAP_OF_USER: usize = CAP / 4;
 
 /// The last answer to each caller, for each server. A caller is a user in a control group.
 #[derive(Default)]
@@ -59,8 +62,8 @@ impl RetryDetector {
     /// Notes an answer to this caller.
     pub(super) fn answered(&mut self, caller: &Caller, server: &str, now: Boot) {
         let who = who(caller, server);
-        if self.0.len() >= CAP && !self.0.contains_key(&who) {
-            self.make_room(now);
+        if !self.0.contains_key(&who) {
+            self.make_room(who.uid, now);
         }
         let given = self.0.entry(who).or_insert(Given { at: now, forced: 0, not_before: None });
         // The caller did not come back for a long time, so its last token worked: reset the back-off.
@@ -71,11 +74,17 @@ impl RetryDetector {
         given.at = now;
     }
 
-    /// Forgets callers that did not come back for long, and if that is not enough, the oldest one.
-    fn make_room(&mut self, now: Boot) {
+    /// At a limit, forgets callers that did not come back for long, and if that is not enough, the oldest one.
+    fn make_room(&mut self, uid: u32, now: Boot) {
+        let of_user = |all: &Self| all.0.keys().filter(|who| who.uid == uid).count();
+        if self.0.len() < CAP && of_user(self) < CAP_OF_USER {
+            return;
+        }
         self.0.retain(|_, given| now.since(given.at) <= LONGEST_BACKOFF);
-        let oldest = self.0.iter().min_by_key(|(_, given)| given.at).map(|(who, _)| who.clone());
-        if let Some(oldest) = oldest.filter(|_| self.0.len() >= CAP) {
+        let has_many = of_user(self) >= CAP_OF_USER;
+        let candidates = self.0.iter().filter(|(who, _)| !has_many || who.uid == uid);
+        let oldest = candidates.min_by_key(|(_, given)| given.at).map(|(who, _)| who.clone());
+        if let Some(oldest) = oldest.filter(|_| has_many || self.0.len() >= CAP) {
             self.0.remove(&oldest);
         }
     }
@@ -114,21 +123,36 @@ mod tests {
         assert_eq!(memory.given_before(&caller, "a", clock.boot()), None, "that was long ago");
     }
 
+    async fn answer(memory: &mut RetryDetector, clock: &Clock, uid: u32, server: &str) {
+        memory.answered(&Caller::on_socket(uid, 1, None), server, clock.boot());
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn at_the_limit_the_oldest_answer_is_forgotten_and_the_new_one_remembered() {
         let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
-        let caller = Caller::on_socket(1, 1, None);
+        let caller = |uid| Caller::on_socket(uid, 1, None);
         let mut memory = RetryDetector::default();
-        for server in 0..CAP {
-            memory.answered(&caller, &server.to_string(), clock.boot());
-            tokio::time::advance(Duration::from_millis(1)).await;
+        for uid in 0..CAP as u32 {
+            answer(&mut memory, &clock, uid, "a").await;
         }
-        memory.answered(&caller, "0", clock.boot());
-        tokio::time::advance(Duration::from_millis(1)).await;
-        memory.answered(&caller, "new", clock.boot());
+        answer(&mut memory, &clock, 0, "a").await;
+        answer(&mut memory, &clock, 5_000, "a").await;
         assert_eq!(memory.0.len(), CAP);
-        assert!(memory.given_before(&caller, "new", clock.boot()).is_some());
-        assert!(memory.given_before(&caller, "0", clock.boot()).is_some(), "it was answered again");
-        assert_eq!(memory.given_before(&caller, "1", clock.boot()), None, "now the oldest");
+        assert!(memory.given_before(&caller(5_000), "a", clock.boot()).is_some());
+        assert!(memory.given_before(&caller(0), "a", clock.boot()).is_some(), "it was answered again");
+        assert_eq!(memory.given_before(&caller(1), "a", clock.boot()), None, "now the oldest");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_with_many_answers_makes_no_other_user_forgotten() {
+        let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
+        let mut memory = RetryDetector::default();
+        answer(&mut memory, &clock, 1, "a").await;
+        for server in 0..2 * CAP {
+            answer(&mut memory, &clock, 2, &server.to_string()).await;
+        }
+        assert!(memory.given_before(&Caller::on_socket(1, 1, None), "a", clock.boot()).is_some());
+        assert_eq!(memory.0.len(), 1 + CAP_OF_USER);
     }
 }
