@@ -16,6 +16,9 @@ use crate::oauth::{Scopes, ServerUrl};
 /// A request body is a small JSON object.
 const BODY_CAP: usize = 64 * 1024;
 const BODY_LIMIT: Duration = Duration::from_secs(10);
+/// The most scopes that a request may name, and how long they may be together.
+const SCOPES: usize = 128;
+const SCOPE_BYTES: usize = 4 * 1024;
 
 /// A query with no unknown parameter.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -48,12 +51,7 @@ impl<'a> Query<'a> {
     pub(super) fn request(&self, action: Action) -> Result<broker::Request, Failure> {
         let server =
             self.one("server")?.ok_or_else(|| Failure::asked("`server` is missing: a configured name or URL"))?;
-        let scopes = self.all("scope");
-        let scopes = if scopes.is_empty() {
-            None
-        } else {
-            Some(Scopes::parse(&scopes.join(" ")).map_err(|why| Failure::asked(&why.to_string()))?)
-        };
+        let scopes = self.scopes()?;
         let is_helper = match self.one("use")? {
             None => false,
             Some("helper") => true,
@@ -73,6 +71,19 @@ impl<'a> Query<'a> {
         };
         let (helper, may_be_a_retry) = (is_helper, action == Action::Headers && is_helper);
         Ok(broker::Request { target: target(server)?, scopes, least, fresh, action, helper, may_be_a_retry })
+    }
+
+    /// The scopes that the caller names, if any. They are part of a cache key, so each request may name a few only.
+    fn scopes(&self) -> Result<Option<Scopes>, Failure> {
+        let scopes = self.all("scope");
+        if scopes.is_empty() {
+            return Ok(None);
+        }
+        let text = scopes.join(" ");
+        if text.len() > SCOPE_BYTES || text.split(' ').filter(|scope| !scope.is_empty()).count() > SCOPES {
+            return Err(Failure::asked("`scope` names more than 128 scopes, or is longer than 4 KiB"));
+        }
+        Scopes::parse(&text).map(Some).map_err(|why| Failure::asked(&why.to_string()))
     }
 
     /// Credential helpers are asked about every URL there is. With `unlisted=0` they get a token for a configured server
@@ -169,6 +180,23 @@ mod tests {
             assert_eq!(pairs(text), form_urlencoded::parse(text.as_bytes()).collect::<Vec<_>>(), "{text}");
         }
         assert_eq!(pairs("a=b%26c+d"), [("a".into(), "b&c d".into())]);
+    }
+
+    #[test]
+    fn a_request_that_names_too_many_scopes_is_refused() {
+        let named = |scopes: &[String]| {
+            let text = format!("server=a&scope={}", scopes.join("&scope="));
+            let query = Query::read(&text, &["server", "scope"]).unwrap_or_else(|_| panic!("known parameters"));
+            query.request(Action::Token).map_err(|failure| failure.code().to_owned())
+        };
+        let many = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
+        let refused = Err("invalid_request".to_owned());
+        assert_eq!(named(&many(128)).map(|request| request.scopes.unwrap_or_default().iter().count()), Ok(128));
+        assert_eq!(named(&many(129)).map(drop), refused);
+        assert_eq!(named(&[many(129).join("+")]).map(drop), refused, "in one parameter");
+        assert_eq!(named(&["s".repeat(4 * 1024)]).map(drop), Ok(()));
+        assert_eq!(named(&["s".repeat(4 * 1024 + 1)]).map(drop), refused);
+        assert_eq!(named(&["s".repeat(2 * 1024), "s".repeat(2 * 1024)]).map(drop), refused, "together");
     }
 
     #[tokio::test(start_paused = true)]
