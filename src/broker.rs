@@ -183,9 +183,11 @@ impl Broker {
         let token = match self.cache.hit(&key, &wish) {
             Some(token) => token,
             // Boxed to keep the future of a cache hit small.
-            None => Box::pin(self.cache.token(key, &wish, || self.recipe(want.clone())))
-                .await
-                .map_err(|error| error.at(&want.order.name))?,
+            None => {
+                let made = Box::pin(self.cache.token(key, &wish, || self.recipe(want.clone()))).await;
+                self.tidy_memory();
+                made.map_err(|error| error.at(&want.order.name))?
+            }
         };
         want.permit.admit(&token.scopes).map_err(|denied| Error::denied(&want.order.name, denied))?;
         check_form(&want.server, &token.credential, asking.request.action)?;
@@ -274,7 +276,7 @@ impl Broker {
         if refused.is_some() {
             self.lock_retries().forced(asking.caller, &asking.target.name, self.clock.boot());
         }
-        Wish { least: asking.request.least, newer_than: fresh.max(refused) }
+        Wish { least: asking.request.least, newer_than: fresh.max(refused), user: Some(asking.caller.uid) }
     }
 
     /// When this caller got the token that apparently did not work, if the request looks like a retry.
@@ -298,3 +300,6 @@ impl Broker {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

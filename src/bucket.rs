@@ -34,6 +34,12 @@ impl Bucket {
         Err(self.refill.saturating_sub(now.since(since)))
     }
 
+    /// Is nothing missing?
+    pub(crate) fn is_full(&mut self, now: Boot) -> bool {
+        self.fill(now);
+        self.left == self.size
+    }
+
     fn fill(&mut self, now: Boot) {
         let Some(since) = self.since else { return };
         let gained = u32::try_from(now.since(since).as_nanos() / self.refill.as_nanos().max(1)).unwrap_or(u32::MAX);

@@ -1,11 +1,14 @@
-//! The cache: freshness, shared flights, renewal, back-off. It knows tokens and time, not callers or servers.
+//! The cache: freshness, shared flights, renewal, back-off. It knows tokens, time and users, not rules or servers.
 //!
 //! Each key has at most one flight at a time. All who ask meanwhile share its outcome, good or bad, and a caller that
 //! hangs up does not cancel it. A token in use is renewed in the background before it expires, and a failed renewal never
 //! takes away a valid token. [`policy`] holds the rules and their numbers, [`entry`] the state of one key and the decision
-//! for one request; this file carries the decisions out.
+//! for one request, [`state`] all of them with their bounds; this file carries the decisions out.
+//!
+//! No user can hurt another: its flights and keys are bounded, and a token that it rejects is served to others until the
+//! next one is there.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,42 +25,27 @@ use crate::token::{Digest, Token};
 use crate::urgency::{Level, Urgency};
 
 mod entry;
+mod failure;
+mod load;
 mod looks;
 mod policy;
+mod state;
 
 use entry::{Entry, Renewal, Step};
+pub(crate) use entry::{Kept, Revoker};
 pub use entry::{Least, Wish};
+pub use failure::{Failure, Lost};
 use looks::Looks;
 pub(crate) use policy::may_be_served;
 use policy::{Next, Plan, Progress};
 pub use policy::{Persistence, Verdict};
+use state::State;
 
 /// A digest of everything that the requests for a token contain, but of no secret and not of the caller.
 pub(crate) type Key = Digest;
 
 /// Makes a token for one key, as urgently as its flight is. Called once per try.
 pub type Recipe<E> = Arc<dyn Fn(Urgency) -> BoxFuture<'static, Result<Token, E>> + Send + Sync>;
-
-/// An error that flights can share and the cache can judge.
-pub trait Failure: Clone + Send + Sync + 'static {
-    /// Is it temporary or permanent?
-    fn verdict(&self) -> Verdict;
-    /// The failure of a flight without an outcome.
-    fn lost(how: Lost) -> Self;
-    /// The same failure, which now says after what time to ask again.
-    fn retry_in(self, wait: Duration) -> Self;
-}
-
-/// Why a flight has no outcome of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// It panicked.
-    Panic,
-    /// It took longer than a flight may take.
-    TooLong,
-    /// Its token had already expired.
-    StaleToken,
-}
 
 /// Counts what the cache does.
 pub trait Observer: Send + Sync {
@@ -95,7 +83,7 @@ impl<E> Clone for Cache<E> {
 }
 
 struct Inner<E> {
-    entries: Mutex<HashMap<Key, Entry<E>>>,
+    state: Mutex<State<E>>,
     parts: Parts,
     alarms: mpsc::UnboundedSender<(Key, Boot)>,
 }
@@ -106,7 +94,7 @@ impl<E: Failure> Cache<E> {
     /// An empty cache.
     pub fn new(parts: Parts) -> Self {
         let (alarms, alarm) = mpsc::unbounded_channel();
-        let cache = Self(Arc::new(Inner { entries: Mutex::default(), parts, alarms }));
+        let cache = Self(Arc::new(Inner { state: Mutex::new(State::new()), parts, alarms }));
         if matches!(cache.0.parts.persistence, Persistence::Daemon) {
             let keeper = cache.clone();
             cache.0.parts.tasks.spawn(async move { keeper.keep(alarm).await });
@@ -117,36 +105,44 @@ impl<E: Failure> Cache<E> {
     /// A fresh token that meets the wish, if there is one. Never waits.
     pub fn hit(&self, key: &Key, wish: &Wish) -> Option<Arc<Token>> {
         let now = self.now();
-        let mut entries = self.lock();
-        let (token, renewal) = entries.get_mut(key)?.at_hand(wish, now)?;
+        let mut state = self.lock();
+        let (token, renewal) = state.entries.get_mut(key)?.at_hand(wish, now)?;
         if renewal == Renewal::Due {
-            drop(self.take_off(&mut entries, *key, Level::Renewal, now));
+            self.renew(&mut state, *key, now);
         }
         self.0.parts.observer.hit();
         Some(token)
     }
 
-    /// A token that meets the wish as well as possible, made by `recipe` if there is none.
+    /// A token that meets the wish as well as possible, made by `recipe` if there is none. At the bound of flights in
+    /// progress it fails, or gives the valid token there is.
     pub async fn token(&self, key: Key, wish: &Wish, recipe: impl FnOnce() -> Recipe<E>) -> Result<Arc<Token>, E> {
+        let crowded = || E::lost(Lost::Crowded).retry_in(policy::CROWDED_WAIT);
         let (flight, meanwhile) = {
             let now = self.now();
-            let mut entries = self.lock();
-            make_room(&mut entries, &key);
-            let entry = entries.entry(key).or_insert_with(|| Entry::new(recipe(), now));
-            match entry.step(wish, now) {
+            let mut state = self.lock();
+            if !state.has_place(&key, wish.user, now) {
+                return Err(crowded());
+            }
+            let may_start = state.load.may_start(wish.user);
+            match state.entry(key, recipe, wish.user, now).step(wish, now) {
                 Step::Serve { token, renewal } => {
                     if renewal == Renewal::Due {
-                        drop(self.take_off(&mut entries, key, Level::Renewal, now));
+                        self.renew(&mut state, key, now);
                     }
                     self.0.parts.observer.hit();
                     return Ok(token);
                 }
                 Step::Fail { error, wait } => return Err(error.retry_in(wait)),
                 Step::Join { flight, meanwhile } => {
-                    entry.urgency.raise(Level::Awaited);
+                    state.join(&key, wish.user);
                     (flight, meanwhile)
                 }
-                Step::TakeOff { meanwhile } => (self.take_off(&mut entries, key, Level::Awaited, now), meanwhile),
+                Step::TakeOff { meanwhile } if !may_start => return meanwhile.ok_or_else(crowded),
+                Step::TakeOff { meanwhile } => {
+                    let urgency = Urgency::new(Level::Awaited, wish.user);
+                    (self.take_off(&mut state, key, urgency, now), meanwhile)
+                }
             }
         };
         match (flight.await, meanwhile) {
@@ -160,10 +156,11 @@ impl<E: Failure> Cache<E> {
     /// Keeps a valid token for this key at all times, even if nobody asks for it.
     pub fn always(&self, key: Key, recipe: impl FnOnce() -> Recipe<E>) {
         let now = self.now();
-        let mut entries = self.lock();
-        entries.entry(key).or_insert_with(|| Entry::new(recipe(), now)).always = true;
-        if entries.get(&key).is_some_and(|entry| entry.token.is_none() && entry.flight.is_none()) {
-            drop(self.take_off(&mut entries, key, Level::Background, now));
+        let mut state = self.lock();
+        let entry = state.entry(key, recipe, None, now);
+        entry.always = true;
+        if entry.held().next().is_none() && entry.flight.is_none() {
+            drop(self.take_off(&mut state, key, Urgency::new(Level::Background, None), now));
         }
     }
 
@@ -172,46 +169,53 @@ impl<E: Failure> Cache<E> {
     pub fn inherit(&self, before: &Self, recipe: impl Fn(&Key, &Token) -> Option<Recipe<E>>) {
         let now = self.now();
         let left: Vec<(Key, Entry<E>)> = {
-            let entries = before.lock();
-            let held = entries.iter().filter_map(|(key, entry)| Some((key, entry, entry.valid(now)?)));
+            let state = before.lock();
+            let held = state.entries.iter().filter_map(|(key, entry)| Some((key, entry, entry.valid(now)?)));
             held.filter_map(|(key, entry, token)| Some((*key, entry.moved(recipe(key, &token)?)))).collect()
         };
-        let mut entries = self.lock();
+        let mut state = self.lock();
         for (key, entry) in left {
             self.wake_for(key, &entry, now);
-            entries.insert(key, entry);
+            state.load.made(entry.made_by);
+            state.entries.insert(key, entry);
         }
     }
 
-    /// Starts a flight for this key, unless it has a valid token, a flight or a back-off.
-    pub fn prefetch(&self, key: Key, recipe: impl FnOnce() -> Recipe<E>) {
+    /// Starts a flight for this key on behalf of a user, unless it has a valid token, a flight or a back-off, or too many
+    /// flights are in progress.
+    pub fn prefetch(&self, key: Key, user: Option<u32>, recipe: impl FnOnce() -> Recipe<E>) {
         let now = self.now();
-        let mut entries = self.lock();
-        make_room(&mut entries, &key);
-        let entry = entries.entry(key).or_insert_with(|| Entry::new(recipe(), now));
-        if let Step::TakeOff { .. } = entry.step(&Wish::ANY, now) {
-            drop(self.take_off(&mut entries, key, Level::Background, now));
+        let mut state = self.lock();
+        if !state.load.may_start(user) || !state.has_place(&key, user, now) {
+            return;
+        }
+        if let Step::TakeOff { .. } = state.entry(key, recipe, user, now).step(&Wish::ANY, now) {
+            drop(self.take_off(&mut state, key, Urgency::new(Level::Background, user), now));
         }
     }
 
-    /// Drops a token that the server refused, and returns whether it did. A token that is too young stays, and so does any
-    /// token once the forced mints of its key are used up.
-    pub fn reject(&self, key: &Key, digest: &Digest) -> bool {
+    /// Notes that the server refused a token to this user, and starts a flight for the next one. The user waits for it;
+    /// others are served until it is there. Returns whether the token is held and newly noted: one that is too young is
+    /// not, and none is once the user's forced mints of this key are used up.
+    pub fn reject(&self, key: &Key, digest: &Digest, user: u32) -> bool {
         let now = self.now();
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(key) else { return false };
-        let dropped = entry.reject(digest, now);
-        if dropped && entry.always {
-            self.wake_for(*key, entry, now);
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(key) else { return false };
+        if !entry.reject(digest, user, now) {
+            return false;
         }
-        dropped
+        let wanting = entry.valid_for(Some(user), now).is_none() && !entry.backs_off(now);
+        if wanting && state.load.may_start(Some(user)) {
+            drop(self.take_off(&mut state, *key, Urgency::new(Level::Awaited, Some(user)), now));
+        }
+        true
     }
 
     /// The valid token and the last failure. Does not count as a use.
     pub fn peek(&self, key: &Key) -> (Option<Arc<Token>>, Option<E>) {
         let now = self.now();
-        let entries = self.lock();
-        let Some(entry) = entries.get(key) else { return (None, None) };
+        let state = self.lock();
+        let Some(entry) = state.entries.get(key) else { return (None, None) };
         let token = entry.valid(now);
         (token, entry.failed.as_ref().map(|failed| failed.error.clone()))
     }
@@ -219,48 +223,62 @@ impl<E: Failure> Cache<E> {
     /// All tokens that have not expired.
     pub fn held(&self) -> Vec<(Key, Arc<Token>)> {
         let now = self.now();
-        let entries = self.lock();
-        entries
-            .iter()
-            .flat_map(|(key, entry)| entry.held().map(|token| (*key, Arc::clone(token))))
-            .filter(|(_, token)| token.left(now) > Duration::ZERO)
-            .collect()
+        let state = self.lock();
+        let held = state.entries.iter().flat_map(|(key, entry)| entry.held().map(|token| (*key, Arc::clone(token))));
+        held.filter(|(_, token)| token.left(now) > Duration::ZERO).collect()
     }
 
-    /// Removes the token of this key and returns it.
-    pub fn forget(&self, key: &Key) -> Option<Arc<Token>> {
+    /// All keys.
+    pub fn keys(&self) -> HashSet<Key> {
+        self.lock().entries.keys().copied().collect()
+    }
+
+    /// Gives up the tokens of this key and returns them. Fails as [`Kept`] says.
+    pub fn give_up(&self, key: &Key, by: Revoker) -> Result<Vec<Arc<Token>>, Kept> {
         let now = self.now();
-        let mut entries = self.lock();
-        let entry = entries.get_mut(key)?;
-        let token = entry.forget(now);
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(key) else { return Ok(Vec::new()) };
+        let tokens = entry.give_up(by, now)?;
         if entry.always {
             self.wake_for(*key, entry, now);
         }
-        token
+        Ok(tokens)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry<E>>> {
-        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State<E>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Boot {
         self.0.parts.clock.boot()
     }
 
+    /// Starts a flight that nobody waits for.
+    fn renew(&self, state: &mut State<E>, key: Key, now: Boot) {
+        let in_use = state.entries.get(&key).filter(|entry| entry.is_valid(now));
+        let urgency = match in_use {
+            Some(entry) => Urgency::new(Level::Renewal, entry.users.only()),
+            None => Urgency::new(Level::Background, None),
+        };
+        drop(self.take_off(state, key, urgency, now));
+    }
+
     /// Returns the flight of an entry, which it starts if there is none. Called under the lock.
-    fn take_off(&self, entries: &mut HashMap<Key, Entry<E>>, key: Key, level: Level, now: Boot) -> Flight<E> {
-        let entry = entries.get_mut(&key).expect("the caller holds the lock and has the entry");
+    fn take_off(&self, state: &mut State<E>, key: Key, urgency: Urgency, now: Boot) -> Flight<E> {
+        let entry = state.entries.get_mut(&key).expect("the caller holds the lock and has the entry");
         if let Some(flight) = &entry.flight {
-            entry.urgency.raise(level);
             return flight.clone();
         }
-        entry.urgency = Urgency::new(level);
         self.0.parts.observer.flight();
+        // A renewal is not counted: it needs a key, and those are bounded.
+        let counted = urgency.first_user().filter(|_| urgency.level() != Level::Renewal);
+        state.load.started(counted);
         let (land, landed) = oneshot::channel();
         let flight: Flight<E> =
             async move { landed.await.unwrap_or_else(|_| Err(E::lost(Lost::Panic))) }.boxed().shared();
         entry.flight = Some(flight.clone());
-        let (recipe, urgency) = (Arc::clone(&entry.recipe), entry.urgency.clone());
+        entry.urgency = urgency.clone();
+        let recipe = Arc::clone(&entry.recipe);
         let in_outage = entry.failed.is_some();
         let cache = self.clone();
         self.0.parts.tasks.spawn(async move {
@@ -271,7 +289,7 @@ impl<E: Failure> Cache<E> {
                 Ok(Err(_)) => Err(E::lost(Lost::Panic)),
                 Err(_) => Err(E::lost(Lost::TooLong)),
             };
-            let outcome = cache.land(key, now, outcome);
+            let outcome = cache.land(key, now, counted, outcome);
             // If nobody waits any more, the outcome is in the entry all the same.
             drop(land.send(outcome));
         });
@@ -304,11 +322,12 @@ impl<E: Failure> Cache<E> {
     }
 
     /// Writes the outcome of a flight into its entry and plans the next look.
-    fn land(&self, key: Key, started: Boot, outcome: Result<Token, E>) -> Result<Arc<Token>, E> {
+    fn land(&self, key: Key, started: Boot, counted: Option<u32>, outcome: Result<Token, E>) -> Result<Arc<Token>, E> {
         let now = self.now();
         self.0.parts.observer.landed(now.since(started), outcome.is_ok());
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&key) else { return outcome.map(Arc::new) };
+        let mut state = self.lock();
+        state.load.landed(counted);
+        let Some(entry) = state.entries.get_mut(&key) else { return outcome.map(Arc::new) };
         entry.flight = None;
         let jitter = &self.0.parts.jitter;
         match outcome.and_then(|token| entry.landed(token, jitter, now)) {
@@ -359,30 +378,16 @@ impl<E: Failure> Cache<E> {
 
     fn look(&self, key: Key) {
         let now = self.now();
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&key) else { return };
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(&key) else { return };
         if entry.flight.is_some() {
             return;
         }
         match entry.plan(now) {
-            Plan::Forget => drop(entries.remove(&key)),
-            Plan::Renew => {
-                let level = if entry.valid(now).is_some() { Level::Renewal } else { Level::Background };
-                drop(self.take_off(&mut entries, key, level, now));
-            }
+            Plan::Forget => state.remove(&key),
+            Plan::Renew => self.renew(&mut state, key, now),
             Plan::LookAt(_) => self.wake_for(key, entry, now),
         }
-    }
-}
-
-/// Keeps the map within its cap. Removes the least recently used entry, but none that is kept always or has a flight.
-fn make_room<E>(entries: &mut HashMap<Key, Entry<E>>, key: &Key) {
-    if entries.len() < policy::CAP || entries.contains_key(key) {
-        return;
-    }
-    let idle = entries.iter().filter(|(_, entry)| !entry.always && entry.flight.is_none());
-    if let Some(oldest) = idle.min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key) {
-        entries.remove(&oldest);
     }
 }
 

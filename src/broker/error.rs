@@ -63,6 +63,7 @@ enum Cause {
         Lost::Panic => "the exchange was lost",
         Lost::TooLong => "the exchange took longer than any may",
         Lost::StaleToken => "the authorization server hands out the same, nearly expired token again",
+        Lost::Crowded => "too many tokens are being fetched at the moment",
     })]
     Lost(Lost),
     #[error("{0}")]

@@ -216,19 +216,19 @@ impl Broker {
             return Err(super::Error::denied(&server.name, denied.clone()));
         }
         if let Ok(permit) = permitted {
-            self.prefetch(&TokenRequest { permit, ..TokenRequest::of(&server) });
+            self.prefetch(caller, &TokenRequest { permit, ..TokenRequest::of(&server) });
             if let Some(door) = &server.front_door {
-                self.prefetch(&TokenRequest::for_front_door(&server, door));
+                self.prefetch(caller, &TokenRequest::for_front_door(&server, door));
             }
         }
         Ok(())
     }
 
-    /// Starts a flight in the background, unless a token is cached.
-    fn prefetch(&self, want: &TokenRequest) {
+    /// Starts a flight in the background for this caller, unless a token is cached.
+    fn prefetch(&self, caller: &Caller, want: &TokenRequest) {
         let key = want.key();
         if self.cache.hit(&key, &crate::cache::Wish::ANY).is_none() {
-            self.cache.prefetch(key, || self.recipe(want.clone()));
+            self.cache.prefetch(key, Some(caller.uid), || self.recipe(want.clone()));
         }
     }
 

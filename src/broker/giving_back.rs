@@ -1,13 +1,19 @@
-//! Drops a token that a server refused, and revokes the tokens of a server (RFC 7009).
+//! Replaces a token that a server refused, and revokes the tokens of a server (RFC 7009). What one caller says of a token
+//! takes it from no other.
 
-use super::{Action, AuditSubject, Broker, Error, Target, TokenRequest};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Action, AuditSubject, Broker, Error, Refusal, Target, TokenRequest};
+use crate::cache::{Kept, Key, Revoker};
 use crate::caller::Caller;
 use crate::token::{Digest, Token};
 
 impl Broker {
-    /// Drops a cached token that the server refused, as the caller reports. Returns true if it was dropped. A digest
-    /// that is not in the cache is ignored: another caller already got a new token. Fails if there is no such server,
-    /// or if the caller may not use it.
+    /// Notes that the server refused a cached token, as the caller reports, and starts to fetch the next one. Until it is
+    /// there, this caller's user waits and others are served the old one. Returns true if it is newly noted. A digest that
+    /// is not in the cache is ignored: another caller already got a new token. Fails if there is no such server, or if
+    /// the caller may not use it.
     pub fn reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
         let decided = self.decide_reject(caller, target, digest);
         let matter = AuditSubject { rejected: Some(digest), ..AuditSubject::new(Action::Reject, caller, Some(target)) };
@@ -17,45 +23,49 @@ impl Broker {
     fn decide_reject(&self, caller: &Caller, target: &Target, digest: &Digest) -> Result<bool, Error> {
         let server = self.server(caller, target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
-        let mut dropped = self.cache.reject(&server.key(&permit), digest);
+        let mut noted = self.cache.reject(&server.key(&permit), digest, caller.uid);
         for (key, token) in self.cache.held() {
             // The token may be one of other scopes, or the front door's: the digest identifies it.
             if token.digest == *digest && server.is_about(&token.server) {
-                dropped |= self.cache.reject(&key, digest);
+                noted |= self.cache.reject(&key, digest, caller.uid);
             }
         }
-        if dropped {
-            tracing::info!(server = %server.name, %caller, "the server refused the token; it is dropped");
+        if noted {
+            tracing::info!(server = %server.name, %caller, "the server refused the token; the next one is fetched");
         }
-        Ok(dropped)
+        Ok(noted)
     }
 
-    /// Forgets the cached tokens of a server and revokes them (RFC 7009). Returns the number revoked. Fails with the
-    /// first failed revocation, and if there is no such server or the caller may not use it.
-    pub async fn revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
-        let decided = self.decide_revoke(caller, target).await;
+    /// Forgets the cached tokens of a server and revokes them (RFC 7009). Returns the number revoked. Tokens that other
+    /// users ask for too are revoked for the daemon's own user, and for root where a rule names it. Fails if none may be
+    /// revoked for this caller now, with the first failed revocation, and if there is no such server or the caller may not
+    /// use it.
+    pub async fn revoke(&self, caller: &Caller, own_uid: u32, target: &Target) -> Result<usize, Error> {
+        let decided = self.decide_revoke(caller, own_uid, target).await;
         self.note(&AuditSubject::new(Action::Revoke, caller, Some(target)), decided, |_| None)
     }
 
-    async fn decide_revoke(&self, caller: &Caller, target: &Target) -> Result<usize, Error> {
+    async fn decide_revoke(&self, caller: &Caller, own_uid: u32, target: &Target) -> Result<usize, Error> {
         let server = self.server(caller, target)?;
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
+        self.pace(caller, &server)?;
+        // The policy let root pass, so a rule names it.
+        let by = Revoker { user: caller.uid, is_operator: caller.uid == own_uid || caller.uid == 0 };
         // A caller may revoke only tokens that it could get itself.
         let its_own = |token: &Token| *token.server == *server.name && permit.admit(&token.scopes).is_ok();
-        let held: Vec<_> = self.cache.held().into_iter().filter(|(_, token)| its_own(token)).collect();
         // Forget them first, so that nobody gets them even if the revocation fails.
-        for (key, _) in &held {
-            self.cache.forget(key);
-        }
-        for (key, token) in self.cache.held() {
-            // The front door's token is not revoked, but it is forgotten too.
-            if *token.server != *server.name && server.is_about(&token.server) {
-                self.cache.forget(&key);
-            }
+        let tokens = self.give_up(by, its_own).map_err(|kept| match kept {
+            Kept::Shared => Error::from(Refusal::InUseByOthers).at(&server.name),
+            Kept::TooOften(wait) => Error::from(Refusal::RevokedTooOften { wait }).at(&server.name),
+        })?;
+        // The front door's token is not revoked, but it is forgotten too, unless others need it.
+        let of_door = |token: &Token| *token.server != *server.name && server.is_about(&token.server);
+        if let Err(kept) = self.give_up(by, of_door) {
+            tracing::debug!(server = %server.name, ?kept, "the token for the front door is kept");
         }
         let (mut revoked, mut failed) = (0, None);
         let want = TokenRequest::of(&server);
-        for (_, token) in &held {
+        for token in &tokens {
             match self.maker.revoke(&want, token).await {
                 Ok(()) => revoked += 1,
                 Err(error) => failed = failed.or(Some(error)),
@@ -65,5 +75,22 @@ impl Broker {
             return Err(Error::revocation(&server, error));
         }
         Ok(revoked)
+    }
+
+    /// Takes tokens out of the cache. Fails if there are some but none may be taken.
+    fn give_up(&self, by: Revoker, which: impl Fn(&Token) -> bool) -> Result<Vec<Arc<Token>>, Kept> {
+        let held = self.cache.held().into_iter().filter(|(_, token)| which(token));
+        let keys: BTreeSet<Key> = held.map(|(key, _)| key).collect();
+        let (mut tokens, mut kept) = (Vec::new(), None);
+        for key in keys {
+            match self.cache.give_up(&key, by) {
+                Ok(some) => tokens.extend(some),
+                Err(why) => kept = kept.or(Some(why)),
+            }
+        }
+        match kept {
+            Some(why) if tokens.is_empty() => Err(why),
+            _ => Ok(tokens),
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! policy decides who may have it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::parts::CarriedOver;
 use super::{Broker, Parts, TokenFor, TokenRequest};
@@ -34,7 +34,7 @@ impl Broker {
         // Check again whether the issuer is trusted before a cached token is taken over.
         let same_trust = broker.maker.issuers == maker.issuers;
         broker.cache.inherit(&before.cache, |key, token| {
-            let (name, permit) = before.made.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()?;
+            let (name, permit) = before.lock_made().get(key).cloned()?;
             let of_all = broker.servers.iter().flat_map(TokenRequest::all).find(|want| want.order.name == name)?;
             let within = of_all.permit.admit(&token.scopes).is_ok();
             // Every caller may pass the front door, so its permit comes from the new configuration.
@@ -51,13 +51,20 @@ impl Broker {
 
     /// Remembers the order and the permit behind a cache entry, for the next reload.
     pub(super) fn remember(&self, want: &TokenRequest) {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        // The cache is locked during this call, so it cannot say which entries it still has. Forgetting an entry costs
-        // one exchange at the next reload.
-        if made.len() >= REMEMBERED {
-            made.clear();
+        self.lock_made().insert(want.key(), (Arc::clone(&want.order.name), want.permit.clone()));
+    }
+
+    /// Forgets what is remembered of entries that the cache no longer has, if that is much. The cache is locked while
+    /// [`Self::remember`] runs, so this is separate.
+    pub(super) fn tidy_memory(&self) {
+        if self.lock_made().len() >= REMEMBERED {
+            let keys = self.cache.keys();
+            self.lock_made().retain(|key, _| keys.contains(key));
         }
-        made.insert(want.key(), (Arc::clone(&want.order.name), want.permit.clone()));
+    }
+
+    fn lock_made(&self) -> MutexGuard<'_, MadeFor> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

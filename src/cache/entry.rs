@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::load::{Forced, Users};
 use super::policy::{self, Plan, Times};
 use super::{Failure, Flight, Lost, Recipe};
-use crate::bucket::Bucket;
 use crate::clock::Boot;
 use crate::jitter::Jitter;
 use crate::token::{Digest, Token};
@@ -19,6 +19,8 @@ pub struct Wish {
     pub least: Least,
     /// Only a token minted after this moment will do.
     pub newer_than: Option<Boot>,
+    /// The user that asks; `None` is the daemon itself.
+    pub user: Option<u32>,
 }
 
 /// How much life should be left.
@@ -32,7 +34,7 @@ pub enum Least {
 
 impl Wish {
     /// Any valid token.
-    pub const ANY: Self = Self { least: Least::Of(Duration::ZERO), newer_than: None };
+    pub const ANY: Self = Self { least: Least::Of(Duration::ZERO), newer_than: None, user: None };
 }
 
 impl Least {
@@ -48,25 +50,60 @@ impl Least {
 pub(super) struct Entry<E> {
     pub(super) recipe: Recipe<E>,
     /// The newest token.
-    pub(super) token: Option<Arc<Token>>,
+    token: Option<Held>,
     /// An earlier token, while it outlives the newest: an issuer may grant a shorter life than last time.
-    older: Option<Arc<Token>>,
+    older: Option<Held>,
     pub(super) flight: Option<Flight<E>>,
     /// How urgent that flight is.
     pub(super) urgency: Urgency,
     pub(super) failed: Option<Failed<E>>,
     /// When a caller last asked for it.
     pub(super) used: Boot,
+    /// The user that asked for it first.
+    pub(super) made_by: Option<u32>,
+    /// The users that ever asked for it.
+    pub(super) users: Users,
     /// It counts as always in use.
     pub(super) always: bool,
     renew_at: Boot,
     /// The life of the last token, also after that token is gone: this long a use counts.
     life: Duration,
-    forced: Bucket,
+    forced: Forced,
     /// The issuer returned the token that we already had: asking before this moment is useless.
     repeats_until: Option<Boot>,
     /// The last token that came, without its secret.
     last: Option<Seen>,
+}
+
+/// A token, and the users whose server refused it. They wait for the next one; all others are served.
+#[derive(Clone)]
+struct Held {
+    token: Arc<Token>,
+    rejected_by: Vec<u32>,
+}
+
+impl Held {
+    fn is_for(&self, user: Option<u32>) -> bool {
+        self.rejected_by.is_empty() || user.is_none_or(|user| !self.rejected_by.contains(&user))
+    }
+}
+
+/// Who revokes tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoker {
+    /// The user.
+    pub user: u32,
+    /// It may revoke what others use as well.
+    pub is_operator: bool,
+}
+
+/// Why the tokens of a key are not given up for a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Other users ask for them too.
+    Shared,
+    /// Its forced mints are used up; there is one after this time.
+    TooOften(Duration),
 }
 
 /// What is remembered of a token to notice when the issuer returns it again.
@@ -108,7 +145,7 @@ pub(super) enum Step<E> {
 }
 
 impl<E: Failure> Entry<E> {
-    pub(super) fn new(recipe: Recipe<E>, now: Boot) -> Self {
+    pub(super) fn new(recipe: Recipe<E>, made_by: Option<u32>, now: Boot) -> Self {
         Self {
             recipe,
             token: None,
@@ -117,10 +154,12 @@ impl<E: Failure> Entry<E> {
             urgency: Urgency::AWAITED,
             failed: None,
             used: now,
+            made_by,
+            users: made_by.map_or(Users::Nobody, Users::One),
             always: false,
             renew_at: now,
             life: Duration::ZERO,
-            forced: policy::forced_mints(),
+            forced: Forced::default(),
             repeats_until: None,
             last: None,
         }
@@ -137,6 +176,8 @@ impl<E: Failure> Entry<E> {
             urgency: Urgency::AWAITED,
             failed: None,
             used: self.used,
+            made_by: self.made_by,
+            users: self.users,
             always: false,
             renew_at: self.renew_at,
             life: self.life,
@@ -149,7 +190,8 @@ impl<E: Failure> Entry<E> {
     /// The newest valid token, if it meets the wish or a better one cannot be had now. Takes no forced mint.
     pub(super) fn at_hand(&mut self, wish: &Wish, now: Boot) -> Option<(Arc<Token>, Renewal)> {
         self.used = now;
-        let token = self.valid(now)?;
+        self.users.add(wish.user);
+        let token = self.valid_for(wish.user, now)?;
         let wanting = self.is_too_old(&token, wish) || self.would_help(&token, wish.least, now);
         (!wanting || self.backs_off(now)).then(|| (token, self.renewal(now)))
     }
@@ -159,14 +201,14 @@ impl<E: Failure> Entry<E> {
         if let Some((token, renewal)) = self.at_hand(wish, now) {
             return Step::Serve { token, renewal };
         }
-        let meanwhile = self.valid(now);
+        let meanwhile = self.valid_for(wish.user, now);
         match (&self.flight, &self.failed, meanwhile) {
             (Some(flight), _, meanwhile) => Step::Join { flight: flight.clone(), meanwhile },
             (None, Some(failed), None) if failed.until > now => {
                 Step::Fail { error: failed.error.clone(), wait: failed.until.since(now) }
             }
             // Over the limit of forced mints, callers get the valid token there is.
-            (None, _, Some(token)) if self.is_too_old(&token, wish) && self.forced.take(now).is_err() => {
+            (None, _, Some(token)) if self.is_too_old(&token, wish) && self.forced.take(wish.user, now).is_err() => {
                 Step::Serve { token, renewal: self.renewal(now) }
             }
             (None, _, meanwhile) => Step::TakeOff { meanwhile },
@@ -175,12 +217,29 @@ impl<E: Failure> Entry<E> {
 
     /// All tokens of this key, the newest first.
     pub(super) fn held(&self) -> impl Iterator<Item = &Arc<Token>> {
-        self.token.iter().chain(&self.older)
+        self.token.iter().chain(&self.older).map(|held| &held.token)
     }
 
     /// The newest valid token.
     pub(super) fn valid(&self, now: Boot) -> Option<Arc<Token>> {
-        self.held().find(|token| policy::may_be_served(token, now)).cloned()
+        self.valid_for(None, now)
+    }
+
+    /// The newest valid token that this user did not reject.
+    pub(super) fn valid_for(&self, user: Option<u32>, now: Boot) -> Option<Arc<Token>> {
+        let mut all = self.token.iter().chain(&self.older);
+        let held = all.find(|held| policy::may_be_served(&held.token, now) && held.is_for(user))?;
+        Some(Arc::clone(&held.token))
+    }
+
+    /// Is there a valid token? Entries with one are removed last.
+    pub(super) fn is_valid(&self, now: Boot) -> bool {
+        self.held().any(|token| policy::may_be_served(token, now))
+    }
+
+    /// May it be removed to make room for others?
+    pub(super) fn is_idle(&self) -> bool {
+        !self.always && self.flight.is_none()
     }
 
     fn is_too_old(&self, token: &Token, wish: &Wish) -> bool {
@@ -197,7 +256,7 @@ impl<E: Failure> Entry<E> {
             && self.repeats_until.is_none_or(|until| until <= now)
     }
 
-    fn backs_off(&self, now: Boot) -> bool {
+    pub(super) fn backs_off(&self, now: Boot) -> bool {
         self.failed.as_ref().is_some_and(|failed| failed.until > now)
     }
 
@@ -240,19 +299,25 @@ impl<E: Failure> Entry<E> {
         self.life = token.life;
         self.repeats_until = repeated.then(|| now + policy::repeat_pause(&token, now));
         self.renew_at = policy::renewal_point(&token, jitter);
-        let longest = self.held().max_by_key(|held| held.left(now)).cloned();
-        self.older = longest.filter(|held| held.left(now) > token.left(now));
+        // What some user's server refused is served no more: the new token takes its place for all.
+        let held = [self.token.take(), self.older.take()].into_iter().flatten();
+        let longest = held.filter(|held| held.rejected_by.is_empty()).max_by_key(|held| held.token.left(now));
+        self.older = longest.filter(|held| held.token.left(now) > token.left(now));
         let token = Arc::new(token);
-        self.token = Some(Arc::clone(&token));
+        self.token = Some(Held { token: Arc::clone(&token), rejected_by: Vec::new() });
         Ok(token)
     }
 
-    /// Drops the tokens and their renewal, as if there had never been one.
-    pub(super) fn forget(&mut self, now: Boot) -> Option<Arc<Token>> {
+    /// Gives up the tokens and their renewal, as if there had never been one, and returns them. A user other than the
+    /// daemon's own can do so only with tokens that nobody else asked for, and as often as it can force mints.
+    pub(super) fn give_up(&mut self, by: Revoker, now: Boot) -> Result<Vec<Arc<Token>>, Kept> {
+        if !by.is_operator && self.users.only() != Some(by.user) {
+            return Err(Kept::Shared);
+        }
+        self.forced.take(Some(by.user), now).map_err(Kept::TooOften)?;
         self.life = Duration::ZERO;
         self.renew_at = now;
-        let older = self.older.take();
-        self.token.take().or(older)
+        Ok([self.token.take(), self.older.take()].into_iter().flatten().map(|held| held.token).collect())
     }
 
     /// Notes that a flight failed and that the next one starts after `until`.
@@ -260,22 +325,33 @@ impl<E: Failure> Entry<E> {
         self.failed = Some(Failed { error, streak, until });
         // Expired tokens are not kept during an outage.
         for held in [&mut self.token, &mut self.older] {
-            held.take_if(|token| token.left(now).is_zero());
+            held.take_if(|held| held.token.left(now).is_zero());
         }
     }
 
-    /// Drops a token that the server refused, unless it is too young or the forced mints are used up. True if it did.
-    pub(super) fn reject(&mut self, digest: &Digest, now: Boot) -> bool {
-        let Some(token) = self.held().find(|token| token.digest == *digest) else { return false };
-        if policy::too_young_to_drop(token, now) || self.forced.take(now).is_err() {
+    /// Notes that a token was refused to this user, unless it is too young or the user's forced mints are used up. Others
+    /// are served until the next one is there. True if it is newly noted.
+    pub(super) fn reject(&mut self, digest: &Digest, user: u32, now: Boot) -> bool {
+        let mut all = self.token.iter().chain(&self.older);
+        let Some(held) = all.find(|held| held.token.digest == *digest) else { return false };
+        if policy::too_young_to_reject(&held.token, now) || !held.is_for(Some(user)) {
             return false;
         }
-        self.older = None;
-        if self.token.as_ref().is_none_or(|newest| newest.digest != *digest) {
-            return true;
+        // With a flight in progress nothing is forced.
+        if self.flight.is_none() && self.forced.take(Some(user), now).is_err() {
+            return false;
         }
-        self.token = None;
-        self.renew_at = if self.always { now } else { self.renew_at };
+        let is_newest = self.token.as_ref().is_some_and(|newest| newest.token.digest == *digest);
+        let newest = if is_newest { &mut self.token } else { &mut None };
+        // An earlier token is not given in place of a newer one that was refused.
+        for slot in [newest, &mut self.older] {
+            if slot.as_ref().is_some_and(|held| held.rejected_by.len() >= policy::REJECTING_USERS) {
+                *slot = None;
+            }
+            if let Some(held) = slot.as_mut().filter(|held| held.is_for(Some(user))) {
+                held.rejected_by.push(user);
+            }
+        }
         true
     }
 }

@@ -9,8 +9,28 @@ use crate::clock::Boot;
 use crate::jitter::Jitter;
 use crate::token::Token;
 
-/// The cache holds at most this many entries. At the limit the least recently used one is removed.
+/// The cache holds at most this many entries. At the limit the least recently used one is removed, those with a valid
+/// token last.
 pub(super) const CAP: usize = 4_096;
+
+/// One user may have made this many of them. At the limit one of its own is removed.
+pub(super) const CAP_OF_USER: usize = CAP / 4;
+
+/// One user may have started this many flights that are in progress. A caller that hangs up does not cancel its flight, so
+/// without a limit one user could fill the memory and every issuer's queue.
+pub(super) const FLIGHTS_OF_USER: usize = 16;
+
+/// All users together may have started this many, and up to twice as many as long as each is its user's only one.
+pub(super) const FLIGHTS: usize = 128;
+
+/// When a request at the limit of flights may be repeated. Most flights take less.
+pub(super) const CROWDED_WAIT: Duration = Duration::from_secs(1);
+
+/// For one key this many users have forced mints of their own.
+pub(super) const FORCING_USERS: usize = 16;
+
+/// A token that this many users rejected is dropped when one more does.
+pub(super) const REJECTING_USERS: usize = 16;
 
 /// May the token still be handed out? Until its expiry less min(10 s, 5 % of its life): the margin covers the way to
 /// the server.
@@ -192,14 +212,14 @@ pub(super) fn flight_limit(persistence: Persistence) -> Duration {
     }
 }
 
-/// Mints that a caller can force for one key (`--fresh`, a rejected token): three, then one every 10 s.
+/// Mints that a user can force for one key (`--fresh`, a rejected or revoked token): three, then one every 10 s.
 pub(super) fn forced_mints() -> Bucket {
     Bucket::new(3, Duration::from_secs(10))
 }
 
-/// Is a token too young to be dropped when the server refuses it? Younger than min(5 s, 10 % of its life), it was refused
+/// Is a token too young to be replaced when the server refuses it? Younger than min(5 s, 10 % of its life), it was refused
 /// for another reason than its age, and the next one would be refused as well.
-pub(super) fn too_young_to_drop(token: &Token, now: Boot) -> bool {
+pub(super) fn too_young_to_reject(token: &Token, now: Boot) -> bool {
     now.since(token.minted) < (token.life / 10).min(Duration::from_secs(5))
 }
 

@@ -163,18 +163,22 @@ impl Rig {
     }
 
     async fn any(&self) -> Result<Arc<Token>, Fail> {
-        self.ask(Wish::ANY).await
+        self.ask(ANY).await
     }
 
     async fn fresh(&self) -> Result<Arc<Token>, Fail> {
         let newer_than = Some(self.clock.just_before(Duration::from_secs(1)));
-        self.ask(Wish { newer_than, ..Wish::ANY }).await
+        self.ask(Wish { newer_than, ..ANY }).await
     }
 
     async fn at_least(&self, seconds: u64) -> Result<Arc<Token>, Fail> {
-        self.ask(Wish { least: Least::Of(Duration::from_secs(seconds)), newer_than: None }).await
+        self.ask(Wish { least: Least::Of(Duration::from_secs(seconds)), newer_than: None, user: USER }).await
     }
 }
+
+/// The only user in most tests.
+const USER: Option<u32> = Some(1);
+const ANY: Wish = Wish { user: USER, ..Wish::ANY };
 
 fn key() -> Key {
     Digest::of(b"key")
@@ -205,7 +209,7 @@ async fn a_caller_that_hangs_up_does_not_cancel_the_flight() {
     let rig = Rig::new(Mood::Fine { life: 60 });
     assert!(tokio::time::timeout(Duration::from_millis(50), rig.any()).await.is_err());
     sleep(1).await;
-    assert!(rig.cache.hit(&key(), &Wish::ANY).is_some());
+    assert!(rig.cache.hit(&key(), &ANY).is_some());
     assert_eq!(rig.issuer.calls(), 1);
 }
 
@@ -215,7 +219,7 @@ async fn a_token_of_a_minute_asked_for_every_second_keeps_nobody_waiting() {
     rig.any().await.expect("the first one waits");
     for second in 0..600 {
         sleep(1).await;
-        let token = rig.cache.hit(&key(), &Wish::ANY).unwrap_or_else(|| panic!("somebody waits at {second} s"));
+        let token = rig.cache.hit(&key(), &ANY).unwrap_or_else(|| panic!("somebody waits at {second} s"));
         assert!(may_be_served(&token, rig.clock.boot()));
     }
     // One renewal at 70 to 85 % of each life.
@@ -228,7 +232,7 @@ async fn a_token_that_is_used_now_and_then_is_renewed_between_the_uses() {
     rig.any().await.expect("issued");
     for _ in 0..10 {
         sleep(50).await;
-        assert!(rig.cache.hit(&key(), &Wish::ANY).is_some());
+        assert!(rig.cache.hit(&key(), &ANY).is_some());
     }
 }
 
@@ -239,7 +243,7 @@ async fn a_token_that_nobody_asks_for_lapses_and_is_forgotten() {
     sleep(600).await;
     // It was in use until a lifetime after the last question: one or two renewals, then rest.
     assert!(rig.issuer.calls() <= 3, "{}", rig.issuer.calls());
-    assert!(rig.cache.lock().is_empty(), "nothing is left in memory");
+    assert!(rig.cache.lock().entries.is_empty(), "nothing is left in memory");
 }
 
 #[tokio::test(start_paused = true)]
@@ -429,7 +433,7 @@ async fn a_repeated_token_is_noticed_also_after_it_was_dropped() {
     let first = rig.any().await.expect("issued");
     rig.issuer.set(Mood::SameToken { life: 60 });
     sleep(20).await;
-    assert!(rig.cache.reject(&key(), &first.digest));
+    assert!(rig.cache.reject(&key(), &first.digest, 1));
     let again = rig.any().await.expect("the same one");
     assert_eq!((again.digest, again.minted), (first.digest, first.minted), "no younger than at first");
 }
@@ -455,7 +459,7 @@ async fn a_renewal_with_less_life_does_not_blank_the_token_before_it() {
     rig.issuer.set(Mood::Refuses);
     sleep(3).await;
     assert_eq!(rig.any().await.expect("still valid").digest, first.digest);
-    assert!(rig.cache.reject(&key(), &first.digest), "nor is it given again when the server refuses it");
+    assert!(rig.cache.reject(&key(), &first.digest, 1), "nor is it given again when the server refuses it");
     assert!(rig.any().await.is_err());
 }
 
@@ -463,21 +467,22 @@ async fn a_renewal_with_less_life_does_not_blank_the_token_before_it() {
 async fn what_was_forgotten_is_not_renewed_by_itself() {
     let rig = Rig::new(Mood::Fine { life: 60 });
     rig.any().await.expect("issued");
-    assert!(rig.cache.forget(&key()).is_some());
+    let by = Revoker { user: 1, is_operator: false };
+    assert_eq!(rig.cache.give_up(&key(), by).expect("nobody else asked for it").len(), 1);
     sleep(300).await;
     assert_eq!(rig.issuer.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_is_dropped_unless_it_is_too_young_or_another() {
+async fn a_rejected_token_is_replaced_unless_it_is_too_young_or_another() {
     let rig = Rig::new(Mood::Fine { life: 60 });
     let first = rig.any().await.expect("issued");
-    assert!(!rig.cache.reject(&key(), &first.digest), "younger than 5 s: the server refuses for another reason");
+    assert!(!rig.cache.reject(&key(), &first.digest, 1), "younger than 5 s: the server refuses for another reason");
     sleep(6).await;
-    assert!(!rig.cache.reject(&key(), &Digest::of(b"another")));
-    assert!(rig.cache.reject(&key(), &first.digest));
+    assert!(!rig.cache.reject(&key(), &Digest::of(b"another"), 1));
+    assert!(rig.cache.reject(&key(), &first.digest, 1));
     assert_ne!(rig.any().await.expect("a new one").digest, first.digest);
-    assert!(!rig.cache.reject(&key(), &first.digest), "another caller already got a new token");
+    assert!(!rig.cache.reject(&key(), &first.digest, 1), "another caller already got a new token");
 }
 
 #[tokio::test(start_paused = true)]
@@ -532,6 +537,8 @@ async fn a_one_shot_tells_the_last_real_failure_not_that_a_try_was_cut_short() {
     assert_eq!(outcome.map(|_| ()), Err(Fail::Temporary(Some(Duration::ZERO))), "what the first try said");
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
+
+mod users;
 
 /// One step of the model.
 #[derive(Clone, Debug)]
@@ -607,7 +614,7 @@ async fn play(acts: Vec<Act>) -> Result<(), TestCaseError> {
             Act::Fresh => model.judge(&rig, &rig.fresh().await)?,
             Act::Reject => {
                 if let Some(token) = &model.last {
-                    model.rejected |= rig.cache.reject(&key(), &token.digest);
+                    model.rejected |= rig.cache.reject(&key(), &token.digest, 1);
                 }
             }
             Act::Wait(milliseconds) => tokio::time::sleep(Duration::from_millis(milliseconds)).await,

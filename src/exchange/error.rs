@@ -29,6 +29,12 @@ pub enum Error {
         /// The delay that the server asks for, if any.
         retry_after: Option<Duration>,
     },
+    /// It was not asked: too many requests of ours wait for it.
+    #[error("too many requests wait for the token endpoint of {issuer}")]
+    Crowded {
+        /// The authorization server.
+        issuer: Issuer,
+    },
     /// The request failed without a usable answer.
     #[error("the token endpoint of {issuer}: {error}")]
     Outbound {
@@ -92,7 +98,7 @@ impl Error {
     /// Can a new request succeed a little later?
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::FileBusy { .. } => true,
+            Self::Busy { .. } | Self::FileBusy { .. } | Self::Crowded { .. } => true,
             Self::Outbound { error, .. } => error.is_temporary(),
             Self::NonceWanted { .. } | Self::Refused { .. } | Self::Malformed { .. } | Self::Elsewhere { .. } => false,
             Self::Misconfigured { .. } | Self::Moved { .. } => false,
@@ -103,7 +109,7 @@ impl Error {
     /// then the endpoint is the right one.
     pub(crate) fn may_be_stale_metadata(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::FileBusy { .. } | Self::NonceWanted { .. } => false,
+            Self::Busy { .. } | Self::FileBusy { .. } | Self::Crowded { .. } | Self::NonceWanted { .. } => false,
             Self::Outbound { error, .. } => {
                 !matches!(error, outbound::Error::Broken { .. } | outbound::Error::Stale { .. })
             }
@@ -119,7 +125,7 @@ impl Error {
     /// How to fix it, and who has to.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Busy { .. } | Self::FileBusy { .. } => None,
+            Self::Busy { .. } | Self::FileBusy { .. } | Self::Crowded { .. } => None,
             Self::Outbound { error, .. } => error.hint(),
             Self::Malformed { .. } => Some(
                 "the operator of the authorization server must mend its token endpoint (RFC 6749 section 5.1)"

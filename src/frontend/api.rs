@@ -71,7 +71,7 @@ pub(super) async fn reject(asked: &Asked<'_>, body: Incoming) -> Outcome {
 /// `POST /v1/revoke`
 pub(super) async fn revoke(asked: &Asked<'_>, body: Incoming) -> Outcome {
     let wire: Named = read(body).await?;
-    let revoked = asked.desk.broker.revoke(asked.caller, &target(&wire.server)?).await?;
+    let revoked = asked.desk.broker.revoke(asked.caller, asked.desk.fixed.uid, &target(&wire.server)?).await?;
     Ok(Answer::json(json!({ "revoked": revoked }).to_string().as_bytes()))
 }
 

@@ -28,6 +28,10 @@ pub(crate) enum Refusal {
     OtherUrl,
     #[error("asked for more often than {rate} by this user")]
     TooOften { rate: Rate, wait: Duration },
+    #[error("its tokens were revoked or forced anew too often by this user")]
+    RevokedTooOften { wait: Duration },
+    #[error("its tokens are in use by other users too, and are not revoked")]
+    InUseByOthers,
     #[error("{server}: its tokens are bound to {to}; a bare token is of no use")]
     Bound { server: Arc<str>, to: BoundTo },
     #[error("{0}: it has no token; each request to it is signed (SigV4)")]
@@ -104,6 +108,11 @@ impl Refusal {
                 .hint("configure those that are always needed; the tokens of the others lapse when nobody asks"),
             Self::TooOften { .. } => row(Workload, Temporary, "asked_too_often")
                 .hint("keep the token for its life, or raise `rate` at the server"),
+            Self::RevokedTooOften { .. } => {
+                row(Workload, Temporary, "asked_too_often").hint("a revoked token needs no second revocation")
+            }
+            Self::InUseByOthers => row(Workload, Denied, "access_denied")
+                .hint("have the daemon's own user revoke them, or root if `allow` at the server names it"),
             Self::Bound { to: BoundTo::DpopKey, .. } => row(Workload, Denied, "token_bound")
                 .hint("ask `/v1/headers` with `method` and `url`, which gives the proof with the token"),
             Self::Bound { to: BoundTo::Certificate, .. } => row(Workload, Denied, "token_bound")
@@ -120,7 +129,7 @@ impl Refusal {
     fn wait(&self) -> Option<Duration> {
         match self {
             Self::TooManyUnlisted(_) => Some(UNLISTED_WAIT),
-            Self::TooOften { wait, .. } => Some(*wait),
+            Self::TooOften { wait, .. } | Self::RevokedTooOften { wait } => Some(*wait),
             _ => None,
         }
     }

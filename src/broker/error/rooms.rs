@@ -51,7 +51,7 @@ pub(super) fn exchange(error: &exchange::Error) -> Facts<'_> {
     match error {
         E::Refused { error, .. } => row(AuthorizationServer, Refused, &*error.code),
         E::Busy { .. } => row(AuthorizationServer, Temporary, "temporarily_unavailable"),
-        E::FileBusy { .. } => row(Workload, Temporary, "temporarily_unavailable"),
+        E::FileBusy { .. } | E::Crowded { .. } => row(Workload, Temporary, "temporarily_unavailable"),
         E::Outbound { error, .. } => outbound(Stage::Exchange, error),
         E::Misconfigured { .. } => row(Workload, Config, "client_misconfigured"),
         E::Moved { .. } => row(AuthorizationServer, Refused, "issuer_changed"),
@@ -90,6 +90,8 @@ pub(super) fn flight(lost: Lost) -> Facts<'static> {
         Lost::TooLong => Facts::before(AuthorizationServer, Temporary, "temporarily_unavailable"),
         Lost::StaleToken => Facts::of(Stage::Exchange, AuthorizationServer, Temporary, "temporarily_unavailable")
             .hint(super::judged::BAD_LIFETIME),
+        Lost::Crowded => Facts::before(Workload, Temporary, "temporarily_unavailable")
+            .hint("ask for fewer sets of scopes at a time, and keep each token for its life"),
     }
 }
 

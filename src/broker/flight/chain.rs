@@ -215,7 +215,7 @@ impl Minter {
             subject: Some(subject),
         };
         let client = self.identify(&leg).await?;
-        let place = self.pace.enter(&party.issuer, &want.urgency).await;
+        let place = self.pace.enter(&party.issuer, &want.urgency).await?;
         let changed = link.change.change(&self.endpoint(party, &origins), subject, client, next).await;
         drop(place);
         changed.map_err(|error| {

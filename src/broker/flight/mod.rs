@@ -48,6 +48,7 @@ pub(super) struct TokenRequest {
     /// The server's own order, or that of its front door.
     pub(super) order: Arc<Order>,
     pub(super) permit: Permit,
+    /// How urgent it is, and for whom it is made. Not part of the key.
     pub(super) urgency: Urgency,
 }
 
@@ -229,9 +230,11 @@ impl Minter {
         let issuer = &leg.party.issuer;
         // A client's own assertion is different in every request, so only identity tokens can be remembered as refused.
         let shown = leg.subject.or_else(|| request.assertions.first().map(|(_, token)| token));
-        let presented = shown.map(|subject| Presented::of((&want.order, &want.permit), subject, issuer, &asked_for(request), &request.scopes));
+        let presented = shown.map(|subject| {
+            Presented::of((&want.order, &want.permit), subject, issuer, &asked_for(request), &request.scopes)
+        });
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
-        let place = self.pace.enter(issuer, &want.urgency).await;
+        let place = self.pace.enter(issuer, &want.urgency).await?;
         let issued = exchange.exchange(&self.endpoint(leg.party, leg.origins), leg.subject, request).await;
         drop(place);
         let error = match issued {

@@ -60,7 +60,9 @@ impl Minter {
         let issuer = &route.server.issuer;
         let audience = expected_audience(order, issuer);
         let subject = self.identity_for_server(want, &route, &audience, &plain_request(order)).await?.subject;
-        let presented = subject.as_ref().map(|one| Presented::of((&want.order, &want.permit), one, issuer, &[], &Scopes::default()));
+        let presented = subject
+            .as_ref()
+            .map(|one| Presented::of((&want.order, &want.permit), one, issuer, &[], &Scopes::default()));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         Ok(subject)
     }

@@ -189,7 +189,7 @@ fn a_token_younger_than_five_seconds_or_10_percent_is_not_dropped() {
     for (life, age, too_young) in
         [(600.0, 4.9, true), (600.0, 5.0, false), (20.0, 1.9, true), (20.0, 2.0, false), (0.0, 0.0, false)]
     {
-        assert_eq!(too_young_to_drop(&token(life), at(MINTED + age)), too_young, "{age} s of {life} s");
+        assert_eq!(too_young_to_reject(&token(life), at(MINTED + age)), too_young, "{age} s of {life} s");
     }
 }
 
