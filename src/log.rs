@@ -33,7 +33,7 @@ pub(crate) fn start() -> io::Result<()> {
     let queue = Queue::start(stderr, tell_of_dropped)?;
     if QUEUE.set(queue).is_ok() {
         std::panic::set_hook(Box::new(|panic| {
-            _ = self::queue(format!("safeconduct: error: a bug: {panic}\n").as_bytes())
+            _ = self::queue(format!("safeconduct: error: a bug: {panic}\n").as_bytes());
         }));
     }
     Ok(())
