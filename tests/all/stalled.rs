@@ -275,6 +275,8 @@ fn limited(world: &Safeconduct, args: &[&str]) -> Command {
         while let Some(path) = pending.pop() {
             chown(&path, Some(NOBODY), Some(NOBODY)).expect("we are root");
             if path.is_dir() {
+                // A daemon in another test may have set the umask of this process while the directory was made.
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("ours");
                 pending.extend(fs::read_dir(&path).expect("ours").flatten().map(|entry| entry.path()));
             }
         }
