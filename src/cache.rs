@@ -233,7 +233,7 @@ impl<E: Failure> Cache<E> {
         self.lock().entries.keys().copied().collect()
     }
 
-    /// Gives up the tokens of this key and returns them. Fails as [`Kept`] says.
+    /// Gives up the tokens of this key and returns them. Fails as `Kept` says.
     pub fn give_up(&self, key: &Key, by: Revoker) -> Result<Vec<Arc<Token>>, Kept> {
         let now = self.now();
         let mut state = self.lock();
