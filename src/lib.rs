@@ -66,11 +66,11 @@ pub mod inside {
     };
     pub use crate::clock::Boot;
     pub use crate::digest::Digest;
-    pub use crate::frontend::framing::{Framing, Stop, Violation};
     pub use crate::frontend::header_json;
     pub use crate::jitter::Jitter;
     pub use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
     pub use crate::token::{AccessToken, Claims, Credential, Token};
+    pub use safeconduct_listener::{Framing, Stop, Violation};
 }
 
 /// What the fuzz targets call (tests/fuzz). Each function panics if what it reads is taken for something that it is not.
@@ -78,7 +78,9 @@ pub mod inside {
 #[doc(hidden)]
 pub mod fuzzed {
     pub use crate::discovery::fuzzed::read_challenge as challenge;
-    pub use crate::frontend::fuzzed::{read_framing as framing, read_query as query};
+    pub use crate::frontend::fuzzed::read_query as query;
+    #[cfg(safeconduct_fuzz)]
+    pub use safeconduct_listener::fuzzed::read_framing as framing;
 
     /// Metadata documents and answers of token endpoints.
     pub fn documents(bytes: &[u8]) {
@@ -90,16 +92,13 @@ pub mod fuzzed {
     mod tests {
         use std::path::Path;
 
-        /// The kept corpus holds every kind of input that fuzzing found, so each change is tried on it.
+        /// The kept corpus holds every kind of input that fuzzing found, so each change is tried on it. That of `framing` is tried in the
+        /// package of the listener.
         #[test]
         fn every_kept_input_is_read_as_what_it_is() {
             type Target = (&'static str, fn(&[u8]));
-            let targets: [Target; 4] = [
-                ("challenge", super::challenge),
-                ("documents", super::documents),
-                ("framing", super::framing),
-                ("query", super::query),
-            ];
+            let targets: [Target; 3] =
+                [("challenge", super::challenge), ("documents", super::documents), ("query", super::query)];
             let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
             for (name, target) in targets {
                 let inputs: Vec<_> = std::fs::read_dir(corpus.join(name)).expect("a folder for each target").collect();

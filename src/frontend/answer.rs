@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
+use safeconduct_listener::{Body, Violation};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::body::Body;
+use super::body;
 use super::dialect::Around;
-use super::framing::Violation;
 use crate::broker::{self, Class};
 use crate::oauth::words::one_line;
 use crate::token::Token;
@@ -26,22 +26,22 @@ pub(super) struct Answer(Response<Body>);
 impl Answer {
     /// A JSON document without a secret.
     pub(super) fn json(document: &[u8]) -> Self {
-        Self(json_of(StatusCode::OK, Body::plain(document)))
+        Self(json_of(StatusCode::OK, body::plain(document)))
     }
 
     /// A JSON document that holds a secret. It is cleared from memory when it is sent.
     pub(super) fn secret(document: Zeroizing<String>) -> Self {
-        Self(json_of(StatusCode::OK, Body::secret(document)))
+        Self(json_of(StatusCode::OK, body::secret(document)))
     }
 
     /// A JSON document with a token in it.
     pub(super) fn token(token: Arc<Token>, around: Around) -> Self {
-        Self(json_of(StatusCode::OK, Body::around(token, around)))
+        Self(json_of(StatusCode::OK, body::around(token, around)))
     }
 
     /// Status 204.
     pub(super) fn empty() -> Self {
-        Self(response(StatusCode::NO_CONTENT, Body::plain(b"")))
+        Self(response(StatusCode::NO_CONTENT, body::plain(b"")))
     }
 
     /// The answer of `/healthz`.
@@ -54,12 +54,12 @@ impl Answer {
         let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let shown: Vec<_> = reasons.iter().map(|reason| one_line(reason)).collect();
         let document = json!({ "ready": reasons.is_empty(), "reasons": shown }).to_string();
-        Self(json_of(status, Body::plain(document.as_bytes())))
+        Self(json_of(status, body::plain(document.as_bytes())))
     }
 
     /// The answer of `/metrics`.
     pub(super) fn metrics(text: &str) -> Self {
-        let mut response = response(StatusCode::OK, Body::plain(text.as_bytes()));
+        let mut response = response(StatusCode::OK, body::plain(text.as_bytes()));
         let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, media);
         Self(response)
@@ -233,7 +233,7 @@ impl Refusal {
             document["server"] = json!(server);
         }
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = json_of(status, Body::plain(document.to_string().as_bytes()));
+        let mut response = json_of(status, body::plain(document.to_string().as_bytes()));
         let fields = response.headers_mut();
         if self.class == Class::Temporary {
             let seconds = self.retry_in.unwrap_or_default().as_millis().div_ceil(1_000).max(1);

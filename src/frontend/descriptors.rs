@@ -1,7 +1,7 @@
 //! Divides the file descriptors of this process: callers get most of them, and a reserve is left for what a daemon does by
 //! itself (renewals, name lookups, identity programs, files), however many callers come and say nothing.
 
-use super::seats::Places;
+use safeconduct_listener::Places;
 
 /// The least reserve: two renewals at once with name lookups, and an identity program.
 const RESERVE: usize = 16;

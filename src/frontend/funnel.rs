@@ -1,11 +1,12 @@
 //! The one way from the outcome of a request to its response. A refusal is counted, logged and written to the audit here,
 //! before its answer is: connections send a [`Finished`] response only, and nothing else makes one.
 
+use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
-use hyper::{Response, Uri};
+use hyper::{Request, Response, Uri};
+use safeconduct_listener::{Body, Reply, Service};
 
 use super::answer::{Dialect, Failure, Outcome, Record};
-use super::body::Body;
 use super::desk::Desk;
 use crate::broker::{Action, AuditSubject};
 use crate::caller::Caller;
@@ -36,18 +37,46 @@ pub(super) enum Audit {
     Nothing,
 }
 
-/// A response that may be sent.
-pub(super) struct Finished<B = Body>(Response<B>);
+/// A response that may be sent, now or later.
+pub(super) struct Finished<'a>(Reply<'a>);
 
-impl<B> Finished<B> {
-    pub(super) fn into_response(self) -> Response<B> {
-        self.0
+impl<'a> Finished<'a> {
+    /// The outcome is there.
+    pub(super) fn now(asked: &Asked<'_>, outcome: Outcome) -> Self {
+        Self(Reply::Now(asked.finish(outcome)))
     }
 
-    /// So that tests of connections can have bodies of their own.
-    #[cfg(test)]
-    pub(super) fn untold(response: Response<B>) -> Self {
-        Self(response)
+    /// The outcome has to be waited for.
+    pub(super) fn later(outcome: impl Future<Output = (Outcome, Asked<'a>)> + Send + 'a) -> Self {
+        Self(Reply::Later(Box::pin(async {
+            let (outcome, asked) = outcome.await;
+            asked.finish(outcome)
+        })))
+    }
+
+    /// Something else has to be waited for before the request can be answered.
+    pub(super) fn after(waited: impl Future<Output = Awaited> + Send + 'a) -> Self {
+        Self(Reply::Later(Box::pin(async { waited.await.0 })))
+    }
+
+    /// Waits for the outcome, for [`Self::after`].
+    pub(super) async fn awaited(self) -> Awaited {
+        Awaited(match self.0 {
+            Reply::Now(response) => response,
+            Reply::Later(response) => response.await,
+        })
+    }
+}
+
+/// A response that was waited for. It is no more than that, so that nobody else makes one.
+pub(super) struct Awaited(Response<Body>);
+
+/// What a connection asks: a function whose answers come from this funnel.
+pub(super) struct Answers<'a, F: Fn(Request<Incoming>) -> Finished<'a>>(pub(super) F);
+
+impl<'a, F: Fn(Request<Incoming>) -> Finished<'a> + Send + Sync> Service for Answers<'a, F> {
+    fn answer(&self, request: Request<Incoming>) -> Reply<'_> {
+        (self.0)(request).0
     }
 }
 
@@ -58,7 +87,7 @@ impl Asked<'_> {
     }
 
     /// The response to this request.
-    pub(super) fn finish(&self, outcome: Outcome) -> Finished {
+    fn finish(&self, outcome: Outcome) -> Response<Body> {
         let is_last = !self.caller.is_known() || outcome.as_ref().is_err_and(Failure::is_final);
         let mut response = match outcome {
             Ok(answer) => answer.into_response(),
@@ -70,7 +99,7 @@ impl Asked<'_> {
         if is_last {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Finished(response)
+        response
     }
 
     fn record(&self, failure: &Failure) {

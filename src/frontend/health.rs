@@ -6,14 +6,15 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use safeconduct_listener::{self as listener, Limits, Owner, Places, Seats};
 
+use super::course::Course;
 use super::descriptors::Share;
 use super::desk::State;
+use super::funnel::Answers;
 use super::gate::Pass;
 use super::http::{self, Error};
 use super::route;
-use super::seats::{Owner, Places, Seats};
-use super::serve::{self, Course, Limits};
 use crate::caller::Caller;
 
 /// For a kubelet and a few scrapers. Each connection is a stranger's: it has one request.
@@ -46,17 +47,17 @@ impl Health {
         try_join_all(all).await.map(drop)
     }
 
-    async fn serve_one(listener: &StdListener, state: &Arc<State>, course: &Course, share: Share) -> io::Result<()> {
-        let listener = http::into_tokio(listener)?;
-        let accept = || http::accept(&listener);
+    async fn serve_one(bound: &StdListener, state: &Arc<State>, course: &Course, share: Share) -> io::Result<()> {
+        let bound = http::into_tokio(bound)?;
+        let accept = || http::accept(&bound);
         let seats = Seats::new(share.places(PLACES, 1));
-        serve::accept_all(&course.stop, accept, |stream| {
+        listener::accept_all(&course.stop, accept, |stream| {
             let (state, stop) = (Arc::clone(state), course.stop.clone());
             let Some(seat) = seats.take(Owner::Stranger) else { return };
             course.tasks.spawn(async move {
                 let nobody = Caller::unproved();
                 let answer = |request| route::answer(&Pass::Anyone, state.desk(), &nobody, request);
-                serve::connection(LIMITS, stop, stream, &seat, answer).await;
+                listener::connection(LIMITS, stop, Box::new(stream), &seat, &Answers(answer)).await;
             });
         })
         .await

@@ -11,16 +11,17 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use hyper::Request;
 use hyper::body::Incoming;
+use safeconduct_listener::{self as listener, Limits, Owner, Places, Seats};
 use tokio::net::TcpListener;
 
+use super::course::Course;
 use super::descriptors::Share;
 use super::desk::State;
+use super::funnel::Answers;
 use super::gate::Pass;
 use super::place;
 use super::route;
-use super::seats::{Owner, Places, Seats};
 use super::secret::LoopbackSecret;
-use super::serve::{self, Course, Limits};
 use crate::caller::Caller;
 
 /// Anybody on this machine can connect, and shows the secret with the first request.
@@ -128,15 +129,15 @@ impl Http {
 
     async fn serve_one(
         &self,
-        listener: &StdListener,
+        bound: &StdListener,
         state: &Arc<State>,
         course: &Course,
         places: Places,
     ) -> io::Result<()> {
-        let listener = into_tokio(listener)?;
-        let accept = || accept(&listener);
+        let bound = into_tokio(bound)?;
+        let accept = || accept(&bound);
         let seats = Seats::new(places);
-        serve::accept_all(&course.stop, accept, |stream| {
+        listener::accept_all(&course.stop, accept, |stream| {
             let (state, stop) = (Arc::clone(state), course.stop.clone());
             let Some(seat) = seats.take(Owner::Stranger) else { return };
             let (proved, unproved) = (Caller::by_tcp(state.fixed().uid), Caller::unproved());
@@ -150,7 +151,7 @@ impl Http {
                     }
                     route::answer(&pass, state.desk(), caller, request)
                 };
-                serve::connection(Limits::API, stop, stream, &seat, answer).await;
+                listener::connection(Limits::API, stop, Box::new(stream), &seat, &Answers(answer)).await;
             });
         })
         .await

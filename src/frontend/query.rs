@@ -166,10 +166,9 @@ mod tests {
     use hyper::Request;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    use safeconduct_listener::{self as listener, Limits, Owner, Places, Reply, Seats, Service};
+
     use super::super::answer::{Answer, Dialect};
-    use super::super::funnel::Finished;
-    use super::super::seats::{Owner, Places, Seats};
-    use super::super::serve::{self, Limits};
     use super::*;
 
     #[test]
@@ -199,19 +198,26 @@ mod tests {
         assert_eq!(named(&["s".repeat(2 * 1024), "s".repeat(2 * 1024)]).map(drop), refused, "together");
     }
 
+    /// Reads a body, and refuses it.
+    struct Reader;
+
+    impl Service for Reader {
+        fn answer(&self, request: Request<Incoming>) -> Reply<'_> {
+            Reply::Later(Box::pin(async {
+                match read::<Named>(request.into_body()).await {
+                    Ok(_) => Answer::empty().into_response(),
+                    Err(failure) => failure.into_response(Dialect::Oauth),
+                }
+            }))
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn half_a_request_body_is_not_waited_for_for_ever() {
         let (ours, mut theirs) = duplex(64 * 1024);
         let seats = Seats::new(Places { all: 1, user: 1, strangers: 1 });
         let seat = seats.take(Owner::User(1)).expect("nobody else wants it");
-        let answer = async |request: Request<Incoming>| {
-            let read = read::<Named>(request.into_body()).await;
-            Finished::untold(match read {
-                Ok(_) => Answer::empty().into_response(),
-                Err(failure) => failure.into_response(Dialect::Oauth),
-            })
-        };
-        let served = serve::connection(Limits::API, Default::default(), ours, &seat, answer);
+        let served = listener::connection(Limits::API, Default::default(), Box::new(ours), &seat, &Reader);
         let begun = tokio::time::Instant::now();
         let client = async move {
             let half = b"POST /v1/reject HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{";

@@ -1,16 +1,13 @@
 //! Which method and path lead to which handler. A new path is one row; 404, and 405 with `Allow`, follow from the table.
 
-use std::future::ready;
-
-use futures_util::future::{BoxFuture, Either};
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
+use safeconduct_listener::Violation;
 
-use super::answer::{Answer, Dialect, Failure, Outcome};
+use super::answer::{Answer, Dialect, Failure};
 use super::api;
 use super::desk::Desk;
-use super::framing::Violation;
 use super::funnel::{Asked, Audit, Finished};
 use super::gate::{self, Pass};
 use crate::broker::Action;
@@ -40,12 +37,8 @@ enum Needs {
     Nothing,
 }
 
-enum Handler {
-    /// It waits for something.
-    Waits(for<'a> fn(&'a Asked<'a>, Incoming) -> BoxFuture<'a, Outcome>),
-    /// It answers at once.
-    AtOnce(fn(&Asked<'_>) -> Outcome),
-}
+/// How a route answers.
+type Handler = for<'a> fn(Asked<'a>, Incoming) -> Finished<'a>;
 
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
@@ -57,7 +50,7 @@ const LIVENESS: Route = Route {
     needs: Needs::Nothing,
     action: Action::Look,
     dialect: Dialect::Oauth,
-    handler: Handler::AtOnce(|_| Ok(Answer::alive())),
+    handler: |asked, _| Finished::now(&asked, Ok(Answer::alive())),
 };
 
 /// The API, on the socket and on loopback. Readiness and metrics name servers, so they need a caller too.
@@ -68,7 +61,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Token,
         dialect: Dialect::Oauth,
-        handler: Handler::Waits(|asked, _| Box::pin(api::token(asked))),
+        handler: |asked, _| Finished::later(async { (api::token(&asked).await, asked) }),
     },
     Route {
         methods: GET,
@@ -76,7 +69,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Headers,
         dialect: Dialect::Oauth,
-        handler: Handler::Waits(|asked, _| Box::pin(api::headers(asked))),
+        handler: |asked, _| Finished::later(async { (api::headers(&asked).await, asked) }),
     },
     Route {
         methods: POST,
@@ -84,7 +77,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Reject,
         dialect: Dialect::Oauth,
-        handler: Handler::Waits(|asked, body| Box::pin(api::reject(asked, body))),
+        handler: |asked, body| Finished::later(async { (api::reject(&asked, body).await, asked) }),
     },
     Route {
         methods: POST,
@@ -92,7 +85,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Revoke,
         dialect: Dialect::Oauth,
-        handler: Handler::Waits(|asked, body| Box::pin(api::revoke(asked, body))),
+        handler: |asked, body| Finished::later(async { (api::revoke(&asked, body).await, asked) }),
     },
     Route {
         methods: GET,
@@ -100,7 +93,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: Handler::AtOnce(api::status),
+        handler: |asked, _| Finished::now(&asked, api::status(&asked)),
     },
     LIVENESS,
     Route {
@@ -109,7 +102,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Keep,
         dialect: Dialect::Oauth,
-        handler: Handler::AtOnce(api::ready),
+        handler: |asked, _| Finished::now(&asked, api::ready(&asked)),
     },
     Route {
         methods: GET,
@@ -117,7 +110,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: Handler::AtOnce(api::metrics),
+        handler: |asked, _| Finished::now(&asked, api::metrics(&asked)),
     },
 ];
 
@@ -130,7 +123,7 @@ const HEALTH: &[Route] = &[
         needs: Needs::Nothing,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: Handler::AtOnce(api::ready_counts),
+        handler: |asked, _| Finished::now(&asked, api::ready_counts(&asked)),
     },
     Route {
         methods: GET,
@@ -138,17 +131,12 @@ const HEALTH: &[Route] = &[
         needs: Needs::Nothing,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: Handler::AtOnce(api::nameless_metrics),
+        handler: |asked, _| Finished::now(&asked, api::nameless_metrics(&asked)),
     },
 ];
 
-/// Answers one request. The gate and the table are asked at once, so that the future holds the rest of the work only.
-pub(super) fn answer<'a>(
-    pass: &Pass,
-    desk: Desk<'a>,
-    caller: &'a Caller,
-    request: Request<Incoming>,
-) -> impl Future<Output = Finished> + Send + use<'a> {
+/// Answers one request.
+pub(super) fn answer<'a>(pass: &Pass, desk: Desk<'a>, caller: &'a Caller, request: Request<Incoming>) -> Finished<'a> {
     let (head, body) = request.into_parts();
     let found = admit(pass, caller, &head);
     let (action, dialect) = match &found {
@@ -157,13 +145,9 @@ pub(super) fn answer<'a>(
     };
     let audit = if matches!(pass, Pass::Anyone) { Audit::Nothing } else { Audit::Refusals };
     let asked = Asked { desk, caller, uri: head.uri, action, dialect, audit };
-    match found.map(|route| &route.handler) {
-        Ok(Handler::Waits(handler)) => Either::Left(async move {
-            let outcome = handler(&asked, body).await;
-            asked.finish(outcome)
-        }),
-        Ok(Handler::AtOnce(handler)) => Either::Right(ready(asked.finish(handler(&asked)))),
-        Err(failure) => Either::Right(ready(asked.finish(Err(failure)))),
+    match found {
+        Ok(route) => (route.handler)(asked, body),
+        Err(failure) => Finished::now(&asked, Err(failure)),
     }
 }
 
@@ -211,7 +195,7 @@ mod tests {
     const DELETE: &[Method] = &[Method::DELETE];
 
     const fn row(methods: &'static [Method], path: &'static str) -> Route {
-        let handler = Handler::AtOnce(|_| Ok(Answer::alive()));
+        let handler: Handler = |asked, _| Finished::now(&asked, Ok(Answer::alive()));
         Route { methods, path, needs: Needs::Nothing, action: Action::Look, dialect: Dialect::Oauth, handler }
     }
 

@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::Either;
 use nix::fcntl::Flock;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, chown};
+use safeconduct_listener::{self as listener, Limits, Owner, Places, Seats};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use super::course::Course;
 use super::descriptors::Share;
 use super::desk::State;
+use super::funnel::{Answers, Finished};
 use super::gate::{self, Pass};
 use super::place::{Access, Error, check_directory, is_listening, lock, make_directory};
 use super::route;
-use super::seats::{Owner, Places, Seats};
-use super::serve::{self, Course, Limits};
 use crate::blocking::{self, Kind};
 use crate::env::FileId;
 
@@ -145,11 +145,11 @@ impl Socket {
             course.tasks.spawn(serve_one(state, stop, seats, stream));
         };
         loop {
-            let listener = self.listener().map_err(system)?;
-            let listener = &listener;
-            let accept = || async move { listener.accept().await.map(|(stream, _)| stream) };
+            let bound = self.listener().map_err(system)?;
+            let bound = &bound;
+            let accept = || async move { bound.accept().await.map(|(stream, _)| stream) };
             tokio::select! {
-                ended = serve::accept_all(&course.stop, accept, begin) => return ended.map_err(system),
+                ended = listener::accept_all(&course.stop, accept, begin) => return ended.map_err(system),
                 () = self.lost() => self.bind_again()?,
             }
         }
@@ -205,16 +205,16 @@ async fn serve_one(state: Arc<State>, stop: CancellationToken, seats: Arc<Seats>
     let Some(seat) = seats.take(Owner::User(caller.uid)) else { return };
     let answer = |request| {
         let (desk, caller, process) = (state.desk(), &caller, process.as_ref());
-        // Few rules need more than the kernel says. Those requests are boxed, to keep the others small.
+        // Few rules need more than the kernel says.
         let Some(needs) = desk.broker.needs(caller) else {
-            return Either::Left(route::answer(&Pass::Kernel, desk, caller, request));
+            return route::answer(&Pass::Kernel, desk, caller, request);
         };
-        Either::Right(Box::pin(async move {
+        Finished::after(async move {
             let caller = gate::look(caller, process, &needs, &desk).await;
-            route::answer(&Pass::Kernel, desk, &caller, request).await
-        }))
+            route::answer(&Pass::Kernel, desk, &caller, request).awaited().await
+        })
     };
-    serve::connection(Limits::API, stop, stream, &seat, answer).await;
+    listener::connection(Limits::API, stop, Box::new(stream), &seat, &Answers(answer)).await;
 }
 
 impl Place {

@@ -2,14 +2,16 @@
 //! connection is quiet.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 
+use super::body::{Body, Pieces};
 use super::framing::Violation;
 
 /// The activity on one connection.
@@ -145,25 +147,22 @@ impl Drop for Running {
 }
 
 /// The body of an answer. Its request runs until hyper has taken the last piece and drops it.
-pub(super) struct UntilSent<B> {
-    body: B,
-    _running: Running,
+pub(super) struct UntilSent {
+    body: Body,
+    _running: Option<Running>,
 }
 
-impl<B> UntilSent<B> {
-    pub(super) fn new(body: B, running: Running) -> Self {
+impl UntilSent {
+    pub(super) fn new(body: Body, running: Option<Running>) -> Self {
         Self { body, _running: running }
     }
 }
 
-impl<B: Body + Unpin> Body for UntilSent<B> {
-    type Data = B::Data;
-    type Error = B::Error;
+impl hyper::body::Body for UntilSent {
+    type Data = Pieces;
+    type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Pieces>>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

@@ -1,134 +1,139 @@
-//! How every listener serves its connections: how long one may be quiet, how large the head of a request may be, and how
-//! connections end. How many there may be is in `seats.rs`.
+//! Serves one connection: how long it may be quiet, how large the head of a request may be, and how it ends. How many
+//! connections there may be is in `seats.rs`.
 //!
 //! A request ends with the body of its answer, not with its head. A body may take as long as it likes to be made, and is only
 //! ended if the client stops reading it.
 
 use std::convert::Infallible;
-use std::error::Error;
-use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use hyper::Request;
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::activity::UntilSent;
-use super::funnel::Finished;
+use super::activity::{Activity, Running, UntilSent};
+use super::body::Body;
 use super::inbound::Inbound;
 use super::seats::Seat;
 use super::watched::Watched;
 
 /// The limits of one connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub struct Limits {
     /// How often a connection is looked at. It is closed if since the last look no request began and none is being answered
     /// (it is idle, or sends a head byte by byte), or if it took nothing of an answer (the client does not read).
-    pub(super) quiet: Duration,
-    /// How large the head of a request may be.
-    pub(super) head: usize,
+    pub quiet: Duration,
+    /// How large the head of a request may be, in bytes.
+    pub head: usize,
 }
 
 impl Limits {
-    /// The limits of the API.
-    pub(super) const API: Self = Self { quiet: Duration::from_secs(30), head: 16 * 1024 };
+    /// The limits of an API for programs on this machine.
+    pub const API: Self = Self { quiet: Duration::from_secs(30), head: 16 * 1024 };
 }
 
 /// How often the connection of a stranger is looked at. A head takes milliseconds.
 const STRANGER_QUIET: Duration = Duration::from_secs(2);
 
-/// The pauses between failed attempts to accept.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The two directions of a connection.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-/// Accepts until `stop`: `accept` waits for the next connection, and `begin` starts to serve it, if it finds a place for it.
-/// Fails if the listener can never accept.
-pub(super) async fn accept_all<S, A: Future<Output = io::Result<S>>>(
-    stop: &CancellationToken,
-    // Not an async closure: its future would not be `Send`, which an agent that embeds the daemon needs.
-    accept: impl Fn() -> A,
-    begin: impl Fn(S),
-) -> io::Result<()> {
-    let mut pause = None;
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            accepted = accept() => accepted,
-        };
-        match accepted {
-            Ok(stream) => {
-                if pause.take().is_some() {
-                    tracing::info!("accepting again");
-                }
-                begin(stream);
-                // Yield so that the new connection is served before the next accept(2).
-                tokio::task::yield_now().await;
-            }
-            Err(error) if is_final(&error) => return Err(error),
-            // Usually out of descriptors or memory, which connections free when they end. One line for the whole time.
-            Err(error) => {
-                if pause.is_none() {
-                    tracing::warn!(%error, "cannot accept");
-                }
-                let (first, longest) = PAUSES;
-                let now = pause.map_or(first, |pause: Duration| longest.min(2 * pause));
-                pause = Some(now);
-                tokio::time::sleep(now).await;
-            }
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Answers the requests of a connection. Beside its head a request that was malformed has a [`super::Violation`] as an
+/// extension, and nothing of what the client sent.
+pub trait Service: Send + Sync {
+    /// Answers one request.
+    fn answer(&self, request: Request<Incoming>) -> Reply<'_>;
+}
+
+/// An answer.
+pub enum Reply<'a> {
+    /// It is there.
+    Now(Response<Body>),
+    /// It has to be waited for.
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>>),
+}
+
+/// What hyper asks.
+struct Answers<'a> {
+    service: &'a dyn Service,
+    activity: &'a Arc<Activity>,
+}
+
+/// An answer on its way to hyper, with the request that it ends.
+struct Answering<'a> {
+    reply: Option<Reply<'a>>,
+    running: Option<Running>,
+}
+
+impl<'a> hyper::service::Service<Request<Incoming>> for Answers<'a> {
+    type Response = Response<UntilSent>;
+    type Error = Infallible;
+    type Future = Answering<'a>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answering<'a> {
+        let running = self.activity.begin();
+        if let Some(violation) = self.activity.malformed() {
+            request.extensions_mut().insert(violation);
         }
+        Answering { reply: Some(self.service.answer(request)), running: Some(running) }
     }
 }
 
-/// Is this an error of the listener itself, and not of one connection or of the moment?
-fn is_final(error: &io::Error) -> bool {
-    use nix::errno::Errno;
-    let ends = [Errno::EBADF, Errno::EINVAL, Errno::ENOTSOCK, Errno::EOPNOTSUPP].map(|errno| errno as i32);
-    error.raw_os_error().is_some_and(|number| ends.contains(&number))
+impl Future for Answering<'_> {
+    type Output = Result<Response<UntilSent>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match self.reply.take() {
+            Some(Reply::Now(response)) => response,
+            Some(Reply::Later(mut future)) => match future.as_mut().poll(context) {
+                Poll::Ready(response) => response,
+                Poll::Pending => {
+                    self.reply = Some(Reply::Later(future));
+                    return Poll::Pending;
+                }
+            },
+            None => return Poll::Pending,
+        };
+        let running = self.running.take();
+        Poll::Ready(Ok(response.map(|body| UntilSent::new(body, running))))
+    }
 }
 
-/// Where the tasks of the listeners run, and what stops them.
-#[derive(Clone)]
-pub(crate) struct Course {
-    pub(crate) tasks: TaskTracker,
-    pub(crate) stop: CancellationToken,
-}
-
-/// Serves one connection: each request is given to `answer`.
-pub(super) async fn connection<S, A, B>(
+/// Serves one connection until it ends: each request is given to `service`. The future is boxed here, so that all code of
+/// a connection is compiled in this package.
+pub fn connection<'a>(
     limits: Limits,
     stop: CancellationToken,
-    stream: S,
+    stream: Box<dyn Stream + 'a>,
+    seat: &'a Seat,
+    service: &'a dyn Service,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    Box::pin(serve(limits, stop, stream, seat, service))
+}
+
+async fn serve(
+    limits: Limits,
+    stop: CancellationToken,
+    stream: Box<dyn Stream + '_>,
     seat: &Seat,
-    answer: impl Fn(Request<Incoming>) -> A,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-    A: Future<Output = Finished<B>>,
-    B: Body + Unpin + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+    service: &dyn Service,
+) {
     let activity = seat.activity();
     let quiet = || if seat.is_strangers() { STRANGER_QUIET } else { limits.quiet };
-    let service = service_fn(|mut request: Request<Incoming>| {
-        let running = activity.begin();
-        if let Some(violation) = activity.malformed() {
-            request.extensions_mut().insert(violation);
-        }
-        // Not in an async block, which would have room for the future of the answer twice.
-        answer(request)
-            .map(|finished| Ok::<_, Infallible>(finished.into_response().map(|body| UntilSent::new(body, running))))
-    });
     let mut http = http1::Builder::new();
     // The looks below bound the time for the head as well, without a timer for each request.
     http.header_read_timeout(None).max_buf_size(limits.head);
     let stream = Watched::new(stream, Inbound::new(limits.head), Arc::clone(activity));
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), Answers { service, activity }));
     let mut look = std::pin::pin!(tokio::time::sleep(quiet()));
     let mut before = activity.seen();
     let outcome = loop {
@@ -161,11 +166,10 @@ pub(super) async fn connection<S, A, B>(
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-    use std::task::{Context, Poll, ready};
+    use std::io;
+    use std::task::ready;
 
     use bytes::Bytes;
-    use hyper::Response;
     use hyper::body::Frame;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::{Sleep, sleep, timeout};
@@ -190,14 +194,11 @@ mod tests {
         }
     }
 
-    impl Body for Trickle {
+    impl hyper::body::Body for Trickle {
         type Data = Bytes;
-        type Error = Infallible;
+        type Error = io::Error;
 
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
             if self.left == 0 {
                 return Poll::Ready(None);
             }
@@ -210,11 +211,11 @@ mod tests {
     }
 
     /// Serves `ours` until it ends. The answer to every request is such a body.
-    async fn serve(ours: DuplexStream, body: impl Fn() -> Trickle) {
+    async fn serve(ours: DuplexStream, body: impl Fn() -> Trickle + Send + Sync) {
         serve_as(Owner::User(1), ours, body).await;
     }
 
-    async fn serve_as(owner: Owner, ours: DuplexStream, body: impl Fn() -> Trickle) {
+    async fn serve_as(owner: Owner, ours: DuplexStream, body: impl Fn() -> Trickle + Send + Sync) {
         let seat = seats().take(owner).expect("all are free");
         serve_at(&seat, ours, body).await;
     }
@@ -223,32 +224,21 @@ mod tests {
         Seats::new(Places { all: 4, user: 4, strangers: 4 })
     }
 
-    async fn serve_at(seat: &Seat, ours: DuplexStream, body: impl Fn() -> Trickle) {
-        let answer = |_| std::future::ready(Finished::untold(Response::new(body())));
-        connection(Limits::API, CancellationToken::new(), ours, seat, answer).await;
+    async fn serve_at(seat: &Seat, ours: DuplexStream, body: impl Fn() -> Trickle + Send + Sync) {
+        let service = Streams(body);
+        connection(Limits::API, CancellationToken::new(), Box::new(ours), seat, &service).await;
     }
 
-    /// A listener that fails in this way each time until it is stopped, and how often it was tried within a minute.
-    async fn failing(error: nix::errno::Errno) -> (io::Result<()>, u32) {
-        let (stop, tried) = (CancellationToken::new(), std::cell::Cell::new(0));
-        let accept = || {
-            tried.set(tried.get() + 1);
-            std::future::ready(Err::<DuplexStream, _>(io::Error::from(error)))
-        };
-        let accepting = accept_all(&stop, accept, drop);
-        let outcome = timeout(MINUTE, accepting).await.unwrap_or(Ok(()));
-        (outcome, tried.get())
+    /// Answers every request with such a body.
+    struct Streams<B>(B);
+
+    impl<B: Fn() -> Trickle + Send + Sync> Service for Streams<B> {
+        fn answer(&self, _: Request<Incoming>) -> Reply<'_> {
+            Reply::Now(Response::new(Body::streamed((self.0)())))
+        }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_listener_that_can_never_accept_is_an_error_and_one_without_descriptors_is_tried_once_a_second() {
-        let (outcome, tried) = failing(nix::errno::Errno::EINVAL).await;
-        assert!(outcome.is_err() && tried == 1, "{outcome:?} {tried}");
-        let (outcome, tried) = failing(nix::errno::Errno::EMFILE).await;
-        assert!(outcome.is_ok() && (60..70).contains(&tried), "{outcome:?} {tried}");
-    }
-
-    async fn received(body: impl Fn() -> Trickle) -> String {
+    async fn received(body: impl Fn() -> Trickle + Send + Sync) -> String {
         let (ours, mut theirs) = duplex(1_024);
         let client = async {
             theirs.write_all(GET).await.expect("it reads");

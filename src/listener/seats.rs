@@ -14,7 +14,7 @@ use super::activity::Activity;
 
 /// Who a connection belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Owner {
+pub enum Owner {
     /// A user, identified by the kernel or by the secret.
     User(u32),
     /// Not known yet.
@@ -23,23 +23,23 @@ pub(super) enum Owner {
 
 /// The maximum numbers of connections.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Places {
+pub struct Places {
     /// In total.
-    pub(super) all: usize,
+    pub all: usize,
     /// Per user.
-    pub(super) user: usize,
+    pub user: usize,
     /// For all strangers together.
-    pub(super) strangers: usize,
+    pub strangers: usize,
 }
 
 impl Places {
     /// The descriptors that connections can take here, where one takes `each`.
-    pub(super) const fn descriptors(self, each: usize) -> usize {
+    pub const fn descriptors(self, each: usize) -> usize {
         self.all * each
     }
 
     /// As many places as these descriptors allow, with the same shares. A user and the strangers have at least one.
-    pub(super) fn within(self, descriptors: usize, each: usize) -> Self {
+    pub fn within(self, descriptors: usize, each: usize) -> Self {
         let all = self.all.min(descriptors / each).max(1);
         let part = |share: usize| if share == 0 { 0 } else { (share * all / self.all).max(1) };
         Self { all, user: part(self.user), strangers: part(self.strangers) }
@@ -47,7 +47,7 @@ impl Places {
 }
 
 /// The connections of one listener.
-pub(super) struct Seats {
+pub struct Seats {
     places: Places,
     /// A clock for activity: counts events on all connections, so that they can be ordered by their last event.
     ticks: Arc<AtomicU64>,
@@ -63,7 +63,7 @@ struct Taken {
 }
 
 /// A connection that counts against the limits until this is dropped.
-pub(super) struct Seat {
+pub struct Seat {
     seats: Arc<Seats>,
     number: u64,
     is_strangers: AtomicBool,
@@ -71,12 +71,12 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    pub(super) fn new(places: Places) -> Arc<Self> {
+    pub fn new(places: Places) -> Arc<Self> {
         Arc::new(Self { places, ticks: Arc::default(), taken: Mutex::default() })
     }
 
     /// Admits a new connection. At a limit this evicts another connection; `None` if no other may be evicted.
-    pub(super) fn take(self: &Arc<Self>, owner: Owner) -> Option<Seat> {
+    pub fn take(self: &Arc<Self>, owner: Owner) -> Option<Seat> {
         let mut taken = self.lock();
         if taken.count(owner) >= self.share(owner)
             && let Some(victim) = taken.least_of(owner)
@@ -167,7 +167,7 @@ impl Seat {
     }
 
     /// Assigns a stranger's connection to the user who presented the secret. Does nothing for other connections.
-    pub(super) fn belongs_to(&self, uid: u32) {
+    pub fn belongs_to(&self, uid: u32) {
         if !self.is_strangers.swap(false, Ordering::Relaxed) {
             return;
         }

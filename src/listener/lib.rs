@@ -1,0 +1,23 @@
+//! How the connections of a listener are served: where requests begin and end, how many connections there may be, how long
+//! one may be quiet, and how they end. What is answered comes from outside ([`Service`]).
+//!
+//! It is a package of its own for speed. The HTTP library's generic code is compiled where it is used, at the level of that
+//! package: the program is compiled for size, this for speed. So nothing here is generic over the stream or the service.
+//! It does no authentication, reads no configuration and makes no answer of its own.
+
+mod accept;
+mod activity;
+mod body;
+mod framing;
+#[cfg(any(test, safeconduct_fuzz))]
+pub mod fuzzed;
+mod inbound;
+mod seats;
+mod serve;
+mod watched;
+
+pub use accept::accept_all;
+pub use body::Body;
+pub use framing::{Framing, Stop, Violation};
+pub use seats::{Owner, Places, Seat, Seats};
+pub use serve::{Limits, Reply, Service, Stream, connection};
