@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 
 use crate::audit::Audit;
@@ -77,7 +78,7 @@ pub struct Broker {
     /// The order's name and the permit behind each cache entry, for a reload.
     made: Mutex<MadeFor>,
     /// By the name of the server; unlisted servers share one.
-    tallies: HashMap<Arc<str>, Tally>,
+    tallies: HashMap<Arc<str>, Tally, RandomState>,
     /// Does any rule need facts beyond the peer credentials?
     needs_process_facts: bool,
     /// For each server with a `rate`, by its name.

@@ -96,11 +96,9 @@ impl Policy {
 
     /// Decides what a caller may have. `asked` is what it named itself, if anything; it is cut to the ceiling.
     pub fn permit(&self, caller: &Caller, asked: Option<&Scopes>) -> Result<Permit, Denied> {
-        let matching: Vec<&Rule> = self.allow.iter().filter(|rule| rule.matches(caller)).collect();
-        if matching.is_empty() {
-            return Err(self.stranger(caller));
-        }
-        let ceiling = self.ceiling_of(&matching);
+        let mut matching = self.allow.iter().filter(|rule| rule.matches(caller));
+        let first = matching.next().ok_or_else(|| self.stranger(caller))?;
+        let ceiling = self.ceiling_of(first, matching);
         // A request without scopes leaves them to challenge and metadata; it never asks for the server's default.
         let asked = asked.filter(|asked| !asked.is_empty());
         let ask = match (asked, &ceiling) {
@@ -143,13 +141,18 @@ impl Policy {
 
     /// The permit of the daemon itself: the most that any caller may have.
     pub fn permit_for_all(&self) -> Permit {
-        let all: Vec<&Rule> = self.allow.iter().collect();
-        Permit { ask: None, ceiling: self.ceiling_of(&all), tolerate: self.tolerate.clone() }
+        let mut all = self.allow.iter();
+        let ceiling = match all.next() {
+            Some(first) => self.ceiling_of(first, all),
+            None => Some(Scopes::default()),
+        };
+        Permit { ask: None, ceiling, tolerate: self.tolerate.clone() }
     }
 
     /// The union of the matching entries' ceilings, within the server's.
-    fn ceiling_of(&self, matching: &[&Rule]) -> Option<Scopes> {
-        let union = matching.iter().try_fold(Scopes::default(), |all, rule| Some(all.union(rule.scopes.as_ref()?)));
+    fn ceiling_of<'a>(&self, first: &Rule, mut others: impl Iterator<Item = &'a Rule>) -> Option<Scopes> {
+        let more = |first| others.try_fold(first, |all: Scopes, rule| Some(all.union(rule.scopes.as_ref()?)));
+        let union = first.scopes.clone().and_then(more);
         match (&self.ceiling, union) {
             (None, union) => union,
             (Some(server), None) => Some(server.clone()),

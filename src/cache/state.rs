@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::entry::Entry;
 use super::load::Load;
 use super::{Failure, Key, Recipe, policy};
@@ -11,13 +13,13 @@ use crate::urgency::Level;
 
 /// The entries, and how many of them and of their flights each user has.
 pub(super) struct State<E> {
-    pub(super) entries: HashMap<Key, Entry<E>>,
+    pub(super) entries: HashMap<Key, Entry<E>, RandomState>,
     pub(super) load: Load,
 }
 
 impl<E: Failure> State<E> {
     pub(super) fn new() -> Self {
-        Self { entries: HashMap::new(), load: Load::default() }
+        Self { entries: HashMap::default(), load: Load::default() }
     }
 
     /// The entry of this key, made on behalf of this user if there is none.

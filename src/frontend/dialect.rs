@@ -49,12 +49,18 @@ fn party(scope: &str, resource: &str, issuer: &str) -> String {
 }
 
 fn json_around(expires_in: u64, expires_at: &str, party: &str) -> Around {
-    let mut after = String::with_capacity(party.len() + 96);
-    after.push_str("\",\"token_type\":\"Bearer\",\"expires_in\":");
-    after.push_str(&expires_in.to_string());
-    after.push_str(",\"expires_at\":\"");
-    push_escaped(&mut after, expires_at);
-    after.push_str(party);
+    let mut digits = itoa::Buffer::new();
+    // Times in RFC 3339 form need no escapes.
+    let pieces = [
+        "\",\"token_type\":\"Bearer\",\"expires_in\":",
+        digits.format(expires_in),
+        ",\"expires_at\":\"",
+        expires_at,
+        party,
+    ];
+    // Exactly as long as it is, so that it becomes the answer's bytes without another allocation.
+    let mut after = String::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+    pieces.iter().for_each(|piece| after.push_str(piece));
     Around { before: "{\"access_token\":\"", after }
 }
 

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Method;
 use hyper::body::Incoming;
 use serde::Deserialize;
+use smallvec::SmallVec;
 use url::form_urlencoded;
 
 use super::answer::Failure;
@@ -21,7 +22,10 @@ const SCOPES: usize = 128;
 const SCOPE_BYTES: usize = 4 * 1024;
 
 /// A query with no unknown parameter.
-pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub(super) struct Query<'a>(Pairs<'a>);
+
+/// Usual queries have no more.
+type Pairs<'a> = SmallVec<[(Cow<'a, str>, Cow<'a, str>); 4]>;
 
 impl<'a> Query<'a> {
     /// Fails if a parameter is not one of `known`.
@@ -116,7 +120,7 @@ impl<'a> Query<'a> {
 }
 
 /// The parameters of a query in the form of browsers. One without escapes, which is the usual one, is only split.
-fn pairs(text: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+fn pairs(text: &str) -> Pairs<'_> {
     if text.contains(['%', '+']) {
         return form_urlencoded::parse(text.as_bytes()).collect();
     }
@@ -176,9 +180,9 @@ mod tests {
         for text in
             ["", "a=b", "a", "a=", "=b", "a=b=c", "a=b&c=d", "a&&b", "&a=b&", "=", "&", "a=b&a=c", "s=https://x/y?z"]
         {
-            assert_eq!(pairs(text), form_urlencoded::parse(text.as_bytes()).collect::<Vec<_>>(), "{text}");
+            assert_eq!(pairs(text).to_vec(), form_urlencoded::parse(text.as_bytes()).collect::<Vec<_>>(), "{text}");
         }
-        assert_eq!(pairs("a=b%26c+d"), [("a".into(), "b&c d".into())]);
+        assert_eq!(pairs("a=b%26c+d").to_vec(), [("a".into(), "b&c d".into())]);
     }
 
     #[test]

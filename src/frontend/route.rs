@@ -173,14 +173,18 @@ fn admit(pass: &Pass, caller: &Caller, head: &Parts) -> Result<&'static Route, F
 
 /// An exact path counts before a prefix, and a longer prefix before a shorter one.
 fn find<'a>(table: &'a [Route], method: &Method, path: &str) -> Result<&'a Route, Failure> {
-    let leads = |route: &&Route| path == route.path || (route.path.ends_with('/') && path.starts_with(route.path));
+    // HEAD is answered as GET is (RFC 9110 section 9.3.2). The HTTP library leaves the body out.
+    let wanted = if *method == Method::HEAD { &Method::GET } else { method };
+    let takes = |route: &&Route| route.methods.is_empty() || route.methods.contains(wanted);
+    let exact = |route: &&Route| route.path == path;
+    if let Some(route) = table.iter().filter(exact).find(takes) {
+        return Ok(route);
+    }
+    let leads = |route: &&Route| exact(route) || (route.path.ends_with('/') && path.starts_with(route.path));
     let longest = table.iter().filter(leads).map(|route| route.path).max_by_key(|path| path.len());
     let longest = longest.ok_or_else(Failure::not_found)?;
     let here = table.iter().filter(|route| route.path == longest);
-    // HEAD is answered as GET is (RFC 9110 section 9.3.2). The HTTP library leaves the body out.
-    let wanted = if *method == Method::HEAD { &Method::GET } else { method };
-    let found = here.clone().find(|route| route.methods.is_empty() || route.methods.contains(wanted));
-    found.ok_or_else(|| {
+    here.clone().find(takes).ok_or_else(|| {
         let methods = here.flat_map(|route| route.methods);
         let allow = methods.map(|method| if *method == Method::GET { "GET, HEAD" } else { method.as_str() });
         Failure::method_not_allowed(allow.collect::<Vec<_>>().join(", "))
