@@ -70,7 +70,6 @@ pub mod inside {
     pub use crate::jitter::Jitter;
     pub use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
     pub use crate::token::{AccessToken, Claims, Credential, Token};
-    pub use safeconduct_listener::{Framing, Stop, Violation};
 }
 
 /// What the fuzz targets call (tests/fuzz). Each function panics if what it reads is taken for something that it is not.

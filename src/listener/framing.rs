@@ -20,16 +20,16 @@ pub use violation::Violation;
 
 /// A violation. No further bytes of this connection may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop {
+pub(super) struct Stop {
     /// How many of the bytes in the last call may be passed on.
-    pub passed: usize,
+    pub(super) passed: usize,
     /// The reason.
-    pub violation: Violation,
+    pub(super) violation: Violation,
 }
 
 /// The parser for the requests of one connection.
 #[derive(Debug)]
-pub struct Framing {
+pub(super) struct Framing {
     at: At,
     fields: Fields,
     /// Is a head incomplete?
@@ -68,18 +68,18 @@ const VERSION: &[u8] = b"HTTP/1.";
 
 impl Framing {
     /// A parser for a new connection. The head of a request may have at most `cap` bytes.
-    pub fn new(cap: usize) -> Self {
+    pub(super) fn new(cap: usize) -> Self {
         let fields = Fields::default();
         Self { at: At::Start, fields, is_in_head: false, is_http10: false, size: 0, cap, requests: 0 }
     }
 
     /// The number of complete heads.
-    pub fn requests(&self) -> u64 {
+    pub(super) fn requests(&self) -> u64 {
         self.requests
     }
 
     /// Is a head incomplete? If so, a violation belongs to a request that the HTTP library has not seen.
-    pub fn is_in_head(&self) -> bool {
+    pub(super) fn is_in_head(&self) -> bool {
         self.is_in_head
     }
 
@@ -87,7 +87,7 @@ impl Framing {
     /// before: everything except an incomplete head.
     ///
     /// Fails at the first violation; do not call it again after that.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Stop> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, Stop> {
         let (mut read, mut passed) = (0, 0);
         while let Some(byte) = bytes.get(read) {
             let mut many = self.skip(&bytes[read..]);

@@ -18,6 +18,6 @@ mod watched;
 
 pub use accept::accept_all;
 pub use body::Body;
-pub use framing::{Framing, Stop, Violation};
+pub use framing::Violation;
 pub use seats::{Owner, Places, Seat, Seats};
 pub use serve::{Limits, Reply, Service, Stream, connection};

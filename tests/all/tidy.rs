@@ -19,11 +19,13 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("cli", "clock trust"),
     // `config` makes the `Config` structs of these rooms and checks names against their tables.
     ("config", "audit broker clock digest env exchange identity oauth outbound policy setting"),
-    ("frontend", "blocking broker caller clock env metrics oauth token"),
+    ("frontend", "blocking broker caller clock env listener metrics oauth token"),
     (
         "broker",
         "audit aws bucket cache caller clock digest discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token trust urgency",
     ),
+    // A package of its own.
+    ("listener", ""),
     ("metrics", "cache log"),
     ("audit", "caller clock env oauth token"),
     ("cache", "bucket clock jitter token urgency"),
@@ -118,6 +120,9 @@ impl Source {
                 Some(list) => rooms.extend(first_names(list)),
                 None => rooms.extend(word(rest)),
             }
+        }
+        if self.text.contains("safeconduct_listener") {
+            rooms.insert("listener".to_owned());
         }
         rooms.remove(self.room());
         rooms
@@ -236,10 +241,16 @@ fn no_test_is_left_out() {
 /// `cargo install`, a distribution and the release script build the same program.
 #[test]
 fn nothing_but_the_manifest_decides_how_it_is_built() {
-    for file in [".cargo", "build.rs", "packaging/static-names/.cargo", "packaging/static-names/build.rs"] {
+    for file in [
+        ".cargo",
+        "build.rs",
+        "packaging/static-names/.cargo",
+        "packaging/static-names/build.rs",
+        "src/listener/build.rs",
+    ] {
         assert!(!root().join(file).exists(), "{file} changes the build for those who build in this directory");
     }
-    for manifest in ["Cargo.toml", "packaging/static-names/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "packaging/static-names/Cargo.toml", "src/listener/Cargo.toml"] {
         let text = fs::read_to_string(root().join(manifest)).expect("there is one");
         let keys = text.lines().filter_map(|line| line.split_once('=')).map(|(key, _)| key.trim());
         let unusual: Vec<&str> =
