@@ -90,13 +90,32 @@ pub struct Broker {
     strangers: Option<Arc<StrangerLimiter>>,
 }
 
-/// One caller's request and the server that it is for.
-struct CallerRequest<'a> {
-    caller: &'a Caller,
-    request: &'a Request,
-    target: &'a Arc<Server>,
+/// A token that a caller asks for: which one, and how fresh.
+pub(crate) struct Wanted {
+    want: TokenRequest,
+    key: Key,
+    wish: Wish,
     /// When the caller got a token that apparently did not work.
     given: Option<Boot>,
+}
+
+impl Wanted {
+    /// Does the answer need a credential for the server's front door?
+    fn passes_door(&self, request: &Request) -> bool {
+        self.want.server.front_door.is_some() && request.action == Action::Headers
+    }
+}
+
+/// What is known of a request without waiting.
+enum Decision {
+    Lease(Lease),
+    Awaits(Wanted),
+}
+
+/// The outcome of a request, if it is there without waiting.
+pub(crate) enum AtOnce {
+    Decided(Result<Lease, Error>),
+    Awaits(Wanted),
 }
 
 /// `--fresh` accepts a token that was minted within the last second.
@@ -128,8 +147,31 @@ impl Broker {
     /// Gives a bare token for one server, from the cache or newly made. Fails if the request is refused, if no token
     /// can be made, if the token is bound to a key or certificate, or if the decision cannot be recorded.
     pub async fn token(&self, caller: &Caller, request: &Request) -> Result<Lease, Error> {
-        let decided = self.decide(caller, request, None).await;
+        match self.token_at_once(caller, request) {
+            AtOnce::Decided(decided) => decided,
+            AtOnce::Awaits(wanted) => self.awaited_token(caller, request, wanted).await,
+        }
+    }
+
+    /// As [`Self::token`], if nothing has to be waited for. Most requests are served from the cache, and are spared a future.
+    pub(crate) fn token_at_once(&self, caller: &Caller, request: &Request) -> AtOnce {
+        let decided = match self.decide(caller, request, None) {
+            Ok(Decision::Lease(lease)) => Ok(lease),
+            Ok(Decision::Awaits(wanted)) => return AtOnce::Awaits(wanted),
+            Err(error) => Err(error),
+        };
         // `note` counts, logs and records every decision, served or refused.
+        AtOnce::Decided(self.note(&AuditSubject::of(caller, request), decided, |lease| Some(lease)))
+    }
+
+    /// The rest of [`Self::token`].
+    pub(crate) async fn awaited_token(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        wanted: Wanted,
+    ) -> Result<Lease, Error> {
+        let decided = self.awaited(caller, request, wanted).await;
         self.note(&AuditSubject::of(caller, request), decided, |lease| Some(lease))
     }
 
@@ -142,14 +184,18 @@ impl Broker {
         request: &Request,
         head: Option<&Head>,
     ) -> Result<(Lease, Authorized), Error> {
-        let decided = self.decide(caller, request, head).await;
+        let decided = match self.decide(caller, request, head) {
+            Ok(Decision::Lease(lease)) => Ok(lease),
+            Ok(Decision::Awaits(wanted)) => self.awaited(caller, request, wanted).await,
+            Err(error) => Err(error),
+        };
         // Authorise before recording, so that a failure is not recorded as served.
         let decided = decided.and_then(|lease| lease.authorize(head).map(|authorized| (lease, authorized)));
         self.note(&AuditSubject::of(caller, request), decided, |(lease, _)| Some(lease))
     }
 
-    /// The path itself: finds the server, asks the policy and the rate, then gets the token. Records nothing.
-    async fn decide(&self, caller: &Caller, request: &Request, head: Option<&Head>) -> Result<Lease, Error> {
+    /// The path up to the cache: finds the server, asks the policy and the rate, then looks for a token. Records nothing.
+    fn decide(&self, caller: &Caller, request: &Request, head: Option<&Head>) -> Result<Decision, Error> {
         let server = self.server_for(caller, &request.target)?;
         // The lease checks this too; checking it first saves an exchange.
         head.map_or(Ok(()), |head| covers(&server, &head.url))?;
@@ -157,55 +203,58 @@ impl Broker {
         let permit = permit.map_err(|denied| Error::denied(&server.name, denied))?;
         self.pace(caller, &server)?;
         let given = self.given_before(caller, request, &server);
-        let asking = CallerRequest { caller, request, target: &server, given };
-        let want = TokenRequest {
-            server: Arc::clone(&server),
-            order: Arc::clone(&server.order),
-            permit,
-            urgency: Urgency::AWAITED,
-        };
-        let (token, outer) = match server.front_door.as_ref().filter(|_| request.action == Action::Headers) {
-            None => (self.held(want, &asking).await?, None),
-            // Boxed to keep the common future small: few servers have a front door.
-            Some(door) => Box::pin(self.with_front_door(door, want, &asking)).await?,
-        };
-        if request.may_be_a_retry {
-            self.lock_retries().answered(caller, &server.name, self.clock.boot());
+        let (order, urgency) = (Arc::clone(&server.order), Urgency::AWAITED);
+        let wanted = self.wanted(caller, request, given, TokenRequest { server, order, permit, urgency });
+        let cached = if wanted.passes_door(request) { None } else { self.cache.hit(&wanted.key, &wanted.wish) };
+        match cached {
+            Some(token) => self.lease(caller, request, &wanted.want, token).map(Decision::Lease),
+            None => Ok(Decision::Awaits(wanted)),
         }
-        let (nonces, clock) = (Arc::clone(&self.maker.nonces), self.clock.clone());
-        Ok(Lease { token, server, outer, nonces, clock })
     }
 
-    /// A token that this caller may have, from the cache or newly made. Fails if it grants more than the permit allows,
-    /// or must not be handed out in this form.
-    async fn held(&self, want: TokenRequest, asking: &CallerRequest<'_>) -> Result<Arc<Token>, Error> {
-        let key = want.key();
-        let wish = self.wish(asking, &key);
-        let token = match self.cache.hit(&key, &wish) {
-            Some(token) => token,
-            // Boxed to keep the future of a cache hit small.
-            None => {
-                let made = Box::pin(self.cache.token(key, &wish, || self.recipe(want.clone()))).await;
-                self.tidy_memory();
-                made.map_err(|error| error.at(&want.order.name))?
-            }
+    /// The rest of the path: waits for the token, and for the credential of a front door, which are fetched concurrently.
+    /// Whoever may use the server may pass its front door.
+    async fn awaited(&self, caller: &Caller, request: &Request, wanted: Wanted) -> Result<Lease, Error> {
+        let server = Arc::clone(&wanted.want.server);
+        let Some(door) = server.front_door.as_ref().filter(|_| wanted.passes_door(request)) else {
+            let (want, token) = self.made(wanted).await?;
+            return self.lease(caller, request, &want, token);
         };
-        want.permit.admit(&token.scopes).map_err(|denied| Error::denied(&want.order.name, denied))?;
-        check_form(&want.server, &token.credential, asking.request.action)?;
-        Ok(token)
+        let for_door = TokenRequest::for_front_door(&server, door);
+        let for_door = self.wanted(caller, request, wanted.given, for_door);
+        let (inside, outside) = tokio::join!(self.made(wanted), self.made(for_door));
+        let ((want, token), (for_door, outside)) = (inside?, outside?);
+        check(&for_door, &outside, request.action)?;
+        let lease = self.lease(caller, request, &want, token)?;
+        Ok(Lease { outer: Some(Outer { header: door.header.clone(), token: outside }), ..lease })
     }
 
-    /// The token for the server and the credential for its front door, fetched concurrently. Whoever may use the server
-    /// may pass its front door.
-    async fn with_front_door(
+    /// A token from the cache, or a newly made one.
+    async fn made(&self, wanted: Wanted) -> Result<(TokenRequest, Arc<Token>), Error> {
+        let Wanted { want, key, wish, .. } = wanted;
+        if let Some(token) = self.cache.hit(&key, &wish) {
+            return Ok((want, token));
+        }
+        let made = self.cache.token(key, &wish, || self.recipe(want.clone())).await;
+        self.tidy_memory();
+        let token = made.map_err(|error| error.at(&want.order.name))?;
+        Ok((want, token))
+    }
+
+    /// Hands out a token, if this caller may have it in this form.
+    fn lease(
         &self,
-        door: &FrontDoor,
-        want: TokenRequest,
-        asking: &CallerRequest<'_>,
-    ) -> Result<(Arc<Token>, Option<Outer>), Error> {
-        let for_front_door = TokenRequest::for_front_door(asking.target, door);
-        let (token, outside) = tokio::join!(self.held(want, asking), self.held(for_front_door, asking));
-        Ok((token?, Some(Outer { header: door.header.clone(), token: outside? })))
+        caller: &Caller,
+        request: &Request,
+        want: &TokenRequest,
+        token: Arc<Token>,
+    ) -> Result<Lease, Error> {
+        check(want, &token, request.action)?;
+        if request.may_be_a_retry {
+            self.lock_retries().answered(caller, &want.server.name, self.clock.boot());
+        }
+        let (server, nonces) = (Arc::clone(&want.server), Arc::clone(&self.maker.nonces));
+        Ok(Lease { token, server, outer: None, nonces, clock: self.clock.clone() })
     }
 
     /// The server of this name or URL: a configured one, or an unlisted one that was asked for before. Fails if there
@@ -270,14 +319,16 @@ impl Broker {
     }
 
     /// What the request demands of a cached token.
-    fn wish(&self, asking: &CallerRequest<'_>, key: &Key) -> Wish {
-        let fresh = asking.request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
+    fn wanted(&self, caller: &Caller, request: &Request, given: Option<Boot>, want: TokenRequest) -> Wanted {
+        let key = want.key();
+        let fresh = request.fresh.then(|| self.clock.just_before(FRESH_ENOUGH));
         // A token minted before that answer is the one that did not work; a newer one may be served.
-        let refused = asking.given.filter(|given| self.cache.peek(key).0.is_some_and(|token| token.minted <= *given));
+        let refused = given.filter(|given| self.cache.peek(&key).0.is_some_and(|token| token.minted <= *given));
         if refused.is_some() {
-            self.lock_retries().forced(asking.caller, &asking.target.name, self.clock.boot());
+            self.lock_retries().forced(caller, &want.server.name, self.clock.boot());
         }
-        Wish { least: asking.request.least, newer_than: fresh.max(refused), user: Some(asking.caller.uid) }
+        let wish = Wish { least: request.least, newer_than: fresh.max(refused), user: Some(caller.uid) };
+        Wanted { want, key, wish, given }
     }
 
     /// When this caller got the token that apparently did not work, if the request looks like a retry.
@@ -300,6 +351,12 @@ impl Broker {
     fn lock_retries(&self) -> std::sync::MutexGuard<'_, RetryDetector> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Fails if a token grants more than its request permits, or must not be handed out in this form.
+fn check(want: &TokenRequest, token: &Token, action: Action) -> Result<(), Error> {
+    want.permit.admit(&token.scopes).map_err(|denied| Error::denied(&want.order.name, denied))?;
+    check_form(&want.server, &token.credential, action)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use serde_json::json;
 use super::answer::{Answer, Failure, Outcome};
 use super::desk::Listening;
 use super::dialect;
-use super::funnel::Asked;
-use super::query::{Named, Query, Rejected, read, target};
-use crate::broker::{self, Action};
+use super::funnel::{Asked, Finished};
+use super::query::{Named, Query, Rejected, read, servers, target};
+use crate::broker::{self, Action, AtOnce, Lease};
 use crate::oauth::words;
 use crate::token::Digest;
 
@@ -27,10 +27,23 @@ const HEADERS: &[&str] =
 const MOST_NAMES: usize = 64;
 
 /// `GET /v1/token`
-pub(super) async fn token(asked: &Asked<'_>) -> Outcome {
-    let query = Query::read(asked.query(), TOKEN)?;
-    let request = request(asked, &query, Action::Token)?;
-    let lease = asked.desk.broker.token(asked.caller, &request).await?;
+pub(super) fn token(asked: Asked<'_>) -> Finished<'_> {
+    let query = Query::read(asked.query(), TOKEN);
+    let request = match query.and_then(|query| request(&asked, &query, Action::Token)) {
+        Ok(request) => request,
+        Err(failure) => return Finished::now(&asked, Err(failure)),
+    };
+    match asked.desk.broker.token_at_once(asked.caller, &request) {
+        AtOnce::Decided(decided) => Finished::now(&asked, bare(&asked, decided)),
+        AtOnce::Awaits(wanted) => Finished::later(async move {
+            let decided = asked.desk.broker.awaited_token(asked.caller, &request, wanted).await;
+            (bare(&asked, decided), asked)
+        }),
+    }
+}
+
+fn bare(asked: &Asked<'_>, decided: Result<Lease, broker::Error>) -> Outcome {
+    let lease = decided?;
     let around = dialect::token_json(&lease.token, asked.desk.fixed.clock.now());
     Ok(Answer::token(lease.token, around))
 }
@@ -94,7 +107,7 @@ pub(super) fn status(asked: &Asked<'_>) -> Outcome {
 
 /// `GET /readyz`
 pub(super) fn ready(asked: &Asked<'_>) -> Outcome {
-    let mut names = Query::read(asked.query(), &["server"])?.all("server");
+    let mut names = servers(asked.query())?;
     let mut named = HashSet::new();
     names.retain(|name| named.insert(name.clone()));
     if names.len() > MOST_NAMES {

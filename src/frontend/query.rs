@@ -7,7 +7,6 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Method;
 use hyper::body::Incoming;
 use serde::Deserialize;
-use smallvec::SmallVec;
 use url::form_urlencoded;
 
 use super::answer::Failure;
@@ -21,54 +20,68 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 const SCOPES: usize = 128;
 const SCOPE_BYTES: usize = 4 * 1024;
 
-/// A query with no unknown parameter.
-pub(super) struct Query<'a>(Pairs<'a>);
-
-/// Usual queries have no more.
-type Pairs<'a> = SmallVec<[(Cow<'a, str>, Cow<'a, str>); 4]>;
+/// The parameters of a query.
+#[derive(Default)]
+pub(super) struct Query<'a> {
+    server: Option<Cow<'a, str>>,
+    scopes: Vec<Cow<'a, str>>,
+    min_ttl: Option<Cow<'a, str>>,
+    fresh: Option<Cow<'a, str>>,
+    caller_is: Option<Cow<'a, str>>,
+    unlisted: Option<Cow<'a, str>>,
+    method: Option<Cow<'a, str>>,
+    url: Option<Cow<'a, str>>,
+    body_sha256: Option<Cow<'a, str>>,
+    dpop_nonce: Option<Cow<'a, str>>,
+}
 
 impl<'a> Query<'a> {
-    /// Fails if a parameter is not one of `known`.
+    /// Fails if a parameter is not one of `known`, or is given twice and is not `scope`.
     pub(super) fn read(text: &'a str, known: &[&str]) -> Result<Self, Failure> {
-        let pairs = pairs(text);
-        match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
-            Some(_) => Err(Failure::asked(&format!("unknown parameter; this path knows: {}", known.join(", ")))),
-            None => Ok(Self(pairs)),
+        let mut query = Self::default();
+        for (name, value) in pairs(text) {
+            let place = match &*name {
+                _ if !known.contains(&&*name) => return Err(unknown(known)),
+                "scope" => {
+                    query.scopes.push(value);
+                    continue;
+                }
+                "server" => &mut query.server,
+                "min_ttl" => &mut query.min_ttl,
+                "fresh" => &mut query.fresh,
+                "use" => &mut query.caller_is,
+                "unlisted" => &mut query.unlisted,
+                "method" => &mut query.method,
+                "url" => &mut query.url,
+                "body_sha256" => &mut query.body_sha256,
+                "dpop_nonce" => &mut query.dpop_nonce,
+                _ => return Err(unknown(known)),
+            };
+            if place.replace(value).is_some() {
+                return Err(Failure::asked(&format!("{name} is given twice")));
+            }
         }
-    }
-
-    /// Every value of a parameter.
-    pub(super) fn all(&self, name: &str) -> Vec<String> {
-        self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.to_string()).collect()
-    }
-
-    /// The value of a parameter that may be given once.
-    fn one(&self, name: &str) -> Result<Option<&str>, Failure> {
-        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
-        match (values.next(), values.next()) {
-            (_, Some(_)) => Err(Failure::asked(&format!("{name} is given twice"))),
-            (value, None) => Ok(value),
-        }
+        Ok(query)
     }
 
     /// The request for a token.
     pub(super) fn request(&self, action: Action) -> Result<broker::Request, Failure> {
         let server =
-            self.one("server")?.ok_or_else(|| Failure::asked("`server` is missing: a configured name or URL"))?;
+            self.server.as_deref().ok_or_else(|| Failure::asked("`server` is missing: a configured name or URL"))?;
         let scopes = self.scopes()?;
-        let is_helper = match self.one("use")? {
+        let is_helper = match self.caller_is.as_deref() {
             None => false,
             Some("helper") => true,
             Some(_) => return Err(Failure::asked("`use` can only be `helper`")),
         };
-        let least = match self.one("min_ttl")? {
+        let least = match self.min_ttl.as_deref() {
             None if is_helper => Least::ForHelper,
             None => Least::Of(Duration::ZERO),
             Some(seconds) => Least::Of(Duration::from_secs(
                 seconds.parse().map_err(|_| Failure::asked("`min_ttl` is a number of seconds"))?,
             )),
         };
-        let fresh = match self.one("fresh")? {
+        let fresh = match self.fresh.as_deref() {
             None | Some("0") => false,
             Some("1") => true,
             Some(_) => return Err(Failure::asked("`fresh` is 0 or 1")),
@@ -79,11 +92,10 @@ impl<'a> Query<'a> {
 
     /// The scopes that the caller names, if any. They are part of a cache key, so each request may name a few only.
     fn scopes(&self) -> Result<Option<Scopes>, Failure> {
-        let scopes = self.all("scope");
-        if scopes.is_empty() {
+        if self.scopes.is_empty() {
             return Ok(None);
         }
-        let text = scopes.join(" ");
+        let text = self.scopes.join(" ");
         if text.len() > SCOPE_BYTES || text.split(' ').filter(|scope| !scope.is_empty()).count() > SCOPES {
             return Err(Failure::asked("`scope` names more than 128 scopes, or is longer than 4 KiB"));
         }
@@ -93,7 +105,7 @@ impl<'a> Query<'a> {
     /// Credential helpers are asked about every URL there is. With `unlisted=0` they get a token for a configured server
     /// only, even where the daemon serves other URLs too.
     pub(super) fn configured_only(&self) -> Result<bool, Failure> {
-        match self.one("unlisted")? {
+        match self.unlisted.as_deref() {
             None | Some("1") => Ok(false),
             Some("0") => Ok(true),
             Some(_) => Err(Failure::asked("`unlisted` is 0 or 1")),
@@ -102,8 +114,8 @@ impl<'a> Query<'a> {
 
     /// The request that the headers are for.
     pub(super) fn head(&self) -> Result<Option<Head>, Failure> {
-        let (url, method, nonce) = (self.one("url")?, self.one("method")?, self.one("dpop_nonce")?);
-        let body_sha256 = self.one("body_sha256")?.map(|text| text.to_ascii_lowercase());
+        let (url, method, nonce) = (self.url.as_deref(), self.method.as_deref(), self.dpop_nonce.as_deref());
+        let body_sha256 = self.body_sha256.as_deref().map(|text| text.to_ascii_lowercase());
         if body_sha256.as_deref().is_some_and(|text| text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit())) {
             return Err(Failure::asked("`body_sha256` is not the 64 hexadecimal digits of a SHA-256"));
         }
@@ -119,16 +131,26 @@ impl<'a> Query<'a> {
     }
 }
 
+fn unknown(known: &[&str]) -> Failure {
+    Failure::asked(&format!("unknown parameter; this path knows: {}", known.join(", ")))
+}
+
+/// The values of a query that may only name servers.
+pub(super) fn servers(text: &str) -> Result<Vec<String>, Failure> {
+    let named = pairs(text).map(|(name, value)| (name == "server").then(|| value.into_owned()));
+    named.collect::<Option<_>>().ok_or_else(|| unknown(&["server"]))
+}
+
 /// The parameters of a query in the form of browsers. One without escapes, which is the usual one, is only split.
-fn pairs(text: &str) -> Pairs<'_> {
-    if text.contains(['%', '+']) {
-        return form_urlencoded::parse(text.as_bytes()).collect();
+fn pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    fn read(pair: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+        if pair.contains(['%', '+']) {
+            return form_urlencoded::parse(pair.as_bytes()).next();
+        }
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((Cow::Borrowed(name), Cow::Borrowed(value)))
     }
-    let pair = |pair| {
-        let (name, value) = str::split_once(pair, '=').unwrap_or((pair, ""));
-        (Cow::Borrowed(name), Cow::Borrowed(value))
-    };
-    text.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
+    text.split('&').filter(|pair| !pair.is_empty()).filter_map(read)
 }
 
 /// A configured name, or a URL.
@@ -177,12 +199,30 @@ mod tests {
 
     #[test]
     fn a_query_without_escapes_is_read_like_any_other() {
-        for text in
-            ["", "a=b", "a", "a=", "=b", "a=b=c", "a=b&c=d", "a&&b", "&a=b&", "=", "&", "a=b&a=c", "s=https://x/y?z"]
-        {
-            assert_eq!(pairs(text).to_vec(), form_urlencoded::parse(text.as_bytes()).collect::<Vec<_>>(), "{text}");
+        for text in [
+            "",
+            "a=b",
+            "a",
+            "a=",
+            "=b",
+            "a=b=c",
+            "a=b&c=d",
+            "a&&b",
+            "&a=b&",
+            "=",
+            "&",
+            "a=b&a=c",
+            "s=https://x/y?z",
+            "a=b%26c+d&e=f",
+            "%61=b&+=%",
+            "a%3Db",
+        ] {
+            assert_eq!(
+                pairs(text).collect::<Vec<_>>(),
+                form_urlencoded::parse(text.as_bytes()).collect::<Vec<_>>(),
+                "{text}"
+            );
         }
-        assert_eq!(pairs("a=b%26c+d").to_vec(), [("a".into(), "b&c d".into())]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Token,
         dialect: Dialect::Oauth,
-        handler: |asked, _| Finished::later(async { (api::token(&asked).await, asked) }),
+        handler: |asked, _| api::token(asked),
     },
     Route {
         methods: GET,

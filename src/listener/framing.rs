@@ -65,6 +65,8 @@ enum At {
 }
 
 const VERSION: &[u8] = b"HTTP/1.";
+/// With the end of its line.
+const USUAL_VERSION: &[u8] = b"HTTP/1.1\r\n";
 
 impl Framing {
     /// A parser for a new connection. The head of a request may have at most `cap` bytes.
@@ -115,16 +117,24 @@ impl Framing {
         match &mut self.at {
             At::Method => run(TOKEN),
             At::Target => run(TARGET),
-            At::Version(0) if rest.starts_with(VERSION) => {
-                self.at = At::Version(VERSION.len());
-                VERSION.len()
+            At::Version(0) if rest.starts_with(USUAL_VERSION) => {
+                (self.at, self.is_http10) = (At::Field(Line::Start), false);
+                USUAL_VERSION.len()
             }
             At::Field(Line::Name) => {
                 let many = run(TOKEN);
                 self.fields.name(&rest[..many]);
                 many
             }
-            At::Field(Line::Value) | At::Trailer(Line::Value) => run(TEXT),
+            At::Field(Line::Value) => {
+                let many = run(TEXT);
+                if !rest[many..].starts_with(b"\r\n") {
+                    return many;
+                }
+                self.at = At::Field(Line::Start);
+                many + 2
+            }
+            At::Trailer(Line::Value) => run(TEXT),
             At::Body(left) | At::Chunk(Chunk::Data(left)) => {
                 let many = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                 *left -= many as u64;

@@ -3,10 +3,11 @@
 //!
 //! It is a package of its own for speed. The HTTP library's generic code is compiled where it is used, at the level of that
 //! package: the program is compiled for size, this for speed. So nothing here is generic over the stream or the service.
-//! It does no authentication, reads no configuration and makes no answer of its own.
+//! It does no authentication, reads no configuration and decides no answer.
 
 mod accept;
 mod activity;
+mod answer;
 mod body;
 mod framing;
 #[cfg(any(test, safeconduct_fuzz))]
@@ -17,6 +18,7 @@ mod serve;
 mod watched;
 
 pub use accept::accept_all;
+pub use answer::answer;
 pub use body::Body;
 pub use framing::Violation;
 pub use seats::{Owner, Places, Seat, Seats};
