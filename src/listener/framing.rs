@@ -11,10 +11,12 @@
 //! be passed on. A head is passed on only as a whole. `inbound.rs` is the stream that uses it.
 
 mod chunk;
+mod class;
 mod field;
 mod violation;
 
 use chunk::Chunk;
+use class::{TARGET, TEXT, TOKEN, is_of};
 use field::{Fields, Length, Line};
 pub use violation::Violation;
 
@@ -228,35 +230,6 @@ impl Framing {
 /// Accepts only the byte `wanted`.
 fn expect<T>(byte: u8, wanted: u8, then: T, violation: Violation) -> Result<T, Violation> {
     if byte == wanted { Ok(then) } else { Err(violation) }
-}
-
-/// The characters of a token: `tchar` of RFC 9110 section 5.6.2.
-const TOKEN: u8 = 1;
-/// The characters of a path and query. Allows some that RFC 3986 requires to be percent-encoded, such as brackets,
-/// because HTTP clients send them. Does not allow a backslash, because some servers treat it as a slash.
-const TARGET: u8 = 2;
-/// The characters of a field value (RFC 9110 section 5.5).
-const TEXT: u8 = 4;
-
-/// The classes of each byte, as a table, because nearly all bytes of a head are looked up here.
-const CLASSES: [u8; 256] = {
-    let mut classes = [0; 256];
-    let mut byte = 0_u8;
-    loop {
-        let is_mark = matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
-        let is_token = byte.is_ascii_alphanumeric() || is_mark;
-        let is_target = byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\');
-        let is_text = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
-        classes[byte as usize] = is_token as u8 * TOKEN + is_target as u8 * TARGET + is_text as u8 * TEXT;
-        if byte == u8::MAX {
-            break classes;
-        }
-        byte += 1;
-    }
-};
-
-fn is_of(class: u8, byte: u8) -> bool {
-    CLASSES[usize::from(byte)] & class != 0
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The parser for a chunked body (RFC 9112 section 7.1), up to its trailers.
 
-use super::{TEXT, Violation, expect, is_of};
+use super::class::{TEXT, is_of};
+use super::{Violation, expect};
 
 /// The part of the body to which the next byte belongs. The numbers are the size of the chunk, or what is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! The parser for the fields of a head (RFC 9112 section 5). It reads only `Host` and the fields that determine the
 //! length.
 
-use super::{TEXT, TOKEN, Violation, expect, is_of};
+use super::class::{TEXT, TOKEN, is_of};
+use super::{Violation, expect};
 
 /// The part of the fields to which the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
