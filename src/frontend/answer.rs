@@ -2,10 +2,10 @@
 //!
 //! Neither can be sent as it is. Only `funnel.rs` makes a response of them, after a refusal was recorded.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use safeconduct_listener::{Body, Violation};
 use serde_json::json;
@@ -21,27 +21,39 @@ use crate::token::Token;
 pub(super) type Outcome = Result<Answer, Failure>;
 
 /// An answer that is no refusal.
-pub(super) struct Answer(Response<Body>);
+pub(super) struct Answer {
+    status: StatusCode,
+    media: Option<HeaderValue>,
+    body: Body,
+}
+
+/// The media type of every document.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const METRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 impl Answer {
+    fn ok(media: HeaderValue, body: Body) -> Self {
+        Self { status: StatusCode::OK, media: Some(media), body }
+    }
+
     /// A JSON document without a secret.
     pub(super) fn json(document: &[u8]) -> Self {
-        Self(json_of(StatusCode::OK, body::plain(document)))
+        Self::ok(JSON, body::plain(document))
     }
 
     /// A JSON document that holds a secret. It is cleared from memory when it is sent.
     pub(super) fn secret(document: Zeroizing<String>) -> Self {
-        Self(json_of(StatusCode::OK, body::secret(document)))
+        Self::ok(JSON, body::secret(document))
     }
 
     /// A JSON document with a token in it.
     pub(super) fn token(token: Arc<Token>, around: Around) -> Self {
-        Self(json_of(StatusCode::OK, body::around(token, around)))
+        Self::ok(JSON, body::around(token, around))
     }
 
     /// Status 204.
     pub(super) fn empty() -> Self {
-        Self(response(StatusCode::NO_CONTENT, body::plain(b"")))
+        Self { status: StatusCode::NO_CONTENT, media: None, body: body::plain(b"") }
     }
 
     /// The answer of `/healthz`.
@@ -54,20 +66,17 @@ impl Answer {
         let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let shown: Vec<_> = reasons.iter().map(|reason| one_line(reason)).collect();
         let document = json!({ "ready": reasons.is_empty(), "reasons": shown }).to_string();
-        Self(json_of(status, body::plain(document.as_bytes())))
+        Self { status, ..Self::json(document.as_bytes()) }
     }
 
     /// The answer of `/metrics`.
     pub(super) fn metrics(text: &str) -> Self {
-        let mut response = response(StatusCode::OK, body::plain(text.as_bytes()));
-        let media = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, media);
-        Self(response)
+        Self::ok(METRICS, body::plain(text.as_bytes()))
     }
 
-    /// For the funnel alone.
-    pub(super) fn into_response(self) -> Response<Body> {
-        self.0
+    /// For the funnel alone. The map of the request's fields is used again for those of the answer.
+    pub(super) fn into_response(self, of_request: HeaderMap) -> Response<Body> {
+        safeconduct_listener::answer(self.status, of_request, self.media, self.body)
     }
 }
 
@@ -205,9 +214,9 @@ impl Failure {
     }
 
     /// For the funnel alone: the response, in the dialect of its route.
-    pub(super) fn into_response(self, dialect: Dialect) -> Response<Body> {
+    pub(super) fn into_response(self, dialect: Dialect, of_request: HeaderMap) -> Response<Body> {
         match dialect {
-            Dialect::Oauth => self.0.oauth(),
+            Dialect::Oauth => self.0.oauth(of_request),
         }
     }
 }
@@ -223,7 +232,7 @@ impl From<broker::Error> for Failure {
 }
 
 impl Refusal {
-    fn oauth(&self) -> Response<Body> {
+    fn oauth(&self, of_request: HeaderMap) -> Response<Body> {
         let status = self.status.or_else(|| StatusCode::from_u16(self.class.status()).ok());
         let mut document = json!({ "error": self.code, "error_description": self.words, "class": self.class.as_str() });
         if let Some(hint) = &self.hint {
@@ -233,7 +242,8 @@ impl Refusal {
             document["server"] = json!(server);
         }
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = json_of(status, body::plain(document.to_string().as_bytes()));
+        let document = Answer { status, ..Answer::json(document.to_string().as_bytes()) };
+        let mut response = document.into_response(of_request);
         let fields = response.headers_mut();
         if self.class == Class::Temporary {
             let seconds = self.retry_in.unwrap_or_default().as_millis().div_ceil(1_000).max(1);
@@ -247,30 +257,14 @@ impl Refusal {
     }
 }
 
-/// The fields of every JSON answer.
-static JSON: LazyLock<HeaderMap> = LazyLock::new(|| {
-    let media = HeaderValue::from_static("application/json");
-    HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static("no-store")), (CONTENT_TYPE, media)])
-});
-
-fn json_of(status: StatusCode, body: Body) -> Response<Body> {
-    safeconduct_listener::answer(status, &JSON, body)
-}
-
-fn response(status: StatusCode, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_wrong_method_is_told_the_right_ones() {
-        let response = Failure::method_not_allowed("GET, POST".to_owned()).into_response(Dialect::Oauth);
+        let response =
+            Failure::method_not_allowed("GET, POST".to_owned()).into_response(Dialect::Oauth, HeaderMap::new());
         assert_eq!(
             (response.status(), &response.headers()[ALLOW]),
             (StatusCode::METHOD_NOT_ALLOWED, &"GET, POST".parse().unwrap())
@@ -281,7 +275,7 @@ mod tests {
     fn only_what_passes_by_itself_says_when_to_ask_again() {
         let of = |class, wait: Option<Duration>| {
             let failure = Failure::new(class, "x", "x".to_owned()).with(|refusal| refusal.retry_in = wait);
-            let response = failure.into_response(Dialect::Oauth);
+            let response = failure.into_response(Dialect::Oauth, HeaderMap::new());
             let after = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
             (response.status().as_u16(), after)
         };

@@ -31,10 +31,10 @@ pub(super) fn token(asked: Asked<'_>) -> Finished<'_> {
     let query = Query::read(asked.query(), TOKEN);
     let request = match query.and_then(|query| request(&asked, &query, Action::Token)) {
         Ok(request) => request,
-        Err(failure) => return Finished::now(&asked, Err(failure)),
+        Err(failure) => return Finished::now(Err(failure), asked),
     };
     match asked.desk.broker.token_at_once(asked.caller, &request) {
-        AtOnce::Decided(decided) => Finished::now(&asked, bare(&asked, decided)),
+        AtOnce::Decided(decided) => Finished::now(bare(&asked, decided), asked),
         AtOnce::Awaits(wanted) => Finished::later(async move {
             let decided = asked.desk.broker.awaited_token(asked.caller, &request, wanted).await;
             (bare(&asked, decided), asked)

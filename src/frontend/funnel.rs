@@ -2,7 +2,7 @@
 //! before its answer is: connections send a [`Finished`] response only, and nothing else makes one.
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::{Request, Response, Uri};
 use safeconduct_listener::{Body, Reply, Service};
 
@@ -19,6 +19,8 @@ pub(super) struct Asked<'a> {
     pub(super) caller: &'a Caller,
     /// The request's target.
     pub(super) uri: Uri,
+    /// The request's fields.
+    pub(super) fields: HeaderMap,
     /// What the audit calls it.
     pub(super) action: Action,
     /// How its errors are written.
@@ -42,7 +44,7 @@ pub(super) struct Finished<'a>(Reply<'a>);
 
 impl<'a> Finished<'a> {
     /// The outcome is there.
-    pub(super) fn now(asked: &Asked<'_>, outcome: Outcome) -> Self {
+    pub(super) fn now(outcome: Outcome, asked: Asked<'a>) -> Self {
         Self(Reply::Now(asked.finish(outcome)))
     }
 
@@ -87,13 +89,14 @@ impl Asked<'_> {
     }
 
     /// The response to this request.
-    fn finish(&self, outcome: Outcome) -> Response<Body> {
+    fn finish(mut self, outcome: Outcome) -> Response<Body> {
         let is_last = !self.caller.is_known() || outcome.as_ref().is_err_and(Failure::is_final);
+        let of_request = std::mem::take(&mut self.fields);
         let mut response = match outcome {
-            Ok(answer) => answer.into_response(),
+            Ok(answer) => answer.into_response(of_request),
             Err(failure) => {
                 self.record(&failure);
-                failure.into_response(self.dialect)
+                failure.into_response(self.dialect, of_request)
             }
         };
         if is_last {

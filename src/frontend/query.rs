@@ -189,7 +189,7 @@ pub(super) async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use hyper::Request;
+    use hyper::{HeaderMap, Request};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use safeconduct_listener::{self as listener, Limits, Owner, Places, Reply, Seats, Service};
@@ -249,8 +249,8 @@ mod tests {
         fn answer(&self, request: Request<Incoming>) -> Reply<'_> {
             Reply::Later(Box::pin(async {
                 match read::<Named>(request.into_body()).await {
-                    Ok(_) => Answer::empty().into_response(),
-                    Err(failure) => failure.into_response(Dialect::Oauth),
+                    Ok(_) => Answer::empty().into_response(HeaderMap::new()),
+                    Err(failure) => failure.into_response(Dialect::Oauth, HeaderMap::new()),
                 }
             }))
         }

@@ -50,7 +50,7 @@ const LIVENESS: Route = Route {
     needs: Needs::Nothing,
     action: Action::Look,
     dialect: Dialect::Oauth,
-    handler: |asked, _| Finished::now(&asked, Ok(Answer::alive())),
+    handler: |asked, _| Finished::now(Ok(Answer::alive()), asked),
 };
 
 /// The API, on the socket and on loopback. Readiness and metrics name servers, so they need a caller too.
@@ -93,7 +93,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: |asked, _| Finished::now(&asked, api::status(&asked)),
+        handler: |asked, _| Finished::now(api::status(&asked), asked),
     },
     LIVENESS,
     Route {
@@ -102,7 +102,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Keep,
         dialect: Dialect::Oauth,
-        handler: |asked, _| Finished::now(&asked, api::ready(&asked)),
+        handler: |asked, _| Finished::now(api::ready(&asked), asked),
     },
     Route {
         methods: GET,
@@ -110,7 +110,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: |asked, _| Finished::now(&asked, api::metrics(&asked)),
+        handler: |asked, _| Finished::now(api::metrics(&asked), asked),
     },
 ];
 
@@ -123,7 +123,7 @@ const HEALTH: &[Route] = &[
         needs: Needs::Nothing,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: |asked, _| Finished::now(&asked, api::ready_counts(&asked)),
+        handler: |asked, _| Finished::now(api::ready_counts(&asked), asked),
     },
     Route {
         methods: GET,
@@ -131,7 +131,7 @@ const HEALTH: &[Route] = &[
         needs: Needs::Nothing,
         action: Action::Look,
         dialect: Dialect::Oauth,
-        handler: |asked, _| Finished::now(&asked, api::nameless_metrics(&asked)),
+        handler: |asked, _| Finished::now(api::nameless_metrics(&asked), asked),
     },
 ];
 
@@ -144,10 +144,10 @@ pub(super) fn answer<'a>(pass: &Pass, desk: Desk<'a>, caller: &'a Caller, reques
         Err(_) => (Action::Gate, Dialect::Oauth),
     };
     let audit = if matches!(pass, Pass::Anyone) { Audit::Nothing } else { Audit::Refusals };
-    let asked = Asked { desk, caller, uri: head.uri, action, dialect, audit };
+    let asked = Asked { desk, caller, uri: head.uri, fields: head.headers, action, dialect, audit };
     match found {
         Ok(route) => (route.handler)(asked, body),
-        Err(failure) => Finished::now(&asked, Err(failure)),
+        Err(failure) => Finished::now(Err(failure), asked),
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
     const DELETE: &[Method] = &[Method::DELETE];
 
     const fn row(methods: &'static [Method], path: &'static str) -> Route {
-        let handler: Handler = |asked, _| Finished::now(&asked, Ok(Answer::alive()));
+        let handler: Handler = |asked, _| Finished::now(Ok(Answer::alive()), asked);
         Route { methods, path, needs: Needs::Nothing, action: Action::Look, dialect: Dialect::Oauth, handler }
     }
 
@@ -214,7 +214,7 @@ mod tests {
     fn found(method: Method, path: &str) -> Result<&'static str, (String, Option<String>)> {
         let told = |failure: Failure| {
             let code = failure.code().to_owned();
-            let response = failure.into_response(Dialect::Oauth);
+            let response = failure.into_response(Dialect::Oauth, hyper::HeaderMap::new());
             let allow = response.headers().get("allow").map(|value| value.to_str().unwrap().to_owned());
             (code, allow)
         };
