@@ -144,7 +144,7 @@ pub(super) fn servers(text: &str) -> Result<Vec<String>, Failure> {
 /// The parameters of a query in the form of browsers. One without escapes, which is the usual one, is only split.
 fn pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     fn read(pair: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
-        if pair.contains(['%', '+']) {
+        if pair.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
             return form_urlencoded::parse(pair.as_bytes()).next();
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -155,7 +155,7 @@ fn pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
 
 /// A configured name, or a URL.
 pub(super) fn target(text: &str) -> Result<Target, Failure> {
-    if !text.contains("://") {
+    if !text.split(':').skip(1).any(|rest| rest.starts_with("//")) {
         return Ok(Target::Name(text.to_owned()));
     }
     ServerUrl::parse(text).map(Target::Url).map_err(|why| Failure::asked(&format!("`server`: {why}")))

@@ -14,6 +14,7 @@ mod framing;
 pub mod fuzzed;
 mod inbound;
 mod seats;
+mod seldom;
 mod serve;
 mod watched;
 

@@ -15,13 +15,13 @@ use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, Running, UntilSent};
 use super::body::Body;
 use super::inbound::Inbound;
 use super::seats::Seat;
+use super::seldom::Seldom;
 use super::watched::Watched;
 
 /// The limits of one connection.
@@ -128,39 +128,54 @@ async fn serve(
     service: &dyn Service,
 ) {
     let activity = seat.activity();
-    let quiet = || if seat.is_strangers() { STRANGER_QUIET } else { limits.quiet };
     let mut http = http1::Builder::new();
     // The looks below bound the time for the head as well, without a timer for each request.
     http.header_read_timeout(None).max_buf_size(limits.head);
     let stream = Watched::new(stream, Inbound::new(limits.head), Arc::clone(activity));
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), Answers { service, activity }));
-    let mut look = std::pin::pin!(tokio::time::sleep(quiet()));
-    let mut before = activity.seen();
-    let outcome = loop {
-        tokio::select! {
-            biased;
-            outcome = connection.as_mut() => break outcome,
-            () = stop.cancelled() => {
+    let mut end = std::pin::pin!(end(limits, stop, seat));
+    let outcome = tokio::select! {
+        biased;
+        outcome = connection.as_mut() => outcome,
+        end = Seldom::new(end.as_mut()) => match end {
+            End::AfterRequest => {
                 connection.as_mut().graceful_shutdown();
-                break connection.await;
+                connection.await
             }
-            () = activity.evicted() => {
-                tracing::debug!("a connection makes room for another");
+            End::AtOnce(why) => {
+                tracing::debug!("{why}");
                 return;
             }
-            () = look.as_mut() => {
-                let now = activity.seen();
-                if now.is_quiet_since(before) {
-                    tracing::debug!("a quiet connection is closed");
-                    return;
-                }
-                before = now;
-                look.as_mut().reset(Instant::now() + quiet());
-            }
-        }
+        },
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// How a connection has to end.
+enum End {
+    /// The request that runs is answered.
+    AfterRequest,
+    AtOnce(&'static str),
+}
+
+/// Waits until the connection has to end.
+async fn end(limits: Limits, stop: CancellationToken, seat: &Seat) -> End {
+    let activity = seat.activity();
+    let quiet = || if seat.is_strangers() { STRANGER_QUIET } else { limits.quiet };
+    let mut before = activity.seen();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return End::AfterRequest,
+            () = activity.evicted() => return End::AtOnce("a connection makes room for another"),
+            () = tokio::time::sleep(quiet()) => {}
+        }
+        let now = activity.seen();
+        if now.is_quiet_since(before) {
+            return End::AtOnce("a quiet connection is closed");
+        }
+        before = now;
     }
 }
 
@@ -172,7 +187,7 @@ mod tests {
     use bytes::Bytes;
     use hyper::body::Frame;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::time::{Sleep, sleep, timeout};
+    use tokio::time::{Instant, Sleep, sleep, timeout};
 
     use super::super::seats::{Owner, Places, Seats};
     use super::*;
