@@ -133,7 +133,7 @@ impl Broker {
     }
 
     /// True if this caller may use no server: its user is unknown, or no rule names it.
-    fn is_stranger(&self, caller: &Caller) -> bool {
+    pub(crate) fn is_stranger(&self, caller: &Caller) -> bool {
         let is_named = || self.servers.iter().any(|server| server.policy.knows(caller));
         let is_served = || self.unlisted.as_ref().is_some_and(|unlisted| unlisted.is_for(caller));
         !caller.is_known() || !(is_named() || is_served())

@@ -74,6 +74,7 @@ fn request(asked: &Asked<'_>, query: &Query<'_>, action: Action) -> Result<broke
 
 /// `POST /v1/reject`
 pub(super) async fn reject(asked: &Asked<'_>, body: Incoming) -> Outcome {
+    may_use_any(asked)?;
     let wire: Rejected = read(body).await?;
     let digest = Digest::parse(&wire.access_token_sha256)
         .ok_or_else(|| Failure::asked("access_token_sha256 is no SHA-256 in hexadecimal or base64url"))?;
@@ -83,6 +84,7 @@ pub(super) async fn reject(asked: &Asked<'_>, body: Incoming) -> Outcome {
 
 /// `POST /v1/revoke`
 pub(super) async fn revoke(asked: &Asked<'_>, body: Incoming) -> Outcome {
+    may_use_any(asked)?;
     let wire: Named = read(body).await?;
     let revoked = asked.desk.broker.revoke(asked.caller, asked.desk.fixed.uid, &target(&wire.server)?).await?;
     Ok(Answer::json(json!({ "revoked": revoked }).to_string().as_bytes()))
@@ -135,6 +137,11 @@ pub(super) fn ready_counts(asked: &Asked<'_>) -> Outcome {
 pub(super) fn nameless_metrics(asked: &Asked<'_>) -> Outcome {
     let text = asked.desk.fixed.metrics.nameless_text().map_err(|_| Failure::bug())?;
     Ok(Answer::metrics(&text))
+}
+
+/// A caller that may use no server is refused before its body is read.
+fn may_use_any(asked: &Asked<'_>) -> Result<(), Failure> {
+    if asked.desk.broker.is_stranger(asked.caller) { may_look(asked) } else { Ok(()) }
 }
 
 fn may_look(asked: &Asked<'_>) -> Result<(), Failure> {

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::Method;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use serde::Deserialize;
 use url::form_urlencoded;
 
@@ -178,17 +179,33 @@ pub(super) struct Named {
 
 /// Reads a JSON body, within its limits of size and time.
 pub(super) async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
-    let whole = tokio::time::timeout(BODY_LIMIT, Limited::new(body, BODY_CAP).collect()).await;
+    let whole = tokio::time::timeout(BODY_LIMIT, copied(Limited::new(body, BODY_CAP))).await;
     let bytes = match whole {
-        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) => return Err(Failure::asked("the body is larger than 64 KiB or broken off")),
         Err(_) => return Err(Failure::asked("the body did not come within 10 s")),
     };
     serde_json::from_slice(&bytes).map_err(|_| Failure::asked("the body is not the JSON object that this path wants"))
 }
 
+/// The whole body, copied piece by piece: a piece of one byte that is kept as it came keeps the buffer that it was read into.
+async fn copied<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Vec<u8>, B::Error> {
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            whole.extend_from_slice(data);
+        }
+    }
+    Ok(whole)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
     use hyper::{HeaderMap, Request};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
@@ -240,6 +257,44 @@ mod tests {
         assert_eq!(named(&["s".repeat(4 * 1024)]).map(drop), Ok(()));
         assert_eq!(named(&["s".repeat(4 * 1024 + 1)]).map(drop), refused);
         assert_eq!(named(&["s".repeat(2 * 1024), "s".repeat(2 * 1024)]).map(drop), refused, "together");
+    }
+
+    /// A body that comes byte by byte, each in a buffer of its own.
+    struct Drip {
+        left: usize,
+        buffers: Arc<()>,
+    }
+
+    struct Buffer(#[expect(dead_code, reason = "it counts buffers")] Arc<()>);
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            b" "
+        }
+    }
+
+    impl Body for Drip {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            assert_eq!(Arc::strong_count(&self.buffers), 1, "the buffer before is given back");
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            self.left -= 1;
+            let buffer = Buffer(Arc::clone(&self.buffers));
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(buffer)))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_byte_by_byte_keeps_no_buffer() {
+        let whole = copied(Drip { left: 60_000, buffers: Arc::default() }).await;
+        assert_eq!(whole.map(|whole| whole.len()), Ok(60_000));
     }
 
     /// Reads a body, and refuses it.

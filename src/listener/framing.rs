@@ -20,6 +20,13 @@ use class::{TARGET, TEXT, TOKEN, is_of};
 use field::{Fields, Length, Line};
 pub use violation::Violation;
 
+/// How many of the bytes in the last call were read, and how many of those may be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) read: usize,
+    pub(super) passed: usize,
+}
+
 /// A violation. No further bytes of this connection may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stop {
@@ -87,11 +94,11 @@ impl Framing {
         self.is_in_head
     }
 
-    /// Parses further bytes. Returns how many of them may be passed on, together with all bytes that were held back
-    /// before: everything except an incomplete head.
+    /// Parses further bytes, at most to the end of a request. Of those that were read, an incomplete head may not be passed on
+    /// yet; all others may, together with what was held back before.
     ///
     /// Fails at the first violation; do not call it again after that.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, Stop> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Taken, Stop> {
         let (mut read, mut passed) = (0, 0);
         while let Some(byte) = bytes.get(read) {
             let mut many = self.skip(&bytes[read..]);
@@ -107,7 +114,27 @@ impl Framing {
                 }
             } else {
                 passed = read;
+                if self.at == At::Start {
+                    break;
+                }
             }
+        }
+        Ok(Taken { read, passed })
+    }
+
+    /// Parses all bytes. Returns how many of them may be passed on.
+    #[cfg(any(test, safeconduct_fuzz))]
+    pub(super) fn take_all(&mut self, bytes: &[u8]) -> Result<usize, Stop> {
+        let (mut read, mut passed) = (0, 0);
+        while read < bytes.len() {
+            let before = read;
+            let later =
+                |stop: Stop| Stop { passed: if stop.passed > 0 { before + stop.passed } else { passed }, ..stop };
+            let taken = self.take(&bytes[before..]).map_err(later)?;
+            if taken.passed > 0 {
+                passed = before + taken.passed;
+            }
+            read += taken.read;
         }
         Ok(passed)
     }

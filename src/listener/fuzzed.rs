@@ -20,7 +20,7 @@ fn parsed(stream: &[u8], sizes: &[usize]) -> Outcome {
     let mut violation = None;
     for size in sizes.iter().cycle() {
         let (piece, after) = rest.split_at((*size).clamp(1, rest.len().max(1)).min(rest.len()));
-        let outcome = framing.take(piece);
+        let outcome = framing.take_all(piece);
         let now = outcome.unwrap_or_else(|stop| stop.passed);
         assert!(now <= piece.len(), "it cannot pass on more than it was given");
         if now > 0 {

@@ -2,16 +2,18 @@
 //!
 //! A head is held back until it is complete; it is copied only if it arrives in several pieces. Instead of a malformed
 //! request the library reads [`SUBSTITUTE`]. So the refusal is answered, counted and recorded like any other, after the
-//! answers to the requests before it. Nothing after it is read. A malformed body is an error of the connection.
+//! answers to the requests before it. Nothing after it is read. A client may send many requests at once: the library gets one,
+//! and the next after other connections had their turn. A malformed body is an error of the connection.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::activity::Activity;
-use super::framing::{Framing, Violation};
+use super::framing::{Framing, Stop, Taken, Violation};
 
 /// The request that replaces a malformed one. The listener recognises it by its number on the connection.
 const SUBSTITUTE: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
@@ -22,6 +24,10 @@ pub(super) struct Inbound {
     /// First `ready` bytes for the library, then an incomplete head.
     held: Vec<u8>,
     ready: usize,
+    /// What came together with the last request and belongs to the next ones. It is not parsed yet.
+    behind: Bytes,
+    /// Did others have their turn since the last request?
+    has_yielded: bool,
     end: Option<End>,
 }
 
@@ -37,7 +43,14 @@ enum End {
 impl Inbound {
     /// For a connection whose heads may have at most `head` bytes.
     pub(super) fn new(head: usize) -> Self {
-        Self { framing: Framing::new(head), held: Vec::new(), ready: 0, end: None }
+        Self {
+            framing: Framing::new(head),
+            held: Vec::new(),
+            ready: 0,
+            behind: Bytes::new(),
+            has_yielded: false,
+            end: None,
+        }
     }
 
     /// Reads from the stream and passes on what the framing allows.
@@ -63,6 +76,15 @@ impl Inbound {
                 }
                 None => {}
             }
+            if !self.behind.is_empty() {
+                // A client that sends many requests at once has one answered at a time, like all others.
+                if !std::mem::replace(&mut self.has_yielded, true) {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                self.hold_next(activity);
+                continue;
+            }
             ready!(Pin::new(&mut *stream).poll_read(context, into))?;
             let is_over = into.filled().len() == before;
             if !is_over {
@@ -77,17 +99,34 @@ impl Inbound {
     /// Parses the new bytes of `into` (from `before` on) and keeps only those that may be passed on.
     fn check(&mut self, activity: &Activity, into: &mut ReadBuf<'_>, before: usize) {
         let new = &into.filled()[before..];
-        let outcome = self.framing.take(new);
-        let passed = outcome.unwrap_or_else(|stop| stop.passed);
-        // Usually nothing is held back: requests arrive as a whole.
         if !self.held.is_empty() {
-            self.ready = if passed > 0 { self.held.len() + passed } else { 0 };
-            self.held.extend_from_slice(new);
+            self.behind = Bytes::copy_from_slice(new);
+            self.hold_next(activity);
             into.set_filled(before);
-        } else if passed < new.len() {
-            self.held.extend_from_slice(&new[passed..]);
+            return;
+        }
+        // Usually nothing is held back: requests arrive as a whole, and one at a time.
+        let outcome = self.framing.take(new);
+        let Taken { read, passed } = taken(outcome, new);
+        if passed < new.len() {
+            self.held.extend_from_slice(&new[passed..read]);
+            self.behind = Bytes::copy_from_slice(&new[read..]);
             into.set_filled(before + passed);
         }
+        self.stop_after(outcome, activity);
+    }
+
+    /// Parses what is behind, and holds it until it is passed on.
+    fn hold_next(&mut self, activity: &Activity) {
+        let outcome = self.framing.take(&self.behind);
+        let Taken { read, passed } = taken(outcome, &self.behind);
+        self.ready = if passed > 0 { self.held.len() + passed } else { 0 };
+        self.held.extend_from_slice(&self.behind.split_to(read));
+        self.has_yielded = false;
+        self.stop_after(outcome, activity);
+    }
+
+    fn stop_after(&mut self, outcome: Result<Taken, Stop>, activity: &Activity) {
         if let Err(stop) = outcome {
             self.stop(activity, stop.violation);
         }
@@ -117,6 +156,11 @@ impl Inbound {
             self.held = Vec::new();
         }
     }
+}
+
+/// After a violation nothing more is read.
+fn taken(outcome: Result<Taken, Stop>, bytes: &[u8]) -> Taken {
+    outcome.unwrap_or_else(|stop| Taken { read: bytes.len(), passed: stop.passed })
 }
 
 #[cfg(test)]

@@ -123,13 +123,17 @@ impl Taken {
     }
 
     /// The connection to evict when the listener is full: an idle one of an owner above the share; else any idle one;
-    /// else a busy one of another owner above the share.
+    /// else a busy one of the owner that has most, if the newcomer has fewer even afterwards. So several users together
+    /// cannot keep another out.
     fn least(&self, newcomer: Owner, share: impl Fn(Owner) -> usize) -> Option<u64> {
+        let has = self.count(newcomer);
         let candidates = self.seats.iter().filter_map(|(number, (owner, activity))| {
-            let is_over = self.count(*owner) > share(*owner);
-            let may_go = activity.is_idle() || (is_over && *owner != newcomer);
+            let count = self.count(*owner);
+            let is_over = count > share(*owner);
+            let may_go = activity.is_idle() || (*owner != newcomer && (is_over || count > has + 1));
             let (is_busy, since) = activity.rank();
-            may_go.then_some(((is_busy, !is_over, since), *number))
+            let most_first = if is_busy { usize::MAX - count } else { 0 };
+            may_go.then_some(((is_busy, !is_over, most_first, since), *number))
         });
         candidates.min().map(|(_, number)| number)
     }
@@ -270,6 +274,18 @@ mod tests {
         assert!(seats.take(A).is_none());
         assert!(seats.take(B).is_some());
         drop(running);
+    }
+
+    #[test]
+    fn several_users_that_fill_all_places_with_requests_keep_nobody_out() {
+        let seats = Seats::new(SOCKET);
+        let full: Vec<Seat> = (0..8).map(|at| take(&seats, Owner::User(10 + at / 2))).collect();
+        let running: Vec<_> = full.iter().map(|seat| seat.activity().begin()).collect();
+        let newcomer = take(&seats, A);
+        let busy = newcomer.activity().begin();
+        assert_eq!(full.iter().filter(|seat| seat.activity().is_evicted()).count(), 1);
+        assert!(seats.take(A).is_none(), "with another one A would have as many as they");
+        drop((running, busy));
     }
 
     #[test]

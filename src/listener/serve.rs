@@ -279,6 +279,31 @@ mod tests {
         assert!(text.ends_with("0\r\n\r\n"), "{text}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_many_requests_at_once_does_not_keep_others_waiting() {
+        struct Noted<'a>(&'a std::sync::Mutex<String>, char);
+        impl Service for Noted<'_> {
+            fn answer(&self, _: Request<Incoming>) -> Reply<'_> {
+                self.0.lock().expect("no panic").push(self.1);
+                Reply::Now(Response::new(Body::whole(Bytes::new(), Bytes::new(), Bytes::new())))
+            }
+        }
+        let answered = std::sync::Mutex::new(String::new());
+        let (of_greedy, mut greedy) = duplex(64 * 1_024);
+        let (of_other, mut other) = duplex(64 * 1_024);
+        greedy.write_all(&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(20)).await.expect("there is room");
+        other.write_all(GET).await.expect("there is room");
+        let seats = [seats().take(Owner::User(1)), seats().take(Owner::User(2))].map(|seat| seat.expect("free"));
+        let services = [Noted(&answered, 'g'), Noted(&answered, 'o')];
+        let served = async |ours: DuplexStream, at: usize| {
+            connection(Limits::API, CancellationToken::new(), Box::new(ours), &seats[at], &services[at]).await;
+        };
+        tokio::join!(served(of_greedy, 0), served(of_other, 1));
+        let answered = answered.into_inner().expect("no panic");
+        assert_eq!(answered.matches('g').count(), 20, "all are answered: {answered}");
+        assert!(answered.find('o').is_some_and(|place| place <= 2), "{answered}");
+    }
+
     /// How long a connection of the API lasts on which the client sends `said` and then nothing.
     async fn lasts(said: &[u8]) -> Duration {
         lasts_for(Owner::User(1), said).await

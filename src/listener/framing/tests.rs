@@ -40,7 +40,7 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (usize, u64, Option<V
     let mut framing = Framing::new(CAP);
     let (mut before, mut passed) = (0, 0);
     for piece in pieces {
-        let taken = framing.take(piece);
+        let taken = framing.take_all(piece);
         let more = taken.unwrap_or_else(|stop| stop.passed);
         passed = if more > 0 { before + more } else { passed };
         if let Err(stop) = taken {
