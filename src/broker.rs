@@ -13,6 +13,7 @@ use crate::cache::{Cache, Key, Recipe, Wish};
 use crate::caller::{Caller, Needs};
 use crate::clock::{Boot, Clock};
 use crate::metrics::Metrics;
+use crate::policy::Denied;
 use crate::token::Token;
 use crate::urgency::Urgency;
 
@@ -133,10 +134,19 @@ impl Broker {
     }
 
     /// True if this caller may use no server: its user is unknown, or no rule names it.
-    pub(crate) fn is_stranger(&self, caller: &Caller) -> bool {
+    fn is_stranger(&self, caller: &Caller) -> bool {
         let is_named = || self.servers.iter().any(|server| server.policy.knows(caller));
         let is_served = || self.unlisted.as_ref().is_some_and(|unlisted| unlisted.is_for(caller));
         !caller.is_known() || !(is_named() || is_served())
+    }
+
+    /// The refusal of everything, for a caller whose user and group no rule names.
+    pub(crate) fn foreign(&self, caller: &Caller, own_uid: u32) -> Option<Denied> {
+        let is_served = caller.uid == own_uid || self.unlisted.as_ref().is_some_and(|unlisted| unlisted.is_for(caller));
+        if is_served || self.servers.iter().any(|server| server.policy.may_know(caller)) {
+            return None;
+        }
+        self.servers.first().and_then(|server| server.policy.permit(caller, None).err())
     }
 
     /// Is there an audit file?

@@ -94,6 +94,11 @@ impl Policy {
         self.allow.iter().any(|rule| rule.matches(caller))
     }
 
+    /// Could this caller use the server, if it were the right process of its user?
+    pub fn may_know(&self, caller: &Caller) -> bool {
+        self.allow.iter().any(|rule| rule.may_match(caller))
+    }
+
     /// Decides what a caller may have. `asked` is what it named itself, if anything; it is cut to the ceiling.
     pub fn permit(&self, caller: &Caller, asked: Option<&Scopes>) -> Result<Permit, Denied> {
         let mut matching = self.allow.iter().filter(|rule| rule.matches(caller));

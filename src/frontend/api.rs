@@ -139,9 +139,10 @@ pub(super) fn nameless_metrics(asked: &Asked<'_>) -> Outcome {
     Ok(Answer::metrics(&text))
 }
 
-/// A caller that may use no server is refused before its body is read.
+/// A caller that no rule names is refused before its body is read.
 fn may_use_any(asked: &Asked<'_>) -> Result<(), Failure> {
-    if asked.desk.broker.is_stranger(asked.caller) { may_look(asked) } else { Ok(()) }
+    let foreign = asked.desk.broker.foreign(asked.caller, asked.desk.fixed.uid);
+    foreign.map_or(Ok(()), |denied| Err(Failure::denied(denied.to_string()).hint(Some(denied.hint()))))
 }
 
 fn may_look(asked: &Asked<'_>) -> Result<(), Failure> {

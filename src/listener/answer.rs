@@ -1,4 +1,4 @@
-//! Makes responses.
+//! Makes responses, with the fields that each of them has.
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};

@@ -77,7 +77,7 @@ impl Rule {
     }
 
     /// Do user and group match? Otherwise nothing else is looked at.
-    fn may_match(&self, caller: &Caller) -> bool {
+    pub(super) fn may_match(&self, caller: &Caller) -> bool {
         self.uid.is_none_or(|uid| uid == caller.uid) && self.gid.is_none_or(|gid| Some(gid) == caller.gid)
     }
 
