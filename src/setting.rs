@@ -84,6 +84,11 @@ impl Setting {
         Self { need, ..self }
     }
 
+    /// The example; `None` if there is none.
+    pub(crate) fn example_value(&self) -> Option<toml::Value> {
+        self.example.parse().ok()
+    }
+
     /// Checks the kind and the content of a value.
     pub(crate) fn judge(&self, value: &toml::Value) -> Result<(), String> {
         let wrong = || format!("must be {}", self.kind.as_str());
@@ -169,6 +174,21 @@ pub(crate) fn problems(settings: &[Setting], table: &toml::Table) -> Vec<Problem
     found.extend(alternatives(settings, table));
     found.extend(exclusive(settings, table));
     found
+}
+
+/// The row's keys, with an example for each that is wrong or missing, so that the rest of the file can be checked. Only
+/// for a file that is refused: an example is nobody's configuration.
+pub(crate) fn completed(settings: &[Setting], table: &toml::Table) -> toml::Table {
+    let mut completed = toml::Table::new();
+    for one in settings {
+        let value = match table.get(one.name) {
+            Some(value) if one.judge(value).is_ok() => Some(value.clone()),
+            None if one.need != Need::Required => None,
+            Some(_) | None => one.example_value(),
+        };
+        completed.extend(value.map(|value| (one.name.to_owned(), value)));
+    }
+    completed
 }
 
 /// The values of a row's own keys: of the right kind, checked, and complete.

@@ -17,27 +17,32 @@ pub(super) fn identities_in_use(reader: &mut Reader<'_>, config: &mut Config) {
         assertions_in_use(reader, &config.identities, order);
         match config.identities.get(&order.identity) {
             Some(identity) => {
-                let root = IdentityRef {
-                    name: &order.identity,
-                    source: identity.choice.source(),
-                    is_chain: !identity.links.is_empty(),
-                };
-                if let Some(Err(unfit)) = order.exchange.as_ref().map(|exchange| exchange.check_identity(&root)) {
-                    reader.problem(None, &format!("servers.{}.{}", order.name, unfit.problem.key), unfit.problem.what);
-                }
-                if signs_where_a_jwt_is_wanted(order, identity) {
-                    let key = format!("servers.{}.identity", order.name);
-                    let what = "is a signed request of AWS (`token = \"caller-identity\"`): it is for \"token-exchange\" and \"gcp\" \
-                        alone, and proves no client";
-                    reader.problem(None, &key, what);
+                if !reader.undecided_orders.contains(&order.name) {
+                    fits(reader, order, identity);
                 }
                 order.identity_fields = identity.fields();
             }
+            None if reader.unresolved_identities.contains(&*order.identity) => {}
             None => {
                 let key = format!("servers.{}.identity", order.name);
                 reader.problem(None, &key, format!("there is no identity {:?} in [identities]", &*order.identity));
             }
         }
+    }
+}
+
+/// Checks that the order's exchange can use the identity.
+fn fits(reader: &mut Reader<'_>, order: &Order, identity: &IdentityConfig) {
+    let root =
+        IdentityRef { name: &order.identity, source: identity.choice.source(), is_chain: !identity.links.is_empty() };
+    if let Some(Err(unfit)) = order.exchange.as_ref().map(|exchange| exchange.check_identity(&root)) {
+        reader.problem(None, &format!("servers.{}.{}", order.name, unfit.problem.key), unfit.problem.what);
+    }
+    if signs_where_a_jwt_is_wanted(order, identity) {
+        let key = format!("servers.{}.identity", order.name);
+        let what = "is a signed request of AWS (`token = \"caller-identity\"`): it is for \"token-exchange\" and \"gcp\" \
+            alone, and proves no client";
+        reader.problem(None, &key, what);
     }
 }
 
@@ -47,7 +52,9 @@ fn assertions_in_use(reader: &mut Reader<'_>, identities: &BTreeMap<Arc<str>, Id
     for assertion in order.pin.iter_mut().flat_map(|pin| &mut pin.assertions) {
         let name = &*assertion.identity;
         let Some(identity) = identities.get(name) else {
-            reader.problem(None, &key, format!("there is no identity {name:?} in [identities]"));
+            if !reader.unresolved_identities.contains(name) {
+                reader.problem(None, &key, format!("there is no identity {name:?} in [identities]"));
+            }
             continue;
         };
         let is_told = identity.links.first().is_some_and(Link::takes_any_subject_type);

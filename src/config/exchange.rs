@@ -2,27 +2,28 @@
 
 use std::sync::Arc;
 
+use super::client;
 use super::reader::{Reader, Section};
-use crate::broker::Client;
 use crate::exchange::{DEFAULT_EXCHANGE, EXCHANGES, Exchange, ExchangeTable, Form, IDP, LinkExchange, Place};
-use crate::setting::{Given, Need, Setting};
+use crate::setting::{self, Given, Missing, Need, Problem, Setting};
 
 /// The exchange that a table names.
 pub(super) enum Chosen<T: ?Sized> {
     /// The table names none.
     Omitted,
-    /// Unknown or incomplete. The problem is already reported.
-    Wrong,
-    /// A complete exchange.
+    /// The name is not known, so nothing is certain about the keys around it. The problem is already reported.
+    Unknown,
+    /// The exchange. If its own keys have problems, these are already reported, and examples stand in for the values: what
+    /// the exchange requires of the other keys can be checked all the same.
     Known(Arc<T>),
 }
 
 impl<T: ?Sized> Chosen<T> {
-    /// The exchange, if it is complete.
+    /// The exchange, if its name is known.
     pub(super) fn known(&self) -> Option<&Arc<T>> {
         match self {
             Self::Known(made) => Some(made),
-            Self::Omitted | Self::Wrong => None,
+            Self::Omitted | Self::Unknown => None,
         }
     }
 }
@@ -67,30 +68,27 @@ pub(super) fn key_names_of_idp() -> Vec<&'static str> {
 }
 
 /// Reads the exchange of a server or of its front door.
-pub(super) fn of_server(
-    reader: &mut Reader<'_>,
-    section: &Section<'_>,
-    place: Place,
-    client: &Client,
-) -> Chosen<dyn Exchange> {
+pub(super) fn of_server(reader: &mut Reader<'_>, section: &Section<'_>, place: Place) -> Chosen<dyn Exchange> {
     let forms = of_servers();
     let Some((name, line)) = section.text("exchange") else {
-        without_effect(reader, section, &[]);
         if section.has("exchange") {
-            return Chosen::Wrong;
+            return Chosen::Unknown;
         }
+        if place == Place::FrontDoor {
+            let what = "missing: how the credential is made; nobody can ask a front door which exchange it takes";
+            reader.problem(section.line, &section.key("exchange"), what);
+            return Chosen::Unknown;
+        }
+        without_effect(reader, section, &[]);
         // Report keys that contradict the only exchange that is chosen automatically.
-        if let (Place::Server, Some((_, form))) =
-            (place, forms.iter().find(|(name, _)| *name == DEFAULT_EXCHANGE.name()))
-        {
-            made(reader, section, form, place, client);
+        if let Some((_, form)) = forms.iter().find(|(name, _)| *name == DEFAULT_EXCHANGE.name()) {
+            made(reader, section, form, place);
         }
         return Chosen::Omitted;
     };
-    let found = forms.iter().find(|(known, _)| *known == name);
-    without_effect(reader, section, found.map_or(&[], |(_, form)| form.settings));
-    if let Some((_, form)) = found {
-        return made(reader, section, form, place, client);
+    if let Some((_, form)) = forms.iter().find(|(known, _)| *known == name) {
+        without_effect(reader, section, form.settings);
+        return made(reader, section, form, place);
     }
     let what = if EXCHANGES.iter().any(|row| row.name == name) {
         format!(
@@ -102,32 +100,32 @@ pub(super) fn of_server(
         format!("{name:?} is not known or not built in this version; it knows: {}", known.join(", "))
     };
     reader.problem(line, &section.key("exchange"), what);
-    Chosen::Wrong
+    Chosen::Unknown
 }
 
 /// Reads the exchange of a link of an identity.
-pub(super) fn of_link(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) -> Chosen<dyn LinkExchange> {
+pub(super) fn of_link(reader: &mut Reader<'_>, section: &Section<'_>) -> Chosen<dyn LinkExchange> {
     let forms = of_links();
     let name = section.text("exchange").map_or("", |(name, _)| name);
-    let found = forms.iter().find(|(known, _)| *known == name);
-    without_effect(reader, section, found.map_or(&[], |(_, form)| form.settings));
-    if let Some((_, form)) = found {
-        return made(reader, section, form, Place::Link, client);
+    if let Some((_, form)) = forms.iter().find(|(known, _)| *known == name) {
+        without_effect(reader, section, form.settings);
+        return made(reader, section, form, Place::Link);
     }
     let what = match section.text("exchange") {
         Some((other, _)) => {
             let known: Vec<&str> = forms.iter().map(|(known, _)| *known).collect();
             format!("{other:?} does not change an identity; there are: {}", known.join(", "))
         }
+        None if section.has("exchange") => return Chosen::Unknown,
         None => "missing: how `from` is changed".to_owned(),
     };
     reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
-    Chosen::Wrong
+    Chosen::Unknown
 }
 
 /// Reads the identity provider of a server.
-pub(super) fn of_idp(reader: &mut Reader<'_>, section: &Section<'_>, client: &Client) -> Chosen<dyn LinkExchange> {
-    made(reader, section, &IDP, Place::Link, client)
+pub(super) fn of_idp(reader: &mut Reader<'_>, section: &Section<'_>) -> Chosen<dyn LinkExchange> {
+    made(reader, section, &IDP, Place::Link)
 }
 
 /// Reports keys that belong to an exchange other than the one that is named.
@@ -146,43 +144,57 @@ fn without_effect(reader: &mut Reader<'_>, section: &Section<'_>, own: &[Setting
     }
 }
 
-/// Checks the form's keys and creates the exchange. Reports all problems.
-fn made<T: ?Sized>(
-    reader: &mut Reader<'_>,
-    section: &Section<'_>,
-    form: &Form<T>,
-    place: Place,
-    client: &Client,
-) -> Chosen<T> {
-    let is_own = |key: &str| form.settings.iter().any(|one| one.name == key);
-    let own: toml::Table =
-        section.rest.iter().filter(|(key, _)| is_own(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+/// Checks the form's keys and the keys around them, and creates the exchange. Reports all problems.
+fn made<T: ?Sized>(reader: &mut Reader<'_>, section: &Section<'_>, form: &Form<T>, place: Place) -> Chosen<T> {
     let mut problem = |key: &str, what: String| {
         let line = if section.has(key) { section.line_of(key) } else { section.line_of("exchange") };
         reader.problem(line, &section.key(key), what);
     };
-    let given = match Given::of(form.settings, &own) {
-        Ok(given) => given,
-        Err(problems) => {
-            for one in problems {
-                let is_it = |setting: &&Setting| setting.name == one.key && setting.need == Need::Required;
-                let needed = form.settings.iter().find(is_it).filter(|_| !section.has(&one.key));
-                problem(&one.key, needed.map_or(one.what, |setting| missing(section, setting.doc)));
-            }
-            return Chosen::Wrong;
-        }
-    };
-    let scopes = section.texts("scopes").map(|(list, _)| list).unwrap_or_default();
-    let written = ExchangeTable { place, given, client, scopes, has: &|key| section.has(key) };
-    let problems = (form.check)(&written);
-    let made = (form.from_config)(&written);
-    if let Err(absent) = &made
+    for one in setting::problems(form.settings, &section.rest) {
+        let is_it = |setting: &&Setting| setting.name == one.key && setting.need == Need::Required;
+        let needed = form.settings.iter().find(is_it).filter(|_| !section.has(&one.key));
+        problem(&one.key, needed.map_or(one.what, |setting| missing(section, setting.doc)));
+    }
+    let mut own = setting::completed(form.settings, &section.rest);
+    let Some((problems, mut created)) = create(section, form, place, &own) else { return Chosen::Unknown };
+    if let Err(absent) = &created
         && !problems.iter().any(|one| one.key == absent.name)
     {
         problem(absent.name, missing(section, absent.doc));
     }
     problems.into_iter().for_each(|one| problem(&one.key, one.what));
-    made.map_or(Chosen::Wrong, Chosen::Known)
+    loop {
+        let absent = match created {
+            Ok(made) => return Chosen::Known(made),
+            Err(absent) => absent,
+        };
+        let example = form.settings.iter().find(|one| one.name == absent.name).and_then(Setting::example_value);
+        let Some(example) = example.filter(|_| !own.contains_key(absent.name)) else { return Chosen::Unknown };
+        own.insert(absent.name.to_owned(), example);
+        let Some((_, again)) = create(section, form, place, &own) else { return Chosen::Unknown };
+        created = again;
+    }
+}
+
+/// The problems of the keys around an exchange, and the exchange itself, unless a key is missing that only the exchange
+/// knows to be required.
+type Created<T> = (Vec<Problem>, Result<Arc<T>, Missing>);
+
+/// Checks the keys around the exchange, and creates it. `None` if `own` is not what the form declares.
+fn create<T: ?Sized>(section: &Section<'_>, form: &Form<T>, place: Place, own: &toml::Table) -> Option<Created<T>> {
+    let scopes = match section.texts("scopes") {
+        Some((list, _)) => Some(list),
+        None if section.has("scopes") => None,
+        None => Some([].as_slice()),
+    };
+    let written = ExchangeTable {
+        place,
+        given: Given::of(form.settings, own).ok()?,
+        client_auth: client::auth_named(section),
+        scopes,
+        has: &|key| section.has(key),
+    };
+    Some(((form.check)(&written), (form.from_config)(&written)))
 }
 
 fn missing(section: &Section<'_>, doc: &str) -> String {

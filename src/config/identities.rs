@@ -7,16 +7,22 @@ use toml::de::DeTable;
 
 use super::exchange::{self, Chosen};
 use super::reader::{Found, Reader, Section};
-use super::{IdentityConfig, client, identity, insecure, is_name, keys};
+use super::{IdentityConfig, client, identity, insecure, is_name, issuer, keys};
 use crate::broker::{Client, DEFAULT, Link};
 use crate::exchange::{LinkExchange, Place};
 use crate::identity::Choice;
-use crate::oauth::Issuer;
 
 /// An identity in the file: a source, or a link that starts from another identity.
 enum Written {
     Source(Choice),
-    From { from: String, line: usize, link: Option<Box<Link>> },
+    /// Without a link if its exchange is unknown.
+    From {
+        from: String,
+        line: usize,
+        link: Option<Box<Link>>,
+    },
+    /// No table, or one with an ill-typed `from`. The problem is already reported.
+    Unknown,
 }
 
 /// Reads all identities and resolves their chains. Reports cycles and unknown names.
@@ -38,22 +44,27 @@ pub(super) fn identities_of<'a>(
         }
         match value.get_ref().as_table() {
             Some(table) => drop(written.insert(name.to_owned(), written_of(reader, &path, at, table))),
-            None => reader.problem(line, &path, format!("must be a table: [{path}]")),
+            None => {
+                reader.problem(line, &path, format!("must be a table: [{path}]"));
+                drop(written.insert(name.to_owned(), Written::Unknown));
+            }
         }
     }
-    let names: Vec<&String> = written.keys().collect();
-    let resolved = names.into_iter().filter_map(|name| {
-        let found = resolve(reader, name, &written, default)?;
-        Some((Arc::from(name.as_str()), found))
-    });
-    resolved.collect()
+    let mut resolved = BTreeMap::new();
+    for name in written.keys() {
+        match resolve(reader, name, &written, default) {
+            Some(found) => drop(resolved.insert(Arc::from(name.as_str()), found)),
+            None => drop(reader.unresolved_identities.insert(name.clone())),
+        }
+    }
+    resolved
 }
 
 fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeTable<'a>) -> Written {
     let of_links = exchange::key_names(Place::Link);
     let foreign: Vec<&str> = identity::settings().into_iter().chain(of_links.iter().copied()).collect();
     let mut section = reader.section(Found { path, at, table }, &keys::IDENTITIES, &foreign);
-    let Some((from, line)) = section.text("from").map(|(from, line)| (from.to_owned(), line)) else {
+    if !section.has("from") {
         let own = section.text("source").and_then(|(source, _)| crate::identity::row(source)).map(|row| row.settings);
         let is_own = |name: &str| own.is_some_and(|own| own.iter().any(|one| one.name == name));
         let ours = keys::IDENTITIES.keys.iter().map(|key| key.name).filter(|key| *key != "source");
@@ -65,18 +76,22 @@ fn written_of<'a>(reader: &mut Reader<'a>, path: &str, at: usize, table: &'a DeT
             section.rest.remove(key);
         }
         return Written::Source(identity::choice_of(reader, section));
-    };
-    if let Some((_, line)) = section.text("source") {
-        reader.problem(line, &section.key("source"), "is given beside `from`: an identity has one root");
+    }
+    if section.has("source") {
+        let what = "is given beside `from`: an identity has one root";
+        reader.problem(section.line_of("source"), &section.key("source"), what);
     }
     let is_ours = |key: &str| section.has_own(key) || of_links.contains(&key);
     for key in section.rest.keys().filter(|key| !is_ours(key) && !section.has("source")) {
         reader.problem(section.line_of(key), &section.key(key), "belongs to a source, and this identity is a link");
     }
     let client = client::client_of(reader, &section);
-    let change = exchange::of_link(reader, &section, &client);
-    let link = link_of(reader, &section, client, &change);
-    Written::From { from, line, link: link.map(Box::new) }
+    let change = exchange::of_link(reader, &section);
+    let link = link_of(reader, &section, client, &change).map(Box::new);
+    match section.text("from") {
+        Some((from, line)) => Written::From { from: from.to_owned(), line, link },
+        None => Written::Unknown,
+    }
 }
 
 /// Reads `idp`, the identity provider of a server.
@@ -85,11 +100,11 @@ pub(super) fn idp_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<L
         reader.problem(line, &section.key("exchange"), "is always token exchange here; take it out");
     }
     let client = client::client_of(reader, section);
-    let change = exchange::of_idp(reader, section, &client);
+    let change = exchange::of_idp(reader, section);
     link_of(reader, section, client, &change)
 }
 
-/// Reads a link. Its issuer must be configured, because it receives an identity.
+/// Reads a link. Its issuer must be configured, because it receives an identity. `None` if the exchange is unknown.
 fn link_of(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
@@ -97,6 +112,7 @@ fn link_of(
     change: &Chosen<dyn LinkExchange>,
 ) -> Option<Link> {
     let token_endpoint = endpoint_of(reader, section);
+    let issuer = issuer::issuer_of(reader, section);
     let change = Arc::clone(change.known()?);
     let subject_audience = section.text("subject_audience").map(|(text, _)| text.to_owned());
     let client = change.client(client);
@@ -109,17 +125,11 @@ fn link_of(
             change,
         });
     }
-    let issuer = match section.text("issuer") {
-        Some((text, line)) => {
-            insecure(reader, line, &section.key("issuer"), text);
-            Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
-        }
-        None => {
-            reader.problem(section.line, &section.key("issuer"), "missing: who changes the identity");
-            None
-        }
-    };
-    Some(Link { issuer: issuer?, token_endpoint, client, subject_audience, change })
+    if !section.has("issuer") {
+        reader.problem(section.line, &section.key("issuer"), "missing: who changes the identity");
+    }
+    let issuer = issuer.unwrap_or_else(|| issuer::stand_in(section));
+    Some(Link { issuer, token_endpoint, client, subject_audience, change })
 }
 
 /// Reads the token endpoint of an issuer that publishes no metadata.
@@ -140,14 +150,16 @@ fn resolve(
     default: &Choice,
 ) -> Option<IdentityConfig> {
     let (mut links, mut seen, mut at) = (Vec::new(), vec![name.to_owned()], name.to_owned());
+    let mut is_whole = true;
     let choice = loop {
         match written.get(&at) {
             None if at == DEFAULT => break default.clone(),
             // The problem is already reported at that table.
-            None => return None,
+            None | Some(Written::Unknown) => return None,
             Some(Written::Source(choice)) => break choice.clone(),
             Some(Written::From { from, line, link }) => {
-                links.push(*link.clone()?);
+                links.extend(link.as_deref().cloned());
+                is_whole &= link.is_some();
                 let path = format!("identities.{at}.from");
                 if seen.contains(from) {
                     reader.problem(*line, &path, format!("goes in a circle: {} -> {from}", seen.join(" -> ")));
@@ -163,5 +175,5 @@ fn resolve(
         }
     };
     links.reverse();
-    Some(IdentityConfig { choice, links })
+    is_whole.then_some(IdentityConfig { choice, links })
 }

@@ -28,7 +28,7 @@ pub(super) fn settings() -> Vec<&'static str> {
 /// Reads the source that a table names, with its own keys.
 pub(super) fn choice_of(reader: &mut Reader<'_>, section: Section<'_>) -> Choice {
     let Some((source, line)) = section.text("source") else {
-        if !section.rest.is_empty() {
+        if !section.rest.is_empty() && !section.has("source") {
             reader.problem(section.line, &section.path, "its keys need `source`, which says whose they are");
         }
         return Choice::Detect;

@@ -29,6 +29,7 @@ mod egress;
 mod exchange;
 mod identities;
 mod identity;
+mod issuer;
 mod keys;
 mod listen;
 mod one_resource;

@@ -1,53 +1,65 @@
 //! The keys that a server and its front door have in common. Reports contradictions between them.
 
+use std::sync::Arc;
+
 use super::exchange::{self, Chosen};
 use super::identities;
 use super::reader::{Parameter, Reader, Section};
-use super::{client, insecure, keys};
+use super::{client, issuer, keys};
 use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Order, Pin, ResourceParameter, TokenFor};
 use crate::exchange::{Asks, DEFAULT_EXCHANGE, Place, Traits, reserved};
-use crate::oauth::{Issuer, Resource, Scopes};
+use crate::oauth::{Resource, Scopes};
 
 /// An order and the traits of its exchange.
 pub(super) struct Read {
     pub(super) order: Order,
-    pub(super) traits: Traits,
+    /// `None` if the exchange is unknown.
+    pub(super) traits: Option<Traits>,
 }
 
 /// Reads the order `name` from this kind of table.
 pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name, place): (&str, Place)) -> Read {
-    let issuer = section.text("issuer").and_then(|(text, line)| {
-        insecure(reader, line, &section.key("issuer"), text);
-        Issuer::parse(text).map_err(|why| reader.problem(line, &section.key("issuer"), why.to_string())).ok()
-    });
+    let issuer = issuer::issuer_of(reader, section);
     let client = client::client_of(reader, section);
-    let exchange = exchange::of_server(reader, section, place, &client);
-    let client = exchange.known().map_or_else(|| client.clone(), |exchange| exchange.client(client.clone()));
-    let traits = exchange.known().map_or_else(|| DEFAULT_EXCHANGE.traits(), |exchange| exchange.traits());
-    if !matches!(exchange, Chosen::Wrong) {
-        contradictions(reader, section, place, &traits, &client);
+    let (exchange, traits) = match exchange::of_server(reader, section, place) {
+        Chosen::Known(exchange) => (Some(Arc::clone(&exchange)), Some(exchange.traits())),
+        Chosen::Omitted => (None, Some(DEFAULT_EXCHANGE.traits())),
+        Chosen::Unknown => (None, None),
+    };
+    let client = match &exchange {
+        // If it is unknown how the client proves itself, the default of the exchange is not what is meant.
+        Some(exchange) if client::auth_named(section).is_some() => exchange.client(client),
+        _ => client,
+    };
+    if let Some(traits) = &traits {
+        contradictions(reader, section, place, traits, &client);
+    }
+    if traits.is_none() || (section.has("identity") && section.text("identity").is_none()) {
+        reader.undecided_orders.insert(name.into());
     }
     let idp = reader.nested(section, "idp", &keys::IDP, &exchange::key_names_of_idp());
     let idp = idp.and_then(|section| identities::idp_of(reader, &section));
     let token_endpoint = identities::endpoint_of(reader, section);
-    let provider = match &traits.asks {
-        Asks::Provider(provider) => Some(provider),
-        Asks::Discovered | Asks::Nobody => None,
+    let asks = traits.as_ref().map(|traits| &traits.asks);
+    let provider = match asks {
+        Some(Asks::Provider(provider)) => Some(provider),
+        Some(Asks::Discovered | Asks::Nobody) | None => None,
     };
     let text = |key: &str| section.text(key).map(|(text, _)| text.to_owned());
     // For a front door, `audience` is the audience of the platform's own token.
-    let is_own = place == Place::FrontDoor && traits.asks == Asks::Nobody;
+    let is_own = place == Place::FrontDoor && asks == Some(&Asks::Nobody);
     let (audience, of_own) = if is_own { (None, text("audience")) } else { (text("audience"), None) };
-    let (extra, assertions) = extra_of(reader, section, &traits);
+    let (extra, assertions) = extra_of(reader, section, traits.as_ref());
     let conventional = provider.map(|provider| provider.subject_audience.clone());
     let issuer = issuer.or_else(|| provider.map(|provider| provider.issuer.clone()));
     let token_endpoint = token_endpoint.or_else(|| provider.map(|provider| provider.token_endpoint.clone()));
-    // Without an issuer, `token_endpoint` and `extra` were already reported.
-    let pin = issuer.map(|issuer| Pin { issuer, token_endpoint, assertions });
+    // Without an issuer, `token_endpoint` and `extra` were already reported. The identities in `extra` are still to check.
+    let pinned = issuer.or_else(|| (!assertions.is_empty()).then(|| issuer::stand_in(section)));
+    let pin = pinned.map(|issuer| Pin { issuer, token_endpoint, assertions });
     let order = Order {
         opens: if place == Place::FrontDoor { TokenFor::FrontDoor } else { TokenFor::Server },
         pin,
-        exchange: exchange.known().cloned(),
+        exchange,
         identity: section.text("identity").map_or(DEFAULT, |(name, _)| name).into(),
         client,
         idp,
@@ -109,13 +121,14 @@ fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, place: Place, 
 fn extra_of(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
-    traits: &Traits,
+    traits: Option<&Traits>,
 ) -> (Vec<(String, String)>, Vec<Assertion>) {
     let (mut texts, mut assertions) = (Vec::new(), Vec::new());
     let Some((parameters, line)) = section.parameters("extra") else { return (texts, assertions) };
+    let own_parameters = traits.map_or(&[][..], |traits| traits.own_parameters);
     let set = reserved();
     for (name, value) in parameters {
-        if set.iter().chain(traits.own_parameters).any(|own| own == name) {
+        if set.iter().chain(own_parameters).any(|own| own == name) {
             let what = format!("{name:?} is set by the exchange itself or is a secret");
             reader.problem(line, &section.key("extra"), what);
         }
@@ -124,7 +137,7 @@ fn extra_of(
             Parameter::Identity(identity) => assertions.push(Assertion::of(name, identity)),
         }
     }
-    if !assertions.is_empty() && traits.asks != Asks::Discovered {
+    if !assertions.is_empty() && traits.is_some_and(|traits| traits.asks != Asks::Discovered) {
         let what = "a token of an identity is made for the pinned `issuer`, and this exchange asks none";
         reader.problem(line, &section.key("extra"), what);
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::order::{self, Read};
 use super::reader::{Reader, Section};
 use super::{exchange, keys};
-use crate::broker::{FrontDoor, Order};
+use crate::broker::FrontDoor;
 use crate::exchange::{Asks, Gives, Place};
 
 /// The default header field. Identity-Aware Proxy reads it first, and removes it.
@@ -40,21 +40,17 @@ const TAKEN: [&str; 15] = [
 ];
 
 /// Reads `outer` of a server.
-pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, behind: &Order) -> Option<FrontDoor> {
-    let section = reader.nested(section, "outer", &keys::OUTER, &exchange::key_names(Place::FrontDoor))?;
-    if behind.issuer().is_none() && behind.expected().traits().asks != Asks::Nobody {
+pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, server: &Section<'a>, behind: &Read) -> Option<FrontDoor> {
+    let section = reader.nested(server, "outer", &keys::OUTER, &exchange::key_names(Place::FrontDoor))?;
+    let is_discovered = behind.traits.as_ref().is_some_and(|traits| traits.asks == Asks::Discovered);
+    if is_discovered && !server.has("issuer") {
         let what = "needs the server's `issuer`: nobody gets past the front door to ask the server who guards it";
         reader.problem(section.line, &section.path, what);
     }
-    if !section.has("exchange") {
-        let what = "missing: how the credential is made; nobody can ask a front door which exchange it takes";
-        reader.problem(section.line, &section.key("exchange"), what);
-        return None;
-    }
     let header = header_of(reader, &section);
-    let name = format!("{}.outer", behind.name);
+    let name = format!("{}.outer", behind.order.name);
     let Read { order, traits } = order::order_of(reader, &section, (&name, Place::FrontDoor));
-    if traits.gives == Gives::Signer {
+    if traits.is_some_and(|traits| traits.gives == Gives::Signer) {
         let what = "signs whole requests, and gives no token that could stand in a field beside the server's own";
         reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
     }

@@ -1,8 +1,9 @@
 //! Reads TOML tables by the declarations in [`keys`]. Problems are collected with their lines and do not stop the
 //! reading.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -35,12 +36,16 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// The text of the file and the problems so far.
+/// The text of the file, the problems so far, and what they leave unknown.
 pub(super) struct Reader<'a> {
     /// The byte offsets of the line feeds.
     line_ends: Vec<usize>,
     text: PhantomData<&'a str>,
     pub(super) problems: Vec<Problem>,
+    /// The orders whose exchange or identity is unknown, by name: whether the two fit together is not known either.
+    pub(super) undecided_orders: BTreeSet<Arc<str>>,
+    /// The identities that are in the file and whose source is unknown.
+    pub(super) unresolved_identities: BTreeSet<String>,
 }
 
 /// A table and its position in the file.
@@ -88,7 +93,13 @@ enum Value<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let line_ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
-        Self { line_ends, text: PhantomData, problems: Vec::new() }
+        Self {
+            line_ends,
+            text: PhantomData,
+            problems: Vec::new(),
+            undecided_orders: BTreeSet::new(),
+            unresolved_identities: BTreeSet::new(),
+        }
     }
 
     pub(super) fn line(&self, at: usize) -> usize {

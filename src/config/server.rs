@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::order::{self, Read, scopes_of};
+use super::order::{self, scopes_of};
 use super::reader::{Found, Reader, Section};
 use super::{Config, exchange, insecure, is_name, keys, outer, own_user};
 use crate::broker::{Order, Server};
@@ -51,17 +51,19 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
     };
     let ceiling = scopes_of(reader, section, "scopes");
     let tolerate = scopes_of(reader, section, "tolerate_scopes").unwrap_or_default();
-    let Read { order, traits } = order::order_of(reader, section, (name, Place::Server));
+    let read = order::order_of(reader, section, (name, Place::Server));
     let allow = allow_of(reader, section, env);
-    if !traits.limits_scopes && allow.iter().any(|rule| rule.scopes.is_some()) {
+    let limits_scopes = read.traits.as_ref().is_none_or(|traits| traits.limits_scopes);
+    if !limits_scopes && allow.iter().any(|rule| rule.scopes.is_some()) {
         let what =
             "an entry has `scopes`, which limit nothing with this exchange: whoever is let in gets the whole of it";
         reader.problem(section.line_of("allow"), &section.key("allow"), what);
     }
-    let front_door = outer::outer_of(reader, section, &order);
+    let front_door = outer::outer_of(reader, section, &read);
+    let order = read.order;
     Some(Server {
         name: name.into(),
-        url: url?,
+        url: url.or_else(|| stand_in(section))?,
         trust_discovered_issuer: section.flag("trust_discovered_issuer"),
         policy: Policy { allow, ceiling, tolerate },
         order: Arc::new(Order { dpop: section.maybe_flag("dpop"), ..order }),
@@ -71,6 +73,12 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         rate: section.rate("rate"),
         named_by: NamedBy::Us,
     })
+}
+
+/// Stands in for a URL whose problem is reported, so that the rest of the server can be checked. No server has it
+/// (RFC 2606 section 2).
+fn stand_in(section: &Section<'_>) -> Option<ServerUrl> {
+    ServerUrl::parse(&format!("https://url.invalid/{}", section.line)).ok()
 }
 
 fn allow_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, env: &Env) -> Vec<Rule> {

@@ -1,6 +1,8 @@
 use super::*;
 use crate::exchange::Place;
 
+mod one_round;
+
 fn env() -> Env {
     Env::from_vars([])
 }

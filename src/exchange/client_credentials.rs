@@ -31,7 +31,7 @@ struct ClientCredentials;
 
 fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let what = "\"client-credentials\" needs `client_auth`: a client that proves nothing gets nothing";
-    if written.client.auth == ClientAuth::None { vec![Problem::new("exchange", what)] } else { Vec::new() }
+    if written.client_auth == Some(ClientAuth::None) { vec![Problem::new("exchange", what)] } else { Vec::new() }
 }
 
 #[async_trait]

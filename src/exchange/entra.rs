@@ -100,23 +100,23 @@ fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let mut problems = written.asks_provider(EXCHANGE.name);
     let mut problem = |key: &str, what: String| problems.push(Problem::new(key, what));
     let is_link = written.place == Place::Link;
-    if !is_link && the_target(written.scopes).is_none() {
+    if !is_link && written.scopes.is_some_and(|scopes| the_target(scopes).is_none()) {
         let what = "\"entra\" needs exactly one scope, the identifier URI of the MCP server's application with `/.default` at its \
             end: scopes = [\"api://…/.default\"]";
         problem("scopes", what.to_owned());
     }
-    let nameless = written.client.id.is_none() && !(written.has)("client_id");
-    if is_link && nameless {
+    let is_nameless = !(written.has)("client_id");
+    if is_link && is_nameless {
         let what = "missing: the application that has a federated credential for the identity in `from`";
         problem("client_id", what.to_owned());
     }
-    if !is_link && written.client.id.is_none() {
+    if !is_link && is_nameless {
         let about = [("agent_identity", written.given.has(&AGENT)), ("client_auth", (written.has)("client_auth"))];
         for (key, _) in about.iter().filter(|(_, is_there)| *is_there) {
             problem("client_id", format!("missing: `{key}` is about an application"));
         }
     }
-    if matches!(written.client.auth, ClientAuth::PrivateKeyJwt | ClientAuth::MutualTls) {
+    if matches!(written.client_auth, Some(ClientAuth::PrivateKeyJwt | ClientAuth::MutualTls)) {
         let what = "Entra takes the identity token (\"workload\") or a \"secret\": a key would have to be that of a certificate";
         problem("client_auth", what.to_owned());
     }
@@ -142,12 +142,13 @@ fn by_workload(client: Client) -> Client {
 impl Entra {
     fn of(written: &ExchangeTable<'_>) -> Result<Self, Missing> {
         let given = &written.given;
-        let is_own = written.place != Place::Link && written.client.id.is_none();
+        let is_own = written.place != Place::Link && !(written.has)("client_id");
+        let target = written.scopes.and_then(the_target).unwrap_or_default();
         Ok(Self {
             tenant: given.required(&TENANT)?.to_owned(),
             cloud: given.text(&CLOUD).and_then(Cloud::parse).unwrap_or_default(),
             agent: given.text(&AGENT).map(str::to_owned),
-            own_target: is_own.then(|| the_target(written.scopes).unwrap_or_default().to_owned()),
+            own_target: is_own.then(|| target.to_owned()),
         })
     }
 

@@ -91,31 +91,29 @@ fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
     let no_client = "has no effect with `exchange = \"gcp\"`: Google knows the pool, and no client";
     problems.extend(written.unused(&["client_id", "client_auth", "subject_token_type"], no_client));
     let mut problem = |key: &str, what: &str| problems.push(Problem::new(key, what));
-    let has_account = given.has(&SERVICE_ACCOUNT);
-    match (written.place, given.has(&POOL)) {
-        (Place::FrontDoor, false) => {
-            for key in [SERVICE_ACCOUNT, DELEGATES].iter().filter(|key| given.has(key)) {
-                let what = "has no effect without `pool`: on Google Cloud the identity of the workload itself is shown \
-                    (`service_account` and `impersonate` of [identity] make it another one)";
-                problem(key.name, what);
-            }
+    let (has_account, is_own) = (given.has(&SERVICE_ACCOUNT), is_own(written));
+    if is_own {
+        for key in [SERVICE_ACCOUNT, DELEGATES].iter().filter(|key| given.has(key)) {
+            let what = "has no effect without `pool`: on Google Cloud the identity of the workload itself is shown \
+                (`service_account` and `impersonate` of [identity] make it another one)";
+            problem(key.name, what);
         }
-        (_, false) => problem(
+    } else if !given.has(&POOL) {
+        problem(
             POOL.name,
             "missing: the workload identity provider. A workload on Google itself needs none: `exchange = \"direct\"` \
              with `subject_audience`",
-        ),
-        (Place::Link, true) if !has_account => {
-            problem(SERVICE_ACCOUNT.name, "missing: a federated token is no identity; that of a service account is");
-        }
-        _ => {}
+        );
+    }
+    if written.place == Place::Link && !has_account {
+        problem(SERVICE_ACCOUNT.name, "missing: a federated token is no identity; that of a service account is");
     }
     match (written.place, has("audience"), has("scopes")) {
         (Place::Link, ..) => return problems,
         (_, true, true) => {
             problem("scopes", "limit nothing beside `audience`: an identity token has no scopes; one of the two");
         }
-        (_, true, false) if given.has(&POOL) && !has_account => {
+        (_, true, false) if !is_own && !has_account => {
             problem("audience", "needs `service_account`: only a service account gives an identity token");
         }
         (Place::FrontDoor, false, _) => {
@@ -132,14 +130,19 @@ fn check(written: &ExchangeTable<'_>) -> Vec<Problem> {
         }
         _ => {}
     }
-    if given.has(&POOL) && given.has(&DELEGATES) && !has_account {
+    if !is_own && given.has(&DELEGATES) && !has_account {
         problem(DELEGATES.name, "lie before `service_account`, which is missing");
     }
     problems
 }
 
+/// Is the workload's own identity token used? In every other place a pool is required.
+fn is_own(written: &ExchangeTable<'_>) -> bool {
+    written.place == Place::FrontDoor && !written.given.has(&POOL)
+}
+
 fn from_config(written: &ExchangeTable<'_>) -> Result<Arc<dyn Exchange>, Missing> {
-    if written.place == Place::FrontDoor && !written.given.has(&POOL) {
+    if is_own(written) {
         return Ok(Arc::new(OwnIdentity));
     }
     Ok(Arc::new(Gcp::of(written)?))

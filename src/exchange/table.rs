@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Client, ClientAuth, Error};
+use super::{ClientAuth, Error};
 use crate::setting::{Given, Missing, Problem, Setting};
 
 /// How an exchange is configured in one kind of table.
 pub(crate) struct Form<T: ?Sized> {
-    /// Its own keys.
+    /// Its own keys, each with an example.
     pub settings: &'static [Setting],
     /// Checks the other keys of the table.
     pub check: fn(&ExchangeTable<'_>) -> Vec<Problem>,
@@ -15,16 +15,17 @@ pub(crate) struct Form<T: ?Sized> {
     pub from_config: fn(&ExchangeTable<'_>) -> Result<Arc<T>, Missing>,
 }
 
-/// The table that names an exchange. Its own keys are already checked.
+/// The table that names an exchange. The exchange's own keys are already checked. The other keys may have a wrong value,
+/// which is reported elsewhere: then it is unknown here, and only [`ExchangeTable::has`] knows of the key.
 pub(crate) struct ExchangeTable<'a> {
     /// The kind of table.
     pub place: Place,
     /// The values of the exchange's own keys.
     pub given: Given<'a>,
-    /// The OAuth client of the table.
-    pub client: &'a Client,
-    /// The value of `scopes`.
-    pub scopes: &'a [String],
+    /// How the OAuth client of the table proves itself.
+    pub client_auth: Option<ClientAuth>,
+    /// The value of `scopes`, empty if they are not in the table.
+    pub scopes: Option<&'a [String]>,
     /// Is this key in the table?
     pub has: &'a dyn Fn(&str) -> bool,
 }
@@ -65,7 +66,11 @@ impl ExchangeTable<'_> {
 
     /// Reports `client_auth = "workload"`: the workload's JWT cannot be both grant and client assertion.
     pub(super) fn not_by_workload(&self, what: &str) -> Vec<Problem> {
-        if self.client.auth == ClientAuth::Workload { vec![Problem::new("client_auth", what)] } else { Vec::new() }
+        if self.client_auth == Some(ClientAuth::Workload) {
+            vec![Problem::new("client_auth", what)]
+        } else {
+            Vec::new()
+        }
     }
 }
 

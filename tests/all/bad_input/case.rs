@@ -92,6 +92,8 @@ pub(super) struct Case {
     /// A part of the message.
     #[serde(default)]
     pub(super) says: String,
+    /// All problems of the configuration that the message lists, in its order: a part of each.
+    pub(super) lists: Option<Vec<String>>,
     /// A part of the hint.
     #[serde(default)]
     pub(super) hint: String,

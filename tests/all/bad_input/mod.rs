@@ -131,13 +131,20 @@ fn as_command(case: &Case, output: &Output) -> Result<(), String> {
         && output.code == Some(case.exit)
         && output.stdout.is_empty()
         && error.contains(&case.says)
+        && case.lists.as_ref().is_none_or(|wanted| lists(error, wanted))
         && hint.contains(&case.hint)
         && !error.is_empty();
     if right {
         return Ok(());
     }
-    let last: Vec<&str> = output.stderr.lines().rev().take(4).collect();
-    Err(format!("exit {:?}, {last:?}", output.code))
+    let last: Vec<&str> = output.stderr.lines().rev().take(case.lists.as_ref().map_or(4, |_| 12)).collect();
+    Err(format!("exit {:?}, {last:#?}", output.code))
+}
+
+/// Does the message list these problems and no other?
+fn lists(error: &str, wanted: &[String]) -> bool {
+    let found: Vec<&str> = error.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| found.contains(wanted))
 }
 
 async fn through_a_daemon(case: &Case, class: &str, safeconduct: &Safeconduct) -> Result<(), String> {
