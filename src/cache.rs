@@ -164,7 +164,7 @@ impl<E: Failure> Cache<E> {
         }
     }
 
-    /// Takes over the entries of another cache, except their flights and failures. `recipe` gives each entry the way to make
+    /// Takes over the entries of another cache that this one does not have, except their flights and failures. `recipe` gives each entry the way to make
     /// its next token; an entry for which it returns `None` is left behind.
     pub fn inherit(&self, before: &Self, recipe: impl Fn(&Key, &Token) -> Option<Recipe<E>>) {
         let now = self.now();
@@ -175,9 +175,9 @@ impl<E: Failure> Cache<E> {
         };
         let mut state = self.lock();
         for (key, entry) in left {
-            self.wake_for(key, &entry, now);
-            state.load.made(entry.made_by);
-            state.entries.insert(key, entry);
+            if let Some(entry) = state.adopt(key, entry) {
+                self.wake_for(key, entry, now);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! All entries, within their caps.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 
 use foldhash::fast::RandomState;
 
@@ -35,6 +35,18 @@ impl<E: Failure> State<E> {
             load.made(user);
             Entry::new(recipe(), user, now)
         })
+    }
+
+    /// Takes over an entry of another cache and counts it for its maker. `None` if there is an entry of this key: it may
+    /// have a flight, and stays.
+    pub(super) fn adopt(&mut self, key: Key, entry: Entry<E>) -> Option<&Entry<E>> {
+        match self.entries.entry(key) {
+            hash_map::Entry::Occupied(_) => None,
+            hash_map::Entry::Vacant(free) => {
+                self.load.made(entry.made_by);
+                Some(free.insert(entry))
+            }
+        }
     }
 
     /// Notes that this user waits for the flight of this key too.

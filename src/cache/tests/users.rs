@@ -214,3 +214,28 @@ async fn a_flight_says_how_urgent_it_is_and_for_whom() {
     let turns = turns.lock().expect("whole").clone();
     assert_eq!(turns, [(Some(1), Level::Awaited), (Some(1), Level::Renewal), (None, Level::Renewal)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_taken_over_again_counts_once_for_its_user() {
+    let (before, after) = (Rig::new(Mood::Fine { life: 600 }), Rig::new(Mood::Fine { life: 600 }));
+    let first = before.get(key_of(0), by(1)).await.expect("issued");
+    let keys = || after.cache.lock().load.keys(Some(1));
+    for _ in 0..3 {
+        after.cache.inherit(&before.cache, |_, _| Some(after.recipe()));
+        assert_eq!((keys(), after.entries()), (1, 1));
+    }
+    let held = after.get(key_of(0), by(1)).await.expect("taken over");
+    assert_eq!((held.digest == first.digest, after.issuer.calls()), (true, 0));
+    after.cache.lock().remove(&key_of(0));
+    assert_eq!(keys(), 0, "nothing is counted for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_taken_over_does_not_replace_one_that_is_there() {
+    let (before, after) = (Rig::new(Mood::Fine { life: 600 }), Rig::new(Mood::Stalls));
+    before.get(key_of(0), by(1)).await.expect("issued");
+    assert_eq!(after.ask_and_hang_up(2, 0..1).await, 0);
+    after.cache.inherit(&before.cache, |_, _| Some(after.recipe()));
+    let keys = |user| after.cache.lock().load.keys(Some(user));
+    assert_eq!((keys(1), keys(2), after.entries()), (0, 1, 1), "its maker and its flight are known");
+}
