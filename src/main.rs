@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    safeconduct_glibc::share_one_arena();
     match use_builtin_name_lookup() {
         Ok(()) => safeconduct::command::main(),
         Err(failure) => failure,
@@ -15,7 +16,7 @@ fn use_builtin_name_lookup() -> Result<(), ExitCode> {
     if !cfg!(target_feature = "crt-static") {
         return Ok(());
     }
-    safeconduct_static_names::keep_to_files_and_dns().map_err(|database| {
+    safeconduct_glibc::keep_to_files_and_dns().map_err(|database| {
         #[expect(clippy::print_stderr, reason = "the command that would print it does not run")]
         {
             eprintln!("safeconduct: error: the C library has no database {database}");

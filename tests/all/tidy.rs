@@ -241,16 +241,10 @@ fn no_test_is_left_out() {
 /// `cargo install`, a distribution and the release script build the same program.
 #[test]
 fn nothing_but_the_manifest_decides_how_it_is_built() {
-    for file in [
-        ".cargo",
-        "build.rs",
-        "packaging/static-names/.cargo",
-        "packaging/static-names/build.rs",
-        "src/listener/build.rs",
-    ] {
+    for file in [".cargo", "build.rs", "packaging/glibc/.cargo", "packaging/glibc/build.rs", "src/listener/build.rs"] {
         assert!(!root().join(file).exists(), "{file} changes the build for those who build in this directory");
     }
-    for manifest in ["Cargo.toml", "packaging/static-names/Cargo.toml", "src/listener/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "packaging/glibc/Cargo.toml", "src/listener/Cargo.toml"] {
         let text = fs::read_to_string(root().join(manifest)).expect("there is one");
         let keys = text.lines().filter_map(|line| line.split_once('=')).map(|(key, _)| key.trim());
         let unusual: Vec<&str> =

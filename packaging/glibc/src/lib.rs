@@ -1,0 +1,27 @@
+//! Sets glibc up for this process. With other C libraries both functions do nothing.
+//!
+//! Call them first in `main`, before every thread. An embedding program decides for itself.
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod arenas;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod names;
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use arenas::share_one_arena;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use names::keep_to_files_and_dns;
+
+/// Does nothing: other C libraries have no arenas.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn share_one_arena() {}
+
+/// Does nothing: other C libraries have no name-service modules.
+///
+/// # Errors
+///
+/// None.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn keep_to_files_and_dns() -> Result<(), &'static str> {
+    Ok(())
+}
