@@ -14,6 +14,10 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use prometheus_client::metrics::counter::Counter;
 
+mod fields;
+
+pub(crate) use fields::Fields;
+
 /// The longest queue, in lines and in bytes.
 const LINES: usize = 1_024;
 const BYTES: usize = 1024 * 1024;

@@ -169,8 +169,10 @@ impl Context<'_> {
         let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && colours(self.env);
         let lines = |form| fmt::layer().with_writer(Log::new(self.env, form)).with_target(false);
         let lines = match self.global.log_format {
-            LogFormat::Text if colours => lines(Form::Coloured).with_ansi(true).with_filter(filter).boxed(),
-            LogFormat::Text => lines(Form::Text).with_ansi(false).with_filter(filter).boxed(),
+            LogFormat::Text if colours => {
+                lines(Form::Coloured).with_ansi(true).fmt_fields(log::Fields).with_filter(filter).boxed()
+            }
+            LogFormat::Text => lines(Form::Text).with_ansi(false).fmt_fields(log::Fields).with_filter(filter).boxed(),
             LogFormat::Json => lines(Form::Json).json().with_filter(filter).boxed(),
         };
         let set = registry().with(lines).try_init();

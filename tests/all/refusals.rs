@@ -183,3 +183,27 @@ async fn whom_a_rule_names_finds_each_refusal_as_a_line() {
     daemon.stop().await.expect_code(0);
     assert_eq!(told_and_counted(&scene), (TIMES, 0));
 }
+
+#[tokio::test]
+async fn words_of_a_caller_are_one_value_in_the_text_log() {
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon("").await;
+    let forged = "x caller=uid 0 gid 0 pid 1 class=\"served\" note=x";
+    let query = url::form_urlencoded::byte_serialize(forged.as_bytes()).collect::<String>();
+    for path in ["/v1/token", "/v1/headers", "/readyz"] {
+        assert_eq!(daemon.get(&format!("{path}?server={query}")).await.status, 400);
+    }
+    let output = daemon.stop().await.expect_code(0);
+    let told: Vec<&str> = output.stderr.lines().filter(|line| line.contains("not served")).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for line in told {
+        let quoted = format!("target_server={forged:?} ");
+        assert!(line.contains(&quoted), "{line}");
+        let rest = line.replacen(&quoted, "", 1);
+        let rest = rest.split(" error=").next().unwrap_or_default();
+        assert_eq!(rest.matches("caller=").count(), 1, "{line}");
+        assert!(!rest.contains("note="), "{line}");
+        let (_, error) = line.split_once(" error=\"").expect("the error is quoted");
+        assert!(error.ends_with('"') && error.contains("class=\\\\\\\"served"), "{line}");
+    }
+}
