@@ -27,8 +27,11 @@
 //! This room writes one file and reads its end. It knows no server and no secret: a digest names each token.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
 
 mod chain;
 mod error;
@@ -64,28 +67,72 @@ pub(crate) struct Config {
 pub struct Audit {
     config: Config,
     held: Option<Mutex<Held>>,
+    failures: Failures,
+}
+
+/// Lines that could not be written.
+#[derive(Debug, Default)]
+struct Failures {
+    all: Counter,
+    /// Was the last line one of them? It spares a good line the look at `last`.
+    is_failing: AtomicBool,
+    last: Mutex<Option<Error>>,
+}
+
+impl Failures {
+    /// Keeps the outcome of a line.
+    fn noted(&self, outcome: &Result<(), Error>) {
+        match outcome {
+            Ok(()) if !self.is_failing.load(Ordering::Relaxed) => {}
+            Ok(()) => self.set(None),
+            Err(error) => {
+                self.all.inc();
+                self.set(Some(error.clone()));
+            }
+        }
+    }
+
+    fn set(&self, error: Option<Error>) {
+        self.is_failing.store(error.is_some(), Ordering::Relaxed);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
 }
 
 impl Audit {
     /// For a daemon: it holds the lock until it ends. The chain goes on from the last whole line.
     pub(crate) fn hold(config: Config) -> Result<Self, Error> {
         let held = Held::open(&config, DAEMON_WAITS, None)?;
-        Ok(Self { config, held: Some(Mutex::new(held)) })
+        Ok(Self { config, held: Some(Mutex::new(held)), failures: Failures::default() })
     }
 
     /// For one command: others may write between its lines. Fails at once if the file cannot be written, before the command
     /// does anything.
     pub(crate) fn visit(config: Config) -> Result<Self, Error> {
         Held::open(&config, COMMAND_WAITS, None)?;
-        Ok(Self { config, held: None })
+        Ok(Self { config, held: None, failures: Failures::default() })
     }
 
     /// Writes one line. If that fails, the decision must not be carried out.
     pub(crate) fn note(&self, decision: &Decision<'_>) -> Result<(), Error> {
-        match &self.held {
-            Some(held) => self.held_by(held)?.note(decision),
-            None => Held::open(&self.config, COMMAND_WAITS, None)?.note(decision),
+        let written = match &self.held {
+            Some(held) => self.held_by(held).and_then(|mut held| held.note(decision)),
+            None => Held::open(&self.config, COMMAND_WAITS, None).and_then(|mut held| held.note(decision)),
+        };
+        self.failures.noted(&written);
+        written
+    }
+
+    /// Why the last line could not be written, until one is written again. Nothing is served meanwhile.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        if !self.failures.is_failing.load(Ordering::Relaxed) {
+            return None;
         }
+        self.failures.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many lines could not be written.
+    pub(crate) fn failed(&self) -> Counter {
+        self.failures.all.clone()
     }
 
     /// Reopens the file after it was renamed and continues the chain there. Without a rename nothing happens.

@@ -21,6 +21,8 @@ use crate::log;
 pub struct Metrics {
     refused: Family<ByClass, Counter>,
     cache: CacheMetrics,
+    /// Decisions that could not be recorded.
+    unrecorded: Counter,
     /// Requests answered with a token, by the name of the server.
     each_served: Mutex<BTreeMap<String, Counter>>,
 }
@@ -51,13 +53,13 @@ pub struct CacheMetrics {
 }
 
 impl Metrics {
-    /// All zero.
-    pub fn new() -> Self {
+    /// All zero, but for the decisions that could not be recorded, which the audit counts.
+    pub fn new(unrecorded: Counter) -> Self {
         // In seconds: from a local answer to an identity endpoint that needs five tries.
         let took = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
         let cache =
             CacheMetrics { hits: Counter::default(), flights: Counter::default(), outcomes: Outcomes::default(), took };
-        Self { refused: Family::default(), cache, each_served: Mutex::default() }
+        Self { refused: Family::default(), cache, unrecorded, each_served: Mutex::default() }
     }
 
     /// The counter of requests answered with a token for this configured server; looked up once, not per request.
@@ -98,6 +100,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register(SERVED.0, SERVED.1, served);
         register_nameless(&mut registry, &self.refused, &self.cache);
+        registry.register(UNRECORDED.0, UNRECORDED.1, self.unrecorded.clone());
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
@@ -108,6 +111,9 @@ impl Metrics {
 const PREFIX: &str = "safeconduct";
 /// Name and help of the one metric that names servers.
 const SERVED: (&str, &str) = ("tokens_served", "Requests answered with a token");
+
+/// Name and help of the counter of the audit.
+const UNRECORDED: (&str, &str) = ("audit_records_failed", "Audit records that could not be written");
 
 /// The metrics that name no server.
 fn register_nameless(registry: &mut Registry, refused: &Family<ByClass, Counter>, cache: &CacheMetrics) {
@@ -123,7 +129,7 @@ fn register_nameless(registry: &mut Registry, refused: &Family<ByClass, Counter>
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new()
+        Self::new(Counter::default())
     }
 }
 
@@ -152,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_server_is_named_to_those_alone_who_may_know_of_it() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         metrics.served("mine").inc_by(2);
         metrics.served("hidden").inc_by(3);
         let text = metrics.text_of(|server| server == "mine").expect("encoded");

@@ -66,7 +66,8 @@ pub(crate) fn core_even_without_identity(
 
 impl Ground {
     fn new(audit: Option<Arc<Audit>>, env: Env, clock: Clock, persistence: Persistence) -> Self {
-        Self { env, clock, metrics: Arc::new(Metrics::new()), audit, tasks: TaskTracker::new(), persistence }
+        let unrecorded = audit.as_deref().map(Audit::failed).unwrap_or_default();
+        Self { env, clock, metrics: Arc::new(Metrics::new(unrecorded)), audit, tasks: TaskTracker::new(), persistence }
     }
 
     fn core(self, config: Config, missing: Missing) -> Result<Core, Error> {

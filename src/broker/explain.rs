@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Action, AuditSubject, Broker, Server, Target, TokenFor, TokenRequest};
+use crate::audit::Outcome;
 use crate::cache::may_be_served;
 use crate::caller::Caller;
 use crate::clock::rfc3339;
@@ -36,6 +37,9 @@ pub struct AuditStatus {
     pub seq: u64,
     /// The hash of the line.
     pub head: String,
+    /// Why the last record could not be written, until one can be written again. Nothing is served meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// The identity in use.
@@ -114,6 +118,9 @@ pub struct CallerStatus {
     pub served: u64,
 }
 
+/// What who may use nothing here is told while decisions cannot be recorded: no path.
+const UNRECORDED: &str = "the audit file cannot be written; nothing is served meanwhile";
+
 impl Broker {
     /// The status of the servers that this caller may use. The daemon's own user sees all.
     pub fn explain(&self, caller: &Caller, own_uid: u32) -> Status {
@@ -127,7 +134,8 @@ impl Broker {
                 .map(|identity| IdentityStatus { source: identity.source.name(), evidence: identity.evidence.clone() }),
             audit: self.audit.as_deref().map(|audit| {
                 let head = audit.head();
-                AuditStatus { file: audit.file().to_owned(), seq: head.seq, head: head.hash.hex() }
+                let error = audit.failure().map(|error| error.to_string());
+                AuditStatus { file: audit.file().to_owned(), seq: head.seq, head: head.hash.hex(), error }
             }),
             servers: visible
                 .flat_map(TokenRequest::all)
@@ -153,7 +161,7 @@ impl Broker {
     }
 
     /// Why the named servers, or without names the required ones, are not ready: one line for each without a token.
-    /// Empty if all are ready.
+    /// A line is there too if decisions cannot be recorded, because nothing is served then. Empty if all are ready.
     pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<String> {
         let wanted = |want: &TokenRequest| {
             let meant = |name: &String| **name == *want.server.name || **name == *want.order.name;
@@ -174,11 +182,24 @@ impl Broker {
             };
             (!held).then(why)
         });
-        waiting.collect()
+        let is_told_why = caller.uid == own_uid || !self.is_stranger(caller);
+        let unrecorded = self.unrecordable(caller).map(|error| {
+            if is_told_why { format!("{error}; nothing is served meanwhile") } else { UNRECORDED.to_owned() }
+        });
+        unrecorded.into_iter().chain(waiting).collect()
     }
 
-    /// The same for anonymous readiness probes: counts and classes, no names.
+    /// Why decisions cannot be recorded. Where nothing is asked but whether we are ready, nothing else would find out that
+    /// they can be again: so after a failure this question itself is recorded.
+    fn unrecordable(&self, caller: &Caller) -> Option<crate::audit::Error> {
+        let audit = self.audit.as_deref()?;
+        audit.failure()?;
+        self.record(&AuditSubject::new(Action::Look, caller, None), None, Outcome::Served, None).err()
+    }
+
+    /// The same for anonymous readiness probes: counts and classes, no names and no paths.
     pub fn not_ready_counts(&self) -> Vec<String> {
+        let unrecorded = self.unrecordable(&Caller::unproved()).map(|_| UNRECORDED.to_owned());
         let required: Vec<TokenRequest> =
             self.servers.iter().filter(|server| server.required).flat_map(TokenRequest::all).collect();
         let held = self.cache.held();
@@ -195,7 +216,7 @@ impl Broker {
             let has = if count == 1 { "has" } else { "have" };
             format!("{count} of {all} required servers {has} no token: {why}")
         };
-        missing.into_iter().map(line).collect()
+        unrecorded.into_iter().chain(missing.into_iter().map(line)).collect()
     }
 
     /// Starts to fetch the tokens of named servers, so that the caller can wait for readiness. Fails for an unknown

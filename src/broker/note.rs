@@ -105,7 +105,7 @@ impl Broker {
     }
 
     /// Writes one line to the audit file, if there is one.
-    fn record(
+    pub(super) fn record(
         &self,
         matter: &AuditSubject<'_>,
         server: Option<&str>,

@@ -50,6 +50,9 @@ fn table(status: &Value) -> String {
     if let Some(file) = status["audit"]["file"].as_str() {
         let (seq, head) = (&status["audit"]["seq"], text(&status["audit"]["head"]));
         out.push_str(&format!("audit {file}, line {seq}, head {head}\n"));
+        if let Some(error) = status["audit"]["error"].as_str() {
+            out.push_str(&format!("  failing: {error}; nothing is served meanwhile\n"));
+        }
     }
     let servers = status["servers"].as_array().cloned().unwrap_or_default();
     if servers.is_empty() {

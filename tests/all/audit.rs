@@ -1,6 +1,7 @@
 //! `[audit]`: every decision of the daemon and of commands is one line of a chain. If it cannot be recorded, nothing is served.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use support::authorization_server::FakeAs;
 use support::fault::Fault;
 use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::Scene;
-use support::tcp_http::Loopback;
+use support::tcp_http::{self, Loopback};
 use support::unix_http;
 use support::wait::until;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -346,7 +347,7 @@ async fn a_place_that_others_can_change_is_refused() {
 
 /// The soft limit on the size of a file that the daemon writes. It has the effect of a full disk, also for root.
 #[cfg(target_os = "linux")]
-fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
+pub(crate) fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid")).expect("not zero");
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).expect("the daemon is ours");
@@ -379,6 +380,48 @@ async fn what_cannot_be_recorded_is_not_served_and_a_part_of_a_line_is_cut_off()
     limit_files(&daemon, None);
     daemon.token("demo").await;
     assert_eq!(verify(&world, &[]).await["lines"], 4);
+    daemon.stop().await.expect_code(0);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_daemon_that_cannot_record_is_not_ready_until_it_can_again() {
+    let scene = Scene::new(binary()).await;
+    let (world, daemon, record) = audited(&scene, "required = true\n[listen]\nhealth = \"127.0.0.1:0\"\n").await;
+    daemon.run(&["ready", "--wait", "10s"]).await.expect_code(0);
+    let listen = tcp_http::listening(&daemon).await;
+    let health: SocketAddr = listen["health"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+    let probe = async || tcp_http::get(health, "/readyz").await.expect("it answers");
+    let unwritten = async || {
+        let text = daemon.get("/metrics").await.body;
+        let line = text.lines().find_map(|line| line.strip_prefix("safeconduct_audit_records_failed_total "));
+        line.expect("there").parse::<u64>().expect("a number")
+    };
+    assert_eq!((probe().await.status, unwritten().await), (200, 0));
+    let before = record.text();
+    limit_files(&daemon, Some(before.len() as u64 + 1));
+    assert_eq!(daemon.get(ASK).await.status, 503);
+    let reply = daemon.get("/readyz").await;
+    assert_eq!((reply.status, &reply.json()["ready"]), (503, &json!(false)));
+    let reason = reply.json()["reasons"][0].as_str().expect("a reason").to_owned();
+    assert!(reason.contains(&record.path()) && reason.contains("cannot be written"), "{reason}");
+    let told = probe().await;
+    assert_eq!(told.status, 503);
+    assert!(told.body.contains("audit") && !told.body.contains(&record.path()), "no names: {}", told.body);
+    let output = daemon.run(&["ready"]).await.expect_code(TEMPORARY);
+    assert!(output.stderr.contains("cannot be written"), "{}", output.stderr);
+    let status = daemon.run(&["status", "--json"]).await.expect_code(0).json();
+    assert!(status["audit"]["error"].as_str().is_some_and(|error| error.contains("cannot be written")), "{status}");
+    let table = daemon.run(&["status"]).await.expect_code(0).stdout;
+    assert!(table.contains("cannot be written") && table.contains("nothing is served"), "{table}");
+    assert!(unwritten().await >= 1);
+    assert_eq!(record.text(), before);
+    // Whoever waits for readiness sends no other request, so the question itself finds out.
+    limit_files(&daemon, None);
+    assert_eq!((probe().await.status, daemon.get("/readyz").await.status), (200, 200));
+    let status = daemon.get("/v1/status").await.json();
+    assert!(status["audit"].get("error").is_none_or(Value::is_null), "{status}");
+    assert_eq!(verify(&world, &[]).await["lines"], decisions(&before) + 1);
     daemon.stop().await.expect_code(0);
 }
 
