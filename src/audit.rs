@@ -17,8 +17,9 @@
 //! stay, and the `mend` has their length and digest and chains to the last whole line. Anybody who may write the file can
 //! forge both. (`gate` is a decision: about a request that was refused before its route was known.)
 //!
-//! Refusals of a caller that no rule names, or that has not shown a listener's secret, are lines for the first few in a
-//! second. One `gate` line with `"error":"repeated"` and their number in `more` stands for the rest of that second.
+//! Refusals are lines for the first 20 of a user in a second, and for the first 5 of a caller that no rule names or that has not
+//! shown a listener's secret. One `gate` line with `"error":"repeated"` and their number in `more` stands for the rest of that
+//! second. What is served always is a line.
 //!
 //! One writer holds the lock (flock) on the file. A line is one write(2) with O_APPEND before the answer, without fsync: it
 //! survives the end of the process, not a crash of the machine. Nothing is served without its line, so a file system that

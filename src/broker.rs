@@ -30,11 +30,11 @@ mod note;
 mod order;
 mod parts;
 mod rate;
+mod refusals;
 mod refused;
 mod request;
 mod retries;
 mod server;
-mod strangers;
 mod succession;
 mod tally;
 mod unlisted;
@@ -57,11 +57,11 @@ pub use order::{Assertion, Order, Pin, ResourceParameter, TokenFor};
 pub use parts::Parts;
 pub use rate::Rate;
 use rate::RateLimiter;
+use refusals::RefusalLimiter;
 pub use request::{Head, Request, Target};
 use retries::RetryDetector;
 pub use server::{FrontDoor, Server};
 pub(crate) use server::{beside, most_specific};
-use strangers::StrangerLimiter;
 use succession::MadeFor;
 use tally::Tally;
 pub(crate) use unlisted::UNLISTED;
@@ -88,7 +88,7 @@ pub struct Broker {
     unlisted: Option<Unlisted>,
     audit: Option<Arc<Audit>>,
     /// `None` in a one-shot command, which has one caller and ends with its refusal.
-    strangers: Option<Arc<StrangerLimiter>>,
+    refusals: Option<Arc<RefusalLimiter>>,
 }
 
 /// A token that a caller asks for: which one, and how fresh.

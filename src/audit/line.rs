@@ -60,7 +60,7 @@ pub(crate) enum Outcome<'a> {
         class: &'static str,
         error: &'a str,
     },
-    /// So many further refusals within a second of a caller that no rule names, or that did not show a listener's secret.
+    /// So many further refusals of a user within a second.
     RefusedOften {
         more: u64,
     },

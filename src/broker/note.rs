@@ -70,8 +70,8 @@ impl Broker {
         self.refuse(matter, None, (class.as_str(), code), why);
     }
 
-    /// Counts, logs and audits a refusal. It stays a refusal if it cannot be recorded. Strangers get few lines, so that
-    /// they cannot fill the log or the audit file.
+    /// Counts, logs and audits a refusal. It stays a refusal if it cannot be recorded. Nobody gets many lines, so that nobody
+    /// can fill the log or the audit file.
     fn refuse(
         &self,
         matter: &AuditSubject<'_>,
@@ -81,8 +81,7 @@ impl Broker {
     ) {
         let (class, error) = code;
         self.metrics.refused(class);
-        let counts = self.strangers.as_ref().filter(|_| self.is_stranger(matter.caller));
-        if counts.is_some_and(|strangers| !strangers.is_told(matter.caller)) {
+        if !self.is_told(matter.caller) {
             return;
         }
         let target = matter.target.map(ToString::to_string).unwrap_or_default();
@@ -96,9 +95,17 @@ impl Broker {
         }
     }
 
+    /// Does a refusal of this caller get lines of its own? Each question counts.
+    fn is_told(&self, caller: &Caller) -> bool {
+        let Some(refusals) = &self.refusals else { return true };
+        refusals.is_told(caller, self.is_stranger(caller))
+    }
+
     /// The error for a granted request that could not be recorded.
     fn unrecorded(&self, matter: &AuditSubject<'_>, error: audit::Error) -> Error {
-        tracing::error!(caller = %matter.caller, %error, hint = error.hint(), "not served: it could not be recorded");
+        if self.is_told(matter.caller) {
+            tracing::error!(caller = %matter.caller, %error, hint = error.hint(), "not served: it could not be recorded");
+        }
         let error = Error::from(error);
         self.metrics.refused(error.class().as_str());
         error.noted()

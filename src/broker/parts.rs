@@ -8,9 +8,9 @@ use tokio_util::task::TaskTracker;
 
 use super::flight::Minter;
 use super::rate::RateLimiter;
+use super::refusals::RefusalLimiter;
 use super::refused::Refused;
 use super::retries::RetryDetector;
-use super::strangers::StrangerLimiter;
 use super::tally::Tally;
 use super::unlisted::{UNLISTED, Unlisted};
 use super::{Broker, Error, Identity, Persistence, Server};
@@ -94,8 +94,8 @@ impl Broker {
             tasks,
             stop,
         } = parts;
-        let strangers = matches!(persistence, Persistence::Daemon)
-            .then(|| StrangerLimiter::new(audit.clone(), clock.clone(), tasks.clone(), stop.clone()));
+        let refusals = matches!(persistence, Persistence::Daemon)
+            .then(|| RefusalLimiter::new(audit.clone(), clock.clone(), tasks.clone(), stop.clone()));
         let (jitter, observer) = (Jitter::from_system(), Box::new(metrics.cache()));
         let cache = cache::Parts { clock: clock.clone(), jitter, persistence, tasks, stop, observer };
         let unlisted_name = unlisted_for.map(|_| UNLISTED.into());
@@ -131,7 +131,7 @@ impl Broker {
             pacers,
             unlisted: unlisted_for.map(Unlisted::new),
             audit,
-            strangers,
+            refusals,
         }
     }
 }

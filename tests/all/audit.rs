@@ -243,7 +243,7 @@ async fn a_stranger_can_check_a_line_with_the_tools_of_every_machine() {
 }
 
 #[tokio::test]
-async fn sixteen_clients_at_once_leave_as_many_lines_as_decisions() {
+async fn sixteen_clients_at_once_leave_a_line_for_each_token_and_lose_no_refusal() {
     let scene = Scene::new(binary()).await;
     let (world, daemon, record) = audited(&scene, &closed()).await;
     let client = |number: usize| {
@@ -258,8 +258,14 @@ async fn sixteen_clients_at_once_leave_as_many_lines_as_decisions() {
         }
     };
     join_all((0..16).map(client)).await;
-    assert_eq!(decisions(&record.text()), 16 * 20);
-    assert_eq!(verify(&world, &[]).await["lines"], 16 * 20);
+    let served = |line: &&Value| line["outcome"] == "served";
+    assert_eq!(record.lines().iter().filter(served).count(), 16 * 15);
+    // Its end does not wait for the end of the second.
+    daemon.stop().await.expect_code(0);
+    let lines = record.lines();
+    let refused = lines.iter().filter(|line| !served(line)).map(|line| line["more"].as_u64().unwrap_or(1));
+    assert_eq!(refused.sum::<u64>(), 16 * 5);
+    assert_eq!(verify(&world, &[]).await["lines"], lines.len());
 }
 
 // One writer.
@@ -347,7 +353,7 @@ async fn a_place_that_others_can_change_is_refused() {
 
 /// The soft limit on the size of a file that the daemon writes. It has the effect of a full disk, also for root.
 #[cfg(target_os = "linux")]
-pub(crate) fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
+fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid")).expect("not zero");
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).expect("the daemon is ours");

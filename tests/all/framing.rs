@@ -96,17 +96,21 @@ fn refusals(scene: &Scene) -> Vec<String> {
 
 #[tokio::test]
 async fn malformed_requests_on_the_socket_are_refused_recorded_and_hide_no_second_one() {
-    let scene = Scene::new(binary()).await;
-    let daemon = daemon(&scene).await;
-    for row in table() {
-        let before = refusals(&scene).len();
-        let stream = UnixStream::connect(daemon.socket()).await.expect("it listens");
-        refused(&row, &answers(stream, &row.name, &with_a_second(&row, "")).await);
-        let line = if row.begun { "reject bad_request invalid_request" } else { "gate bad_request malformed_request" };
-        assert_eq!(refusals(&scene)[before..], [line], "{}", row.name);
+    // Of more refusals in a second some would only be counted.
+    for rows in table().chunks(20) {
+        let scene = Scene::new(binary()).await;
+        let daemon = daemon(&scene).await;
+        for row in rows {
+            let before = refusals(&scene).len();
+            let stream = UnixStream::connect(daemon.socket()).await.expect("it listens");
+            refused(row, &answers(stream, &row.name, &with_a_second(row, "")).await);
+            let line =
+                if row.begun { "reject bad_request invalid_request" } else { "gate bad_request malformed_request" };
+            assert_eq!(refusals(&scene)[before..], [line], "{}", row.name);
+        }
+        assert_eq!(scene.authorization_server.token_requests(), 0);
+        daemon.stop().await.expect_code(0);
     }
-    assert_eq!(scene.authorization_server.token_requests(), 0);
-    daemon.stop().await.expect_code(0);
 }
 
 #[tokio::test]

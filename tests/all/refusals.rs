@@ -173,15 +173,53 @@ async fn a_user_that_no_rule_names_cannot_fill_audit_and_log_over_the_socket() {
 }
 
 #[tokio::test]
-async fn whom_a_rule_names_finds_each_refusal_as_a_line() {
-    const TIMES: usize = 100;
+async fn whom_a_rule_names_cannot_fill_audit_and_log_either_and_each_token_is_a_line() {
+    const TIMES: usize = 1_000;
     let scene = Scene::new(binary()).await;
     let daemon = scene.configured(&audited(&scene, "")).daemon(&[]).await;
-    for _ in 0..TIMES {
-        assert_eq!(daemon.get("/nowhere").await.status, 404);
+    let paths = [
+        "/nowhere",
+        "/v1/token?server=demo&colour=blue",
+        "/v1/token?server=nosuch",
+        "/v1/headers?server=demo&url=https://elsewhere.example/",
+        "/readyz?server=nosuch",
+    ];
+    for path in paths.iter().cycle().take(TIMES) {
+        let reply = daemon.get(path).await;
+        assert!(matches!(reply.status, 400 | 403 | 404), "{path}: {}", reply.status);
     }
-    daemon.stop().await.expect_code(0);
-    assert_eq!(told_and_counted(&scene), (TIMES, 0));
+    for _ in 0..100 {
+        daemon.token("demo").await;
+    }
+    let output = daemon.stop().await.expect_code(0);
+    let served = lines(&scene).iter().filter(|line| *line == "token demo").count();
+    assert_eq!(served, 100, "what is given is never only counted");
+    let (told, counted) = told_and_counted(&scene);
+    assert_eq!(told + usize::try_from(counted).expect("small"), TIMES, "none is forgotten");
+    assert!(told >= 20 && told * 4 < TIMES, "{told} of {TIMES} are lines");
+    let logged = output.stderr.matches("not served").count();
+    assert!(logged >= told && logged * 4 < TIMES, "{logged} lines in the log");
+    let uid = nix::unistd::geteuid().as_raw();
+    let sum = output.stderr.lines().find(|line| line.contains("further requests")).expect("they are counted");
+    assert!(sum.contains(&format!("uid {uid}")) && !sum.contains("TCP"), "{sum}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_fills_no_log() {
+    const TIMES: usize = 400;
+    let scene = Scene::new(binary()).await;
+    let directory = tempfile::tempdir_in(scene.safeconduct.path()).expect("a directory of mode 0700");
+    let table = format!("[audit]\nfile = \"{}\"\n", directory.path().join("audit.jsonl").display());
+    let daemon = scene.configured(&table).daemon(&[]).await;
+    daemon.token("demo").await;
+    directory.close().expect("ours");
+    for _ in 0..TIMES {
+        let reply = daemon.get("/v1/token?server=demo").await;
+        assert_eq!((reply.status, &reply.json()["error"]), (503, &json!("audit_failed")), "{}", reply.body);
+    }
+    let output = daemon.stop().await.expect_code(0);
+    let logged = output.stderr.lines().filter(|line| line.contains("not served")).count();
+    assert!(logged >= 20 && logged * 4 < TIMES, "{logged} lines in the log");
 }
 
 #[tokio::test]
