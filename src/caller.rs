@@ -23,7 +23,7 @@ mod unit_name;
 pub(crate) use digests::Digests;
 pub(crate) use facts::{Facts, Needs, Program, Unit, UserUnit, WantedProgram, Why};
 use hints::Hints;
-pub(crate) use process::Process;
+pub(crate) use process::{Connected, Process};
 pub(crate) use unit_name::UnitName;
 
 /// The process at the other end of a connection, or this process itself.

@@ -50,7 +50,7 @@ pub(super) struct UserDigests<'a> {
 
 /// One state of one file. The change time moves with every write and cannot be set back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Version {
+pub(super) struct Version {
     file: FileId,
     size: u64,
     modified: (i64, i64),
@@ -164,11 +164,11 @@ impl UserDigests<'_> {
         self.digests.looks.aside(self.uid, what).await
     }
 
-    /// The digest of a file.
-    pub(super) async fn of(&self, path: PathBuf) -> Result<Digest, Why> {
+    /// The digest of a file, with the state of the file that it is of.
+    pub(super) async fn of(&self, path: PathBuf) -> Result<(Digest, Version), Why> {
         let (file, version) = self.look(move || open(&path)).await?;
         if let Some(digest) = self.digests.known(self.uid, version) {
-            return Ok(digest);
+            return Ok((digest, version));
         }
         if version.size > FILE_CAP {
             return Err(Why::TooLarge);
@@ -182,11 +182,21 @@ impl UserDigests<'_> {
                 Ok(digest)
             }
         };
-        self.digests.reads.aside(self.uid, make).await
+        self.digests.reads.aside(self.uid, make).await.map(|digest| (digest, version))
     }
 }
 
 impl Version {
+    /// The state of an open file.
+    pub(super) fn of_file(file: &File) -> Result<Self, Why> {
+        file.metadata().map(|metadata| Self::of(&metadata)).map_err(unreadable)
+    }
+
+    /// Fails if this is another file.
+    pub(super) fn is_still(&self, file: FileId) -> Result<(), Why> {
+        if self.file == file { Ok(()) } else { Err(Why::OtherThen) }
+    }
+
     fn of(metadata: &Metadata) -> Self {
         Self {
             file: metadata.into(),
@@ -200,7 +210,7 @@ impl Version {
 fn open(path: &Path) -> Result<(File, Version), Why> {
     // A process may identify a file without the right to read it, so only this fails.
     let file = File::open(path).map_err(|_| Why::FileForbidden)?;
-    let version = Version::of(&file.metadata().map_err(unreadable)?);
+    let version = Version::of_file(&file)?;
     Ok((file, version))
 }
 
@@ -217,7 +227,7 @@ fn read(file: &File, version: Version) -> Result<Digest, Why> {
             Err(error) => return Err(unreadable(error)),
         }
     }
-    let now = Version::of(&file.metadata().map_err(unreadable)?);
+    let now = Version::of_file(file)?;
     if now == version { Ok(Digest::finish(context)) } else { Err(Why::Changed) }
 }
 
@@ -240,7 +250,7 @@ mod tests {
         let path = dir.path().join("agent");
         fs::write(&path, "abc").expect("written");
         let digests = Digests::default();
-        let of = async || digests.of_user(1).of(path.clone()).await.expect("readable").to_string();
+        let of = async || digests.of_user(1).of(path.clone()).await.expect("readable").0.to_string();
         assert_eq!((of().await, of().await), (OF_ABC.to_owned(), OF_ABC.to_owned()));
         assert_eq!(digests.known.lock().expect("whole").0[0].1.len(), 1);
         let before = fs::metadata(&path).expect("there").modified().expect("has one");
@@ -254,12 +264,14 @@ mod tests {
     async fn a_file_beyond_the_cap_is_not_read() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         file.as_file().set_len(FILE_CAP + 1).expect("sparse");
-        assert_eq!(Digests::default().of_user(1).of(file.path().to_owned()).await, Err(Why::TooLarge));
+        let digest = Digests::default().of_user(1).of(file.path().to_owned()).await;
+        assert_eq!(digest.map(drop), Err(Why::TooLarge));
     }
 
     #[tokio::test]
     async fn a_file_that_may_not_be_opened_says_so() {
-        assert_eq!(Digests::default().of_user(1).of("/nonexistent".into()).await, Err(Why::FileForbidden));
+        let digest = Digests::default().of_user(1).of("/nonexistent".into()).await;
+        assert_eq!(digest.map(drop), Err(Why::FileForbidden));
     }
 
     #[tokio::test(start_paused = true)]
@@ -267,7 +279,7 @@ mod tests {
         let digests = Digests::default();
         let looks = u32::try_from(LOOKS.0).expect("a few");
         let _all = Arc::clone(&digests.looks.all).try_acquire_many_owned(looks).expect("free");
-        assert_eq!(digests.of_user(1).of("/nonexistent".into()).await, Err(Why::Busy));
+        assert_eq!(digests.of_user(1).of("/nonexistent".into()).await.map(drop), Err(Why::Busy));
     }
 
     #[tokio::test]
@@ -291,7 +303,7 @@ mod tests {
         }
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), "abc").expect("written");
-        let digest = digests.of_user(1000).of(file.path().to_owned()).await.expect("its turn");
+        let (digest, _) = digests.of_user(1000).of(file.path().to_owned()).await.expect("its turn");
         assert_eq!(digest.to_string(), OF_ABC);
         assert_eq!(digests.reads.all.available_permits(), READS.0 - READS.1, "the stranger has one place");
         drop(strangers);

@@ -97,6 +97,10 @@ pub enum Why {
     /// The process connected before any rule asked for such facts, so it was not kept.
     #[error("the connection is older than the rule; connect again")]
     Earlier,
+    /// The process started another program, or was moved to another unit, after it connected; or its file was written to.
+    /// Whoever has the connection now may be another than the one that the rule means.
+    #[error("it is another than when the process connected; connect again")]
+    OtherThen,
     /// The process numbers in /proc are not those of our sockets.
     #[error("/proc belongs to another PID namespace than the daemon's; mount the daemon's own there")]
     ForeignProc,

@@ -5,6 +5,9 @@
 //! process, and that process was still alive after the directory was opened, so its id had not been reused. Before Linux 6.5
 //! the id could be reused between connect(2) and our look, which is a short time but not impossible (SECURITY.md).
 //!
+//! What the process was at the connection is kept too, as far as rules ask for it: a process that starts another program, or is
+//! moved to another unit, must connect again.
+//!
 //! `exe` and `ns` need PTRACE_MODE_READ (`ptrace(2)`): the same user and a process that does not shield its memory, or
 //! CAP_SYS_PTRACE. Everybody may read the control group.
 
@@ -12,7 +15,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlink};
@@ -21,8 +24,9 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
 
 use super::cgroup;
-use super::digests::{Digests, UserDigests};
+use super::digests::{Digests, UserDigests, Version};
 use super::facts::{Facts, Needs, Program, Unit, Why};
+use crate::digest::Digest;
 use crate::env::FileId;
 
 /// Longer than any of these files.
@@ -37,11 +41,19 @@ pub(crate) struct Process {
     /// `/proc`; tests make one of their own.
     proc: PathBuf,
     directory: Arc<OwnedFd>,
+    /// `None` for a process that did not connect: ourselves.
+    connected: Option<Arc<AtConnect>>,
 }
 
 impl Process {
-    /// The process that connected this stream.
-    pub(crate) fn connected(stream: &impl AsFd, pid: Option<i32>) -> Result<Self, Why> {
+    /// The process that connected this stream, with what it is now as far as rules need it. Nothing is waited for: the
+    /// descriptor of its program is opened without asking the file system, and [`Connected::looked_at`] does the rest.
+    pub(crate) fn connected(stream: &impl AsFd, pid: Option<i32>, needs: &Needs) -> Result<Connected, Why> {
+        let process = Self::peer(stream, pid)?;
+        Ok(process.now(needs))
+    }
+
+    fn peer(stream: &impl AsFd, pid: Option<i32>) -> Result<Self, Why> {
         let pid = pid.ok_or(Why::OtherPidNamespace)?;
         let process = Self::open(Path::new("/proc"), pid);
         match getsockopt(stream, sockopt::PeerPidfd) {
@@ -69,7 +81,13 @@ impl Process {
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = nix::fcntl::open(&proc.join(pid.to_string()), flags, Mode::empty()).map_err(why_not)?;
-        Ok(Self { proc: proc.to_owned(), directory: Arc::new(directory) })
+        Ok(Self { proc: proc.to_owned(), directory: Arc::new(directory), connected: None })
+    }
+
+    fn now(self, needs: &Needs) -> Connected {
+        let program = if needs.program() { self.at("exe", OFlag::O_PATH).map_err(why_not) } else { Err(Why::Earlier) };
+        let unit = if needs.unit { self.unit_now() } else { Err(Why::Earlier) };
+        Connected { process: self, program, unit }
     }
 
     /// Reads the facts that are needed, anew for each request: a process may start another program in between.
@@ -92,7 +110,11 @@ impl Process {
         if !needs.digest(&program) {
             return Ok(program);
         }
-        program.sha256 = digests.of(by_descriptor(&file)).await;
+        let digest = digests.of(by_descriptor(&file)).await;
+        program.sha256 = digest.and_then(|(digest, version)| match &self.connected {
+            Some(connected) => connected.confirm(digest, version),
+            None => Ok(digest),
+        });
         let process = self.clone();
         digests.look(move || if process.still_runs(&file)? { Ok(program) } else { Err(Why::Changed) }).await
     }
@@ -101,6 +123,9 @@ impl Process {
     fn look(&self, needs: &Needs) -> Result<(Program, OwnedFd), Why> {
         let file = self.at("exe", OFlag::O_PATH).map_err(why_not)?;
         let found = fstat(&file).map_err(why_not)?;
+        if let Some(connected) = &self.connected {
+            connected.program.as_ref().map_err(Clone::clone)?.is_still(FileId::from(&found))?;
+        }
         let path = readlink(&by_descriptor(&file)).map_err(why_not)?.to_string_lossy().into_owned();
         let stands_at = |path: &str| stat(path).is_ok_and(|there| same(&there, &found));
         let program = Program {
@@ -125,6 +150,16 @@ impl Process {
     }
 
     fn unit(&self) -> Result<Unit, Why> {
+        let now = self.unit_now()?;
+        match self.connected.as_ref().map(|connected| &connected.unit) {
+            None => Ok(now),
+            Some(Ok(then)) if *then == now => Ok(now),
+            Some(Ok(_) | Err(Why::NoUnit)) => Err(Why::OtherThen),
+            Some(Err(why)) => Err(why.clone()),
+        }
+    }
+
+    fn unit_now(&self) -> Result<Unit, Why> {
         cgroup::unit(&self.text("cgroup")?).ok_or(Why::NoUnit)
     }
 
@@ -149,6 +184,46 @@ impl Process {
 
     fn at(&self, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
         openat(&*self.directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())
+    }
+}
+
+/// A process that has just connected.
+pub(crate) struct Connected {
+    process: Process,
+    program: Result<OwnedFd, Why>,
+    unit: Result<Unit, Why>,
+}
+
+/// What a process was when it connected. A process can pass its connection on and then start the program that a rule names,
+/// so it must still be the same when a request comes.
+struct AtConnect {
+    program: Result<Version, Why>,
+    /// The first digest of that file. It is made for a request, not before.
+    digest: OnceLock<Digest>,
+    unit: Result<Unit, Why>,
+}
+
+impl Connected {
+    /// Looks at the program's file, off the serving thread. The descriptor is of the file that ran at the connection,
+    /// whatever the process runs by now.
+    pub(crate) async fn looked_at(self, digests: &Digests, uid: u32) -> Process {
+        let Self { process, program, unit } = self;
+        let program = match program {
+            Ok(file) => digests.of_user(uid).look(move || Version::of_file(&File::from(file))).await,
+            Err(why) => Err(why),
+        };
+        let connected = AtConnect { program, digest: OnceLock::new(), unit };
+        Process { connected: Some(Arc::new(connected)), ..process }
+    }
+}
+
+impl AtConnect {
+    /// The digest, if it is that of the file as it was at the connection. The owner of a file can write to it while it does
+    /// not run; so the first digest counts only for a file that was not touched since, and a later one must be the same.
+    fn confirm(&self, digest: Digest, version: Version) -> Result<Digest, Why> {
+        let is_untouched = self.program.as_ref().is_ok_and(|then| *then == version);
+        let first = if is_untouched { Some(self.digest.get_or_init(|| digest)) } else { self.digest.get() };
+        if first == Some(&digest) { Ok(digest) } else { Err(Why::OtherThen) }
     }
 }
 

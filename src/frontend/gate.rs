@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::desk::Desk;
 use super::secret::LoopbackSecret;
-use crate::caller::{Caller, Facts, Needs, Process, Why};
+use crate::caller::{Caller, Connected, Facts, Needs, Process, Why};
 
 /// Why a request is refused at the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +55,10 @@ pub(super) fn caller(stream: &UnixStream, desk: &Desk<'_>) -> std::io::Result<Ca
     Ok(caller)
 }
 
-/// Holds the process that connected, so that no other can take its id. Only if a rule that may match its user needs more
-/// facts than the kernel gives with the connection.
-pub(super) fn process(stream: &UnixStream, caller: &Caller, desk: &Desk<'_>) -> Option<Result<Process, Why>> {
-    desk.broker.needs(caller).map(|_| Process::connected(stream, caller.pid))
+/// Holds the process that connected, so that no other can take its id, and what it is now. Only if a rule that may match its
+/// user needs more facts than the kernel gives with the connection.
+pub(super) fn process(stream: &UnixStream, caller: &Caller, desk: &Desk<'_>) -> Option<Result<Connected, Why>> {
+    desk.broker.needs(caller).map(|needs| Process::connected(stream, caller.pid, &needs))
 }
 
 /// The caller of one request, with the facts that its rules need, as they are now.

@@ -34,8 +34,8 @@ const PATH_CAP: usize = 103;
 /// Of all that may connect, a user has a quarter.
 const PLACES: Places = Places { all: 2_048, user: 512, strangers: 0 };
 
-/// Each connection takes two descriptors: itself and the process of its peer.
-const EACH: usize = 2;
+/// Each connection takes up to three descriptors: itself, the process of its peer, and at first the file that this runs.
+const EACH: usize = 3;
 
 /// How often to check that the socket's file is still there: programs that tidy up remove old files.
 const LOOK: Duration = Duration::from_secs(5);
@@ -203,6 +203,11 @@ async fn serve_one(state: Arc<State>, stop: CancellationToken, seats: Arc<Seats>
         (caller, process)
     };
     let Some(seat) = seats.take(Owner::User(caller.uid)) else { return };
+    let process = match process {
+        Some(Ok(connected)) => Some(Ok(connected.looked_at(&state.fixed().digests, caller.uid).await)),
+        Some(Err(why)) => Some(Err(why)),
+        None => None,
+    };
     let answer = |request| {
         let (desk, caller, process) = (state.desk(), &caller, process.as_ref());
         // Few rules need more than the kernel says.

@@ -112,6 +112,13 @@ impl Caller {
         Self { process, stream: UnixStream::from_std(stream).expect("in a runtime") }
     }
 
+    /// Lets the process start the program that it was told of.
+    async fn becomes(&self, program: &Path) {
+        fs::write(program.with_extension("now"), "").expect("ours");
+        let link = format!("/proc/{}/exe", self.process.0.id());
+        until(LIMIT, "it starts the program", async || fs::read_link(&link).is_ok_and(|path| path == program)).await;
+    }
+
     /// Status and body of one request on the kept connection.
     async fn request(&mut self, head: &str, body: &str) -> (u16, String) {
         let request = format!("{head} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
@@ -306,6 +313,38 @@ fn stat(child: &Child) -> String {
     format!("/proc/{}/stat", child.id())
 }
 
+/// A foreign program connects, gives the connection to an accomplice and becomes the program that the rule names.
+#[tokio::test]
+async fn a_process_that_became_the_named_program_after_it_connected_is_refused() {
+    let programs = Programs::new();
+    let foreign = programs.caller("foreign");
+    let agent = programs.copy(&fs::canonicalize("/bin/sleep").expect("there is one"), "agent");
+    let toml = servers(&[
+        ("path", exe(&agent)),
+        ("both", with_digest(&agent, &digest(&agent))),
+        ("anywhere", format!("sha256 = \"{}\"", digest(&agent))),
+        ("user", format!("uid = {}", uid())),
+    ]);
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon(&toml).await;
+    for asks_before in [true, false] {
+        let mut caller = Caller::started(Command::new(&foreign), daemon.socket(), agent.to_str()).await;
+        if asks_before {
+            Caller::expect_hint(caller.judged("path").await, "`exe` is another");
+        } else {
+            // The daemon has accepted an older connection when it has answered on a newer one.
+            assert_eq!(daemon.get("/healthz").await.status, 200);
+        }
+        caller.becomes(&agent).await;
+        for server in ["path", "both", "anywhere"] {
+            Caller::expect_hint(caller.judged(server).await, "connect again");
+        }
+        assert_eq!(caller.judged("user").await, Ok(()), "its user is still the same");
+        fs::remove_file(agent.with_extension("now")).expect("ours");
+    }
+    daemon.stop().await.expect_code(0);
+}
+
 #[tokio::test]
 async fn a_program_is_judged_anew_for_each_request() {
     let programs = Programs::new();
@@ -316,10 +355,8 @@ async fn a_program_is_judged_anew_for_each_request() {
     let then = next.to_str().expect("UTF-8");
     let mut caller = Caller::started(Command::new(&agent), daemon.socket(), Some(then)).await;
     assert_eq!(caller.judged("path").await, Ok(()));
-    fs::write(next.with_extension("now"), "").expect("ours");
-    let link = format!("/proc/{}/exe", caller.process.0.id());
-    until(LIMIT, "it starts the next program", async || fs::read_link(&link).is_ok_and(|path| path == next)).await;
-    Caller::expect_hint(caller.judged("path").await, &format!("`exe` is another than {next:?}"));
+    caller.becomes(&next).await;
+    Caller::expect_hint(caller.judged("path").await, "connect again");
     daemon.stop().await.expect_code(0);
 }
 
@@ -369,6 +406,14 @@ impl Group {
     fn put(&self, child: &Child) {
         fs::write(self.0.join("cgroup.procs"), child.id().to_string()).expect("its parent is ours");
     }
+
+    /// A command that starts this program in the group.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        let script = "echo $$ > \"$0\" && exec \"$@\"";
+        command.args(["-c", script]).arg(self.0.join("cgroup.procs")).arg(program);
+        command
+    }
 }
 
 impl Drop for Group {
@@ -398,18 +443,26 @@ async fn a_unit_is_known_by_its_control_group_and_not_by_a_group_below_it() {
         ("neither", format!("unit = \"{unit}\", {}", exe(&programs.path("other")))),
     ]);
     let daemon = scene.daemon(&toml).await;
-    let mut caller = Caller::new(&agent, daemon.socket()).await;
-    assert!(caller.judged("unit").await.is_err());
-    for group in [&group, &inside] {
-        group.put(&caller.process.0);
-        assert_eq!((caller.judged("unit").await, caller.judged("both").await), (Ok(()), Ok(())));
-        Caller::expect_hint(caller.judged("neither").await, "`exe` is another");
+    let mut outside = Caller::new(&agent, daemon.socket()).await;
+    assert!(outside.judged("unit").await.is_err());
+    // To be in the unit later does not help a process that connected before.
+    group.put(&outside.process.0);
+    Caller::expect_hint(outside.judged("unit").await, "connect again");
+    drop(outside);
+    for started_in in [&group, &inside] {
+        let mut caller = Caller::started(started_in.command(&agent), daemon.socket(), Some("wait")).await;
+        for group in [&group, &inside] {
+            group.put(&caller.process.0);
+            assert_eq!((caller.judged("unit").await, caller.judged("both").await), (Ok(()), Ok(())));
+            Caller::expect_hint(caller.judged("neither").await, "`exe` is another");
+        }
+        foreign.put(&caller.process.0);
+        Caller::expect_hint(caller.judged("unit").await, "connect again");
     }
     for group in [&foreign, &pretender] {
-        group.put(&caller.process.0);
+        let mut caller = Caller::started(group.command(&agent), daemon.socket(), Some("wait")).await;
         Caller::expect_hint(caller.judged("unit").await, &format!("`unit` is another than {other}"));
     }
-    drop(caller);
     daemon.stop().await.expect_code(0);
 }
 

@@ -151,10 +151,11 @@ fn a_proc_of_another_namespace_is_not_believed() {
 #[tokio::test]
 async fn both_ends_of_a_pair_are_this_very_process() {
     let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
-    let process = Process::connected(&one, Some(std::process::id().cast_signed())).expect("it lives");
     let own = fs::read_link("/proc/self/exe").expect("Linux has it").display().to_string();
     let programs = vec![WantedProgram { path: own.as_str().into(), digest: false }];
-    let program = process.facts(&Needs { programs, ..Needs::default() }, &Digests::default(), 1).await.program;
+    let (needs, digests) = (Needs { programs, ..Needs::default() }, Digests::default());
+    let connected = Process::connected(&one, Some(std::process::id().cast_signed()), &needs).expect("it lives");
+    let program = connected.looked_at(&digests, 1).await.facts(&needs, &digests, 1).await.program;
     let program = program.expect("our own");
     assert_eq!((program.stands_at.len(), program.path.as_str()), (1, own.as_str()));
     assert!(program.sees_our_files && program.is_helper);
@@ -163,5 +164,79 @@ async fn both_ends_of_a_pair_are_this_very_process() {
 #[test]
 fn without_a_number_there_is_no_process() {
     let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
-    assert_eq!(Process::connected(&one, None).map(|_| ()), Err(Why::OtherPidNamespace));
+    assert_eq!(Process::connected(&one, None, &Needs::default()).map(|_| ()), Err(Why::OtherPidNamespace));
+}
+
+/// The process of the fabricated directory, as if it had just connected.
+async fn connected(proc: &Fabricated, digests: &Digests) -> Process {
+    proc.open().expect("there").now(&proc.needs(true)).looked_at(digests, 1).await
+}
+
+#[tokio::test]
+async fn a_process_that_is_what_it_was_when_it_connected_is_told() {
+    let (proc, digests) = (Fabricated::new(), Digests::default());
+    let process = connected(&proc, &digests).await;
+    for _ in 0..2 {
+        let Facts { program, unit } = process.facts(&proc.needs(true), &digests, 1).await;
+        assert!(program.expect("readable").sha256.is_ok() && unit.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_program_or_unit_of_later_than_the_connection_counts_for_nothing() {
+    let (proc, digests) = (Fabricated::new(), Digests::default());
+    proc.write("foreign", "another");
+    fs::remove_file(proc.path("4321/exe")).expect("there");
+    symlink(proc.path("foreign"), proc.path("4321/exe")).expect("linked");
+    proc.write("4321/cgroup", "0::/system.slice/other.service\n");
+    let process = connected(&proc, &digests).await;
+    fs::remove_file(proc.path("4321/exe")).expect("there");
+    symlink(proc.path("agent"), proc.path("4321/exe")).expect("linked");
+    proc.write("4321/cgroup", "0::/system.slice/agent.service\n");
+    let facts = process.facts(&proc.needs(true), &digests, 1).await;
+    assert_eq!((facts.program, facts.unit), (Err(Why::OtherThen), Err(Why::OtherThen)));
+    assert!(Why::OtherThen.to_string().contains("connect again"));
+    proc.write("4321/cgroup", "0::/\n");
+    assert_eq!(process.facts(&proc.needs(true), &digests, 1).await.unit, Err(Why::NoUnit));
+    // Nor does a unit of later help a process that had none.
+    let process = connected(&proc, &digests).await;
+    proc.write("4321/cgroup", "0::/system.slice/agent.service\n");
+    assert_eq!(process.facts(&proc.needs(true), &digests, 1).await.unit, Err(Why::OtherThen));
+}
+
+/// The file is the caller's own: it connects with one content, and has the named digest when it asks.
+#[tokio::test]
+async fn a_file_that_was_written_to_after_the_connection_has_no_digest() {
+    for asks_before in [false, true] {
+        let (proc, digests) = (Fabricated::new(), Digests::default());
+        proc.write("agent", "something else");
+        let process = connected(&proc, &digests).await;
+        let sha256 = async || process.facts(&proc.needs(true), &digests, 1).await.program.expect("readable").sha256;
+        if asks_before {
+            assert!(sha256().await.is_ok_and(|digest| !digest.to_string().starts_with("ba7816bf")));
+        }
+        proc.write("agent", "abc");
+        assert_eq!(sha256().await, Err(Why::OtherThen), "asks before: {asks_before}");
+    }
+}
+
+/// To remove a name of a file touches the file too. An upgrade does so, and what runs stays what it was.
+#[tokio::test]
+async fn an_upgrade_leaves_the_digest_of_what_runs_to_a_connection_that_was_judged_before() {
+    let (proc, digests) = (Fabricated::new(), Digests::default());
+    let process = connected(&proc, &digests).await;
+    let sha256 = async || process.facts(&proc.needs(true), &digests, 1).await.program.expect("readable").sha256;
+    let before = sha256().await.expect("readable");
+    fs::hard_link(proc.path("agent"), proc.path("another-name")).expect("linked");
+    assert_eq!(sha256().await, Ok(before));
+}
+
+/// A rule that a reload brought asks for more than was looked at when the process connected.
+#[tokio::test]
+async fn a_connection_that_is_older_than_the_rule_is_told_so() {
+    let (proc, digests) = (Fabricated::new(), Digests::default());
+    let only_unit = Needs { unit: true, ..Needs::default() };
+    let process = proc.open().expect("there").now(&only_unit).looked_at(&digests, 1).await;
+    let facts = process.facts(&proc.needs(true), &digests, 1).await;
+    assert_eq!((facts.program, facts.unit.is_ok()), (Err(Why::Earlier), true));
 }
