@@ -26,6 +26,7 @@ mod flight;
 mod giving_back;
 mod identities;
 mod lease;
+mod newest;
 mod note;
 mod order;
 mod parts;
@@ -52,6 +53,7 @@ use flight::{Minter, TokenRequest};
 pub use identities::{DEFAULT, Identity};
 pub use lease::{Authorized, Lease};
 use lease::{Outer, check_form, covers};
+use newest::Newest;
 pub(crate) use note::AuditSubject;
 pub use order::{Assertion, Order, Pin, ResourceParameter, TokenFor};
 pub use parts::Parts;
@@ -87,6 +89,10 @@ pub struct Broker {
     /// Serves URLs that are not configured, if the configuration allows that.
     unlisted: Option<Unlisted>,
     audit: Option<Arc<Audit>>,
+    /// What the newest configuration says, which may be a later one than this broker's.
+    newest: Arc<Newest>,
+    /// The number of this broker's own configuration.
+    generation: u64,
     /// `None` in a one-shot command, which has one caller and ends with its refusal.
     refusals: Option<Arc<RefusalLimiter>>,
 }
@@ -260,6 +266,7 @@ impl Broker {
         token: Arc<Token>,
     ) -> Result<Lease, Error> {
         check(want, &token, request.action)?;
+        self.still_permits(caller, request, &want.server, &token)?;
         if request.may_be_a_retry {
             self.lock_retries().answered(caller, &want.server.name, self.clock.boot());
         }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flight::Minter;
+use super::newest::Newest;
 use super::rate::RateLimiter;
 use super::refusals::RefusalLimiter;
 use super::refused::Refused;
@@ -69,6 +70,7 @@ pub(super) struct CarriedOver {
     pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
     pub(super) refused: Arc<Refused>,
     pub(super) retries: Arc<Mutex<RetryDetector>>,
+    pub(super) newest: Arc<Newest>,
 }
 
 impl Broker {
@@ -131,6 +133,8 @@ impl Broker {
             pacers,
             unlisted: unlisted_for.map(Unlisted::new),
             audit,
+            newest: carried.newest,
+            generation: 0,
             refusals,
         }
     }

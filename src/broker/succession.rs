@@ -20,7 +20,7 @@ impl Broker {
     pub(crate) fn after(parts: Parts, before: &Self) -> Self {
         let maker = &before.maker;
         let same_store = maker.registrations.are_kept_in(&parts.store);
-        let broker = Self::with(
+        let mut broker = Self::with(
             parts,
             CarriedOver {
                 pace: Some(Arc::clone(&maker.pace)),
@@ -29,6 +29,7 @@ impl Broker {
                 keys: Arc::clone(&maker.keys),
                 refused: Arc::clone(&maker.refused),
                 retries: Arc::clone(&before.retries),
+                newest: Arc::clone(&before.newest),
             },
         );
         // Check again whether the issuer is trusted before a cached token is taken over.
@@ -46,6 +47,7 @@ impl Broker {
             let holds = want.key() == *key && trusted && within && !shared;
             holds.then(|| broker.recipe(want))
         });
+        broker.generation = broker.newest.replace(&broker.servers);
         broker
     }
 

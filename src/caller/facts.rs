@@ -68,7 +68,7 @@ impl fmt::Display for Unit {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// No rule asked.
-    #[error("it was not looked at")]
+    #[error("it was not looked at; ask again")]
     NotRead,
     /// TCP has no peer credentials.
     #[error("over TCP only `uid` can match; ask the Unix socket")]

@@ -172,6 +172,32 @@ async fn a_request_is_judged_and_answered_by_the_configuration_that_it_began_wit
 }
 
 #[tokio::test]
+async fn who_is_let_in_no_longer_gets_nothing_from_a_request_that_began_before() {
+    let own = nix::unistd::geteuid().as_raw();
+    let other = format!("allow = [{{ uid = {} }}]\n", own + 1);
+    let narrow = "scopes = [\"demo:read\"]\n".to_owned();
+    for (more, path, code) in [
+        (other.clone(), "/v1/token?server=demo", "access_denied"),
+        (other, "/v1/headers?server=demo", "access_denied"),
+        (narrow, "/v1/token?server=demo", "scope_beyond_ceiling"),
+    ] {
+        let scene = Scene::new(binary()).await;
+        let sluice = scene.sluice().await;
+        let (daemon, world) = daemon(&scene, "").await;
+        sluice.shut();
+        let first = daemon.get(path);
+        let then = async {
+            sluice.holds(1).await;
+            reload(&daemon, &world, &scene.config(&more)).await;
+            sluice.open();
+        };
+        let (first, ()) = tokio::join!(first, then);
+        assert_eq!((first.status, &first.json()["error"]), (403, &json!(code)), "{path}: {}", first.body);
+        assert!(first.json()["hint"].is_string(), "{}", first.body);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_new_is_served_and_one_that_is_gone_is_not() {
     let scene = Scene::new(binary()).await;
     let (daemon, world) = daemon(&scene, "").await;
