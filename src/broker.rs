@@ -275,21 +275,28 @@ impl Broker {
     }
 
     /// The server of this name or URL: a configured one, or an unlisted one that was asked for before. Fails if there
-    /// is none.
+    /// is none that this caller may know of.
     pub fn server(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
-        let known = |error| self.unlisted.as_ref().and_then(|unlisted| unlisted.find(target)).ok_or(error);
+        let unlisted = self.unlisted.as_ref().filter(|unlisted| unlisted.is_for(caller));
+        let known = |error| unlisted.and_then(|unlisted| unlisted.find(target)).ok_or(error);
         self.configured(caller, target).or_else(known)
     }
 
     /// The configured server of this name or URL. URLs are compared in their canonical spelling, so that another
-    /// spelling cannot bypass a policy. Fails if there is none; the error names the servers that this caller may use.
+    /// spelling cannot bypass a policy. Fails if there is none; the error names the servers that this caller may use. A server
+    /// that no rule for this caller is about fails in the same words as one that does not exist, so that nobody can find out
+    /// what is configured for others. The daemon's own user, who sees all, is told which it is.
     pub(crate) fn configured(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
-        self.find(target).ok_or_else(|| match target {
-            Target::Name(name) => {
-                let known = self.servers.iter().filter(|server| server.policy.knows(caller));
-                Refusal::unknown_server(name, known.map(|server| &*server.name)).into()
+        let is_own = caller.uid == self.maker.env.uid();
+        let found = self.find(target).filter(|server| is_own || server.policy.may_know(caller));
+        found.ok_or_else(|| {
+            let known = self.servers.iter().filter(|server| server.policy.knows(caller));
+            let known = known.map(|server| &*server.name);
+            match target {
+                _ if !is_own => Refusal::not_yours(caller, target, known).into(),
+                Target::Name(name) => Refusal::unknown_server(name, known).into(),
+                Target::Url(url) => Refusal::NotServed(url.into()).into(),
             }
-            Target::Url(url) => Refusal::NotServed(url.into()).into(),
         })
     }
 

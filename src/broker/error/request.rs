@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Rate, Server};
+use super::super::{Rate, Server, Target};
 use super::facts::{Facts, Party};
 use super::{Cause, Class, Error};
+use crate::caller::Caller;
 use crate::oauth::{ServerUrl, quoted_words};
 
 /// Why a request is refused, whatever other parties say.
@@ -17,6 +18,9 @@ pub(crate) enum Refusal {
     UnknownServer { name: String, known: Vec<String> },
     #[error("{0} is not a configured server")]
     NotServed(BareUrl),
+    /// Is there such a server? Who may not use it is not told.
+    #[error("{caller} is not allowed to use this server, or there is no such server")]
+    NotYours { caller: String, uid: u32, code: &'static str, known: Vec<String> },
     #[error("{url} lies on the origin of the configured server {server:?} but not on or under its URL")]
     Beside { url: BareUrl, server: Arc<str> },
     #[error("{0} has a query, and no server is configured for it")]
@@ -83,6 +87,17 @@ impl Refusal {
         Self::UnknownServer { name: quoted_words(name), known: known.map(str::to_owned).collect() }
     }
 
+    /// For a target that this caller may not know of, whether it exists or not. A helper that is asked about every URL has
+    /// nothing to say about one that is not configured for its user, so URLs have that code.
+    pub(crate) fn not_yours<'a>(caller: &Caller, target: &Target, known: impl Iterator<Item = &'a str>) -> Self {
+        let code = match target {
+            Target::Name(_) => "access_denied",
+            Target::Url(_) => "server_not_configured",
+        };
+        let known = known.map(str::to_owned).collect();
+        Self::NotYours { caller: caller.to_string(), uid: caller.uid, code, known }
+    }
+
     pub(crate) fn beside(url: &ServerUrl, server: &Server) -> Self {
         Self::Beside { url: url.into(), server: Arc::clone(&server.name) }
     }
@@ -97,6 +112,11 @@ impl Refusal {
                 .hint("no server is configured that this caller may use: give a URL, or add [servers.NAME] with `url`"),
             Self::UnknownServer { known, .. } => {
                 row(Workload, BadRequest, "unknown_server").hint(format!("configured: {}", known.join(", ")))
+            }
+            Self::NotYours { uid, code, known, .. } => {
+                let cure = format!("let it in with `allow = [{{ uid = {uid} }}]` at the server, or run as a user that is named there");
+                let known = if known.is_empty() { cure } else { format!("configured: {}; else {cure}", known.join(", ")) };
+                row(Machine, Denied, code).hint(known)
             }
             Self::NotServed(_) => row(Machine, Denied, "server_not_configured")
                 .hint("add it as [servers.NAME] with `url`, spelled as the server names itself"),

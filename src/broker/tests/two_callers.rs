@@ -400,3 +400,61 @@ async fn revocations_of_one_caller_are_as_rare_as_forced_mints_and_count_under_t
     }
     assert_eq!(given_up, 3);
 }
+
+/// All that a refusal tells.
+fn all_of(error: &Error) -> (Class, String, String, Option<String>, Option<String>) {
+    (error.class(), error.code().to_owned(), error.to_string(), error.hint(), error.server().map(str::to_owned))
+}
+
+/// Every way to name a server, for a caller that no rule names and for one that rules for other servers name.
+#[tokio::test(start_paused = true)]
+async fn a_server_of_others_and_one_that_does_not_exist_get_the_same_answer() {
+    let clock = Clock::virtual_at(SystemTime::UNIX_EPOCH);
+    let mut broker = broker(&clock);
+    let own_uid = broker.maker.env.uid();
+    let hidden = Server::discovered("hidden".into(), named("https://hidden.example.com/mcp"), vec![Rule::user(4_711)]);
+    broker.servers.push(Arc::new(hidden));
+    let head = Head { method: Some("POST".to_owned()), url: url(0), nonce: None, body_sha256: None };
+    for (uid, knows) in [(3_000, false), (HONEST, true)] {
+        let caller = Caller::on_socket(uid, uid, None);
+        for (of_others, unknown) in [
+            (Target::Name("hidden".to_owned()), Target::Name("nosuch".to_owned())),
+            (
+                Target::Url(named("https://hidden.example.com/mcp")),
+                Target::Url(named("https://nosuch.example.com/mcp")),
+            ),
+        ] {
+            let told = async |target: &Target| {
+                let mut told = Vec::new();
+                let request = Request { target: target.clone(), ..request(Action::Token) };
+                told.push(broker.token(&caller, &request).await.map(drop));
+                told.push(broker.headers(&caller, &request, Some(&head)).await.map(drop));
+                told.push(broker.configured(&caller, target).map(drop));
+                told.push(broker.reject(&caller, target, &Digest::of(b"x")).map(drop));
+                told.push(broker.revoke(&caller, own_uid, target).await.map(drop));
+                if let Target::Name(name) = target {
+                    told.push(broker.keep_named(&caller, own_uid, std::slice::from_ref(name)));
+                }
+                told.iter().map(|one| all_of(one.as_ref().expect_err("refused"))).collect::<Vec<_>>()
+            };
+            let (of_others, unknown) = (told(&of_others).await, told(&unknown).await);
+            assert_eq!(of_others, unknown);
+            for (class, _, words, hint, server) in of_others {
+                let hint = hint.expect("a cure");
+                assert_eq!((class, server), (Class::Denied, None), "{words}");
+                assert!(hint.contains(&format!("uid = {uid}")), "{hint}");
+                assert_eq!(hint.contains("configured: plain, bound"), knows, "{hint}");
+                assert!(!words.contains("hidden") && !hint.contains("hidden"), "{words} {hint}");
+            }
+        }
+    }
+}
+
+fn named(text: &str) -> ServerUrl {
+    ServerUrl::parse(text).expect("good")
+}
+
+fn request(action: Action) -> Request {
+    let (target, least) = (target(0), Least::Of(Duration::ZERO));
+    Request { target, scopes: None, least, fresh: false, action, helper: false, may_be_a_retry: false }
+}

@@ -162,6 +162,13 @@ async fn a_narrow_caller_never_gets_a_wide_callers_token() {
     leak::check("the status that another user sees", &status.stdout);
 }
 
+/// The line without the numbers of processes, which differ each time.
+fn without_pid(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let is_pid = |at: &usize| *at > 0 && words[at - 1] == "pid";
+    (0..words.len()).filter(|at| !is_pid(at)).map(|at| words[at]).collect::<Vec<_>>().join(" ")
+}
+
 #[tokio::test]
 async fn nobody_is_told_of_servers_scopes_and_callers_that_are_not_its_own() {
     let Some(copy) = as_root_only() else { return };
@@ -176,12 +183,20 @@ async fn nobody_is_told_of_servers_scopes_and_callers_that_are_not_its_own() {
     let daemon = job.daemon(&[]).await;
     assert_eq!(daemon.get("/v1/token?server=demo").await.json()["scope"], "demo:read demo:write");
     let stranger = async |words: &[&str]| as_user(STRANGER, &daemon.helper(), &copy, words).await;
-    let unknown = refused(stranger(&["token", "nosuch", "--daemon-only"]).await, 64, "no server is called");
-    assert!(unknown.contains("configured: demo") && !unknown.contains("hidden"), "{unknown}");
-    // It named a URL, and is not told what we call the server there.
-    let denied =
-        refused(stranger(&["token", "https://hidden.example/mcp"]).await, 77, "is not allowed to use this server");
-    assert!(!denied.contains("hidden:"), "{denied}");
+    // What is configured for others and what is not configured at all get the same answer, by name and by URL.
+    for (hidden, unknown) in [("hidden", "nosuch"), ("https://hidden.example/mcp", "https://nosuch.example/mcp")] {
+        for words in [&["token", "", "--daemon-only"][..], &["headers", "", "--daemon-only"], &["revoke", ""]] {
+            let ask = async |target| {
+                let words: Vec<&str> = words.iter().map(|word| if word.is_empty() { target } else { *word }).collect();
+                let told = refused(stranger(&words).await, 77, "is not allowed to use this server");
+                assert!(told.contains("configured: demo"), "{told}");
+                told.lines().map(without_pid).collect::<Vec<_>>()
+            };
+            let (of_hidden, of_unknown) = (ask(hidden).await, ask(unknown).await);
+            assert_eq!(of_hidden, of_unknown, "{words:?}");
+            assert!(!of_hidden.concat().contains("hidden"), "{of_hidden:?}");
+        }
+    }
     let status = stranger(&["status", "--json"]).await.expect_code(0).json();
     let servers = status["servers"].as_array().expect("a list");
     assert_eq!((servers.len(), &servers[0]["name"]), (1, &json!("demo")));
@@ -275,7 +290,7 @@ async fn a_squatted_compiled_in_place_is_not_trusted() {
     // One that waits for ever in the backlog keeps nobody waiting either, unless it is named.
     let named = safeconduct.env("SAFECONDUCT_SOCKET", &socket.display().to_string());
     let output = as_user(VICTIM, &named, &copy, &["token", "demo"]).await;
-    refused(output, 64, "no server is called");
+    refused(output, 77, "is not allowed to use this server");
     assert_eq!(world.platform.requests(), done, "a named socket is the only one");
     squatter.kill().await.expect("it is ours");
 }
