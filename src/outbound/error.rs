@@ -6,6 +6,7 @@ use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
 use super::address::Kind;
 use super::failure::{Failure, innermost};
+use super::wire::Overlong;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +107,12 @@ pub enum Error {
         /// Who.
         host: String,
     },
+    /// More framing around a small body than any server needs: chunk sizes of many digits, extensions, trailers.
+    #[error("{host} sends an answer with far more framing than content")]
+    Framing {
+        /// Who.
+        host: String,
+    },
     /// More interim answers (1xx) than any server needs.
     #[error("{host} sends more than 8 interim answers (status 1xx)")]
     Interim {
@@ -174,7 +181,8 @@ impl Error {
                 Some(format!("if {host} is really meant, name it: `allow = [{host:?}]` in [egress], or pin `issuer`"))
             }
             Self::Forbidden { kind: Kind::Loopback, .. } => {
-                Some("for development only: `--insecure-loopback`".to_owned())
+                // Whoever named it may want just that, so no switch is a cure.
+                Some("whoever names it must name a public address; this machine counts only where our own configuration names it (`url`, `issuer`, `token_endpoint`)".to_owned())
             }
             Self::Certificate { fault, .. } => Some(fault.hint().to_owned()),
             Self::Redirect { .. } => Some("configure the final URL".to_owned()),
@@ -206,6 +214,9 @@ impl Error {
     pub(super) fn from_hyper(host: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         if chain(error).filter_map(|one| one.downcast_ref()).any(hyper::Error::is_parse_too_large) {
             return Self::HeadTooLarge { host: host.to_owned() };
+        }
+        if chain(error).map(innermost).any(|one| one.is::<Overlong>()) {
+            return Self::Framing { host: host.to_owned() };
         }
         Self::typed(host, error).unwrap_or_else(|| Self::Broken { host: host.to_owned(), what: last_words(error) })
     }

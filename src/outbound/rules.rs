@@ -22,6 +22,7 @@ pub(super) fn admit(config: &Config, url: &Url, named_by: NamedBy) -> Result<(),
         "https" => {}
         "http" if named_by == NamedBy::Platform && address::is_beside_us(&host, address) => {}
         "http" if loopback && config.insecure_loopback => {}
+        "http" if loopback && named_by == NamedBy::Them => return Err(Error::Forbidden { host, kind: Kind::Loopback }),
         "http" if loopback => return Err(Error::InsecureLoopback { host }),
         _ => return Err(Error::Insecure { host }),
     }

@@ -33,6 +33,21 @@ async fn plain_http_is_refused_before_anything_is_dialled() {
 }
 
 #[tokio::test]
+async fn no_switch_is_offered_as_a_cure_for_what_another_party_names() {
+    for url in [
+        "http://127.0.0.1:1/",
+        "http://localhost:1/",
+        "https://127.0.0.1:1/",
+        "https://localhost:1/",
+        "https://[::1]:1/",
+    ] {
+        let error = refused(Config::default(), url, NamedBy::Them).await;
+        assert!(matches!(error, Error::Forbidden { kind: Kind::Loopback, .. }), "{url}: {error:?}");
+        assert!(error.hint().is_some_and(|hint| !hint.contains("insecure")), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn a_literal_private_address_in_a_strangers_document_is_refused() {
     for url in [
         "https://10.0.0.1/",

@@ -1,5 +1,8 @@
 //! A connection as the HTTP library sees it, with a record of what passed over it. Other tasks run after each read.
 //!
+//! The limits of head and body do not see all that a server may send: the library passes over chunk sizes with any number of
+//! leading zeros, for example. So the bytes of each answer are counted as they come in, whatever they are: see [`ANSWER_CAP`].
+//!
 //! When a request fails on a kept connection, the record says whether the server can have heard of it: see
 //! [`Record::was_stale`].
 
@@ -11,6 +14,12 @@ use std::task::{Context, Poll};
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{BODY_CAP, HEAD_CAP};
+
+/// The most bytes of one answer, as they come over the connection. Every honest answer fits: a head, a body in chunks of one
+/// byte each (`1\r\nx\r\n`), and as much as a head for interim answers, chunk extensions and trailers.
+const ANSWER_CAP: usize = 2 * HEAD_CAP + BODY_CAP * b"1\r\nx\r\n".len();
 
 /// A stream of bytes in both directions: TCP, or TLS over another one.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -32,12 +41,20 @@ pub(super) struct Record {
     requests: AtomicUsize,
     /// Did any byte arrive since the last one was written?
     heard: AtomicBool,
+    /// The bytes that arrived since the present request was begun.
+    arrived: AtomicUsize,
 }
+
+/// An answer is larger than [`ANSWER_CAP`].
+#[derive(Debug, thiserror::Error)]
+#[error("the answer has more than {} KiB on the wire", ANSWER_CAP / 1024)]
+pub(super) struct Overlong;
 
 impl Wire {
     pub(super) fn new(stream: Box<dyn Stream>) -> Self {
         // The first write counts as the first request.
-        let record = Record { requests: AtomicUsize::new(0), heard: AtomicBool::new(true) };
+        let record =
+            Record { requests: AtomicUsize::new(0), heard: AtomicBool::new(true), arrived: AtomicUsize::new(0) };
         Self { stream, record: Arc::new(record), yields: false }
     }
 }
@@ -67,7 +84,15 @@ impl Record {
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
         if matches!(outcome, Poll::Ready(Ok(written)) if *written > 0) && self.heard.swap(false, Ordering::Relaxed) {
             self.requests.fetch_add(1, Ordering::Relaxed);
+            self.arrived.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Counts bytes that arrived. Fails if they are more than an answer may have.
+    fn read(&self, bytes: usize) -> io::Result<()> {
+        self.heard.store(true, Ordering::Relaxed);
+        let before = self.arrived.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > ANSWER_CAP { Err(io::Error::other(Overlong)) } else { Ok(()) }
     }
 }
 
@@ -87,9 +112,10 @@ impl AsyncRead for Wire {
         }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.record.heard.store(true, Ordering::Relaxed);
+        let read = buf.filled().len() - before;
+        if read > 0 {
             self.yields = true;
+            self.record.read(read)?;
         }
         outcome
     }

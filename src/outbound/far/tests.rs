@@ -328,9 +328,13 @@ async fn eight_interim_answers_are_passed_over_and_the_ninth_ends_it() {
     assert!(matches!(error, Error::Interim { .. }), "{error:?}");
 }
 
-/// Connections to a server that always has one more interim answer to read.
+/// Connections to a server that always has more of the same to read.
 #[derive(Clone, Default)]
 struct Flood {
+    /// What it sends first, once.
+    head: &'static [u8],
+    /// What it sends again and again.
+    piece: &'static [u8],
     read: Arc<AtomicUsize>,
     /// The request has come; before that there is nothing to read.
     asked: bool,
@@ -338,7 +342,7 @@ struct Flood {
 }
 
 /// More than any honest server sends, so that the test ends where nothing else ends it.
-const FLOOD: usize = 64 * 1024 * 1024;
+const FLOOD: usize = 16 * 1024 * 1024;
 
 impl tokio::io::AsyncRead for Flood {
     fn poll_read(
@@ -350,10 +354,10 @@ impl tokio::io::AsyncRead for Flood {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        const INTERIM_ANSWER: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         let before = self.read.load(Ordering::Relaxed);
-        while before < FLOOD && buf.remaining() >= INTERIM_ANSWER.len() {
-            buf.put_slice(INTERIM_ANSWER);
+        buf.put_slice(std::mem::take(&mut self.head));
+        while before < FLOOD && buf.remaining() >= self.piece.len() {
+            buf.put_slice(self.piece);
         }
         self.read.fetch_add(buf.filled().len(), Ordering::Relaxed);
         Poll::Ready(Ok(()))
@@ -393,17 +397,60 @@ impl Service<Uri> for Flood {
 /// Everything is served on one thread: what is read in one go is time that nobody else has.
 #[tokio::test]
 async fn a_server_that_floods_interim_answers_does_not_hold_the_thread() {
-    let flood = Flood::default();
+    let (outcome, read) = flooded(b"", b"HTTP/1.1 100 Continue\r\n\r\n").await;
+    assert!(matches!(outcome, Err(Error::Interim { .. })), "{outcome:?}");
+    assert!(read <= 2 * HEAD_CAP, "{read} bytes were read");
+}
+
+/// What a request to such a server comes to, and how many bytes were read.
+async fn flooded(head: &'static [u8], piece: &'static [u8]) -> (Result<u16, Error>, usize) {
+    let flood = Flood { head, piece, ..Flood::default() };
     let client = Far::new(flood.clone(), Arc::default());
     // In a task of its own, as in the daemon.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { client.send(get()).await.map(|answer| answer.status) });
     let outcome = tasks.join_next().await.expect("there is one").expect("no panic");
-    assert!(matches!(outcome, Err(Error::Interim { .. })), "{outcome:?}");
     // The connection is closed when its task runs next.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    let read = flood.read.load(Ordering::Relaxed);
-    assert!(read <= 2 * HEAD_CAP, "{read} bytes were read");
+    (outcome, flood.read.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn what_a_server_sends_around_a_body_is_bounded_whatever_it_is() {
+    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    const TRAILERS: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n";
+    for (what, head, piece) in [
+        ("a chunk size of zeros", CHUNKED, &b"0000000000000000"[..]),
+        ("a chunk size with blanks behind it", CHUNKED, b"1                "),
+        ("chunk extensions", CHUNKED, b"1;extension=value\r\nx\r\n"),
+        ("one endless chunk extension", CHUNKED, b"1;extension=value"),
+        ("trailers", TRAILERS, b"field: value\r\n"),
+        ("one endless trailer", TRAILERS, b"field: value "),
+        ("chunks of one byte", CHUNKED, b"1\r\nx\r\n"),
+        ("chunks of one byte whose sizes have zeros", CHUNKED, b"000000000000000001\r\nx\r\n"),
+        ("blank lines before the status", b"", b"\r\n\r\n\r\n\r\n"),
+        ("line feeds before the status", b"", b"\n\n\n\n"),
+    ] {
+        let (outcome, read) = flooded(head, piece).await;
+        let error = outcome.expect_err(what);
+        assert!(!matches!(error, Error::Timeout { .. }), "{what}: {error:?}");
+        assert!(read <= 10 * HEAD_CAP, "{what}: {read} bytes were read");
+    }
+    let (outcome, _) = flooded(CHUNKED, b"0000000000000000").await;
+    let error = outcome.expect_err("no body comes");
+    assert!(matches!(error, Error::Framing { .. }) && !error.is_temporary(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_the_largest_size_may_come_in_chunks_of_one_byte() {
+    let chunks = "1\r\nx\r\n".repeat(64 * 1024);
+    let answer = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    let servers = Servers::new([vec![Act::Says(answer.clone()), Act::Says(answer)]]);
+    let client = servers.client();
+    for _ in 0..2 {
+        assert_eq!(status(&client, get()).await, Ok(200), "each answer counts by itself");
+    }
+    assert_eq!(servers.connections(), 1);
 }
