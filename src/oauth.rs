@@ -12,6 +12,7 @@ pub(crate) use words::{quoted_words, shell_word};
 
 mod error;
 mod scope;
+mod segment;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use url::{Host, Url};
 
-use super::quoted_words;
+use super::{quoted_words, segment};
 
 /// Why a URL cannot identify a server or issuer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,8 +53,6 @@ pub enum BadUrl {
 
 /// The most bytes of a URL.
 const MOST: usize = 2 * 1_024;
-/// Slash, backslash and NUL, percent-encoded.
-const ENCODED: [&str; 3] = ["%2f", "%5c", "%00"];
 
 /// A URL that keeps its original text, checked so that all parsers read it alike.
 #[derive(Clone)]
@@ -89,14 +87,7 @@ impl Text {
         if text.contains('#') {
             return Err(BadUrl::Fragment);
         }
-        let path = rest[authority.len()..].split('?').next().unwrap_or_default();
-        if path.split('/').any(is_dot_segment) {
-            return Err(BadUrl::DotSegments);
-        }
-        let lower = path.to_ascii_lowercase();
-        if ENCODED.iter().any(|encoded| lower.contains(encoded)) {
-            return Err(BadUrl::EncodedSlash);
-        }
+        segment::check_path(rest[authority.len()..].split('?').next().unwrap_or_default())?;
         let url = Url::parse(text).map_err(|_| BadUrl::NotAbsolute)?;
         if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
             return Err(BadUrl::Userinfo);
@@ -117,13 +108,6 @@ impl Text {
         let text = url.to_string();
         if url.query().is_none() { text.trim_end_matches('/').to_owned() } else { text }
     }
-}
-
-/// Some servers ignore what follows a semicolon, and then see a dot segment (`..;x`).
-fn is_dot_segment(segment: &str) -> bool {
-    let name = segment.split(';').next().unwrap_or_default();
-    let plain = name.replace("%2e", ".").replace("%2E", ".");
-    plain == "." || plain == ".."
 }
 
 /// The URL of an MCP server as configured or asked for.
