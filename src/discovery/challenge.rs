@@ -5,7 +5,7 @@
 
 use reqwest::header::{GetAll, HeaderValue};
 
-use crate::oauth::{Scopes, ServerUrl};
+use crate::oauth::{BadUrl, Scopes, ServerUrl};
 
 /// The relevant content of the challenges of a 401 response.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,16 +21,13 @@ pub(crate) struct Challenge {
 }
 
 impl Challenge {
-    /// Where the server says that its metadata is, if a request can be built from that text.
-    pub(crate) fn metadata_place(&self) -> Option<ServerUrl> {
-        let named = self.resource_metadata.as_deref()?;
-        match ServerUrl::parse(named) {
-            Ok(place) => Some(place),
-            Err(why) => {
-                tracing::debug!(%why, "`resource_metadata` of the challenge cannot be used");
-                None
-            }
+    /// Where the server says that its metadata is, or why no request can be built from that text. `None` if it says nothing.
+    pub(crate) fn metadata_place(&self) -> Option<Result<ServerUrl, BadUrl>> {
+        let place = ServerUrl::parse(self.resource_metadata.as_deref()?);
+        if let Err(why) = &place {
+            tracing::debug!(%why, "`resource_metadata` of the challenge cannot be used");
         }
+        Some(place)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::oauth::shell_word;
+use crate::oauth::{BadUrl, shell_word};
 use crate::outbound::{self, Answer};
 
 /// Why discovery failed.
@@ -66,6 +66,20 @@ pub enum Error {
         /// The MCP server.
         server: String,
     },
+    /// The MCP server's challenge names a place for the metadata that is not asked, and no well-known place has it.
+    #[error("{server}: the challenge names a place of its metadata that cannot be asked: {why}")]
+    RefusedPlace {
+        /// The MCP server.
+        server: String,
+        /// What is wrong with the URL.
+        why: BadUrl,
+    },
+    /// The metadata is there and names no authorization server.
+    #[error("the protected resource metadata of {server} names no authorization server")]
+    NamesNoIssuer {
+        /// The MCP server.
+        server: String,
+    },
 }
 
 impl Error {
@@ -90,6 +104,8 @@ impl Error {
                 format!("if {it} is right, pin exactly that as `issuer`; else its operator must mend `issuer` (RFC 8414 section 3.3)")
             }
             Self::NoServerMetadata { .. } => "check `issuer`: it is the identifier, not the token endpoint; its operator must publish RFC 8414 metadata; or name its endpoint with `token_endpoint`".to_owned(),
+            Self::RefusedPlace { .. } => "the operator of the MCP server must mend `resource_metadata` in its challenge (RFC 9728 section 5.1); until then pin the authorization server with `issuer`, or `--issuer URL`".to_owned(),
+            Self::NamesNoIssuer { .. } => "pin the authorization server with `issuer`, or `--issuer URL`; the server's operator should name it in `authorization_servers` (RFC 9728 section 2)".to_owned(),
             Self::NoResourceMetadata { .. } => "pin the authorization server with `issuer`, or `--issuer URL`; the server's operator should publish RFC 9728 metadata".to_owned(),
         })
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use reqwest::header::WWW_AUTHENTICATE;
 
 use crate::clock::Clock;
-use crate::oauth::{AuthorizationServer, Issuer, Resource, Scopes, ServerUrl};
+use crate::oauth::{AuthorizationServer, BadUrl, Issuer, Resource, Scopes, ServerUrl};
 use crate::outbound::{Ask, NamedBy, Origins, Outbound};
 
 mod challenge;
@@ -44,6 +44,8 @@ pub(crate) struct Protection {
     pub metadata: Option<ResourceMetadata>,
     /// The scopes in its challenge. They take precedence for a first request.
     pub challenge_scopes: Option<Scopes>,
+    /// Why the place of the metadata that its challenge names was not asked.
+    pub refused_place: Option<BadUrl>,
 }
 
 /// Checked RFC 9728 metadata.
@@ -113,7 +115,10 @@ impl Discovery {
             }
             Err(error) => return Err(error),
         };
-        let named = challenge.metadata_place();
+        let (named, refused_place) = match challenge.metadata_place() {
+            Some(Err(why)) => (None, Some(why)),
+            named => (named.and_then(Result::ok), None),
+        };
         let (place, document) = match (&named, places.get(1)) {
             (Some(named), _) if *named == *first => (first, inserted?),
             (Some(named), _) => (named, self.fetch_resource(named, origins).await?),
@@ -127,7 +132,7 @@ impl Discovery {
             Some(document) => Some(self.confirmed(document.checked(place, server)?, server, origins).await?),
             None => None,
         };
-        Ok(Protection { metadata, challenge_scopes: challenge.scopes })
+        Ok(Protection { metadata, challenge_scopes: challenge.scopes, refused_place })
     }
 
     /// Asks the well-known place of a resource above the server's URL, if that has to confirm it. What that place says

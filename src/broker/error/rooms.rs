@@ -41,7 +41,8 @@ pub(super) fn discovery(error: &discovery::Error) -> Facts<'_> {
         E::ResourceMismatch { .. } => row(McpServer, Refused, "resource_mismatch"),
         E::IssuerMismatch { .. } => row(AuthorizationServer, Refused, "issuer_mismatch"),
         E::NoServerMetadata { .. } => row(AuthorizationServer, Refused, "no_metadata"),
-        E::NoResourceMetadata { .. } => row(McpServer, Refused, "no_metadata"),
+        E::RefusedPlace { .. } => row(McpServer, Refused, "invalid_metadata"),
+        E::NamesNoIssuer { .. } | E::NoResourceMetadata { .. } => row(McpServer, Refused, "no_metadata"),
     }
 }
 

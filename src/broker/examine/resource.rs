@@ -17,7 +17,10 @@ impl ExaminationRun<'_> {
     pub(super) async fn protection(&mut self, challenge: Option<Challenge>) -> Option<Protection> {
         self.report.waits_for("the resource metadata");
         let challenge = challenge.unwrap_or_default();
-        let place = challenge.metadata_place();
+        let (place, refused_place) = match challenge.metadata_place() {
+            Some(Err(why)) => (None, Some(why)),
+            place => (place.and_then(Result::ok), None),
+        };
         let named = place.as_ref().map(ServerUrl::as_str);
         let mut places: Vec<ServerUrl> = place.iter().cloned().collect();
         for place in Resource::metadata_urls(&self.server.url) {
@@ -30,7 +33,7 @@ impl ExaminationRun<'_> {
         let mut answered = places.iter().zip(&seen);
         let is_there = |(_, seen): &(&ServerUrl, &FetchedDocument)| seen.is_there();
         let counts = if named.is_some() { answered.next().filter(is_there) } else { answered.find(is_there) };
-        let without = Protection { metadata: None, challenge_scopes: challenge.scopes.clone() };
+        let without = Protection { metadata: None, challenge_scopes: challenge.scopes.clone(), refused_place };
         let Some((place, found)) = counts else {
             self.nothing_published(named, &seen);
             // With a pinned issuer the resource metadata may be missing.

@@ -113,10 +113,11 @@ impl Minter {
         server: &Server,
         protection: &Protection,
     ) -> Result<(Issuer, IssuerOrigin), Error> {
-        let metadata = protection
-            .metadata
-            .as_ref()
-            .ok_or_else(|| discovery::Error::NoResourceMetadata { server: server.url.to_string() })?;
+        let name = || server.url.to_string();
+        let metadata = protection.metadata.as_ref().ok_or_else(|| match &protection.refused_place {
+            Some(why) => discovery::Error::RefusedPlace { server: name(), why: why.clone() },
+            None => discovery::Error::NoResourceMetadata { server: name() },
+        })?;
         let named = &metadata.authorization_servers;
         let (candidates, issuer_is): (Vec<&String>, _) = match &self.issuers {
             Some(listed) => (
@@ -130,8 +131,8 @@ impl Minter {
                 Ok(issuer) => Ok((issuer, issuer_is)),
                 Err(why) => Err(NoRoute::BadIssuer { issuer: Words::of(only), why }.into()),
             },
-            [] if issuer_is == IssuerOrigin::Listed => Err(NoRoute::IssuerNotListed(Words::list(named)).into()),
-            [] => Err(discovery::Error::NoResourceMetadata { server: server.url.to_string() }.into()),
+            [] if named.is_empty() => Err(discovery::Error::NamesNoIssuer { server: name() }.into()),
+            [] => Err(NoRoute::IssuerNotListed(Words::list(named)).into()),
             _ => Err(NoRoute::SeveralIssuers(Words::list(named)).into()),
         }
     }
