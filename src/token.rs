@@ -45,8 +45,12 @@ enum Kind {
 }
 
 impl SubjectToken {
-    /// Reads a compact JWT (RFC 7519). Fails when the text is not one.
+    /// Reads a compact JWT (RFC 7519). Fails when the text is not one. All parts must be base64url, because the text goes into
+    /// forms and header fields: every source of an identity comes through here.
     pub(crate) fn parse(secret: SecretString) -> Result<Self, NotJwt> {
+        if !expose(&secret).split('.').all(is_base64url) {
+            return Err(NotJwt);
+        }
         let claims = Claims::read(expose(&secret))?;
         Ok(Self { secret, kind: Kind::Jwt, claims })
     }
@@ -213,11 +217,38 @@ impl Claims {
         Some(Scopes::granted(words)).filter(|scopes| !scopes.is_empty())
     }
 
+    /// How long the token may be used from now on by its own dates, if it has any. Fails with the seconds since its end if it is
+    /// over, even if our clock is ahead by `skew`.
+    ///
+    /// By our clock a token may look ended that is not, if our clock is ahead. If `iat` agrees with that, its span counts; else
+    /// it is used at once or not at all.
+    pub(crate) fn life_from(&self, unix_now: i64, skew: Duration) -> Result<Option<Duration>, i64> {
+        let Some(exp) = self.exp else { return Ok(None) };
+        let skew = i64::try_from(skew.as_secs()).unwrap_or(i64::MAX);
+        let left = exp.saturating_sub(unix_now);
+        if left <= skew.saturating_neg() {
+            return Err(left.saturating_neg());
+        }
+        let is_new = self.iat.is_some_and(|iat| unix_now.saturating_sub(iat) <= skew);
+        let span = self.life();
+        Ok(match u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_secs) {
+            Some(left) => Some(span.map_or(left, |span| span.min(left))),
+            None if is_new => span,
+            None => Some(Duration::from_secs(1)),
+        })
+    }
+
     /// The lifetime `exp − iat`, if both are present. Zero if the token expires before it is issued.
     pub fn life(&self) -> Option<Duration> {
         let span = self.exp?.saturating_sub(self.iat?);
         Some(Duration::from_secs(u64::try_from(span).unwrap_or(0)))
     }
+}
+
+/// Is this text base64url? Padding, which a JWT must not have, does no harm.
+fn is_base64url(part: &str) -> bool {
+    let text = part.strip_suffix("==").or_else(|| part.strip_suffix('=')).unwrap_or(part);
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
@@ -338,7 +369,7 @@ pub struct Token {
     pub expires_at: String,
     /// The token is a JWT with `exp`.
     pub dates_itself: bool,
-    /// The observed lifetime: the shorter of `expires_in` and the JWT's own `exp − iat`.
+    /// The observed lifetime: the shortest of `expires_in`, the JWT's own `exp − iat`, and what was left to its `exp`.
     pub life: Duration,
     /// The identifier that its issuer gave it, where it is a JWT.
     pub jti: Option<String>,

@@ -45,9 +45,13 @@ pub(super) fn traits() -> Traits {
 }
 
 /// Returns the subject token as access token.
-pub(super) fn pass_through(endpoint: &TokenEndpoint<'_>, subject: Option<&SubjectToken>) -> Result<Issued, Error> {
+pub(super) fn pass_through(subject: Option<&SubjectToken>) -> Result<Issued, Error> {
     let text = subject.map_or("", SubjectToken::expose);
-    let access_token = AccessToken::parse(text.to_owned()).map_err(|error| endpoint.malformed(error.to_string()))?;
+    // The text is the platform's, and no token endpoint is to blame for it.
+    let access_token = AccessToken::parse(text.to_owned()).map_err(|_| Error::Misconfigured {
+        what: "the identity token cannot be an access token: it is longer than 32 KiB".to_owned(),
+        hint: "have the platform issue a shorter token, or choose another `exchange`".to_owned(),
+    })?;
     Ok(Issued { grant: Grant::Token(access_token), expires_in: None, scopes: None })
 }
 
@@ -76,10 +80,10 @@ impl Exchange for Direct {
 
     async fn exchange(
         &self,
-        endpoint: &TokenEndpoint<'_>,
+        _endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         _request: &Request,
     ) -> Result<Issued, Error> {
-        pass_through(endpoint, subject)
+        pass_through(subject)
     }
 }

@@ -219,11 +219,11 @@ impl Exchange for OwnIdentity {
 
     async fn exchange(
         &self,
-        endpoint: &TokenEndpoint<'_>,
+        _endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         _request: &Request,
     ) -> Result<Issued, Error> {
-        direct::pass_through(endpoint, subject)
+        direct::pass_through(subject)
     }
 }
 

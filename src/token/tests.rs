@@ -86,6 +86,56 @@ fn a_token_that_expires_before_it_is_issued_has_no_life() {
     assert_eq!(life(r#"{"exp":40}"#), None);
 }
 
+#[test]
+fn a_token_ends_at_its_own_expiry_whatever_else_is_said_of_it() {
+    const SKEW: Duration = Duration::from_secs(300);
+    let now = 10_000;
+    let life = |payload: &str| Claims::read(&jwt(payload)).expect("a JWT").life_from(now, SKEW);
+    let seconds = |count| Ok(Some(Duration::from_secs(count)));
+    assert_eq!(life("{}"), Ok(None));
+    assert_eq!(life(r#"{"exp":10003}"#), seconds(3));
+    assert_eq!(life(r#"{"exp":10003,"iat":7000}"#), seconds(3), "it was issued before");
+    assert_eq!(life(r#"{"exp":10600,"iat":10000}"#), seconds(600));
+    // Our clock is behind: the span counts.
+    assert_eq!(life(r#"{"exp":10900,"iat":10300}"#), seconds(600));
+    // Our clock may be ahead by five minutes.
+    assert_eq!(life(r#"{"exp":9800,"iat":9740}"#), seconds(60));
+    assert_eq!(life(r#"{"exp":9900,"iat":9000}"#), seconds(1), "its age is more than our clock may be wrong");
+    assert_eq!(life(r#"{"exp":9900}"#), seconds(1));
+    assert_eq!(life(r#"{"exp":9701}"#), seconds(1));
+    assert_eq!(life(r#"{"exp":9700}"#), Err(300));
+    assert_eq!(life(r#"{"exp":9700,"iat":9690}"#), Err(300));
+    assert_eq!(life(r#"{"exp":10003,"iat":10010}"#), seconds(0), "it ends before it is issued");
+    for absurd in [r#"{"exp":-1e300}"#, r#"{"exp":0}"#] {
+        assert!(life(absurd).is_err(), "{absurd}");
+    }
+    assert!(life(r#"{"exp":1e300}"#).is_ok_and(|life| life > Some(SKEW)));
+}
+
+#[test]
+fn an_identity_token_is_base64url_in_all_three_parts() {
+    let good = jwt(r#"{"aud":"a","exp":1}"#);
+    let parse = |text: String| SubjectToken::parse(SecretString::from(text)).map(|_| ());
+    assert_eq!(parse(good.clone()), Ok(()));
+    assert_eq!(parse(format!("{good}==")), Ok(()), "padding does no harm");
+    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };
+    for bad in
+        ["\nX-Evil: 1", "\r\n", "\0", "\u{1b}[2J", " x", "\t", "&client_id=evil", "%26", "!", "+", "/", "ä", "\u{feff}"]
+    {
+        for text in [
+            format!("{header}{bad}.{payload}.{signature}"),
+            format!("{bad}{header}.{payload}.{signature}"),
+            format!("{header}.{payload}.{bad}{signature}"),
+            format!("{header}.{payload}.{signature}{bad}x"),
+        ] {
+            assert_eq!(parse(text.clone()), Err(NotJwt), "{text:?}");
+        }
+    }
+    for bad in ["=", "==", "c2ln==="] {
+        assert_eq!(parse(format!("{header}.{payload}.{bad}")), Err(NotJwt), "{bad}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_says_the_end_by_the_clock_as_it_is_set_now() {
     use crate::clock::Clock;

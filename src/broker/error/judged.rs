@@ -19,6 +19,8 @@ pub(crate) enum Unusable {
     ForeignKey { issuer: Issuer, why: &'static str },
     #[error("{issuer} issues tokens that have expired already")]
     ExpiredAtIssue { issuer: Issuer },
+    #[error("the token of {issuer} expired {seconds} s ago by its own `exp` and this machine's clock")]
+    ExpiredOnArrival { issuer: Issuer, seconds: i64 },
     #[error("{issuer} issues tokens that live more than a year")]
     LifetimeTooLong { issuer: Issuer },
 }
@@ -53,6 +55,9 @@ impl Unusable {
             }
             Self::ForeignKey { .. } => row("token_not_ours").hint(
                 "the operator of the authorization server must mend what it binds tokens to (RFC 9449 section 6)",
+            ),
+            Self::ExpiredOnArrival { .. } => row("invalid_metadata").hint(
+                "the operator of the authorization server must issue tokens that are still good; check this machine's clock too",
             ),
             Self::ExpiredAtIssue { .. } | Self::LifetimeTooLong { .. } => row("invalid_metadata").hint(BAD_LIFETIME),
         }

@@ -1,7 +1,7 @@
 //! Which scopes to ask for, and whether an issued token may be used. Pure functions.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,6 +11,7 @@ use super::super::{Error, Order, ResourceParameter, Server};
 use crate::clock::{Boot, rfc3339};
 use crate::discovery::{Protection, ResourceMetadata};
 use crate::exchange::{self, Grant, Issued, IssuerOrigin};
+use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Issuer, Resource, Scopes};
 use crate::outbound::NamedBy;
 use crate::policy::{Denied, Permit};
@@ -29,14 +30,19 @@ pub(super) struct Evidence<'a> {
     /// The scopes that were asked for.
     pub(super) asked: &'a Scopes,
     /// When it was received.
-    pub(super) now: (Boot, std::time::SystemTime),
+    pub(super) now: (Boot, SystemTime),
 }
 
-/// Builds the token. Fails if its lifetime is zero or above a year.
+/// Builds the token. Fails if its lifetime is zero or above a year, or if it has expired by its own `exp`.
 pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Result<Token, Error> {
     let Evidence { order, resource, issuer, hops, issued, asked, now: (minted, minted_wall) } = evidence;
     let claims = claims(issued.token());
-    let inherent = claims.as_ref().and_then(Claims::life);
+    let inherent = match &claims {
+        Some(claims) => claims
+            .life_from(unix(minted_wall), CLOCK_SKEW)
+            .map_err(|seconds| Unusable::ExpiredOnArrival { issuer: issuer.clone(), seconds })?,
+        None => None,
+    };
     let life = [issued.expires_in, inherent].into_iter().flatten().min().unwrap_or(UNKNOWN_LIFE);
     let in_token = claims.as_ref().and_then(Claims::scopes);
     let scopes = granted(issued.scopes.as_ref(), in_token.as_ref(), asked);
@@ -58,6 +64,12 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
         hops: hops.into(),
         party_in_json: Default::default(),
     })
+}
+
+/// In seconds since 1970.
+fn unix(wall: SystemTime) -> i64 {
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
 }
 
 /// What was granted: what the answer says and what the token itself says, because servers look at the token. An answer
@@ -232,7 +244,7 @@ mod tests {
             scopes_supported: listed.map(scopes),
             wants_dpop: false,
         };
-        Protection { metadata: Some(metadata), challenge_scopes: challenge.map(scopes) }
+        Protection { metadata: Some(metadata), challenge_scopes: challenge.map(scopes), ..Protection::default() }
     }
 
     #[test]
