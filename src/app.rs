@@ -1,6 +1,7 @@
 //! The life of the daemon: [`App::build`] binds everything, [`App::run`] serves until told to stop, then drains.
 
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -255,7 +256,11 @@ fn socket(inherited: Option<UnixListener>, listen: &Listen, env: &Env) -> Result
 async fn gone(directory: Option<&Path>) {
     let Some(directory) = directory else { return std::future::pending().await };
     let path = directory.to_owned();
-    let held = move || std::fs::File::open(&path).and_then(|held| Ok((FileId::from(&held.metadata()?), held)));
+    // A pipe in its place would be waited for.
+    let directory_only = nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_NONBLOCK;
+    let mut options = std::fs::File::options();
+    options.read(true).custom_flags(directory_only.bits());
+    let held = move || options.open(&path).and_then(|held| Ok((FileId::from(&held.metadata()?), held)));
     // Without a thread now, it is looked for later.
     let (ours, _held) = loop {
         match blocking::run(Kind::Files, held.clone()).await {

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::AccessFlags;
@@ -227,8 +228,40 @@ impl Env {
     /// Reads a file as [`Self::read`] does, off the serving thread: for files that are read again and again while we serve. On a
     /// disk that gives no answer it lasts until the caller's own limit.
     pub(crate) async fn read_aside(&self, path: &Path, cap: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+        self.read_aside_if(path, cap, |_| Ok(())).await
+    }
+
+    /// The same for a file that says who we are: not everybody may be able to write it. Its owner may be another user, because
+    /// platforms and their helpers write such files under users of their own.
+    pub(crate) async fn read_identity(&self, path: &Path, cap: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+        self.read_aside_if(path, cap, |found| match found.mode() & 0o002 {
+            0 => Ok(()),
+            _ => Err(io::Error::other(WritableByAll(found.mode() & 0o7777))),
+        })
+        .await
+    }
+
+    async fn read_aside_if(
+        &self,
+        path: &Path,
+        cap: u64,
+        accept: impl Fn(&Metadata) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Zeroizing<Vec<u8>>> {
         let path = self.locate(path);
-        blocking::run(Kind::Files, move || read_regular(&path, cap, |_| Ok(()))).await?
+        blocking::run(Kind::Files, move || read_regular(&path, cap, accept)).await?
+    }
+
+    /// Fails with the reason if another user than this one and root can write this program, or if everybody can put another
+    /// file in its place.
+    pub(crate) fn check_program(&self, path: &Path) -> io::Result<Result<(), String>> {
+        let real = std::fs::canonicalize(self.locate(path))?;
+        if let Err(what) = private(&std::fs::metadata(&real)?, self.uid) {
+            return Ok(Err(format!("it {what}")));
+        }
+        let directory = std::fs::metadata(real.parent().unwrap_or_else(|| Path::new("/")))?;
+        // In a sticky directory only the owner replaces a file.
+        let is_open = directory.mode() & 0o002 != 0 && directory.mode() & 0o1000 == 0;
+        Ok(if is_open { Err("everybody can write its directory".to_owned()) } else { Ok(()) })
     }
 
     /// Finds a program as a shell does: the first executable file of this name in a directory of `PATH`. Relative
@@ -265,6 +298,11 @@ impl Env {
     }
 }
 
+/// Everybody can write a file that says who we are.
+#[derive(Debug, thiserror::Error)]
+#[error("everybody can write it (mode {0:04o})")]
+pub(crate) struct WritableByAll(u32);
+
 /// Is this the error of a machine that is busy or of a file that is being written, so that a later try may succeed?
 pub(crate) fn is_busy(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ResourceBusy
@@ -272,7 +310,7 @@ pub(crate) fn is_busy(error: &io::Error) -> bool {
 
 fn read_regular(path: &Path, cap: u64, accept: impl Fn(&Metadata) -> io::Result<()>) -> io::Result<Zeroizing<Vec<u8>>> {
     for _ in 0..3 {
-        let mut file = open_regular(path)?;
+        let mut file = open_regular(path, File::options().read(true), OFlag::empty())?;
         let before = file.metadata()?;
         accept(&before)?;
         let mut content = Zeroizing::new(Vec::new());
@@ -287,14 +325,17 @@ fn read_regular(path: &Path, cap: u64, accept: impl Fn(&Metadata) -> io::Result<
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing while it is read"))
 }
 
-fn open_regular(path: &Path) -> io::Result<File> {
-    // Without O_NONBLOCK, opening a pipe would wait for a writer that may never come.
-    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-    }
+/// Opens a regular file. Anything else in its place is an error at once. `flags` are those of open(2) beyond the options.
+pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions, flags: OFlag) -> io::Result<File> {
+    let irregular = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+    // Without O_NONBLOCK, opening a pipe would wait for its other end, which may never come.
+    let opened = options.custom_flags((flags | OFlag::O_NONBLOCK).bits()).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        // A socket, or a pipe or device without its other end.
+        Some(Errno::ENXIO | Errno::ENODEV | Errno::EOPNOTSUPP | Errno::EISDIR) => irregular(),
+        _ => error,
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(irregular()) }
 }
 
 /// Fails unless a file or directory belongs to this user or root and nobody else may write it.
@@ -324,6 +365,68 @@ mod tests {
         let env = Env::from_vars([("A".to_owned(), String::new()), ("B".to_owned(), "b".to_owned())]);
         assert_eq!(env.get("A"), None);
         assert_eq!(env.get("B"), Some("b"));
+    }
+
+    #[tokio::test]
+    async fn what_others_can_write_does_not_say_who_we_are() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (file, link) = (dir.path().join("jwt"), dir.path().join("link"));
+        std::fs::write(&file, "a.b.c").expect("written");
+        std::os::unix::fs::symlink("jwt", &link).expect("linked");
+        let env = Env::from_vars([]);
+        let mode = |path: &Path, mode: u32| std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
+        for fine in [0o600, 0o640, 0o644, 0o660, 0o400] {
+            mode(&file, fine);
+            assert!(env.read_identity(&link, 10).await.is_ok(), "{fine:o}");
+        }
+        for open in [0o666, 0o646, 0o777] {
+            mode(&file, open);
+            let error = env.read_identity(&link, 10).await.expect_err("others can write it");
+            assert!(error.get_ref().is_some_and(|cause| cause.is::<WritableByAll>()), "{open:o}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_others_can_write_is_not_run() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (program, link) = (dir.path().join("tool"), dir.path().join("link"));
+        std::fs::write(&program, "#!/bin/sh").expect("written");
+        std::os::unix::fs::symlink("tool", &link).expect("linked");
+        let owner = std::fs::metadata(&program).expect("there").uid();
+        let mode = |path: &Path, mode: u32| std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
+        let env = |uid| Env { uid, ..Env::from_vars([]) };
+        let check = |uid: u32| env(uid).check_program(&link).expect("it is there");
+        mode(&program, 0o755);
+        assert_eq!(check(owner), Ok(()));
+        if owner != 0 {
+            assert!(check(owner + 1).expect_err("another's").contains("belongs to"));
+        }
+        for open in [0o777, 0o775, 0o757] {
+            mode(&program, open);
+            assert!(check(owner).expect_err("others can write it").contains("can be written by others"), "{open:o}");
+        }
+        mode(&program, 0o755);
+        mode(dir.path(), 0o777);
+        assert!(check(owner).expect_err("others can replace it").contains("its directory"));
+        mode(dir.path(), 0o1777);
+        assert_eq!(check(owner), Ok(()), "in a sticky directory only its owner replaces it");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_an_error_at_once() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        for path in [&pipe, &socket, &dir.path().to_owned(), &PathBuf::from("/dev/null")] {
+            for write in [false, true] {
+                let mut options = File::options();
+                options.read(!write).write(write);
+                let error = open_regular(path, &mut options, OFlag::O_NOFOLLOW).expect_err("no regular file");
+                assert_eq!(error.to_string(), "not a regular file", "{}, write: {write}", path.display());
+            }
+        }
     }
 
     #[test]

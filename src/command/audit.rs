@@ -5,12 +5,14 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use serde_json::{Value, json};
 
 use super::{Context, Failure, Printable, print};
 use crate::audit::{Broken, Place, Report, Verifier};
 use crate::broker::Class;
 use crate::cli::{AuditVerb, AuditVerify};
+use crate::env::open_regular;
 use crate::token::Digest;
 
 mod tail;
@@ -84,7 +86,7 @@ fn check_once(files: &[PathBuf], wanted: Option<Digest>) -> Result<Result<Report
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| unread(path, &error))
+    open_regular(path, File::options().read(true), OFlag::empty()).map_err(|error| unread(path, &error))
 }
 
 fn unread(path: &Path, error: &std::io::Error) -> Failure {

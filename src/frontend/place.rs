@@ -10,6 +10,8 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, chown};
 
+use crate::env::open_regular;
+
 /// Who may connect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access {
@@ -102,8 +104,8 @@ pub(super) fn lock(path: &Path) -> Result<Flock<File>, Error> {
     let lock_path = PathBuf::from(name);
     let system = |error: io::Error| Error::System { path: lock_path.clone(), error };
     let mut options = File::options();
-    options.mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
-    let file = options.create(true).truncate(false).write(true).open(&lock_path).map_err(system)?;
+    options.mode(0o600).create(true).truncate(false).write(true);
+    let file = open_regular(&lock_path, &mut options, OFlag::O_NOFOLLOW).map_err(system)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| Error::Taken { path: path.to_owned() })
 }
 

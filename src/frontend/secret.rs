@@ -118,6 +118,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_in_the_place_of_its_lock_is_an_error_at_once() {
+        let directory = directory();
+        let pipe = directory.path().join("http.secret.lock");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        let Err(error) = LoopbackSecret::beside(&directory.path().join("w.sock")) else { panic!("it was locked") };
+        assert_eq!(error.to_string(), format!("{}: not a regular file", pipe.display()));
+    }
+
+    #[test]
     fn a_second_daemon_in_the_directory_is_refused_and_another_file_is_not_removed() {
         let directory = directory();
         let socket = directory.path().join("w.sock");

@@ -91,6 +91,14 @@ impl IdentitySource for Configured {
             what: format!("{}: {:?} is in no absolute directory of PATH", SOURCE.name, self.program),
             hint: CURES.not_started.to_owned(),
         })?;
+        if let Ok(Err(why)) = self.env.check_program(&found) {
+            return Err(Error::Misconfigured {
+                what: format!("{}: {} is not run: {why}", SOURCE.name, found.display()),
+                hint:
+                    "whoever can write it runs programs as this user: give it to this user or root, and `chmod go-w` it"
+                        .to_owned(),
+            });
+        }
         let program = Program {
             row: SOURCE.name,
             program: found.as_os_str(),

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
-use crate::env::is_busy;
+use crate::env::{WritableByAll, is_busy};
 use crate::oauth::Audience;
 use crate::token::{Claims, SubjectToken};
 use crate::trust::Platform;
@@ -57,7 +57,7 @@ pub(super) struct File {
 impl IdentitySource for File {
     async fn subject_token(&self, _audience: &Audience) -> Result<SubjectToken, Error> {
         let shown = self.shown();
-        let content = self.ambient.env.read_aside(&self.path, CAP).await.map_err(|error| self.unreadable(&error))?;
+        let content = self.ambient.env.read_identity(&self.path, CAP).await.map_err(|error| self.unreadable(&error))?;
         let malformed = |what: String| Error::Malformed {
             source_name: self.row.name,
             what,
@@ -99,6 +99,9 @@ impl File {
         let hint = match error.kind() {
             io::ErrorKind::NotFound => {
                 "the platform writes it when the workload starts: check the path and the volume".to_owned()
+            }
+            _ if error.get_ref().is_some_and(|cause| cause.is::<WritableByAll>()) => {
+                "whoever can write it decides who we are: `chmod o-w` it".to_owned()
             }
             io::ErrorKind::PermissionDenied => format!("let uid {} read it", self.ambient.env.uid()),
             _ => "it must be a regular file of at most 64 KiB".to_owned(),

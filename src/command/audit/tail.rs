@@ -41,19 +41,21 @@ pub(super) fn run(context: &Context<'_>, verb: &AuditTail) -> Result<(), Failure
 /// The last `lines` lines, as far as [`TAIL_CAP`] reaches; the position is at the end then.
 fn last(file: &mut File, lines: usize) -> std::io::Result<Vec<u8>> {
     let length = file.seek(SeekFrom::End(0))?;
-    let (mut from, mut end) = (length, Vec::new());
     let breaks = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
-    while from > 0 && breaks(&end) <= lines && length - from < TAIL_CAP {
+    // Each part of the end is read once, the last one first.
+    let (mut from, mut whole, mut chunks) = (length, 0, Vec::new());
+    while from > 0 && whole <= lines && length - from < TAIL_CAP {
         let size = from.min(CHUNK);
         from -= size;
         let mut chunk = vec![0; usize::try_from(size).unwrap_or(0)];
         file.seek(SeekFrom::Start(from))?;
         file.read_exact(&mut chunk)?;
-        chunk.append(&mut end);
-        end = chunk;
+        whole += breaks(&chunk);
+        chunks.push(chunk);
     }
     file.seek(SeekFrom::Start(length))?;
-    let whole = breaks(&end);
+    chunks.reverse();
+    let mut end = chunks.concat();
     let skip = whole.saturating_sub(lines) + usize::from(from > 0 && whole < lines);
     let start = end.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).take(skip).last();
     Ok(end.split_off(start.unwrap_or(0)))
@@ -66,11 +68,22 @@ fn follow(path: &Path, file: &mut File, shown: &mut Shown<'_>) -> Result<(), Fai
     if file.metadata().map_err(failed)?.len() < file.stream_position().map_err(failed)? {
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
     }
+    skip(file).map_err(failed)?;
     shown.rest_of(file).map_err(failed)??;
     // The old file is read to its end by now, unless the writer still writes to it.
     if renamed.is_some_and(|now| now.len() > 0) {
         *file = super::open(path)?;
+        skip(file).map_err(failed)?;
         shown.rest_of(file).map_err(failed)??;
+    }
+    Ok(())
+}
+
+/// Leaves out what no reader can take: of new bytes at most [`TAIL_CAP`] are shown.
+fn skip(file: &mut File) -> std::io::Result<()> {
+    let (at, length) = (file.stream_position()?, file.metadata()?.len());
+    if length.saturating_sub(at) > TAIL_CAP {
+        file.seek(SeekFrom::Start(length - TAIL_CAP))?;
     }
     Ok(())
 }
@@ -171,6 +184,20 @@ mod tests {
         assert_eq!(last(2).len(), 50_000 + 1 + 9);
         assert!(last(4).starts_with("one\n"));
         assert!(last(9).starts_with("one\n"));
+    }
+
+    #[test]
+    fn of_a_huge_file_only_the_end_is_read() {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.set_len(20 * 1024 * 1024 * 1024).expect("a hole");
+        assert_eq!(last(&mut file, 10).expect("read").len() as u64, TAIL_CAP);
+        file.seek(SeekFrom::Start(0)).expect("there");
+        skip(&mut file).expect("skipped");
+        assert_eq!(file.stream_position().expect("known"), 20 * 1024 * 1024 * 1024 - TAIL_CAP);
+        writeln!(file, "{{}}").expect("written");
+        let before = file.stream_position().expect("known");
+        skip(&mut file).expect("nothing to skip");
+        assert_eq!(file.stream_position().expect("known"), before);
     }
 
     #[test]
