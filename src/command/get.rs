@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Get) -> Result<(), Failure> {
         Obtained::Token(handed) => {
             let mut text = handed.listed_headers();
             text.push('\n');
-            print(&Printable::credential(text, context.env)?)
+            print(&Printable::json_credential(&text, context.env)?)
         }
     }
 }

@@ -16,5 +16,5 @@ pub(super) fn run(context: &Context<'_>, verb: &Headers) -> Result<(), Failure> 
     let handed = obtain::token(context, &Wanted::parse(&target)?, &verb.wishes, Purpose::Headers)?;
     let mut text = handed.flat_headers();
     text.push('\n');
-    print(&Printable::credential(text, context.env)?)
+    print(&Printable::json_credential(&text, context.env)?)
 }

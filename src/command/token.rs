@@ -12,14 +12,16 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
     }
     let mask = if verb.mask { Some(masking(context)?) } else { None };
     let handed = obtain::token(context, &wanted, &verb.wishes, Purpose::Token)?;
-    let form = match verb.output {
-        TokenForm::Raw => handed.raw(),
-        TokenForm::Header => handed.header(),
-        TokenForm::Json => handed.json(),
-        TokenForm::Env => handed.variable(wanted.name.as_deref().unwrap_or_default()),
-    };
     // Before the mask, which is a line for the runner too.
-    let text = Printable::credential(form, context.env)?.then(&Printable::own("\n"));
+    let text = match verb.output {
+        TokenForm::Raw => Printable::credential(handed.raw(), context.env),
+        TokenForm::Header => Printable::credential(handed.header(), context.env),
+        TokenForm::Json => Printable::json_credential(&handed.json(), context.env),
+        TokenForm::Env => {
+            Printable::credential(handed.variable(wanted.name.as_deref().unwrap_or_default()), context.env)
+        }
+    };
+    let text = text?.then(&Printable::own("\n"));
     if let Some((before, percent)) = mask {
         // The runner reads commands from stderr too, and stdout must hold only the token.
         use std::io::Write;

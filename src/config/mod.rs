@@ -115,7 +115,7 @@ pub enum Error {
         what: String,
     },
     /// The content has problems.
-    #[error("{}", list(path.as_deref(), problems))]
+    #[error("{}", list(path.as_deref(), problems).join("\n"))]
     Problems {
         /// The path of the file; `None` if the text is not from a file.
         path: Option<PathBuf>,
@@ -124,11 +124,21 @@ pub enum Error {
     },
 }
 
-fn list(path: Option<&Path>, problems: &[Problem]) -> String {
+impl Error {
+    /// The message, line by line.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::File { .. } => vec![self.to_string()],
+            Self::Problems { path, problems } => list(path.as_deref(), problems),
+        }
+    }
+}
+
+fn list(path: Option<&Path>, problems: &[Problem]) -> Vec<String> {
     let place = path.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
-    let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
     let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
-    format!("{place}: {count}{}", lines.concat())
+    let problems = problems.iter().map(|problem| format!("  {problem}"));
+    std::iter::once(format!("{place}: {count}")).chain(problems).collect()
 }
 
 impl Config {
