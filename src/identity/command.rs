@@ -12,7 +12,8 @@
 //! print one JWT and exit with 0 within 10 seconds; after that it and its child processes are killed. Its standard error is
 //! not shown, because such tools may print tokens there; run it by hand to see it. It inherits our environment, but no secret
 //! that the configuration names, no token of a CI job, and nothing that the service manager set for us alone. This source is never detected, only
-//! configured: whoever can write the configuration can run programs as this user.
+//! configured: whoever can write the configuration can run programs as this user. So a program that another user than ours
+//! and root can write, or whose directory everybody can write, is not run.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! or `--identity-file FILE`. The file is read again at each exchange, because the platform replaces it. The platform fixes
-//! the token's audience: it must be exactly the authorization server's issuer, or the value of `subject_audience`.
+//! the token's audience: it must be exactly the authorization server's issuer, or the value of `subject_audience`. The file may
+//! belong to another user, but a file that everybody can write is refused.
 
 use std::io;
 use std::path::PathBuf;
