@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 pub(crate) use self::url::{BadUrl, host_of, names_this_machine};
 pub use self::url::{Issuer, Resource, ServerUrl};
+pub(crate) use challenge::Challenge;
 pub(crate) use error::OauthError;
 pub use scope::Scopes;
 pub(crate) use server::{AuthorizationServer, MutualTls};
 pub(crate) use words::{quoted_words, shell_word};
 
+pub(crate) mod challenge;
 mod error;
 mod scope;
 mod segment;

@@ -18,10 +18,9 @@ use tokio::time::Instant;
 use super::flight::Minter;
 use super::{Broker, Error, Server, Target, TokenRequest};
 use crate::caller::Caller;
-use crate::discovery::Challenge;
 use crate::dpop;
 use crate::exchange::Gives;
-use crate::oauth::{Issuer, Resource, Scopes};
+use crate::oauth::{Challenge, Issuer, Resource, Scopes};
 use crate::token::{AccessToken, Credential, SubjectToken};
 
 mod attempt;

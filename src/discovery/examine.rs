@@ -7,14 +7,14 @@ use zeroize::Zeroizing;
 
 use super::document::{BadDocument, ResourceDocument, ServerDocument};
 use super::error::malformed;
-use super::{Discovery, Error, ResourceMetadata, challenge};
-use crate::oauth::{AuthorizationServer, Issuer, ServerUrl};
+use super::{Discovery, Error, ResourceMetadata};
+use crate::oauth::{AuthorizationServer, Challenge, Issuer, ServerUrl, challenge};
 use crate::outbound::{self, Ask, Body, NamedBy, Origins};
 
 /// The head of the MCP endpoint's answer to one request. The body is not read.
 pub(crate) struct EndpointHead {
     pub(crate) status: u16,
-    pub(crate) challenge: challenge::Challenge,
+    pub(crate) challenge: Challenge,
     /// The server's time (`Date`).
     pub(crate) date: Option<i64>,
     /// The nonce that the next DPoP proof must contain (RFC 9449 section 9).

@@ -3,9 +3,8 @@
 
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
-use super::challenge;
 use super::document::{ResourceDocument, ServerDocument};
-use crate::oauth::{Issuer, ServerUrl};
+use crate::oauth::{Issuer, ServerUrl, challenge};
 
 /// Reads each line as one `WWW-Authenticate` field. Panics if the result holds more than the fields did.
 pub fn read_challenge(bytes: &[u8]) {

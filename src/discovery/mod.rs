@@ -14,10 +14,9 @@ use std::time::Duration;
 use reqwest::header::WWW_AUTHENTICATE;
 
 use crate::clock::Clock;
-use crate::oauth::{AuthorizationServer, BadUrl, Issuer, Resource, Scopes, ServerUrl};
+use crate::oauth::{AuthorizationServer, BadUrl, Challenge, Issuer, Resource, Scopes, ServerUrl, challenge};
 use crate::outbound::{Ask, NamedBy, Origins, Outbound};
 
-mod challenge;
 mod document;
 mod error;
 mod examine;
@@ -25,7 +24,6 @@ mod examine;
 pub(crate) mod fuzzed;
 mod memory;
 
-pub(crate) use challenge::Challenge;
 use document::{ResourceDocument, ServerDocument};
 pub(crate) use error::Error;
 use error::{busy, malformed};

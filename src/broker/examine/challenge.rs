@@ -2,8 +2,8 @@
 
 use super::super::Error;
 use super::{Check, ExaminationRun, Party, rules};
-use crate::discovery::{self, Challenge, EndpointHead};
-use crate::oauth::{ServerUrl, quoted_words};
+use crate::discovery::{self, EndpointHead};
+use crate::oauth::{Challenge, ServerUrl, quoted_words};
 use crate::outbound;
 
 const PLACE: &str = "the MCP server";

@@ -6,9 +6,9 @@ use serde_json::Value;
 use super::super::flight::{confirmed, listed};
 use super::super::{Class, ResourceParameter};
 use super::{Check, ExaminationRun, Party, State, rules};
-use crate::discovery::{self, Challenge, FetchedDocument, Protection, ResourceMetadata, resource_metadata};
+use crate::discovery::{self, FetchedDocument, Protection, ResourceMetadata, resource_metadata};
 use crate::exchange::IssuerOrigin;
-use crate::oauth::{Issuer, Resource, ServerUrl, quoted_words};
+use crate::oauth::{Challenge, Issuer, Resource, ServerUrl, quoted_words};
 use crate::outbound;
 
 impl ExaminationRun<'_> {

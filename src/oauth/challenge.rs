@@ -5,7 +5,7 @@
 
 use reqwest::header::{GetAll, HeaderValue};
 
-use crate::oauth::{BadUrl, Scopes, ServerUrl};
+use super::{BadUrl, Scopes, ServerUrl};
 
 /// The relevant content of the challenges of a 401 response.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,7 +32,7 @@ impl Challenge {
 }
 
 /// Reads all challenges. Only parameters of Bearer and DPoP count; of several values the first counts.
-pub(super) fn read(fields: &GetAll<'_, HeaderValue>) -> Challenge {
+pub(crate) fn read(fields: &GetAll<'_, HeaderValue>) -> Challenge {
     let mut found = Challenge::default();
     // Ignore fields that are not ASCII text.
     for field in fields.iter().filter_map(|value| value.to_str().ok()) {
