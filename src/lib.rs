@@ -34,6 +34,8 @@ mod google;
 mod identity;
 mod jitter;
 mod log;
+#[cfg_attr(not(test), expect(dead_code, reason = "the relay that uses it is not joined to a front-end yet"))]
+mod mcp;
 mod metrics;
 mod oauth;
 mod outbound;
@@ -80,6 +82,7 @@ pub mod fuzzed {
     pub use crate::frontend::fuzzed::read_query as query;
     #[cfg(safeconduct_fuzz)]
     pub use safeconduct_listener::fuzzed::read_framing as framing;
+    pub use crate::mcp::fuzzed::{read_events as events, read_message as message};
 
     /// Metadata documents and answers of token endpoints.
     pub fn documents(bytes: &[u8]) {
@@ -96,8 +99,13 @@ pub mod fuzzed {
         #[test]
         fn every_kept_input_is_read_as_what_it_is() {
             type Target = (&'static str, fn(&[u8]));
-            let targets: [Target; 3] =
-                [("challenge", super::challenge), ("documents", super::documents), ("query", super::query)];
+            let targets: [Target; 5] = [
+                ("challenge", super::challenge),
+                ("documents", super::documents),
+                ("events", super::events),
+                ("message", super::message),
+                ("query", super::query),
+            ];
             let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
             for (name, target) in targets {
                 let inputs: Vec<_> = std::fs::read_dir(corpus.join(name)).expect("a folder for each target").collect();

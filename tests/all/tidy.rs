@@ -44,6 +44,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("sigv4", ""),
     ("bucket", "clock"),
     ("oauth", ""),
+    ("mcp", ""),
     ("caller", "blocking digest env"),
     ("jitter", ""),
     ("urgency", ""),

@@ -1,0 +1,8 @@
+//! What MCP puts on the wire, as pure functions: JSON-RPC messages ([`rpc`]) and event streams ([`sse`]). No I/O.
+//!
+//! Everything here reads what a stranger sent. It never panics, takes linear time, and keeps no more than its caps.
+
+#[cfg(any(test, safeconduct_fuzz))]
+pub(crate) mod fuzzed;
+pub(crate) mod rpc;
+pub(crate) mod sse;

@@ -1,0 +1,67 @@
+//! What the fuzz targets call: messages and event streams as a hostile server or client may send them. Compiled for tests and
+//! fuzzing only.
+
+use super::rpc::refusal::without_our_code;
+use super::rpc::{Kind, METHOD_NOT_FOUND, Message, OUR_CODE, params};
+use super::sse::{COMMENT, Data, Reader, event};
+
+/// The most data of one event that is kept here.
+const CAP: usize = 64;
+
+/// Reads the bytes as one message. Panics if it is a message to us and no JSON to others, if its id is not what was sent, or if
+/// an error of our number would pass.
+pub fn read_message(bytes: &[u8]) {
+    let message = Message::read(bytes);
+    let value = serde_json::from_slice::<serde_json::Value>(bytes).ok();
+    let is_object = value.as_ref().is_some_and(serde_json::Value::is_object);
+    match message.kind {
+        Kind::Request | Kind::Notification | Kind::Response => assert!(is_object, "others read an object"),
+        Kind::Batch => assert!(value.as_ref().is_some_and(serde_json::Value::is_array), "others read an array"),
+        Kind::Unreadable => {}
+    }
+    if let (Some(id), Some(value)) = (&message.id, &value) {
+        let sent = id.as_str().as_bytes();
+        assert!(bytes.windows(sent.len()).any(|part| part == sent), "the id is a part of the message");
+        let read: serde_json::Value = serde_json::from_str(id.as_str()).expect("an id is JSON");
+        assert_eq!(&read, &value["id"], "others read the same id");
+    }
+    let _ = params(bytes);
+    let passed = without_our_code(bytes);
+    let code = Message::read(passed.as_deref().unwrap_or(bytes)).error_code;
+    assert_ne!(code, Some(OUR_CODE), "our number is ours alone");
+    assert!(code != Some(METHOD_NOT_FOUND) || message.error_code == code, "no other code is made");
+}
+
+/// Reads the bytes as an event stream, in pieces whose sizes the first byte decides. Panics if pieces make a difference, if too
+/// much is kept, or if the stream cannot be ended with an event of ours.
+pub fn read_events(bytes: &[u8]) {
+    let Some((&size, stream)) = bytes.split_first() else { return };
+    let size = usize::from(size).max(1);
+    let (mut whole, mut cut) = (Reader::new(CAP), Reader::new(CAP));
+    let events = all_events(&mut whole, stream);
+    let in_pieces: Vec<_> = stream.chunks(size).flat_map(|piece| all_events(&mut cut, piece)).collect();
+    assert_eq!(events, in_pieces, "pieces make no difference");
+    assert_eq!(whole.abandon(), cut.abandon());
+    assert_eq!((whole.last_id(), whole.retry()), (cut.last_id(), cut.retry()));
+    assert_eq!(whole.is_between_events(), cut.is_between_events());
+    assert!(whole.last_id().is_none_or(|id| !id.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'))));
+    let id = whole.last_id().map(<[u8]>::to_vec);
+    let end = if whole.is_between_events() { COMMENT.to_vec() } else { whole.abandon() };
+    assert!(all_events(&mut whole, &end).iter().all(|(is_message, _)| !is_message), "nothing incomplete is a message");
+    assert_eq!(all_events(&mut whole, &event(None, "last")), [(true, Some(b"last".to_vec()))]);
+    assert_eq!(whole.last_id().map(<[u8]>::to_vec), id, "the last id stays");
+}
+
+/// Each event: whether it may hold a message, and its data.
+fn all_events(reader: &mut Reader, mut piece: &[u8]) -> Vec<(bool, Option<Vec<u8>>)> {
+    let mut events = Vec::new();
+    while let Some(event) = reader.read(&mut piece) {
+        let data = match event.data {
+            Data::Kept(data) => Some(data.to_vec()),
+            Data::None | Data::TooLong => None,
+        };
+        assert!(data.as_ref().is_none_or(|data| data.len() <= CAP), "no more is kept than the cap");
+        events.push((event.is_message(), data));
+    }
+    events
+}
