@@ -40,6 +40,7 @@ mod metrics;
 mod oauth;
 mod outbound;
 mod policy;
+mod relay;
 mod setting;
 mod sigv4;
 mod store;
