@@ -9,17 +9,17 @@
 use std::time::Duration;
 
 mod line;
+pub(crate) mod mark;
 #[cfg(test)]
 mod tests;
 
 use line::{Field, Line, Name};
+use mark::BOM;
 
 /// The longest event name, id or retry value that is kept.
 const VALUE_CAP: usize = 1_024;
 /// A buffer that grew beyond this is given back after its event.
 const KEPT_ROOM: usize = 16 * 1_024;
-/// A byte order mark in UTF-8. It is ignored at the very start of a stream.
-const BOM: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// A comment to insert between two events. Clients ignore it, and know that the stream is alive.
 pub(crate) const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -364,40 +364,4 @@ pub(crate) fn event(id: Option<&str>, data: &str) -> Vec<u8> {
     }
     text.push(b'\n');
     text
-}
-
-/// Takes the byte order mark off a stream to which something was sent before its first byte: there it would no longer be
-/// at the start.
-#[derive(Debug, Default)]
-pub(crate) struct WithoutMark {
-    seen: usize,
-    is_over: bool,
-}
-
-impl WithoutMark {
-    /// What of this piece is to be passed on: first some bytes that were held back, then a part of the piece.
-    pub(crate) fn pass<'p>(&mut self, piece: &'p [u8]) -> (&'static [u8], &'p [u8]) {
-        const MARK: &[u8] = &BOM;
-        if self.is_over || piece.is_empty() {
-            return (b"", piece);
-        }
-        let same = piece.iter().zip(&MARK[self.seen..]).take_while(|(one, other)| one == other).count();
-        let held = self.seen;
-        self.seen += same;
-        if self.seen == MARK.len() {
-            self.is_over = true;
-            return (b"", &piece[same..]);
-        }
-        if same == piece.len() {
-            return (b"", b"");
-        }
-        self.is_over = true;
-        (&MARK[..held], piece)
-    }
-
-    /// What was held back when the stream ended.
-    pub(crate) fn rest(&self) -> &'static [u8] {
-        const MARK: &[u8] = &BOM;
-        if self.is_over { b"" } else { &MARK[..self.seen] }
-    }
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::mark::WithoutMark;
 use super::*;
 
 /// An event as owned data: its name, and its data if it has some.
@@ -226,7 +227,7 @@ fn events_of_other_names_are_no_messages() {
 
 /// The algorithm of WHATWG, over a whole stream, as it is written there: the events and the last id.
 fn model(stream: &[u8]) -> (Vec<Seen>, Option<Vec<u8>>) {
-    let stream = stream.strip_prefix(BOM.as_slice()).unwrap_or(stream);
+    let stream = stream.strip_prefix(BOM).unwrap_or(stream);
     let (mut events, mut last_id): (Vec<Seen>, Vec<u8>) = (Vec::new(), Vec::new());
     let (mut name, mut data, mut id, mut fields) = (Vec::new(), None::<Vec<u8>>, None, false);
     for line in lines(stream) {
@@ -354,7 +355,7 @@ proptest! {
 
     #[test]
     fn a_mark_is_taken_off_however_it_is_cut(stream in any_stream(), size in 1_usize..5, marked in any::<bool>()) {
-        let stream = if marked { [BOM.as_slice(), &stream].concat() } else { stream };
+        let stream = if marked { [BOM, &stream].concat() } else { stream };
         let mut mark = WithoutMark::default();
         let mut passed = Vec::new();
         for piece in stream.chunks(size) {
@@ -363,6 +364,6 @@ proptest! {
             passed.extend_from_slice(piece);
         }
         passed.extend_from_slice(mark.rest());
-        prop_assert_eq!(passed.as_slice(), stream.strip_prefix(BOM.as_slice()).unwrap_or(&stream));
+        prop_assert_eq!(passed.as_slice(), stream.strip_prefix(BOM).unwrap_or(&stream));
     }
 }
