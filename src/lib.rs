@@ -81,9 +81,9 @@ pub mod inside {
 pub mod fuzzed {
     pub use crate::discovery::fuzzed::read_challenge as challenge;
     pub use crate::frontend::fuzzed::read_query as query;
+    pub use crate::mcp::fuzzed::{read_events as events, read_message as message};
     #[cfg(safeconduct_fuzz)]
     pub use safeconduct_listener::fuzzed::read_framing as framing;
-    pub use crate::mcp::fuzzed::{read_events as events, read_message as message};
 
     /// Metadata documents and answers of token endpoints.
     pub fn documents(bytes: &[u8]) {
