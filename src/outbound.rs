@@ -42,6 +42,7 @@ mod proxy;
 mod roots;
 mod rules;
 mod shelf;
+mod stream;
 mod suspend;
 mod trust;
 mod tunnel;
@@ -57,12 +58,14 @@ pub(crate) use pinned::Thumbprint;
 pub(crate) use proxy::Proxy;
 pub(crate) use roots::{RootPlaces, is_pem_bundle};
 pub(crate) use rules::is_beside_us;
+pub(crate) use stream::{Download, Exchange, Lost, Sent, Upload};
 
 use call::{Call, Reading};
 use connector::{Connector, Through};
 use far::Far;
 use rules::Rules;
 use shelf::Shelf;
+use stream::{Pool, Streams};
 use suspend::Watch;
 use trust::Trust;
 
@@ -138,6 +141,11 @@ struct Inner {
     clients: Shelf<Lane, Client>,
     /// One for each client certificate and lane: a connection that proves one workload serves no other.
     mutual: Shelf<(Digest, Lane), Client>,
+    /// The TLS of each client certificate that was used.
+    presented: Shelf<Digest, Arc<ClientConfig>>,
+    /// The streaming clients, like the others.
+    streams: Shelf<(Option<Digest>, Lane), Arc<Streams<Connector>>>,
+    pool: Arc<Pool>,
     /// One for each Unix socket.
     sockets: Shelf<PathBuf, Client>,
     /// One for each server certificate that is trusted by its thumbprint.
@@ -205,13 +213,28 @@ impl Outbound {
         clock: Clock,
         deadline: Option<tokio::time::Instant>,
     ) -> Self {
-        let (clients, mutual) = (Shelf::default(), Shelf::default());
+        let (clients, mutual, presented) = (Shelf::default(), Shelf::default(), Shelf::default());
+        let (streams, pool) = (Shelf::default(), Arc::default());
         let (sockets, pinned) = (Shelf::default(), Shelf::default());
         let (trust, watch, jitter) = (Arc::default(), Watch::default(), Jitter::from_system());
         let reading = Default::default();
-        let inner =
-            Inner { config, tls, reading, clients, mutual, sockets, pinned, trust, watch, clock, jitter, deadline };
-        Self(Arc::new(inner))
+        Self(Arc::new(Inner {
+            config,
+            tls,
+            reading,
+            clients,
+            mutual,
+            presented,
+            streams,
+            pool,
+            sockets,
+            pinned,
+            trust,
+            watch,
+            clock,
+            jitter,
+            deadline,
+        }))
     }
 
     /// Gives up all connections. Requests that run keep theirs.
@@ -219,6 +242,7 @@ impl Outbound {
         tracing::debug!("the machine was suspended: its connections are given up");
         self.0.clients.clear();
         self.0.mutual.clear();
+        self.0.pool.clear();
         self.0.sockets.clear();
     }
 
@@ -290,26 +314,6 @@ impl Outbound {
         }
     }
 
-    /// Sends a request again while `again` says so and the patience lasts.
-    pub async fn send_patiently(
-        &self,
-        patience: Patience,
-        ask: impl Fn() -> Ask,
-        again: impl Fn(&Result<Answer, Error>) -> bool,
-    ) -> Result<Answer, Error> {
-        let work = |left| {
-            let mut ask = ask();
-            ask.limit = ask.limit.min(left);
-            self.send(ask)
-        };
-        let again = |outcome: &Result<Answer, Error>| match outcome {
-            _ if !again(outcome) => Again::No,
-            Ok(answer) => answer.retry_after().map_or(Again::Later, Again::In),
-            Err(_) => Again::Later,
-        };
-        self.patiently(patience, work, again).await
-    }
-
     /// Which way a request takes. A proxy resolves names itself, so a name that a stranger chose does not go there.
     fn lane(&self, url: &Url, host: &str, named_by: NamedBy) -> Result<Lane, Error> {
         match (&self.0.config.proxy, named_by) {
@@ -325,25 +329,29 @@ impl Outbound {
         let Some(certificate) = certificate else {
             return self.0.clients.get_or_make(lane, || self.build(lane, self.tls()?));
         };
-        let make = || self.build(lane, Arc::new(roots::with_certificate(&*self.tls()?, certificate)?));
-        self.0.mutual.get_or_make((certificate.thumbprint, lane), make)
+        let thumbprint = certificate.thumbprint;
+        let presented = || Ok(Arc::new(roots::with_certificate(&*self.tls()?, certificate)?));
+        let make = || self.build(lane, self.0.presented.get_or_make(thumbprint, presented)?);
+        self.0.mutual.get_or_make((thumbprint, lane), make)
     }
 
     fn build(&self, lane: Lane, tls: Arc<ClientConfig>) -> Result<Client, Error> {
+        let far = Far::new(self.connector(lane, tls)?, Arc::clone(&self.0.trust));
+        Ok(Client::Far(Arc::new(far)))
+    }
+
+    fn connector(&self, lane: Lane, tls: Arc<ClientConfig>) -> Result<Connector, Error> {
         let rules = |named_by| Rules::new(&self.0.config, named_by);
-        let far = |rules, through| {
-            let connector = Connector::new(rules, tls.clone(), through);
-            Ok(Client::Far(Arc::new(Far::new(connector, Arc::clone(&self.0.trust)))))
-        };
-        match lane {
-            Lane::Ours => far(rules(NamedBy::Us), None),
-            Lane::Theirs => far(rules(NamedBy::Them), None),
+        let (rules, through) = match lane {
+            Lane::Ours => (rules(NamedBy::Us), None),
+            Lane::Theirs => (rules(NamedBy::Them), None),
             Lane::Proxied => {
                 let (proxy, tls) = (self.0.config.proxy.clone(), self.tls()?);
-                far(rules(NamedBy::Us), proxy.map(|proxy| Through { proxy, tls }))
+                (rules(NamedBy::Us), proxy.map(|proxy| Through { proxy, tls }))
             }
-            Lane::Beside => far(rules(NamedBy::Platform), None),
-        }
+            Lane::Beside => (rules(NamedBy::Platform), None),
+        };
+        Ok(Connector::new(rules, tls, through))
     }
 
     /// A client that dials this socket, whatever the URL.

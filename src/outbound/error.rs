@@ -145,6 +145,12 @@ pub enum Error {
         /// RFC 8446 section 6.2.
         alert: String,
     },
+    /// The client certificate that a token is bound to is not here any more.
+    #[error("the certificate for {host} is not here any more")]
+    NoCertificate {
+        /// Where to.
+        host: String,
+    },
     /// No trusted roots could be loaded.
     #[error("TLS cannot be set up: {what}")]
     Roots {
@@ -164,6 +170,7 @@ impl Error {
                 | Self::Broken { .. }
                 | Self::Stale { .. }
                 | Self::ThroughProxy { .. }
+                | Self::NoCertificate { .. }
         )
     }
 

@@ -173,13 +173,13 @@ impl Lost {
 
 /// Counts interim answers.
 #[derive(Default)]
-struct Interim {
+pub(super) struct Interim {
     seen: AtomicUsize,
-    too_many: Notify,
+    pub(super) too_many: Notify,
 }
 
 impl Interim {
-    fn count(&self) {
+    pub(super) fn count(&self) {
         if self.seen.fetch_add(1, Ordering::Relaxed) >= INTERIM {
             self.too_many.notify_one();
         }
@@ -187,7 +187,7 @@ impl Interim {
 }
 
 /// The bytes of all fields, as HTTP/1.1 writes them.
-fn head_size(answer: &Response<Incoming>) -> usize {
+pub(super) fn head_size(answer: &Response<Incoming>) -> usize {
     answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }
 

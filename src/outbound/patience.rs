@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Outbound, Patience};
+use super::{Answer, Ask, Error, Outbound, Patience};
 
 /// No delay grows beyond this.
 const LONGEST_DELAY: Duration = Duration::from_secs(8);
@@ -23,6 +23,26 @@ pub(crate) enum Again {
 }
 
 impl Outbound {
+    /// Sends a request again while `again` says so and the patience lasts.
+    pub async fn send_patiently(
+        &self,
+        patience: Patience,
+        ask: impl Fn() -> Ask,
+        again: impl Fn(&Result<Answer, Error>) -> bool,
+    ) -> Result<Answer, Error> {
+        let work = |left| {
+            let mut ask = ask();
+            ask.limit = ask.limit.min(left);
+            self.send(ask)
+        };
+        let again = |outcome: &Result<Answer, Error>| match outcome {
+            _ if !again(outcome) => Again::No,
+            Ok(answer) => answer.retry_after().map_or(Again::Later, Again::In),
+            Err(_) => Again::Later,
+        };
+        self.patiently(patience, work, again).await
+    }
+
     /// Repeats some work while `again` asks for it and the patience lasts. Each time the work is given the time that is left,
     /// and must end within it. If the end of the patience cuts a try short, the outcome is that of the try before, because
     /// that one says what the other side did.

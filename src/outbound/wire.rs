@@ -57,6 +57,11 @@ impl Wire {
             Record { requests: AtomicUsize::new(0), heard: AtomicBool::new(true), arrived: AtomicUsize::new(0) };
         Self { stream, record: Arc::new(record), yields: false }
     }
+
+    /// What passes over it, also after it was given away.
+    pub(super) fn record(&self) -> Arc<Record> {
+        Arc::clone(&self.record)
+    }
 }
 
 impl Record {
@@ -74,6 +79,11 @@ impl Record {
             1 => self.has_answered(),
             _ => true,
         }
+    }
+
+    /// The number of requests of which anything was written.
+    pub(super) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Has a byte arrived since the last one was written?
