@@ -22,6 +22,7 @@ use crate::frontend::place::{self, Access};
 use crate::frontend::socket::Socket;
 use crate::identity;
 use crate::outbound::Outbound;
+use crate::relay::Relay;
 
 mod core;
 mod reload;
@@ -124,7 +125,8 @@ impl App {
         let ends_with = sockets::job_directory(&env).filter(|job| socket.path().starts_with(job));
         let (metrics, tasks) = (Arc::clone(&ground.metrics), ground.tasks.clone());
         let broker = Arc::new(CurrentBroker::new(broker));
-        let fixed = Fixed { metrics, clock, uid, digests: Default::default(), listening };
+        let relay = Relay::new(clock.clone(), uid, stop.clone());
+        let fixed = Fixed { metrics, clock, uid, digests: Default::default(), relay, listening };
         let state = Arc::new(State::new(Arc::clone(&broker), fixed));
         let reload = Arc::new(Reload::new(ground, Arc::clone(&broker), &config, stop.clone(), generation));
         let course = Course { tasks, stop };

@@ -19,6 +19,7 @@ use crate::urgency::Urgency;
 
 mod at_exit;
 mod attest;
+mod call;
 mod error;
 mod examine;
 mod explain;
@@ -109,7 +110,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Does the answer need a credential for the server's front door?
     fn passes_door(&self, request: &Request) -> bool {
-        self.want.server.front_door.is_some() && request.action == Action::Headers
+        self.want.server.front_door.is_some() && request.action.hands_out_fields()
     }
 }
 

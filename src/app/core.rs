@@ -91,6 +91,11 @@ impl Ground {
     fn parts(&self, config: Config, missing: Missing, stop: &CancellationToken) -> Result<(Parts, Outbound), Error> {
         let deadline = self.persistence.for_requests().map(|limit| tokio::time::Instant::now() + limit);
         let outbound = Outbound::until(config.egress.clone(), self.clock.clone(), deadline);
+        if matches!(self.persistence, Persistence::Daemon) {
+            let (outbound, stop) = (outbound.clone(), stop.clone());
+            let tends = async move { stop.run_until_cancelled(outbound.close_idle_streams()).await };
+            self.tasks.spawn(tends);
+        }
         let env = self.env.clone().with_secrets(config.secret_variables());
         let ambient = Ambient { env, outbound: outbound.clone(), clock: self.clock.clone() };
         let identities = identities(&config, missing, &ambient)?;

@@ -26,6 +26,8 @@ pub enum Action {
     Token,
     /// Get headers with a token.
     Headers,
+    /// Relay a request to the server, with headers that the caller does not see.
+    Call,
     /// Report a token that a server refused.
     Reject,
     /// Revoke the tokens for a server.
@@ -39,10 +41,16 @@ pub enum Action {
 }
 
 impl Action {
+    /// Is the answer header fields, or a request that carries them?
+    pub(crate) fn hands_out_fields(self) -> bool {
+        matches!(self, Self::Headers | Self::Call)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::Headers => "headers",
+            Self::Call => "call",
             Self::Reject => "reject",
             Self::Revoke => "revoke",
             Self::Keep => "keep",

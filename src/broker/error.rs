@@ -164,6 +164,16 @@ impl Error {
         (self.class() == Class::Temporary).then(|| self.retry_in.unwrap_or(Duration::from_secs(1)))
     }
 
+    /// The time of a request was over first.
+    pub(super) fn too_slow() -> Self {
+        Self::lost(Lost::TooLong)
+    }
+
+    /// Was the server asked for too often?
+    pub(crate) fn is_about_rate(&self) -> bool {
+        matches!(&*self.cause, Cause::Request(Refusal::TooOften { .. }))
+    }
+
     /// The server or front door it is about, if known.
     pub fn server(&self) -> Option<&str> {
         self.server.as_deref()

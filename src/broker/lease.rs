@@ -3,6 +3,7 @@
 //! Callers get header fields from a lease only. It authorises requests to its own server and to no other URL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::{BoundTo, Refusal};
 use super::{Action, Error, Head, Server};
@@ -62,6 +63,16 @@ impl Lease {
         Ok(Authorized { fields, expires_at })
     }
 
+    /// Learns the nonce that the server sent for the next proof (RFC 9449 section 9).
+    pub(crate) fn learn_nonce(&self, nonce: &str) {
+        self.nonces.learn(self.server.url.url(), Some(nonce));
+    }
+
+    /// The time since the token was received.
+    pub(crate) fn age(&self) -> Duration {
+        self.clock.boot().since(self.token.minted)
+    }
+
     fn fields_of(&self, credential: &Credential, head: Option<&Head>) -> Result<Fields, Error> {
         // The nonce that a caller names is for this proof alone. Nobody learns it: it may be wrong.
         let learnt = || head.and_then(|head| self.nonces.newest(head.url.url()));
@@ -93,7 +104,7 @@ pub(super) fn covers(server: &Server, url: &ServerUrl) -> Result<(), Error> {
 pub(super) fn check_form(server: &Server, credential: &Credential, action: Action) -> Result<(), Error> {
     match action {
         // Header fields include the proof; `Keep` hands out nothing.
-        Action::Headers | Action::Keep => Ok(()),
+        Action::Headers | Action::Call | Action::Keep => Ok(()),
         Action::Token | Action::Reject | Action::Revoke | Action::Look | Action::Gate => {
             credential.bare().map(drop).map_err(|why| not_bare(server, why))
         }

@@ -15,6 +15,7 @@ use super::body;
 use super::dialect::Around;
 use crate::broker::{self, Class};
 use crate::oauth::words::one_line;
+use crate::relay::{Refused, Streamed};
 use crate::token::Token;
 
 /// What a handler gives.
@@ -25,6 +26,8 @@ pub(super) struct Answer {
     status: StatusCode,
     media: Option<HeaderValue>,
     body: Body,
+    /// All fields of the answer, where they are not ours.
+    fields: Option<Box<HeaderMap>>,
 }
 
 /// The media type of every document.
@@ -33,7 +36,7 @@ const METRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-t
 
 impl Answer {
     fn ok(media: HeaderValue, body: Body) -> Self {
-        Self { status: StatusCode::OK, media: Some(media), body }
+        Self { status: StatusCode::OK, media: Some(media), body, fields: None }
     }
 
     /// A JSON document without a secret.
@@ -53,7 +56,7 @@ impl Answer {
 
     /// Status 204.
     pub(super) fn empty() -> Self {
-        Self { status: StatusCode::NO_CONTENT, media: None, body: body::plain(b"") }
+        Self { status: StatusCode::NO_CONTENT, media: None, body: body::plain(b""), fields: None }
     }
 
     /// The answer of `/healthz`.
@@ -74,8 +77,21 @@ impl Answer {
         Self::ok(METRICS, body::plain(text.as_bytes()))
     }
 
+    /// The answer of an MCP server, which streams.
+    pub(super) fn relayed(answer: Response<Streamed>) -> Self {
+        let (head, body) = answer.into_parts();
+        let fields = Some(Box::new(head.headers));
+        Self { status: head.status, media: None, body: Body::streamed(body), fields }
+    }
+
     /// For the funnel alone. The map of the request's fields is used again for those of the answer.
     pub(super) fn into_response(self, of_request: HeaderMap) -> Response<Body> {
+        if let Some(fields) = self.fields {
+            let mut response = Response::new(self.body);
+            *response.status_mut() = self.status;
+            *response.headers_mut() = *fields;
+            return response;
+        }
         safeconduct_listener::answer(self.status, of_request, self.media, self.body)
     }
 }
@@ -86,6 +102,8 @@ impl Answer {
 pub(super) enum Dialect {
     /// `error` and `error_description`, as RFC 6749 section 5.2 has them, with `class`, `hint` and `server` beside them.
     Oauth,
+    /// A JSON-RPC error, which MCP clients show.
+    JsonRpc,
 }
 
 /// Why a request is refused: its class, a stable code, the words and the cure. Boxed, because it is large and rare.
@@ -103,6 +121,8 @@ struct Refusal {
     allow: Option<String>,
     record: Record,
     is_final: bool,
+    /// What the data path says, if it refuses.
+    relay: Option<Box<Refused>>,
 }
 
 /// What the audit says of a refusal.
@@ -122,8 +142,8 @@ impl Failure {
         let words = one_line(&words).into_owned();
         let (code, record) = (one_line(code).into_owned(), Record::Due);
         let (status, hint, server, retry_in, allow) = (None, None, None, None, None);
-        let is_final = false;
-        Self(Box::new(Refusal { class, status, code, words, hint, server, retry_in, allow, record, is_final }))
+        let (is_final, relay) = (false, None);
+        Self(Box::new(Refusal { class, status, code, words, hint, server, retry_in, allow, record, is_final, relay }))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Refusal)) -> Self {
@@ -217,6 +237,7 @@ impl Failure {
     pub(super) fn into_response(self, dialect: Dialect, of_request: HeaderMap) -> Response<Body> {
         match dialect {
             Dialect::Oauth => self.0.oauth(of_request),
+            Dialect::JsonRpc => self.0.json_rpc(of_request),
         }
     }
 }
@@ -231,7 +252,40 @@ impl From<broker::Error> for Failure {
     }
 }
 
+impl From<Box<Refused>> for Failure {
+    fn from(refused: Box<Refused>) -> Self {
+        Self::new(refused.class, &refused.code, refused.message.clone()).with(|refusal| {
+            refusal.status = StatusCode::from_u16(refused.status).ok();
+            refusal.allow = refused.allow.map(str::to_owned);
+            refusal.is_final = refused.ends_connection;
+            if refused.is_recorded {
+                refusal.record = Record::Written;
+            }
+            refusal.relay = Some(refused);
+        })
+    }
+}
+
 impl Refusal {
+    fn json_rpc(self, of_request: HeaderMap) -> Response<Body> {
+        let status = self.status.or_else(|| StatusCode::from_u16(self.class.status()).ok());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let refused = self.relay.unwrap_or_else(|| Box::new(Refused::at_the_door(self.class, &self.code, &self.words)));
+        let (document, request_id) = refused.to_json();
+        tracing::info!(request_id, class = self.class.as_str(), error = %self.code, "told a client of /mcp");
+        if status == StatusCode::ACCEPTED {
+            return Answer { status, ..Answer::empty() }.into_response(of_request);
+        }
+        let mut response = Answer { status, ..Answer::json(&document) }.into_response(of_request);
+        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        if let Some(seconds) = refused.retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
     fn oauth(&self, of_request: HeaderMap) -> Response<Body> {
         let status = self.status.or_else(|| StatusCode::from_u16(self.class.status()).ok());
         let mut document = json!({ "error": self.code, "error_description": self.words, "class": self.class.as_str() });

@@ -13,6 +13,7 @@ use crate::broker::Broker;
 use crate::caller::Digests;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 
 /// The broker in use, which a reload replaces. It is the app's; front-ends reach it through [`State::desk`] alone.
 pub(crate) struct CurrentBroker(Mutex<Arc<Broker>>);
@@ -49,6 +50,8 @@ pub(crate) struct Fixed {
     pub uid: u32,
     /// Digests of callers' programs, for rules that name them.
     pub digests: Digests,
+    /// The data path.
+    pub relay: Relay,
     /// Where the daemon listens.
     pub listening: Listening,
 }

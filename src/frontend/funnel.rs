@@ -3,7 +3,7 @@
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
-use hyper::{Request, Response, Uri};
+use hyper::{Method, Request, Response, Uri};
 use safeconduct_listener::{Body, Reply, Service};
 
 use super::answer::{Dialect, Failure, Outcome, Record};
@@ -17,6 +17,8 @@ pub(super) struct Asked<'a> {
     pub(super) desk: Desk<'a>,
     /// Who asks.
     pub(super) caller: &'a Caller,
+    /// The request's method.
+    pub(super) method: Method,
     /// The request's target.
     pub(super) uri: Uri,
     /// The request's fields.

@@ -2,7 +2,7 @@
 //!
 //! A connection is accepted (`socket.rs`, `http.rs`, `health.rs`) and served by the package `safeconduct-listener`
 //! (src/listener): within limits, and after a check of where its requests begin and end. A request passes the gate (`gate.rs`)
-//! and is led by the table of routes (`route.rs`) to a handler (`api.rs`), which asks the broker of its desk
+//! and is led by the table of routes (`route.rs`) to a handler (`api.rs`, `mcp.rs`), which asks the broker of its desk
 //! (`desk.rs`). Its outcome (`answer.rs`) becomes a response in the funnel (`funnel.rs`), where a refusal is recorded.
 //!
 //! A handler turns a request into [`crate::broker::Request`] and the broker's outcome into an answer. It never sees identity,
@@ -21,6 +21,7 @@ pub(crate) mod fuzzed;
 mod gate;
 pub(crate) mod health;
 pub(crate) mod http;
+mod mcp;
 pub(crate) mod place;
 mod query;
 mod route;

@@ -10,6 +10,7 @@ use super::api;
 use super::desk::Desk;
 use super::funnel::{Asked, Audit, Finished};
 use super::gate::{self, Pass};
+use super::mcp;
 use crate::broker::Action;
 use crate::caller::Caller;
 
@@ -95,6 +96,14 @@ const API: &[Route] = &[
         dialect: Dialect::Oauth,
         handler: |asked, _| Finished::now(api::status(&asked), asked),
     },
+    Route {
+        methods: &[],
+        path: mcp::PATH,
+        needs: Needs::Caller,
+        action: Action::Call,
+        dialect: Dialect::JsonRpc,
+        handler: mcp::relay,
+    },
     LIVENESS,
     Route {
         methods: GET,
@@ -141,10 +150,12 @@ pub(super) fn answer<'a>(pass: &Pass, desk: Desk<'a>, caller: &'a Caller, reques
     let found = admit(pass, caller, &head);
     let (action, dialect) = match &found {
         Ok(route) => (route.action, route.dialect),
+        Err(_) if head.uri.path().starts_with(mcp::PATH) => (Action::Gate, Dialect::JsonRpc),
         Err(_) => (Action::Gate, Dialect::Oauth),
     };
     let audit = if matches!(pass, Pass::Anyone) { Audit::Nothing } else { Audit::Refusals };
-    let asked = Asked { desk, caller, uri: head.uri, fields: head.headers, action, dialect, audit };
+    let (method, uri, fields) = (head.method, head.uri, head.headers);
+    let asked = Asked { desk, caller, method, uri, fields, action, dialect, audit };
     match found {
         Ok(route) => (route.handler)(asked, body),
         Err(failure) => Finished::now(Err(failure), asked),

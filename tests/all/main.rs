@@ -3,6 +3,7 @@
 //! | tests of | in |
 //! |---|---|
 //! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `refusals` `callers` `keyring` |
+//! | the data path | `proxy` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `environment` |
 //! | reports and records for people | `doctor` `trust_policy` `audit` |
@@ -40,6 +41,7 @@ mod listeners;
 mod mutual_tls;
 mod narrow;
 mod profiles;
+mod proxy;
 mod refusals;
 mod reload;
 mod sources;

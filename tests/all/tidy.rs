@@ -15,12 +15,12 @@ const MAY_KNOW: &[(&str, &str)] = &[
         "command",
         "app audit blocking broker caller child cli clock config door env frontend identity log oauth outbound token trust",
     ),
-    ("app", "audit blocking broker clock config env frontend identity metrics outbound store"),
+    ("app", "audit blocking broker clock config env frontend identity metrics outbound relay store"),
     ("cli", "clock trust"),
     // `config` makes the `Config` structs of these rooms and checks names against their tables.
     ("config", "audit broker clock digest env exchange identity oauth outbound policy setting"),
-    ("frontend", "blocking broker caller clock env listener metrics oauth token"),
-    ("relay", "broker clock mcp oauth"),
+    ("frontend", "blocking broker caller clock env listener metrics oauth relay token"),
+    ("relay", "broker caller clock mcp oauth outbound token"),
     (
         "broker",
         "audit aws bucket cache caller clock digest discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token trust urgency",

@@ -16,6 +16,7 @@
 //! | `stand_in.rs` | puts a fake in place of hosts that are compiled into the product: `StandIn` |
 //! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
 //! | `safeconduct.rs` | runs the real binary in a clean environment: `Safeconduct`, `Daemon` |
+//! | `raw_server.rs` | a server whose every byte the test writes: `RawServer` |
 //! | `scene.rs` | the usual parties together; `sluice.rs` makes one of them slow |
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
 //! | `profiles.rs` | makes `FakeAs` behave like the servers of several vendors |
@@ -42,6 +43,7 @@ pub mod listener;
 pub mod mcp_server;
 pub mod platform;
 pub mod profiles;
+pub mod raw_server;
 pub mod safeconduct;
 pub mod scene;
 pub mod sigv4;

@@ -1,0 +1,69 @@
+//! What the data path asks of the broker: the credential for one request, how far it may step up, and the way out.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{AuditSubject, Authorized, Broker, Class, Decision, Error, Head, Lease, Request, Server, Wanted};
+use crate::caller::Caller;
+use crate::oauth::Scopes;
+use crate::outbound::Outbound;
+
+/// The pause before a request that can wait is decided again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+impl Broker {
+    /// Gives the header fields for one request that the data path is about to send. `head` describes that request for the
+    /// credential it is given. Fails as [`Self::headers`] does, but temporary failures only after `patience`.
+    pub(crate) async fn call(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        patience: Duration,
+        head: impl FnOnce(&Lease) -> Head,
+    ) -> Result<(Lease, Authorized), Error> {
+        let decided = match self.decide(caller, request, None) {
+            Ok(Decision::Lease(lease)) => Ok(lease),
+            Ok(Decision::Awaits(wanted)) => self.awaited_patiently(caller, request, wanted, patience).await,
+            Err(error) => Err(error),
+        };
+        let decided = decided.and_then(|lease| lease.authorize(Some(&head(&lease))).map(|fields| (lease, fields)));
+        self.note(&AuditSubject::of(caller, request), decided, |(lease, _)| Some(lease))
+    }
+
+    async fn awaited_patiently(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        mut wanted: Wanted,
+        patience: Duration,
+    ) -> Result<Lease, Error> {
+        let until = Instant::now() + patience;
+        loop {
+            let decided = tokio::time::timeout_at(until, self.awaited(caller, request, wanted)).await;
+            let error = match decided.unwrap_or_else(|_| Err(Error::too_slow())) {
+                Err(error) if error.class() == Class::Temporary => error,
+                decided => return decided,
+            };
+            let again = Instant::now() + error.retry_in().unwrap_or_default().max(AGAIN);
+            if again >= until {
+                return Err(error);
+            }
+            tokio::time::sleep_until(again).await;
+            wanted = match self.decide(caller, request, None)? {
+                Decision::Lease(lease) => return Ok(lease),
+                Decision::Awaits(wanted) => wanted,
+            };
+        }
+    }
+
+    /// The most scopes that this caller may have at this server, if there is a limit.
+    pub(crate) fn ceiling(&self, caller: &Caller, server: &Server) -> Option<Scopes> {
+        server.policy.permit(caller, None).ok()?.ceiling().cloned()
+    }
+
+    /// The way out, under the egress rules of this configuration.
+    pub(crate) fn outbound(&self) -> &Outbound {
+        &self.maker.outbound
+    }
+}

@@ -1,0 +1,295 @@
+//! One request of a client, from its head to the head of the server's answer: the credential, the exchange, and what the answer
+//! leads to ([`super::verdict`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::{Method, Response};
+use tokio::time::Instant;
+
+use super::idle::LastByte;
+use super::kept::Kept;
+use super::steps::Steps;
+use super::verdict::{self, Attempt, Body, Repair, Repairs, Sent, TokenAge, Told, Verdict, Why, Written};
+use crate::broker::{self, Action, Authorized, Broker, Class, Head, Lease, Least, Server, Target};
+use crate::caller::Caller;
+use crate::mcp::rpc::Message;
+use crate::oauth::{Challenge, Scopes, ServerUrl, challenge, quoted_words};
+use crate::outbound::{self, Download, Exchange, Lost};
+use crate::token::Digest;
+
+/// The longest wait for the head of an answer. The wait ends before, when nothing passes for ten minutes.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 3_600);
+
+/// A request on its way.
+pub(super) struct Errand {
+    pub(super) broker: Arc<Broker>,
+    pub(super) caller: Caller,
+    pub(super) server: Arc<Server>,
+    pub(super) method: Method,
+    pub(super) url: ServerUrl,
+    /// Without the fields of the credential.
+    pub(super) headers: HeaderMap,
+    pub(super) sent: Sent,
+    pub(super) body: Kept,
+    pub(super) last_byte: Arc<LastByte>,
+    pub(super) steps: Arc<Steps>,
+}
+
+/// Why there is no answer to pass on.
+pub(super) struct Failed {
+    pub(super) told: Told,
+    /// What the broker says.
+    pub(super) cause: Option<broker::Error>,
+    /// What the server says.
+    pub(super) said: Option<String>,
+}
+
+impl Failed {
+    fn no_token(cause: broker::Error) -> Self {
+        let told = match cause.is_about_rate() {
+            true => Told::new(Why::Rate).retry_after(cause.retry_in().unwrap_or_default()),
+            false => Told::no_token(cause.class(), cause.retry_in()),
+        };
+        Self { told, cause: Some(cause), said: None }
+    }
+}
+
+impl From<Told> for Failed {
+    fn from(told: Told) -> Self {
+        Self { told, cause: None, said: None }
+    }
+}
+
+/// What repetitions change.
+struct Progress {
+    lease: Lease,
+    fields: Authorized,
+    scopes: Option<Scopes>,
+    repairs: Repairs,
+    begun: Instant,
+    tries: u32,
+}
+
+impl Errand {
+    /// Sends the request until there is an answer for the client.
+    pub(super) async fn run(&mut self) -> Result<Response<Download>, Failed> {
+        let scopes = self.steps.asked(self.caller.uid, &self.server.name);
+        let (lease, fields) = self.lease(scopes.as_ref()).await?;
+        let (repairs, begun) = (Repairs::default(), Instant::now());
+        let mut progress = Progress { lease, fields, scopes, repairs, begun, tries: 0 };
+        loop {
+            let outcome = self.send(&progress).await?;
+            let verdict = self.judge(&outcome, &progress);
+            match verdict {
+                Verdict::Pass => return outcome.map_err(|_| Told::new(Why::Unreachable).into()),
+                Verdict::Tell(told) => return Err(self.give_up(told, outcome.ok(), &progress)),
+                Verdict::Reconnect(pause) => {
+                    progress.tries += 1;
+                    tokio::time::sleep(pause).await;
+                    progress.fields = self.sign(&progress.lease)?;
+                }
+                Verdict::Again(repair) => {
+                    // The connection is closed: what is left of this answer is nobody's.
+                    drop(outcome);
+                    self.repair(repair, &mut progress).await?;
+                }
+            }
+        }
+    }
+
+    /// The credential, within the patience of the client.
+    async fn lease(&self, scopes: Option<&Scopes>) -> Result<(Lease, Authorized), Failed> {
+        let request = broker::Request {
+            target: Target::Name(self.server.name.to_string()),
+            scopes: scopes.cloned(),
+            least: Least::Of(Duration::ZERO),
+            fresh: false,
+            action: Action::Call,
+            helper: false,
+            may_be_a_retry: false,
+        };
+        let patience = self.sent.patience();
+        self.broker.call(&self.caller, &request, patience, |lease| self.head(lease)).await.map_err(Failed::no_token)
+    }
+
+    /// The fields for one more try with the same credential.
+    fn sign(&self, lease: &Lease) -> Result<Authorized, Failed> {
+        lease.authorize(Some(&self.head(lease))).map_err(Failed::no_token)
+    }
+
+    fn head(&self, lease: &Lease) -> Head {
+        let is_signed = lease.token.credential.is_signer();
+        let body_sha256 = self.body.whole().filter(|_| is_signed).map(|body| Digest::of(body).to_string());
+        Head { method: Some(self.method.to_string()), url: self.url.clone(), nonce: None, body_sha256 }
+    }
+
+    async fn send(&mut self, progress: &Progress) -> Result<Result<Response<Download>, Lost>, Failed> {
+        let Some(body) = self.body.upload(&self.last_byte) else { return Err(Told::new(Why::TooLargeToRepeat).into()) };
+        let mut headers = self.headers.clone();
+        for (name, value) in &progress.fields.fields {
+            let field = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
+            let Some((name, mut value)) = field else { return Err(Told::no_token(Class::Internal, None).into()) };
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        let exchange = Exchange {
+            method: self.method.clone(),
+            url: self.url.url().clone(),
+            headers,
+            body,
+            named_by: self.server.named_by,
+            certificate: progress.lease.token.credential.connection().copied(),
+            server: Arc::clone(&self.server.name),
+            head_limit: NO_LIMIT,
+        };
+        tokio::select! {
+            answer = self.broker.outbound().stream(exchange) => {
+                self.last_byte.passed();
+                if let Ok(answer) = &answer {
+                    learn_nonce(&progress.lease, answer.headers());
+                }
+                Ok(answer)
+            }
+            () = self.last_byte.idle() => Err(Told::new(Why::AnswerLost).into()),
+        }
+    }
+
+    fn judge(&self, outcome: &Result<Response<Download>, Lost>, progress: &Progress) -> Verdict {
+        if outcome.as_ref().is_ok_and(|answer| !matches!(answer.status().as_u16(), 300..=399 | 401 | 403)) {
+            return Verdict::Pass;
+        }
+        let Progress { lease, scopes, repairs, .. } = progress;
+        let body = if self.body.whole().is_some() { Body::InHand } else { Body::Gone };
+        let ceiling = self.broker.ceiling(&self.caller, &self.server);
+        let refused = self.steps.refused(self.caller.uid, &self.server.name);
+        let attempt = Attempt {
+            sent: self.sent,
+            body,
+            repairs: *repairs,
+            token: TokenAge::of(lease.age(), lease.token.life),
+            has_proof: progress.fields.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("dpop")),
+            scopes: verdict::Steps {
+                requested: scopes.as_ref().unwrap_or(&lease.token.scopes),
+                ceiling: ceiling.as_ref(),
+                refused: &refused,
+            },
+        };
+        match outcome {
+            Ok(answer) => {
+                let challenge = challenge_of(answer.headers());
+                let answer =
+                    verdict::Answer { status: answer.status().as_u16(), challenge: &challenge, remediation: None };
+                verdict::answered(answer, &attempt)
+            }
+            Err(lost) => {
+                tracing::debug!(server = %self.server.name, error = %lost.error, "no answer");
+                let written = match lost.sent {
+                    outbound::Sent::Nothing => Written::Nothing,
+                    outbound::Sent::Perhaps => Written::Something,
+                };
+                let (since_first, tries) = (progress.begun.elapsed(), progress.tries);
+                let failure = verdict::Failure { class: class_of(&lost.error), written, since_first, tries };
+                verdict::failed(failure, &attempt)
+            }
+        }
+    }
+
+    async fn repair(&self, repair: Repair, progress: &mut Progress) -> Result<(), Failed> {
+        let repairs = &mut progress.repairs;
+        match repair {
+            Repair::Nothing => repairs.losses += 1,
+            Repair::NewProof => repairs.proofs += 1,
+            Repair::NewToken => {
+                repairs.tokens += 1;
+                self.reject(&progress.lease);
+                (progress.lease, progress.fields) = self.lease(progress.scopes.as_ref()).await?;
+                return Ok(());
+            }
+            Repair::Scopes(next) => {
+                repairs.steps += 1;
+                return self.step_up(next, progress).await;
+            }
+        }
+        progress.fields = self.sign(&progress.lease)?;
+        Ok(())
+    }
+
+    /// Asks for more scopes. If the issuer refuses them, the client is told, and they are not asked for again for a while.
+    async fn step_up(&self, next: Scopes, progress: &mut Progress) -> Result<(), Failed> {
+        let (uid, name) = (self.caller.uid, &self.server.name);
+        match self.lease(Some(&next)).await {
+            Ok((lease, fields)) => {
+                self.steps.granted(uid, name, &next);
+                (progress.lease, progress.fields, progress.scopes) = (lease, fields, Some(next));
+                Ok(())
+            }
+            Err(failed) if failed.told.class == Class::Refused => {
+                self.steps.note_refused(uid, name, next);
+                Err(Failed { told: Told::new(Why::ScopeRefused), ..failed })
+            }
+            Err(failed) => Err(failed),
+        }
+    }
+
+    fn reject(&self, lease: &Lease) {
+        let target = Target::Name(self.server.name.to_string());
+        // A refusal is recorded, and the next token is then the one that is cached.
+        drop(self.broker.reject(&self.caller, &target, &lease.token.digest));
+    }
+
+    /// The error for the client, after what has to be done all the same.
+    fn give_up(&self, told: Told, answer: Option<Response<Download>>, progress: &Progress) -> Failed {
+        match &told.then {
+            Some(Repair::NewToken) => self.reject(&progress.lease),
+            Some(Repair::Scopes(next)) => self.steps.granted(self.caller.uid, &self.server.name, next),
+            Some(Repair::NewProof | Repair::Nothing) | None => {}
+        }
+        let said = answer.and_then(|answer| {
+            let place = answer.headers().get(LOCATION)?.to_str().ok()?;
+            Some(quoted_words(place))
+        });
+        Failed { told, cause: None, said }
+    }
+}
+
+fn learn_nonce(lease: &Lease, headers: &HeaderMap) {
+    if let Some(nonce) = headers.get("dpop-nonce").and_then(|value| value.to_str().ok()) {
+        lease.learn_nonce(nonce);
+    }
+}
+
+fn challenge_of(headers: &HeaderMap) -> Challenge {
+    challenge::read(&headers.get_all(hyper::header::WWW_AUTHENTICATE))
+}
+
+fn class_of(error: &outbound::Error) -> Class {
+    match error {
+        outbound::Error::NotAllowed { .. }
+        | outbound::Error::Forbidden { kind: outbound::Kind::Unlisted, .. }
+        | outbound::Error::InsecureLoopback { .. } => Class::Denied,
+        outbound::Error::Roots { .. } => Class::Config,
+        error if error.is_temporary() => Class::Temporary,
+        _ => Class::Refused,
+    }
+}
+
+/// What a body is, and its message. A large one is told by its beginning.
+pub(super) fn sent(method: &Method, body: &[u8]) -> (Sent, super::refused::To) {
+    use super::refused::To;
+    match *method {
+        Method::GET | Method::HEAD => (Sent::Stream, To::Nobody),
+        Method::DELETE => (Sent::End, To::Nobody),
+        _ => {
+            let message = Message::read(body);
+            let sent = Sent::posted(&message);
+            let to = match (sent, message.id) {
+                (Sent::Notification | Sent::Response, _) => To::Nobody,
+                (_, Some(id)) => To::Request(id),
+                (_, None) => To::Unknown,
+            };
+            (sent, to)
+        }
+    }
+}

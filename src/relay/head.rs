@@ -1,0 +1,244 @@
+//! The head of a relayed request and of its answer: where it goes, and which fields pass. Pure.
+//!
+//! The URL is made from the configuration. Of the client's target only the path below the server's name and the query are used.
+//!
+//! Dropped are fields of one connection, fields that name or prove somebody, and fields that would make a local client log in
+//! or go elsewhere. All others pass as they are. The fields of the credential are added by the caller of this module, last.
+
+use hyper::header::{
+    ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED,
+    HOST, HeaderMap, HeaderName, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
+};
+use hyper::{Method, Uri};
+
+use crate::oauth::ServerUrl;
+
+/// Before this path stands nothing, and after it the name of a server.
+const PREFIX: &str = "/mcp/";
+
+/// Why a request cannot be relayed, whoever sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadHead {
+    /// Servers differ in what such a path means.
+    #[error("the path has dot segments, empty segments, or encoded slashes, dots or control characters")]
+    Path,
+    /// It names a field that frames or directs the request.
+    #[error("`Connection` names a field that must not be removed, or cannot be read")]
+    Connection,
+    /// The protocol would be another one afterwards.
+    #[error("`Upgrade` is not served here")]
+    Upgrade,
+    /// A browser's question whether it may send the request.
+    #[error("OPTIONS is refused: there is no CORS here")]
+    Preflight,
+    /// The answer to TRACE would show the token.
+    #[error("TRACE is not relayed")]
+    Trace,
+    /// A page could send other media types without asking.
+    #[error("the body must be `application/json`")]
+    Media,
+    /// The server's own URL has a query.
+    #[error("this server has no paths or queries below its URL")]
+    Below,
+}
+
+impl BadHead {
+    /// The status of the answer.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Path | Self::Connection => 400,
+            Self::Upgrade | Self::Preflight | Self::Below => 403,
+            Self::Trace => 405,
+            Self::Media => 415,
+        }
+    }
+}
+
+/// What a path names: a server, and a path below its URL that is empty or begins with a slash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) below: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// Reads the path of a request. `None` if nothing can be there.
+    pub(crate) fn of(path: &'a str) -> Result<Option<Self>, BadHead> {
+        let Some(rest) = path.strip_prefix(PREFIX) else { return Ok(None) };
+        let (name, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if !is_plain(below) {
+            return Err(BadHead::Path);
+        }
+        // A client that is refused looks for a place to log in. There is none, here or at the server.
+        let mut segments = below.split('/').skip(1);
+        let first = segments.next().unwrap_or_default();
+        let is_login = matches!(first, "register" | "authorize" | "token");
+        let is_known = below.split('/').any(|segment| segment == ".well-known");
+        Ok((!name.is_empty() && !is_login && !is_known).then_some(Self { name, below }))
+    }
+}
+
+/// Does every server read this path alike? A final slash is fine.
+fn is_plain(path: &str) -> bool {
+    let mut text = path.as_bytes().to_vec();
+    // Each round takes away one layer of encoding, until nothing changes.
+    loop {
+        let inner = text.strip_suffix(b"/").unwrap_or(&text);
+        let segments = || inner.split(|&byte| byte == b'/').skip(1);
+        let name = |segment: &[u8]| segment.split(|&byte| byte == b';').next().unwrap_or_default().to_vec();
+        if segments().any(|segment| matches!(&*name(segment), b"" | b"." | b"..")) {
+            return false;
+        }
+        if text.iter().any(|&byte| byte == b'\\' || byte < b' ' || byte == 0x7f) {
+            return false;
+        }
+        let decoded: Vec<u8> = percent_encoding::percent_decode(&text).collect();
+        if decoded == text {
+            return true;
+        }
+        let slashes = |text: &[u8]| text.iter().filter(|&&byte| byte == b'/').count();
+        if slashes(&decoded) != slashes(&text) {
+            return false;
+        }
+        text = decoded;
+    }
+}
+
+/// Checks what every relayed request must be, before its body is read.
+pub(crate) fn check(method: &Method, headers: &HeaderMap, has_body: bool) -> Result<(), BadHead> {
+    if headers.contains_key(UPGRADE) {
+        return Err(BadHead::Upgrade);
+    }
+    match *method {
+        Method::OPTIONS => return Err(BadHead::Preflight),
+        Method::TRACE | Method::CONNECT => return Err(BadHead::Trace),
+        _ => {}
+    }
+    named_by_connection(headers)?;
+    let needs_media = has_body || *method == Method::POST;
+    if needs_media && !(has_one(headers, &CONTENT_TYPE) && is_media(headers, "application/json")) {
+        return Err(BadHead::Media);
+    }
+    Ok(())
+}
+
+fn has_one(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(name).iter().count() == 1
+}
+
+/// Is the content of this media type, whatever its parameters?
+pub(crate) fn is_media(headers: &HeaderMap, media: &str) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media)
+}
+
+/// Is the content as it is, without an encoding?
+pub(crate) fn is_unencoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// The URL of the server for a path below it and the query of a request.
+pub(crate) fn url(server: &ServerUrl, below: &str, target: &Uri) -> Result<ServerUrl, BadHead> {
+    if below.is_empty() && target.query().is_none() {
+        return Ok(server.clone());
+    }
+    if server.url().query().is_some() {
+        return Err(BadHead::Below);
+    }
+    let own = server.as_str();
+    let mut text = if below.is_empty() { own.to_owned() } else { format!("{}{below}", own.trim_end_matches('/')) };
+    if let Some(query) = target.query() {
+        text.push('?');
+        text.push_str(query);
+    }
+    let url = ServerUrl::parse(&text).map_err(|_| BadHead::Path)?;
+    // What follows must not have become another host or path.
+    if server.covers(&url) { Ok(url) } else { Err(BadHead::Path) }
+}
+
+/// The fields of the request that the server gets, without those of the credential. `outer` names the field of a front door.
+pub(crate) fn to_server(headers: &HeaderMap, outer: Option<&str>) -> Result<HeaderMap, BadHead> {
+    let named = named_by_connection(headers)?;
+    let passes = |name: &HeaderName| {
+        !(is_of_connection(name)
+            || names_client(name)
+            || named.contains(name)
+            || outer.is_some_and(|outer| name.as_str().eq_ignore_ascii_case(outer)))
+    };
+    Ok(copy(headers, passes))
+}
+
+/// The fields of the answer that the client gets.
+pub(crate) fn to_client(headers: &HeaderMap) -> HeaderMap {
+    // A server that names what must not be removed has named nothing.
+    let named = named_by_connection(headers).unwrap_or_default();
+    copy(headers, |name| !(is_hop(name) || leads_client(name) || named.contains(name)))
+}
+
+fn copy(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let mut copied = HeaderMap::with_capacity(headers.len() + 2);
+    for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
+        copied.append(name.clone(), value.clone());
+    }
+    copied
+}
+
+/// The fields that are for this connection alone because `Connection` names them.
+fn named_by_connection(headers: &HeaderMap) -> Result<Vec<HeaderName>, BadHead> {
+    let mut named = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        let text = value.to_str().map_err(|_| BadHead::Connection)?;
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BadHead::Connection)?;
+            if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
+                return Err(BadHead::Connection);
+            }
+            named.push(name);
+        }
+    }
+    Ok(named)
+}
+
+/// Fields of one connection (RFC 9110 section 7.6.1).
+fn is_hop(name: &HeaderName) -> bool {
+    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+/// Fields of one connection, and those that the client towards the server makes anew.
+fn is_of_connection(name: &HeaderName) -> bool {
+    is_hop(name) || [HOST, CONTENT_LENGTH, EXPECT].contains(name)
+}
+
+/// Fields that name or prove the client, or say from where the request came.
+fn names_client(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, FORWARDED, VIA].contains(name)
+        || matches!(
+            text,
+            "cookie2" | "dpop" | "x-serverless-authorization" | "x-real-ip" | "client-ip" | "true-client-ip"
+        )
+        || text.starts_with("x-amz-")
+        || text.starts_with("x-forwarded-")
+}
+
+/// Fields that would make a local client log in, go elsewhere or keep something, and those that hold a proof.
+fn leads_client(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    [WWW_AUTHENTICATE, PROXY_AUTHENTICATE, SET_COOKIE, LOCATION, REFRESH, ALT_SVC, AUTHORIZATION, PROXY_AUTHORIZATION]
+        .contains(name)
+        || matches!(
+            text,
+            "set-cookie2"
+                | "authentication-info"
+                | "proxy-authentication-info"
+                | "dpop-nonce"
+                | "dpop"
+                | "clear-site-data"
+        )
+        || text.starts_with("access-control-")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The event stream of a GET whose token or server is missing for now.
+//!
+//! Clients never ask again after an error, so they get an event stream at once, which is held by comments. When the server's own
+//! stream can be had, it is joined. If that is refused for good, or if it takes too long, the stream ends cleanly.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Response, StatusCode};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::exchange::Errand;
+use super::idle::IDLE;
+use super::stream::{Events, Relayed};
+use super::{Streamed, head};
+use crate::broker::Class;
+use crate::mcp::sse::COMMENT;
+use crate::outbound::Download;
+
+/// The pauses between two attempts: the first one, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// A comment is sent so often.
+const EVERY: Duration = Duration::from_secs(15);
+
+/// A stream that waits for that of its server.
+pub(super) struct Held {
+    state: State,
+    comments: Interval,
+}
+
+enum State {
+    Waits(Pin<Box<dyn Future<Output = Option<Relayed<Download>>> + Send>>),
+    Joined(Relayed<Download>),
+    Over,
+}
+
+impl Held {
+    pub(super) fn new(errand: Errand, stop: CancellationToken) -> Self {
+        let mut comments = tokio::time::interval(EVERY);
+        comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let joins = async move { stop.clone().run_until_cancelled(join(errand, stop)).await.flatten() };
+        Self { state: State::Waits(Box::pin(joins)), comments }
+    }
+}
+
+/// The stream of the server, once it can be had.
+async fn join(mut errand: Errand, stop: CancellationToken) -> Option<Relayed<Download>> {
+    let (mut pause, longest) = PAUSES;
+    let begun = Instant::now();
+    while begun.elapsed() < IDLE {
+        tokio::time::sleep(pause).await;
+        pause = longest.min(2 * pause);
+        match errand.run().await {
+            Ok(answer) if is_stream(answer.status(), answer.headers()) => {
+                errand.last_byte.passed();
+                let events = Some(Events::new(None));
+                return Some(Relayed::new(answer.into_body(), errand.last_byte, stop, events));
+            }
+            Err(failed) if failed.told.class == Class::Temporary => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn is_stream(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::OK && head::is_media(headers, "text/event-stream") && head::is_unencoded(headers)
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        loop {
+            match &mut self.state {
+                State::Joined(body) => return Pin::new(body).poll_frame(context),
+                State::Over => return Poll::Ready(None),
+                State::Waits(joins) => match joins.as_mut().poll(context) {
+                    Poll::Ready(joined) => self.state = joined.map_or(State::Over, State::Joined),
+                    Poll::Pending if self.comments.poll_tick(context).is_ready() => {
+                        return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+}
+
+/// The answer whose body this is.
+pub(super) fn answer(held: Held) -> Response<Streamed> {
+    let mut answer: Response<Streamed> = Response::new(Box::pin(held));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
