@@ -20,8 +20,9 @@ use crate::oauth::{Audience, Issuer, Resource, Scopes, quoted_words};
 mod claims;
 mod credential;
 
+pub use claims::Claims;
+pub(crate) use claims::NotJwt;
 use claims::is_base64url;
-pub use claims::{Claims, Confirmation, NotJwt};
 pub use credential::Credential;
 pub(crate) use credential::{Fields, Head, Unauthorized, WhyNot};
 

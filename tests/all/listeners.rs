@@ -57,6 +57,7 @@ async fn with_the_secret_loopback_serves_what_the_socket_serves() {
     assert_eq!(loopback.exchange(&revoke).await.json()["revoked"], 1);
     let callers = daemon.get("/v1/status").await.json()["servers"][0]["callers"].clone();
     assert_eq!(callers, json!([{"uid": geteuid().as_raw(), "served": 3}]), "the secret says which user asks");
+    assert_eq!(loopback.get_with("/mcp/demo", "").await.status, 403, "the proxy needs it too");
     daemon.stop().await.expect_code(0);
 }
 
@@ -93,7 +94,7 @@ async fn without_the_secret_loopback_serves_nothing_that_names_a_server() {
     // A caller cannot send the secret in a place that is logged.
     assert_eq!(loopback.get_with(&format!("/v1/status?secret={other}"), "").await.status, 403);
     assert_eq!(loopback.get_with("/healthz", "").await.status, 200, "that we live is no secret");
-    for path in ["/.well-known/oauth-protected-resource", "/register", "/mcp/demo", "/oauth/token"] {
+    for path in ["/.well-known/oauth-protected-resource", "/register", "/mcp", "/oauth/token"] {
         assert_eq!(loopback.get_with(path, "").await.status, 404, "{path}");
     }
     daemon.stop().await.expect_code(0);

@@ -220,7 +220,7 @@ async fn routes_and_methods_that_are_not_there_say_so() {
         "/register",
         "/authorize",
         "/oauth/token",
-        "/mcp/demo",
+        "/mcp",
     ] {
         failed(&daemon.get(path).await, 404, "bad_request", "not_found");
     }
