@@ -273,7 +273,12 @@ impl Download {
                 }
             };
             match frame.transpose()?.map(Frame::into_data) {
-                Some(Ok(data)) => return Poll::Ready(Some(Ok(data))),
+                Some(Ok(data)) => {
+                    if let Some(connection) = &self.connection {
+                        connection.record.passed();
+                    }
+                    return Poll::Ready(Some(Ok(data)));
+                }
                 // Trailers could hold what a header must not.
                 Some(Err(_)) => {}
                 None => return Poll::Ready(None),

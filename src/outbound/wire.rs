@@ -41,7 +41,7 @@ pub(super) struct Record {
     requests: AtomicUsize,
     /// Did any byte arrive since the last one was written?
     heard: AtomicBool,
-    /// The bytes that arrived since the present request was begun.
+    /// The bytes that arrived since the present request was begun, or since the last piece of a body that streams.
     arrived: AtomicUsize,
 }
 
@@ -96,6 +96,12 @@ impl Record {
             self.requests.fetch_add(1, Ordering::Relaxed);
             self.arrived.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// A piece of a body that streams is passed on. The limit holds for what comes between two pieces: a stream has no end, and
+    /// each of its pieces comes with a chunk size.
+    pub(super) fn passed(&self) {
+        self.arrived.store(0, Ordering::Relaxed);
     }
 
     /// Counts bytes that arrived. Fails if they are more than an answer may have.
