@@ -37,7 +37,7 @@ pub(super) struct Held {
 
 enum State {
     Waits(Pin<Box<dyn Future<Output = Option<Relayed<Download>>> + Send>>),
-    Joined(Relayed<Download>),
+    Joined(Box<Relayed<Download>>),
     Over,
 }
 
@@ -87,7 +87,9 @@ impl Body for Held {
                 State::Joined(body) => return Pin::new(body).poll_frame(context),
                 State::Over => return Poll::Ready(None),
                 State::Waits(joins) => match joins.as_mut().poll(context) {
-                    Poll::Ready(joined) => self.state = joined.map_or(State::Over, State::Joined),
+                    Poll::Ready(joined) => {
+                        self.state = joined.map_or(State::Over, |body| State::Joined(Box::new(body)));
+                    }
                     Poll::Pending if self.comments.poll_tick(context).is_ready() => {
                         return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))));
                     }

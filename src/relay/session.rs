@@ -7,7 +7,7 @@
 //! How a session is healed:
 //!
 //! 1. [`Sessions::route`] says with which id a request is sent, and in which epoch of the session.
-//! 2. [`loss`] says whether the answer means that the session is lost. In doubt a [`ping`] with the same id decides.
+//! 2. [`loss()`] says whether the answer means that the session is lost. In doubt a [`ping`] with the same id decides.
 //! 3. [`Sessions::lost`] gives the first request of this epoch the [`Plan`], and lets all others wait.
 //! 4. The steps of the plan are sent in order. After the first one [`Sessions::reopened`] compares what the server offers with
 //!    what it offered before. In the end [`Sessions::healed`] takes the new id, or [`Sessions::failed`] gives up. One of the

@@ -43,7 +43,8 @@ impl Entry {
 fn add(entries: &mut Vec<Entry>, entry: Entry) {
     let of_user = entries.iter().filter(|one| one.uid == entry.uid).count();
     let oldest = if of_user >= OF_USER { entries.iter().position(|one| one.uid == entry.uid) } else { None };
-    if let Some(oldest) = oldest.or((entries.len() >= CAP).then_some(0)) {
+    let of_all = if entries.len() >= CAP { Some(0) } else { None };
+    if let Some(oldest) = oldest.or(of_all) {
         entries.remove(oldest);
     }
     entries.push(entry);

@@ -33,11 +33,14 @@ struct Idle {
     since: Instant,
 }
 
+/// Lets the bytes of a connection pass.
+pub(super) type Driver = http1::Connection<TokioIo<Wire>, Upload>;
+
 /// One connection.
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<Upload>,
     /// `None` after its end.
-    pub(super) driver: Option<Pin<Box<http1::Connection<TokioIo<Wire>, Upload>>>>,
+    pub(super) driver: Option<Pin<Box<Driver>>>,
     pub(super) record: Arc<Record>,
 }
 
