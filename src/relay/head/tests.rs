@@ -55,6 +55,15 @@ fn a_path_that_servers_read_differently_is_refused() {
 }
 
 #[test]
+fn a_path_in_more_layers_of_encoding_than_anybody_needs_is_refused() {
+    let layers = |count: usize| format!("/mcp/x/%{}41", "25".repeat(count));
+    assert!(Place::of(&layers(LAYERS - 2)).is_ok());
+    for count in [LAYERS, 4_000] {
+        assert_eq!(Place::of(&layers(count)), Err(BadHead::Path), "{count}");
+    }
+}
+
+#[test]
 fn nobody_finds_a_place_to_log_in() {
     for below in [
         "/.well-known/oauth-protected-resource",
