@@ -99,16 +99,17 @@ pub(super) enum Kept {
 impl Kept {
     /// Reads a body until its end or until it is too large.
     pub(super) async fn read(mut body: Upload, mut share: Share) -> Result<Self, Cut> {
-        let mut pieces: Vec<Bytes> = Vec::new();
+        // Copied: a piece of one byte that is kept as it came keeps the buffer that it was read into.
+        let mut bytes = BytesMut::new();
         loop {
             let frame = tokio::time::timeout(IDLE, body.frame()).await.map_err(|_| Cut::Idle)?;
-            let Some(frame) = frame else { return Ok(Self::Whole { bytes: joined(pieces), _share: share }) };
+            let Some(frame) = frame else { return Ok(Self::Whole { bytes: bytes.freeze(), _share: share }) };
             // Trailers are dropped.
             let Ok(piece) = frame.map_err(|_| Cut::Broken)?.into_data() else { continue };
             let fits = share.grow(piece.len());
-            pieces.push(piece);
+            bytes.extend_from_slice(&piece);
             if !fits {
-                return Ok(Self::Large(joined(pieces), Mutex::new(Some(body))));
+                return Ok(Self::Large(bytes.freeze(), Mutex::new(Some(body))));
             }
         }
     }
@@ -142,15 +143,6 @@ impl Kept {
             }
         }
     }
-}
-
-fn joined(mut pieces: Vec<Bytes>) -> Bytes {
-    if pieces.len() <= 1 {
-        return pieces.pop().unwrap_or_default();
-    }
-    let mut all = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-    pieces.iter().for_each(|piece| all.extend_from_slice(piece));
-    all.freeze()
 }
 
 /// A body of which the beginning was read already.
@@ -237,6 +229,28 @@ mod tests {
         assert_eq!(kept, ALL / ONE, "four users have all of it");
         held.clear();
         assert!(read(vec![ONE], &budget, 5).await.whole().is_some());
+    }
+
+    /// A piece of one byte in a buffer that is counted.
+    struct Buffer(#[expect(dead_code, reason = "it counts buffers")] Arc<()>);
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            b"x"
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_byte_by_byte_keeps_no_buffer() {
+        let buffers = Arc::new(());
+        let counted = Arc::clone(&buffers);
+        let pieces = futures_util::stream::iter(0..10_000).map(move |_| {
+            assert!(Arc::strong_count(&counted) <= 2, "the buffer before is given back");
+            Ok(Frame::data(Bytes::from_owner(Buffer(Arc::clone(&counted)))))
+        });
+        let kept = Kept::read(Box::pin(StreamBody::new(pieces)), Share::new(&Arc::default(), 1)).await.expect("read");
+        assert_eq!(kept.beginning().len(), 10_000);
+        assert_eq!(Arc::strong_count(&buffers), 1);
     }
 
     #[tokio::test(start_paused = true)]
