@@ -5,8 +5,9 @@
 //! credential ([`exchange`]). The answer streams back ([`stream`]). A client never sees a 401, a challenge or a redirect: what is
 //! not passed on becomes an error of ours ([`refused`]).
 //!
-//! [`verdict`] decides what an answer or a failure leads to. [`session`] keeps what is needed to replace a session that the
-//! server has lost. Both are pure.
+//! [`verdict`] decides what an answer or a failure leads to, and [`session`] how a session is replaced that the server has lost;
+//! both are pure. [`heal`] and [`reopen`] carry it out: a client sees neither a lost session nor a stream that broke where it
+//! could be resumed. [`lesson`] keeps what that takes, and [`cookies`] what balancers need.
 
 use std::io;
 use std::pin::Pin;
@@ -14,37 +15,45 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::{HeaderMap, Method, Response, Uri, Version};
+use hyper::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Server, Target};
 use crate::caller::Caller;
 use crate::clock::Clock;
-use crate::outbound::{Download, Upload};
+use crate::outbound::Upload;
 
+mod cookies;
 mod exchange;
 mod head;
+mod heal;
 mod held;
 mod idle;
 mod kept;
+mod known;
+mod lesson;
+mod peeked;
 mod refused;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "sessions are not healed yet"))]
+mod reopen;
 pub(crate) mod session;
 mod steps;
 mod stream;
-#[cfg_attr(not(test), expect(dead_code, reason = "streams are not resumed yet"))]
 pub(crate) mod verdict;
 
+use cookies::Owner;
 use exchange::{Errand, Failed};
 use head::Place;
+use heal::Member;
 use held::Held;
-use idle::LastByte;
 use kept::{Budget, Cut, Kept, Share};
+use known::Known;
+use lesson::Lesson;
 pub(crate) use refused::Refused;
 use refused::To;
+use session::{Key, Route};
 use steps::Steps;
-use stream::{Events, LastWord, Relayed};
-use verdict::{Effect, Form, ProbeErrors, Sent, Told, Why};
+use stream::{Events, Json, LastWord, Notices, Relayed, Shape, Waiting};
+use verdict::{Effect, Form, ProbeErrors, Sent, Told};
 
 /// The body of an answer, which streams.
 pub(crate) type Streamed = Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + Send>>;
@@ -54,6 +63,7 @@ pub(crate) struct Relay {
     budget: Arc<Budget>,
     steps: Arc<Steps>,
     probes: Mutex<ProbeErrors>,
+    known: Arc<Known>,
     clock: Clock,
     /// Ends event streams when the daemon ends.
     stop: CancellationToken,
@@ -73,7 +83,8 @@ pub(crate) struct Call<'a> {
 impl Relay {
     pub(crate) fn new(clock: Clock, own_uid: u32, stop: CancellationToken) -> Self {
         let (budget, steps, probes) = Default::default();
-        Self { budget, steps, probes, clock, stop, own_uid }
+        let known = Arc::new(Known::new(clock.clone()));
+        Self { budget, steps, probes, known, clock, stop, own_uid }
     }
 
     /// Relays one request, and gives the answer of its server. What has to be refused is refused before the body is read, where
@@ -85,6 +96,7 @@ impl Relay {
         let url = head::url(&server.url, below, target).map_err(Refused::head)?;
         let outer = server.front_door.as_ref().map(|door| &*door.header);
         let headers = head::to_server(&headers, outer).map_err(Refused::head)?;
+        let session = self.member(caller, &server, &headers)?;
         let body = Kept::read(body, Share::new(&self.budget, caller.uid)).await.map_err(|cut| {
             Refused::body(match cut {
                 Cut::Broken => "the body of the request broke off, or is malformed",
@@ -95,12 +107,42 @@ impl Relay {
         if let Some(told) = self.told_before(caller, &server, sent, body.beginning()) {
             return Err(refusal(told.into(), |class| sent.form(class), &server, &to));
         }
-        let (last_byte, steps) = (Arc::<LastByte>::default(), Arc::clone(&self.steps));
+        let outside = Owner::caller(caller.uid, &server.name, broker.ceiling(caller, &server));
+        let cookies = session.as_ref().map_or_else(|| outside.clone(), |member| Owner::session(&member.key));
         let (broker, caller, name) = (Arc::clone(broker), caller.clone(), Arc::clone(&server));
-        let mut errand = Errand { broker, caller, server, method, url, headers, sent, body, last_byte, steps };
-        match errand.run().await {
-            Ok(answer) => Ok(self.pass(answer, &errand, &to)),
+        let (steps, known) = (Arc::clone(&self.steps), Arc::clone(&self.known));
+        let (last_byte, opens) = (Arc::default(), false);
+        let mut errand = Errand {
+            broker,
+            caller,
+            server,
+            method,
+            url,
+            headers,
+            sent,
+            body,
+            last_byte,
+            steps,
+            known,
+            session,
+            opens,
+            cookies,
+            outside,
+        };
+        let lesson = Lesson::of(&mut errand);
+        match errand.answer().await {
+            Ok(answer) => Ok(self.pass(answer, errand, to, lesson)),
             Err(failed) => self.fail(failed, errand, &name, to),
+        }
+    }
+
+    /// The session that a request says it belongs to.
+    fn member(&self, caller: &Caller, server: &Server, headers: &HeaderMap) -> Result<Option<Member>, Box<Refused>> {
+        let Some(id) = heal::session_id(headers) else { return Ok(None) };
+        let key = Key { uid: caller.uid, server: Arc::clone(&server.name), id };
+        match self.known.sessions().route(&key) {
+            Route::Foreign => Err(Box::new(Refused::no_session())),
+            _ => Ok(Some(Member { key, epoch: None })),
         }
     }
 
@@ -128,20 +170,40 @@ impl Relay {
     }
 
     /// The answer of the server, as the client gets it.
-    fn pass(&self, answer: Response<Download>, errand: &Errand, to: &To) -> Response<Streamed> {
+    fn pass(&self, answer: Response<Streamed>, errand: Errand, to: To, lesson: Option<Lesson>) -> Response<Streamed> {
+        let listener = lesson.and_then(|lesson| lesson.listener(&errand, &answer));
         let (mut head, body) = answer.into_parts();
-        let is_stream = head::is_media(&head.headers, "text/event-stream") && head::is_unencoded(&head.headers);
-        let has_length = body.size_hint().exact().is_some();
+        let is_stream = reopen::is_stream(StatusCode::OK, &head.headers) && body.size_hint().exact().is_none();
+        let is_json = head::is_media(&head.headers, "application/json") && head::is_unencoded(&head.headers);
         head.headers = head::to_client(&head.headers);
+        if let Some(member) = errand.session.as_ref().filter(|member| member.epoch.is_some()) {
+            heal::show_own_id(&mut head.headers, &member.key.id);
+        }
         head.extensions.clear();
         // The client's connection has a version of its own.
         head.version = Version::HTTP_11;
         let waiting = match to {
-            To::Request(id) if errand.sent != Sent::Stream => Some((id.clone(), last_word(errand, to))),
+            To::Request(id) if errand.sent != Sent::Stream => {
+                let last_word = last_word(&errand.server, To::Request(id.clone()));
+                Some(Waiting { id, last_word, listener })
+            }
             _ => None,
         };
-        let events = (is_stream && !has_length).then(|| Events::new(waiting));
-        let body = Relayed::new(body, Arc::clone(&errand.last_byte), self.stop.clone(), events);
+        let (stop, last_byte) = (self.stop.clone(), Arc::clone(&errand.last_byte));
+        let body = if is_stream && errand.sent == Sent::Stream {
+            held::joined(body, errand, stop)
+        } else if is_stream {
+            let notices = errand.session.as_ref().map(|member| Notices::new(&self.known, member.key.clone()));
+            let shape = Shape::Events(Box::new(Events::new(errand.sent, waiting, notices)));
+            Relayed::new(body, last_byte, stop, shape).with_again(reopen::request(errand))
+        } else if is_json {
+            Relayed::new(body, last_byte, stop, Shape::Json(Json::new(waiting)))
+        } else {
+            if let Some(listener) = waiting.and_then(|waiting| waiting.listener) {
+                listener(None);
+            }
+            Relayed::new(body, last_byte, stop, Shape::Plain)
+        };
         Response::from_parts(head, Box::pin(body))
     }
 
@@ -177,11 +239,10 @@ fn refusal(failed: Failed, form: impl FnOnce(crate::broker::Class) -> Form, serv
 }
 
 /// The event for a client whose answer breaks off.
-fn last_word(errand: &Errand, to: &To) -> LastWord {
-    let why = if errand.sent == Sent::Request(Effect::ToolCall) { Why::ToolMayHaveRun } else { Why::AnswerLost };
-    let (server, to) = (Arc::clone(&errand.server.name), to.clone());
-    Box::new(move || {
-        let mut refused = Refused::told(&Told::new(why), Form::Answer, &server, None);
+fn last_word(server: &Arc<Server>, to: To) -> LastWord {
+    let server = Arc::clone(&server.name);
+    Box::new(move |told| {
+        let mut refused = Refused::told(&told, Form::Answer, &server, None);
         refused.to = to;
         let (json, request_id) = refused.to_json();
         tracing::warn!(%server, request_id, "an event stream broke off before its answer");

@@ -135,7 +135,7 @@ impl Reader {
     }
 
     /// Has an event, a line or a byte order mark begun that is not complete?
-    fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.is_within_line() || self.event.has_fields
     }
 
@@ -151,6 +151,12 @@ impl Reader {
     /// How long the server asks to wait before reconnecting.
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.retry
+    }
+
+    /// Another stream follows, which resumes this one: the last id and the wait stay.
+    pub(crate) fn restart(&mut self) {
+        let (last_id, retry) = (self.last_id.take(), self.retry);
+        *self = Self { last_id, retry, ..Self::new(self.data_cap) };
     }
 
     /// What to send after the last byte of a stream that broke, so that clients ignore the event in progress, and that

@@ -4,12 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, Response};
 use tokio::time::Instant;
 
+use super::cookies::Owner;
+use super::heal::{Member, session_id};
 use super::idle::LastByte;
 use super::kept::Kept;
+use super::known::Known;
+use super::session::Key;
 use super::steps::Steps;
 use super::verdict::{self, Attempt, Body, Repair, Repairs, Sent, TokenAge, Told, Verdict, Why, Written};
 use crate::broker::{self, Action, Authorized, Broker, Class, Head, Lease, Least, Server, Target};
@@ -35,6 +39,14 @@ pub(super) struct Errand {
     pub(super) body: Kept,
     pub(super) last_byte: Arc<LastByte>,
     pub(super) steps: Arc<Steps>,
+    pub(super) known: Arc<Known>,
+    pub(super) session: Option<Member>,
+    /// It is the `initialize` of a client.
+    pub(super) opens: bool,
+    /// Whose cookies are sent and kept.
+    pub(super) cookies: Owner,
+    /// The caller outside of sessions.
+    pub(super) outside: Owner,
 }
 
 /// Why there is no answer to pass on.
@@ -134,6 +146,9 @@ impl Errand {
             value.set_sensitive(true);
             headers.insert(name, value);
         }
+        if let Some(field) = self.known.cookies().field(&self.cookies, self.url.url(), self.known.now()) {
+            headers.insert(COOKIE, field);
+        }
         let exchange = Exchange {
             method: self.method.clone(),
             url: self.url.url().clone(),
@@ -149,11 +164,27 @@ impl Errand {
                 self.last_byte.passed();
                 if let Ok(answer) = &answer {
                     learn_nonce(&progress.lease, answer.headers());
+                    self.learn_cookies(answer);
                 }
                 Ok(answer)
             }
             () = self.last_byte.idle() => Err(Told::new(Why::AnswerLost).into()),
         }
+    }
+
+    fn learn_cookies(&self, answer: &Response<Download>) {
+        let session = self.opened(answer).map(|key| Owner::session(&key));
+        let mut cookies = self.known.cookies();
+        if let Some(session) = &session {
+            cookies.begin(session, &self.cookies);
+        }
+        cookies.learn(session.as_ref().unwrap_or(&self.cookies), answer.headers(), self.url.url(), self.known.now());
+    }
+
+    /// The session that the answer to the `initialize` of a client has opened.
+    pub(super) fn opened<B>(&self, answer: &Response<B>) -> Option<Key> {
+        let id = session_id(answer.headers()).filter(|_| self.opens && answer.status().is_success())?;
+        Some(Key { uid: self.caller.uid, server: Arc::clone(&self.server.name), id })
     }
 
     fn judge(&self, outcome: &Result<Response<Download>, Lost>, progress: &Progress) -> Verdict {

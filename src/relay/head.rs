@@ -40,6 +40,9 @@ pub(crate) enum BadHead {
     /// A page could send other media types without asking.
     #[error("the body must be `application/json`")]
     Media,
+    /// Servers differ in which of them they take.
+    #[error("`Mcp-Session-Id` is there more than once")]
+    Sessions,
     /// The server's own URL has a query.
     #[error("this server has no paths or queries below its URL")]
     Below,
@@ -49,7 +52,7 @@ impl BadHead {
     /// The status of the answer.
     pub(crate) fn status(self) -> u16 {
         match self {
-            Self::Path | Self::Connection => 400,
+            Self::Path | Self::Connection | Self::Sessions => 400,
             Self::Upgrade | Self::Preflight | Self::Below => 403,
             Self::Trace => 405,
             Self::Media => 415,
@@ -119,6 +122,9 @@ pub(crate) fn check(method: &Method, headers: &HeaderMap, has_body: bool) -> Res
         _ => {}
     }
     named_by_connection(headers)?;
+    if headers.get_all("mcp-session-id").iter().count() > 1 {
+        return Err(BadHead::Sessions);
+    }
     let needs_media = has_body || *method == Method::POST;
     if needs_media && !(has_one(headers, &CONTENT_TYPE) && is_media(headers, "application/json")) {
         return Err(BadHead::Media);

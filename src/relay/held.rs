@@ -10,19 +10,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::Response;
 use hyper::body::{Body, Frame};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Response, StatusCode};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::Streamed;
 use super::exchange::Errand;
 use super::idle::IDLE;
-use super::stream::{Events, Relayed};
-use super::{Streamed, head};
+use super::reopen::{self, is_stream};
+use super::stream::{Events, Notices, Relayed, Shape};
 use crate::broker::Class;
 use crate::mcp::sse::COMMENT;
-use crate::outbound::Download;
 
 /// The pauses between two attempts: the first one, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
@@ -36,8 +36,8 @@ pub(super) struct Held {
 }
 
 enum State {
-    Waits(Pin<Box<dyn Future<Output = Option<Relayed<Download>>> + Send>>),
-    Joined(Box<Relayed<Download>>),
+    Waits(Pin<Box<dyn Future<Output = Option<Relayed>> + Send>>),
+    Joined(Box<Relayed>),
     Over,
 }
 
@@ -51,17 +51,16 @@ impl Held {
 }
 
 /// The stream of the server, once it can be had.
-async fn join(mut errand: Errand, stop: CancellationToken) -> Option<Relayed<Download>> {
+async fn join(mut errand: Errand, stop: CancellationToken) -> Option<Relayed> {
     let (mut pause, longest) = PAUSES;
     let begun = Instant::now();
     while begun.elapsed() < IDLE {
         tokio::time::sleep(pause).await;
         pause = longest.min(2 * pause);
-        match errand.run().await {
+        match errand.answer().await {
             Ok(answer) if is_stream(answer.status(), answer.headers()) => {
                 errand.last_byte.passed();
-                let events = Some(Events::new(None));
-                return Some(Relayed::new(answer.into_body(), errand.last_byte, stop, events));
+                return Some(joined(answer.into_body(), errand, stop));
             }
             Err(failed) if failed.told.class == Class::Temporary => {}
             _ => return None,
@@ -70,8 +69,12 @@ async fn join(mut errand: Errand, stop: CancellationToken) -> Option<Relayed<Dow
     None
 }
 
-fn is_stream(status: StatusCode, headers: &HeaderMap) -> bool {
-    status == StatusCode::OK && head::is_media(headers, "text/event-stream") && head::is_unencoded(headers)
+/// The server's stream, as the client gets it.
+pub(super) fn joined(body: Streamed, errand: Errand, stop: CancellationToken) -> Relayed {
+    let notices = errand.session.as_ref().map(|member| Notices::new(&errand.known, member.key.clone()));
+    let shape = Shape::Events(Box::new(Events::new(errand.sent, None, notices)));
+    let last_byte = std::sync::Arc::clone(&errand.last_byte);
+    Relayed::new(body, last_byte, stop, shape).with_again(reopen::request(errand))
 }
 
 impl Body for Held {

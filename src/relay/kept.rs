@@ -91,7 +91,7 @@ pub(super) enum Cut {
 /// A body that was read as far as it can be kept.
 pub(super) enum Kept {
     /// All of it, with its part of the budget.
-    Whole { bytes: Bytes, _share: Share },
+    Whole { bytes: Bytes, _share: Option<Share> },
     /// The beginning, and the rest. `None` after it was sent. Nobody else asks for the lock: it makes the rest shareable.
     Large(Bytes, Mutex<Option<Upload>>),
 }
@@ -103,7 +103,7 @@ impl Kept {
         let mut bytes = BytesMut::new();
         loop {
             let frame = tokio::time::timeout(IDLE, body.frame()).await.map_err(|_| Cut::Idle)?;
-            let Some(frame) = frame else { return Ok(Self::Whole { bytes: bytes.freeze(), _share: share }) };
+            let Some(frame) = frame else { return Ok(Self::Whole { bytes: bytes.freeze(), _share: Some(share) }) };
             // Trailers are dropped.
             let Ok(piece) = frame.map_err(|_| Cut::Broken)?.into_data() else { continue };
             let fits = share.grow(piece.len());
@@ -112,6 +112,11 @@ impl Kept {
                 return Ok(Self::Large(bytes.freeze(), Mutex::new(Some(body))));
             }
         }
+    }
+
+    /// A body of ours, which counts for nobody.
+    pub(super) fn own(bytes: Bytes) -> Self {
+        Self::Whole { bytes, _share: None }
     }
 
     /// What there is of it.

@@ -82,6 +82,11 @@ impl Refused {
         Self::new(Class::BadRequest, 404, "not_found", "there is nothing at this path".to_owned())
     }
 
+    /// The session is another user's, and looks as if it were lost.
+    pub(super) fn no_session() -> Self {
+        Self::new(Class::BadRequest, 404, "session_not_found", "there is no such session: initialize again".to_owned())
+    }
+
     /// The request is refused for its head.
     pub(super) fn head(why: BadHead) -> Self {
         let status = why.status();

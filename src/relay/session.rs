@@ -178,6 +178,8 @@ struct Session {
     upstream: Option<SessionId>,
     epoch: u32,
     state: State,
+    /// The notifications that its client has yet to get.
+    owed: Vec<&'static str>,
     /// When it was last used, in uses of all sessions.
     used: u64,
 }
@@ -204,6 +206,10 @@ impl Sessions {
 
     /// The server accepted an id that was never seen, in a request of this protocol version.
     pub(crate) fn adopted(&mut self, key: Key, version: Option<&str>) {
+        // It may have become known since that request was sent.
+        if self.all.contains_key(&key) {
+            return;
+        }
         // Requests of 2025-03-26 do not name their version.
         let version = version.unwrap_or("2025-03-26");
         let is_plain = version.len() <= WORD_CAP;
@@ -221,6 +227,7 @@ impl Sessions {
             upstream: Some(key.id.clone()),
             epoch: 0,
             state: State::Live,
+            owed: Vec::new(),
             used: self.next_use(),
         };
         let uid = key.uid;
@@ -290,15 +297,22 @@ impl Sessions {
         Reopened::Different
     }
 
-    /// All steps of the plan were sent: from now on this id stands for the client's. The client gets these notifications,
-    /// because its lists may be old. `None` if it has ended the session meanwhile: then the new one is to be ended.
-    pub(crate) fn healed(&mut self, key: &Key, id: Option<SessionId>, answer: Offer) -> Option<Vec<&'static str>> {
-        let session = self.healing(key)?;
+    /// All steps of the plan were sent: from now on this id stands for the client's, and the client is owed a notification
+    /// for each list, because its lists may be old. `false` if it has ended the session meanwhile: then the new one is to be
+    /// ended.
+    pub(crate) fn healed(&mut self, key: &Key, id: Option<SessionId>, answer: Offer) -> bool {
+        let Some(session) = self.healing(key) else { return false };
         session.state = State::Live;
         session.epoch = session.epoch.wrapping_add(1);
         session.upstream = id;
         // What a client was offered before our start is not known: it is what the server offers now.
-        Some(session.offer.get_or_insert(answer).list_changes())
+        session.owed = session.offer.get_or_insert(answer).list_changes();
+        true
+    }
+
+    /// The notifications for the client, as whole messages. They are given once.
+    pub(crate) fn owed(&mut self, key: &Key) -> Vec<&'static str> {
+        self.all.get_mut(key).map(|session| std::mem::take(&mut session.owed)).unwrap_or_default()
     }
 
     /// Healing failed or was given up. The next request of the session tries again.

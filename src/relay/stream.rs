@@ -1,9 +1,12 @@
 //! The body of an answer on its way to the client.
 //!
-//! Bytes pass as they come. In an event stream that is not encoded two things are added, between two events only: a comment
-//! after 20 s of silence, so that no client gives it up, and an error of ours as the last event where the server broke off before
-//! it answered. A stream in which no byte passed for ten minutes in either direction ends cleanly, and so do event streams when
-//! the daemon ends. An answer of known length cannot end early, so its connection is closed then.
+//! Bytes pass as they come, those of JSON and of events that are not encoded as soon as they are complete ([`json`],
+//! [`events`]). In an event stream three things are added, between two events only: a comment after 20 s of silence, so that no
+//! client gives it up; notifications of ours; and an error of ours as the last event where the server broke off before it
+//! answered, and the stream could not be resumed ([`super::reopen`]).
+//!
+//! A stream in which no byte passed for ten minutes in either direction ends cleanly, and so do event streams when the daemon
+//! ends. An answer of known length cannot end early, so its connection is closed then.
 
 use std::io;
 use std::pin::Pin;
@@ -11,33 +14,61 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::idle::LastByte;
-use crate::mcp::rpc::{Id, Kind, Message};
-use crate::mcp::sse::mark::WithoutMark;
-use crate::mcp::sse::{self, Data, Reader};
+use super::Streamed;
+use super::idle::{IDLE, LastByte};
+use super::reopen::{Attempt, Reopen, Reopened};
+use super::verdict::{Broken, Progress, Sent, broke};
+use events::SILENCE;
 
-/// A silent event stream gets a comment after so long.
-const SILENCE: Duration = Duration::from_secs(20);
-/// The largest event that is looked at. A larger one does not count as an answer.
-const EVENT_CAP: usize = 64 * 1024;
+mod events;
+mod json;
 
-/// The event that a stream ends with if it breaks off before its answer.
-pub(super) type LastWord = Box<dyn FnOnce() -> Vec<u8> + Send>;
+pub(super) use events::{Events, LastWord, Listener, Notices, Waiting};
+pub(super) use json::Json;
+
+/// How often the stream of a session is asked for again without an event in between.
+const TRIES: u32 = 16;
+/// The same for the answer to a request: some servers give an empty stream for an event that they do not know.
+const TRIES_OF_REQUEST: u32 = 5;
+/// The pauses before: the first one, which doubles, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// The body of an answer.
-pub(super) struct Relayed<B> {
-    body: B,
+pub(super) struct Relayed {
+    source: Source,
     last_byte: Arc<LastByte>,
     /// Made when it has to wait for the first time. Most answers come at once.
     waits: Option<Waits>,
     stop: CancellationToken,
-    events: Option<Events>,
+    shape: Shape,
+    resume: Resume,
     is_over: bool,
+}
+
+/// How an answer is looked at.
+pub(super) enum Shape {
+    /// Not at all.
+    Plain,
+    Json(Json),
+    Events(Box<Events>),
+}
+
+enum Source {
+    Open(Streamed),
+    Broken(Attempt),
+}
+
+#[derive(Default)]
+struct Resume {
+    again: Option<Box<dyn Reopen>>,
+    /// Without an event in between.
+    tries: u32,
+    in_vain_since: Option<Instant>,
 }
 
 struct Waits {
@@ -45,91 +76,47 @@ struct Waits {
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-/// An event stream that is not encoded.
-pub(super) struct Events {
-    reader: Reader,
-    /// Something was added before the first byte.
-    without_mark: Option<WithoutMark>,
-    has_begun: bool,
-    /// When something was last sent to the client.
-    last_sent: Instant,
-    /// The request that waits for an answer, and what its client is told if none comes.
-    waiting: Option<(Id, LastWord)>,
-}
+type Polled = Poll<Option<Result<Frame<Bytes>, io::Error>>>;
 
-impl Events {
-    /// A stream that holds the answer to the request with this id, or to none.
-    pub(super) fn new(waiting: Option<(Id, LastWord)>) -> Self {
-        let (reader, last_sent) = (Reader::new(if waiting.is_some() { EVENT_CAP } else { 0 }), Instant::now());
-        Self { reader, without_mark: None, has_begun: false, last_sent, waiting }
+impl Relayed {
+    pub(super) fn new(body: Streamed, last_byte: Arc<LastByte>, stop: CancellationToken, shape: Shape) -> Self {
+        let (source, resume) = (Source::Open(body), Resume::default());
+        Self { source, last_byte, waits: None, stop, shape, resume, is_over: false }
     }
 
-    /// Looks at a piece, and gives what of it is to be passed on.
-    fn pass(&mut self, piece: Bytes) -> Bytes {
-        (self.has_begun, self.last_sent) = (true, Instant::now());
-        let mut rest = &*piece;
-        while let Some(event) = self.reader.read(&mut rest) {
-            let (Some((id, _)), true, Data::Kept(data)) = (&self.waiting, event.is_message(), event.data) else {
-                continue;
-            };
-            let message = Message::read(data);
-            if message.kind == Kind::Response && message.id.is_some_and(|answered| answered.answers(id)) {
-                self.waiting = None;
-            }
-        }
-        let Some(without_mark) = &mut self.without_mark else { return piece };
-        let (held, part) = without_mark.pass(&piece);
-        if held.is_empty() {
-            return piece.slice_ref(part);
-        }
-        let mut both = BytesMut::with_capacity(held.len() + part.len());
-        both.put_slice(held);
-        both.put_slice(part);
-        both.freeze()
+    /// An event stream that is asked for again if it breaks.
+    pub(super) fn with_again(self, again: Option<Box<dyn Reopen>>) -> Self {
+        Self { resume: Resume { again, ..Resume::default() }, ..self }
     }
 
-    /// The comment, if it is time for one and it may stand here.
-    fn comment(&mut self) -> Option<Bytes> {
-        if self.last_sent.elapsed() < SILENCE {
-            return None;
+    fn events(&self) -> Option<&Events> {
+        match &self.shape {
+            Shape::Events(events) => Some(events),
+            Shape::Plain | Shape::Json(_) => None,
         }
-        self.last_sent = Instant::now();
-        if !self.reader.is_between_events() {
-            return None;
-        }
-        if !self.has_begun {
-            self.without_mark.get_or_insert_default();
-        }
-        Some(Bytes::from_static(sse::COMMENT))
     }
 
-    /// What is sent last after the server broke off. With an event id the client itself asks for what follows it.
-    fn end(&mut self) -> Bytes {
-        let mut end = self.reader.abandon();
-        if let Some((_, last_word)) = self.waiting.take().filter(|_| self.reader.last_id().is_none()) {
-            end.append(&mut sse::event(None, &String::from_utf8_lossy(&last_word())));
+    fn events_mut(&mut self) -> Option<&mut Events> {
+        match &mut self.shape {
+            Shape::Events(events) => Some(events),
+            Shape::Plain | Shape::Json(_) => None,
         }
-        end.into()
     }
-}
 
-impl<B> Relayed<B> {
-    pub(super) fn new(body: B, last_byte: Arc<LastByte>, stop: CancellationToken, events: Option<Events>) -> Self {
-        Self { body, last_byte, waits: None, stop, events, is_over: false }
+    fn next_wait(&self) -> Instant {
+        let idle_at = self.last_byte.idle_at();
+        self.events().map_or(idle_at, |events| idle_at.min(events.last_sent + SILENCE))
     }
 
     /// What has to be done while no byte comes.
-    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn wait(&mut self, context: &mut Context<'_>) -> Polled {
         loop {
-            let comment_at = self.events.as_ref().map(|events| events.last_sent + SILENCE);
-            let idle_at = self.last_byte.idle_at();
-            let next = comment_at.map_or(idle_at, |at| at.min(idle_at));
+            let (next, may_end) = (self.next_wait(), self.events().is_some_and(Events::may_insert));
             let stop = &self.stop;
             let waits = self.waits.get_or_insert_with(|| Waits {
                 timer: Box::pin(tokio::time::sleep_until(next)),
                 stop: Box::pin(stop.clone().cancelled_owned()),
             });
-            let may_end = self.events.as_ref().is_some_and(|events| events.reader.is_between_events());
             if may_end && waits.stop.as_mut().poll(context).is_ready() {
                 self.is_over = true;
                 return Poll::Ready(None);
@@ -140,74 +127,151 @@ impl<B> Relayed<B> {
             if self.last_byte.idle_at() <= Instant::now() {
                 self.is_over = true;
                 tracing::debug!("an exchange without a byte for ten minutes ends");
-                return Poll::Ready(self.events.is_none().then(|| Err(io::ErrorKind::TimedOut.into())));
+                return Poll::Ready(self.events().is_none().then(|| Err(io::ErrorKind::TimedOut.into())));
             }
-            if let Some(comment) = self.events.as_mut().and_then(Events::comment) {
+            if let Some(comment) = self.events_mut().and_then(Events::comment) {
                 return Poll::Ready(Some(Ok(Frame::data(comment))));
             }
-            let comment_at = self.events.as_ref().map(|events| events.last_sent + SILENCE);
-            let idle_at = self.last_byte.idle_at();
-            waits.timer.as_mut().reset(comment_at.map_or(idle_at, |at| at.min(idle_at)));
+            let next = self.next_wait();
+            if let Some(waits) = &mut self.waits {
+                waits.timer.as_mut().reset(next);
+            }
         }
+    }
+
+    /// The event stream broke. Gives what follows of it: it is resumed, or it ends.
+    fn breaks(&mut self) -> Bytes {
+        let Shape::Events(events) = &mut self.shape else { return Bytes::new() };
+        let resume = &mut self.resume;
+        if resume.tries >= if events.sent == Sent::Stream { TRIES } else { TRIES_OF_REQUEST } {
+            resume.again = None;
+        }
+        let progress = Progress {
+            is_answered: events.is_answered(),
+            can_resume: resume.again.is_some() && events.last_id().is_some(),
+            tried_for: resume.in_vain_since.map_or(Duration::ZERO, |since| since.elapsed()),
+        };
+        let told = match (broke(events.sent, progress), resume.again.take()) {
+            (Broken::Resume, Some(again)) => {
+                let (first, longest) = PAUSES;
+                let pause = longest.min(first * (1 << resume.tries)).max(events.retry().unwrap_or_default().min(IDLE));
+                let last_id = events.last_id().map(<[u8]>::to_vec);
+                resume.tries += 1;
+                tracing::debug!("an event stream broke off and is asked for again");
+                self.source = Source::Broken(Box::pin(async move {
+                    tokio::time::sleep(pause).await;
+                    again.reopen(last_id).await
+                }));
+                return events.breaks();
+            }
+            (Broken::EndWith(told), _) => Some(told),
+            (Broken::Resume | Broken::End, _) => None,
+        };
+        self.is_over = true;
+        events.end(told)
+    }
+
+    /// What one attempt has brought.
+    fn reopened(&mut self, again: Box<dyn Reopen>, reopened: Reopened) -> Bytes {
+        match reopened {
+            Reopened::Stream(body) => {
+                self.resume.in_vain_since = None;
+                self.resume.again = Some(again);
+                self.source = Source::Open(body);
+                return Bytes::new();
+            }
+            Reopened::NotNow => {
+                self.resume.in_vain_since.get_or_insert_with(Instant::now);
+                self.resume.again = Some(again);
+            }
+            Reopened::Never => self.resume.again = None,
+        }
+        self.breaks()
+    }
+
+    /// A piece of the server's body, or its end.
+    fn passes(&mut self, frame: Option<Result<Frame<Bytes>, io::Error>>) -> Result<Bytes, io::Error> {
+        let piece = match frame {
+            Some(Ok(frame)) => {
+                let Ok(piece) = frame.into_data() else { return Ok(Bytes::new()) };
+                self.last_byte.passed();
+                Some(piece)
+            }
+            Some(Err(error)) => {
+                if self.events().is_some() {
+                    return Ok(self.breaks());
+                }
+                self.is_over = true;
+                return Err(error);
+            }
+            None => None,
+        };
+        let is_over = piece.is_none();
+        let passed = match (&mut self.shape, piece) {
+            (Shape::Plain, piece) => piece.unwrap_or_default(),
+            (Shape::Json(json), Some(piece)) => json.pass(piece),
+            (Shape::Json(json), None) => json.end(),
+            (Shape::Events(events), Some(piece)) => {
+                let passed = events.pass(piece);
+                if !passed.is_empty() {
+                    self.resume.tries = 0;
+                }
+                passed
+            }
+            (Shape::Events(events), None) if events.may_be_answered() => events.rest(),
+            // An end before the answer is no better than a break.
+            (Shape::Events(_), None) => return Ok(self.breaks()),
+        };
+        self.is_over = is_over;
+        Ok(passed)
     }
 }
 
-impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Body for Relayed<B> {
+impl Body for Relayed {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if self.is_over {
-            return Poll::Ready(None);
-        }
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         loop {
-            let frame = match Pin::new(&mut self.body).poll_frame(context) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => return self.wait(context),
-            };
-            let this = &mut *self;
-            let piece = match (frame, &mut this.events) {
-                (Some(Ok(frame)), events) => {
-                    let Ok(piece) = frame.into_data() else { continue };
-                    this.last_byte.passed();
-                    match events {
-                        Some(events) => events.pass(piece),
-                        None => piece,
-                    }
-                }
-                (None, Some(events)) if events.waiting.is_none() => {
-                    this.is_over = true;
-                    events.without_mark.take().map_or(Bytes::new(), |mark| Bytes::from_static(mark.rest()))
-                }
-                // An end before the answer is no better than a break.
-                (None | Some(Err(_)), Some(events)) => {
-                    this.is_over = true;
-                    events.end()
-                }
-                (None, None) => return Poll::Ready(None),
-                (Some(Err(error)), None) => {
-                    this.is_over = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
-            };
-            if !piece.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(piece))));
-            }
-            if this.is_over {
+            if self.is_over {
                 return Poll::Ready(None);
+            }
+            if let Some(notices) = self.events_mut().and_then(|events| events.notices(context)) {
+                return Poll::Ready(Some(Ok(Frame::data(notices))));
+            }
+            let passed = match &mut self.source {
+                Source::Open(body) => match body.as_mut().poll_frame(context) {
+                    Poll::Ready(frame) => self.passes(frame),
+                    Poll::Pending => return self.wait(context),
+                },
+                Source::Broken(attempt) => match attempt.as_mut().poll(context) {
+                    Poll::Ready((again, reopened)) => Ok(self.reopened(again, reopened)),
+                    Poll::Pending => return self.wait(context),
+                },
+            };
+            match passed {
+                Ok(piece) if piece.is_empty() => {}
+                passed => return Poll::Ready(Some(passed.map(Frame::data))),
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || (self.events.is_none() && self.body.is_end_stream())
+        let Source::Open(body) = &self.source else { return self.is_over };
+        self.is_over
+            || match &self.shape {
+                Shape::Plain => body.is_end_stream(),
+                Shape::Json(json) => json.is_untouched() && body.is_end_stream(),
+                Shape::Events(_) => false,
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.events.is_some() { SizeHint::new() } else { self.body.size_hint() }
+        match (&self.source, &self.shape) {
+            (Source::Open(body), Shape::Plain) => body.size_hint(),
+            (Source::Open(body), Shape::Json(json)) if json.is_untouched() => body.size_hint(),
+            _ => SizeHint::new(),
+        }
     }
 }
 

@@ -121,7 +121,12 @@ impl Caller {
 
     /// Status and body of one request on the kept connection.
     async fn request(&mut self, head: &str, body: &str) -> (u16, String) {
-        let request = format!("{head} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        self.request_with(head, "", body).await
+    }
+
+    async fn request_with(&mut self, head: &str, fields: &str, body: &str) -> (u16, String) {
+        let request =
+            format!("{head} HTTP/1.1\r\nhost: localhost\r\n{fields}content-length: {}\r\n\r\n{body}", body.len());
         let exchange = async {
             self.stream.write_all(request.as_bytes()).await.expect("the daemon reads");
             let mut answer = Vec::new();
@@ -595,6 +600,46 @@ async fn a_daemon_without_privilege_sees_the_programs_of_its_own_user_and_says_w
     command.gid(STRANGER).uid(STRANGER);
     let mut own = Caller::started(command, &daemon.socket, Some("wait")).await;
     assert_eq!(own.judged("path").await, Ok(()));
+}
+
+#[tokio::test]
+async fn another_users_session_looks_lost_and_its_requests_never_reach_the_server() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let programs = Programs::new();
+    let agent = programs.caller("agent");
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured(&format!(
+        "allow = [{{ uid = 0 }}, {{ uid = {STRANGER} }}]\n[listen]\nsocket_mode = \"0660\"\nsocket_group = \"{STRANGER}\"\n"
+    ));
+    open_to_all(&world);
+    let daemon = world.daemon(&[]).await;
+    let params =
+        json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).to_string();
+    let media = "content-type: application/json\r\naccept: application/json, text/event-stream\r\n";
+    let head = format!("POST /mcp/demo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{media}");
+    let begun = daemon.exchange(&format!("{head}content-length: {}\r\n\r\n{hello}", hello.len())).await;
+    let session = begun.header("mcp-session-id").expect("a session").to_owned();
+
+    let mut command = Command::new(&agent);
+    command.gid(STRANGER).uid(STRANGER);
+    let mut stranger = Caller::started(command, &daemon.socket(), Some("wait")).await;
+    let (status, _) = stranger.request_with("POST /mcp/demo", media, &hello).await;
+    assert_eq!(status, 200, "it may use the server");
+    let before = scene.mcp.seen().len();
+    let of_session = format!("{media}mcp-session-id: {session}\r\nmcp-protocol-version: 2025-11-25\r\n");
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}).to_string();
+    for (head, body) in [("POST /mcp/demo", &*list), ("GET /mcp/demo", ""), ("DELETE /mcp/demo", "")] {
+        let mut command = Command::new(&agent);
+        command.gid(STRANGER).uid(STRANGER);
+        let mut stranger = Caller::started(command, &daemon.socket(), Some("wait")).await;
+        let (status, said) = stranger.request_with(head, &of_session, body).await;
+        assert!(status == 404 && said.contains("session_not_found") && !said.contains(&session), "{status} {said}");
+    }
+    assert_eq!(scene.mcp.seen().len(), before);
+    daemon.stop().await.expect_code(0);
 }
 
 #[tokio::test]

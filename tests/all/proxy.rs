@@ -3,6 +3,7 @@
 //! | file | attacks and rules |
 //! |---|---|
 //! | `heads.rs` | who may not speak here, paths, and every field that is dropped |
+//! | `sessions.rs` | lost sessions, streams that are resumed, cookies |
 //! | `streams.rs` | large bodies, event streams, disconnects in both directions |
 //! | `told.rs` | 401, 403, redirects and failures, and what the client gets instead |
 
@@ -20,6 +21,7 @@ use tokio::net::UnixStream;
 use crate::{LIMIT, binary};
 
 mod heads;
+mod sessions;
 mod streams;
 mod told;
 

@@ -26,6 +26,7 @@ use super::platform::Trust;
 use tools::Tools;
 
 mod bearer;
+mod cut;
 mod knobs;
 mod tools;
 
@@ -77,9 +78,11 @@ pub struct FakeMcp {
     listener: Listener,
 }
 
+type Service = StreamableHttpService<Tools, LocalSessionManager>;
+
 struct State {
     base: String,
-    service: StreamableHttpService<Tools, LocalSessionManager>,
+    service: Mutex<Arc<Service>>,
     trust: Trust,
     script: Script<Fault>,
     metadata_script: Script<Fault>,
@@ -101,6 +104,8 @@ struct Now {
     refuse: usize,
     lenience: Lenience,
     answer_headers: Vec<(String, String)>,
+    /// The next event stream breaks off after its first piece.
+    breaks: bool,
     seen: Vec<Seen>,
     /// Documents at further paths, whatever the signposts say.
     documents: Vec<(String, Value)>,
@@ -131,12 +136,7 @@ impl FakeMcp {
         let base = bound.base().to_owned();
         authorization_server.register(&format!("{base}{PATH}"), scopes);
         let cancelled = Arc::new(AtomicUsize::new(0));
-        let tools = Tools::new(Arc::clone(&cancelled));
-        let service = StreamableHttpService::new(
-            move || Ok(tools.clone()),
-            Arc::new(LocalSessionManager::default()),
-            StreamableHttpServerConfig::default(),
-        );
+        let service = Mutex::new(Arc::new(service(&cancelled)));
         let trust = authorization_server.trust();
         let now = Mutex::new(Now::new(&trust.issuer, scopes));
         let script = Script::new();
@@ -177,6 +177,7 @@ impl Now {
             refuse: 0,
             lenience: Lenience::default(),
             answer_headers: Vec::new(),
+            breaks: false,
             seen: Vec::new(),
             documents: Vec::new(),
             metadata_paths: Vec::new(),
@@ -202,6 +203,16 @@ impl Now {
             || (self.signposts.inserted && path == INSERTED)
             || (self.signposts.root && path == ROOT)
     }
+}
+
+/// A server without sessions yet.
+fn service(cancelled: &Arc<AtomicUsize>) -> Service {
+    let tools = Tools::new(Arc::clone(cancelled));
+    StreamableHttpService::new(
+        move || Ok(tools.clone()),
+        Arc::new(LocalSessionManager::default()),
+        StreamableHttpServerConfig::default(),
+    )
 }
 
 async fn answer(state: Arc<State>, mut request: Request<Incoming>) -> Answer {
@@ -253,8 +264,10 @@ async fn mcp(state: &State, mut request: Request<Incoming>) -> Answer {
         Err(refusal) => state.refuse(&refusal),
         Ok(claims) => {
             request.extensions_mut().insert(claims);
-            let answer = state.service.handle(request).await;
-            answer.map(|body| body.map_err(|never| -> io::Error { match never {} }).boxed_unsync())
+            let service = Arc::clone(&state.service.lock().expect("never held over a panic"));
+            let answer = service.handle(request).await;
+            let answer = answer.map(|body| body.map_err(|never| -> io::Error { match never {} }).boxed_unsync());
+            state.cut(answer)
         }
     };
     seen.status = answer.status().as_u16();

@@ -57,6 +57,11 @@ impl RawServer {
         RawConnection { stream: accepted.expect("accepted").0, read: Vec::new() }
     }
 
+    /// The next connection, however long it takes.
+    pub async fn accept_whenever(&self) -> RawConnection {
+        RawConnection { stream: self.listener.accept().await.expect("accepted").0, read: Vec::new() }
+    }
+
     /// Does nobody connect for so long?
     pub async fn is_left_alone(&self, time: Duration) -> bool {
         tokio::time::timeout(time, self.listener.accept()).await.is_err()
@@ -78,6 +83,24 @@ impl RawConnection {
             (name.to_owned(), value.to_owned())
         };
         RawHead { line, fields: lines.map(field).collect() }
+    }
+
+    /// The same, or `None` if the connection is closed before.
+    pub async fn next_head(&mut self) -> Option<RawHead> {
+        let mut piece = vec![0; 1_024];
+        if self.read.is_empty() {
+            let read = self.stream.read(&mut piece).await.unwrap_or(0);
+            self.read.extend_from_slice(&piece[..read]);
+        }
+        if self.read.is_empty() { None } else { Some(self.head().await) }
+    }
+
+    /// Reads so many bytes.
+    pub async fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.read.len() < count {
+            assert!(self.more().await > 0, "it ended early");
+        }
+        self.read.drain(..count).collect()
     }
 
     /// Reads until these bytes, which are included.

@@ -99,9 +99,12 @@ fn all_requests_that_lost_a_session_share_one_new_session() {
     let now = offer("2025-06-18", &usual());
     assert_eq!(sessions.reopened(&key, &now), Reopened::Equal);
     assert_eq!(sessions.route(&key), Route::Healing, "until the last step");
-    let notifications = sessions.healed(&key, Some(id("B")), now).expect("it is still there");
+    assert_eq!(sessions.owed(&key), Vec::<&str>::new());
+    assert!(sessions.healed(&key, Some(id("B")), now));
     assert_eq!(sessions.lost(&key, 0, false), Next::Repeat, "a late one, which was sent with the old id");
     assert_eq!(sessions.route(&key), upstream("B", 1), "the client still says A");
+    let notifications = sessions.owed(&key);
+    assert_eq!(sessions.owed(&key), Vec::<&str>::new(), "they are given once");
     let methods: Vec<Value> = notifications.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect();
     let methods: Vec<&str> = methods.iter().filter_map(|message| message["method"].as_str()).collect();
     assert_eq!(methods, ["notifications/tools/list_changed", "notifications/resources/list_changed"]);
@@ -178,6 +181,7 @@ fn after_our_restart_a_session_heals_with_its_version_and_no_capabilities() {
             "an id that the server never accepted is nobody's session"
         );
         sessions.adopted(key.clone(), header);
+        sessions.adopted(key.clone(), Some("2024-11-05"));
         assert_eq!(sessions.route(&key), upstream("A", 0));
         let steps = plan(&mut sessions, &key, 0);
         let initialize: Value = serde_json::from_str(&steps[0]).expect("JSON");
@@ -190,7 +194,8 @@ fn after_our_restart_a_session_heals_with_its_version_and_no_capabilities() {
         sessions.adopted(key.clone(), header);
         plan(&mut sessions, &key, 0);
         assert_eq!(sessions.reopened(&key, &now), Reopened::Equal);
-        assert_eq!(sessions.healed(&key, Some(id("B")), now).map(|all| all.len()), Some(2), "what it offers now");
+        assert!(sessions.healed(&key, Some(id("B")), now));
+        assert_eq!(sessions.owed(&key).len(), 2, "what it offers now");
     }
 }
 
@@ -218,7 +223,7 @@ fn a_session_that_the_client_ended_is_forgotten() {
     sessions.ended(&key);
     let now = offer("2025-06-18", &usual());
     assert_eq!(sessions.reopened(&key, &now), Reopened::Gone);
-    assert_eq!(sessions.healed(&key, Some(id("B")), now), None);
+    assert!(!sessions.healed(&key, Some(id("B")), now));
     assert_eq!(sessions.route(&key), Route::Unknown);
 }
 
@@ -237,7 +242,10 @@ fn a_session_of_which_a_part_is_missing_does_not_heal() {
             }
         }),
         ("level", |all, key| all.changed(key, Change::Level("x".repeat(WORD_CAP + 1)))),
-        ("version", |all, key| all.adopted(key.clone(), Some(&"x".repeat(WORD_CAP + 1)))),
+        ("version", |all, key| {
+            all.ended(key);
+            all.adopted(key.clone(), Some(&"x".repeat(WORD_CAP + 1)));
+        }),
     ];
     for (name, spoil) in cases {
         let key = key(1, "A");

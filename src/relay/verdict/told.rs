@@ -45,7 +45,7 @@ pub(crate) enum Why {
     ScopeNotEnough,
     /// The server sends the client elsewhere.
     Redirect,
-    /// The token or its scopes were to be replaced, and the request was too large to be kept.
+    /// The token, its scopes or the session were to be replaced, and the request was too large to be kept.
     TooLargeToRepeat,
     /// No connection, for now.
     Unreachable,
@@ -192,7 +192,7 @@ impl Why {
                 "the server sends its clients to another address; whoever configures safeconduct must enter that one"
             }
             Self::TooLargeToRepeat => {
-                "the server wanted another token, and the request was too large to be kept; send it again"
+                "the token or the session had to be replaced, and the request was too large to be kept; send it again"
             }
             Self::Unreachable => "the server cannot be reached; try again later",
             Self::NoConnection => "no secure connection to the server is possible; its operator must act",

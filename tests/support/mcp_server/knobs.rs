@@ -74,6 +74,17 @@ impl FakeMcp {
         self.state.now().refuse = count;
     }
 
+    /// Forgets all sessions, as after a restart.
+    pub fn restart(&self) {
+        let fresh = super::service(&self.state.cancelled);
+        *self.state.service.lock().expect("never held over a panic") = Arc::new(fresh);
+    }
+
+    /// The next event stream breaks off after its first piece.
+    pub fn break_next_stream(&self) {
+        self.state.now().breaks = true;
+    }
+
     /// Headers added to every answer of the MCP endpoint.
     pub fn set_answer_headers(&self, headers: &[(&str, &str)]) {
         self.state.now().answer_headers =

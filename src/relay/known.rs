@@ -1,0 +1,48 @@
+//! What the relay remembers of sessions and cookies, for all requests at once.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::cookies::Cookies;
+use super::session::Sessions;
+use crate::clock::Clock;
+
+/// No lock is held while something is waited for.
+#[derive(Debug)]
+pub(super) struct Known {
+    sessions: Mutex<Sessions>,
+    cookies: Mutex<Cookies>,
+    /// Changes whenever the healing of a session is over, however it ended.
+    turns: watch::Sender<()>,
+    clock: Clock,
+}
+
+impl Known {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { sessions: Mutex::default(), cookies: Mutex::default(), turns: watch::Sender::new(()), clock }
+    }
+
+    pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn cookies(&self) -> MutexGuard<'_, Cookies> {
+        self.cookies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports each change after this call.
+    pub(super) fn turns(&self) -> watch::Receiver<()> {
+        self.turns.subscribe()
+    }
+
+    /// The healing of a session is over.
+    pub(super) fn turn(&self) {
+        self.turns.send_replace(());
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.now().wall
+    }
+}

@@ -1,0 +1,62 @@
+//! An answer of JSON that is not encoded.
+//!
+//! A client can do nothing with a part of it, so up to 64 KiB are held until it is complete. Then an error with our number can
+//! be changed, and what the answer teaches is learned before the client can act on it. A larger answer passes as it comes.
+
+use bytes::Bytes;
+
+use super::events::{Listener, Waiting, seen};
+
+/// The largest answer that is looked at.
+const CAP: usize = 64 * 1024;
+
+pub(crate) struct Json {
+    held: Vec<u8>,
+    /// It is too large: it passes as it comes.
+    is_cut: bool,
+    waiting: Option<Waiting>,
+}
+
+impl Json {
+    pub(crate) fn new(waiting: Option<Waiting>) -> Self {
+        Self { held: Vec::new(), is_cut: false, waiting }
+    }
+
+    /// Looks at a piece, and gives what is to be passed on now.
+    pub(super) fn pass(&mut self, piece: Bytes) -> Bytes {
+        if self.is_cut {
+            return piece;
+        }
+        self.held.extend_from_slice(&piece);
+        if self.held.len() <= CAP {
+            return Bytes::new();
+        }
+        self.is_cut = true;
+        if let Some(listener) = self.listener() {
+            listener(None);
+        }
+        std::mem::take(&mut self.held).into()
+    }
+
+    /// The answer is complete.
+    pub(super) fn end(&mut self) -> Bytes {
+        let held = std::mem::take(&mut self.held);
+        match seen(&held, &mut self.waiting) {
+            Some(mut other) => {
+                // Its length was announced, and no form of our number is shorter than the one in its place.
+                other.resize(held.len().max(other.len()), b' ');
+                other.into()
+            }
+            None => held.into(),
+        }
+    }
+
+    /// Nothing of it was passed on yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.held.is_empty() && !self.is_cut
+    }
+
+    fn listener(&mut self) -> Option<Listener> {
+        self.waiting.take()?.listener
+    }
+}
