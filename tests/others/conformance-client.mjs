@@ -1,17 +1,19 @@
 // The program the MCP conformance suite drives: the official TypeScript client, its tokens from safeconduct.
 // Environment: the suite's MCP_CONFORMANCE_*; SAFECONDUCT (the binary); REPORTS (a folder for what safeconduct did, one file a
 // scenario); ASSERTION (which of the WIF scenario's to present: valid, if not said; expired; wrong-audience);
-// DAEMON (1: through `safeconduct run`; key-bound tokens always are).
+// DAEMON (1: through `safeconduct run`; key-bound tokens always are); PROXY (1: the client knows the proxy alone, and no token).
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { boundFetch } from './conformance-bound.mjs';
 import { conversation } from './conformance-conversations.mjs';
-import { provision } from './conformance-provision.mjs';
+import { grantsAll, proxied } from './conformance-proxy.mjs';
+import { provision, provisionOpen } from './conformance-provision.mjs';
 
 // The packages are installed under target/, where Node does not look by default.
 const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
@@ -21,6 +23,7 @@ const url = process.argv.at(-1);
 const wire = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION;
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
 const daemon = process.env.DAEMON === '1';
+const proxy = process.env.PROXY === '1';
 // Only its owner may enter, as safeconduct requires for a socket's directory.
 const folder = mkdtempSync(join(tmpdir(), 'conformance-'));
 const report = { scenario, runs: [], operator_requests: [] };
@@ -40,35 +43,52 @@ process.exitCode = await main().finally(() => {
 });
 
 async function main() {
-  // Scenarios without authorization do not involve safeconduct.
-  if (!scenario.startsWith('auth/')) return converse({});
-  const { identity, server, bound } = await provision({ scenario, url, written, report, secrets });
-  const global = ['--log', 'trace', '--config', written('safeconduct.toml', configuration(server, daemon || bound))];
+  // Scenarios without authorization involve safeconduct only as the proxy.
+  const open = !scenario.startsWith('auth/');
+  if (open && !proxy) return converse(new URL(url), {});
+  const job = { scenario, url, written, report, secrets };
+  const { identity, server, bound } = await (open ? provisionOpen(job, await grantsAll()) : provision(job));
+  const global = ['--log', 'trace', '--config', written('safeconduct.toml', configuration(server, daemon || proxy || bound))];
   if (identity) global.push('--identity-file', written('assertion.jwt', identity));
+  if (proxy) return throughProxy(global);
   if (daemon || bound) return throughDaemon(global, bound);
   const one = safeconduct([...global, 'token', 'target', '--no-daemon']);
-  return one.status === 0 ? converse({ authProvider: { token: async () => one.token } }) : 1;
+  return one.status === 0 ? converse(new URL(url), { authProvider: { token: async () => one.token } }) : 1;
+}
+
+async function throughProxy(global) {
+  await start([...global, 'run']);
+  try {
+    const { url: way, options } = await proxied(socket(), url, secrets);
+    return await converse(way, options);
+  } finally {
+    await end();
+    const log = readFileSync(join(folder, 'daemon.err'), 'utf8');
+    // The suite keeps what a client writes to stderr.
+    process.stderr.write(log);
+    unspoken('the daemon', log);
+  }
 }
 
 async function throughDaemon(global, bound) {
   await start([...global, 'run']);
   try {
-    if (bound) return await converse({ fetch: boundFetch(socket(), secrets) });
+    if (bound) return await converse(new URL(url), { fetch: boundFetch(socket(), secrets) });
     // Ask the daemon before every request, as a client does.
     const ask = ['--log', 'trace', '--socket', socket(), 'token', 'target', '--daemon-only'];
-    return await converse({ authProvider: { token: async () => safeconduct(ask).token } });
+    return await converse(new URL(url), { authProvider: { token: async () => safeconduct(ask).token } });
   } finally {
     await end();
     unspoken('the daemon', readFileSync(join(folder, 'daemon.err'), 'utf8'));
   }
 }
 
-async function converse(credentials) {
+async function converse(way, credentials) {
   const mode = wire === '2026-07-28' ? { pin: wire } : 'legacy';
   const { options, prepare, talk } = conversation(scenario);
   const client = new Client({ name: 'conformance', version: '1' }, { versionNegotiation: { mode }, ...options });
   prepare?.(client);
-  await client.connect(new StreamableHTTPClientTransport(new URL(url), credentials));
+  await client.connect(new StreamableHTTPClientTransport(way, credentials));
   report.said = await talk(client);
   await client.close();
   return 0;
@@ -76,7 +96,7 @@ async function converse(credentials) {
 
 function configuration(server, listens) {
   const lines = ['[egress]', 'insecure_loopback = true', '[servers.target]', `url = "${url}"`, ...server];
-  if (listens) lines.push('[listen]', `socket = "${socket()}"`);
+  if (listens) lines.push('[listen]', `socket = "${socket()}"`, ...(proxy ? ['http = "127.0.0.1:0"'] : []));
   return `${lines.join('\n')}\n`;
 }
 
@@ -109,13 +129,21 @@ function safeconduct(args) {
 async function start(args) {
   const err = openSync(written('daemon.err', ''), 'a');
   running = spawn(process.env.SAFECONDUCT, args, { env: environment(), stdio: ['ignore', 'ignore', err] });
-  for (let waited = 0; !existsSync(socket()); waited += 20) {
+  // The socket's file is there a moment before it can be connected to.
+  for (let waited = 0; !(await listens()); waited += 20) {
     if (running.exitCode !== null || waited > 10_000) {
       running.kill('SIGKILL');
       throw new Error(`the daemon did not start: ${readFileSync(join(folder, 'daemon.err'), 'utf8')}`);
     }
     await sleep(20);
   }
+}
+
+function listens() {
+  return new Promise((resolve) => {
+    const connection = connect(socket(), () => resolve(true)).on('error', () => resolve(false));
+    connection.on('connect', () => connection.destroy());
+  });
 }
 
 async function end() {

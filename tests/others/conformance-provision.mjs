@@ -9,6 +9,12 @@ export async function provision(job) {
   return known(job);
 }
 
+// For scenarios without authorization: a client of an authorization server that is not the scenario's.
+export function provisionOpen(job, issuer) {
+  const lines = [`issuer = "${issuer}"`, 'exchange = "client-credentials"', 'client_id = "machine"'];
+  return { server: [...lines, ...secret(job, 'of-the-machine')] };
+}
+
 // Nobody fetches this document: only the suite's authorization-code checks read the client's identifier.
 const DOCUMENT = 'https://conformance-test.local/client-metadata.json';
 

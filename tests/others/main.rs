@@ -1,5 +1,6 @@
 //! Tests against software of other projects: the MCP conformance suite with the official TypeScript client, four authorization
-//! servers, the official Python SDK, two emulators of AWS, GNOME Keyring, and the Linux network stack. Not part of plain `cargo
+//! servers, the official Python SDK, clients and servers before and behind the injecting proxy, two emulators of AWS, GNOME
+//! Keyring, and the Linux network stack. Not part of plain `cargo
 //! test`: install with `tests/others/install` and `tests/others/install-packages`, run with `cargo test --test others`.
 #![allow(clippy::disallowed_methods, reason = "the tests run against real processes, in real time")]
 
@@ -8,6 +9,7 @@ use support as fakes;
 mod daemon;
 mod keys;
 mod parties;
+mod peer;
 mod process;
 mod scene;
 mod servers;
@@ -23,5 +25,6 @@ mod exchange;
 mod gcp_auth;
 mod keyring;
 mod machines;
+mod proxy;
 mod revocation;
 mod workloads;

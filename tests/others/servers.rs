@@ -1,17 +1,17 @@
 //! The servers of other projects. Each runs in its own process and exchanges lines of JSON with its test.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
+use crate::peer::json_lines;
 use crate::process::{LIMIT, NODE, PYTHON, ROOT, Running, installed};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,17 +96,4 @@ impl AuthorizationServer {
         assert_eq!(claims["aud"], *resource, "the audience is the resource alone");
         claims
     }
-}
-
-fn json_lines(stream: impl Read + Send + 'static) -> Receiver<Value> {
-    let (send, receive) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // A line that is not JSON is a log line of a package. A failed send means that the test is over.
-            if let Ok(value) = serde_json::from_str(&line) {
-                let _ = send.send(value);
-            }
-        }
-    });
-    receive
 }

@@ -1,10 +1,10 @@
-//! The MCP conformance suite, driving the official TypeScript client through `conformance-client.mjs`.
+//! The MCP conformance suite: it drives the official TypeScript client through `conformance-client.mjs`, or tests a server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -13,6 +13,7 @@ use crate::process::{NODE, Outcome, ROOT, SAFECONDUCT, installed, run};
 
 const SUITE: &str = "target/others/node_modules/@modelcontextprotocol/conformance/dist/index.js";
 const BASELINE: &str = "tests/others/conformance-baseline.yml";
+const PROXY_BASELINE: &str = "tests/others/conformance-proxy-baseline.yml";
 
 #[derive(Clone, Copy)]
 pub(crate) struct Wire(pub(crate) &'static str);
@@ -54,10 +55,22 @@ pub(crate) fn conformance(scenario: &str, wire: Wire, assertion: &str, daemon: b
 /// The suite starts forty clients at once; two runs at the same time would need too much memory.
 static ONE_WIRE: Mutex<()> = Mutex::new(());
 
-pub(crate) fn requirements(wire: Wire) -> Requirements {
+/// Run once for each wire, and then given again: the proxy is compared with it.
+pub(crate) fn requirements(wire: Wire) -> Arc<Requirements> {
+    static RUNS: Mutex<BTreeMap<&str, Arc<Requirements>>> = Mutex::new(BTreeMap::new());
+    let mut runs = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(runs.entry(wire.0).or_insert_with(|| Arc::new(all_scenarios(wire, &[]))))
+}
+
+/// The client knows the proxy alone, in every scenario.
+pub(crate) fn requirements_through_the_proxy(wire: Wire) -> Requirements {
+    all_scenarios(wire, &[("PROXY", "1")])
+}
+
+fn all_scenarios(wire: Wire, environment: &[(&str, &str)]) -> Requirements {
     let _alone = ONE_WIRE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = TempDir::new().expect("a temporary folder can be made");
-    let outcome = suite(&dir, &["--requirements", wire.0, "--expected-failures", BASELINE], &[]);
+    let outcome = suite(&dir, &["--requirements", wire.0, "--expected-failures", BASELINE], environment);
     let log = format!("{}{}", outcome.stdout, outcome.stderr);
     let scenarios = scenarios(&dir, &log);
     Requirements { passed: outcome.code == 0, log, scenarios }
@@ -65,10 +78,38 @@ pub(crate) fn requirements(wire: Wire) -> Requirements {
 
 /// The entries of the baseline: `scenario:check`.
 pub(crate) fn baseline() -> Vec<(String, String)> {
-    let text = fs::read_to_string(Path::new(ROOT).join(BASELINE)).expect("the baseline is there");
-    let entries = text.lines().filter_map(|line| line.trim().strip_prefix("- "));
+    entries(BASELINE, "client:")
+}
+
+/// How the proxy's checks differ, in one part of its own baseline.
+pub(crate) fn proxy_baseline(part: &str) -> Vec<(String, String)> {
+    entries(PROXY_BASELINE, part)
+}
+
+fn entries(file: &str, part: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(Path::new(ROOT).join(file)).expect("the baseline is there");
+    let of_part = text.lines().skip_while(|line| *line != part).skip(1).take_while(|line| line.starts_with(' '));
+    let entries = of_part.filter_map(|line| line.trim().strip_prefix("- "));
     let split = |entry: &str| entry.split_once(':').map(|(scenario, check)| (scenario.to_owned(), check.to_owned()));
     entries.map(|entry| split(entry).unwrap_or_else(|| panic!("{entry} gives up a whole scenario"))).collect()
+}
+
+/// The scenarios of the suite for servers, at this URL; with their checks and no report of a client.
+pub(crate) fn server_scenarios(url: &str, wire: Wire) -> BTreeMap<String, Scenario> {
+    let _alone = ONE_WIRE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = TempDir::new().expect("a temporary folder can be made");
+    let mut suite = Command::new(Path::new(ROOT).join(NODE));
+    suite.current_dir(ROOT).args([SUITE, "server", "--url", url, "--requirements", wire.0, "-o"]).arg(results(&dir));
+    let outcome = run(suite, dir.path());
+    let mut folders = Vec::new();
+    find(&results(&dir), "checks.json", &mut folders);
+    let log = format!("{}{}", outcome.stdout, outcome.stderr);
+    let scenario = |folder: &PathBuf| {
+        let name = name_of(folder, &dir);
+        let name = name.strip_prefix("server-").expect("the folder of a server's scenario says so").to_owned();
+        (name, Scenario { checks: checks(folder, &log), report: Value::Null })
+    };
+    folders.iter().map(scenario).collect()
 }
 
 fn suite(dir: &TempDir, which: &[&str], environment: &[(&str, &str)]) -> Outcome {
@@ -88,21 +129,29 @@ fn results(dir: &TempDir) -> PathBuf {
 }
 
 fn scenarios(dir: &TempDir, log: &str) -> BTreeMap<String, Scenario> {
-    let read = |path: &Path| {
-        let text =
-            fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}; the suite said:\n{log}", path.display()));
-        serde_json::from_str::<Value>(&text).expect("the suite and its client write JSON")
-    };
     let mut folders = Vec::new();
     find(&results(dir), "checks.json", &mut folders);
     let scenario = |folder: &PathBuf| {
-        let name = scenario_name(folder.strip_prefix(results(dir)).expect("it was found there"));
-        let checks = read(&folder.join("checks.json")).as_array().expect("checks are a list").clone();
-        let report = read(&dir.path().join(format!("{}.json", name.replace('/', "."))));
+        let name = name_of(folder, dir);
+        let checks = checks(folder, log);
+        let report = read(&dir.path().join(format!("{}.json", name.replace('/', "."))), log);
         assert_eq!(report["leak"], Value::Null, "{name}: safeconduct wrote a secret to stderr");
         (name, Scenario { checks, report })
     };
     folders.iter().map(scenario).collect()
+}
+
+fn checks(folder: &Path, log: &str) -> Vec<Value> {
+    read(&folder.join("checks.json"), log).as_array().expect("checks are a list").clone()
+}
+
+fn name_of(folder: &Path, dir: &TempDir) -> String {
+    scenario_name(folder.strip_prefix(results(dir)).expect("it was found there"))
+}
+
+fn read(path: &Path, log: &str) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}; the suite said:\n{log}", path.display()));
+    serde_json::from_str(&text).expect("the suite and its client write JSON")
 }
 
 /// A folder is named for its scenario and the moment: `auth/wif-jwt-bearer-2026-11-25T20-06-06-164Z`.
@@ -125,6 +174,12 @@ fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
 impl Scenario {
     pub(crate) fn count(&self, id: &str) -> usize {
         self.checks.iter().filter(|check| check["id"] == id).count()
+    }
+
+    /// The ids of the checks with this outcome.
+    pub(crate) fn with(&self, status: &str) -> BTreeSet<&str> {
+        let such = self.checks.iter().filter(|check| check["status"] == status);
+        such.filter_map(|check| check["id"].as_str()).collect()
     }
 
     /// The ids of all checks that failed or warned.

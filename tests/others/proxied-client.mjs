@@ -1,0 +1,53 @@
+// An official TypeScript client of an MCP server behind the injecting proxy, one step for each line on stdin.
+// Arguments: the package (client: @modelcontextprotocol/client; sdk: @modelcontextprotocol/sdk) and the URL. Environment: SECRET,
+// which is the value of the one field that it is configured with; MODE of the version negotiation (auto, legacy).
+// Lines: {"connect"}, {"list"}, {"call":{name,arguments}}, {"progress":{name,arguments}}. Each is answered with one line: {"done"} and
+// what came of it, or {"failed":{message,code,data}}. Closes the session and ends when stdin does, or after 600 s.
+import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
+
+// The packages are installed under target/, where Node does not look by default.
+const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
+const [which, url] = process.argv.slice(2);
+const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+
+setTimeout(() => process.exit(0), 600_000);
+
+const { Client, StreamableHTTPClientTransport } = which === 'client'
+  ? require('@modelcontextprotocol/client')
+  : { ...require('@modelcontextprotocol/sdk/client/index.js'), ...require('@modelcontextprotocol/sdk/client/streamableHttp.js') };
+let client;
+const changed = [];
+
+const STEPS = {
+  async connect() {
+    const mode = { versionNegotiation: { mode: process.env.MODE ?? 'auto' } };
+    client = new Client({ name: `others-${which}`, version: '1' }, which === 'client' ? mode : {});
+    client.onerror = () => {};
+    const headers = { Authorization: `Bearer ${process.env.SECRET}` };
+    await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } }));
+    return client.getServerVersion()?.name ?? true;
+  },
+  async list() {
+    return (await client.listTools()).tools.map(({ name }) => name);
+  },
+  async call(what) {
+    return (await called(what)).content[0]?.text;
+  },
+  async progress(what) {
+    let heard = 0;
+    await called(what, { onprogress: () => { heard += 1; } });
+    return heard;
+  },
+};
+
+function called(what, options) {
+  return which === 'client' ? client.callTool(what, options) : client.callTool(what, undefined, options);
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const [[step, what]] = Object.entries(JSON.parse(line));
+  await STEPS[step](what).then((done) => say({ done }), ({ message, code, data }) => say({ failed: { message, code, data } }));
+}
+await client?.close().catch(() => {});
+process.exit(0);

@@ -1,0 +1,113 @@
+//! `@modelcontextprotocol/server-everything` behind a token check, and three clients whose sessions last while the token is
+//! replaced and the issuer is down.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Client, Everything, KINDS, World, pause};
+
+async fn everyone(world: &World) -> Vec<Client> {
+    let mut clients: Vec<Client> = KINDS.into_iter().map(|kind| world.client(kind)).collect();
+    for client in &mut clients {
+        client.connects();
+    }
+    clients
+}
+
+fn echo(client: &mut Client, word: &str) -> Result<Value, super::Failed> {
+    client.call("echo", json!({ "message": word }))
+}
+
+#[track_caller]
+fn echoes(client: &mut Client, word: &str) {
+    match echo(client, word) {
+        Ok(said) => assert_eq!(said, format!("Echo: {word}"), "{:?}", client.kind),
+        Err(failed) => panic!("{:?}: {word}: {failed:?}", client.kind),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_clients_list_and_call_tools_and_hear_progress_without_a_token() {
+    let everything = Everything::start();
+    let mut world = World::before(&everything.url()).await;
+    let mut clients = everyone(&world).await;
+    for client in &mut clients {
+        let tools = client.step(&json!({ "list": {} })).expect("tools are listed");
+        assert!(tools.as_array().is_some_and(|tools| tools.contains(&json!("echo"))), "{:?}: {tools}", client.kind);
+        echoes(client, "hello \u{2028} ü");
+        let long = json!({ "name": "trigger-long-running-operation", "arguments": { "duration": 0.3, "steps": 3 } });
+        let heard = client.step(&json!({ "progress": long })).expect("it runs to its end");
+        // Progress of the last step can come after the result, and clients drop it then.
+        assert!(heard.as_u64().is_some_and(|heard| heard >= 2), "wire 36: {:?} heard {heard}", client.kind);
+    }
+    assert_eq!(world.tokens(), 1, "one token for all of them");
+    assert!(world.seen().iter().all(|seen| seen["status"] != 401 || seen["jti"].is_null()));
+    world.end(clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_notices_that_its_token_is_replaced() {
+    let everything = Everything::start();
+    let mut world = World::before(&everything.url()).await;
+    world.scene.authorization_server.set_token_life(Duration::from_secs(2));
+    let mut clients = everyone(&world).await;
+    let end = Instant::now() + Duration::from_secs(7);
+    let mut turn = 0;
+    while Instant::now() < end {
+        for client in &mut clients {
+            echoes(client, &format!("turn {turn}"));
+        }
+        turn += 1;
+        pause(100).await;
+    }
+    let tokens = world.tokens();
+    assert!(tokens >= 4, "only {tokens} tokens in seven seconds of two-second tokens");
+    world.end(clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_issuer_is_told_in_our_words_and_ends_with_it() {
+    let everything = Everything::start();
+    let world = World::before(&everything.url()).await;
+    world.scene.authorization_server.set_token_life(Duration::from_secs(3));
+    let mut clients = everyone(&world).await;
+    world.scene.authorization_server.set_down(true);
+    for client in &mut clients {
+        // The token of now still serves; when it is dead, a call waits for another, and then the client is told.
+        let end = Instant::now() + Duration::from_secs(40);
+        let failed = loop {
+            match echo(client, "is anybody there?") {
+                Ok(_) => assert!(Instant::now() < end, "{:?}: a dead token served", client.kind),
+                Err(failed) => break failed,
+            }
+            pause(200).await;
+        };
+        assert!(failed.is_ours(), "{:?}: {failed:?}", client.kind);
+        assert_eq!(failed.0["data"]["class"], "temporary", "{:?}", client.kind);
+    }
+    world.scene.authorization_server.heal();
+    for client in &mut clients {
+        let end = Instant::now() + Duration::from_secs(40);
+        while let Err(failed) = echo(client, "again") {
+            assert!(failed.is_ours() && Instant::now() < end, "{:?}: {failed:?}", client.kind);
+            pause(200).await;
+        }
+        echoes(client, "the same session");
+    }
+    world.end(clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_told_in_our_words() {
+    let mut everything = Everything::start();
+    let world = World::before(&everything.url()).await;
+    let mut clients = everyone(&world).await;
+    everything.stop();
+    for client in &mut clients {
+        // The token check is there and answers 502, as a gateway does; what a server answers is passed on.
+        let failed = echo(client, "nobody").expect_err("the server is gone");
+        assert!(!failed.is_ours(), "{:?}: {failed:?}", client.kind);
+    }
+    world.end(clients).await;
+}
