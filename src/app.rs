@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::audit;
 use crate::blocking::{self, Kind};
 use crate::broker::{Class, Persistence};
@@ -22,16 +24,19 @@ use crate::frontend::place::{self, Access};
 use crate::frontend::socket::Socket;
 use crate::identity;
 use crate::outbound::Outbound;
-use crate::relay::Relay;
+use crate::relay::{Ends, Relay};
 
 mod core;
 mod reload;
 
 pub(crate) use self::core::{Core, audit_of, core, core_even_without_identity};
 pub(crate) use reload::Reload;
+use reload::Reloaded;
 
-/// The time limit for running requests at a shutdown.
+/// The time limit for running requests at a shutdown. Those that have no answer by then get an error.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The time for these errors to be written.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How often a daemon in a CI job checks that the job's directory still exists.
 const JOB_LOOK: Duration = Duration::from_secs(2);
 
@@ -114,7 +119,13 @@ impl App {
         let Core { broker, outbound, stop, generation, ground } =
             core(config.clone(), env.clone(), clock.clone(), Persistence::Daemon)?;
         let socket = socket(inherited.socket, &listen, &env)?;
-        let http = Http::open(inherited.tcp, &listen.http, socket.path(), uid)?;
+        let wanted = http::Wanted { addresses: &listen.http, counts_owners: listen.http_owner };
+        let http = Http::open(inherited.tcp, wanted, socket.path(), uid)?;
+        let oauth = http.as_ref().filter(|_| listen.oauth_token);
+        let oauth = oauth.map(|http| http.oauth_clients(socket.path(), uid)).transpose()?.map(Arc::new);
+        if let Some(clients) = &oauth {
+            clients.write(broker.server_names())?;
+        }
         let health = Health::open(&listen.health)?;
         let listening = Listening {
             socket: socket.path().to_owned(),
@@ -125,11 +136,18 @@ impl App {
         let ends_with = sockets::job_directory(&env).filter(|job| socket.path().starts_with(job));
         let (metrics, tasks) = (Arc::clone(&ground.metrics), ground.tasks.clone());
         let broker = Arc::new(CurrentBroker::new(broker));
-        let relay = Relay::new(clock.clone(), uid, stop.clone());
-        let fixed = Fixed { metrics, clock, uid, digests: Default::default(), relay, listening };
+        let (late, digests) = (CancellationToken::new(), Default::default());
+        let relay = Arc::new(Relay::new(
+            clock.clone(),
+            uid,
+            Arc::clone(&metrics),
+            Ends { stop: stop.clone(), late: late.clone() },
+        ));
+        let to_reload = Reloaded { broker: Arc::clone(&broker), oauth: oauth.clone(), relay: Arc::clone(&relay) };
+        let fixed = Fixed { metrics, clock, uid, digests, relay, oauth, late, listening };
         let state = Arc::new(State::new(Arc::clone(&broker), fixed));
-        let reload = Arc::new(Reload::new(ground, Arc::clone(&broker), &config, stop.clone(), generation));
-        let course = Course { tasks, stop };
+        let reload = Arc::new(Reload::new(ground, to_reload, &config, stop.clone(), generation));
+        let course = Course { tasks, stop, relay: Arc::default() };
         Ok(Self { socket, http, health, state, broker, outbound, course, linger: listen.linger, reload, ends_with })
     }
 
@@ -182,11 +200,14 @@ impl App {
             }
         };
         drop((self.socket, self.http, self.health));
-        let Course { tasks, stop } = self.course;
+        let Course { tasks, stop, relay: _relay } = self.course;
         stop.cancel();
         tasks.close();
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-            tracing::warn!(left = tasks.len(), "not everything ended in time");
+            self.state.fixed().late.cancel();
+            if tokio::time::timeout(LAST_WORDS, tasks.wait()).await.is_err() {
+                tracing::warn!(left = tasks.len(), "not everything ended in time");
+            }
         }
         self.broker.newest().revoke_at_exit().await;
         served

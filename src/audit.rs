@@ -12,6 +12,9 @@
 //! Anybody who may write the file can rewrite all of it, or cut off its end. To find that, keep a head (the last hash)
 //! elsewhere: `safeconduct status` shows it, and `safeconduct audit verify --head` looks for it.
 //!
+//! A call on the data path has two lines with the same `request_id`: `call`, the decision, before its first byte leaves, and `done`
+//! at its end, with its outcome, its duration, the bytes of the answer and the token. Neither has an argument of the call.
+//!
 //! Two actions are not decisions. `continue` is the first line of a new file after a rotation. It continues the chain even if
 //! nothing is decided before a restart. `mend` follows bytes that are not a whole line, as a power loss leaves them: the bytes
 //! stay, and the `mend` has their length and digest and chains to the last whole line. Anybody who may write the file can
@@ -43,7 +46,7 @@ mod verify;
 pub(crate) use chain::Head;
 pub(crate) use error::Error;
 pub use line::Action;
-pub(crate) use line::{Decision, Outcome};
+pub(crate) use line::{CallSubject, Decision, Done, Outcome};
 pub(crate) use verify::{Broken, LINE_CAP, Place, Report, Verifier};
 
 use chain::Tail;

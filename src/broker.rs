@@ -20,6 +20,7 @@ use crate::urgency::Urgency;
 mod at_exit;
 mod attest;
 mod call;
+mod call_record;
 mod error;
 mod examine;
 mod explain;
@@ -42,10 +43,13 @@ mod tally;
 mod unlisted;
 
 pub use crate::audit::Action;
+pub(crate) use crate::audit::CallSubject;
 pub use crate::cache::{Least, Persistence};
 pub(crate) use crate::dpop::is_nonce;
 pub use crate::exchange::{Client, ClientAuth, Cloud, Link, SecretFrom, SecretPlace};
 pub use attest::Attested;
+pub(crate) use call::Patience;
+pub(crate) use call_record::{CallEnd, CallRecord};
 pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
 pub use examine::{Check, Examination, Report, Rule, State};
@@ -149,11 +153,17 @@ impl Broker {
 
     /// The refusal of everything, for a caller whose user and group no rule names.
     pub(crate) fn foreign(&self, caller: &Caller, own_uid: u32) -> Option<Denied> {
-        let is_served = caller.uid == own_uid || self.unlisted.as_ref().is_some_and(|unlisted| unlisted.is_for(caller));
+        let is_served =
+            caller.is_user(own_uid) || self.unlisted.as_ref().is_some_and(|unlisted| unlisted.is_for(caller));
         if is_served || self.servers.iter().any(|server| server.policy.may_know(caller)) {
             return None;
         }
         self.servers.first().and_then(|server| server.policy.permit(caller, None).err())
+    }
+
+    /// The names of the configured servers.
+    pub(crate) fn server_names(&self) -> impl Iterator<Item = &str> {
+        self.servers.iter().map(|server| &*server.name)
     }
 
     /// Is there an audit file?
@@ -288,7 +298,7 @@ impl Broker {
     /// that no rule for this caller is about fails in the same words as one that does not exist, so that nobody can find out
     /// what is configured for others. The daemon's own user, who sees all, is told which it is.
     pub(crate) fn configured(&self, caller: &Caller, target: &Target) -> Result<Arc<Server>, Error> {
-        let is_own = caller.uid == self.maker.env.uid();
+        let is_own = caller.is_user(self.maker.env.uid());
         let found = self.find(target).filter(|server| is_own || server.policy.may_know(caller));
         found.ok_or_else(|| {
             let known = self.servers.iter().filter(|server| server.policy.knows(caller));

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,6 +87,8 @@ struct Inner<E> {
     state: Mutex<State<E>>,
     parts: Parts,
     alarms: mpsc::UnboundedSender<(Key, Boot)>,
+    /// Flights run where the cache was made, whoever asks for them.
+    home: Handle,
 }
 
 type Flight<E> = Shared<BoxFuture<'static, Result<Arc<Token>, E>>>;
@@ -94,7 +97,7 @@ impl<E: Failure> Cache<E> {
     /// An empty cache.
     pub fn new(parts: Parts) -> Self {
         let (alarms, alarm) = mpsc::unbounded_channel();
-        let cache = Self(Arc::new(Inner { state: Mutex::new(State::new()), parts, alarms }));
+        let cache = Self(Arc::new(Inner { state: Mutex::new(State::new()), parts, alarms, home: Handle::current() }));
         if matches!(cache.0.parts.persistence, Persistence::Daemon) {
             let keeper = cache.clone();
             cache.0.parts.tasks.spawn(async move { keeper.keep(alarm).await });
@@ -281,7 +284,7 @@ impl<E: Failure> Cache<E> {
         let recipe = Arc::clone(&entry.recipe);
         let in_outage = entry.failed.is_some();
         let cache = self.clone();
-        self.0.parts.tasks.spawn(async move {
+        let work = async move {
             let work = AssertUnwindSafe(cache.fly(&recipe, &urgency, in_outage)).catch_unwind();
             let limit = policy::flight_limit(cache.0.parts.persistence);
             let outcome = match tokio::time::timeout(limit, work).await {
@@ -292,7 +295,8 @@ impl<E: Failure> Cache<E> {
             let outcome = cache.land(key, now, counted, outcome);
             // If nobody waits any more, the outcome is in the entry all the same.
             drop(land.send(outcome));
-        });
+        };
+        self.0.parts.tasks.spawn_on(work, &self.0.home);
         flight
     }
 

@@ -38,6 +38,8 @@ pub struct Caller {
     pub pid: Option<i32>,
     /// Its program and unit, which only some rules ask for.
     pub facts: Facts,
+    /// Its user stands for others too, whom nobody tells apart. Only a rule that names the user lets it in.
+    is_many: bool,
     /// What audit records add, read by process id.
     hints: hints::Cached,
 }
@@ -59,13 +61,21 @@ impl Caller {
     /// The process that connected to a Unix socket. The kernel reports id 0 for a process of another PID namespace.
     pub fn on_socket(uid: u32, gid: u32, pid: Option<i32>) -> Self {
         let pid = pid.filter(|pid| *pid > 0);
-        Self { uid, gid: Some(gid), pid, facts: Facts::unknown(&Why::NotRead), hints: hints::Cached::default() }
+        let (facts, hints) = (Facts::unknown(&Why::NotRead), hints::Cached::default());
+        Self { uid, gid: Some(gid), pid, facts, is_many: false, hints }
     }
 
     /// A caller over loopback TCP, of which only the user is known: the owner of the connecting socket, or the daemon's own
     /// user if the caller has the secret. A rule that names anything else never matches.
     pub fn by_tcp(uid: u32) -> Self {
-        Self { uid, gid: None, pid: None, facts: Facts::unknown(&Why::Tcp), hints: hints::Cached::default() }
+        let (facts, hints) = (Facts::unknown(&Why::Tcp), hints::Cached::default());
+        Self { uid, gid: None, pid: None, facts, is_many: false, hints }
+    }
+
+    /// A caller over loopback TCP whose connecting socket belongs to a user that stands for many: root, as which forwarders and
+    /// the proxies of containers connect for anybody, or the overflow user.
+    pub fn by_owner(uid: u32) -> Self {
+        Self { is_many: true, ..Self::by_tcp(uid) }
     }
 
     /// A caller over loopback TCP that has not presented the secret. No user is known, so no record may name one.
@@ -76,6 +86,16 @@ impl Caller {
     /// Is its user known?
     pub(crate) fn is_known(&self) -> bool {
         self.uid != NOBODY
+    }
+
+    /// Is it this user, as far as no rule has to name it?
+    pub(crate) fn is_user(&self, uid: u32) -> bool {
+        self.uid == uid && !self.is_many
+    }
+
+    /// Does its user stand for others too?
+    pub(crate) fn is_many(&self) -> bool {
+        self.is_many
     }
 
     /// The same caller, now that more is known of it.

@@ -208,7 +208,8 @@ fn speak(
     };
     let strange = |what: &str| Error::Strange { path: path.to_owned(), what: what.to_owned() };
     let body = body.map_or_else(String::new, |body| {
-        format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        let media = "Content-Type: application/json\r\nAccept: application/json, text/event-stream";
+        format!("{media}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     });
     let end = if body.is_empty() { "\r\n" } else { "" };
     let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{body}{end}");

@@ -11,6 +11,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
@@ -25,12 +26,29 @@ pub struct Metrics {
     unrecorded: Counter,
     /// Requests answered with a token, by the name of the server.
     each_served: Mutex<BTreeMap<String, Counter>>,
+    /// The data path, by the name of the server.
+    each_relayed: Mutex<BTreeMap<String, Relayed>>,
+}
+
+/// The data path of one server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Relayed {
+    /// Requests of clients.
+    pub(crate) requests: Counter,
+    /// Requests that were sent to the server once more.
+    pub(crate) repetitions: Counter,
+    /// Sessions that the server had lost and that were replaced.
+    pub(crate) heals: Counter,
+    /// Event streams that are open.
+    pub(crate) streams: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByServer {
     server: String,
 }
+
+type ByName = Family<ByServer, Counter>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByClass {
@@ -59,13 +77,28 @@ impl Metrics {
         let took = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
         let cache =
             CacheMetrics { hits: Counter::default(), flights: Counter::default(), outcomes: Outcomes::default(), took };
-        Self { refused: Family::default(), cache, unrecorded, each_served: Mutex::default() }
+        let (each_served, each_relayed) = Default::default();
+        Self { refused: Family::default(), cache, unrecorded, each_served, each_relayed }
     }
 
     /// The counter of requests answered with a token for this configured server; looked up once, not per request.
     pub fn served(&self, server: &str) -> Counter {
         let mut each = self.each_served.lock().unwrap_or_else(PoisonError::into_inner);
         each.entry(server.to_owned()).or_default().clone()
+    }
+
+    /// The counters of the data path of this configured server.
+    pub(crate) fn relayed(&self, server: &str) -> Relayed {
+        let mut each = self.each_relayed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(relayed) = each.get(server) {
+            return relayed.clone();
+        }
+        each.entry(server.to_owned()).or_default().clone()
+    }
+
+    /// The same, if there was any request.
+    pub(crate) fn relayed_so_far(&self, server: &str) -> Option<Relayed> {
+        self.each_relayed.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
     /// Counts a request that was not served.
@@ -82,7 +115,14 @@ impl Metrics {
     pub fn nameless_text(&self) -> Result<String, fmt::Error> {
         let total = Counter::<u64>::default();
         total.inc_by(self.each_served.lock().unwrap_or_else(PoisonError::into_inner).values().map(Counter::get).sum());
-        self.text_with(total)
+        let all = Relayed::default();
+        for one in self.each_relayed.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            all.requests.inc_by(one.requests.get());
+            all.repetitions.inc_by(one.repetitions.get());
+            all.heals.inc_by(one.heals.get());
+            all.streams.inc_by(one.streams.get());
+        }
+        self.text_with(total, (all.requests, all.repetitions, all.heals, all.streams))
     }
 
     /// Prometheus text that names these servers alone.
@@ -93,12 +133,31 @@ impl Metrics {
                 served.get_or_create(&ByServer { server: server.clone() }).inc_by(counter.get());
             }
         }
-        self.text_with(served)
+        let (requests, repetitions, heals) = <(ByName, ByName, ByName)>::default();
+        let streams = Family::<ByServer, Gauge>::default();
+        for (server, one) in &*self.each_relayed.lock().unwrap_or_else(PoisonError::into_inner) {
+            if is_named(server) {
+                let label = ByServer { server: server.clone() };
+                requests.get_or_create(&label).inc_by(one.requests.get());
+                repetitions.get_or_create(&label).inc_by(one.repetitions.get());
+                heals.get_or_create(&label).inc_by(one.heals.get());
+                streams.get_or_create(&label).set(one.streams.get());
+            }
+        }
+        self.text_with(served, (requests, repetitions, heals, streams))
     }
 
-    fn text_with(&self, served: impl Metric) -> Result<String, fmt::Error> {
+    fn text_with<C: Metric>(
+        &self,
+        served: impl Metric,
+        (requests, repetitions, heals, streams): (C, C, C, impl Metric),
+    ) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register(SERVED.0, SERVED.1, served);
+        registry.register("proxy_requests", "Requests of clients of the proxy", requests);
+        registry.register("proxy_repetitions", "Requests that the proxy sent once more", repetitions);
+        registry.register("proxy_sessions_healed", "Lost sessions that the proxy replaced", heals);
+        registry.register("proxy_open_streams", "Event streams that are open at the proxy", streams);
         register_nameless(&mut registry, &self.refused, &self.cache);
         registry.register(UNRECORDED.0, UNRECORDED.1, self.unrecorded.clone());
         let mut text = String::new();
@@ -109,7 +168,7 @@ impl Metrics {
 
 /// The prefix of every metric's name.
 const PREFIX: &str = "safeconduct";
-/// Name and help of the one metric that names servers.
+/// Name and help of the first metric that names servers.
 const SERVED: (&str, &str) = ("tokens_served", "Requests answered with a token");
 
 /// Name and help of the counter of the audit.
@@ -166,5 +225,14 @@ mod tests {
         assert!(!text.contains("hidden"), "{text}");
         let nameless = metrics.nameless_text().expect("encoded");
         assert!(nameless.contains("safeconduct_tokens_served_total 5"), "{nameless}");
+        metrics.relayed("mine").streams.inc();
+        metrics.relayed("hidden").requests.inc();
+        metrics.relayed("hidden").streams.inc();
+        let text = metrics.text_of(|server| server == "mine").expect("encoded");
+        assert!(text.contains("safeconduct_proxy_open_streams{server=\"mine\"} 1"), "{text}");
+        assert!(!text.contains("hidden"), "{text}");
+        let nameless = metrics.nameless_text().expect("encoded");
+        let all = ["safeconduct_proxy_open_streams 2", "safeconduct_proxy_requests_total 1"];
+        assert!(all.iter().all(|line| nameless.contains(line)), "{nameless}");
     }
 }

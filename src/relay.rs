@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, Server, Target};
 use crate::caller::Caller;
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::outbound::Upload;
 
 mod cookies;
@@ -32,7 +33,9 @@ mod idle;
 mod kept;
 mod known;
 mod lesson;
+mod open;
 mod peeked;
+mod probes;
 mod refused;
 mod reopen;
 pub(crate) mod session;
@@ -48,12 +51,15 @@ use held::Held;
 use kept::{Budget, Cut, Kept, Share};
 use known::Known;
 use lesson::Lesson;
+pub(crate) use open::Ends;
+use open::{End, OpenCall, OpenCalls};
+use probes::HeldProbes;
 pub(crate) use refused::Refused;
 use refused::To;
 use session::{Key, Route};
 use steps::Steps;
 use stream::{Events, Json, LastWord, Notices, Relayed, Shape, Waiting};
-use verdict::{Effect, Form, ProbeErrors, Sent, Told};
+use verdict::{Effect, Form, ProbeErrors, Sent, Told, Why};
 
 /// The body of an answer, which streams.
 pub(crate) type Streamed = Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + Send>>;
@@ -64,9 +70,10 @@ pub(crate) struct Relay {
     steps: Arc<Steps>,
     probes: Mutex<ProbeErrors>,
     known: Arc<Known>,
+    held_probes: Arc<HeldProbes>,
+    open: Arc<OpenCalls>,
+    metrics: Arc<Metrics>,
     clock: Clock,
-    /// Ends event streams when the daemon ends.
-    stop: CancellationToken,
     own_uid: u32,
 }
 
@@ -81,16 +88,41 @@ pub(crate) struct Call<'a> {
 }
 
 impl Relay {
-    pub(crate) fn new(clock: Clock, own_uid: u32, stop: CancellationToken) -> Self {
-        let (budget, steps, probes) = Default::default();
-        let known = Arc::new(Known::new(clock.clone()));
-        Self { budget, steps, probes, known, clock, stop, own_uid }
+    pub(crate) fn new(clock: Clock, own_uid: u32, metrics: Arc<Metrics>, ends: Ends) -> Self {
+        let (budget, steps, probes, held_probes) = Default::default();
+        let (known, open) = (Arc::new(Known::new(clock.clone())), Arc::new(OpenCalls::new(ends)));
+        Self { budget, steps, probes, known, held_probes, open, metrics, clock, own_uid }
+    }
+
+    /// Ends the calls that the configuration of this broker does not permit.
+    pub(crate) fn judge_anew(&self, broker: &Broker) {
+        self.open.judge(broker);
     }
 
     /// Relays one request, and gives the answer of its server. What has to be refused is refused before the body is read, where
     /// that can be told.
     pub(crate) async fn answer(&self, call: Call<'_>) -> Result<Response<Streamed>, Box<Refused>> {
         let (server, below) = self.place(&call)?;
+        let open = self.open.begin((call.broker, &self.metrics), call.caller, &server);
+        let answered = tokio::select! {
+            biased;
+            answered = self.relayed(call, &server, below, &open) => answered,
+            end = open.ended() => Err(ended(end, &open, &server)),
+        };
+        match answered {
+            Ok(answer) => Ok(open.answer(answer)),
+            Err(refused) => Err(open.refused(refused)),
+        }
+    }
+
+    async fn relayed(
+        &self,
+        call: Call<'_>,
+        server: &Arc<Server>,
+        below: &str,
+        open: &OpenCall,
+    ) -> Result<Response<Streamed>, Box<Refused>> {
+        let server = Arc::clone(server);
         let Call { broker, caller, method, target, headers, body } = call;
         head::check(&method, &headers, !body.is_end_stream()).map_err(Refused::head)?;
         let url = head::url(&server.url, below, target).map_err(Refused::head)?;
@@ -104,6 +136,10 @@ impl Relay {
             })
         })?;
         let (sent, to) = exchange::sent(&method, body.beginning());
+        open.asked(sent, &to);
+        if sent == Sent::Request(Effect::ToolCall) && broker.records() {
+            open.record.calls(tool(body.beginning()));
+        }
         if let Some(told) = self.told_before(caller, &server, sent, body.beginning()) {
             return Err(refusal(told.into(), |class| sent.form(class), &server, &to));
         }
@@ -128,11 +164,14 @@ impl Relay {
             opens,
             cookies,
             outside,
+            held: Arc::clone(&self.held_probes),
+            record: Arc::clone(&open.record),
+            counts: open.counts.clone(),
         };
         let lesson = Lesson::of(&mut errand);
         match errand.answer().await {
-            Ok(answer) => Ok(self.pass(answer, errand, to, lesson)),
-            Err(failed) => self.fail(failed, errand, &name, to),
+            Ok(answer) => Ok(self.pass(answer, errand, (to, open.stop()), lesson)),
+            Err(failed) => self.fail(failed, errand, &name, (to, open.stop())),
         }
     }
 
@@ -170,7 +209,13 @@ impl Relay {
     }
 
     /// The answer of the server, as the client gets it.
-    fn pass(&self, answer: Response<Streamed>, errand: Errand, to: To, lesson: Option<Lesson>) -> Response<Streamed> {
+    fn pass(
+        &self,
+        answer: Response<Streamed>,
+        errand: Errand,
+        (to, stop): (To, CancellationToken),
+        lesson: Option<Lesson>,
+    ) -> Response<Streamed> {
         let listener = lesson.and_then(|lesson| lesson.listener(&errand, &answer));
         let (mut head, body) = answer.into_parts();
         let is_stream = reopen::is_stream(StatusCode::OK, &head.headers) && body.size_hint().exact().is_none();
@@ -184,12 +229,12 @@ impl Relay {
         head.version = Version::HTTP_11;
         let waiting = match to {
             To::Request(id) if errand.sent != Sent::Stream => {
-                let last_word = last_word(&errand.server, To::Request(id.clone()));
+                let last_word = last_word(&errand, To::Request(id.clone()));
                 Some(Waiting { id, last_word, listener })
             }
             _ => None,
         };
-        let (stop, last_byte) = (self.stop.clone(), Arc::clone(&errand.last_byte));
+        let last_byte = Arc::clone(&errand.last_byte);
         let body = if is_stream && errand.sent == Sent::Stream {
             held::joined(body, errand, stop)
         } else if is_stream {
@@ -212,17 +257,39 @@ impl Relay {
         failed: Failed,
         errand: Errand,
         server: &Arc<Server>,
-        to: To,
+        (to, stop): (To, CancellationToken),
     ) -> Result<Response<Streamed>, Box<Refused>> {
         if errand.sent == Sent::Request(Effect::Probe) && is_method(errand.body.beginning(), "server/discover") {
             let (uid, told) = (errand.caller.uid, failed.told.clone());
             self.lock_probes().note(uid, &server.name, told, self.clock.boot());
         }
         match errand.sent.form(failed.told.class) {
-            Form::Hold => Ok(held::answer(Held::new(errand, self.stop.clone()))),
+            Form::Hold => Ok(held::answer(Held::new(errand, stop))),
             _ => Err(refusal(failed, |class| errand.sent.form(class), server, &to)),
         }
     }
+}
+
+/// The answer to a call that has to end before the server has answered it.
+fn ended(end: End, open: &OpenCall, server: &Server) -> Box<Refused> {
+    let (sent, to) = match (end, open.what()) {
+        (End::Removed, _) => return Box::new(Refused::not_found()),
+        (End::Late, Some((sent, to))) => (*sent, to.clone()),
+        // Its body is not there yet.
+        (End::Late, None) => (Sent::Notification, To::Nobody),
+    };
+    let why = if sent == Sent::Request(Effect::ToolCall) { Why::ToolMayHaveRun } else { Why::Ending };
+    let form = |class| match sent.form(class) {
+        // Nothing is held now.
+        Form::Hold => Form::Unavailable,
+        form => form,
+    };
+    refusal(Told::new(why).into(), form, server, &to)
+}
+
+/// The tool that a request calls.
+fn tool(body: &[u8]) -> Option<String> {
+    crate::mcp::rpc::Message::read(body).tool.map(std::borrow::Cow::into_owned)
 }
 
 fn is_method(body: &[u8], method: &str) -> bool {
@@ -239,12 +306,13 @@ fn refusal(failed: Failed, form: impl FnOnce(crate::broker::Class) -> Form, serv
 }
 
 /// The event for a client whose answer breaks off.
-fn last_word(server: &Arc<Server>, to: To) -> LastWord {
-    let server = Arc::clone(&server.name);
+fn last_word(errand: &Errand, to: To) -> LastWord {
+    let (server, record) = (Arc::clone(&errand.server.name), Arc::clone(&errand.record));
     Box::new(move |told| {
         let mut refused = Refused::told(&told, Form::Answer, &server, None);
         refused.to = to;
-        let (json, request_id) = refused.to_json();
+        record.id().clone_into(&mut refused.request_id);
+        let (json, request_id) = (refused.to_json(), record.id());
         tracing::warn!(%server, request_id, "an event stream broke off before its answer");
         json
     })

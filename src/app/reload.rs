@@ -13,11 +13,13 @@ use super::{Error, warm};
 use crate::audit::{self, Audit};
 use crate::config::{Config, Listen};
 use crate::frontend::desk::CurrentBroker;
+use crate::frontend::oauth::Clients;
+use crate::relay::Relay;
 
 /// The way to a new configuration.
 pub(crate) struct Reload {
     ground: Ground,
-    broker: Arc<CurrentBroker>,
+    of: Reloaded,
     listen: Listen,
     audit: Option<audit::Config>,
     stop: CancellationToken,
@@ -25,16 +27,25 @@ pub(crate) struct Reload {
     generation: Mutex<CancellationToken>,
 }
 
+/// What a new configuration changes.
+pub(super) struct Reloaded {
+    pub(super) broker: Arc<CurrentBroker>,
+    /// The clients of the token endpoint, one for each server.
+    pub(super) oauth: Option<Arc<Clients>>,
+    /// Its calls are judged anew.
+    pub(super) relay: Arc<Relay>,
+}
+
 impl Reload {
     pub(super) fn new(
         ground: Ground,
-        broker: Arc<CurrentBroker>,
+        of: Reloaded,
         config: &Config,
         stop: CancellationToken,
         generation: CancellationToken,
     ) -> Self {
         let (listen, audit) = (config.listen.clone(), config.audit.clone());
-        Self { ground, broker, listen, audit, stop, generation: Mutex::new(generation) }
+        Self { ground, of, listen, audit, stop, generation: Mutex::new(generation) }
     }
 
     /// What has to be reopened after a rotation.
@@ -48,11 +59,15 @@ impl Reload {
         // The listeners that there are keep their rules.
         let config = Config { listen: self.listen.clone(), audit: None, ..config };
         let next = self.stop.child_token();
-        let before = self.broker.newest();
+        let before = self.of.broker.newest();
         let (broker, outbound) = self.ground.succeed(config, &before, &next)?;
         broker.keep_required();
-        self.broker.replace(broker);
-        let after = self.broker.newest();
+        self.of.broker.replace(broker);
+        let after = self.of.broker.newest();
+        self.of.relay.judge_anew(&after);
+        if let Some(Err(error)) = self.of.oauth.as_ref().map(|clients| clients.write(after.server_names())) {
+            tracing::warn!(%error, "the secret of an OAuth client cannot be written");
+        }
         self.ground.tasks.spawn(async move { before.revoke_not_taken_over(&after).await });
         warm(outbound);
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);

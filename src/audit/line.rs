@@ -2,7 +2,7 @@
 //! runner interprets it. Every text has a limit, so every line has one.
 
 use std::io::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::chain::{Head, Torn, push_hex, seal};
 use crate::caller::Caller;
@@ -12,6 +12,8 @@ use crate::token::{Digest, Hop, Token};
 
 /// The limit of names and codes. A caller's text is already cut at 200 characters.
 const SHORT: usize = 1_024;
+/// The limit of the names of tools.
+const TOOL: usize = 128;
 /// The limit of URLs and claims.
 const LONG: usize = 2_048;
 /// The limit of lists of scopes.
@@ -38,6 +40,8 @@ pub enum Action {
     Look,
     /// Connect. The request was refused before its route was known.
     Gate,
+    /// A call has ended. It is no decision, but the second line about one.
+    Done,
 }
 
 impl Action {
@@ -56,6 +60,7 @@ impl Action {
             Self::Keep => "keep",
             Self::Look => "look",
             Self::Gate => "gate",
+            Self::Done => "done",
         }
     }
 }
@@ -64,6 +69,10 @@ impl Action {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome<'a> {
     Served,
+    /// At the end of a call: the answer passed to its end.
+    Passed,
+    /// At the end of a call: the answer broke off, or its client left.
+    Cut,
     Refused {
         class: &'static str,
         error: &'a str,
@@ -91,8 +100,31 @@ pub(crate) struct Decision<'a> {
     pub outer: Option<&'a Token>,
     /// The rejected token, by the digest that its caller gave.
     pub rejected: Option<&'a Digest>,
+    /// The call on the data path.
+    pub call: Option<CallSubject<'a>>,
+    /// What there is to say at its end.
+    pub done: Option<Done<'a>>,
+}
+
+/// A call on the data path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallSubject<'a> {
+    /// What its lines have in common.
+    pub id: &'a str,
     /// The tool to call.
     pub tool: Option<&'a str>,
+}
+
+/// The end of a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done<'a> {
+    pub lasted: Duration,
+    /// How many bytes of the answer's body passed.
+    pub bytes: u64,
+    /// The token that it had at last.
+    pub token: &'a Digest,
+    /// The token's own name for itself.
+    pub jti: Option<&'a str>,
 }
 
 /// Writes the line that comes after `head` into `line`, and returns the new head.
@@ -100,6 +132,8 @@ pub(super) fn decision(line: &mut Vec<u8>, head: &Head, decision: &Decision<'_>)
     let mut json = begin(line, head, decision.time, decision.action.as_str());
     match decision.outcome {
         Outcome::Served => json.text("outcome", "served", SHORT),
+        Outcome::Passed => json.text("outcome", "passed", SHORT),
+        Outcome::Cut => json.text("outcome", "cut", SHORT),
         Outcome::Refused { class, error } => {
             json.text("outcome", "refused", SHORT);
             json.text("class", class, SHORT);
@@ -118,13 +152,22 @@ pub(super) fn decision(line: &mut Vec<u8>, head: &Head, decision: &Decision<'_>)
         json.0.extend_from_slice(b"true");
     }
     json.text_maybe("server", decision.server, SHORT);
-    json.text_maybe("tool", decision.tool, SHORT);
+    if let Some(call) = decision.call {
+        json.text("request_id", call.id, SHORT);
+        json.text_maybe("tool", call.tool, TOOL);
+    }
     json.scopes("asked", decision.asked);
     if let Some(digest) = decision.rejected {
         json.digest("sha256", digest);
     }
     if let Some(token) = decision.token {
         json.token(token);
+    }
+    if let Some(done) = decision.done {
+        json.number("milliseconds", u64::try_from(done.lasted.as_millis()).unwrap_or(u64::MAX));
+        json.number("bytes", done.bytes);
+        json.digest("sha256", done.token);
+        json.text_maybe("jti", done.jti, SHORT);
     }
     if let Some(token) = decision.outer {
         json.open("outer", b'{');

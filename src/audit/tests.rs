@@ -54,7 +54,8 @@ fn refusal<'a>(caller: &'a Caller, server: &'a str) -> Decision<'a> {
         token: None,
         outer: None,
         rejected: None,
-        tool: None,
+        call: None,
+        done: None,
     }
 }
 
@@ -153,7 +154,8 @@ fn words_of_others_are_escaped_and_cut() {
     let many: Vec<String> = (0..9_000).map(|i| format!("scope-{i}")).collect();
     let many = Scopes::from_list(many.iter().map(String::as_str)).expect("scopes");
     let (token, outer) = (Some(&token), Some(&token));
-    let served = Decision { token, outer, asked: Some(&many), tool: Some(&wild), ..refusal(&caller, &wild) };
+    let call = Some(CallSubject { id: "1", tool: Some(&wild) });
+    let served = Decision { token, outer, asked: Some(&many), call, ..refusal(&caller, &wild) };
     place.hold().note(&served).expect("written");
     let text = place.text();
     assert!(text.is_ascii() && text.matches('\n').count() == 1 && text.len() < LINE_CAP, "{}", text.len());

@@ -4,10 +4,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{AuditSubject, Authorized, Broker, Class, Decision, Error, Head, Lease, Request, Server, Wanted};
+use super::{
+    AuditSubject, Authorized, Broker, CallRecord, Class, Decision, Error, Head, Lease, Request, Server, Wanted,
+};
+use crate::audit::CallSubject;
 use crate::caller::Caller;
 use crate::oauth::Scopes;
 use crate::outbound::Outbound;
+
+/// How a client waits for a temporary failure to pass, and what the audit says of its call.
+pub(crate) struct Patience<'a, F> {
+    /// The call.
+    pub(crate) record: &'a CallRecord,
+    /// The longest wait.
+    pub(crate) longest: Duration,
+    /// Asked at the first failure: without a permission the client does not wait. It is kept while the client waits.
+    pub(crate) may_wait: F,
+}
 
 /// The pause before a request that can wait is decided again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -15,30 +28,39 @@ const AGAIN: Duration = Duration::from_millis(500);
 impl Broker {
     /// Gives the header fields for one request that the data path is about to send. `head` describes that request for the
     /// credential it is given. Fails as [`Self::headers`] does, but temporary failures only after `patience`.
-    pub(crate) async fn call(
+    pub(crate) async fn call<P>(
         &self,
         caller: &Caller,
         request: &Request,
-        patience: Duration,
+        patience: Patience<'_, impl Fn() -> Option<P>>,
         head: impl FnOnce(&Lease) -> Head,
     ) -> Result<(Lease, Authorized), Error> {
+        let record = patience.record;
         let decided = match self.decide(caller, request, None) {
             Ok(Decision::Lease(lease)) => Ok(lease),
             Ok(Decision::Awaits(wanted)) => self.awaited_patiently(caller, request, wanted, patience).await,
             Err(error) => Err(error),
         };
         let decided = decided.and_then(|lease| lease.authorize(Some(&head(&lease))).map(|fields| (lease, fields)));
-        self.note(&AuditSubject::of(caller, request), decided, |(lease, _)| Some(lease))
+        let tool = record.tool();
+        let call = Some(CallSubject { id: record.id(), tool: tool.as_deref() });
+        let subject = AuditSubject { call, ..AuditSubject::of(caller, request) };
+        let noted = self.note(&subject, decided, |(lease, _)| Some(lease));
+        if let Ok((lease, _)) = &noted {
+            record.leaves_with(&lease.token);
+        }
+        noted
     }
 
-    async fn awaited_patiently(
+    async fn awaited_patiently<P>(
         &self,
         caller: &Caller,
         request: &Request,
         mut wanted: Wanted,
-        patience: Duration,
+        patience: Patience<'_, impl Fn() -> Option<P>>,
     ) -> Result<Lease, Error> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + patience.longest;
+        let mut permission = None;
         loop {
             let decided = tokio::time::timeout_at(until, self.awaited(caller, request, wanted)).await;
             let error = match decided.unwrap_or_else(|_| Err(Error::too_slow())) {
@@ -46,7 +68,8 @@ impl Broker {
                 decided => return decided,
             };
             let again = Instant::now() + error.retry_in().unwrap_or_default().max(AGAIN);
-            if again >= until {
+            permission = permission.or_else(&patience.may_wait);
+            if again >= until || permission.is_none() {
                 return Err(error);
             }
             tokio::time::sleep_until(again).await;

@@ -146,6 +146,16 @@ impl Error {
         self.facts().hint.map(std::borrow::Cow::into_owned)
     }
 
+    /// What the authorization server said, cut and cleaned.
+    pub(crate) fn said(&self) -> Option<&str> {
+        let error = match &*self.cause {
+            Cause::Exchange(exchange::Error::Refused { error, .. })
+            | Cause::Judged(Unusable::RefusedBefore { error, .. }) => error,
+            _ => return None,
+        };
+        error.description.as_deref()
+    }
+
     /// Who has to act.
     pub fn party(&self) -> Party {
         self.facts().party

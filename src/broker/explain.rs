@@ -10,6 +10,7 @@ use crate::audit::Outcome;
 use crate::cache::may_be_served;
 use crate::caller::Caller;
 use crate::clock::rfc3339;
+use crate::metrics::Relayed;
 use crate::policy::Denied;
 use crate::token::Token;
 
@@ -73,6 +74,33 @@ pub struct ServerStatus {
     pub error: Option<Failure>,
     /// How often each user was served; empty for others than the daemon's own user.
     pub callers: Vec<CallerStatus>,
+    /// The proxy, if anybody has used it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyStatus>,
+}
+
+/// What passed through the proxy for one server.
+#[derive(Debug, Serialize)]
+pub struct ProxyStatus {
+    /// Requests of clients.
+    pub requests: u64,
+    /// Requests that were sent to the server once more.
+    pub repetitions: u64,
+    /// Sessions that the server had lost and that were replaced.
+    pub sessions_healed: u64,
+    /// Event streams that are open.
+    pub open_streams: i64,
+}
+
+impl From<Relayed> for ProxyStatus {
+    fn from(relayed: Relayed) -> Self {
+        Self {
+            requests: relayed.requests.get(),
+            repetitions: relayed.repetitions.get(),
+            sessions_healed: relayed.heals.get(),
+            open_streams: relayed.streams.get(),
+        }
+    }
 }
 
 /// The metadata of one token.
@@ -146,7 +174,7 @@ impl Broker {
 
     /// May this caller ask for the status at all? Fails if that cannot be told yet.
     pub fn may_look(&self, caller: &Caller, own_uid: u32) -> Result<bool, super::Error> {
-        if self.servers.iter().any(|server| sees(caller, own_uid, server)) || caller.uid == own_uid {
+        if self.servers.iter().any(|server| sees(caller, own_uid, server)) || caller.is_user(own_uid) {
             return Ok(true);
         }
         let denials = self.servers.iter().filter_map(|server| server.policy.permit(caller, None).err());
@@ -157,7 +185,7 @@ impl Broker {
     /// May this caller know of the server of this name? Servers that are not configured are the daemon's own user's.
     pub(crate) fn may_know_of(&self, caller: &Caller, own_uid: u32, name: &str) -> bool {
         let named = self.servers.iter().find(|server| *server.name == *name);
-        caller.uid == own_uid || named.is_some_and(|server| server.policy.knows(caller))
+        caller.is_user(own_uid) || named.is_some_and(|server| server.policy.knows(caller))
     }
 
     /// Why the named servers, or without names the required ones, are not ready: one line for each without a token.
@@ -182,7 +210,7 @@ impl Broker {
             };
             (!held).then(why)
         });
-        let is_told_why = caller.uid == own_uid || !self.is_stranger(caller);
+        let is_told_why = caller.is_user(own_uid) || !self.is_stranger(caller);
         let unrecorded = self.unrecordable(caller).map(|error| {
             if is_told_why { format!("{error}; nothing is served meanwhile") } else { UNRECORDED.to_owned() }
         });
@@ -257,7 +285,7 @@ impl Broker {
     fn explain_want(&self, want: &TokenRequest, caller: &Caller, own_uid: u32) -> ServerStatus {
         let TokenRequest { server, order, .. } = want;
         let permit = server.policy.permit(caller, None).ok();
-        let is_own = caller.uid == own_uid;
+        let is_own = caller.is_user(own_uid);
         let may_have = |token: &Token| permit.as_ref().is_some_and(|permit| permit.admit(&token.scopes).is_ok());
         let tokens = self.cache.held().into_iter().map(|(_, token)| token).filter(|token| token.server == order.name);
         // The front door's token has no scopes of the server.
@@ -289,6 +317,7 @@ impl Broker {
                 hint: error.hint(),
             }),
             callers: callers.into_iter().map(|(uid, served)| CallerStatus { uid, served }).collect(),
+            proxy: self.metrics.relayed_so_far(&order.name).map(ProxyStatus::from),
         }
     }
 
@@ -316,5 +345,5 @@ impl Broker {
 
 /// The daemon's own user sees all servers, everybody else those that it may use.
 fn sees(caller: &Caller, own_uid: u32, server: &Server) -> bool {
-    caller.uid == own_uid || server.policy.knows(caller)
+    caller.is_user(own_uid) || server.policy.knows(caller)
 }

@@ -50,7 +50,7 @@ impl Broker {
         let permit = server.policy.permit(caller, None).map_err(|denied| Error::denied(&server.name, denied))?;
         self.pace(caller, &server)?;
         // The policy let root pass, so a rule names it.
-        let by = Revoker { user: caller.uid, is_operator: caller.uid == own_uid || caller.uid == 0 };
+        let by = Revoker { user: caller.uid, is_operator: caller.is_user(own_uid) || caller.uid == 0 };
         // A caller may revoke only tokens that it could get itself.
         let its_own = |token: &Token| *token.server == *server.name && permit.admit(&token.scopes).is_ok();
         // Forget them first, so that nobody gets them even if the revocation fails.

@@ -34,6 +34,20 @@ impl Newest {
 }
 
 impl Broker {
+    /// May a call go on that this caller began at `begun`, a server of an earlier configuration? Not if the server is gone or
+    /// elsewhere, if no rule names the caller any more, or if the caller's ceiling has become narrower.
+    pub(crate) fn may_go_on(&self, caller: &Caller, begun: &Server) -> bool {
+        let Some(now) = self.servers.iter().find(|server| server.name == begun.name) else { return false };
+        let Ok(permit) = now.policy.permit(caller, None) else { return false };
+        let before = begun.policy.permit(caller, None).ok();
+        let is_narrower = match (before.as_ref().map(|before| before.ceiling()), permit.ceiling()) {
+            (None | Some(_), None) | (None, Some(_)) => false,
+            (Some(None), Some(_)) => true,
+            (Some(Some(before)), Some(now)) => !before.minus(now).is_empty(),
+        };
+        now.url == begun.url && !is_narrower
+    }
+
     /// Fails if a reload since this request began has taken the server, or what this token grants, from the caller.
     pub(super) fn still_permits(
         &self,

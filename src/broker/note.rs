@@ -1,7 +1,7 @@
 //! Counts, logs and audits every decision, served or refused. All of them pass here.
 
 use super::{Broker, Error, Lease, Request, Target, UNLISTED};
-use crate::audit::{self, Action, Decision, Outcome};
+use crate::audit::{self, Action, CallSubject, Decision, Outcome};
 use crate::caller::Caller;
 use crate::oauth::Scopes;
 use crate::token::Digest;
@@ -17,11 +17,13 @@ pub(crate) struct AuditSubject<'a> {
     pub asked: Option<&'a Scopes>,
     /// The digest of the token that the server refused, as the caller reports.
     pub rejected: Option<&'a Digest>,
+    /// The call on the data path.
+    pub call: Option<CallSubject<'a>>,
 }
 
 impl<'a> AuditSubject<'a> {
     pub(crate) fn new(action: Action, caller: &'a Caller, target: Option<&'a Target>) -> Self {
-        Self { action, caller, target, helper: false, asked: None, rejected: None }
+        Self { action, caller, target, helper: false, asked: None, rejected: None, call: None }
     }
 
     pub(crate) fn of(caller: &'a Caller, request: &'a Request) -> Self {
@@ -136,7 +138,8 @@ impl Broker {
             token: granted.map(|granted| &*granted.token),
             outer: granted.and_then(|granted| granted.outer.as_ref()).map(|outer| &*outer.token),
             rejected: matter.rejected,
-            tool: None,
+            call: matter.call,
+            done: None,
         })
     }
 }

@@ -147,7 +147,8 @@ impl RefusalLimiter {
             token: None,
             outer: None,
             rejected: None,
-            tool: None,
+            call: None,
+            done: None,
         });
         if let Err(error) = recorded {
             tracing::error!(%error, "refusals could not be recorded");

@@ -43,7 +43,7 @@ impl Unlisted {
 
     /// May this caller use unlisted servers?
     pub(super) fn is_for(&self, caller: &Caller) -> bool {
-        caller.uid == self.own_uid
+        caller.is_user(self.own_uid)
     }
 
     /// A server that was asked for before, by its URL in any spelling or by the name in the status.
@@ -93,7 +93,7 @@ impl Unlisted {
     }
 
     fn server(&self, url: &ServerUrl) -> Server {
-        let allow = vec![Rule::user(self.own_uid)];
+        let allow = vec![Rule::own_user(self.own_uid)];
         Server { named_by: NamedBy::Them, ..Server::discovered(name(url).into(), url.clone(), allow) }
     }
 

@@ -1,7 +1,8 @@
 //! `safeconduct doctor`: finds what is wrong, who must fix it, and which specification says so.
 //!
 //! Without a target it examines this machine (`here`). With a target it examines a live MCP server and its authorization
-//! server. It always uses the broker in this process, never a daemon, to see every step. The report goes to stdout even if a
+//! server. It uses the broker in this process, never a daemon, to see every step; at last it tries the proxy of a daemon, if one
+//! answers. The report goes to stdout even if a
 //! check fails; the exit code tells who must fix it.
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use crate::token::AccessToken;
 mod helper;
 mod here;
 mod page;
+mod proxy;
 
 /// The longest token lifetime to wait for without `--wait-expiry`.
 const SHORT_LIFE: Duration = Duration::from_secs(30);
@@ -69,7 +71,10 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
         }
         Ok(())
     })?;
-    Ok((url.unwrap_or_default(), report.checks))
+    let url = url.unwrap_or_default();
+    let mut checks = report.checks;
+    checks.extend(proxy::check(context, &url));
+    Ok((url, checks))
 }
 
 fn wishes(context: &Context<'_>, verb: &cli::Doctor, deadline: Instant) -> Result<Examination, Failure> {

@@ -339,7 +339,8 @@ impl Early<'_> {
             token: None,
             outer: None,
             rejected: None,
-            tool: None,
+            call: None,
+            done: None,
         };
         let audit = app::audit_of(config, Persistence::OneShot(Duration::ZERO));
         if let Err(error) = audit.and_then(|audit| audit.note(&decision)) {

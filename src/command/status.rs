@@ -89,6 +89,9 @@ fn table(status: &Value) -> String {
         if !callers.is_empty() {
             out.push_str(&format!("{indent}served {}\n", callers.join(", ")));
         }
+        if server["proxy"].is_object() {
+            out.push_str(&format!("{indent}{}\n", proxy(&server["proxy"])));
+        }
     }
     out
 }
@@ -104,6 +107,16 @@ fn listening(listen: &Value) -> String {
         out.push_str(&format!("health {address}\n"));
     }
     out
+}
+
+/// What passed through the proxy.
+fn proxy(status: &Value) -> String {
+    let of = |key: &str| status[key].as_u64().unwrap_or(0);
+    let (requests, again, healed) = (of("requests"), of("repetitions"), of("sessions_healed"));
+    format!(
+        "proxy: requests {requests}, sent again {again}, sessions healed {healed}, open streams {}",
+        of("open_streams")
+    )
 }
 
 /// The remaining lifetime of a token as a bar.

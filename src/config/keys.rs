@@ -294,6 +294,18 @@ pub(super) const LISTEN: Table = Table {
             "The same API on loopback TCP. Callers need the secret in `http.secret` beside the socket.",
         ),
         key(
+            "http_owner",
+            Kind::Flag,
+            "true",
+            "On `http` the proxy also serves whoever `allow` names by `uid`, as the owner of the connecting socket.",
+        ),
+        key(
+            "oauth_token",
+            Kind::Flag,
+            "false",
+            "On `http`: /oauth/token for clients that speak OAuth only. Their secrets are in `oauth/` beside the socket.",
+        ),
+        key(
             "health",
             Kind::Text,
             "\"0.0.0.0:9464\"",
@@ -306,7 +318,6 @@ pub(super) const LISTEN: Table = Table {
             "Serve URLs that are not configured to the daemon's own user, all discovered.",
         ),
         key("linger", Kind::Span, "\"0s\"", "Keep serving after SIGTERM, while the agent drains."),
-        later("oauth_token", "A token endpoint for clients that speak OAuth only."),
     ],
 };
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::reader::{Found, Reader};
+use super::reader::{Found, Reader, Section};
 use super::{Listen, keys};
 use crate::env::Env;
 
@@ -72,7 +72,18 @@ pub(super) fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTab
             "more than an hour: nobody waits so long for an end",
         );
     }
-    Listen { socket, mode, group, http, health, linger, unlisted: section.flag("unlisted") }
+    let (http_owner, oauth_token) = on_http(reader, &section);
+    Listen { socket, mode, group, http, health, http_owner, oauth_token, linger, unlisted: section.flag("unlisted") }
+}
+
+/// What holds on the loopback listener alone: `http_owner` and `oauth_token`.
+fn on_http(reader: &mut Reader<'_>, section: &Section<'_>) -> (bool, bool) {
+    for key in ["http_owner", "oauth_token"] {
+        if section.has(key) && !section.has("http") {
+            reader.problem(section.line_of(key), &section.key(key), "has no effect without `http`");
+        }
+    }
+    (section.maybe_flag("http_owner").unwrap_or(true), section.flag("oauth_token"))
 }
 
 /// Reads the addresses of the HTTP API. Only loopback is allowed, because the secret is sent unencrypted.

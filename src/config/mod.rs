@@ -89,6 +89,10 @@ pub(crate) struct Listen {
     pub(crate) http: Vec<SocketAddr>,
     /// The addresses of the listener for health: two for `localhost`.
     pub(crate) health: Vec<SocketAddr>,
+    /// May the user that owns the connecting socket use the proxy there?
+    pub(crate) http_owner: bool,
+    /// Is there a token endpoint for OAuth clients?
+    pub(crate) oauth_token: bool,
     /// How long the daemon keeps serving after it was told to stop.
     pub(crate) linger: Duration,
     /// Serve URLs that are not configured, too.
@@ -99,7 +103,8 @@ impl Listen {
     /// The default without the table: only a private socket at the default path.
     fn silent() -> Self {
         let (http, health, linger) = (Vec::new(), Vec::new(), Duration::ZERO);
-        Self { socket: None, mode: 0o600, group: None, http, health, linger, unlisted: false }
+        let (http_owner, oauth_token, unlisted) = (true, false, false);
+        Self { socket: None, mode: 0o600, group: None, http, health, http_owner, oauth_token, linger, unlisted }
     }
 }
 
@@ -332,7 +337,7 @@ pub(crate) fn is_name(text: &str) -> bool {
 }
 
 fn own_user(env: &Env) -> Vec<Rule> {
-    vec![Rule::user(env.uid())]
+    vec![Rule::own_user(env.uid())]
 }
 
 fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> Config {

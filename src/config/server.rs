@@ -127,5 +127,5 @@ fn rule_of(reader: &mut Reader<'_>, entry: &Section<'_>, env: &Env) -> Rule {
         let unit = WantedUnit::parse(name, uid.unwrap_or_else(|| env.uid()));
         unit.map_err(|what| reader.problem(line, &entry.key("unit"), what)).ok()
     });
-    Rule { uid, gid, exe, sha256, unit, scopes: scopes_of(reader, entry, "scopes") }
+    Rule { uid, gid, exe, sha256, unit, scopes: scopes_of(reader, entry, "scopes"), is_implied: false }
 }

@@ -69,7 +69,13 @@ fn a_duplicate_key_is_an_error() {
 #[test]
 fn a_key_of_a_later_version_is_refused_and_never_ignored() {
     only_problem(&format!("{SERVER}bare_token = true\n"), "not built in this version");
-    only_problem("[listen]\noauth_token = true\n", "not built in this version");
+}
+
+#[test]
+fn what_holds_on_loopback_alone_needs_a_loopback_listener() {
+    for key in ["http_owner", "oauth_token"] {
+        only_problem(&format!("[listen]\n{key} = true\n"), &format!("listen.{key}: has no effect without `http`"));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{ALLOW, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use safeconduct_listener::{Body, Violation};
 use serde_json::json;
@@ -102,6 +102,8 @@ impl Answer {
 pub(super) enum Dialect {
     /// `error` and `error_description`, as RFC 6749 section 5.2 has them, with `class`, `hint` and `server` beside them.
     Oauth,
+    /// `error`, `error_description` and the status of RFC 6749 section 5.2, and nothing beside them.
+    TokenEndpoint,
     /// A JSON-RPC error, which MCP clients show.
     JsonRpc,
 }
@@ -165,6 +167,27 @@ impl Failure {
         })
     }
 
+    /// At the token endpoint: the client has not proved itself. Its status is 401, which the endpoint's clients expect.
+    pub(super) fn bad_client(what: &str) -> Self {
+        Self::new(Class::Denied, "invalid_client", what.to_owned())
+            .with(|refusal| refusal.status = Some(StatusCode::UNAUTHORIZED))
+    }
+
+    /// At the token endpoint: there is no such grant.
+    pub(super) fn bad_grant(what: &str) -> Self {
+        Self::new(Class::BadRequest, "unsupported_grant_type", what.to_owned())
+    }
+
+    /// At the token endpoint: the scopes are malformed or too many.
+    pub(super) fn bad_scope(what: &str) -> Self {
+        Self::new(Class::BadRequest, "invalid_scope", what.to_owned())
+    }
+
+    /// At the token endpoint: the client is not for this resource.
+    pub(super) fn bad_target(what: &str) -> Self {
+        Self::new(Class::BadRequest, "invalid_target", what.to_owned())
+    }
+
     /// The caller may not do this.
     pub(super) fn denied(what: String) -> Self {
         Self::new(Class::Denied, "access_denied", what)
@@ -182,6 +205,13 @@ impl Failure {
             refusal.status = Some(StatusCode::METHOD_NOT_ALLOWED);
             refusal.allow = Some(allow);
         })
+    }
+
+    /// The daemon ends before the outcome is there.
+    pub(super) fn ending() -> Self {
+        let words = "the daemon ends before the answer is there".to_owned();
+        let failure = Self::new(Class::Temporary, "temporarily_unavailable", words);
+        failure.recorded_as("ending", "the daemon ended before the answer was there").ends_connection()
     }
 
     /// Our bug.
@@ -233,10 +263,21 @@ impl Failure {
         &self.0.record
     }
 
+    /// What the data path calls the request. Its error says so too.
+    pub(super) fn request_id(&mut self, dialect: Dialect) -> Option<&str> {
+        if dialect != Dialect::JsonRpc {
+            return None;
+        }
+        let Refusal { class, code, words, relay, .. } = &mut *self.0;
+        let refused = relay.get_or_insert_with(|| Box::new(Refused::at_the_door(*class, code, words)));
+        Some(&refused.request_id)
+    }
+
     /// For the funnel alone: the response, in the dialect of its route.
     pub(super) fn into_response(self, dialect: Dialect, of_request: HeaderMap) -> Response<Body> {
         match dialect {
             Dialect::Oauth => self.0.oauth(of_request),
+            Dialect::TokenEndpoint => self.0.token_endpoint(of_request),
             Dialect::JsonRpc => self.0.json_rpc(of_request),
         }
     }
@@ -267,23 +308,69 @@ impl From<Box<Refused>> for Failure {
 }
 
 impl Refusal {
-    fn json_rpc(self, of_request: HeaderMap) -> Response<Body> {
+    fn json_rpc(mut self, of_request: HeaderMap) -> Response<Body> {
         let status = self.status.or_else(|| StatusCode::from_u16(self.class.status()).ok());
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let refused = self.relay.unwrap_or_else(|| Box::new(Refused::at_the_door(self.class, &self.code, &self.words)));
-        let (document, request_id) = refused.to_json();
+        let refused =
+            self.relay.take().unwrap_or_else(|| Box::new(Refused::at_the_door(self.class, &self.code, &self.words)));
+        let (document, request_id) = (refused.to_json(), &refused.request_id);
         tracing::info!(request_id, class = self.class.as_str(), error = %self.code, "told a client of /mcp");
         if status == StatusCode::ACCEPTED {
             return Answer { status, ..Answer::empty() }.into_response(of_request);
         }
         let mut response = Answer { status, ..Answer::json(&document) }.into_response(of_request);
-        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
-            response.headers_mut().insert(ALLOW, allow);
-        }
+        self.allow(response.headers_mut());
         if let Some(seconds) = refused.retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+
+    /// The status and the code of RFC 6749 section 5.2 and RFC 8707 section 2. What the issuer says of our own client is not said
+    /// of the caller's.
+    fn of_token_endpoint(&self) -> (StatusCode, &str) {
+        match (self.class, &*self.code) {
+            _ if self.status == Some(StatusCode::UNAUTHORIZED) => (StatusCode::UNAUTHORIZED, &self.code),
+            (Class::Temporary | Class::Internal, _) => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+            (_, code @ ("invalid_scope" | "invalid_target")) => (StatusCode::BAD_REQUEST, code),
+            (Class::BadRequest, code) => (self.status.unwrap_or(StatusCode::BAD_REQUEST), code),
+            (Class::Denied | Class::Refused | Class::Config | Class::NoIdentity, _) => {
+                (StatusCode::BAD_REQUEST, "unauthorized_client")
+            }
+        }
+    }
+
+    fn token_endpoint(&self, of_request: HeaderMap) -> Response<Body> {
+        let (status, code) = self.of_token_endpoint();
+        let words = match &self.hint {
+            Some(hint) => format!("{}: {hint}", self.words),
+            None => self.words.clone(),
+        };
+        // RFC 6749 section 5.2 has neither quotation marks nor what is not ASCII in it.
+        let words: String =
+            words.chars().map(|c| if matches!(c, ' '..='~') && c != '"' && c != '\\' { c } else { '\'' }).collect();
+        let document = json!({ "error": code, "error_description": words }).to_string();
+        let mut response = Answer { status, ..Answer::json(document.as_bytes()) }.into_response(of_request);
+        let fields = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"safeconduct\""));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            fields.insert(RETRY_AFTER, self.retry_after());
+        }
+        self.allow(fields);
+        response
+    }
+
+    fn retry_after(&self) -> HeaderValue {
+        let seconds = self.retry_in.unwrap_or_default().as_millis().div_ceil(1_000).max(1);
+        HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX))
+    }
+
+    fn allow(&self, fields: &mut HeaderMap) {
+        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+            fields.insert(ALLOW, allow);
+        }
     }
 
     fn oauth(&self, of_request: HeaderMap) -> Response<Body> {
@@ -300,13 +387,9 @@ impl Refusal {
         let mut response = document.into_response(of_request);
         let fields = response.headers_mut();
         if self.class == Class::Temporary {
-            let seconds = self.retry_in.unwrap_or_default().as_millis().div_ceil(1_000).max(1);
-            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
-            fields.insert(RETRY_AFTER, HeaderValue::from(seconds));
+            fields.insert(RETRY_AFTER, self.retry_after());
         }
-        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
-            fields.insert(ALLOW, allow);
-        }
+        self.allow(fields);
         response
     }
 }

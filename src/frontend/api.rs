@@ -35,7 +35,7 @@ pub(super) fn token(asked: Asked<'_>) -> Finished<'_> {
     };
     match asked.desk.broker.token_at_once(asked.caller, &request) {
         AtOnce::Decided(decided) => Finished::now(bare(&asked, decided), asked),
-        AtOnce::Awaits(wanted) => Finished::later(async move {
+        AtOnce::Awaits(wanted) => Finished::later(asked.late(), async move {
             let decided = asked.desk.broker.awaited_token(asked.caller, &request, wanted).await;
             (bare(&asked, decided), asked)
         }),

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
+use super::oauth::Clients;
 use crate::broker::Broker;
 use crate::caller::Digests;
 use crate::clock::Clock;
@@ -51,7 +53,11 @@ pub(crate) struct Fixed {
     /// Digests of callers' programs, for rules that name them.
     pub digests: Digests,
     /// The data path.
-    pub relay: Relay,
+    pub relay: Arc<Relay>,
+    /// The clients of the token endpoint, where there is one.
+    pub oauth: Option<Arc<Clients>>,
+    /// The daemon ends, and has waited long enough for answers.
+    pub late: CancellationToken,
     /// Where the daemon listens.
     pub listening: Listening,
 }

@@ -1,6 +1,8 @@
 //! The one way from the outcome of a request to its response. A refusal is counted, logged and written to the audit here,
 //! before its answer is: connections send a [`Finished`] response only, and nothing else makes one.
 
+use std::sync::Arc;
+
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, Uri};
@@ -8,7 +10,7 @@ use safeconduct_listener::{Body, Reply, Service};
 
 use super::answer::{Dialect, Failure, Outcome, Record};
 use super::desk::Desk;
-use crate::broker::{Action, AuditSubject};
+use crate::broker::{Action, AuditSubject, CallSubject};
 use crate::caller::Caller;
 
 /// One request as its handler sees it.
@@ -50,8 +52,19 @@ impl<'a> Finished<'a> {
         Self(Reply::Now(asked.finish(outcome)))
     }
 
-    /// The outcome has to be waited for.
-    pub(super) fn later(outcome: impl Future<Output = (Outcome, Asked<'a>)> + Send + 'a) -> Self {
+    /// The outcome has to be waited for, but not beyond the end of the daemon.
+    pub(super) fn later(late: Late<'a>, outcome: impl Future<Output = (Outcome, Asked<'a>)> + Send + 'a) -> Self {
+        Self(Reply::Later(Box::pin(async move {
+            tokio::select! {
+                biased;
+                (outcome, asked) = outcome => asked.finish(outcome),
+                () = late.asked.desk.fixed.late.cancelled() => late.asked.finish(Err(Failure::ending())),
+            }
+        })))
+    }
+
+    /// The outcome has to be waited for, and whoever makes it knows what to say when the daemon ends.
+    pub(super) fn in_its_time(outcome: impl Future<Output = (Outcome, Asked<'a>)> + Send + 'a) -> Self {
         Self(Reply::Later(Box::pin(async {
             let (outcome, asked) = outcome.await;
             asked.finish(outcome)
@@ -84,6 +97,21 @@ impl<'a, F: Fn(Request<Incoming>) -> Finished<'a> + Send + Sync> Service for Ans
     }
 }
 
+/// What is left of a request whose outcome has not come when the daemon ends.
+pub(super) struct Late<'a> {
+    asked: Asked<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// For its end, if its outcome does not come.
+    pub(super) fn late(&self) -> Late<'a> {
+        let desk = Desk { broker: Arc::clone(&self.desk.broker), fixed: self.desk.fixed };
+        let (method, uri, fields) = (Method::default(), Uri::default(), HeaderMap::new());
+        let Self { caller, action, dialect, audit, .. } = *self;
+        Late { asked: Asked { desk, caller, method, uri, fields, action, dialect, audit } }
+    }
+}
+
 impl Asked<'_> {
     /// The query of the target; empty where there is none.
     pub(super) fn query(&self) -> &str {
@@ -96,8 +124,9 @@ impl Asked<'_> {
         let of_request = std::mem::take(&mut self.fields);
         let mut response = match outcome {
             Ok(answer) => answer.into_response(of_request),
-            Err(failure) => {
-                self.record(&failure);
+            Err(mut failure) => {
+                let id = failure.request_id(self.dialect).map(str::to_owned);
+                self.record(&failure, id.as_deref());
                 failure.into_response(self.dialect, of_request)
             }
         };
@@ -107,7 +136,7 @@ impl Asked<'_> {
         response
     }
 
-    fn record(&self, failure: &Failure) {
+    fn record(&self, failure: &Failure, request_id: Option<&str>) {
         if self.audit == Audit::Nothing {
             return;
         }
@@ -118,6 +147,7 @@ impl Asked<'_> {
             Record::As(code, words) => (plain(), *code, *words),
             Record::About(request) => (AuditSubject::of(self.caller, request), failure.code(), failure.words()),
         };
-        self.desk.broker.note_refusal(&matter, failure.class(), code, &words);
+        let call = request_id.map(|id| CallSubject { id, tool: None });
+        self.desk.broker.note_refusal(&AuditSubject { call, ..matter }, failure.class(), code, &words);
     }
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use safeconduct_listener::{self as listener, Limits, Owner, Places, Seats};
+use safeconduct_listener::{self as listener, Begun, Limits, Owner, Places, Seats};
 
 use super::course::Course;
 use super::descriptors::Share;
@@ -57,7 +57,8 @@ impl Health {
             course.tasks.spawn(async move {
                 let nobody = Caller::unproved();
                 let answer = |request| route::answer(&Pass::Anyone, state.desk(), &nobody, request);
-                listener::connection(LIMITS, stop, Box::new(stream), &seat, &Answers(answer)).await;
+                let begun = Begun::new(Vec::new(), Box::new(stream));
+                listener::connection(LIMITS, stop, begun, &seat, &Answers(answer)).await;
             });
         })
         .await

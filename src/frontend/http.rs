@@ -1,7 +1,9 @@
 //! The API on loopback TCP, for clients that cannot connect to a Unix socket.
 //!
-//! Any process and any page in a browser can connect to loopback, and the kernel does not say who did. So each request must
-//! present the secret that only the daemon's user can read. Its caller is then that user, and nothing else is known of it.
+//! Any process and any page in a browser can connect to loopback. So each request must present the secret that only the daemon's
+//! user can read. Its caller is then that user, and nothing else is known of it. `/mcp/NAME` can also be reached without: many
+//! MCP clients can only be given a URL. Its caller is then the user that owns the connecting socket ([`super::owner`]), whom a rule
+//! must name.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -11,21 +13,24 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use hyper::Request;
 use hyper::body::Incoming;
-use safeconduct_listener::{self as listener, Limits, Owner, Places, Seats};
+use safeconduct_listener::{self as listener, Begun, Limits, Places, Seat, Seats};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::course::Course;
 use super::descriptors::Share;
-use super::desk::State;
-use super::funnel::Answers;
+use super::desk::{Desk, State};
+use super::funnel::{Answers, Finished};
 use super::gate::Pass;
+use super::oauth::Clients;
+use super::owner::{Ends, Owner, Owners, Peer};
 use super::place;
-use super::route;
 use super::secret::LoopbackSecret;
+use super::{relay_thread, route};
 use crate::caller::Caller;
 
 /// Anybody on this machine can connect, and shows the secret with the first request.
-const PLACES: Places = Places { all: 2_048, user: 2_048, strangers: 64 };
+const PLACES: Places = Places { all: 2_048, user: 512, strangers: 64 };
 
 /// Why there is no listener on TCP.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +79,31 @@ impl Error {
     }
 }
 
+/// What is configured.
+pub(crate) struct Wanted<'a> {
+    /// The addresses.
+    pub(crate) addresses: &'a [SocketAddr],
+    /// Does whoever owns the connecting socket count?
+    pub(crate) counts_owners: bool,
+}
+
 /// The bound listeners with their secret.
 pub(crate) struct Http {
     listeners: Vec<StdListener>,
     secret: Arc<LoopbackSecret>,
+    owners: Arc<Owners>,
+}
+
+/// Who asks on one connection.
+struct Connection {
+    pass: Pass,
+    owners: Arc<Owners>,
+    ends: Option<Ends>,
+    peer: Peer,
+    /// Whoever has the secret.
+    proved: Caller,
+    /// Whoever has not, and is not known otherwise.
+    unproved: Caller,
 }
 
 impl Http {
@@ -85,10 +111,11 @@ impl Http {
     /// beside the socket. `None` if no address is configured.
     pub(crate) fn open(
         inherited: Vec<StdListener>,
-        configured: &[SocketAddr],
+        wanted: Wanted<'_>,
         socket: &Path,
         own_uid: u32,
     ) -> Result<Option<Self>, Error> {
+        let Wanted { addresses: configured, counts_owners } = wanted;
         let mut listeners = Vec::new();
         for listener in inherited {
             listeners.push((configured_one(&listener, configured)?, listener));
@@ -102,7 +129,19 @@ impl Http {
         let directory = socket.parent().unwrap_or_else(|| Path::new("/"));
         place::check_directory(directory, own_uid).map_err(Error::Secret)?;
         let secret = Arc::new(LoopbackSecret::beside(socket).map_err(Error::Secret)?);
-        Ok(Some(Self { listeners: listeners.into_iter().map(|(_, listener)| listener).collect(), secret }))
+        let first = listeners.first().and_then(|(_, listener)| listener.local_addr().ok());
+        let owners = match first.filter(|_| counts_owners) {
+            Some(address) => Owners::open(address),
+            None => Owners::off(),
+        };
+        let listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
+        Ok(Some(Self { listeners, secret, owners: Arc::new(owners) }))
+    }
+
+    /// The clients of the token endpoint on this listener, whose files lie beside the socket.
+    pub(crate) fn oauth_clients(&self, socket: &Path, own_uid: u32) -> Result<Clients, Error> {
+        let secret = Arc::clone(&self.secret);
+        Clients::beside(socket, secret, self.owners.are_told(), own_uid).map_err(Error::Secret)
     }
 
     /// Where it listens.
@@ -138,23 +177,89 @@ impl Http {
         let accept = || accept(&bound);
         let seats = Seats::new(places);
         listener::accept_all(&course.stop, accept, |stream| {
-            let (state, stop) = (Arc::clone(state), course.stop.clone());
-            let Some(seat) = seats.take(Owner::Stranger) else { return };
-            let (proved, unproved) = (Caller::by_tcp(state.fixed().uid), Caller::unproved());
-            let pass = Pass::Secret(Arc::clone(&self.secret));
-            course.tasks.spawn(async move {
-                let answer = |request: Request<Incoming>| {
-                    // Without the secret nobody knows who asks, so no record may name the daemon's own user for it.
-                    let caller = if pass.is_shown(request.headers()) { &proved } else { &unproved };
-                    if caller.is_known() {
-                        seat.belongs_to(caller.uid);
-                    }
-                    route::answer(&pass, state.desk(), caller, request)
-                };
-                listener::connection(Limits::API, stop, Box::new(stream), &seat, &Answers(answer)).await;
-            });
+            let (state, own_uid) = (Arc::clone(state), state.fixed().uid);
+            let Some(seat) = seats.take(listener::Owner::Stranger) else { return };
+            let connection = self.connection(&stream, own_uid);
+            course.tasks.spawn(connection.served(state, course.clone(), seat, stream));
         })
         .await
+    }
+}
+
+impl Http {
+    fn connection(&self, stream: &tokio::net::TcpStream, own_uid: u32) -> Connection {
+        let ends = stream.local_addr().and_then(|local| Ok(Ends { local, peer: stream.peer_addr()? }));
+        Connection {
+            pass: Pass::Secret(Arc::clone(&self.secret)),
+            owners: Arc::clone(&self.owners),
+            ends: ends.ok(),
+            peer: Peer::default(),
+            proved: Caller::by_tcp(own_uid),
+            unproved: Caller::unproved(),
+        }
+    }
+}
+
+impl Connection {
+    /// Serves the connection, here or on the thread of the data path.
+    async fn served(self, state: Arc<State>, course: Course, seat: Seat, mut stream: tokio::net::TcpStream) {
+        let begun = listener::beginning(Limits::API, &course.stop, &mut stream, &seat, relay_thread::is_decided);
+        let Some(first) = begun.await else { return };
+        let stop = course.stop.clone();
+        let Some(relay) = course.relay.for_connection(&first) else {
+            return self.serve(state, stop, seat, Begun::new(first, Box::new(stream))).await;
+        };
+        let Ok(stream) = stream.into_std() else { return };
+        let served = async move {
+            if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+                // What can be written without waiting is known only after this runtime has looked. hyper drops the answer to an
+                // `Upgrade` that it cannot write at once.
+                drop(stream.writable().await);
+                self.serve(state, stop, seat, Begun::new(first, Box::new(stream))).await;
+            }
+        };
+        course.tasks.spawn_on(served, relay);
+    }
+
+    /// Answers its requests.
+    async fn serve(self, state: Arc<State>, stop: CancellationToken, seat: Seat, stream: Begun<'_>) {
+        let answer = |request: Request<Incoming>| self.answer(state.desk(), &seat, request);
+        listener::connection(Limits::API, stop, stream, &seat, &Answers(answer)).await;
+    }
+
+    fn answer<'a>(&'a self, desk: Desk<'a>, seat: &'a Seat, request: Request<Incoming>) -> Finished<'a> {
+        // Without the secret nobody knows who asks, so no record may name the daemon's own user for it.
+        if self.pass.is_shown(request.headers()) {
+            seat.belongs_to(self.proved.uid);
+            return route::answer(&self.pass, desk, &self.proved, request);
+        }
+        let asks = route::asks_for_owner(request.uri(), request.headers());
+        let Some(ends) = self.ends.filter(|_| asks) else {
+            return route::answer(&self.pass, desk, &self.unproved, request);
+        };
+        match self.owners.at_once(ends) {
+            Some(owner) => self.answer_owner(owner, desk, seat, request),
+            None => Finished::after(async move {
+                let owner = Owners::of_table(ends).await;
+                self.answer_owner(owner, desk, seat, request).awaited().await
+            }),
+        }
+    }
+
+    /// Answers whoever owns the connecting socket.
+    fn answer_owner<'a>(
+        &'a self,
+        owner: Owner,
+        desk: Desk<'a>,
+        seat: &'a Seat,
+        request: Request<Incoming>,
+    ) -> Finished<'a> {
+        let caller = self.peer.caller(owner, &self.owners).unwrap_or(&self.unproved);
+        // Whom no rule names stays a stranger.
+        if caller.is_known() && desk.broker.foreign(caller, desk.fixed.uid).is_none() {
+            seat.belongs_to(caller.uid);
+        }
+        route::answer(&self.pass, desk, caller, request)
     }
 }
 

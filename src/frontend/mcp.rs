@@ -14,7 +14,7 @@ pub(super) const PATH: &str = "/mcp/";
 
 /// `ANY /mcp/NAME[/…]`
 pub(super) fn relay(asked: Asked<'_>, body: Incoming) -> Finished<'_> {
-    Finished::later(async move {
+    Finished::in_its_time(async move {
         let mut asked = asked;
         let outcome = relayed(&mut asked, body).await;
         (outcome, asked)

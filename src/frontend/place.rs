@@ -132,6 +132,22 @@ pub(super) fn make_directory(directory: &Path, access: Access, own_uid: u32) -> 
     fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(|error| refuse(error.to_string()))
 }
 
+/// Checks a directory of ours that holds secrets: no other user may look into it.
+pub(super) fn check_private_directory(directory: &Path, own_uid: u32) -> Result<(), Error> {
+    let refuse = |what: String| Error::Path { path: directory.to_owned(), what };
+    let found = fs::symlink_metadata(directory).map_err(|error| refuse(error.to_string()))?;
+    if !found.is_dir() {
+        return Err(refuse("is there and no directory".to_owned()));
+    }
+    if found.uid() != own_uid {
+        return Err(refuse(format!("belongs to uid {}, not to us (uid {own_uid})", found.uid())));
+    }
+    if found.mode() & 0o077 != 0 {
+        return Err(refuse(format!("others can look into it (mode {:04o})", found.mode() & 0o7777)));
+    }
+    Ok(())
+}
+
 /// Checks the directory of a path that the operator chose: nobody but this user and root may write it.
 pub(super) fn check_directory(directory: &Path, own_uid: u32) -> Result<(), Error> {
     let refuse = |what: String| Error::Path { path: directory.to_owned(), what };

@@ -9,6 +9,7 @@ use hyper::Method;
 use hyper::body::{Body, Incoming};
 use serde::Deserialize;
 use url::form_urlencoded;
+use zeroize::Zeroizing;
 
 use super::answer::Failure;
 use crate::broker::{self, Action, Head, Least, Target};
@@ -97,7 +98,7 @@ impl<'a> Query<'a> {
             return Ok(None);
         }
         let text = self.scopes.join(" ");
-        if text.len() > SCOPE_BYTES || text.split(' ').filter(|scope| !scope.is_empty()).count() > SCOPES {
+        if !is_short(&text) {
             return Err(Failure::asked("`scope` names more than 128 scopes, or is longer than 4 KiB"));
         }
         Scopes::parse(&text).map(Some).map_err(|why| Failure::asked(&why.to_string()))
@@ -177,20 +178,29 @@ pub(super) struct Named {
     pub(super) server: String,
 }
 
+/// Are these scopes few enough to be part of a cache key?
+pub(super) fn is_short(scopes: &str) -> bool {
+    scopes.len() <= SCOPE_BYTES && scopes.split(' ').filter(|scope| !scope.is_empty()).count() <= SCOPES
+}
+
 /// Reads a JSON body, within its limits of size and time.
 pub(super) async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
-    let whole = tokio::time::timeout(BODY_LIMIT, copied(Limited::new(body, BODY_CAP))).await;
-    let bytes = match whole {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => return Err(Failure::asked("the body is larger than 64 KiB or broken off")),
-        Err(_) => return Err(Failure::asked("the body did not come within 10 s")),
-    };
+    let bytes = whole(body, BODY_CAP).await?;
     serde_json::from_slice(&bytes).map_err(|_| Failure::asked("the body is not the JSON object that this path wants"))
 }
 
+/// Reads a body of so many bytes at most, within its limit of time. It may hold a secret.
+pub(super) async fn whole(body: Incoming, cap: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    match tokio::time::timeout(BODY_LIMIT, copied(Limited::new(body, cap))).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(Failure::asked(&format!("the body is larger than {} KiB or broken off", cap / 1024))),
+        Err(_) => Err(Failure::asked("the body did not come within 10 s")),
+    }
+}
+
 /// The whole body, copied piece by piece: a piece of one byte that is kept as it came keeps the buffer that it was read into.
-async fn copied<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Vec<u8>, B::Error> {
-    let mut whole = Vec::new();
+async fn copied<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Zeroizing<Vec<u8>>, B::Error> {
+    let mut whole = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
         if let Some(data) = frame?.data_ref() {
             whole.extend_from_slice(data);
@@ -209,7 +219,7 @@ mod tests {
     use hyper::{HeaderMap, Request};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use safeconduct_listener::{self as listener, Limits, Owner, Places, Reply, Seats, Service};
+    use safeconduct_listener::{self as listener, Begun, Limits, Owner, Places, Reply, Seats, Service};
 
     use super::super::answer::{Answer, Dialect};
     use super::*;
@@ -316,7 +326,13 @@ mod tests {
         let (ours, mut theirs) = duplex(64 * 1024);
         let seats = Seats::new(Places { all: 1, user: 1, strangers: 1 });
         let seat = seats.take(Owner::User(1)).expect("nobody else wants it");
-        let served = listener::connection(Limits::API, Default::default(), Box::new(ours), &seat, &Reader);
+        let served = listener::connection(
+            Limits::API,
+            Default::default(),
+            Begun::new(Vec::new(), Box::new(ours)),
+            &seat,
+            &Reader,
+        );
         let begun = tokio::time::Instant::now();
         let client = async move {
             let half = b"POST /v1/reject HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{";

@@ -1,8 +1,9 @@
 //! Which method and path lead to which handler. A new path is one row; 404, and 405 with `Allow`, follow from the table.
 
 use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
 use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use hyper::{HeaderMap, Method, Request, Uri};
 use safeconduct_listener::Violation;
 
 use super::answer::{Answer, Dialect, Failure};
@@ -11,6 +12,7 @@ use super::desk::Desk;
 use super::funnel::{Asked, Audit, Finished};
 use super::gate::{self, Pass};
 use super::mcp;
+use super::oauth;
 use crate::broker::Action;
 use crate::caller::Caller;
 
@@ -34,6 +36,8 @@ struct Route {
 enum Needs {
     /// To be known: by the kernel's word, or by the secret of the listener.
     Caller,
+    /// The secret of an OAuth client, which its handler looks at.
+    ClientSecret,
     /// Nothing.
     Nothing,
 }
@@ -70,7 +74,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Headers,
         dialect: Dialect::Oauth,
-        handler: |asked, _| Finished::later(async { (api::headers(&asked).await, asked) }),
+        handler: |asked, _| Finished::later(asked.late(), async { (api::headers(&asked).await, asked) }),
     },
     Route {
         methods: POST,
@@ -78,7 +82,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Reject,
         dialect: Dialect::Oauth,
-        handler: |asked, body| Finished::later(async { (api::reject(&asked, body).await, asked) }),
+        handler: |asked, body| Finished::later(asked.late(), async { (api::reject(&asked, body).await, asked) }),
     },
     Route {
         methods: POST,
@@ -86,7 +90,7 @@ const API: &[Route] = &[
         needs: Needs::Caller,
         action: Action::Revoke,
         dialect: Dialect::Oauth,
-        handler: |asked, body| Finished::later(async { (api::revoke(&asked, body).await, asked) }),
+        handler: |asked, body| Finished::later(asked.late(), async { (api::revoke(&asked, body).await, asked) }),
     },
     Route {
         methods: GET,
@@ -103,6 +107,15 @@ const API: &[Route] = &[
         action: Action::Call,
         dialect: Dialect::JsonRpc,
         handler: mcp::relay,
+    },
+    // Whatever the method, it is not there where it is not configured.
+    Route {
+        methods: &[],
+        path: oauth::PATH,
+        needs: Needs::ClientSecret,
+        action: Action::Token,
+        dialect: Dialect::TokenEndpoint,
+        handler: |asked, body| Finished::later(asked.late(), async { (oauth::token(&asked, body).await, asked) }),
     },
     LIVENESS,
     Route {
@@ -143,6 +156,12 @@ const HEALTH: &[Route] = &[
         handler: |asked, _| Finished::now(api::nameless_metrics(&asked), asked),
     },
 ];
+
+/// May whoever owns the connecting socket be the caller of this request, on TCP?
+pub(super) fn asks_for_owner(head: &Uri, fields: &HeaderMap) -> bool {
+    // A credential that is not the listener's secret is a wrong one, whoever owns the socket.
+    head.path() == oauth::PATH || (head.path().starts_with(mcp::PATH) && !fields.contains_key(AUTHORIZATION))
+}
 
 /// Answers one request.
 pub(super) fn answer<'a>(pass: &Pass, desk: Desk<'a>, caller: &'a Caller, request: Request<Incoming>) -> Finished<'a> {
@@ -225,7 +244,7 @@ mod tests {
     fn found(method: Method, path: &str) -> Result<&'static str, (String, Option<String>)> {
         let told = |failure: Failure| {
             let code = failure.code().to_owned();
-            let response = failure.into_response(Dialect::Oauth, hyper::HeaderMap::new());
+            let response = failure.into_response(Dialect::Oauth, HeaderMap::new());
             let allow = response.headers().get("allow").map(|value| value.to_str().unwrap().to_owned());
             (code, allow)
         };

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::fcntl::{Flock, OFlag};
@@ -52,6 +53,18 @@ impl LoopbackSecret {
     /// Where it is written.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The secret of the OAuth client for one server: HMAC-SHA256 with this secret as the key.
+    pub(super) fn for_server(&self, name: &str) -> SecretString {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, expose(&self.secret).as_bytes());
+        let tag = hmac::sign(&key, format!("oauth client {name}").as_bytes());
+        SecretString::from(URL_SAFE_NO_PAD.encode(tag.as_ref()))
+    }
+
+    /// Compares with the secret for a server, in constant time.
+    pub(super) fn is_of_server(&self, name: &str, presented: &[u8]) -> bool {
+        expose(&self.for_server(name)).as_bytes().ct_eq(presented).into()
     }
 
     /// Compares in constant time.

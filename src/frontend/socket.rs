@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::fcntl::Flock;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, chown};
-use safeconduct_listener::{self as listener, Limits, Owner, Places, Seats};
+use safeconduct_listener::{self as listener, Begun, Limits, Owner, Places, Seat, Seats};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +24,9 @@ use super::desk::State;
 use super::funnel::{Answers, Finished};
 use super::gate::{self, Pass};
 use super::place::{Access, Error, check_directory, is_listening, lock, make_directory};
-use super::route;
+use super::{relay_thread, route};
 use crate::blocking::{self, Kind};
+use crate::caller::{Caller, Process, Why};
 use crate::env::FileId;
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
@@ -141,8 +142,8 @@ impl Socket {
         let system = |error: io::Error| Error::System { path: self.path.clone(), error };
         let seats = Seats::new(share.places(PLACES, EACH));
         let begin = |stream| {
-            let (state, stop, seats) = (Arc::clone(&state), course.stop.clone(), Arc::clone(&seats));
-            course.tasks.spawn(serve_one(state, stop, seats, stream));
+            let (state, seats) = (Arc::clone(&state), Arc::clone(&seats));
+            course.tasks.spawn(serve_one(state, course.clone(), seats, stream));
         };
         loop {
             let bound = self.listener().map_err(system)?;
@@ -194,8 +195,8 @@ impl Socket {
     }
 }
 
-/// Serves one connection.
-async fn serve_one(state: Arc<State>, stop: CancellationToken, seats: Arc<Seats>, stream: UnixStream) {
+/// Serves one connection, here or on the thread of the data path.
+async fn serve_one(state: Arc<State>, course: Course, seats: Arc<Seats>, mut stream: UnixStream) {
     let (caller, process) = {
         let desk = state.desk();
         let Ok(caller) = gate::caller(&stream, &desk) else { return };
@@ -208,6 +209,33 @@ async fn serve_one(state: Arc<State>, stop: CancellationToken, seats: Arc<Seats>
         Some(Err(why)) => Some(Err(why)),
         None => None,
     };
+    let begun = listener::beginning(Limits::API, &course.stop, &mut stream, &seat, relay_thread::is_decided);
+    let Some(first) = begun.await else { return };
+    let (stop, peer) = (course.stop.clone(), Peer { caller, process });
+    let Some(relay) = course.relay.for_connection(&first) else {
+        return serve(state, stop, (seat, peer), Begun::new(first, Box::new(stream))).await;
+    };
+    let Ok(stream) = stream.into_std() else { return };
+    let served = async move {
+        if let Ok(stream) = UnixStream::from_std(stream) {
+            // What can be written without waiting is known only after this runtime has looked. hyper drops the answer to an
+            // `Upgrade` that it cannot write at once.
+            drop(stream.writable().await);
+            serve(state, stop, (seat, peer), Begun::new(first, Box::new(stream))).await;
+        }
+    };
+    course.tasks.spawn_on(served, relay);
+}
+
+/// Who is at the other end of a connection.
+struct Peer {
+    caller: Caller,
+    process: Option<Result<Process, Why>>,
+}
+
+/// Answers the requests of a connection.
+async fn serve(state: Arc<State>, stop: CancellationToken, (seat, peer): (Seat, Peer), stream: Begun<'_>) {
+    let Peer { caller, process } = peer;
     let answer = |request| {
         let (desk, caller, process) = (state.desk(), &caller, process.as_ref());
         // Few rules need more than the kernel says.
@@ -219,7 +247,7 @@ async fn serve_one(state: Arc<State>, stop: CancellationToken, seats: Arc<Seats>
             route::answer(&Pass::Kernel, desk, &caller, request).awaited().await
         })
     };
-    listener::connection(Limits::API, stop, Box::new(stream), &seat, &Answers(answer)).await;
+    listener::connection(Limits::API, stop, stream, &seat, &Answers(answer)).await;
 }
 
 impl Place {

@@ -8,11 +8,13 @@
 mod accept;
 mod activity;
 mod answer;
+mod begin;
 mod body;
 mod framing;
 #[cfg(any(test, safeconduct_fuzz))]
 pub mod fuzzed;
 mod inbound;
+mod limits;
 mod seats;
 mod seldom;
 mod serve;
@@ -20,7 +22,9 @@ mod watched;
 
 pub use accept::accept_all;
 pub use answer::answer;
+pub use begin::{Begun, beginning};
 pub use body::Body;
 pub use framing::Violation;
+pub use limits::{Limits, Stream};
 pub use seats::{Owner, Places, Seat, Seats};
-pub use serve::{Limits, Reply, Service, Stream, connection};
+pub use serve::{Reply, Service, connection};

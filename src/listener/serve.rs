@@ -8,44 +8,21 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, Running, UntilSent};
+use super::begin::Begun;
 use super::body::Body;
 use super::inbound::Inbound;
+use super::limits::{End, Limits, end};
 use super::seats::Seat;
 use super::seldom::Seldom;
 use super::watched::Watched;
-
-/// The limits of one connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How often a connection is looked at. It is closed if since the last look no request began and none is being answered
-    /// (it is idle, or sends a head byte by byte), or if it took nothing of an answer (the client does not read).
-    pub quiet: Duration,
-    /// How large the head of a request may be, in bytes.
-    pub head: usize,
-}
-
-impl Limits {
-    /// The limits of an API for programs on this machine.
-    pub const API: Self = Self { quiet: Duration::from_secs(30), head: 16 * 1024 };
-}
-
-/// How often the connection of a stranger is looked at. A head takes milliseconds.
-const STRANGER_QUIET: Duration = Duration::from_secs(2);
-
-/// The two directions of a connection.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Answers the requests of a connection. Beside its head a request that was malformed has a [`super::Violation`] as an
 /// extension, and nothing of what the client sent.
@@ -113,20 +90,14 @@ impl Future for Answering<'_> {
 pub fn connection<'a>(
     limits: Limits,
     stop: CancellationToken,
-    stream: Box<dyn Stream + 'a>,
+    stream: Begun<'a>,
     seat: &'a Seat,
     service: &'a dyn Service,
 ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
     Box::pin(serve(limits, stop, stream, seat, service))
 }
 
-async fn serve(
-    limits: Limits,
-    stop: CancellationToken,
-    stream: Box<dyn Stream + '_>,
-    seat: &Seat,
-    service: &dyn Service,
-) {
+async fn serve(limits: Limits, stop: CancellationToken, stream: Begun<'_>, seat: &Seat, service: &dyn Service) {
     let activity = seat.activity();
     let mut http = http1::Builder::new();
     // The looks below bound the time for the head as well, without a timer for each request.
@@ -153,36 +124,11 @@ async fn serve(
     }
 }
 
-/// How a connection has to end.
-enum End {
-    /// The request that runs is answered.
-    AfterRequest,
-    AtOnce(&'static str),
-}
-
-/// Waits until the connection has to end.
-async fn end(limits: Limits, stop: CancellationToken, seat: &Seat) -> End {
-    let activity = seat.activity();
-    let quiet = || if seat.is_strangers() { STRANGER_QUIET } else { limits.quiet };
-    let mut before = activity.seen();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return End::AfterRequest,
-            () = activity.evicted() => return End::AtOnce("a connection makes room for another"),
-            () = tokio::time::sleep(quiet()) => {}
-        }
-        let now = activity.seen();
-        if now.is_quiet_since(before) {
-            return End::AtOnce("a quiet connection is closed");
-        }
-        before = now;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
     use std::task::ready;
+    use std::time::Duration;
 
     use bytes::Bytes;
     use hyper::body::Frame;
@@ -241,7 +187,7 @@ mod tests {
 
     async fn serve_at(seat: &Seat, ours: DuplexStream, body: impl Fn() -> Trickle + Send + Sync) {
         let service = Streams(body);
-        connection(Limits::API, CancellationToken::new(), Box::new(ours), seat, &service).await;
+        connection(Limits::API, CancellationToken::new(), Begun::new(Vec::new(), Box::new(ours)), seat, &service).await;
     }
 
     /// Answers every request with such a body.
@@ -296,7 +242,14 @@ mod tests {
         let seats = [seats().take(Owner::User(1)), seats().take(Owner::User(2))].map(|seat| seat.expect("free"));
         let services = [Noted(&answered, 'g'), Noted(&answered, 'o')];
         let served = async |ours: DuplexStream, at: usize| {
-            connection(Limits::API, CancellationToken::new(), Box::new(ours), &seats[at], &services[at]).await;
+            connection(
+                Limits::API,
+                CancellationToken::new(),
+                Begun::new(Vec::new(), Box::new(ours)),
+                &seats[at],
+                &services[at],
+            )
+            .await;
         };
         tokio::join!(served(of_greedy, 0), served(of_other, 1));
         let answered = answered.into_inner().expect("no panic");

@@ -5,7 +5,7 @@
 
 use reqwest::header::{GetAll, HeaderValue};
 
-use super::{BadUrl, Scopes, ServerUrl};
+use super::{BadUrl, Scopes, ServerUrl, quoted_words};
 
 /// The relevant content of the challenges of a 401 response.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +18,8 @@ pub(crate) struct Challenge {
     pub(crate) scopes: Option<Scopes>,
     /// The error code (RFC 6750 section 3.1).
     pub(crate) error: Option<String>,
+    /// What the server says in its own words, cut and cleaned.
+    pub(crate) words: Option<String>,
 }
 
 impl Challenge {
@@ -45,6 +47,7 @@ pub(crate) fn read(fields: &GetAll<'_, HeaderValue>) -> Challenge {
                 match name.to_ascii_lowercase().as_str() {
                     "resource_metadata" if found.resource_metadata.is_none() => found.resource_metadata = Some(value),
                     "error" if found.error.is_none() => found.error = Some(value),
+                    "error_description" if found.words.is_none() => found.words = Some(quoted_words(&value)),
                     "scope" if found.scopes.is_none() => found.scopes = Scopes::parse(&value).ok(),
                     _ => {}
                 }

@@ -22,6 +22,8 @@ pub struct Rule {
     pub unit: Option<WantedUnit>,
     /// The ceiling for callers that match; `None` is the server's own ceiling.
     pub scopes: Option<Scopes>,
+    /// Nobody wrote it: it stands for an `allow` that was left out.
+    pub is_implied: bool,
 }
 
 /// A unit that a rule names.
@@ -72,13 +74,19 @@ impl Rule {
         Self { uid: Some(uid), ..Self::default() }
     }
 
+    /// Stands for an `allow` that was left out: the daemon's own user.
+    pub fn own_user(uid: u32) -> Self {
+        Self { is_implied: true, ..Self::user(uid) }
+    }
+
     pub(super) fn matches(&self, caller: &Caller) -> bool {
         self.may_match(caller) && self.program_miss(caller).is_none() && self.unit_miss(caller).is_none()
     }
 
     /// Do user and group match? Otherwise nothing else is looked at.
     pub(super) fn may_match(&self, caller: &Caller) -> bool {
-        self.uid.is_none_or(|uid| uid == caller.uid) && self.gid.is_none_or(|gid| Some(gid) == caller.gid)
+        let is_named = !caller.is_many() || (self.uid.is_some() && !self.is_implied);
+        is_named && self.uid.is_none_or(|uid| uid == caller.uid) && self.gid.is_none_or(|gid| Some(gid) == caller.gid)
     }
 
     /// Does the rule need facts beyond peer credentials?

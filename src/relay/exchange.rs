@@ -13,12 +13,16 @@ use super::heal::{Member, session_id};
 use super::idle::LastByte;
 use super::kept::Kept;
 use super::known::Known;
+use super::probes::{HeldProbe, HeldProbes};
 use super::session::Key;
 use super::steps::Steps;
-use super::verdict::{self, Attempt, Body, Repair, Repairs, Sent, TokenAge, Told, Verdict, Why, Written};
-use crate::broker::{self, Action, Authorized, Broker, Class, Head, Lease, Least, Server, Target};
+use super::verdict::{self, Attempt, Body, Effect, Repair, Repairs, Sent, TokenAge, Told, Verdict, Why, Written};
+use crate::broker::{
+    self, Action, Authorized, Broker, CallRecord, Class, Head, Lease, Least, Patience, Server, Target,
+};
 use crate::caller::Caller;
 use crate::mcp::rpc::Message;
+use crate::metrics::Relayed;
 use crate::oauth::{Challenge, Scopes, ServerUrl, challenge, quoted_words};
 use crate::outbound::{self, Download, Exchange, Lost};
 use crate::token::Digest;
@@ -47,6 +51,9 @@ pub(super) struct Errand {
     pub(super) cookies: Owner,
     /// The caller outside of sessions.
     pub(super) outside: Owner,
+    pub(super) held: Arc<HeldProbes>,
+    pub(super) record: Arc<CallRecord>,
+    pub(super) counts: Relayed,
 }
 
 /// Why there is no answer to pass on.
@@ -64,7 +71,8 @@ impl Failed {
             true => Told::new(Why::Rate).retry_after(cause.retry_in().unwrap_or_default()),
             false => Told::no_token(cause.class(), cause.retry_in()),
         };
-        Self { told, cause: Some(cause), said: None }
+        let said = cause.said().map(str::to_owned);
+        Self { told, cause: Some(cause), said }
     }
 }
 
@@ -82,6 +90,14 @@ struct Progress {
     repairs: Repairs,
     begun: Instant,
     tries: u32,
+    /// It waits for a failure to pass.
+    held: Option<MayWait>,
+}
+
+/// Permission to wait for a temporary failure to pass. Only probes need one of their own.
+enum MayWait {
+    Probe { _held: HeldProbe },
+    Other,
 }
 
 impl Errand {
@@ -90,7 +106,7 @@ impl Errand {
         let scopes = self.steps.asked(self.caller.uid, &self.server.name);
         let (lease, fields) = self.lease(scopes.as_ref()).await?;
         let (repairs, begun) = (Repairs::default(), Instant::now());
-        let mut progress = Progress { lease, fields, scopes, repairs, begun, tries: 0 };
+        let mut progress = Progress { lease, fields, scopes, repairs, begun, tries: 0, held: None };
         loop {
             let outcome = self.send(&progress).await?;
             let verdict = self.judge(&outcome, &progress);
@@ -98,11 +114,18 @@ impl Errand {
                 Verdict::Pass => return outcome.map_err(|_| Told::new(Why::Unreachable).into()),
                 Verdict::Tell(told) => return Err(self.give_up(told, outcome.ok(), &progress)),
                 Verdict::Reconnect(pause) => {
+                    if progress.held.is_none() {
+                        progress.held = self.may_wait();
+                    }
+                    if progress.held.is_none() {
+                        return Err(Told::new(Why::Unreachable).into());
+                    }
                     progress.tries += 1;
                     tokio::time::sleep(pause).await;
                     progress.fields = self.sign(&progress.lease)?;
                 }
                 Verdict::Again(repair) => {
+                    self.counts.repetitions.inc();
                     // The connection is closed: what is left of this answer is nobody's.
                     drop(outcome);
                     self.repair(repair, &mut progress).await?;
@@ -122,8 +145,17 @@ impl Errand {
             helper: false,
             may_be_a_retry: false,
         };
-        let patience = self.sent.patience();
+        let (longest, may_wait) = (self.sent.patience(), || self.may_wait());
+        let patience = Patience { record: &self.record, longest, may_wait };
         self.broker.call(&self.caller, &request, patience, |lease| self.head(lease)).await.map_err(Failed::no_token)
+    }
+
+    /// May the client wait while a temporary failure may pass?
+    fn may_wait(&self) -> Option<MayWait> {
+        match self.sent {
+            Sent::Request(Effect::Probe) => self.held.hold(self.caller.uid).map(|held| MayWait::Probe { _held: held }),
+            _ => Some(MayWait::Other),
+        }
     }
 
     /// The fields for one more try with the same credential.
@@ -278,8 +310,9 @@ impl Errand {
             Some(Repair::NewProof | Repair::Nothing) | None => {}
         }
         let said = answer.and_then(|answer| {
-            let place = answer.headers().get(LOCATION)?.to_str().ok()?;
-            Some(quoted_words(place))
+            // Where it sends its clients, or what its challenge says.
+            let place = answer.headers().get(LOCATION).and_then(|place| place.to_str().ok()).map(quoted_words);
+            place.or_else(|| challenge_of(answer.headers()).words)
         });
         Failed { told, cause: None, said }
     }

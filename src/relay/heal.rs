@@ -93,7 +93,10 @@ impl Errand {
             let turn = Turn { deadline: self.deadline(), is_second };
             match self.look(answer, turn).await? {
                 Look::Pass(answer) => return Ok(answer),
-                Look::Again => is_second = true,
+                Look::Again => {
+                    self.counts.repetitions.inc();
+                    is_second = true;
+                }
             }
         }
     }
@@ -193,7 +196,11 @@ impl Errand {
                 Next::Wait => return Ok(Look::Pass(refusal)),
                 Next::Repeat => break,
                 Next::Heal(plan) => match timeout_at(turn.deadline, self.heal(key, plan)).await {
-                    Ok(Healed::Live | Healed::Different) => break,
+                    Ok(Healed::Live) => {
+                        self.counts.heals.inc();
+                        break;
+                    }
+                    Ok(Healed::Different) => break,
                     Ok(Healed::Failed) | Err(_) => return Ok(Look::Pass(refusal)),
                 },
             }

@@ -25,6 +25,8 @@ pub(crate) struct Refused {
     pub(crate) said: Option<String>,
     /// Whose answer it is.
     pub(crate) to: To,
+    /// What the log and the audit call the request.
+    pub(crate) request_id: String,
     /// The broker has recorded it.
     pub(crate) is_recorded: bool,
     /// Nothing more can be read from this connection.
@@ -66,6 +68,7 @@ impl Refused {
             remediation: Remediation::Unavailable,
             said: None,
             to: To::Nobody,
+            request_id: request_id(),
             is_recorded: false,
             ends_connection: false,
             allow: None,
@@ -120,20 +123,19 @@ impl Refused {
         }
     }
 
-    /// The JSON-RPC error, and the id under which the log has the rest.
-    pub(crate) fn to_json(&self) -> (Vec<u8>, String) {
-        let request_id = request_id();
+    /// The JSON-RPC error.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         let refusal = Refusal {
             message: &self.message,
             class: self.class.as_str(),
             error: &self.code,
             retry_after: self.retry_after,
             server: self.server.as_deref().unwrap_or_default(),
-            request_id: &request_id,
+            request_id: &self.request_id,
             remediation: self.remediation,
             said: self.said.as_deref(),
         };
-        (refusal.to_json(self.to.wire()), request_id)
+        refusal.to_json(self.to.wire())
     }
 }
 

@@ -57,7 +57,8 @@ async fn with_the_secret_loopback_serves_what_the_socket_serves() {
     assert_eq!(loopback.exchange(&revoke).await.json()["revoked"], 1);
     let callers = daemon.get("/v1/status").await.json()["servers"][0]["callers"].clone();
     assert_eq!(callers, json!([{"uid": geteuid().as_raw(), "served": 3}]), "the secret says which user asks");
-    assert_eq!(loopback.get_with("/mcp/demo", "").await.status, 403, "the proxy needs it too");
+    let wrong = "authorization: Bearer x\r\n";
+    assert_eq!(loopback.get_with("/mcp/demo", wrong).await.status, 403, "a wrong secret is none");
     daemon.stop().await.expect_code(0);
 }
 

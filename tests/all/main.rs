@@ -2,7 +2,7 @@
 //!
 //! | tests of | in |
 //! |---|---|
-//! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `refusals` `callers` `keyring` |
+//! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
 //! | the data path | `proxy` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `environment` |
@@ -40,6 +40,8 @@ mod life;
 mod listeners;
 mod mutual_tls;
 mod narrow;
+mod oauth_token;
+mod owners;
 mod profiles;
 mod proxy;
 mod refusals;

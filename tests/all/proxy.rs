@@ -2,6 +2,8 @@
 //!
 //! | file | attacks and rules |
 //! |---|---|
+//! | `ends.rs` | what ends from our side: after a reload, at a shutdown |
+//! | `seen.rs` | what status, metrics, audit and doctor say of it |
 //! | `heads.rs` | who may not speak here, paths, and every field that is dropped |
 //! | `sessions.rs` | lost sessions, streams that are resumed, cookies |
 //! | `streams.rs` | large bodies, event streams, disconnects in both directions |
@@ -12,7 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::mcp_server::FakeMcp;
 use support::raw_server::{RawHead, RawServer};
-use support::safeconduct::Daemon;
+use support::safeconduct::{Daemon, Safeconduct};
 use support::scene::{SCOPES, Scene};
 use support::unix_http::Reply;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,7 +22,9 @@ use tokio::net::UnixStream;
 
 use crate::{LIMIT, binary};
 
+mod ends;
 mod heads;
+mod seen;
 mod sessions;
 mod streams;
 mod told;
@@ -29,6 +33,7 @@ mod told;
 struct World {
     scene: Scene,
     server: RawServer,
+    files: Safeconduct,
     daemon: Daemon,
 }
 
@@ -56,10 +61,14 @@ impl World {
         let (scene, server) = (Scene::new(binary()).await, RawServer::start().await);
         let url = format!("{}/base/mcp", server.base());
         scene.authorization_server.register(&url, &SCOPES);
-        let issuer = scene.authorization_server.issuer();
-        let raw = format!("[servers.raw]\nurl = \"{url}\"\nissuer = \"{issuer}\"\n{more}\n");
-        let daemon = scene.daemon(&raw).await;
-        Self { scene, server, daemon }
+        let files = scene.configured(&raw(&scene, &server, more));
+        let daemon = files.daemon(&[]).await;
+        Self { scene, server, files, daemon }
+    }
+
+    /// The table of the server in the configuration, with these further keys.
+    fn raw(&self, more: &str) -> String {
+        raw(&self.scene, &self.server, more)
     }
 
     /// Sends a request, and gives the connection.
@@ -89,6 +98,11 @@ impl World {
         server.say(answer).await;
         (head, body, client.reply().await)
     }
+}
+
+fn raw(scene: &Scene, server: &RawServer, more: &str) -> String {
+    let (url, issuer) = (format!("{}/base/mcp", server.base()), scene.authorization_server.issuer());
+    format!("[servers.raw]\nurl = \"{url}\"\nissuer = \"{issuer}\"\n{more}\n")
 }
 
 /// The client's end of a connection to the daemon.
@@ -158,6 +172,10 @@ fn post(path: &str, fields: &str, body: &str) -> String {
 
 fn call(id: &str, method: &str) -> String {
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{{}}}}")
+}
+
+fn initialize() -> String {
+    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#.to_owned()
 }
 
 /// An answer with a JSON body.

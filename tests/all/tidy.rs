@@ -20,7 +20,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     // `config` makes the `Config` structs of these rooms and checks names against their tables.
     ("config", "audit broker clock digest env exchange identity oauth outbound policy setting"),
     ("frontend", "blocking broker caller clock env listener metrics oauth relay token"),
-    ("relay", "broker caller clock mcp oauth outbound token"),
+    ("relay", "broker caller clock mcp metrics oauth outbound token"),
     (
         "broker",
         "audit aws bucket cache caller clock digest discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token trust urgency",

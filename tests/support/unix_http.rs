@@ -56,7 +56,7 @@ pub async fn exchange(socket: &Path, request: &str) -> io::Result<Reply> {
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "that was no HTTP answer"))
 }
 
-pub(super) fn parse(answer: &[u8]) -> Option<Reply> {
+pub fn parse(answer: &[u8]) -> Option<Reply> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     let mut lines = head.split("\r\n");

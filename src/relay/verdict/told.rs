@@ -59,6 +59,8 @@ pub(crate) enum Why {
     NoToken,
     /// The caller sends too many requests.
     Rate,
+    /// The daemon ends, and the server has not answered yet.
+    Ending,
     /// A session was replaced, and the new one differs (see [`crate::relay::session`]).
     CameBackDifferent,
 }
@@ -126,7 +128,7 @@ impl Told {
 impl Why {
     /// All causes, for tests of what holds for each.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::TokenRefused,
         Self::ProofRefused,
         Self::PersonWanted,
@@ -144,6 +146,7 @@ impl Why {
         Self::ToolMayHaveRun,
         Self::NoToken,
         Self::Rate,
+        Self::Ending,
         Self::CameBackDifferent,
     ];
 
@@ -164,6 +167,7 @@ impl Why {
             Self::AnswerLost | Self::ToolMayHaveRun => (Temporary, "answer_lost"),
             Self::NoToken => (Temporary, "no_token"),
             Self::Rate => (Temporary, "rate_limited"),
+            Self::Ending => (Temporary, "ending"),
             Self::CameBackDifferent => (Refused, "session_changed"),
         }
     }
@@ -202,6 +206,7 @@ impl Why {
             }
             Self::NoToken => no_token(class),
             Self::Rate => "too many requests; try again later",
+            Self::Ending => "safeconduct ends, and the server has not answered yet; try again later",
             Self::CameBackDifferent => "the server came back different: reconnect",
         }
     }

@@ -4,7 +4,7 @@ use support::authorization_server::TokenFault;
 use support::raw_server::RawServer;
 use support::scene::Scene;
 
-use super::{World, answers, call, closing, ours, post};
+use super::{World, answers, call, closing, initialize, ours, post};
 use crate::binary;
 
 const REFUSES: &str =
@@ -48,10 +48,6 @@ async fn a_refused_token_is_replaced_once_and_the_request_repeated_byte_for_byte
     assert_ne!(daemon.token("demo").await, old);
     assert_eq!(scene.authorization_server.token_requests(), 2);
     daemon.stop().await.expect_code(0);
-}
-
-fn initialize() -> String {
-    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#.to_owned()
 }
 
 #[tokio::test]
@@ -134,7 +130,7 @@ async fn a_probe_that_failed_fails_the_initialize_after_it_alike() {
 
 #[tokio::test]
 async fn a_server_that_restarts_is_connected_to_again_if_nothing_was_sent() {
-    let World { daemon, server, scene } = World::new().await;
+    let World { daemon, server, scene, .. } = World::new().await;
     let base = server.stop();
     let restarts = async {
         tokio::time::sleep(std::time::Duration::from_millis(700)).await;

@@ -1,0 +1,103 @@
+//! What the audit says of a call on the data path: a `call` line before its first byte leaves, and a `done` line at its end.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Action, Broker};
+use crate::audit::{Audit, CallSubject, Decision, Done, Outcome};
+use crate::caller::Caller;
+use crate::clock::{Boot, Clock};
+use crate::token::Token;
+
+/// One call on the data path. Its lines have its id in common, and so has the error that its client may see.
+pub(crate) struct CallRecord {
+    audit: Option<Arc<Audit>>,
+    clock: Clock,
+    begun: Boot,
+    id: String,
+    caller: Caller,
+    server: Arc<str>,
+    details: Mutex<Details>,
+}
+
+#[derive(Default)]
+struct Details {
+    tool: Option<String>,
+    /// Of the last `call` line. Without one there is no `done` line.
+    token: Option<Arc<Token>>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallEnd<'a> {
+    /// The server's answer passed to its end.
+    Passed,
+    /// The answer broke off, or its client left.
+    Cut,
+    /// The client got an error of ours.
+    Refused { class: &'static str, error: &'a str },
+}
+
+impl Broker {
+    /// A call begins.
+    pub(crate) fn begin_call(&self, caller: &Caller, server: &Arc<str>) -> CallRecord {
+        // It is only to be found again, so a zero does no harm.
+        let id = format!("{:016x}", getrandom::u64().unwrap_or_default());
+        let (audit, clock) = (self.audit.clone(), self.clock.clone());
+        let (begun, details) = (clock.boot(), Mutex::default());
+        CallRecord { audit, clock, begun, id, caller: caller.clone(), server: Arc::clone(server), details }
+    }
+}
+
+impl CallRecord {
+    /// Its id, under which the log and the audit have the rest.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The tool that it calls.
+    pub(crate) fn calls(&self, tool: Option<String>) {
+        self.lock().tool = tool;
+    }
+
+    pub(super) fn tool(&self) -> Option<String> {
+        self.lock().tool.clone()
+    }
+
+    /// A `call` line was written: the call leaves with this token.
+    pub(super) fn leaves_with(&self, token: &Arc<Token>) {
+        self.lock().token = Some(Arc::clone(token));
+    }
+
+    /// Writes the `done` line, if there was a `call` line. `bytes` of the answer passed.
+    pub(crate) fn done(&self, end: CallEnd<'_>, bytes: u64) {
+        let (Some(audit), Some(token)) = (&self.audit, self.lock().token.take()) else { return };
+        let tool = self.tool();
+        let lasted = self.clock.boot().since(self.begun);
+        let outcome = match end {
+            CallEnd::Passed => Outcome::Passed,
+            CallEnd::Cut => Outcome::Cut,
+            CallEnd::Refused { class, error } => Outcome::Refused { class, error },
+        };
+        let written = audit.note(&Decision {
+            time: self.clock.wall(),
+            action: Action::Done,
+            outcome,
+            caller: &self.caller,
+            helper: false,
+            server: Some(&self.server),
+            asked: None,
+            token: None,
+            outer: None,
+            rejected: None,
+            call: Some(CallSubject { id: &self.id, tool: tool.as_deref() }),
+            done: Some(Done { lasted, bytes, jti: token.jti.as_deref(), token: &token.digest }),
+        });
+        if let Err(error) = written {
+            tracing::error!(%error, hint = error.hint(), "the end of a call could not be recorded; nothing is served until a record can be written");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Details> {
+        self.details.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,245 @@
+//! The calls that are open: each from the moment when its server is known until the body of its answer has ended.
+//!
+//! A reload may take the server of an open call away, or its caller, or some of the caller's scopes. [`OpenCalls::judge`] ends
+//! such a call: an event stream between two events, whatever does not end so within half a second by breaking off. At a shutdown
+//! event streams end at once, and what still waits for an answer at the end gets an error ([`End::Late`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::refused::{Refused, To};
+use super::verdict::Sent;
+use super::{Streamed, head};
+use crate::broker::{Broker, CallEnd, CallRecord, Server};
+use crate::caller::Caller;
+use crate::metrics::{Metrics, Relayed};
+
+/// How long the stream of a call that has to end may go on, so that it can end between two events.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// When calls have to end.
+#[derive(Clone)]
+pub(crate) struct Ends {
+    /// The daemon is told to end: event streams end, and everything else is finished.
+    pub(crate) stop: CancellationToken,
+    /// The time for that is over.
+    pub(crate) late: CancellationToken,
+}
+
+/// All open calls.
+pub(super) struct OpenCalls {
+    ends: Ends,
+    calls: Mutex<Calls>,
+}
+
+#[derive(Default)]
+struct Calls {
+    next: u64,
+    open: BTreeMap<u64, Arc<Entry>>,
+}
+
+struct Entry {
+    caller: Caller,
+    server: Arc<Server>,
+    /// Ends its event stream.
+    stop: CancellationToken,
+    removed: CancellationToken,
+    removed_at: OnceLock<Instant>,
+}
+
+/// Why an open call ends before its answer is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A reload has taken its server from its caller.
+    Removed,
+    /// The daemon ends.
+    Late,
+}
+
+/// One open call. It is over when this is dropped.
+pub(super) struct OpenCall {
+    all: Arc<OpenCalls>,
+    number: u64,
+    entry: Arc<Entry>,
+    asked: OnceLock<(Sent, To)>,
+    /// For the audit.
+    pub(super) record: Arc<CallRecord>,
+    /// For status and metrics.
+    pub(super) counts: Relayed,
+}
+
+impl OpenCalls {
+    pub(super) fn new(ends: Ends) -> Self {
+        Self { ends, calls: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        (broker, metrics): (&Broker, &Metrics),
+        caller: &Caller,
+        server: &Arc<Server>,
+    ) -> OpenCall {
+        let (record, counts) = (Arc::new(broker.begin_call(caller, &server.name)), metrics.relayed(&server.name));
+        counts.requests.inc();
+        let (stop, removed) = (self.ends.stop.child_token(), CancellationToken::new());
+        let (caller, server, removed_at) = (caller.clone(), Arc::clone(server), OnceLock::new());
+        let entry = Arc::new(Entry { caller, server, stop, removed, removed_at });
+        let mut calls = self.lock();
+        let number = calls.next;
+        calls.next += 1;
+        calls.open.insert(number, Arc::clone(&entry));
+        OpenCall { all: Arc::clone(self), number, entry, asked: OnceLock::new(), record, counts }
+    }
+
+    /// Ends the calls that the rules of this broker do not permit. What a call knows of its caller was read when it began, so a
+    /// rule that asks for more than that does not match.
+    pub(super) fn judge(&self, broker: &Broker) {
+        let open: Vec<Arc<Entry>> = self.lock().open.values().cloned().collect();
+        for entry in open.iter().filter(|entry| !broker.may_go_on(&entry.caller, &entry.server)) {
+            tracing::info!(server = %entry.server.name, caller = %entry.caller, "a call ends: the new configuration does not permit it");
+            entry.removed_at.get_or_init(Instant::now);
+            entry.stop.cancel();
+            entry.removed.cancel();
+        }
+    }
+}
+
+impl OpenCall {
+    /// Ends its event stream.
+    pub(super) fn stop(&self) -> CancellationToken {
+        self.entry.stop.clone()
+    }
+
+    /// Notes what was asked, for the error if the call ends early.
+    pub(super) fn asked(&self, sent: Sent, to: &To) {
+        self.asked.get_or_init(|| (sent, to.clone()));
+    }
+
+    /// What was asked, once it is known.
+    pub(super) fn what(&self) -> Option<&(Sent, To)> {
+        self.asked.get()
+    }
+
+    /// Waits until the call has to end before its answer is there.
+    pub(super) async fn ended(&self) -> End {
+        tokio::select! {
+            () = self.entry.removed.cancelled() => End::Removed,
+            () = self.all.ends.late.cancelled() => End::Late,
+        }
+    }
+
+    /// The answer, with whose body the call ends.
+    pub(super) fn answer(self, answer: Response<Streamed>) -> Response<Streamed> {
+        let is_stream = head::is_media(answer.headers(), "text/event-stream");
+        if is_stream {
+            self.counts.streams.inc();
+        }
+        answer.map(|body| {
+            let body = OpenBody { body, call: self, removed: None, cut: None, end: None, is_stream, bytes: 0 };
+            let body: Streamed = Box::pin(body);
+            body
+        })
+    }
+
+    /// The call ends with an error of ours.
+    pub(super) fn refused(self, mut refused: Box<Refused>) -> Box<Refused> {
+        self.record.done(CallEnd::Refused { class: refused.class.as_str(), error: &refused.code }, 0);
+        self.record.id().clone_into(&mut refused.request_id);
+        refused
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.all.lock().open.remove(&self.number);
+    }
+}
+
+/// The body of the answer to an open call.
+struct OpenBody {
+    body: Streamed,
+    call: OpenCall,
+    /// Made when it has to wait for the first time. Most answers come at once.
+    removed: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    cut: Option<Pin<Box<Sleep>>>,
+    /// How it ended, if it has.
+    end: Option<CallEnd<'static>>,
+    is_stream: bool,
+    bytes: u64,
+}
+
+impl OpenBody {
+    /// Ready when the call was removed and its time is over.
+    fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.call.entry.removed_at.get() else { return Poll::Pending };
+        let cut = self.cut.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*at + GRACE)));
+        cut.as_mut().poll(context)
+    }
+}
+
+impl Body for OpenBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = &mut *self;
+        loop {
+            if this.end.is_some() {
+                return Poll::Ready(None);
+            }
+            if this.poll_cut(context).is_ready() {
+                this.end = Some(CallEnd::Cut);
+                return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+            }
+            if let Poll::Ready(frame) = this.body.as_mut().poll_frame(context) {
+                match &frame {
+                    Some(Ok(frame)) => this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+                    Some(Err(_)) => this.end = Some(CallEnd::Cut),
+                    None => this.end = Some(CallEnd::Passed),
+                }
+                return Poll::Ready(frame);
+            }
+            let removed =
+                this.removed.get_or_insert_with(|| Box::pin(this.call.entry.removed.clone().cancelled_owned()));
+            if this.cut.is_some() || removed.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.end.is_some() || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for OpenBody {
+    fn drop(&mut self) {
+        if self.is_stream {
+            self.call.counts.streams.dec();
+        }
+        // Whoever knows the length does not ask for the end.
+        let passed = if self.body.is_end_stream() { CallEnd::Passed } else { CallEnd::Cut };
+        self.call.record.done(self.end.unwrap_or(passed), self.bytes);
+    }
+}
