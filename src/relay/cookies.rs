@@ -178,7 +178,7 @@ impl Jar {
             _ => default_path(requested),
         };
         self.cookies.retain(|kept| !(kept.name == name && kept.path == path) && kept.is_good(now));
-        let is_plain = HeaderValue::from_str(name).and(HeaderValue::from_str(value)).is_ok();
+        let is_plain = [name, value].iter().all(|text| HeaderValue::from_str(text).is_ok());
         let size = name.len() + value.len() + path.len();
         if until.is_some_and(|until| until <= now) || name.is_empty() || !is_plain || size > BYTES {
             return;

@@ -26,7 +26,6 @@ use super::platform::Trust;
 use tools::Tools;
 
 mod bearer;
-mod cut;
 mod knobs;
 mod tools;
 
@@ -104,8 +103,6 @@ struct Now {
     refuse: usize,
     lenience: Lenience,
     answer_headers: Vec<(String, String)>,
-    /// The next event stream breaks off after its first piece.
-    breaks: bool,
     seen: Vec<Seen>,
     /// Documents at further paths, whatever the signposts say.
     documents: Vec<(String, Value)>,
@@ -177,7 +174,6 @@ impl Now {
             refuse: 0,
             lenience: Lenience::default(),
             answer_headers: Vec::new(),
-            breaks: false,
             seen: Vec::new(),
             documents: Vec::new(),
             metadata_paths: Vec::new(),
@@ -266,8 +262,7 @@ async fn mcp(state: &State, mut request: Request<Incoming>) -> Answer {
             request.extensions_mut().insert(claims);
             let service = Arc::clone(&state.service.lock().expect("never held over a panic"));
             let answer = service.handle(request).await;
-            let answer = answer.map(|body| body.map_err(|never| -> io::Error { match never {} }).boxed_unsync());
-            state.cut(answer)
+            answer.map(|body| body.map_err(|never| -> io::Error { match never {} }).boxed_unsync())
         }
     };
     seen.status = answer.status().as_u16();

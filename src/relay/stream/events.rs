@@ -136,8 +136,7 @@ impl Events {
         // What is passed on up to here, unless it is the piece itself from its beginning.
         let mut changed: Option<BytesMut> = None;
         let mut passed = 0;
-        loop {
-            let Some(event) = self.reader.read(&mut rest) else { break };
+        while let Some(event) = self.reader.read(&mut rest) {
             let end = piece.len() - rest.len();
             let other = match (event.is_message(), event.data) {
                 (true, Data::Kept(data)) => seen(data, &mut self.waiting),

@@ -80,11 +80,6 @@ impl FakeMcp {
         *self.state.service.lock().expect("never held over a panic") = Arc::new(fresh);
     }
 
-    /// The next event stream breaks off after its first piece.
-    pub fn break_next_stream(&self) {
-        self.state.now().breaks = true;
-    }
-
     /// Headers added to every answer of the MCP endpoint.
     pub fn set_answer_headers(&self, headers: &[(&str, &str)]) {
         self.state.now().answer_headers =
