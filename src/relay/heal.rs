@@ -324,6 +324,9 @@ impl Errand {
             opens: false,
             cookies: self.cookies.clone(),
             outside: self.outside.clone(),
+            held: Arc::clone(&self.held),
+            record: Arc::clone(&self.record),
+            counts: self.counts.clone(),
         }
     }
 }
