@@ -6,6 +6,7 @@
 //! | `seen.rs` | what status, metrics, audit and doctor say of it |
 //! | `heads.rs` | who may not speak here, paths, and every field that is dropped |
 //! | `sessions.rs` | lost sessions, streams that are resumed, cookies |
+//! | `lasting.rs` | sessions that last while tokens, issuer and daemon come and go |
 //! | `streams.rs` | large bodies, event streams, disconnects in both directions |
 //! | `told.rs` | 401, 403, redirects and failures, and what the client gets instead |
 
@@ -26,6 +27,7 @@ mod ends;
 mod heads;
 mod seen;
 mod sessions;
+mod lasting;
 mod streams;
 mod told;
 

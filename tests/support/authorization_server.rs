@@ -144,6 +144,8 @@ struct Now {
     audience: Option<String>,
     spent: HashSet<String>,
     last: Option<(String, u64)>,
+    /// When each access token was issued, and when its `expires_in` is over.
+    issued: Vec<(f64, f64)>,
     received: Vec<TokenRequest>,
     metadata_paths: Vec<String>,
     revoked: Vec<String>,
@@ -261,6 +263,7 @@ impl Now {
             audience: None,
             spent: HashSet::new(),
             last: None,
+            issued: Vec::new(),
             received: Vec::new(),
             metadata_paths: Vec::new(),
             revoked: Vec::new(),

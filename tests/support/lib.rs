@@ -19,6 +19,7 @@
 //! | `raw_server.rs` | a server whose every byte the test writes: `RawServer` |
 //! | `scene.rs` | the usual parties together; `sluice.rs` makes one of them slow |
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
+//! | `long_session.rs` | sessions that last while everything around them fails and comes back |
 //! | `profiles.rs` | makes `FakeAs` behave like the servers of several vendors |
 //! | `leak.rs` | knows every issued token and fails the test if one appears in an output |
 //! | `keys.rs` `tls.rs` `listener.rs` `fault.rs` `unix_http.rs` `tcp_http.rs` `wait.rs` | shared parts of the fakes |
@@ -40,6 +41,7 @@ pub mod google;
 pub mod keys;
 pub mod leak;
 pub mod listener;
+pub mod long_session;
 pub mod mcp_server;
 pub mod platform;
 pub mod profiles;

@@ -26,6 +26,8 @@ pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub type Answer = Result<Response<Body>, io::Error>;
 
 const CONNECTIONS: usize = 256;
+/// Between two attempts to get a port back.
+const AGAIN: Duration = Duration::from_millis(5);
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// A bound port without a server: its URL is known before the server is created.
@@ -81,6 +83,17 @@ impl Bound {
             None => format!("http://127.0.0.1:{port}"),
         };
         Self { socket, tls, base }
+    }
+
+    /// A port that a server had before, as soon as that one has let go of it.
+    pub async fn again(address: SocketAddr) -> Self {
+        loop {
+            match TcpListener::bind(address).await {
+                Ok(socket) => return Self { socket, tls: None, base: format!("http://{address}") },
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::time::sleep(AGAIN).await,
+                Err(error) => panic!("{address}: {error}"),
+            }
+        }
     }
 
     /// Gives the server a name that only a forward proxy can resolve: `https://NAME`, on the usual port.

@@ -161,6 +161,11 @@ impl FakeAs {
         self.state.now().token_requests
     }
 
+    /// When each access token so far was issued, and when its `expires_in` is over, in seconds since 1970.
+    pub fn issued(&self) -> Vec<(f64, f64)> {
+        self.state.now().issued.clone()
+    }
+
     pub fn metadata_requests(&self) -> usize {
         self.state.now().metadata_paths.len()
     }

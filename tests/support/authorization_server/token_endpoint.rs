@@ -369,7 +369,9 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     }
     let token = token.unwrap_or_else(|| token_for(json!(grant.resource), &grant.scope));
     leak::minted(&token);
-    state.now().last = Some((token.clone(), keys::now() as u64 + life.as_secs()));
+    let exp = keys::now() as u64 + life.as_secs();
+    state.now().last = Some((token.clone(), exp));
+    state.now().issued.push((keys::now(), keys::now() + life.as_secs_f64()));
     let mut body = keys::object(json!({
         "access_token": token, "token_type": if grant.thumbprint.is_some() { "DPoP" } else { "Bearer" },
         "expires_in": life.as_secs(), "scope": grant.scope,

@@ -1,0 +1,305 @@
+//! Sessions of several clients with an MCP server through the proxy, while the token is replaced all the time, and issuer, daemon
+//! and server fail and come back. No client ever begins a new session.
+//!
+//! [`run`] makes the calls of a [`Plan`], and [`Report::wrong`] judges them by the logs of the fakes: a call may fail only within a
+//! window in which none could succeed, and then the client must be told so in words of ours. If the daemon itself is away,
+//! the connection fails.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::keys::now;
+use super::listener::Bound;
+use super::mcp_server::FakeMcp;
+use super::safeconduct::{Daemon, Safeconduct};
+use super::scene::{SCOPES, Scene};
+use super::unix_http::{self, Reply};
+
+/// What happens in the course of the calls, at even distances.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// The issuer is away for so long.
+    IssuerAway(Duration),
+    /// The daemon is ended with SIGTERM, and started after so long.
+    DaemonAgain(Duration),
+    /// The server is killed, and started after so long without its sessions.
+    ServerAgain(Duration),
+}
+
+pub struct Plan {
+    pub calls: usize,
+    pub clients: usize,
+    /// Of each client between two calls.
+    pub pause: Duration,
+    /// The life of a token.
+    pub life: Duration,
+    pub events: Vec<Event>,
+}
+
+/// A time in which no call could succeed.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub why: Why,
+    from: f64,
+    to: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The issuer is away and every token it issued is dead.
+    NoToken,
+    Daemon,
+    Server,
+}
+
+/// What a client got in place of the tool's result.
+#[derive(Debug)]
+enum Got {
+    /// An error of ours.
+    Ours,
+    /// No answer: the connection was refused or ended, or a stream ended that says by an event id that its client can resume it.
+    Nothing(String),
+    Other(String),
+}
+
+/// A call that failed.
+#[derive(Debug)]
+pub struct Failure {
+    from: f64,
+    to: f64,
+    got: Got,
+}
+
+#[derive(Debug)]
+pub struct Report {
+    pub calls: usize,
+    pub failures: Vec<Failure>,
+    pub windows: Vec<Window>,
+    /// How many tokens the server saw.
+    pub tokens: usize,
+}
+
+impl Report {
+    /// The failures that must not be.
+    pub fn wrong(&self) -> Vec<String> {
+        self.failures.iter().filter(|failure| !self.may_be(failure)).map(Failure::to_string).collect()
+    }
+
+    fn may_be(&self, failure: &Failure) -> bool {
+        let mut within = self.windows.iter().filter(|window| failure.from <= window.to && failure.to >= window.from);
+        match failure.got {
+            Got::Ours => within.next().is_some(),
+            // Only the daemon's own absence leaves a client without an answer.
+            Got::Nothing(_) => within.any(|window| window.why == Why::Daemon),
+            Got::Other(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match &self.got {
+            Got::Ours => "an error of ours",
+            Got::Nothing(what) | Got::Other(what) => what,
+        };
+        write!(to, "from {:.3} to {:.3}: {what}", self.from, self.to)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ours = self.failures.iter().filter(|failure| matches!(failure.got, Got::Ours)).count();
+        write!(
+            to,
+            "{} calls with {} tokens: {} failed in {} windows ({ours} in words of ours, {} wrong)",
+            self.calls,
+            self.tokens,
+            self.failures.len(),
+            self.windows.len(),
+            self.wrong().len()
+        )
+    }
+}
+
+/// What the clients and the events write down.
+#[derive(Default)]
+struct Log {
+    done: AtomicUsize,
+    failures: Mutex<Vec<Failure>>,
+    windows: Mutex<Vec<Window>>,
+    issuer_away: Mutex<Vec<(f64, f64)>>,
+}
+
+/// `binary` is safeconduct.
+pub async fn run(binary: &str, plan: Plan) -> Report {
+    let mut scene = Scene::new(binary).await;
+    scene.authorization_server.set_token_life(plan.life);
+    let world = scene.configured("");
+    let mut daemon = world.daemon(&[]).await;
+    let log = Arc::new(Log::default());
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..plan.clients {
+        let client = Client::begin(daemon.socket()).await;
+        clients.spawn(client.call_until(plan.calls, plan.pause, Arc::clone(&log)));
+    }
+    let mut tokens = Vec::new();
+    for (index, event) in plan.events.iter().enumerate() {
+        log.reached(plan.calls * (index + 1) / (plan.events.len() + 1)).await;
+        match *event {
+            Event::IssuerAway(long) => {
+                let from = now();
+                scene.authorization_server.set_down(true);
+                tokio::time::sleep(long).await;
+                scene.authorization_server.set_down(false);
+                lock(&log.issuer_away).push((from, now()));
+            }
+            Event::DaemonAgain(long) => daemon = daemon_again(daemon, &world, long, &log).await,
+            Event::ServerAgain(long) => {
+                tokens.extend(seen(&scene.mcp));
+                scene = server_again(scene, long, &log).await;
+            }
+        }
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("a client does not panic");
+    }
+    daemon.stop().await.expect_code(0);
+    tokens.extend(seen(&scene.mcp));
+    tokens.sort();
+    tokens.dedup();
+    let mut windows = std::mem::take(&mut *lock(&log.windows));
+    windows.extend(without_token(&scene.authorization_server.issued(), &lock(&log.issuer_away)));
+    let failures = std::mem::take(&mut *lock(&log.failures));
+    Report { calls: log.done.load(Ordering::SeqCst), failures, windows, tokens: tokens.len() }
+}
+
+async fn daemon_again(daemon: Daemon, world: &Safeconduct, long: Duration, log: &Log) -> Daemon {
+    let from = now();
+    daemon.stop().await.expect_code(0);
+    tokio::time::sleep(long).await;
+    let daemon = world.daemon(&[]).await;
+    lock(&log.windows).push(Window { why: Why::Daemon, from, to: now() });
+    daemon
+}
+
+async fn server_again(scene: Scene, long: Duration, log: &Log) -> Scene {
+    let Scene { platform, authorization_server, mcp, safeconduct } = scene;
+    let address: SocketAddr = mcp.base().trim_start_matches("http://").parse().expect("an address");
+    let from = now();
+    drop(mcp);
+    tokio::time::sleep(long).await;
+    let mcp = FakeMcp::start_on(Bound::again(address).await, &authorization_server, &SCOPES);
+    lock(&log.windows).push(Window { why: Why::Server, from, to: now() });
+    Scene { platform, authorization_server, mcp, safeconduct }
+}
+
+/// The tokens that a server accepted, as digests.
+fn seen(server: &FakeMcp) -> Vec<String> {
+    let good = server.seen().into_iter().filter(|seen| seen.status < 400);
+    good.filter_map(|seen| Some(seen.header("authorization")?.to_owned())).collect()
+}
+
+/// When the issuer was away, less the times in which a token of it was alive.
+fn without_token(issued: &[(f64, f64)], away: &[(f64, f64)]) -> Vec<Window> {
+    let mut windows = Vec::new();
+    for (from, to) in away {
+        let dead = issued.iter().filter(|(at, _)| at <= to).map(|(_, exp)| *exp).fold(*from, f64::max);
+        if dead < *to {
+            windows.push(Window { why: Why::NoToken, from: dead, to: *to });
+        }
+    }
+    windows
+}
+
+struct Client {
+    socket: PathBuf,
+    session: String,
+}
+
+impl Client {
+    async fn begin(socket: &Path) -> Self {
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "long", "version": "1"}}});
+        let begun = unix_http::exchange(socket, &post(&hello, "")).await.expect("the daemon answers");
+        let session = begun.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {}", begun.body)).to_owned();
+        let client = Self { socket: socket.to_owned(), session };
+        let ready = client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        assert_eq!(ready.expect("the daemon answers").status, 202);
+        client
+    }
+
+    async fn call_until(self, calls: usize, pause: Duration, log: Arc<Log>) {
+        loop {
+            let number = log.done.fetch_add(1, Ordering::SeqCst);
+            if number >= calls {
+                log.done.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
+            let from = now();
+            let add = json!({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {
+                "name": "add", "arguments": {"a": number, "b": 1}}});
+            if let Some(got) = judge(self.send(&add).await, number) {
+                lock(&log.failures).push(Failure { from, to: now(), got });
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn send(&self, message: &Value) -> std::io::Result<Reply> {
+        let fields = format!("mcp-session-id: {}\r\nmcp-protocol-version: 2025-11-25\r\n", self.session);
+        unix_http::exchange(&self.socket, &post(message, &fields)).await
+    }
+}
+
+fn post(message: &Value, fields: &str) -> String {
+    let body = message.to_string();
+    format!(
+        "POST /mcp/demo HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\n{fields}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// What is wrong with the answer to the call of this number.
+fn judge(answer: std::io::Result<Reply>, number: usize) -> Option<Got> {
+    let reply = match answer {
+        Ok(reply) => reply,
+        Err(error) => return Some(Got::Nothing(error.to_string())),
+    };
+    // An answer is one JSON document, or the last event of a stream.
+    let mut events = reply.body.lines().filter_map(|line| line.strip_prefix("data:"));
+    let message: Value = match events.rfind(|data| !data.trim().is_empty()) {
+        Some(data) => serde_json::from_str(data).unwrap_or_default(),
+        None => reply.json(),
+    };
+    let is_its = message["id"] == number;
+    let sum = (number + 1).to_string();
+    if is_its && message["result"]["content"][0]["text"] == *sum {
+        return None;
+    }
+    if message.is_null() && reply.status == 200 && reply.body.lines().any(|line| line.starts_with("id:")) {
+        return Some(Got::Nothing(reply.body));
+    }
+    let error = &message["error"];
+    let is_ours = reply.status == 200 && is_its && error["code"] == -31080 && error["data"]["by"] == "safeconduct";
+    let has_text = error["message"].as_str().is_some_and(|text| !text.is_empty());
+    Some(if is_ours && has_text { Got::Ours } else { Got::Other(format!("{}: {}", reply.status, reply.body)) })
+}
+
+impl Log {
+    async fn reached(&self, calls: usize) {
+        while self.done.load(Ordering::SeqCst) < calls {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
