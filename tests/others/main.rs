@@ -24,6 +24,7 @@ mod enterprise;
 mod exchange;
 mod gcp_auth;
 mod keyring;
+mod long;
 mod machines;
 mod proxy;
 mod revocation;

@@ -1,0 +1,11 @@
+//! What takes too long, or needs too large a program, for every change: only `.ci/long` runs it, after `install-long`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `browser.rs` | a hostile page in Chromium reads nothing from the loopback listener and causes nothing |
+//! | `inspector.rs` | the MCP Inspector's command line before the proxy |
+//! | `session.rs` | ten thousand calls while everything fails and comes back |
+
+mod browser;
+mod inspector;
+mod session;
