@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Compares safeconduct with a minimal server and with oidc-agent, in one run on one machine. See README.md in this folder.
+# Compares safeconduct with a minimal server, with oidc-agent and with nginx, in one run on one machine. See README.md in this folder.
 # shellcheck disable=SC2317  # Rows and sides are called by name, which the checker cannot follow.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-all_rows=(helper kept new audit throughput cold memory start trips size)
+all_rows=(helper kept new audit throughput proxy cold memory start trips size)
 
 usage() {
     cat <<'TEXT'
 usage: benches/compare.sh [--rounds N] [--only ROW]... [--json]
 
   --rounds N   alternating rounds of each row (default 5)
-  --only ROW   one of: helper kept new audit throughput cold memory start trips size; may be repeated
+  --only ROW   one of: helper kept new audit throughput proxy cold memory start trips size; may be repeated
   --json       one JSON document instead of the table
 
 Without SAFECONDUCT_BIN it builds and measures the file that is released (packaging/release/build), and beside it the plain
@@ -556,6 +556,173 @@ row_cold() {
     done
     upstream /reset >/dev/null
     if $peer; then note cold "the peer's token is cached, ours is not: the peer offers no way to have a cold one"; fi
+}
+
+# --- the proxy ------------------------------------------------------------------------------------------------------------
+
+# Two instances of nginx with one worker each: the MCP server that all sides share, and the proxy to compare with, which adds the
+# same field. Both sides listen on a Unix socket and speak plain HTTP/1.1, kept alive, to the server.
+start_nginx() { # NAME, the content of its http block on standard input
+    {
+        printf 'worker_processes 1; daemon off; error_log %s/%s.log; pid %s/%s.pid;\n' "$work" "$1" "$work" "$1"
+        printf 'events { worker_connections 2048; }\nhttp { access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;\n'
+        for kind in client_body proxy fastcgi uwsgi scgi; do
+            printf '%s_temp_path %s/%s-%s;\n' "$kind" "$work" "$1" "$kind"
+        done
+        cat
+        printf '}\n'
+    } >"$work/$1.conf"
+    nginx -p "$work" -c "$work/$1.conf" 2>>"$work/$1.log" &
+    pids+=($!)
+    servers+=($!)
+    for _ in $(seq 100); do
+        [ -S "$work/$1.sock" ] && return
+        sleep 0.05
+    done
+    say "nginx did not start:" && tail -n 5 "$work/$1.log" >&2
+    exit 70
+}
+
+free_ports() { # COUNT
+    python3 -c 'import socket, sys
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(one.getsockname()[1] for one in held))' "$1"
+}
+
+start_mcp_server() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$work/mcp-key.pem" -out "$work/mcp-cert.pem" \
+        -days 2 -subj /CN=localhost -addext "subjectAltName=DNS:localhost,IP:127.0.0.1" -addext "basicConstraints=critical,CA:FALSE" 2>/dev/null
+    read -r plain_port tls_port <<<"$(free_ports 2)"
+    mkdir -p "$work/www/mcp"
+    truncate -s 100000000 "$work/www/mcp/big"
+    start_nginx mcp <<TEXT
+server {
+    listen 127.0.0.1:$plain_port; listen 127.0.0.1:$tls_port ssl; listen unix:$work/mcp.sock;
+    ssl_certificate $work/mcp-cert.pem; ssl_certificate_key $work/mcp-key.pem; ssl_protocols TLSv1.3;
+    location / {
+        default_type application/json;
+        return 200 '{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"3"}],"isError":false}}';
+    }
+    location /mcp/big { root $work/www; default_type application/octet-stream; }
+}
+TEXT
+}
+
+start_nginx_proxy() { # TOKEN
+    start_nginx nginx <<TEXT
+upstream plain { server 127.0.0.1:$plain_port; keepalive 256; }
+upstream tls { server 127.0.0.1:$tls_port; keepalive 256; }
+server {
+    listen unix:$work/nginx.sock;
+    proxy_http_version 1.1; proxy_buffering off; proxy_set_header Connection ""; proxy_set_header Authorization "Bearer $1";
+    location /mcp/plain { proxy_pass http://plain/mcp; }
+    location /mcp/tls { proxy_ssl_trusted_certificate $work/mcp-cert.pem; proxy_ssl_verify on; proxy_ssl_name localhost; proxy_pass https://tls/mcp; }
+}
+TEXT
+}
+
+proxied() { # NAME URL
+    printf '[servers.%s]\nurl = "%s"\nresource = "%s/mcp/bench"\nissuer = "%s"\n' "$1" "$2" "$mcp" "$issuer"
+}
+
+configure_proxy() { # NAME, further tables on standard input
+    {
+        printf '[egress]\ninsecure_loopback = true\nca_file = "%s/mcp-cert.pem"\n[listen]\nsocket = "%s/%s.sock"\n' "$work" "$work" "$1"
+        proxied plain "http://127.0.0.1:$plain_port/mcp"
+        proxied tls "https://127.0.0.1:$tls_port/mcp"
+        proxied streams "http://$streams/mcp"
+        cat
+    } >"$work/$1.toml"
+    chmod 600 "$work/$1.toml"
+}
+
+calls() { # MODE SOCKET PATH COUNT [ARGUMENT...]
+    "$bin/load" "$1" --protocol mcp --socket "$work/$2.sock" --ask "$3" --count "$4" --warmup 500 "${@:5}"
+}
+
+call_rows() { # SIDE ROUND SOCKET
+    local direct through connections
+    direct=$(calls kept mcp /mcp/plain 5000 | field p50_us)
+    through=$(calls kept "$3" /mcp/plain 5000 | field p50_us)
+    sample proxy-added "$1" "$2" "$(awk -v a="$through" -v b="$direct" 'BEGIN { printf "%.2f", a - b }')"
+    for connections in 1 16 256; do
+        sample "proxy-$connections" "$1" "$2" "$(calls throughput "$3" /mcp/plain 30000 --connections "$connections" | field rps)"
+    done
+    sample proxy-tls "$1" "$2" "$(calls throughput "$3" /mcp/tls 20000 --connections 16 | field rps)"
+}
+
+proxy_ours() {
+    call_rows ours "$1" proxy
+    sample proxy-audit ours "$1" "$(calls throughput proxy-audited /mcp/plain 30000 --connections 16 | field rps)"
+}
+
+proxy_theirs() {
+    call_rows theirs "$1" nginx
+    sample proxy-audit theirs "$1" "$(calls throughput nginx /mcp/plain 30000 --connections 16 | field rps)"
+}
+
+kilobytes() { # FIELD PID
+    awk -v field="$1:" '$1 == field { print $2 }' "/proc/$2/status"
+}
+
+hold_streams() { # COUNT PATH
+    "$bin/streams" hold --socket "$work/proxy.sock" --ask "/mcp/streams/$2" --count "$1" >"$work/held.json" &
+    held=$!
+    pids+=("$held")
+    for _ in $(seq 400); do
+        [ -s "$work/held.json" ] && return
+        sleep 0.05
+    done
+    say "the streams did not open" && return 1
+}
+
+cached_token() { # ROW SIDE ROUND
+    local figures
+    figures=$("$bin/load" kept --socket "$work/proxy.sock" --ask "/v1/token?server=plain" --count 10000 --warmup 500)
+    sample "$1-p50" "$2" "$3" "$(field p50_us <<<"$figures")"
+    sample "$1-p99" "$2" "$3" "$(field p99_us <<<"$figures")"
+}
+
+stream_rows() { # ROUND
+    local before
+    cached_token proxy-beside-idle theirs "$1"
+    cached_token proxy-beside-flood theirs "$1"
+    before=$(kilobytes RssAnon "$proxy_pid")
+    hold_streams 256 idle
+    sample proxy-stream ours "$1" "$(awk -v a="$(kilobytes RssAnon "$proxy_pid")" -v b="$before" 'BEGIN { printf "%.2f", a > b ? (a - b) / 256 : 0 }')"
+    cached_token proxy-beside-idle ours "$1"
+    end "$held"
+    hold_streams 4 flood
+    cached_token proxy-beside-flood ours "$1"
+    end "$held"
+    # The peak of a fresh body against the peak before it.
+    before=$(kilobytes VmHWM "$proxy_pid")
+    curl --silent --fail --unix-socket "$work/proxy.sock" --output /dev/null http://localhost/mcp/plain/big
+    sample proxy-body ours "$1" "$(awk -v a="$(kilobytes VmHWM "$proxy_pid")" -v b="$before" 'BEGIN { printf "%.3f", (a - b) / 1000 }')"
+}
+
+row_proxy() {
+    local program
+    for program in nginx openssl python3 curl; do
+        command -v "$program" >/dev/null || { say "not installed: $program (apt-get install nginx-light openssl python3 curl)" && return 1; }
+    done
+    ulimit -Sn 4096
+    start_mcp_server
+    "$bin/streams" serve >"$work/streams.json" &
+    pids+=($!)
+    sleep 0.2
+    streams=$(field address <"$work/streams.json")
+    configure_proxy proxy </dev/null
+    configure_proxy proxy-audited <<<"$(printf '[audit]\nfile = "%s"\n' "$work/audit-proxy.jsonl")"
+    start_broker proxy-audited
+    start_broker proxy
+    proxy_pid=$broker
+    start_nginx_proxy "$(ask proxy "server=plain" | field access_token)"
+    note proxy "$(nginx -v 2>&1)"
+    for round in $(seq "$rounds"); do
+        alternate "$round" proxy_ours proxy_theirs
+        stream_rows "$round"
+    done
 }
 
 # Memory of processes, in MB of 10^6 bytes.

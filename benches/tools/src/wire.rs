@@ -1,4 +1,4 @@
-//! The two local protocols under test, as raw bytes: HTTP/1.1 for safeconduct and the floor, one JSON object per connection
+//! The two local protocols under test, as raw bytes: HTTP/1.1 for safeconduct, the floor and nginx, one JSON object per connection
 //! for oidc-agent. They are parsed by hand, so that the client's time is small and equal for every daemon.
 
 use clap::ValueEnum;
@@ -8,6 +8,8 @@ use clap::ValueEnum;
 pub enum Protocol {
     /// HTTP/1.1 with a `Content-Length` answer.
     Http,
+    /// A call of a tool, posted to an MCP server; the answer is as for `Http`.
+    Mcp,
     /// oidc-agent's JSON request; the answer ends with the connection.
     OidcAgent,
 }
@@ -24,9 +26,15 @@ impl Protocol {
     pub fn request(self, what: &str) -> Vec<u8> {
         match self {
             Self::Http => format!("GET {what} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes(),
-            Self::OidcAgent => {
-                format!(r#"{{"request":"access_token","account":"{what}","min_valid_period":0,"application_hint":"load"}}"#).into_bytes()
+            Self::Mcp => {
+                let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":1,"b":2}}}"#;
+                let length = call.len();
+                format!("POST {what} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: {length}\r\n\r\n{call}").into_bytes()
             }
+            Self::OidcAgent => format!(
+                r#"{{"request":"access_token","account":"{what}","min_valid_period":0,"application_hint":"load"}}"#
+            )
+            .into_bytes(),
         }
     }
 
@@ -34,6 +42,13 @@ impl Protocol {
     pub fn judge(self, received: &[u8], ended: bool) -> Answer {
         match self {
             Self::Http => judge_http(received),
+            // An error is a 200 too.
+            Self::Mcp => match judge_http(received) {
+                Answer::Complete { ok } => Answer::Complete {
+                    ok: ok && received.windows(8).any(|window| window == b"\"result\""),
+                },
+                Answer::Incomplete => Answer::Incomplete,
+            },
             Self::OidcAgent => judge_oidc_agent(received, ended),
         }
     }

@@ -31,6 +31,9 @@ enum Against {
     FloorOfOne,
     OidcAgent,
     OidcToken,
+    Nginx,
+    /// The same without what is beside it.
+    Alone,
 }
 
 impl Against {
@@ -41,6 +44,8 @@ impl Against {
             Self::FloorOfOne => "hyper floor, one worker",
             Self::OidcAgent => "oidc-agent",
             Self::OidcToken => "oidc-token",
+            Self::Nginx => "nginx, one worker",
+            Self::Alone => "alone",
         }
     }
 }
@@ -242,6 +247,90 @@ const ROWS: &[Row] = &[
         unit: "",
         against: Against::Nobody,
         target: Target::NeverAbove(2.0),
+    },
+    Row {
+        id: "proxy-added",
+        what: "proxy: what it adds to a call, kept connection: p50",
+        unit: "µs",
+        against: Against::Nginx,
+        target: Target::RatioAtMost(1.6),
+    },
+    Row {
+        id: "proxy-1",
+        what: "proxy, 1 connection: throughput",
+        unit: "1/s",
+        against: Against::Nginx,
+        target: Target::RatioAtLeast(0.7),
+    },
+    Row {
+        id: "proxy-16",
+        what: "proxy, 16 connections: throughput",
+        unit: "1/s",
+        against: Against::Nginx,
+        target: Target::RatioAtLeast(0.7),
+    },
+    Row {
+        id: "proxy-256",
+        what: "proxy, 256 connections: throughput",
+        unit: "1/s",
+        against: Against::Nginx,
+        target: Target::RatioAtLeast(0.7),
+    },
+    Row {
+        id: "proxy-audit",
+        what: "proxy with an audit file, 16 connections: throughput",
+        unit: "1/s",
+        against: Against::Nginx,
+        target: Target::RatioAtLeast(0.5),
+    },
+    Row {
+        id: "proxy-tls",
+        what: "proxy, server with TLS, 16 connections: throughput",
+        unit: "1/s",
+        against: Against::Nginx,
+        target: Target::RatioAtLeast(0.6),
+    },
+    Row {
+        id: "proxy-stream",
+        what: "proxy: private memory of each of 256 event streams",
+        unit: "KiB",
+        against: Against::Nobody,
+        target: Target::AtMost(64.0),
+    },
+    Row {
+        id: "proxy-body",
+        what: "proxy: memory gained by a body of 100 MB",
+        unit: "MB",
+        against: Against::Nobody,
+        target: Target::AtMost(1.0),
+    },
+    Row {
+        id: "proxy-beside-idle-p50",
+        what: "cached token beside 256 event streams: p50",
+        unit: "µs",
+        against: Against::Alone,
+        target: Target::RatioAtMost(1.25),
+    },
+    Row {
+        id: "proxy-beside-idle-p99",
+        what: "cached token beside 256 event streams: p99",
+        unit: "µs",
+        against: Against::Alone,
+        target: Target::RatioAtMost(3.0),
+    },
+    Row {
+        id: "proxy-beside-flood-p50",
+        what: "cached token beside 4 streams at full speed: p50",
+        unit: "µs",
+        against: Against::Alone,
+        target: Target::RatioAtMost(1.25),
+    },
+    Row {
+        id: "proxy-beside-flood-p99",
+        what: "cached token beside 4 streams at full speed: p99",
+        unit: "µs",
+        against: Against::Alone,
+        target: Target::RatioAtMost(3.0),
     },
     Row {
         id: "size",

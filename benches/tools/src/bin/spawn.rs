@@ -170,7 +170,9 @@ fn answers(socket: &Path, request: &[u8], protocol: Protocol) -> bool {
         return false;
     };
     match protocol {
-        Protocol::Http => protocol.judge(&received[..read], false) == Answer::Complete { ok: true },
+        Protocol::Http | Protocol::Mcp => {
+            protocol.judge(&received[..read], false) == Answer::Complete { ok: true }
+        }
         Protocol::OidcAgent => read > 0,
     }
 }
