@@ -108,6 +108,18 @@ impl Relayed {
         self.events().map_or(idle_at, |events| idle_at.min(events.last_sent + SILENCE))
     }
 
+    /// The exchange ends from our side. A client that waits for an answer in an event stream is told that none comes, unless it
+    /// can ask for what follows the last event id.
+    fn ends(&mut self) -> Option<Result<Frame<Bytes>, io::Error>> {
+        self.is_over = true;
+        let Shape::Events(events) = &mut self.shape else { return Some(Err(io::ErrorKind::TimedOut.into())) };
+        let can_resume = events.last_id().is_some();
+        let progress = Progress { is_answered: events.is_answered(), can_resume, tried_for: Duration::ZERO };
+        let told = if let Broken::EndWith(told) = broke(events.sent, progress) { Some(told) } else { None };
+        let end = events.end(told);
+        (!end.is_empty()).then(|| Ok(Frame::data(end)))
+    }
+
     /// What has to be done while no byte comes.
     fn wait(&mut self, context: &mut Context<'_>) -> Polled {
         loop {
@@ -118,16 +130,14 @@ impl Relayed {
                 stop: Box::pin(stop.clone().cancelled_owned()),
             });
             if may_end && waits.stop.as_mut().poll(context).is_ready() {
-                self.is_over = true;
-                return Poll::Ready(None);
+                return Poll::Ready(self.ends());
             }
             if waits.timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
             if self.last_byte.idle_at() <= Instant::now() {
-                self.is_over = true;
                 tracing::debug!("an exchange without a byte for ten minutes ends");
-                return Poll::Ready(self.events().is_none().then(|| Err(io::ErrorKind::TimedOut.into())));
+                return Poll::Ready(self.ends());
             }
             if let Some(comment) = self.events_mut().and_then(Events::comment) {
                 return Poll::Ready(Some(Ok(Frame::data(comment))));

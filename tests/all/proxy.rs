@@ -25,9 +25,9 @@ use crate::{LIMIT, binary};
 
 mod ends;
 mod heads;
+mod lasting;
 mod seen;
 mod sessions;
-mod lasting;
 mod streams;
 mod told;
 

@@ -385,6 +385,26 @@ async fn when_the_daemon_ends_an_event_stream_ends_between_events() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_the_daemon_ends_a_client_that_waits_for_an_answer_is_told_unless_it_can_resume() {
+    for (said, last) in [("", "data: {\"ours\":true}\n\n"), ("id: 1\ndata:\n\n", "id: 1\ndata:\n\n")] {
+        let stop = CancellationToken::new();
+        let (server, mut body) = answer_until(of_request(), stop.clone(), Arc::default());
+        says(&server, said);
+        stop.cancel();
+        let (_, all, is_clean) = end(&mut body).await;
+        assert_eq!((all.as_str(), is_clean), (last, true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_answer_does_not_begin_for_ten_minutes_is_told() {
+    let (_server, mut body) = answer(of_request());
+    let (after, all, is_clean) = end(&mut body).await;
+    assert_eq!((after, is_clean), (10 * MINUTE, true));
+    assert!(all.ends_with("data: {\"ours\":true}\n\n"), "{all}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_answer_passes_as_it_comes_and_keeps_its_length() {
     let whole = http_body_util::Full::new(Bytes::from_static(b"{}")).map_err(|never| match never {});
     let mut body = Relayed::new(Box::pin(whole), Arc::default(), CancellationToken::new(), Shape::Plain);
