@@ -33,6 +33,7 @@ mod idle;
 mod kept;
 mod known;
 mod lesson;
+mod member;
 mod open;
 mod peeked;
 mod probes;
@@ -46,11 +47,11 @@ pub(crate) mod verdict;
 use cookies::Owner;
 use exchange::{Errand, Failed};
 use head::Place;
-use heal::Member;
 use held::Held;
 use kept::{Budget, Cut, Kept, Share};
 use known::Known;
 use lesson::Lesson;
+use member::Member;
 pub(crate) use open::Ends;
 use open::{End, OpenCall, OpenCalls};
 use probes::HeldProbes;
@@ -177,7 +178,7 @@ impl Relay {
 
     /// The session that a request says it belongs to.
     fn member(&self, caller: &Caller, server: &Server, headers: &HeaderMap) -> Result<Option<Member>, Box<Refused>> {
-        let Some(id) = heal::session_id(headers) else { return Ok(None) };
+        let Some(id) = member::session_id(headers) else { return Ok(None) };
         let key = Key { uid: caller.uid, server: Arc::clone(&server.name), id };
         match self.known.sessions().route(&key) {
             Route::Foreign => Err(Box::new(Refused::no_session())),
@@ -222,7 +223,7 @@ impl Relay {
         let is_json = head::is_media(&head.headers, "application/json") && head::is_unencoded(&head.headers);
         head.headers = head::to_client(&head.headers);
         if let Some(member) = errand.session.as_ref().filter(|member| member.epoch.is_some()) {
-            heal::show_own_id(&mut head.headers, &member.key.id);
+            member::show_own_id(&mut head.headers, &member.key.id);
         }
         head.extensions.clear();
         // The client's connection has a version of its own.

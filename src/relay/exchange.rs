@@ -9,10 +9,10 @@ use hyper::{Method, Response};
 use tokio::time::Instant;
 
 use super::cookies::Owner;
-use super::heal::{Member, session_id};
 use super::idle::LastByte;
 use super::kept::Kept;
 use super::known::Known;
+use super::member::{Member, session_id};
 use super::probes::{HeldProbe, HeldProbes};
 use super::session::Key;
 use super::steps::Steps;

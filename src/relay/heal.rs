@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Response};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -14,26 +14,12 @@ use super::cookies::Owner;
 use super::exchange::{Errand, Failed};
 use super::kept::Kept;
 use super::known::Known;
+use super::member::{LAST_EVENT, Member, SESSION, VERSION, put, session_id};
 use super::peeked::{self, Code};
 use super::session::{self, Key, Loss, Next, Offer, Plan, Reopened, Route, SessionId, Step};
 use super::verdict::{Effect, Sent, Told, Why};
 use crate::mcp::rpc::Message;
 use crate::outbound::Download;
-
-/// The field with the id of a session.
-pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-/// The field with the version of the protocol.
-pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// The field that asks for the events after this one.
-pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
-
-/// The session that a request belongs to.
-#[derive(Clone, Debug)]
-pub(super) struct Member {
-    pub(super) key: Key,
-    /// The epoch of the session in which the request was last sent. `None`: the id was never seen.
-    pub(super) epoch: Option<u32>,
-}
 
 /// One attempt to send a request.
 #[derive(Clone, Copy)]
@@ -63,20 +49,6 @@ enum Healed {
     Different,
     /// There is no new session.
     Failed,
-}
-
-/// The id in the head of an answer to `initialize`.
-pub(super) fn session_id(headers: &HeaderMap) -> Option<SessionId> {
-    let mut all = headers.get_all(SESSION).iter();
-    let (Some(only), None) = (all.next(), all.next()) else { return None };
-    SessionId::parse(only.to_str().ok()?)
-}
-
-/// An answer to a request of a session has the id that its client holds, if it has one.
-pub(super) fn show_own_id(headers: &mut HeaderMap, id: &SessionId) {
-    if headers.contains_key(&SESSION) {
-        put(headers, &SESSION, Some(id.as_str()));
-    }
 }
 
 fn boxed(answer: Response<Download>) -> Response<Streamed> {
@@ -334,18 +306,6 @@ impl Errand {
 /// Waits until the healing of some session is over.
 async fn waited(turns: &mut watch::Receiver<()>, deadline: Instant) -> bool {
     timeout_at(deadline, turns.changed()).await.is_ok()
-}
-
-fn put(headers: &mut HeaderMap, name: &HeaderName, value: Option<&str>) {
-    match value.and_then(|value| HeaderValue::from_str(value).ok()) {
-        Some(mut value) => {
-            value.set_sensitive(*name == SESSION);
-            headers.insert(name, value);
-        }
-        None => {
-            headers.remove(name);
-        }
-    }
 }
 
 /// Fields that describe one request of the client and not the client.

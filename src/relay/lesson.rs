@@ -10,7 +10,7 @@ use hyper::header::{ACCEPT_ENCODING, HeaderValue};
 
 use super::Streamed;
 use super::exchange::Errand;
-use super::heal::SESSION;
+use super::member::SESSION;
 use super::session::Change;
 use super::stream::Listener;
 use super::verdict::{Effect, Sent};

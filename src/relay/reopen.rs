@@ -7,8 +7,8 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
 use super::exchange::{Errand, Failed};
-use super::heal::{LAST_EVENT, VERSION};
 use super::kept::Kept;
+use super::member::{LAST_EVENT, VERSION};
 use super::verdict::Sent;
 use super::{Streamed, head};
 use crate::broker::Class;

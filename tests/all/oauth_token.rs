@@ -177,7 +177,7 @@ async fn a_client_whose_user_no_rule_names_is_unauthorized_and_so_is_a_bound_tok
 #[tokio::test]
 async fn an_issuer_that_is_away_is_temporarily_unavailable() {
     let world = World::new("").await;
-    world.scene.authorization_server.script_token([Fault::Status(503)]);
+    world.scene.authorization_server.always_token(Fault::Status(503));
     refused(&world.post("", &world.form("")).await, 503, "temporarily_unavailable");
     world.daemon.stop().await.expect_code(0);
 }

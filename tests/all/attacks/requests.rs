@@ -219,11 +219,13 @@ async fn routes_and_methods_that_are_not_there_say_so() {
         "/.well-known/oauth-protected-resource",
         "/register",
         "/authorize",
-        "/oauth/token",
         "/mcp",
     ] {
         failed(&daemon.get(path).await, 404, "bad_request", "not_found");
     }
+    // Its errors have the members of RFC 6749 alone.
+    let reply = daemon.get("/oauth/token").await;
+    assert_eq!((reply.status, &reply.json()["error"]), (404, &serde_json::json!("not_found")));
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"] {
         let reply = daemon
             .exchange(&format!(

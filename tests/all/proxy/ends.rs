@@ -70,11 +70,10 @@ async fn a_stream_goes_on_over_a_reload_that_leaves_its_caller_what_it_had() {
 async fn what_cannot_end_cleanly_breaks_off_when_a_reload_takes_its_server() {
     let world = World::new().await;
     let mut halves = Vec::new();
-    // A body of a known length, one without events, and a stream in the middle of an event.
+    // A body of a known length, and one without events. A client never has half an event, so event streams end cleanly.
     for head in [
-        "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc".to_owned(),
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".to_owned(),
-        format!("{STREAM}9\r\ndata: abc\r\n"),
+        "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
     ] {
         let mut client = world.send(GET).await;
         let mut server = world.server.accept().await;

@@ -197,7 +197,7 @@ async fn serve(mut connection: RawConnection, state: Arc<Mutex<State>>) {
 
 impl Server {
     async fn new() -> Self {
-        let World { scene, server, daemon } = World::new().await;
+        let World { scene, server, daemon, files: _ } = World::new().await;
         let state = State {
             alive: Vec::new(),
             opened: 0,
