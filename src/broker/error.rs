@@ -148,10 +148,10 @@ impl Error {
 
     /// What the authorization server said, cut and cleaned.
     pub(crate) fn said(&self) -> Option<&str> {
-        let error = match &*self.cause {
-            Cause::Exchange(exchange::Error::Refused { error, .. })
-            | Cause::Judged(Unusable::RefusedBefore { error, .. }) => error,
-            _ => return None,
+        let (Cause::Exchange(exchange::Error::Refused { error, .. })
+        | Cause::Judged(Unusable::RefusedBefore { error, .. })) = &*self.cause
+        else {
+            return None;
         };
         error.description.as_deref()
     }

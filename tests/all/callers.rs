@@ -625,7 +625,7 @@ async fn another_users_session_looks_lost_and_its_requests_never_reach_the_serve
 
     let mut command = Command::new(&agent);
     command.gid(STRANGER).uid(STRANGER);
-    let mut stranger = Caller::started(command, &daemon.socket(), Some("wait")).await;
+    let mut stranger = Caller::started(command, daemon.socket(), Some("wait")).await;
     let (status, _) = stranger.request_with("POST /mcp/demo", media, &hello).await;
     assert_eq!(status, 200, "it may use the server");
     let before = scene.mcp.seen().len();
@@ -634,7 +634,7 @@ async fn another_users_session_looks_lost_and_its_requests_never_reach_the_serve
     for (head, body) in [("POST /mcp/demo", &*list), ("GET /mcp/demo", ""), ("DELETE /mcp/demo", "")] {
         let mut command = Command::new(&agent);
         command.gid(STRANGER).uid(STRANGER);
-        let mut stranger = Caller::started(command, &daemon.socket(), Some("wait")).await;
+        let mut stranger = Caller::started(command, daemon.socket(), Some("wait")).await;
         let (status, said) = stranger.request_with(head, &of_session, body).await;
         assert!(status == 404 && said.contains("session_not_found") && !said.contains(&session), "{status} {said}");
     }
