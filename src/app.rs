@@ -27,9 +27,11 @@ use crate::outbound::Outbound;
 use crate::relay::{Ends, Relay};
 
 mod core;
+mod private;
 mod reload;
 
 pub(crate) use self::core::{Core, audit_of, core, core_even_without_identity};
+pub(crate) use private::Private;
 pub(crate) use reload::Reload;
 use reload::Reloaded;
 

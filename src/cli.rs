@@ -8,6 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::clock;
 use crate::trust::Shape;
 
+mod stdio;
+
+pub(crate) use stdio::Stdio;
+
 /// Workload identity in, MCP access tokens out. No secret stored, no human in the loop.
 #[derive(Debug, Parser)]
 #[command(name = "safeconduct", version, max_term_width = 100, propagate_version = true)]
@@ -83,6 +87,8 @@ pub(crate) enum Verb {
     Token(Token),
     /// Print {"Authorization":"Bearer …"} for an MCP client's headers helper
     Headers(Headers),
+    /// Be a stdio MCP server that is the remote one, with the token added
+    Stdio(Stdio),
     /// Speak the Bazel and EngFlow credential helper protocol on stdin and stdout
     Get(Get),
     /// Say which workload identity is here, by what evidence, and what was not found or not used
@@ -344,7 +350,7 @@ pub(crate) struct Completions {
     pub shell: clap_complete::Shell,
 }
 
-/// Parses the usual helper calls, `[--socket PATH] token|headers [TARGET]` or `get`, without clap, because building clap's
+/// Parses the usual calls of clients, `[--socket PATH] token|headers|stdio [TARGET]` or `get`, without clap, because building clap's
 /// command tree takes a quarter of the call. Returns `None` for anything else, which clap parses. A test checks that both give
 /// the same result.
 pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
@@ -368,6 +374,7 @@ pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
         ("token", Some(target)) => Verb::Token(Token { target, output: TokenForm::Raw, mask: false, wishes }),
         ("headers", target) => Verb::Headers(Headers { target, wishes }),
         ("get", None) => Verb::Get(Get { wishes }),
+        ("stdio", Some(target)) => Verb::Stdio(Stdio::usual(target)),
         _ => return None,
     };
     let global = Global {
@@ -405,6 +412,8 @@ mod tests {
             "headers",
             "headers https://mcp.example.com/mcp",
             "get",
+            "stdio deploy",
+            "--socket /run/w.sock stdio a=https://mcp.example.com/mcp",
             "--socket /run/w.sock token a=https://mcp.example.com/mcp",
             "--socket /run/w.sock get",
         ];
@@ -422,6 +431,8 @@ mod tests {
             "",
             "token",
             "token a b",
+            "stdio",
+            "stdio --no-daemon a",
             "token --fresh a",
             "token -o json a",
             "get x",

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    self as sys, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, setsockopt, socket, sockopt,
+};
 use nix::sys::time::TimeVal;
 use zeroize::Zeroizing;
 
@@ -107,10 +109,22 @@ pub(crate) fn ask(
     own_uid: u32,
     limit: Duration,
 ) -> Result<Reply, Error> {
+    let (stream, path) = first(places, own_uid, Some(limit))?;
+    speak(stream, path, request, body, limit)
+}
+
+/// Connects to the first daemon that listens, without waiting: one that does not accept is [`Error::TimedOut`]. The connection is
+/// non-blocking.
+pub(crate) fn connect(places: &[Place], own_uid: u32) -> Result<UnixStream, Error> {
+    first(places, own_uid, None).map(|(stream, _)| stream)
+}
+
+/// Without a limit nothing is waited for.
+fn first(places: &[Place], own_uid: u32, limit: Option<Duration>) -> Result<(UnixStream, &Path), Error> {
     let mut refused = None;
     for place in places {
         match dial(place, own_uid, limit) {
-            Ok(Some(stream)) => return speak(stream, &place.path, request, body, limit),
+            Ok(Some(stream)) => return Ok((stream, &place.path)),
             Ok(None) => {}
             // A system socket that we may not use, or another user's, must not hide our own daemon at a later path.
             Err(error @ (Error::Forbidden { .. } | Error::Foreign { .. })) => refused = refused.or(Some(error)),
@@ -142,12 +156,12 @@ pub(crate) fn may_be_ours(place: &Place, own_uid: u32) -> bool {
 
 /// The user whose process listens there, according to the kernel.
 pub(crate) fn owner(place: &Place, limit: Duration) -> io::Result<u32> {
-    let stream = open(&place.path, limit)?;
+    let stream = open(&place.path, Some(limit))?;
     Ok(getsockopt(&stream, sockopt::PeerCredentials)?.uid())
 }
 
 /// Connects. `None` means that nobody listens there; only then may the next path be tried, or this process do the work.
-fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStream>, Error> {
+fn dial(place: &Place, own_uid: u32, limit: Option<Duration>) -> Result<Option<UnixStream>, Error> {
     let path = &place.path;
     let forbidden = |error: io::Error| Error::Forbidden { path: path.clone(), error };
     if !may_be_ours(place, own_uid) {
@@ -159,7 +173,7 @@ fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStrea
             return match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => Ok(None),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    Err(Error::TimedOut { path: path.clone(), limit })
+                    Err(Error::TimedOut { path: path.clone(), limit: limit.unwrap_or_default() })
                 }
                 // No daemon can be at such a path. One that was not named is passed over: it comes from `RUNNER_TEMP`.
                 _ if error.raw_os_error() == Some(Errno::ENAMETOOLONG as i32) => {
@@ -183,14 +197,18 @@ fn dial(place: &Place, own_uid: u32, limit: Duration) -> Result<Option<UnixStrea
 }
 
 /// The time-outs are set before `connect`, because the send time-out also bounds a `connect` that waits for a full backlog.
-fn open(path: &Path, limit: Duration) -> io::Result<UnixStream> {
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // The kernel takes a time-out of zero for none.
-    let limit = limit.max(Duration::from_millis(1));
-    let limit_value = TimeVal::new(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), limit.subsec_micros().into());
-    setsockopt(&socket, sockopt::SendTimeout, &limit_value)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &limit_value)?;
-    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(path)?)?;
+fn open(path: &Path, limit: Option<Duration>) -> io::Result<UnixStream> {
+    let waits = if limit.is_some() { SockFlag::empty() } else { SockFlag::SOCK_NONBLOCK };
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | waits, None)?;
+    if let Some(limit) = limit {
+        // The kernel takes a time-out of zero for none.
+        let limit = limit.max(Duration::from_millis(1));
+        let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+        let limit_value = TimeVal::new(seconds, limit.subsec_micros().into());
+        setsockopt(&socket, sockopt::SendTimeout, &limit_value)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &limit_value)?;
+    }
+    sys::connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(path)?)?;
     Ok(UnixStream::from(socket))
 }
 
@@ -328,6 +346,25 @@ mod tests {
         let _silent = std::os::unix::net::UnixListener::bind(&path).expect("bound");
         let outcome = ask(&[Place { path, named: true }], "GET /healthz", None, 0, Duration::from_millis(50));
         assert!(matches!(outcome, Err(Error::TimedOut { .. })));
+    }
+
+    #[test]
+    fn a_connection_that_would_have_to_wait_is_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("full.sock");
+        let _full = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let places = [Place { path, named: true }];
+        let mut accepted = Vec::new();
+        let refused = loop {
+            match connect(&places, 0) {
+                Ok(stream) if accepted.len() < 100_000 => accepted.push(stream),
+                Ok(_) => panic!("its backlog has no end"),
+                Err(error) => break error,
+            }
+        };
+        // Where the limit of open files is lower than the backlog, that is told instead.
+        assert!(matches!(refused, Error::TimedOut { .. } | Error::Forbidden { .. }), "{refused}");
+        assert!(!accepted.is_empty());
     }
 
     #[test]

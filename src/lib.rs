@@ -16,6 +16,7 @@ mod app;
 mod audit;
 mod aws;
 mod blocking;
+mod bridge;
 mod bucket;
 mod cache;
 mod caller;
@@ -34,7 +35,7 @@ mod google;
 mod identity;
 mod jitter;
 mod log;
-#[cfg_attr(not(test), allow(dead_code, reason = "the bridge uses the rest of it"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "rules about tools will use the rest of it"))]
 mod mcp;
 mod metrics;
 mod oauth;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,15 @@ pub(crate) fn core_even_without_identity(
     persistence: Persistence,
 ) -> Result<Core, Error> {
     Ground::new(None, env, clock, persistence).core(config, Missing::IsTold)
+}
+
+/// The same for a process that serves itself alone, for as long as its client lives: others may write the same audit file, and
+/// a missing identity is told to whoever needs it.
+pub(super) fn core_for_ourselves(mut config: Config, env: Env, clock: Clock) -> Result<Core, Error> {
+    let audit = config.audit.take().map(|config| audit_of(config, Persistence::OneShot(Duration::ZERO)));
+    let audit = audit.transpose()?.map(Arc::new);
+    config.listen.unlisted = false;
+    Ground::new(audit, env, clock, Persistence::Daemon).core(config, Missing::IsTold)
 }
 
 impl Ground {

@@ -33,6 +33,7 @@ mod revoke;
 mod run;
 mod runtime;
 mod status;
+mod stdio;
 mod token;
 mod trust_policy;
 mod whoami;
@@ -57,7 +58,7 @@ fn verb() -> u8 {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error, &env),
     };
-    if !matches!(cli.verb, Verb::Run(_)) {
+    if !matches!(cli.verb, Verb::Run(_) | Verb::Stdio(_)) {
         runtime::end_at_signals();
     }
     let context = Context { global: &cli.global, env: &env };
@@ -69,6 +70,7 @@ fn verb() -> u8 {
         Verb::Token(verb) => token::run(&context, verb),
         Verb::Headers(verb) => headers::run(&context, verb),
         Verb::Get(verb) => get::run(&context, verb),
+        Verb::Stdio(verb) => apart(|| stdio::run(&context, verb)),
         Verb::Run(verb) => apart(|| run::run(&context, verb)),
         Verb::Ready(verb) => apart(|| ready::run(&context, verb)),
         Verb::Status(verb) => apart(|| status::run(&context, verb)),

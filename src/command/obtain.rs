@@ -171,7 +171,7 @@ fn from_daemon(context: &Context<'_>, question: Question<'_>) -> Result<Obtained
     let request = question.as_request();
     let ask = |request: &str| door::ask(&places, request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door);
     // The daemon uses its own identity and configuration. Refuse flags that only this process could apply; do not ignore them.
-    if let Err(failure) = not_with_a_daemon(context, wishes) {
+    if let Err(failure) = not_with_a_daemon(context, wishes.issuer.is_some()) {
         return ask("GET /healthz").and(Err(Asked::Failed(failure)));
     }
     let reply = ask(&request)?;
@@ -194,10 +194,11 @@ fn strange() -> Failure {
         .hint("check `--socket` and SAFECONDUCT_SOCKET")
 }
 
-fn not_with_a_daemon(context: &Context<'_>, wishes: &Wishes) -> Result<(), Failure> {
+/// Refuses flags that only this process could apply.
+pub(super) fn not_with_a_daemon(context: &Context<'_>, pins_issuer: bool) -> Result<(), Failure> {
     let global = context.global;
     let given = [
-        ("--issuer", wishes.issuer.is_some()),
+        ("--issuer", pins_issuer),
         ("--identity", global.identity.is_some()),
         ("--identity-file", global.identity_file.is_some()),
         ("--config", global.config.is_some()),

@@ -21,6 +21,7 @@ pub(crate) mod fuzzed;
 mod gate;
 pub(crate) mod health;
 pub(crate) mod http;
+pub(crate) mod inside;
 mod mcp;
 pub(crate) mod oauth;
 mod owner;

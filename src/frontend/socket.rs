@@ -196,7 +196,7 @@ impl Socket {
 }
 
 /// Serves one connection, here or on the thread of the data path.
-async fn serve_one(state: Arc<State>, course: Course, seats: Arc<Seats>, mut stream: UnixStream) {
+pub(super) async fn serve_one(state: Arc<State>, course: Course, seats: Arc<Seats>, mut stream: UnixStream) {
     let (caller, process) = {
         let desk = state.desk();
         let Ok(caller) = gate::caller(&stream, &desk) else { return };

@@ -1,6 +1,7 @@
 //! What the fuzz targets call: messages and event streams as a hostile server or client may send them. Compiled for tests and
 //! fuzzing only.
 
+use super::rpc::cut::request_id;
 use super::rpc::refusal::without_our_code;
 use super::rpc::{Kind, METHOD_NOT_FOUND, Message, OUR_CODE, params};
 use super::sse::{COMMENT, Data, Reader, event};
@@ -26,6 +27,9 @@ pub fn read_message(bytes: &[u8]) {
         assert_eq!(&read, &value["id"], "others read the same id");
     }
     let _ = params(bytes);
+    if let (Kind::Request, Some(id)) = (message.kind, request_id(bytes)) {
+        assert_eq!(Some(id), message.id, "the beginning of a message has the id of the whole");
+    }
     let passed = without_our_code(bytes);
     let code = Message::read(passed.as_deref().unwrap_or(bytes)).error_code;
     assert_ne!(code, Some(OUR_CODE), "our number is ours alone");

@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub(crate) mod cut;
 pub(crate) mod refusal;
 #[cfg(test)]
 mod tests;
@@ -68,6 +69,21 @@ impl<'a> Message<'a> {
     }
 }
 
+/// May the server carry out a request of this method twice, so that it is sent again when its answer is lost?
+pub(crate) fn is_repeatable(method: &str) -> bool {
+    matches!(
+        method,
+        "ping"
+            | "initialize"
+            | "server/discover"
+            | "resources/read"
+            | "prompts/get"
+            | "logging/setLevel"
+            | "resources/subscribe"
+            | "resources/unsubscribe"
+    ) || method.ends_with("/list")
+}
+
 /// The `params` of a message as they were sent, if they occur once.
 pub(crate) fn params(body: &[u8]) -> Option<&RawValue> {
     #[derive(Deserialize)]
@@ -76,6 +92,20 @@ pub(crate) fn params(body: &[u8]) -> Option<&RawValue> {
         params: Option<&'a RawValue>,
     }
     serde_json::from_slice::<WithParams<'_>>(body).ok()?.params
+}
+
+/// The protocol version that the answer to an `initialize` agrees on.
+pub(crate) fn negotiated(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        result: Hello,
+    }
+    #[derive(Deserialize)]
+    struct Hello {
+        #[serde(rename = "protocolVersion")]
+        version: String,
+    }
+    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.result.version)
 }
 
 /// The id of a request, byte for byte.

@@ -3,7 +3,7 @@
 //! | tests of | in |
 //! |---|---|
 //! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
-//! | the data path | `proxy` |
+//! | the data path | `proxy` `bridge` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `environment` |
 //! | reports and records for people | `doctor` `trust_policy` `audit` |
@@ -20,6 +20,7 @@ mod attacks;
 mod audit;
 mod aws;
 mod bad_input;
+mod bridge;
 mod callers;
 mod cli;
 mod clients;

@@ -13,10 +13,12 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("main", "command"),
     (
         "command",
-        "app audit blocking broker caller child cli clock config door env frontend identity log oauth outbound token trust",
+        "app audit blocking bridge broker caller child cli clock config door env frontend identity log oauth outbound token trust",
     ),
     ("app", "audit blocking broker clock config env frontend identity metrics outbound relay store"),
-    ("cli", "clock trust"),
+    ("cli", "bridge clock trust"),
+    // It has no secret and makes no credential.
+    ("bridge", "door mcp"),
     // `config` makes the `Config` structs of these rooms and checks names against their tables.
     ("config", "audit broker clock digest env exchange identity oauth outbound policy setting"),
     ("frontend", "blocking broker caller clock env listener metrics oauth relay token"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::broker::Class;
-use crate::mcp::rpc::{Kind, Message};
+use crate::mcp::rpc::{Kind, Message, is_repeatable};
 
 /// What a client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +43,7 @@ impl Effect {
         match method {
             Some("server/discover" | "initialize") => Self::Probe,
             Some("tools/call") => Self::ToolCall,
-            Some(
-                "ping"
-                | "resources/read"
-                | "prompts/get"
-                | "logging/setLevel"
-                | "resources/subscribe"
-                | "resources/unsubscribe",
-            ) => Self::Harmless,
-            Some(method) if method.ends_with("/list") => Self::Harmless,
+            Some(method) if is_repeatable(method) => Self::Harmless,
             _ => Self::Unknown,
         }
     }

@@ -1,0 +1,123 @@
+//! One event stream of the server: each event becomes a line.
+
+use std::time::Duration;
+
+use hyper::header::HeaderValue;
+use tokio::time::{sleep, timeout};
+
+use super::Bridge;
+use super::link::Body;
+use super::message::Delivered;
+use super::requests::Ticket;
+use super::told::Why;
+use crate::mcp::sse::{Data, Reader};
+
+/// So long the end of a stream is waited for after its answer, to use the connection again.
+const END: Duration = Duration::from_secs(5);
+/// The longest pause that a server can ask for.
+const LONGEST_RETRY: Duration = Duration::from_secs(3_600);
+/// Between two attempts that fail: the first pause, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The least pause, whatever the server asks for.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// What is known of a stream after its end, to go on from there.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// From where it can be resumed.
+    pub(super) last_id: Option<HeaderValue>,
+    /// How long the server wants us to wait.
+    retry: Option<Duration>,
+    /// The request whose stream it is has its answer.
+    pub(super) is_answered: bool,
+    /// Attempts in a row that brought nothing.
+    pub(super) failures: u32,
+}
+
+impl Progress {
+    /// How long to wait before the next attempt: what the server asks for, and more after each failure.
+    pub(super) fn pause(&self) -> Duration {
+        let (first, longest) = PAUSES;
+        let asked = self.retry.map_or(first, |retry| retry.clamp(LEAST, LONGEST_RETRY));
+        match self.failures {
+            0 => asked,
+            failures => asked.max(longest.min(first.saturating_mul(1 << (failures - 1).min(10)))),
+        }
+    }
+
+    pub(super) async fn wait(&self) {
+        sleep(self.pause()).await;
+    }
+}
+
+impl Bridge {
+    /// Passes the messages of a stream on until it ends. `Err` if it must not be tried again. `ticket` is the request whose
+    /// stream it is.
+    pub(super) async fn events(
+        &self,
+        mut body: Body,
+        ticket: Option<&Ticket>,
+        progress: &mut Progress,
+    ) -> Result<(), Why> {
+        let mut reader = Reader::new(self.cap);
+        let mut part = self.room.part();
+        let mut has_ids = false;
+        loop {
+            let piece = match progress.is_answered {
+                true => timeout(END, body.piece()).await.unwrap_or(Ok(None)),
+                false => body.piece().await,
+            };
+            // An end before the answer is no better than a break.
+            let Ok(Some(piece)) = piece else { return Ok(()) };
+            if !part.grow(piece.len()) {
+                return Err(Why::AnswerTooLong);
+            }
+            let mut rest = &piece[..];
+            let mut ended = None;
+            while let Some(event) = reader.read(&mut rest) {
+                progress.failures = 0;
+                match event.data {
+                    Data::TooLong => return Err(Why::AnswerTooLong),
+                    Data::Kept(_) if event.name == b"endpoint" => return Err(Why::OldTransport),
+                    Data::Kept(data) if event.is_message() => {
+                        let delivered = self.deliver(data, ticket).await;
+                        progress.is_answered |= delivered == Delivered::Answer;
+                        if delivered == Delivered::Nothing && !data.is_empty() {
+                            tracing::warn!("an event of the server holds no message");
+                        }
+                    }
+                    Data::Kept(_) | Data::None => {}
+                }
+                ended = Some(rest.len());
+            }
+            if let Some(rest) = ended {
+                part.shrink_to(rest);
+            }
+            // A stream without ids of its own goes on where the one before it ended. One that takes its id back cannot be resumed.
+            has_ids |= reader.last_id().is_some();
+            if has_ids {
+                progress.last_id = reader.last_id().and_then(|id| HeaderValue::from_bytes(id).ok());
+            }
+            progress.retry = reader.retry().or(progress.retry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wire_30_retry_is_obeyed_and_the_back_off_saturates() {
+        let after = |retry, failures| Progress { retry, failures, ..Progress::default() }.pause();
+        let second = Duration::from_secs(1);
+        assert_eq!(after(None, 0), second);
+        assert_eq!(after(Some(7 * second), 0), 7 * second);
+        assert_eq!(after(Some(7 * second), 1), 7 * second, "never sooner than the server asks for");
+        assert_eq!(after(Some(Duration::ZERO), 0), LEAST, "no spinning");
+        assert_eq!(after(Some(Duration::from_millis(u64::MAX)), u32::MAX), LONGEST_RETRY);
+        let pauses: Vec<u64> = (1..9).map(|failures| after(None, failures).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(after(None, u32::MAX), 30 * second);
+    }
+}
