@@ -5,7 +5,6 @@
 //! the tools are in `tools.rs`, the settings and counters for tests in `knobs.rs`.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use http_body_util::BodyExt;
@@ -23,7 +22,7 @@ use super::keys;
 use super::leak;
 use super::listener::{Answer, Bound, Listener};
 use super::platform::Trust;
-use tools::Tools;
+use tools::{Tools, Waits};
 
 mod bearer;
 mod knobs;
@@ -85,7 +84,7 @@ struct State {
     trust: Trust,
     script: Script<Fault>,
     metadata_script: Script<Fault>,
-    cancelled: Arc<AtomicUsize>,
+    waits: Arc<Waits>,
     now: Mutex<Now>,
 }
 
@@ -132,13 +131,13 @@ impl FakeMcp {
     fn serve(bound: Bound, authorization_server: &FakeAs, scopes: &[&str]) -> Self {
         let base = bound.base().to_owned();
         authorization_server.register(&format!("{base}{PATH}"), scopes);
-        let cancelled = Arc::new(AtomicUsize::new(0));
-        let service = Mutex::new(Arc::new(service(&cancelled)));
+        let waits = Arc::new(Waits::default());
+        let service = Mutex::new(Arc::new(service(&waits)));
         let trust = authorization_server.trust();
         let now = Mutex::new(Now::new(&trust.issuer, scopes));
         let script = Script::new();
         let metadata_script = Script::new();
-        let state = Arc::new(State { base, service, trust, script, metadata_script, cancelled, now });
+        let state = Arc::new(State { base, service, trust, script, metadata_script, waits, now });
         let shared = Arc::clone(&state);
         let listener = bound.serve(move |request| answer(Arc::clone(&shared), request));
         Self { state, listener }
@@ -202,8 +201,8 @@ impl Now {
 }
 
 /// A server without sessions yet.
-fn service(cancelled: &Arc<AtomicUsize>) -> Service {
-    let tools = Tools::new(Arc::clone(cancelled));
+fn service(waits: &Arc<Waits>) -> Service {
+    let tools = Tools::new(Arc::clone(waits));
     StreamableHttpService::new(
         move || Ok(tools.clone()),
         Arc::new(LocalSessionManager::default()),

@@ -76,7 +76,7 @@ impl FakeMcp {
 
     /// Forgets all sessions, as after a restart.
     pub fn restart(&self) {
-        let fresh = super::service(&self.state.cancelled);
+        let fresh = super::service(&self.state.waits);
         *self.state.service.lock().expect("never held over a panic") = Arc::new(fresh);
     }
 
@@ -139,9 +139,14 @@ impl FakeMcp {
         self.state.now().metadata_paths.clone()
     }
 
+    /// Calls of the tool `wait` that have begun.
+    pub fn waits(&self) -> usize {
+        self.state.waits.begun.load(Ordering::SeqCst)
+    }
+
     /// Calls of the tool `wait` that the client cancelled.
     pub fn cancelled(&self) -> usize {
-        self.state.cancelled.load(Ordering::SeqCst)
+        self.state.waits.cancelled.load(Ordering::SeqCst)
     }
 
     fn count(&self, which: impl Fn(&Seen) -> bool) -> usize {

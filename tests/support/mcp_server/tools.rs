@@ -15,9 +15,16 @@ use serde_json::json;
 
 use super::super::keys::Claims;
 
+/// Calls of the tool `wait`.
+#[derive(Default)]
+pub(super) struct Waits {
+    pub(super) begun: AtomicUsize,
+    pub(super) cancelled: AtomicUsize,
+}
+
 #[derive(Clone)]
 pub(super) struct Tools {
-    cancelled: Arc<AtomicUsize>,
+    waits: Arc<Waits>,
     tool_router: ToolRouter<Self>,
 }
 
@@ -34,8 +41,8 @@ struct Wait {
 
 #[tool_router]
 impl Tools {
-    pub(super) fn new(cancelled: Arc<AtomicUsize>) -> Self {
-        Self { cancelled, tool_router: Self::tool_router() }
+    pub(super) fn new(waits: Arc<Waits>) -> Self {
+        Self { waits, tool_router: Self::tool_router() }
     }
 
     #[tool(description = "The sum of two numbers")]
@@ -53,10 +60,11 @@ impl Tools {
 
     #[tool(description = "Waits, at most a minute")]
     async fn wait(&self, Parameters(Wait { millis }): Parameters<Wait>, context: RequestContext<RoleServer>) -> String {
+        self.waits.begun.fetch_add(1, Ordering::SeqCst);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(millis.min(60_000))) => "waited".to_owned(),
             () = context.ct.cancelled() => {
-                self.cancelled.fetch_add(1, Ordering::SeqCst);
+                self.waits.cancelled.fetch_add(1, Ordering::SeqCst);
                 "cancelled".to_owned()
             }
         }
