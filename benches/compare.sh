@@ -564,6 +564,8 @@ row_cold() {
 # same field. Both sides listen on a Unix socket and speak plain HTTP/1.1, kept alive, to the server.
 start_nginx() { # NAME, the content of its http block on standard input
     {
+        # A worker of root would become a user who cannot read our files.
+        [ "$EUID" != 0 ] || printf 'user root;\n'
         printf 'worker_processes 1; daemon off; error_log %s/%s.log; pid %s/%s.pid;\n' "$work" "$1" "$work" "$1"
         printf 'events { worker_connections 2048; }\nhttp { access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;\n'
         for kind in client_body proxy fastcgi uwsgi scgi; do
@@ -616,7 +618,7 @@ server {
     listen unix:$work/nginx.sock;
     proxy_http_version 1.1; proxy_buffering off; proxy_set_header Connection ""; proxy_set_header Authorization "Bearer $1";
     location /mcp/plain { proxy_pass http://plain/mcp; }
-    location /mcp/tls { proxy_ssl_trusted_certificate $work/mcp-cert.pem; proxy_ssl_verify on; proxy_ssl_name localhost; proxy_pass https://tls/mcp; }
+    location /mcp/tls { proxy_ssl_trusted_certificate $work/mcp-cert.pem; proxy_ssl_verify on; proxy_ssl_protocols TLSv1.3; proxy_ssl_name localhost; proxy_pass https://tls/mcp; }
 }
 TEXT
 }
@@ -689,7 +691,7 @@ stream_rows() { # ROUND
     cached_token proxy-beside-flood theirs "$1"
     before=$(kilobytes RssAnon "$proxy_pid")
     hold_streams 256 idle
-    sample proxy-stream ours "$1" "$(awk -v a="$(kilobytes RssAnon "$proxy_pid")" -v b="$before" 'BEGIN { printf "%.2f", a > b ? (a - b) / 256 : 0 }')"
+    sample proxy-stream ours "$1" "$(awk -v a="$(kilobytes RssAnon "$proxy_pid")" -v b="$before" 'BEGIN { printf "%.2f", (a > b ? (a - b) / 256 : 0) }')"
     cached_token proxy-beside-idle ours "$1"
     end "$held"
     hold_streams 4 flood
