@@ -59,6 +59,8 @@ use told::Why;
 pub(crate) const LONGEST: usize = 64 * 1024 * 1024;
 /// So long a slow reader has at the end for what was said before.
 const LAST_LINES: Duration = Duration::from_millis(100);
+/// The most tasks at once. Each request of the client, of which there are fewer, has one; what is no request has the others.
+const TASKS: usize = 8 * 1_024;
 /// Room for what is read at once from the connections, beside the messages.
 const PIECES: usize = 8 * 1024 * 1024;
 /// How HTTP/2 begins, with prior knowledge.
@@ -213,7 +215,9 @@ impl Bridge {
             (Kind::Notification, _) if !is_ambiguous => self.take_notification(&method, line),
             (Kind::Response, _) if !is_ambiguous => {
                 let bridge = Arc::clone(self);
-                self.tasks.spawn(async move { bridge.tell("a response", Waits::ForId, line).await });
+                self.spawn(async move {
+                    bridge.tell("a response", Waits::ForId, line).await;
+                });
             }
             (Kind::Batch, _) => {
                 self.refuse(None, "batches are not supported since 2025-06-18: send one message a line");
@@ -254,7 +258,9 @@ impl Bridge {
         }
         let bridge = Arc::clone(self);
         if !is_initialized {
-            self.tasks.spawn(async move { bridge.tell("a notification", Waits::ForBeginning, line).await });
+            self.spawn(async move {
+                bridge.tell("a notification", Waits::ForBeginning, line).await;
+            });
             return;
         }
         self.session.settling();
@@ -284,7 +290,20 @@ impl Bridge {
 
     fn say_later(self: &Arc<Self>, json: Vec<u8>) {
         let bridge = Arc::clone(self);
-        self.tasks.spawn(async move { bridge.say(json).await });
+        self.spawn(async move { bridge.say(json).await });
+    }
+
+    /// Does something for a message that is no request. A client that sends such messages faster than they can be passed on
+    /// loses some, because nothing else bounds their number.
+    /// `false` if it is not done.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        let has_room = self.tasks.len() < TASKS;
+        if has_room {
+            self.tasks.spawn(task);
+        } else {
+            tracing::warn!(most = TASKS, "too many messages are under way; one is dropped");
+        }
+        has_room
     }
 
     /// Listens to what the server sends by itself in the present session.

@@ -2,6 +2,7 @@
 //!
 //! Everything here reads what a stranger sent. It never panics, takes linear time, and keeps no more than its caps.
 
+pub(crate) mod fields;
 #[cfg(any(test, safeconduct_fuzz))]
 pub(crate) mod fuzzed;
 pub(crate) mod rpc;

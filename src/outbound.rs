@@ -58,7 +58,7 @@ pub(crate) use pinned::Thumbprint;
 pub(crate) use proxy::Proxy;
 pub(crate) use roots::{RootPlaces, is_pem_bundle};
 pub(crate) use rules::is_beside_us;
-pub(crate) use stream::{Download, Exchange, Lost, Sent, Upload};
+pub(crate) use stream::{Download, Exchange, Lost, Polled, Sent, Upload};
 
 use call::{Call, Reading};
 use connector::{Connector, Through};

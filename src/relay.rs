@@ -9,6 +9,7 @@
 //! both are pure. [`heal`] and [`reopen`] carry it out: a client sees neither a lost session nor a stream that broke where it
 //! could be resumed. [`lesson`] keeps what that takes, and [`cookies`] what balancers need.
 
+use std::borrow::Cow;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, Server, Target};
 use crate::caller::Caller;
 use crate::clock::Clock;
+use crate::mcp::fields;
+use crate::mcp::rpc::Message;
 use crate::metrics::Metrics;
 use crate::outbound::Upload;
 
@@ -136,10 +139,10 @@ impl Relay {
                 Cut::Idle => "the body of the request did not come",
             })
         })?;
-        let (sent, to) = exchange::sent(&method, body.beginning());
+        let (sent, to, tool) = exchange::sent(&method, body.beginning());
         open.asked(sent, &to);
         if sent == Sent::Request(Effect::ToolCall) && broker.records() {
-            open.record.calls(tool(body.beginning()));
+            open.record.calls(tool.map(Cow::into_owned));
         }
         if let Some(told) = self.told_before(caller, &server, sent, body.beginning()) {
             return Err(refusal(told.into(), |class| sent.form(class), &server, &to));
@@ -220,7 +223,7 @@ impl Relay {
         let listener = lesson.and_then(|lesson| lesson.listener(&errand, &answer));
         let (mut head, body) = answer.into_parts();
         let is_stream = reopen::is_stream(StatusCode::OK, &head.headers) && body.size_hint().exact().is_none();
-        let is_json = head::is_media(&head.headers, "application/json") && head::is_unencoded(&head.headers);
+        let is_json = fields::is_media(&head.headers, "application/json") && fields::is_unencoded(&head.headers);
         head.headers = head::to_client(&head.headers);
         if let Some(member) = errand.session.as_ref().filter(|member| member.epoch.is_some()) {
             member::show_own_id(&mut head.headers, &member.key.id);
@@ -288,13 +291,8 @@ fn ended(end: End, open: &OpenCall, server: &Server) -> Box<Refused> {
     refusal(Told::new(why).into(), form, server, &to)
 }
 
-/// The tool that a request calls.
-fn tool(body: &[u8]) -> Option<String> {
-    crate::mcp::rpc::Message::read(body).tool.map(std::borrow::Cow::into_owned)
-}
-
 fn is_method(body: &[u8], method: &str) -> bool {
-    crate::mcp::rpc::Message::read(body).method.as_deref() == Some(method)
+    Message::read(body).method.as_deref() == Some(method)
 }
 
 /// What a client is told, in the form of what it sent.

@@ -51,12 +51,15 @@ impl Bridge {
             Cancelled::Never => tracing::warn!("`initialize` cannot be cancelled; the notification is dropped"),
             Cancelled::Close(ticket) => ticket.stop.cancel(),
             Cancelled::Tell(ticket) => {
-                let bridge = Arc::clone(self);
-                self.tasks.spawn(async move {
+                let (bridge, stop) = (Arc::clone(self), ticket.stop.clone());
+                let told = self.spawn(async move {
                     bridge.tell("notifications/cancelled", Waits::Nothing, body).await;
                     tokio::time::sleep(STREAM).await;
                     ticket.stop.cancel();
                 });
+                if !told {
+                    stop.cancel();
+                }
             }
             // The answer is on its way, or was never asked for.
             Cancelled::Unknown => tracing::debug!("a cancellation of no open request is dropped"),

@@ -10,11 +10,9 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AG
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::mcp::fields::{PROTOCOL_VERSION, SESSION_ID, is_media, is_unencoded};
 use crate::mcp::rpc;
 
-pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
@@ -157,15 +155,11 @@ pub(super) enum Media {
 
 /// Without an encoding: we asked for none.
 pub(super) fn media(fields: &HeaderMap) -> Media {
-    let encoded =
-        fields.get_all("content-encoding").iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let value = fields.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = value.split(';').next().unwrap_or_default().trim();
-    match media {
-        _ if encoded => Media::Other,
-        _ if media.eq_ignore_ascii_case("application/json") => Media::Json,
-        _ if media.eq_ignore_ascii_case("text/event-stream") => Media::Events,
-        _ => Media::Other,
+    match () {
+        () if !is_unencoded(fields) => Media::Other,
+        () if is_media(fields, "application/json") => Media::Json,
+        () if is_media(fields, "text/event-stream") => Media::Events,
+        () => Media::Other,
     }
 }
 

@@ -8,12 +8,13 @@ use hyper::{Method, StatusCode};
 
 use super::Bridge;
 use super::events::Progress;
-use super::fields::{self, LAST_EVENT_ID, Media, Wire, media};
+use super::fields::{self, Media, Wire, media};
 use super::link::{Answer, Body, Lane, Outbound};
 use super::message::Delivered;
 use super::requests::Ticket;
 use super::session::Waits;
 use super::told::Why;
+use crate::mcp::fields::{LAST_EVENT_ID, SESSION_ID};
 use crate::mcp::rpc::is_repeatable;
 use crate::mcp::rpc::refusal::AnswerTo;
 
@@ -143,7 +144,7 @@ impl Bridge {
 
     /// DELETE: the end of a session.
     pub(super) async fn delete(&self, session: HeaderMap) {
-        if !session.contains_key(fields::SESSION_ID) {
+        if !session.contains_key(SESSION_ID) {
             return;
         }
         let mut fields = self.common.clone();

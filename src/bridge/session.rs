@@ -11,7 +11,7 @@ use hyper::HeaderMap;
 use hyper::header::HeaderValue;
 use tokio::sync::watch;
 
-use super::fields::{PROTOCOL_VERSION, SESSION_ID};
+use crate::mcp::fields::{PROTOCOL_VERSION, SESSION_ID};
 
 /// A message waits so long for the beginning of the session, and is sent then. The server says what it thinks of that.
 const LIMIT: Duration = Duration::from_secs(60);

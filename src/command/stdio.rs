@@ -94,8 +94,8 @@ fn target(wanted: Wanted) -> Target {
     }
 }
 
-/// The name of the server with this URL.
-fn listed(status: &[u8], url: &ServerUrl) -> Option<String> {
+/// The name of the server with this URL, from the status of a daemon.
+pub(super) fn listed(status: &[u8], url: &ServerUrl) -> Option<String> {
     #[derive(Deserialize)]
     struct Status {
         servers: Vec<Server>,

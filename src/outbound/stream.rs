@@ -44,6 +44,9 @@ use pool::{Connection, Key};
 /// A request body that is read while it is sent.
 pub(crate) type Upload = Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + Send>>;
 
+/// What polling a body gives.
+pub(crate) type Polled = Poll<Option<Result<Frame<Bytes>, io::Error>>>;
+
 /// One exchange.
 pub(crate) struct Exchange {
     /// The method.
@@ -291,10 +294,7 @@ impl Body for Download {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         match ready!(self.poll_data(context)) {
             Some(Ok(data)) => {
                 // Who knows the length does not ask for the end.

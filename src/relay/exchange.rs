@@ -1,6 +1,7 @@
 //! One request of a client, from its head to the head of the server's answer: the credential, the exchange, and what the answer
 //! leads to ([`super::verdict`]).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -339,12 +340,12 @@ fn class_of(error: &outbound::Error) -> Class {
     }
 }
 
-/// What a body is, and its message. A large one is told by its beginning.
-pub(super) fn sent(method: &Method, body: &[u8]) -> (Sent, super::refused::To) {
+/// What a request is, whom an answer goes to, and the tool that it calls. A large body is told by its beginning.
+pub(super) fn sent<'b>(method: &Method, body: &'b [u8]) -> (Sent, super::refused::To, Option<Cow<'b, str>>) {
     use super::refused::To;
     match *method {
-        Method::GET | Method::HEAD => (Sent::Stream, To::Nobody),
-        Method::DELETE => (Sent::End, To::Nobody),
+        Method::GET | Method::HEAD => (Sent::Stream, To::Nobody, None),
+        Method::DELETE => (Sent::End, To::Nobody, None),
         _ => {
             let message = Message::read(body);
             let sent = Sent::posted(&message);
@@ -353,7 +354,7 @@ pub(super) fn sent(method: &Method, body: &[u8]) -> (Sent, super::refused::To) {
                 (_, Some(id)) => To::Request(id),
                 (_, None) => To::Unknown,
             };
-            (sent, to)
+            (sent, to, message.tool)
         }
     }
 }

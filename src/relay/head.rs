@@ -6,12 +6,13 @@
 //! or go elsewhere. All others pass as they are. The fields of the credential are added by the caller of this module, last.
 
 use hyper::header::{
-    ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED,
-    HOST, HeaderMap, HeaderName, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
+    ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap,
+    HeaderName, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VIA, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Uri};
 
+use crate::mcp::fields::is_media;
 use crate::oauth::ServerUrl;
 
 /// The layers of encoding that a path is read through. What has more was made to confuse.
@@ -134,17 +135,6 @@ pub(crate) fn check(method: &Method, headers: &HeaderMap, has_body: bool) -> Res
 
 fn has_one(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(name).iter().count() == 1
-}
-
-/// Is the content of this media type, whatever its parameters?
-pub(crate) fn is_media(headers: &HeaderMap, media: &str) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media)
-}
-
-/// Is the content as it is, without an encoding?
-pub(crate) fn is_unencoded(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// The URL of the server for a path below it and the query of a request.

@@ -14,10 +14,11 @@ use super::cookies::Owner;
 use super::exchange::{Errand, Failed};
 use super::kept::Kept;
 use super::known::Known;
-use super::member::{LAST_EVENT, Member, SESSION, VERSION, put, session_id};
+use super::member::{Member, put, session_id};
 use super::peeked::{self, Code};
 use super::session::{self, Key, Loss, Next, Offer, Plan, Reopened, Route, SessionId, Step};
 use super::verdict::{Effect, Sent, Told, Why};
+use crate::mcp::fields::{LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID};
 use crate::mcp::rpc::Message;
 use crate::outbound::Download;
 
@@ -51,7 +52,7 @@ enum Healed {
     Failed,
 }
 
-fn boxed(answer: Response<Download>) -> Response<Streamed> {
+pub(super) fn boxed(answer: Response<Download>) -> Response<Streamed> {
     answer.map(|body| -> Streamed { Box::pin(body) })
 }
 
@@ -106,9 +107,9 @@ impl Errand {
     fn join(&mut self, id: Option<&SessionId>, epoch: u32) {
         if self.session.as_ref().is_some_and(|member| member.epoch.is_some_and(|before| before != epoch)) {
             // Event ids are those of one session.
-            self.headers.remove(LAST_EVENT);
+            self.headers.remove(LAST_EVENT_ID);
         }
-        put(&mut self.headers, &SESSION, id.map(SessionId::as_str));
+        put(&mut self.headers, &SESSION_ID, id.map(SessionId::as_str));
         if let Some(member) = &mut self.session {
             member.epoch = Some(epoch);
         }
@@ -124,7 +125,7 @@ impl Errand {
         }
         let Some(epoch) = epoch else {
             if answer.status().is_success() {
-                let version = self.headers.get(VERSION).and_then(|version| version.to_str().ok());
+                let version = self.headers.get(PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
                 self.known.sessions().adopted(key, version);
             }
             return Ok(Look::Pass(boxed(answer)));
@@ -135,7 +136,7 @@ impl Errand {
         }
         let (answer, code) = peeked::code(answer, turn.deadline).await;
         // An event id that the server does not know is refused alike.
-        let has_event = self.headers.contains_key(LAST_EVENT);
+        let has_event = self.headers.contains_key(LAST_EVENT_ID);
         let is_lost = match (code, session::loss(self.sent, status, code.read())) {
             (_, Loss::No) => false,
             (Code::Read(_), Loss::Lost) if !has_event => true,
@@ -146,7 +147,7 @@ impl Errand {
         }
         // The id may be one of the session before.
         if has_event && epoch > 0 {
-            self.headers.remove(LAST_EVENT);
+            self.headers.remove(LAST_EVENT_ID);
             return Ok(Look::Again);
         }
         Ok(Look::Pass(answer))
@@ -254,7 +255,7 @@ impl Errand {
     async fn is_ping_refused(&self) -> bool {
         let ping = std::str::from_utf8(session::ping()).unwrap_or_default();
         let mut ping = self.own(Method::POST, ping, Sent::Request(Effect::Harmless), Within::default());
-        for name in [SESSION, VERSION] {
+        for name in [SESSION_ID, PROTOCOL_VERSION] {
             if let Some(value) = self.headers.get(&name) {
                 ping.headers.insert(name, value.clone());
             }
@@ -278,8 +279,8 @@ impl Errand {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        put(&mut headers, &SESSION, within.id.map(SessionId::as_str));
-        put(&mut headers, &VERSION, within.version);
+        put(&mut headers, &SESSION_ID, within.id.map(SessionId::as_str));
+        put(&mut headers, &PROTOCOL_VERSION, within.version);
         Self {
             broker: Arc::clone(&self.broker),
             caller: self.caller.clone(),
@@ -311,7 +312,7 @@ async fn waited(turns: &mut watch::Receiver<()>, deadline: Instant) -> bool {
 /// Fields that describe one request of the client and not the client.
 fn is_of_request(name: &HeaderName) -> bool {
     let begins = ["mcp-", "content-", "accept", "if-"].iter().any(|begin| name.as_str().starts_with(begin));
-    begins || *name == LAST_EVENT || *name == hyper::header::RANGE
+    begins || *name == LAST_EVENT_ID || *name == hyper::header::RANGE
 }
 
 /// Healing is over when this is dropped, also if its client hangs up.

@@ -23,6 +23,7 @@ use super::reopen::{self, is_stream};
 use super::stream::{Events, Notices, Relayed, Shape};
 use crate::broker::Class;
 use crate::mcp::sse::COMMENT;
+use crate::outbound::Polled;
 
 /// The pauses between two attempts: the first one, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
@@ -81,10 +82,7 @@ impl Body for Held {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         loop {
             match &mut self.state {
                 State::Joined(body) => return Pin::new(body).poll_frame(context),

@@ -10,10 +10,10 @@ use hyper::header::{ACCEPT_ENCODING, HeaderValue};
 
 use super::Streamed;
 use super::exchange::Errand;
-use super::member::SESSION;
 use super::session::Change;
 use super::stream::Listener;
 use super::verdict::{Effect, Sent};
+use crate::mcp::fields::SESSION_ID;
 use crate::mcp::rpc::{self, Kind, Message};
 
 /// To be learned if the server answers well.
@@ -36,7 +36,7 @@ impl Lesson {
         };
         if matches!(lesson, Self::Opened(_)) {
             // A session begins, so the request belongs to none.
-            errand.headers.remove(SESSION);
+            errand.headers.remove(SESSION_ID);
             (errand.session, errand.opens, errand.cookies) = (None, true, errand.outside.clone());
         }
         errand.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

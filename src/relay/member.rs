@@ -1,15 +1,9 @@
-//! A request as a member of a session, and the fields that say so.
+//! A request as a member of a session, and the field that says so.
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::session::{Key, SessionId};
-
-/// The field with the id of a session.
-pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-/// The field with the version of the protocol.
-pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// The field that asks for the events after this one.
-pub(super) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+use crate::mcp::fields::SESSION_ID;
 
 /// The session that a request belongs to.
 #[derive(Clone, Debug)]
@@ -21,22 +15,22 @@ pub(super) struct Member {
 
 /// The id in the head of an answer to `initialize`.
 pub(super) fn session_id(headers: &HeaderMap) -> Option<SessionId> {
-    let mut all = headers.get_all(SESSION).iter();
+    let mut all = headers.get_all(SESSION_ID).iter();
     let (Some(only), None) = (all.next(), all.next()) else { return None };
     SessionId::parse(only.to_str().ok()?)
 }
 
 /// An answer to a request of a session has the id that its client holds, if it has one.
 pub(super) fn show_own_id(headers: &mut HeaderMap, id: &SessionId) {
-    if headers.contains_key(&SESSION) {
-        put(headers, &SESSION, Some(id.as_str()));
+    if headers.contains_key(&SESSION_ID) {
+        put(headers, &SESSION_ID, Some(id.as_str()));
     }
 }
 
 pub(super) fn put(headers: &mut HeaderMap, name: &HeaderName, value: Option<&str>) {
     match value.and_then(|value| HeaderValue::from_str(value).ok()) {
         Some(mut value) => {
-            value.set_sensitive(*name == SESSION);
+            value.set_sensitive(*name == SESSION_ID);
             headers.insert(name, value);
         }
         None => {

@@ -13,16 +13,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::Streamed;
 use super::refused::{Refused, To};
 use super::verdict::Sent;
-use super::{Streamed, head};
 use crate::broker::{Broker, CallEnd, CallRecord, Server};
 use crate::caller::Caller;
+use crate::mcp::fields;
 use crate::metrics::{Metrics, Relayed};
+use crate::outbound::Polled;
 
 /// How long the stream of a call that has to end may go on, so that it can end between two events.
 const GRACE: Duration = Duration::from_millis(500);
@@ -144,7 +146,7 @@ impl OpenCall {
 
     /// The answer, with whose body the call ends.
     pub(super) fn answer(self, answer: Response<Streamed>) -> Response<Streamed> {
-        let is_stream = head::is_media(answer.headers(), "text/event-stream");
+        let is_stream = fields::is_media(answer.headers(), "text/event-stream");
         if is_stream {
             self.counts.streams.inc();
         }
@@ -195,10 +197,7 @@ impl Body for OpenBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         let this = &mut *self;
         loop {
             if this.end.is_some() {

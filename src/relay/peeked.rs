@@ -10,10 +10,11 @@ use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::{Streamed, head};
+use super::Streamed;
+use crate::mcp::fields;
 use crate::mcp::rpc::{Id, Kind, Message};
 use crate::mcp::sse::{Data, Reader};
-use crate::outbound::Download;
+use crate::outbound::{Download, Polled};
 
 /// The most that is read of an error.
 const ERROR_CAP: usize = 16 * 1_024;
@@ -53,7 +54,7 @@ enum Rest {
 /// Reads the code of an error, until then at the latest.
 pub(super) async fn code(answer: Response<Download>, deadline: Instant) -> (Response<Streamed>, Code) {
     let (head, mut body) = answer.into_parts();
-    let is_unencoded = head::is_unencoded(&head.headers);
+    let is_unencoded = fields::is_unencoded(&head.headers);
     let mut first = BytesMut::new();
     let rest = loop {
         if !is_unencoded || first.len() > ERROR_CAP {
@@ -77,10 +78,7 @@ impl Body for Peeked {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         if !self.first.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
         }
@@ -115,10 +113,10 @@ impl Body for Peeked {
 /// The message that answers a request of ours. `None` if there is none, or none that can be read.
 pub(super) async fn message(answer: Response<Download>, id: &Id) -> Option<Vec<u8>> {
     let (head, mut body) = answer.into_parts();
-    if !head::is_unencoded(&head.headers) {
+    if !fields::is_unencoded(&head.headers) {
         return None;
     }
-    let is_stream = head::is_media(&head.headers, "text/event-stream");
+    let is_stream = fields::is_media(&head.headers, "text/event-stream");
     let (mut reader, mut read, mut whole) = (Reader::new(ANSWER_CAP), 0, Vec::new());
     while let Some(frame) = body.frame().await {
         let Ok(piece) = frame.ok()?.into_data() else { continue };

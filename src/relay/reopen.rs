@@ -6,12 +6,13 @@ use std::pin::Pin;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
+use super::Streamed;
 use super::exchange::{Errand, Failed};
+use super::heal::boxed;
 use super::kept::Kept;
-use super::member::{LAST_EVENT, VERSION};
 use super::verdict::Sent;
-use super::{Streamed, head};
 use crate::broker::Class;
+use crate::mcp::fields::{self, LAST_EVENT_ID, PROTOCOL_VERSION};
 
 /// The versions of the protocol in which a stream can be resumed. Requests of 2025-03-26 do not name theirs.
 const RESUMABLE: [&str; 3] = ["2025-03-26", "2025-06-18", "2025-11-25"];
@@ -42,7 +43,7 @@ struct Request {
 
 /// How the answer to this request is asked for again, where the wire knows that.
 pub(super) fn request(errand: Errand) -> Option<Box<dyn Reopen>> {
-    let version = errand.headers.get(VERSION);
+    let version = errand.headers.get(PROTOCOL_VERSION);
     if version.is_some_and(|version| !RESUMABLE.iter().any(|known| version.as_bytes() == known.as_bytes())) {
         return None;
     }
@@ -61,14 +62,14 @@ pub(super) fn request(errand: Errand) -> Option<Box<dyn Reopen>> {
 impl Reopen for Request {
     fn reopen(mut self: Box<Self>, last_id: Option<Vec<u8>>) -> Attempt {
         match last_id.and_then(|id| HeaderValue::from_bytes(&id).ok()) {
-            Some(id) => drop(self.errand.headers.insert(LAST_EVENT, id)),
-            None => drop(self.errand.headers.remove(LAST_EVENT)),
+            Some(id) => drop(self.errand.headers.insert(LAST_EVENT_ID, id)),
+            None => drop(self.errand.headers.remove(LAST_EVENT_ID)),
         }
         Box::pin(async move {
             let outcome = match self.is_of_session {
                 true => self.errand.answer().await,
                 // The answer to a request is lost with its session.
-                false => self.errand.run().await.map(|answer| answer.map(|body| -> Streamed { Box::pin(body) })),
+                false => self.errand.run().await.map(boxed),
             };
             (self as Box<dyn Reopen>, reopened(outcome))
         })
@@ -87,5 +88,5 @@ fn reopened(outcome: Result<Response<Streamed>, Failed>) -> Reopened {
 
 /// Is this an event stream that can be read?
 pub(super) fn is_stream(status: StatusCode, headers: &HeaderMap) -> bool {
-    status == StatusCode::OK && head::is_media(headers, "text/event-stream") && head::is_unencoded(headers)
+    status == StatusCode::OK && fields::is_media(headers, "text/event-stream") && fields::is_unencoded(headers)
 }

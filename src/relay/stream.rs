@@ -23,6 +23,7 @@ use super::Streamed;
 use super::idle::{IDLE, LastByte};
 use super::reopen::{Attempt, Reopen, Reopened};
 use super::verdict::{Broken, Progress, Sent, broke};
+use crate::outbound::Polled;
 use events::SILENCE;
 
 mod events;
@@ -75,8 +76,6 @@ struct Waits {
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
 }
-
-type Polled = Poll<Option<Result<Frame<Bytes>, io::Error>>>;
 
 impl Relayed {
     pub(super) fn new(body: Streamed, last_byte: Arc<LastByte>, stop: CancellationToken, shape: Shape) -> Self {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::broker::{Check, Class, Party, Rule};
 use crate::command::Context;
+use crate::command::stdio::listed;
 use crate::door;
 use crate::oauth::{ServerUrl, quoted_words};
 
@@ -23,22 +24,15 @@ pub(super) fn check(context: &Context<'_>, url: &str) -> Option<Check> {
     let places = door::places(context.global.socket.as_ref(), context.env);
     let ask = |request: &str, body, limit| door::ask(&places, request, body, context.env.uid(), limit);
     let status = ask("GET /v1/status", None, STATUS_LIMIT).ok().filter(|reply| reply.status == 200)?;
-    let status: Value = serde_json::from_slice(&status.body).ok()?;
-    let servers = status["servers"].as_array()?;
-    let is_it = |server: &&Value| is_same(server["url"].as_str().unwrap_or_default(), url);
-    let Some(name) = servers.iter().filter(is_it).find_map(|server| server["name"].as_str()) else {
+    let Some(name) = listed(&status.body, &ServerUrl::parse(url).ok()?) else {
         return Some(PROXY.skip("the daemon does not serve this server to us by a name"));
     };
     Some(match ask(&format!("POST /mcp/{name}"), Some(PING), LIMIT) {
-        Ok(reply) => judge(name, reply.status, &reply.body),
+        Ok(reply) => judge(&name, reply.status, &reply.body),
         Err(error) => PROXY
             .fail(format!("a ping through /mcp/{name} has no answer: {error}"), "look at the daemon's log")
             .of(Class::Temporary),
     })
-}
-
-fn is_same(one: &str, other: &str) -> bool {
-    matches!((ServerUrl::parse(one), ServerUrl::parse(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Any answer of the server itself shows that the path works. An error of ours says what is wrong.

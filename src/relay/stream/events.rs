@@ -22,7 +22,7 @@ use crate::relay::verdict::{Sent, Told};
 
 /// A silent event stream gets a comment after so long.
 pub(super) const SILENCE: Duration = Duration::from_secs(20);
-/// The largest event that is looked at. A larger one does not count as an answer.
+/// The largest event, and the largest answer of JSON, that is looked at. A larger event does not count as an answer.
 pub(super) const EVENT_CAP: usize = 64 * 1024;
 
 /// The event that a stream ends with if it breaks off before its answer.

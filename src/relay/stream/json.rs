@@ -5,10 +5,7 @@
 
 use bytes::Bytes;
 
-use super::events::{Listener, Waiting, seen};
-
-/// The largest answer that is looked at.
-const CAP: usize = 64 * 1024;
+use super::events::{EVENT_CAP, Listener, Waiting, seen};
 
 pub(crate) struct Json {
     held: Vec<u8>,
@@ -28,7 +25,7 @@ impl Json {
             return piece;
         }
         self.held.extend_from_slice(&piece);
-        if self.held.len() <= CAP {
+        if self.held.len() <= EVENT_CAP {
             return Bytes::new();
         }
         self.is_cut = true;
