@@ -123,13 +123,13 @@ impl Errand {
             self.known.cookies().forget(&self.cookies);
             return Ok(Look::Pass(boxed(answer)));
         }
-        let Some(epoch) = epoch else {
-            if answer.status().is_success() {
-                let version = self.headers.get(PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
-                self.known.sessions().adopted(key, version);
-            }
+        if epoch.is_none() && answer.status().is_success() {
+            self.adopt(key);
             return Ok(Look::Pass(boxed(answer)));
-        };
+        }
+        if epoch.is_none() && self.known.sessions().is_ended(&key) {
+            return Ok(Look::Pass(boxed(answer)));
+        }
         let status = answer.status().as_u16();
         if session::loss(self.sent, status, None) == Loss::No {
             return Ok(Look::Pass(boxed(answer)));
@@ -143,14 +143,23 @@ impl Errand {
             (_, Loss::Lost | Loss::Perhaps) => timeout_at(turn.deadline, self.is_ping_refused()).await.unwrap_or(false),
         };
         if is_lost {
-            return self.replace((&key, epoch), answer, turn).await;
+            if epoch.is_none() {
+                self.adopt(key.clone());
+            }
+            return self.replace((&key, epoch.unwrap_or_default()), answer, turn).await;
         }
         // The id may be one of the session before.
-        if has_event && epoch > 0 {
+        if has_event && epoch.is_some_and(|epoch| epoch > 0) {
             self.headers.remove(LAST_EVENT_ID);
             return Ok(Look::Again);
         }
         Ok(Look::Pass(answer))
+    }
+
+    /// An id that was never seen is one from before our start.
+    fn adopt(&self, key: Key) {
+        let version = self.headers.get(PROTOCOL_VERSION).and_then(|version| version.to_str().ok());
+        self.known.sessions().adopted(key, version);
     }
 
     /// The session is lost: it is opened anew, by this request or by another one.

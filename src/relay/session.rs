@@ -15,13 +15,15 @@
 //! 5. Each refused request is sent once more. A second refusal passes as it came.
 //!
 //! A session belongs to the user that opened it. Other users' requests with its id are 404. An id that was never seen passes:
-//! after a restart of ours nothing is known. It is adopted once the server accepts it, and then heals with empty capabilities.
+//! after a restart of ours nothing is known. It is adopted with the answer, and then heals with empty capabilities. That is so
+//! for an id that the server refuses, too: another one may have stood for it before our restart, and a guess gets no more than
+//! the session that its caller may open anyway. Only an id whose end was asked for is not healed.
 //!
 //! **Bounds.** A user has at most 256 sessions and 1 MiB, all together 1,024 and 4 MiB. Beyond that the session that was unused
 //! the longest is forgotten: of the user that is over its bound, else of the user that keeps most. A forgotten id is one that
 //! was never seen. A session of which one part is too large to be kept does not heal, rather than come back with a part missing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -44,6 +46,8 @@ const ID_CAP: usize = 1_024;
 const PARAMS_CAP: usize = 16 * 1_024;
 /// The most of the URIs of one session that is kept.
 const SUBSCRIPTIONS_CAP: usize = 32 * 1_024;
+/// So many ended sessions are remembered.
+const ENDED_CAP: usize = 64;
 /// The longest name of a log level or a protocol version.
 const WORD_CAP: usize = 64;
 
@@ -189,6 +193,8 @@ struct Session {
 pub(crate) struct Sessions {
     all: HashMap<Key, Session>,
     uses: u64,
+    /// Those that ended last, for clients that use them once more.
+    ended: VecDeque<Key>,
 }
 
 impl Sessions {
@@ -204,7 +210,7 @@ impl Sessions {
         self.insert(key, opening, offer);
     }
 
-    /// The server accepted an id that was never seen, in a request of this protocol version.
+    /// An id that was never seen is a session's, in a request of this protocol version.
     pub(crate) fn adopted(&mut self, key: Key, version: Option<&str>) {
         // It may have become known since that request was sent.
         if self.all.contains_key(&key) {
@@ -325,6 +331,16 @@ impl Sessions {
     /// The client ended the session.
     pub(crate) fn ended(&mut self, key: &Key) {
         self.all.remove(key);
+        self.ended.retain(|ended| ended != key);
+        if self.ended.len() == ENDED_CAP {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(key.clone());
+    }
+
+    /// Is it one that its client has ended?
+    pub(crate) fn is_ended(&self, key: &Key) -> bool {
+        self.ended.contains(key)
     }
 
     fn healing(&mut self, key: &Key) -> Option<&mut Session> {
