@@ -362,7 +362,8 @@ impl Broker {
         if refused.is_some() {
             self.lock_retries().forced(caller, &want.server.name, self.clock.boot());
         }
-        let wish = Wish { least: request.least, newer_than: fresh.max(refused), user: Some(caller.uid) };
+        let (newer_than, waits) = (fresh.max(refused), request.action == Action::Call);
+        let wish = Wish { least: request.least, newer_than, user: Some(caller.uid), waits };
         Wanted { want, key, wish, given }
     }
 

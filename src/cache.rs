@@ -152,6 +152,13 @@ impl<E: Failure> Cache<E> {
             (Ok(token), _) => Ok(token),
             // A failed renewal never takes away a valid token.
             (Err(_), Some(token)) if may_be_served(&token, self.now()) => Ok(token),
+            (Err(error), _) if wish.waits => {
+                let now = self.now();
+                match self.lock().entries.get(&key).and_then(|entry| entry.wait(wish, now)) {
+                    Some(wait) => Err(error.retry_in(wait)),
+                    None => Err(error),
+                }
+            }
             (Err(error), _) => Err(error),
         }
     }
@@ -346,7 +353,7 @@ impl<E: Failure> Cache<E> {
                     Some(token) => policy::wait_beside(&token, wait, error.verdict(), now),
                     None => wait,
                 };
-                entry.failed(error.clone(), streak, now + wait, now);
+                entry.failed(error.clone(), streak, wait, now);
                 self.wake_for(key, entry, now);
                 Err(error.retry_in(wait))
             }

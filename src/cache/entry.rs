@@ -21,6 +21,8 @@ pub struct Wish {
     pub newer_than: Option<Boot>,
     /// The user that asks; `None` is the daemon itself.
     pub user: Option<u32>,
+    /// It waits for a while until an outage is over.
+    pub waits: bool,
 }
 
 /// How much life should be left.
@@ -34,7 +36,7 @@ pub enum Least {
 
 impl Wish {
     /// Any valid token.
-    pub const ANY: Self = Self { least: Least::Of(Duration::ZERO), newer_than: None, user: None };
+    pub const ANY: Self = Self { least: Least::Of(Duration::ZERO), newer_than: None, user: None, waits: false };
 }
 
 impl Least {
@@ -123,6 +125,14 @@ pub(super) struct Failed<E> {
     pub(super) streak: u32,
     /// The end of the back-off.
     pub(super) until: Boot,
+    /// The same for those who wait.
+    pub(super) until_waited: Boot,
+}
+
+impl<E> Failed<E> {
+    fn until(&self, wish: &Wish) -> Boot {
+        if wish.waits { self.until_waited } else { self.until }
+    }
 }
 
 /// Is it time for a flight in the background?
@@ -204,8 +214,8 @@ impl<E: Failure> Entry<E> {
         let meanwhile = self.valid_for(wish.user, now);
         match (&self.flight, &self.failed, meanwhile) {
             (Some(flight), _, meanwhile) => Step::Join { flight: flight.clone(), meanwhile },
-            (None, Some(failed), None) if failed.until > now => {
-                Step::Fail { error: failed.error.clone(), wait: failed.until.since(now) }
+            (None, Some(failed), None) if failed.until(wish) > now => {
+                Step::Fail { error: failed.error.clone(), wait: failed.until(wish).since(now) }
             }
             // Over the limit of forced mints, callers get the valid token there is.
             (None, _, Some(token)) if self.is_too_old(&token, wish) && self.forced.take(wish.user, now).is_err() => {
@@ -254,6 +264,11 @@ impl<E: Failure> Entry<E> {
     fn would_help(&self, token: &Token, least: Least, now: Boot) -> bool {
         policy::newer_would_last(token, least.of(token.life), now)
             && self.repeats_until.is_none_or(|until| until <= now)
+    }
+
+    /// How long this caller has to wait after a failure.
+    pub(super) fn wait(&self, wish: &Wish, now: Boot) -> Option<Duration> {
+        self.failed.as_ref().map(|failed| failed.until(wish).since(now))
     }
 
     pub(super) fn backs_off(&self, now: Boot) -> bool {
@@ -320,9 +335,10 @@ impl<E: Failure> Entry<E> {
         Ok([self.token.take(), self.older.take()].into_iter().flatten().map(|held| held.token).collect())
     }
 
-    /// Notes that a flight failed and that the next one starts after `until`.
-    pub(super) fn failed(&mut self, error: E, streak: u32, until: Boot, now: Boot) {
-        self.failed = Some(Failed { error, streak, until });
+    /// Notes that a flight failed and that the next one starts after `wait`.
+    pub(super) fn failed(&mut self, error: E, streak: u32, wait: Duration, now: Boot) {
+        let (until, until_waited) = (now + wait, now + policy::wait_of_waiting(error.verdict(), wait));
+        self.failed = Some(Failed { error, streak, until, until_waited });
         // Expired tokens are not kept during an outage.
         for held in [&mut self.token, &mut self.older] {
             held.take_if(|held| held.token.left(now).is_zero());

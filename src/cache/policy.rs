@@ -123,6 +123,15 @@ pub(super) fn wait_after(verdict: Verdict, failures: u32, jitter: &Jitter) -> Du
     }
 }
 
+/// The same wait for a caller that waits for the end of an outage (10 s at most, on the data path): it must not find that the
+/// issuer is back and that nobody asks it. A wait that the other side asked for is obeyed.
+pub(super) fn wait_of_waiting(verdict: Verdict, wait: Duration) -> Duration {
+    match verdict {
+        Verdict::Temporary { retry_after: None, .. } => wait.min(Duration::from_secs(8)),
+        Verdict::Temporary { .. } | Verdict::Permanent => wait,
+    }
+}
+
 /// The same wait while a valid token is at hand. A permanent failure of a renewal is not remembered to the end of that token:
 /// half of what is left is waited, so that there are further tries before callers feel it. What refused may have been no server
 /// at all, but the page of a network that wants a login first.

@@ -172,7 +172,7 @@ impl Rig {
     }
 
     async fn at_least(&self, seconds: u64) -> Result<Arc<Token>, Fail> {
-        self.ask(Wish { least: Least::Of(Duration::from_secs(seconds)), newer_than: None, user: USER }).await
+        self.ask(Wish { least: Least::Of(Duration::from_secs(seconds)), ..ANY }).await
     }
 }
 
@@ -302,6 +302,34 @@ async fn temporary_failures_back_off_and_a_hiccup_is_not_seen() {
     }
     // Three tries a flight, delays that double to a minute: not one call a question.
     assert!(rig.issuer.calls() < 120, "{}", rig.issuer.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_the_end_of_an_outage_is_served_within_ten_seconds_of_it() {
+    let waits = Wish { waits: true, ..ANY };
+    for outage in [20, 200, 2_000] {
+        let rig = Rig::new(Mood::Down);
+        for _ in 0..outage {
+            assert!(rig.any().await.is_err());
+            sleep(1).await;
+        }
+        let calls = rig.issuer.calls();
+        for _ in 0..64 {
+            assert!(rig.ask(waits).await.is_err());
+            sleep(1).await;
+        }
+        assert!(rig.issuer.calls() - calls <= 8 + 1, "not one call a question");
+        rig.issuer.set(Mood::Fine { life: 60 });
+        sleep(8).await;
+        assert!(rig.ask(waits).await.is_ok(), "after {outage} s");
+    }
+    // Others are not asked by us sooner than they want.
+    let rig = Rig::new(Mood::Busy { retry_after: 40 });
+    for _ in 0..39 {
+        assert!(rig.ask(waits).await.is_err());
+        sleep(1).await;
+    }
+    assert_eq!(rig.issuer.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
