@@ -56,6 +56,7 @@ pub use examine::{Check, Examination, Report, Rule, State};
 pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
 use flight::{Minter, TokenRequest};
 pub use identities::{DEFAULT, Identity};
+pub(crate) use lease::ReadyFields;
 pub use lease::{Authorized, Lease};
 use lease::{Outer, check_form, covers};
 use newest::Newest;

@@ -1,5 +1,6 @@
-//! Chance for delays, so that a fleet does not act in step. Not for secrets.
+//! Chance for delays, so that a fleet does not act in step, and for names. Not for secrets.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -30,14 +31,24 @@ impl Jitter {
         self.between(floor, high)
     }
 
-    fn fraction(&self) -> f64 {
+    fn number(&self) -> u64 {
         let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn fraction(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are exactly what a fraction can hold")]
-        let fraction = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
+        let fraction = (self.number() >> 11) as f64 / (1u64 << 53) as f64;
         fraction
     }
+}
+
+/// A new name for a request, under which log, audit and the error of its client can be found. No two of a process are equal.
+pub(crate) fn request_id() -> String {
+    static NAMES: LazyLock<Jitter> = LazyLock::new(Jitter::from_system);
+    format!("{:016x}", NAMES.number())
 }
 
 #[cfg(test)]

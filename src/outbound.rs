@@ -287,7 +287,7 @@ impl Outbound {
             let (client, limit) = (self.over(socket)?, self.left(ask.limit));
             return self.exchange(&client, Call::new(ask, url, host, reading), limit).await;
         }
-        let host = host_of(&url);
+        let host = host_of(&url).to_owned();
         self.read_roots(&host, limit).await?;
         let limit = self.left(ask.limit);
         let named = ask.named_by == NamedBy::Them && self.0.config.named.contains(&host);

@@ -131,7 +131,7 @@ impl Relay {
         head::check(&method, &headers, !body.is_end_stream()).map_err(Refused::head)?;
         let url = head::url(&server.url, below, target).map_err(Refused::head)?;
         let outer = server.front_door.as_ref().map(|door| &*door.header);
-        let headers = head::to_server(&headers, outer).map_err(Refused::head)?;
+        let headers = head::to_server(headers, outer).map_err(Refused::head)?;
         let session = self.member(caller, &server, &headers)?;
         let body = Kept::read(body, Share::new(&self.budget, caller.uid)).await.map_err(|cut| {
             Refused::body(match cut {
@@ -174,7 +174,7 @@ impl Relay {
         };
         let lesson = Lesson::of(&mut errand);
         match errand.answer().await {
-            Ok(answer) => Ok(self.pass(answer, errand, (to, open.stop()), lesson)),
+            Ok(answer) => Ok(self.pass(answer, errand, (to, open), lesson)),
             Err(failed) => self.fail(failed, errand, &name, (to, open.stop())),
         }
     }
@@ -217,21 +217,21 @@ impl Relay {
         &self,
         answer: Response<Streamed>,
         errand: Errand,
-        (to, stop): (To, CancellationToken),
+        (to, open): (To, &OpenCall),
         lesson: Option<Lesson>,
     ) -> Response<Streamed> {
         let listener = lesson.and_then(|lesson| lesson.listener(&errand, &answer));
         let (mut head, body) = answer.into_parts();
         let is_stream = reopen::is_stream(StatusCode::OK, &head.headers) && body.size_hint().exact().is_none();
         let is_json = fields::is_media(&head.headers, "application/json") && fields::is_unencoded(&head.headers);
-        head.headers = head::to_client(&head.headers);
+        head.headers = head::to_client(head.headers);
         if let Some(member) = errand.session.as_ref().filter(|member| member.epoch.is_some()) {
             member::show_own_id(&mut head.headers, &member.key.id);
         }
         head.extensions.clear();
         // The client's connection has a version of its own.
         head.version = Version::HTTP_11;
-        let waiting = match to {
+        let waiting = |listener| match to {
             To::Request(id) if errand.sent != Sent::Stream => {
                 let last_word = last_word(&errand, To::Request(id.clone()));
                 Some(Waiting { id, last_word, listener })
@@ -240,18 +240,20 @@ impl Relay {
         };
         let last_byte = Arc::clone(&errand.last_byte);
         let body = if is_stream && errand.sent == Sent::Stream {
-            held::joined(body, errand, stop)
+            held::joined(body, errand, open.stop())
         } else if is_stream {
+            let waiting = waiting(listener);
             let notices = errand.session.as_ref().map(|member| Notices::new(&self.known, member.key.clone()));
             let shape = Shape::Events(Box::new(Events::new(errand.sent, waiting, notices)));
-            Relayed::new(body, last_byte, stop, shape).with_again(reopen::request(errand))
+            Relayed::new(body, last_byte, Some(open.stop()), shape).with_again(reopen::request(errand))
         } else if is_json {
-            Relayed::new(body, last_byte, stop, Shape::Json(Json::new(waiting)))
+            let waiting = listener.and_then(|listener| waiting(Some(listener)));
+            Relayed::new(body, last_byte, None, Shape::Json(Json::new(waiting)))
         } else {
-            if let Some(listener) = waiting.and_then(|waiting| waiting.listener) {
+            if let Some(listener) = listener {
                 listener(None);
             }
-            Relayed::new(body, last_byte, stop, Shape::Plain)
+            Relayed::new(body, last_byte, None, Shape::Plain)
         };
         Response::from_parts(head, Box::pin(body))
     }

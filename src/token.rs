@@ -11,7 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use hyper::header::HeaderValue;
 use secrecy::SecretString;
+use zeroize::Zeroizing;
 
 use crate::clock::{Boot, Now, rfc3339};
 pub(crate) use crate::digest::Digest;
@@ -176,6 +179,8 @@ pub struct AccessToken {
     secret: SecretString,
     /// The text needs no escape in a JSON string. Computed once, because every answer needs it.
     is_plain: bool,
+    /// See [`Self::in_field`].
+    in_field: OnceLock<HeaderValue>,
 }
 
 impl AccessToken {
@@ -183,7 +188,7 @@ impl AccessToken {
     pub fn parse(text: String) -> Result<Self, BadToken> {
         const CAP: usize = 32 * 1024;
         let is_plain = !text.bytes().any(|byte| byte == b'"' || byte == b'\\');
-        let token = Self { secret: SecretString::from(text), is_plain };
+        let token = Self { secret: SecretString::from(text), is_plain, in_field: OnceLock::new() };
         let text = token.expose();
         if text.len() > CAP {
             Err(BadToken::TooLong)
@@ -202,6 +207,19 @@ impl AccessToken {
     /// The text, for the one party that may see it.
     pub fn expose(&self) -> &str {
         expose(&self.secret)
+    }
+
+    /// The value of an `Authorization` field with it (RFC 6750 section 2.1), marked as sensitive. All that are sent share one
+    /// text, which is erased with the last of them.
+    pub(crate) fn in_field(&self) -> HeaderValue {
+        let make = || {
+            let text = Zeroizing::new(format!("Bearer {}", self.expose()).into_bytes());
+            let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
+            let mut value = value.expect("visible ASCII can be in a field");
+            value.set_sensitive(true);
+            value
+        };
+        self.in_field.get_or_init(make).clone()
     }
 
     /// The SHA-256 of the text, which identifies the token without showing it.

@@ -2,6 +2,7 @@
 //!
 //! A model reads these sentences: they hold our own words and the configured name of the server alone.
 
+use crate::jitter::request_id;
 use crate::mcp::rpc::refusal::{AnswerTo, Refusal, Remediation};
 
 /// JSON-RPC's "invalid request".
@@ -91,8 +92,7 @@ impl Why {
             "" => self.words(),
             name => format!("{name}: {}", self.words()),
         };
-        // It is only to be found again in the log, so a zero does no harm.
-        let request_id = format!("{:016x}", getrandom::u64().unwrap_or_default());
+        let request_id = request_id();
         tracing::warn!(server, error, request_id, "{}", self.words());
         // What may have been carried out is not to be repeated without a look.
         let may_repeat = matches!(self, Self::DaemonAway | Self::TooMany | Self::Status(500..));

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{
-    AuditSubject, Authorized, Broker, CallRecord, Class, Decision, Error, Head, Lease, Request, Server, Wanted,
-};
+use super::{AuditSubject, Broker, CallRecord, Class, Decision, Error, Lease, ReadyFields, Request, Server, Wanted};
 use crate::audit::CallSubject;
 use crate::caller::Caller;
 use crate::oauth::Scopes;
@@ -26,22 +24,21 @@ pub(crate) struct Patience<'a, F> {
 const AGAIN: Duration = Duration::from_millis(500);
 
 impl Broker {
-    /// Gives the header fields for one request that the data path is about to send. `head` describes that request for the
-    /// credential it is given. Fails as [`Self::headers`] does, but temporary failures only after `patience`.
+    /// Gives the header fields for one request that the data path is about to send. `fields` asks the lease for them. Fails as [`Self::headers`] does, but temporary failures only after `patience`.
     pub(crate) async fn call<P>(
         &self,
         caller: &Caller,
         request: &Request,
         patience: Patience<'_, impl Fn() -> Option<P>>,
-        head: impl FnOnce(&Lease) -> Head,
-    ) -> Result<(Lease, Authorized), Error> {
+        fields: impl FnOnce(&Lease) -> Result<ReadyFields, Error>,
+    ) -> Result<(Lease, ReadyFields), Error> {
         let record = patience.record;
         let decided = match self.decide(caller, request, None) {
             Ok(Decision::Lease(lease)) => Ok(lease),
-            Ok(Decision::Awaits(wanted)) => self.awaited_patiently(caller, request, wanted, patience).await,
+            Ok(Decision::Awaits(wanted)) => Box::pin(self.awaited_patiently(caller, request, wanted, patience)).await,
             Err(error) => Err(error),
         };
-        let decided = decided.and_then(|lease| lease.authorize(Some(&head(&lease))).map(|fields| (lease, fields)));
+        let decided = decided.and_then(|lease| fields(&lease).map(|fields| (lease, fields)));
         let tool = record.tool();
         let call = Some(CallSubject { id: record.id(), tool: tool.as_deref() });
         let subject = AuditSubject { call, ..AuditSubject::of(caller, request) };

@@ -6,6 +6,7 @@ use super::{Action, Broker};
 use crate::audit::{Audit, CallSubject, Decision, Done, Outcome};
 use crate::caller::Caller;
 use crate::clock::{Boot, Clock};
+use crate::jitter::request_id;
 use crate::token::Token;
 
 /// One call on the data path. Its lines have its id in common, and so has the error that its client may see.
@@ -40,8 +41,7 @@ pub(crate) enum CallEnd<'a> {
 impl Broker {
     /// A call begins.
     pub(crate) fn begin_call(&self, caller: &Caller, server: &Arc<str>) -> CallRecord {
-        // It is only to be found again, so a zero does no harm.
-        let id = format!("{:016x}", getrandom::u64().unwrap_or_default());
+        let id = request_id();
         let (audit, clock) = (self.audit.clone(), self.clock.clone());
         let (begun, details) = (clock.boot(), Mutex::default());
         CallRecord { audit, clock, begun, id, caller: caller.clone(), server: Arc::clone(server), details }

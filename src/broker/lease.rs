@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+
 use super::error::{BoundTo, Refusal};
 use super::{Action, Error, Head, Server};
 use crate::clock::{Clock, rfc3339};
@@ -32,6 +34,9 @@ pub(crate) struct Outer {
     pub(crate) header: String,
     pub(crate) token: Arc<Token>,
 }
+
+/// Fields with which a request can be sent. They are secrets.
+pub(crate) type ReadyFields = Vec<(HeaderName, HeaderValue)>;
 
 /// The header fields that authorise a request.
 pub struct Authorized {
@@ -61,6 +66,25 @@ impl Lease {
         let mut for_front_door = self.fields_of(&outer.token.credential, None)?;
         fields.extend(for_front_door.pop().map(|(_, value)| (outer.header.clone(), value)));
         Ok(Authorized { fields, expires_at })
+    }
+
+    /// The same as fields that can be sent, with their values marked as sensitive. `head` is asked for where the credential is
+    /// bound to the request to this URL.
+    pub(crate) fn ready(&self, url: &ServerUrl, head: impl FnOnce() -> Head) -> Result<ReadyFields, Error> {
+        if let (Credential::Bearer(token) | Credential::Certificate(token, _), None) =
+            (&self.token.credential, &self.outer)
+        {
+            covers(&self.server, url)?;
+            return Ok(vec![(AUTHORIZATION, token.in_field())]);
+        }
+        let fields = self.authorize(Some(&head()))?.fields;
+        let ready = fields.into_iter().map(|(name, value)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            let mut value = HeaderValue::from_str(&value).ok()?;
+            value.set_sensitive(true);
+            Some((name, value))
+        });
+        ready.collect::<Option<_>>().ok_or_else(|| Error::internal("a credential is no header field"))
     }
 
     /// Learns the nonce that the server sent for the next proof (RFC 9449 section 9).

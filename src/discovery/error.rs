@@ -120,5 +120,5 @@ pub(super) fn busy(place: &'static str, url: &str, answer: &Answer) -> Error {
 }
 
 fn host(url: &str) -> String {
-    url::Url::parse(url).map(|url| crate::oauth::host_of(&url)).unwrap_or_default()
+    url::Url::parse(url).map(|url| crate::oauth::host_of(&url).to_owned()).unwrap_or_default()
 }

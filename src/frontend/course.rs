@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::relay_thread::RelayThread;
+use super::relay_threads::RelayThreads;
 
 /// The tasks of all listeners, and their common end.
 #[derive(Clone)]
@@ -13,5 +13,5 @@ pub(crate) struct Course {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     /// Where connections of the proxy are served.
-    pub(crate) relay: Arc<RelayThread>,
+    pub(crate) relay: Arc<RelayThreads>,
 }

@@ -26,7 +26,7 @@ use super::oauth::Clients;
 use super::owner::{Ends, Owner, Owners, Peer};
 use super::place;
 use super::secret::LoopbackSecret;
-use super::{relay_thread, route};
+use super::{relay_threads, route};
 use crate::caller::Caller;
 
 /// Anybody on this machine can connect, and shows the secret with the first request.
@@ -201,16 +201,17 @@ impl Http {
 }
 
 impl Connection {
-    /// Serves the connection, here or on the thread of the data path.
+    /// Serves the connection, here or on a thread of the data path.
     async fn served(self, state: Arc<State>, course: Course, seat: Seat, mut stream: tokio::net::TcpStream) {
-        let begun = listener::beginning(Limits::API, &course.stop, &mut stream, &seat, relay_thread::is_decided);
+        let begun = listener::beginning(Limits::API, &course.stop, &mut stream, &seat, relay_threads::is_decided);
         let Some(first) = begun.await else { return };
         let stop = course.stop.clone();
-        let Some(relay) = course.relay.for_connection(&first) else {
+        let Some((runtime, place)) = course.relay.for_connection(&first) else {
             return self.serve(state, stop, seat, Begun::new(first, Box::new(stream))).await;
         };
         let Ok(stream) = stream.into_std() else { return };
         let served = async move {
+            let _place = place;
             if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
                 // What can be written without waiting is known only after this runtime has looked. hyper drops the answer to an
                 // `Upgrade` that it cannot write at once.
@@ -218,7 +219,7 @@ impl Connection {
                 self.serve(state, stop, seat, Begun::new(first, Box::new(stream))).await;
             }
         };
-        course.tasks.spawn_on(served, relay);
+        course.tasks.spawn_on(served, &runtime);
     }
 
     /// Answers its requests.

@@ -27,7 +27,7 @@ pub(crate) mod oauth;
 mod owner;
 pub(crate) mod place;
 mod query;
-pub(crate) mod relay_thread;
+pub(crate) mod relay_threads;
 mod route;
 mod secret;
 pub(crate) mod socket;

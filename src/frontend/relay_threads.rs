@@ -1,10 +1,12 @@
-//! The thread of the data path. A connection whose first request is for `/mcp/` is served there, with its upstream connections, so
-//! that streams at full speed do not make those wait who ask for a token. Flights and renewals stay on the first thread, and so
-//! does everything that is asked on other connections. Whatever else comes on a connection of the proxy is answered there.
+//! The threads of the data path. A connection whose first request is for `/mcp/` is served on one of them, with its upstream
+//! connections, so that streams at full speed do not make those wait who ask for a token. Flights and renewals stay on the first
+//! thread of the program, and so does everything that is asked on other connections. Whatever else comes on a connection of the
+//! proxy is answered where that is served.
 
 use std::io;
-use std::sync::OnceLock;
+use std::num::NonZero;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -19,29 +21,51 @@ const START: Duration = Duration::from_secs(2);
 /// The longest method that leads to the proxy has six letters. What is longer is served where it is.
 const METHOD: usize = 16;
 
-/// The thread, which starts with the first connection of the proxy.
-#[derive(Default)]
-pub(crate) struct RelayThread {
-    runtime: OnceLock<Option<Handle>>,
+/// The most threads. A daemon is a small neighbour of the programs that it serves.
+const MOST: usize = 4;
+
+/// The threads, one for each processor at most. Each starts with its first connection.
+pub(crate) struct RelayThreads {
+    threads: Box<[Thread]>,
     end: CancellationToken,
 }
 
-impl RelayThread {
-    /// Where a connection is served that begins so; `None`: where it is.
-    pub(super) fn for_connection(&self, first: &[u8]) -> Option<&Handle> {
-        if proxy_is_asked(first) != Some(true) {
-            return None;
-        }
-        let start = || {
-            start(self.end.clone()).inspect_err(|error| {
-                tracing::warn!(%error, "the data path has no thread of its own: it shares that of the API");
-            })
-        };
-        self.runtime.get_or_init(|| start().ok()).as_ref()
+#[derive(Default)]
+struct Thread {
+    runtime: OnceLock<Option<Handle>>,
+    /// One for each connection, and one more.
+    connections: Arc<()>,
+}
+
+/// A place for one connection, until this is dropped.
+pub(super) struct Place(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+
+impl Default for RelayThreads {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = (0..processors.min(MOST)).map(|_| Thread::default()).collect();
+        Self { threads, end: CancellationToken::new() }
     }
 }
 
-impl Drop for RelayThread {
+impl RelayThreads {
+    /// Where a connection is served that begins so: on the thread with the fewest. `None`: where it is.
+    pub(super) fn for_connection(&self, first: &[u8]) -> Option<(Handle, Place)> {
+        if proxy_is_asked(first) != Some(true) {
+            return None;
+        }
+        let thread = self.threads.iter().min_by_key(|thread| Arc::strong_count(&thread.connections))?;
+        let start = || {
+            start(self.end.clone()).inspect_err(|error| {
+                tracing::warn!(%error, "the data path lacks a thread: it shares that of the API");
+            })
+        };
+        let runtime = thread.runtime.get_or_init(|| start().ok()).clone()?;
+        Some((runtime, Place(Arc::clone(&thread.connections))))
+    }
+}
+
+impl Drop for RelayThreads {
     fn drop(&mut self) {
         self.end.cancel();
     }
@@ -103,19 +127,29 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_starts_with_the_first_connection_of_the_proxy_and_ends_with_its_owner() {
-        let thread = RelayThread::default();
-        assert!(thread.for_connection(b"GET /v1/token").is_none() && thread.runtime.get().is_none());
-        let handle = thread.for_connection(b"POST /mcp/demo").expect("it starts").clone();
+    fn each_thread_starts_with_its_first_connection_and_all_end_with_their_owner() {
+        let two =
+            RelayThreads { threads: Box::new([Thread::default(), Thread::default()]), end: CancellationToken::new() };
+        let running = || two.threads.iter().filter(|thread| thread.runtime.get().is_some()).count();
+        assert!(two.for_connection(b"GET /v1/token").is_none() && running() == 0);
+        let begin = || two.for_connection(b"POST /mcp/demo").expect("it starts");
+        drop((begin(), running()));
+        let first = begin();
+        assert_eq!(running(), 1, "the first one is free");
+        let second = begin();
+        assert_eq!(running(), 2);
+        assert_ne!(first.0.id(), second.0.id());
+        drop(second);
+        assert_ne!(first.0.id(), begin().0.id());
         let (tell, told) = sync_channel(1);
-        handle.spawn(async move { drop(tell.send(std::thread::current().name().map(str::to_owned))) });
+        first.0.spawn(async move { drop(tell.send(std::thread::current().name().map(str::to_owned))) });
         assert_eq!(told.recv_timeout(START).expect("it runs").as_deref(), Some("relay"));
         let (tell, told) = sync_channel::<()>(1);
-        handle.spawn(async move {
+        first.0.spawn(async move {
             std::future::pending::<()>().await;
             drop(tell);
         });
-        drop(thread);
+        drop(two);
         assert!(
             told.recv_timeout(5 * START).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Disconnected)
         );

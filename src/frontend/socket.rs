@@ -24,7 +24,7 @@ use super::desk::State;
 use super::funnel::{Answers, Finished};
 use super::gate::{self, Pass};
 use super::place::{Access, Error, check_directory, is_listening, lock, make_directory};
-use super::{relay_thread, route};
+use super::{relay_threads, route};
 use crate::blocking::{self, Kind};
 use crate::caller::{Caller, Process, Why};
 use crate::env::FileId;
@@ -195,7 +195,7 @@ impl Socket {
     }
 }
 
-/// Serves one connection, here or on the thread of the data path.
+/// Serves one connection, here or on a thread of the data path.
 pub(super) async fn serve_one(state: Arc<State>, course: Course, seats: Arc<Seats>, mut stream: UnixStream) {
     let (caller, process) = {
         let desk = state.desk();
@@ -209,14 +209,15 @@ pub(super) async fn serve_one(state: Arc<State>, course: Course, seats: Arc<Seat
         Some(Err(why)) => Some(Err(why)),
         None => None,
     };
-    let begun = listener::beginning(Limits::API, &course.stop, &mut stream, &seat, relay_thread::is_decided);
+    let begun = listener::beginning(Limits::API, &course.stop, &mut stream, &seat, relay_threads::is_decided);
     let Some(first) = begun.await else { return };
     let (stop, peer) = (course.stop.clone(), Peer { caller, process });
-    let Some(relay) = course.relay.for_connection(&first) else {
+    let Some((runtime, place)) = course.relay.for_connection(&first) else {
         return serve(state, stop, (seat, peer), Begun::new(first, Box::new(stream))).await;
     };
     let Ok(stream) = stream.into_std() else { return };
     let served = async move {
+        let _place = place;
         if let Ok(stream) = UnixStream::from_std(stream) {
             // What can be written without waiting is known only after this runtime has looked. hyper drops the answer to an
             // `Upgrade` that it cannot write at once.
@@ -224,7 +225,7 @@ pub(super) async fn serve_one(state: Arc<State>, course: Course, seats: Arc<Seat
             serve(state, stop, (seat, peer), Begun::new(first, Box::new(stream))).await;
         }
     };
-    course.tasks.spawn_on(served, relay);
+    course.tasks.spawn_on(served, &runtime);
 }
 
 /// Who is at the other end of a connection.

@@ -1,7 +1,7 @@
 //! The fields of HTTP that MCP adds (Streamable HTTP, "Session Management", "Protocol Version Header", "Resumability"), and what
 //! the content of a message is.
 
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 /// The field with the id of a session.
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -12,8 +12,9 @@ pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 
 /// Is the content of this media type, whatever its parameters?
 pub(crate) fn is_media(headers: &HeaderMap, media: &str) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media)
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let without_parameters = value.split(|&byte| byte == b';').next().unwrap_or_default();
+    without_parameters.trim_ascii().eq_ignore_ascii_case(media.as_bytes())
 }
 
 /// Is the content as it is, without an encoding?

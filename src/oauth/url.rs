@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::{quoted_words, segment};
 
@@ -313,10 +313,6 @@ pub(crate) fn names_this_machine(host: &str) -> bool {
 }
 
 /// The host of a URL as configuration names it: lower case, IPv6 in brackets.
-pub(crate) fn host_of(url: &Url) -> String {
-    match url.host() {
-        Some(Host::Ipv6(address)) => format!("[{address}]"),
-        Some(host) => host.to_string(),
-        None => String::new(),
-    }
+pub(crate) fn host_of(url: &Url) -> &str {
+    url.host_str().unwrap_or_default()
 }

@@ -102,7 +102,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
         let client = if self.trust.may_use_kept(&origin, call.repeatable) { &self.kept } else { &self.fresh };
         let answer = self.exchange(client, call, body).await;
         if answer.is_ok() {
-            self.trust.heard(origin);
+            self.trust.heard(&origin);
         }
         answer
     }

@@ -16,27 +16,32 @@ use crate::oauth::host_of;
 /// Checks the scheme, and the address if the host is one. Names are checked when they are resolved.
 pub(super) fn admit(config: &Config, url: &Url, named_by: NamedBy) -> Result<(), Error> {
     let host = host_of(url);
+    let forbidden = |kind| Error::Forbidden { host: host.to_owned(), kind };
     let address = literal(url);
     let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
     match url.scheme() {
         "https" => {}
-        "http" if named_by == NamedBy::Platform && address::is_beside_us(&host, address) => {}
+        "http" if named_by == NamedBy::Platform && address::is_beside_us(host, address) => {}
         "http" if loopback && config.insecure_loopback => {}
-        "http" if loopback && named_by == NamedBy::Them => return Err(Error::Forbidden { host, kind: Kind::Loopback }),
-        "http" if loopback => return Err(Error::InsecureLoopback { host }),
-        _ => return Err(Error::Insecure { host }),
+        "http" if loopback && named_by == NamedBy::Them => return Err(forbidden(Kind::Loopback)),
+        "http" if loopback => return Err(Error::InsecureLoopback { host: host.to_owned() }),
+        _ => return Err(Error::Insecure { host: host.to_owned() }),
+    }
+    // A host that the operator has named may be a name, whatever it resolves to.
+    if address.is_none() && named_by != NamedBy::Them {
+        return Ok(());
     }
     let rules = Rules::new(config, named_by);
     match address {
-        Some(address) => rules.admit(address).map_err(|kind| Error::Forbidden { host, kind }),
-        None if named_by == NamedBy::Them && !rules.may_resolve(&host) => Err(Error::NotAllowed { host }),
+        Some(address) => rules.admit(address).map_err(forbidden),
+        None if !rules.may_resolve(host) => Err(Error::NotAllowed { host: host.to_owned() }),
         None => Ok(()),
     }
 }
 
 /// Is this an endpoint on this machine or its link, where plain http is fine for a platform?
 pub(crate) fn is_beside_us(url: &Url) -> bool {
-    url.scheme() == "http" && address::is_beside_us(&host_of(url), literal(url))
+    url.scheme() == "http" && address::is_beside_us(host_of(url), literal(url))
 }
 
 /// The address that the host of a URL is, if it is no name.

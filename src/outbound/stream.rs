@@ -63,8 +63,8 @@ pub(crate) struct Exchange {
     pub(crate) certificate: Option<Digest>,
     /// The name of the server. Two servers never share a connection, even if they share an origin.
     pub(crate) server: Arc<str>,
-    /// The longest wait from the connection to the head of the answer.
-    pub(crate) head_limit: Duration,
+    /// The longest wait from the connection to the head of the answer. `None`: its sender decides how long it waits.
+    pub(crate) head_limit: Option<Duration>,
 }
 
 /// Was anything of a request written before it failed?
@@ -105,8 +105,8 @@ impl Outbound {
             self.forget_connections();
         }
         let host = host_of(&exchange.url);
-        self.read_roots(&host, CONNECT_LIMIT).await.map_err(Lost::unsent)?;
-        let streams = self.streams(&exchange, &host).map_err(Lost::unsent)?;
+        self.read_roots(host, CONNECT_LIMIT).await.map_err(Lost::unsent)?;
+        let streams = self.streams(&exchange, host).map_err(Lost::unsent)?;
         streams.send(exchange).await
     }
 
@@ -142,34 +142,35 @@ where
 {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&self, exchange: Exchange) -> Result<Response<Download>, Lost> {
-        let (host, origin) = (host_of(&exchange.url), exchange.url[..Position::AfterPort].to_owned());
-        let key = (origin, Arc::clone(&exchange.server));
+        let (host, origin) = (host_of(&exchange.url).to_owned(), &exchange.url[..Position::AfterPort]);
+        let (server, thread) = (Arc::clone(&exchange.server), std::thread::current().id());
+        let key = Key { origin: origin.into(), server, thread };
         let limit = exchange.head_limit;
         let Ok(mut request) = request(exchange) else { return Err(Lost::unsent(Error::NotAUrl)) };
-        let deadline = Instant::now() + limit;
+        let limit = limit.map(|limit| (Instant::now() + limit, limit));
         // A server that has just closed one says so when it is asked, whatever the request.
-        if self.trust.may_use_kept(&key.0, true) {
+        if self.trust.may_use_kept(&key.origin, true) {
             while let Some(connection) = self.pool.take(&key) {
-                match self.over(connection, request, &host, (deadline, limit)).await {
+                match self.over(connection, request, &host, limit).await {
                     Err((_, Some(back))) => request = back,
                     outcome => {
                         if outcome.is_err() {
-                            self.trust.lose(key.0.clone());
+                            self.trust.lose(key.origin.to_string());
                         }
                         return self.outcome(outcome, key);
                     }
                 }
             }
         }
-        let url = format!("{}/", key.0);
-        let connection = self.connect(&url, &host).await.map_err(Lost::unsent)?;
-        let outcome = self.over(connection, request, &host, (deadline, limit)).await;
+        let url = format!("{}/", key.origin);
+        let connection = Box::pin(self.connect(&url, &host)).await.map_err(Lost::unsent)?;
+        let outcome = self.over(connection, request, &host, limit).await;
         self.outcome(outcome, key)
     }
 
     fn outcome(&self, outcome: Outcome, key: Key) -> Result<Response<Download>, Lost> {
         let (answer, connection) = outcome.map_err(|(lost, _)| lost)?;
-        self.trust.heard(key.0.clone());
+        self.trust.heard(&key.origin);
         let (head, body) = answer.into_parts();
         let home = Some((key, Arc::clone(&self.pool)));
         let mut body = Download { body, connection: Some(connection), home };
@@ -193,7 +194,7 @@ where
         mut connection: Connection,
         mut request: Request<Upload>,
         host: &str,
-        (deadline, limit): (Instant, Duration),
+        limit: Option<(Instant, Duration)>,
     ) -> Outcome {
         let interim = Arc::new(Interim::default());
         let counted = Arc::clone(&interim);
@@ -209,7 +210,7 @@ where
             biased;
             () = interim.too_many.notified() => Err(Error::Interim { host: host.to_owned() }),
             outcome = driven => Ok(outcome),
-            () = tokio::time::sleep_until(deadline) => Err(Error::Timeout { host: host.to_owned(), limit }),
+            limit = passed(limit) => Err(Error::Timeout { host: host.to_owned(), limit }),
         };
         drop(answer);
         let sent = if connection.record.requests() > before { Sent::Perhaps } else { Sent::Nothing };
@@ -228,13 +229,22 @@ where
     }
 }
 
+/// Waits until the limit is over, if there is one.
+async fn passed(limit: Option<(Instant, Duration)>) -> Duration {
+    let Some((deadline, limit)) = limit else { return std::future::pending().await };
+    tokio::time::sleep_until(deadline).await;
+    limit
+}
+
 /// An answer with its connection; or the failure, and the request if it was not taken.
 type Outcome = Result<(Response<Incoming>, Connection), (Lost, Option<Request<Upload>>)>;
 
 fn request(exchange: Exchange) -> Result<Request<Upload>, hyper::http::Error> {
     let Exchange { method, url, mut headers, body, .. } = exchange;
     headers.insert(HOST, HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?);
-    let mut request = Request::builder().method(method).uri(&url[Position::BeforePath..]).body(body)?;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::try_from(&url[Position::BeforePath..])?;
     *request.headers_mut() = headers;
     Ok(request)
 }

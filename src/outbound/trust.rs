@@ -56,13 +56,17 @@ impl Trust {
     }
 
     /// This origin has answered.
-    pub(super) fn heard(&self, origin: String) {
+    pub(super) fn heard(&self, origin: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = state.heard.get_mut(origin) {
+            *at = Instant::now();
+            return;
+        }
         if state.heard.len() >= HOSTS {
             state.heard.retain(|_, at| at.elapsed() <= JUST_NOW);
         }
         if state.heard.len() < HOSTS {
-            state.heard.insert(origin, Instant::now());
+            state.heard.insert(origin.to_owned(), Instant::now());
         }
     }
 }

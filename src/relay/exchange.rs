@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{COOKIE, HeaderMap, LOCATION};
 use hyper::{Method, Response};
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use super::session::Key;
 use super::steps::Steps;
 use super::verdict::{self, Attempt, Body, Effect, Repair, Repairs, Sent, TokenAge, Told, Verdict, Why, Written};
 use crate::broker::{
-    self, Action, Authorized, Broker, CallRecord, Class, Head, Lease, Least, Patience, Server, Target,
+    self, Action, Broker, CallRecord, Class, Head, Lease, Least, Patience, ReadyFields, Server, Target,
 };
 use crate::caller::Caller;
 use crate::mcp::rpc::Message;
@@ -27,9 +27,6 @@ use crate::metrics::Relayed;
 use crate::oauth::{Challenge, Scopes, ServerUrl, challenge, quoted_words};
 use crate::outbound::{self, Download, Exchange, Lost};
 use crate::token::Digest;
-
-/// The longest wait for the head of an answer. The wait ends before, when nothing passes for ten minutes.
-const NO_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 
 /// A request on its way.
 pub(super) struct Errand {
@@ -86,7 +83,7 @@ impl From<Told> for Failed {
 /// What repetitions change.
 struct Progress {
     lease: Lease,
-    fields: Authorized,
+    fields: ReadyFields,
     scopes: Option<Scopes>,
     repairs: Repairs,
     begun: Instant,
@@ -129,14 +126,14 @@ impl Errand {
                     self.counts.repetitions.inc();
                     // The connection is closed: what is left of this answer is nobody's.
                     drop(outcome);
-                    self.repair(repair, &mut progress).await?;
+                    Box::pin(self.repair(repair, &mut progress)).await?;
                 }
             }
         }
     }
 
     /// The credential, within the patience of the client.
-    async fn lease(&self, scopes: Option<&Scopes>) -> Result<(Lease, Authorized), Failed> {
+    async fn lease(&self, scopes: Option<&Scopes>) -> Result<(Lease, ReadyFields), Failed> {
         let request = broker::Request {
             target: Target::Name(self.server.name.to_string()),
             scopes: scopes.cloned(),
@@ -148,7 +145,7 @@ impl Errand {
         };
         let (longest, may_wait) = (self.sent.patience(), || self.may_wait());
         let patience = Patience { record: &self.record, longest, may_wait };
-        self.broker.call(&self.caller, &request, patience, |lease| self.head(lease)).await.map_err(Failed::no_token)
+        self.broker.call(&self.caller, &request, patience, |lease| self.fields(lease)).await.map_err(Failed::no_token)
     }
 
     /// May the client wait while a temporary failure may pass?
@@ -160,8 +157,12 @@ impl Errand {
     }
 
     /// The fields for one more try with the same credential.
-    fn sign(&self, lease: &Lease) -> Result<Authorized, Failed> {
-        lease.authorize(Some(&self.head(lease))).map_err(Failed::no_token)
+    fn sign(&self, lease: &Lease) -> Result<ReadyFields, Failed> {
+        self.fields(lease).map_err(Failed::no_token)
+    }
+
+    fn fields(&self, lease: &Lease) -> Result<ReadyFields, broker::Error> {
+        lease.ready(&self.url, || self.head(lease))
     }
 
     fn head(&self, lease: &Lease) -> Head {
@@ -173,11 +174,8 @@ impl Errand {
     async fn send(&mut self, progress: &Progress) -> Result<Result<Response<Download>, Lost>, Failed> {
         let Some(body) = self.body.upload(&self.last_byte) else { return Err(Told::new(Why::TooLargeToRepeat).into()) };
         let mut headers = self.headers.clone();
-        for (name, value) in &progress.fields.fields {
-            let field = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
-            let Some((name, mut value)) = field else { return Err(Told::no_token(Class::Internal, None).into()) };
-            value.set_sensitive(true);
-            headers.insert(name, value);
+        for (name, value) in &progress.fields {
+            headers.insert(name, value.clone());
         }
         if let Some(field) = self.known.cookies().field(&self.cookies, self.url.url(), self.known.now()) {
             headers.insert(COOKIE, field);
@@ -190,7 +188,8 @@ impl Errand {
             named_by: self.server.named_by,
             certificate: progress.lease.token.credential.connection().copied(),
             server: Arc::clone(&self.server.name),
-            head_limit: NO_LIMIT,
+            // The wait ends when nothing passes for ten minutes.
+            head_limit: None,
         };
         tokio::select! {
             answer = self.broker.outbound().stream(exchange) => {
@@ -233,7 +232,7 @@ impl Errand {
             body,
             repairs: *repairs,
             token: TokenAge::of(lease.age(), lease.token.life),
-            has_proof: progress.fields.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("dpop")),
+            has_proof: progress.fields.iter().any(|(name, _)| name.as_str() == "dpop"),
             scopes: verdict::Steps {
                 requested: scopes.as_ref().unwrap_or(&lease.token.scopes),
                 ceiling: ceiling.as_ref(),

@@ -6,13 +6,11 @@
 //! or go elsewhere. All others pass as they are. The fields of the credential are added by the caller of this module, last.
 
 use hyper::header::{
-    ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap,
-    HeaderName, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, VIA, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Uri};
 
-use crate::mcp::fields::is_media;
+use crate::mcp::fields::{SESSION_ID, is_media};
 use crate::oauth::ServerUrl;
 
 /// The layers of encoding that a path is read through. What has more was made to confuse.
@@ -122,8 +120,7 @@ pub(crate) fn check(method: &Method, headers: &HeaderMap, has_body: bool) -> Res
         Method::TRACE | Method::CONNECT => return Err(BadHead::Trace),
         _ => {}
     }
-    named_by_connection(headers)?;
-    if headers.get_all("mcp-session-id").iter().count() > 1 {
+    if headers.get_all(SESSION_ID).iter().count() > 1 {
         return Err(BadHead::Sessions);
     }
     let needs_media = has_body || *method == Method::POST;
@@ -157,30 +154,32 @@ pub(crate) fn url(server: &ServerUrl, below: &str, target: &Uri) -> Result<Serve
 }
 
 /// The fields of the request that the server gets, without those of the credential. `outer` names the field of a front door.
-pub(crate) fn to_server(headers: &HeaderMap, outer: Option<&str>) -> Result<HeaderMap, BadHead> {
-    let named = named_by_connection(headers)?;
+pub(crate) fn to_server(headers: HeaderMap, outer: Option<&str>) -> Result<HeaderMap, BadHead> {
+    let named = named_by_connection(&headers)?;
     let passes = |name: &HeaderName| {
-        !(is_of_connection(name)
-            || names_client(name)
+        let text = name.as_str();
+        !(is_of_connection(text)
+            || names_client(text)
             || named.contains(name)
-            || outer.is_some_and(|outer| name.as_str().eq_ignore_ascii_case(outer)))
+            || outer.is_some_and(|outer| text.eq_ignore_ascii_case(outer)))
     };
-    Ok(copy(headers, passes))
+    Ok(keep(headers, passes))
 }
 
 /// The fields of the answer that the client gets.
-pub(crate) fn to_client(headers: &HeaderMap) -> HeaderMap {
+pub(crate) fn to_client(headers: HeaderMap) -> HeaderMap {
     // A server that names what must not be removed has named nothing.
-    let named = named_by_connection(headers).unwrap_or_default();
-    copy(headers, |name| !(is_hop(name) || leads_client(name) || named.contains(name)))
+    let named = named_by_connection(&headers).unwrap_or_default();
+    keep(headers, |name| !(is_hop(name.as_str()) || leads_client(name.as_str()) || named.contains(name)))
 }
 
-fn copy(headers: &HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
-    let mut copied = HeaderMap::with_capacity(headers.len() + 2);
-    for (name, value) in headers.iter().filter(|(name, _)| passes(name)) {
-        copied.append(name.clone(), value.clone());
+/// Most fields pass, so the others are taken out.
+fn keep(mut headers: HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let dropped: Vec<HeaderName> = headers.keys().filter(|name| !passes(name)).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
     }
-    copied
+    headers
 }
 
 /// The fields that are for this connection alone because `Connection` names them.
@@ -200,43 +199,56 @@ fn named_by_connection(headers: &HeaderMap) -> Result<Vec<HeaderName>, BadHead> 
 }
 
 /// Fields of one connection (RFC 9110 section 7.6.1).
-fn is_hop(name: &HeaderName) -> bool {
-    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+fn is_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection"
+    )
 }
 
 /// Fields of one connection, and those that the client towards the server makes anew.
-fn is_of_connection(name: &HeaderName) -> bool {
-    is_hop(name) || [HOST, CONTENT_LENGTH, EXPECT].contains(name)
+fn is_of_connection(name: &str) -> bool {
+    is_hop(name) || matches!(name, "host" | "content-length" | "expect")
 }
 
 /// Fields that name or prove the client, or say from where the request came.
-fn names_client(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, FORWARDED, VIA].contains(name)
-        || matches!(
-            text,
-            "cookie2" | "dpop" | "x-serverless-authorization" | "x-real-ip" | "client-ip" | "true-client-ip"
-        )
-        || text.starts_with("x-amz-")
-        || text.starts_with("x-forwarded-")
+fn names_client(name: &str) -> bool {
+    matches!(
+        name,
+        "authorization"
+            | "proxy-authorization"
+            | "cookie"
+            | "cookie2"
+            | "forwarded"
+            | "via"
+            | "dpop"
+            | "x-serverless-authorization"
+            | "x-real-ip"
+            | "client-ip"
+            | "true-client-ip"
+    ) || name.starts_with("x-amz-")
+        || name.starts_with("x-forwarded-")
 }
 
 /// Fields that would make a local client log in, go elsewhere or keep something, and those that hold a proof.
-fn leads_client(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    [WWW_AUTHENTICATE, PROXY_AUTHENTICATE, SET_COOKIE, LOCATION, REFRESH, ALT_SVC, AUTHORIZATION, PROXY_AUTHORIZATION]
-        .contains(name)
-        || matches!(
-            text,
-            "set-cookie2"
-                | "authentication-info"
-                | "proxy-authentication-info"
-                | "dpop-nonce"
-                | "dpop"
-                | "clear-site-data"
-        )
-        || text.starts_with("access-control-")
+fn leads_client(name: &str) -> bool {
+    matches!(
+        name,
+        "www-authenticate"
+            | "proxy-authenticate"
+            | "authentication-info"
+            | "proxy-authentication-info"
+            | "authorization"
+            | "proxy-authorization"
+            | "dpop"
+            | "dpop-nonce"
+            | "set-cookie"
+            | "set-cookie2"
+            | "clear-site-data"
+            | "location"
+            | "refresh"
+            | "alt-svc"
+    ) || name.starts_with("access-control-")
 }
 
 #[cfg(test)]

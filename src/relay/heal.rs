@@ -130,10 +130,20 @@ impl Errand {
         if epoch.is_none() && self.known.sessions().is_ended(&key) {
             return Ok(Look::Pass(boxed(answer)));
         }
-        let status = answer.status().as_u16();
-        if session::loss(self.sent, status, None) == Loss::No {
+        if session::loss(self.sent, answer.status().as_u16(), None) == Loss::No {
             return Ok(Look::Pass(boxed(answer)));
         }
+        Box::pin(self.look_closer(Member { key, epoch }, answer, turn)).await
+    }
+
+    /// The same for an answer that may mean it.
+    async fn look_closer(
+        &mut self,
+        Member { key, epoch }: Member,
+        answer: Response<Download>,
+        turn: Turn,
+    ) -> Result<Look, Failed> {
+        let status = answer.status().as_u16();
         let (answer, code) = peeked::code(answer, turn.deadline).await;
         // An event id that the server does not know is refused alike.
         let has_event = self.headers.contains_key(LAST_EVENT_ID);
@@ -217,7 +227,7 @@ impl Errand {
         drop(guard);
         if let Some(id) = &id {
             let within = Within { id: Some(id), version: Some(&version) };
-            drop(self.own(Method::DELETE, "", Sent::End, within).run().await);
+            drop(Box::pin(self.own(Method::DELETE, "", Sent::End, within).run()).await);
         }
         if reopened == Reopened::Different {
             tracing::warn!(server, "the server lost a session and came back different");
@@ -230,7 +240,8 @@ impl Errand {
     async fn initialize(&self, body: &str) -> Option<(Option<SessionId>, Offer)> {
         let request = Message::read(body.as_bytes()).id?;
         let outside = Within::default();
-        let answer = self.own(Method::POST, body, Sent::Request(Effect::Probe), outside).run().await.ok()?;
+        let mut opening = self.own(Method::POST, body, Sent::Request(Effect::Probe), outside);
+        let answer = Box::pin(opening.run()).await.ok()?;
         let id = session_id(answer.headers());
         if !answer.status().is_success() {
             return None;
@@ -247,8 +258,8 @@ impl Errand {
                 Step::Initialize(_) | Step::Initialized(_) => Sent::Notification,
                 Step::Subscribe(_) | Step::SetLevel(_) => Sent::Request(Effect::Harmless),
             };
-            let answer = self.own(Method::POST, step.body(), sent, within).run().await;
-            let Ok(answer) = answer else { return false };
+            let mut own = self.own(Method::POST, step.body(), sent, within);
+            let Ok(answer) = Box::pin(own.run()).await else { return false };
             let is_refused = !answer.status().is_success();
             match Message::read(step.body().as_bytes()).id {
                 // What is refused is gone, and is not needed to go on.
@@ -269,7 +280,7 @@ impl Errand {
                 ping.headers.insert(name, value.clone());
             }
         }
-        let Ok(answer) = ping.run().await else { return false };
+        let Ok(answer) = Box::pin(ping.run()).await else { return false };
         let status = answer.status().as_u16();
         if !session::is_refused(status, None) {
             return false;

@@ -75,7 +75,7 @@ pub(super) fn joined(body: Streamed, errand: Errand, stop: CancellationToken) ->
     let notices = errand.session.as_ref().map(|member| Notices::new(&errand.known, member.key.clone()));
     let shape = Shape::Events(Box::new(Events::new(errand.sent, None, notices)));
     let last_byte = std::sync::Arc::clone(&errand.last_byte);
-    Relayed::new(body, last_byte, stop, shape).with_again(reopen::request(errand))
+    Relayed::new(body, last_byte, Some(stop), shape).with_again(reopen::request(errand))
 }
 
 impl Body for Held {

@@ -53,9 +53,10 @@ struct Calls {
 struct Entry {
     caller: Caller,
     server: Arc<Server>,
-    /// Ends its event stream.
-    stop: CancellationToken,
-    removed: CancellationToken,
+    /// Ends its event stream. Most calls have none.
+    stop: OnceLock<CancellationToken>,
+    /// It was removed, or the daemon ends and does not wait any more.
+    over: CancellationToken,
     removed_at: OnceLock<Instant>,
 }
 
@@ -97,9 +98,8 @@ impl OpenCalls {
     ) -> OpenCall {
         let (record, counts) = (Arc::new(broker.begin_call(caller, &server.name)), metrics.relayed(&server.name));
         counts.requests.inc();
-        let (stop, removed) = (self.ends.stop.child_token(), CancellationToken::new());
-        let (caller, server, removed_at) = (caller.clone(), Arc::clone(server), OnceLock::new());
-        let entry = Arc::new(Entry { caller, server, stop, removed, removed_at });
+        let (stop, over, removed_at) = (OnceLock::new(), self.ends.late.child_token(), OnceLock::new());
+        let entry = Arc::new(Entry { caller: caller.clone(), server: Arc::clone(server), stop, over, removed_at });
         let mut calls = self.lock();
         let number = calls.next;
         calls.next += 1;
@@ -114,8 +114,10 @@ impl OpenCalls {
         for entry in open.iter().filter(|entry| !broker.may_go_on(&entry.caller, &entry.server)) {
             tracing::info!(server = %entry.server.name, caller = %entry.caller, "a call ends: the new configuration does not permit it");
             entry.removed_at.get_or_init(Instant::now);
-            entry.stop.cancel();
-            entry.removed.cancel();
+            entry.over.cancel();
+            if let Some(stop) = entry.stop.get() {
+                stop.cancel();
+            }
         }
     }
 }
@@ -123,7 +125,12 @@ impl OpenCalls {
 impl OpenCall {
     /// Ends its event stream.
     pub(super) fn stop(&self) -> CancellationToken {
-        self.entry.stop.clone()
+        let stop = self.entry.stop.get_or_init(|| self.all.ends.stop.child_token());
+        // It may have been removed before there was a stream.
+        if self.entry.over.is_cancelled() {
+            stop.cancel();
+        }
+        stop.clone()
     }
 
     /// Notes what was asked, for the error if the call ends early.
@@ -138,10 +145,8 @@ impl OpenCall {
 
     /// Waits until the call has to end before its answer is there.
     pub(super) async fn ended(&self) -> End {
-        tokio::select! {
-            () = self.entry.removed.cancelled() => End::Removed,
-            () = self.all.ends.late.cancelled() => End::Late,
-        }
+        self.entry.over.cancelled().await;
+        if self.entry.removed_at.get().is_some() { End::Removed } else { End::Late }
     }
 
     /// The answer, with whose body the call ends.
@@ -151,7 +156,7 @@ impl OpenCall {
             self.counts.streams.inc();
         }
         answer.map(|body| {
-            let body = OpenBody { body, call: self, removed: None, cut: None, end: None, is_stream, bytes: 0 };
+            let body = OpenBody { body, call: self, over: None, cut: None, end: None, is_stream, bytes: 0 };
             let body: Streamed = Box::pin(body);
             body
         })
@@ -176,7 +181,7 @@ struct OpenBody {
     body: Streamed,
     call: OpenCall,
     /// Made when it has to wait for the first time. Most answers come at once.
-    removed: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     cut: Option<Pin<Box<Sleep>>>,
     /// How it ended, if it has.
     end: Option<CallEnd<'static>>,
@@ -215,9 +220,11 @@ impl Body for OpenBody {
                 }
                 return Poll::Ready(frame);
             }
-            let removed =
-                this.removed.get_or_insert_with(|| Box::pin(this.call.entry.removed.clone().cancelled_owned()));
-            if this.cut.is_some() || removed.as_mut().poll(context).is_pending() {
+            let entry = &this.call.entry;
+            let over = this.over.get_or_insert_with(|| Box::pin(entry.over.clone().cancelled_owned()));
+            // Whoever ends the daemon ends its connections, too.
+            let is_ending = entry.over.is_cancelled() && entry.removed_at.get().is_none();
+            if is_ending || this.cut.is_some() || over.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
         }

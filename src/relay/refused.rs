@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::head::BadHead;
 use super::verdict::{Form, Told};
 use crate::broker::{self, Class};
+use crate::jitter::request_id;
 use crate::mcp::rpc::Id;
 use crate::mcp::rpc::refusal::{AnswerTo, Refusal, Remediation};
 
@@ -137,10 +138,4 @@ impl Refused {
         };
         refusal.to_json(self.to.wire())
     }
-}
-
-/// A number that ties the error a client sees to a line of the log.
-fn request_id() -> String {
-    // It is only to be found again, so a zero does no harm.
-    format!("{:016x}", getrandom::u64().unwrap_or_default())
 }

@@ -45,7 +45,8 @@ pub(super) struct Relayed {
     last_byte: Arc<LastByte>,
     /// Made when it has to wait for the first time. Most answers come at once.
     waits: Option<Waits>,
-    stop: CancellationToken,
+    /// Ends an event stream.
+    stop: Option<CancellationToken>,
     shape: Shape,
     resume: Resume,
     is_over: bool,
@@ -74,11 +75,11 @@ struct Resume {
 
 struct Waits {
     timer: Pin<Box<Sleep>>,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Relayed {
-    pub(super) fn new(body: Streamed, last_byte: Arc<LastByte>, stop: CancellationToken, shape: Shape) -> Self {
+    pub(super) fn new(body: Streamed, last_byte: Arc<LastByte>, stop: Option<CancellationToken>, shape: Shape) -> Self {
         let (source, resume) = (Source::Open(body), Resume::default());
         Self { source, last_byte, waits: None, stop, shape, resume, is_over: false }
     }
@@ -126,9 +127,10 @@ impl Relayed {
             let stop = &self.stop;
             let waits = self.waits.get_or_insert_with(|| Waits {
                 timer: Box::pin(tokio::time::sleep_until(next)),
-                stop: Box::pin(stop.clone().cancelled_owned()),
+                stop: stop.clone().map(|stop| Box::pin(stop.cancelled_owned())),
             });
-            if may_end && waits.stop.as_mut().poll(context).is_ready() {
+            let stop = waits.stop.as_mut().filter(|_| may_end);
+            if stop.is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
                 return Poll::Ready(self.ends());
             }
             if waits.timer.as_mut().poll(context).is_pending() {

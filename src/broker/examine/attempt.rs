@@ -85,7 +85,7 @@ impl ExaminationRun<'_> {
         match self.maker.discovery.request_head(ask).await {
             Ok(knocked) if matches!(knocked.status, 401 | 403) => Attempt::Refused(knocked),
             Ok(knocked) if matches!(knocked.status, 429 | 500..) => {
-                let host = crate::oauth::host_of(self.server.url.url());
+                let host = crate::oauth::host_of(self.server.url.url()).to_owned();
                 let status = knocked.status;
                 Attempt::Inconclusive(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into())
             }

@@ -247,6 +247,6 @@ fn bearer_methods(document: &Value) -> Check {
 pub(super) fn is_secure(url: &str) -> bool {
     url::Url::parse(url).is_ok_and(|url| {
         let host = crate::oauth::host_of(&url);
-        url.scheme() == "https" || ["localhost", "127.0.0.1", "[::1]"].contains(&host.as_str())
+        url.scheme() == "https" || ["localhost", "127.0.0.1", "[::1]"].contains(&host)
     })
 }

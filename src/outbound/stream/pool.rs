@@ -1,9 +1,9 @@
 //! The connections of the streaming client, and those that wait for their next exchange.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
+use std::thread::ThreadId;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -15,18 +15,25 @@ use super::super::wire::{Record, Wire};
 use super::Upload;
 
 /// The idle connections that are kept for one server. As many exchanges with it can follow each other without a new handshake.
-const KEPT: usize = 64;
+const KEPT: usize = 256;
 
 /// The connections that wait for their next exchange.
 #[derive(Default)]
 pub(in crate::outbound) struct Pool {
-    idle: Mutex<HashMap<Key, Vec<Idle>>>,
+    idle: Mutex<Vec<(Key, Vec<Idle>)>>,
     /// A connection has come.
     filled: Notify,
 }
 
-/// Whom a connection is for: the origin, and the name of the server.
-pub(super) type Key = (String, Arc<str>);
+/// Whom a connection is for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) origin: Arc<str>,
+    /// The configured name.
+    pub(super) server: Arc<str>,
+    /// The thread whose runtime looks after it.
+    pub(super) thread: ThreadId,
+}
 
 struct Idle {
     connection: Connection,
@@ -54,34 +61,37 @@ impl Connection {
         }
     }
 
-    /// Could another request be sent over it?
+    /// Could another request be sent over it? Asked when it comes back and when it is taken: it reads nothing the first time,
+    /// because a connection lets other tasks run after each read.
     pub(super) fn is_reusable(&mut self) -> bool {
-        // The second time, because a connection lets other tasks run after each read.
-        for _ in 0..2 {
-            self.advance(&mut Context::from_waker(Waker::noop()));
-        }
+        self.advance(&mut Context::from_waker(Waker::noop()));
         self.driver.is_some() && self.sender.is_ready()
     }
 }
 
 impl Pool {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Key, Vec<Idle>)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection that was used last, if it is still good.
     pub(super) fn take(&self, key: &Key) -> Option<Connection> {
         let mut pool = self.lock();
-        let idle = pool.get_mut(key)?;
-        idle.retain(|one| one.since.elapsed() <= KEPT_FOR);
+        let (_, idle) = pool.iter_mut().find(|(of, _)| of == key)?;
+        // Those below were used before.
+        if idle.last()?.since.elapsed() > KEPT_FOR {
+            idle.clear();
+        }
         std::iter::from_fn(|| idle.pop()).map(|one| one.connection).find_map(|mut one| one.is_reusable().then_some(one))
     }
 
     pub(super) fn keep(&self, key: Key, connection: Connection) {
         let mut pool = self.lock();
-        let idle = pool.entry(key).or_default();
-        if idle.len() < KEPT {
-            idle.push(Idle { connection, since: Instant::now() });
+        let now = Idle { connection, since: Instant::now() };
+        match pool.iter_mut().find(|(of, _)| *of == key) {
+            Some((_, idle)) if idle.len() < KEPT => idle.push(now),
+            Some(_) => {}
+            None => pool.push((key, vec![now])),
         }
         drop(pool);
         self.filled.notify_one();
@@ -90,10 +100,10 @@ impl Pool {
     /// Closes the connections that are too old. True if some are left.
     fn close_old(&self) -> bool {
         let mut pool = self.lock();
-        for idle in pool.values_mut() {
+        for (_, idle) in &mut *pool {
             idle.retain(|one| one.since.elapsed() <= KEPT_FOR);
         }
-        pool.retain(|_, idle| !idle.is_empty());
+        pool.retain(|(_, idle)| !idle.is_empty());
         !pool.is_empty()
     }
 

@@ -66,7 +66,7 @@ fn post(body: Upload) -> Exchange {
         named_by: NamedBy::Us,
         certificate: None,
         server: "demo".into(),
-        head_limit: Duration::from_secs(60),
+        head_limit: Some(Duration::from_secs(60)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! be changed, and what the answer teaches is learned before the client can act on it. A larger answer passes as it comes.
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use super::events::{EVENT_CAP, Listener, Waiting, seen};
 
@@ -38,6 +39,9 @@ impl Json {
     /// The answer is complete.
     pub(super) fn end(&mut self) -> Bytes {
         let held = std::mem::take(&mut self.held);
+        if self.waiting.is_none() && !may_be_error(&held) {
+            return held.into();
+        }
         match seen(&held, &mut self.waiting) {
             Some(mut other) => {
                 // Its length was announced, and no form of our number is shorter than the one in its place.
@@ -56,4 +60,10 @@ impl Json {
     fn listener(&mut self) -> Option<Listener> {
         self.waiting.take()?.listener
     }
+}
+
+/// Can this be an answer with an error? Most answers are none, and need not be read.
+fn may_be_error(answer: &[u8]) -> bool {
+    // The name of the member, as it is or with escapes.
+    memmem::find(answer, b"\"error\"").is_some() || memmem::find(answer, b"\\u").is_some()
 }

@@ -28,7 +28,7 @@ fn answer(shape: Shape) -> (Server, Relayed) {
 
 fn answer_until(shape: Shape, stop: CancellationToken, last_byte: Arc<LastByte>) -> (Server, Relayed) {
     let (server, body) = body();
-    (server, Relayed::new(body, last_byte, stop, shape))
+    (server, Relayed::new(body, last_byte, Some(stop), shape))
 }
 
 fn says(server: &Server, text: impl Into<Bytes>) {
@@ -407,7 +407,7 @@ async fn a_client_whose_answer_does_not_begin_for_ten_minutes_is_told() {
 #[tokio::test(start_paused = true)]
 async fn another_answer_passes_as_it_comes_and_keeps_its_length() {
     let whole = http_body_util::Full::new(Bytes::from_static(b"{}")).map_err(|never| match never {});
-    let mut body = Relayed::new(Box::pin(whole), Arc::default(), CancellationToken::new(), Shape::Plain);
+    let mut body = Relayed::new(Box::pin(whole), Arc::default(), None, Shape::Plain);
     assert_eq!(body.size_hint().exact(), Some(2));
     assert_eq!(text(&mut body).await, "{}");
     assert!(body.is_end_stream());
