@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    safeconduct_glibc::share_one_arena();
+    safeconduct_glibc::share_two_arenas();
     match use_builtin_name_lookup() {
         Ok(()) => safeconduct::command::main(),
         Err(failure) => failure,

@@ -8,13 +8,13 @@ mod arenas;
 mod names;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub use arenas::share_one_arena;
+pub use arenas::share_two_arenas;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use names::keep_to_files_and_dns;
 
 /// Does nothing: other C libraries have no arenas.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn share_one_arena() {}
+pub fn share_two_arenas() {}
 
 /// Does nothing: other C libraries have no name-service modules.
 ///
