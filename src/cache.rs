@@ -152,14 +152,7 @@ impl<E: Failure> Cache<E> {
             (Ok(token), _) => Ok(token),
             // A failed renewal never takes away a valid token.
             (Err(_), Some(token)) if may_be_served(&token, self.now()) => Ok(token),
-            (Err(error), _) if wish.waits => {
-                let now = self.now();
-                match self.lock().entries.get(&key).and_then(|entry| entry.wait(wish, now)) {
-                    Some(wait) => Err(error.retry_in(wait)),
-                    None => Err(error),
-                }
-            }
-            (Err(error), _) => Err(error),
+            (Err(error), _) => Err(self.lock().told(&key, wish, error, self.now())),
         }
     }
 

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::entry::Entry;
 use super::load::Load;
-use super::{Failure, Key, Recipe, policy};
+use super::{Failure, Key, Recipe, Wish, policy};
 use crate::clock::Boot;
 use crate::urgency::Level;
 
@@ -46,6 +46,14 @@ impl<E: Failure> State<E> {
                 self.load.made(entry.made_by);
                 Some(free.insert(entry))
             }
+        }
+    }
+
+    /// The failure of a flight, with the time after which this caller may ask again.
+    pub(super) fn told(&self, key: &Key, wish: &Wish, error: E, now: Boot) -> E {
+        match self.entries.get(key).and_then(|entry| entry.wait(wish, now)) {
+            Some(wait) if wish.waits => error.retry_in(wait),
+            _ => error,
         }
     }
 

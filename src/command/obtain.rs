@@ -76,7 +76,7 @@ impl Purpose {
 /// The result of a request.
 pub(super) enum Obtained {
     /// A token.
-    Token(Handed),
+    Token(Box<Handed>),
     /// The URL belongs to no configured server.
     NotServed,
 }
@@ -127,7 +127,7 @@ pub(super) fn token(
     purpose: Purpose,
 ) -> Result<Handed, Failure> {
     match obtain(context, Question { wanted, wishes, purpose, unconfigured: Unconfigured::Discover })? {
-        Obtained::Token(handed) => Ok(handed),
+        Obtained::Token(handed) => Ok(*handed),
         Obtained::NotServed => Err(Failure::bug("a server that was just added is not served")),
     }
 }
@@ -180,7 +180,7 @@ fn from_daemon(context: &Context<'_>, question: Question<'_>) -> Result<Obtained
             Purpose::Token => Handed::read(&reply.body),
             Purpose::Headers => Handed::read_headers(&reply.body),
         };
-        return handed.map(Obtained::Token).ok_or_else(|| Asked::Failed(strange()));
+        return handed.map(|handed| Obtained::Token(Box::new(handed))).ok_or_else(|| Asked::Failed(strange()));
     }
     let refused = Refused::read(&reply).ok_or_else(|| Asked::Failed(strange()))?;
     if refused.error == "server_not_configured" && unconfigured == Unconfigured::Leave {
@@ -285,7 +285,8 @@ fn here(context: &Context<'_>, question: Question<'_>, absent: Option<&door::Err
         })?;
         let (lease, _) = granted?;
         let handed = Handed::new(&lease, clock.now());
-        Ok(Obtained::Token(handed.ok_or_else(|| Failure::bug("a credential without a token was served"))?))
+        let handed = handed.ok_or_else(|| Failure::bug("a credential without a token was served"))?;
+        Ok(Obtained::Token(Box::new(handed)))
     });
     obtained.map_err(|failure| match failure.exit {
         exit if forgone && exit == Class::NoIdentity.exit_code() => failure.hint(

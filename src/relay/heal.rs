@@ -187,13 +187,13 @@ impl Errand {
                 Next::Wait if waited(&mut turns, turn.deadline).await => {}
                 Next::Wait => return Ok(Look::Pass(refusal)),
                 Next::Repeat => break,
-                Next::Heal(plan) => match timeout_at(turn.deadline, self.heal(key, plan)).await {
-                    Ok(Healed::Live) => {
+                Next::Heal(plan) => match self.healing(key, plan, turn.deadline).await {
+                    Healed::Live => {
                         self.counts.heals.inc();
                         break;
                     }
-                    Ok(Healed::Different) => break,
-                    Ok(Healed::Failed) | Err(_) => return Ok(Look::Pass(refusal)),
+                    Healed::Different => break,
+                    Healed::Failed => return Ok(Look::Pass(refusal)),
                 },
             }
         }
@@ -202,7 +202,17 @@ impl Errand {
         if is_whole { Ok(Look::Again) } else { Err(Told::new(Why::TooLargeToRepeat).into()) }
     }
 
-    /// Carries out the plan.
+    /// Carries out the plan, to its end also if the client of this request hangs up: others wait for the same session, and a
+    /// session that was opened for nobody would stay at the server.
+    async fn healing(&self, key: &Key, plan: Plan, deadline: Instant) -> Healed {
+        let (healer, key) = (self.own(Method::POST, "", self.sent, Within::default()), key.clone());
+        let healing = async move { timeout_at(deadline, healer.heal(&key, plan)).await };
+        match tokio::spawn(healing).await {
+            Ok(Ok(healed)) => healed,
+            Ok(Err(_)) | Err(_) => Healed::Failed,
+        }
+    }
+
     async fn heal(&self, key: &Key, plan: Plan) -> Healed {
         let guard = Healing { known: &self.known, key };
         let server = &*self.server.name;

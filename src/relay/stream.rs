@@ -47,6 +47,7 @@ pub(super) struct Relayed {
     waits: Option<Waits>,
     /// Ends an event stream.
     stop: Option<CancellationToken>,
+    is_stopping: bool,
     shape: Shape,
     resume: Resume,
     is_over: bool,
@@ -81,7 +82,7 @@ struct Waits {
 impl Relayed {
     pub(super) fn new(body: Streamed, last_byte: Arc<LastByte>, stop: Option<CancellationToken>, shape: Shape) -> Self {
         let (source, resume) = (Source::Open(body), Resume::default());
-        Self { source, last_byte, waits: None, stop, shape, resume, is_over: false }
+        Self { source, last_byte, waits: None, stop, is_stopping: false, shape, resume, is_over: false }
     }
 
     /// An event stream that is asked for again if it breaks.
@@ -247,6 +248,11 @@ impl Body for Relayed {
             if self.is_over {
                 return Poll::Ready(None);
             }
+            // What has come already passes, but a server that always has more to say is not waited for.
+            if self.is_stopping && self.events().is_some_and(Events::may_insert) {
+                return Poll::Ready(self.ends());
+            }
+            self.is_stopping = self.stop.as_ref().is_some_and(CancellationToken::is_cancelled);
             if let Some(notices) = self.events_mut().and_then(|events| events.notices(context)) {
                 return Poll::Ready(Some(Ok(Frame::data(notices))));
             }

@@ -18,11 +18,11 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("app", "audit blocking broker clock config env frontend identity metrics outbound relay store"),
     ("cli", "bridge clock trust"),
     // It has no secret and makes no credential.
-    ("bridge", "door mcp"),
+    ("bridge", "door jitter mcp"),
     // `config` makes the `Config` structs of these rooms and checks names against their tables.
     ("config", "audit broker clock digest env exchange identity oauth outbound policy setting"),
     ("frontend", "blocking broker caller clock env listener metrics oauth relay token"),
-    ("relay", "broker caller clock mcp metrics oauth outbound token"),
+    ("relay", "broker caller clock jitter mcp metrics oauth outbound token"),
     (
         "broker",
         "audit aws bucket cache caller clock digest discovery dpop env exchange identity jitter metrics oauth outbound policy sigv4 store token trust urgency",

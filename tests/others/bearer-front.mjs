@@ -35,7 +35,10 @@ await once(server, 'listening');
 const origin = `http://127.0.0.1:${server.address().port}`;
 say({ resource: `${origin}${paths[0]}` });
 createInterface({ input: process.stdin }).on('line', (line) => {
-  Object.assign(order, JSON.parse(line));
+  const change = JSON.parse(line);
+  Object.assign(order, change);
+  // A target that was started again is named again: nothing is kept of the one before.
+  if (change.target) agent.destroy();
   say({ done: true });
 }).on('close', () => process.exit(0));
 

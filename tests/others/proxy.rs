@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `sessions.rs` | sessions of three clients through rotation and an outage of the issuer, and without their server |
+//! | `sessions.rs` | sessions of three clients through rotation, an outage of the issuer and restarts of their server |
 //! | `probe.rs` | what a client's first request leads to, for each answer that ours or the server can give |
 
 use std::time::Duration;
@@ -84,6 +84,11 @@ impl World {
     /// What the loopback listener asks of a client.
     pub(crate) fn secret(&self) -> &str {
         &self.secret
+    }
+
+    /// The server behind the check was started again.
+    fn names_again(&mut self, server: &str) {
+        self.front.ask(&json!({ "target": server }), &["done"]);
     }
 
     /// What the token check saw so far.

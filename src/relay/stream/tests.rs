@@ -369,6 +369,20 @@ async fn an_answer_of_json_that_breaks_is_not_completed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_the_daemon_ends_a_stream_that_never_pauses_ends_too() {
+    let (stop, pieces) =
+        (CancellationToken::new(), futures_util::stream::repeat_with(|| Ok(Frame::data("data: 1\n\ndata".into()))));
+    let body = Box::pin(StreamBody::new(pieces));
+    let mut body = Relayed::new(body, Arc::default(), Some(stop.clone()), of_get());
+    for _ in 0..3 {
+        next(&mut body).await.expect("there is more").expect("an event");
+    }
+    stop.cancel();
+    next(&mut body).await.expect("what has come").expect("an event");
+    assert!(next(&mut body).await.is_none(), "it ends between two events");
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_the_daemon_ends_an_event_stream_ends_between_events() {
     let stop = CancellationToken::new();
     let (server, mut body) = answer_until(of_get(), stop.clone(), Arc::default());

@@ -1,6 +1,7 @@
 //! Sessions that the server loses, streams that break, cookies: what the client does not see of them.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::raw_server::{RawConnection, RawServer};
@@ -36,6 +37,8 @@ struct State {
     streams: Vec<(String, Then)>,
     /// All sessions are gone after this request.
     forgets_after: &'static str,
+    /// A new session takes so long.
+    opening_takes: Duration,
     /// So many `tools/call` are read, and then the connection is closed.
     dropped_calls: usize,
     /// So many streams were closed by the other side.
@@ -167,7 +170,14 @@ async fn serve(mut connection: RawConnection, state: Arc<Mutex<State>>) {
         let method = message["method"].as_str().or_else(|| head.line.split(' ').next()).unwrap_or_default().to_owned();
         let (session, last_event, cookie) = (one("mcp-session-id"), one("last-event-id"), one("cookie"));
         let asked = Asked { method, params: message["params"].clone(), session, last_event, cookie, is_refused: false };
-        let answer = state.lock().expect("whole").answer(asked, &message["id"]);
+        let is_opening = asked.method == "initialize";
+        let (answer, opening_takes) = {
+            let mut state = state.lock().expect("whole");
+            (state.answer(asked, &message["id"]), state.opening_takes)
+        };
+        if is_opening {
+            tokio::time::sleep(opening_takes).await;
+        }
         match answer {
             Answer::Whole(text) => connection.say(text).await,
             Answer::Nothing => return,
@@ -206,6 +216,7 @@ impl Server {
             refusal: LOST,
             streams: Vec::new(),
             forgets_after: "",
+            opening_takes: Duration::ZERO,
             dropped_calls: 0,
             closed: 0,
             asked: Vec::new(),
@@ -334,6 +345,21 @@ async fn requests_that_lost_a_session_together_open_one_new_session() {
     for reply in [replies.0, replies.1, replies.2, replies.3] {
         assert_eq!(answered_in(&reply), "session-2");
     }
+    assert_eq!(server.now().counts("initialize"), (2, 2));
+}
+
+#[tokio::test]
+async fn a_session_heals_although_the_client_that_lost_it_hangs_up() {
+    let server = Server::new().await;
+    let id = server.open().await;
+    server.restart();
+    server.now().opening_takes = Duration::from_millis(300);
+    let mut stream = tokio::net::UnixStream::connect(server.daemon.socket()).await.expect("it listens");
+    let call = post("/mcp/raw", &fields(&id), &request("tools/list", json!({})));
+    tokio::io::AsyncWriteExt::write_all(&mut stream, call.as_bytes()).await.expect("it reads");
+    until(super::LIMIT, "healing has begun", async || server.now().opened == 2).await;
+    drop(stream);
+    assert_eq!(answered_in(&server.ask(&id, "tools/list", json!({})).await), "session-2");
     assert_eq!(server.now().counts("initialize"), (2, 2));
 }
 

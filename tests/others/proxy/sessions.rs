@@ -1,5 +1,5 @@
 //! `@modelcontextprotocol/server-everything` behind a token check, and three clients whose sessions last while the token is
-//! replaced and the issuer is down.
+//! replaced, the issuer is down and the server is started again.
 
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,23 @@ async fn an_outage_of_the_issuer_is_told_in_our_words_and_ends_with_it() {
             pause(200).await;
         }
         echoes(client, "the same session");
+    }
+    world.end(clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_notices_that_the_server_was_started_again() {
+    let mut everything = Everything::start();
+    let mut world = World::before(&everything.url()).await;
+    let mut clients = everyone(&world).await;
+    for round in 1..=2 {
+        everything.again();
+        world.names_again(&everything.url());
+        for client in &mut clients {
+            echoes(client, &format!("after restart {round}"));
+        }
+        let opened = world.seen().iter().filter(|seen| seen["rpc"]["method"] == "initialize").count();
+        assert_eq!(opened, (round + 1) * clients.len(), "one new session for each that was lost");
     }
     world.end(clients).await;
 }
