@@ -144,7 +144,7 @@ where
     pub(super) async fn send(&self, exchange: Exchange) -> Result<Response<Download>, Lost> {
         let (host, origin) = (host_of(&exchange.url).to_owned(), &exchange.url[..Position::AfterPort]);
         let (server, thread) = (Arc::clone(&exchange.server), std::thread::current().id());
-        let key = Key { origin: origin.into(), server, thread };
+        let key = Key { origin: origin.into(), server, certificate: exchange.certificate, thread };
         let limit = exchange.head_limit;
         let Ok(mut request) = request(exchange) else { return Err(Lost::unsent(Error::NotAUrl)) };
         let limit = limit.map(|limit| (Instant::now() + limit, limit));

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::super::KEPT_FOR;
 use super::super::wire::{Record, Wire};
 use super::Upload;
+use crate::token::Digest;
 
 /// The idle connections that are kept for one server. As many exchanges with it can follow each other without a new handshake.
 const KEPT: usize = 256;
@@ -31,6 +32,8 @@ pub(super) struct Key {
     pub(super) origin: Arc<str>,
     /// The configured name.
     pub(super) server: Arc<str>,
+    /// What the connection showed.
+    pub(super) certificate: Option<Digest>,
     /// The thread whose runtime looks after it.
     pub(super) thread: ThreadId,
 }

@@ -219,6 +219,18 @@ async fn a_connection_that_the_server_closed_meanwhile_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kept_connection_is_for_one_server_and_one_certificate() {
+    let (pipes, mut servers) = Pipes::new(3);
+    let client = pipes.client();
+    let shown = |certificate: &[u8]| Exchange { certificate: Some(Digest::of(certificate)), ..get() };
+    exchange(&client, shown(b"old"), &mut servers[0]).await;
+    // A token that is bound to the new certificate is refused on the old one's connection.
+    exchange(&client, shown(b"new"), &mut servers[1]).await;
+    exchange(&client, Exchange { server: "other".into(), ..shown(b"new") }, &mut servers[2]).await;
+    exchange(&client, shown(b"new"), &mut servers[1]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_whose_request_was_not_read_is_not_used_again() {
     let (pipes, mut servers) = Pipes::new(1);
     let (client, server) = (pipes.client(), &mut servers[0]);
