@@ -1,4 +1,4 @@
-//! Sessions of several clients with an MCP server through the proxy, while the token is replaced all the time, and issuer, daemon
+//! Sessions of several clients with an MCP server through the proxy or bridges, while the token is replaced all the time, and issuer, daemon
 //! and server fail and come back. No client ever begins a new session.
 //!
 //! [`run`] makes the calls of a [`Plan`], and [`Report::wrong`] judges them by the logs of the fakes: a call may fail only within a
@@ -13,13 +13,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdin, ChildStdout};
 
 use super::keys::now;
 use super::listener::Bound;
 use super::mcp_server::FakeMcp;
-use super::safeconduct::{Daemon, Safeconduct};
+use super::safeconduct::{Daemon, Running, Safeconduct};
 use super::scene::{SCOPES, Scene};
 use super::unix_http::{self, Reply};
+
+/// No call takes longer.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// What happens in the course of the calls, at even distances.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +37,16 @@ pub enum Event {
     ServerAgain(Duration),
 }
 
+/// How the clients reach the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    Proxy,
+    /// Each client starts a `safeconduct stdio`.
+    Bridge,
+}
+
 pub struct Plan {
+    pub by: By,
     pub calls: usize,
     pub clients: usize,
     /// Of each client between two calls.
@@ -145,7 +159,10 @@ pub async fn run(binary: &str, plan: Plan) -> Report {
     let log = Arc::new(Log::default());
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..plan.clients {
-        let client = Client::begin(daemon.socket()).await;
+        let client = match plan.by {
+            By::Proxy => Client::proxy(daemon.socket()).await,
+            By::Bridge => Client::bridge(&daemon.helper()).await,
+        };
         clients.spawn(client.call_until(plan.calls, plan.pause, Arc::clone(&log)));
     }
     let mut tokens = Vec::new();
@@ -217,44 +234,106 @@ fn without_token(issued: &[(f64, f64)], away: &[(f64, f64)]) -> Vec<Window> {
     windows
 }
 
-struct Client {
-    socket: PathBuf,
-    session: String,
+enum Client {
+    Proxy { socket: PathBuf, session: String },
+    Bridge { running: Running, stdin: ChildStdin, stdout: BufReader<ChildStdout> },
 }
 
 impl Client {
-    async fn begin(socket: &Path) -> Self {
-        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "long", "version": "1"}}});
-        let begun = unix_http::exchange(socket, &post(&hello, "")).await.expect("the daemon answers");
+    async fn proxy(socket: &Path) -> Self {
+        let begun = unix_http::exchange(socket, &post(&hello(), "")).await.expect("the daemon answers");
         let session = begun.header("mcp-session-id").unwrap_or_else(|| panic!("no session: {}", begun.body)).to_owned();
-        let client = Self { socket: socket.to_owned(), session };
-        let ready = client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        let ready = unix_http::exchange(socket, &post(&ready(), &fields(&session))).await;
         assert_eq!(ready.expect("the daemon answers").status, 202);
-        client
+        Self::Proxy { socket: socket.to_owned(), session }
     }
 
-    async fn call_until(self, calls: usize, pause: Duration, log: Arc<Log>) {
+    async fn bridge(world: &Safeconduct) -> Self {
+        let mut running = world.spawn(&["stdio", "demo"]);
+        let (mut stdin, mut stdout) = (running.stdin(), BufReader::new(running.stdout()));
+        say(&mut stdin, &hello()).await.expect("it reads");
+        let begun = answer_to(0, &mut stdout).await;
+        let begun = begun.unwrap_or_else(|error| panic!("{error}; stderr:\n{}", running.stderr()));
+        assert_eq!(begun["result"]["protocolVersion"], "2025-11-25", "{begun}");
+        say(&mut stdin, &ready()).await.expect("it reads");
+        Self::Bridge { running, stdin, stdout }
+    }
+
+    async fn call_until(mut self, calls: usize, pause: Duration, log: Arc<Log>) {
         loop {
             let number = log.done.fetch_add(1, Ordering::SeqCst);
             if number >= calls {
                 log.done.fetch_sub(1, Ordering::SeqCst);
+                if let Self::Bridge { mut running, stdin, stdout } = self {
+                    drop((stdin, stdout));
+                    running.wait().await.expect_code(0);
+                }
                 return;
             }
             let from = now();
             let add = json!({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {
                 "name": "add", "arguments": {"a": number, "b": 1}}});
-            if let Some(got) = judge(self.send(&add).await, number) {
+            if let Some(got) = self.calls(&add, number).await {
                 lock(&log.failures).push(Failure { from, to: now(), got });
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    async fn send(&self, message: &Value) -> std::io::Result<Reply> {
-        let fields = format!("mcp-session-id: {}\r\nmcp-protocol-version: 2025-11-25\r\n", self.session);
-        unix_http::exchange(&self.socket, &post(message, &fields)).await
+    /// What is wrong with the answer to the call of this number.
+    async fn calls(&mut self, call: &Value, number: usize) -> Option<Got> {
+        match self {
+            Self::Proxy { socket, session } => {
+                judge(unix_http::exchange(socket, &post(call, &fields(session))).await, number)
+            }
+            Self::Bridge { stdin, stdout, .. } => {
+                let answer = match say(stdin, call).await {
+                    Ok(()) => answer_to(number, stdout).await,
+                    Err(error) => Err(error),
+                };
+                match answer {
+                    Ok(message) => told(&message, number).err(),
+                    // A bridge outlives its daemon, so this is never right.
+                    Err(error) => Some(Got::Other(error.to_string())),
+                }
+            }
+        }
     }
+}
+
+fn hello() -> Value {
+    json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "long", "version": "1"}}})
+}
+
+fn ready() -> Value {
+    json!({"jsonrpc": "2.0", "method": "notifications/initialized"})
+}
+
+async fn say(stdin: &mut ChildStdin, message: &Value) -> std::io::Result<()> {
+    stdin.write_all(format!("{message}\n").as_bytes()).await?;
+    stdin.flush().await
+}
+
+/// The answer of a bridge to the request with this id. What the server says by itself is passed over.
+async fn answer_to(id: usize, stdout: &mut BufReader<ChildStdout>) -> std::io::Result<Value> {
+    let read = async {
+        loop {
+            let mut line = String::new();
+            if stdout.read_line(&mut line).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            let message: Value = serde_json::from_str(&line)?;
+            if message["id"] == id {
+                return Ok(message);
+            }
+        }
+    };
+    tokio::time::timeout(SILENT, read).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}
+
+fn fields(session: &str) -> String {
+    format!("mcp-session-id: {session}\r\nmcp-protocol-version: 2025-11-25\r\n")
 }
 
 fn post(message: &Value, fields: &str) -> String {
@@ -278,18 +357,28 @@ fn judge(answer: std::io::Result<Reply>, number: usize) -> Option<Got> {
         Some(data) => serde_json::from_str(data).unwrap_or_default(),
         None => reply.json(),
     };
-    let is_its = message["id"] == number;
-    let sum = (number + 1).to_string();
-    if is_its && message["result"]["content"][0]["text"] == *sum {
-        return None;
-    }
+    let got = match told(&message, number) {
+        Ok(()) => return None,
+        Err(got) => got,
+    };
     if message.is_null() && reply.status == 200 && reply.body.lines().any(|line| line.starts_with("id:")) {
         return Some(Got::Nothing(reply.body));
     }
+    let is_good = reply.status == 200 && matches!(got, Got::Ours);
+    Some(if is_good { got } else { Got::Other(format!("{}: {}", reply.status, reply.body)) })
+}
+
+/// Is it the result of this call? If not, what is it?
+fn told(message: &Value, number: usize) -> Result<(), Got> {
+    let is_its = message["id"] == number;
+    let sum = (number + 1).to_string();
+    if is_its && message["result"]["content"][0]["text"] == *sum {
+        return Ok(());
+    }
     let error = &message["error"];
-    let is_ours = reply.status == 200 && is_its && error["code"] == -31080 && error["data"]["by"] == "safeconduct";
+    let is_ours = is_its && error["code"] == -31080 && error["data"]["by"] == "safeconduct";
     let has_text = error["message"].as_str().is_some_and(|text| !text.is_empty());
-    Some(if is_ours && has_text { Got::Ours } else { Got::Other(format!("{}: {}", reply.status, reply.body)) })
+    Err(if is_ours && has_text { Got::Ours } else { Got::Other(message.to_string()) })
 }
 
 impl Log {

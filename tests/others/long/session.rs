@@ -2,11 +2,20 @@
 
 use std::time::Duration;
 
-use crate::fakes::long_session::{Event, Plan, run};
+use crate::fakes::long_session::{By, Event, Plan, run};
 use crate::process::SAFECONDUCT;
 
 #[tokio::test]
 async fn ten_thousand_calls_last_through_a_hundred_tokens_outages_and_restarts() {
+    lasts(By::Proxy).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_calls_of_bridges_last_through_the_same() {
+    lasts(By::Bridge).await;
+}
+
+async fn lasts(by: By) {
     let milliseconds = Duration::from_millis;
     let mut events = Vec::new();
     for round in 0..5 {
@@ -17,7 +26,7 @@ async fn ten_thousand_calls_last_through_a_hundred_tokens_outages_and_restarts()
             events.push(Event::ServerAgain(milliseconds([400, 6_000][round / 2 % 2])));
         }
     }
-    let plan = Plan { calls: 10_000, clients: 4, pause: milliseconds(70), life: Duration::from_secs(2), events };
+    let plan = Plan { by, calls: 10_000, clients: 4, pause: milliseconds(70), life: Duration::from_secs(2), events };
     let report = run(SAFECONDUCT, plan).await;
     assert!(report.wrong().is_empty(), "{report}: {:#?} {:?}", report.wrong(), report.windows);
     assert_eq!(report.calls, 10_000);
