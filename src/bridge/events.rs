@@ -16,7 +16,7 @@ use crate::mcp::sse::{Data, Reader};
 const END: Duration = Duration::from_secs(5);
 /// The longest pause that a server can ask for.
 const LONGEST_RETRY: Duration = Duration::from_secs(3_600);
-/// Between two attempts that fail: the first pause, and the longest.
+/// Between two attempts that fail: the first pause, and the longest. Where a client waits for its answer the first is [`LEAST`].
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The least pause, whatever the server asks for.
 const LEAST: Duration = Duration::from_millis(100);
@@ -32,12 +32,20 @@ pub(super) struct Progress {
     pub(super) is_answered: bool,
     /// Attempts in a row that brought nothing.
     pub(super) failures: u32,
+    /// A client waits for what follows.
+    is_urgent: bool,
 }
 
 impl Progress {
+    /// Of the stream with the answer to a request.
+    pub(super) fn of_request() -> Self {
+        Self { is_urgent: true, ..Self::default() }
+    }
+
     /// How long to wait before the next attempt: what the server asks for, and more after each failure.
     pub(super) fn pause(&self) -> Duration {
         let (first, longest) = PAUSES;
+        let first = if self.is_urgent { LEAST } else { first };
         let asked = self.retry.map_or(first, |retry| retry.clamp(LEAST, LONGEST_RETRY));
         match self.failures {
             0 => asked,
@@ -119,5 +127,7 @@ mod tests {
         let pauses: Vec<u64> = (1..9).map(|failures| after(None, failures).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(after(None, u32::MAX), 30 * second);
+        let urgent = |failures| Progress { failures, ..Progress::of_request() }.pause().as_millis();
+        assert_eq!([0, 1, 2, 3, 4].map(urgent), [100, 100, 200, 400, 800], "the client waits for at most two seconds");
     }
 }

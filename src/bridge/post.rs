@@ -79,7 +79,7 @@ impl Bridge {
 
     /// Reads the stream of a request. If it ends before the answer, it is resumed where it broke, on the wire that can.
     async fn stream(&self, ticket: &Ticket, body: Body) -> Result<(), Why> {
-        let mut progress = Progress::default();
+        let mut progress = Progress::of_request();
         self.events(body, Some(ticket), &mut progress).await?;
         while !progress.is_answered {
             let Some(last_id) = progress.last_id.clone().filter(|_| !ticket.is_stateless()) else {
