@@ -1,7 +1,7 @@
 //! Tests against software of other projects: the MCP conformance suite with the official TypeScript client, four authorization
-//! servers, the official Python SDK, clients and servers before and behind the injecting proxy, two emulators of AWS, GNOME
-//! Keyring, and the Linux network stack. Not part of plain `cargo
-//! test`: install with `tests/others/install` and `tests/others/install-packages`, run with `cargo test --test others`.
+//! servers, the official Python SDK, clients and servers before and behind the injecting proxy, the adapters of `examples/` in
+//! the MCP SDKs, two emulators of AWS, GNOME Keyring, and the Linux network stack. Not part of plain `cargo test`: install with
+//! `tests/others/install` and `tests/others/install-packages`, run with `cargo test --test others`.
 #![allow(clippy::disallowed_methods, reason = "the tests run against real processes, in real time")]
 
 use support as fakes;
@@ -15,6 +15,7 @@ mod scene;
 mod servers;
 mod suite;
 
+mod adapters;
 mod aws;
 mod black_hole;
 mod bound;

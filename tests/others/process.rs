@@ -20,7 +20,8 @@ pub(crate) fn installed() {
     let home = Path::new(ROOT).join("target/others");
     let here = Path::new(ROOT).join("tests/others");
     let same = |file: &str| matches!((fs::read(home.join(file)), fs::read(here.join(file))), (Ok(a), Ok(b)) if a == b);
-    let complete = home.join("stamp").exists() && same("package-lock.json") && same("requirements.txt");
+    let complete = home.join("stamp").exists()
+        && ["package-lock.json", "requirements.txt", "requirements-sdk-1.txt"].iter().all(|file| same(file));
     assert!(complete, "target/others is missing or not what the lock files say: run tests/others/install");
 }
 

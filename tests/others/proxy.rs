@@ -24,9 +24,11 @@ const OURS: i64 = -31080;
 
 /// An issuer, a token check that trusts it, a server behind it, and a daemon whose proxy has the server as `target`.
 pub(crate) struct World {
-    scene: Scene,
-    front: Peer,
-    daemon: Daemon,
+    pub(crate) scene: Scene,
+    pub(crate) front: Peer,
+    pub(crate) daemon: Daemon,
+    /// The server's own URL.
+    pub(crate) resource: String,
     secret: String,
     /// The proxy's URL of the server.
     url: String,
@@ -53,7 +55,7 @@ impl World {
         );
         let daemon = scene.safeconduct.clone().config(&config).daemon(&[]).await;
         let Loopback { address, secret } = Loopback::of(&daemon).await;
-        Self { scene, front, daemon, secret, url: format!("http://{address}/mcp/target") }
+        Self { scene, front, daemon, resource, secret, url: format!("http://{address}/mcp/target") }
     }
 
     /// An address at which the proxy needs no secret, for clients that cannot be given one.
@@ -99,7 +101,7 @@ impl World {
     }
 
     /// How many tokens it saw.
-    fn tokens(&mut self) -> usize {
+    pub(crate) fn tokens(&mut self) -> usize {
         let mut ids: Vec<String> =
             self.seen().iter().filter_map(|seen| Some(seen["jti"].as_str()?.to_owned())).collect();
         ids.sort();
@@ -214,6 +216,6 @@ impl Everything {
     }
 }
 
-async fn pause(milliseconds: u64) {
+pub(crate) async fn pause(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
