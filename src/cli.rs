@@ -8,8 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::clock;
 use crate::trust::Shape;
 
+mod snippet;
 mod stdio;
 
+pub(crate) use snippet::Snippet;
 pub(crate) use stdio::Stdio;
 
 /// Workload identity in, MCP access tokens out. No secret stored, no human in the loop.
@@ -98,6 +100,8 @@ pub(crate) enum Verb {
     Doctor(Doctor),
     /// Print the trust policy that the other side must have for the identity found here, from its real claims
     TrustPolicy(TrustPolicy),
+    /// Print the exact configuration to paste for an MCP client, by the best way it has
+    Snippet(Snippet),
     /// Show servers, what is left of their tokens, failures and callers
     Status(Status),
     /// Revoke what the daemon holds (RFC 7009)

@@ -44,6 +44,7 @@ mod policy;
 mod relay;
 mod setting;
 mod sigv4;
+mod snippet;
 mod store;
 mod token;
 mod trust;

@@ -32,6 +32,7 @@ mod ready;
 mod revoke;
 mod run;
 mod runtime;
+mod snippet;
 mod status;
 mod stdio;
 mod token;
@@ -73,6 +74,7 @@ fn verb() -> u8 {
         Verb::Stdio(verb) => apart(|| stdio::run(&context, verb)),
         Verb::Run(verb) => apart(|| run::run(&context, verb)),
         Verb::Ready(verb) => apart(|| ready::run(&context, verb)),
+        Verb::Snippet(verb) => apart(|| snippet::run(&context, verb)),
         Verb::Status(verb) => apart(|| status::run(&context, verb)),
         Verb::Revoke(verb) => apart(|| revoke::run(&context, verb)),
         Verb::Whoami(verb) => apart(|| whoami::run(&context, verb)),

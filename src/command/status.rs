@@ -8,6 +8,7 @@ use super::obtain::Refused;
 use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::Status;
+use crate::door;
 
 const LIMIT: Duration = Duration::from_secs(5);
 const BAR: usize = 20;
@@ -29,10 +30,19 @@ pub(super) fn run(context: &Context<'_>, verb: &Status) -> Result<(), Failure> {
 
 /// The answer of `/v1/status`.
 pub(super) fn fetch(context: &Context<'_>) -> Result<Value, Failure> {
-    let reply = context.ask_daemon("GET /v1/status", None, LIMIT)?;
+    read(&ask(context)?)
+}
+
+/// Asks for `/v1/status`.
+pub(super) fn ask(context: &Context<'_>) -> Result<door::Reply, door::Error> {
+    context.ask_daemon("GET /v1/status", None, LIMIT)
+}
+
+/// Reads the answer.
+pub(super) fn read(reply: &door::Reply) -> Result<Value, Failure> {
     let strange = || Failure::new(Class::Config, "the daemon does not answer like safeconduct");
     if reply.status != 200 {
-        return Err(Refused::read(&reply).map_or_else(strange, Refused::into_failure));
+        return Err(Refused::read(reply).map_or_else(strange, Refused::into_failure));
     }
     serde_json::from_slice(&reply.body).map_err(|_| strange())
 }

@@ -26,9 +26,9 @@ use crate::oauth::{Resource, Scopes};
 
 mod clients;
 
-pub(crate) use clients::Clients;
+pub(crate) use clients::{Clients, file_of};
 
-pub(super) const PATH: &str = "/oauth/token";
+pub(crate) const PATH: &str = "/oauth/token";
 
 /// Every parameter that counts is short.
 const BODY_CAP: usize = 16 * 1024;

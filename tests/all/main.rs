@@ -2,7 +2,7 @@
 //!
 //! | tests of | in |
 //! |---|---|
-//! | the program as people and clients call it | `cli` `helpers` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
+//! | the program as people and clients call it | `cli` `helpers` `snippet` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
 //! | the data path | `proxy` `bridge` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `environment` |
@@ -47,6 +47,7 @@ mod profiles;
 mod proxy;
 mod refusals;
 mod reload;
+mod snippet;
 mod sources;
 mod spiffe;
 mod stalled;

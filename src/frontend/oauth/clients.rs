@@ -21,6 +21,15 @@ use crate::token::expose;
 /// The directory's name, beside the socket.
 const NAME: &str = "oauth";
 
+/// The file with the client of a server, beside the socket.
+pub(crate) fn file_of(socket: &Path, server: &str) -> PathBuf {
+    beside(socket).join(format!("{server}.json"))
+}
+
+fn beside(socket: &Path) -> PathBuf {
+    socket.parent().unwrap_or_else(|| Path::new("/")).join(NAME)
+}
+
 /// The clients.
 pub(crate) struct Clients {
     secret: Arc<LoopbackSecret>,
@@ -39,7 +48,7 @@ impl Clients {
         counts_owners: bool,
         own_uid: u32,
     ) -> Result<Self, place::Error> {
-        let directory = socket.parent().unwrap_or_else(|| Path::new("/")).join(NAME);
+        let directory = beside(socket);
         let system = |error: io::Error| place::Error::System { path: directory.clone(), error };
         match DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,0 +1,48 @@
+//! The TypeScript SDK: a `fetch` that dials the daemon's socket. Without a daemon the bridge, with the variables that the SDK would
+//! keep back. In both the program never has the token.
+
+use super::{Facts, Page, text};
+
+pub(super) fn page(facts: &Facts) -> Page {
+    match facts.direct() {
+        Some(daemon) => Page::new(
+            format!(
+                r#"import {{ Client, StreamableHTTPClientTransport }} from "@modelcontextprotocol/client";
+import {{ Agent, fetch as dial }} from "undici";
+
+const dispatcher = new Agent({{ connect: {{ socketPath: {} }} }});
+const transport = new StreamableHTTPClientTransport(new URL({}), {{
+  fetch: ((url: any, init: any) => dial(url, {{ ...init, dispatcher }})) as any,
+}});
+const client = new Client({{ name: "agent", version: "1.0.0" }});
+await client.connect(transport);
+console.log((await client.listTools()).tools.map((tool) => tool.name));
+await client.close();
+"#,
+                text(&daemon.socket).scalar(),
+                text(&format!("http://localhost{}", facts.proxy_path())).scalar(),
+            ),
+            "the program dials the daemon's socket (npm undici); the daemon adds the token to each request",
+        ),
+        None => Page::new(
+            format!(
+                r#"import {{ Client }} from "@modelcontextprotocol/client";
+import {{ StdioClientTransport }} from "@modelcontextprotocol/client/stdio";
+
+const transport = new StdioClientTransport({{
+  command: {},
+  args: {},
+  env: process.env as Record<string, string>,
+}});
+const client = new Client({{ name: "agent", version: "1.0.0" }});
+await client.connect(transport);
+console.log((await client.listTools()).tools.map((tool) => tool.name));
+await client.close();
+"#,
+                text(&facts.program).scalar(),
+                facts.bridge().scalar(),
+            ),
+            facts.bridge_note("`env` hands on the variables of the job's identity, which the SDK would keep back"),
+        ),
+    }
+}
