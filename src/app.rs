@@ -144,6 +144,7 @@ impl App {
             uid,
             Arc::clone(&metrics),
             Ends { stop: stop.clone(), late: late.clone() },
+            tasks.clone(),
         ));
         let to_reload = Reloaded { broker: Arc::clone(&broker), oauth: oauth.clone(), relay: Arc::clone(&relay) };
         let fixed = Fixed { metrics, clock, uid, digests, relay, oauth, late, listening };

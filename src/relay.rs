@@ -18,6 +18,7 @@ use bytes::Bytes;
 use hyper::body::Body;
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Server, Target};
 use crate::caller::Caller;
@@ -92,9 +93,9 @@ pub(crate) struct Call<'a> {
 }
 
 impl Relay {
-    pub(crate) fn new(clock: Clock, own_uid: u32, metrics: Arc<Metrics>, ends: Ends) -> Self {
+    pub(crate) fn new(clock: Clock, own_uid: u32, metrics: Arc<Metrics>, ends: Ends, tasks: TaskTracker) -> Self {
         let (budget, steps, probes, held_probes) = Default::default();
-        let (known, open) = (Arc::new(Known::new(clock.clone())), Arc::new(OpenCalls::new(ends)));
+        let (known, open) = (Arc::new(Known::new(clock.clone(), tasks)), Arc::new(OpenCalls::new(ends)));
         Self { budget, steps, probes, known, held_probes, open, metrics, clock, own_uid }
     }
 

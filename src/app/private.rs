@@ -38,7 +38,7 @@ impl Private {
         // It ends with the process: nothing is drained.
         let late = CancellationToken::new();
         let ends = Ends { stop: stop.clone(), late: late.clone() };
-        let relay = Arc::new(Relay::new(clock.clone(), uid, Arc::clone(&metrics), ends));
+        let relay = Arc::new(Relay::new(clock.clone(), uid, Arc::clone(&metrics), ends, ground.tasks.clone()));
         let digests = Default::default();
         let fixed = Fixed { metrics, clock, uid, digests, relay, oauth: None, late, listening };
         let state = Arc::new(State::new(Arc::clone(&broker), fixed));

@@ -207,7 +207,7 @@ impl Errand {
     async fn healing(&self, key: &Key, plan: Plan, deadline: Instant) -> Healed {
         let (healer, key) = (self.own(Method::POST, "", self.sent, Within::default()), key.clone());
         let healing = async move { timeout_at(deadline, healer.heal(&key, plan)).await };
-        match tokio::spawn(healing).await {
+        match self.known.tasks.spawn(healing).await {
             Ok(Ok(healed)) => healed,
             Ok(Err(_)) | Err(_) => Healed::Failed,
         }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::cookies::Cookies;
 use super::session::Sessions;
@@ -17,11 +18,13 @@ pub(super) struct Known {
     /// Changes whenever the healing of a session is over, however it ended.
     turns: watch::Sender<()>,
     clock: Clock,
+    /// What must not end with the client that began it.
+    pub(super) tasks: TaskTracker,
 }
 
 impl Known {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self { sessions: Mutex::default(), cookies: Mutex::default(), turns: watch::Sender::new(()), clock }
+    pub(super) fn new(clock: Clock, tasks: TaskTracker) -> Self {
+        Self { sessions: Mutex::default(), cookies: Mutex::default(), turns: watch::Sender::new(()), clock, tasks }
     }
 
     pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {

@@ -236,7 +236,13 @@ fn without_token(issued: &[(f64, f64)], away: &[(f64, f64)]) -> Vec<Window> {
 
 enum Client {
     Proxy { socket: PathBuf, session: String },
-    Bridge { running: Running, stdin: ChildStdin, stdout: BufReader<ChildStdout> },
+    Bridge(Box<Bridge>),
+}
+
+struct Bridge {
+    running: Running,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Client {
@@ -256,7 +262,7 @@ impl Client {
         let begun = begun.unwrap_or_else(|error| panic!("{error}; stderr:\n{}", running.stderr()));
         assert_eq!(begun["result"]["protocolVersion"], "2025-11-25", "{begun}");
         say(&mut stdin, &ready()).await.expect("it reads");
-        Self::Bridge { running, stdin, stdout }
+        Self::Bridge(Box::new(Bridge { running, stdin, stdout }))
     }
 
     async fn call_until(mut self, calls: usize, pause: Duration, log: Arc<Log>) {
@@ -264,7 +270,8 @@ impl Client {
             let number = log.done.fetch_add(1, Ordering::SeqCst);
             if number >= calls {
                 log.done.fetch_sub(1, Ordering::SeqCst);
-                if let Self::Bridge { mut running, stdin, stdout } = self {
+                if let Self::Bridge(bridge) = self {
+                    let Bridge { mut running, stdin, stdout } = *bridge;
                     drop((stdin, stdout));
                     running.wait().await.expect_code(0);
                 }
@@ -286,7 +293,8 @@ impl Client {
             Self::Proxy { socket, session } => {
                 judge(unix_http::exchange(socket, &post(call, &fields(session))).await, number)
             }
-            Self::Bridge { stdin, stdout, .. } => {
+            Self::Bridge(bridge) => {
+                let Bridge { stdin, stdout, .. } = &mut **bridge;
                 let answer = match say(stdin, call).await {
                     Ok(()) => answer_to(number, stdout).await,
                     Err(error) => Err(error),
