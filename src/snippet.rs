@@ -5,13 +5,12 @@
 //! `client_credentials`; else the bridge `safeconduct stdio`, which every client can start. Without a daemon it is the bridge: it
 //! does the daemon's work, and says in its answers why there is no token. A snippet never contains a secret.
 //!
-//! A client is a variant of [`Client`], a row in [`Client::row`] and a function in a file of this room.
-
-use std::borrow::Cow;
+//! A client is a variant of [`Client`] and a [`Row`] in a file of this room. Templates are data, because code that builds trees was
+//! many times larger; what a user wrote goes into them by the encoders of `form.rs` alone.
 
 use clap::ValueEnum;
 
-use form::{Key, Node, entry, list, table, text};
+use form::{fill, json, list, shell_word, yaml};
 
 mod claude_code;
 mod codex;
@@ -103,19 +102,7 @@ pub(crate) struct Snippet {
     /// Where the client looks for it.
     pub place: &'static str,
     /// What else there is to know, in one line.
-    pub note: Cow<'static, str>,
-}
-
-/// What a function of a client makes.
-struct Page {
-    text: String,
-    note: Cow<'static, str>,
-}
-
-impl Page {
-    fn new(text: String, note: impl Into<Cow<'static, str>>) -> Self {
-        Self { text, note: note.into() }
-    }
+    pub note: String,
 }
 
 /// Why there is no snippet.
@@ -123,19 +110,36 @@ impl Page {
 #[error("`{0}` would not stay as it is: this client puts the value of a variable in its place")]
 pub(crate) struct Replaced(&'static str);
 
-/// A row of the table of clients.
+/// A row of the table of clients. Templates and notes have the names of [`Facts::value`] in guillemets.
 struct Row {
+    /// Where the client looks for it.
     place: &'static str,
     /// What begins a text that the client replaces.
     replaces: &'static [&'static str],
     /// Does it take `$NAME` for a variable too?
     bare_variables: bool,
-    write: fn(&Facts) -> Page,
+    /// A way of its own to the daemon, and what to know of it.
+    direct: Option<(&'static str, &'static str)>,
+    /// Does that way need the token endpoint?
+    needs_oauth: bool,
+    /// The bridge.
+    bridge: &'static str,
+    /// What to know of the bridge without a daemon.
+    alone: &'static str,
 }
 
-const fn row(place: &'static str, replaces: &'static [&'static str], write: fn(&Facts) -> Page) -> Row {
-    Row { place, replaces, bare_variables: false, write }
-}
+/// Most clients: they hand on their variables, and read `${NAME}` in their configuration as a variable.
+const USUAL: Row = Row {
+    place: "",
+    replaces: &["${"],
+    bare_variables: false,
+    direct: None,
+    needs_oauth: false,
+    bridge: usual::SERVERS,
+    alone: "no daemon is presumed: what the client starts gets the token, with the identity in the client's variables",
+};
+
+const RELAYS: &str = "the client starts a small process that holds no token and relays to the running daemon";
 
 impl Client {
     /// Is the snippet one of a CI job, which starts a daemon of its own?
@@ -143,45 +147,25 @@ impl Client {
         matches!(self, Self::GithubActions | Self::GitlabCi)
     }
 
-    fn row(self) -> Row {
-        const VARIABLE: &[&str] = &["${"];
+    fn row(self) -> &'static Row {
         match self {
-            Self::ClaudeCode => row(
-                ".mcp.json of the project, or a file for `claude --mcp-config`, which needs no approval",
-                VARIABLE,
-                claude_code::page,
-            ),
-            Self::Codex => row("~/.codex/config.toml", &[], codex::page),
-            Self::Gemini => Row {
-                bare_variables: true,
-                ..row("~/.gemini/settings.json, or .gemini/settings.json of the project", VARIABLE, usual::gemini)
-            },
-            Self::Copilot => Row { bare_variables: true, ..row("~/.copilot/mcp-config.json", VARIABLE, copilot::page) },
-            Self::Vscode => row(".vscode/mcp.json of the project, or the user's mcp.json", VARIABLE, vscode::page),
-            Self::Cursor => row("~/.cursor/mcp.json, or .cursor/mcp.json of the project", VARIABLE, usual::page),
-            Self::Windsurf => row("~/.codeium/windsurf/mcp_config.json", VARIABLE, usual::page),
-            Self::Zed => row("~/.config/zed/settings.json", &[], zed::page),
-            Self::Goose => Row { bare_variables: true, ..row("~/.config/goose/config.yaml", VARIABLE, goose::page) },
-            Self::Opencode => row(
-                "opencode.json of the project, or ~/.config/opencode/opencode.json",
-                &["{env:", "{file:"],
-                opencode::page,
-            ),
-            Self::Cline => row("cline_mcp_settings.json (CLI: in ~/.cline/data/settings)", VARIABLE, usual::page),
-            Self::Continue => {
-                row("a file of its own in .continue/mcpServers, or `cn --config FILE`", &["${{"], continue_dev::page)
-            }
-            Self::McpRemote => {
-                row("the configuration of the client that starts mcp-remote", VARIABLE, mcp_remote::page)
-            }
-            Self::PythonSdk => row("your program (PyPI mcp 2)", &[], python_sdk::page),
-            Self::TypescriptSdk => row("your program (npm @modelcontextprotocol/client 2)", &[], typescript_sdk::page),
-            Self::GithubActions => row(
-                "the job in .github/workflows/*.yml, after a step that installs safeconduct",
-                &["${{"],
-                github_actions::page,
-            ),
-            Self::GitlabCi => row(".gitlab-ci.yml, for an image with safeconduct", &["$[["], gitlab_ci::page),
+            Self::ClaudeCode => &claude_code::ROW,
+            Self::Codex => &codex::ROW,
+            Self::Gemini => &usual::GEMINI,
+            Self::Copilot => &copilot::ROW,
+            Self::Vscode => &vscode::ROW,
+            Self::Cursor => &usual::CURSOR,
+            Self::Windsurf => &usual::WINDSURF,
+            Self::Zed => &zed::ROW,
+            Self::Goose => &goose::ROW,
+            Self::Opencode => &opencode::ROW,
+            Self::Cline => &usual::CLINE,
+            Self::Continue => &continue_dev::ROW,
+            Self::McpRemote => &mcp_remote::ROW,
+            Self::PythonSdk => &python_sdk::ROW,
+            Self::TypescriptSdk => &typescript_sdk::ROW,
+            Self::GithubActions => &github_actions::ROW,
+            Self::GitlabCi => &gitlab_ci::ROW,
         }
     }
 }
@@ -189,7 +173,14 @@ impl Client {
 /// The snippet for a client. Fails if the client would change a part of it.
 pub(crate) fn of(client: Client, facts: &Facts) -> Result<Snippet, Replaced> {
     let row = client.row();
-    let Page { text, note } = (row.write)(facts);
+    let daemon = facts.daemon.as_ref().filter(|_| !facts.bridge);
+    let daemon = daemon.filter(|daemon| !row.needs_oauth || daemon.oauth.is_some());
+    let (template, note) = match (row.direct, daemon) {
+        (Some(direct), Some(_)) => direct,
+        _ if facts.daemon.is_some() && !client.is_a_job() && !row.needs_oauth => (row.bridge, RELAYS),
+        _ => (row.bridge, row.alone),
+    };
+    let text = fill(template, facts);
     if let Some(start) = row.replaces.iter().find(|start| text.contains(*start)) {
         return Err(Replaced(start));
     }
@@ -197,10 +188,58 @@ pub(crate) fn of(client: Client, facts: &Facts) -> Result<Snippet, Replaced> {
     if row.bare_variables && text.match_indices('$').any(|(at, _)| is_variable(at)) {
         return Err(Replaced("$"));
     }
-    Ok(Snippet { text, place: row.place, note })
+    Ok(Snippet { text, place: row.place, note: fill(note, facts) })
 }
 
 impl Facts {
+    /// What a name in a template stands for, encoded for its place.
+    fn value(&self, name: &str) -> String {
+        let daemon = self.daemon.as_ref();
+        let of_daemon = |part: fn(&Daemon) -> &str| daemon.map_or_else(String::new, |daemon| json(part(daemon)));
+        let oauth = daemon.and_then(|daemon| daemon.oauth.as_ref());
+        match name {
+            "key" => json(&self.key()),
+            "bare key" => self.key(),
+            "program" => json(&self.program),
+            "args" => list(&self.words("stdio")),
+            "command" => {
+                let mut words = self.words("stdio");
+                words.insert(0, self.program.clone());
+                list(&words)
+            }
+            "helper" => json(&self.helper()),
+            "url" => of_daemon(|daemon| &daemon.url),
+            "socket" => of_daemon(|daemon| &daemon.socket),
+            "unix url" => json(&vscode::url(daemon.map_or("", |daemon| &daemon.socket), &self.name)),
+            "proxy" => json(&format!("http://localhost/mcp/{}", self.name)),
+            "endpoint" => oauth.map_or_else(String::new, |oauth| json(&oauth.endpoint)),
+            "file" => oauth.map_or_else(String::new, |oauth| json(&format!("@{}", oauth.file))),
+            "issuer" => self.issuer.as_deref().map_or_else(|| gitlab_ci::UNKNOWN.to_owned(), json),
+            "finds issuer" if self.issuer.is_none() => {
+                format!("`aud` is the issuer that `safeconduct doctor {}` finds; ", shell_word(&self.target))
+            }
+            "needs" if self.url.is_none() => {
+                format!("the job needs the configuration file that has `{}` (SAFECONDUCT_CONFIG); ", self.name)
+            }
+            "finds issuer" | "needs" => String::new(),
+            "start" => yaml(&match &self.url {
+                // The configuration of the job has it.
+                None => "safeconduct run --detach".to_owned(),
+                Some(url) => format!("safeconduct run --detach {}", shell_word(&format!("{}={url}", self.name))),
+            }),
+            "configure github" => yaml(&self.configure("\"$RUNNER_TEMP/mcp.json\"")),
+            "configure gitlab" => yaml(&self.configure("mcp.json")),
+            other => {
+                debug_assert!(false, "{other:?} stands for nothing");
+                String::new()
+            }
+        }
+    }
+
+    fn configure(&self, file: &str) -> String {
+        format!("safeconduct snippet claude-code {} > {file}", shell_word(&self.name))
+    }
+
     /// The name as a key. Some clients allow no full stop in the names of servers.
     fn key(&self) -> String {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -208,59 +247,24 @@ impl Facts {
     }
 
     /// The words of a command on the server, without the program.
-    fn words(&self, command: &'static str) -> Vec<Cow<'static, str>> {
-        let flags = self.flags.iter().cloned().map(Cow::Owned);
-        // Else it would be read as a flag.
-        let end = self.target.starts_with('-').then_some("--");
-        let command = [command].into_iter().chain(end).map(Cow::Borrowed);
-        flags.chain(command).chain([Cow::Owned(self.target.clone())]).collect()
-    }
-
-    /// A command on the server as one text for a shell.
-    fn shell(&self, command: &'static str) -> String {
-        let words = self.words(command);
-        let words = [Cow::Borrowed(self.program.as_str())].into_iter().chain(words);
-        words.map(|word| shell_word(&word).into_owned()).collect::<Vec<_>>().join(" ")
-    }
-
-    /// The arguments of the bridge.
-    fn bridge(&self) -> Node {
-        list(self.words("stdio").into_iter().map(Node::Text))
-    }
-
-    /// The bridge in the fields of most clients.
-    fn command_and_args(&self) -> [(Key, Node); 2] {
-        [("command".into(), text(&self.program)), ("args".into(), self.bridge())]
-    }
-
-    /// The server at the daemon's proxy, for clients that dial its socket.
-    fn proxy_path(&self) -> String {
-        format!("/mcp/{}", self.name)
-    }
-
-    /// The daemon, for clients that have another way to it than the bridge.
-    fn direct(&self) -> Option<&Daemon> {
-        self.daemon.as_ref().filter(|_| !self.bridge)
-    }
-
-    /// What to know of a bridge: with a daemon, or alone.
-    fn bridge_note(&self, alone: &'static str) -> &'static str {
-        match &self.daemon {
-            Some(_) => "the client starts a small process that holds no token and relays to the running daemon",
-            None => alone,
+    fn words(&self, command: &str) -> Vec<String> {
+        let mut words = self.flags.clone();
+        words.push(command.to_owned());
+        if self.target.starts_with('-') {
+            // Else it would be read as a flag.
+            words.push("--".to_owned());
         }
+        words.push(self.target.clone());
+        words
     }
-}
 
-/// For clients that hand on their variables.
-const ALONE: &str =
-    "no daemon is presumed: what the client starts gets the token, with the identity in the client's variables";
-
-/// A word for a POSIX shell, in single quotes where it needs them.
-fn shell_word(word: &str) -> Cow<'_, str> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
-        return Cow::Borrowed(word);
+    /// The helper as one text for a shell.
+    fn helper(&self) -> String {
+        let mut command = shell_word(&self.program);
+        for word in self.words("headers") {
+            command.push(' ');
+            command.push_str(&shell_word(&word));
+        }
+        command
     }
-    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
 }

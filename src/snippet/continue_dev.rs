@@ -1,16 +1,17 @@
 //! Continue: the bridge, in a file of its own. It reads headers once.
 
-use super::form::word;
-use super::{ALONE, Facts, Page, list, table, text};
+use super::{Row, USUAL};
 
-pub(super) fn page(facts: &Facts) -> Page {
-    let name = ("name".into(), text(&facts.key()));
-    let server = table([name].into_iter().chain(facts.command_and_args()));
-    let document = table([
-        ("name".into(), text(&facts.key())),
-        ("version".into(), word("0.0.1")),
-        ("schema".into(), word("v1")),
-        ("mcpServers".into(), list([server])),
-    ]);
-    Page::new(document.yaml(), facts.bridge_note(ALONE))
-}
+pub(super) const ROW: Row = Row {
+    place: "a file of its own in .continue/mcpServers, or `cn --config FILE`",
+    replaces: &["${{"],
+    bridge: r#"name: «key»
+version: 0.0.1
+schema: v1
+mcpServers:
+  - name: «key»
+    command: «program»
+    args: «args»
+"#,
+    ..USUAL
+};

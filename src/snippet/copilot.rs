@@ -1,12 +1,21 @@
 //! Copilot CLI: the bridge. It reads headers once. The coding agent takes the same entry in the repository's settings, after a
 //! setup step that starts the daemon.
 
-use super::form::word;
-use super::{ALONE, Facts, Page, entry, list, table};
+use super::{Row, USUAL};
 
-pub(super) fn page(facts: &Facts) -> Page {
-    let kind = ("type".into(), word("local"));
-    let tools = ("tools".into(), list([word("*")]));
-    let server = table([kind].into_iter().chain(facts.command_and_args()).chain([tools]));
-    Page::new(entry("mcpServers", entry(facts.key(), server)).json(), facts.bridge_note(ALONE))
+pub(super) const ROW: Row = Row {
+    place: "~/.copilot/mcp-config.json",
+    bare_variables: true,
+    bridge: r#"{
+  "mcpServers": {
+    «key»: {
+      "type": "local",
+      "command": «program»,
+      "args": «args»,
+      "tools": ["*"]
+    }
+  }
 }
+"#,
+    ..USUAL
+};

@@ -1,20 +1,20 @@
 //! The Python SDK: an HTTP client that dials the daemon's socket. Without a daemon the bridge, with the variables that the SDK
 //! would keep back. In both the program never has the token.
 
-use super::{Facts, Page, text};
+use super::{Row, USUAL};
 
-pub(super) fn page(facts: &Facts) -> Page {
-    match facts.direct() {
-        Some(daemon) => Page::new(
-            format!(
-                r#"import asyncio
+pub(super) const ROW: Row = Row {
+    place: "your program (PyPI mcp 2)",
+    replaces: &[],
+    direct: Some((
+        r#"import asyncio
 
 import httpx2
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-SOCKET = {}
-URL = {}
+SOCKET = «socket»
+URL = «proxy»
 
 
 async def main():
@@ -26,22 +26,17 @@ async def main():
 
 asyncio.run(main())
 "#,
-                text(&daemon.socket).scalar(),
-                text(&format!("http://localhost{}", facts.proxy_path())).scalar(),
-            ),
-            "the program dials the daemon's socket; the daemon adds the token to each request",
-        ),
-        None => Page::new(
-            format!(
-                r#"import asyncio
+        "the program dials the daemon's socket; the daemon adds the token to each request",
+    )),
+    bridge: r#"import asyncio
 import os
 
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 BRIDGE = StdioServerParameters(
-    command={},
-    args={},
+    command=«program»,
+    args=«args»,
     env=dict(os.environ),
 )
 
@@ -53,10 +48,6 @@ async def main():
 
 asyncio.run(main())
 "#,
-                text(&facts.program).scalar(),
-                facts.bridge().scalar(),
-            ),
-            facts.bridge_note("`env` hands on the variables of the job's identity, which the SDK would keep back"),
-        ),
-    }
-}
+    alone: "`env` hands on the variables of the job's identity, which the SDK would keep back",
+    ..USUAL
+};

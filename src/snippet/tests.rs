@@ -123,13 +123,13 @@ fn texts(form: Form, text: &str) -> Vec<String> {
         }
         // Each text of a user is one JSON text.
         Form::Yaml => {
-            let quoted = text.lines().filter_map(|line| Some(&line[line.find(['"', '\''])?..]));
+            let quoted = text.lines().filter_map(|line| Some(&line[line.find(['"', '\'', '['])?..]));
             let quoted = quoted.filter(|rest| !rest.ends_with(':'));
             let read = |rest: &str| match rest.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
-                Some(inner) => inner.replace("''", "'"),
-                None => serde_json::from_str(rest).unwrap_or_else(|error| panic!("{error}: {rest}")),
+                Some(inner) => vec![inner.replace("''", "'")],
+                None => in_json(&serde_json::from_str(rest).unwrap_or_else(|error| panic!("{error}: {rest}"))),
             };
-            quoted.map(read).collect()
+            quoted.flat_map(read).collect()
         }
         Form::Python | Form::TypeScript => {
             let starts = text.match_indices(['"', '[']).map(|(at, _)| &text[at..]);

@@ -1,21 +1,29 @@
 //! The shape that most clients share: `mcpServers` with `command` and `args`. Cursor, Windsurf and Cline read headers once, at
 //! their start, so the bridge is all that renews a token for them; Gemini CLI too.
 
-use super::{ALONE, Facts, Page, entry, table};
-
-pub(super) fn page(facts: &Facts) -> Page {
-    Page::new(servers(facts), facts.bridge_note(ALONE))
-}
-
-pub(super) fn gemini(facts: &Facts) -> Page {
-    let note = facts.bridge_note(
-        "Gemini CLI keeps back variables that look like a credential: name those of the job's identity in `env`, or start \
-        `safeconduct run` first",
-    );
-    Page::new(servers(facts), note)
-}
+use super::{Row, USUAL};
 
 /// `mcpServers` with the bridge.
-pub(super) fn servers(facts: &Facts) -> String {
-    entry("mcpServers", entry(facts.key(), table(facts.command_and_args()))).json()
+pub(super) const SERVERS: &str = r#"{
+  "mcpServers": {
+    «key»: {
+      "command": «program»,
+      "args": «args»
+    }
+  }
 }
+"#;
+
+pub(super) const GEMINI: Row = Row {
+    place: "~/.gemini/settings.json, or .gemini/settings.json of the project",
+    bare_variables: true,
+    alone: "Gemini CLI keeps back variables that look like a credential: name those of the job's identity in `env`, or start \
+        `safeconduct run` first",
+    ..USUAL
+};
+
+pub(super) const CURSOR: Row = Row { place: "~/.cursor/mcp.json, or .cursor/mcp.json of the project", ..USUAL };
+
+pub(super) const WINDSURF: Row = Row { place: "~/.codeium/windsurf/mcp_config.json", ..USUAL };
+
+pub(super) const CLINE: Row = Row { place: "cline_mcp_settings.json (CLI: in ~/.cline/data/settings)", ..USUAL };

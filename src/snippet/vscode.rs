@@ -2,25 +2,39 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::form::word;
-use super::{ALONE, Facts, Page, entry, table, text};
+use super::{Row, USUAL};
 
 /// What would end the path in a URL, or change it.
 const IN_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'?').add(b'<').add(b'>').add(b'\\');
 
-pub(super) fn page(facts: &Facts) -> Page {
-    let (server, note) = match facts.direct() {
-        Some(daemon) => {
-            let url = format!("unix://{}#{}", utf8_percent_encode(&daemon.socket, IN_PATH), facts.proxy_path());
-            (
-                table([("type".into(), word("http")), ("url".into(), text(&url))]),
-                "VS Code dials the daemon's socket; the daemon adds the token to each request",
-            )
-        }
-        None => {
-            let kind = ("type".into(), word("stdio"));
-            (table([kind].into_iter().chain(facts.command_and_args())), facts.bridge_note(ALONE))
-        }
-    };
-    Page::new(entry("servers", entry(facts.key(), server)).json(), note)
+/// The proxy on the socket.
+pub(super) fn url(socket: &str, name: &str) -> String {
+    format!("unix://{}#/mcp/{name}", utf8_percent_encode(socket, IN_PATH))
 }
+
+pub(super) const ROW: Row = Row {
+    place: ".vscode/mcp.json of the project, or the user's mcp.json",
+    direct: Some((
+        r#"{
+  "servers": {
+    «key»: {
+      "type": "http",
+      "url": «unix url»
+    }
+  }
+}
+"#,
+        "VS Code dials the daemon's socket; the daemon adds the token to each request",
+    )),
+    bridge: r#"{
+  "servers": {
+    «key»: {
+      "type": "stdio",
+      "command": «program»,
+      "args": «args»
+    }
+  }
+}
+"#,
+    ..USUAL
+};

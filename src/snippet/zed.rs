@@ -1,9 +1,19 @@
 //! Zed: the bridge. It reads headers once.
 
-use super::{ALONE, Facts, Page, entry, table};
+use super::{Row, USUAL};
 
-pub(super) fn page(facts: &Facts) -> Page {
-    let env = ("env".into(), table([]));
-    let server = table(facts.command_and_args().into_iter().chain([env]));
-    Page::new(entry("context_servers", entry(facts.key(), server)).json(), facts.bridge_note(ALONE))
+pub(super) const ROW: Row = Row {
+    place: "~/.config/zed/settings.json",
+    replaces: &[],
+    bridge: r#"{
+  "context_servers": {
+    «key»: {
+      "command": «program»,
+      "args": «args»,
+      "env": {}
+    }
+  }
 }
+"#,
+    ..USUAL
+};
