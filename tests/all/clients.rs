@@ -133,7 +133,8 @@ async fn a_token_is_revoked_with_the_proof_of_its_client() {
     scene.authorization_server.add_client("agent", ClientProof::Basic(SECRET.to_owned()));
     scene.authorization_server.require_clients(true);
     let daemon = scene.daemon(&format!("{CLIENT}{}", secret_file(&scene, SECRET))).await;
-    assert!(daemon.log().contains("shared secret"), "the last resort comes with a warning: {}", daemon.log());
+    // The last resort comes with a warning.
+    daemon.logged("shared secret").await;
     let token = daemon.token("demo").await;
     daemon.run(&["revoke", "demo"]).await.expect_code(0);
     assert!(scene.authorization_server.is_revoked(&token));
