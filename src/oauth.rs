@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use self::url::{BadUrl, host_of, names_this_machine};
+pub(crate) use self::url::{BadUrl, host_in, host_of, names_this_machine};
 pub use self::url::{Issuer, Resource, ServerUrl};
 pub(crate) use challenge::Challenge;
 pub(crate) use error::OauthError;

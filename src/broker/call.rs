@@ -24,7 +24,8 @@ pub(crate) struct Patience<'a, F> {
 const AGAIN: Duration = Duration::from_millis(500);
 
 impl Broker {
-    /// Gives the header fields for one request that the data path is about to send. `fields` asks the lease for them. Fails as [`Self::headers`] does, but temporary failures only after `patience`.
+    /// Gives the header fields for one request that the data path is about to send. `fields` asks the lease for them. Fails as
+    /// [`Self::headers`] does, but temporary failures only after `patience`.
     pub(crate) async fn call<P>(
         &self,
         caller: &Caller,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::oauth::{BadUrl, shell_word};
+use crate::oauth::{BadUrl, host_in, shell_word};
 use crate::outbound::{self, Answer};
 
 /// Why discovery failed.
@@ -112,13 +112,9 @@ impl Error {
 }
 
 pub(super) fn malformed(place: &'static str, url: &str, what: &str) -> Error {
-    Error::Malformed { place, host: host(url), what: what.to_owned() }
+    Error::Malformed { place, host: host_in(url), what: what.to_owned() }
 }
 
 pub(super) fn busy(place: &'static str, url: &str, answer: &Answer) -> Error {
-    Error::Busy { place, host: host(url), status: answer.status, retry_after: answer.retry_after() }
-}
-
-fn host(url: &str) -> String {
-    url::Url::parse(url).map(|url| crate::oauth::host_of(&url).to_owned()).unwrap_or_default()
+    Error::Busy { place, host: host_in(url), status: answer.status, retry_after: answer.retry_after() }
 }

@@ -316,3 +316,8 @@ pub(crate) fn names_this_machine(host: &str) -> bool {
 pub(crate) fn host_of(url: &Url) -> &str {
     url.host_str().unwrap_or_default()
 }
+
+/// The same for a text. Empty if it is no URL.
+pub(crate) fn host_in(text: &str) -> String {
+    Url::parse(text).map(|url| host_of(&url).to_owned()).unwrap_or_default()
+}

@@ -63,8 +63,8 @@ pub(crate) struct Exchange {
     pub(crate) certificate: Option<Digest>,
     /// The name of the server. Two servers never share a connection, even if they share an origin.
     pub(crate) server: Arc<str>,
-    /// The longest wait from the connection to the head of the answer. `None`: its sender decides how long it waits.
-    pub(crate) head_limit: Option<Duration>,
+    /// The longest wait from the connection to the head of the answer.
+    pub(crate) head_limit: Duration,
 }
 
 /// Was anything of a request written before it failed?
@@ -147,7 +147,7 @@ where
         let key = Key { origin: origin.into(), server, certificate: exchange.certificate, thread };
         let limit = exchange.head_limit;
         let Ok(mut request) = request(exchange) else { return Err(Lost::unsent(Error::NotAUrl)) };
-        let limit = limit.map(|limit| (Instant::now() + limit, limit));
+        let limit = (Instant::now() + limit, limit);
         // A server that has just closed one says so when it is asked, whatever the request.
         if self.trust.may_use_kept(&key.origin, true) {
             while let Some(connection) = self.pool.take(&key) {
@@ -194,7 +194,7 @@ where
         mut connection: Connection,
         mut request: Request<Upload>,
         host: &str,
-        limit: Option<(Instant, Duration)>,
+        (deadline, limit): (Instant, Duration),
     ) -> Outcome {
         let interim = Arc::new(Interim::default());
         let counted = Arc::clone(&interim);
@@ -210,7 +210,7 @@ where
             biased;
             () = interim.too_many.notified() => Err(Error::Interim { host: host.to_owned() }),
             outcome = driven => Ok(outcome),
-            limit = passed(limit) => Err(Error::Timeout { host: host.to_owned(), limit }),
+            () = tokio::time::sleep_until(deadline) => Err(Error::Timeout { host: host.to_owned(), limit }),
         };
         drop(answer);
         let sent = if connection.record.requests() > before { Sent::Perhaps } else { Sent::Nothing };
@@ -227,13 +227,6 @@ where
             Ok(Ok(answer)) => Ok((answer, connection)),
         }
     }
-}
-
-/// Waits until the limit is over, if there is one.
-async fn passed(limit: Option<(Instant, Duration)>) -> Duration {
-    let Some((deadline, limit)) = limit else { return std::future::pending().await };
-    tokio::time::sleep_until(deadline).await;
-    limit
 }
 
 /// An answer with its connection; or the failure, and the request if it was not taken.

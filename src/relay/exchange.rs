@@ -28,6 +28,9 @@ use crate::oauth::{Challenge, Scopes, ServerUrl, challenge, quoted_words};
 use crate::outbound::{self, Download, Exchange, Lost};
 use crate::token::Digest;
 
+/// The longest wait for the head of an answer. The wait ends before, when nothing passes for ten minutes.
+const HEAD_LIMIT: Duration = Duration::from_secs(24 * 3_600);
+
 /// A request on its way.
 pub(super) struct Errand {
     pub(super) broker: Arc<Broker>,
@@ -188,8 +191,7 @@ impl Errand {
             named_by: self.server.named_by,
             certificate: progress.lease.token.credential.connection().copied(),
             server: Arc::clone(&self.server.name),
-            // The wait ends when nothing passes for ten minutes.
-            head_limit: None,
+            head_limit: HEAD_LIMIT,
         };
         tokio::select! {
             answer = self.broker.outbound().stream(exchange) => {

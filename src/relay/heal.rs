@@ -213,6 +213,7 @@ impl Errand {
         }
     }
 
+    /// Sends the steps of the plan.
     async fn heal(&self, key: &Key, plan: Plan) -> Healed {
         let guard = Healing { known: &self.known, key };
         let server = &*self.server.name;
@@ -345,7 +346,7 @@ fn is_of_request(name: &HeaderName) -> bool {
     begins || *name == LAST_EVENT_ID || *name == hyper::header::RANGE
 }
 
-/// Healing is over when this is dropped, also if its client hangs up.
+/// Healing is over when this is dropped, also if its time ran out.
 struct Healing<'a> {
     known: &'a Known,
     key: &'a Key,

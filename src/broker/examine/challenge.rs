@@ -71,7 +71,7 @@ impl ExaminationRun<'_> {
 }
 
 fn busy(url: &str, status: u16) -> Error {
-    let host = url::Url::parse(url).map(|url| crate::oauth::host_of(&url).to_owned()).unwrap_or_default();
+    let host = crate::oauth::host_in(url);
     discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into()
 }
 

@@ -140,8 +140,7 @@ fn first<'a>(issuer: &Issuer, seen: &'a [FetchedDocument]) -> Result<&'a Fetched
         match &one.answer {
             Ok(answered) if answered.status == 200 => return Ok(one),
             Ok(answered) if matches!(answered.status, 429 | 500..) => {
-                let host =
-                    url::Url::parse(&one.url).map(|url| crate::oauth::host_of(&url).to_owned()).unwrap_or_default();
+                let host = crate::oauth::host_in(&one.url);
                 let status = answered.status;
                 return Err(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into());
             }

@@ -15,7 +15,7 @@ use super::super::wire::{Record, Wire};
 use super::Upload;
 use crate::token::Digest;
 
-/// The idle connections that are kept for one server. As many exchanges with it can follow each other without a new handshake.
+/// The idle connections that are kept for one key. As many exchanges with it can follow each other without a new handshake.
 const KEPT: usize = 256;
 
 /// The connections that wait for their next exchange.
@@ -81,11 +81,9 @@ impl Pool {
     pub(super) fn take(&self, key: &Key) -> Option<Connection> {
         let mut pool = self.lock();
         let (_, idle) = pool.iter_mut().find(|(of, _)| of == key)?;
-        // Those below were used before.
-        if idle.last()?.since.elapsed() > KEPT_FOR {
-            idle.clear();
-        }
-        std::iter::from_fn(|| idle.pop()).map(|one| one.connection).find_map(|mut one| one.is_reusable().then_some(one))
+        // Below one that is too old there are older ones.
+        let young = std::iter::from_fn(|| idle.pop()).take_while(|one| one.since.elapsed() <= KEPT_FOR);
+        young.map(|one| one.connection).find_map(|mut one| one.is_reusable().then_some(one))
     }
 
     pub(super) fn keep(&self, key: Key, connection: Connection) {

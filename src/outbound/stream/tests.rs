@@ -66,7 +66,7 @@ fn post(body: Upload) -> Exchange {
         named_by: NamedBy::Us,
         certificate: None,
         server: "demo".into(),
-        head_limit: Some(Duration::from_secs(60)),
+        head_limit: Duration::from_secs(60),
     }
 }
 
@@ -228,6 +228,27 @@ async fn a_kept_connection_is_for_one_server_and_one_certificate() {
     exchange(&client, shown(b"new"), &mut servers[1]).await;
     exchange(&client, Exchange { server: "other".into(), ..shown(b"new") }, &mut servers[2]).await;
     exchange(&client, shown(b"new"), &mut servers[1]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_too_old_is_not_taken_in_the_place_of_a_closed_one() {
+    let (pipes, mut servers) = Pipes::new(3);
+    let client = pipes.client();
+    let [first, second, third] = &mut servers[..] else { unreachable!("three") };
+    tokio::join!(exchange(&client, get(), first), async {
+        // At the same time, so that it needs a connection of its own.
+        let answer = client.send(get());
+        let said = async {
+            until(second, "\r\n\r\n").await;
+            tokio::time::sleep(KEPT_FOR - Duration::from_secs(1)).await;
+            says(second, OK).await;
+        };
+        let (answer, ()) = tokio::join!(answer, said);
+        answer.expect("an answer").into_body().collect().await.expect("whole");
+    });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    second.shutdown().await.expect("it is open");
+    exchange(&client, get(), third).await;
 }
 
 #[tokio::test(start_paused = true)]
