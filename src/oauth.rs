@@ -7,12 +7,16 @@ pub(crate) use self::url::{BadUrl, host_in, host_of, names_this_machine};
 pub use self::url::{Issuer, Resource, ServerUrl};
 pub(crate) use challenge::Challenge;
 pub(crate) use error::OauthError;
+pub(crate) use members::Members;
+pub(crate) use said::Said;
 pub use scope::Scopes;
 pub(crate) use server::{AuthorizationServer, MutualTls};
 pub(crate) use words::{quoted_words, shell_word};
 
 pub(crate) mod challenge;
 mod error;
+pub(crate) mod members;
+mod said;
 mod scope;
 mod segment;
 mod server;

@@ -2,25 +2,26 @@
 
 use std::time::Duration;
 
-use crate::oauth::{BadUrl, host_in, shell_word};
-use crate::outbound::{self, Answer};
+use super::oddity::{Document, Oddity};
+use crate::oauth::{ServerUrl, shell_word};
+use crate::outbound;
 
 /// Why discovery failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The request failed without a usable answer.
-    #[error("{place}: {error}")]
+    #[error("{document}: {error}")]
     Outbound {
-        /// The document that was requested.
-        place: &'static str,
+        /// What was requested.
+        document: Document,
         /// The cause.
         error: outbound::Error,
     },
     /// The server is overloaded, has an internal error, or limits our rate.
-    #[error("{place} at {host} answers status {status}")]
+    #[error("{document} at {host} answers status {status}")]
     Busy {
-        /// The document that was requested.
-        place: &'static str,
+        /// What was requested.
+        document: Document,
         /// The host.
         host: String,
         /// The status: 429 or 5xx.
@@ -28,15 +29,15 @@ pub enum Error {
         /// The delay that the server asks for, if any.
         retry_after: Option<Duration>,
     },
-    /// The document is invalid.
-    #[error("{place} at {host}: {what}")]
-    Malformed {
-        /// The document.
-        place: &'static str,
-        /// The host.
-        host: String,
-        /// The problem.
-        what: String,
+    /// No place has the document, and this one tells most about the cause.
+    #[error("{document} at {place}: {why}")]
+    Unusable {
+        /// What was searched for.
+        document: Document,
+        /// The URL, without its query.
+        place: String,
+        /// What is odd there.
+        why: Oddity,
     },
     /// The resource metadata is for another server: a copied document, a misconfigured proxy, or an attack.
     #[error("the resource metadata is for {found:?}, which does not stand for {server:?}")]
@@ -53,6 +54,8 @@ pub enum Error {
         found: String,
         /// The issuer whose metadata was requested.
         asked: String,
+        /// Its token endpoint, if it is a usable URL.
+        endpoint: Option<String>,
     },
     /// No well-known URL of the issuer has metadata.
     #[error("{issuer} publishes no authorization server metadata")]
@@ -65,14 +68,6 @@ pub enum Error {
     NoResourceMetadata {
         /// The MCP server.
         server: String,
-    },
-    /// The MCP server's challenge names a place for the metadata that is not asked, and no well-known place has it.
-    #[error("{server}: the challenge names a place of its metadata that cannot be asked: {why}")]
-    RefusedPlace {
-        /// The MCP server.
-        server: String,
-        /// What is wrong with the URL.
-        why: BadUrl,
     },
     /// The metadata is there and names no authorization server.
     #[error("the protected resource metadata of {server} names no authorization server")]
@@ -94,27 +89,73 @@ impl Error {
 
     /// How to fix it, and who has to.
     pub fn hint(&self) -> Option<String> {
+        const PIN: &str = "pin the authorization server with `issuer`, or `--issuer URL`";
         Some(match self {
             Self::Outbound { error, .. } => return error.hint(),
             Self::Busy { .. } => return None,
-            Self::Malformed { .. } => "the operator of that host must mend the document (RFC 9728, RFC 8414)".to_owned(),
+            Self::Unusable { document, why, .. } => return why_not(*document, why, PIN),
             Self::ResourceMismatch { .. } => "configure the URL exactly as the server names itself, or its operator must mend `resource` (RFC 9728 section 3.3)".to_owned(),
-            Self::IssuerMismatch { found, .. } => {
-                let it = shell_word(found).unwrap_or_else(|| "what it says".to_owned());
-                format!("if {it} is right, pin exactly that as `issuer`; else its operator must mend `issuer` (RFC 8414 section 3.3)")
-            }
+            Self::IssuerMismatch { found, asked, endpoint } => mismatch(found, asked, endpoint.as_deref()),
+            Self::NoServerMetadata { issuer } if issuer.contains("/.well-known/") => "an issuer is the identifier, not the place of its metadata: whoever names it (`issuer` here, or `authorization_servers` of the MCP server) must leave out `/.well-known/…`".to_owned(),
             Self::NoServerMetadata { .. } => "check `issuer`: it is the identifier, not the token endpoint; its operator must publish RFC 8414 metadata; or name its endpoint with `token_endpoint`".to_owned(),
-            Self::RefusedPlace { .. } => "the operator of the MCP server must mend `resource_metadata` in its challenge (RFC 9728 section 5.1); until then pin the authorization server with `issuer`, or `--issuer URL`".to_owned(),
-            Self::NamesNoIssuer { .. } => "pin the authorization server with `issuer`, or `--issuer URL`; the server's operator should name it in `authorization_servers` (RFC 9728 section 2)".to_owned(),
-            Self::NoResourceMetadata { .. } => "pin the authorization server with `issuer`, or `--issuer URL`; the server's operator should publish RFC 9728 metadata".to_owned(),
+            Self::NamesNoIssuer { .. } => format!("{PIN}; the server's operator should name it in `authorization_servers` (RFC 9728 section 2)"),
+            Self::NoResourceMetadata { .. } => format!("{PIN}; the server's operator should publish RFC 9728 metadata"),
         })
     }
 }
 
-pub(super) fn malformed(place: &'static str, url: &str, what: &str) -> Error {
-    Error::Malformed { place, host: host_in(url), what: what.to_owned() }
+/// What helps where a place was odd, and who has to do it.
+fn why_not(document: Document, why: &Oddity, pin: &str) -> Option<String> {
+    let (operator, way_round) = match document {
+        Document::Server => ("the operator of the authorization server", "name its endpoint with `token_endpoint`"),
+        Document::Challenge | Document::Resource => ("the operator of the MCP server", pin),
+    };
+    Some(match why {
+        Oddity::Content(_) | Oddity::Endpoint(_) => {
+            format!("{operator} must mend the document (RFC 9728, RFC 8414); until then {way_round}")
+        }
+        Oddity::BadUrl(_) => format!(
+            "{operator} must mend `resource_metadata` in its challenge (RFC 9728 section 5.1); until then {way_round}"
+        ),
+        Oddity::Refused(outbound::Error::Redirect { .. }) => format!(
+            "{operator} must publish the document at that place itself, without a redirect or a login before it; until then {way_round}"
+        ),
+        Oddity::Refused(outbound::Error::Insecure { .. }) => format!(
+            "{operator} must name the place as https; behind a proxy, the application must be told by which URL it is reached; until then {way_round}"
+        ),
+        Oddity::Refused(error) => return error.hint(),
+        Oddity::Status(401 | 403) => {
+            format!("{operator} must publish the document without a login before it; until then {way_round}")
+        }
+        Oddity::Status(_) => {
+            format!("{operator} must answer there with 200 and the document, or with 404; until then {way_round}")
+        }
+    })
 }
 
-pub(super) fn busy(place: &'static str, url: &str, answer: &Answer) -> Error {
-    Error::Busy { place, host: host_in(url), status: answer.status, retry_after: answer.retry_after() }
+/// What helps where two issuers differ. Which of the two strings is right is for their operators to say.
+fn mismatch(found: &str, asked: &str, endpoint: Option<&str>) -> String {
+    let word = |text: &str| shell_word(text).unwrap_or_else(|| "what it says".to_owned());
+    if found.contains(['{', '}']) {
+        return "that is a template: pin `issuer` to the tenant's own issuer, with its id in place of the braces; its operator must name that in `authorization_servers`".to_owned();
+    }
+    let without_scheme = |text: &str| text.split_once("://").map(|(_, rest)| rest.to_owned());
+    if without_scheme(found) == without_scheme(asked) {
+        return "they differ by http and https alone: the application behind a proxy must be told by which URL it is reached; its operator must mend `issuer` (RFC 8414 section 3.3)".to_owned();
+    }
+    let place = |text: &str| text.trim_end_matches('/').to_owned();
+    let why = if place(found) == place(asked) { "they differ by a final slash alone: " } else { "" };
+    // Where the MCP server names one string and the authorization server another, only these three together agree with both. They
+    // are printed only if all of it lies on one origin: nobody is to paste another party's endpoint.
+    let origin = |text: &str| ServerUrl::parse(text).ok().map(|url| url.url().origin());
+    let on_one_origin =
+        |endpoint: &&str| [found, endpoint].iter().all(|text| origin(text).is_some() && origin(text) == origin(asked));
+    let keys = endpoint.filter(on_one_origin).and_then(shell_word).map_or_else(String::new, |endpoint| {
+        let (asked, found) = (word(asked), word(found));
+        format!("; where the MCP server names {asked} and that cannot be changed: `issuer = {asked}`, `token_endpoint = {endpoint}`, `subject_audience = {found}`")
+    });
+    format!(
+        "{why}if {} is right, pin exactly that as `issuer`; else its operator must mend `issuer` (RFC 8414 section 3.3){keys}",
+        word(found)
+    )
 }

@@ -3,8 +3,8 @@
 
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
-use super::document::{ResourceDocument, ServerDocument};
-use crate::oauth::{Issuer, ServerUrl, challenge};
+use super::document::{self, ResourceDocument};
+use crate::oauth::{Issuer, Members, ServerUrl, challenge};
 
 /// Reads each line as one `WWW-Authenticate` field. Panics if the result holds more than the fields did.
 pub fn read_challenge(bytes: &[u8]) {
@@ -23,9 +23,10 @@ pub fn read_challenge(bytes: &[u8]) {
 pub(crate) fn read_documents(bytes: &[u8]) {
     let server = ServerUrl::parse("https://mcp.example/tenant/mcp").expect("a URL");
     let issuer = Issuer::parse("https://as.example/tenant").expect("an issuer");
+    let Some(members) = std::str::from_utf8(bytes).ok().and_then(|text| Members::read(text).ok()) else { return };
     for place in ["https://mcp.example/x", "https://elsewhere.example/x"] {
         let place = ServerUrl::parse(place).expect("a URL");
-        let Ok(document) = serde_json::from_slice::<ResourceDocument>(bytes) else { break };
+        let Ok(document) = ResourceDocument::read(&members) else { break };
         let Ok(metadata) = document.checked(&place, &server) else { continue };
         assert!(metadata.resource.stands_for(&server), "a resource that passed stands for the server");
         let is_own = metadata.resource.is(&server);
@@ -35,7 +36,7 @@ pub(crate) fn read_documents(bytes: &[u8]) {
         );
         assert!(is_own || metadata.confirm_at.is_some(), "what lies above the URL is to be confirmed");
     }
-    if let Ok(Ok(metadata)) = serde_json::from_slice::<ServerDocument>(bytes).map(|found| found.checked(&issuer)) {
+    if let Ok(metadata) = document::server(&members, &issuer) {
         assert_eq!(metadata.issuer, issuer);
         let endpoints = [Some(&metadata.token_endpoint), metadata.revocation_endpoint.as_ref()];
         for endpoint in endpoints.into_iter().flatten() {

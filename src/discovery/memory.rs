@@ -88,7 +88,7 @@ impl<K: Clone + Eq + Hash, V: Clone> DocumentCache<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::malformed;
+    use super::super::{Document, Oddity};
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn busy() -> Error {
-        Error::Busy { place: "a document", host: "h.example".to_owned(), status: 503, retry_after: None }
+        Error::Busy { document: Document::Server, host: "h.example".to_owned(), status: 503, retry_after: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -124,7 +124,11 @@ mod tests {
         assert_eq!(memory.get(1, believed, async || Ok(7)).await, Ok(7));
         tokio::time::advance(Duration::from_secs(11)).await;
         assert_eq!(memory.get(1, believed, async || Err(busy())).await, Ok(7));
-        let wrong = || malformed("a document", "https://h.example/", "it is wrong");
+        let wrong = || Error::Unusable {
+            document: Document::Server,
+            place: "https://h.example/".to_owned(),
+            why: Oddity::Content("it is wrong".to_owned()),
+        };
         assert_eq!(memory.get(1, believed, async || Err(wrong())).await, Err(wrong()));
         assert_eq!(memory.get(1, believed, async || Ok(8)).await, Ok(8));
     }

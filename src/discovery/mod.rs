@@ -3,7 +3,7 @@
 //! The metadata that a server publishes is not trusted. It is checked (`resource` must stand for the server, `issuer`
 //! must equal the requested issuer byte for byte) and limited in size, and it never decides alone who receives a
 //! subject token. The challenge and the metadata at the path-inserted URL are requested concurrently, because most
-//! challenges name that URL. The root URL is requested only if there is no other metadata.
+//! challenges name that URL. The other places are asked one after the other, by the rule of `search`.
 //!
 //! A `resource` above the server's URL also stands for other servers there, and a tenant of a host must not speak for
 //! its neighbours. So the own well-known place of that `resource` is asked whether it says the same.
@@ -14,7 +14,7 @@ use std::time::Duration;
 use reqwest::header::WWW_AUTHENTICATE;
 
 use crate::clock::Clock;
-use crate::oauth::{AuthorizationServer, BadUrl, Challenge, Issuer, Resource, Scopes, ServerUrl, challenge};
+use crate::oauth::{AuthorizationServer, Challenge, Issuer, Resource, Scopes, ServerUrl, challenge};
 use crate::outbound::{Ask, NamedBy, Origins, Outbound};
 
 mod document;
@@ -23,12 +23,15 @@ mod examine;
 #[cfg(any(test, safeconduct_fuzz))]
 pub(crate) mod fuzzed;
 mod memory;
+mod oddity;
+mod search;
 
-use document::{ResourceDocument, ServerDocument};
 pub(crate) use error::Error;
-use error::{busy, malformed};
-pub(crate) use examine::{EndpointHead, FetchedDocument, ping, resource_metadata, server_metadata};
+pub(crate) use examine::{EndpointHead, ping};
 use memory::DocumentCache;
+pub(crate) use oddity::{Document, Oddity};
+use search::Answered;
+pub(crate) use search::{FetchedDocument, Search, confirms};
 
 /// How long a document is cached. A refusal removes it earlier.
 const DOCUMENT_TTL: Duration = Duration::from_secs(3_600);
@@ -42,8 +45,8 @@ pub(crate) struct Protection {
     pub metadata: Option<ResourceMetadata>,
     /// The scopes in its challenge. They take precedence for a first request.
     pub challenge_scopes: Option<Scopes>,
-    /// Why the place of the metadata that its challenge names was not asked.
-    pub refused_place: Option<BadUrl>,
+    /// Why no place has usable metadata, if none has.
+    pub missing: Option<Error>,
 }
 
 /// Checked RFC 9728 metadata.
@@ -103,34 +106,31 @@ impl Discovery {
     async fn look_up(&self, server: &ServerUrl, origins: &Origins) -> Result<Protection, Error> {
         let places = Resource::metadata_urls(server);
         let Some(first) = places.first() else { return Ok(Protection::default()) };
-        let (probed, inserted) = tokio::join!(self.probe(server, origins), self.fetch_resource(first, origins));
+        let (probed, inserted) = tokio::join!(self.probe(server, origins), self.see(first.as_str(), origins));
+        let mut inserted = Some(inserted);
         let challenge = match probed {
             Ok(challenge) => challenge,
             // The MCP server may be down while its metadata is available; a token can still be requested.
-            Err(error) if matches!(inserted, Ok(Some(_))) => {
+            Err(error) if inserted.as_ref().is_some_and(FetchedDocument::is_there) => {
                 tracing::debug!(%error, "no challenge");
                 Challenge::default()
             }
             Err(error) => return Err(error),
         };
-        let (named, refused_place) = match challenge.metadata_place() {
-            Some(Err(why)) => (None, Some(why)),
-            named => (named.and_then(Result::ok), None),
-        };
-        let (place, document) = match (&named, places.get(1)) {
-            (Some(named), _) if *named == *first => (first, inserted?),
-            (Some(named), _) => (named, self.fetch_resource(named, origins).await?),
-            (None, Some(root)) => match inserted? {
-                None => (root, self.fetch_resource(root, origins).await?),
-                found => (first, found),
-            },
-            (None, None) => (first, inserted?),
-        };
-        let metadata = match document {
-            Some(document) => Some(self.confirmed(document.checked(place, server)?, server, origins).await?),
-            None => None,
-        };
-        Ok(Protection { metadata, challenge_scopes: challenge.scopes, refused_place })
+        let mut search = Search::of(Document::Resource);
+        for place in search.places(&challenge, server) {
+            let fetched = inserted.take_if(|fetched| fetched.url == place.as_str());
+            let seen = match fetched {
+                Some(fetched) => fetched,
+                None => self.see(place.as_str(), origins).await,
+            };
+            if let Some(metadata) = search.resource(&seen, &place, server)? {
+                let metadata = Some(self.confirmed(metadata, server, origins).await?);
+                return Ok(Protection { metadata, challenge_scopes: challenge.scopes, missing: None });
+            }
+        }
+        let missing = Some(search.nowhere(&server.to_string()));
+        Ok(Protection { metadata: None, challenge_scopes: challenge.scopes, missing })
     }
 
     /// Asks the well-known place of a resource above the server's URL, if that has to confirm it. What that place says
@@ -142,58 +142,53 @@ impl Discovery {
         origins: &Origins,
     ) -> Result<ResourceMetadata, Error> {
         let Some(place) = &metadata.confirm_at else { return Ok(metadata) };
-        match self.fetch_resource(place, origins).await {
-            Ok(Some(own)) if own.is_of(&metadata.resource) => own.checked(place, server),
+        let seen = self.see(place.as_str(), origins).await;
+        match confirms(&seen, place, &metadata.resource, server) {
+            Ok(Some(own)) => Ok(own),
             Err(error) if error.is_temporary() => Err(error),
+            Err(error @ Error::ResourceMismatch { .. }) => Err(error),
             _ => Ok(metadata),
         }
     }
 
     /// Sends a [`ping`] without a token to get the challenge. Fails if the server is busy or does not answer.
     async fn probe(&self, server: &ServerUrl, origins: &Origins) -> Result<Challenge, Error> {
-        const PLACE: &str = "the MCP server";
+        let document = Document::Challenge;
         let named_by = origins.who_named(server.as_str());
         match self.outbound.send_for_head(Ask { named_by, ..ping(server.as_str()) }).await {
-            Ok(answer) if answer.status == 401 => Ok(challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE))),
-            Ok(answer) if matches!(answer.status, 429 | 500..) => Err(busy(PLACE, server.as_str(), &answer)),
-            // The server did not challenge this request: use the well-known URLs.
-            Ok(_) => Ok(Challenge::default()),
-            Err(error) => Err(Error::Outbound { place: PLACE, error }),
+            Ok(answer) => match answer.status {
+                status @ (429 | 500..) => {
+                    let (host, retry_after) = (crate::oauth::host_in(server.as_str()), answer.retry_after());
+                    Err(Error::Busy { document, host, status, retry_after })
+                }
+                // Some servers challenge with another status than 401.
+                400.. => Ok(challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE))),
+                // The server did not challenge this request: use the well-known URLs.
+                _ => Ok(Challenge::default()),
+            },
+            Err(error) => Err(Error::Outbound { document, error }),
         }
     }
 
-    async fn fetch_resource(&self, url: &ServerUrl, origins: &Origins) -> Result<Option<ResourceDocument>, Error> {
-        const PLACE: &str = "the resource metadata";
-        let url = url.as_str();
-        let answer = self
-            .outbound
-            .send_for_document(Ask::get(url, origins.who_named(url)))
-            .await
-            .map_err(|error| Error::Outbound { place: PLACE, error })?;
-        match answer.status {
-            200 => answer.json().map(Some).map_err(|what| malformed(PLACE, url, what)),
-            429 | 500.. => Err(busy(PLACE, url, &answer)),
-            _ => Ok(None),
-        }
+    /// Requests a place. Nothing of the answer is checked yet.
+    async fn see(&self, url: &str, origins: &Origins) -> FetchedDocument {
+        self.fetch(Ask::get(url, origins.who_named(url))).await
+    }
+
+    async fn fetch(&self, ask: Ask) -> FetchedDocument {
+        let url = ask.url.clone();
+        let answer = self.outbound.send_for_document(ask).await.map(|answer| Answered::of(&answer));
+        FetchedDocument { url, answer }
     }
 
     async fn fetch_server(&self, issuer: &Issuer, origins: &Origins) -> Result<AuthorizationServer, Error> {
-        const PLACE: &str = "the server metadata";
+        let mut search = Search::of(Document::Server);
         for url in issuer.metadata_urls() {
-            let answer = self
-                .outbound
-                .send_for_document(Ask::get(&url, origins.who_named(&url)))
-                .await
-                .map_err(|error| Error::Outbound { place: PLACE, error })?;
-            match answer.status {
-                200 => {
-                    let document: ServerDocument = answer.json().map_err(|what| malformed(PLACE, &url, what))?;
-                    return document.checked(issuer).map_err(|error| error.at(PLACE, &url));
-                }
-                429 | 500.. => return Err(busy(PLACE, &url, &answer)),
-                _ => {}
+            let seen = self.see(&url, origins).await;
+            if let Some(found) = search.server(&seen, issuer)? {
+                return Ok(found);
             }
         }
-        Err(Error::NoServerMetadata { issuer: issuer.to_string() })
+        Err(search.nowhere(issuer.as_str()))
     }
 }

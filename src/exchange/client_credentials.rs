@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::answer::{self, Kind};
+use super::answer;
 use super::{
     ClientAuth, Descriptor, Error, Exchange, ExchangeTable, Form, Issued, Request, Subject, TokenEndpoint, Traits,
 };
@@ -51,6 +51,6 @@ impl Exchange for ClientCredentials {
         request: &Request,
     ) -> Result<Issued, Error> {
         let answer = endpoint.ask(GRANT, &[], request).await?;
-        answer::read(&endpoint.server.issuer, &answer, Kind::of(request))
+        answer::read(&endpoint.server.issuer, &answer, request)
     }
 }

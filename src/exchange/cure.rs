@@ -79,7 +79,11 @@ const WORDS: &[Words] = &[
 
 /// The hint for a refusal with this code and description.
 pub(super) fn cure(code: &str, description: Option<&str>) -> &'static str {
-    let description = description.unwrap_or_default().to_ascii_lowercase();
+    // Servers quote with either kind of quotes.
+    let description = description
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+        .replace(['\'', '\u{2018}', '\u{2019}', '\u{201c}', '\u{201d}'], "\"");
     let says = |words: &&Words| words.all.iter().all(|word| description.contains(word));
     WORDS.iter().find(says).map_or_else(|| by_code(code), |words| words.cure)
 }
@@ -122,6 +126,14 @@ mod tests {
         assert_ne!(cure("invalid_target", None), LEAVE_OUT_RESOURCE);
         assert_eq!(cure("invalid_grant", Some("User not found")), LINK_SUBJECT);
         assert_eq!(cure("invalid_grant", Some("something else")), TRUST);
+    }
+
+    #[test]
+    fn either_kind_of_quotes_is_read() {
+        for quote in ['"', '\'', '\u{201d}'] {
+            let words = format!("The JWT must contain an {quote}aud{quote} (audience) claim containing a value …");
+            assert_eq!(cure("invalid_grant", Some(&words)), OTHER_AUDIENCE, "{quote}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::answer::{self, Kind};
+use super::answer;
 use super::client_auth::{Client, JWT_BEARER, Proof};
 use super::table::plain;
 use super::{
@@ -279,7 +279,7 @@ impl Exchange for Entra {
             return self.own(endpoint, subject);
         }
         let answer = self.ask(endpoint, request).await?;
-        answer::read(&endpoint.server.issuer, &answer, Kind::of(request))
+        answer::read(&endpoint.server.issuer, &answer, request)
     }
 }
 

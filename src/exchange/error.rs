@@ -20,7 +20,7 @@ pub enum Error {
         cure: &'static str,
     },
     /// The server is overloaded, has an internal error, or limits our rate.
-    #[error("the token endpoint of {issuer} answers status {status}")]
+    #[error("the token endpoint of {issuer} answers status {status}{}", said.as_deref().map(told).unwrap_or_default())]
     Busy {
         /// The authorization server.
         issuer: Issuer,
@@ -28,6 +28,8 @@ pub enum Error {
         status: u16,
         /// The delay that the server asks for, if any.
         retry_after: Option<Duration>,
+        /// What it says about it, if anything.
+        said: Option<Box<OauthError>>,
     },
     /// It was not asked: too many requests of ours wait for it.
     #[error("too many requests wait for the token endpoint of {issuer}")]
@@ -92,6 +94,15 @@ pub enum Error {
         /// The problem.
         what: String,
     },
+}
+
+/// What a server in trouble says, behind the status that the message names already.
+fn told(said: &OauthError) -> String {
+    match (&said.status, &said.description) {
+        (None, _) => format!(": {said}"),
+        (Some(_), Some(words)) => format!(", in its words: \"{words}\""),
+        (Some(_), None) => String::new(),
+    }
 }
 
 impl Error {

@@ -4,7 +4,7 @@
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
-use super::answer::{self, Kind, LONGEST_LIFETIME};
+use super::{Request, answer};
 use crate::oauth::Issuer;
 use crate::outbound::Answer;
 
@@ -12,19 +12,17 @@ use crate::outbound::Answer;
 /// that a terminal would obey.
 pub(crate) fn read_token_answer(bytes: &[u8]) {
     let issuer = Issuer::parse("https://as.example").expect("an issuer");
-    for (status, kind) in
-        [(200, Kind::Bearer), (200, Kind::Dpop), (400, Kind::Bearer), (401, Kind::Dpop), (503, Kind::Bearer)]
-    {
+    for status in [200, 201, 400, 401, 404, 503] {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let answer = Answer { status, headers, body: Zeroizing::new(bytes.to_vec()) };
-        match answer::read(&issuer, &answer, kind) {
+        match answer::read(&issuer, &answer, &Request::default()) {
             Ok(issued) => {
-                assert_eq!(status, 200, "a refusal is no grant");
+                assert!(status < 300, "a refusal is no grant");
                 let token = issued.token().expect("such a grant gives a token").expose();
                 assert!(
                     !token.is_empty() && token.len() <= 32 * 1024 && token.bytes().all(|byte| byte.is_ascii_graphic())
                 );
-                assert!(issued.expires_in.is_none_or(|life| !life.is_zero() && life <= LONGEST_LIFETIME));
+                assert!(issued.expires_in.is_none_or(|life| !life.is_zero()));
             }
             Err(error) => {
                 let told = format!("{error} {}", error.hint().unwrap_or_default());

@@ -365,7 +365,7 @@ fn failed(endpoint: &TokenEndpoint<'_>, failure: Failure) -> Error {
     let issuer = endpoint.server.issuer.clone();
     match failure {
         Failure::Outbound(error) => Error::Outbound { issuer, error },
-        Failure::Busy { status, retry_after } => Error::Busy { issuer, status, retry_after },
+        Failure::Busy { status, retry_after } => Error::Busy { issuer, status, retry_after, said: None },
         Failure::Refused { error, cure: known } => {
             let cure = known.unwrap_or_else(|| cure(&error.code, error.description.as_deref()));
             Error::Refused { issuer, error, cure }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::answer::{self, Kind};
+use super::answer;
 use super::{Descriptor, Error, Exchange, Form, Issued, Request, TokenEndpoint, Traits};
 use crate::token::SubjectToken;
 
@@ -56,6 +56,6 @@ impl Exchange for JwtBearer {
     ) -> Result<Issued, Error> {
         let assertion = subject.map_or("", SubjectToken::expose);
         let answer = endpoint.ask(GRANT, &[("assertion", assertion)], request).await?;
-        answer::read(&endpoint.server.issuer, &answer, Kind::of(request))
+        answer::read(&endpoint.server.issuer, &answer, request)
     }
 }

@@ -39,7 +39,6 @@ mod table;
 mod token_endpoint;
 mod token_exchange;
 
-pub(crate) use answer::LONGEST_LIFETIME;
 pub(crate) use client_auth::ResolvedClient;
 pub use client_auth::{Client, ClientAuth, SecretFrom, SecretPlace};
 pub use entra::Cloud;
@@ -345,6 +344,20 @@ pub(crate) fn choose<'a>(
         (Some(true), _) | (None, IssuerOrigin::Pinned) => Some(DEFAULT_EXCHANGE),
         _ => None,
     }
+}
+
+/// The exchanges for grants that a server lists and that are never chosen from metadata, each with the keys that it needs.
+pub(crate) fn for_grants(listed: &[String]) -> impl Iterator<Item = (&'static str, &'static str)> {
+    const WAYS: [(&str, &str, &str); 2] = [
+        (client_credentials::GRANT, "client-credentials", "`client_auth = \"workload\"`, `client_id` and `issuer`"),
+        (token_exchange::GRANT, "token-exchange", "`issuer`"),
+    ];
+    WAYS.into_iter().filter(|(grant, ..)| listed.iter().any(|one| one == grant)).map(|(_, name, keys)| (name, keys))
+}
+
+/// Is this an issuer of Microsoft Entra, in any of its clouds?
+pub(crate) fn is_entra(issuer: &Issuer) -> bool {
+    Cloud::is_issuer(issuer.as_str())
 }
 
 /// How the issuer was chosen.

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use oauth2::basic::BasicErrorResponse;
-
 use super::{TokenEndpoint, form};
 use crate::exchange::ResolvedClient;
 use crate::oauth::OauthError;
@@ -87,9 +85,5 @@ fn judge(answer: &Answer) -> Result<(), Error> {
     if answer.status == 429 || answer.status >= 500 {
         return Err(Error::Busy(answer.status));
     }
-    let error = match answer.json::<BasicErrorResponse>() {
-        Ok(wire) => OauthError::new(wire.error().as_ref(), wire.error_description().map(String::as_str), None),
-        Err(_) => OauthError::new("error_without_code", Some(&format!("status {}", answer.status)), None),
-    };
-    Err(Error::Refused(error))
+    Err(Error::Refused(answer.said().error(answer.status)))
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::answer::{self, Kind};
+use super::answer;
 use super::{
     Descriptor, Destination, Error, Exchange, Form, Issued, LinkExchange, Request, ResolvedClient, Subject,
     TokenEndpoint, Traits,
@@ -71,7 +71,7 @@ impl Exchange for TokenExchange {
         let (subject, kind) = subject.map_or(("", JWT), |subject| (subject.expose(), subject.token_type()));
         let own = [("subject_token", subject), ("subject_token_type", kind), ("requested_token_type", ACCESS_TOKEN)];
         let answer = endpoint.ask(GRANT, &own, request).await?;
-        let issued = answer::read(&endpoint.server.issuer, &answer, Kind::of(request))?;
+        let issued = answer::read(&endpoint.server.issuer, &answer, request)?;
         // The server may call an access token that is a JWT by either type (section 3).
         of_type(&answer, &[ACCESS_TOKEN, JWT]).map_err(|what| endpoint.malformed(what))?;
         Ok(issued)
@@ -204,11 +204,7 @@ async fn changed(
 
 /// Checks that the type of the issued token is one of `wanted`.
 fn of_type(answer: &Answer, wanted: &[&str]) -> Result<(), String> {
-    #[derive(Deserialize)]
-    struct Wire {
-        issued_token_type: Option<String>,
-    }
-    match answer.json::<Wire>().map_err(str::to_owned)?.issued_token_type {
+    match answer.members()?.text("issued_token_type")? {
         Some(kind) if wanted.contains(&kind.as_str()) => Ok(()),
         Some(kind) => Err(format!("its issued_token_type is {:?}, not {}", quoted_words(&kind), wanted[0])),
         None => Err("it has no issued_token_type (RFC 8693 section 2.2.1)".to_owned()),

@@ -1,6 +1,7 @@
 //! Parses `WWW-Authenticate`: every challenge of every header field (RFC 9110 section 11.6.1, RFC 9728 section 5.1).
 //!
-//! Servers send one or several fields, with one or several challenges each, with or without quotes, in any letter case.
+//! Servers send one or several fields, with one or several challenges each, with or without quotes, in any letter case, and with
+//! mistakes. What is wrong in one parameter must not hide the next: reading goes on at the next comma that a name and `=` follow.
 //! The text is not trusted: parsing must not panic and must take linear time.
 
 use reqwest::header::{GetAll, HeaderValue};
@@ -25,20 +26,16 @@ pub(crate) struct Challenge {
 impl Challenge {
     /// Where the server says that its metadata is, or why no request can be built from that text. `None` if it says nothing.
     pub(crate) fn metadata_place(&self) -> Option<Result<ServerUrl, BadUrl>> {
-        let place = ServerUrl::parse(self.resource_metadata.as_deref()?);
-        if let Err(why) = &place {
-            tracing::debug!(%why, "`resource_metadata` of the challenge cannot be used");
-        }
-        Some(place)
+        Some(ServerUrl::parse(self.resource_metadata.as_deref()?))
     }
 }
 
 /// Reads all challenges. Only parameters of Bearer and DPoP count; of several values the first counts.
 pub(crate) fn read(fields: &GetAll<'_, HeaderValue>) -> Challenge {
     let mut found = Challenge::default();
-    // Ignore fields that are not ASCII text.
-    for field in fields.iter().filter_map(|value| value.to_str().ok()) {
-        for (scheme, parameters) in parse(field) {
+    for field in fields {
+        // Descriptions are often in UTF-8, which RFC 9110 section 5.5 calls opaque.
+        for (scheme, parameters) in parse(&String::from_utf8_lossy(field.as_bytes())) {
             found.schemes.push(scheme.clone());
             if !scheme.eq_ignore_ascii_case("bearer") && !scheme.eq_ignore_ascii_case("dpop") {
                 continue;
@@ -59,18 +56,22 @@ pub(crate) fn read(fields: &GetAll<'_, HeaderValue>) -> Challenge {
 
 type Parameters = Vec<(String, String)>;
 
-/// Splits one field into its challenges. Skips invalid syntax up to the next comma.
+/// Splits one field into its challenges. A word is a scheme only at the start or after a comma, and if no `=` follows it.
 fn parse(field: &str) -> Vec<(String, Parameters)> {
     let mut challenges: Vec<(String, Parameters)> = Vec::new();
     let mut rest = field;
+    let mut after_comma = true;
     loop {
-        rest = rest.trim_start_matches([' ', '\t', ',']);
+        // Some servers put semicolons between parameters.
+        let trimmed = rest.trim_start_matches([' ', '\t', ',', ';']);
+        after_comma |= rest[..rest.len() - trimmed.len()].contains(',');
+        rest = trimmed;
         if rest.is_empty() {
             return challenges;
         }
         let (word, after) = token(rest);
         if word.is_empty() {
-            rest = skip_element(rest);
+            rest = rest.find(',').map_or("", |comma| &rest[comma..]);
             continue;
         }
         let blank = after.trim_start_matches([' ', '\t']);
@@ -83,12 +84,15 @@ fn parse(field: &str) -> Vec<(String, Parameters)> {
                 }
                 rest = after;
             }
-            Some(_) => rest = skip_element(rest),
-            None => {
+            Some(_) => rest = rest.find(',').map_or("", |comma| &rest[comma..]),
+            None if after_comma && (after.is_empty() || after.starts_with([' ', '\t', ','])) => {
                 challenges.push((word.to_owned(), Vec::new()));
                 rest = skip_token68(blank, after);
             }
+            // One more word of a value that should have been quoted.
+            None => rest = after,
         }
+        after_comma = false;
     }
 }
 
@@ -116,13 +120,25 @@ fn token(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// Reads a quoted string, or everything up to a comma or blank, because some servers omit the quotes around URLs.
+/// Reads a value, and returns what follows it. Without quotes it ends at a comma, or where blanks and another `name=` follow.
 fn parameter_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
-        let (value, rest) = text.split_at(end);
-        return (value.to_owned(), rest);
-    };
+    if let Some(quoted) = text.strip_prefix('"') {
+        return quoted_value(quoted);
+    }
+    let mut end = text.find(',').unwrap_or(text.len());
+    for (at, _) in text[..end].match_indices([' ', '\t']) {
+        if starts_parameter(text[at..].trim_start_matches([' ', '\t'])) {
+            end = at;
+            break;
+        }
+    }
+    let (value, rest) = text.split_at(end);
+    (value.trim_end_matches([' ', '\t']).to_owned(), rest)
+}
+
+/// Reads a quoted string up to its quote. A quote that begins the value of the next parameter is not its end: its own one is
+/// missing, and it ended at the comma before that parameter.
+fn quoted_value(quoted: &str) -> (String, &str) {
     let mut value = String::new();
     let mut escaped = false;
     for (at, c) in quoted.char_indices() {
@@ -132,25 +148,40 @@ fn parameter_value(text: &str) -> (String, &str) {
                 escaped = false;
             }
             '\\' => escaped = true,
-            '"' => return (value, &quoted[at + 1..]),
+            '"' => match parameter_before(&quoted[..at]) {
+                Some(comma) => return (quoted[..comma].to_owned(), &quoted[comma..]),
+                None if ends_value(&quoted[at + 1..]) => return (value, &quoted[at + 1..]),
+                None => value.push(c),
+            },
             _ => value.push(c),
         }
     }
-    // The closing quote is missing, so the rest cannot be parsed.
-    (value, "")
+    // There is no quote at the end.
+    let next =
+        quoted.match_indices(',').find(|(at, _)| starts_parameter(quoted[at + 1..].trim_start_matches([' ', '\t'])));
+    match next {
+        Some((comma, _)) => (quoted[..comma].to_owned(), &quoted[comma..]),
+        None => (value, ""),
+    }
 }
 
-/// Skips everything up to the next comma that is not quoted.
-fn skip_element(text: &str) -> &str {
-    let mut quoted = false;
-    for (at, c) in text.char_indices() {
-        match c {
-            '"' => quoted = !quoted,
-            ',' if !quoted => return &text[at..],
-            _ => {}
-        }
-    }
-    ""
+/// Can a value end before this?
+fn ends_value(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with([',', ' ', '\t', ';'])
+}
+
+/// Is this the start of `name=`, and not of a token68 with its padding?
+fn starts_parameter(text: &str) -> bool {
+    let (name, after) = token(text);
+    let value = after.trim_start_matches([' ', '\t']).strip_prefix('=');
+    !name.is_empty() && value.is_some_and(|value| !value.is_empty() && !value.starts_with('='))
+}
+
+/// If the text ends in `, name=`, where is that comma?
+fn parameter_before(text: &str) -> Option<usize> {
+    let name = text.strip_suffix('=')?.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let before = name.trim_end_matches([' ', '\t']);
+    (name.len() + 1 < text.len() && before.ends_with(',')).then(|| before.len() - 1)
 }
 
 #[cfg(test)]
@@ -163,7 +194,7 @@ mod tests {
     fn challenge(fields: &[&str]) -> Challenge {
         let mut headers = HeaderMap::new();
         for field in fields {
-            headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(field).expect("a field"));
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(field.as_bytes()).expect("a field"));
         }
         read(&headers.get_all(WWW_AUTHENTICATE))
     }
@@ -206,6 +237,48 @@ mod tests {
         let fields =
             ["Bearer resource_metadata=\"https://one.example/\"", "Bearer resource_metadata=\"https://two.example/\""];
         assert_eq!(metadata(&fields).as_deref(), Some("https://one.example/"));
+    }
+
+    #[test]
+    fn a_mistake_in_one_parameter_does_not_hide_the_next() {
+        for field in [
+            // Bytes above ASCII, as they are sent.
+            format!(
+                "Bearer error=\"invalid_token\", error_description=\"Jeton manquant ou périmé\", resource_metadata=\"{URL}\""
+            ),
+            format!("Bearer error_description=\"\u{201c}a\u{201d}\", resource_metadata=\"{URL}\""),
+            // Blanks without quotes.
+            format!("Bearer error=invalid_token, error_description=The token is missing, resource_metadata=\"{URL}\""),
+            format!("Bearer error_description=The token is missing resource_metadata={URL}"),
+            format!("Bearer realm=my server, resource_metadata={URL}, error=x"),
+            // A quote too many, or one too few.
+            format!("Bearer realm=\"say \"hello\", again\", resource_metadata=\"{URL}\""),
+            format!("Bearer realm=\"open, resource_metadata=\"{URL}\""),
+            format!("Bearer realm=\"open, resource_metadata={URL}"),
+            format!("Bearer realm=\"open, error=\"x\", resource_metadata=\"{URL}\""),
+            format!("Bearer \", resource_metadata=\"{URL}\""),
+            format!("Bearer error=invalid\", resource_metadata=\"{URL}\""),
+            // Something that is no parameter at all.
+            format!("Bearer (see the docs), resource_metadata=\"{URL}\""),
+            format!("Bearer realm=\"x\"; resource_metadata=\"{URL}\""),
+        ] {
+            assert_eq!(metadata(&[&field]).as_deref(), Some(URL), "{field}");
+        }
+        assert_eq!(
+            challenge(&["Bearer error_description=The token is missing, error=x"]).words.as_deref(),
+            Some("The token is missing")
+        );
+        assert_eq!(challenge(&["Bearer error=x, error_description=missing token"]).schemes, ["Bearer"]);
+    }
+
+    #[test]
+    fn a_quoted_text_that_looks_like_a_parameter_is_none() {
+        for field in [
+            "Bearer realm=\"a, resource_metadata=https://evil.example/\"",
+            "Bearer realm=\"a, resource_metadata=\\\"https://evil.example/\\\"\"",
+        ] {
+            assert_eq!(metadata(&[field]), None, "{field}");
+        }
     }
 
     #[test]

@@ -283,15 +283,20 @@ impl Resource {
         Self::metadata_urls(&ServerUrl::parse(&self.0).ok()?).into_iter().next()
     }
 
-    /// The possible URLs of the metadata of `server`, for a server whose challenge names none: the path inserted after the
-    /// well-known segment, then the root (RFC 9728 section 3.1).
+    /// The possible URLs of the metadata of `server`: the path inserted after the well-known segment, the same without a final
+    /// slash, which some servers do not expect there, then the root (RFC 9728 section 3.1).
     pub(crate) fn metadata_urls(server: &ServerUrl) -> Vec<ServerUrl> {
         let Some((origin, rest)) = split_origin(server.as_str()) else { return Vec::new() };
         const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
-        let rest = if rest == "/" { "" } else { rest };
-        let both = [format!("{origin}{WELL_KNOWN}{rest}"), format!("{origin}{WELL_KNOWN}")];
-        let distinct = if rest.is_empty() { &both[..1] } else { &both[..] };
-        distinct.iter().filter_map(|place| ServerUrl::parse(place).ok()).collect()
+        let mut places: Vec<ServerUrl> = Vec::new();
+        for rest in [if rest == "/" { "" } else { rest }, rest.trim_end_matches('/'), ""] {
+            if let Ok(place) = ServerUrl::parse(&format!("{origin}{WELL_KNOWN}{rest}"))
+                && places.iter().all(|known| known.as_str() != place.as_str())
+            {
+                places.push(place);
+            }
+        }
+        places
     }
 }
 

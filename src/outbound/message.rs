@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::{Certificate, NamedBy, REQUEST_LIMIT};
+use crate::oauth::{Members, Said};
 
 /// One request.
 #[derive(Debug)]
@@ -103,16 +104,48 @@ impl Answer {
         Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(CAP))
     }
 
-    /// The body as a JSON object, if the media type says that it is one. The caller has checked the status.
+    /// The body as JSON of this type, if the media type says that it is JSON. The caller has checked the status.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, &'static str> {
-        let media = self.headers.get(reqwest::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media = media.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        serde_json::from_str(self.json_text()?).map_err(|_| "the answer is not the JSON object it should be")
+    }
+
+    /// The body as a JSON object, if the media type says that it is JSON. The caller has checked the status.
+    pub(crate) fn members(&self) -> Result<Members<'_>, String> {
+        Members::read(self.json_text()?)
+    }
+
+    /// What an answer that is no grant says about the failure.
+    pub(crate) fn said(&self) -> Said {
+        self.text().map(|text| Said::read(&self.media_type(), text)).unwrap_or_default()
+    }
+
+    /// The body as text, if the media type says that it is JSON. A byte order mark is left out (RFC 8259 section 8.1).
+    pub(crate) fn json_text(&self) -> Result<&str, &'static str> {
+        let media = self.media_type();
         if media != "application/json" && !(media.starts_with("application/") && media.ends_with("+json")) {
             return Err("the answer is not application/json");
         }
-        if std::str::from_utf8(&self.body).is_err() {
-            return Err("the answer is not UTF-8");
+        self.text()
+    }
+
+    /// The body as text. Fails if it is encoded, which was not asked for, or not UTF-8.
+    pub(crate) fn text(&self) -> Result<&str, &'static str> {
+        let encoding = self.headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase());
+        match encoding.as_deref() {
+            None | Some(b"" | b"identity") => {}
+            Some(b"gzip" | b"x-gzip") => return Err("the answer is compressed (gzip), which was not asked for"),
+            Some(b"br") => return Err("the answer is compressed (br), which was not asked for"),
+            Some(b"deflate") => return Err("the answer is compressed (deflate), which was not asked for"),
+            Some(b"zstd") => return Err("the answer is compressed (zstd), which was not asked for"),
+            Some(_) => return Err("the answer has a Content-Encoding, which was not asked for"),
         }
-        serde_json::from_slice(&self.body).map_err(|_| "the answer is not the JSON object it should be")
+        let text = std::str::from_utf8(&self.body).map_err(|_| "the answer is not UTF-8")?;
+        Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+    }
+
+    /// The media type, without parameters and in lower case. Empty if there is none.
+    pub(crate) fn media_type(&self) -> String {
+        let media = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 }

@@ -5,7 +5,7 @@
 //! | the program as people and clients call it | `cli` `helpers` `snippet` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
 //! | the data path | `proxy` `bridge` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
-//! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `environment` |
+//! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `servers` `environment` |
 //! | reports and records for people | `doctor` `trust_policy` `audit` |
 //! | the fakes and the source tree | `support_selftest` `tidy` |
 //! | nothing: shared by the others | `activated` `asking` `example` `exit` |
@@ -47,6 +47,7 @@ mod profiles;
 mod proxy;
 mod refusals;
 mod reload;
+mod servers;
 mod snippet;
 mod sources;
 mod spiffe;

@@ -17,6 +17,7 @@
 //! | `bus.rs` | a session bus whose secret service is absent or silent: `FakeBus` |
 //! | `safeconduct.rs` | runs the real binary in a clean environment: `Safeconduct`, `Daemon` |
 //! | `raw_server.rs` | a server whose every byte the test writes: `RawServer` |
+//! | `scripted.rs` | a server of fixed answers: `Scripted` |
 //! | `scene.rs` | the usual parties together; `sluice.rs` makes one of them slow |
 //! | `case.rs` `traffic.rs` | a platform as data: the cases of `tests/sources/` |
 //! | `long_session.rs` | sessions that last while everything around them fails and comes back |
@@ -48,6 +49,7 @@ pub mod profiles;
 pub mod raw_server;
 pub mod safeconduct;
 pub mod scene;
+pub mod scripted;
 pub mod sigv4;
 pub mod sluice;
 pub mod stand_in;

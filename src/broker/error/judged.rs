@@ -21,8 +21,6 @@ pub(crate) enum Unusable {
     ExpiredAtIssue { issuer: Issuer },
     #[error("the token of {issuer} expired {seconds} s ago by its own `exp` and this machine's clock")]
     ExpiredOnArrival { issuer: Issuer, seconds: i64 },
-    #[error("{issuer} issues tokens that live more than a year")]
-    LifetimeTooLong { issuer: Issuer },
 }
 
 /// The hint for tokens with a lifetime of zero, or one that is too long.
@@ -59,7 +57,7 @@ impl Unusable {
             Self::ExpiredOnArrival { .. } => row("invalid_metadata").hint(
                 "the operator of the authorization server must issue tokens that are still good; check this machine's clock too",
             ),
-            Self::ExpiredAtIssue { .. } | Self::LifetimeTooLong { .. } => row("invalid_metadata").hint(BAD_LIFETIME),
+            Self::ExpiredAtIssue { .. } => row("invalid_metadata").hint(BAD_LIFETIME),
         }
     }
 }

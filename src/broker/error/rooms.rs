@@ -34,14 +34,21 @@ pub(super) fn identity(error: &identity::Error) -> Facts<'_> {
 pub(super) fn discovery(error: &discovery::Error) -> Facts<'_> {
     use discovery::Error as E;
     let row = |party, class, code| Facts::of(Stage::Discovery, party, class, code).maybe(error.hint());
+    let operator = |document| match document {
+        discovery::Document::Challenge | discovery::Document::Resource => McpServer,
+        discovery::Document::Server => AuthorizationServer,
+    };
     match error {
-        E::Outbound { error, .. } => outbound(Stage::Discovery, error),
-        E::Busy { .. } => row(AuthorizationServer, Temporary, "temporarily_unavailable"),
-        E::Malformed { .. } => row(AuthorizationServer, Refused, "invalid_metadata"),
+        E::Outbound { document, error } => outbound(Stage::Discovery, operator(*document), error),
+        E::Busy { document, .. } => row(operator(*document), Temporary, "temporarily_unavailable"),
+        E::Unusable { document, why: discovery::Oddity::Refused(cause), .. } => {
+            let facts = outbound(Stage::Discovery, operator(*document), cause);
+            facts.maybe(error.hint())
+        }
+        E::Unusable { document, .. } => row(operator(*document), Refused, "invalid_metadata"),
         E::ResourceMismatch { .. } => row(McpServer, Refused, "resource_mismatch"),
         E::IssuerMismatch { .. } => row(AuthorizationServer, Refused, "issuer_mismatch"),
         E::NoServerMetadata { .. } => row(AuthorizationServer, Refused, "no_metadata"),
-        E::RefusedPlace { .. } => row(McpServer, Refused, "invalid_metadata"),
         E::NamesNoIssuer { .. } | E::NoResourceMetadata { .. } => row(McpServer, Refused, "no_metadata"),
     }
 }
@@ -53,7 +60,7 @@ pub(super) fn exchange(error: &exchange::Error) -> Facts<'_> {
         E::Refused { error, .. } => row(AuthorizationServer, Refused, &*error.code),
         E::Busy { .. } => row(AuthorizationServer, Temporary, "temporarily_unavailable"),
         E::FileBusy { .. } | E::Crowded { .. } => row(Workload, Temporary, "temporarily_unavailable"),
-        E::Outbound { error, .. } => outbound(Stage::Exchange, error),
+        E::Outbound { error, .. } => outbound(Stage::Exchange, AuthorizationServer, error),
         E::Misconfigured { .. } => row(Workload, Config, "client_misconfigured"),
         E::Moved { .. } => row(AuthorizationServer, Refused, "issuer_changed"),
         E::NonceWanted { .. } | E::Elsewhere { .. } | E::Malformed { .. } => {
@@ -62,14 +69,15 @@ pub(super) fn exchange(error: &exchange::Error) -> Facts<'_> {
     }
 }
 
-fn outbound(stage: Stage, error: &outbound::Error) -> Facts<'_> {
+/// `other` is the operator of the other side.
+fn outbound(stage: Stage, other: Party, error: &outbound::Error) -> Facts<'_> {
     let (party, class) = match error {
-        error if error.is_temporary() => (AuthorizationServer, Temporary),
+        error if error.is_temporary() => (other, Temporary),
         outbound::Error::NotAllowed { .. }
         | outbound::Error::Forbidden { kind: outbound::Kind::Unlisted, .. }
         | outbound::Error::InsecureLoopback { .. } => (Machine, Denied),
         outbound::Error::Roots { .. } => (Workload, Config),
-        _ => (AuthorizationServer, Refused),
+        _ => (other, Refused),
     };
     let code = if class == Temporary { "temporarily_unavailable" } else { "invalid_metadata" };
     Facts::of(stage, party, class, code).maybe(error.hint())

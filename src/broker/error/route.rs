@@ -4,13 +4,14 @@ use std::fmt;
 
 use super::facts::{Facts, Party, Stage};
 use super::{Cause, Class, Error};
+use crate::exchange;
 use crate::oauth::{AuthorizationServer, BadUrl, Issuer, Resource, ServerUrl, quoted_words};
 
 /// Why no authorization server can be asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum NoRoute {
     #[error("{issuer} offers no grant that can be chosen without configuration (it lists: {offers})")]
-    NoExchange { issuer: Issuer, offers: Words },
+    NoExchange { issuer: Issuer, offers: Words, cure: String },
     #[error("the pinned issuer {pinned} is not among those the server names: {named}")]
     PinNotListed { pinned: Issuer, named: Words },
     #[error("none of the issuers that the server names is in [egress] issuers: {0}")]
@@ -60,7 +61,7 @@ impl NoRoute {
     /// The failure for a server that lists no grant we can choose.
     pub(crate) fn no_exchange(server: &AuthorizationServer) -> Self {
         let offers = server.grant_types.as_ref().map_or_else(|| Words::of("nothing"), |listed| Words::list(listed));
-        Self::NoExchange { issuer: server.issuer.clone(), offers }
+        Self::NoExchange { issuer: server.issuer.clone(), offers, cure: what_to_configure(server) }
     }
 
     /// The facts of each variant.
@@ -69,9 +70,7 @@ impl NoRoute {
         use Party::{AuthorizationServer, Machine, McpServer, Workload};
         let row = |party, class, code| Facts::of(Stage::Discovery, party, class, code);
         match self {
-            Self::NoExchange { .. } => row(Workload, Config, "no_exchange").hint(
-                "if it accepts the JWT bearer grant all the same, say so with `exchange = \"jwt-bearer\"` and `issuer`",
-            ),
+            Self::NoExchange { cure, .. } => row(Workload, Config, "no_exchange").hint(cure.clone()),
             Self::PinNotListed { .. } => row(AuthorizationServer, Refused, "issuer_not_named")
                 .hint("if the server moved, change `issuer`; nothing is sent to either until then"),
             Self::IssuerNotListed(_) => row(Machine, Denied, "issuer_not_listed")
@@ -91,6 +90,23 @@ impl NoRoute {
                 .hint("its operator must accept ES256, or the MCP server must not require DPoP"),
         }
     }
+}
+
+/// Which exchange goes with what an authorization server lists.
+fn what_to_configure(server: &AuthorizationServer) -> String {
+    if exchange::is_entra(&server.issuer) {
+        return "this is Microsoft Entra: `exchange = \"entra\"`, with `client_id` and the target's `scopes`"
+            .to_owned();
+    }
+    let all_the_same =
+        "if it accepts the JWT bearer grant all the same, say so with `exchange = \"jwt-bearer\"` and `issuer`";
+    let ways: Vec<String> = exchange::for_grants(server.grant_types.as_deref().unwrap_or_default())
+        .map(|(name, keys)| format!("`exchange = \"{name}\"` with {keys}"))
+        .collect();
+    if ways.is_empty() {
+        return all_the_same.to_owned();
+    }
+    format!("for what it lists, configure {}; {all_the_same}", ways.join(", or "))
 }
 
 impl From<NoRoute> for Error {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::super::Error;
 use super::{Check, ExaminationRun, Rule, State, rules};
-use crate::discovery::{self, EndpointHead};
+use crate::discovery::{self, Document, EndpointHead};
 use crate::outbound::{self, Ask};
 use crate::token::{AccessToken, Credential, Head};
 
@@ -81,17 +81,20 @@ impl ExaminationRun<'_> {
 
     /// Sends one request and classifies the answer.
     pub(super) async fn taken(&self, ask: Ask) -> Attempt {
-        const PLACE: &str = "the MCP server";
         match self.maker.discovery.request_head(ask).await {
             Ok(knocked) if matches!(knocked.status, 401 | 403) => Attempt::Refused(knocked),
             Ok(knocked) if matches!(knocked.status, 429 | 500..) => {
                 let host = crate::oauth::host_of(self.server.url.url()).to_owned();
                 let status = knocked.status;
-                Attempt::Inconclusive(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into())
+                Attempt::Inconclusive(
+                    discovery::Error::Busy { document: Document::Challenge, host, status, retry_after: None }.into(),
+                )
             }
             Ok(knocked) => Attempt::Accepted(knocked.status),
             Err(outbound::Error::NoTimeLeft { .. }) => Attempt::NoTime,
-            Err(error) => Attempt::Inconclusive(discovery::Error::Outbound { place: PLACE, error }.into()),
+            Err(error) => {
+                Attempt::Inconclusive(discovery::Error::Outbound { document: Document::Challenge, error }.into())
+            }
         }
     }
 }

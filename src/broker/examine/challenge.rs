@@ -2,16 +2,14 @@
 
 use super::super::Error;
 use super::{Check, ExaminationRun, Party, rules};
-use crate::discovery::{self, EndpointHead};
+use crate::discovery::{self, Document, EndpointHead};
 use crate::oauth::{Challenge, ServerUrl, quoted_words};
 use crate::outbound;
-
-const PLACE: &str = "the MCP server";
 
 impl ExaminationRun<'_> {
     /// Sends a request without a token and checks the answer. `None` if there is no answer, or if the server is busy.
     pub(super) async fn request_head(&mut self) -> Option<EndpointHead> {
-        self.report.waits_for(PLACE);
+        self.report.waits_for("the MCP server");
         let url = self.server.url.as_str();
         let https = if self.server.url.url().scheme() == "https" {
             rules::MCP_HTTPS.pass("https, TLS 1.2 or newer, its certificate is trusted")
@@ -56,7 +54,7 @@ impl ExaminationRun<'_> {
                 | outbound::Error::Roots { .. }
                 | outbound::Error::ThroughProxy { .. }
         );
-        let error = Error::from(discovery::Error::Outbound { place: PLACE, error });
+        let error = Error::from(discovery::Error::Outbound { document: Document::Challenge, error });
         let rule = match (redirected, insecure) {
             (true, _) => &rules::MCP_NO_REDIRECT,
             (_, true) => &rules::MCP_HTTPS,
@@ -72,7 +70,7 @@ impl ExaminationRun<'_> {
 
 fn busy(url: &str, status: u16) -> Error {
     let host = crate::oauth::host_in(url);
-    discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into()
+    discovery::Error::Busy { document: Document::Challenge, host, status, retry_after: None }.into()
 }
 
 /// The checks of status and challenge. Only a 401 has a challenge to check.

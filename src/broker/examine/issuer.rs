@@ -3,35 +3,30 @@
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::super::Error;
 use super::super::error::NoRoute;
 use super::resource::is_secure;
 use super::{Check, ExaminationRun, Party, rules};
-use crate::discovery::{self, FetchedDocument, server_metadata};
+use crate::discovery::{self, Document, FetchedDocument, Oddity, Search};
 use crate::exchange::{self, ClientAuth, IssuerOrigin};
 use crate::oauth::{AuthorizationServer, Issuer, quoted_words};
-
-const PLACE: &str = "the server metadata";
 
 impl ExaminationRun<'_> {
     /// Fetches and checks the metadata. `None` if no token can be requested with it.
     pub(super) async fn metadata(&mut self, issuer: &Issuer, issuer_is: IssuerOrigin) -> Option<AuthorizationServer> {
-        self.report.waits_for(PLACE);
+        self.report.waits_for("the server metadata");
         let urls = issuer.metadata_urls();
         let origins = self.maker.origins(self.server, issuer);
-        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see(url, &origins, None))).await;
-        let found = match first(issuer, &seen) {
-            Ok(found) => found,
-            Err(error) => {
-                self.report.push(rules::SERVER_METADATA.fail_with(&error));
-                return None;
-            }
-        };
-        self.saw_date(Party::AuthorizationServer, found.answer.as_ref().ok().and_then(|answered| answered.date));
-        self.report.push(rules::SERVER_METADATA.pass(format!("published at {}", quoted_words(&found.url))));
-        let document = self.server_document(found)?;
-        self.server_places_agree(found, document, &seen);
-        let metadata = self.checked(issuer, document, &found.url)?;
+        let seen = join_all(urls.iter().map(|url| self.maker.discovery.see_with(url, &origins, None))).await;
+        let (found, metadata) = self.found(issuer, &seen)?;
+        let endpoint = quoted_words(&metadata.token_endpoint);
+        if !is_secure(&metadata.token_endpoint) {
+            let check =
+                rules::TOKEN_ENDPOINT.fail("`token_endpoint` is not https", "serve the token endpoint over https");
+            self.report.push(check);
+            return None;
+        }
+        self.report.push(rules::TOKEN_ENDPOINT.pass(format!("token endpoint {endpoint}")));
+        let document = &found.json().unwrap_or_default();
         let granted = self.grant_types(&metadata, document, issuer_is);
         self.report.push(auth_methods(self.server.order.client.auth, document));
         if self.dpop_required {
@@ -44,20 +39,64 @@ impl ExaminationRun<'_> {
         granted.then_some(metadata)
     }
 
-    /// The document as JSON, if it has an `issuer`. Adds the check for its form.
-    fn server_document<'a>(&mut self, found: &'a FetchedDocument) -> Option<&'a Value> {
-        let document = found.document().filter(|document| document["issuer"].is_string());
-        let check = match (&found.answer, document) {
-            (_, Some(_)) => rules::SERVER_DOCUMENT.pass("200, application/json, an object with `issuer`"),
-            (Ok(answered), None) => {
-                let what = answered.document.as_ref().err().copied().unwrap_or("the document has no `issuer`");
-                rules::SERVER_DOCUMENT
-                    .fail(what, "answer 200 with a JSON object that has `issuer`, as application/json")
+    /// The first place with the document, by the rule of every flight, and what it says. Adds the checks for its place, its form
+    /// and its issuer. `None` if a flight would fail here.
+    fn found<'a>(
+        &mut self,
+        issuer: &Issuer,
+        seen: &'a [FetchedDocument],
+    ) -> Option<(&'a FetchedDocument, AuthorizationServer)> {
+        let mut search = Search::of(Document::Server);
+        let mut weighed = seen
+            .iter()
+            .map(|one| search.server(one, issuer).map(|found| Some((one, found?))).map_err(|error| (one, error)));
+        let outcome = weighed.find_map(Result::transpose);
+        drop(weighed);
+        let (found, metadata) = match outcome {
+            Some(Ok((found, metadata))) => (found, Ok(metadata)),
+            Some(Err((found, error @ discovery::Error::IssuerMismatch { .. }))) => (found, Err(error)),
+            Some(Err((_, error))) => {
+                self.report.push(rules::SERVER_METADATA.fail_with(&error.into()));
+                return None;
             }
-            (Err(error), None) => rules::SERVER_DOCUMENT.fail(error.to_string(), "answer 200 with a JSON object"),
+            None => {
+                self.not_found(search.nowhere(issuer.as_str()));
+                return None;
+            }
         };
-        self.report.push(check);
-        document
+        self.saw_date(Party::AuthorizationServer, found.answer.as_ref().ok().and_then(|answered| answered.date));
+        self.report.push(rules::SERVER_METADATA.pass(format!("published at {}", quoted_words(&found.url))));
+        self.report.push(rules::SERVER_DOCUMENT.pass("200, application/json, an object with `issuer`"));
+        self.server_places_agree(found, &found.json().unwrap_or_default(), seen);
+        match metadata {
+            Ok(metadata) => {
+                self.report.push(rules::SERVER_ISSUER.pass("`issuer` is the one asked for, byte for byte"));
+                Some((found, metadata))
+            }
+            Err(error) => {
+                self.report.push(rules::SERVER_ISSUER.fail_with(&error.into()));
+                None
+            }
+        }
+    }
+
+    /// Adds the failed check of a search that found no usable document.
+    fn not_found(&mut self, error: discovery::Error) {
+        let rule = match &error {
+            discovery::Error::Unusable { why: Oddity::Content(_), place, .. } => {
+                self.report.push(rules::SERVER_METADATA.pass(format!("published at {place}")));
+                &rules::SERVER_DOCUMENT
+            }
+            discovery::Error::Unusable { why: Oddity::Endpoint(_), place, .. } => {
+                self.report.push(rules::SERVER_METADATA.pass(format!("published at {place}")));
+                self.report.push(rules::SERVER_DOCUMENT.pass("200, application/json, an object with `issuer`"));
+                self.report.push(rules::SERVER_ISSUER.pass("`issuer` is the one asked for, byte for byte"));
+                &rules::TOKEN_ENDPOINT
+            }
+            _ => &rules::SERVER_METADATA,
+        };
+        let error = error.into();
+        self.report.push(rule.fail_with(&error));
     }
 
     /// Warns if two places publish different documents.
@@ -65,7 +104,7 @@ impl ExaminationRun<'_> {
         let differs = |other: &&FetchedDocument| {
             other.url != found.url
                 && other
-                    .document()
+                    .json()
                     .is_some_and(|other| ["issuer", "token_endpoint"].iter().any(|key| other[*key] != document[*key]))
         };
         if let Some(other) = seen.iter().find(differs) {
@@ -74,36 +113,6 @@ impl ExaminationRun<'_> {
                 rules::SERVER_PLACES
                     .warn(what, "publish the same document at every place: clients differ in where they look"),
             );
-        }
-    }
-
-    /// Checks the issuer and the token endpoint in the metadata. `None` if either is wrong.
-    fn checked(&mut self, issuer: &Issuer, document: &Value, url: &str) -> Option<AuthorizationServer> {
-        let metadata = match server_metadata(document, issuer, url) {
-            Err(error @ discovery::Error::IssuerMismatch { .. }) => {
-                let check = rules::SERVER_ISSUER.fail_with(&error.into());
-                self.report.push(with_slash_hint(check, issuer, document));
-                return None;
-            }
-            metadata => metadata,
-        };
-        self.report.push(rules::SERVER_ISSUER.pass("`issuer` is the one asked for, byte for byte"));
-        match metadata {
-            Ok(metadata) if is_secure(&metadata.token_endpoint) => {
-                let endpoint = quoted_words(&metadata.token_endpoint);
-                self.report.push(rules::TOKEN_ENDPOINT.pass(format!("token endpoint {endpoint}")));
-                Some(metadata)
-            }
-            Ok(_) => {
-                let check =
-                    rules::TOKEN_ENDPOINT.fail("`token_endpoint` is not https", "serve the token endpoint over https");
-                self.report.push(check);
-                None
-            }
-            Err(error) => {
-                self.report.push(rules::TOKEN_ENDPOINT.fail_with(&error.into()));
-                None
-            }
         }
     }
 
@@ -132,33 +141,6 @@ impl ExaminationRun<'_> {
         });
         true
     }
-}
-
-/// The first place with a document. Fails if there is none, or if an earlier place is busy or cannot be reached.
-fn first<'a>(issuer: &Issuer, seen: &'a [FetchedDocument]) -> Result<&'a FetchedDocument, Error> {
-    for one in seen {
-        match &one.answer {
-            Ok(answered) if answered.status == 200 => return Ok(one),
-            Ok(answered) if matches!(answered.status, 429 | 500..) => {
-                let host = crate::oauth::host_in(&one.url);
-                let status = answered.status;
-                return Err(discovery::Error::Busy { place: PLACE, host, status, retry_after: None }.into());
-            }
-            Ok(_) => {}
-            Err(error) => return Err(discovery::Error::Outbound { place: PLACE, error: error.clone() }.into()),
-        }
-    }
-    Err(discovery::Error::NoServerMetadata { issuer: issuer.to_string() }.into())
-}
-
-/// Replaces the hint if the two issuers differ only by a trailing slash.
-fn with_slash_hint(check: Check, issuer: &Issuer, document: &Value) -> Check {
-    let found = document["issuer"].as_str().unwrap_or_default();
-    if found.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {
-        return check;
-    }
-    let cure = "they differ by a trailing slash alone: `issuer` here, `authorization_servers` of the MCP server and the pin must be one string";
-    Check { cure: Some(cure.to_owned()), ..check }
 }
 
 fn dpop(document: &Value) -> Check {

@@ -4,12 +4,12 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::super::flight::{confirmed, listed};
-use super::super::{Class, ResourceParameter};
-use super::{Check, ExaminationRun, Party, State, rules};
-use crate::discovery::{self, FetchedDocument, Protection, ResourceMetadata, resource_metadata};
+use super::super::{Class, Error, ResourceParameter};
+use super::check::Rule;
+use super::{Check, ExaminationRun, Party, rules};
+use crate::discovery::{self, Document, FetchedDocument, Oddity, Protection, ResourceMetadata, Search, confirms};
 use crate::exchange::IssuerOrigin;
 use crate::oauth::{Challenge, Issuer, Resource, ServerUrl, quoted_words};
-use crate::outbound;
 
 impl ExaminationRun<'_> {
     /// Fetches and checks the resource metadata. `None` if it cannot be used and no issuer is pinned, or if it is for
@@ -17,46 +17,53 @@ impl ExaminationRun<'_> {
     pub(super) async fn protection(&mut self, challenge: Option<Challenge>) -> Option<Protection> {
         self.report.waits_for("the resource metadata");
         let challenge = challenge.unwrap_or_default();
-        let (place, refused_place) = match challenge.metadata_place() {
-            Some(Err(why)) => (None, Some(why)),
-            place => (place.and_then(Result::ok), None),
-        };
-        let named = place.as_ref().map(ServerUrl::as_str);
-        let mut places: Vec<ServerUrl> = place.iter().cloned().collect();
-        for place in Resource::metadata_urls(&self.server.url) {
-            if places.iter().all(|known| known.as_str() != place.as_str()) {
-                places.push(place);
-            }
-        }
+        let mut search = Search::of(Document::Resource);
+        let places = search.places(&challenge, &self.server.url);
         let seen = join_all(places.iter().map(|place| self.see(place))).await;
-        // If the challenge names a place, only that place counts, as for every client.
-        let mut answered = places.iter().zip(&seen);
-        let is_there = |(_, seen): &(&ServerUrl, &FetchedDocument)| seen.is_there();
-        let counts = if named.is_some() { answered.next().filter(is_there) } else { answered.find(is_there) };
-        let without = Protection { metadata: None, challenge_scopes: challenge.scopes.clone(), refused_place };
-        let Some((place, found)) = counts else {
-            self.nothing_published(named, &seen);
-            // With a pinned issuer the resource metadata may be missing.
-            return self.server.order.issuer().is_some().then_some(without);
-        };
-        let also = seen.iter().filter(|other| other.is_there() && other.url != found.url).count();
-        let more = if also > 0 { format!(" and at {also} further place(s)") } else { String::new() };
-        self.report.push(rules::RESOURCE_METADATA.pass(format!("published at {}{more}", quoted_words(&found.url))));
-        let Some(document) = self.document(found) else {
-            return self.server.order.issuer().is_some().then_some(without);
-        };
-        self.places_agree(found, document, &seen);
-        let metadata = match resource_metadata(document, place, &self.server.url) {
-            Ok(metadata) => metadata,
-            Err(error @ discovery::Error::ResourceMismatch { .. }) => {
+        let without = Protection { challenge_scopes: challenge.scopes.clone(), ..Protection::default() };
+        let mut weighed = places.iter().zip(&seen).map(|(place, seen)| {
+            search
+                .resource(seen, place, &self.server.url)
+                .map(|found| Some((seen, found?)))
+                .map_err(|error| (seen, error))
+        });
+        let (found, metadata) = match weighed.find_map(Result::transpose) {
+            Some(Ok(found)) => found,
+            Some(Err((_, error @ discovery::Error::ResourceMismatch { .. }))) if self.says_what_is_sent() => {
+                self.report.push(rules::RESOURCE_IDENTIFIER.warn(
+                    format!("{error}; `resource` is configured, so that is sent"),
+                    "its operator should mend `resource`: other clients refuse the document",
+                ));
+                return Some(without);
+            }
+            Some(Err((_, error @ discovery::Error::ResourceMismatch { .. }))) => {
                 self.report.push(rules::RESOURCE_IDENTIFIER.fail_with(&error.into()));
                 return None;
             }
-            Err(error) => {
-                self.report.push(rules::RESOURCE_DOCUMENT.fail_with(&error.into()));
+            Some(Err((_, error))) => {
+                self.report.push(by_its_party(&rules::RESOURCE_METADATA, &error.into()));
+                // With a pinned issuer the resource metadata may be missing.
+                return self.server.order.issuer().is_some().then_some(without);
+            }
+            None => {
+                drop(weighed);
+                self.nothing_published(search.nowhere(&self.server.url.to_string()), &seen);
                 return self.server.order.issuer().is_some().then_some(without);
             }
         };
+        let also = seen.iter().filter(|other| other.is_there() && other.url != found.url).count();
+        let more = if also > 0 { format!(" and at {also} further place(s)") } else { String::new() };
+        let published = format!("published at {}{more}", quoted_words(&found.url));
+        self.report.push(match challenge.resource_metadata.as_deref() {
+            Some(named) if named != found.url => rules::RESOURCE_METADATA.warn(
+                format!("{published}, and not where the challenge says: {}", quoted_words(named)),
+                "name the right place in the challenge as `resource_metadata`: many clients look nowhere else",
+            ),
+            _ => rules::RESOURCE_METADATA.pass(published),
+        });
+        self.report.push(rules::RESOURCE_DOCUMENT.pass("200, application/json, an object with `resource`"));
+        let document = found.json().unwrap_or_default();
+        self.places_agree(found, &document, &seen);
         let metadata = self.confirmed(metadata).await;
         if self.server.order.resource == ResourceParameter::FromMetadata
             && let Err(error) = confirmed(&metadata)
@@ -67,80 +74,55 @@ impl ExaminationRun<'_> {
         self.report.push(identifier(&metadata.resource, &self.server.url));
         self.report.push(authorization_servers(&metadata.authorization_servers));
         self.report.push(scopes_published(&challenge, metadata.scopes_supported.is_some()));
-        self.report.push(bearer_methods(document));
+        self.report.push(bearer_methods(&document));
         self.dpop_required = document["dpop_bound_access_tokens_required"] == true;
         Some(Protection { metadata: Some(metadata), ..without })
+    }
+
+    /// Does the configuration say who is asked and for what, so that the document's own `resource` does not count?
+    fn says_what_is_sent(&self) -> bool {
+        self.server.order.issuer().is_some() && self.server.order.resource != ResourceParameter::FromMetadata
     }
 
     /// Asks the well-known place of a resource above the server's URL whether it says the same, as discovery does.
     async fn confirmed(&self, metadata: ResourceMetadata) -> ResourceMetadata {
         let Some(place) = &metadata.confirm_at else { return metadata };
-        let own = self.see(place).await;
-        let own = own.document().filter(|own| own["resource"] == metadata.resource.as_str());
-        own.and_then(|own| resource_metadata(own, place, &self.server.url).ok()).unwrap_or(metadata)
+        let own = confirms(&self.see(place).await, place, &metadata.resource, &self.server.url);
+        own.ok().flatten().unwrap_or(metadata)
     }
 
     async fn see(&self, place: &ServerUrl) -> FetchedDocument {
         let (discovery, origins) = (&self.maker.discovery, self.server.origins());
-        discovery.see(place.as_str(), &origins, self.pass_for(place.as_str())).await
+        discovery.see_with(place.as_str(), &origins, self.pass_for(place.as_str())).await
     }
 
     /// Adds the failed check for metadata that was found nowhere, with every place that was tried.
-    fn nothing_published(&mut self, named: Option<&str>, seen: &[FetchedDocument]) {
+    fn nothing_published(&mut self, error: discovery::Error, seen: &[FetchedDocument]) {
         let all: Vec<String> = seen.iter().map(ToString::to_string).collect();
-        let temporary = seen.iter().any(|one| match &one.answer {
-            Ok(answered) => matches!(answered.status, 429 | 500..),
-            Err(error) => error.is_temporary(),
-        });
-        let (what, cure) = match named {
-            Some(_) => (
-                format!("the challenge names a place where nothing is published: {}", all.join("; ")),
-                "publish the document where `resource_metadata` says, or name the right place there",
-            ),
-            None => (
-                format!("no protected resource metadata is published: {}", all.join("; ")),
-                "publish RFC 9728 metadata at the path-inserted place and name it in the challenge as `resource_metadata`; \
-                 until then pin the authorization server with `issuer`, or `--issuer URL`",
-            ),
-        };
-        let check = rules::RESOURCE_METADATA.fail(what, cure);
-        let check = if temporary { check.of(Class::Temporary) } else { check };
-        let ours = seen.iter().any(|one| matches!(&one.answer, Err(outbound::Error::NotAllowed { .. })));
-        self.report.push(if ours { check.by(Party::Machine).of(Class::Denied) } else { check });
-    }
-
-    /// The document as JSON, if it has a `resource`. Adds the check for its form.
-    fn document<'a>(&mut self, found: &'a FetchedDocument) -> Option<&'a Value> {
-        let document = found.document().filter(|document| document.is_object());
-        let check = match (&found.answer, document) {
-            (_, Some(document)) if document["resource"].is_string() => {
-                rules::RESOURCE_DOCUMENT.pass("200, application/json, an object with `resource`")
+        let rule = match &error {
+            discovery::Error::Unusable { why: Oddity::Content(_), place, .. } => {
+                self.report.push(rules::RESOURCE_METADATA.pass(format!("published at {place}")));
+                &rules::RESOURCE_DOCUMENT
             }
-            (_, Some(_)) => rules::RESOURCE_DOCUMENT
-                .fail("the document has no `resource`", "add `resource`: the URL of the MCP server, exactly"),
-            (Ok(answered), None) => {
-                let what = answered.document.as_ref().err().copied().unwrap_or("the answer is not a JSON object");
-                rules::RESOURCE_DOCUMENT.fail(what, "answer 200 with a JSON object as application/json")
-            }
-            (Err(error), None) => rules::RESOURCE_DOCUMENT.fail(error.to_string(), "answer 200 with a JSON object"),
+            _ => &rules::RESOURCE_METADATA,
         };
-        let good = check.state == State::Pass;
-        self.report.push(check);
-        document.filter(|_| good)
+        let check = by_its_party(rule, &error.into());
+        let what = format!("{}; asked were: {}", check.what, all.join("; "));
+        self.report.push(Check { what, ..check });
     }
 
     /// Warns if another place names other authorization servers for the same resource.
     fn places_agree(&mut self, found: &FetchedDocument, document: &Value, seen: &[FetchedDocument]) {
         let differs = |other: &&FetchedDocument| {
             other.url != found.url
-                && other.document().is_some_and(|other| {
+                && other.json().is_some_and(|other| {
                     ["resource", "authorization_servers"].iter().any(|key| other[*key] != document[*key])
                 })
         };
         // Another place may describe another server on the same origin. Only documents with the same `resource` must
         // agree.
         let same =
-            |other: &&FetchedDocument| other.document().is_some_and(|other| other["resource"] == document["resource"]);
+            |other: &&FetchedDocument| other.json().is_some_and(|other| other["resource"] == document["resource"]);
         if let Some(other) = seen.iter().filter(differs).find(same) {
             let what = format!("{} names other authorization servers", quoted_words(&other.url));
             self.report.push(
@@ -176,6 +158,11 @@ impl ExaminationRun<'_> {
             }
         }
     }
+}
+
+/// The failed check of an error that names its party itself.
+fn by_its_party(rule: &Rule, error: &Error) -> Check {
+    rule.fail_with(error).by(error.party())
 }
 
 fn identifier(resource: &Resource, server: &ServerUrl) -> Check {

@@ -20,6 +20,12 @@ use crate::token::{AccessToken, Claims, Credential, Hop, Token};
 /// The assumed lifetime of a token without `expires_in` that is not a readable JWT.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 
+/// A longer life counts as this everywhere: timers, renewals and what callers are told.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+
+/// A longer life is a wrong date, or a token that nobody should hold. It is said once, in the log.
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
+
 /// What was issued, for whom, and with which identity.
 pub(super) struct Evidence<'a> {
     pub(super) order: &'a Order,
@@ -33,7 +39,7 @@ pub(super) struct Evidence<'a> {
     pub(super) now: (Boot, SystemTime),
 }
 
-/// Builds the token. Fails if its lifetime is zero or above a year, or if it has expired by its own `exp`.
+/// Builds the token. A life over a day counts as a day. Fails if it is zero, or if the token has expired by its own `exp`.
 pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Result<Token, Error> {
     let Evidence { order, resource, issuer, hops, issued, asked, now: (minted, minted_wall) } = evidence;
     let claims = claims(issued.token());
@@ -44,6 +50,10 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
         None => None,
     };
     let life = [issued.expires_in, inherent].into_iter().flatten().min().unwrap_or(UNKNOWN_LIFE);
+    if life > YEAR {
+        tracing::warn!(server = %order.name, %issuer, "a token that lives for more than a year; it is used for a day");
+    }
+    let life = life.min(LONGEST_LIFE);
     let in_token = claims.as_ref().and_then(Claims::scopes);
     let scopes = granted(issued.scopes.as_ref(), in_token.as_ref(), asked);
     let missing = asked.minus(&scopes);
@@ -57,7 +67,7 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
         issuer,
         minted,
         minted_wall,
-        expires_at: rfc3339(minted_wall + life.min(exchange::LONGEST_LIFETIME)),
+        expires_at: rfc3339(minted_wall + life),
         dates_itself: inherent.is_some(),
         life,
         jti: claims.and_then(|claims| claims.jti),
@@ -101,13 +111,10 @@ pub(super) fn trusted(
     })
 }
 
-/// Refuses a lifetime of zero or above a year: that is a wrong date, and no timer reaches that far.
+/// Refuses a lifetime of zero.
 fn check_lifetime(token: Token) -> Result<Token, Error> {
     if token.life.is_zero() {
         return Err(Unusable::ExpiredAtIssue { issuer: token.issuer }.into());
-    }
-    if token.life > exchange::LONGEST_LIFETIME {
-        return Err(Unusable::LifetimeTooLong { issuer: token.issuer }.into());
     }
     Ok(token)
 }

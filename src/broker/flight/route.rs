@@ -96,12 +96,20 @@ impl Minter {
         }
         let protection = match self.discovery.protection(&server.url, &server.origins()).await {
             Ok(protection) => protection,
-            Err(error @ discovery::Error::ResourceMismatch { .. }) => return Err(error.into()),
+            // What it names is neither sent nor compared if the operator says what is sent.
+            Err(error @ discovery::Error::ResourceMismatch { .. })
+                if order.resource == ResourceParameter::FromMetadata =>
+            {
+                return Err(error.into());
+            }
             Err(error) => {
                 tracing::warn!(server = %server.name, %error, "going on with the pinned issuer alone");
                 Arc::default()
             }
         };
+        if let Some(error @ discovery::Error::Unusable { .. }) = &protection.missing {
+            tracing::warn!(server = %server.name, %error, "going on with the pinned issuer alone");
+        }
         listed(pinned, &protection)?;
         Ok(protection)
     }
@@ -114,9 +122,8 @@ impl Minter {
         protection: &Protection,
     ) -> Result<(Issuer, IssuerOrigin), Error> {
         let name = || server.url.to_string();
-        let metadata = protection.metadata.as_ref().ok_or_else(|| match &protection.refused_place {
-            Some(why) => discovery::Error::RefusedPlace { server: name(), why: why.clone() },
-            None => discovery::Error::NoResourceMetadata { server: name() },
+        let metadata = protection.metadata.as_ref().ok_or_else(|| {
+            protection.missing.clone().unwrap_or_else(|| discovery::Error::NoResourceMetadata { server: name() })
         })?;
         let named = &metadata.authorization_servers;
         let (candidates, issuer_is): (Vec<&String>, _) = match &self.issuers {
