@@ -266,7 +266,7 @@ impl Bridge {
         self.session.settling();
         self.tasks.spawn(async move {
             let is_told = bridge.tell("notifications/initialized", Waits::ForAnswer, line).await;
-            bridge.session.settled();
+            bridge.session.settled(is_told);
             if is_told {
                 bridge.start_listening();
             }

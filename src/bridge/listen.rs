@@ -37,7 +37,9 @@ impl Bridge {
     pub(super) async fn listen(self: Arc<Self>) {
         let mut progress = Progress::default();
         loop {
-            match self.open_stream(progress.last_id.clone()).await {
+            let opened = self.open_stream(progress.last_id.clone()).await;
+            self.session.listens();
+            match opened {
                 Ok(answer) => {
                     let status = answer.head.status;
                     progress.failures = progress.failures.saturating_add(1);

@@ -188,6 +188,8 @@ fn waits(ticket: &Ticket) -> Waits {
         _ if ticket.is_stateless() => Waits::Nothing,
         "initialize" => Waits::Nothing,
         "ping" => Waits::ForId,
+        // While it does this, a server can ask its client.
+        "tools/call" | "prompts/get" | "resources/read" => Waits::ForStream,
         _ => Waits::ForBeginning,
     }
 }

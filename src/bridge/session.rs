@@ -2,7 +2,8 @@
 //! its beginning.
 //!
 //! Over HTTP nothing keeps messages in order, so those after `initialize` wait for its answer, and those after
-//! `notifications/initialized` until that has reached the server.
+//! `notifications/initialized` until that has reached the server. A call waits a little for the stream of what the server sends by
+//! itself, too: many servers ask their client there, and what they send before it is open is lost.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::mcp::fields::{PROTOCOL_VERSION, SESSION_ID};
 
 /// A message waits so long for the beginning of the session, and is sent then. The server says what it thinks of that.
 const LIMIT: Duration = Duration::from_secs(60);
+/// So long a call waits for the stream of the server. Some servers send its head with its first event.
+const STREAM_LIMIT: Duration = Duration::from_secs(1);
 
 /// How far the beginning of the session is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +25,8 @@ struct Beginning {
     hello: Hello,
     /// `notifications/initialized` has not reached the server.
     is_settling: bool,
+    /// The stream of the server is asked for, and nobody knows yet whether there is one.
+    is_opening: bool,
 }
 
 /// How far `initialize` is.
@@ -45,6 +50,8 @@ pub(super) enum Waits {
     ForAnswer,
     /// All of the beginning.
     ForBeginning,
+    /// The stream of the server, too.
+    ForStream,
 }
 
 /// The present session.
@@ -66,7 +73,7 @@ impl Session {
 
     /// `initialize` is asked for. Gives the fields of the session before it.
     pub(super) fn asked(&self) -> HeaderMap {
-        self.beginning.send_replace(Beginning { hello: Hello::Asked, is_settling: false });
+        self.beginning.send_replace(Beginning { hello: Hello::Asked, ..Beginning::default() });
         std::mem::take(&mut self.fields_now())
     }
 
@@ -95,9 +102,17 @@ impl Session {
         self.beginning.send_modify(|beginning| beginning.is_settling = true);
     }
 
-    /// The server has it, or will not have it.
-    pub(super) fn settled(&self) {
-        self.beginning.send_modify(|beginning| beginning.is_settling = false);
+    /// The server has it, and is asked for its stream; or it will not have it.
+    pub(super) fn settled(&self, has_it: bool) {
+        self.beginning.send_modify(|beginning| {
+            beginning.is_settling = false;
+            beginning.is_opening = has_it;
+        });
+    }
+
+    /// The stream of the server is open, or there is none.
+    pub(super) fn listens(&self) {
+        self.beginning.send_modify(|beginning| beginning.is_opening = false);
     }
 
     /// Waits until a message may be sent.
@@ -107,10 +122,14 @@ impl Session {
             Waits::Nothing => true,
             Waits::ForId => beginning.hello != Hello::Asked,
             Waits::ForAnswer => beginning.hello == Hello::Over,
-            Waits::ForBeginning => *beginning == Beginning::default(),
+            Waits::ForBeginning | Waits::ForStream => beginning.hello == Hello::Over && !beginning.is_settling,
         };
         if tokio::time::timeout(LIMIT, beginning.wait_for(may)).await.is_err() {
             tracing::warn!("the session has not begun within a minute; sending all the same");
+        }
+        let is_open = |beginning: &Beginning| waits != Waits::ForStream || !beginning.is_opening;
+        if tokio::time::timeout(STREAM_LIMIT, beginning.wait_for(is_open)).await.is_err() {
+            tracing::debug!("the stream of the server is not open yet; sending all the same");
         }
     }
 }
@@ -135,8 +154,10 @@ mod tests {
         session.answered();
         session.settling();
         assert!(may(&session, Waits::ForAnswer).await && !may(&session, Waits::ForBeginning).await);
-        session.settled();
-        assert!(may(&session, Waits::ForBeginning).await);
+        session.settled(true);
+        assert!(may(&session, Waits::ForBeginning).await && !may(&session, Waits::ForStream).await);
+        session.listens();
+        assert!(may(&session, Waits::ForStream).await);
         assert_eq!((session.fields().len(), session.asked().len(), session.fields().len()), (2, 2, 0), "wire 19");
     }
 
@@ -145,5 +166,7 @@ mod tests {
         let session = Session::default();
         session.asked();
         session.wait(Waits::ForBeginning).await;
+        session.settled(true);
+        session.wait(Waits::ForStream).await;
     }
 }

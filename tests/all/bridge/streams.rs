@@ -44,6 +44,31 @@ async fn wire_24_405_is_fine_and_409_keeps_working() {
 }
 
 #[tokio::test]
+async fn a_call_is_sent_when_the_server_can_ask_back() {
+    let (mut client, mut daemon) = scripted().await;
+    let listens = begin(&mut client, &mut daemon).await;
+    client.ask(1, "tools/call", json!({"name": "a"})).await;
+    client.ask(2, "tools/list", json!({})).await;
+    daemon.expect("tools/list").await.done().await;
+    assert_eq!(client.message().await["id"], 2);
+    listens.stream().await;
+    let call = daemon.expect("tools/call").await;
+    listens.event(&request(7, "elicitation/create", json!({}))).await;
+    assert_eq!(client.message().await["method"], "elicitation/create");
+    call.done().await;
+    assert_eq!(client.message().await["id"], 1);
+}
+
+#[tokio::test]
+async fn a_stream_whose_head_does_not_come_holds_up_no_call() {
+    let (mut client, mut daemon) = scripted().await;
+    let _silent = begin(&mut client, &mut daemon).await;
+    client.ask(1, "tools/call", json!({"name": "a"})).await;
+    daemon.expect("tools/call").await.done().await;
+    assert_eq!(client.message().await["id"], 1);
+}
+
+#[tokio::test]
 async fn wire_30_and_32_the_stream_of_the_server_is_opened_again_where_it_ended() {
     let (mut client, mut daemon) = scripted().await;
     let listens = begin(&mut client, &mut daemon).await;
