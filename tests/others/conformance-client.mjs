@@ -1,7 +1,8 @@
 // The program the MCP conformance suite drives: the official TypeScript client, its tokens from safeconduct.
 // Environment: the suite's MCP_CONFORMANCE_*; SAFECONDUCT (the binary); REPORTS (a folder for what safeconduct did, one file a
 // scenario); ASSERTION (which of the WIF scenario's to present: valid, if not said; expired; wrong-audience);
-// DAEMON (1: through `safeconduct run`; key-bound tokens always are); PROXY (1: the client knows the proxy alone, and no token).
+// DAEMON (1: through `safeconduct run`; key-bound tokens always are); PROXY (1: the client knows the proxy alone, and no token);
+// BRIDGE (1: the client starts `safeconduct stdio` and knows nothing else).
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -12,18 +13,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { boundFetch } from './conformance-bound.mjs';
 import { conversation } from './conformance-conversations.mjs';
-import { grantsAll, proxied } from './conformance-proxy.mjs';
+import { grantsAll, minted, proxied } from './conformance-proxy.mjs';
 import { provision, provisionOpen } from './conformance-provision.mjs';
 
 // The packages are installed under target/, where Node does not look by default.
 const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
 const { Client, StreamableHTTPClientTransport } = require('@modelcontextprotocol/client');
+const { StdioClientTransport } = require('@modelcontextprotocol/client/stdio');
 
 const url = process.argv.at(-1);
 const wire = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION;
 const scenario = process.env.MCP_CONFORMANCE_SCENARIO;
 const daemon = process.env.DAEMON === '1';
 const proxy = process.env.PROXY === '1';
+const bridge = process.env.BRIDGE === '1';
 // Only its owner may enter, as safeconduct requires for a socket's directory.
 const folder = mkdtempSync(join(tmpdir(), 'conformance-'));
 const report = { scenario, runs: [], operator_requests: [] };
@@ -43,52 +46,75 @@ process.exitCode = await main().finally(() => {
 });
 
 async function main() {
-  // Scenarios without authorization involve safeconduct only as the proxy.
+  // Scenarios without authorization involve safeconduct only as the proxy or the bridge.
   const open = !scenario.startsWith('auth/');
-  if (open && !proxy) return converse(new URL(url), {});
+  if (open && !proxy && !bridge) return converse(overHttp(new URL(url), {}));
   const job = { scenario, url, written, report, secrets };
   const { identity, server, bound } = await (open ? provisionOpen(job, await grantsAll()) : provision(job));
-  const global = ['--log', 'trace', '--config', written('safeconduct.toml', configuration(server, daemon || proxy || bound))];
+  const global = ['--log', 'trace', '--config', written('safeconduct.toml', configuration(server, daemon || proxy || bridge || bound))];
   if (identity) global.push('--identity-file', written('assertion.jwt', identity));
   if (proxy) return throughProxy(global);
+  if (bridge) return throughBridge(global);
   if (daemon || bound) return throughDaemon(global, bound);
   const one = safeconduct([...global, 'token', 'target', '--no-daemon']);
-  return one.status === 0 ? converse(new URL(url), { authProvider: { token: async () => one.token } }) : 1;
+  return one.status === 0 ? converse(overHttp(new URL(url), { authProvider: { token: async () => one.token } })) : 1;
 }
 
 async function throughProxy(global) {
   await start([...global, 'run']);
   try {
     const { url: way, options } = await proxied(socket(), url, secrets);
-    return await converse(way, options);
+    return await converse(overHttp(way, options));
   } finally {
     await end();
-    const log = readFileSync(join(folder, 'daemon.err'), 'utf8');
-    // The suite keeps what a client writes to stderr.
-    process.stderr.write(log);
-    unspoken('the daemon', log);
+    shown('the daemon', 'daemon.err');
   }
+}
+
+async function throughBridge(global) {
+  await start([...global, 'run']);
+  try {
+    for (const token of await minted(socket(), url)) secrets.add(token);
+    const args = ['--log', 'trace', '--socket', socket(), 'stdio', 'target', '--daemon-only'];
+    const stderr = openSync(written('bridge.err', ''), 'a');
+    return await converse(new StdioClientTransport({ command: process.env.SAFECONDUCT, args, env: environment(), stderr }));
+  } finally {
+    await end();
+    shown('the daemon', 'daemon.err');
+    shown('the bridge', 'bridge.err');
+  }
+}
+
+// The suite keeps what a client writes to stderr.
+function shown(who, name) {
+  const log = readFileSync(join(folder, name), 'utf8');
+  process.stderr.write(log);
+  unspoken(who, log);
 }
 
 async function throughDaemon(global, bound) {
   await start([...global, 'run']);
   try {
-    if (bound) return await converse(new URL(url), { fetch: boundFetch(socket(), secrets) });
+    if (bound) return await converse(overHttp(new URL(url), { fetch: boundFetch(socket(), secrets) }));
     // Ask the daemon before every request, as a client does.
     const ask = ['--log', 'trace', '--socket', socket(), 'token', 'target', '--daemon-only'];
-    return await converse(new URL(url), { authProvider: { token: async () => safeconduct(ask).token } });
+    return await converse(overHttp(new URL(url), { authProvider: { token: async () => safeconduct(ask).token } }));
   } finally {
     await end();
     unspoken('the daemon', readFileSync(join(folder, 'daemon.err'), 'utf8'));
   }
 }
 
-async function converse(way, credentials) {
+function overHttp(way, credentials) {
+  return new StreamableHTTPClientTransport(way, credentials);
+}
+
+async function converse(transport) {
   const mode = wire === '2026-07-28' ? { pin: wire } : 'legacy';
   const { options, prepare, talk } = conversation(scenario);
   const client = new Client({ name: 'conformance', version: '1' }, { versionNegotiation: { mode }, ...options });
   prepare?.(client);
-  await client.connect(new StreamableHTTPClientTransport(way, credentials));
+  await client.connect(transport);
   report.said = await talk(client);
   await client.close();
   return 0;

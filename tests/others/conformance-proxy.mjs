@@ -1,12 +1,19 @@
-// How a client uses the injecting proxy: it knows the proxy's address and the secret of the loopback listener, and no token.
+// How a client uses the injecting proxy: it knows the proxy's address and the secret of the loopback listener, and no token. And
+// what both the proxy and the bridge need before.
 import { createServer, request } from 'node:http';
 import { readFileSync } from 'node:fs';
 import { json } from 'node:stream/consumers';
 
-// The address of `/mcp/target`, and the fields that a client is configured with. The daemon has its token by then, or knows that
-// there is none: the suite starts all clients at once, and a probe waits only four seconds for a token.
+// The daemon has its token then, or knows that there is none: the suite starts all clients at once, and a probe waits only four
+// seconds for a token. Gives the tokens, which nobody may write to a log.
+export async function minted(socketPath, target) {
+  const { headers } = await ask(socketPath, `/v1/headers?${new URLSearchParams({ server: 'target', method: 'POST', url: target })}`);
+  return (headers?.Authorization ?? []).map((value) => value.split(' ')[1]);
+}
+
+// The address of `/mcp/target`, and the fields that a client is configured with.
 export async function proxied(socketPath, target, secrets) {
-  await ask(socketPath, `/v1/headers?${new URLSearchParams({ server: 'target', method: 'POST', url: target })}`);
+  for (const token of await minted(socketPath, target)) secrets.add(token);
   const { listen } = await ask(socketPath, '/v1/status');
   const secret = readFileSync(listen.http_secret, 'utf8');
   secrets.add(secret);

@@ -1,13 +1,15 @@
 //! The MCP conformance suite with the official TypeScript client, on both wires: all that a revision requires, and the
-//! scenario of workload identity federation in every way it can go. `through_proxy.rs` has the same with the proxy in between.
+//! scenario of workload identity federation in every way it can go. `through_proxy.rs` has the same with the proxy in between,
+//! `through_bridge.rs` with the bridge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use crate::scene::REFUSED;
-use crate::suite::{Run, Scenario, Wire, baseline, conformance, requirements};
+use crate::suite::{Requirements, Run, Scenario, Wire, baseline, baseline_between, conformance, requirements};
 
+mod through_bridge;
 mod through_proxy;
 
 const WIRE_2025: Wire = Wire("2025-11-25");
@@ -66,6 +68,31 @@ fn all_requirements_pass_but_for_the_baseline(wire: Wire) {
     }
     metadata_was_found_by_safeconduct_itself(&run.scenarios);
     the_token_request_says_what_the_suite_looks_for_elsewhere(&run.scenarios);
+}
+
+/// `run` has one of ours in between; `part` of its baseline says how the checks differ then.
+fn the_client_passes_as_directly(wire: Wire, run: &Requirements, part: &str) {
+    let direct = requirements(wire);
+    let (known, own) = (baseline(), baseline_between(part));
+    let mut wrong = Vec::new();
+    for (name, scenario) in &run.scenarios {
+        let but = |entries: &[(String, String)]| -> BTreeSet<String> {
+            entries.iter().filter(|(of, _)| of == name).map(|(_, check)| check.clone()).collect()
+        };
+        let (known, own) = (but(&known), but(&own));
+        let bad: BTreeSet<String> = scenario.complaints().into_iter().map(str::to_owned).collect();
+        let good = scenario.with("SUCCESS");
+        wrong.extend(
+            bad.iter().filter(|id| !known.contains(*id) && !own.contains(*id)).map(|id| format!("{name}:{id} fails")),
+        );
+        wrong
+            .extend(own.difference(&bad).map(|id| format!("{name}:{id} does not differ: remove it from the baseline")));
+        let missing =
+            direct.scenarios[name].with("SUCCESS").into_iter().filter(|id| !good.contains(id) && !own.contains(*id));
+        wrong.extend(missing.map(|id| format!("{name}:{id} passes directly alone")));
+        asked_once_and_was_let_in(name, scenario);
+    }
+    assert!(run.scenarios.len() == direct.scenarios.len() && wrong.is_empty(), "{}\n{}", wrong.join("\n"), run.log);
 }
 
 /// The suite judges by the baseline, but only what it scores; extensions, which it does not score, are judged here alike.

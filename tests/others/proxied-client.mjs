@@ -1,6 +1,7 @@
-// An official TypeScript client of an MCP server behind the injecting proxy, one step for each line on stdin.
-// Arguments: the package (client: @modelcontextprotocol/client; sdk: @modelcontextprotocol/sdk) and the URL. Environment: SECRET,
-// which is the value of the one field that it is configured with; MODE of the version negotiation (auto, legacy).
+// An official TypeScript client of an MCP server behind the injecting proxy or the bridge, one step for each line on stdin.
+// Arguments: the package (client: @modelcontextprotocol/client; sdk: @modelcontextprotocol/sdk), and the URL or the bridge's command.
+// Environment: SECRET, which is the value of the one field that it is configured with; MODE of the version negotiation (auto,
+// legacy).
 // Lines: {"connect"}, {"list"}, {"call":{name,arguments}}, {"progress":{name,arguments}}. Each is answered with one line: {"done"} and
 // what came of it, or {"failed":{message,code,data}}. Closes the session and ends when stdin does, or after 600 s.
 import { createRequire } from 'node:module';
@@ -8,14 +9,17 @@ import { createInterface } from 'node:readline';
 
 // The packages are installed under target/, where Node does not look by default.
 const require = createRequire(new URL('../../target/others/package.json', import.meta.url));
-const [which, url] = process.argv.slice(2);
+const [which, way, ...args] = process.argv.slice(2);
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 setTimeout(() => process.exit(0), 600_000);
 
-const { Client, StreamableHTTPClientTransport } = which === 'client'
-  ? require('@modelcontextprotocol/client')
-  : { ...require('@modelcontextprotocol/sdk/client/index.js'), ...require('@modelcontextprotocol/sdk/client/streamableHttp.js') };
+const PARTS = {
+  client: ['client', 'client/stdio'],
+  sdk: ['sdk/client/index.js', 'sdk/client/streamableHttp.js', 'sdk/client/stdio.js'],
+};
+const parts = PARTS[which].map((part) => require(`@modelcontextprotocol/${part}`));
+const { Client, StdioClientTransport, StreamableHTTPClientTransport } = Object.assign({}, ...parts);
 let client;
 const changed = [];
 
@@ -24,8 +28,7 @@ const STEPS = {
     const mode = { versionNegotiation: { mode: process.env.MODE ?? 'auto' } };
     client = new Client({ name: `others-${which}`, version: '1' }, which === 'client' ? mode : {});
     client.onerror = () => {};
-    const headers = { Authorization: `Bearer ${process.env.SECRET}` };
-    await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } }));
+    await client.connect(args.length ? new StdioClientTransport({ command: way, args }) : overHttp());
     return client.getServerVersion()?.name ?? true;
   },
   async list() {
@@ -40,6 +43,11 @@ const STEPS = {
     return heard;
   },
 };
+
+function overHttp() {
+  const headers = { Authorization: `Bearer ${process.env.SECRET}` };
+  return new StreamableHTTPClientTransport(new URL(way), { requestInit: { headers } });
+}
 
 function called(what, options) {
   return which === 'client' ? client.callTool(what, options) : client.callTool(what, undefined, options);

@@ -1,14 +1,16 @@
-"""The official Python client (PyPI mcp) of an MCP server behind the injecting proxy, one step for each line on stdin.
+"""The official Python client (PyPI mcp) of an MCP server behind the injecting proxy or the bridge, one step for each line on stdin.
 
-As proxied-client.mjs; arguments: the URL. Environment: SECRET.
+As proxied-client.mjs; arguments: the URL, or the bridge's command. Environment: SECRET.
 """
 
 import asyncio
 import json
 import os
 import sys
+from contextlib import asynccontextmanager
 
 from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
@@ -54,26 +56,34 @@ async def lines():
         yield next(iter(json.loads(line).items()))
 
 
-async def converse(url, todo):
+@asynccontextmanager
+async def transport(way, *args):
+    if args:
+        yield stdio_client(StdioServerParameters(command=way, args=args))
+        return
     async with create_mcp_http_client(headers={"Authorization": f"Bearer {os.environ['SECRET']}"}) as http:
-        async with Client(streamable_http_client(url, http_client=http), mode="auto") as client:
-            say({"done": True})
-            async for name, what in todo:
-                try:
-                    say({"done": await step(client, name, what)})
-                except Exception as problem:
-                    say({"failed": told(problem)})
+        yield streamable_http_client(way, http_client=http)
 
 
-async def main(url):
+async def converse(way, todo):
+    async with transport(*way) as there, Client(there, mode="auto") as client:
+        say({"done": True})
+        async for name, what in todo:
+            try:
+                say({"done": await step(client, name, what)})
+            except Exception as problem:
+                say({"failed": told(problem)})
+
+
+async def main(way):
     todo = lines()
     # The first line is "connect"; after a failure another one may come.
     async for _ in todo:
         try:
-            return await converse(url, todo)
+            return await converse(way, todo)
         except Exception as problem:
             say({"failed": told(problem)})
 
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(sys.argv[1:]))
 os._exit(0)

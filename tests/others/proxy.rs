@@ -1,8 +1,9 @@
-//! Official MCP clients before the injecting proxy, and MCP servers behind a token check after it. No client has a token.
+//! Official MCP clients before the injecting proxy and the bridge, and MCP servers behind a token check after them. No client has a
+//! token.
 //!
 //! | file | what |
 //! |---|---|
-//! | `sessions.rs` | sessions of three clients through rotation, an outage of the issuer and restarts of their server |
+//! | `sessions.rs` | sessions of three clients, by proxy and by bridge, through rotation, an outage of the issuer and restarts of their server |
 //! | `probe.rs` | what a client's first request leads to, for each answer that ours or the server can give |
 
 use std::time::Duration;
@@ -109,14 +110,30 @@ impl World {
         ids.len()
     }
 
+    /// A client before the proxy.
     fn client(&self, kind: Kind) -> Client {
+        self.client_by(kind, By::Proxy)
+    }
+
+    fn client_by(&self, kind: Kind, by: By) -> Client {
         let settings = [("SECRET", self.secret.clone())];
-        let peer = match kind {
-            Kind::TypeScript => Peer::start(NODE, &["tests/others/proxied-client.mjs", "client", &self.url], &settings),
-            Kind::TypeScriptV1 => Peer::start(NODE, &["tests/others/proxied-client.mjs", "sdk", &self.url], &settings),
-            Kind::Python => Peer::start(PYTHON, &["tests/others/proxied_client.py", &self.url], &settings),
+        let bridge = self.bridge();
+        let way: Vec<&str> = match by {
+            By::Proxy => vec![&self.url],
+            By::Bridge => bridge.iter().map(String::as_str).collect(),
         };
-        Client { kind, peer }
+        let (program, script): (_, &[&str]) = match kind {
+            Kind::TypeScript => (NODE, &["tests/others/proxied-client.mjs", "client"]),
+            Kind::TypeScriptV1 => (NODE, &["tests/others/proxied-client.mjs", "sdk"]),
+            Kind::Python => (PYTHON, &["tests/others/proxied_client.py"]),
+        };
+        Client { kind, by, peer: Peer::start(program, &[script, &way].concat(), &settings) }
+    }
+
+    /// How a client starts a bridge to the server.
+    pub(crate) fn bridge(&self) -> [String; 6] {
+        let socket = self.daemon.socket().display().to_string();
+        [SAFECONDUCT, "--socket", &socket, "stdio", "target", "--daemon-only"].map(str::to_owned)
     }
 
     /// Ends everything in good order.
@@ -141,8 +158,17 @@ enum Kind {
 
 const KINDS: [Kind; 3] = [Kind::TypeScript, Kind::TypeScriptV1, Kind::Python];
 
+/// How a client reaches the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Proxy,
+    /// It starts a `safeconduct stdio`.
+    Bridge,
+}
+
 pub(crate) struct Client {
     kind: Kind,
+    by: By,
     peer: Peer,
 }
 
@@ -160,7 +186,7 @@ impl Client {
 
     #[track_caller]
     fn connects(&mut self) {
-        self.connect().unwrap_or_else(|failed| panic!("{:?}: {failed:?}", self.kind));
+        self.connect().unwrap_or_else(|failed| panic!("{:?} by {:?}: {failed:?}", self.kind, self.by));
     }
 
     fn call(&mut self, tool: &str, arguments: Value) -> Result<Value, Failed> {

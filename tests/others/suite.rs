@@ -13,7 +13,7 @@ use crate::process::{NODE, Outcome, ROOT, SAFECONDUCT, installed, run};
 
 const SUITE: &str = "target/others/node_modules/@modelcontextprotocol/conformance/dist/index.js";
 const BASELINE: &str = "tests/others/conformance-baseline.yml";
-const PROXY_BASELINE: &str = "tests/others/conformance-proxy-baseline.yml";
+const BETWEEN_BASELINE: &str = "tests/others/conformance-proxy-baseline.yml";
 
 #[derive(Clone, Copy)]
 pub(crate) struct Wire(pub(crate) &'static str);
@@ -55,7 +55,7 @@ pub(crate) fn conformance(scenario: &str, wire: Wire, assertion: &str, daemon: b
 /// The suite starts forty clients at once; two runs at the same time would need too much memory.
 static ONE_WIRE: Mutex<()> = Mutex::new(());
 
-/// Run once for each wire, and then given again: the proxy is compared with it.
+/// Run once for each wire, and then given again: proxy and bridge are compared with it.
 pub(crate) fn requirements(wire: Wire) -> Arc<Requirements> {
     static RUNS: Mutex<BTreeMap<&str, Arc<Requirements>>> = Mutex::new(BTreeMap::new());
     let mut runs = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,6 +65,11 @@ pub(crate) fn requirements(wire: Wire) -> Arc<Requirements> {
 /// The client knows the proxy alone, in every scenario.
 pub(crate) fn requirements_through_the_proxy(wire: Wire) -> Requirements {
     all_scenarios(wire, &[("PROXY", "1")])
+}
+
+/// The client starts a bridge and knows nothing else, in every scenario.
+pub(crate) fn requirements_through_the_bridge(wire: Wire) -> Requirements {
+    all_scenarios(wire, &[("BRIDGE", "1")])
 }
 
 fn all_scenarios(wire: Wire, environment: &[(&str, &str)]) -> Requirements {
@@ -81,9 +86,9 @@ pub(crate) fn baseline() -> Vec<(String, String)> {
     entries(BASELINE, "client:")
 }
 
-/// How the proxy's checks differ, in one part of its own baseline.
-pub(crate) fn proxy_baseline(part: &str) -> Vec<(String, String)> {
-    entries(PROXY_BASELINE, part)
+/// How checks differ with the proxy or the bridge in between, in one part of their own baseline.
+pub(crate) fn baseline_between(part: &str) -> Vec<(String, String)> {
+    entries(BETWEEN_BASELINE, part)
 }
 
 fn entries(file: &str, part: &str) -> Vec<(String, String)> {

@@ -1,14 +1,15 @@
 //! `@modelcontextprotocol/server-everything` behind a token check, and three clients whose sessions last while the token is
-//! replaced, the issuer is down and the server is started again.
+//! replaced, the issuer is down and the server is started again. Each client comes by the proxy and by a bridge.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Client, Everything, KINDS, World, pause};
+use super::{By, Client, Everything, KINDS, World, pause};
 
 async fn everyone(world: &World) -> Vec<Client> {
-    let mut clients: Vec<Client> = KINDS.into_iter().map(|kind| world.client(kind)).collect();
+    let ways = [By::Proxy, By::Bridge].into_iter();
+    let mut clients: Vec<Client> = ways.flat_map(|by| KINDS.map(|kind| world.client_by(kind, by))).collect();
     for client in &mut clients {
         client.connects();
     }
@@ -22,8 +23,8 @@ fn echo(client: &mut Client, word: &str) -> Result<Value, super::Failed> {
 #[track_caller]
 fn echoes(client: &mut Client, word: &str) {
     match echo(client, word) {
-        Ok(said) => assert_eq!(said, format!("Echo: {word}"), "{:?}", client.kind),
-        Err(failed) => panic!("{:?}: {word}: {failed:?}", client.kind),
+        Ok(said) => assert_eq!(said, format!("Echo: {word}"), "{:?} by {:?}", client.kind, client.by),
+        Err(failed) => panic!("{:?} by {:?}: {word}: {failed:?}", client.kind, client.by),
     }
 }
 
@@ -34,12 +35,22 @@ async fn three_clients_list_and_call_tools_and_hear_progress_without_a_token() {
     let mut clients = everyone(&world).await;
     for client in &mut clients {
         let tools = client.step(&json!({ "list": {} })).expect("tools are listed");
-        assert!(tools.as_array().is_some_and(|tools| tools.contains(&json!("echo"))), "{:?}: {tools}", client.kind);
+        assert!(
+            tools.as_array().is_some_and(|tools| tools.contains(&json!("echo"))),
+            "{:?} by {:?}: {tools}",
+            client.kind,
+            client.by
+        );
         echoes(client, "hello \u{2028} ü");
         let long = json!({ "name": "trigger-long-running-operation", "arguments": { "duration": 0.3, "steps": 3 } });
         let heard = client.step(&json!({ "progress": long })).expect("it runs to its end");
         // Progress of the last step can come after the result, and clients drop it then.
-        assert!(heard.as_u64().is_some_and(|heard| heard >= 2), "wire 36: {:?} heard {heard}", client.kind);
+        assert!(
+            heard.as_u64().is_some_and(|heard| heard >= 2),
+            "wire 36: {:?} by {:?} heard {heard}",
+            client.kind,
+            client.by
+        );
     }
     assert_eq!(world.tokens(), 1, "one token for all of them");
     assert!(world.seen().iter().all(|seen| seen["status"] != 401 || seen["jti"].is_null()));
@@ -78,19 +89,19 @@ async fn an_outage_of_the_issuer_is_told_in_our_words_and_ends_with_it() {
         let end = Instant::now() + Duration::from_secs(40);
         let failed = loop {
             match echo(client, "is anybody there?") {
-                Ok(_) => assert!(Instant::now() < end, "{:?}: a dead token served", client.kind),
+                Ok(_) => assert!(Instant::now() < end, "{:?} by {:?}: a dead token served", client.kind, client.by),
                 Err(failed) => break failed,
             }
             pause(200).await;
         };
-        assert!(failed.is_ours(), "{:?}: {failed:?}", client.kind);
-        assert_eq!(failed.0["data"]["class"], "temporary", "{:?}", client.kind);
+        assert!(failed.is_ours(), "{:?} by {:?}: {failed:?}", client.kind, client.by);
+        assert_eq!(failed.0["data"]["class"], "temporary", "{:?} by {:?}", client.kind, client.by);
     }
     world.scene.authorization_server.heal();
     for client in &mut clients {
         let end = Instant::now() + Duration::from_secs(40);
         while let Err(failed) = echo(client, "again") {
-            assert!(failed.is_ours() && Instant::now() < end, "{:?}: {failed:?}", client.kind);
+            assert!(failed.is_ours() && Instant::now() < end, "{:?} by {:?}: {failed:?}", client.kind, client.by);
             pause(200).await;
         }
         echoes(client, "the same session");
@@ -116,15 +127,15 @@ async fn no_session_notices_that_the_server_was_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_away_is_told_in_our_words() {
+async fn a_server_that_is_away_is_told() {
     let mut everything = Everything::start();
     let world = World::before(&everything.url()).await;
     let mut clients = everyone(&world).await;
     everything.stop();
     for client in &mut clients {
-        // The token check is there and answers 502, as a gateway does; what a server answers is passed on.
+        // The token check is there and answers 502, as a gateway does. That is passed on where it can be: on stdio there is no status.
         let failed = echo(client, "nobody").expect_err("the server is gone");
-        assert!(!failed.is_ours(), "{:?}: {failed:?}", client.kind);
+        assert_eq!(failed.is_ours(), client.by == By::Bridge, "{:?} by {:?}: {failed:?}", client.kind, client.by);
     }
     world.end(clients).await;
 }
