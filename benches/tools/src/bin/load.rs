@@ -75,7 +75,7 @@ struct Target {
     /// The Unix socket to dial.
     #[arg(long, required_unless_present = "tcp")]
     socket: Option<PathBuf>,
-    /// A loopback address to dial instead (`once` only).
+    /// A loopback address to dial instead (`once` and `kept` only).
     #[arg(long, conflicts_with = "socket")]
     tcp: Option<String>,
     #[arg(long, value_enum, default_value = "http")]
@@ -134,11 +134,12 @@ fn once(target: &Target, raw: bool) -> Result<()> {
             target.protocol,
             &mut buffer,
         )?,
-        (None, Some(address)) => {
-            let mut stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(DEADLINE))?;
-            ask(&mut stream, &target.request(), target.protocol, &mut buffer)?
-        }
+        (None, Some(address)) => ask(
+            &mut dial_tcp(address)?,
+            &target.request(),
+            target.protocol,
+            &mut buffer,
+        )?,
         (None, None) => return Err("once needs --socket or --tcp".into()),
     };
     let answer = &buffer[..length];
@@ -158,6 +159,12 @@ fn once(target: &Target, raw: bool) -> Result<()> {
 fn kept(target: &Target, amount: &Amount) -> Result<Value> {
     let request = target.request();
     let mut buffer = vec![0; BUFFER];
+    if let Some(address) = &target.tcp {
+        let mut stream = dial_tcp(address)?;
+        return sequential(amount, || {
+            ask(&mut stream, &request, target.protocol, &mut buffer)
+        });
+    }
     let mut stream = dial(target.unix()?)?;
     sequential(amount, || {
         ask(&mut stream, &request, target.protocol, &mut buffer)
@@ -212,6 +219,13 @@ fn figures(latencies: &Latencies, took: Duration) -> Value {
 
 fn dial(path: &Path) -> Result<UnixStream> {
     let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    Ok(stream)
+}
+
+fn dial_tcp(address: &str) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     Ok(stream)
 }

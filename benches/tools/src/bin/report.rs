@@ -32,6 +32,10 @@ enum Against {
     OidcAgent,
     OidcToken,
     Nginx,
+    /// The bridge of npm.
+    McpRemote,
+    /// The bridge of PyPI.
+    McpProxy,
     /// The same without what is beside it.
     Alone,
 }
@@ -45,6 +49,8 @@ impl Against {
             Self::OidcAgent => "oidc-agent",
             Self::OidcToken => "oidc-token",
             Self::Nginx => "nginx, one worker",
+            Self::McpRemote => "mcp-remote",
+            Self::McpProxy => "mcp-proxy",
             Self::Alone => "alone",
         }
     }
@@ -331,6 +337,76 @@ const ROWS: &[Row] = &[
         unit: "µs",
         against: Against::Alone,
         target: Target::RatioAtMost(3.0),
+    },
+    Row {
+        id: "bridge-start",
+        what: "bridge, daemon warm: spawn to first reply",
+        unit: "ms",
+        against: Against::McpRemote,
+        target: Target::AtMost(10.0),
+    },
+    Row {
+        id: "bridge-start-python",
+        what: "the same",
+        unit: "ms",
+        against: Against::McpProxy,
+        target: Target::None,
+    },
+    Row {
+        id: "bridge-added-tight",
+        what: "bridge: what it adds to a call by the proxy, all on one processor: p50",
+        unit: "µs",
+        against: Against::Nobody,
+        target: Target::AtMost(100.0),
+    },
+    Row {
+        id: "bridge-added",
+        what: "bridge with proxy: what they add to a call of the server itself: p50",
+        unit: "µs",
+        against: Against::McpRemote,
+        target: Target::RatioAtMost(0.3),
+    },
+    Row {
+        id: "bridge-added-python",
+        what: "the same",
+        unit: "µs",
+        against: Against::McpProxy,
+        target: Target::None,
+    },
+    Row {
+        id: "bridge-added-all-tight",
+        what: "the same, all on one processor",
+        unit: "µs",
+        against: Against::McpRemote,
+        target: Target::None,
+    },
+    Row {
+        id: "bridge-memory",
+        what: "bridge: RSS of one",
+        unit: "MB",
+        against: Against::McpRemote,
+        target: Target::AtMost(8.0),
+    },
+    Row {
+        id: "bridge-memory-python",
+        what: "the same",
+        unit: "MB",
+        against: Against::McpProxy,
+        target: Target::None,
+    },
+    Row {
+        id: "bridge-five",
+        what: "bridge: PSS of five together",
+        unit: "MB",
+        against: Against::McpRemote,
+        target: Target::AtMost(16.0),
+    },
+    Row {
+        id: "bridge-five-python",
+        what: "the same",
+        unit: "MB",
+        against: Against::McpProxy,
+        target: Target::None,
     },
     Row {
         id: "size",
