@@ -14,6 +14,7 @@ test:
 others:
     tests/others/install
     tests/others/install-packages
+    cargo build --example adapted-client
     cargo test --test others
 
 doc:

@@ -1,10 +1,12 @@
 //! The adapters of `examples/adapters/` in the official MCP SDKs: programs that speak to an MCP server behind a token check and have
-//! no token, only the adapter. Both files are tested as they are; the daemon and the servers are real.
+//! no token, only the adapter. The files are tested as they are; the daemon and the servers are real.
 //!
 //! | file | what |
 //! |---|---|
 //! | `sessions.rs` | sessions through rotation, refused tokens, an outage of the issuer and a restart of the daemon |
 //! | `requests.rs` | single requests: other servers, other URLs, other clients, answers that nobody can read |
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ use crate::fakes::safeconduct::Daemon;
 use crate::fakes::scene::Scene;
 use crate::fakes::tcp_http::{Loopback, listening};
 use crate::peer::Peer;
-use crate::process::{NODE, PYTHON, ROOT};
+use crate::process::{NODE, PYTHON, ROOT, SAFECONDUCT};
 use crate::proxy::World;
 use crate::servers::Settings;
 
@@ -36,9 +38,11 @@ enum Kind {
     PythonSync,
     /// `httpx.Client`.
     PythonSyncV1,
+    /// `rmcp` 3.9, the Rust SDK.
+    Rmcp,
 }
 
-const SESSIONS: [Kind; 5] = [Kind::Provider, Kind::Fetch, Kind::FetchV1, Kind::Python, Kind::PythonV1];
+const SESSIONS: [Kind; 6] = [Kind::Provider, Kind::Fetch, Kind::FetchV1, Kind::Python, Kind::PythonV1, Kind::Rmcp];
 
 /// How the adapter reaches the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,7 @@ impl Program {
             Kind::PythonSync | Kind::PythonSyncV1 => {
                 Peer::start(PYTHON, &["tests/others/adapted_client.py", "sync", url], &settings)
             }
+            Kind::Rmcp => Peer::start(&rust_client(), &[url], &settings),
         };
         Self { kind, way, peer }
     }
@@ -130,7 +135,14 @@ async fn end(world: World, programs: Vec<Program>) {
 }
 
 /// The adapters that get headers for each request.
-const SIGNING: [Kind; 4] = [Kind::Fetch, Kind::FetchV1, Kind::Python, Kind::PythonV1];
+const SIGNING: [Kind; 5] = [Kind::Fetch, Kind::FetchV1, Kind::Python, Kind::PythonV1, Kind::Rmcp];
+
+/// The program of `adapted_client.rs`. Cargo builds it with the examples, as a plain `cargo test` does.
+fn rust_client() -> String {
+    let beside = Path::new(SAFECONDUCT).parent().expect("it is in a directory").join("examples/adapted-client");
+    assert!(beside.exists(), "{} is missing: run cargo build --example adapted-client", beside.display());
+    beside.display().to_string()
+}
 
 /// A program of each SDK for each way to the daemon.
 fn all() -> Vec<(Kind, Way)> {
