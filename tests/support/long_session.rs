@@ -3,7 +3,7 @@
 //!
 //! [`run`] makes the calls of a [`Plan`], and [`Report::wrong`] judges them by the logs of the fakes: a call may fail only within a
 //! window in which none could succeed, and then the client must be told so in words of ours. If the daemon itself is away,
-//! the connection fails.
+//! the connection fails. A bridge of somebody else makes the same calls, and is counted alone.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::keys::now;
 use super::listener::Bound;
@@ -25,6 +25,9 @@ use super::unix_http::{self, Reply};
 
 /// No call takes longer.
 const SILENT: Duration = Duration::from_secs(60);
+/// For a bridge of somebody else: so long a call waits, and so long all calls may take. Later ones count as lost.
+const FOREIGN_SILENT: Duration = Duration::from_secs(10);
+const FOREIGN_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// What happens in the course of the calls, at even distances.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +41,13 @@ pub enum Event {
 }
 
 /// How the clients reach the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum By {
     Proxy,
     /// Each client starts a `safeconduct stdio`.
     Bridge,
+    /// Each client starts this bridge, which is not ours and uses no daemon.
+    Foreign(fn(&Scene) -> Command),
 }
 
 pub struct Plan {
@@ -62,6 +67,12 @@ pub struct Window {
     pub why: Why,
     from: f64,
     to: f64,
+}
+
+impl Window {
+    fn touches(&self, failure: &Failure) -> bool {
+        failure.from <= self.to && failure.to >= self.from
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +111,33 @@ pub struct Report {
 }
 
 impl Report {
+    /// How many calls failed at a time when both issuer and server could answer.
+    pub fn needless(&self) -> usize {
+        let blameless = |window: &&Window| window.why != Why::Daemon;
+        let windows: Vec<&Window> = self.windows.iter().filter(blameless).collect();
+        let is_within = |failure: &Failure| windows.iter().any(|window| window.touches(failure));
+        self.failures.iter().filter(|failure| !is_within(failure)).count()
+    }
+
+    /// What was told of the failures, each with its number, the most frequent first.
+    pub fn told(&self) -> Vec<(usize, String)> {
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for failure in &self.failures {
+            let digits = |c: char| if c.is_ascii_digit() { '#' } else { c };
+            *counts.entry(failure.got.to_string().chars().map(digits).take(160).collect()).or_default() += 1;
+        }
+        let mut told: Vec<_> = counts.into_iter().map(|(what, count)| (count, what)).collect();
+        told.sort_by(|a, b| b.cmp(a));
+        told
+    }
+
     /// The failures that must not be.
     pub fn wrong(&self) -> Vec<String> {
         self.failures.iter().filter(|failure| !self.may_be(failure)).map(Failure::to_string).collect()
     }
 
     fn may_be(&self, failure: &Failure) -> bool {
-        let mut within = self.windows.iter().filter(|window| failure.from <= window.to && failure.to >= window.from);
+        let mut within = self.windows.iter().filter(|window| window.touches(failure));
         match failure.got {
             Got::Ours => within.next().is_some(),
             // Only the daemon's own absence leaves a client without an answer.
@@ -118,11 +149,16 @@ impl Report {
 
 impl fmt::Display for Failure {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match &self.got {
-            Got::Ours => "an error of ours",
-            Got::Nothing(what) | Got::Other(what) => what,
-        };
-        write!(to, "from {:.3} to {:.3}: {what}", self.from, self.to)
+        write!(to, "from {:.3} to {:.3}: {}", self.from, self.to, self.got)
+    }
+}
+
+impl fmt::Display for Got {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Self::Ours => "an error of ours",
+            Self::Nothing(what) | Self::Other(what) => what,
+        })
     }
 }
 
@@ -162,6 +198,7 @@ pub async fn run(binary: &str, plan: Plan) -> Report {
         let client = match plan.by {
             By::Proxy => Client::proxy(daemon.socket()).await,
             By::Bridge => Client::bridge(&daemon.helper()).await,
+            By::Foreign(command) => Client::foreign(command(&scene)).await,
         };
         clients.spawn(client.call_until(plan.calls, plan.pause, Arc::clone(&log)));
     }
@@ -240,9 +277,28 @@ enum Client {
 }
 
 struct Bridge {
-    running: Running,
+    process: Process,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
+}
+
+enum Process {
+    Ours(Box<Running>),
+    /// Killed when this is dropped.
+    Foreign(Child),
+}
+
+impl Process {
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Ours(_))
+    }
+
+    async fn ended(self) {
+        match self {
+            Self::Ours(mut running) => drop(running.wait().await.expect_code(0)),
+            Self::Foreign(child) => drop(child),
+        }
+    }
 }
 
 impl Client {
@@ -256,35 +312,58 @@ impl Client {
 
     async fn bridge(world: &Safeconduct) -> Self {
         let mut running = world.spawn(&["stdio", "demo"]);
-        let (mut stdin, mut stdout) = (running.stdin(), BufReader::new(running.stdout()));
+        let (stdin, stdout) = (running.stdin(), running.stdout());
+        Self::begin(Process::Ours(Box::new(running)), stdin, stdout).await
+    }
+
+    async fn foreign(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (stdin, stdout) = (child.stdin.take().expect("it is piped"), child.stdout.take().expect("it is piped"));
+        Self::begin(Process::Foreign(child), stdin, stdout).await
+    }
+
+    async fn begin(process: Process, mut stdin: ChildStdin, stdout: ChildStdout) -> Self {
+        let mut stdout = BufReader::new(stdout);
         say(&mut stdin, &hello()).await.expect("it reads");
-        let begun = answer_to(0, &mut stdout).await;
-        let begun = begun.unwrap_or_else(|error| panic!("{error}; stderr:\n{}", running.stderr()));
+        let begun = answer_to(0, &mut stdout, SILENT).await.unwrap_or_else(|error| match &process {
+            Process::Ours(running) => panic!("{error}; stderr:\n{}", running.stderr()),
+            Process::Foreign(_) => panic!("{error}"),
+        });
         assert_eq!(begun["result"]["protocolVersion"], "2025-11-25", "{begun}");
         say(&mut stdin, &ready()).await.expect("it reads");
-        Self::Bridge(Box::new(Bridge { running, stdin, stdout }))
+        Self::Bridge(Box::new(Bridge { process, stdin, stdout }))
     }
 
     async fn call_until(mut self, calls: usize, pause: Duration, log: Arc<Log>) {
+        let began = now();
         loop {
             let number = log.done.fetch_add(1, Ordering::SeqCst);
             if number >= calls {
                 log.done.fetch_sub(1, Ordering::SeqCst);
                 if let Self::Bridge(bridge) = self {
-                    let Bridge { mut running, stdin, stdout } = *bridge;
+                    let Bridge { process, stdin, stdout } = *bridge;
                     drop((stdin, stdout));
-                    running.wait().await.expect_code(0);
+                    process.ended().await;
                 }
                 return;
             }
             let from = now();
             let add = json!({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {
                 "name": "add", "arguments": {"a": number, "b": 1}}});
-            if let Some(got) = self.calls(&add, number).await {
+            let got = if from - began > FOREIGN_LIMIT.as_secs_f64() && !self.is_ours() {
+                Some(Got::Nothing("not made: the calls before took too long".to_owned()))
+            } else {
+                self.calls(&add, number).await
+            };
+            if let Some(got) = got {
                 lock(&log.failures).push(Failure { from, to: now(), got });
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    fn is_ours(&self) -> bool {
+        !matches!(self, Self::Bridge(bridge) if !bridge.process.is_ours())
     }
 
     /// What is wrong with the answer to the call of this number.
@@ -294,9 +373,10 @@ impl Client {
                 judge(unix_http::exchange(socket, &post(call, &fields(session))).await, number)
             }
             Self::Bridge(bridge) => {
-                let Bridge { stdin, stdout, .. } = &mut **bridge;
+                let Bridge { process, stdin, stdout } = &mut **bridge;
+                let limit = if process.is_ours() { SILENT } else { FOREIGN_SILENT };
                 let answer = match say(stdin, call).await {
-                    Ok(()) => answer_to(number, stdout).await,
+                    Ok(()) => answer_to(number, stdout, limit).await,
                     Err(error) => Err(error),
                 };
                 match answer {
@@ -324,7 +404,7 @@ async fn say(stdin: &mut ChildStdin, message: &Value) -> std::io::Result<()> {
 }
 
 /// The answer of a bridge to the request with this id. What the server says by itself is passed over.
-async fn answer_to(id: usize, stdout: &mut BufReader<ChildStdout>) -> std::io::Result<Value> {
+async fn answer_to(id: usize, stdout: &mut BufReader<ChildStdout>, limit: Duration) -> std::io::Result<Value> {
     let read = async {
         loop {
             let mut line = String::new();
@@ -337,7 +417,7 @@ async fn answer_to(id: usize, stdout: &mut BufReader<ChildStdout>) -> std::io::R
             }
         }
     };
-    tokio::time::timeout(SILENT, read).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 fn fields(session: &str) -> String {
