@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Client, Kind, World, pause};
+use super::{By, Client, KINDS, Kind, World, pause};
 use crate::peer::Peer;
 use crate::process::PYTHON;
 
@@ -170,4 +170,22 @@ async fn a_server_that_cannot_be_reached_or_closes_each_connection_is_told_in_ou
     }
     fixture.end();
     world.end([]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_a_bridge_is_on_the_newest_wire_that_it_and_the_server_speak() {
+    let (fixture, url) = modern();
+    let mut world = World::before(&url).await;
+    world.daemon.token("target").await;
+    for kind in KINDS {
+        world.front.forget();
+        let mut client = world.client_by(kind, By::Bridge);
+        client.connects();
+        calls_a_tool(&mut client);
+        let began = methods(&mut world).iter().any(|method| method == "initialize");
+        assert_eq!(began, kind == Kind::TypeScriptV1, "{kind:?}");
+        client.peer.end();
+    }
+    world.end([]).await;
+    fixture.end();
 }
