@@ -1,12 +1,14 @@
 //! Tests against software of other projects: the MCP conformance suite with the official TypeScript client, four authorization
 //! servers, the official Python SDK, clients and servers before and behind the injecting proxy, the adapters of `examples/` in
-//! the MCP SDKs, two emulators of AWS, GNOME Keyring, and the Linux network stack. Not part of plain `cargo test`: install with
-//! `tests/others/install` and `tests/others/install-packages`, run with `cargo test --test others`.
+//! the MCP SDKs, two emulators of AWS, GNOME Keyring, the Linux network stack, and the schemas of CI services and of Kubernetes. Not
+//! part of plain `cargo test`: install with `tests/others/install` and `tests/others/install-packages`, run with
+//! `cargo test --test others`.
 #![allow(clippy::disallowed_methods, reason = "the tests run against real processes, in real time")]
 
 use support as fakes;
 
 mod daemon;
+mod documents;
 mod keys;
 mod parties;
 mod peer;
@@ -25,6 +27,7 @@ mod enterprise;
 mod exchange;
 mod gcp_auth;
 mod keyring;
+mod kubernetes;
 mod long;
 mod machines;
 mod proxy;
