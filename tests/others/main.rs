@@ -17,6 +17,7 @@ mod scene;
 mod servers;
 mod suite;
 
+mod action;
 mod adapters;
 mod aws;
 mod black_hole;
@@ -30,6 +31,7 @@ mod keyring;
 mod kubernetes;
 mod long;
 mod machines;
+mod pipelines;
 mod proxy;
 mod revocation;
 mod workloads;
