@@ -93,6 +93,9 @@ async fn a_job_without_the_permission_names_it_before_anything_is_fetched() {
         let path = job.path("event.json").display().to_string();
         job.env("GITHUB_EVENT_PATH", &path).main().expect_failure(&[said]);
     }
+    // The cure is another one where others run GitHub's actions.
+    let job = Job::of(&scene).without_env("ACTIONS_ID_TOKEN_REQUEST_URL").env("FORGEJO_ACTIONS", "true");
+    job.main().expect_failure(&["`enable-openid-connect: true`"]);
     // A configuration can name an identity that is not the job's, so then the program decides.
     let job = Job::of(&scene).without_env("ACTIONS_ID_TOKEN_REQUEST_URL");
     let config = job.path("safeconduct.toml").display().to_string();
@@ -184,7 +187,7 @@ async fn a_post_step_that_cannot_end_the_daemon_says_so_in_one_line() {
     for (program, said) in [("/nowhere/safeconduct", "the program is gone"), ("/bin/false", "it ended with 1")] {
         let post = job.post(&with(program));
         assert_eq!(post.log.len(), 1, "{:?}", post.log);
-        assert!(post.log[0].contains(said) && post.log[0].contains(&main.outputs["expires_at_demo"]), "{:?}", post.log);
+        assert!(post.log[0].contains(said) && post.log[0].contains("not revoked"), "{:?}", post.log);
     }
     // The program gets nothing of the post step's environment.
     let seen = job.path("seen");

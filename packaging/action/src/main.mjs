@@ -34,6 +34,8 @@ async function main() {
 function permitted() {
   const { ACTIONS_ID_TOKEN_REQUEST_URL: url, ACTIONS_ID_TOKEN_REQUEST_TOKEN: token, GITHUB_ACTIONS: github } = process.env;
   if ((url && token) || github !== "true" || input("config") !== "") return;
+  // The cures of those that run GitHub's actions are others, and the program knows them.
+  if (["FORGEJO_ACTIONS", "GITEA_ACTIONS", "ACT"].some((name) => process.env[name])) return;
   if (fromFork()) {
     throw new Failure(
       "this run is for a pull request from a fork, and the runner gives no identity to those",
@@ -98,17 +100,12 @@ async function start(file, args) {
   if (ended.error) {
     throw new Failure(`${file} cannot be started (${ended.error.code})`, "check that it is a program for this runner's processor");
   }
-  if (ended.code === 0) remember(JSON.parse(Buffer.concat(report).toString()));
+  if (ended.code === 0) saveState("socket", JSON.parse(Buffer.concat(report).toString()).socket);
   // The page of a cancelled run says so already.
   if (cancelled) process.exitCode = 1;
   else if (ended.code !== 0) {
     throw new Failure(last.error || `safeconduct ended with ${ended.code ?? ended.signal}`, last.hint || olderProgram(ended.code));
   }
-}
-
-function remember({ socket, targets }) {
-  saveState("socket", socket);
-  saveState("until", targets.map((target) => target.expires_at).filter(Boolean).sort().at(-1) ?? "");
 }
 
 function olderProgram(code) {

@@ -10,20 +10,18 @@ import { say, state } from "./runner.mjs";
 const LIMIT_MS = 30_000;
 
 async function post() {
-  const [program, until, before] = ["program", "until", "before"].map(state);
+  const [program, before] = ["program", "before"].map(state);
   // A start that was broken off could not name its socket: it is that of the next step. Those of later steps are ended by now.
   const socket = state("socket") || (program && before && socketOfStep(Number(before) + 1));
   // A start that failed left no daemon, and neither did a job that ended it itself.
   if (!socket || !existsSync(socket)) return;
   const problem = existsSync(program) ? await stop(program, socket) : "the program is gone";
   if (problem !== "" && existsSync(socket)) {
-    say(`the daemon was not ended (${problem}); its tokens end by themselves${until === "" ? "" : `, the last at ${until}`}`);
+    say(`the daemon was not ended (${problem}), so its tokens are not revoked and end by themselves`);
   }
 }
 
-/**
- * What went wrong, else nothing. A step could have put another program there, so it gets nothing of this one's
- * environment. */
+/** What went wrong, else nothing. A step could have put another program there, so it gets nothing of our environment. */
 function stop(program, socket) {
   const child = spawn(program, ["--socket", socket, "stop"], {
     env: {},

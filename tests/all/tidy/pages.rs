@@ -1,8 +1,9 @@
-//! Checks the length of files, and that only its own room uses the name of a source or an exchange.
+//! Checks the length of files, that only its own room uses the name of a source or an exchange, and the paths that pages name.
 
 use std::collections::BTreeSet;
+use std::fs;
 
-use super::{built, sources};
+use super::{built, root, sources};
 
 /// The limit for a file without its tests.
 const LINES: usize = 400;
@@ -43,4 +44,19 @@ fn a_source_or_an_exchange_is_named_in_its_room_and_the_configuration_alone() {
     let known: BTreeSet<(String, String)> =
         NAMED_ELSEWHERE.iter().map(|&(path, name)| (path.to_owned(), name.to_owned())).collect();
     assert_eq!(found, known, "names in other rooms, and those that are known");
+}
+
+#[test]
+fn every_path_that_a_page_names_is_there() {
+    const PAGES: [&str; 3] = ["README.md", "docs/kubernetes.md", "docs/platforms.md"];
+    const FOLDERS: [&str; 5] = ["src/", "packaging/", "examples/", "docs/", "tests/"];
+    let is_path = |word: &&str| FOLDERS.iter().any(|folder| word.starts_with(folder)) && !word.contains([' ', '*']);
+    for page in PAGES {
+        let text = fs::read_to_string(root().join(page)).expect("readable");
+        // Every second piece is in backticks.
+        let paths: Vec<&str> = text.split('`').skip(1).step_by(2).filter(is_path).collect();
+        assert!(!paths.is_empty(), "{page} names no path");
+        let gone: Vec<&str> = paths.into_iter().filter(|path| !root().join(path).exists()).collect();
+        assert!(gone.is_empty(), "{page}: {gone:?}");
+    }
 }
