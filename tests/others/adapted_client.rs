@@ -1,7 +1,10 @@
 //! The Rust SDK (`rmcp`) as the client of an MCP server that wants tokens, which `examples/adapters/rmcp/safeconduct.rs` gets from the
 //! daemon; one step for each line on stdin. As `adapted-client.mjs`; argument: the URL. Environment: `HTTP` and `SECRET_FILE` of the
 //! daemon's loopback listener, or `SAFECONDUCT_SOCKET`.
-#![allow(clippy::disallowed_methods, reason = "the rules of safeconduct's own code are not those of a program that uses it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules of safeconduct's own code are not those of a program that uses it"
+)]
 
 use std::error::Error;
 use std::io::Write;

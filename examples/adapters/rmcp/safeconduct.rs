@@ -35,6 +35,7 @@ use aws_lc_rs::digest;
 use futures_util::stream::BoxStream;
 use http::{HeaderName, HeaderValue};
 use reqwest::Url;
+use reqwest::redirect::Policy;
 use rmcp::model::ClientJsonRpcMessage;
 use rmcp::transport::streamable_http_client::{
     SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
@@ -50,11 +51,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Larger than any answer of the daemon.
 const ANSWER_CAP: u64 = 256 * 1024;
+/// The longest event of the MCP server, unless the transport says otherwise.
+const EVENT_CAP: usize = 16 * 1024 * 1024;
 const OF_THE_SYSTEM: [&str; 2] = ["/run/safeconduct", "/run/safeconduct/agent"];
 const JOB_TEMP: [&str; 2] = ["RUNNER_TEMP", "AGENT_TEMPDIRECTORY"];
 
+type Asked<T> = Result<T, SafeconductError>;
 type Fields = HashMap<HeaderName, HeaderValue>;
 type Failed = StreamableHttpError<reqwest::Error>;
+type Uri = Arc<str>;
+type Posted = StreamableHttpPostResponse;
+type Session = Option<Arc<str>>;
+type Text = Option<String>;
 type Events = BoxStream<'static, Result<Sse, SseError>>;
 
 /// The daemon gave no headers. The text says why, in the daemon's words. `code` and `kind` are its `error` and `class`; `kind` is
@@ -73,10 +81,6 @@ impl SafeconductError {
 
     fn temporary(text: impl Into<String>) -> Self {
         Self { kind: Some("temporary".to_owned()), ..Self::new(text) }
-    }
-
-    fn is_temporary(&self) -> bool {
-        self.kind.as_deref() == Some("temporary")
     }
 }
 
@@ -116,8 +120,9 @@ pub struct Safeconduct {
 
 impl Safeconduct {
     pub fn new(server: &str) -> Self {
-        let (daemon, patience) = (Daemon::Socket(None), Duration::from_secs(15));
-        Self { server: server.into(), daemon, patience, http: reqwest::Client::default() }
+        let http = reqwest::Client::builder().redirect(Policy::none()).build();
+        let http = http.expect("nothing is configured that could be wrong");
+        Self { server: server.into(), daemon: Daemon::Socket(None), patience: Duration::from_secs(15), http }
     }
 
     /// The path of the daemon's socket.
@@ -136,7 +141,7 @@ impl Safeconduct {
         Self { patience, ..self }
     }
 
-    /// What sends the requests to the MCP server. Let it follow no redirect to another host.
+    /// What sends the requests to the MCP server. Let it follow no redirect, as the usual one.
     pub fn http(self, http: reqwest::Client) -> Self {
         Self { http, ..self }
     }
@@ -159,7 +164,7 @@ impl Safeconduct {
         }
     }
 
-    async fn fields(&self, request: &Request<'_>) -> Result<Fields, SafeconductError> {
+    async fn fields(&self, request: &Request<'_>) -> Asked<Fields> {
         let digest = hash(request.body);
         let asked =
             [("server", &*self.server), ("method", request.method), ("url", request.url), ("body_sha256", &digest)];
@@ -179,12 +184,7 @@ impl Safeconduct {
     }
 
     /// What to send after a 401, or nothing if the daemon has nothing else to offer.
-    async fn others(
-        &self,
-        request: &Request<'_>,
-        sent: &Fields,
-        challenge: &str,
-    ) -> Result<Option<Fields>, SafeconductError> {
+    async fn others(&self, request: &Request<'_>, sent: &Fields, challenge: &str) -> Asked<Option<Fields>> {
         let authorization = sent.get(&http::header::AUTHORIZATION);
         let (scheme, token) = authorization.and_then(|value| value.to_str().ok()?.split_once(' ')).unwrap_or_default();
         let is_token = scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("dpop");
@@ -199,12 +199,13 @@ impl Safeconduct {
         Ok((others.get(&http::header::AUTHORIZATION) != authorization).then_some(others))
     }
 
-    async fn patiently(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Value, SafeconductError> {
+    async fn patiently(&self, method: &str, target: &str, body: Option<&Value>) -> Asked<Value> {
         let end = Instant::now() + self.patience;
         loop {
             let asked = tokio::time::timeout(LIMIT, self.daemon.ask(method, target, body)).await;
+            let may_wait = Instant::now() < end;
             match asked.unwrap_or_else(|_| Err(SafeconductError::temporary("the daemon does not answer"))) {
-                Err(error) if error.is_temporary() && Instant::now() < end => tokio::time::sleep(PAUSE).await,
+                Err(error) if may_wait && error.kind.as_deref() == Some("temporary") => tokio::time::sleep(PAUSE).await,
                 outcome => return outcome,
             }
         }
@@ -218,40 +219,31 @@ struct Request<'a> {
     body: &'a [u8],
 }
 
-impl<'a> Request<'a> {
-    fn bare(method: &'static str, url: &'a str) -> Self {
-        Self { method, url, body: &[] }
-    }
-}
-
 /// `rmcp` gives each request the token of the transport's configuration, which is none here, and the fields of the protocol.
 impl StreamableHttpClient for Safeconduct {
     type Error = reqwest::Error;
 
     async fn post_message(
         &self,
-        uri: Arc<str>,
+        uri: Uri,
         message: ClientJsonRpcMessage,
-        session: Option<Arc<str>>,
-        _: Option<String>,
+        session: Session,
+        _: Text,
         fields: Fields,
-    ) -> Result<StreamableHttpPostResponse, Failed> {
-        // As `reqwest` writes it.
-        let body = serde_json::to_vec(&message)?;
-        let request = Request { method: "POST", url: &uri, body: &body };
-        let send = |fields| self.http.post_message(uri.clone(), message.clone(), session.clone(), None, fields);
-        self.sent(request, fields, send).await
+    ) -> Result<Posted, Failed> {
+        self.post_message_with_max_sse_event_size(uri, message, session, None, fields, EVENT_CAP).await
     }
 
     async fn post_message_with_max_sse_event_size(
         &self,
-        uri: Arc<str>,
+        uri: Uri,
         message: ClientJsonRpcMessage,
-        session: Option<Arc<str>>,
-        _: Option<String>,
+        session: Session,
+        _: Text,
         fields: Fields,
         most: usize,
-    ) -> Result<StreamableHttpPostResponse, Failed> {
+    ) -> Result<Posted, Failed> {
+        // As `reqwest` writes it.
         let body = serde_json::to_vec(&message)?;
         let request = Request { method: "POST", url: &uri, body: &body };
         let send = |fields| {
@@ -261,35 +253,28 @@ impl StreamableHttpClient for Safeconduct {
         self.sent(request, fields, send).await
     }
 
-    async fn delete_session(
-        &self,
-        uri: Arc<str>,
-        session: Arc<str>,
-        _: Option<String>,
-        fields: Fields,
-    ) -> Result<(), Failed> {
+    async fn delete_session(&self, uri: Uri, session: Arc<str>, _: Text, fields: Fields) -> Result<(), Failed> {
         let send = |fields| self.http.delete_session(uri.clone(), session.clone(), None, fields);
-        self.sent(Request::bare("DELETE", &uri), fields, send).await
+        self.sent(Request { method: "DELETE", url: &uri, body: &[] }, fields, send).await
     }
 
     async fn get_stream(
         &self,
-        uri: Arc<str>,
-        session: Option<Arc<str>>,
-        last: Option<String>,
-        _: Option<String>,
+        uri: Uri,
+        session: Session,
+        last: Text,
+        _: Text,
         fields: Fields,
     ) -> Result<Events, Failed> {
-        let send = |fields| self.http.get_stream(uri.clone(), session.clone(), last.clone(), None, fields);
-        self.sent(Request::bare("GET", &uri), fields, send).await
+        self.get_stream_with_max_sse_event_size(uri, session, last, None, fields, EVENT_CAP).await
     }
 
     async fn get_stream_with_max_sse_event_size(
         &self,
-        uri: Arc<str>,
-        session: Option<Arc<str>>,
-        last: Option<String>,
-        _: Option<String>,
+        uri: Uri,
+        session: Session,
+        last: Text,
+        _: Text,
         fields: Fields,
         most: usize,
     ) -> Result<Events, Failed> {
@@ -297,13 +282,13 @@ impl StreamableHttpClient for Safeconduct {
             let (uri, session, last) = (uri.clone(), session.clone(), last.clone());
             self.http.get_stream_with_max_sse_event_size(uri, session, last, None, fields, most)
         };
-        self.sent(Request::bare("GET", &uri), fields, send).await
+        self.sent(Request { method: "GET", url: &uri, body: &[] }, fields, send).await
     }
 }
 
 impl Daemon {
     /// One exchange on a connection of its own: to find out whether an old one lives would cost more.
-    async fn ask(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Value, SafeconductError> {
+    async fn ask(&self, method: &str, target: &str, body: Option<&Value>) -> Asked<Value> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let length = body.len();
         let head = format!(
@@ -323,10 +308,7 @@ impl Daemon {
     }
 }
 
-async fn exchange(
-    mut connection: impl AsyncRead + AsyncWrite + Unpin,
-    request: String,
-) -> Result<Value, SafeconductError> {
+async fn exchange(mut connection: impl AsyncRead + AsyncWrite + Unpin, request: String) -> Asked<Value> {
     let mut answer = Vec::new();
     let exchanged = async {
         connection.write_all(request.as_bytes()).await?;
@@ -337,7 +319,7 @@ async fn exchange(
 }
 
 /// Nothing of an answer that cannot be read is shown: it may hold a token.
-fn read(answer: &[u8]) -> Result<Value, SafeconductError> {
+fn read(answer: &[u8]) -> Asked<Value> {
     if answer.is_empty() {
         return Err(SafeconductError::temporary("the daemon broke off"));
     }
@@ -359,7 +341,7 @@ fn read(answer: &[u8]) -> Result<Value, SafeconductError> {
 }
 
 /// Connects to the first place where a daemon listens that may be ours.
-async fn dial(named: Option<&Path>) -> Result<UnixStream, SafeconductError> {
+async fn dial(named: Option<&Path>) -> Asked<UnixStream> {
     let variable = || std::env::var_os("SAFECONDUCT_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
     if let Some(path) = named.map(Path::to_owned).or_else(variable) {
         return UnixStream::connect(&path).await.map_err(|error| away(&path.display().to_string(), &error));
@@ -407,7 +389,7 @@ fn away(what: &str, error: &io::Error) -> SafeconductError {
     }
 }
 
-fn target(path: &str, query: &[(&str, &str)]) -> Result<String, SafeconductError> {
+fn target(path: &str, query: &[(&str, &str)]) -> Asked<String> {
     let url = Url::parse_with_params(&format!("http://localhost{path}"), query)
         .map_err(|_| SafeconductError::new("the server's name is no part of a URL"))?;
     Ok(format!("{path}?{}", url.query().unwrap_or_default()))
