@@ -158,10 +158,12 @@ async fn hostile_inputs_add_no_command_no_flag_and_no_key() {
         assert!(main.state.keys().all(|name| ["before", "program"].contains(&name.as_str())), "{:?}", main.state);
         job.post(&main.state);
     }
-    for (input, value) in [("issuer", "--json"), ("scope", "--no-such-flag"), ("allowed-issuers", "-h")] {
+    for (input, value) in [("issuer", "--json"), ("allowed-issuers", "-h")] {
         Job::of(&scene).input(input, value).main().expect_failure(&[]);
     }
     assert_eq!(scene.platform.requests(), 0);
+    // That is the name of a scope, which the server does not know.
+    Job::of(&scene).input("scope", "--no-such-flag").main().expect_failure(&["invalid_scope"]);
     // These are URLs below that of the server. Whether there is a token for them or not, they are shown as texts.
     for path in ["%0A::add-path::/evil", "##[add-path]/evil", "\u{7}\u{1b}[31m\u{2028}::error::x", "](x)<img>"] {
         let job = Job::of(&scene).input("servers", &format!("x={url}/{path}"));
