@@ -264,11 +264,13 @@ async function fetchToStdout(url, largest) {
     process.stderr.write(text);
     process.exitCode = code;
   };
+  // The innermost cause says what went wrong.
+  const why = (error) => (error.cause ? why(error.cause) : error.message);
   let answer;
   try {
     answer = await fetch(url);
   } catch (error) {
-    return end(75, error.cause?.message ?? error.message);
+    return end(75, why(error));
   }
   if (!answer.ok) return end(answer.status === 429 || answer.status >= 500 ? 75 : 1, `HTTP status ${answer.status}`);
   let size = 0;
@@ -282,7 +284,7 @@ async function fetchToStdout(url, largest) {
       if (!process.stdout.write(part)) await new Promise((drained) => process.stdout.once("drain", drained));
     }
   } catch (error) {
-    end(75, error.cause?.message ?? error.message);
+    end(75, why(error));
   }
 }
 

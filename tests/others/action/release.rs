@@ -167,3 +167,12 @@ async fn a_download_is_tried_again_only_where_that_can_help() {
     assert!(main.said().contains("the tool cache cannot be written"), "{}", main.said());
     job.post(&main.state);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runners_forward_proxy_is_used() {
+    let scene = Scene::new(SAFECONDUCT).await;
+    let proxy = Releases::start();
+    let job = proxy.job(&scene, "0.1.0", &hex(&program())).env("GITHUB_SERVER_URL", "https://releases.invalid");
+    job.env("HTTPS_PROXY", &proxy.url).main().expect_failure(&["Proxy response (404)"]);
+    assert!(proxy.take_asked().iter().all(|asked| asked == "releases.invalid:443"));
+}
