@@ -20,6 +20,7 @@ use crate::frontend::descriptors::Share;
 use crate::frontend::desk::{CurrentBroker, Fixed, Listening, State};
 use crate::frontend::health::Health;
 use crate::frontend::http::{self, Http};
+use crate::frontend::operator::{Operator, Reloads};
 use crate::frontend::place::{self, Access};
 use crate::frontend::socket::Socket;
 use crate::identity;
@@ -54,6 +55,7 @@ pub struct App {
     /// How long it goes on serving when it is told to stop.
     linger: Duration,
     reload: Arc<Reload>,
+    reloads: Option<Reloads>,
     /// The directory whose deletion ends this daemon.
     ends_with: Option<PathBuf>,
 }
@@ -147,11 +149,14 @@ impl App {
             tasks.clone(),
         ));
         let to_reload = Reloaded { broker: Arc::clone(&broker), oauth: oauth.clone(), relay: Arc::clone(&relay) };
-        let fixed = Fixed { metrics, clock, uid, digests, relay, oauth, late, listening };
+        let (operator, reloads) = Operator::new();
+        let (operator, linger) = (Arc::new(operator), listen.linger);
+        let fixed = Fixed { metrics, clock, uid, digests, operator, linger, relay, oauth, late, listening };
         let state = Arc::new(State::new(Arc::clone(&broker), fixed));
         let reload = Arc::new(Reload::new(ground, to_reload, &config, stop.clone(), generation));
         let course = Course { tasks, stop, relay: Arc::default() };
-        Ok(Self { socket, http, health, state, broker, outbound, course, linger: listen.linger, reload, ends_with })
+        let reloads = Some(reloads);
+        Ok(Self { socket, http, health, state, broker, outbound, course, linger, reload, reloads, ends_with })
     }
 
     /// Its socket.
@@ -169,12 +174,30 @@ impl App {
         Arc::clone(&self.reload)
     }
 
-    /// Serves until `shutdown`. Then it stops listening, finishes the running requests and releases its resources.
+    /// The operator's orders to read the configuration again, for whoever can do that. They are refused if nobody takes this.
+    pub(crate) fn take_reloads(&mut self) -> Option<Reloads> {
+        self.reloads.take()
+    }
+
+    /// Serves until `shutdown`, or until the operator ends it through the socket. Then it stops listening, finishes the running requests and releases its resources.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let stopped = self.stop_ordered();
+        let shutdown = async {
+            tokio::select! {
+                () = shutdown => {}
+                () = stopped => {}
+            }
+        };
         self.run_or_end(shutdown, std::future::pending()).await
     }
 
-    /// Like `run`, but ends immediately when `at_once` is ready.
+    /// Waits for the operator's order to end.
+    pub(crate) fn stop_ordered(&self) -> impl Future<Output = ()> + use<> {
+        let operator = Arc::clone(&self.state.fixed().operator);
+        async move { operator.stopped().await }
+    }
+
+    /// Like `run`, but ends immediately when `at_once` is ready, and the operator's order to end is the caller's to obey.
     pub(crate) async fn run_or_end(
         self,
         shutdown: impl Future<Output = ()>,
@@ -189,7 +212,9 @@ impl App {
         }
     }
 
-    async fn live(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    async fn live(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        // If nobody has taken them, nobody may wait for them.
+        drop(self.reloads.take());
         self.broker.newest().keep_required();
         // Read the system's root certificates early: it takes milliseconds, which the first caller would wait for.
         let outbound = self.outbound.clone();

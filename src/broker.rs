@@ -53,7 +53,7 @@ pub(crate) use call_record::{CallEnd, CallRecord};
 pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
 pub use examine::{Check, Examination, Report, Rule, State};
-pub use explain::{IdentityStatus, ServerStatus, Status, TokenStatus};
+pub use explain::{IdentityStatus, NotReady, ServerStatus, Status, TokenStatus};
 use flight::{Minter, TokenRequest};
 pub use identities::{DEFAULT, Identity};
 pub(crate) use lease::ReadyFields;
@@ -380,7 +380,7 @@ impl Broker {
     pub fn keep_required(&self) {
         for server in self.servers.iter().filter(|server| server.required) {
             for want in TokenRequest::all(server) {
-                self.cache.always(want.key(), || self.recipe(want.clone()));
+                self.cache.always(want.key(), &want.order.name, || self.recipe(want.clone()));
             }
         }
     }

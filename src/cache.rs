@@ -27,6 +27,7 @@ use crate::urgency::{Level, Urgency};
 
 mod entry;
 mod failure;
+mod kept;
 mod load;
 mod looks;
 mod policy;
@@ -156,12 +157,12 @@ impl<E: Failure> Cache<E> {
         }
     }
 
-    /// Keeps a valid token for this key at all times, even if nobody asks for it.
-    pub fn always(&self, key: Key, recipe: impl FnOnce() -> Recipe<E>) {
+    /// Keeps a valid token for this key at all times, even if nobody asks for it. The log says under this name how that goes.
+    pub fn always(&self, key: Key, name: &Arc<str>, recipe: impl FnOnce() -> Recipe<E>) {
         let now = self.now();
         let mut state = self.lock();
         let entry = state.entry(key, recipe, None, now);
-        entry.always = true;
+        entry.always = Some(Arc::clone(name));
         if entry.held().next().is_none() && entry.flight.is_none() {
             drop(self.take_off(&mut state, key, Urgency::new(Level::Background, None), now));
         }
@@ -242,7 +243,7 @@ impl<E: Failure> Cache<E> {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(key) else { return Ok(Vec::new()) };
         let tokens = entry.give_up(by, now)?;
-        if entry.always {
+        if entry.always.is_some() {
             self.wake_for(*key, entry, now);
         }
         Ok(tokens)

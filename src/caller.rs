@@ -93,6 +93,12 @@ impl Caller {
         self.uid == uid && !self.is_many
     }
 
+    /// May it operate the daemon of this user? Its own user and root may, at the Unix socket alone, where the kernel says who
+    /// connected.
+    pub(crate) fn may_operate(&self, own_uid: u32) -> bool {
+        self.gid.is_some() && (self.uid == own_uid || self.uid == 0)
+    }
+
     /// Does its user stand for others too?
     pub(crate) fn is_many(&self) -> bool {
         self.is_many
@@ -168,6 +174,9 @@ mod tests {
         assert_eq!((caller.facts.program.clone(), caller.facts.unit.clone()), (Err(Why::Tcp), Err(Why::Tcp)));
         assert_eq!((caller.cgroup(), caller.exe_hint(), caller.unit_hint()), (None, None, None));
         assert_eq!(caller.to_string(), "uid 1000 over TCP");
+        assert!(!caller.may_operate(1000) && !Caller::by_tcp(0).may_operate(1000));
+        let on_socket = |uid| Caller::on_socket(uid, 7, None).may_operate(1000);
+        assert!(on_socket(1000) && on_socket(0) && !on_socket(1001));
     }
 
     #[test]

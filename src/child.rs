@@ -23,6 +23,7 @@ use crate::env::Env;
 
 #[cfg(target_os = "linux")]
 pub(crate) mod orphans;
+pub(crate) mod process;
 
 /// The hidden verb of the supervisor. The program and its arguments follow.
 const VERB: &str = "__supervise";

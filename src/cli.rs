@@ -8,9 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::clock;
 use crate::trust::Shape;
 
+mod daemon;
 mod snippet;
 mod stdio;
 
+pub(crate) use daemon::{Operate, Run};
 pub(crate) use snippet::Snippet;
 pub(crate) use stdio::Stdio;
 
@@ -82,7 +84,12 @@ impl From<Level> for tracing_subscriber::filter::LevelFilter {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run the daemon: tokens over a Unix socket, kept fresh while they are in use
+    #[command(after_help = daemon::RUN)]
     Run(Run),
+    /// End the daemon, and wait for its end
+    Stop(Operate),
+    /// Have the daemon read its configuration again; what is wrong with it is printed
+    Reload(Operate),
     /// Exit 0 when the required (or named) tokens are in hand, else 75 and the reasons
     Ready(Ready),
     /// Print an access token
@@ -114,19 +121,6 @@ pub(crate) enum Verb {
     Config(ConfigVerb),
     /// Print shell completions
     Completions(Completions),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Run {
-    /// Further servers; they need no file and are required
-    #[arg(value_name = "NAME=URL")]
-    pub servers: Vec<String>,
-    /// Go on in the background; return when it is ready
-    #[arg(long)]
-    pub detach: bool,
-    /// Set by --detach for the process it starts
-    #[arg(long, hide = true)]
-    pub detached: bool,
 }
 
 #[derive(Args, Debug)]

@@ -119,6 +119,14 @@ pub(crate) fn connect(places: &[Place], own_uid: u32) -> Result<UnixStream, Erro
     first(places, own_uid, None).map(|(stream, _)| stream)
 }
 
+/// The process that listens at the first place where a daemon does, as this process may see it.
+pub(crate) fn listener(places: &[Place], own_uid: u32) -> Result<Option<i32>, Error> {
+    let (stream, path) = first(places, own_uid, None)?;
+    let peer = getsockopt(&stream, sockopt::PeerCredentials);
+    let peer = peer.map_err(|error| Error::Forbidden { path: path.to_owned(), error: error.into() })?;
+    Ok(Some(peer.pid()).filter(|pid| *pid > 0))
+}
+
 /// Without a limit nothing is waited for.
 fn first(places: &[Place], own_uid: u32, limit: Option<Duration>) -> Result<(UnixStream, &Path), Error> {
     let mut refused = None;

@@ -16,6 +16,7 @@ use crate::env::Env;
 use crate::frontend::course::Course;
 use crate::frontend::desk::{CurrentBroker, Fixed, Listening, State};
 use crate::frontend::inside::Inside;
+use crate::frontend::operator::Operator;
 use crate::relay::{Ends, Relay};
 
 /// It serves as long as it lives.
@@ -40,7 +41,20 @@ impl Private {
         let ends = Ends { stop: stop.clone(), late: late.clone() };
         let relay = Arc::new(Relay::new(clock.clone(), uid, Arc::clone(&metrics), ends, ground.tasks.clone()));
         let digests = Default::default();
-        let fixed = Fixed { metrics, clock, uid, digests, relay, oauth: None, late, listening };
+        // Nobody operates it.
+        let operator = Arc::new(Operator::new().0);
+        let fixed = Fixed {
+            metrics,
+            clock,
+            uid,
+            digests,
+            operator,
+            linger: Duration::ZERO,
+            relay,
+            oauth: None,
+            late,
+            listening,
+        };
         let state = Arc::new(State::new(Arc::clone(&broker), fixed));
         let inside = Inside::new(state, Course { tasks: ground.tasks, stop, relay: Arc::default() });
         Ok(Self { inside: Arc::new(inside), broker })

@@ -38,6 +38,10 @@ pub enum Action {
     Keep,
     /// Show the daemon's status.
     Look,
+    /// End the daemon.
+    Stop,
+    /// Read the configuration again.
+    Reload,
     /// Connect. The request was refused before its route was known.
     Gate,
     /// A call has ended. It is no decision, but the second line about one.
@@ -50,7 +54,7 @@ impl Action {
         matches!(self, Self::Headers | Self::Call)
     }
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::Headers => "headers",
@@ -59,6 +63,8 @@ impl Action {
             Self::Revoke => "revoke",
             Self::Keep => "keep",
             Self::Look => "look",
+            Self::Stop => "stop",
+            Self::Reload => "reload",
             Self::Gate => "gate",
             Self::Done => "done",
         }

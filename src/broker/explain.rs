@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Action, AuditSubject, Broker, Server, Target, TokenFor, TokenRequest};
+use super::{Action, AuditSubject, Broker, Class, Server, Target, TokenFor, TokenRequest};
 use crate::audit::Outcome;
 use crate::cache::may_be_served;
 use crate::caller::Caller;
@@ -146,6 +146,17 @@ pub struct CallerStatus {
     pub served: u64,
 }
 
+/// Why a server is not ready.
+#[derive(Debug)]
+pub struct NotReady {
+    /// For people.
+    pub why: String,
+    /// `Temporary` as long as waiting may help.
+    pub class: Class,
+    /// The cure.
+    pub hint: Option<String>,
+}
+
 /// What who may use nothing here is told while decisions cannot be recorded: no path.
 const UNRECORDED: &str = "the audit file cannot be written; nothing is served meanwhile";
 
@@ -190,7 +201,8 @@ impl Broker {
 
     /// Why the named servers, or without names the required ones, are not ready: one line for each without a token.
     /// A line is there too if decisions cannot be recorded, because nothing is served then. Empty if all are ready.
-    pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<String> {
+    pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<NotReady> {
+        let waits = |why| NotReady { why, class: Class::Temporary, hint: None };
         let wanted = |want: &TokenRequest| {
             let meant = |name: &String| **name == *want.server.name || **name == *want.order.name;
             if names.is_empty() { want.server.required } else { names.iter().any(meant) }
@@ -204,15 +216,15 @@ impl Broker {
                 .any(|(_, token)| token.server == *name && may_be_served(&token, self.clock.boot()));
             let why = || match self.last_error(&want) {
                 // A caller that may not use a server must not learn its name.
-                _ if !sees(caller, own_uid, &want.server) => "a required server has no token yet".to_owned(),
-                Some(error) => error.to_string(),
-                None => format!("{name}: no token yet"),
+                _ if !sees(caller, own_uid, &want.server) => waits("a required server has no token yet".to_owned()),
+                Some(error) => NotReady { why: error.to_string(), class: error.class(), hint: error.hint() },
+                None => waits(format!("{name}: no token yet")),
             };
             (!held).then(why)
         });
         let is_told_why = caller.is_user(own_uid) || !self.is_stranger(caller);
         let unrecorded = self.unrecordable(caller).map(|error| {
-            if is_told_why { format!("{error}; nothing is served meanwhile") } else { UNRECORDED.to_owned() }
+            waits(if is_told_why { format!("{error}; nothing is served meanwhile") } else { UNRECORDED.to_owned() })
         });
         unrecorded.into_iter().chain(waiting).collect()
     }

@@ -129,9 +129,14 @@ pub(super) fn check_form(server: &Server, credential: &Credential, action: Actio
     match action {
         // Header fields include the proof; `Keep` hands out nothing.
         Action::Headers | Action::Call | Action::Keep => Ok(()),
-        Action::Token | Action::Reject | Action::Revoke | Action::Look | Action::Gate | Action::Done => {
-            credential.bare().map(drop).map_err(|why| not_bare(server, why))
-        }
+        Action::Token
+        | Action::Reject
+        | Action::Revoke
+        | Action::Look
+        | Action::Stop
+        | Action::Reload
+        | Action::Gate
+        | Action::Done => credential.bare().map(drop).map_err(|why| not_bare(server, why)),
     }
 }
 

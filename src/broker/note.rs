@@ -61,6 +61,15 @@ impl Broker {
         Ok(served)
     }
 
+    /// Notes what the operator does. It gives nothing away, so a record that cannot be written does not prevent it: a full disk must
+    /// not keep a daemon from being stopped.
+    pub(crate) fn note_operation(&self, action: Action, caller: &Caller) {
+        if let Err(error) = self.record(&AuditSubject::new(action, caller, None), None, Outcome::Served, None) {
+            tracing::error!(%error, hint = error.hint(), "an order of the operator could not be recorded");
+        }
+        tracing::info!(%caller, action = action.as_str(), "the operator asks");
+    }
+
     /// Notes a refusal that was decided outside the broker: by a front-end, or because a command ran out of time.
     pub(crate) fn note_refusal(
         &self,

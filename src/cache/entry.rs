@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::kept;
 use super::load::{Forced, Users};
 use super::policy::{self, Plan, Times};
 use super::{Failure, Flight, Lost, Recipe};
@@ -65,8 +66,8 @@ pub(super) struct Entry<E> {
     pub(super) made_by: Option<u32>,
     /// The users that ever asked for it.
     pub(super) users: Users,
-    /// It counts as always in use.
-    pub(super) always: bool,
+    /// It counts as always in use, under this name.
+    pub(super) always: Option<Arc<str>>,
     renew_at: Boot,
     /// The life of the last token, also after that token is gone: this long a use counts.
     life: Duration,
@@ -166,7 +167,7 @@ impl<E: Failure> Entry<E> {
             used: now,
             made_by,
             users: made_by.map_or(Users::Nobody, Users::One),
-            always: false,
+            always: None,
             renew_at: now,
             life: Duration::ZERO,
             forced: Forced::default(),
@@ -188,7 +189,7 @@ impl<E: Failure> Entry<E> {
             used: self.used,
             made_by: self.made_by,
             users: self.users,
-            always: false,
+            always: None,
             renew_at: self.renew_at,
             life: self.life,
             forced: self.forced.clone(),
@@ -249,7 +250,7 @@ impl<E: Failure> Entry<E> {
 
     /// May it be removed to make room for others?
     pub(super) fn is_idle(&self) -> bool {
-        !self.always && self.flight.is_none()
+        self.always.is_none() && self.flight.is_none()
     }
 
     fn is_too_old(&self, token: &Token, wish: &Wish) -> bool {
@@ -279,7 +280,7 @@ impl<E: Failure> Entry<E> {
     pub(super) fn plan(&self, now: Boot) -> Plan {
         let times = Times {
             used: self.used,
-            always: self.always,
+            always: self.always.is_some(),
             life: self.life,
             expires: self.held().map(|token| token.minted + token.life).max(),
             renew_at: self.renew_at,
@@ -310,6 +311,9 @@ impl<E: Failure> Entry<E> {
             minted_wall: token.minted_wall,
             expires_at: token.expires_at.clone(),
         });
+        if let Some(name) = &self.always {
+            kept::log_landing(name, self.failed.is_some(), self.life, &token);
+        }
         self.failed = None;
         self.life = token.life;
         self.repeats_until = repeated.then(|| now + policy::repeat_pause(&token, now));
@@ -337,6 +341,14 @@ impl<E: Failure> Entry<E> {
 
     /// Notes that a flight failed and that the next one starts after `wait`.
     pub(super) fn failed(&mut self, error: E, streak: u32, wait: Duration, now: Boot) {
+        if let Some(name) = &self.always {
+            kept::log_failure(
+                name,
+                self.failed.as_ref().map(|failed| &failed.error),
+                &error,
+                (wait, self.is_valid(now)),
+            );
+        }
         let (until, until_waited) = (now + wait, now + policy::wait_of_waiting(error.verdict(), wait));
         self.failed = Some(Failed { error, streak, until, until_waited });
         // Expired tokens are not kept during an outage.

@@ -1,11 +1,12 @@
 //! What the cache knows of a failure.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use super::Verdict;
 
 /// An error that flights can share and the cache can judge.
-pub trait Failure: Clone + Send + Sync + 'static {
+pub trait Failure: Clone + Display + Send + Sync + 'static {
     /// Is it temporary or permanent?
     fn verdict(&self) -> Verdict;
     /// The failure of a flight without an outcome.

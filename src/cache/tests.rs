@@ -16,6 +16,12 @@ enum Fail {
     Lost(Lost),
 }
 
+impl std::fmt::Display for Fail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
 impl Failure for Fail {
     fn verdict(&self) -> Verdict {
         match self {
@@ -249,7 +255,7 @@ async fn a_token_that_nobody_asks_for_lapses_and_is_forgotten() {
 #[tokio::test(start_paused = true)]
 async fn a_required_token_is_always_there() {
     let rig = Rig::new(Mood::Fine { life: 60 });
-    rig.cache.always(key(), || rig.recipe());
+    rig.cache.always(key(), &"a".into(), || rig.recipe());
     sleep(1).await;
     for _ in 0..20 {
         assert!(rig.cache.peek(&key()).0.is_some());
@@ -260,7 +266,7 @@ async fn a_required_token_is_always_there() {
 #[tokio::test(start_paused = true)]
 async fn a_required_token_comes_when_the_issuer_comes_back() {
     let rig = Rig::new(Mood::Down);
-    rig.cache.always(key(), || rig.recipe());
+    rig.cache.always(key(), &"a".into(), || rig.recipe());
     sleep(600).await;
     assert!(rig.issuer.calls() < 60, "{}", rig.issuer.calls());
     rig.issuer.set(Mood::Fine { life: 60 });
@@ -382,7 +388,7 @@ async fn one_refused_renewal_is_forgotten_before_the_token_in_use_ends() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_is_on_time_after_a_suspend() {
     let rig = Rig::new(Mood::Fine { life: 3_600 });
-    rig.cache.always(key(), || rig.recipe());
+    rig.cache.always(key(), &"a".into(), || rig.recipe());
     sleep(60).await;
     assert_eq!(rig.issuer.calls(), 1);
     // By night the lid is closed, until after the token's renewal point, or after its end.

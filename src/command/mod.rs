@@ -27,6 +27,7 @@ mod doctor;
 mod get;
 mod headers;
 mod obtain;
+mod operate;
 mod output;
 mod ready;
 mod revoke;
@@ -73,6 +74,8 @@ fn verb() -> u8 {
         Verb::Get(verb) => get::run(&context, verb),
         Verb::Stdio(verb) => apart(|| stdio::run(&context, verb)),
         Verb::Run(verb) => apart(|| run::run(&context, verb)),
+        Verb::Stop(verb) => apart(|| operate::stop(&context, verb)),
+        Verb::Reload(verb) => apart(|| operate::reload(&context, verb)),
         Verb::Ready(verb) => apart(|| ready::run(&context, verb)),
         Verb::Snippet(verb) => apart(|| snippet::run(&context, verb)),
         Verb::Status(verb) => apart(|| status::run(&context, verb)),

@@ -189,7 +189,7 @@ fn from_daemon(context: &Context<'_>, question: Question<'_>) -> Result<Obtained
     Err(Asked::Failed(refused.into_failure()))
 }
 
-fn strange() -> Failure {
+pub(super) fn strange() -> Failure {
     Failure::new(Class::Config, "what listens at the socket does not answer like safeconduct")
         .hint("check `--socket` and SAFECONDUCT_SOCKET")
 }

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
 use super::obtain::{Refused, Wanted};
-use super::{Context, Failure, Printable, print};
+use super::{Context, Failure, Printable, print, tell};
 use crate::broker::Class;
 use crate::cli::Ready;
 use crate::door;
 
-const LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Who waits longer than this is told for what.
+const NOTICE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
     let mut query = Serializer::new(String::new());
@@ -25,42 +27,105 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
         query.append_pair("server", &name);
     }
     let request = format!("GET /readyz?{}", query.finish());
-    let clock = context.clock();
-    let started = clock.boot();
-    loop {
-        let mut hint = "wait with `--wait 30s`; `safeconduct status` shows more";
-        let reasons = match context.ask_daemon(&request, None, LIMIT) {
-            Ok(reply) if reply.status == 200 => {
-                return print(&Printable::own(if verb.json { "{\"ready\":true}\n" } else { "ready\n" }));
-            }
-            Ok(reply) if reply.status == 503 => reasons(&reply),
-            Ok(reply) => {
-                return Err(Refused::read(&reply).map_or_else(
-                    || Failure::new(Class::Config, "the daemon does not answer like safeconduct"),
-                    Refused::into_failure,
-                ));
-            }
-            // The daemon may be about to start, or to be replaced.
-            Err(error @ (door::Error::Absent { .. } | door::Error::Broken { .. })) => {
-                hint = "start it with `safeconduct run`, name its socket with `--socket`, or wait with `--wait 30s`";
-                vec![error.to_string()]
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if clock.boot().since(started) + LOOK_AGAIN > verb.wait {
-            let message = format!("not ready: {}", reasons.join("; "));
-            let mut failure = Failure::new(Class::Temporary, message).hint(hint);
-            if verb.json {
-                failure.json = Some(serde_json::json!({ "ready": false, "reasons": reasons }).to_string());
-            }
-            return Err(failure);
+    let mut ask = || Ok(context.ask_daemon(&request, None, LIMIT));
+    let notice = if verb.json { Duration::MAX } else { NOTICE };
+    match wait(context, &mut ask, Patience { limit: verb.wait, notice })? {
+        None => print(&Printable::own(if verb.json { "{\"ready\":true}\n" } else { "ready\n" })),
+        Some(missing) => {
+            let json = serde_json::json!({
+                "ready": false, "class": missing.class().as_str(), "reasons": missing.reasons, "hint": missing.hint
+            });
+            let mut failure = missing.into_failure("wait with `--wait 30s`; `safeconduct status` shows more");
+            failure.json = verb.json.then(|| json.to_string());
+            Err(failure)
         }
-        std::thread::sleep(LOOK_AGAIN);
     }
 }
 
-fn reasons(reply: &door::Reply) -> Vec<String> {
-    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    let reasons = body["reasons"].as_array().cloned().unwrap_or_default();
-    reasons.iter().filter_map(|reason| reason.as_str().map(str::to_owned)).collect()
+/// How long to wait, and when to say for what.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) limit: Duration,
+    pub(super) notice: Duration,
+}
+
+impl Patience {
+    pub(super) fn of(limit: Duration) -> Self {
+        Self { limit, notice: NOTICE }
+    }
+}
+
+/// Why the tokens are not there: what `/readyz` answers.
+#[derive(Deserialize)]
+pub(super) struct Missing {
+    #[serde(default)]
+    pub(super) reasons: Vec<String>,
+    #[serde(default)]
+    class: String,
+    #[serde(default)]
+    hint: Option<String>,
+}
+
+impl Missing {
+    /// `Temporary` as long as waiting may help.
+    pub(super) fn class(&self) -> Class {
+        Class::parse(&self.class).unwrap_or(Class::Temporary)
+    }
+
+    /// `hint` is for what has no cure of its own.
+    pub(super) fn into_failure(self, hint: &str) -> Failure {
+        let message = format!("not ready: {}", self.reasons.join("; "));
+        Failure::new(self.class(), message).hint(self.hint.as_deref().unwrap_or(hint))
+    }
+
+    /// `also` is said beside the cure.
+    pub(super) fn into_failure_of(self, also: &str) -> Failure {
+        let hint = self.hint.as_ref().map_or_else(|| also.to_owned(), |hint| format!("{hint}; {also}"));
+        Failure { hint: Some(hint), ..self.into_failure("") }
+    }
+}
+
+/// An answer of the daemon. Fails if there is no use in asking again.
+type Asked = Result<Result<door::Reply, door::Error>, Failure>;
+
+/// Asks until the tokens are there, until one of them cannot be had without help, or until the time is over.
+pub(super) fn wait(
+    context: &Context<'_>,
+    ask: &mut dyn FnMut() -> Asked,
+    patience: Patience,
+) -> Result<Option<Missing>, Failure> {
+    let clock = context.clock();
+    let started = clock.boot();
+    let mut is_told = false;
+    loop {
+        let missing = match ask()? {
+            Ok(reply) if reply.status == 200 => return Ok(None),
+            Ok(reply) if reply.status == 503 => {
+                serde_json::from_slice(&reply.body).map_err(|_| super::obtain::strange())?
+            }
+            Ok(reply) => {
+                return Err(Refused::read(&reply).map_or_else(super::obtain::strange, Refused::into_failure));
+            }
+            // The daemon may be about to start, or to be replaced.
+            Err(error @ (door::Error::Absent { .. } | door::Error::Broken { .. })) => Missing {
+                reasons: vec![error.to_string()],
+                class: Class::Temporary.as_str().to_owned(),
+                hint: Some(
+                    "start it with `safeconduct run`, name its socket with `--socket`, or wait with `--wait 30s`"
+                        .into(),
+                ),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        let waited = clock.boot().since(started);
+        if missing.class() != Class::Temporary || waited + LOOK_AGAIN > patience.limit {
+            return Ok(Some(missing));
+        }
+        if !is_told && waited > patience.notice {
+            is_told = true;
+            let note = format!("safeconduct: waiting: {}\n", missing.reasons.join("; "));
+            tell(&Printable::text(&note, context.env));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }

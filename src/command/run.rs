@@ -1,31 +1,32 @@
 //! `safeconduct run`: the daemon, in the foreground or detached.
 
-use std::fs::{File, Permissions};
-use std::io::Read;
+use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::unistd::{dup2_stdout, setsid};
+use nix::unistd::setsid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::obtain::Wanted;
-use super::{Context, Failure, Printable, print, tell};
+use super::{Context, Failure};
 use crate::app::{App, Inherited, Reload};
 use crate::audit::Audit;
 use crate::broker::Class;
 use crate::cli::{Level, Run};
 use crate::config::Config;
-use crate::env::{Env, descriptors, open_regular, sockets};
-use crate::frontend::desk::Listening;
-use crate::oauth::shell_word;
-use crate::{blocking, child, door, log};
+use crate::env::descriptors;
+use crate::frontend::operator::{Reloaded, Reloads, Unchanged};
+use crate::{blocking, child, log};
+
+mod detach;
 
 pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
-    if verb.detach { detach(context, verb) } else { serve(context, verb) }
+    if verb.wait.is_some() && !(verb.detach || verb.detached) {
+        return Err(
+            Failure::asked("--wait goes with --detach").hint("a daemon in the foreground serves until it is stopped")
+        );
+    }
+    if verb.detach { detach::detach(context, verb) } else { serve(context, verb) }
 }
 
 fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
@@ -40,9 +41,10 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     let insecure = config.egress.insecure_loopback;
     let count = config.servers.len();
     context.block_on(async {
-        let app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
-        let way = app.reload();
-        let (shutdown, again) = (shutdown_signal(|| reload(context, verb, &way))?, second_signal()?);
+        let mut app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
+        let (way, stopped) = (app.reload(), app.stop_ordered());
+        let reloads = app.take_reloads().ok_or_else(|| Failure::bug("the orders to reload are taken"))?;
+        let (shutdown, again) = (shutdown_signal(reloads, || reload(context, verb, &way))?, second_signal()?);
         let orphans = orphans()?;
         let listening = app.listening().clone();
         let (socket, http, health) = (listening.socket.display(), addresses(&listening.http), listening.health);
@@ -51,12 +53,15 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
             tracing::warn!("plain http and loopback addresses are allowed: for development only");
         }
         if verb.detached {
-            tell_parent(&listening, context.env)?;
+            detach::tell_parent(&listening, context.env)?;
         }
         // Fails without a service manager, which is fine.
         drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
         let told = async {
-            shutdown.await;
+            tokio::select! {
+                () = shutdown => {}
+                () = stopped => {}
+            }
             tracing::info!("stopping");
             drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
         };
@@ -139,18 +144,36 @@ fn inherited() -> Result<Inherited, Failure> {
     Ok(inherited)
 }
 
-fn shutdown_signal<R: Future<Output = ()>>(hung_up: impl Fn() -> R) -> Result<impl Future<Output = ()>, Failure> {
+/// Completes at SIGTERM or SIGINT. Until then it reloads at SIGHUP and when the operator orders it.
+fn shutdown_signal<R: Future<Output = Reloaded>>(
+    mut reloads: Reloads,
+    reload: impl Fn() -> R,
+) -> Result<impl Future<Output = ()>, Failure> {
     let cannot = |error: std::io::Error| Failure::bug(format!("no signals: {error}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
     let mut hup = signal(SignalKind::hangup()).map_err(cannot)?;
     Ok(async move {
+        let waiting = RefCell::new(Vec::new());
         // A closed terminal must not end the daemon.
         let hung_up = gathered(
-            async move || {
-                hup.recv().await;
+            async || {
+                tokio::select! {
+                    _ = hup.recv() => {}
+                    Some(order) = reloads.recv() => waiting.borrow_mut().push(order),
+                }
+                while let Ok(order) = reloads.try_recv() {
+                    waiting.borrow_mut().push(order);
+                }
             },
-            hung_up,
+            async || {
+                let orders = waiting.take();
+                let outcome = reload().await;
+                for order in orders {
+                    // Who asked may have left.
+                    drop(order.send(outcome.clone()));
+                }
+            },
         );
         tokio::select! {
             _ = term.recv() => {}
@@ -164,7 +187,7 @@ fn shutdown_signal<R: Future<Output = ()>>(hung_up: impl Fn() -> R) -> Result<im
 const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
 
 /// Acts on each signal at once. Signals that come soon after another are gathered: one action follows for all of them.
-async fn gathered<R: Future<Output = ()>>(mut signal: impl AsyncFnMut(), act: impl Fn() -> R) {
+async fn gathered(mut signal: impl AsyncFnMut(), act: impl AsyncFn()) {
     loop {
         signal().await;
         act().await;
@@ -172,9 +195,9 @@ async fn gathered<R: Future<Output = ()>>(mut signal: impl AsyncFnMut(), act: im
     }
 }
 
-/// Handles SIGHUP: reopens the audit file after a rotation and reloads the configuration. If the new configuration is bad, it
-/// reports the problems and keeps the old one.
-async fn reload(context: &Context<'_>, verb: &Run, way: &Reload) {
+/// Reopens the audit file after a rotation and reloads the configuration. If the new configuration is bad, it reports the
+/// problems and keeps the old one.
+async fn reload(context: &Context<'_>, verb: &Run, way: &Reload) -> Reloaded {
     reopen(way.audit());
     let (global, env, servers) = (context.global.clone(), context.env.clone(), verb.servers.clone());
     let read = move || configured(&Context { global: &global, env: &env }, &servers);
@@ -185,9 +208,16 @@ async fn reload(context: &Context<'_>, verb: &Run, way: &Reload) {
         way.swap(config).map(|()| servers).map_err(Failure::from)
     });
     match swapped {
-        Ok(servers) => tracing::info!(servers, "the configuration is read anew"),
-        Err(Failure { message, hint, .. }) => {
+        Ok(servers) => {
+            tracing::info!(servers, "the configuration is read anew");
+            Ok(servers)
+        }
+        Err(Failure { exit, message, hint, .. }) => {
             tracing::error!(error = message, hint, "the configuration is not taken over; the old one stays");
+            // Asked wrongly is what the command line of `run` does not allow beside the new file.
+            let class = if exit == Class::Temporary.exit_code() { Class::Temporary } else { Class::Config };
+            let words = message.split('\n').map(str::trim).collect::<Vec<_>>().join("; ");
+            Err(Unchanged { class, words, hint })
         }
     }
 }
@@ -222,117 +252,6 @@ fn reopen(audit: Option<&Audit>) {
     }
 }
 
-/// Starts the same command as a daemon of its own, with its output in a private log, and waits until it is ready.
-fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
-    // What the caller has left open (a lock, a pipe that somebody reads to its end) is not for a daemon.
-    descriptors::close_inherited();
-    let config = configured(context, &verb.servers)?;
-    let (path, mut log) = open_log(context, &config)?;
-    let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
-    let failed = |error: std::io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
-    let program = child::own_program(context.env)
-        .ok_or_else(|| Failure::bug("this program's own file is not found").hint("call it by its absolute path"))?;
-    // This command line, with the child's flag instead of ours.
-    let words = std::env::args_os().skip(1).map(|word| if word == "--detach" { "--detached".into() } else { word });
-    let mut child = Command::new(program)
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log.try_clone().map_err(failed)?)
-        .spawn()
-        .map_err(failed)?;
-    let mut said = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(4_096).read_to_string(&mut said).map_err(failed)?;
-    }
-    if let Some((first, _)) = said.split_once('\n') {
-        let socket = first.trim_start_matches(SOCKET).trim_start();
-        let said = format!("{said}pid    {}\nlog    {}\n", child.id(), path.display());
-        return print(&Printable::text(&said, context.env)).map(|()| tell_flag(context, socket));
-    }
-    let status = child.wait().map_err(failed)?;
-    let exit = status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .filter(|code| *code != 0)
-        .unwrap_or_else(|| Class::Internal.exit_code());
-    Err(Failure { exit, ..last_message(&mut log, start, &path) })
-}
-
-/// Prints the `--socket` flag that helpers need if the socket is not at a default path.
-fn tell_flag(context: &Context<'_>, socket: &str) {
-    let usual = door::places(None, context.env);
-    if !usual.iter().any(|place| place.path.as_os_str() == socket)
-        || context.env.get("SAFECONDUCT_SOCKET").is_some()
-        || sockets::job_directory(context.env).is_some()
-    {
-        let socket = shell_word(socket).unwrap_or_else(|| "PATH".to_owned());
-        let note =
-            format!("safeconduct: hint: helpers that do not inherit this environment need `--socket {socket}`\n");
-        tell(&Printable::text(&note, context.env));
-    }
-}
-
-fn open_log(context: &Context<'_>, config: &Config) -> Result<(PathBuf, File), Failure> {
-    let explicit = config.listen.socket.clone().map(|socket| vec![socket]);
-    let sockets = explicit.clone().unwrap_or_else(|| sockets::to_bind(context.env));
-    let mut last = None;
-    for socket in sockets {
-        let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
-        if explicit.is_none() {
-            // The daemon checks whose directory it is; here it only has to exist for the log.
-            use std::os::unix::fs::DirBuilderExt;
-            drop(std::fs::DirBuilder::new().mode(0o700).create(&directory));
-        }
-        let mut path = socket.into_os_string();
-        path.push(".log");
-        let mut options = File::options();
-        options.create(true).append(true).read(true).mode(0o600);
-        let opened = open_regular(std::path::Path::new(&path), &mut options, nix::fcntl::OFlag::O_NOFOLLOW);
-        // An existing file keeps its mode when it is opened, so set it.
-        match opened.and_then(|log| log.set_permissions(Permissions::from_mode(0o600)).map(|()| log)) {
-            Ok(log) => return Ok((path.into(), log)),
-            Err(error) => last = Some(format!("{}: {error}", path.to_string_lossy())),
-        }
-    }
-    Err(Failure::new(Class::Config, format!("no place for the log: {}", last.unwrap_or_default()))
-        .hint("choose another place with `--socket`"))
-}
-
-/// The daemon's last message in its part of the log.
-fn last_message(log: &mut File, start: u64, path: &std::path::Path) -> Failure {
-    use std::io::{Seek, SeekFrom};
-    let mut text = String::new();
-    let read = log.seek(SeekFrom::Start(start)).and_then(|_| log.take(64 * 1024).read_to_string(&mut text));
-    let of = |mark: &str| {
-        text.rfind(mark)
-            .map(|at| text[at + mark.len()..].split("\nsafeconduct: ").next().unwrap_or_default().trim_end().to_owned())
-    };
-    let message = read
-        .ok()
-        .and_then(|_| of("safeconduct: error: "))
-        .unwrap_or_else(|| format!("the daemon ended at once; see {}", path.display()));
-    // The daemon has written it line by line.
-    let lines = message.lines().map(str::to_owned).collect();
-    Failure { lines, ..Failure::new(Class::Internal, message) }.hint_maybe(of("safeconduct: hint: "))
-}
-
-/// The word before the socket's path in what a detached start prints.
-const SOCKET: &str = "socket";
-
-/// Tells the waiting parent where we listen, then closes its pipe: from now on stdout is the log too.
-fn tell_parent(listening: &Listening, env: &Env) -> Result<(), Failure> {
-    let mut said = format!("{SOCKET} {}\n", listening.socket.display());
-    if let (Some(http), Some(secret)) = (addresses(&listening.http), &listening.http_secret) {
-        said.push_str(&format!("http   {http}\nsecret {}\n", secret.display()));
-    }
-    if let Some(health) = listening.health {
-        said.push_str(&format!("health {health}\n"));
-    }
-    print(&Printable::text(&said, env))?;
-    dup2_stdout(std::io::stderr().as_fd()).map_err(|error| Failure::bug(format!("stdout cannot be given up: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -345,10 +264,9 @@ mod tests {
     async fn a_storm_of_hangups_is_a_few_reloads_and_the_last_one_counts() {
         let (hangup, reloads, told) = (Notify::new(), Cell::new(0), Cell::new(0));
         let seen = Cell::new(0);
-        let act = || {
+        let act = async || {
             reloads.set(reloads.get() + 1);
             seen.set(told.get());
-            std::future::ready(())
         };
         let storm = async {
             for _ in 0..1_000 {

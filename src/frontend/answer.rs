@@ -64,12 +64,9 @@ impl Answer {
         Self::json(b"{\"status\":\"alive\"}")
     }
 
-    /// The answer of `/readyz`: 503 where there is a reason not to be ready.
-    pub(super) fn readiness(reasons: &[String]) -> Self {
-        let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let shown: Vec<_> = reasons.iter().map(|reason| one_line(reason)).collect();
-        let document = json!({ "ready": reasons.is_empty(), "reasons": shown }).to_string();
-        Self { status, ..Self::json(document.as_bytes()) }
+    /// The answer of `/readyz` where there is a reason not to be ready.
+    pub(super) fn unready(document: &[u8]) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, ..Self::json(document) }
     }
 
     /// The answer of `/metrics`.
@@ -140,7 +137,7 @@ pub(super) enum Record {
 }
 
 impl Failure {
-    fn new(class: Class, code: &str, words: String) -> Self {
+    pub(super) fn new(class: Class, code: &str, words: String) -> Self {
         let words = one_line(&words).into_owned();
         let (code, record) = (one_line(code).into_owned(), Record::Due);
         let (status, hint, server, retry_in, allow) = (None, None, None, None, None);

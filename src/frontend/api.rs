@@ -11,8 +11,9 @@ use super::answer::{Answer, Failure, Outcome};
 use super::desk::Listening;
 use super::dialect;
 use super::funnel::{Asked, Finished};
+use super::operator::Unchanged;
 use super::query::{Named, Query, Rejected, read, servers, target};
-use crate::broker::{self, Action, AtOnce, Lease};
+use crate::broker::{self, Action, AtOnce, Class, Lease, NotReady};
 use crate::oauth::words;
 use crate::token::Digest;
 
@@ -90,6 +91,31 @@ pub(super) async fn revoke(asked: &Asked<'_>, body: Incoming) -> Outcome {
     Ok(Answer::json(json!({ "revoked": revoked }).to_string().as_bytes()))
 }
 
+/// `POST /v1/stop`
+pub(super) fn stop(asked: &Asked<'_>) -> Outcome {
+    may_operate(asked)?;
+    asked.desk.broker.note_operation(Action::Stop, asked.caller);
+    asked.desk.fixed.operator.stop();
+    Ok(Answer::json(
+        json!({ "stopping": true, "pid": std::process::id(), "linger": asked.desk.fixed.linger.as_secs() })
+            .to_string()
+            .as_bytes(),
+    ))
+}
+
+/// `POST /v1/reload`
+pub(super) async fn reload(asked: &Asked<'_>) -> Outcome {
+    may_operate(asked)?;
+    asked.desk.broker.note_operation(Action::Reload, asked.caller);
+    match asked.desk.fixed.operator.reload().await {
+        Some(Ok(servers)) => Ok(Answer::json(json!({ "servers": servers }).to_string().as_bytes())),
+        Some(Err(Unchanged { class, words, hint })) => {
+            Err(Failure::new(class, "configuration_unchanged", words).hint(hint))
+        }
+        None => Err(Failure::asked("this daemon reads no configuration file")),
+    }
+}
+
 /// What `/v1/status` shows: the broker's part and the listeners.
 #[derive(Serialize)]
 struct Status<'a> {
@@ -117,7 +143,10 @@ pub(super) fn ready(asked: &Asked<'_>) -> Outcome {
     }
     let (broker, uid) = (&asked.desk.broker, asked.desk.fixed.uid);
     broker.keep_named(asked.caller, uid, &names)?;
-    Ok(Answer::readiness(&broker.not_ready(asked.caller, uid, &names)))
+    let missing = broker.not_ready(asked.caller, uid, &names);
+    // What needs somebody's help comes first: waiting for the rest does not help then.
+    let first = missing.iter().find(|one| one.class != Class::Temporary).or_else(|| missing.first());
+    Ok(readiness(missing.iter().map(|one| &*one.why), first))
 }
 
 /// `GET /metrics`
@@ -130,7 +159,19 @@ pub(super) fn metrics(asked: &Asked<'_>) -> Outcome {
 
 /// `GET /readyz` where nobody says who they are: counts and classes, and no name.
 pub(super) fn ready_counts(asked: &Asked<'_>) -> Outcome {
-    Ok(Answer::readiness(&asked.desk.broker.not_ready_counts()))
+    Ok(readiness(asked.desk.broker.not_ready_counts().iter().map(String::as_str), None))
+}
+
+fn readiness<'a>(reasons: impl Iterator<Item = &'a str>, first: Option<&NotReady>) -> Answer {
+    let shown: Vec<_> = reasons.map(words::one_line).collect();
+    let is_ready = shown.is_empty();
+    let mut document = json!({ "ready": is_ready, "reasons": shown });
+    if let Some(first) = first {
+        document["class"] = json!(first.class.as_str());
+        document["hint"] = json!(first.hint.as_deref().map(words::one_line));
+    }
+    let document = document.to_string();
+    if is_ready { Answer::json(document.as_bytes()) } else { Answer::unready(document.as_bytes()) }
 }
 
 /// `GET /metrics` where nobody says who they are: no label names a server.
@@ -143,6 +184,13 @@ pub(super) fn nameless_metrics(asked: &Asked<'_>) -> Outcome {
 fn may_use_any(asked: &Asked<'_>) -> Result<(), Failure> {
     let foreign = asked.desk.broker.foreign(asked.caller, asked.desk.fixed.uid);
     foreign.map_or(Ok(()), |denied| Err(Failure::denied(denied.to_string()).hint(Some(denied.hint()))))
+}
+
+fn may_operate(asked: &Asked<'_>) -> Result<(), Failure> {
+    if asked.caller.may_operate(asked.desk.fixed.uid) {
+        return Ok(());
+    }
+    Err(Failure::denied("only the daemon's own user and root may do this, at its Unix socket".to_owned()))
 }
 
 fn may_look(asked: &Asked<'_>) -> Result<(), Failure> {

@@ -6,11 +6,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::oauth::Clients;
+use super::operator::Operator;
 use crate::broker::Broker;
 use crate::caller::Digests;
 use crate::clock::Clock;
@@ -52,6 +54,10 @@ pub(crate) struct Fixed {
     pub uid: u32,
     /// Digests of callers' programs, for rules that name them.
     pub digests: Digests,
+    /// What the operator asks for.
+    pub operator: Arc<Operator>,
+    /// How long it goes on serving when it is told to stop.
+    pub linger: Duration,
     /// The data path.
     pub relay: Arc<Relay>,
     /// The clients of the token endpoint, where there is one.

@@ -24,6 +24,7 @@ pub(crate) mod http;
 pub(crate) mod inside;
 mod mcp;
 pub(crate) mod oauth;
+pub(crate) mod operator;
 mod owner;
 pub(crate) mod place;
 mod query;

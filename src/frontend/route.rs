@@ -101,6 +101,22 @@ const API: &[Route] = &[
         handler: |asked, _| Finished::now(api::status(&asked), asked),
     },
     Route {
+        methods: POST,
+        path: "/v1/reload",
+        needs: Needs::Caller,
+        action: Action::Reload,
+        dialect: Dialect::Oauth,
+        handler: |asked, _| Finished::later(asked.late(), async { (api::reload(&asked).await, asked) }),
+    },
+    Route {
+        methods: POST,
+        path: "/v1/stop",
+        needs: Needs::Caller,
+        action: Action::Stop,
+        dialect: Dialect::Oauth,
+        handler: |asked, _| Finished::now(api::stop(&asked), asked),
+    },
+    Route {
         methods: &[],
         path: mcp::PATH,
         needs: Needs::Caller,

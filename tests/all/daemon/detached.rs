@@ -1,5 +1,7 @@
 //! `run --detach`.
 
+use support::authorization_server::TokenFault;
+
 use super::*;
 
 #[tokio::test]
@@ -22,7 +24,8 @@ async fn detached_it_returns_when_ready_and_goes_on_alone() {
             assert_eq!(target, Path::new(wanted), "descriptor {descriptor}");
         }
     }
-    world.run(&["ready", "--wait", "10s"]).await.expect_code(0);
+    assert_eq!(scene.authorization_server.token_requests(), 1, "its token is there");
+    world.run(&["ready"]).await.expect_code(0);
     world.run(&["token", "demo", "--daemon-only"]).await.expect_code(0);
 
     kill(daemon.0, Signal::SIGTERM).expect("it lives");
@@ -62,4 +65,39 @@ async fn a_daemon_that_helpers_do_not_find_says_which_flag_they_need() {
     let output = scene.configured("").run(&["run", "--detach", "--socket", &socket]).await.expect_code(0);
     let _daemon = Detached::of(fields(&output.stdout)["pid"]);
     assert!(output.stderr.contains(&format!("--socket '{socket}'")), "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn a_detached_start_ends_at_once_where_waiting_does_not_help_and_the_daemon_goes_on() {
+    let scene = Scene::new(binary()).await;
+    scene.authorization_server.always_token(TokenFault::oauth("invalid_grant"));
+    let world = scene.safeconduct.clone().limit(Duration::from_secs(20));
+    let arguments = ["run", "--detach", &scene.argument(), "--insecure-loopback", "--wait", "600s"];
+    let output = world.run(&arguments).await.expect_code(REFUSED);
+    assert!(output.stdout.is_empty() && output.stderr.contains("not ready: demo: "), "{}", output.stderr);
+    assert!(output.stderr.contains("the daemon goes on: pid "), "{}", output.stderr);
+    assert!(answers(&world.socket()).await, "it goes on");
+    world.run(&["stop"]).await.expect_code(0);
+}
+
+#[tokio::test]
+async fn a_detached_start_waits_for_what_passes_as_long_as_it_is_told() {
+    let scene = Scene::new(binary()).await;
+    scene.authorization_server.set_down(true);
+    let world = scene.safeconduct.clone();
+    let argument = scene.argument();
+    let start =
+        async |wait: &str| world.run(&["run", "--detach", &argument, "--insecure-loopback", "--wait", wait]).await;
+    let output = start("300ms").await;
+    assert_eq!(output.code, Some(ASKED_WRONGLY), "a time has s, m or h");
+    let output = start("1s").await.expect_code(TEMPORARY);
+    assert!(output.stdout.is_empty() && output.stderr.contains("the daemon goes on"), "{}", output.stderr);
+    world.run(&["stop"]).await.expect_code(0);
+    let output = start("0s").await.expect_code(0);
+    assert_eq!(fields(&output.stdout)["socket"], world.socket().display().to_string());
+    scene.authorization_server.heal();
+    world.run(&["ready", "--wait", "20s"]).await.expect_code(0);
+    world.run(&["stop"]).await.expect_code(0);
+    let output = world.run(&["run", &argument, "--insecure-loopback", "--wait", "1s"]).await.expect_code(ASKED_WRONGLY);
+    assert!(output.stderr.contains("--wait goes with --detach"), "{}", output.stderr);
 }

@@ -17,15 +17,17 @@ use support::fault::Fault;
 use support::leak;
 use support::safeconduct::{Output, Running, Safeconduct};
 use support::scene::Scene;
+use support::tcp_http::Loopback;
 use support::unix_http;
 use support::wait::until;
 
-use crate::exit::{ASKED_WRONGLY, CONFIG, DENIED, NO_IDENTITY, TEMPORARY};
+use crate::exit::{ASKED_WRONGLY, CONFIG, DENIED, NO_IDENTITY, REFUSED, TEMPORARY};
 use crate::{LIMIT, binary};
 
 mod detached;
 mod end;
 mod health;
+mod operator;
 mod peers;
 mod place;
 mod service_manager;

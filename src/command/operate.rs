@@ -1,0 +1,77 @@
+//! `safeconduct stop` and `safeconduct reload`: what the operator tells a running daemon.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::obtain::{Refused, strange};
+use super::{Context, Failure, Printable, print};
+use crate::broker::Class;
+use crate::child::process;
+use crate::cli::Operate;
+use crate::door;
+
+/// The daemon answers at once.
+const ANSWERS: Duration = Duration::from_secs(10);
+/// A reload reads files and roots, and may wait for the one before.
+const RELOADS: Duration = Duration::from_secs(30);
+/// The daemon drains for at most 5.5 s and revokes for as long, after its `linger`.
+const ENDS: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Ends the daemon and waits for its end.
+pub(super) fn stop(context: &Context<'_>, verb: &Operate) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Stopping {
+        pid: i32,
+        linger: u64,
+    }
+    let places = door::places(context.global.socket.as_ref(), context.env);
+    // As this process sees it, which may be another number in a container, or none.
+    let pid = door::listener(&places, context.env.uid())?;
+    let of_daemon = pid.and_then(process::started);
+    let Stopping { pid: own, linger } = order(context, "POST /v1/stop", ANSWERS)?;
+    let is_seen = pid == Some(own);
+    let (clock, limit) = (context.clock(), ENDS + Duration::from_secs(linger));
+    let asked = clock.boot();
+    // A socket may have been made by the service manager, which lives on.
+    let is_over = || match of_daemon {
+        Some(started) if is_seen => process::started(own) != Some(started),
+        _ => matches!(door::connect(&places, context.env.uid()), Err(door::Error::Absent { .. })),
+    };
+    while !is_over() {
+        if clock.boot().since(asked) > limit {
+            let message = format!("the daemon (pid {own}) has not ended after {} s", limit.as_secs());
+            return Err(Failure::new(Class::Temporary, message).hint("it obeys and drains; look at its log"));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    say(context, verb, &json!({ "stopped": true, "pid": own }), "stopped")
+}
+
+/// Has the daemon read its configuration again, and says how that went.
+pub(super) fn reload(context: &Context<'_>, verb: &Operate) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Reloaded {
+        servers: usize,
+    }
+    let Reloaded { servers } = order(context, "POST /v1/reload", RELOADS)?;
+    let noun = if servers == 1 { "server" } else { "servers" };
+    say(context, verb, &json!({ "reloaded": true, "servers": servers }), &format!("reloaded: {servers} {noun}"))
+}
+
+fn order<T: for<'de> Deserialize<'de>>(context: &Context<'_>, request: &str, limit: Duration) -> Result<T, Failure> {
+    let reply = context.ask_daemon(request, None, limit)?;
+    if reply.status != 200 {
+        return Err(Refused::read(&reply).map_or_else(strange, Refused::into_failure));
+    }
+    serde_json::from_slice(&reply.body).map_err(|_| strange())
+}
+
+fn say(context: &Context<'_>, verb: &Operate, json: &serde_json::Value, text: &str) -> Result<(), Failure> {
+    if verb.json {
+        return print(&Printable::json(&format!("{json}\n"), context.env));
+    }
+    print(&Printable::text(&format!("{text}\n"), context.env))
+}
