@@ -15,6 +15,7 @@ use crate::broker::{Class, Persistence};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::env::{Env, FileId, descriptors, sockets};
+use crate::frontend::behind::Behind;
 use crate::frontend::course::Course;
 use crate::frontend::descriptors::Share;
 use crate::frontend::desk::{CurrentBroker, Fixed, Listening, State};
@@ -30,11 +31,14 @@ use crate::relay::{Ends, Relay};
 mod core;
 mod private;
 mod reload;
+mod variables;
 
 pub(crate) use self::core::{Core, audit_of, core, core_even_without_identity};
+use self::core::{core_beside_others, core_for_ourselves};
 pub(crate) use private::Private;
 pub(crate) use reload::Reload;
 use reload::Reloaded;
+pub(crate) use variables::{KeepIdentity, of_identities};
 
 /// The time limit for running requests at a shutdown. Those that have no answer by then get an error.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -118,10 +122,32 @@ impl App {
 
     /// The same on listeners that a service manager passed.
     pub(crate) fn build_on(inherited: Inherited, config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
-        let (listen, uid) = (config.listen.clone(), env.uid());
         // Identity first: a daemon without an identity must not replace one that works.
-        let Core { broker, outbound, stop, generation, ground } =
-            core(config.clone(), env.clone(), clock.clone(), Persistence::Daemon)?;
+        let core = core(config.clone(), env.clone(), clock.clone(), Persistence::Daemon)?;
+        Self::on((core, None), inherited, config, env, clock)
+    }
+
+    /// A daemon for one command and its children: others may write the same audit file.
+    pub(crate) fn build_private(config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
+        let core = core_beside_others(config.clone(), env.clone(), clock.clone())?;
+        Self::on((core, None), Inherited::default(), config, env, clock)
+    }
+
+    /// The same in front of a daemon that is asked for everything.
+    pub(crate) fn build_before(behind: Behind, config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
+        let core = core_for_ourselves(config.clone(), env.clone(), clock.clone())?;
+        Self::on((core, Some(behind)), Inherited::default(), config, env, clock)
+    }
+
+    fn on(
+        (core, behind): (Core, Option<Behind>),
+        inherited: Inherited,
+        config: Config,
+        env: Env,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let Core { broker, outbound, stop, generation, ground } = core;
+        let (listen, uid) = (config.listen.clone(), env.uid());
         let socket = socket(inherited.socket, &listen, &env)?;
         let wanted = http::Wanted { addresses: &listen.http, counts_owners: listen.http_owner };
         let http = Http::open(inherited.tcp, wanted, socket.path(), uid)?;
@@ -151,7 +177,7 @@ impl App {
         let to_reload = Reloaded { broker: Arc::clone(&broker), oauth: oauth.clone(), relay: Arc::clone(&relay) };
         let (operator, reloads) = Operator::new();
         let (operator, linger) = (Arc::new(operator), listen.linger);
-        let fixed = Fixed { metrics, clock, uid, digests, operator, linger, relay, oauth, late, listening };
+        let fixed = Fixed { metrics, clock, uid, digests, operator, linger, relay, oauth, behind, late, listening };
         let state = Arc::new(State::new(Arc::clone(&broker), fixed));
         let reload = Arc::new(Reload::new(ground, to_reload, &config, stop.clone(), generation));
         let course = Course { tasks, stop, relay: Arc::default() };
@@ -193,8 +219,7 @@ impl App {
 
     /// Waits for the operator's order to end.
     pub(crate) fn stop_ordered(&self) -> impl Future<Output = ()> + use<> {
-        let operator = Arc::clone(&self.state.fixed().operator);
-        async move { operator.stopped().await }
+        self.state.fixed().operator.stop_order().cancelled_owned()
     }
 
     /// Like `run`, but ends immediately when `at_once` is ready, and the operator's order to end is the caller's to obey.

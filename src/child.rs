@@ -22,6 +22,8 @@ use tokio::process::{Child, ChildStdin, Command};
 use crate::env::Env;
 
 #[cfg(target_os = "linux")]
+pub(crate) mod begin;
+#[cfg(target_os = "linux")]
 pub(crate) mod orphans;
 pub(crate) mod process;
 

@@ -9,10 +9,12 @@ use crate::clock;
 use crate::trust::Shape;
 
 mod daemon;
+mod exec;
 mod snippet;
 mod stdio;
 
-pub(crate) use daemon::{Operate, Run};
+pub(crate) use daemon::{Install, Operate, Revoke, Run};
+pub(crate) use exec::Exec;
 pub(crate) use snippet::Snippet;
 pub(crate) use stdio::Stdio;
 
@@ -98,6 +100,9 @@ pub(crate) enum Verb {
     Headers(Headers),
     /// Be a stdio MCP server that is the remote one, with the token added
     Stdio(Stdio),
+    /// Run a command beside an endpoint of its own, without the variables of the job's identity
+    #[command(after_help = exec::EXAMPLE)]
+    Exec(Exec),
     /// Speak the Bazel and EngFlow credential helper protocol on stdin and stdout
     Get(Get),
     /// Say which workload identity is here, by what evidence, and what was not found or not used
@@ -121,6 +126,9 @@ pub(crate) enum Verb {
     Config(ConfigVerb),
     /// Print shell completions
     Completions(Completions),
+    /// Copy this program to a directory, in one step
+    #[command(after_help = daemon::INSTALL)]
+    Install(Install),
 }
 
 #[derive(Args, Debug)]
@@ -277,13 +285,6 @@ pub(crate) struct Status {
     /// For scripts
     #[arg(long)]
     pub json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Revoke {
-    /// The name or URL of a configured server; without it, all of them
-    #[arg(value_name = "TARGET")]
-    pub target: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

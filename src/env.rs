@@ -160,6 +160,11 @@ impl Env {
         self.unreadable.keys().map(String::as_str)
     }
 
+    /// The names of all variables.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.vars.keys().chain(self.unreadable.keys()).map(String::as_str)
+    }
+
     /// A variable that is set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())

@@ -294,6 +294,17 @@ fn ended(end: End, open: &OpenCall, server: &Server) -> Box<Refused> {
     refusal(Told::new(why).into(), form, server, &to)
 }
 
+/// The fields of a client's request to `/mcp/NAME` that may go on to another daemon of ours, which relays it.
+pub(crate) fn fields_to_pass(method: &Method, fields: HeaderMap, has_body: bool) -> Result<HeaderMap, Box<Refused>> {
+    head::check(method, &fields, has_body).map_err(Refused::head)?;
+    Ok(head::to_server(fields, None).map_err(Refused::head)?)
+}
+
+/// The fields of that daemon's answer that may go on to the client.
+pub(crate) fn fields_to_client(fields: HeaderMap) -> HeaderMap {
+    head::to_client(fields)
+}
+
 fn is_method(body: &[u8], method: &str) -> bool {
     Message::read(body).method.as_deref() == Some(method)
 }

@@ -67,11 +67,20 @@ pub(crate) fn core_even_without_identity(
 
 /// The same for a process that serves itself alone, for as long as its client lives: others may write the same audit file, and
 /// a missing identity is told to whoever needs it.
-pub(super) fn core_for_ourselves(mut config: Config, env: Env, clock: Clock) -> Result<Core, Error> {
+pub(super) fn core_for_ourselves(config: Config, env: Env, clock: Clock) -> Result<Core, Error> {
+    beside_others(config, env, clock, Missing::IsTold)
+}
+
+/// The same, where a missing identity stops the start.
+pub(super) fn core_beside_others(config: Config, env: Env, clock: Clock) -> Result<Core, Error> {
+    beside_others(config, env, clock, Missing::Stops)
+}
+
+fn beside_others(mut config: Config, env: Env, clock: Clock, missing: Missing) -> Result<Core, Error> {
     let audit = config.audit.take().map(|config| audit_of(config, Persistence::OneShot(Duration::ZERO)));
     let audit = audit.transpose()?.map(Arc::new);
     config.listen.unlisted = false;
-    Ground::new(audit, env, clock, Persistence::Daemon).core(config, Missing::IsTold)
+    Ground::new(audit, env, clock, Persistence::Daemon).core(config, missing)
 }
 
 impl Ground {

@@ -52,6 +52,7 @@ impl Private {
             linger: Duration::ZERO,
             relay,
             oauth: None,
+            behind: None,
             late,
             listening,
         };

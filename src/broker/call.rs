@@ -1,5 +1,6 @@
 //! What the data path asks of the broker: the credential for one request, how far it may step up, and the way out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use crate::audit::CallSubject;
 use crate::caller::Caller;
 use crate::oauth::Scopes;
 use crate::outbound::Outbound;
+use crate::policy::Rule;
 
 /// How a client waits for a temporary failure to pass, and what the audit says of its call.
 pub(crate) struct Patience<'a, F> {
@@ -78,6 +80,15 @@ impl Broker {
         }
     }
 
+    /// The server that a request names and the most that it may ask for there, where another daemon decides the rest.
+    pub(crate) fn permitted(&self, caller: &Caller, request: &Request) -> Result<(Arc<Server>, Option<Scopes>), Error> {
+        let server = self.configured(caller, &request.target)?;
+        let permit = server.policy.permit(caller, request.scopes.as_ref());
+        let permit = permit.map_err(|denied| Error::denied(&server.name, denied))?;
+        let most = permit.ask.clone().or_else(|| permit.ceiling().cloned());
+        Ok((server, most))
+    }
+
     /// The most scopes that this caller may have at this server, if there is a limit.
     pub(crate) fn ceiling(&self, caller: &Caller, server: &Server) -> Option<Scopes> {
         server.policy.permit(caller, None).ok()?.ceiling().cloned()
@@ -86,5 +97,16 @@ impl Broker {
     /// The way out, under the egress rules of this configuration.
     pub(crate) fn outbound(&self) -> &Outbound {
         &self.maker.outbound
+    }
+}
+
+impl Server {
+    /// Serves the user of this caller alone, with no more than the caller may have and, if it names scopes, no more than those.
+    /// Fails if it may not use the server, or no such scope.
+    pub(crate) fn serve_only(&mut self, caller: &Caller, asked: Option<&Scopes>) -> Result<(), Error> {
+        let permit = self.policy.permit(caller, asked).map_err(|denied| Error::denied(&self.name, denied))?;
+        self.policy.allow = vec![Rule { uid: Some(caller.uid), ..Rule::default() }];
+        self.policy.ceiling = permit.ask.clone().or_else(|| permit.ceiling().cloned());
+        Ok(())
     }
 }

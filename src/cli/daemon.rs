@@ -1,5 +1,6 @@
-//! The flags of `safeconduct run`, `stop` and `reload`.
+//! The flags of `safeconduct run`, `stop`, `reload` and `revoke`, and of `install`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -25,9 +26,26 @@ pub(crate) struct Run {
     pub detached: bool,
 }
 
+/// Shown below the help of `install`.
+pub(super) const INSTALL: &str = "Example, as the command of an init container:\n  safeconduct install /shared/bin";
+
+#[derive(Args, Debug)]
+pub(crate) struct Install {
+    /// Where to; it is made if it does not exist, and must be writable by nobody else
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Operate {
     /// For scripts
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Revoke {
+    /// The name or URL of a configured server; without it, all of them
+    #[arg(value_name = "TARGET")]
+    pub target: Option<String>,
 }

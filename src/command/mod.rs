@@ -24,8 +24,14 @@ mod audit;
 mod completions;
 mod configuration;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod exec;
+#[cfg(not(target_os = "linux"))]
+#[path = "exec/elsewhere.rs"]
+mod exec;
 mod get;
 mod headers;
+mod install;
 mod obtain;
 mod operate;
 mod output;
@@ -50,7 +56,15 @@ pub fn main() -> ExitCode {
 }
 
 fn verb() -> u8 {
-    harden();
+    runtime::hide_memory();
+    // What becomes another program keeps the limits that it was started with.
+    #[cfg(target_os = "linux")]
+    if let Some((program, error)) = child::begin::begin(std::env::args_os().skip(1)) {
+        let failure = exec::cannot_start(&program, &error);
+        failure.show(&Env::from_process());
+        return failure.exit;
+    }
+    let limit = runtime::forbid_core_files();
     if let Some(exit) = child::supervise(std::env::args_os().skip(1)) {
         return exit;
     }
@@ -60,8 +74,11 @@ fn verb() -> u8 {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error, &env),
     };
-    if !matches!(cli.verb, Verb::Run(_) | Verb::Stdio(_)) {
+    if !matches!(cli.verb, Verb::Run(_) | Verb::Stdio(_) | Verb::Exec(_)) {
         runtime::end_at_signals();
+    }
+    if !matches!(&cli.verb, Verb::Exec(verb) if verb.serve.is_none()) {
+        limit.seal();
     }
     let context = Context { global: &cli.global, env: &env };
     if let Some(failure) = unreadable(&env) {
@@ -73,6 +90,10 @@ fn verb() -> u8 {
         Verb::Headers(verb) => headers::run(&context, verb),
         Verb::Get(verb) => get::run(&context, verb),
         Verb::Stdio(verb) => apart(|| stdio::run(&context, verb)),
+        Verb::Exec(verb) => match exec::run(&context, verb, limit) {
+            Ok(exit) => return exit,
+            Err(failure) => Err(failure),
+        },
         Verb::Run(verb) => apart(|| run::run(&context, verb)),
         Verb::Stop(verb) => apart(|| operate::stop(&context, verb)),
         Verb::Reload(verb) => apart(|| operate::reload(&context, verb)),
@@ -86,6 +107,7 @@ fn verb() -> u8 {
         Verb::Doctor(verb) => apart(|| doctor::run(&context, verb)),
         Verb::Config(verb) => apart(|| configuration::run(&context, verb)),
         Verb::Completions(verb) => apart(|| completions::run(verb)),
+        Verb::Install(verb) => apart(|| install::run(&context, verb)),
     };
     match outcome {
         Ok(()) => 0,
@@ -357,14 +379,6 @@ fn misunderstood(error: &clap::Error, env: &Env) -> u8 {
             Class::BadRequest.exit_code()
         }
     }
-}
-
-/// Disables core dumps, which would contain every token.
-fn harden() {
-    use nix::sys::resource::{Resource, setrlimit};
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -62,4 +63,38 @@ pub(super) fn end_at_signals() {
     if signals.thread_block().is_ok() && std::thread::Builder::new().stack_size(128 * 1024).spawn(wait).is_err() {
         let _ = signals.thread_unblock();
     }
+}
+
+/// Keeps other processes of this user from reading our memory and environment, and the kernel from writing core dumps, which would
+/// contain every token.
+pub(super) fn hide_memory() {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+/// The soft limit of core files before [`forbid_core_files`].
+#[derive(Clone, Copy)]
+pub(super) struct CoreLimit(Option<u64>);
+
+impl CoreLimit {
+    /// From now on nobody can raise it again.
+    pub(super) fn seal(self) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    }
+
+    /// Sets the limit that there was, for a program that is not ours.
+    #[cfg(target_os = "linux")]
+    pub(super) fn restore(self) {
+        if let (Some(soft), Ok((_, hard))) = (self.0, getrlimit(Resource::RLIMIT_CORE)) {
+            let _ = setrlimit(Resource::RLIMIT_CORE, soft.min(hard), hard);
+        }
+    }
+}
+
+/// Disables core files for us and for programs that we start, once more. Gives the limit that there was.
+pub(super) fn forbid_core_files() -> CoreLimit {
+    let before = getrlimit(Resource::RLIMIT_CORE).ok();
+    // The hard limit stays for now: the command of `exec` is to have what its caller had.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, before.map_or(0, |(_, hard)| hard));
+    CoreLimit(before.map(|(soft, _)| soft))
 }

@@ -13,6 +13,13 @@ use crate::env::Env;
 /// The limit for `linger`. Service managers and kubelets kill the process earlier.
 const LONGEST_LINGER: Duration = Duration::from_secs(3_600);
 
+impl Listen {
+    /// For one command: this socket, and this address on loopback.
+    pub(crate) fn private(socket: PathBuf, http: SocketAddr) -> Self {
+        Self { socket: Some(socket), http: vec![http], ..Self::silent() }
+    }
+}
+
 pub(super) fn listen_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>, env: &Env) -> Listen {
     let section = reader.section(Found { path: "listen", at, table }, &keys::LISTEN, &[]);
     let socket = section.text("socket").map(|(text, line)| {

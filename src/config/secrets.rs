@@ -2,7 +2,6 @@
 
 use super::Config;
 use crate::broker::{Client, SecretFrom};
-use crate::identity::Choice;
 
 impl Config {
     /// Their names: the secrets of clients and the tokens of identities. Programs that we start do not get them.
@@ -11,10 +10,7 @@ impl Config {
         let links = self.identities.values().flat_map(|identity| &identity.links);
         let links = links.chain(orders().filter_map(|order| order.idp.as_ref()));
         let clients = orders().map(|order| &order.client).chain(links.map(|link| &link.client));
-        let tokens = self.identities.values().filter_map(|identity| match &identity.choice {
-            Choice::Named { settings, .. } => settings.get("token_env")?.as_str().map(str::to_owned),
-            Choice::Detect | Choice::Probe => None,
-        });
+        let tokens = self.identities.values().flat_map(|identity| identity.choice.token_variables()).map(str::to_owned);
         clients.filter_map(secret_of).chain(tokens).collect()
     }
 }

@@ -14,6 +14,21 @@ fn open() -> Option<Vec<i32>> {
     Some(listed.flatten().filter_map(number).filter(|descriptor| *descriptor > 2).collect())
 }
 
+/// The descriptors above standard error that the caller has left open. To be called before anything of ours is open.
+pub(crate) fn inherited() -> Vec<i32> {
+    let listed = open().unwrap_or_default();
+    // The one that listed the others is closed already.
+    listed.into_iter().filter(|descriptor| fs::read_link(format!("/proc/self/fd/{descriptor}")).is_ok()).collect()
+}
+
+/// Closes descriptors of the caller.
+pub(crate) fn close(descriptors: &[i32]) {
+    for descriptor in descriptors {
+        // It was open, and nothing of ours has its number.
+        let _ = nix::unistd::close(*descriptor);
+    }
+}
+
 /// How many more descriptors this process may open.
 pub(crate) fn left() -> usize {
     /// More than a daemon has open when it has started, without any that it has inherited.

@@ -38,6 +38,15 @@ pub(crate) fn job_directory(env: &Env) -> Option<PathBuf> {
     temp.filter(|temp| temp.is_absolute()).map(|temp| temp.join("safeconduct"))
 }
 
+/// Where a private directory may be made, the best place first.
+pub(crate) fn for_private_directories(env: &Env) -> Vec<PathBuf> {
+    let job = JOB_TEMP.iter().find_map(|name| env.get(name)).map(PathBuf::from);
+    let of_user = PathBuf::from(format!("/run/user/{}", env.uid()));
+    let temporary = env.get("TMPDIR").map(PathBuf::from);
+    let all = job.into_iter().chain([of_user]).chain(temporary).chain(["/tmp".into()]);
+    all.filter(|place| place.is_absolute()).collect()
+}
+
 /// The directories of this user, the better one first.
 fn of_the_user(env: &Env) -> [PathBuf; 2] {
     let uid = env.uid();

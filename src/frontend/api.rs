@@ -21,7 +21,7 @@ use crate::token::Digest;
 const TOKEN: &[&str] = &["server", "scope", "min_ttl", "fresh", "use", "unlisted"];
 
 /// The parameters of `/v1/headers`.
-const HEADERS: &[&str] =
+pub(super) const HEADERS: &[&str] =
     &["server", "scope", "min_ttl", "fresh", "use", "unlisted", "method", "url", "body_sha256", "dpop_nonce"];
 
 /// The most servers that one question about readiness may name. Each name is one line of the audit.
@@ -95,7 +95,8 @@ pub(super) async fn revoke(asked: &Asked<'_>, body: Incoming) -> Outcome {
 pub(super) fn stop(asked: &Asked<'_>) -> Outcome {
     may_operate(asked)?;
     asked.desk.broker.note_operation(Action::Stop, asked.caller);
-    asked.desk.fixed.operator.stop();
+    let stopping = asked.desk.fixed.operator.stop();
+    stopping.ok_or_else(|| Failure::asked("this endpoint ends with the command that it was started for"))?;
     Ok(Answer::json(
         json!({ "stopping": true, "pid": std::process::id(), "linger": asked.desk.fixed.linger.as_secs() })
             .to_string()

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::behind::Behind;
 use super::oauth::Clients;
 use super::operator::Operator;
 use crate::broker::Broker;
@@ -62,6 +63,8 @@ pub(crate) struct Fixed {
     pub relay: Arc<Relay>,
     /// The clients of the token endpoint, where there is one.
     pub oauth: Option<Arc<Clients>>,
+    /// The daemon that is asked for everything, if this is no more than an endpoint of it.
+    pub behind: Option<Behind>,
     /// The daemon ends, and has waited long enough for answers.
     pub late: CancellationToken,
     /// Where the daemon listens.

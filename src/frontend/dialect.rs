@@ -255,7 +255,7 @@ fn push_escaped(text: &mut String, value: &str) {
 }
 
 /// Letters become upper case, everything that is neither letter nor digit becomes `_`.
-fn variable_name(name: &str) -> String {
+pub(crate) fn variable_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 

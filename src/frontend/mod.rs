@@ -10,6 +10,7 @@
 
 mod answer;
 mod api;
+pub(crate) mod behind;
 mod body;
 pub(crate) mod course;
 pub(crate) mod descriptors;

@@ -1,5 +1,7 @@
 //! What the operator asks of a daemon through its socket: to end, or to read its configuration again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +13,8 @@ const WAITING: usize = 16;
 /// Passes the operator's orders from the handlers to whoever runs the daemon.
 pub(crate) struct Operator {
     stop: CancellationToken,
+    /// Does anybody obey the order to end?
+    is_obeyed: AtomicBool,
     reloads: mpsc::Sender<oneshot::Sender<Reloaded>>,
 }
 
@@ -35,17 +39,18 @@ impl Operator {
     /// Without somebody who takes the orders to reload, they are refused.
     pub(crate) fn new() -> (Self, Reloads) {
         let (reloads, taken) = mpsc::channel(WAITING);
-        (Self { stop: CancellationToken::new(), reloads }, taken)
+        (Self { stop: CancellationToken::new(), is_obeyed: AtomicBool::new(false), reloads }, taken)
     }
 
-    /// Ends the daemon as SIGTERM does.
-    pub(super) fn stop(&self) {
-        self.stop.cancel();
+    /// Ends the daemon as SIGTERM does. `None` if it ends with something else, as the endpoint of a command does.
+    pub(super) fn stop(&self) -> Option<()> {
+        self.is_obeyed.load(Ordering::Relaxed).then(|| self.stop.cancel())
     }
 
-    /// Waits for the order to end.
-    pub(crate) async fn stopped(&self) {
-        self.stop.cancelled().await;
+    /// The order to end, for whoever obeys it.
+    pub(crate) fn stop_order(&self) -> CancellationToken {
+        self.is_obeyed.store(true, Ordering::Relaxed);
+        self.stop.clone()
     }
 
     /// Has the configuration read again. `None` if nobody does that.

@@ -8,6 +8,7 @@ use safeconduct_listener::Violation;
 
 use super::answer::{Answer, Dialect, Failure};
 use super::api;
+use super::behind;
 use super::desk::Desk;
 use super::funnel::{Asked, Audit, Finished};
 use super::gate::{self, Pass};
@@ -192,6 +193,9 @@ pub(super) fn answer<'a>(pass: &Pass, desk: Desk<'a>, caller: &'a Caller, reques
     let (method, uri, fields) = (head.method, head.uri, head.headers);
     let asked = Asked { desk, caller, method, uri, fields, action, dialect, audit };
     match found {
+        Ok(route) if asked.desk.fixed.behind.is_some() && behind::is_asked_for(route.action) => {
+            behind::answer(asked, body)
+        }
         Ok(route) => (route.handler)(asked, body),
         Err(failure) => Finished::now(Err(failure), asked),
     }

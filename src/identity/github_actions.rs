@@ -43,7 +43,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     evidence: "`GITHUB_ACTIONS=true` and the two request variables",
     token: "any audience, minted anew each time",
     settings: &[],
-    variables: &[REQUEST_URL, REQUEST_TOKEN],
+    variables: &[REQUEST_URL, REQUEST_TOKEN, RUNTIME_TOKEN],
     trust: &TRUST,
     detect,
     from_config: |_, ambient| from_env(ambient),
@@ -87,6 +87,10 @@ const TRUST: Platform = Platform {
 const IN_A_JOB: &str = "GITHUB_ACTIONS";
 const REQUEST_URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+
+/// The job's token for its other services. GitHub's runner gives it the value of the request token, so it opens the identity
+/// endpoint too. Never read, but listed.
+const RUNTIME_TOKEN: &str = "ACTIONS_RUNTIME_TOKEN";
 
 const PERMISSION: &str = "give the job (or the workflow) `permissions: id-token: write`; a pull request from a fork cannot have it, \
     and a reusable workflow has it only if its caller grants it; on Forgejo it is `enable-openid-connect: true`";

@@ -285,6 +285,15 @@ impl Choice {
         }
     }
 
+    /// The variables that hold its token by the configuration's word.
+    pub(crate) fn token_variables(&self) -> impl Iterator<Item = &str> {
+        let settings = match self {
+            Self::Named { settings, .. } => Some(settings),
+            Self::Detect | Self::Probe => None,
+        };
+        settings.and_then(|settings| settings.get("token_env")?.as_str()).into_iter()
+    }
+
     /// The name of the source, if one is named.
     pub(crate) fn source(&self) -> Option<&str> {
         match self {

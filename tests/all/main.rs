@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the program as people and clients call it | `cli` `helpers` `snippet` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
 //! | the data path | `proxy` `bridge` |
+//! | a command beside an endpoint of its own | `exec` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `servers` `environment` |
 //! | reports and records for people | `doctor` `trust_policy` `audit` |
@@ -29,6 +30,7 @@ mod doctor;
 mod environment;
 mod example;
 mod exchanges;
+mod exec;
 mod exit;
 mod far_side;
 mod forward_proxy;
