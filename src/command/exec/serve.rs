@@ -29,6 +29,7 @@ use crate::command::obtain::{self, Refused, Unconfigured, Wanted};
 use crate::command::{Context, Failure, Printable, print, status};
 use crate::config::{Config, Listen};
 use crate::door;
+use crate::env::descriptors;
 use crate::frontend::behind::Behind;
 use crate::frontend::dialect::variable_name;
 use crate::log;
@@ -46,6 +47,8 @@ const IGNORED: [SignalKind; 6] = [
 
 pub(super) fn run(context: &Context<'_>, verb: &Exec, directory: &Path) -> Result<(), Failure> {
     let failed = |what: &str, error: io::Error| Failure::bug(format!("{what}: {error}"));
+    // What the caller has left open is for the command.
+    descriptors::close_inherited();
     setsid().map_err(|error| failed("no session of its own", error.into()))?;
     let place = Place::hold(directory).map_err(|error| failed("the directory of the endpoint", error))?;
     // Nobody may read stderr, and nothing may wait for that.

@@ -204,14 +204,16 @@ impl Supervisor {
 
     /// Ends a command whose endpoint is gone: it is asked first, then killed with all that it has started.
     pub(super) fn end_command(&mut self, command: Pid, mark: (&str, &Path)) {
-        let family =
-            process::started(command.as_raw()).map(|started| Family { head: (command.as_raw(), started), mark });
+        let started = process::started(command.as_raw());
         let _ = kill(command, Signal::SIGTERM);
         let _ = kill(command, Signal::SIGCONT);
         self.wait_until(GRACE, |_| process::started(command.as_raw()).is_none());
-        if let Some(family) = family {
-            family.kill();
+        if started.is_none() {
+            // It has ended, or there is no /proc to find it in.
+            let _ = kill(command, Signal::SIGKILL);
         }
+        // What it has started may live on without it.
+        Family { head: (command.as_raw(), started.unwrap_or_default()), mark }.kill();
         self.reap(None);
     }
 
