@@ -5,7 +5,8 @@
 //!
 //! A line of the client ([`input`]) is sent as it is, each message by a task of its own ([`post`]), so that a slow call holds
 //! nothing up. An answer is one message or a stream of them ([`events`]); each becomes one line ([`message`], [`output`]). Who
-//! may answer a request is settled in [`requests`], so that it is answered once. [`session`] says which messages wait for the
+//! may answer a request is settled in [`requests`], so that it is answered once. [`eras`] translates where client and server speak
+//! different wires, and [`stateless`] passes on what both speak since 2026-07-28. [`session`] says which messages wait for the
 //! beginning of their session, [`listen`] keeps the stream for what the server sends by itself, and [`cancel`] tells the server
 //! when the client gives up or ends.
 //!
@@ -29,6 +30,7 @@ use crate::mcp::rpc::{Id, Kind, Message};
 
 mod cancel;
 mod ends;
+mod eras;
 mod events;
 mod fields;
 mod input;
@@ -37,13 +39,19 @@ mod link;
 mod listen;
 mod message;
 mod output;
+mod passing;
 mod post;
 mod requests;
+mod resubscribe;
 mod room;
 mod session;
+mod stateless;
+mod subscription;
 mod told;
 
 use ends::Ends;
+use eras::Eras;
+pub(crate) use eras::Protocol;
 use fields::Wire;
 pub(crate) use fields::may_be_added;
 use input::Incoming;
@@ -85,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) fields: HeaderMap,
     /// The longest message.
     pub(crate) longest: usize,
+    pub(crate) protocol: Protocol,
 }
 
 /// Why a bridge ends but with its client.
@@ -111,6 +120,7 @@ struct Bridge {
     output: Output,
     requests: Mutex<Requests>,
     session: Session,
+    eras: Eras,
     common: HeaderMap,
     cap: usize,
     /// For what comes from the server.
@@ -141,7 +151,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Error> {
 
 impl Bridge {
     async fn start(parts: Parts) -> io::Result<Arc<Self>> {
-        let Parts { origin, target, fields, longest } = parts;
+        let Parts { origin, target, fields, longest, protocol } = parts;
         let tasks = TaskTracker::new();
         let mut link = Link::new(origin, tasks.clone());
         link.keep_first().await;
@@ -156,6 +166,7 @@ impl Bridge {
             output: Output::start()?,
             requests: Mutex::default(),
             session: Session::default(),
+            eras: Eras::new(protocol),
             common: fields::common(fields),
             cap: longest,
             room: Room::new(longest.saturating_mul(2).saturating_add(PIECES)),
@@ -213,6 +224,7 @@ impl Bridge {
         match (kind, id) {
             (Kind::Request, Some(id)) if !is_ambiguous => self.take_request(id, method, line),
             (Kind::Notification, _) if !is_ambiguous => self.take_notification(&method, line),
+            (Kind::Response, Some(id)) if !is_ambiguous && self.settles_question(&id, &line) => {}
             (Kind::Response, _) if !is_ambiguous => {
                 let bridge = Arc::clone(self);
                 self.spawn(async move {
@@ -311,8 +323,13 @@ impl Bridge {
         let stop = CancellationToken::new();
         let before = std::mem::replace(&mut *self.listening(), stop.clone());
         before.cancel();
-        let listens = Arc::clone(self).listen();
-        self.tasks.spawn(async move { stop.run_until_cancelled(listens).await });
+        let bridge = Arc::clone(self);
+        self.tasks.spawn(async move {
+            match bridge.eras.met() {
+                Some(met) => stop.run_until_cancelled(bridge.follow(met)).await,
+                None => stop.run_until_cancelled(bridge.listen()).await,
+            }
+        });
     }
 
     fn stop_listening(&self) {

@@ -7,8 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Bridge;
 use super::link::Body;
-use super::message::Delivered;
-use super::requests::Ticket;
+use super::message::{Delivered, Route};
 use super::told::Why;
 use crate::mcp::sse::{Data, Reader};
 
@@ -34,12 +33,19 @@ pub(super) struct Progress {
     pub(super) failures: u32,
     /// A client waits for what follows.
     is_urgent: bool,
+    /// What follows the answer is not read here.
+    ends_with_answer: bool,
 }
 
 impl Progress {
     /// Of the stream with the answer to a request.
     pub(super) fn of_request() -> Self {
         Self { is_urgent: true, ..Self::default() }
+    }
+
+    /// Of a request that is made here: its answer is looked at before anything else is done.
+    pub(super) fn until_answer() -> Self {
+        Self { ends_with_answer: true, ..Self::default() }
     }
 
     /// How long to wait before the next attempt: what the server asks for, and more after each failure.
@@ -58,15 +64,15 @@ impl Progress {
     }
 }
 
+/// Reads the rest of a body after its answer, so that the connection can be used again.
+pub(super) async fn drain(mut body: Body) {
+    let end = async { while let Ok(Some(_)) = body.piece().await {} };
+    drop(timeout(END, end).await);
+}
+
 impl Bridge {
-    /// Passes the messages of a stream on until it ends. `Err` if it must not be tried again. `ticket` is the request whose
-    /// stream it is.
-    pub(super) async fn events(
-        &self,
-        mut body: Body,
-        ticket: Option<&Ticket>,
-        progress: &mut Progress,
-    ) -> Result<(), Why> {
+    /// Passes the messages of a stream on until it ends. `Err` if it must not be tried again.
+    pub(super) async fn events(&self, body: &mut Body, route: Route<'_>, progress: &mut Progress) -> Result<(), Why> {
         let mut reader = Reader::new(self.cap);
         let mut part = self.room.part();
         let mut has_ids = false;
@@ -88,8 +94,11 @@ impl Bridge {
                     Data::TooLong => return Err(Why::AnswerTooLong),
                     Data::Kept(_) if event.name == b"endpoint" => return Err(Why::OldTransport),
                     Data::Kept(data) if event.is_message() => {
-                        let delivered = self.deliver(data, ticket).await;
+                        let delivered = self.deliver(data, route).await;
                         progress.is_answered |= delivered == Delivered::Answer;
+                        if progress.is_answered && progress.ends_with_answer {
+                            return Ok(());
+                        }
                         if delivered == Delivered::Nothing && !data.is_empty() {
                             tracing::warn!("an event of the server holds no message");
                         }

@@ -75,8 +75,9 @@ impl Wire {
 }
 
 /// A text as the value of a field: as it is, or in base64 if it could not be read back otherwise.
-fn encoded(text: &str) -> Result<HeaderValue, NameTooLong> {
-    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+pub(super) fn encoded(text: &str) -> Result<HeaderValue, NameTooLong> {
+    // An empty field is lost on some ways.
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let is_trimmed = text.trim_matches(' ').len() == text.len();
     let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
     let value = match is_plain && is_trimmed && !looks_encoded {
@@ -208,6 +209,7 @@ mod tests {
             ("=?base64?YQ==?=", "=?base64?PT9iYXNlNjQ/WVE9PT89?="),
             ("a\\r\\nx: y", "=?base64?YQ0KeDogeQ==?="),
             ("a b", "a b"),
+            ("", "=?base64??="),
         ] {
             assert_eq!(name("tools/call", &format!(",\"name\":\"{plain}\"")).as_deref(), Some(encoded), "{plain}");
         }

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use super::Bridge;
 use super::events::Progress;
 use super::fields::{Media, media};
+use super::message::Route;
 use super::told::Why;
 
 /// What to do after an attempt.
@@ -40,12 +41,12 @@ impl Bridge {
             let opened = self.open_stream(progress.last_id.clone()).await;
             self.session.listens();
             match opened {
-                Ok(answer) => {
+                Ok(mut answer) => {
                     let status = answer.head.status;
                     progress.failures = progress.failures.saturating_add(1);
                     match next(status, media(&answer.head.headers)) {
                         Next::Read => {
-                            if let Err(why) = self.events(answer.body, None, &mut progress).await {
+                            if let Err(why) = self.events(&mut answer.body, Route::Session, &mut progress).await {
                                 tracing::warn!(?why, "what the server sends by itself cannot be read");
                                 return;
                             }

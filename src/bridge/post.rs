@@ -10,7 +10,7 @@ use super::Bridge;
 use super::events::Progress;
 use super::fields::{self, Media, Wire, media};
 use super::link::{Answer, Body, Lane, Outbound};
-use super::message::Delivered;
+use super::message::{Delivered, Route};
 use super::requests::Ticket;
 use super::session::Waits;
 use super::told::Why;
@@ -44,43 +44,86 @@ impl Bridge {
         self.requests().finish(&ticket);
     }
 
-    async fn ask(&self, ticket: &Ticket, body: Bytes) -> Result<(), Why> {
+    async fn ask(self: &Arc<Self>, ticket: &Ticket, body: Bytes) -> Result<(), Why> {
         self.session.wait(waits(ticket)).await;
-        let fields = self.fields(&ticket.wire, !ticket.is_initialize());
+        if ticket.is_stateless() {
+            return Box::pin(self.stateless(ticket, body)).await;
+        }
+        if ticket.is_initialize() {
+            return Box::pin(self.initialize(ticket, body)).await;
+        }
+        if let Some(met) = self.eras.met() {
+            return Box::pin(self.translated(ticket, &met, body)).await;
+        }
+        let Answer { head, body } = self.send_request(ticket, body).await?;
+        match (head.status, media(&head.headers)) {
+            (_, Media::Events) => self.stream(ticket, body).await,
+            (status, Media::Json) => self.deliver_whole(ticket, status, &self.whole(body).await?).await,
+            (status, media) => Err(no_message(status, media)),
+        }
+    }
+
+    /// `initialize` goes out as it came. What its answer says of the server decides how the client is answered.
+    async fn initialize(&self, ticket: &Ticket, body: Bytes) -> Result<(), Why> {
+        if self.meet_again(ticket, &body).await? {
+            return Ok(());
+        }
+        let Answer { head, body: answer } = self.send_request(ticket, body.clone()).await?;
+        if head.status.is_success() {
+            self.session.opened(fields::session_id(&head.headers));
+        }
+        match (head.status, media(&head.headers)) {
+            (_, Media::Events) => self.stream(ticket, answer).await,
+            (status, Media::Json) => {
+                let answer = self.whole(answer).await?;
+                if self.meet_refused(ticket, &body, status.as_u16(), &answer).await? {
+                    return Ok(());
+                }
+                self.deliver_whole(ticket, status, &answer).await
+            }
+            (status, media) => Err(no_message(status, media)),
+        }
+    }
+
+    /// Sends a request as it is, and waits for the head of its answer.
+    pub(super) async fn send_request(&self, ticket: &Ticket, body: Bytes) -> Result<Answer, Why> {
+        let mut fields = self.fields(&ticket.wire, !ticket.is_initialize());
+        if ticket.is_stateless() {
+            self.add_param_fields(&mut fields, &ticket.method, &body)?;
+        }
         let target = self.target().await?;
         self.requests().sent(ticket);
         let outbound = Outbound { method: Method::POST, target, fields, body };
-        // The daemon may end at any time. The next one gets what may be carried out twice.
-        let may_repeat = is_repeatable(&ticket.method) && outbound.body.len() <= REPEATED;
-        let kept = may_repeat.then(|| outbound.clone());
-        let answer = match (self.link.send(outbound, Lane::Requests).await, kept) {
-            (Err(Why::AnswerLost), Some(again)) => self.link.send(again, Lane::Requests).await?,
-            (answer, _) => answer?,
-        };
-        if ticket.is_initialize() && answer.head.status.is_success() {
-            self.session.opened(fields::session_id(&answer.head.headers));
+        let answer = self.send_repeatable(&ticket.method, outbound, Lane::Requests).await?;
+        match answer.head.status {
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Err(Why::NoAnswer),
+            _ => Ok(answer),
         }
-        let Answer { head, body } = answer;
-        match (head.status, media(&head.headers)) {
-            (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => Err(Why::NoAnswer),
-            (_, Media::Events) => self.stream(ticket, body).await,
-            (status, Media::Json) => {
-                let delivered = self.deliver(&self.whole(body).await?, Some(ticket)).await;
-                match delivered {
-                    Delivered::Answer => Ok(()),
-                    _ if status.is_success() => Err(Why::Malformed),
-                    _ => Err(Why::Status(status.as_u16())),
-                }
-            }
-            (status, Media::Other) if status.is_success() => Err(Why::Malformed),
-            (status, Media::Other) => Err(Why::Status(status.as_u16())),
+    }
+
+    /// Sends a request, and once more if its answer is lost and it may be carried out twice.
+    pub(super) async fn send_repeatable(&self, method: &str, outbound: Outbound, lane: Lane) -> Result<Answer, Why> {
+        // The daemon may end at any time. The next one gets what may be carried out twice.
+        let may_repeat = is_repeatable(method) && outbound.body.len() <= REPEATED;
+        let kept = may_repeat.then(|| outbound.clone());
+        match (self.link.send(outbound, lane).await, kept) {
+            (Err(Why::AnswerLost), Some(again)) => self.link.send(again, lane).await,
+            (answer, _) => answer,
+        }
+    }
+
+    /// Passes on an answer that is one message.
+    pub(super) async fn deliver_whole(&self, ticket: &Ticket, status: StatusCode, answer: &[u8]) -> Result<(), Why> {
+        match self.deliver(answer, Route::Request(ticket)).await {
+            Delivered::Answer => Ok(()),
+            _ => Err(no_message(status, Media::Json)),
         }
     }
 
     /// Reads the stream of a request. If it ends before the answer, it is resumed where it broke, on the wire that can.
-    async fn stream(&self, ticket: &Ticket, body: Body) -> Result<(), Why> {
+    pub(super) async fn stream(&self, ticket: &Ticket, mut body: Body) -> Result<(), Why> {
         let mut progress = Progress::of_request();
-        self.events(body, Some(ticket), &mut progress).await?;
+        self.events(&mut body, Route::Request(ticket), &mut progress).await?;
         while !progress.is_answered {
             let Some(last_id) = progress.last_id.clone().filter(|_| !ticket.is_stateless()) else {
                 return Err(Why::AnswerLost);
@@ -90,13 +133,15 @@ impl Bridge {
             }
             progress.wait().await;
             progress.failures += 1;
-            let answer = match self.open_stream(Some(last_id)).await {
+            let mut answer = match self.open_stream(Some(last_id)).await {
                 Ok(answer) => answer,
                 Err(Why::DaemonAway) => continue,
                 Err(_) => return Err(Why::AnswerLost),
             };
             match (answer.head.status, media(&answer.head.headers)) {
-                (StatusCode::OK, Media::Events) => self.events(answer.body, Some(ticket), &mut progress).await?,
+                (StatusCode::OK, Media::Events) => {
+                    self.events(&mut answer.body, Route::Request(ticket), &mut progress).await?;
+                }
                 (status, _) if status.is_server_error() => {}
                 _ => return Err(Why::AnswerLost),
             }
@@ -120,17 +165,21 @@ impl Bridge {
     /// of it. `true` if the server has it.
     pub(super) async fn tell(&self, what: &str, waits: Waits, body: Bytes) -> bool {
         self.session.wait(waits).await;
+        if self.eras.met().is_some() {
+            tracing::debug!(what, "the server has no sessions, and no such message; it ends here");
+            return true;
+        }
         let fields = self.fields(&Wire::Session, true);
         let sent = async {
             let target = self.target().await?;
             let outbound = Outbound { method: Method::POST, target, fields, body };
-            let Answer { head, body } = self.link.send(outbound, Lane::Others).await?;
+            let Answer { head, mut body } = self.link.send(outbound, Lane::Others).await?;
             if !head.status.is_success() {
                 return Err(Why::Status(head.status.as_u16()));
             }
             match media(&head.headers) {
                 // Some servers answer so, with their own requests in it.
-                Media::Events => self.events(body, None, &mut Progress::default()).await,
+                Media::Events => self.events(&mut body, Route::Session, &mut Progress::default()).await,
                 // `null`, or nothing. The connection is used again.
                 Media::Json | Media::Other => self.whole(body).await.map(drop),
             }
@@ -159,7 +208,7 @@ impl Bridge {
         }
     }
 
-    fn fields(&self, wire: &Wire, is_of_session: bool) -> HeaderMap {
+    pub(super) fn fields(&self, wire: &Wire, is_of_session: bool) -> HeaderMap {
         let mut fields = fields::post(&self.common);
         match wire {
             Wire::Stateless(of_body) => fields.extend(of_body.as_ref().clone()),
@@ -180,6 +229,14 @@ impl Bridge {
             bytes.extend_from_slice(&piece);
         }
         Ok(bytes)
+    }
+}
+
+/// Why an answer with this status and content is none.
+pub(super) fn no_message(status: StatusCode, media: Media) -> Why {
+    match media {
+        Media::Json | Media::Other if status.is_success() => Why::Malformed,
+        _ => Why::Status(status.as_u16()),
     }
 }
 

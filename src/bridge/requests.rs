@@ -69,7 +69,7 @@ impl Requests {
         Some(ticket)
     }
 
-    /// From now on the server may know it.
+    /// From now on the server may know it by its id. One that is translated is closed, whoever knows it.
     pub(super) fn sent(&mut self, ticket: &Ticket) {
         if let Some(entry) = self.open.iter_mut().find(|entry| entry.ticket.serial == ticket.serial) {
             entry.is_sent = true;

@@ -37,6 +37,22 @@ pub(super) enum Why {
     TooMany,
     /// The server speaks the transport of 2024-11-05.
     OldTransport,
+    /// The request cannot be read so that it means one thing only.
+    NotTranslatable,
+    /// The server asks for input that this client cannot give, or where none may be asked for.
+    InputNotPossible,
+    /// The server asks for input again and again.
+    TooManyRounds,
+    /// The client answers a question of the server with an error.
+    InputRefused,
+    /// The client does not answer a question of the server.
+    InputMissing,
+    /// The request is too long to be kept until the client has answered the questions of the server.
+    TooLongToRepeat,
+    /// The result is of a type that this client does not know.
+    UnknownResult,
+    /// The server does not send updates of this resource.
+    NotSubscribed,
 }
 
 impl Why {
@@ -55,6 +71,14 @@ impl Why {
             Self::LineTooLong(_) | Self::NameTooLong => ("bad_request", "too_long"),
             Self::TooMany => ("temporary", "rate_limited"),
             Self::OldTransport => ("refused", "old_transport"),
+            Self::NotTranslatable => ("bad_request", "ambiguous_request"),
+            Self::InputNotPossible => ("refused", "input_not_possible"),
+            Self::TooManyRounds => ("refused", "too_many_rounds"),
+            Self::InputRefused => ("refused", "input_refused"),
+            Self::InputMissing => ("refused", "input_missing"),
+            Self::TooLongToRepeat => ("bad_request", "too_long"),
+            Self::UnknownResult => ("refused", "unknown_result"),
+            Self::NotSubscribed => ("refused", "not_subscribed"),
         }
     }
 
@@ -75,6 +99,26 @@ impl Why {
             Self::OldTransport => {
                 "the server speaks the HTTP+SSE transport of 2024-11-05, which is not supported; its operator must act"
             }
+            Self::NotTranslatable => {
+                "the parameters of the request are no object, or a name occurs twice in them; whoever wrote the client must act"
+            }
+            Self::InputNotPossible => {
+                "the server asks for input that this client has not declared or cannot give; its operator must act"
+            }
+            Self::TooManyRounds => {
+                "the server asked for more input ten times and gave no answer; its operator must act"
+            }
+            Self::InputRefused => {
+                "the client answered a question of the server with an error, so the request has no answer"
+            }
+            Self::InputMissing => "the client did not answer a question of the server in time; ask again",
+            Self::TooLongToRepeat => {
+                "the server asks for more input, and the request is too long to be sent again; send less"
+            }
+            Self::UnknownResult => {
+                "the result is of a type that is not known on the wire of this client; its operator must act"
+            }
+            Self::NotSubscribed => "the server does not send updates of this resource, or not now; read it instead",
             Self::Status(status) => {
                 return format!("the server answers with HTTP status {status} and no message; its operator must act");
             }
@@ -154,6 +198,14 @@ mod tests {
             Why::NameTooLong,
             Why::TooMany,
             Why::OldTransport,
+            Why::NotTranslatable,
+            Why::InputNotPossible,
+            Why::TooManyRounds,
+            Why::InputRefused,
+            Why::InputMissing,
+            Why::TooLongToRepeat,
+            Why::UnknownResult,
+            Why::NotSubscribed,
         ];
         for why in all {
             let json = why.to_json("demo", AnswerTo::Unknown);

@@ -1,8 +1,9 @@
 //! The flags of `safeconduct stdio`.
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 
-use crate::bridge;
+use crate::bridge::{self, Protocol};
 
 #[derive(Args, Debug)]
 pub(crate) struct Stdio {
@@ -15,6 +16,9 @@ pub(crate) struct Stdio {
     /// The longest message, in bytes or with KiB or MiB
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB")]
     pub max_message: usize,
+    /// `auto`: translate for a client of MCP until 2025-11-25 if the server speaks 2026-07-28 alone; `pass`: translate nothing
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub protocol: Protocol,
     /// Pin the authorization server
     #[arg(long, value_name = "URL")]
     pub issuer: Option<String>,
@@ -30,7 +34,21 @@ impl Stdio {
     /// What it is without flags.
     pub(super) fn usual(target: String) -> Self {
         let (headers, issuer) = Default::default();
-        Self { target, headers, max_message: bridge::LONGEST, issuer, no_daemon: false, daemon_only: false }
+        let (max_message, protocol) = (bridge::LONGEST, Protocol::Auto);
+        Self { target, headers, max_message, protocol, issuer, no_daemon: false, daemon_only: false }
+    }
+}
+
+impl ValueEnum for Protocol {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Pass]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Auto => "auto",
+            Self::Pass => "pass",
+        }))
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Stdio) -> Result<(), Failure> {
     // Nobody may read stderr, and nothing may wait for that.
     log::start().map_err(|error| Failure::new(Class::Temporary, format!("no thread can be started: {error}")))?;
     context.log(Level::Warn)?;
-    let parts = |origin, target| Parts { origin, target, fields: fields.clone(), longest: verb.max_message };
+    let (longest, protocol) = (verb.max_message, verb.protocol);
+    let parts = |origin, target| Parts { origin, target, fields: fields.clone(), longest, protocol };
     if !verb.no_daemon {
         let places = door::places(context.global.socket.as_ref(), context.env);
         let first = door::connect(&places, context.env.uid());

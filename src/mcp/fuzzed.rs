@@ -1,6 +1,13 @@
 //! What the fuzz targets call: messages and event streams as a hostile server or client may send them. Compiled for tests and
 //! fuzzing only.
 
+use super::era::answer::{Answer, Notified};
+use super::era::declared::{Declared, Meta};
+use super::era::discovered::Discovered;
+use super::era::input::Carried;
+use super::era::params::Tools;
+use super::era::{VERSION, request};
+use super::object::Object;
 use super::rpc::cut::request_id;
 use super::rpc::refusal::without_our_code;
 use super::rpc::{Kind, METHOD_NOT_FOUND, Message, OUR_CODE, params};
@@ -34,6 +41,35 @@ pub fn read_message(bytes: &[u8]) {
     let code = Message::read(passed.as_deref().unwrap_or(bytes)).error_code;
     assert_ne!(code, Some(OUR_CODE), "our number is ours alone");
     assert!(code != Some(METHOD_NOT_FOUND) || message.error_code == code, "no other code is made");
+    if let (Ok(text), true) = (std::str::from_utf8(bytes), is_object && message.kind != Kind::Unreadable) {
+        translate(text, &message);
+    }
+}
+
+/// Translates the message. Panics if another message would come of it, or one that others read differently.
+fn translate(text: &str, message: &Message<'_>) {
+    let client = Declared::read(br#"{"params":{"capabilities":{}}}"#).expect("it has capabilities");
+    let meta = Meta::new(client.clone());
+    if let Some(translated) = request::translated(text, "\"n\"", &meta, &Carried::default()) {
+        let read = Message::read(translated.as_bytes());
+        assert_eq!(read.method, message.method, "it is the same method");
+        assert!(!read.is_ambiguous || message.is_ambiguous, "all receivers read the same");
+        let value: serde_json::Value = serde_json::from_str(&translated).expect("it is JSON");
+        assert_eq!(value["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"], VERSION);
+        assert_eq!(value["id"], "n");
+    }
+    let made = match Answer::read(text) {
+        Answer::Result(result) => Some(result).inspect(|result| {
+            assert_eq!(Object::read(result).expect("an object").get("resultType"), None);
+        }),
+        Answer::Error(_) | Answer::Input(_) | Answer::Unknown => None,
+    };
+    let notified = if let Notified::So(made) = Notified::read("x", text) { Some(made) } else { None };
+    let hello = Discovered::read(text).map(|server| server.hello(&client, "demo"));
+    let tools = Tools::default().learn(text).map(|cut| cut.result);
+    for made in [made, notified, hello, tools].into_iter().flatten() {
+        assert!(serde_json::from_str::<serde_json::Value>(&made).is_ok_and(|value| value.is_object()), "{made}");
+    }
 }
 
 /// Reads the bytes as an event stream, in pieces whose sizes the first byte decides. Panics if pieces make a difference, if too

@@ -120,9 +120,18 @@ impl Id {
         is_id.then(|| Self(raw.to_owned()))
     }
 
+    /// An id of ours.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self(serde_json::value::to_raw_value(text).expect("a text always has a JSON form"))
+    }
+
     /// As it was sent.
     pub(crate) fn as_str(&self) -> &str {
         self.0.get()
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        self.as_str() == "null"
     }
 
     /// Does a response with this id answer the request with that one? Servers may write an id in another form: `1` for

@@ -8,6 +8,7 @@
 //! | `platform.rs` | the identity endpoint of a CI platform (GitHub's shape): `FakePlatform` |
 //! | `authorization_server.rs` | metadata, token endpoint (RFC 7523), revocation (RFC 7009): `FakeAs` |
 //! | `mcp_server.rs` | an rmcp server behind a bearer check, with RFC 9728 metadata: `FakeMcp` |
+//! | `modern_server.rs` | a server that speaks 2026-07-28 alone, at the place of a daemon: `FakeModern` |
 //! | `aws.rs` | an account of AWS: STS, metadata, a server behind IAM: `FakeAws`; `sigv4.rs` verifies its signatures |
 //! | `workload_api.rs` | the SPIFFE Workload API of an agent: `FakeWorkloadApi` |
 //! | `google.rs` | the metadata server, the Security Token Service and service accounts of Google: `FakeGoogle` |
@@ -44,6 +45,7 @@ pub mod leak;
 pub mod listener;
 pub mod long_session;
 pub mod mcp_server;
+pub mod modern_server;
 pub mod platform;
 pub mod profiles;
 pub mod raw_server;

@@ -7,6 +7,7 @@
 //! | `sessions.rs` | messages of both wires, sessions, and the fields of each request |
 //! | `streams.rs` | event streams, what the server sends by itself, resumption |
 //! | `cancels.rs` | cancellation, and the end of the client |
+//! | `eras.rs` | clients of the wire until 2025-11-25 at servers that speak 2026-07-28 alone, and the other pairs |
 //! | `daemons.rs` | a daemon that goes away, is silent, or is not there; the real one |
 //!
 //! The numbers are those of the wire rules.
@@ -29,6 +30,7 @@ use crate::{LIMIT, binary};
 
 mod cancels;
 mod daemons;
+mod eras;
 mod framing;
 mod sessions;
 mod streams;
