@@ -25,6 +25,7 @@ mod bound;
 mod clouds;
 mod conformance;
 mod enterprise;
+mod eras;
 mod exchange;
 mod gcp_auth;
 mod keyring;
