@@ -7,9 +7,13 @@ use crate::cli::{Cli, Completions};
 
 pub(super) fn run(verb: &Completions) -> Result<(), Failure> {
     let mut text = Vec::new();
-    let mut command = Cli::command().mut_subcommand("run", without_hidden);
-    clap_complete::generate(verb.shell, &mut command, "safeconduct", &mut text);
+    clap_complete::generate(verb.shell, &mut command_line(), "safeconduct", &mut text);
     print(&Printable::own(String::from_utf8_lossy(&text)))
+}
+
+/// The command line as people may see it: completions and manual pages are made from it.
+pub fn command_line() -> Command {
+    Cli::command().mut_subcommand("run", without_hidden)
 }
 
 /// Hidden flags are left out of the help, but not of the completions.

@@ -15,6 +15,7 @@ use crate::env::Env;
 use crate::oauth::quoted_words;
 use crate::oauth::words::one_line;
 use crate::{app, child, config, log};
+pub use completions::command_line;
 use output::{Form, Log, Printable, print, tell};
 
 /// How long the end of a daemon waits for its last log lines to be written.

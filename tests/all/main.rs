@@ -7,7 +7,7 @@
 //! | a command beside an endpoint of its own | `exec` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `servers` `environment` |
-//! | reports and records for people | `doctor` `trust_policy` `audit` |
+//! | reports, records and manual pages for people | `doctor` `trust_policy` `audit` `manual` |
 //! | the fakes and the source tree | `support_selftest` `tidy` |
 //! | nothing: shared by the others | `activated` `asking` `example` `exit` |
 
@@ -41,6 +41,7 @@ mod helpers;
 mod keyring;
 mod life;
 mod listeners;
+mod manual;
 mod mutual_tls;
 mod narrow;
 mod oauth_token;
