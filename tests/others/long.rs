@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `browser.rs` | a hostile page in Chromium reads nothing from the loopback listener and causes nothing |
 //! | `inspector.rs` | the MCP Inspector's command line before the proxy |
+//! | `packages.rs` | a whole release, installed, upgraded and removed in fresh Debian systems |
 //! | `session.rs` | ten thousand calls while everything fails and comes back |
 
 mod browser;
 mod inspector;
+mod packages;
 mod session;

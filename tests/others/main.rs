@@ -32,6 +32,7 @@ mod keyring;
 mod kubernetes;
 mod long;
 mod machines;
+mod packages;
 mod pipelines;
 mod proxy;
 mod revocation;

@@ -1,6 +1,7 @@
 """Gives each request of an httpx or httpx2 client a fresh MCP access token from the safeconduct daemon.
 
-Copy this file into your program. It needs Python 3.10 or later and the httpx package that your MCP SDK brings along:
+Copy this file into your program, or install PyPI's `safeconduct`, which has it as its module. It needs Python 3.10 or later and the httpx
+package that your MCP SDK brings along:
 
     # PyPI mcp 2.x; in 1.x the package is httpx
     timeout = httpx2.Timeout(30, read=300)
