@@ -4,15 +4,20 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{Limits, Stream, end};
+use super::limits::{End, Limits, Stream, end};
 use super::seats::Seat;
 
 /// Most heads are shorter.
 const USUAL: usize = 1_024;
+
+/// How long a new connection still has to speak when everything stops. Its request is usually there already and was not read yet:
+/// no call is lost when a daemon is replaced by another on the same socket.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// Reads until `decides` says that this is enough, or until no more comes. `None` if the connection has to end before: it is
 /// quiet, it makes room for another, or everything stops.
@@ -32,10 +37,14 @@ pub async fn beginning(
         }
         Ok::<_, io::Error>(())
     };
+    let mut reads = std::pin::pin!(reads);
     tokio::select! {
         biased;
-        read = reads => read.ok()?,
-        _ = end(limits, stop.clone(), seat) => return None,
+        read = reads.as_mut() => read.ok()?,
+        end = end(limits, stop.clone(), seat) => match end {
+            End::AfterRequest => tokio::time::timeout(LAST_WORD, reads).await.ok()?.ok()?,
+            End::AtOnce(_) => return None,
+        },
     }
     (!first.is_empty()).then_some(first)
 }
@@ -137,6 +146,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_request_that_was_on_its_way_when_everything_stopped_is_read() {
+        let (mut ours, mut theirs) = duplex(1_024);
+        let (seat, stop) = (seat(), CancellationToken::new());
+        stop.cancel();
+        let says = async {
+            tokio::task::yield_now().await;
+            theirs.write_all(b"GET / HTTP/1.1\r\n").await.expect("there is room");
+        };
+        let read = beginning(Limits::API, &stop, &mut ours, &seat, has_line);
+        let (first, ()) = tokio::join!(read, says);
+        assert_eq!(first.as_deref(), Some(&b"GET / HTTP/1.1\r\n"[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_that_says_nothing_or_never_enough_ends() {
         let (seat, begun) = (seat(), Instant::now());
         let (mut ours, _theirs) = duplex(1_024);
@@ -144,7 +167,9 @@ mod tests {
         assert_eq!(begun.elapsed(), Limits::API.quiet);
         let stop = CancellationToken::new();
         stop.cancel();
+        let stopped = Instant::now();
         assert!(beginning(Limits::API, &stop, &mut ours, &seat, has_line).await.is_none(), "everything stops");
+        assert_eq!(stopped.elapsed(), LAST_WORD);
         let (mut ours, mut theirs) = duplex(4_096);
         theirs.write_all(&[b'x'; 4_000]).await.expect("there is room");
         let first = beginning(Limits::API, &CancellationToken::new(), &mut ours, &seat, has_line).await;
