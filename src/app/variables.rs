@@ -85,7 +85,8 @@ mod tests {
             let keep = KeepIdentity::parse(&[]).expect("no name");
             let mut taken = of_identities(&config, &env, &keep);
             let mut wanted = names.clone();
-            (taken.sort(), wanted.sort());
+            taken.sort();
+            wanted.sort();
             assert_eq!(taken, wanted, "{}", row.name);
             let keep = KeepIdentity::parse(&[row.name.to_owned()]).expect("a known name");
             let kept = of_identities(&config, &env, &keep);

@@ -24,8 +24,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::obtain::{Refused, strange};
-use super::runtime::CoreLimit;
-use super::{Context, Failure};
+use super::{Context, CoreLimit, Failure};
 use crate::broker::Class;
 use crate::child::{self, begin, process};
 use crate::cli::Exec;
@@ -52,6 +51,8 @@ struct Announced {
 /// How long the endpoint may take to end: it revokes tokens, if that is configured.
 const FAREWELL: Duration = Duration::from_secs(6);
 
+/// Keeps its stack frame off the path of a helper call.
+#[inline(never)]
 pub(super) fn run(context: &Context<'_>, verb: &Exec, limit: CoreLimit) -> Result<u8, Failure> {
     match &verb.serve {
         Some(directory) => serve::run(context, verb, directory).map(|()| 0),

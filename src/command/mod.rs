@@ -17,6 +17,7 @@ use crate::oauth::words::one_line;
 use crate::{app, child, config, log};
 pub use completions::command_line;
 use output::{Form, Log, Printable, print, tell};
+use runtime::CoreLimit;
 
 /// How long the end of a daemon waits for its last log lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -86,37 +87,39 @@ fn verb() -> u8 {
         failure.show(&env);
         return failure.exit;
     }
-    let outcome = match &cli.verb {
-        Verb::Token(verb) => token::run(&context, verb),
-        Verb::Headers(verb) => headers::run(&context, verb),
-        Verb::Get(verb) => get::run(&context, verb),
-        Verb::Stdio(verb) => apart(|| stdio::run(&context, verb)),
-        Verb::Exec(verb) => match exec::run(&context, verb, limit) {
-            Ok(exit) => return exit,
-            Err(failure) => Err(failure),
-        },
-        Verb::Run(verb) => apart(|| run::run(&context, verb)),
-        Verb::Stop(verb) => apart(|| operate::stop(&context, verb)),
-        Verb::Reload(verb) => apart(|| operate::reload(&context, verb)),
-        Verb::Ready(verb) => apart(|| ready::run(&context, verb)),
-        Verb::Snippet(verb) => apart(|| snippet::run(&context, verb)),
-        Verb::Status(verb) => apart(|| status::run(&context, verb)),
-        Verb::Revoke(verb) => apart(|| revoke::run(&context, verb)),
-        Verb::Whoami(verb) => apart(|| whoami::run(&context, verb)),
-        Verb::TrustPolicy(verb) => apart(|| trust_policy::run(&context, verb)),
-        Verb::Audit(verb) => apart(|| audit::run(&context, verb)),
-        Verb::Doctor(verb) => apart(|| doctor::run(&context, verb)),
-        Verb::Config(verb) => apart(|| configuration::run(&context, verb)),
-        Verb::Completions(verb) => apart(|| completions::run(verb)),
-        Verb::Install(verb) => apart(|| install::run(&context, verb)),
-    };
-    match outcome {
-        Ok(()) => 0,
+    match run_verb(&context, &cli.verb, limit) {
+        Ok(exit) => exit,
         Err(failure) => {
             failure.show(&env);
             failure.exit
         }
     }
+}
+
+/// Runs one verb and gives its exit code. `limit` is for programs that are not ours.
+fn run_verb(context: &Context<'_>, verb: &Verb, limit: CoreLimit) -> Result<u8, Failure> {
+    let outcome = match verb {
+        Verb::Token(verb) => token::run(context, verb),
+        Verb::Headers(verb) => headers::run(context, verb),
+        Verb::Get(verb) => get::run(context, verb),
+        Verb::Stdio(verb) => apart(|| stdio::run(context, verb)),
+        Verb::Exec(verb) => return exec::run(context, verb, limit),
+        Verb::Run(verb) => apart(|| run::run(context, verb)),
+        Verb::Stop(verb) => apart(|| operate::stop(context, verb)),
+        Verb::Reload(verb) => apart(|| operate::reload(context, verb)),
+        Verb::Ready(verb) => apart(|| ready::run(context, verb)),
+        Verb::Snippet(verb) => apart(|| snippet::run(context, verb)),
+        Verb::Status(verb) => apart(|| status::run(context, verb)),
+        Verb::Revoke(verb) => apart(|| revoke::run(context, verb)),
+        Verb::Whoami(verb) => apart(|| whoami::run(context, verb)),
+        Verb::TrustPolicy(verb) => apart(|| trust_policy::run(context, verb)),
+        Verb::Audit(verb) => apart(|| audit::run(context, verb)),
+        Verb::Doctor(verb) => apart(|| doctor::run(context, verb)),
+        Verb::Config(verb) => apart(|| configuration::run(context, verb)),
+        Verb::Completions(verb) => apart(|| completions::run(verb)),
+        Verb::Install(verb) => apart(|| install::run(context, verb)),
+    };
+    outcome.map(|()| 0)
 }
 
 /// Refuses to run under a variable of ours that is not UTF-8: whoever set it meant to change what a command does. Variables

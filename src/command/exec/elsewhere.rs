@@ -1,7 +1,6 @@
 //! `safeconduct exec` where the system does not say who sent a signal.
 
-use super::runtime::CoreLimit;
-use super::{Context, Failure};
+use super::{Context, CoreLimit, Failure};
 use crate::broker::Class;
 use crate::cli::Exec;
 

@@ -98,6 +98,12 @@ impl Beside {
     }
 }
 
+/// Says that a test has shown nothing.
+fn skipped(why: &str) {
+    use std::io::Write;
+    drop(writeln!(std::io::stderr(), "skipped: {why}"));
+}
+
 fn children(pid: Pid) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()

@@ -29,7 +29,7 @@ async fn each_signal_is_passed_on_once() {
 #[tokio::test]
 async fn a_signal_to_the_whole_group_is_passed_on_once() {
     if fs::File::open("/dev/tty").is_ok() {
-        eprintln!("there is a terminal here: the command shares our group");
+        skipped("there is a terminal here, so the command shares our group");
         return;
     }
     let scene = Scene::new(binary()).await;
@@ -56,7 +56,7 @@ async fn an_interrupt_at_the_terminal_reaches_the_command_once() {
         .env("RUNNER_TEMP", world.path().join("tmp"))
         .env("SAFECONDUCT_SOCKET", world.socket());
     let Ok(mut child) = command.spawn() else {
-        eprintln!("there is no script(1) here");
+        skipped("there is no script(1) here");
         return;
     };
     let told = tokio::task::spawn_blocking(move || {
@@ -163,7 +163,7 @@ async fn as_pid_1_it_waits_for_a_thousand_orphans() {
         tokio::task::spawn_blocking(move || command.output()).await.expect("it ran").expect("util-linux is there");
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if errors.contains("unshare") {
-        eprintln!("no PID namespace can be made here: {errors}");
+        skipped("no PID namespace can be made here");
         return;
     }
     assert!(output.status.success() && text == "0\nparent 1\n", "{text}{errors}");
