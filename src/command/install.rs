@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Install) -> Result<(), Failure> 
     match DirBuilder::new().mode(0o755).create(directory) {
         // Whatever the umask is, others are to run the program.
         Ok(()) => {
-            fs::set_permissions(directory, Permissions::from_mode(0o755)).map_err(|error| failed(directory, &error))?
+            fs::set_permissions(directory, Permissions::from_mode(0o755)).map_err(|error| failed(directory, &error))?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed(directory, &error)),

@@ -122,9 +122,9 @@ impl<'a> Members<'a> {
     }
 
     /// The object of an optional member.
-    pub(crate) fn optional_object(&self, name: &str) -> Option<Members<'a>> {
+    pub(crate) fn optional_object(&self, name: &str) -> Option<Self> {
         let (_, value) = self.raw(name).filter(|(kind, _)| *kind == Kind::Object)?;
-        leniently(Members::read(value).map(Some))
+        leniently(Self::read(value).map(Some))
     }
 
     /// A value of this kind. `meant` is the kind that the message names.

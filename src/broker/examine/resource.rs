@@ -51,16 +51,7 @@ impl ExaminationRun<'_> {
                 return self.server.order.issuer().is_some().then_some(without);
             }
         };
-        let also = seen.iter().filter(|other| other.is_there() && other.url != found.url).count();
-        let more = if also > 0 { format!(" and at {also} further place(s)") } else { String::new() };
-        let published = format!("published at {}{more}", quoted_words(&found.url));
-        self.report.push(match challenge.resource_metadata.as_deref() {
-            Some(named) if named != found.url => rules::RESOURCE_METADATA.warn(
-                format!("{published}, and not where the challenge says: {}", quoted_words(named)),
-                "name the right place in the challenge as `resource_metadata`: many clients look nowhere else",
-            ),
-            _ => rules::RESOURCE_METADATA.pass(published),
-        });
+        self.report.push(published(found, &seen, challenge.resource_metadata.as_deref()));
         self.report.push(rules::RESOURCE_DOCUMENT.pass("200, application/json, an object with `resource`"));
         let document = found.json().unwrap_or_default();
         self.places_agree(found, &document, &seen);
@@ -157,6 +148,20 @@ impl ExaminationRun<'_> {
                 None
             }
         }
+    }
+}
+
+/// The check of the place where the document was found.
+fn published(found: &FetchedDocument, seen: &[FetchedDocument], named: Option<&str>) -> Check {
+    let also = seen.iter().filter(|other| other.is_there() && other.url != found.url).count();
+    let more = if also > 0 { format!(" and at {also} further place(s)") } else { String::new() };
+    let published = format!("published at {}{more}", quoted_words(&found.url));
+    match named {
+        Some(named) if named != found.url => rules::RESOURCE_METADATA.warn(
+            format!("{published}, and not where the challenge says: {}", quoted_words(named)),
+            "name the right place in the challenge as `resource_metadata`: many clients look nowhere else",
+        ),
+        _ => rules::RESOURCE_METADATA.pass(published),
     }
 }
 

@@ -117,7 +117,7 @@ impl Supervisor {
                 // It has said on stderr why.
                 self.wait_for_endpoint(super::FAREWELL);
                 let ended = self.endpoint_ended.filter(|ended| *ended != Ended::Exited(0));
-                return Ok(Err(ended.unwrap_or(Ended::Exited(Class::Internal.exit_code().into()))));
+                return Ok(Err(ended.unwrap_or_else(|| Ended::Exited(Class::Internal.exit_code().into()))));
             }
         }
     }

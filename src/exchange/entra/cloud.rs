@@ -48,7 +48,7 @@ impl Cloud {
     pub(crate) fn is_issuer(issuer: &str) -> bool {
         let of_base =
             |base: &&str| issuer.strip_prefix(*base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        Self::ALL.iter().any(|(_, cloud)| cloud.issuers().iter().any(|base| of_base(&base)))
+        Self::ALL.iter().any(|(_, cloud)| cloud.issuers().iter().any(of_base))
     }
 
     /// The audience of a subject token for a federated credential.
