@@ -40,6 +40,7 @@ mod retries;
 mod server;
 mod succession;
 mod tally;
+mod to_give_back;
 mod unlisted;
 
 pub use crate::audit::Action;

@@ -16,6 +16,8 @@ pub struct Policy {
     pub ceiling: Option<Scopes>,
     /// Scopes beyond the ceiling that do not make a token be refused if they come unasked.
     pub tolerate: Scopes,
+    /// What is asked for where a caller names no scopes; `None` leaves it to challenge and metadata.
+    pub usual: Option<Scopes>,
 }
 
 /// Scopes about a login, not about the resource. No ceiling needs to name them.
@@ -106,18 +108,27 @@ impl Policy {
         let ceiling = self.ceiling_of(first, matching);
         // A request without scopes leaves them to challenge and metadata; it never asks for the server's default.
         let asked = asked.filter(|asked| !asked.is_empty());
-        let ask = match (asked, &ceiling) {
-            (None, _) => None,
-            (Some(asked), None) => Some(asked.clone()),
-            (Some(asked), Some(ceiling)) => {
-                let cut = asked.within(ceiling);
-                if cut.is_empty() {
-                    return Err(Denied::AskedTooMuch { asked: asked.to_string(), ceiling: ceiling.to_string() });
-                }
-                Some(cut)
-            }
-        };
+        let ask = self.ask(asked, ceiling.as_ref())?;
         Ok(Permit { ask, ceiling, tolerate: self.tolerate.clone() })
+    }
+
+    /// What to ask for: what the caller named, else the usual, cut to the ceiling.
+    fn ask(&self, asked: Option<&Scopes>, ceiling: Option<&Scopes>) -> Result<Option<Scopes>, Denied> {
+        let Some(asked) = asked.or(self.usual.as_ref()) else { return Ok(None) };
+        let Some(ceiling) = ceiling else { return Ok(Some(asked.clone())) };
+        let cut = asked.within(ceiling);
+        if cut.is_empty() {
+            return Err(Denied::AskedTooMuch { asked: asked.to_string(), ceiling: ceiling.to_string() });
+        }
+        Ok(Some(cut))
+    }
+
+    /// Narrows what any caller may have to these scopes, and asks for them where a caller names none. Fails if all of them are
+    /// beyond the ceiling.
+    pub(crate) fn narrow_to(&mut self, scopes: &Scopes) -> Result<(), Denied> {
+        let narrowed = self.ask(Some(scopes), self.ceiling.as_ref())?;
+        (self.ceiling, self.usual) = (narrowed.clone(), narrowed);
+        Ok(())
     }
 
     fn stranger(&self, caller: &Caller) -> Denied {
@@ -151,7 +162,8 @@ impl Policy {
             Some(first) => self.ceiling_of(first, all),
             None => Some(Scopes::default()),
         };
-        Permit { ask: None, ceiling, tolerate: self.tolerate.clone() }
+        let ask = self.ask(None, ceiling.as_ref()).unwrap_or_default();
+        Permit { ask, ceiling, tolerate: self.tolerate.clone() }
     }
 
     /// The union of the matching entries' ceilings, within the server's.
@@ -204,7 +216,7 @@ mod tests {
     }
 
     fn policy(allow: Vec<Rule>, ceiling: Option<&str>) -> Policy {
-        Policy { allow, ceiling: ceiling.map(scopes), tolerate: scopes("extra") }
+        Policy { allow, ceiling: ceiling.map(scopes), tolerate: scopes("extra"), usual: None }
     }
 
     #[test]
@@ -212,6 +224,17 @@ mod tests {
         let policy = policy(vec![rule(Some(1000), None, None)], None);
         assert!(policy.permit(&caller(1000, 5), None).is_ok());
         assert!(matches!(policy.permit(&caller(0, 0), None), Err(Denied::Caller { uid: 0, .. })));
+    }
+
+    #[test]
+    fn a_policy_that_is_narrowed_asks_for_no_more_whoever_asks() {
+        let mut policy = policy(vec![rule(Some(1000), None, Some("a b c"))], Some("a b"));
+        assert!(matches!(policy.narrow_to(&scopes("c d")), Err(Denied::AskedTooMuch { .. })));
+        policy.narrow_to(&scopes("b d")).expect("one of them is allowed");
+        let permit = policy.permit(&caller(1000, 5), None).expect("allowed");
+        assert_eq!(permit, policy.permit_for_all(), "the daemon renews what its callers ask for");
+        assert_eq!((permit.ask, permit.ceiling), (Some(scopes("b")), Some(scopes("b"))));
+        assert!(policy.permit(&caller(1000, 5), Some(&scopes("a"))).is_err());
     }
 
     #[test]

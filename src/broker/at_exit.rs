@@ -17,10 +17,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 64;
 
 impl Broker {
-    /// Revokes the cached tokens of servers with `revoke_on_exit`, concurrently. A failure is only logged: the token
-    /// expires by itself.
+    /// Revokes the living tokens of servers with `revoke_on_exit`, concurrently. A failure is only logged: the token expires by
+    /// itself.
     pub(crate) async fn revoke_at_exit(&self) {
-        self.give_back_all(self.cache.held().into_iter().map(|(_, token)| token).collect()).await;
+        let mut seen = HashSet::new();
+        let held = self.cache.held().into_iter().map(|(_, token)| token);
+        let mut living: Vec<_> = held.chain(self.maker.to_give_back.living(self.clock.boot())).collect();
+        living.retain(|token| seen.insert(token.digest));
+        self.give_back_all(living).await;
     }
 
     /// The same after a reload, for the tokens that the next broker did not take over: it cannot revoke them at its

@@ -13,6 +13,7 @@ use super::refusals::RefusalLimiter;
 use super::refused::Refused;
 use super::retries::RetryDetector;
 use super::tally::Tally;
+use super::to_give_back::ToGiveBack;
 use super::unlisted::{UNLISTED, Unlisted};
 use super::{Broker, Error, Identity, Persistence, Server};
 use crate::audit::Audit;
@@ -69,6 +70,7 @@ pub(super) struct CarriedOver {
     pub(super) nonces: Arc<dpop::Nonces>,
     pub(super) keys: Arc<Mutex<HashMap<Arc<str>, Arc<dpop::Key>>>>,
     pub(super) refused: Arc<Refused>,
+    pub(super) to_give_back: Arc<ToGiveBack>,
     pub(super) retries: Arc<Mutex<RetryDetector>>,
     pub(super) newest: Arc<Newest>,
 }
@@ -123,6 +125,7 @@ impl Broker {
                 clock: clock.clone(),
                 servers,
                 refused: carried.refused,
+                to_give_back: carried.to_give_back,
             }),
             clock,
             metrics,

@@ -71,7 +71,7 @@ impl Server {
             name,
             url,
             trust_discovered_issuer: false,
-            policy: Policy { allow, ceiling: None, tolerate: Scopes::default() },
+            policy: Policy { allow, ceiling: None, tolerate: Scopes::default(), usual: None },
             front_door: None,
             required: false,
             revoke_on_exit: false,

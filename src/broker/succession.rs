@@ -28,6 +28,7 @@ impl Broker {
                 nonces: Arc::clone(&maker.nonces),
                 keys: Arc::clone(&maker.keys),
                 refused: Arc::clone(&maker.refused),
+                to_give_back: Arc::clone(&maker.to_give_back),
                 retries: Arc::clone(&before.retries),
                 newest: Arc::clone(&before.newest),
             },

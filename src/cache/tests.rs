@@ -263,6 +263,27 @@ async fn a_required_token_is_always_there() {
     }
 }
 
+/// A CI job of two hours whose step has left a daemon behind. Nobody asks, and the issuer is away now and then.
+#[tokio::test(start_paused = true)]
+async fn a_required_token_lasts_through_a_job_of_two_hours() {
+    const JOB: u64 = 2 * 3_600;
+    for life in [300, 600, 3_600] {
+        let rig = Rig::new(Mood::Fine { life });
+        rig.cache.always(key(), &"a".into(), || rig.recipe());
+        sleep(1).await;
+        for second in 0..JOB {
+            // An outage of a tenth of the token's life in each of its lives.
+            let is_away = second % life > life * 8 / 10 && second % life < life * 9 / 10;
+            rig.issuer.set(if is_away { Mood::Down } else { Mood::Fine { life } });
+            sleep(1).await;
+            let (token, _) = rig.cache.peek(&key());
+            assert!(token.is_some_and(|token| !token.left(rig.clock.boot()).is_zero()), "{life} s, after {second} s");
+        }
+        let renewals = usize::try_from(JOB / life).expect("it fits");
+        assert!((renewals..=16 * renewals).contains(&rig.issuer.calls()), "{life} s: {} calls", rig.issuer.calls());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_required_token_comes_when_the_issuer_comes_back() {
     let rig = Rig::new(Mood::Down);

@@ -65,7 +65,7 @@ fn server_of<'a>(reader: &mut Reader<'a>, name: &str, section: &Section<'a>, env
         name: name.into(),
         url: url.or_else(|| stand_in(section))?,
         trust_discovered_issuer: section.flag("trust_discovered_issuer"),
-        policy: Policy { allow, ceiling, tolerate },
+        policy: Policy { allow, ceiling, tolerate, usual: None },
         order: Arc::new(Order { dpop: section.maybe_flag("dpop"), ..order }),
         front_door,
         required: section.flag("required"),

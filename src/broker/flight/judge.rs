@@ -239,7 +239,7 @@ mod tests {
 
     fn permit(ceiling: Option<&str>, asked: Option<&str>) -> Permit {
         let allow = vec![Rule::default()];
-        let policy = Policy { allow, ceiling: ceiling.map(scopes), tolerate: Scopes::default() };
+        let policy = Policy { allow, ceiling: ceiling.map(scopes), tolerate: Scopes::default(), usual: None };
         policy.permit(&Caller::own(1, 1), asked.map(scopes).as_ref()).expect("allowed")
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::error::{NoRoute, Unusable};
 use super::identities::Identity;
 use super::refused::{Presented, Refused};
+use super::to_give_back::ToGiveBack;
 use super::{Class, Error, FrontDoor, Order, ResourceParameter, Server};
 use crate::clock::Clock;
 use crate::digest::Digest;
@@ -95,6 +96,8 @@ pub(super) struct Minter {
     /// All configured servers, to find out whether two of them share a resource.
     pub(super) servers: Vec<Arc<Server>>,
     pub(super) refused: Arc<Refused>,
+    /// What is to be revoked at the end, beside what the cache holds.
+    pub(super) to_give_back: Arc<ToGiveBack>,
 }
 
 /// The token request, and the answer before any check.
@@ -120,7 +123,7 @@ impl Minter {
         {
             self.discovery.forget(&want.server.url, None);
         }
-        outcome
+        outcome.inspect(|token| self.to_give_back.remember(&want.server, token, self.clock.boot()))
     }
 
     /// One try, without repetition.
