@@ -17,6 +17,12 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone)]
 struct Never;
 
+impl std::fmt::Display for Never {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("never")
+    }
+}
+
 impl Failure for Never {
     fn verdict(&self) -> Verdict {
         Verdict::Permanent

@@ -163,7 +163,7 @@ impl App {
             http_secret: http.as_ref().map(|http| http.secret().to_owned()),
             health: health.as_ref().and_then(Health::address),
         };
-        let ends_with = sockets::job_directory(&env).filter(|job| socket.path().starts_with(job));
+        let ends_with = sockets::job_of(socket.path(), &env).and_then(|_| Some(socket.path().parent()?.to_owned()));
         let (metrics, tasks) = (Arc::clone(&ground.metrics), ground.tasks.clone());
         let broker = Arc::new(CurrentBroker::new(broker));
         let (late, digests) = (CancellationToken::new(), Default::default());

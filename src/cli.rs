@@ -8,11 +8,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::clock;
 use crate::trust::Shape;
 
+mod ci;
 mod daemon;
 mod exec;
 mod snippet;
 mod stdio;
 
+pub(crate) use ci::Ci;
 pub(crate) use daemon::{Install, Operate, Revoke, Run};
 pub(crate) use exec::Exec;
 pub(crate) use snippet::Snippet;
@@ -105,6 +107,9 @@ pub(crate) enum Verb {
     Exec(Exec),
     /// Speak the Bazel and EngFlow credential helper protocol on stdin and stdout
     Get(Get),
+    /// One step of a CI job: step outputs with tokens, which a daemon renews until the job ends
+    #[command(after_help = ci::EXAMPLE)]
+    Ci(Ci),
     /// Say which workload identity is here, by what evidence, and what was not found or not used
     Whoami(Whoami),
     /// Find out what is wrong on this side or, with TARGET, at a live MCP server: who must change what
@@ -177,9 +182,9 @@ pub(crate) struct Token {
     /// What to print
     #[arg(short, long, value_name = "FORM", default_value = "raw")]
     pub output: TokenForm,
-    /// First tell the CI runner to mask the token
+    /// Do not tell the CI runner to mask the token first (GitHub Actions, Azure Pipelines)
     #[arg(long)]
-    pub mask: bool,
+    pub no_mask: bool,
     #[command(flatten)]
     pub wishes: Wishes,
 }
@@ -370,7 +375,7 @@ pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
         daemon_only: false,
     };
     let verb = match (verb, target) {
-        ("token", Some(target)) => Verb::Token(Token { target, output: TokenForm::Raw, mask: false, wishes }),
+        ("token", Some(target)) => Verb::Token(Token { target, output: TokenForm::Raw, no_mask: false, wishes }),
         ("headers", target) => Verb::Headers(Headers { target, wishes }),
         ("get", None) => Verb::Get(Get { wishes }),
         ("stdio", Some(target)) => Verb::Stdio(Stdio::usual(target)),

@@ -28,13 +28,21 @@ pub(crate) struct Place {
     /// A flag or a variable names it, so whoever listens there is trusted. At a compiled-in path only a daemon of this
     /// user or of root is.
     pub named: bool,
+    /// It is that of one step of a CI job. Other steps have daemons of their own, which serve other servers.
+    pub of_step: bool,
 }
 
 /// Where to look for the daemon, in this order. A path that a flag or `SAFECONDUCT_SOCKET` names is the only one.
 pub(crate) fn places(flag: Option<&PathBuf>, env: &Env) -> Vec<Place> {
     match flag.cloned().or_else(|| env.get("SAFECONDUCT_SOCKET").map(PathBuf::from)) {
-        Some(path) => vec![Place { path, named: true }],
-        None => sockets::to_look(env).into_iter().map(|path| Place { path, named: false }).collect(),
+        Some(path) => vec![Place { path, named: true, of_step: false }],
+        None => sockets::to_look(env).into_iter().map(Place::compiled_in).collect(),
+    }
+}
+
+impl Place {
+    fn compiled_in(candidate: sockets::Candidate) -> Self {
+        Self { path: candidate.path, named: false, of_step: candidate.of_step }
     }
 }
 
@@ -111,6 +119,34 @@ pub(crate) fn ask(
 ) -> Result<Reply, Error> {
     let (stream, path) = first(places, own_uid, Some(limit))?;
     speak(stream, path, request, body, limit)
+}
+
+/// Sends `request` to the daemons of a CI job's steps, the newest first, until one answers that it serves what is asked for.
+/// Where there is no such daemon, this is [`ask`]. If none serves it, the answer is that of the newest.
+pub(crate) fn ask_steps(
+    places: &[Place],
+    (request, body): (&str, Option<&str>),
+    own_uid: u32,
+    limit: Duration,
+    is_not_served: impl Fn(&Reply) -> bool,
+) -> Result<Reply, Error> {
+    let (mut rest, mut newest) = (places, None);
+    loop {
+        let asked = first(rest, own_uid, Some(limit)).and_then(|(stream, path)| {
+            let at = rest.iter().position(|place| place.path == path).unwrap_or_default();
+            Ok((at, speak(stream, path, request, body, limit)?))
+        });
+        match (asked, newest) {
+            (Ok((at, reply)), before) if rest[at].of_step && is_not_served(&reply) => {
+                rest = &rest[at + 1..];
+                newest = Some(before.unwrap_or(reply));
+            }
+            // The machine's own daemon is not asked for what those of the job refuse.
+            (Ok((at, _)), Some(reply)) if !rest[at].of_step => return Ok(reply),
+            (Ok((_, reply)), _) | (Err(_), Some(reply)) => return Ok(reply),
+            (Err(error), None) => return Err(error),
+        }
+    }
 }
 
 /// Connects to the first daemon that listens, without waiting: one that does not accept is [`Error::TimedOut`]. The connection is
@@ -303,8 +339,11 @@ mod tests {
     fn a_flag_beats_the_variable_and_both_are_final() {
         let vars = [("SAFECONDUCT_SOCKET", "/variable"), ("RUNNER_TEMP", "/runner")];
         let env = Env::from_vars(vars.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!(places(Some(&PathBuf::from("/flag")), &env), [Place { path: "/flag".into(), named: true }]);
-        assert_eq!(places(None, &env), [Place { path: "/variable".into(), named: true }]);
+        assert_eq!(
+            places(Some(&PathBuf::from("/flag")), &env),
+            [Place { path: "/flag".into(), named: true, of_step: false }]
+        );
+        assert_eq!(places(None, &env), [Place { path: "/variable".into(), named: true, of_step: false }]);
         let unnamed = places(None, &Env::from_vars([]));
         assert!(!unnamed.is_empty() && unnamed.iter().all(|place| !place.named));
     }
@@ -327,7 +366,7 @@ mod tests {
     #[test]
     fn a_place_without_socket_is_absent_and_one_without_permission_is_not() {
         let dir = tempfile::tempdir().expect("a directory");
-        let place = |name: &str| Place { path: dir.path().join(name), named: true };
+        let place = |name: &str| Place { path: dir.path().join(name), named: true, of_step: false };
         let gone = ask(&[place("nothing.sock")], "GET /healthz", None, 0, Duration::from_secs(1));
         assert!(matches!(gone, Err(Error::Absent { .. })));
         let stale = std::os::unix::net::UnixListener::bind(dir.path().join("stale.sock")).expect("bound");
@@ -340,7 +379,7 @@ mod tests {
     fn a_path_too_long_for_a_socket_is_said_if_it_was_named_and_else_passed_over() {
         let path = PathBuf::from(format!("/{}/safeconduct.sock", "x".repeat(110)));
         let ask = |named| {
-            let place = Place { path: path.clone(), named };
+            let place = Place { path: path.clone(), named, of_step: false };
             ask(&[place], "GET /healthz", None, 0, Duration::from_secs(1)).map(|_| ()).expect_err("nobody is there")
         };
         assert!(matches!(ask(true), Error::TooLong { .. }));
@@ -352,7 +391,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("silent.sock");
         let _silent = std::os::unix::net::UnixListener::bind(&path).expect("bound");
-        let outcome = ask(&[Place { path, named: true }], "GET /healthz", None, 0, Duration::from_millis(50));
+        let outcome =
+            ask(&[Place { path, named: true, of_step: false }], "GET /healthz", None, 0, Duration::from_millis(50));
         assert!(matches!(outcome, Err(Error::TimedOut { .. })));
     }
 
@@ -361,7 +401,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("full.sock");
         let _full = std::os::unix::net::UnixListener::bind(&path).expect("bound");
-        let places = [Place { path, named: true }];
+        let places = [Place { path, named: true, of_step: false }];
         let mut accepted = Vec::new();
         let refused = loop {
             match connect(&places, 0) {
@@ -393,7 +433,7 @@ mod tests {
             }
         });
         for _ in 0..2 * said.len() {
-            let place = Place { path: path.clone(), named: true };
+            let place = Place { path: path.clone(), named: true, of_step: false };
             let outcome = ask(&[place], "GET /healthz", None, 0, Duration::from_secs(10));
             assert!(matches!(outcome, Err(Error::Broken { .. })), "{:?}", outcome.err());
         }
@@ -407,7 +447,7 @@ mod tests {
         let squatter = tempfile::Builder::new().make(bind).expect("bound");
         // Root's daemons are trusted, so the squatter must be seen from another user's side when we are root.
         if own != 0 {
-            let place = Place { path: squatter.path().to_owned(), named: false };
+            let place = Place { path: squatter.path().to_owned(), named: false, of_step: false };
             let outcome = ask(&[place], "GET /healthz", None, own + 1, Duration::from_millis(50));
             assert!(matches!(outcome, Err(Error::Foreign { .. })), "the directory for temporary files is root's");
         }
@@ -420,7 +460,11 @@ mod tests {
         let _squatter = std::os::unix::net::UnixListener::bind(&path).expect("bound");
         let link = tempfile::tempdir().expect("a directory");
         std::os::unix::fs::symlink(dir.path(), link.path().join("linked")).expect("linked");
-        let places = [path.clone(), link.path().join("linked/squatted.sock")].map(|path| Place { path, named: false });
+        let places = [path.clone(), link.path().join("linked/squatted.sock")].map(|path| Place {
+            path,
+            named: false,
+            of_step: false,
+        });
         let ask_as = |places: &[Place], uid| ask(places, "GET /healthz", None, uid, Duration::from_millis(50));
         // The directory is ours, so it is foreign to the next user. Root's would be trusted.
         let own = nix::unistd::geteuid().as_raw();
@@ -432,7 +476,7 @@ mod tests {
         for place in &places {
             assert!(matches!(ask_as(std::slice::from_ref(place), other), Err(Error::Absent { .. })), "{place:?}");
         }
-        let named = Place { path, named: true };
+        let named = Place { path, named: true, of_step: false };
         assert!(matches!(ask_as(&[named], other), Err(Error::TimedOut { .. })), "who names it trusts it");
     }
 }

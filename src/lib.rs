@@ -42,6 +42,7 @@ mod oauth;
 mod outbound;
 mod policy;
 mod relay;
+mod runner;
 mod setting;
 mod sigv4;
 mod snippet;

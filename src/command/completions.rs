@@ -13,12 +13,15 @@ pub(super) fn run(verb: &Completions) -> Result<(), Failure> {
 
 /// The command line as people may see it: completions and manual pages are made from it.
 pub fn command_line() -> Command {
-    Cli::command().mut_subcommand("run", without_hidden)
+    let hiding = ["run", "ci"];
+    hiding
+        .into_iter()
+        .fold(Cli::command(), |command, name| command.mut_subcommand(name, |verb| without_hidden(name, &verb)))
 }
 
 /// Hidden flags are left out of the help, but not of the completions.
-fn without_hidden(command: Command) -> Command {
+fn without_hidden(name: &'static str, command: &Command) -> Command {
     let about = command.get_about().cloned().unwrap_or_default();
     let shown: Vec<_> = command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned().collect();
-    Command::new("run").about(about).args(shown)
+    Command::new(name).about(about).args(shown)
 }

@@ -11,7 +11,7 @@ use crate::cli::{self, Cli, Global, Level, LogFormat, Verb};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::door;
-use crate::env::Env;
+use crate::env::{Env, sockets};
 use crate::oauth::quoted_words;
 use crate::oauth::words::one_line;
 use crate::{app, child, config, log};
@@ -23,6 +23,7 @@ use runtime::CoreLimit;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 mod audit;
+mod ci;
 mod completions;
 mod configuration;
 mod doctor;
@@ -76,7 +77,7 @@ fn verb() -> u8 {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error, &env),
     };
-    if !matches!(cli.verb, Verb::Run(_) | Verb::Stdio(_) | Verb::Exec(_)) {
+    if !matches!(cli.verb, Verb::Run(_) | Verb::Ci(_) | Verb::Stdio(_) | Verb::Exec(_)) {
         runtime::end_at_signals();
     }
     if !matches!(&cli.verb, Verb::Exec(verb) if verb.serve.is_none()) {
@@ -104,6 +105,7 @@ fn run_verb(context: &Context<'_>, verb: &Verb, limit: CoreLimit) -> Result<u8, 
         Verb::Get(verb) => get::run(context, verb),
         Verb::Stdio(verb) => apart(|| stdio::run(context, verb)),
         Verb::Exec(verb) => return exec::run(context, verb, limit),
+        Verb::Ci(verb) => apart(|| ci::run(context, verb)),
         Verb::Run(verb) => apart(|| run::run(context, verb)),
         Verb::Stop(verb) => apart(|| operate::stop(context, verb)),
         Verb::Reload(verb) => apart(|| operate::reload(context, verb)),
@@ -125,8 +127,11 @@ fn run_verb(context: &Context<'_>, verb: &Verb, limit: CoreLimit) -> Result<u8, 
 /// Refuses to run under a variable of ours that is not UTF-8: whoever set it meant to change what a command does. Variables
 /// that only a command without a daemon reads are checked with the configuration.
 fn unreadable(env: &Env) -> Option<Failure> {
-    let ours = ["SAFECONDUCT_", "CLAUDE_CODE_MCP_SERVER_", "RUNNER_TEMP", "AGENT_TEMPDIRECTORY"];
-    let name = env.unreadable().find(|name| ours.iter().any(|one| name.starts_with(one)))?;
+    let is_ours = |name: &&str| {
+        let ours = ["SAFECONDUCT_", "CLAUDE_CODE_MCP_SERVER_"];
+        ours.iter().any(|one| name.starts_with(one)) || sockets::job_variables().any(|one| one == *name)
+    };
+    let name = env.unreadable().find(is_ours)?;
     Some(Failure::new(Class::Config, format!("{name} is not UTF-8")).hint("correct that variable or unset it"))
 }
 
@@ -229,7 +234,7 @@ impl Context<'_> {
     /// Asks the daemon for a JSON document that holds no token.
     fn ask_daemon(&self, request: &str, body: Option<&str>, limit: Duration) -> Result<door::Reply, door::Error> {
         let places = door::places(self.global.socket.as_ref(), self.env);
-        door::ask(&places, request, body, self.env.uid(), limit)
+        door::ask_steps(&places, (request, body), self.env.uid(), limit, obtain::is_not_served)
     }
 }
 

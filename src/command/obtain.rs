@@ -169,21 +169,20 @@ fn from_daemon(context: &Context<'_>, question: Question<'_>) -> Result<Obtained
     let Question { wishes, purpose, unconfigured, .. } = question;
     let places = door::places(context.global.socket.as_ref(), context.env);
     let request = question.as_request();
-    let ask = |request: &str| door::ask(&places, request, None, context.env.uid(), wishes.timeout).map_err(Asked::Door);
+    let (uid, limit) = (context.env.uid(), wishes.timeout);
+    let ask = |line: &str| door::ask_steps(&places, (line, None), uid, limit, is_not_served).map_err(Asked::Door);
     // The daemon uses its own identity and configuration. Refuse flags that only this process could apply; do not ignore them.
     if let Err(failure) = not_with_a_daemon(context, wishes.issuer.is_some()) {
         return ask("GET /healthz").and(Err(Asked::Failed(failure)));
     }
     let reply = ask(&request)?;
     if reply.status == 200 {
-        let handed = match purpose {
-            Purpose::Token => Handed::read(&reply.body),
-            Purpose::Headers => Handed::read_headers(&reply.body),
-        };
+        let is_bare = purpose == Purpose::Token;
+        let handed = if is_bare { Handed::read(&reply.body) } else { Handed::read_headers(&reply.body) };
         return handed.map(|handed| Obtained::Token(Box::new(handed))).ok_or_else(|| Asked::Failed(strange()));
     }
     let refused = Refused::read(&reply).ok_or_else(|| Asked::Failed(strange()))?;
-    if refused.error == "server_not_configured" && unconfigured == Unconfigured::Leave {
+    if refused.error == NOT_SERVED && unconfigured == Unconfigured::Leave {
         return Ok(Obtained::NotServed);
     }
     Err(Asked::Failed(refused.into_failure()))
@@ -208,6 +207,15 @@ pub(super) fn not_with_a_daemon(context: &Context<'_>, pins_issuer: bool) -> Res
             .hint("do the work in this process with `--no-daemon`, or leave the flag out")),
         None => Ok(()),
     }
+}
+
+/// The daemon serves no such URL.
+const NOT_SERVED: &str = "server_not_configured";
+
+/// Does the daemon answer that it serves no such URL, or no server of that name to this caller?
+pub(super) fn is_not_served(reply: &door::Reply) -> bool {
+    let is_code = |refused: Refused| [NOT_SERVED, "unknown_server"].contains(&&*refused.error);
+    reply.status != 200 && Refused::read(reply).is_some_and(is_code)
 }
 
 /// An error of the local API.

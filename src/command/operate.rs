@@ -10,7 +10,7 @@ use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::child::process;
 use crate::cli::Operate;
-use crate::door;
+use crate::door::{self, Place};
 
 /// The daemon answers at once.
 const ANSWERS: Duration = Duration::from_secs(10);
@@ -20,25 +20,53 @@ const RELOADS: Duration = Duration::from_secs(30);
 const ENDS: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Ends the daemon and waits for its end.
+/// Ends the daemon and waits for its end. In a CI job, where each step has a daemon of its own, it ends all of them, and none that
+/// is not of the job.
 pub(super) fn stop(context: &Context<'_>, verb: &Operate) -> Result<(), Failure> {
+    let places = door::places(context.global.socket.as_ref(), context.env);
+    let of_steps: Vec<_> = places.iter().filter(|place| place.of_step).map(std::slice::from_ref).collect();
+    if of_steps.is_empty() {
+        let pid = stop_one(context, &places)?;
+        return say(context, verb, &json!({ "stopped": true, "pid": pid }), "stopped");
+    }
+    let is_there =
+        |places: &&[Place]| !matches!(door::connect(places, context.env.uid()), Err(door::Error::Absent { .. }));
+    let (mut pids, mut failed) = (Vec::new(), None);
+    for place in of_steps.into_iter().filter(is_there) {
+        // The others are ended even if one cannot be.
+        match stop_one(context, place) {
+            Ok(pid) => pids.push(pid),
+            Err(failure) => drop(failed.get_or_insert(failure)),
+        }
+    }
+    match (failed, pids.first()) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(pid)) => say(context, verb, &json!({ "stopped": true, "pid": pid, "pids": pids }), "stopped"),
+        (None, None) => {
+            let places = places.into_iter().filter(|place| place.of_step).map(|place| place.path).collect();
+            Err(door::Error::Absent { places }.into())
+        }
+    }
+}
+
+/// Ends the first daemon that listens at one of the places, and waits for its end. Returns its process id.
+fn stop_one(context: &Context<'_>, places: &[Place]) -> Result<i32, Failure> {
     #[derive(Deserialize)]
     struct Stopping {
         pid: i32,
         linger: u64,
     }
-    let places = door::places(context.global.socket.as_ref(), context.env);
     // As this process sees it, which may be another number in a container, or none.
-    let pid = door::listener(&places, context.env.uid())?;
+    let pid = door::listener(places, context.env.uid())?;
     let of_daemon = pid.and_then(process::started);
-    let Stopping { pid: own, linger } = order(context, "POST /v1/stop", ANSWERS)?;
+    let Stopping { pid: own, linger } = read(&door::ask(places, "POST /v1/stop", None, context.env.uid(), ANSWERS)?)?;
     let is_seen = pid == Some(own);
     let (clock, limit) = (context.clock(), ENDS + Duration::from_secs(linger));
     let asked = clock.boot();
     // A socket may have been made by the service manager, which lives on.
     let is_over = || match of_daemon {
         Some(started) if is_seen => process::started(own) != Some(started),
-        _ => matches!(door::connect(&places, context.env.uid()), Err(door::Error::Absent { .. })),
+        _ => matches!(door::connect(places, context.env.uid()), Err(door::Error::Absent { .. })),
     };
     while !is_over() {
         if clock.boot().since(asked) > limit {
@@ -47,7 +75,7 @@ pub(super) fn stop(context: &Context<'_>, verb: &Operate) -> Result<(), Failure>
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-    say(context, verb, &json!({ "stopped": true, "pid": own }), "stopped")
+    Ok(own)
 }
 
 /// Has the daemon read its configuration again, and says how that went.
@@ -56,15 +84,14 @@ pub(super) fn reload(context: &Context<'_>, verb: &Operate) -> Result<(), Failur
     struct Reloaded {
         servers: usize,
     }
-    let Reloaded { servers } = order(context, "POST /v1/reload", RELOADS)?;
+    let Reloaded { servers } = read(&context.ask_daemon("POST /v1/reload", None, RELOADS)?)?;
     let noun = if servers == 1 { "server" } else { "servers" };
     say(context, verb, &json!({ "reloaded": true, "servers": servers }), &format!("reloaded: {servers} {noun}"))
 }
 
-fn order<T: for<'de> Deserialize<'de>>(context: &Context<'_>, request: &str, limit: Duration) -> Result<T, Failure> {
-    let reply = context.ask_daemon(request, None, limit)?;
+fn read<T: for<'de> Deserialize<'de>>(reply: &door::Reply) -> Result<T, Failure> {
     if reply.status != 200 {
-        return Err(Refused::read(&reply).map_or_else(strange, Refused::into_failure));
+        return Err(Refused::read(reply).map_or_else(strange, Refused::into_failure));
     }
     serde_json::from_slice(&reply.body).map_err(|_| strange())
 }

@@ -14,6 +14,7 @@ use crate::broker::Class;
 use crate::env::Env;
 use crate::log;
 use crate::oauth::words;
+use crate::runner;
 
 /// Text that may be written to stdout or stderr.
 pub(super) struct Printable(Zeroizing<String>);
@@ -78,6 +79,12 @@ pub(super) fn tell(text: &Printable) {
     if !log::queue(text.0.as_bytes()) {
         drop(write_whole(std::io::stderr(), text.0.as_bytes(), READER_LIMIT));
     }
+}
+
+/// Writes commands to a CI runner on stderr, which runners read too: stdout is for data.
+pub(super) fn tell_runner(commands: &str) -> Result<(), Failure> {
+    write_whole(std::io::stderr(), commands.as_bytes(), READER_LIMIT)
+        .map_err(|error| Failure::new(Class::Temporary, format!("the runner cannot be told: {error}")))
 }
 
 /// The form of the log.
@@ -148,10 +155,6 @@ fn coloured(text: &str) -> String {
     out
 }
 
-fn in_ci(env: &Env) -> bool {
-    ["CI", "GITHUB_ACTIONS", "TF_BUILD"].iter().any(|name| env.get(name).is_some())
-}
-
 /// How a pair of marks is kept apart.
 #[derive(Clone, Copy)]
 enum Quoting {
@@ -164,7 +167,7 @@ enum Quoting {
 /// Changes what a CI runner would take for a command: `##`, and `::` but within an ARN or an IPv6 address, which do not begin the
 /// line. A runner reads `::` at the beginning of a line alone.
 fn for_runner(text: String, quoting: Quoting, env: &Env) -> String {
-    if !in_ci(env) || !(text.contains("::") || text.contains("##")) {
+    if !runner::is_ci(env) || !(text.contains("::") || text.contains("##")) {
         return text;
     }
     text.split_inclusive('\n').map(|line| line_for_runner(line, quoting)).collect()

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::setsid;
@@ -11,14 +12,15 @@ use super::obtain::Wanted;
 use super::{Context, Failure};
 use crate::app::{App, Inherited, Reload};
 use crate::audit::Audit;
-use crate::broker::Class;
+use crate::broker::{Class, Server};
 use crate::cli::{Level, Run};
 use crate::config::Config;
 use crate::env::descriptors;
 use crate::frontend::operator::{Reloaded, Reloads, Unchanged};
+use crate::oauth::ServerUrl;
 use crate::{blocking, child, log};
 
-mod detach;
+pub(super) mod detach;
 
 pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     if verb.wait.is_some() && !(verb.detach || verb.detached) {
@@ -26,16 +28,32 @@ pub(super) fn run(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
             Failure::asked("--wait goes with --detach").hint("a daemon in the foreground serves until it is stopped")
         );
     }
-    if verb.detach { detach::detach(context, verb) } else { serve(context, verb) }
+    if verb.detach {
+        return detach::detach(context, verb);
+    }
+    let servers = verb.servers.clone();
+    let configured: Configured = Arc::new(move |context| configured(context, &servers));
+    serve(context, &Serving { configured, detached: verb.detached }, std::future::pending())
 }
 
-fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
-    if verb.detached {
+/// Reads the configuration, at the start and at each reload.
+pub(super) type Configured = Arc<dyn Fn(&Context<'_>) -> Result<Config, Failure> + Send + Sync>;
+
+/// What a daemon is to serve.
+pub(super) struct Serving {
+    pub(super) configured: Configured,
+    /// It has a session of its own, and a parent that waits for its first words.
+    pub(super) detached: bool,
+}
+
+/// Serves until a signal or an order, or until `end` is ready.
+pub(super) fn serve(context: &Context<'_>, serving: &Serving, end: impl Future<Output = ()>) -> Result<(), Failure> {
+    if serving.detached {
         setsid().map_err(|error| Failure::bug(format!("no session of its own: {error}")))?;
     }
     queue_log()?;
     context.log(Level::Info)?;
-    let config = configured(context, &verb.servers)?;
+    let config = (serving.configured)(context)?;
     descriptors::raise_limit();
     let inherited = inherited()?;
     let insecure = config.egress.insecure_loopback;
@@ -44,7 +62,8 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
         let mut app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
         let (way, stopped) = (app.reload(), app.stop_ordered());
         let reloads = app.take_reloads().ok_or_else(|| Failure::bug("the orders to reload are taken"))?;
-        let (shutdown, again) = (shutdown_signal(reloads, || reload(context, verb, &way))?, second_signal()?);
+        let (shutdown, again) =
+            (shutdown_signal(reloads, || reload(context, &serving.configured, &way))?, second_signal()?);
         let orphans = orphans()?;
         let listening = app.listening().clone();
         let (socket, http, health) = (listening.socket.display(), addresses(&listening.http), listening.health);
@@ -52,7 +71,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
         if insecure {
             tracing::warn!("plain http and loopback addresses are allowed: for development only");
         }
-        if verb.detached {
+        if serving.detached {
             detach::tell_parent(&listening, context.env)?;
         }
         // Fails without a service manager, which is fine.
@@ -61,6 +80,7 @@ fn serve(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
             tokio::select! {
                 () = shutdown => {}
                 () = stopped => {}
+                () = end => {}
             }
             tracing::info!("stopping");
             drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
@@ -103,11 +123,7 @@ fn add_servers(config: &mut Config, context: &Context<'_>, servers: &[String]) -
                 Failure::asked("a server for `run` is NAME=URL").hint("for example deploy=https://mcp.example.com/mcp")
             );
         };
-        if config
-            .servers
-            .iter()
-            .any(|server| *server.name == *name || server.url.covers(&url) || url.covers(&server.url))
-        {
+        if config.servers.iter().any(|server| is_overlapping(server, &name, &url)) {
             return Err(Failure::asked(format!("{name:?} or its URL is configured already"))
                 .hint("use the configured server, or take it out of the file"));
         }
@@ -118,6 +134,11 @@ fn add_servers(config: &mut Config, context: &Context<'_>, servers: &[String]) -
         config.add_server(&name, &url, context.env).required = true;
     }
     Ok(())
+}
+
+/// Would a server with this name and URL stand beside another, so that either could be meant?
+pub(super) fn is_overlapping(server: &Server, name: &str, url: &ServerUrl) -> bool {
+    *server.name == *name || server.url.covers(url) || url.covers(&server.url)
 }
 
 /// Listeners that a service manager passed (`LISTEN_FDS`), which the listenfd crate reads by itself: one Unix socket,
@@ -197,10 +218,10 @@ async fn gathered(mut signal: impl AsyncFnMut(), act: impl AsyncFn()) {
 
 /// Reopens the audit file after a rotation and reloads the configuration. If the new configuration is bad, it reports the
 /// problems and keeps the old one.
-async fn reload(context: &Context<'_>, verb: &Run, way: &Reload) -> Reloaded {
+async fn reload(context: &Context<'_>, configured: &Configured, way: &Reload) -> Reloaded {
     reopen(way.audit());
-    let (global, env, servers) = (context.global.clone(), context.env.clone(), verb.servers.clone());
-    let read = move || configured(&Context { global: &global, env: &env }, &servers);
+    let (global, env, configured) = (context.global.clone(), context.env.clone(), Arc::clone(configured));
+    let read = move || configured(&Context { global: &global, env: &env });
     let read = blocking::run(blocking::Kind::Settings, read).await;
     let read = read.map_err(|error| Failure::new(Class::Temporary, format!("it cannot be read now: {error}")));
     let swapped = read.flatten().and_then(|config| {

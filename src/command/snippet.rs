@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Snippet) -> Result<(), Failure> 
 
 fn facts(context: &Context<'_>, verb: &Snippet) -> Result<Facts, Failure> {
     let wanted = Wanted::parse(&verb.target)?;
-    let asked = if verb.no_daemon { None } else { Some(status::ask(context)) };
+    let asked = if verb.no_daemon { None } else { Some(status::ask_at(&stdio::serving(context, &wanted), context)) };
     let found = match asked {
         Some(Ok(reply)) => {
             obtain::not_with_a_daemon(context, false)?;
@@ -99,14 +99,14 @@ fn at_daemon(context: &Context<'_>, wanted: &Wanted, reply: &door::Reply) -> Res
     let shown = server["url"].as_str().unwrap_or_default();
     let listen = &status["listen"];
     // Where we see it: the daemon can see its socket at another path.
-    let places = door::places(context.global.socket.as_ref(), context.env);
+    let places = stdio::serving(context, wanted);
     let is_there = |place: &&Place| door::connect(std::slice::from_ref(place), context.env.uid()).is_ok();
     let place = places.iter().find(is_there).ok_or_else(|| {
         Failure::new(Class::Temporary, "the daemon went away").hint("try again when it is back, or use `--no-daemon`")
     })?;
     let socket = absolute(&place.path)?;
     // Clients start helpers with almost no environment: those find the daemon at the compiled-in places alone.
-    let is_found = !place.named && !sockets::job_directory(context.env).is_some_and(|job| place.path.starts_with(job));
+    let is_found = !place.named && sockets::job_of(&place.path, context.env).is_none();
     Ok(Found {
         issuer: server["issuer"].as_str().map(str::to_owned),
         flags: if is_found { Vec::new() } else { vec!["--socket".to_owned(), socket.clone()] },

@@ -8,7 +8,7 @@ use super::obtain::Refused;
 use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::Status;
-use crate::door;
+use crate::door::{self, Place};
 
 const LIMIT: Duration = Duration::from_secs(5);
 const BAR: usize = 20;
@@ -30,12 +30,12 @@ pub(super) fn run(context: &Context<'_>, verb: &Status) -> Result<(), Failure> {
 
 /// The answer of `/v1/status`.
 pub(super) fn fetch(context: &Context<'_>) -> Result<Value, Failure> {
-    read(&ask(context)?)
+    read(&context.ask_daemon("GET /v1/status", None, LIMIT)?)
 }
 
-/// Asks for `/v1/status`.
-pub(super) fn ask(context: &Context<'_>) -> Result<door::Reply, door::Error> {
-    context.ask_daemon("GET /v1/status", None, LIMIT)
+/// Asks for it at these places.
+pub(super) fn ask_at(places: &[Place], context: &Context<'_>) -> Result<door::Reply, door::Error> {
+    door::ask(places, "GET /v1/status", None, context.env.uid(), LIMIT)
 }
 
 /// Reads the answer.

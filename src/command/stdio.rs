@@ -16,12 +16,15 @@ use crate::app::Private;
 use crate::bridge::{self, Origin, Parts, Target};
 use crate::broker::Class;
 use crate::cli::{Level, Stdio};
-use crate::door;
+use crate::door::{self, Place};
 use crate::log;
 use crate::oauth::{Issuer, ServerUrl, quoted_words};
 
 /// So long tokens may take to be revoked at the end. With the farewell to the server it is less than a second.
 const LAST: Duration = Duration::from_millis(250);
+
+/// So long a daemon of a job's step may take to say what it serves.
+const LOOK: Duration = Duration::from_secs(2);
 
 pub(super) fn run(context: &Context<'_>, verb: &Stdio) -> Result<(), Failure> {
     let wanted = Wanted::parse(&verb.target)?;
@@ -32,7 +35,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Stdio) -> Result<(), Failure> {
     let (longest, protocol) = (verb.max_message, verb.protocol);
     let parts = |origin, target| Parts { origin, target, fields: fields.clone(), longest, protocol };
     if !verb.no_daemon {
-        let places = door::places(context.global.socket.as_ref(), context.env);
+        let places = serving(context, &wanted);
         let first = door::connect(&places, context.env.uid());
         if !matches!(first, Err(door::Error::Absent { .. })) {
             obtain::not_with_a_daemon(context, verb.issuer.is_some())?;
@@ -95,24 +98,52 @@ fn target(wanted: Wanted) -> Target {
     }
 }
 
+/// The places of daemons, those that serve this target first: each step of a CI job has a daemon of its own.
+pub(super) fn serving(context: &Context<'_>, wanted: &Wanted) -> Vec<Place> {
+    let mut places = door::places(context.global.socket.as_ref(), context.env);
+    let of_steps = places.iter().take_while(|place| place.of_step).count();
+    let serves = |place: &Place| {
+        let asked = door::ask(std::slice::from_ref(place), "GET /v1/status", None, context.env.uid(), LOOK);
+        asked.is_ok_and(|reply| match &wanted.url {
+            Some(url) => listed(&reply.body, url).is_some(),
+            None => names(&reply.body).any(|name| Some(name) == wanted.name),
+        })
+    };
+    if of_steps > 1
+        && let Some(at) = places[..of_steps].iter().position(serves)
+    {
+        places[..=at].rotate_right(1);
+    }
+    places
+}
+
 /// The name of the server with this URL, from the status of a daemon.
 pub(super) fn listed(status: &[u8], url: &ServerUrl) -> Option<String> {
+    let is_it =
+        |server: &Listed| ServerUrl::parse(&server.url).is_ok_and(|found| found.covers(url) && url.covers(&found));
+    servers(status).find(is_it).map(|server| server.name)
+}
+
+fn names(status: &[u8]) -> impl Iterator<Item = String> {
+    servers(status).map(|server| server.name)
+}
+
+/// A server in the status of a daemon.
+#[derive(Deserialize)]
+struct Listed {
+    name: String,
+    url: String,
+    front_door_of: Option<String>,
+}
+
+/// The servers in the status of a daemon, without the front doors.
+fn servers(status: &[u8]) -> impl Iterator<Item = Listed> {
     #[derive(Deserialize)]
     struct Status {
-        servers: Vec<Server>,
+        servers: Vec<Listed>,
     }
-    #[derive(Deserialize)]
-    struct Server {
-        name: String,
-        url: String,
-        front_door_of: Option<String>,
-    }
-    let status: Status = serde_json::from_slice(status).ok()?;
-    let is_it = |server: &Server| {
-        let found = ServerUrl::parse(&server.url).ok();
-        server.front_door_of.is_none() && found.is_some_and(|found| found.covers(url) && url.covers(&found))
-    };
-    status.servers.into_iter().find(is_it).map(|server| server.name)
+    let servers = serde_json::from_slice(status).map_or_else(|_| Vec::new(), |status: Status| status.servers);
+    servers.into_iter().filter(|server| server.front_door_of.is_none())
 }
 
 /// `--header NAME=VALUE`

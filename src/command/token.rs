@@ -1,16 +1,18 @@
 //! `safeconduct token`: prints an access token.
 
 use super::obtain::{self, Purpose, Wanted};
+use super::output::{tell, tell_runner};
 use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::{Token, TokenForm};
+use crate::runner::{self, Masks};
 
 pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
     let wanted = Wanted::parse(&verb.target)?;
     if verb.output == TokenForm::Env && wanted.name.is_none() {
         return Err(Failure::asked("`-o env` needs a name for its variable").hint("give the target as NAME=URL"));
     }
-    let mask = if verb.mask { Some(masking(context)?) } else { None };
+    let masks = if verb.no_mask { Masks::None } else { masks(context) };
     let handed = obtain::token(context, &wanted, &verb.wishes, Purpose::Token)?;
     // Before the mask, which is a line for the runner too.
     let text = match verb.output {
@@ -22,16 +24,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
         }
     };
     let text = text?.then(&Printable::own("\n"));
-    if let Some((before, percent)) = mask {
-        // The runner reads commands from stderr too, and stdout must hold only the token.
-        use std::io::Write;
-        // Runners percent-decode commands, so escape `%` to mask the exact token.
-        let escaped = zeroize::Zeroizing::new(handed.raw().replace('%', percent));
-        let line = zeroize::Zeroizing::new(format!("{before}{}\n", escaped.as_str()));
-        std::io::stderr()
-            .write_all(line.as_bytes())
-            .map_err(|error| Failure::bug(format!("the runner cannot be told: {error}")))?;
-    }
+    // The runner reads commands from stderr too, and stdout must hold only the token.
+    tell_runner(&masks.lines(&handed.raw()))?;
     if verb.output == TokenForm::Env && !handed.is_b64token() {
         return Err(Failure::new(Class::Refused, "the token has characters that a shell could read as its own").hint(
             "print it with another `-o`; the authorization server should issue b64tokens (RFC 6750 section 2.1)",
@@ -40,12 +34,15 @@ pub(super) fn run(context: &Context<'_>, verb: &Token) -> Result<(), Failure> {
     print(&text)
 }
 
-/// The runner's command to mask a text, and its escape for a percent sign.
-fn masking(context: &Context<'_>) -> Result<(&'static str, &'static str), Failure> {
-    match (context.env.get("GITHUB_ACTIONS"), context.env.get("TF_BUILD")) {
-        (Some("true"), _) => Ok(("::add-mask::", "%25")),
-        (_, Some(_)) => Ok(("##vso[task.setsecret]", "%AZP25")),
-        _ => Err(Failure::asked("`--mask` knows no runner here")
-            .hint("it works in GitHub Actions (Forgejo, Gitea) and Azure Pipelines")),
+/// How the runner here hides the token, if it is told so by a line of output. Each renewed token is another text.
+fn masks(context: &Context<'_>) -> Masks {
+    match runner::here(context.env) {
+        Ok(found) => found.map_or(Masks::None, |found| found.masks),
+        Err(ambiguous) => {
+            // In the log of another runner the command would show the token.
+            let note = format!("safeconduct: warning: {ambiguous}; the token is not masked\n");
+            tell(&Printable::text(&note, context.env));
+            Masks::None
+        }
     }
 }

@@ -35,6 +35,7 @@ mod listen;
 mod one_resource;
 mod order;
 mod outer;
+mod parties;
 mod reader;
 mod secrets;
 mod server;

@@ -159,6 +159,21 @@ impl Handed {
         self.token.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte))
     }
 
+    /// When it ends, in RFC 3339.
+    pub(crate) fn expires_at(&self) -> &str {
+        &self.expires_at
+    }
+
+    /// What was granted.
+    pub(crate) fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// Who issued it.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// The bare token.
     pub(crate) fn raw(&self) -> Zeroizing<String> {
         Zeroizing::new(self.token.expose().to_owned())

@@ -2,7 +2,7 @@
 //!
 //! | tests of | in |
 //! |---|---|
-//! | the program as people and clients call it | `cli` `helpers` `snippet` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
+//! | the program as people and clients call it | `cli` `ci` `helpers` `snippet` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
 //! | the data path | `proxy` `bridge` |
 //! | a command beside an endpoint of its own | `exec` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
@@ -23,6 +23,7 @@ mod aws;
 mod bad_input;
 mod bridge;
 mod callers;
+mod ci;
 mod cli;
 mod clients;
 mod daemon;

@@ -13,11 +13,13 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("main", "command"),
     (
         "command",
-        "app audit blocking bridge broker caller child cli clock config door env frontend identity log oauth outbound snippet token trust",
+        "app audit blocking bridge broker caller child cli clock config door env frontend identity log oauth outbound runner snippet token trust",
     ),
     ("app", "audit blocking broker clock config env frontend identity metrics outbound relay store"),
     ("cli", "bridge clock snippet trust"),
     ("snippet", ""),
+    // What is written for a runner; the caller writes it.
+    ("runner", "env"),
     // It has no secret and makes no credential.
     ("bridge", "door jitter mcp"),
     // `config` makes the `Config` structs of these rooms and checks names against their tables.

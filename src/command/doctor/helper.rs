@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::broker::Class;
-use crate::env::Env;
+use crate::env::{Env, sockets};
 use crate::oauth::quoted_words;
 
 /// Both clients give up after this time.
@@ -38,7 +38,8 @@ pub(super) fn under_codex(env: &Env) -> Vec<(String, String)> {
 
 /// The variables that Claude Code passes and we read, and its own.
 pub(super) fn under_claude_code(env: &Env) -> Vec<(String, String)> {
-    let mut vars = kept(env, &["HOME", "PATH", "TMPDIR", "SAFECONDUCT_SOCKET", "RUNNER_TEMP", "AGENT_TEMPDIRECTORY"]);
+    let passed = ["HOME", "PATH", "TMPDIR", "SAFECONDUCT_SOCKET"].into_iter().chain(sockets::job_variables());
+    let mut vars = kept(env, &passed.collect::<Vec<_>>());
     let own = [("CLAUDE_CODE_MCP_SERVER_NAME", NO_SERVER), ("CLAUDE_CODE_MCP_SERVER_URL", "https://mcp.invalid/mcp")];
     vars.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     vars

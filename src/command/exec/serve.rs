@@ -122,7 +122,8 @@ async fn fetch(context: &Context<'_>, verb: &Exec, place: &Place, announced: &An
     for name in announced.servers.values() {
         let (socket, request, uid) = (place.socket(), token_request(name, verb), context.env.uid());
         let limit = verb.wishes.timeout;
-        let ask = move || door::ask(&[door::Place { path: socket, named: true }], &request, None, uid, limit);
+        let ask =
+            move || door::ask(&[door::Place { path: socket, named: true, of_step: false }], &request, None, uid, limit);
         let reply = blocking::run(Kind::Programs, ask).await;
         let reply = reply.map_err(|error| Failure::new(Class::Temporary, error.to_string()))??;
         if reply.status != 200 {
@@ -134,7 +135,7 @@ async fn fetch(context: &Context<'_>, verb: &Exec, place: &Place, announced: &An
 
 /// Asks the endpoint for a token.
 pub(super) fn ask_token(socket: &Path, name: &str, verb: &Exec, uid: u32) -> Result<door::Reply, door::Error> {
-    let places = [door::Place { path: socket.to_owned(), named: true }];
+    let places = [door::Place { path: socket.to_owned(), named: true, of_step: false }];
     door::ask(&places, &token_request(name, verb), None, uid, verb.wishes.timeout)
 }
 
@@ -189,8 +190,7 @@ fn listed(context: &Context<'_>, verb: &Exec) -> Result<Planned, Failure> {
         url: String,
         front_door_of: Option<String>,
     }
-    let reply = status::ask(context)?;
-    let status: Status = serde_json::from_value(status::read(&reply)?).map_err(|_| obtain::strange())?;
+    let status: Status = serde_json::from_value(status::fetch(context)?).map_err(|_| obtain::strange())?;
     let servers: Vec<(String, ServerUrl)> = (status.servers.into_iter())
         .filter(|server| server.front_door_of.is_none())
         .filter_map(|server| Some((server.name, ServerUrl::parse(&server.url).ok()?)))

@@ -1,5 +1,6 @@
 //! `safeconduct run --detach`: starts the daemon in the background, and tells where it listens.
 
+use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -31,37 +32,18 @@ pub(super) fn detach(context: &Context<'_>, verb: &Run) -> Result<(), Failure> {
     descriptors::close_inherited();
     let config = configured(context, &verb.servers)?;
     let (path, log) = open_log(context, &config)?;
-    let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
-    let failed = |error: std::io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
-    let program = child::own_program(context.env)
-        .ok_or_else(|| Failure::bug("this program's own file is not found").hint("call it by its absolute path"))?;
     // This command line, with the child's flag instead of ours.
     let words = std::env::args_os().skip(1).map(|word| if word == "--detach" { "--detached".into() } else { word });
-    let mut child = Command::new(program)
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log.try_clone().map_err(failed)?)
-        .spawn()
-        .map_err(failed)?;
-    let mut said = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(4_096).read_to_string(&mut said).map_err(failed)?;
-    }
-    let mut daemon = Started { child, log, start, path };
-    let Some((first, _)) = said.split_once('\n') else {
-        let status = daemon.child.wait().map_err(failed)?;
-        return Err(daemon.ended(status));
-    };
-    let socket = first.trim_start_matches(SOCKET).trim_start();
+    let (mut daemon, said) = Started::begin(context, words.collect(), Stdio::null(), (path, log))?;
+    let socket = said.lines().next().unwrap_or_default().trim_start_matches(SOCKET).trim_start();
     daemon.wait(context, socket, verb.wait.unwrap_or(WAIT))?;
     let said = format!("{said}pid    {}\nlog    {}\n", daemon.child.id(), daemon.path.display());
     print(&Printable::text(&said, context.env)).map(|()| tell_flag(context, socket))
 }
 
 /// A daemon in the background.
-struct Started {
-    child: Child,
+pub(in crate::command) struct Started {
+    pub(in crate::command) child: Child,
     log: File,
     /// Where its part of the log begins.
     start: u64,
@@ -69,12 +51,43 @@ struct Started {
 }
 
 impl Started {
+    /// Starts this program with these words as a daemon that writes to this log, and waits until it listens: it says where, in
+    /// lines. If it ends before, this fails with its last message and its exit code.
+    pub(in crate::command) fn begin(
+        context: &Context<'_>,
+        words: Vec<OsString>,
+        stdin: Stdio,
+        (path, log): (PathBuf, File),
+    ) -> Result<(Self, String), Failure> {
+        let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+        let failed = |error: std::io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
+        let program = child::own_program(context.env)
+            .ok_or_else(|| Failure::bug("this program's own file is not found").hint("call it by its absolute path"))?;
+        let mut child = Command::new(program)
+            .args(words)
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(log.try_clone().map_err(failed)?)
+            .spawn()
+            .map_err(failed)?;
+        let mut said = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            stdout.take(4_096).read_to_string(&mut said).map_err(failed)?;
+        }
+        let mut daemon = Self { child, log, start, path };
+        if !said.contains('\n') {
+            let status = daemon.child.wait().map_err(failed)?;
+            return Err(daemon.ended(status));
+        }
+        Ok((daemon, said))
+    }
+
     /// Waits for the tokens of the required servers. Fails if they do not come; the daemon goes on.
     fn wait(&mut self, context: &Context<'_>, socket: &str, limit: Duration) -> Result<(), Failure> {
         if limit.is_zero() {
             return Ok(());
         }
-        let places = [door::Place { path: socket.into(), named: true }];
+        let places = [door::Place { path: socket.into(), named: true, of_step: false }];
         let mut ask = || match self.child.try_wait() {
             Ok(Some(status)) => Err(self.ended(status)),
             _ => Ok(door::ask(&places, "GET /readyz", None, context.env.uid(), LIMIT)),
@@ -101,7 +114,7 @@ fn tell_flag(context: &Context<'_>, socket: &str) {
     let usual = door::places(None, context.env);
     if !usual.iter().any(|place| place.path.as_os_str() == socket)
         || context.env.get("SAFECONDUCT_SOCKET").is_some()
-        || sockets::job_directory(context.env).is_some()
+        || !sockets::job_directories(context.env).is_empty()
     {
         let socket = shell_word(socket).unwrap_or_else(|| "PATH".to_owned());
         let note =

@@ -58,9 +58,41 @@ async fn the_runner_masks_the_token_that_is_printed() {
     let attacker = Attacker::start().await;
     world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
     let job = world.job(&format!("issuer = \"{}\"", attacker.base)).without_env("SAFECONDUCT_LOG");
-    let output = job.run(&["token", "demo", "--mask"]).await.expect_code(0);
+    let output = job.run(&["token", "demo"]).await.expect_code(0);
     assert_eq!(output.stdout, format!("{ODD_TOKEN}\n"));
-    assert_eq!(output.stderr, format!("::add-mask::{}\n", ODD_TOKEN.replace('%', "%25")));
+    let masked: Vec<String> = output.stderr.lines().map(|line| line.replace("%25", "%")).collect();
+    assert_eq!(masked[0], format!("::add-mask::{ODD_TOKEN}"));
+    assert!(
+        masked.iter().all(|line| line.starts_with("::add-mask::")),
+        "and the same in a URL and in JSON: {masked:?}"
+    );
+}
+
+/// The same for a step of a job: no spelling of the token that it writes is left unmasked, and none is another key.
+#[tokio::test]
+async fn the_runner_masks_the_token_of_a_step_before_it_is_written() {
+    let world = World::new().await;
+    let attacker = Attacker::start().await;
+    world.mcp.set_metadata(json!({"authorization_servers": [attacker.base]}));
+    let job = step_of(world.job(&format!("issuer = \"{}\"", attacker.base))).without_env("SAFECONDUCT_LOG");
+    let output = job.run(&["ci", "demo", "--json"]).await.expect_code(0);
+    let masks: Vec<&str> = output.stderr.lines().map_while(|line| line.strip_prefix("::add-mask::")).collect();
+    // Quotes and the backslash are escaped in JSON; in a URL everything but a few marks is.
+    let in_json = ODD_TOKEN.replace('\\', "\\\\").replace('"', "\\\"");
+    let in_url = "a-token%2525of%250Athe-attacker%22%5C%24%28id%29";
+    assert_eq!(masks, [ODD_TOKEN, in_url, &in_json].map(|one| one.replace('%', "%25")));
+    let written = std::fs::read_to_string(job.private("output")).expect("it is there");
+    assert_eq!(written.lines().filter(|line| line.contains("<<")).count(), 3, "{written}");
+    assert!(written.contains(&format!("\n{ODD_TOKEN}\n")), "{written}");
+    std::fs::remove_dir_all(job.path().join("runner")).expect("the runner's");
+}
+
+/// A step of a job on GitHub's runner.
+fn step_of(world: Safeconduct) -> Safeconduct {
+    let (temp, output) = (world.path().join("runner"), world.private("output"));
+    std::fs::create_dir_all(&temp).expect("ours");
+    let world = world.without_env("SAFECONDUCT_SOCKET").env("RUNNER_TEMP", &temp.display().to_string());
+    world.env("GITHUB_OUTPUT", &output.display().to_string())
 }
 
 #[tokio::test]
@@ -72,7 +104,7 @@ async fn a_token_that_a_runner_would_read_as_a_command_is_not_printed_in_ci() {
         let job = world.job(&format!("issuer = \"{}\"", attacker.base)).without_env("SAFECONDUCT_LOG");
         for words in [
             &["token", "demo"][..],
-            &["token", "demo", "--mask"],
+            &["token", "demo", "--no-mask"],
             &["token", "demo", "-o", "json"],
             &["token", "demo", "-o", "header"],
             &["headers", "demo"],
@@ -80,6 +112,12 @@ async fn a_token_that_a_runner_would_read_as_a_command_is_not_printed_in_ci() {
             let stderr = refused(job.run(words).await, 76, "a CI runner could read as a command");
             assert!(!stderr.contains("PAYLOAD"), "{stderr}");
         }
+        let step = step_of(job.clone());
+        let stderr = refused(step.run(&["ci", "demo"]).await, 76, "a CI runner could read as a command");
+        assert!(
+            !stderr.contains("PAYLOAD") && std::fs::read(step.private("output")).is_ok_and(|text| text.is_empty()),
+            "{stderr}"
+        );
         let output = job.run_with_stdin(&["get"], &json!({"uri": world.mcp.url()}).to_string()).await;
         refused(output, 76, "a CI runner could read as a command");
         let daemon = world.job(&format!("issuer = \"{}\"", attacker.base)).daemon(&[]).await;

@@ -109,7 +109,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.has_ended() {
-            leak::check_on_drop("stderr of safeconduct", &self.stderr());
+            leak::check_on_drop("stderr of safeconduct", &super::for_people(&self.stderr()));
             return;
         }
         self.kill_all();
@@ -118,7 +118,7 @@ impl Drop for Running {
             std::thread::sleep(Duration::from_millis(5));
             patience -= 1;
         }
-        leak::check_on_drop("stderr of safeconduct", &self.stderr());
+        leak::check_on_drop("stderr of safeconduct", &super::for_people(&self.stderr()));
     }
 }
 
