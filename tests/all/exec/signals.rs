@@ -48,13 +48,15 @@ async fn an_interrupt_at_the_terminal_reaches_the_command_once() {
     let world = world(&scene);
     let counts =
         "trap 'echo got INT' INT; echo ready; i=0; while [ $i -lt 40 ]; do sleep 0.05; i=$((i+1)); done; echo over";
-    let line = format!("{} exec --insecure-loopback {} -- sh -c \"{counts}\"", binary(), scene.argument());
+    // In a variable: the shell of script(1) must not replace what is in it.
+    let line = format!("{} exec --insecure-loopback {} -- sh -c \"$COUNTS\"", binary(), scene.argument());
     let mut command = Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
         .envs(scene.platform.env())
         .env("RUNNER_TEMP", world.path().join("tmp"))
-        .env("SAFECONDUCT_SOCKET", world.socket());
+        .env("SAFECONDUCT_SOCKET", world.socket())
+        .env("COUNTS", counts);
     let Ok(mut child) = command.spawn() else {
         skipped("there is no script(1) here");
         return;
