@@ -8,12 +8,18 @@ use clap::Args;
 use super::span;
 
 /// What is shown after the flags.
-pub(super) const EXAMPLE: &str = "Example:\n  \
-    safeconduct ci deploy=https://mcp.example.com/mcp --allowed-issuer https://auth.example.com\n\n\
-    It knows GitHub Actions, Forgejo and Gitea, Azure Pipelines, GitLab, CircleCI, Buildkite, Bitbucket and Jenkins.\n\
-    Step outputs: token_NAME and expires_at_NAME of each target, and socket. Where a runner stores outputs, they are\n\
-    instead in a file that only this user can read; its path is on stdout: `. \"$(safeconduct ci NAME=URL)\"`.\n\
-    A daemon goes on in the background and renews the tokens until the job ends. `safeconduct stop` ends it before.";
+pub(super) const EXAMPLE: &str = "\
+Example:
+  safeconduct ci deploy=https://mcp.example.com/mcp \\
+    --allowed-issuer https://auth.example.com
+
+It knows GitHub Actions, Forgejo and Gitea, Azure Pipelines, GitLab, CircleCI,
+Buildkite, Bitbucket and Jenkins. Step outputs: token_NAME and expires_at_NAME
+of each target, and socket. Where a runner stores outputs, they are instead in a
+file that only this user can read; its path is on stdout:
+  . \"$(safeconduct ci NAME=URL)\"
+A daemon goes on in the background and renews the tokens until the job ends.
+`safeconduct stop` ends it before.";
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Ci {

@@ -10,15 +10,18 @@ use super::Wishes;
 /// Shown below the help of `exec`.
 pub(super) const EXAMPLE: &str = "\
 Examples:
-  safeconduct exec deploy=https://mcp.example.com/mcp -- sh -c 'agent --mcp \"$SAFECONDUCT_URL_DEPLOY\"'
-  safeconduct exec --env deploy -- sh -c 'curl -H \"Authorization: Bearer $SAFECONDUCT_TOKEN_DEPLOY\" …'
+  safeconduct exec deploy=https://mcp.example.com/mcp -- \\
+    sh -c 'agent --mcp \"$SAFECONDUCT_URL_DEPLOY\"'
+  safeconduct exec --env deploy -- \\
+    sh -c 'curl -H \"Authorization: Bearer $SAFECONDUCT_TOKEN_DEPLOY\" …'
 
-CMD gets SAFECONDUCT_SOCKET (the whole API, for these servers alone) and for each TARGET
-SAFECONDUCT_URL_<NAME>, an MCP server at 127.0.0.1 that only this user can open. The variables with which
-it could get the job's identity by itself are taken out of its environment.
+CMD gets SAFECONDUCT_SOCKET (the whole API, for these servers alone) and for
+each TARGET SAFECONDUCT_URL_<NAME>, an MCP server at 127.0.0.1 that only this
+user can open. The variables with which it could get the job's identity by
+itself are taken out of its environment.
 
-Exit codes: that of CMD, or its signal; 127 if CMD is not found, 126 if it cannot be run; before CMD
-is started those of the other commands.";
+Exit codes: that of CMD, or its signal; 127 if CMD is not found, 126 if it
+cannot be run; before CMD is started those of the other commands.";
 
 #[derive(Args, Debug)]
 pub(crate) struct Exec {
