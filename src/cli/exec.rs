@@ -31,7 +31,7 @@ pub(crate) struct Exec {
     /// The command and its arguments
     #[arg(value_name = "CMD", last = true, required_unless_present = "serve")]
     pub command: Vec<OsString>,
-    /// Also set SAFECONDUCT_TOKEN_<NAME> to a token, which is not renewed
+    /// Also set `SAFECONDUCT_TOKEN_<NAME>` to a token, which is not renewed
     #[arg(long)]
     pub env: bool,
     /// Leave the variables of this identity source (or of all) in the environment of CMD
