@@ -278,7 +278,8 @@ impl Bridge {
         self.session.settling();
         self.tasks.spawn(async move {
             let is_told = bridge.tell("notifications/initialized", Waits::ForAnswer, line).await;
-            bridge.session.settled(is_told);
+            // A server without sessions asks its client in an answer.
+            bridge.session.settled(is_told && bridge.eras.met().is_none());
             if is_told {
                 bridge.start_listening();
             }

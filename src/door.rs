@@ -143,8 +143,12 @@ pub(crate) fn ask_steps(
             }
             // The machine's own daemon is not asked for what those of the job refuse.
             (Ok((at, _)), Some(reply)) if !rest[at].of_step => return Ok(reply),
-            (Ok((_, reply)), _) | (Err(_), Some(reply)) => return Ok(reply),
-            (Err(error), None) => return Err(error),
+            (Ok((_, reply)), _) => return Ok(reply),
+            // The one that fails for now may be the one that serves it.
+            (Err(error @ (Error::Broken { .. } | Error::TimedOut { .. })), _) | (Err(error), None) => {
+                return Err(error);
+            }
+            (Err(_), Some(reply)) => return Ok(reply),
         }
     }
 }

@@ -46,7 +46,8 @@ pub(super) struct Eras {
     questions: Mutex<Questions>,
     tools: Mutex<Tools>,
     /// One list of tools is fetched at a time.
-    learning: tokio::sync::Mutex<()>,
+    /// When the last list that was had because of a refusal was begun.
+    learning: tokio::sync::Mutex<Option<tokio::time::Instant>>,
 }
 
 /// A server without sessions, and the client that it was met for.

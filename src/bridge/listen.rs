@@ -9,6 +9,7 @@ use super::Bridge;
 use super::events::Progress;
 use super::fields::{Media, media};
 use super::message::Route;
+use super::passing::is_passing;
 use super::told::Why;
 
 /// What to do after an attempt.
@@ -24,11 +25,8 @@ enum Next {
 fn next(status: StatusCode, media: Media) -> Next {
     match status {
         StatusCode::OK if media == Media::Events => Next::Read,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Next::TryAgain
-        }
-        StatusCode::NOT_IMPLEMENTED => Next::GiveUp,
-        status if status.is_server_error() => Next::TryAgain,
+        StatusCode::CONFLICT => Next::TryAgain,
+        status if is_passing(status) => Next::TryAgain,
         _ => Next::GiveUp,
     }
 }

@@ -11,8 +11,9 @@ use super::Bridge;
 use super::events::Progress;
 use super::fields::{Media, media};
 use super::link::{Answer, Body, Lane, Outbound};
-use super::message::{Delivered, Route};
+use super::message::Route;
 use super::passing::{is_ours_and_passes, is_passing};
+use super::post::no_message;
 use super::requests::Ticket;
 use super::subscription::Subscription;
 use super::told::Why;
@@ -32,6 +33,8 @@ impl Bridge {
                 return Ok(());
             }
             failures = if since.elapsed() >= LIVED { 0 } else { failures.saturating_add(1) };
+            // The broken one must not keep the place that the next one needs.
+            drop(body);
             body = loop {
                 progress.failures = failures;
                 progress.wait().await;
@@ -60,12 +63,9 @@ impl Bridge {
                 if is_ours_and_passes(&answer) {
                     return Ok(Again::Later);
                 }
-                match self.deliver(&answer, Route::Request(ticket)).await {
-                    Delivered::Answer => Ok(Again::Answered),
-                    _ => Err(Why::Status(status.as_u16())),
-                }
+                self.deliver_whole(ticket, status, &answer).await.map(|()| Again::Answered)
             }
-            (status, _) => Err(Why::Status(status.as_u16())),
+            (status, media) => Err(no_message(status, media)),
         }
     }
 }

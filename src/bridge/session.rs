@@ -130,6 +130,8 @@ impl Session {
         let is_open = |beginning: &Beginning| waits != Waits::ForStream || !beginning.is_opening;
         if tokio::time::timeout(STREAM_LIMIT, beginning.wait_for(is_open)).await.is_err() {
             tracing::debug!("the stream of the server is not open yet; sending all the same");
+            // Some servers open it with their first event: the calls after this one do not wait again.
+            self.listens();
         }
     }
 }
@@ -140,6 +142,18 @@ mod tests {
 
     async fn may(session: &Session, waits: Waits) -> bool {
         tokio::time::timeout(Duration::from_millis(1), session.wait(waits)).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_stays_closed_is_waited_for_once() {
+        let session = Session::default();
+        session.asked();
+        session.answered();
+        session.settling();
+        session.settled(true);
+        assert!(!may(&session, Waits::ForStream).await, "a call waits for the stream");
+        session.wait(Waits::ForStream).await;
+        assert!(may(&session, Waits::ForStream).await, "the next does not");
     }
 
     #[tokio::test(start_paused = true)]

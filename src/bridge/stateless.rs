@@ -1,8 +1,5 @@
 //! Requests of a client of the wire since 2026-07-28, which pass as they are.
 
-use bytes::Bytes;
-use hyper::StatusCode;
-
 use super::Bridge;
 use super::eras::KEPT;
 use super::fields::{Media, media};
@@ -10,8 +7,8 @@ use super::link::Answer;
 use super::post::no_message;
 use super::requests::Ticket;
 use super::told::Why;
-use crate::mcp::era::{HEADER_MISMATCH, request};
-use crate::mcp::rpc::Message;
+use crate::mcp::era::{is_header_mismatch, request};
+use bytes::Bytes;
 
 impl Bridge {
     /// Brings a request to its answer. If the server misses a field of a call, the tools are listed anew, and it is sent once more: a
@@ -29,9 +26,7 @@ impl Bridge {
                 (_, Media::Events, _) => return self.stream(ticket, body).await,
                 (status, Media::Json, kept) => {
                     let answer = self.whole(body).await?;
-                    let is_mismatch = is_call
-                        && status == StatusCode::BAD_REQUEST
-                        && Message::read(&answer).error_code == Some(HEADER_MISMATCH);
+                    let is_mismatch = is_call && is_header_mismatch(status.as_u16(), &answer);
                     let again = kept.filter(|_| is_mismatch).and_then(|request| Some((meta_of(&request)?, request)));
                     let Some((meta, request)) = again else {
                         return self.deliver_whole(ticket, status, &answer).await;

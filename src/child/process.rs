@@ -14,6 +14,15 @@ pub(crate) fn started(pid: i32) -> Option<u64> {
     Stat::of(pid).filter(|stat| !stat.has_ended).map(|stat| stat.started)
 }
 
+/// Is this process, as seen here, the one that calls itself `own`? In a container of its own it has another number there.
+pub(crate) fn calls_itself(pid: i32, own: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    // The last number is that in the innermost namespace (pid_namespaces(7)).
+    let innermost =
+        status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_ascii_whitespace().last()?.parse().ok());
+    innermost.unwrap_or(pid) == own
+}
+
 /// The processes that a program consists of, now that nobody waits for it any more.
 pub(crate) struct Family<'a> {
     /// The program, and when it was started.

@@ -49,11 +49,9 @@ pub(super) fn run(context: &Context<'_>, verb: &Ci) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    match hand_out(context, runner, &background, &held, &mut files) {
-        Ok(own_file) => {
-            let pid = background.confirm()?;
-            report(context, verb, &held, (&background.socket, pid), own_file.as_deref())
-        }
+    let handed = hand_out(context, runner, &background, &held, &mut files);
+    match handed.and_then(|own_file| Ok((own_file, background.confirm()?))) {
+        Ok((own_file, pid)) => report(context, verb, &held, (&background.socket, pid), own_file.as_deref()),
         Err(failure) => {
             background.end();
             Err(failure)

@@ -42,7 +42,10 @@ pub(super) fn run(context: &Context<'_>, verb: &Install) -> Result<(), Failure> 
         _ => {}
     }
     // The old file is replaced in one step: a program that runs from it goes on, and nobody sees half of the new one.
-    let written = copy(&program, &early).and_then(|bytes| fs::rename(&early, &target).map(|()| bytes));
+    // In containers both of two installers at once can have the same number; the second must not touch what the first is writing.
+    let early_file = File::options().write(true).create_new(true).mode(0o755).open(&early);
+    let mut early_file = early_file.map_err(|error| failed(&early, &error))?;
+    let written = copy(&program, &mut early_file).and_then(|bytes| fs::rename(&early, &target).map(|()| bytes));
     let bytes = written.map_err(|error| {
         drop(fs::remove_file(&early));
         failed(&target, &error)
@@ -50,10 +53,9 @@ pub(super) fn run(context: &Context<'_>, verb: &Install) -> Result<(), Failure> 
     print(&Printable::text(&format!("wrote {} ({bytes} bytes)\n", target.display()), context.env))
 }
 
-fn copy(from: &Path, to: &Path) -> io::Result<u64> {
+fn copy(from: &Path, target: &mut File) -> io::Result<u64> {
     let mut source = File::open(from)?;
-    let mut target = File::options().write(true).create_new(true).mode(0o755).open(to)?;
-    let bytes = io::copy(&mut source, &mut target)?;
+    let bytes = io::copy(&mut source, target)?;
     target.set_permissions(Permissions::from_mode(0o755))?;
     target.sync_all()?;
     Ok(bytes)

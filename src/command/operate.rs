@@ -56,17 +56,19 @@ fn stop_one(context: &Context<'_>, places: &[Place]) -> Result<i32, Failure> {
         pid: i32,
         linger: u64,
     }
-    // As this process sees it, which may be another number in a container, or none.
+    // Who has made the socket, as this process sees it: another number in a container, or none.
     let pid = door::listener(places, context.env.uid())?;
-    let of_daemon = pid.and_then(process::started);
     let Stopping { pid: own, linger } = read(&door::ask(places, "POST /v1/stop", None, context.env.uid(), ANSWERS)?)?;
-    let is_seen = pid == Some(own);
+    // The service manager can have made the socket. It lives on, and a connection would start the daemon anew.
+    let watched = pid.map(|pid| if process::calls_itself(pid, own) { pid } else { own });
+    let of_daemon = watched.map(|pid| (pid, process::started(pid)));
     let (clock, limit) = (context.clock(), ENDS + Duration::from_secs(linger));
     let asked = clock.boot();
-    // A socket may have been made by the service manager, which lives on.
     let is_over = || match of_daemon {
-        Some(started) if is_seen => process::started(own) != Some(started),
-        _ => matches!(door::connect(places, context.env.uid()), Err(door::Error::Absent { .. })),
+        Some((_, None)) => true,
+        Some((pid, started)) => process::started(pid) != started,
+        // It is in another container.
+        None => matches!(door::connect(places, context.env.uid()), Err(door::Error::Absent { .. })),
     };
     while !is_over() {
         if clock.boot().since(asked) > limit {

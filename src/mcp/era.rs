@@ -33,7 +33,7 @@ const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// The field that repeats a value of the body differs from it, or is missing.
-pub(crate) const HEADER_MISMATCH: i64 = -32_020;
+const HEADER_MISMATCH: i64 = -32_020;
 const MISSING_CAPABILITY: i64 = -32_021;
 const UNSUPPORTED_VERSION: i64 = -32_022;
 /// JSON-RPC's "invalid params": a server that requires `_meta` says so.
@@ -45,6 +45,11 @@ pub(crate) fn is_worth_a_probe(status: u16, answer: &[u8]) -> bool {
     let code = Message::read(answer).error_code;
     let codes = [HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION, METHOD_NOT_FOUND, INVALID_PARAMS];
     matches!(status, 400 | 404) && code.is_some_and(|code| codes.contains(&code))
+}
+
+/// Was the request refused because a field that repeats a value of the body is missing or another one? Then it was not carried out.
+pub(crate) fn is_header_mismatch(status: u16, answer: &[u8]) -> bool {
+    status == 400 && Message::read(answer).error_code == Some(HEADER_MISMATCH)
 }
 
 #[cfg(test)]

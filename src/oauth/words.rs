@@ -57,9 +57,26 @@ pub(crate) fn is_unseen(one: char) -> bool {
     code < 0x20 || code >= 0x7f && (code < 0xa0 || UNSEEN.iter().any(|(first, last)| (*first..=*last).contains(&code)))
 }
 
-/// Another party's text, made safe to show: on one line, and at most 200 characters of it.
+/// Another party's text, made safe to show: on one line, at most 200 characters of it, and without tokens. A server that refuses
+/// an assertion may repeat it.
 pub(crate) fn quoted_words(text: &str) -> String {
-    cut(text.chars().map(seen), WORDS_CAP)
+    cut(without_tokens(text).chars().map(seen), WORDS_CAP)
+}
+
+/// The text with a word in the place of each JWT.
+fn without_tokens(text: &str) -> Cow<'_, str> {
+    const SHORTEST: usize = 40;
+    // Every JWT begins with the base64url of `{"`.
+    if !text.contains("eyJ") {
+        return Cow::Borrowed(text);
+    }
+    let is_outside = |one: char| !(one.is_ascii_alphanumeric() || "-_.".contains(one));
+    let shown = text.split_inclusive(is_outside).map(|piece| {
+        let end = piece.find(is_outside).unwrap_or(piece.len());
+        let (word, rest) = piece.split_at(end);
+        if word.starts_with("eyJ") && word.len() >= SHORTEST { format!("(a token){rest}") } else { piece.to_owned() }
+    });
+    Cow::Owned(shown.collect())
 }
 
 /// A text for people on one line.
@@ -144,6 +161,17 @@ mod tests {
             assert_eq!(read["x"], *text);
         }
         assert_eq!(lines("naïve 漢字 ✓ █·\n"), "naïve 漢字 ✓ █·\n");
+    }
+
+    #[test]
+    fn a_token_that_another_party_repeats_is_not_shown() {
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJyZXBvOm8vciJ9.c2lnbmF0dXJl";
+        for text in [format!("assertion={token}"), format!("\"{token}\" is used up"), token.to_owned()] {
+            let shown = quoted_words(&text);
+            assert!(shown.contains("(a token)") && !shown.contains("eyJ"), "{shown}");
+        }
+        assert_eq!(quoted_words("it begins with eyJ"), "it begins with eyJ");
+        assert_eq!(quoted_words("https://as.example/eyJ/x"), "https://as.example/eyJ/x");
     }
 
     #[test]

@@ -245,16 +245,18 @@ async function fetched(url) {
     timeout: LIMIT_MS,
     killSignal: "SIGKILL",
   });
-  const [bytes, said, code] = await Promise.all([
+  const [bytes, said, { code, error }] = await Promise.all([
     child.stdout.toArray(),
     child.stderr.toArray(),
     new Promise((ended) => {
-      child.once("error", () => ended(null));
-      child.once("close", ended);
+      child.once("error", (error) => ended({ error: error.code }));
+      child.once("close", (code) => ended({ code }));
     }),
   ]);
   if (code === 0) return { bytes: Buffer.concat(bytes) };
-  if (code === null) return { problem: `no answer within ${LIMIT_MS / 1_000} s`, temporary: true };
+  if (error !== undefined) return { problem: `Node.js cannot be started once more (${error})`, temporary: false };
+  if (child.killed) return { problem: `no answer within ${LIMIT_MS / 1_000} s`, temporary: true };
+  if (code === null) return { problem: "another process has ended the download", temporary: true };
   return { problem: Buffer.concat(said).toString().trim().slice(0, 200), temporary: code === 75 };
 }
 
@@ -393,11 +395,20 @@ async function start(file, args) {
   if (ended.error) {
     throw new Failure(`${file} cannot be started (${ended.error.code})`, "check that it is a program for this runner's processor");
   }
-  if (ended.code === 0) saveState("socket", JSON.parse(Buffer.concat(report).toString()).socket);
+  if (ended.code === 0) saveState("socket", socketOf(Buffer.concat(report).toString()));
   // The page of a cancelled run says so already.
   if (cancelled) process.exitCode = 1;
   else if (ended.code !== 0) {
     throw new Failure(last.error || `safeconduct ended with ${ended.code ?? ended.signal}`, last.hint || olderProgram(ended.code));
+  }
+}
+
+/** The error of the parser would show a part of the text. */
+function socketOf(report) {
+  try {
+    return JSON.parse(report).socket;
+  } catch {
+    throw new Failure("`safeconduct ci` gave no report that can be read", "use a version of safeconduct that fits the action");
   }
 }
 

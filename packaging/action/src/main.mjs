@@ -100,11 +100,20 @@ async function start(file, args) {
   if (ended.error) {
     throw new Failure(`${file} cannot be started (${ended.error.code})`, "check that it is a program for this runner's processor");
   }
-  if (ended.code === 0) saveState("socket", JSON.parse(Buffer.concat(report).toString()).socket);
+  if (ended.code === 0) saveState("socket", socketOf(Buffer.concat(report).toString()));
   // The page of a cancelled run says so already.
   if (cancelled) process.exitCode = 1;
   else if (ended.code !== 0) {
     throw new Failure(last.error || `safeconduct ended with ${ended.code ?? ended.signal}`, last.hint || olderProgram(ended.code));
+  }
+}
+
+/** The error of the parser would show a part of the text. */
+function socketOf(report) {
+  try {
+    return JSON.parse(report).socket;
+  } catch {
+    throw new Failure("`safeconduct ci` gave no report that can be read", "use a version of safeconduct that fits the action");
   }
 }
 

@@ -158,16 +158,18 @@ async function fetched(url) {
     timeout: LIMIT_MS,
     killSignal: "SIGKILL",
   });
-  const [bytes, said, code] = await Promise.all([
+  const [bytes, said, { code, error }] = await Promise.all([
     child.stdout.toArray(),
     child.stderr.toArray(),
     new Promise((ended) => {
-      child.once("error", () => ended(null));
-      child.once("close", ended);
+      child.once("error", (error) => ended({ error: error.code }));
+      child.once("close", (code) => ended({ code }));
     }),
   ]);
   if (code === 0) return { bytes: Buffer.concat(bytes) };
-  if (code === null) return { problem: `no answer within ${LIMIT_MS / 1_000} s`, temporary: true };
+  if (error !== undefined) return { problem: `Node.js cannot be started once more (${error})`, temporary: false };
+  if (child.killed) return { problem: `no answer within ${LIMIT_MS / 1_000} s`, temporary: true };
+  if (code === null) return { problem: "another process has ended the download", temporary: true };
   return { problem: Buffer.concat(said).toString().trim().slice(0, 200), temporary: code === 75 };
 }
 

@@ -51,16 +51,18 @@ impl Bridge {
     }
 
     async fn rounds(self: &Arc<Self>, ticket: &Ticket, met: &Arc<Met>, mut body: Bytes) -> Result<(), Why> {
-        let (mut carried, length) = (Carried::default(), body.len());
-        for round in 1.. {
+        let (mut carried, length, mut round) = (Carried::default(), body.len(), 0);
+        loop {
+            round += 1;
             // In the first round nothing else has the id of the client.
             let id = if round == 1 { ticket.id.clone() } else { new_id() };
             let text = std::str::from_utf8(&body).map_err(|_| Why::NotTranslatable)?;
             let message = request::translated(text, id.as_str(), &met.meta(), &carried).ok_or(Why::NotTranslatable)?;
+            let reply = self.exchange_learning(&id, &ticket.method, message.into(), met).await?;
             if length > KEPT {
+                // Until here it counts for what was made of it.
                 body = Bytes::new();
             }
-            let reply = self.exchange_learning(&id, &ticket.method, message.into(), &met.own_meta()).await?;
             match Answer::read(&reply.text) {
                 Answer::Result(result) if ticket.method == "tools/list" => {
                     return self.give(ticket, "result", &self.good_tools(&result).unwrap_or(result)).await;
@@ -82,7 +84,6 @@ impl Bridge {
                 }
             }
         }
-        Err(Why::TooManyRounds)
     }
 
     /// What the round after this one carries.

@@ -9,10 +9,12 @@ use super::super::fields::{self, Media, Wire, media};
 use super::super::link::{Answer, Lane, Outbound};
 use super::super::message::Route;
 use super::super::passing::is_passing;
+use super::super::post::no_message;
 use super::super::told::Why;
+use super::Met;
 use super::made::Made;
-use crate::mcp::era::HEADER_MISMATCH;
-use crate::mcp::rpc::{Id, Message};
+use crate::mcp::era::is_header_mismatch;
+use crate::mcp::rpc::Id;
 
 /// The longest request that is kept to be sent again.
 pub(in crate::bridge) const KEPT: usize = 4 * 1024 * 1024;
@@ -31,8 +33,7 @@ impl Reply {
 
     /// The field that repeats a value of the body was missing, or was another one.
     fn is_header_mismatch(&self) -> bool {
-        let code = Message::read(self.text.as_bytes()).error_code;
-        self.status == StatusCode::BAD_REQUEST && code == Some(HEADER_MISMATCH)
+        is_header_mismatch(self.status.as_u16(), self.text.as_bytes())
     }
 }
 
@@ -43,7 +44,8 @@ impl Bridge {
         let outbound = Outbound { method: Method::POST, target: self.target().await?, fields, body };
         let Answer { head, mut body } = self.send_repeatable(method, outbound, lane).await?;
         let status = head.status;
-        match (status, media(&head.headers)) {
+        let media = media(&head.headers);
+        match (status, media) {
             (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => return Err(Why::NoAnswer),
             (_, Media::Events) => {
                 self.events(&mut body, Route::Made(&made), &mut Progress::until_answer()).await?;
@@ -55,18 +57,17 @@ impl Bridge {
             }
             (_, Media::Other) => {}
         }
-        let none = if status.is_success() { Why::Malformed } else { Why::Status(status.as_u16()) };
-        made.into_answer().map(|text| Reply { status, text }).ok_or(none)
+        made.into_answer().map(|text| Reply { status, text }).ok_or_else(|| no_message(status, media))
     }
 
     /// The same. If the server misses a field, the tools are listed anew, and it is sent once more: a request that was refused so was
-    /// not carried out. `meta` is for the list.
-    pub(super) async fn exchange_learning(&self, id: &Id, method: &str, body: Bytes, meta: &str) -> Result<Reply, Why> {
+    /// not carried out.
+    pub(super) async fn exchange_learning(&self, id: &Id, method: &str, body: Bytes, met: &Met) -> Result<Reply, Why> {
         let kept = (method == "tools/call" && body.len() <= KEPT).then(|| body.clone());
         let reply = self.exchange(Made::new(id.clone()), method, body, Lane::Requests).await?;
         match kept {
             Some(body) if reply.is_header_mismatch() => {
-                self.learn_anew(meta).await;
+                self.learn_anew(&met.own_meta()).await;
                 self.exchange(Made::new(id.clone()), method, body, Lane::Requests).await
             }
             _ => Ok(reply),

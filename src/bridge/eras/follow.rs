@@ -44,7 +44,7 @@ impl Stream {
         let Ok(Ok(state)) = timeout(OPENING, begun).await.map(|state| state.map(|state| state.clone())) else {
             return Err(End::Broken);
         };
-        match state.honored {
+        match state.honored.map(|honored| honored.within(&self.filter)) {
             Some(honored) if honored.is_empty() => Err(End::Refused),
             Some(honored) => Ok(honored),
             None => Err(state.ended.unwrap_or(End::Broken)),

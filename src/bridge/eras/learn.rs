@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hyper::HeaderMap;
+use tokio::time::Instant;
 
 use super::super::Bridge;
 use super::super::fields::encoded;
@@ -26,14 +27,12 @@ impl Bridge {
     /// Learns from a list of tools. `Some`: the list without tools that must not be offered.
     pub(super) fn good_tools(&self, result: &str) -> Option<String> {
         let cut = self.eras.tools().learn(result)?;
+        let is_hidden = self.eras.protocol == Protocol::Auto;
         for tool in cut.invalid {
             let tool: String = tool.chars().take(128).collect();
-            tracing::warn!(
-                ?tool,
-                "a tool declares a header field against the rules of the specification; it is hidden"
-            );
+            tracing::warn!(?tool, is_hidden, "a tool declares a header field against the rules of the specification");
         }
-        (self.eras.protocol == Protocol::Auto).then_some(cut.result)
+        is_hidden.then_some(cut.result)
     }
 
     /// The same for a whole answer.
@@ -76,8 +75,17 @@ impl Bridge {
 
     /// Lists the tools anew, because the server says that a field is missing or another one. Where that fails, what was known stays.
     pub(in crate::bridge) async fn learn_anew(&self, meta: &str) {
-        let _one_at_a_time = self.eras.learning.lock().await;
-        match tokio::time::timeout(LIMIT, self.list_tools(meta)).await {
+        let refused = Instant::now();
+        let learnt = async {
+            let mut last = self.eras.learning.lock().await;
+            // Calls that were refused together need one list, begun after the refusals.
+            if last.is_some_and(|begun| begun > refused) {
+                return Ok(());
+            }
+            let begun = Instant::now();
+            self.list_tools(meta).await.inspect(|()| *last = Some(begun))
+        };
+        match tokio::time::timeout(LIMIT, learnt).await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => tracing::warn!(?why, "the tools cannot be listed anew"),
             Err(_) => tracing::warn!("the list of the tools is not there within half a minute"),

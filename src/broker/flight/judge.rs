@@ -23,7 +23,7 @@ const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 /// A longer life counts as this everywhere: timers, renewals and what callers are told.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
-/// A longer life is a wrong date, or a token that nobody should hold. It is said once, in the log.
+/// A longer life is a wrong date, or a token that nobody should hold: the log says so with each such token.
 const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 /// What was issued, for whom, and with which identity.

@@ -20,10 +20,16 @@ pub(super) fn by_program(env: &Env, words: &[&str], token: &str) -> Result<(), S
     let clock = Clock::system();
     for spelling in spellings(token) {
         let mut child = Command::new(&path);
-        child.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // It gets no secret of the configuration.
+        child.args(arguments).env_clear().envs(env.for_program(|_| false));
+        child.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = child.spawn().map_err(|error| format!("cannot be started: {error}"))?;
-        // It may end without reading, which its exit code tells.
-        drop(child.stdin.take().map(|mut stdin| stdin.write_all(spelling.as_bytes())));
+        // It may end without reading, which its exit code tells; one that neither reads nor ends is killed, and the thread ends then.
+        let stdin = child.stdin.take();
+        let writes = std::thread::Builder::new().spawn(move || {
+            drop(stdin.map(|mut stdin| stdin.write_all(spelling.as_bytes())));
+        });
+        writes.map_err(|error| format!("cannot be told: {error}"))?;
         let begun = clock.boot();
         let status = loop {
             match child.try_wait().map_err(|error| format!("cannot be waited for: {error}"))? {

@@ -51,7 +51,7 @@ pub(super) fn read(context: &Context<'_>, verb: &Ci) -> Result<(Config, Vec<Targ
         let server = server.ok_or_else(|| Failure::bug("a target that was just found is not there"))?;
         check_server(verb, text, server)?;
         narrow(server, verb)?;
-        targets.push(Targeted { url: shown(&server.url), name });
+        targets.push(Targeted { url: server.url.to_string(), name });
     }
     config.servers.retain(|server| targets.iter().any(|target| target.name == *server.name));
     config.listen.unlisted = false;
@@ -119,7 +119,7 @@ fn check_server(verb: &Ci, typed: &str, server: &Server) -> Result<(), Failure> 
     if verb.allowed_servers.is_empty() || verb.allowed_servers.iter().any(is_allowed) {
         return Ok(());
     }
-    let message = format!("{}: {} is not among the allowed servers", server.name, shown(&server.url));
+    let message = format!("{}: {} is not among the allowed servers", server.name, server.url);
     Err(Failure::new(Class::Denied, message)
         .hint("`--allowed-server` names each URL that this job may use, spelled exactly so"))
 }
@@ -166,9 +166,4 @@ pub(super) fn check_issuer(verb: &Ci, name: &str, issuer: &str) -> Result<(), Fa
     let message = format!("{name}: {:?} is not among the allowed authorization servers", quoted_words(issuer));
     Err(Failure::new(Class::Denied, message)
         .hint("`--allowed-issuer` names each issuer that this job may use, spelled exactly so"))
-}
-
-/// A query may hold a secret.
-fn shown(url: &ServerUrl) -> String {
-    url.as_str().split('?').next().unwrap_or_default().to_owned()
 }

@@ -26,7 +26,7 @@ use crate::caller::{Caller, Facts, Needs, Process};
 use crate::child::process::Family;
 use crate::cli::{Exec, Level};
 use crate::command::obtain::{self, Refused, Unconfigured, Wanted};
-use crate::command::{Context, Failure, Printable, print, status};
+use crate::command::{Context, Failure, Printable, print, status, stdio};
 use crate::config::{Config, Listen};
 use crate::door;
 use crate::env::descriptors;
@@ -62,15 +62,15 @@ pub(super) fn run(context: &Context<'_>, verb: &Exec, directory: &Path) -> Resul
             IGNORED.into_iter().map(signal).collect::<io::Result<_>>().map_err(|error| failed("no signals", error))?;
         let orders = Orders::open().map_err(|error| failed("no orders", error))?;
         let daemon = daemon(context, verb)?;
-        let (mut config, servers) = match daemon {
-            Some(_) => listed(context, verb)?,
+        let (mut config, servers) = match &daemon {
+            Some(place) => listed(context, verb, place)?,
             None => planned(context, verb).await?,
         };
         config.listen = Listen::private(place.socket(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let withheld = of_identities(&config, context.env, &kept);
         let (env, clock) = (context.env.clone(), context.clock());
         let app = match daemon {
-            Some(behind) => App::build_before(behind, config, env, clock)?,
+            Some(place) => App::build_before(behind(place, context.env.uid()), config, env, clock)?,
             None => App::build_private(config, env, clock)?,
         };
         let url = app.listening().http.first().map(|address| format!("http://{address}/mcp/"));
@@ -120,7 +120,7 @@ async fn serve(
 /// Fetches the tokens that the command is given, so that the supervisor does not wait for them.
 async fn fetch(context: &Context<'_>, verb: &Exec, place: &Place, announced: &Announced) -> Result<(), Failure> {
     for name in announced.servers.values() {
-        let (socket, request, uid) = (place.socket(), token_request(name, verb), context.env.uid());
+        let (socket, request, uid) = (place.socket(), token_request(name, verb, verb.wishes.fresh), context.env.uid());
         let limit = verb.wishes.timeout;
         let ask =
             move || door::ask(&[door::Place { path: socket, named: true, of_step: false }], &request, None, uid, limit);
@@ -136,10 +136,11 @@ async fn fetch(context: &Context<'_>, verb: &Exec, place: &Place, announced: &An
 /// Asks the endpoint for a token.
 pub(super) fn ask_token(socket: &Path, name: &str, verb: &Exec, uid: u32) -> Result<door::Reply, door::Error> {
     let places = [door::Place { path: socket.to_owned(), named: true, of_step: false }];
-    door::ask(&places, &token_request(name, verb), None, uid, verb.wishes.timeout)
+    // The endpoint has got the new ones already.
+    door::ask(&places, &token_request(name, verb, false), None, uid, verb.wishes.timeout)
 }
 
-fn token_request(name: &str, verb: &Exec) -> String {
+fn token_request(name: &str, verb: &Exec, fresh: bool) -> String {
     let mut query = Serializer::new(String::new());
     query.append_pair("server", name).append_pair("use", "helper");
     if !verb.wishes.scopes.is_empty() {
@@ -148,7 +149,7 @@ fn token_request(name: &str, verb: &Exec) -> String {
     if let Some(least) = verb.wishes.min_ttl {
         query.append_pair("min_ttl", &least.as_secs().to_string());
     }
-    if verb.wishes.fresh {
+    if fresh {
         query.append_pair("fresh", "1");
     }
     format!("GET /v1/token?{}", query.finish())
@@ -157,13 +158,17 @@ fn token_request(name: &str, verb: &Exec) -> String {
 /// The configuration that serves the targets alone, and their servers by their names in variables.
 type Planned = (Config, BTreeMap<String, String>);
 
-/// The present daemon, where one answers. Without one the endpoint does the work itself.
-fn daemon(context: &Context<'_>, verb: &Exec) -> Result<Option<Behind>, Failure> {
+/// The place of the present daemon, where one answers. Without one the endpoint does the work itself. It stays with this one: if that
+/// goes away, another with servers of the same names may have another identity.
+fn daemon(context: &Context<'_>, verb: &Exec) -> Result<Option<door::Place>, Failure> {
     if verb.wishes.no_daemon {
         return Ok(None);
     }
-    let (places, uid) = (door::places(context.global.socket.as_ref(), context.env), context.env.uid());
-    match door::connect(&places, uid) {
+    let places = match verb.targets.first() {
+        Some(first) => stdio::serving(context, &Wanted::parse(first)?),
+        None => door::places(context.global.socket.as_ref(), context.env),
+    };
+    match door::connect(&places, context.env.uid()) {
         Ok(_) => {}
         Err(door::Error::Absent { .. }) if !verb.wishes.daemon_only => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -174,12 +179,20 @@ fn daemon(context: &Context<'_>, verb: &Exec) -> Result<Option<Behind>, Failure>
             "do the work in this process with `--no-daemon`, or give this user an `allow` entry with `scopes` there",
         ));
     }
-    let connect = move || door::connect(&places, uid).map_err(io::Error::other);
-    Ok(Some(Behind(Box::new(connect))))
+    let answers = |place: &door::Place| door::connect(std::slice::from_ref(place), context.env.uid()).is_ok();
+    let place = places.into_iter().find(answers);
+    place.map(Some).ok_or_else(|| {
+        Failure::new(Class::Temporary, "the daemon went away").hint("try again when it is back, or use `--no-daemon`")
+    })
+}
+
+/// The way to the daemon at this place.
+fn behind(place: door::Place, uid: u32) -> Behind {
+    Behind(Box::new(move || door::connect(std::slice::from_ref(&place), uid).map_err(io::Error::other)))
 }
 
 /// The targets among the servers that the present daemon serves to this user.
-fn listed(context: &Context<'_>, verb: &Exec) -> Result<Planned, Failure> {
+fn listed(context: &Context<'_>, verb: &Exec, place: &door::Place) -> Result<Planned, Failure> {
     #[derive(Deserialize)]
     struct Status {
         servers: Vec<Server>,
@@ -190,7 +203,8 @@ fn listed(context: &Context<'_>, verb: &Exec) -> Result<Planned, Failure> {
         url: String,
         front_door_of: Option<String>,
     }
-    let status: Status = serde_json::from_value(status::fetch(context)?).map_err(|_| obtain::strange())?;
+    let status: Status = serde_json::from_value(status::read(&status::ask_at(std::slice::from_ref(place), context)?)?)
+        .map_err(|_| obtain::strange())?;
     let servers: Vec<(String, ServerUrl)> = (status.servers.into_iter())
         .filter(|server| server.front_door_of.is_none())
         .filter_map(|server| Some((server.name, ServerUrl::parse(&server.url).ok()?)))
@@ -327,8 +341,7 @@ impl Orders {
     }
 
     fn kill_command(&self, mark: (&str, &Path)) {
-        if let Some(head) = self.command.get() {
-            Family { head, mark }.kill();
-        }
+        // Without a word of it the command may run all the same; no process has the number 0.
+        Family { head: self.command.get().unwrap_or_default(), mark }.kill();
     }
 }

@@ -2,18 +2,21 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::dup2_stdout;
 
 use super::{addresses, configured};
 use crate::broker::Class;
 use crate::cli::Run;
+use crate::clock::Clock;
 use crate::command::ready::{self, LIMIT, Patience};
 use crate::command::{Context, Failure, Printable, print, tell};
 use crate::config::Config;
@@ -21,6 +24,9 @@ use crate::env::{Env, descriptors, open_regular, sockets};
 use crate::frontend::desk::Listening;
 use crate::oauth::shell_word;
 use crate::{child, door};
+
+/// How long a daemon may take until it listens: it reads files, and asks the keyring.
+const STARTS: Duration = Duration::from_secs(60);
 
 /// How long the tokens of the required servers are waited for.
 const WAIT: Duration = Duration::from_secs(30);
@@ -60,7 +66,7 @@ impl Started {
         (path, log): (PathBuf, File),
     ) -> Result<(Self, String), Failure> {
         let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
-        let failed = |error: std::io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
+        let failed = |error: io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
         let program = child::own_program(context.env)
             .ok_or_else(|| Failure::bug("this program's own file is not found").hint("call it by its absolute path"))?;
         let mut child = Command::new(program)
@@ -70,11 +76,18 @@ impl Started {
             .stderr(log.try_clone().map_err(failed)?)
             .spawn()
             .map_err(failed)?;
-        let mut said = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout.take(4_096).read_to_string(&mut said).map_err(failed)?;
-        }
+        let stdout = child.stdout.take();
         let mut daemon = Self { child, log, start, path };
+        let said = match stdout.map_or_else(|| Ok(String::new()), |stdout| read_in_time(stdout, &context.clock())) {
+            Ok(said) => said,
+            Err(error) => {
+                let _ = daemon.child.kill().and_then(|()| daemon.child.wait());
+                let message = format!("the daemon does not say that it listens: {error}");
+                return Err(
+                    Failure::new(Class::Temporary, message).hint(format!("look at its log, {}", daemon.path.display()))
+                );
+            }
+        };
         if !said.contains('\n') {
             let status = daemon.child.wait().map_err(failed)?;
             return Err(daemon.ended(status));
@@ -107,6 +120,26 @@ impl Started {
         let exit = code.unwrap_or_else(|| Class::Internal.exit_code());
         Failure { exit, ..last_message(&mut self.log, self.start, &self.path) }
     }
+}
+
+/// What the daemon says until it closes its stdout, which it does once it listens.
+fn read_in_time(mut stdout: ChildStdout, clock: &Clock) -> io::Result<String> {
+    let (mut said, mut piece, begun) = (Vec::new(), [0; 1_024], clock.boot());
+    while said.len() < 4_096 {
+        let left = STARTS.saturating_sub(clock.boot().since(begun));
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], left) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        match stdout.read(&mut piece)? {
+            0 => break,
+            read => said.extend_from_slice(&piece[..read]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 /// Prints the `--socket` flag that helpers need if the socket is not at a default path.
@@ -180,5 +213,5 @@ pub(super) fn tell_parent(listening: &Listening, env: &Env) -> Result<(), Failur
         said.push_str(&format!("health {health}\n"));
     }
     print(&Printable::text(&said, env))?;
-    dup2_stdout(std::io::stderr().as_fd()).map_err(|error| Failure::bug(format!("stdout cannot be given up: {error}")))
+    dup2_stdout(io::stderr().as_fd()).map_err(|error| Failure::bug(format!("stdout cannot be given up: {error}")))
 }

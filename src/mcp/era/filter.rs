@@ -38,7 +38,20 @@ impl Filter {
             let params = Object::read(notification.get("params")?)?;
             serde_json::from_str(params.get("notifications")?).ok()
         };
-        read().unwrap_or_default()
+        let said: Self = read().unwrap_or_default();
+        // No more than can be asked for.
+        let mut filter = Self { uris: BTreeSet::new(), ..said };
+        said.uris.iter().all(|uri| filter.add(uri));
+        filter
+    }
+
+    /// Without what this one, which was asked for, has not.
+    pub(crate) fn within(mut self, asked: &Self) -> Self {
+        self.tools &= asked.tools;
+        self.prompts &= asked.prompts;
+        self.resources &= asked.resources;
+        self.uris.retain(|uri| asked.uris.contains(uri));
+        self
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -90,6 +103,22 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_acknowledges_no_more_than_was_asked_for() {
+        let mut asked = Filter { tools: true, ..Filter::default() };
+        assert!(asked.add("file:///a"));
+        let said = Filter {
+            tools: true,
+            prompts: true,
+            resources: true,
+            uris: ["file:///a", "file:///b"].map(str::to_owned).into(),
+        };
+        assert_eq!(said.within(&asked), asked);
+        let many: Vec<String> = (0..2 * MOST).map(|number| format!("\"x:{number}\"")).collect();
+        let text = format!(r#"{{"params":{{"notifications":{{"resourceSubscriptions":[{}]}}}}}}"#, many.join(","));
+        assert_eq!(Filter::acknowledged(&text).uris.len(), MOST);
+    }
 
     #[test]
     fn a_filter_asks_for_what_is_wanted_and_nothing_else() {

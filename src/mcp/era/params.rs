@@ -120,7 +120,8 @@ fn declared(schema: &str) -> Result<Vec<Declaration>, Invalid> {
     let mut found = Vec::new();
     visit(&schema, &mut Vec::new(), Some(&mut found))?;
     let names: std::collections::BTreeSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
-    let text = found.iter().flat_map(|one| &one.path).map(String::len).sum::<usize>();
+    let of_paths = found.iter().flat_map(|one| &one.path).map(String::len).sum::<usize>();
+    let text = of_paths + names.iter().map(|name| name.len()).sum::<usize>();
     let is_good = names.len() == found.len() && found.len() <= MOST && text <= TEXT;
     if is_good { Ok(found) } else { Err(Invalid) }
 }

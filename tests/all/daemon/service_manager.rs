@@ -22,6 +22,21 @@ async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
 }
 
 #[tokio::test]
+async fn stop_ends_the_daemon_and_not_the_wait_for_the_socket_that_stays() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured("");
+    let path = world.path().join("activated.sock");
+    let listener = UnixListener::bind(&path).expect("bound");
+    set_mode(&path, 0o600);
+    let (child, log) = activated(&world, listener.try_clone().expect("cloned").into(), None);
+    until(LIMIT, "it answers", async || answers(&path).await).await;
+    let stopped = world.run(&["--socket", &path.display().to_string(), "stop"]).await.expect_code(0);
+    assert_eq!(stopped.stdout, "stopped\n");
+    assert_eq!(ends(child, &log).await.0, Some(0));
+    assert!(path.exists(), "the socket is the service manager's");
+}
+
+#[tokio::test]
 async fn a_socket_wider_than_configured_is_refused() {
     let scene = Scene::new(binary()).await;
     let world = scene.configured("");
