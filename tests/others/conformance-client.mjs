@@ -3,7 +3,7 @@
 // scenario); ASSERTION (which of the WIF scenario's to present: valid, if not said; expired; wrong-audience);
 // DAEMON (1: through `safeconduct run`; key-bound tokens always are); PROXY (1: the client knows the proxy alone, and no token);
 // BRIDGE (1: the client starts `safeconduct stdio` and knows nothing else).
-import { spawn, spawnSync } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect } from 'node:net';
@@ -40,7 +40,11 @@ setTimeout(() => {
   process.exit(1);
 }, 50_000).unref();
 
-process.exitCode = await main().finally(() => {
+process.exitCode = await main().catch((error) => {
+  report.failed = error.stack;
+  process.stderr.write(`${error.stack}\n`);
+  return 1;
+}).finally(() => {
   rmSync(folder, { recursive: true });
   writeFileSync(join(process.env.REPORTS, `${scenario.replaceAll('/', '.')}.json`), JSON.stringify(report));
 });
@@ -56,7 +60,7 @@ async function main() {
   if (proxy) return throughProxy(global);
   if (bridge) return throughBridge(global);
   if (daemon || bound) return throughDaemon(global, bound);
-  const one = safeconduct([...global, 'token', 'target', '--no-daemon']);
+  const one = await safeconduct([...global, 'token', 'target', '--no-daemon']);
   return one.status === 0 ? converse(overHttp(new URL(url), { authProvider: { token: async () => one.token } })) : 1;
 }
 
@@ -98,7 +102,7 @@ async function throughDaemon(global, bound) {
     if (bound) return await converse(overHttp(new URL(url), { fetch: boundFetch(socket(), secrets) }));
     // Ask the daemon before every request, as a client does.
     const ask = ['--log', 'trace', '--socket', socket(), 'token', 'target', '--daemon-only'];
-    return await converse(overHttp(new URL(url), { authProvider: { token: async () => safeconduct(ask).token } }));
+    return await converse(overHttp(new URL(url), { authProvider: { token: async () => (await safeconduct(ask)).token } }));
   } finally {
     await end();
     unspoken('the daemon', readFileSync(join(folder, 'daemon.err'), 'utf8'));
@@ -141,9 +145,16 @@ function environment() {
   return { PATH: process.env.PATH, HOME: folder };
 }
 
-function safeconduct(args) {
-  const run = spawnSync(process.env.SAFECONDUCT, args, { encoding: 'utf8', env: environment(), timeout: 30_000 });
-  if (run.error) throw run.error;
+// It must not block: `fetch` has to see when the suite's server closes a connection that was kept for 5 s, or it sends the next
+// request there, and a POST is not sent again.
+async function safeconduct(args) {
+  const run = await new Promise((resolve, reject) => {
+    execFile(process.env.SAFECONDUCT, args, { env: environment(), timeout: 30_000 }, (error, stdout, stderr) => {
+      const status = error ? error.code : 0;
+      if (typeof status === 'number') resolve({ status, stdout, stderr });
+      else reject(error);
+    });
+  });
   const token = run.stdout.trim();
   secrets.add(token);
   process.stderr.write(run.stderr);

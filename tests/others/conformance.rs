@@ -110,7 +110,7 @@ fn asked_once_and_was_let_in(name: &str, scenario: &Scenario) {
     let most = if name == "auth/dpop-nonce" { 2 } else { 1 };
     assert!(scenario.count("token-request") <= most, "{name}: no second attempt, with this grant or another");
     if name.starts_with("auth/") && !CLOSED.contains(&name) {
-        assert_eq!(scenario.report["said"], "test", "{name}: the tool was really called");
+        assert_eq!(scenario.report["said"], "test", "{name}: the tool was really called: {}", scenario.report);
     }
 }
 
