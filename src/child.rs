@@ -132,12 +132,12 @@ pub(crate) fn not_started(status: ExitStatus, output: &[u8]) -> Option<io::Error
 }
 
 /// The supervisor's whole life, if this process was started as one. Gives its exit code.
-pub(crate) fn supervise(mut words: impl Iterator<Item = OsString>) -> Option<u8> {
-    if words.next()? != VERB {
+pub(crate) fn supervise(words: &[OsString]) -> Option<u8> {
+    let [verb, program, arguments @ ..] = words else { return None };
+    if verb != VERB {
         return None;
     }
-    let program = words.next()?;
-    Some(match end_of(&program, words) {
+    Some(match end_of(program, arguments) {
         Ok(status) => code_of(status),
         Err(error) => {
             let number = error.raw_os_error().unwrap_or_default();
@@ -148,7 +148,7 @@ pub(crate) fn supervise(mut words: impl Iterator<Item = OsString>) -> Option<u8>
     })
 }
 
-fn end_of(program: &OsStr, arguments: impl Iterator<Item = OsString>) -> io::Result<ExitStatus> {
+fn end_of(program: &OsStr, arguments: &[OsString]) -> io::Result<ExitStatus> {
     // Without the thread nothing would end the program, so the thread comes first.
     std::thread::Builder::new().stack_size(128 * 1024).spawn(end_with_parent)?;
     std::process::Command::new(Path::new(program)).args(arguments).stdin(Stdio::null()).status()
@@ -185,10 +185,10 @@ mod tests {
 
     #[test]
     fn only_the_hidden_verb_makes_a_supervisor() {
-        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>().into_iter();
-        assert_eq!(supervise(words(&[])), None);
-        assert_eq!(supervise(words(&["token", VERB])), None);
-        assert_eq!(supervise(words(&[VERB])), None, "no program");
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(supervise(&words(&[])), None);
+        assert_eq!(supervise(&words(&["token", VERB])), None);
+        assert_eq!(supervise(&words(&[VERB])), None, "no program");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command line, and nothing else: clap types whose texts are the help people read.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -357,8 +358,9 @@ pub(crate) struct Completions {
 /// Parses the usual calls of clients, `[--socket PATH] token|headers|stdio [TARGET]` or `get`, without clap, because building clap's
 /// command tree takes a quarter of the call. Returns `None` for anything else, which clap parses. A test checks that both give
 /// the same result.
-pub(crate) fn helper_call(words: &[String]) -> Option<Cli> {
-    let mut words = words.iter().map(String::as_str).peekable();
+pub(crate) fn helper_call(words: &[OsString]) -> Option<Cli> {
+    // A word that is not UTF-8 reads as an option, which no helper call has here.
+    let mut words = words.iter().map(|word| word.to_str().unwrap_or("-")).peekable();
     let plain = |word: &&str| !word.is_empty() && !word.starts_with('-');
     let socket = match words.next_if_eq(&"--socket") {
         Some(_) => Some(PathBuf::from(words.next_if(plain)?)),
@@ -422,7 +424,7 @@ mod tests {
             "--socket /run/w.sock get",
         ];
         for case in cases {
-            let words: Vec<String> = case.split(' ').map(str::to_owned).collect();
+            let words: Vec<OsString> = case.split(' ').map(OsString::from).collect();
             let quick = helper_call(&words).unwrap_or_else(|| panic!("{case} is a helper call"));
             let full = Cli::try_parse_from(["safeconduct"].into_iter().chain(case.split(' '))).expect("clap reads it");
             assert_eq!(format!("{quick:?}"), format!("{full:?}"), "{case}");
@@ -449,7 +451,7 @@ mod tests {
             "--socket  token a",
             "--socket --no-daemon token a",
         ] {
-            let words: Vec<String> = case.split(' ').map(str::to_owned).collect();
+            let words: Vec<OsString> = case.split(' ').map(OsString::from).collect();
             assert!(helper_call(&words).is_none(), "{case}");
         }
     }

@@ -222,11 +222,7 @@ impl Facts {
                 format!("the job needs the configuration file that has `{}` (SAFECONDUCT_CONFIG); ", self.name)
             }
             "finds issuer" | "needs" => String::new(),
-            "start" => yaml(&match &self.url {
-                // The configuration of the job has it.
-                None => "safeconduct run --detach".to_owned(),
-                Some(url) => format!("safeconduct run --detach {}", shell_word(&format!("{}={url}", self.name))),
-            }),
+            "start" => yaml(&self.start()),
             "configure github" => yaml(&self.configure("\"$RUNNER_TEMP/mcp.json\"")),
             "configure gitlab" => yaml(&self.configure("mcp.json")),
             other => {
@@ -234,6 +230,14 @@ impl Facts {
                 String::new()
             }
         }
+    }
+
+    /// The step of a CI job: its tokens are masked, renewed for the job's length, and revoked by `stop`.
+    fn start(&self) -> String {
+        // Without a URL the configuration of the job has it, and the issuer with it.
+        let Some(url) = &self.url else { return format!("safeconduct ci {}", shell_word(&self.name)) };
+        let issuer = self.issuer.as_ref().map(|issuer| format!("--issuer {} ", shell_word(issuer)));
+        format!("safeconduct ci {}{}", issuer.unwrap_or_default(), shell_word(&format!("{}={url}", self.name)))
     }
 
     fn configure(&self, file: &str) -> String {

@@ -25,18 +25,18 @@ pub(crate) fn command(own_program: &Path, program: &OsStr, let_through: &SigSet)
 
 /// Becomes the program, if this process was started for that. Returns only if that fails, with the program and the reason; SIGPIPE
 /// then ends this process, as it would the program.
-pub(crate) fn begin(mut words: impl Iterator<Item = OsString>) -> Option<(OsString, io::Error)> {
-    if words.next()? != VERB {
+pub(crate) fn begin(words: &[OsString]) -> Option<(OsString, io::Error)> {
+    let [verb, signals, program, arguments @ ..] = words else { return None };
+    if verb != VERB {
         return None;
     }
-    let (signals, program) = (words.next()?, words.next()?);
     let numbers = signals.to_str().unwrap_or_default().split(',').filter_map(|number| number.parse().ok());
     let let_through: SigSet = numbers.filter_map(|number: i32| Signal::try_from(number).ok()).collect();
     if let Err(error) = let_through.thread_unblock() {
-        return Some((program, error.into()));
+        return Some((program.clone(), error.into()));
     }
-    let error = Command::new(&program).args(words).exec();
-    Some((program, error))
+    let error = Command::new(program).args(arguments).exec();
+    Some((program.clone(), error))
 }
 
 #[cfg(test)]
@@ -45,9 +45,9 @@ mod tests {
 
     #[test]
     fn only_the_hidden_verb_begins_a_program() {
-        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>().into_iter();
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         for other in [&[][..], &["exec", VERB], &[VERB], &[VERB, "15"]] {
-            assert!(begin(words(other)).is_none(), "{other:?}");
+            assert!(begin(&words(other)).is_none(), "{other:?}");
         }
         // What does begin is tried with the real program: a failed start leaves SIGPIPE at its default, which would end the tests.
     }

@@ -1,5 +1,6 @@
 //! One file a verb. Data goes to stdout, everything else to stderr; on failure stdout stays empty.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -60,22 +61,31 @@ pub fn main() -> ExitCode {
 
 fn verb() -> u8 {
     runtime::hide_memory();
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     // What becomes another program keeps the limits that it was started with.
     #[cfg(target_os = "linux")]
-    if let Some((program, error)) = child::begin::begin(std::env::args_os().skip(1)) {
+    if let Some((program, error)) = child::begin::begin(&words) {
         let failure = exec::cannot_start(&program, &error);
         failure.show(&Env::from_process());
         return failure.exit;
     }
     let limit = runtime::forbid_core_files();
-    if let Some(exit) = child::supervise(std::env::args_os().skip(1)) {
+    if let Some(exit) = child::supervise(&words) {
         return exit;
     }
     let env = Env::from_process();
-    let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
-    let cli = match words.as_deref().and_then(cli::helper_call).map_or_else(Cli::try_parse, Ok) {
-        Ok(cli) => cli,
-        Err(error) => return misunderstood(&error, &env),
+    let cli = match cli::helper_call(&words) {
+        Some(cli) => cli,
+        None => {
+            if let Err(failure) = runtime::use_builtin_name_lookup() {
+                failure.show(&env);
+                return failure.exit;
+            }
+            match Cli::try_parse() {
+                Ok(cli) => cli,
+                Err(error) => return misunderstood(&error, &env),
+            }
+        }
     };
     if !matches!(cli.verb, Verb::Run(_) | Verb::Ci(_) | Verb::Stdio(_) | Verb::Exec(_)) {
         runtime::end_at_signals();
@@ -150,6 +160,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// The configuration, with the flags that overrule it.
     fn config(&self) -> Result<Config, Failure> {
+        runtime::use_builtin_name_lookup()?;
         runtime::try_descriptors()?;
         let mut config = Config::load(self.global.config.as_deref(), self.env)?;
         config.egress.insecure_loopback |= self.global.insecure_loopback;

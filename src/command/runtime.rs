@@ -46,6 +46,21 @@ pub(super) fn try_descriptors() -> Result<(), Failure> {
     })
 }
 
+/// Limits name lookups to files and DNS in a static binary, which must not load the system's name-service modules: they would
+/// bring in a second C library. To be called before the first lookup and the first thread. A helper that is answered by a daemon
+/// looks nothing up, and glibc would read `/etc/nsswitch.conf` for it.
+///
+/// # Errors
+///
+/// The C library lacks one of the databases.
+pub(super) fn use_builtin_name_lookup() -> Result<(), Failure> {
+    if !cfg!(target_feature = "crt-static") {
+        return Ok(());
+    }
+    safeconduct_glibc::keep_to_files_and_dns()
+        .map_err(|database| Failure::bug(format!("the C library has no database {database}")))
+}
+
 /// Lets SIGTERM and SIGINT end a short-lived command at once, also as PID 1, where the kernel ignores them unless somebody
 /// handles them.
 pub(super) fn end_at_signals() {

@@ -1,5 +1,6 @@
-//! GitHub Actions: a step that starts the daemon while the job's OIDC request variables are there, and one that writes the
-//! configuration of an agent. A daemon of the machine on which the snippet is made does not count, for it is not that of the job.
+//! GitHub Actions: a step that gets the tokens while the job's OIDC request variables are there, one that writes the
+//! configuration of an agent, and one that revokes at the end what still lives. A daemon of the machine on which the snippet is
+//! made does not count, for it is not that of the job.
 
 use super::{Row, USUAL};
 
@@ -10,10 +11,14 @@ pub(super) const ROW: Row = Row {
   contents: read
   id-token: write
 steps:
-  - name: Start safeconduct
+  - name: Get the tokens
     run: «start»
   - name: Configure the agent
     run: «configure github»
+  # The steps of the agent come here.
+  - name: Revoke the tokens
+    if: always()
+    run: safeconduct stop
 "#,
     alone: "«needs»start Claude Code with `--mcp-config \"$RUNNER_TEMP/mcp.json\"`, or put another client for claude-code",
     ..USUAL

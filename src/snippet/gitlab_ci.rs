@@ -1,4 +1,5 @@
-//! GitLab CI: an ID token for the authorization server, the daemon, and the configuration of an agent, in one job.
+//! GitLab CI: an ID token for the authorization server, the tokens, the configuration of an agent, and the end of the tokens, in one
+//! job.
 
 use super::{Row, USUAL};
 
@@ -15,6 +16,9 @@ pub(super) const ROW: Row = Row {
   script:
     - «start»
     - «configure gitlab»
+    # The commands of the agent come here.
+  after_script:
+    - safeconduct stop
 "#,
     alone: "«finds issuer»«needs»start Claude Code with `--mcp-config mcp.json`, or put another client for claude-code",
     ..USUAL

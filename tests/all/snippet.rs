@@ -200,8 +200,10 @@ async fn what_the_daemon_does_not_serve_gets_no_snippet_for_it() {
 /// What a step of a job runs.
 fn run_of(line: &str) -> Option<String> {
     let text = line.trim_start().strip_prefix("run: ")?;
-    let plain = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
-    Some(plain.map_or_else(|| serde_json::from_str(text).expect("JSON"), |text| text.replace("''", "'")))
+    if let Some(text) = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')) {
+        return Some(text.replace("''", "'"));
+    }
+    Some(if text.starts_with('"') { serde_json::from_str(text).expect("JSON") } else { text.to_owned() })
 }
 
 /// The daemon of a job is where only the job looks, so the agent's configuration names its socket.
@@ -216,18 +218,22 @@ async fn the_steps_of_a_job_run_as_they_are_printed() {
     let world = world.env("SAFECONDUCT_CONFIG", config.to_str().expect("plain"));
     let world =
         world.env("RUNNER_TEMP", job.to_str().expect("plain")).env("PATH", &format!("{programs}:/usr/bin:/bin"));
+    let output = world.private("output").display().to_string();
+    let world = world.env("GITHUB_OUTPUT", &output);
     let target = format!("demo={}", scene.mcp.url());
     let text = world.run(&["snippet", "github-actions", &target]).await.expect_code(0).stdout;
     let steps: Vec<String> = text.lines().filter_map(run_of).collect();
-    assert_eq!(steps.len(), 2, "{text}");
-    for step in steps {
-        world.clone().with_binary(Path::new("/bin/sh")).run(&["-c", &step]).await.expect_code(0);
-    }
+    let [tokens, configure, revoke] = steps.as_slice() else { panic!("three steps: {text}") };
+    let run =
+        async |step: &str| world.clone().with_binary(Path::new("/bin/sh")).run(&["-c", step]).await.expect_code(0);
+    run(tokens).await;
+    run(configure).await;
     let written = std::fs::read_to_string(job.join("mcp.json")).expect("it is written");
     let written: Value = serde_json::from_str(&written).expect("JSON");
     let command = written["mcpServers"]["demo"]["headersHelper"].as_str().expect("a text");
     assert!(command.contains(job.to_str().expect("plain")), "{command}");
-    assert!(helped(command).await["Authorization"].is_string());
-    // The end of the job is that of its daemon.
-    std::fs::remove_dir_all(job.join("safeconduct")).expect("it is ours");
+    let field = helped(command).await["Authorization"].clone();
+    let token = field.as_str().and_then(|field| field.strip_prefix("Bearer ")).expect("a bearer token");
+    run(revoke).await;
+    assert!(scene.authorization_server.is_revoked(token), "the end of the job is that of its token");
 }
