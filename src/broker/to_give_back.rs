@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Server;
+use super::flight::LONGEST_LIFE;
 use crate::clock::Boot;
-use crate::token::Token;
+use crate::token::{Digest, Token};
 
 /// The most tokens that are remembered after a newer one has taken their place.
 const REMEMBERED: usize = 256;
@@ -20,15 +21,25 @@ impl ToGiveBack {
             return;
         }
         let mut issued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        issued.retain(|token| !token.left(now).is_zero());
-        if issued.len() >= REMEMBERED {
-            issued.pop_front();
+        issued.retain(|token| may_live(token, now));
+        if issued.len() >= REMEMBERED && issued.pop_front().is_some() {
+            tracing::warn!(server = %server.name, "over {REMEMBERED} tokens still live; the oldest is not revoked at the end");
         }
         issued.push_back(Arc::new(token.clone()));
     }
 
+    /// A token that is revoked already.
+    pub(super) fn forget(&self, revoked: &Digest) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|token| token.digest != *revoked);
+    }
+
     pub(super) fn living(&self, now: Boot) -> Vec<Arc<Token>> {
         let issued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        issued.iter().filter(|token| !token.left(now).is_zero()).cloned().collect()
+        issued.iter().filter(|token| may_live(token, now)).cloned().collect()
     }
+}
+
+/// A life over a day counts as a day, so such a token may live on when that is over.
+fn may_live(token: &Token, now: Boot) -> bool {
+    !token.left(now).is_zero() || token.life >= LONGEST_LIFE
 }

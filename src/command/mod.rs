@@ -14,9 +14,9 @@ use crate::config::Config;
 use crate::door;
 use crate::env::{Env, sockets};
 use crate::oauth::quoted_words;
-use crate::oauth::words::one_line;
 use crate::{app, child, config, log};
 pub use completions::command_line;
+pub(crate) use failure::Failure;
 use output::{Form, Log, Printable, print, tell};
 use runtime::CoreLimit;
 
@@ -33,9 +33,11 @@ mod exec;
 #[cfg(not(target_os = "linux"))]
 #[path = "exec/elsewhere.rs"]
 mod exec;
+mod failure;
 mod get;
 mod headers;
 mod install;
+mod left;
 mod obtain;
 mod operate;
 mod output;
@@ -246,80 +248,6 @@ impl Context<'_> {
     fn ask_daemon(&self, request: &str, body: Option<&str>, limit: Duration) -> Result<door::Reply, door::Error> {
         let places = door::places(self.global.socket.as_ref(), self.env);
         door::ask_steps(&places, (request, body), self.env.uid(), limit, obtain::is_not_served)
-    }
-}
-
-/// Why a command failed: the message, the cure, and the exit code.
-pub(crate) struct Failure {
-    exit: u8,
-    /// Shown on one line: a line feed in it comes from a path, a variable or another party, and what follows would look like a
-    /// line of ours.
-    message: String,
-    /// What is shown in place of a message that has several lines.
-    lines: Box<[String]>,
-    hint: Option<String>,
-    /// For `--json`: printed to stderr instead of the text.
-    json: Option<String>,
-    /// Lines to print before the text: the evidence that was found.
-    seen: String,
-}
-
-impl Failure {
-    fn new(class: Class, message: impl Into<String>) -> Self {
-        Self {
-            exit: class.exit_code(),
-            message: message.into(),
-            lines: Box::default(),
-            hint: None,
-            json: None,
-            seen: String::new(),
-        }
-    }
-
-    fn asked(message: impl Into<String>) -> Self {
-        Self::new(Class::BadRequest, message)
-    }
-
-    fn bug(message: impl Into<String>) -> Self {
-        Self::new(Class::Internal, message)
-    }
-
-    fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-
-    fn hint_maybe(self, hint: Option<String>) -> Self {
-        Self { hint, ..self }
-    }
-
-    /// Adds to "asked wrongly" that no daemon was found, if one was looked for.
-    fn without_daemon(self, absent: Option<&door::Error>) -> Self {
-        match absent {
-            Some(absent) if self.exit == Class::BadRequest.exit_code() => {
-                Self { message: format!("{}; {absent}", self.message), ..self }
-            }
-            _ => self,
-        }
-    }
-
-    fn show(&self, env: &Env) {
-        if let Some(json) = &self.json {
-            return tell(&Printable::json(&format!("{json}\n"), env));
-        }
-        tell(&Printable::text(&self.as_text(), env));
-    }
-
-    fn as_text(&self) -> String {
-        let message = std::slice::from_ref(&self.message);
-        let lines = if self.lines.is_empty() { message } else { &self.lines };
-        let mut text = format!("{}safeconduct: error: ", self.seen);
-        for line in lines {
-            text.push_str(&format!("{}\n", one_line(line)));
-        }
-        if let Some(hint) = &self.hint {
-            text.push_str(&format!("safeconduct: hint: {}\n", one_line(hint)));
-        }
-        text
     }
 }
 

@@ -211,6 +211,15 @@ fn belongs_there(before: &str, rest: &str) -> bool {
     stands_alone && address.strip_suffix([':', '.']).unwrap_or(&address).parse::<std::net::Ipv6Addr>().is_ok()
 }
 
+impl Failure {
+    pub(super) fn show(&self, env: &Env) {
+        if let Some(json) = &self.json {
+            return tell(&Printable::json(&format!("{json}\n"), env));
+        }
+        tell(&Printable::text(&self.as_text(), env));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

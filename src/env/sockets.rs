@@ -6,7 +6,8 @@
 //! has a daemon in a numbered directory within it; clients look at the newest first.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Env;
@@ -93,10 +94,21 @@ fn absolute(env: &Env, name: &str) -> Option<PathBuf> {
 fn by_id(env: &Env) -> Vec<PathBuf> {
     let id = JOB_ID.iter().find_map(|name| env.get(name).map(plain).filter(|id| !id.is_empty()));
     let Some(id) = id else { return Vec::new() };
-    let name = format!("safeconduct-{}-job-{id}", env.uid());
+    let name = format!("{}{id}", of_jobs(env.uid()));
     let mut below: Vec<PathBuf> = absolute(env, "TMPDIR").into_iter().chain([PathBuf::from("/tmp")]).collect();
     below.dedup();
     below.into_iter().map(|temporary| temporary.join(&name)).collect()
+}
+
+/// What the names of such directories begin with.
+fn of_jobs(uid: u32) -> String {
+    format!("safeconduct-{uid}-job-")
+}
+
+/// Is this a directory of a job of this user, by its name and its owner?
+pub(crate) fn is_of_a_job(entry: &DirEntry, uid: u32) -> bool {
+    entry.file_name().to_str().is_some_and(|name| name.starts_with(&of_jobs(uid)))
+        && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == uid)
 }
 
 /// Our directory of the job that this path is in.

@@ -258,6 +258,15 @@ async fn there_is_no_token_and_no_half_signed_request() {
     let output = world.run(&["token", "demo", "--no-daemon"]).await.expect_code(DENIED);
     tells(&output, &["has no token"], &["/v1/headers", "body_sha256"]);
     world.run(&["headers", "demo", "--no-daemon"]).await.expect_code(DENIED);
+    let output = world.run(&["exec", "--no-daemon", "--env", "demo", "--", "true"]).await.expect_code(DENIED);
+    tells(&output, &["has no token"], &[]);
+    let temp = world.private("runner");
+    std::fs::create_dir_all(&temp).expect("it is ours");
+    let (temp, file) = (temp.display().to_string(), world.private("output").display().to_string());
+    let job = world.clone().without_env("SAFECONDUCT_SOCKET").env("RUNNER_TEMP", &temp);
+    let job = job.env("GITHUB_ACTIONS", "true").env("GITHUB_OUTPUT", &file);
+    let output = job.run(&["ci", "demo"]).await.expect_code(DENIED);
+    tells(&output, &["has no token"], &[]);
     let daemon = world.daemon(&[]).await;
     let whole = query(&aws.mcp_url(), BODY);
     let digest = format!("&body_sha256={}", sigv4::sha256(BODY.as_bytes()));

@@ -125,6 +125,19 @@ async fn the_workloads_own_certificate_buys_a_token_bound_to_it() {
     daemon.stop().await.expect_code(0);
 }
 
+/// The program in a step of a CI job.
+fn job(world: &Safeconduct) -> Safeconduct {
+    let temp = world.private("runner");
+    std::fs::create_dir_all(&temp).expect("it is ours");
+    let (temp, output) = (temp.display().to_string(), world.private("output").display().to_string());
+    world
+        .clone()
+        .without_env("SAFECONDUCT_SOCKET")
+        .env("RUNNER_TEMP", &temp)
+        .env("GITHUB_ACTIONS", "true")
+        .env("GITHUB_OUTPUT", &output)
+}
+
 /// Without the certificate the caller could not use the token, and would not know why.
 #[tokio::test]
 async fn a_token_that_is_bound_to_a_certificate_is_not_handed_out_bare() {
@@ -140,6 +153,11 @@ async fn a_token_that_is_bound_to_a_certificate_is_not_handed_out_bare() {
     let output = daemon.run(&["token", "demo"]).await.expect_code(DENIED);
     assert!(output.stdout.is_empty() && output.stderr.contains("bound to a certificate"), "{}", output.stderr);
     safeconduct.run(&["token", "demo", "--no-daemon"]).await.expect_code(DENIED);
+    let output = safeconduct.run(&["exec", "--no-daemon", "--env", "demo", "--", "true"]).await.expect_code(DENIED);
+    assert!(output.stderr.contains("bound to a certificate"), "{}", output.stderr);
+    let job = job(&safeconduct);
+    let output = job.run(&["ci", "demo"]).await.expect_code(DENIED);
+    assert!(output.stdout.is_empty() && output.stderr.contains("bound to a certificate"), "{}", output.stderr);
     let headers = daemon.run(&["headers", "demo"]).await.expect_code(0).json();
     assert!(headers["Authorization"].as_str().is_some_and(|value| value.starts_with("Bearer ")));
     daemon.stop().await.expect_code(0);

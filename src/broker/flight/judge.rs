@@ -21,7 +21,7 @@ use crate::token::{AccessToken, Claims, Credential, Hop, Token};
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 
 /// A longer life counts as this everywhere: timers, renewals and what callers are told.
-const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+pub(in crate::broker) const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
 /// A longer life is a wrong date, or a token that nobody should hold: the log says so with each such token.
 const YEAR: Duration = Duration::from_secs(366 * 86_400);

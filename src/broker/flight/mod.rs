@@ -36,7 +36,7 @@ mod route;
 use chain::Leg;
 pub(super) use chain::expected_audience;
 use judge::{Evidence, resource, wanted, within_ceiling};
-pub(super) use judge::{confirmed, listed};
+pub(super) use judge::{LONGEST_LIFE, confirmed, listed};
 use route::Route;
 
 /// More DPoP keys than a daemon needs: it has one per server.

@@ -35,7 +35,9 @@ impl Minter {
             is_temporary: error.class() == Class::Temporary,
         })?;
         let Some(secret) = token.credential.token() else { return Err(revocation::Error::NotOffered) };
-        revocation::revoke(&self.endpoint(&metadata, &origins), &client, secret).await
+        revocation::revoke(&self.endpoint(&metadata, &origins), &client, secret).await?;
+        self.to_give_back.forget(&token.digest);
+        Ok(())
     }
 
     /// The identity token that authenticates the client at the revocation endpoint; `None` if it authenticates

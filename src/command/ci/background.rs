@@ -6,10 +6,8 @@
 //! take; or the runner kills what it finds of the job (see `runner`).
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::Arc;
@@ -89,9 +87,6 @@ impl Background {
 }
 
 fn begin(context: &Context<'_>, verb: &Ci, directory: &Path) -> Result<Started, Failure> {
-    let path = directory.join("daemon.log");
-    let log = File::options().read(true).append(true).create_new(true).mode(0o600).open(&path);
-    let log = log.map_err(|error| Failure::new(Class::Temporary, format!("{}: {error}", path.display())))?;
     debug_assert!(verb.detached.is_none(), "the daemon starts no other");
     // This command line, with the child's flag.
     let mut words: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -99,7 +94,7 @@ fn begin(context: &Context<'_>, verb: &Ci, directory: &Path) -> Result<Started, 
     let mut flag = OsString::from("--detached=");
     flag.push(directory);
     words.insert(end, flag);
-    Started::begin(context, words, Stdio::piped(), (path, log)).map(|(started, _)| started)
+    Started::begin(context, words, Stdio::piped(), Step::log(directory)?).map(|(started, _)| started)
 }
 
 /// The daemon's socket. `SAFECONDUCT_SOCKET` can be that of an earlier step.

@@ -5,12 +5,15 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::super::Failure;
+use super::super::{Failure, left};
 use crate::broker::Class;
 use crate::env::{Env, sockets};
 
 /// The path of a socket may have so many bytes.
 const SOCKET_CAP: usize = 103;
+
+/// The daemon's log. The step holds a shared lock on it when it starts the daemon, and so the daemon does as long as it lives.
+pub(super) const LOG: &str = "daemon.log";
 
 /// How many numbers are tried if other steps begin at the same time.
 const TRIES: u32 = 64;
@@ -30,6 +33,7 @@ impl Step {
         }
         let mut why = String::new();
         for job in jobs {
+            sweep(&job, env.uid());
             match Self::within(&job, env.uid()) {
                 Ok(directory) => return Ok(Self { directory }),
                 Err(error) => why.push_str(&format!("; {}: {error}", job.display())),
@@ -73,6 +77,15 @@ impl Step {
         Err(io::Error::other("other steps take every number"))
     }
 
+    /// Opens the log of the daemon, locked.
+    pub(super) fn log(directory: &Path) -> Result<(PathBuf, File), Failure> {
+        let path = directory.join(LOG);
+        let log = File::options().read(true).append(true).create_new(true).mode(0o600).open(&path);
+        let log = log.and_then(|log| log.try_lock_shared().map(|()| log).map_err(io::Error::from));
+        let log = log.map_err(|error| Failure::new(Class::Temporary, format!("{}: {error}", path.display())))?;
+        Ok((path, log))
+    }
+
     /// Makes a new file of ours with this text.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
         let path = self.directory.join(name);
@@ -91,5 +104,19 @@ impl Step {
         if let Some(job) = directory.parent() {
             let _ = fs::remove_dir(job);
         }
+    }
+}
+
+/// Removes what steps of other jobs have left whose daemons were killed before they could: with it their files with tokens.
+/// Runners with a temporary directory for each job remove that themselves.
+fn sweep(job: &Path, own_uid: u32) {
+    let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+    let Some(parent) = job.parent() else { return };
+    for other in entries(parent).filter(|other| other.path() != job && sockets::is_of_a_job(other, own_uid)) {
+        for step in entries(&other.path()) {
+            left::remove(&step, LOG, own_uid);
+        }
+        // It stays as long as a step has a directory in it.
+        let _ = fs::remove_dir(other.path());
     }
 }

@@ -7,12 +7,11 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::broker::Class;
-use crate::command::Failure;
+use crate::command::{Failure, left};
 use crate::env::open_regular;
 
 /// What the names of such directories begin with.
@@ -21,8 +20,6 @@ const LOCK: &str = "lock";
 const SOCKET: &str = "safeconduct.sock";
 /// A socket's path has 103 bytes at most, of which these are the directory's parent.
 const LONGEST_PARENT: usize = 103 - PREFIX.len() - 16 - SOCKET.len() - 2;
-/// A directory without a lock is being made, unless it is older than this.
-const BEING_MADE: Duration = Duration::from_secs(60);
 
 /// The directory. Dropping it removes it.
 pub(super) struct Place {
@@ -123,22 +120,8 @@ fn check_parent(parent: &Path, uid: u32) -> Result<(), String> {
 /// Removes the directories of this user whose processes were killed.
 fn sweep(parent: &Path, uid: u32) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let is_named_so = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        // The entry itself, not what a link leads to.
-        let found = entry.metadata().ok().filter(|found| is_named_so && found.is_dir() && found.uid() == uid);
-        let Some(found) = found else { continue };
-        let mut options = File::options();
-        options.read(true).write(true);
-        let _held = match open_regular(&entry.path().join(LOCK), &mut options, OFlag::O_NOFOLLOW) {
-            Ok(file) => match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => Some(lock),
-                Err(_) => continue,
-            },
-            Err(_) if found.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > BEING_MADE)) => None,
-            Err(_) => continue,
-        };
-        if let Err(error) = fs::remove_dir_all(entry.path()) {
-            tracing::debug!(%error, "what killed processes have left cannot be removed");
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)) {
+            left::remove(&entry, LOCK, uid);
         }
     }
 }

@@ -188,7 +188,13 @@ fn daemon(context: &Context<'_>, verb: &Exec) -> Result<Option<door::Place>, Fai
 
 /// The way to the daemon at this place.
 fn behind(place: door::Place, uid: u32) -> Behind {
-    Behind(Box::new(move || door::connect(std::slice::from_ref(&place), uid).map_err(io::Error::other)))
+    let may_come_back = |error: door::Error| match error {
+        door::Error::Absent { .. } | door::Error::TimedOut { .. } => {
+            io::Error::new(io::ErrorKind::ConnectionRefused, error)
+        }
+        error => io::Error::other(error),
+    };
+    Behind(Box::new(move || door::connect(std::slice::from_ref(&place), uid).map_err(may_come_back)))
 }
 
 /// The targets among the servers that the present daemon serves to this user.

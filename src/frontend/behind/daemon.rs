@@ -23,19 +23,15 @@ use crate::relay::{self, Streamed};
 const PATIENCE: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The daemon behind this endpoint: the function gives a connection to it.
+/// The daemon behind this endpoint: the function gives a connection to it. `ConnectionRefused` means that it may come back.
 pub(crate) struct Behind(pub(crate) Box<dyn Fn() -> io::Result<StdStream> + Send + Sync>);
 
 impl Behind {
     /// Sends a request, and gives the answer as it comes.
     pub(in crate::frontend) async fn send(&self, request: Request<Streamed>) -> Result<Response<Streamed>, Failure> {
         let away = |error: &dyn std::fmt::Display| {
-            tracing::debug!(%error, "no answer of the daemon");
-            Failure::new(
-                Class::Temporary,
-                "daemon_away",
-                "the daemon that this endpoint asks gives no answer".to_owned(),
-            )
+            let message = format!("the daemon that this endpoint asks gives no answer: {error}");
+            Failure::new(Class::Temporary, "daemon_away", message)
         };
         let stream = self.connected().await.map_err(|error| away(&error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| away(&error))?;
@@ -64,8 +60,10 @@ impl Behind {
                     stream.set_nonblocking(true)?;
                     return UnixStream::from_std(stream);
                 }
-                Err(error) if Instant::now() + PAUSE > until => return Err(error),
-                Err(_) => sleep(PAUSE).await,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() + PAUSE <= until => {
+                    sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -96,3 +96,34 @@ async fn it_ends_with_what_the_runner_removes_at_the_end_of_the_job_and_after_it
         until(LIMIT, "it has ended", async || !daemon.lives()).await;
     }
 }
+
+/// Killed daemons cannot clean up: their tokens lie in files, and the next job on the machine may be of the same user.
+#[tokio::test]
+async fn what_a_killed_daemon_of_another_job_has_left_is_removed_by_the_next_step() {
+    let job = Job::new().await;
+    let temp = directory(&job.world.private("scratch"));
+    let plain = Safeconduct::new(binary()).without_env("SAFECONDUCT_SOCKET").env("CI", "true").env("GITLAB_CI", "true");
+    let plain = plain.env("TMPDIR", &temp.display().to_string());
+    let identity = job.world.private("identity.jwt").display().to_string();
+    let begin = async |id: &str| {
+        let jwt = job.scene.platform.mint(&job.scene.authorization_server.issuer(), Duration::from_secs(300));
+        fs::write(&identity, &jwt).expect("ours");
+        fs::set_permissions(&identity, fs::Permissions::from_mode(0o600)).expect("ours");
+        let words = ["ci", "--json", "--insecure-loopback", "--identity-file", &identity, &job.demo()];
+        Daemon::of(&plain.clone().env("CI_JOB_ID", id).run(&words).await.expect_code(0))
+    };
+    let present = || {
+        let entries = fs::read_dir(&temp).expect("ours").map(|entry| entry.expect("ours").file_name());
+        let jobs = entries.filter_map(|name| Some(name.to_str()?.split_once("-job-")?.1.to_owned()));
+        jobs.collect::<std::collections::BTreeSet<String>>()
+    };
+    let (killed, living) = (begin("7").await, begin("8").await);
+    kill(killed.0, Signal::SIGKILL).expect("it lives");
+    until(LIMIT, "it is dead", async || !killed.lives()).await;
+    assert_eq!(present(), ["7", "8"].map(str::to_owned).into(), "nobody could clean up");
+    let next = begin("9").await;
+    assert_eq!(present(), ["8", "9"].map(str::to_owned).into());
+    assert!(living.lives() && next.lives());
+    living.end().await;
+    next.end().await;
+}
