@@ -8,6 +8,7 @@ use super::flight::expected_audience;
 use super::{Broker, Error, Refusal, Target};
 use crate::identity;
 use crate::oauth::Audience;
+use crate::outbound::Origins;
 use crate::trust::{self, Platform};
 
 /// Everything that the platform states about this workload. Contains no secret, and not the token itself.
@@ -16,6 +17,8 @@ pub struct Attested {
     pub(crate) platform: &'static Platform,
     /// The claims of the token that the first party would get.
     pub claims: serde_json::Map<String, serde_json::Value>,
+    /// Does each exchange present a new token?
+    pub(crate) mints_anew: bool,
 }
 
 impl Broker {
@@ -46,6 +49,15 @@ impl Broker {
         fit.map_err(|unfit| Unusable::Subject { source_name: source.name(), unfit })?;
         let claims = subject.all_claims();
         let platform = identity::platform(source.row(), trust::text(&claims, "iss"));
-        Ok(Attested { platform, claims })
+        Ok(Attested { platform, claims, mints_anew: source.mints_anew() })
+    }
+
+    /// Where the keys of the platform's issuer are, by its own discovery document (OpenID Connect Discovery 1.0 section 3). `None`
+    /// if it has none that can be read from here.
+    pub async fn keys_of(&self, issuer: &str) -> Option<String> {
+        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let document = self.maker.discovery.see_with(&url, &Origins::of([url.as_str()]), None).await.json()?;
+        let keys = document.get("jwks_uri")?.as_str()?;
+        (document.get("issuer")?.as_str() == Some(issuer)).then(|| keys.to_owned())
     }
 }

@@ -95,7 +95,7 @@ impl Aws {
             issuer: Issuer::verbatim(&self.endpoint()),
             token_endpoint: self.endpoint(),
             subject_audience: aws::AUDIENCE.to_owned(),
-            account: self.role_arn.as_deref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned),
+            role_arn: self.role_arn.clone(),
         }
     }
 

@@ -170,7 +170,7 @@ impl Entra {
             issuer: self.issuer(),
             token_endpoint: self.token_endpoint(),
             subject_audience: self.own_target.clone().unwrap_or_else(|| self.subject_audience().to_string()),
-            account: None,
+            role_arn: None,
         }
     }
 

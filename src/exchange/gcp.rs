@@ -177,7 +177,7 @@ impl Gcp {
             issuer: Issuer::verbatim("https://sts.googleapis.com"),
             token_endpoint: google::STS.to_owned(),
             subject_audience: format!("https:{}", self.provider_name()),
-            account: None,
+            role_arn: None,
         }
     }
 

@@ -214,8 +214,8 @@ pub(crate) struct Provider {
     pub token_endpoint: String,
     /// The default audience of the subject token. Only this provider accepts tokens with this audience.
     pub subject_audience: String,
-    /// The account of the role to assume, if any.
-    pub account: Option<String>,
+    /// The role to assume, if any.
+    pub role_arn: Option<String>,
 }
 
 /// Which kind of subject token an exchange needs.

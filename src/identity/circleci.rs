@@ -68,6 +68,7 @@ const TRUST: Platform = Platform {
     },
     instead: "start the job without SSH",
     warnings: &[],
+    ..Platform::PLAIN
 };
 
 const TOKEN_ENV: Setting = Setting::optional(

@@ -34,7 +34,7 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, 
 use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, NamedBy};
 use crate::token::SubjectToken;
-use crate::trust::{self, Pin, Platform};
+use crate::trust::{self, Named, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "github-actions",
@@ -53,7 +53,8 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 /// The claims that a trust policy pins.
 const TRUST: Platform = Platform {
     name: "github-actions",
-    note: "names are taken over after a rename (immutable subjects are not); pull requests are refused",
+    note: "names are taken over after a rename (immutable subjects are not); pull requests are refused, and a `sub` that names \
+        neither ref nor environment",
     issues: |issuer| trust::is_below(issuer, "https://token.actions.githubusercontent.com"),
     pins: &[
         Pin::required(&["repository_owner_id"], "the issuer is shared by everybody: the organisation, by its number"),
@@ -65,6 +66,21 @@ const TRUST: Platform = Platform {
         from_pull.then(|| "a pull request, which anybody can open, runs with it".to_owned())
     },
     instead: "run it on a branch or tag that only maintainers can push to, better in an `environment` with reviewers",
+    named: &[
+        Named {
+            is_in: |sub| REPOSITORY.iter().any(|name| trust::segment(sub, name).is_some()),
+            why: "`sub` names neither repository nor owner, so repositories of strangers have it too",
+            cure: RESET,
+        },
+        Named {
+            is_in: |sub| {
+                let names_a_ref = trust::segment(sub, "ref").is_some_and(|name| name.starts_with("refs/"));
+                names_a_ref || trust::segment(sub, "environment").is_some()
+            },
+            why: "`sub` names neither the ref nor the environment, so every event of the repository has it, pull requests included",
+            cure: RESET,
+        },
+    ],
     warnings: &[
         |claims| {
             let open = trust::at(claims, &["environment"]).is_none() && !trust::text(claims, "ref").is_empty();
@@ -82,6 +98,12 @@ const TRUST: Platform = Platform {
     ],
     ..Platform::PLAIN
 };
+
+/// What names the repository or its owner in a custom template of `sub`. The workflow that is called (`job_workflow_ref`) does
+/// not: strangers can call it.
+const REPOSITORY: [&str; 5] = ["repo", "repository", "repository_id", "repository_owner", "repository_owner_id"];
+const RESET: &str = "let `sub` name it again: `gh api -X PUT repos/OWNER/REPO/actions/oidc/customization/sub -F use_default=true`, or \
+    add `repo` and `context` to the `include_claim_keys` of the repository or the organisation";
 
 /// `true` in every job.
 const IN_A_JOB: &str = "GITHUB_ACTIONS";

@@ -117,13 +117,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::trust::{Error, Policy, Shape};
+    use crate::trust::{Error, Policy, Shape, Side};
 
     fn policy(sub: &str) -> Result<Value, Error> {
         let claims = json!({
             "iss": "https://ci.example.com/oidc", "aud": "https://as.example.com", "sub": sub, "build_number": "7",
         });
-        Policy::of(&TRUST, claims.as_object().expect("claims"))?.for_shape(Shape::Generic, None)
+        Policy::of(&TRUST, claims.as_object().expect("claims"), true)?.for_shape(Shape::Generic, &Side::default())
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, 
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
 use crate::token::{SubjectToken, expose};
-use crate::trust::{self, Pin, Platform};
+use crate::trust::{self, Named, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "vercel",
@@ -57,6 +57,11 @@ const TRUST: Platform = Platform {
             .then(|| "a preview deployment, which a pull request may start, runs with it".to_owned())
     },
     instead: "use the identity of the production environment",
+    named: &[Named {
+        is_in: |sub| trust::segment(sub, "environment").is_some(),
+        why: "`sub` does not name the environment, so preview deployments, which a pull request may start, have it too",
+        cure: "ask Vercel why: its subjects are owner:TEAM:project:PROJECT:environment:ENVIRONMENT",
+    }],
     warnings: &[],
     ..Platform::PLAIN
 };

@@ -22,8 +22,20 @@ pub(crate) struct Platform {
     pub(crate) stranger: fn(&Claims) -> Option<String>,
     /// Which identity to use instead.
     pub(crate) instead: &'static str,
+    /// What `sub` must name, because most products compare `sub` alone: whose workload it is, and what `stranger` looks at.
+    pub(crate) named: &'static [Named],
     /// Warnings for the operator.
     pub(crate) warnings: &'static [fn(&Claims) -> Option<String>],
+}
+
+/// What `sub` must name. A custom template of a platform may leave it out.
+pub(crate) struct Named {
+    /// Does `sub` name it?
+    pub(crate) is_in: fn(&str) -> bool,
+    /// Who else has this `sub`.
+    pub(crate) why: &'static str,
+    /// How the platform is told to name it.
+    pub(crate) cure: &'static str,
 }
 
 /// One claim to pin.
@@ -58,6 +70,7 @@ impl Platform {
         stable_subject: |sub| Some(sub),
         stranger: |_| None,
         instead: "",
+        named: &[],
         warnings: &[|_| {
             Some(
                 "the platform is not one that is known: read in its documentation who can obtain this `sub`".to_owned(),
@@ -74,6 +87,17 @@ pub(crate) fn is_below(issuer: &str, base: &str) -> bool {
 /// The text of a claim, or an empty string.
 pub(crate) fn text<'a>(claims: &'a Claims, name: &str) -> &'a str {
     claims.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The value of `name` in a subject that is made of names and values, all with `:` between them.
+pub(crate) fn segment<'a>(sub: &'a str, name: &str) -> Option<&'a str> {
+    let mut segments = sub.split(':');
+    while let (Some(one), value) = (segments.next(), segments.next()) {
+        if one == name {
+            return value.filter(|value| !value.is_empty());
+        }
+    }
+    None
 }
 
 /// The subject up to and including `mark`.

@@ -175,24 +175,88 @@ async fn each_shape_asks_for_the_audience_of_its_party() {
     assert_eq!(scene.authorization_server.token_requests(), 0);
 }
 
+/// The document is installed as it stands, and people read the rest beside it.
 #[tokio::test]
-async fn for_people_it_says_what_is_pinned_why_and_how_it_is_installed() {
+async fn stdout_is_the_document_alone_and_stderr_says_the_rest() {
     let scene = Scene::new(binary()).await;
-    let text = scene.configured("").run(&["trust-policy", "demo", "--for", "keycloak"]).await.expect_code(0).stdout;
-    for words in ["# pinned: repository_id (", "# warning: ", "# install: kcadm.sh", "\"jwt.credential.sub\""] {
-        assert!(text.contains(words), "{words:?} in\n{text}");
+    let world = scene.configured("");
+    for shape in ["keycloak", "generic", "entra", "aws", "toolhive", "anthropic", "openai"] {
+        let output = world.run(&["trust-policy", "demo", "--for", shape]).await.expect_code(0);
+        let document: Value = serde_json::from_str(&output.stdout).expect("JSON alone");
+        assert_eq!(document, policy(&world, shape, &[]).await["policy"], "{shape}");
+        for words in
+            ["# trust github-actions of ", "# warning: ", "# install: ", "# here, in safeconduct's configuration:"]
+        {
+            assert!(output.stderr.contains(words), "{shape}: {words:?} in\n{}", output.stderr);
+        }
+    }
+    let keycloak = world.run(&["trust-policy", "demo", "--for", "keycloak"]).await.expect_code(0).stderr;
+    assert!(
+        keycloak.contains("# cannot be compared there: repository_id (") && !keycloak.contains("# pinned: "),
+        "{keycloak}"
+    );
+    assert!(keycloak.contains("client_auth = \"workload\"") && !keycloak.contains("\nclient_id"), "{keycloak}");
+    let generic = world.run(&["trust-policy", "demo", "--for", "generic"]).await.expect_code(0).stderr;
+    assert!(generic.contains("# pinned: repository_id ("), "{generic}");
+}
+
+/// Keycloak refuses a provider that does not say where its keys are. The issuer's own document says it.
+#[tokio::test]
+async fn keycloak_is_told_where_the_keys_are() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured("");
+    let issuer = scene.platform.issuer();
+    let document = policy(&world, "keycloak", &[]).await["policy"].clone();
+    let provider = &document["identityProvider"];
+    assert_eq!(provider["config"]["jwksUrl"], format!("{issuer}/.well-known/jwks"));
+    assert_eq!(document["client"]["attributes"]["jwt.credential.issuer"], provider["alias"]);
+    let resource = &document["client"]["protocolMappers"][0]["config"]["included.custom.audience"];
+    assert_eq!(resource, &json!(scene.mcp.url()));
+    let toolhive = policy(&world, "toolhive", &[]).await["policy"].clone();
+    assert_eq!(toolhive["trusted_issuers"][0]["jwks_url"], format!("{issuer}/.well-known/jwks"));
+}
+
+#[tokio::test]
+async fn a_subject_that_does_not_name_the_ref_gets_no_policy() {
+    let scene = Scene::new(binary()).await;
+    scene.platform.always(PlatformFault::Claims(json!({ "sub": "repo:acme/shop" })));
+    for shape in ["aws", "entra", "keycloak", "generic"] {
+        let failed = scene.configured("").run(&["trust-policy", "demo", "--for", shape]).await.expect_code(DENIED);
+        assert!(failed.stdout.is_empty() && failed.stderr.contains("every event"), "{shape}: {}", failed.stderr);
+        assert!(failed.stderr.contains("use_default=true"), "{}", failed.stderr);
     }
 }
 
-/// The document is pasted as it stands, in a CI job too, where other output is changed so that no runner takes it for a command.
+/// Model providers have audiences of their own, whatever the server's exchange is.
 #[tokio::test]
-async fn the_document_stays_whole_in_a_ci_job() {
+async fn model_providers_are_asked_for_by_their_own_audience() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured("");
+    for (shape, place, audience) in [
+        ("anthropic", "/federation_rule/match/audience", "https://api.anthropic.com"),
+        ("openai", "/workload_identity_provider/audience", "https://api.openai.com/v1"),
+    ] {
+        let report = policy(&world, shape, &[]).await;
+        assert_eq!(report["policy"].pointer(place), Some(&json!(audience)), "{report}");
+        assert!(report["here"].as_str().expect("a text").contains("[[identities_for]]"), "{report}");
+    }
+}
+
+/// In a CI job other output is changed so that no runner takes it for a command. Commands stay commands.
+#[tokio::test]
+async fn document_and_commands_stay_whole_in_a_ci_job() {
     let scene = Scene::new(binary()).await;
     let world = scene.configured("").env("CI", "true").env("GITHUB_ACTIONS", "true");
-    let output = world.run(&["trust-policy", "demo", "--for", "aws"]).await.expect_code(0).stdout;
-    assert!(output.contains("\"arn:aws:iam::ACCOUNT:oidc-provider/"), "{output}");
-    let document: String = output.lines().filter(|line| !line.starts_with('#')).collect();
-    let document: Value = serde_json::from_str(&document).expect("JSON between comments");
+    let output = world.run(&["trust-policy", "demo", "--for", "aws"]).await.expect_code(0);
+    let document: Value = serde_json::from_str(&output.stdout).expect("JSON alone");
     let federated = document["Statement"][0]["Principal"]["Federated"].as_str().expect("a text");
     assert!(federated.starts_with("arn:aws:iam::ACCOUNT:"), "{federated}");
+    assert!(output.stderr.contains("role_arn = \"arn:aws:iam::ACCOUNT:role/ROLE\""), "{}", output.stderr);
+    let long = "x".repeat(600);
+    scene.platform.always(PlatformFault::Claims(json!({ "sub": format!("repo:a/b:ref:refs/heads/{long}::y") })));
+    let pool = "https://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/r";
+    let words = ["trust-policy", "demo", "--for", "gcp", "--audience", pool];
+    let output = world.run(&words).await.expect_code(0);
+    let command = output.stderr.lines().find(|line| line.contains("create-oidc")).expect("a command");
+    assert!(command.contains(&long) && command.contains(":\\x3ay") && !command.contains('…'), "{command}");
 }

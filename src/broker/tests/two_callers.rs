@@ -42,7 +42,7 @@ impl Exchange for Issuing {
 
     fn traits(&self) -> Traits {
         let (issuer, token_endpoint) = (issuer(), format!("{ISSUER}/token"));
-        let provider = Provider { issuer, token_endpoint, subject_audience: ISSUER.to_owned(), account: None };
+        let provider = Provider { issuer, token_endpoint, subject_audience: ISSUER.to_owned(), role_arn: None };
         Traits { asks: Asks::Provider(provider), subject: exchange::Subject::None, ..Traits::of_grant("issuing") }
     }
 

@@ -12,7 +12,7 @@ use crate::app::{self, Core};
 use crate::broker::{Class, Persistence, Target};
 use crate::cli::Ci;
 use crate::runner::Report;
-use crate::trust::{Policy, Shape};
+use crate::trust::{Policy, Shape, Side};
 
 /// So long it may take to ask the platform for its claims once more. Nobody is sent what it says.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -52,8 +52,8 @@ fn presented(context: &Context<'_>, verb: &Ci, target: &str) -> Result<Vec<(&'st
         .filter_map(|claim| Some((claim.to_owned(), attested.claims.get(claim)?.clone())))
         .collect();
     let mut documents = vec![("presented", format!("{:#}", Value::from(claims)))];
-    let policy =
-        Policy::of(attested.platform, &attested.claims).and_then(|policy| policy.for_shape(Shape::Generic, None));
+    let policy = Policy::of(attested.platform, &attested.claims, attested.mints_anew);
+    let policy = policy.and_then(|policy| policy.for_shape(Shape::Generic, &Side::default()));
     match policy {
         Ok(policy) => documents.push(("a trust policy that matches it", format!("{:#}", policy["policy"]))),
         Err(error) => documents.push(("no policy should match it", format!("{:#}", Value::from(error.to_string())))),

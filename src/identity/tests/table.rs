@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::*;
 use crate::setting::{Kind, Need};
+use crate::trust::{Compares, PRODUCTS};
 
 const HEAD: &str = "# Identity sources
 
@@ -33,6 +34,10 @@ const TRUST: &str = "
 ## Trust policies
 
 What `safeconduct trust-policy` pins beside issuer, audience and `sub`.
+";
+
+const SHAPES: &str = "
+What each side compares. The command says on stderr which claims its document pins, and which that side cannot compare.
 ";
 
 fn text() -> String {
@@ -64,7 +69,33 @@ fn text() -> String {
         vec![code(row.name), pins.join("; "), row.trust.note.to_owned()]
     });
     table(TRUST, &["platform", "pinned beside issuer, audience and `sub`", "to know"], platforms.collect());
+    let shapes = PRODUCTS.iter().filter(|product| product.makes_documents());
+    let shapes = shapes.map(|product| {
+        let subject = match product.compares {
+            _ if product.whole_subject => "whole",
+            Compares::FirstLevel => "whole; one that changes is left out",
+            _ => "whole, or its beginning",
+        };
+        let keys = if product.fetches_keys.is_some() { "the Internet" } else { "where that side is" };
+        vec![code(product.name), subject.to_owned(), compared(product.compares), keys.to_owned()]
+    });
+    table(SHAPES, &["`--for`", "`sub`", "other claims", "reads the issuer's keys from"], shapes.collect());
     text
+}
+
+fn compared(compares: Compares) -> String {
+    match compares {
+        Compares::All => "all".to_owned(),
+        Compares::FirstLevel => "all of the first level".to_owned(),
+        Compares::Nothing => "none".to_owned(),
+        Compares::Known(rows) => {
+            let row = |(issuer, names): &(&str, &[&str])| {
+                let names: Vec<String> = names.iter().map(|name| code(name)).collect();
+                format!("{} of `{issuer}`", names.join(", "))
+            };
+            rows.iter().map(row).collect::<Vec<_>>().join("; ")
+        }
+    }
 }
 
 fn code(name: &str) -> String {
