@@ -135,8 +135,8 @@ pub(crate) static PRODUCTS: [Product; 9] = [
         fetches_keys: None,
         document: documents::keycloak,
         install: &[
-            "jq .identityProvider policy.json | kcadm.sh create identity-provider/instances -r REALM -f -",
-            "jq .client policy.json | kcadm.sh create clients -r REALM -f -",
+            "jq .identityProvider policy.json | kcadm.sh create identity-provider/instances -r {realm} -f -",
+            "jq .client policy.json | kcadm.sh create clients -r {realm} -f -",
         ],
         here: "# Without `client_id`: Keycloak finds the client by the token's `sub`.\n[servers.NAME]\nurl = {url}\n\
             issuer = {server_issuer}\nexchange = \"client-credentials\"\nclient_auth = \"workload\"\n",

@@ -38,6 +38,10 @@ fn value(name: &str, writing: &Writing<'_>) -> String {
         "name" => side.name.to_owned(),
         "url" => side.url.to_owned(),
         "server_issuer" => side.issuer.unwrap_or(&policy.audience).to_owned(),
+        "realm" => {
+            let issuer = side.issuer.unwrap_or(&policy.audience);
+            issuer.split_once("/realms/").map_or("REALM", |(_, realm)| realm).to_owned()
+        }
         "role" => role.name.to_owned(),
         "role_arn" => format!("arn:{}:iam::{}:role/{}", role.partition, role.account, role.path),
         "provider_arn" => role.provider(&policy.issuer),

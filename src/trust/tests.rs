@@ -336,11 +336,18 @@ fn aws_has_the_partition_of_the_role() {
 #[test]
 fn keycloak_is_told_where_the_keys_are() {
     let keys = "https://token.actions.githubusercontent.com/.well-known/jwks";
-    let side = Side { name: "demo", url: "https://mcp.example.com/mcp", keys: Some(keys), ..Side::default() };
+    let side = Side {
+        name: "demo",
+        url: "https://mcp.example.com/mcp",
+        issuer: Some("https://keycloak.example.com/realms/agents"),
+        keys: Some(keys),
+        ..Side::default()
+    };
     let mut github = github(json!({ "jti": "1", "iat": 0, "exp": 300 }));
     let report = written("github-actions", &github, Shape::Keycloak, &side).expect("a policy");
     let (provider, client) = (&report["policy"]["identityProvider"], &report["policy"]["client"]);
     assert_eq!(provider["config"]["jwksUrl"], keys);
+    assert!(report["install"][0].as_str().expect("a text").ends_with("-r 'agents' -f -"), "{report}");
     assert_eq!(provider["config"]["supportsClientAssertionReuse"], "false");
     assert_eq!(client["attributes"]["jwt.credential.issuer"], provider["alias"]);
     assert_eq!(client["standardFlowEnabled"], false);
