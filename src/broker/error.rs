@@ -258,7 +258,12 @@ impl Failure for Error {
             | Cause::Exchange(exchange::Error::Busy { retry_after, .. }) => *retry_after,
             _ => None,
         };
-        Verdict::Temporary { retry_after, tried_patiently: matches!(*self.cause, Cause::Identity(_)) }
+        let absent = match &*self.cause {
+            Cause::Discovery(discovery::Error::Outbound { error, .. })
+            | Cause::Exchange(exchange::Error::Outbound { error, .. }) => error.is_absence(),
+            _ => false,
+        };
+        Verdict::Temporary { retry_after, tried_patiently: matches!(*self.cause, Cause::Identity(_)), absent }
     }
 
     fn lost(how: Lost) -> Self {

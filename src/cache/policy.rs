@@ -106,6 +106,8 @@ pub enum Verdict {
         retry_after: Option<Duration>,
         /// The recipe has already retried by itself.
         tried_patiently: bool,
+        /// There is no such host or port: whoever waits is told soon.
+        absent: bool,
     },
     /// It fails until somebody changes something.
     Permanent,
@@ -193,15 +195,19 @@ pub(super) enum Next {
 ///
 /// A daemon's flight has three tries, 0.2 s to 0.5 s apart, to hide a single hiccup. It has one during an outage, after
 /// a source that retries by itself, and when the server said how long to wait: then the back-off between flights decides.
-/// A one-shot flight backs off as flights do, if the next try has at least 0.5 s of the time for its requests.
+/// A one-shot flight backs off as flights do, if the next try has at least 0.5 s of the time for its requests. A host that is not
+/// there gets two seconds of that time: it may be starting, but most often its name is misspelled.
 pub(super) fn next_try(persistence: Persistence, verdict: Verdict, progress: Progress, jitter: &Jitter) -> Next {
-    let Verdict::Temporary { retry_after, tried_patiently } = verdict else { return Next::Fail };
+    let Verdict::Temporary { retry_after, tried_patiently, absent } = verdict else { return Next::Fail };
     let Some(for_requests) = persistence.for_requests() else {
         let once = progress.in_outage || tried_patiently || retry_after.is_some();
         let tries = if once { 1 } else { QUICK_TRIES };
         let wait = || jitter.backoff(Duration::from_millis(200), BACKOFF_FLOOR, progress.tries);
         return if progress.tries < tries { Next::Again(wait()) } else { Next::Fail };
     };
+    if absent && progress.took >= FOR_ABSENT {
+        return Next::Fail;
+    }
     let left = for_requests.saturating_sub(progress.took);
     let wait = wait_after(verdict, progress.tries, jitter);
     if left.is_zero() {
@@ -248,6 +254,8 @@ pub(super) fn repeat_pause(token: &Token, now: Boot) -> Duration {
     (token.left(now) / 2).max(Duration::from_secs(1))
 }
 
+/// How long a one-shot flight tries to reach a host that is not there.
+const FOR_ABSENT: Duration = Duration::from_secs(2);
 /// The shortest wait after a failure: between flights, and the longest between the quick tries of one flight.
 const BACKOFF_FLOOR: Duration = Duration::from_millis(500);
 /// The tries of a daemon's flight outside an outage.

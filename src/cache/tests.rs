@@ -25,7 +25,9 @@ impl std::fmt::Display for Fail {
 impl Failure for Fail {
     fn verdict(&self) -> Verdict {
         match self {
-            Self::Temporary(retry_after) => Verdict::Temporary { retry_after: *retry_after, tried_patiently: false },
+            Self::Temporary(retry_after) => {
+                Verdict::Temporary { retry_after: *retry_after, tried_patiently: false, absent: false }
+            }
             _ => Verdict::Permanent,
         }
     }

@@ -5,6 +5,7 @@
 //! for a tunnel (`tunnel.rs`), and the handshake goes through that. Each step fails in its own way ([`Failure`]), so nobody
 //! has to read the words of an error to know what happened.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -80,7 +81,10 @@ impl Inner {
 impl Rules {
     async fn dial(&self, host: &str, port: u16) -> Result<Box<dyn Stream>, Failure> {
         let addresses = self.resolve(host, port).await?;
-        let stream = dial::first(&addresses, TcpStream::connect).await.map_err(Failure::Connect)?;
+        let stream = dial::first(&addresses, TcpStream::connect).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Failure::NobodyListens(port),
+            _ => Failure::Connect(error),
+        })?;
         // Requests are small and written at once: waiting for more to send would only delay them.
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         Ok(Box::new(stream))

@@ -76,7 +76,23 @@ pub enum Error {
         /// Who.
         host: String,
     },
-    /// No connection: the name does not resolve, or nobody listens.
+    /// The name has no address, as far as the system can tell.
+    #[error("{host} cannot be reached: its name does not resolve ({what})")]
+    NoName {
+        /// Where to.
+        host: String,
+        /// The words of the system.
+        what: String,
+    },
+    /// The host refuses the connection.
+    #[error("{host} cannot be reached: nobody listens on its port {port}")]
+    NobodyListens {
+        /// Where to.
+        host: String,
+        /// Which port.
+        port: u16,
+    },
+    /// No connection for another reason.
     #[error("{host} cannot be reached: {what}")]
     Unreachable {
         /// Who.
@@ -167,11 +183,18 @@ impl Error {
             Self::Timeout { .. }
                 | Self::NoTimeLeft { .. }
                 | Self::Unreachable { .. }
+                | Self::NoName { .. }
+                | Self::NobodyListens { .. }
                 | Self::Broken { .. }
                 | Self::Stale { .. }
                 | Self::ThroughProxy { .. }
                 | Self::NoCertificate { .. }
         )
+    }
+
+    /// Is there no such host or port? Whoever waits is told soon: most often the name is misspelled.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::NoName { .. } | Self::NobodyListens { .. })
     }
 
     /// What to do about it, if anything can be done.
@@ -193,12 +216,18 @@ impl Error {
             }
             Self::Certificate { fault, .. } => Some(fault.hint().to_owned()),
             Self::Redirect { .. } => Some("configure the final URL".to_owned()),
+            Self::NoName { host, .. } => {
+                Some(format!("check the spelling of {host}, and whether this machine's DNS knows it"))
+            }
+            Self::NobodyListens { host, port } => {
+                Some(format!("check the host and the port ({host}, {port}); a server that is starting needs a moment"))
+            }
             Self::Roots { .. } => Some(
                 "the roots come from SSL_CERT_FILE and SSL_CERT_DIR, else from the system; `ca_file` in [egress] adds to them"
                     .to_owned(),
             ),
             Self::ThroughProxy { host, proxy, .. } => Some(format!(
-                "{proxy} comes from `proxy` in [egress], else from HTTPS_PROXY or ALL_PROXY: mend it (a user and password go into its URL), or name {host} in NO_PROXY if it can be reached directly"
+                "{proxy} comes from `proxy` in [egress], else from HTTPS_PROXY or ALL_PROXY: correct it (a user and password go into its URL), or name {host} in NO_PROXY if it can be reached directly"
             )),
             Self::NoCommonTls { .. } => Some(
                 "the operator of that server must switch on TLS 1.2 or 1.3 with current algorithms, and HTTP/1.1 over it; an old proxy on the way can be the cause too"
@@ -256,13 +285,16 @@ impl Error {
             Failure::Forbidden(kind) => Self::Forbidden { host, kind: *kind },
             Failure::Tls(error) => Self::from_tls(host, error),
             Failure::Timeout => Self::Timeout { host, limit: super::CONNECT_LIMIT },
-            Failure::Resolve(_)
-            | Failure::NoAddress
-            | Failure::Connect(_)
-            | Failure::Handshake(_)
-            | Failure::Name
-            | Failure::ToProxy(_)
-            | Failure::Tunnel(_) => Self::Unreachable { host, what: failure.to_string() },
+            Failure::Resolve(error) => {
+                let what = error.to_string();
+                let what = what.rsplit(": ").next().unwrap_or_default().to_owned();
+                Self::NoName { host, what }
+            }
+            Failure::NoAddress => Self::NoName { host, what: "it has no address".to_owned() },
+            Failure::NobodyListens(port) => Self::NobodyListens { host, port: *port },
+            Failure::Connect(_) | Failure::Handshake(_) | Failure::Name | Failure::ToProxy(_) | Failure::Tunnel(_) => {
+                Self::Unreachable { host, what: failure.to_string() }
+            }
         }
     }
 

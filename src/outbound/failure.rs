@@ -18,6 +18,9 @@ pub(super) enum Failure {
     /// The egress rules allow none of its addresses.
     #[error("it resolves to {0}")]
     Forbidden(Kind),
+    /// Every address refuses a connection to this port.
+    #[error("nobody listens on its port {0}")]
+    NobodyListens(u16),
     /// No address takes a connection.
     #[error("{0}")]
     Connect(io::Error),

@@ -74,7 +74,7 @@ async fn a_name_that_resolves_to_loopback_is_refused_at_the_dialled_address() {
     assert!(matches!(error, Error::Forbidden { kind: Kind::Loopback, .. }), "{error:?}");
     let named = Config { named: BTreeSet::from(["localhost".to_owned()]), ..Config::default() };
     let error = refused(named, "https://localhost:1/", NamedBy::Them).await;
-    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    assert!(matches!(error, Error::NobodyListens { port: 1, .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::super::error::{NoRoute, Words};
-use super::super::{Error, Order, ResourceParameter, Server, TokenFor};
+use super::super::{Class, Error, Order, ResourceParameter, Server, TokenFor};
 use super::judge::listed;
 use super::{Minter, TokenRequest};
 use crate::discovery::{self, Protection};
@@ -39,13 +39,23 @@ impl Minter {
         let origins = server.origins();
         if let Some(pin) = &order.pin {
             let pinned = &pin.issuer;
-            let (protection, metadata, subject, parties, assertions) = tokio::try_join!(
-                async { self.protection_with_pin(want, pinned).await },
-                self.metadata(pinned, pin.token_endpoint.as_deref(), &origins),
-                self.subject(order, &chain, pinned),
-                parties,
-                self.assertions(want, pin),
-            )?;
+            let others = async {
+                tokio::try_join!(
+                    self.metadata(pinned, pin.token_endpoint.as_deref(), &origins),
+                    self.subject(order, &chain, pinned),
+                    parties,
+                    self.assertions(want, pin),
+                )
+            };
+            // A pin that the server does not name is wrong for good. A party that cannot be reached must not hide that.
+            let (protection, others) = tokio::try_join!(self.protection_with_pin(want, pinned), async {
+                match others.await {
+                    Err(error) if error.class() == Class::Temporary => Ok(Err(error)),
+                    Err(error) => Err(error),
+                    Ok(others) => Ok(Ok(others)),
+                }
+            })?;
+            let (metadata, subject, parties, assertions) = others?;
             let issuer_is = IssuerOrigin::Pinned;
             return Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions });
         }

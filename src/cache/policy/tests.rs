@@ -39,11 +39,12 @@ fn token(life: f64) -> Token {
     }
 }
 
-const BUSY: Verdict = Verdict::Temporary { retry_after: None, tried_patiently: false };
-const PATIENT: Verdict = Verdict::Temporary { retry_after: None, tried_patiently: true };
+const BUSY: Verdict = Verdict::Temporary { retry_after: None, tried_patiently: false, absent: false };
+const ABSENT: Verdict = Verdict::Temporary { retry_after: None, tried_patiently: false, absent: true };
+const PATIENT: Verdict = Verdict::Temporary { retry_after: None, tried_patiently: true, absent: false };
 
 fn retry_after(seconds: u64) -> Verdict {
-    Verdict::Temporary { retry_after: Some(Duration::from_secs(seconds)), tried_patiently: false }
+    Verdict::Temporary { retry_after: Some(Duration::from_secs(seconds)), tried_patiently: false, absent: false }
 }
 
 #[test]
@@ -146,6 +147,7 @@ fn a_flight_tries_again_only_where_that_helps() {
         ("one shot", one_shot, BUSY, 1, 0.0, (0.5, 1.0)),
         ("one shot, a patient source", one_shot, PATIENT, 2, 1.0, (0.5, 2.0)),
         ("one shot, a busy server", one_shot, retry_after(4), 1, 0.0, (4.0, 4.0)),
+        ("one shot, nobody there yet", one_shot, ABSENT, 1, 0.0, (0.5, 1.0)),
         ("one shot, just enough time", one_shot, retry_after(4), 1, 4.5, (4.0, 4.0)),
     ] {
         let next = next_try(persistence, verdict, Progress { tries, in_outage: false, took: span(took) }, &jitter);
@@ -161,6 +163,7 @@ fn a_flight_tries_again_only_where_that_helps() {
         ("one shot, a very busy server", one_shot, retry_after(11), 1, false, 0.0, Next::Fail),
         ("one shot, too little time", one_shot, retry_after(4), 1, false, 4.6, Next::Fail),
         ("one shot, a refusal", one_shot, Verdict::Permanent, 1, false, 9.0, Next::Fail),
+        ("one shot, nobody there", one_shot, ABSENT, 2, false, 2.0, Next::Fail),
         ("one shot, cut short", one_shot, BUSY, 2, false, 9.0, Next::OutOfTime),
     ] {
         let progress = Progress { tries, in_outage, took: span(took) };
