@@ -94,7 +94,7 @@ impl Error {
             Self::Outbound { error, .. } => return error.hint(),
             Self::Busy { .. } => return None,
             Self::Unusable { document, why, .. } => return why_not(*document, why, PIN),
-            Self::ResourceMismatch { .. } => "configure the URL exactly as the server names itself, or its operator must mend `resource` (RFC 9728 section 3.3)".to_owned(),
+            Self::ResourceMismatch { .. } => "configure the URL exactly as the server names itself, or its operator must fix `resource` (RFC 9728 section 3.3)".to_owned(),
             Self::IssuerMismatch { found, asked, endpoint } => mismatch(found, asked, endpoint.as_deref()),
             Self::NoServerMetadata { issuer } if issuer.contains("/.well-known/") => "an issuer is the identifier, not the place of its metadata: whoever names it (`issuer` here, or `authorization_servers` of the MCP server) must leave out `/.well-known/…`".to_owned(),
             Self::NoServerMetadata { .. } => "check `issuer`: it is the identifier, not the token endpoint; its operator must publish RFC 8414 metadata; or name its endpoint with `token_endpoint`".to_owned(),
@@ -112,10 +112,10 @@ fn why_not(document: Document, why: &Oddity, pin: &str) -> Option<String> {
     };
     Some(match why {
         Oddity::Content(_) | Oddity::Endpoint(_) => {
-            format!("{operator} must mend the document (RFC 9728, RFC 8414); until then {way_round}")
+            format!("{operator} must fix the document (RFC 9728, RFC 8414); until then {way_round}")
         }
         Oddity::BadUrl(_) => format!(
-            "{operator} must mend `resource_metadata` in its challenge (RFC 9728 section 5.1); until then {way_round}"
+            "{operator} must fix `resource_metadata` in its challenge (RFC 9728 section 5.1); until then {way_round}"
         ),
         Oddity::Refused(outbound::Error::Redirect { .. }) => format!(
             "{operator} must publish the document at that place itself, without a redirect or a login before it; until then {way_round}"
@@ -141,7 +141,7 @@ fn mismatch(found: &str, asked: &str, endpoint: Option<&str>) -> String {
     }
     let without_scheme = |text: &str| text.split_once("://").map(|(_, rest)| rest.to_owned());
     if without_scheme(found) == without_scheme(asked) {
-        return "they differ by http and https alone: the application behind a proxy must be told by which URL it is reached; its operator must mend `issuer` (RFC 8414 section 3.3)".to_owned();
+        return "they differ by http and https alone: the application behind a proxy must be told by which URL it is reached; its operator must fix `issuer` (RFC 8414 section 3.3)".to_owned();
     }
     let place = |text: &str| text.trim_end_matches('/').to_owned();
     let why = if place(found) == place(asked) { "they differ by a final slash alone: " } else { "" };
@@ -155,7 +155,7 @@ fn mismatch(found: &str, asked: &str, endpoint: Option<&str>) -> String {
         format!("; where the MCP server names {asked} and that cannot be changed: `issuer = {asked}`, `token_endpoint = {endpoint}`, `subject_audience = {found}`")
     });
     format!(
-        "{why}if {} is right, pin exactly that as `issuer`; else its operator must mend `issuer` (RFC 8414 section 3.3){keys}",
+        "{why}if {} is right, pin exactly that as `issuer`; else its operator must fix `issuer` (RFC 8414 section 3.3){keys}",
         word(found)
     )
 }

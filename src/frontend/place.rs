@@ -11,6 +11,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, chown};
 
 use crate::env::open_regular;
+use crate::oauth::shell_word;
 
 /// Who may connect.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,32 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         what: String,
+    },
+    /// Something else is in the place of the socket or of its directory.
+    #[error("{}: {what}", path.display())]
+    Occupied {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        what: String,
+    },
+    /// The directory of the path cannot be looked at.
+    #[error("the directory {}: {error}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
+    /// The system does not let us give the path to this group.
+    #[error("{} cannot be given to the group {group}: {error}", path.display())]
+    Group {
+        /// The path.
+        path: PathBuf,
+        /// The number of the group.
+        group: u32,
+        /// The system's error.
+        error: io::Error,
     },
     /// The path has more bytes than the path of a socket may have.
     #[error("{}: longer than the {cap} bytes that a socket path may have", path.display())]
@@ -73,17 +100,28 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Taken { .. } => {
-                "use it (`safeconduct status`), stop it, or give this one another `--socket`".to_owned()
+                "use it (`safeconduct status`), end it (`safeconduct stop`), or give this one another `--socket`".to_owned()
             }
             Self::TooLong { .. } => "choose a shorter path for `socket` in [listen] or `--socket`".to_owned(),
             Self::Path { .. } => {
                 "choose a directory that only you can write, for example a new one of mode 0700".to_owned()
             }
+            Self::Occupied { path, .. } => {
+                format!("move {} away, or choose another path for the socket", path.display())
+            }
+            Self::Directory { path, .. } => format!(
+                "choose a directory that only you can write, or make this one: `install -d -m 0700 {}`",
+                path.to_str().and_then(shell_word).unwrap_or_else(|| "DIR".to_owned())
+            ),
+            Self::Group { .. } => {
+                "run the daemon as a member of that group (`SupplementaryGroups=` of a unit), or choose another `socket_group`"
+                    .to_owned()
+            }
             Self::Inherited { .. } => {
                 "make `SocketMode=` and `SocketGroup=` of the socket unit no wider than [listen]".to_owned()
             }
             Self::NotListening { .. } => PASS_A_LISTENER.to_owned(),
-            Self::System { .. } => return None,
+            Self::System { path, .. } => format!("look at the permissions and the file system of {}", path.display()),
         })
     }
 }
@@ -121,15 +159,24 @@ pub(super) fn make_directory(directory: &Path, access: Access, own_uid: u32) -> 
     }
     let found = fs::symlink_metadata(directory).map_err(|error| refuse(error.to_string()))?;
     if !found.is_dir() {
-        return Err(refuse("is there and no directory".to_owned()));
+        return Err(Error::Occupied { path: directory.to_owned(), what: "is there and no directory".to_owned() });
     }
     if found.uid() != own_uid {
         return Err(refuse(format!("belongs to uid {}, not to us (uid {own_uid})", found.uid())));
     }
     if let Some(group) = access.group {
-        chown(directory, None, Some(Gid::from_raw(group))).map_err(|error| refuse(error.to_string()))?;
+        give_to(directory, group)?;
     }
     fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(|error| refuse(error.to_string()))
+}
+
+/// Gives a path to a group. Without privileges we can do so only as its member.
+pub(super) fn give_to(path: &Path, group: u32) -> Result<(), Error> {
+    chown(path, None, Some(Gid::from_raw(group))).map_err(|error| Error::Group {
+        path: path.to_owned(),
+        group,
+        error: error.into(),
+    })
 }
 
 /// Checks a directory of ours that holds secrets: no other user may look into it.
@@ -151,9 +198,9 @@ pub(super) fn check_private_directory(directory: &Path, own_uid: u32) -> Result<
 /// Checks the directory of a path that the operator chose: nobody but this user and root may write it.
 pub(super) fn check_directory(directory: &Path, own_uid: u32) -> Result<(), Error> {
     let refuse = |what: String| Error::Path { path: directory.to_owned(), what };
-    let found = fs::metadata(directory).map_err(|error| refuse(error.to_string()))?;
+    let found = fs::metadata(directory).map_err(|error| Error::Directory { path: directory.to_owned(), error })?;
     if !found.is_dir() {
-        return Err(refuse("is no directory".to_owned()));
+        return Err(Error::Occupied { path: directory.to_owned(), what: "is no directory".to_owned() });
     }
     if found.uid() != own_uid && found.uid() != 0 {
         return Err(refuse(format!("belongs to uid {}, neither to us (uid {own_uid}) nor to root", found.uid())));

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use nix::fcntl::Flock;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, chown};
 use safeconduct_listener::{self as listener, Begun, Limits, Owner, Places, Seat, Seats};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,7 @@ use super::descriptors::Share;
 use super::desk::State;
 use super::funnel::{Answers, Finished};
 use super::gate::{self, Pass};
-use super::place::{Access, Error, check_directory, is_listening, lock, make_directory};
+use super::place::{Access, Error, check_directory, give_to, is_listening, lock, make_directory};
 use super::{relay_threads, route};
 use crate::blocking::{self, Kind};
 use crate::caller::{Caller, Process, Why};
@@ -277,13 +276,13 @@ impl Bound {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(system(error)),
             Ok(found) if !found.file_type().is_socket() => {
-                return Err(Error::Path {
+                return Err(Error::Occupied {
                     path: path.to_owned(),
                     what: "something else than a socket is there".to_owned(),
                 });
             }
             Ok(found) if found.uid() != own_uid => {
-                return Err(Error::Path {
+                return Err(Error::Occupied {
                     path: path.to_owned(),
                     what: format!("a socket of uid {} is there", found.uid()),
                 });
@@ -303,7 +302,7 @@ impl Bound {
         let listener = bound.map_err(system)?;
         let bound = Self { listener, ours: FileId::at(path), _lock: Some(lock) };
         if let Some(group) = access.group {
-            chown(path, None, Some(Gid::from_raw(group))).map_err(|error| system(error.into()))?;
+            give_to(path, group)?;
         }
         fs::set_permissions(path, Permissions::from_mode(access.mode)).map_err(system)?;
         Ok(bound)
@@ -367,11 +366,11 @@ mod tests {
         let dir = directory();
         let file = dir.path().join("file.sock");
         fs::write(&file, "precious").expect("written");
-        assert!(matches!(Socket::explicit(&file, PRIVATE, uid()), Err(Error::Path { .. })));
+        assert!(matches!(Socket::explicit(&file, PRIVATE, uid()), Err(Error::Occupied { .. })));
         assert_eq!(fs::read_to_string(&file).expect("still there"), "precious");
         let link = dir.path().join("link.sock");
         std::os::unix::fs::symlink(&file, &link).expect("linked");
-        assert!(matches!(Socket::explicit(&link, PRIVATE, uid()), Err(Error::Path { .. })));
+        assert!(matches!(Socket::explicit(&link, PRIVATE, uid()), Err(Error::Occupied { .. })));
     }
 
     #[test]
@@ -392,7 +391,7 @@ mod tests {
         let target = directory();
         std::os::unix::fs::symlink(target.path(), dir.path().join("own")).expect("linked");
         let refused = Socket::default_place(&[dir.path().join("own/w.sock")], PRIVATE, uid());
-        assert!(matches!(refused, Err(Error::Path { what, .. }) if what.contains("no directory")));
+        assert!(matches!(refused, Err(Error::Occupied { what, .. }) if what.contains("no directory")));
     }
 
     #[test]

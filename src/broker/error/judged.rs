@@ -24,7 +24,7 @@ pub(crate) enum Unusable {
 }
 
 /// The hint for tokens with a lifetime of zero, or one that is too long.
-pub(super) const BAD_LIFETIME: &str = "the operator of the authorization server must mend the lifetime of its tokens";
+pub(super) const BAD_LIFETIME: &str = "the operator of the authorization server must fix the lifetime of its tokens";
 
 impl Unusable {
     /// The facts of each variant.
@@ -37,7 +37,7 @@ impl Unusable {
                 Facts::of(Stage::Identity, Platform, NoIdentity, "subject_token_unfit").hint(unfit_hint(unfit))
             }
             Self::RefusedBefore { error, .. } => row(&error.code).hint(
-                "mend the trust at the authorization server; the next identity token of the platform is presented again (a managed identity's or a file's may come hours later: restart the daemon then)",
+                "fix the trust policy at the authorization server; a new identity token is tried automatically (a managed identity's or a file's may come hours later: restart the daemon then)",
             ),
             Self::NotBound { is_unlisted: true, .. } => row("resource_not_bound").hint(
                 "add the server to the configuration if you trust it with such tokens; the operator of the authorization server should bind tokens to `resource` (RFC 8707)",
@@ -52,7 +52,7 @@ impl Unusable {
                 ))
             }
             Self::ForeignKey { .. } => row("token_not_ours").hint(
-                "the operator of the authorization server must mend what it binds tokens to (RFC 9449 section 6)",
+                "the operator of the authorization server must fix what it binds tokens to (RFC 9449 section 6)",
             ),
             Self::ExpiredOnArrival { .. } => row("invalid_metadata").hint(
                 "the operator of the authorization server must issue tokens that are still good; check this machine's clock too",

@@ -79,7 +79,7 @@ impl NoRoute {
                 row(Workload, Config, "several_issuers").hint("pin the right one with `issuer`, or `--issuer URL`")
             }
             Self::BadIssuer { .. } => row(McpServer, Refused, "invalid_metadata")
-                .hint("the operator of the MCP server must mend `authorization_servers` (RFC 9728)"),
+                .hint("the operator of the MCP server must fix `authorization_servers` (RFC 9728)"),
             Self::NotConfirmed { resource, .. } => row(McpServer, Refused, "resource_not_confirmed").hint(format!(
                 "its operator must name the URL of the server as `resource`, or publish the document of that resource there (RFC 9728 section 3.1); if tokens for all of it are meant, set `resource = '{resource}'`"
             )),

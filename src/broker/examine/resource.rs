@@ -32,7 +32,7 @@ impl ExaminationRun<'_> {
             Some(Err((_, error @ discovery::Error::ResourceMismatch { .. }))) if self.says_what_is_sent() => {
                 self.report.push(rules::RESOURCE_IDENTIFIER.warn(
                     format!("{error}; `resource` is configured, so that is sent"),
-                    "its operator should mend `resource`: other clients refuse the document",
+                    "its operator should fix `resource`: other clients refuse the document",
                 ));
                 return Some(without);
             }
@@ -176,7 +176,7 @@ fn identifier(resource: &Resource, server: &ServerUrl) -> Check {
     }
     rules::RESOURCE_IDENTIFIER.warn(
         format!("`resource` is {}, not byte for byte {server}; it is sent as it stands", quoted_words(resource.as_str())),
-        "use one spelling: strict clients refuse a `resource` that is not the URL they asked; configure the URL as the server names itself, or mend `resource`",
+        "use one spelling: strict clients refuse a `resource` that is not the URL they asked; configure the URL as the server names itself, or fix `resource`",
     )
 }
 
