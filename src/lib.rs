@@ -8,7 +8,8 @@
 //!    and `exchange` turns that into an access token;
 //! 4. the front-end writes the token in its own format.
 //!
-//! To embed the broker in an agent written in Rust: read a [`Config`], [`App::build`] it, [`App::run`] it.
+//! To embed the broker in an agent written in Rust: [`Broker::open`] a [`Config`], [`Broker::lease`] a token, [`Lease::authorize`] each
+//! request. `examples/embed.rs` is such an agent.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ mod digest;
 mod discovery;
 mod door;
 mod dpop;
+mod embed;
 mod env;
 mod exchange;
 mod frontend;
@@ -51,18 +53,19 @@ mod token;
 mod trust;
 mod urgency;
 
+#[doc(hidden)]
 pub mod broker;
 
 #[doc(hidden)]
 pub mod command;
 
+#[doc(hidden)]
 pub use app::App;
-pub use broker::Broker;
-pub use caller::Caller;
+pub use broker::Class;
 pub use clock::Clock;
-pub use config::Config;
+pub use config::{Config, Error as ConfigError};
+pub use embed::{Broker, Error, Head, Lease};
 pub use env::Env;
-pub use token::Token;
 
 /// Internals for benchmarks and fuzzing. Not part of the stable API.
 #[doc(hidden)]

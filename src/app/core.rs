@@ -72,7 +72,7 @@ pub(super) fn core_for_ourselves(config: Config, env: Env, clock: Clock) -> Resu
 }
 
 /// The same, where a missing identity stops the start.
-pub(super) fn core_beside_others(config: Config, env: Env, clock: Clock) -> Result<Core, Error> {
+pub(crate) fn core_beside_others(config: Config, env: Env, clock: Clock) -> Result<Core, Error> {
     beside_others(config, env, clock, Missing::Stops)
 }
 

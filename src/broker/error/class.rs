@@ -2,6 +2,7 @@
 
 /// What kind of failure it is. HTTP status, exit code and retry follow from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Class {
     /// The caller's request is wrong.
     BadRequest,

@@ -87,7 +87,10 @@ async fn cancelled(scene: &Scene, temp: &Path, demo: &str) {
     let world = step(&scene.safeconduct, temp, "cancelled");
     let running = world.spawn(&["ci", "--insecure-loopback", demo]);
     sluice.holds(1).await;
+    // The runner sends the second where the first does not help: what a shell starts in the background ignores it.
     running.signal(Signal::SIGINT);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    running.signal(Signal::SIGTERM);
     let steps = || fs::read_dir(temp.join("safeconduct")).map_or(0, Iterator::count);
     until(SOON, "nothing is left of the step", async || steps() == 1).await;
     assert!(text(&world.private("cancelled")).is_empty());
