@@ -21,6 +21,7 @@ use crate::frontend::descriptors::Share;
 use crate::frontend::desk::{CurrentBroker, Fixed, Listening, State};
 use crate::frontend::health::Health;
 use crate::frontend::http::{self, Http};
+use crate::frontend::loads::Loads;
 use crate::frontend::operator::{Operator, Reloads};
 use crate::frontend::place::{self, Access};
 use crate::frontend::socket::Socket;
@@ -174,10 +175,17 @@ impl App {
             Ends { stop: stop.clone(), late: late.clone() },
             tasks.clone(),
         ));
-        let to_reload = Reloaded { broker: Arc::clone(&broker), oauth: oauth.clone(), relay: Arc::clone(&relay) };
+        let loads = Arc::new(Loads::new(config.file.clone(), clock.wall()));
+        let to_reload = Reloaded {
+            broker: Arc::clone(&broker),
+            oauth: oauth.clone(),
+            relay: Arc::clone(&relay),
+            loads: Arc::clone(&loads),
+        };
         let (operator, reloads) = Operator::new();
         let (operator, linger) = (Arc::new(operator), listen.linger);
-        let fixed = Fixed { metrics, clock, uid, digests, operator, linger, relay, oauth, behind, late, listening };
+        let fixed =
+            Fixed { metrics, clock, uid, digests, operator, loads, linger, relay, oauth, behind, late, listening };
         let state = Arc::new(State::new(Arc::clone(&broker), fixed));
         let reload = Arc::new(Reload::new(ground, to_reload, &config, stop.clone(), generation));
         let course = Course { tasks, stop, relay: Arc::default() };

@@ -16,8 +16,8 @@
 //! at its end, with its outcome, its duration, the bytes of the answer and the token. Neither has an argument of the call.
 //!
 //! Two actions are not decisions. `continue` is the first line of a new file after a rotation. It continues the chain even if
-//! nothing is decided before a restart. `mend` follows bytes that are not a whole line, as a power loss leaves them: the bytes
-//! stay, and the `mend` has their length and digest and chains to the last whole line. Anybody who may write the file can
+//! nothing is decided before a restart. `repair` follows bytes that are not a whole line, as a power loss leaves them: the bytes
+//! stay, and the `repair` has their length and digest and chains to the last whole line. Anybody who may write the file can
 //! forge both. (`gate` is a decision: about a request that was refused before its route was known.)
 //!
 //! Refusals are lines for the first 20 of a user in a second, and for the first 5 of a caller that no rule names or that has not

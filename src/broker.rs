@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use futures_util::FutureExt;
 
 use crate::audit::Audit;
-use crate::cache::{Cache, Key, Recipe, Wish};
+use crate::cache::{Cache, Key, Wish};
 use crate::caller::{Caller, Needs};
 use crate::clock::{Boot, Clock};
 use crate::metrics::Metrics;
@@ -33,8 +32,10 @@ mod note;
 mod order;
 mod parts;
 mod rate;
+mod recipe;
 mod refusals;
 mod refused;
+mod refused_callers;
 mod request;
 mod retries;
 mod server;
@@ -55,6 +56,7 @@ pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
 pub use examine::{Check, Examination, Report, Rule, State};
 pub use explain::{IdentityStatus, NotReady, ServerStatus, Status, TokenStatus};
+pub(crate) use flight::LastFailure;
 use flight::{Minter, TokenRequest};
 pub use identities::{DEFAULT, Identity};
 pub(crate) use lease::ReadyFields;
@@ -67,6 +69,8 @@ pub use parts::Parts;
 pub use rate::Rate;
 use rate::RateLimiter;
 use refusals::RefusalLimiter;
+pub use refused_callers::RefusedCaller;
+use refused_callers::RefusedCallers;
 pub use request::{Head, Request, Target};
 use retries::RetryDetector;
 pub use server::{FrontDoor, Server};
@@ -100,6 +104,7 @@ pub struct Broker {
     newest: Arc<Newest>,
     /// The number of this broker's own configuration.
     generation: u64,
+    refused_callers: RefusedCallers,
     /// `None` in a one-shot command, which has one caller and ends with its refusal.
     refusals: Option<Arc<RefusalLimiter>>,
 }
@@ -308,7 +313,7 @@ impl Broker {
             match target {
                 _ if !is_own => Refusal::not_yours(caller, target, known).into(),
                 Target::Name(name) => Refusal::unknown_server(name, known).into(),
-                Target::Url(url) => Refusal::NotServed(url.into()).into(),
+                Target::Url(url) => Refusal::not_served(url, known).into(),
             }
         })
     }
@@ -343,16 +348,6 @@ impl Broker {
         let Some(pacer) = self.pacers.get(&server.name) else { return Ok(()) };
         let too_often = |wait| Error::from(Refusal::TooOften { rate: pacer.rate, wait }).at(&server.name);
         pacer.pass(caller.uid, self.clock.boot()).map_err(too_often)
-    }
-
-    /// The cache's recipe for this token: discovery, identity, exchange.
-    fn recipe(&self, want: TokenRequest) -> Recipe<Error> {
-        self.remember(&want);
-        let maker = Arc::clone(&self.maker);
-        Arc::new(move |urgency| {
-            let (maker, want) = (Arc::clone(&maker), TokenRequest { urgency, ..want.clone() });
-            async move { maker.mint(&want).await }.boxed()
-        })
     }
 
     /// What the request demands of a cached token.

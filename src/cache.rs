@@ -32,6 +32,7 @@ mod load;
 mod looks;
 mod policy;
 mod state;
+mod trouble;
 
 use entry::{Entry, Renewal, Step};
 pub(crate) use entry::{Kept, Revoker};
@@ -42,6 +43,7 @@ pub(crate) use policy::may_be_served;
 use policy::{Next, Plan, Progress};
 pub use policy::{Persistence, Verdict};
 use state::State;
+pub(crate) use trouble::Trouble;
 
 /// A digest of everything that the requests for a token contain, but of no secret and not of the caller.
 pub(crate) type Key = Digest;

@@ -11,7 +11,9 @@ pub(crate) use helper::helper_call;
 
 mod ci;
 mod daemon;
+mod examples;
 mod exec;
+mod files;
 mod helper;
 mod snippet;
 mod stdio;
@@ -19,6 +21,7 @@ mod stdio;
 pub(crate) use ci::Ci;
 pub(crate) use daemon::{Install, Operate, Revoke, Run};
 pub(crate) use exec::Exec;
+pub(crate) use files::{AuditTail, AuditVerb, AuditVerify, ConfigVerb};
 pub(crate) use snippet::Snippet;
 pub(crate) use stdio::Stdio;
 
@@ -93,37 +96,49 @@ pub(crate) enum Verb {
     #[command(after_help = daemon::RUN)]
     Run(Run),
     /// End the daemon, and wait for its end
+    #[command(after_help = examples::STOP)]
     Stop(Operate),
     /// Have the daemon read its configuration again; what is wrong with it is printed
+    #[command(after_help = examples::RELOAD)]
     Reload(Operate),
-    /// Exit 0 when the required (or named) tokens are in hand, else 75 and the reasons
+    /// Exit 0 when the required (or named) tokens are in hand, else the class's code and the reasons
+    #[command(after_help = examples::READY)]
     Ready(Ready),
     /// Print an access token
+    #[command(after_help = examples::TOKEN)]
     Token(Token),
     /// Print {"Authorization":"Bearer …"} for an MCP client's headers helper
+    #[command(after_help = examples::HEADERS)]
     Headers(Headers),
     /// Be a stdio MCP server that is the remote one, with the token added
+    #[command(after_help = examples::STDIO)]
     Stdio(Stdio),
     /// Run a command beside an endpoint of its own, without the variables of the job's identity
     #[command(after_help = exec::EXAMPLE)]
     Exec(Exec),
     /// Speak the Bazel and EngFlow credential helper protocol on stdin and stdout
+    #[command(after_help = examples::GET)]
     Get(Get),
     /// One step of a CI job: step outputs with tokens, which a daemon renews until the job ends
     #[command(after_help = ci::EXAMPLE)]
     Ci(Ci),
     /// Say which workload identity is here, by what evidence, and what was not found or not used
+    #[command(after_help = examples::WHOAMI)]
     Whoami(Whoami),
     /// Find out what is wrong on this side or, with TARGET, at a live MCP server: who must change what
     #[command(after_help = DOCTOR_ENDS)]
     Doctor(Doctor),
     /// Print the trust policy that the other side must have for the identity found here, from its real claims
+    #[command(after_help = examples::TRUST_POLICY)]
     TrustPolicy(TrustPolicy),
     /// Print the exact configuration to paste for an MCP client, by the best way it has
+    #[command(after_help = examples::SNIPPET)]
     Snippet(Snippet),
     /// Show servers, what is left of their tokens, failures and callers
+    #[command(after_help = examples::STATUS)]
     Status(Status),
     /// Revoke what the daemon holds (RFC 7009)
+    #[command(after_help = examples::REVOKE)]
     Revoke(Revoke),
     /// Check the audit file's chain, or show its last lines
     #[command(subcommand)]
@@ -132,6 +147,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Config(ConfigVerb),
     /// Print shell completions
+    #[command(after_help = examples::COMPLETIONS)]
     Completions(Completions),
     /// Copy this program to a directory, in one step
     #[command(after_help = daemon::INSTALL)]
@@ -219,6 +235,9 @@ pub(crate) struct Whoami {
     /// Ask the platform for a token with this audience
     #[arg(long, value_name = "A", default_value = "safeconduct:whoami")]
     pub audience: String,
+    /// Also show each source of which nothing is here, and what it looks for
+    #[arg(long)]
+    pub all: bool,
     /// For scripts
     #[arg(long)]
     pub json: bool,
@@ -241,7 +260,7 @@ pub(crate) struct TrustPolicy {
 }
 
 /// The exit codes of `doctor` tell who must fix the problem.
-const DOCTOR_ENDS: &str = "Exit codes of doctor:\n  \
+const DOCTOR_ENDS: &str = "Examples:\n  safeconduct doctor\n  safeconduct doctor https://mcp.example.com/mcp\n\nExit codes of doctor:\n  \
     0  nothing failed; warnings are allowed\n  \
     76 another party fails a requirement\n  \
     75 a server cannot be reached or has trouble of its own\n  \
@@ -294,66 +313,14 @@ pub(crate) struct Status {
     pub json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuditVerb {
-    /// Check the hash chain and print its head
-    ///
-    /// A chain shows that no line was changed, inserted, deleted or reordered since its head was taken. Whoever may write the
-    /// file can write it all anew, or cut off its end: keep heads elsewhere (`safeconduct status` shows the head) and look for
-    /// them with --head.
-    #[command(after_help = "Exit codes besides the usual ones: 1 when the chain is broken or the head is not in it.")]
-    Verify(AuditVerify),
-    /// Show the last lines, one for each decision
-    Tail(AuditTail),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct AuditVerify {
-    /// The audit file; several, oldest first, are checked as one chain [default: the configured one]
-    #[arg(value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-    /// A head that was noted before: 64 hexadecimal digits
-    #[arg(long, value_name = "H")]
-    pub head: Option<String>,
-    /// For scripts
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct AuditTail {
-    /// The audit file [default: the configured one]
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// How many lines
-    #[arg(short = 'n', long, value_name = "N", default_value = "10")]
-    pub lines: usize,
-    /// Go on with each new line, also after a rotation
-    #[arg(short, long)]
-    pub follow: bool,
-    /// The lines as they are
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConfigVerb {
-    /// Check the file and show every problem at once
-    Check {
-        /// For scripts
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print a commented starter file
-    Init,
-    /// Print the JSON Schema of the file
-    Schema,
-}
-
 #[derive(Args, Debug)]
 pub(crate) struct Completions {
     /// For which shell
-    pub shell: clap_complete::Shell,
+    #[arg(required_unless_present = "servers")]
+    pub shell: Option<clap_complete::Shell>,
+    /// Print the names that a completion offers for TARGET
+    #[arg(long, hide = true)]
+    pub servers: bool,
 }
 
 /// `30s`, `5m`, `1h` or a bare number of seconds.

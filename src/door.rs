@@ -17,6 +17,10 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::env::{Env, sockets};
 
+mod answerer;
+
+pub(crate) use answerer::Answerer;
+
 /// Larger than any answer of the API, tokens of 32 KiB included.
 const ANSWER_CAP: usize = 256 * 1024;
 
@@ -52,16 +56,18 @@ pub(crate) struct Reply {
     pub status: u16,
     /// The body; it may hold a token.
     pub body: Zeroizing<Vec<u8>>,
+    /// Who refuses, if it is a refusal.
+    pub from: Option<Answerer>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Nobody listens at any of the paths. Only then may a command do the work in its own process.
-    #[error("no daemon is running; looked at {}", places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", "))]
+    /// Nobody listens at any of the places. Only then may a command do the work in its own process, if it looked there by itself.
+    #[error("{}", nobody_at(places))]
     Absent {
-        /// The paths.
-        places: Vec<PathBuf>,
+        /// The places.
+        places: Vec<Place>,
     },
     /// There is a socket, and this process may not connect to it.
     #[error("{}: {error}", path.display())]
@@ -109,6 +115,25 @@ pub(crate) enum Error {
     },
 }
 
+impl Error {
+    /// May a command do the work in its own process? Not if somebody named a socket: they meant that daemon.
+    pub(crate) fn lets_work_here(&self) -> bool {
+        matches!(self, Self::Absent { places } if !places.iter().any(|place| place.named))
+    }
+}
+
+fn nobody_at(places: &[Place]) -> String {
+    match places {
+        [Place { path, named: true, .. }] => {
+            format!("nobody listens at {}, which `--socket` or SAFECONDUCT_SOCKET names", path.display())
+        }
+        _ => {
+            let looked: Vec<_> = places.iter().map(|place| place.path.display().to_string()).collect();
+            format!("no daemon is running; looked at {}", looked.join(", "))
+        }
+    }
+}
+
 /// Sends `request` (method and target) to the first daemon that listens. `limit` bounds the whole exchange.
 pub(crate) fn ask(
     places: &[Place],
@@ -118,8 +143,20 @@ pub(crate) fn ask(
     limit: Duration,
 ) -> Result<Reply, Error> {
     let (stream, path) = first(places, own_uid, Some(limit))?;
-    speak(stream, path, request, body, limit)
+    speak(stream, path, (request, body), Limit { whole: limit, tell: None })
 }
+
+/// How long to wait for an answer, and whom to tell after two seconds that it does not come.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit<'a> {
+    /// The whole exchange.
+    pub whole: Duration,
+    /// Is given the socket.
+    pub tell: Option<&'a dyn Fn(&Path)>,
+}
+
+/// Who waits longer than this is told for what.
+pub(crate) const NOTICE: Duration = Duration::from_secs(2);
 
 /// Sends `request` to the daemons of a CI job's steps, the newest first, until one answers that it serves what is asked for.
 /// Where there is no such daemon, this is [`ask`]. If none serves it, the answer is that of the newest.
@@ -127,14 +164,14 @@ pub(crate) fn ask_steps(
     places: &[Place],
     (request, body): (&str, Option<&str>),
     own_uid: u32,
-    limit: Duration,
+    limit: Limit<'_>,
     is_not_served: impl Fn(&Reply) -> bool,
 ) -> Result<Reply, Error> {
     let (mut rest, mut newest) = (places, None);
     loop {
-        let asked = first(rest, own_uid, Some(limit)).and_then(|(stream, path)| {
+        let asked = first(rest, own_uid, Some(limit.whole)).and_then(|(stream, path)| {
             let at = rest.iter().position(|place| place.path == path).unwrap_or_default();
-            Ok((at, speak(stream, path, request, body, limit)?))
+            Ok((at, speak(stream, path, (request, body), limit)?))
         });
         match (asked, newest) {
             (Ok((at, reply)), before) if rest[at].of_step && is_not_served(&reply) => {
@@ -182,7 +219,7 @@ fn first(places: &[Place], own_uid: u32, limit: Option<Duration>) -> Result<(Uni
     if let Some(error) = refused {
         return Err(error);
     }
-    Err(Error::Absent { places: places.iter().map(|place| place.path.clone()).collect() })
+    Err(Error::Absent { places: places.to_vec() })
 }
 
 /// May a daemon of ours listen at a place? At a compiled-in path only in a directory that is ours or root's: whoever else made
@@ -263,9 +300,8 @@ fn open(path: &Path, limit: Option<Duration>) -> io::Result<UnixStream> {
 fn speak(
     mut stream: UnixStream,
     path: &Path,
-    request: &str,
-    body: Option<&str>,
-    limit: Duration,
+    (request, body): (&str, Option<&str>),
+    Limit { whole: limit, mut tell }: Limit<'_>,
 ) -> Result<Reply, Error> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::TimedOut { path: path.to_owned(), limit },
@@ -284,8 +320,22 @@ fn speak(
     let mut answer = Zeroizing::new(vec![0; 2 * 1024]);
     let (clock, mut filled) = (Clock::system(), 0);
     let asked = clock.boot();
+    tell = tell.filter(|_| limit > NOTICE);
+    if tell.is_some() {
+        stream.set_read_timeout(Some(NOTICE)).map_err(failed)?;
+    }
     loop {
-        match stream.read(&mut answer[filled..]).map_err(failed)? {
+        let read = stream.read(&mut answer[filled..]);
+        if let (Err(error), Some(told)) = (&read, tell)
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            told(path);
+            tell = None;
+            let left = limit.saturating_sub(clock.boot().since(asked)).max(Duration::from_millis(1));
+            stream.set_read_timeout(Some(left)).map_err(failed)?;
+            continue;
+        }
+        match read.map_err(failed)? {
             0 => return Err(Error::Broken { path: path.to_owned() }),
             // The socket's time-out bounds one read only; a peer that sends a byte now and then would never reach it.
             _ if clock.boot().since(asked) > limit => return Err(failed(io::ErrorKind::TimedOut.into())),
@@ -293,7 +343,12 @@ fn speak(
         }
         // Content-Length says when the answer is complete. To wait for the end of the connection would cost another read.
         match parse(&answer[..filled]) {
-            Parsed::Whole(reply) => return Ok(reply),
+            Parsed::Whole(reply) if reply.status < 400 => return Ok(reply),
+            Parsed::Whole(reply) => {
+                let pid = getsockopt(&stream, sockopt::PeerCredentials).ok().map(|peer| peer.pid());
+                let from = Answerer { path: path.to_owned(), pid: pid.filter(|pid| *pid > 0) };
+                return Ok(Reply { from: Some(from), ..reply });
+            }
             Parsed::Part if filled < answer.len() => {}
             Parsed::Part if filled < ANSWER_CAP => {
                 let mut larger = Zeroizing::new(vec![0; 4 * filled]);
@@ -330,7 +385,7 @@ fn parse(answer: &[u8]) -> Parsed {
         return Parsed::Strange;
     };
     match answer[end + 4..].get(..length) {
-        Some(body) => Parsed::Whole(Reply { status, body: Zeroizing::new(body.to_vec()) }),
+        Some(body) => Parsed::Whole(Reply { status, body: Zeroizing::new(body.to_vec()), from: None }),
         None => Parsed::Part,
     }
 }
@@ -373,6 +428,11 @@ mod tests {
         let place = |name: &str| Place { path: dir.path().join(name), named: true, of_step: false };
         let gone = ask(&[place("nothing.sock")], "GET /healthz", None, 0, Duration::from_secs(1));
         assert!(matches!(gone, Err(Error::Absent { .. })));
+        let nowhere = Error::Absent { places: places(None, &Env::from_vars([])) };
+        assert!(nowhere.lets_work_here() && nowhere.to_string().starts_with("no daemon is running; looked at /"));
+        let named = gone.err().expect("nobody is there");
+        assert!(!named.lets_work_here(), "who names a socket means that daemon");
+        assert!(named.to_string().contains("nothing.sock, which `--socket`"), "{named}");
         let stale = std::os::unix::net::UnixListener::bind(dir.path().join("stale.sock")).expect("bound");
         drop(stale);
         let refused = ask(&[place("stale.sock")], "GET /healthz", None, 0, Duration::from_secs(1));

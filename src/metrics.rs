@@ -28,6 +28,17 @@ pub struct Metrics {
     each_served: Mutex<BTreeMap<String, Counter>>,
     /// The data path, by the name of the server.
     each_relayed: Mutex<BTreeMap<String, Relayed>>,
+    /// Tries to get a token that failed, by the name of the server and the class.
+    each_failed: Mutex<BTreeMap<(String, &'static str), u64>>,
+}
+
+/// How the last reload of the configuration went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastReload {
+    /// Is the newest file in use?
+    pub is_in_use: bool,
+    /// When what is in use was read, in seconds since 1970.
+    pub read: i64,
 }
 
 /// The data path of one server.
@@ -49,6 +60,12 @@ struct ByServer {
 }
 
 type ByName = Family<ByServer, Counter>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByServerAndClass {
+    server: String,
+    class: &'static str,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByClass {
@@ -77,8 +94,8 @@ impl Metrics {
         let took = Histogram::new([0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]);
         let cache =
             CacheMetrics { hits: Counter::default(), flights: Counter::default(), outcomes: Outcomes::default(), took };
-        let (each_served, each_relayed) = Default::default();
-        Self { refused: Family::default(), cache, unrecorded, each_served, each_relayed }
+        let (each_served, each_relayed, each_failed) = Default::default();
+        Self { refused: Family::default(), cache, unrecorded, each_served, each_relayed, each_failed }
     }
 
     /// The counter of requests answered with a token for this configured server; looked up once, not per request.
@@ -101,6 +118,12 @@ impl Metrics {
         self.each_relayed.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
+    /// Counts a try to get a token for this server that failed.
+    pub(crate) fn failed(&self, server: &str, class: &'static str) {
+        let mut each = self.each_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        *each.entry((server.to_owned(), class)).or_default() += 1;
+    }
+
     /// Counts a request that was not served.
     pub fn refused(&self, class: &'static str) {
         self.refused.get_or_create(&ByClass { class }).inc();
@@ -112,7 +135,7 @@ impl Metrics {
     }
 
     /// Prometheus text with one total for all servers.
-    pub fn nameless_text(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn nameless_text(&self, last: LastReload) -> Result<String, fmt::Error> {
         let total = Counter::<u64>::default();
         total.inc_by(self.each_served.lock().unwrap_or_else(PoisonError::into_inner).values().map(Counter::get).sum());
         let all = Relayed::default();
@@ -122,11 +145,18 @@ impl Metrics {
             all.heals.inc_by(one.heals.get());
             all.streams.inc_by(one.streams.get());
         }
-        self.text_with(total, (all.requests, all.repetitions, all.heals, all.streams))
+        let mut registry = Registry::with_prefix(PREFIX);
+        self.register(&mut registry, total, (all.requests, all.repetitions, all.heals, all.streams));
+        text(registry, last)
     }
 
-    /// Prometheus text that names these servers alone.
-    pub fn text_of(&self, is_named: impl Fn(&str) -> bool) -> Result<String, fmt::Error> {
+    /// Prometheus text that names these servers alone. `lives` are the seconds that are left of their tokens.
+    pub(crate) fn text_of(
+        &self,
+        is_named: impl Fn(&str) -> bool,
+        lives: &[(String, u64)],
+        last: LastReload,
+    ) -> Result<String, fmt::Error> {
         let served = Family::<ByServer, Counter>::default();
         for (server, counter) in &*self.each_served.lock().unwrap_or_else(PoisonError::into_inner) {
             if is_named(server) {
@@ -144,26 +174,50 @@ impl Metrics {
                 streams.get_or_create(&label).set(one.streams.get());
             }
         }
-        self.text_with(served, (requests, repetitions, heals, streams))
+        let left = Family::<ByServer, Gauge>::default();
+        for (server, seconds) in lives {
+            let seconds = i64::try_from(*seconds).unwrap_or(i64::MAX);
+            left.get_or_create(&ByServer { server: server.clone() }).set(seconds);
+        }
+        let failed = Family::<ByServerAndClass, Counter>::default();
+        for ((server, class), count) in &*self.each_failed.lock().unwrap_or_else(PoisonError::into_inner) {
+            if is_named(server) {
+                let label = ByServerAndClass { server: server.clone(), class };
+                failed.get_or_create(&label).inc_by(*count);
+            }
+        }
+        let mut registry = Registry::with_prefix(PREFIX);
+        self.register(&mut registry, served, (requests, repetitions, heals, streams));
+        registry.register("token_life_left_seconds", "What is left of the token; 0: required, and there is none", left);
+        registry.register("token_failures", "Tries to get a token that failed, by server and class", failed);
+        text(registry, last)
     }
 
-    fn text_with<C: Metric>(
+    fn register<C: Metric>(
         &self,
+        registry: &mut Registry,
         served: impl Metric,
         (requests, repetitions, heals, streams): (C, C, C, impl Metric),
-    ) -> Result<String, fmt::Error> {
-        let mut registry = Registry::with_prefix(PREFIX);
+    ) {
         registry.register(SERVED.0, SERVED.1, served);
         registry.register("proxy_requests", "Requests of clients of the proxy", requests);
         registry.register("proxy_repetitions", "Requests that the proxy sent once more", repetitions);
         registry.register("proxy_sessions_healed", "Lost sessions that the proxy replaced", heals);
         registry.register("proxy_open_streams", "Event streams that are open at the proxy", streams);
-        register_nameless(&mut registry, &self.refused, &self.cache);
+        register_nameless(registry, &self.refused, &self.cache);
         registry.register(UNRECORDED.0, UNRECORDED.1, self.unrecorded.clone());
-        let mut text = String::new();
-        encode(&mut text, &registry)?;
-        Ok(text)
     }
+}
+
+fn text(mut registry: Registry, last: LastReload) -> Result<String, fmt::Error> {
+    let (is_in_use, read) = <(Gauge, Gauge)>::default();
+    is_in_use.set(i64::from(last.is_in_use));
+    read.set(last.read);
+    registry.register("config_last_reload_successful", "1 if the newest configuration file is in use", is_in_use);
+    registry.register("config_last_reload_success_timestamp_seconds", "When the configuration in use was read", read);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
 }
 
 /// The prefix of every metric's name.
@@ -220,18 +274,29 @@ mod tests {
         let metrics = Metrics::default();
         metrics.served("mine").inc_by(2);
         metrics.served("hidden").inc_by(3);
-        let text = metrics.text_of(|server| server == "mine").expect("encoded");
+        metrics.failed("mine", "refused");
+        metrics.failed("hidden", "temporary");
+        let (lives, last) = ([("mine".to_owned(), 42)], LastReload { is_in_use: false, read: 7 });
+        let text = metrics.text_of(|server| server == "mine", &lives, last).expect("encoded");
+        for line in [
+            "safeconduct_token_life_left_seconds{server=\"mine\"} 42",
+            "safeconduct_token_failures_total{server=\"mine\",class=\"refused\"} 1",
+            "safeconduct_config_last_reload_successful 0",
+            "safeconduct_config_last_reload_success_timestamp_seconds 7",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
         assert!(text.contains("safeconduct_tokens_served_total{server=\"mine\"} 2"), "{text}");
         assert!(!text.contains("hidden"), "{text}");
-        let nameless = metrics.nameless_text().expect("encoded");
+        let nameless = metrics.nameless_text(last).expect("encoded");
         assert!(nameless.contains("safeconduct_tokens_served_total 5"), "{nameless}");
         metrics.relayed("mine").streams.inc();
         metrics.relayed("hidden").requests.inc();
         metrics.relayed("hidden").streams.inc();
-        let text = metrics.text_of(|server| server == "mine").expect("encoded");
+        let text = metrics.text_of(|server| server == "mine", &lives, last).expect("encoded");
         assert!(text.contains("safeconduct_proxy_open_streams{server=\"mine\"} 1"), "{text}");
         assert!(!text.contains("hidden"), "{text}");
-        let nameless = metrics.nameless_text().expect("encoded");
+        let nameless = metrics.nameless_text(last).expect("encoded");
         let all = ["safeconduct_proxy_open_streams 2", "safeconduct_proxy_requests_total 1"];
         assert!(all.iter().all(|line| nameless.contains(line)), "{nameless}");
     }

@@ -25,6 +25,7 @@ use crate::oauth::host_of;
 use crate::token::Digest;
 
 mod address;
+mod alert;
 mod call;
 mod certificate;
 mod connector;

@@ -16,6 +16,7 @@ use crate::env::Env;
 use crate::frontend::course::Course;
 use crate::frontend::desk::{CurrentBroker, Fixed, Listening, State};
 use crate::frontend::inside::Inside;
+use crate::frontend::loads::Loads;
 use crate::frontend::operator::Operator;
 use crate::relay::{Ends, Relay};
 
@@ -49,6 +50,7 @@ impl Private {
             uid,
             digests,
             operator,
+            loads: Arc::new(Loads::new(None, ground.clock.wall())),
             linger: Duration::ZERO,
             relay,
             oauth: None,

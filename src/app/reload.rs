@@ -13,7 +13,9 @@ use super::{Error, warm};
 use crate::audit::{self, Audit};
 use crate::config::{Config, Listen};
 use crate::frontend::desk::CurrentBroker;
+use crate::frontend::loads::Loads;
 use crate::frontend::oauth::Clients;
+use crate::frontend::operator::Unchanged;
 use crate::relay::Relay;
 
 /// The way to a new configuration.
@@ -34,6 +36,8 @@ pub(super) struct Reloaded {
     pub(super) oauth: Option<Arc<Clients>>,
     /// Its calls are judged anew.
     pub(super) relay: Arc<Relay>,
+    /// For the status.
+    pub(super) loads: Arc<Loads>,
 }
 
 impl Reload {
@@ -58,6 +62,7 @@ impl Reload {
         self.report_what_stays(&config);
         // The listeners that there are keep their rules.
         let config = Config { listen: self.listen.clone(), audit: None, ..config };
+        let file = config.file.clone();
         let next = self.stop.child_token();
         let before = self.of.broker.newest();
         let (broker, outbound) = self.ground.succeed(config, &before, &next)?;
@@ -72,7 +77,13 @@ impl Reload {
         warm(outbound);
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *generation, next).cancel();
+        self.of.loads.taken_over(file, self.ground.clock.wall());
         Ok(())
+    }
+
+    /// Notes that a new configuration is not taken over.
+    pub(crate) fn note_failure(&self, why: &Unchanged) {
+        self.of.loads.failed(self.ground.clock.wall(), why.clone());
     }
 
     fn report_what_stays(&self, config: &Config) {

@@ -30,8 +30,8 @@ impl Head {
 pub(super) struct Link {
     pub(super) prev: Digest,
     pub(super) at: Head,
-    /// The bytes between this line and the line it chains to, if it is a `mend`.
-    pub(super) mends: Option<Torn>,
+    /// The bytes between this line and the line it chains to, if it is a `repair`.
+    pub(super) repairs: Option<Torn>,
 }
 
 impl Link {
@@ -102,11 +102,11 @@ pub(super) fn read(line: &[u8]) -> Result<Link, NotLink> {
     }
     let wire: Wire = serde_json::from_slice(line).map_err(|_| not())?;
     let digest = |text: &str| Digest::parse(text).ok_or_else(not);
-    let mends = match &wire.torn {
+    let repairs = match &wire.torn {
         Some(torn) => Some(Torn { bytes: torn.bytes, sha256: digest(&torn.sha256)? }),
         None => None,
     };
-    Ok(Link { prev: digest(&wire.prev)?, at: Head { seq: wire.seq, hash }, mends })
+    Ok(Link { prev: digest(&wire.prev)?, at: Head { seq: wire.seq, hash }, repairs })
 }
 
 /// How a file ends.
@@ -147,7 +147,7 @@ impl Tail {
     }
 }
 
-/// The line feed that ends these bytes is written with the `mend` and does not belong to them.
+/// The line feed that ends these bytes is written with the `repair` and does not belong to them.
 fn torn(bytes: &[u8]) -> Option<Torn> {
     (!bytes.is_empty()).then(|| Torn { bytes: bytes.len() as u64, sha256: Digest::of(bytes) })
 }

@@ -71,7 +71,7 @@ impl Error {
                     io::ErrorKind::PermissionDenied => "let this user write to",
                     io::ErrorKind::ReadOnlyFilesystem => "make writable the file system of",
                     io::ErrorKind::NotFound => "make the directory of",
-                    _ => "mend",
+                    _ => "repair what holds",
                 };
                 format!("{cure} {}: nothing is served until a line can be written", path.display())
             }

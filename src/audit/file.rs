@@ -51,7 +51,7 @@ impl Held {
         if let Some(torn) = &tail.torn {
             let bytes = torn.bytes;
             tracing::warn!(file = %self.path.display(), bytes, "the audit file ends with what is no whole line; it is kept, and a line says so");
-            let next = line::mend(&mut line, &self.head, now, torn);
+            let next = line::repair(&mut line, &self.head, now, torn);
             line.insert(0, b'\n');
             self.append(&line, next)?;
         } else if tail.lacks_end {

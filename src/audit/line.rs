@@ -35,9 +35,9 @@ pub enum Action {
     /// Revoke the tokens for a server.
     Revoke,
     /// Fetch a token in advance and wait for readiness.
-    Keep,
+    Ready,
     /// Show the daemon's status.
-    Look,
+    Status,
     /// End the daemon.
     Stop,
     /// Read the configuration again.
@@ -61,8 +61,8 @@ impl Action {
             Self::Call => "call",
             Self::Reject => "reject",
             Self::Revoke => "revoke",
-            Self::Keep => "keep",
-            Self::Look => "look",
+            Self::Ready => "ready",
+            Self::Status => "status",
             Self::Stop => "stop",
             Self::Reload => "reload",
             Self::Gate => "gate",
@@ -190,8 +190,8 @@ pub(super) fn carried_on(line: &mut Vec<u8>, head: &Head, time: SystemTime) -> H
 }
 
 /// The line after bytes that are no whole line.
-pub(super) fn mend(line: &mut Vec<u8>, head: &Head, time: SystemTime, torn: &Torn) -> Head {
-    let mut json = begin(line, head, time, "mend");
+pub(super) fn repair(line: &mut Vec<u8>, head: &Head, time: SystemTime, torn: &Torn) -> Head {
+    let mut json = begin(line, head, time, "repair");
     json.open("torn", b'{');
     json.number("bytes", torn.bytes);
     json.digest("sha256", &torn.sha256);

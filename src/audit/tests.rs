@@ -278,7 +278,7 @@ fn a_torn_line_is_kept_and_told_and_the_chain_goes_on() {
     let report = verified(&[&place.text()], None).expect("whole but for what was told");
     assert_eq!((report.lines, report.torn_count), (4, 1));
     assert_eq!(report.torn[0].0.line, 3);
-    // A change of the corrupt bytes is found, and a change of their `mend` too.
+    // A change of the corrupt bytes is found, and a change of their `repair` too.
     let now = place.text();
     assert_eq!(broken(&now.replacen("\"seq\":3", "\"seq\":9", 1)).0, 3);
     let without: String =
@@ -287,7 +287,7 @@ fn a_torn_line_is_kept_and_told_and_the_chain_goes_on() {
 }
 
 #[test]
-fn a_mend_that_was_torn_itself_is_mended() {
+fn a_repair_that_was_torn_itself_is_repaired() {
     let place = Place::new();
     note(&place.hold(), 2);
     let whole = place.text();

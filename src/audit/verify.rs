@@ -31,7 +31,7 @@ pub(crate) struct Report {
     pub head: Option<Head>,
     /// The place of the wanted head. Line 0 means the head that the first line continues.
     pub found: Option<Place>,
-    /// Torn places that a `mend` accounts for: where each begins, and its length.
+    /// Torn places that a `repair` accounts for: where each begins, and its length.
     pub torn: Vec<(Place, u64)>,
     /// The number of such places.
     pub torn_count: u64,
@@ -57,7 +57,7 @@ pub(crate) struct Verifier {
     junk: Option<(Place, Junk)>,
 }
 
-/// Corrupt bytes that a `mend` may account for, capped at the number that a power loss can leave.
+/// Corrupt bytes that a `repair` may account for, capped at the number that a power loss can leave.
 struct Junk(Vec<u8>);
 
 impl Verifier {
@@ -119,7 +119,7 @@ impl Verifier {
     }
 
     fn link(&mut self, link: &Link) -> Result<(), Broken> {
-        match (self.junk.take(), &link.mends) {
+        match (self.junk.take(), &link.repairs) {
             (None, None) => {}
             (Some((at, Junk(bytes))), Some(torn)) if is(torn, &bytes) => {
                 self.report.torn_count += 1;
@@ -195,7 +195,7 @@ impl Verifier {
     }
 }
 
-/// Are these the bytes that the `mend` describes? The line feed at their end belongs to the `mend`.
+/// Are these the bytes that the `repair` describes? The line feed at their end belongs to the `repair`.
 fn is(torn: &Torn, bytes: &[u8]) -> bool {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.len() as u64 == torn.bytes && Digest::of(bytes) == torn.sha256

@@ -28,7 +28,7 @@ impl Broker {
     pub async fn attest(&self, target: &Target, audience: Option<&str>) -> Result<Attested, Error> {
         let server = self.find(target).ok_or_else(|| match target {
             Target::Name(name) => Error::from(Refusal::unknown_server(name, std::iter::empty())),
-            Target::Url(url) => Refusal::NotServed(url.into()).into(),
+            Target::Url(url) => Refusal::not_served(url, std::iter::empty()).into(),
         })?;
         let maker = &*self.maker;
         let chain = maker.chain(&server.order)?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::{Action, AuditSubject, Broker, Class, Server, Target, TokenFor, TokenRequest};
 use crate::audit::Outcome;
-use crate::cache::may_be_served;
+use crate::cache::{Trouble, may_be_served};
 use crate::caller::Caller;
 use crate::clock::rfc3339;
 use crate::metrics::Relayed;
@@ -27,6 +28,8 @@ pub struct Status {
     pub audit: Option<AuditStatus>,
     /// The servers that this caller may see.
     pub servers: Vec<ServerStatus>,
+    /// The users that policy refused; empty for others than the daemon's own user.
+    pub refused_callers: Vec<super::RefusedCaller>,
 }
 
 /// The last line of the audit file. A copy kept elsewhere shows later whether lines were removed or rewritten.
@@ -135,6 +138,10 @@ pub struct Failure {
     pub error_description: String,
     /// What to do about it, if anything.
     pub hint: Option<String>,
+    /// Since when there is such a failure and no success.
+    pub since: String,
+    /// Seconds until a next try may begin.
+    pub next_try_in: u64,
 }
 
 /// One user that was served.
@@ -180,6 +187,7 @@ impl Broker {
                 .flat_map(TokenRequest::all)
                 .map(|want| self.explain_want(&want, caller, own_uid))
                 .collect(),
+            refused_callers: if caller.is_user(own_uid) { self.refused_callers.all() } else { Vec::new() },
         }
     }
 
@@ -234,7 +242,7 @@ impl Broker {
     fn unrecordable(&self, caller: &Caller) -> Option<crate::audit::Error> {
         let audit = self.audit.as_deref()?;
         audit.failure()?;
-        self.record(&AuditSubject::new(Action::Look, caller, None), None, Outcome::Served, None).err()
+        self.record(&AuditSubject::new(Action::Status, caller, None), None, Outcome::Served, None).err()
     }
 
     /// The same for anonymous readiness probes: counts and classes, no names and no paths.
@@ -265,7 +273,7 @@ impl Broker {
         for name in names {
             let target = Target::Name(name.clone());
             let decided = self.decide_keep(caller, own_uid, &target);
-            self.note(&AuditSubject::new(Action::Keep, caller, Some(&target)), decided, |()| None)?;
+            self.note(&AuditSubject::new(Action::Ready, caller, Some(&target)), decided, |()| None)?;
         }
         Ok(())
     }
@@ -293,6 +301,23 @@ impl Broker {
         }
     }
 
+    /// Where the newest failure of any try is.
+    pub(crate) fn last_failure(&self) -> super::LastFailure {
+        Arc::clone(&self.maker.last_failure)
+    }
+
+    /// The seconds that are left of the token of each configured server, for metrics. Zero for a required one without a token.
+    pub(crate) fn lives(&self, caller: &Caller, own_uid: u32) -> Vec<(String, u64)> {
+        let mut lives = Vec::new();
+        for server in self.servers.iter().filter(|server| sees(caller, own_uid, server)) {
+            let status = self.explain_want(&TokenRequest::of(server), caller, own_uid);
+            let left = status.tokens.iter().map(|token| token.expires_in).max();
+            let left = left.or_else(|| server.required.then_some(0));
+            lives.extend(left.map(|left| (status.name, left)));
+        }
+        lives
+    }
+
     /// Who else uses a server, and tokens beyond its ceiling, are not a caller's to know. The daemon's own user sees both.
     fn explain_want(&self, want: &TokenRequest, caller: &Caller, own_uid: u32) -> ServerStatus {
         let TokenRequest { server, order, .. } = want;
@@ -303,10 +328,10 @@ impl Broker {
         // The front door's token has no scopes of the server.
         let is_told = |token: &Arc<Token>| is_own || order.opens == TokenFor::FrontDoor || may_have(token);
         let tokens: Vec<_> = tokens.filter(is_told).collect();
-        let error = self.last_error(want);
+        let trouble = self.cache.trouble(&want.key());
         let state = if tokens.iter().any(|token| may_be_served(token, self.clock.boot())) {
             "fresh"
-        } else if error.is_some() {
+        } else if trouble.is_some() {
             "failing"
         } else {
             "idle"
@@ -322,14 +347,22 @@ impl Broker {
             front_door_of: (order.opens == TokenFor::FrontDoor).then(|| server.name.to_string()),
             state,
             tokens: tokens.iter().map(|token| self.explain_token(token)).collect(),
-            error: error.map(|error| Failure {
-                class: error.class().as_str(),
-                error: error.code().to_owned(),
-                error_description: error.to_string(),
-                hint: error.hint(),
-            }),
+            error: trouble.map(|trouble| self.explain_trouble(trouble, &want.order.name)),
             callers: callers.into_iter().map(|(uid, served)| CallerStatus { uid, served }).collect(),
             proxy: self.metrics.relayed_so_far(&order.name).map(ProxyStatus::from),
+        }
+    }
+
+    fn explain_trouble(&self, trouble: Trouble<super::Error>, name: &Arc<str>) -> Failure {
+        let error = trouble.error.at(name);
+        let since = self.clock.wall().checked_sub(trouble.lasts).unwrap_or(SystemTime::UNIX_EPOCH);
+        Failure {
+            class: error.class().as_str(),
+            error: error.code().to_owned(),
+            error_description: error.to_string(),
+            hint: error.hint(),
+            since: rfc3339(since),
+            next_try_in: (trouble.next_try_in + Duration::from_millis(999)).as_secs(),
         }
     }
 

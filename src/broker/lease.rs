@@ -128,11 +128,11 @@ pub(super) fn covers(server: &Server, url: &ServerUrl) -> Result<(), Error> {
 pub(super) fn check_form(server: &Server, credential: &Credential, action: Action) -> Result<(), Error> {
     match action {
         // Header fields include the proof; `Keep` hands out nothing.
-        Action::Headers | Action::Call | Action::Keep => Ok(()),
+        Action::Headers | Action::Call | Action::Ready => Ok(()),
         Action::Token
         | Action::Reject
         | Action::Revoke
-        | Action::Look
+        | Action::Status
         | Action::Stop
         | Action::Reload
         | Action::Gate

@@ -92,6 +92,13 @@ impl Broker {
     ) {
         let (class, error) = code;
         self.metrics.refused(class);
+        // A helper of the daemon's own user asks about every URL there is.
+        let is_unserved = error == "server_not_configured" && matter.caller.is_user(self.maker.env.uid());
+        if class == super::Class::Denied.as_str() && matter.caller.is_known() && !is_unserved {
+            let found = matter.target.and_then(|target| self.find(target));
+            let server = server.or_else(|| found.as_ref().map(|found| &*found.name));
+            self.refused_callers.count(matter.caller.uid, self.clock.wall(), server, error);
+        }
         if !self.is_told(matter.caller) {
             return;
         }

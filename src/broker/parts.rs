@@ -126,6 +126,7 @@ impl Broker {
                 servers,
                 refused: carried.refused,
                 to_give_back: carried.to_give_back,
+                last_failure: Arc::default(),
             }),
             clock,
             metrics,
@@ -137,6 +138,7 @@ impl Broker {
             unlisted: unlisted_for.map(Unlisted::new),
             audit,
             newest: carried.newest,
+            refused_callers: Default::default(),
             generation: 0,
             refusals,
         }

@@ -122,6 +122,8 @@ struct Seen {
 /// The last flight failed.
 pub(super) struct Failed<E> {
     pub(super) error: E,
+    /// When the first of the flights in a row failed.
+    pub(super) since: Boot,
     /// How many flights in a row failed.
     pub(super) streak: u32,
     /// The end of the back-off.
@@ -350,7 +352,8 @@ impl<E: Failure> Entry<E> {
             );
         }
         let (until, until_waited) = (now + wait, now + policy::wait_of_waiting(error.verdict(), wait));
-        self.failed = Some(Failed { error, streak, until, until_waited });
+        let since = self.failed.as_ref().map_or(now, |failed| failed.since);
+        self.failed = Some(Failed { error, since, streak, until, until_waited });
         // Expired tokens are not kept during an outage.
         for held in [&mut self.token, &mut self.older] {
             held.take_if(|held| held.token.left(now).is_zero());

@@ -1,14 +1,14 @@
 //! `safeconduct audit`: checks the chain of an audit file, or shows its last lines.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use serde_json::{Value, json};
 
-use super::{Context, Failure, Printable, print};
+use super::{Context, Failure, Printable, print, status};
 use crate::audit::{Broken, Place, Report, Verifier};
 use crate::broker::Class;
 use crate::cli::{AuditVerb, AuditVerify};
@@ -22,6 +22,8 @@ const BROKEN: u8 = 1;
 /// A line that is just being written looks torn for a moment.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LOOKS: usize = 5;
+/// How long the daemon may take to say which file it writes.
+const LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) fn run(context: &Context<'_>, verb: &AuditVerb) -> Result<(), Failure> {
     match verb {
@@ -30,8 +32,15 @@ pub(super) fn run(context: &Context<'_>, verb: &AuditVerb) -> Result<(), Failure
     }
 }
 
-/// The named file, else the configured one.
+/// The file that the daemon writes, else the configured one.
 fn file(context: &Context<'_>) -> Result<PathBuf, Failure> {
+    if context.global.config.is_none()
+        && let Ok(reply) = context.ask_daemon("GET /v1/status", None, LIMIT)
+        && let Ok(status) = status::read(&reply)
+        && let Some(file) = status["audit"]["file"].as_str()
+    {
+        return Ok(file.into());
+    }
     context.config()?.audit.map(|audit| audit.file).ok_or_else(|| {
         Failure::asked("no audit file is configured")
             .hint("name one, or set `file` in [audit]: `safeconduct audit verify FILE`")
@@ -90,8 +99,12 @@ fn open(path: &Path) -> Result<File, Failure> {
 }
 
 fn unread(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Class::Config, format!("{} cannot be read: {error}", path.display()))
-        .hint("the file belongs to the daemon's user and is private: read it as that user")
+    let cure = match error.kind() {
+        ErrorKind::NotFound => "check the path: `safeconduct status` shows the file of a running daemon",
+        ErrorKind::PermissionDenied => "the file belongs to the daemon's user and is private: read it as that user",
+        _ => "name a regular file, the one that `file` in [audit] names",
+    };
+    Failure::new(Class::Config, format!("{} cannot be read: {error}", path.display())).hint(cure)
 }
 
 /// The result for a chain.

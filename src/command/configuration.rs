@@ -2,17 +2,33 @@
 
 use serde_json::json;
 
-use super::{Context, Failure, Printable, print};
+use super::{Context, Failure, Printable, print, tell};
 use crate::broker::ClientAuth;
-use crate::cli::ConfigVerb;
+use crate::cli::{ConfigVerb, Global};
 use crate::config::{self, Config};
+use crate::env::Env;
 
 pub(super) fn run(context: &Context<'_>, verb: &ConfigVerb) -> Result<(), Failure> {
     match verb {
-        ConfigVerb::Check { json } => check(context, *json),
-        ConfigVerb::Init => print(&Printable::own(config::starter())),
+        ConfigVerb::Check { file, json } => {
+            let config = file.clone().or_else(|| context.global.config.clone());
+            check(&Context { global: &Global { config, ..context.global.clone() }, env: context.env }, *json)
+        }
+        ConfigVerb::Init => init(context),
         ConfigVerb::Schema => print(&Printable::own(format!("{:#}\n", config::schema()))),
     }
+}
+
+/// The starter goes to stdout; where it belongs is said beside it.
+fn init(context: &Context<'_>) -> Result<(), Failure> {
+    print(&Printable::own(config::starter()))?;
+    let places: Vec<_> = Config::usual_places(context.env).map(|place| place.display().to_string()).collect();
+    let note = format!(
+        "safeconduct: hint: save it as {}, or anywhere and name it with `--config`; then `safeconduct config check FILE`\n",
+        places.join(" or ")
+    );
+    tell(&Printable::text(&note, context.env));
+    Ok(())
 }
 
 fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
@@ -30,13 +46,14 @@ fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
         Err(failure) => return Err(failure),
     };
     print(&if as_json {
-        Printable::json(&format!("{}\n", as_data(&config)), context.env)
+        Printable::json(&format!("{}\n", as_data(&config, context.env)), context.env)
     } else {
-        Printable::text(&as_text(&config), context.env)
+        Printable::text(&as_text(&config, context.env), context.env)
     })
 }
 
-fn as_data(config: &Config) -> serde_json::Value {
+fn as_data(config: &Config, env: &Env) -> serde_json::Value {
+    let warnings = config.doubts(env).into_iter().map(|doubt| json!({ "key": doubt.key, "what": doubt.what }));
     let servers = config.servers.iter().map(|server| {
         json!({
             "name": &*server.name, "url": server.url.as_str(), "issuer": server.order.issuer().map(ToString::to_string),
@@ -47,13 +64,16 @@ fn as_data(config: &Config) -> serde_json::Value {
     json!({
         "ok": true, "file": config.file, "identity": config.identity_name(), "servers": servers.collect::<Vec<_>>(),
         "socket": config.listen.socket, "http": config.listen.http, "health": config.listen.health.first(), "unlisted": config.listen.unlisted,
-        "insecure_loopback": config.egress.insecure_loopback,
+        "insecure_loopback": config.egress.insecure_loopback, "warnings": warnings.collect::<Vec<_>>(),
     })
 }
 
-fn as_text(config: &Config) -> String {
+fn as_text(config: &Config, env: &Env) -> String {
     let file = config.file.as_ref().map_or_else(
-        || "no file: everything is detected and discovered".to_owned(),
+        || {
+            let places: Vec<_> = Config::usual_places(env).map(|place| place.display().to_string()).collect();
+            format!("no file ({}): everything is detected and discovered", places.join(", "))
+        },
         |file| format!("{}: fine", file.display()),
     );
     let mut text = format!("{file}\nidentity  {}\n", config.identity_name());
@@ -78,6 +98,9 @@ fn as_text(config: &Config) -> String {
     }
     if config.listen.unlisted {
         text.push_str("unlisted  any https URL is served to the daemon's own user, discovered\n");
+    }
+    for doubt in config.doubts(env) {
+        text.push_str(&format!("warning   {} {}\n", doubt.key, doubt.what));
     }
     if config.egress.insecure_loopback {
         text.push_str("warning   plain http and loopback addresses are allowed: for development only\n");

@@ -58,7 +58,7 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     let wishes = wishes(context, verb, Instant::now() + limit)?;
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let mut report = Report::default();
-    context.block_on(async {
+    context.block_on_telling(&|| "the servers have not answered every question yet".to_owned(), async {
         let (env, clock) = (context.env.clone(), context.clock());
         let core: Core = app::core_even_without_identity(config, env, clock, Persistence::OneShot(limit))?;
         let target = Target::Name(name);

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use clap::error::ErrorKind;
 
 use crate::broker::{self, Class};
 use crate::cli::{self, Cli, Global, Level, LogFormat, Verb};
@@ -13,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::door;
 use crate::env::{Env, sockets};
-use crate::oauth::quoted_words;
+use crate::oauth::{quoted_words, suggestion};
 use crate::{app, child, config, log};
 pub use completions::command_line;
 pub(crate) use failure::Failure;
@@ -38,9 +37,11 @@ mod get;
 mod headers;
 mod install;
 mod left;
+mod misread;
 mod obtain;
 mod operate;
 mod output;
+mod paper;
 mod ready;
 mod revoke;
 mod run;
@@ -50,6 +51,7 @@ mod status;
 mod stdio;
 mod token;
 mod trust_policy;
+mod waiting;
 mod whoami;
 mod whole;
 
@@ -85,7 +87,7 @@ fn verb() -> u8 {
             }
             match Cli::try_parse() {
                 Ok(cli) => cli,
-                Err(error) => return misunderstood(&error, &env),
+                Err(error) => return misread::told(error, &env),
             }
         }
     };
@@ -130,7 +132,7 @@ fn run_verb(context: &Context<'_>, verb: &Verb, limit: CoreLimit) -> Result<u8, 
         Verb::Audit(verb) => apart(|| audit::run(context, verb)),
         Verb::Doctor(verb) => apart(|| doctor::run(context, verb)),
         Verb::Config(verb) => apart(|| configuration::run(context, verb)),
-        Verb::Completions(verb) => apart(|| completions::run(verb)),
+        Verb::Completions(verb) => apart(|| completions::run(context, verb)),
         Verb::Install(verb) => apart(|| install::run(context, verb)),
     };
     outcome.map(|()| 0)
@@ -171,7 +173,8 @@ impl Context<'_> {
         } else if let Some(name) = &self.global.identity {
             config.use_identity(name).map_err(|known| {
                 let message = format!("--identity {:?} is not known", quoted_words(name));
-                Failure::asked(message).hint(format!("this version knows: {}", known.join(", ")))
+                let near = suggestion(name, known.iter().copied());
+                Failure::asked(message).hint(format!("this version knows: {}{near}", known.join(", ")))
             })?;
         }
         config.take_environment(self.env).map_err(|why| {
@@ -247,6 +250,7 @@ impl Context<'_> {
     /// Asks the daemon for a JSON document that holds no token.
     fn ask_daemon(&self, request: &str, body: Option<&str>, limit: Duration) -> Result<door::Reply, door::Error> {
         let places = door::places(self.global.socket.as_ref(), self.env);
+        let limit = door::Limit { whole: limit, tell: None };
         door::ask_steps(&places, (request, body), self.env.uid(), limit, obtain::is_not_served)
     }
 }
@@ -271,9 +275,7 @@ impl From<app::Error> for Failure {
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
         let hint = match &error {
-            config::Error::File { .. } => {
-                "name a file that we can read with `--config`; without one, the file is looked for below HOME and in /etc/safeconduct"
-            }
+            config::Error::File { cure, .. } => cure,
             config::Error::Problems { .. } => {
                 "`safeconduct config schema` lists every key, `safeconduct config init` prints a starter file"
             }
@@ -285,6 +287,10 @@ impl From<config::Error> for Failure {
 impl From<door::Error> for Failure {
     fn from(error: door::Error) -> Self {
         let (class, hint) = match &error {
+            door::Error::Absent { places } if places.iter().any(|place| place.named) => (
+                Class::Temporary,
+                "start the daemon there with `safeconduct run`, or correct the name; without a daemon, `token`, `headers`, `stdio` and `exec` work with `--no-daemon`",
+            ),
             door::Error::Absent { .. } => (
                 Class::Temporary,
                 "start it with `safeconduct run`, or name its socket with `--socket` or SAFECONDUCT_SOCKET",
@@ -309,26 +315,6 @@ impl From<door::Error> for Failure {
     }
 }
 
-fn misunderstood(error: &clap::Error, env: &Env) -> u8 {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            match print(&Printable::own(error.render().to_string())) {
-                Ok(()) => 0,
-                Err(failure) => failure.exit,
-            }
-        }
-        kind => {
-            // Without a command clap shows only the help; its other messages begin with `error: `.
-            let helps = kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-            let start = if helps { "error: no command is given\n\n" } else { "" };
-            // A line that begins like ours comes from an argument.
-            let said = error.render().to_string().replace("\nsafeconduct:", "\n  safeconduct:");
-            tell(&Printable::text(&format!("safeconduct: {start}{said}"), env));
-            Class::BadRequest.exit_code()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,7 +335,7 @@ mod tests {
         let problem = config::Problem { line: None, key: "key".to_owned(), what: FORGED.to_owned() };
         for (error, lines) in [
             (Failure::new(Class::Config, FORGED).hint(FORGED), 2),
-            (config::Error::File { path: path.clone(), what: FORGED.to_owned() }.into(), 2),
+            (config::Error::File { path: path.clone(), what: FORGED.to_owned(), cure: FORGED }.into(), 2),
             (config::Error::Problems { path: Some(path), problems: vec![problem.clone(), problem] }.into(), 4),
         ] {
             let text = error.as_text();

@@ -3,21 +3,29 @@
 //! This process does the work only if there is no daemon. After a refusal, a time-out or a permission error it does not, because
 //! it would ask again with another identity.
 
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
 use super::{Context, Failure};
 use crate::app::{self, Core};
 use crate::audit::{self, Decision, Outcome};
-use crate::broker::{self, Action, AuditSubject, Class, Least, Persistence, Target, beside, most_specific};
+use crate::broker::{
+    self, Action, AuditSubject, Class, LastFailure, Least, Persistence, Target, beside, most_specific,
+};
 use crate::caller::{Caller, Facts, Process};
 use crate::cli::{Level, Wishes};
 use crate::config::{self, Config};
 use crate::door;
 use crate::frontend::dialect::Handed;
 use crate::oauth::{Issuer, Scopes, ServerUrl, quoted_words};
+
+mod refused;
+
+use refused::{NOT_SERVED, is_unknown};
+pub(super) use refused::{Refused, is_not_served, strange};
 
 /// A target as typed.
 #[derive(Clone, Debug)]
@@ -149,7 +157,7 @@ pub(super) fn obtain(context: &Context<'_>, question: Question<'_>) -> Result<Ob
     }
     if !wishes.no_daemon {
         match from_daemon(context, question) {
-            Err(Asked::Door(absent @ door::Error::Absent { .. })) if !wishes.daemon_only => {
+            Err(Asked::Door(absent)) if absent.lets_work_here() && !wishes.daemon_only => {
                 return here(context, question, Some(&absent));
             }
             Err(Asked::Door(error)) => return Err(error.into()),
@@ -170,6 +178,10 @@ fn from_daemon(context: &Context<'_>, question: Question<'_>) -> Result<Obtained
     let places = door::places(context.global.socket.as_ref(), context.env);
     let request = question.as_request();
     let (uid, limit) = (context.env.uid(), wishes.timeout);
+    let tell = |path: &Path| {
+        context.tell_waiting(&format!("the daemon at {} fetches the token", path.display()));
+    };
+    let limit = door::Limit { whole: limit, tell: Some(&tell) };
     let ask = |line: &str| door::ask_steps(&places, (line, None), uid, limit, is_not_served).map_err(Asked::Door);
     // The daemon uses its own identity and configuration. Refuse flags that only this process could apply; do not ignore them.
     if let Err(failure) = not_with_a_daemon(context, wishes.issuer.is_some()) {
@@ -185,12 +197,11 @@ fn from_daemon(context: &Context<'_>, question: Question<'_>) -> Result<Obtained
     if refused.error == NOT_SERVED && unconfigured == Unconfigured::Leave {
         return Ok(Obtained::NotServed);
     }
-    Err(Asked::Failed(refused.into_failure()))
-}
-
-pub(super) fn strange() -> Failure {
-    Failure::new(Class::Config, "what listens at the socket does not answer like safeconduct")
-        .hint("check `--socket` and SAFECONDUCT_SOCKET")
+    let is_unknown = is_unknown(&refused.error);
+    let failure = refused.into_failure();
+    let or_here = "`--no-daemon` does the work in this process instead";
+    let hint = failure.hint.as_ref().map_or_else(|| or_here.to_owned(), |hint| format!("{hint}; {or_here}"));
+    Err(Asked::Failed(if is_unknown { failure.hint(hint) } else { failure }))
 }
 
 /// Refuses flags that only this process could apply.
@@ -206,37 +217,6 @@ pub(super) fn not_with_a_daemon(context: &Context<'_>, pins_issuer: bool) -> Res
         Some((flag, _)) => Err(Failure::asked(format!("{flag} has no effect while a daemon answers"))
             .hint("do the work in this process with `--no-daemon`, or leave the flag out")),
         None => Ok(()),
-    }
-}
-
-/// The daemon serves no such URL.
-const NOT_SERVED: &str = "server_not_configured";
-
-/// Does the daemon answer that it serves no such URL, or no server of that name to this caller?
-pub(super) fn is_not_served(reply: &door::Reply) -> bool {
-    let is_code = |refused: Refused| [NOT_SERVED, "unknown_server"].contains(&&*refused.error);
-    reply.status != 200 && Refused::read(reply).is_some_and(is_code)
-}
-
-/// An error of the local API.
-#[derive(Deserialize)]
-pub(super) struct Refused {
-    error: String,
-    #[serde(default)]
-    error_description: String,
-    class: String,
-    #[serde(default)]
-    hint: Option<String>,
-}
-
-impl Refused {
-    pub(super) fn read(reply: &door::Reply) -> Option<Self> {
-        serde_json::from_slice(&reply.body).ok()
-    }
-
-    pub(super) fn into_failure(self) -> Failure {
-        let class = Class::parse(&self.class).unwrap_or(Class::Internal);
-        Failure::new(class, self.error_description).hint_maybe(self.hint)
     }
 }
 
@@ -274,13 +254,16 @@ fn here(context: &Context<'_>, question: Question<'_>, absent: Option<&door::Err
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let clock = context.clock();
     let limit = wishes.timeout;
-    let obtained = context.block_on(async {
+    let failing = OnceLock::new();
+    let waiting = || waited_for(&name, failing.get());
+    let obtained = context.block_on_telling(&waiting, async {
         let core: Core = app::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))
             .inspect_err(|error| {
                 if let app::Error::Identity(_) = error {
                     early.note(&name, error.class(), "no_identity");
                 }
             })?;
+        failing.get_or_init(|| core.broker.last_failure());
         let caller = judged(caller, &core).await;
         // Clients reuse a helper's headers, but a DPoP proof is for one request, so a bound token does not work here.
         let granted = tokio::time::timeout(limit, core.broker.headers(&caller, &request, None)).await;
@@ -303,6 +286,14 @@ fn here(context: &Context<'_>, question: Question<'_>, absent: Option<&door::Err
         ),
         _ => failure,
     })
+}
+
+/// What the token is waited for: the failure that is tried over again, if there was one.
+fn waited_for(name: &str, failing: Option<&LastFailure>) -> String {
+    match failing.and_then(|failing| failing.lock().ok()?.clone()) {
+        Some(error) => format!("{error}; trying again"),
+        None => format!("no answer yet on the way to a token for {name}: the MCP server, its issuer or the platform"),
+    }
 }
 
 /// Without a daemon the allow rules apply to this process itself.

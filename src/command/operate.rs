@@ -43,7 +43,7 @@ pub(super) fn stop(context: &Context<'_>, verb: &Operate) -> Result<(), Failure>
         (Some(failure), _) => Err(failure),
         (None, Some(pid)) => say(context, verb, &json!({ "stopped": true, "pid": pid, "pids": pids }), "stopped"),
         (None, None) => {
-            let places = places.into_iter().filter(|place| place.of_step).map(|place| place.path).collect();
+            let places = places.into_iter().filter(|place| place.of_step).collect();
             Err(door::Error::Absent { places }.into())
         }
     }

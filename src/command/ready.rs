@@ -6,15 +6,13 @@ use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 
 use super::obtain::{Refused, Wanted};
-use super::{Context, Failure, Printable, print, tell};
+use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::Ready;
-use crate::door;
+use crate::door::{self, NOTICE};
 
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// Who waits longer than this is told for what.
-const NOTICE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
     let mut query = Serializer::new(String::new());
@@ -111,8 +109,7 @@ pub(super) fn wait(
                 reasons: vec![error.to_string()],
                 class: Class::Temporary.as_str().to_owned(),
                 hint: Some(
-                    "start it with `safeconduct run`, name its socket with `--socket`, or wait with `--wait 30s`"
-                        .into(),
+                    "start it with `safeconduct run`, check its socket's name, or wait with `--wait 30s`".into(),
                 ),
             },
             Err(error) => return Err(error.into()),
@@ -123,8 +120,7 @@ pub(super) fn wait(
         }
         if !is_told && waited > patience.notice {
             is_told = true;
-            let note = format!("safeconduct: waiting: {}\n", missing.reasons.join("; "));
-            tell(&Printable::text(&note, context.env));
+            context.tell_waiting(&missing.reasons.join("; "));
         }
         std::thread::sleep(LOOK_AGAIN);
     }

@@ -238,7 +238,9 @@ async fn reload(context: &Context<'_>, configured: &Configured, way: &Reload) ->
             // Asked wrongly is what the command line of `run` does not allow beside the new file.
             let class = if exit == Class::Temporary.exit_code() { Class::Temporary } else { Class::Config };
             let words = message.split('\n').map(str::trim).collect::<Vec<_>>().join("; ");
-            Err(Unchanged { class, words, hint })
+            let why = Unchanged { class, words, hint };
+            way.note_failure(&why);
+            Err(why)
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Stdio) -> Result<(), Failure> {
             obtain::not_with_a_daemon(context, verb.issuer.is_some())?;
         }
         let first = match first {
-            Err(absent @ door::Error::Absent { .. }) if !verb.daemon_only => {
+            Err(absent) if absent.lets_work_here() && !verb.daemon_only => {
                 return here(context, verb, &wanted, parts).map_err(|failure| failure.without_daemon(Some(&absent)));
             }
             // What is wrong is said in the answers: a client shows those.

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::paper::{Paper, span};
 use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
 use crate::cli::{Level, Whoami};
 use crate::identity::{self, Ambient, Choice, Chosen};
 use crate::oauth::Audience;
 use crate::outbound::Outbound;
-use crate::token::{Claims, Digest};
-use report::{Seen, Steps};
+use crate::token::{Digest, SubjectToken};
+use report::{Seen, Sources, Steps};
 
 mod report;
 
@@ -30,7 +31,8 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     let chosen = identity::choose(&choice, &ambient);
     steps.done("detect");
     let audience = Audience::from(verb.audience.as_str());
-    let (chosen, claims, certificate) = context.block_on(async {
+    let waiting = || "the platform gives no identity token yet".to_owned();
+    let (chosen, token, certificate) = context.block_on_telling(&waiting, async {
         let chosen = match chosen {
             Ok(chosen) if choice == Choice::Probe && chosen.is_of_the_host() => {
                 let probed = identity::look_at_the_host(&ambient).await;
@@ -40,49 +42,61 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
             chosen => chosen,
         };
         let Ok(one) = &chosen else { return Ok((chosen, None, None)) };
-        let (claims, certificate) = tokio::join!(claims(one, &audience), certificate(one));
+        let (claims, certificate) = tokio::join!(token(one, &audience), certificate(one));
         steps.done("identity");
         Ok((chosen, Some(claims), certificate))
     })?;
-    let (chosen, claims) = match (chosen, claims) {
-        (Ok(chosen), Some(claims)) => (Some(chosen), claims),
+    let (chosen, token) = match (chosen, token) {
+        (Ok(chosen), Some(token)) => (Some(chosen), token),
         (Ok(_), None) => return Err(Failure::bug("an identity that was chosen was not asked")),
         (Err(error), _) => (None, Err(error)),
     };
     let seen = Seen {
         chosen: chosen.as_ref(),
         found: &found,
-        claims: claims.as_ref().ok(),
+        token: token.as_ref().ok(),
         certificate,
         servers,
         steps: steps.into_json(),
     };
     let mut report = seen.report(ambient.clock.unix());
-    match claims {
-        Ok(_) if verb.json => print(&Printable::json(&format!("{report:#}\n"), context.env)),
-        Ok(_) => print(&Printable::text(&report::text(&report), context.env)),
-        Err(error) => {
-            let class =
-                if matches!(error, identity::Error::Unreachable { .. }) { Class::Temporary } else { Class::NoIdentity };
-            let mut failure =
-                Failure::new(class, format!("identity: {error}")).hint_maybe(error.hint().map(str::to_owned));
-            if verb.json {
-                report["error"] = json!({
-                    "class": class.as_str(), "error": error.code(), "error_description": error.to_string(), "hint": error.hint(),
-                });
-                failure.json = Some(report.to_string());
-            } else {
-                failure.seen = report::others(&report);
-            }
-            Err(failure)
-        }
+    let paper = Paper::new(context.env);
+    let of_sources = if verb.all { Sources::Each } else { Sources::Present };
+    let (class, error) = match token {
+        Ok(token) => match ended(&token, ambient.clock.unix()) {
+            None if verb.json => return print(&Printable::json(&format!("{report:#}\n"), context.env)),
+            None => return print(&paper.printable(&report::text(&paper, &report, of_sources), context.env)),
+            Some(error) => (Class::NoIdentity, error),
+        },
+        Err(error @ identity::Error::Unreachable { .. }) => (Class::Temporary, error),
+        Err(error) => (Class::NoIdentity, error),
+    };
+    let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(error.hint().map(str::to_owned));
+    if verb.json {
+        report["error"] = json!({
+            "class": class.as_str(), "error": error.code(), "error_description": error.to_string(), "hint": error.hint(),
+        });
+        failure.json = Some(report.to_string());
+    } else {
+        failure.seen = report::seen(&paper, &report, of_sources);
     }
+    Err(failure)
 }
 
-async fn claims(chosen: &Chosen, audience: &Audience) -> Result<Claims, identity::Error> {
+/// An identity whose time is over is none.
+fn ended(token: &SubjectToken, now: i64) -> Option<identity::Error> {
+    let over = now.saturating_sub(token.claims.exp?);
+    let over = u64::try_from(over).ok()?;
+    Some(identity::Error::Misconfigured {
+        what: format!("the identity token ended {} ago by this machine's clock", span(over)),
+        hint: "have its source write a new one, and compare this machine's clock with another".to_owned(),
+    })
+}
+
+async fn token(chosen: &Chosen, audience: &Audience) -> Result<SubjectToken, identity::Error> {
     let asked = chosen.source.subject_token(audience);
     match tokio::time::timeout(LIMIT, asked).await {
-        Ok(outcome) => outcome.map(|token| token.claims),
+        Ok(outcome) => outcome,
         Err(_) => Err(identity::Error::Unreachable {
             source_name: chosen.source.name(),
             what: format!("no answer within {} s", LIMIT.as_secs()),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::reader::{Reader, Section};
 use crate::broker::{Client, ClientAuth, SecretFrom, SecretPlace};
+use crate::oauth::suggestion;
 
 /// Reads the client. Reports missing keys and keys without effect.
 pub(super) fn client_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Client {
@@ -39,7 +40,8 @@ pub(super) fn auth_named(section: &Section<'_>) -> Option<ClientAuth> {
 fn unknown_auth(reader: &mut Reader<'_>, section: &Section<'_>) {
     if let Some((name, line)) = section.text("client_auth") {
         let known: Vec<&str> = ClientAuth::ALL.iter().map(|(name, _)| *name).collect();
-        let what = format!("{name:?} is not known; there are: {}", known.join(", "));
+        let near = suggestion(name, known.iter().copied());
+        let what = format!("{name:?} is not known; there are: {}{near}", known.join(", "));
         reader.problem(line, &section.key("client_auth"), what);
     }
 }

@@ -145,7 +145,7 @@ fn built(table: &'static Table) -> impl Iterator<Item = &'static Key> {
 
 /// The starter file: one server; all other keys are comments.
 pub(crate) fn starter() -> String {
-    let mut text = "# safeconduct.toml: workload identity in, MCP access tokens out.\n# Every line that starts with `#` shows a default or an example.\n".to_owned();
+    let mut text = "# safeconduct.toml: workload identity in, MCP access tokens out.\n# Every line that starts with `#` shows a default or an example.\n# It is looked for in ~/.config/safeconduct/ and /etc/safeconduct/; `--config` and SAFECONDUCT_CONFIG name another.\n".to_owned();
     for table in
         keys::TABLES.iter().filter(|table| !["allow", "idp", "outer"].iter().any(|inner| table.name.ends_with(inner)))
     {

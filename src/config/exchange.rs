@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::client;
 use super::reader::{Reader, Section};
 use crate::exchange::{DEFAULT_EXCHANGE, EXCHANGES, Exchange, ExchangeTable, Form, IDP, LinkExchange, Place};
+use crate::oauth::suggestion;
 use crate::setting::{self, Given, Missing, Need, Problem, Setting};
 
 /// The exchange that a table names.
@@ -97,7 +98,8 @@ pub(super) fn of_server(reader: &mut Reader<'_>, section: &Section<'_>, place: P
         )
     } else {
         let known: Vec<&str> = forms.iter().map(|(known, _)| *known).collect();
-        format!("{name:?} is not known or not built in this version; it knows: {}", known.join(", "))
+        let near = suggestion(name, known.iter().copied());
+        format!("{name:?} is not known or not built in this version; it knows: {}{near}", known.join(", "))
     };
     reader.problem(line, &section.key("exchange"), what);
     Chosen::Unknown

@@ -5,6 +5,7 @@ use toml::de::DeTable;
 use super::reader::{Found, Reader, Section};
 use super::{identity_sources, keys};
 use crate::identity::{self, Choice};
+use crate::oauth::suggestion;
 use crate::setting::Problem;
 
 pub(super) fn identity_of<'a>(reader: &mut Reader<'a>, at: usize, table: &'a DeTable<'a>) -> Choice {
@@ -38,7 +39,11 @@ pub(super) fn choice_of(reader: &mut Reader<'_>, section: Section<'_>) -> Choice
         reader.problem(
             line,
             &section.key("source"),
-            format!("{source:?} is not known; this version knows: {}", known.join(", ")),
+            format!(
+                "{source:?} is not known; this version knows: {}{}",
+                known.join(", "),
+                suggestion(source, known.iter().copied())
+            ),
         );
         return Choice::Detect;
     };

@@ -4,7 +4,6 @@
 //! Used only by `command` and `app`. Other modules get their own small structs.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::broker::{DEFAULT, Link, Server};
 use crate::env::Env;
 use crate::exchange::{Asks, Provider};
 use crate::identity::{Choice, SOURCES};
-use crate::oauth::{Issuer, ServerUrl};
+use crate::oauth::{Issuer, ServerUrl, suggestion};
 use crate::outbound;
 use crate::policy::Rule;
 
@@ -25,6 +24,7 @@ mod cache_key;
 mod client;
 mod cross_checks;
 mod document;
+mod doubts;
 mod egress;
 mod exchange;
 mod identities;
@@ -36,6 +36,7 @@ mod one_resource;
 mod order;
 mod outer;
 mod parties;
+mod place;
 mod reader;
 mod secrets;
 mod server;
@@ -119,6 +120,8 @@ pub enum Error {
         path: PathBuf,
         /// The problem.
         what: String,
+        /// What to do about it.
+        cure: &'static str,
     },
     /// The content has problems.
     #[error("{}", list(path.as_deref(), problems).join("\n"))]
@@ -159,38 +162,6 @@ impl Config {
             egress: outbound::Config::default(),
             audit: None,
             file: None,
-        }
-    }
-
-    /// Finds and reads the file: `named`, else `$SAFECONDUCT_CONFIG`, else in the user's configuration directory, else
-    /// in `/etc`. A missing file is an error only if it was named.
-    pub(crate) fn load(named: Option<&Path>, env: &Env) -> Result<Self, Error> {
-        let named = named.map(Path::to_owned).or_else(|| env.get("SAFECONDUCT_CONFIG").map(PathBuf::from));
-        if let Some(path) = named {
-            return Self::read(&path, env);
-        }
-        let usual = [
-            env.config_dir().map(|dir| dir.join("safeconduct.toml")),
-            Some(PathBuf::from("/etc/safeconduct/safeconduct.toml")),
-        ];
-        for path in usual.into_iter().flatten() {
-            match env.metadata(&path) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                _ => return Self::read(&path, env),
-            }
-        }
-        Ok(Self::empty())
-    }
-
-    fn read(path: &Path, env: &Env) -> Result<Self, Error> {
-        let refuse = |what: String| Error::File { path: path.to_owned(), what };
-        // It can name programs that we run, so nobody else may have written it.
-        let content = env.read_trusted(path, CAP).map_err(|error| refuse(format!("cannot be read: {error}")))?;
-        let text = std::str::from_utf8(&content).map_err(|_| refuse("not UTF-8".to_owned()))?;
-        match Self::from_toml(text, env) {
-            Ok(config) => Ok(Self { file: Some(path.to_owned()), ..config }),
-            Err(Error::Problems { problems, .. }) => Err(Error::Problems { path: Some(path.to_owned()), problems }),
-            Err(error) => Err(error),
         }
     }
 
@@ -349,7 +320,7 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
         let line = reader.line(at);
         let DeValue::Table(table) = value.get_ref() else {
             let known = TABLES.into_iter();
-            reader.problem(line, text, format!("unknown key, or not a table{}", reader::suggestion(text, known)));
+            reader.problem(line, text, format!("unknown key, or not a table{}", suggestion(text, known)));
             continue;
         };
         match text {
@@ -369,7 +340,7 @@ fn build<'a>(reader: &mut Reader<'a>, document: &'a DeTable<'a>, env: &Env) -> C
             "audit" => config.audit = audit::audit_of(reader, at, table, env),
             _ => {
                 let known = TABLES.into_iter();
-                reader.problem(line, text, format!("unknown table{}", reader::suggestion(text, known)));
+                reader.problem(line, text, format!("unknown table{}", suggestion(text, known)));
             }
         }
     }

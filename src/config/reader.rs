@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{self, Key, Kind, Table};
 use crate::broker::Rate;
 use crate::clock::span;
+use crate::oauth::suggestion;
 
 /// A problem in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,29 +311,4 @@ pub(super) fn describe(kind: Kind) -> &'static str {
         Kind::Provider | Kind::FrontDoor => "a table",
         Kind::Later => "absent",
     }
-}
-
-/// `; did you mean …?` if a known name is similar, else nothing.
-pub(super) fn suggestion<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let near = known.map(|name| (distance(text, name), name)).min();
-    match near {
-        Some((distance, name)) if distance <= 2 && distance < name.len() / 2 => format!("; did you mean `{name}`?"),
-        _ => String::new(),
-    }
-}
-
-/// The edit distance. Only the first 64 characters of `one` are compared.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let next = (diagonal + usize::from(a != *b)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    row[other.len()]
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use hyper::body::Incoming;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answer::{Answer, Failure, Outcome};
 use super::desk::Listening;
@@ -123,13 +123,17 @@ struct Status<'a> {
     #[serde(flatten)]
     status: broker::Status,
     listen: &'a Listening,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<Value>,
 }
 
 /// `GET /v1/status`
 pub(super) fn status(asked: &Asked<'_>) -> Outcome {
     may_look(asked)?;
     let fixed = asked.desk.fixed;
-    let status = Status { status: asked.desk.broker.explain(asked.caller, fixed.uid), listen: &fixed.listening };
+    let status = asked.desk.broker.explain(asked.caller, fixed.uid);
+    let configuration = asked.caller.may_operate(fixed.uid).then(|| fixed.loads.explain());
+    let status = Status { status, listen: &fixed.listening, configuration };
     let document = serde_json::to_string(&status).map_err(|_| Failure::bug())?;
     Ok(Answer::json(words::json(&document).as_bytes()))
 }
@@ -154,7 +158,9 @@ pub(super) fn ready(asked: &Asked<'_>) -> Outcome {
 pub(super) fn metrics(asked: &Asked<'_>) -> Outcome {
     may_look(asked)?;
     let (broker, uid) = (&asked.desk.broker, asked.desk.fixed.uid);
-    let text = asked.desk.fixed.metrics.text_of(|server| broker.may_know_of(asked.caller, uid, server));
+    let is_named = |server: &str| broker.may_know_of(asked.caller, uid, server);
+    let (lives, last) = (broker.lives(asked.caller, uid), asked.desk.fixed.loads.last());
+    let text = asked.desk.fixed.metrics.text_of(is_named, &lives, last);
     Ok(Answer::metrics(&text.map_err(|_| Failure::bug())?))
 }
 
@@ -177,7 +183,8 @@ fn readiness<'a>(reasons: impl Iterator<Item = &'a str>, first: Option<&NotReady
 
 /// `GET /metrics` where nobody says who they are: no label names a server.
 pub(super) fn nameless_metrics(asked: &Asked<'_>) -> Outcome {
-    let text = asked.desk.fixed.metrics.nameless_text().map_err(|_| Failure::bug())?;
+    let text = asked.desk.fixed.metrics.nameless_text(asked.desk.fixed.loads.last());
+    let text = text.map_err(|_| Failure::bug())?;
     Ok(Answer::metrics(&text))
 }
 
@@ -198,5 +205,8 @@ fn may_look(asked: &Asked<'_>) -> Result<(), Failure> {
     if asked.desk.broker.may_look(asked.caller, asked.desk.fixed.uid)? {
         return Ok(());
     }
-    Err(Failure::denied(format!("{} is not allowed to use any server here", asked.caller)))
+    let failure = Failure::denied(format!("{} is not allowed to use any server here", asked.caller));
+    let uid = asked.caller.uid;
+    let cure = format!("the daemon's operator lets it in with `allow = [{{ uid = {uid} }}]` at a server");
+    Err(failure.hint(asked.caller.is_known().then_some(cure)))
 }

@@ -28,7 +28,7 @@ pub(crate) use daemon::Behind;
 
 /// Is this something that the daemon does?
 pub(super) fn is_asked_for(action: Action) -> bool {
-    matches!(action, Action::Token | Action::Headers | Action::Reject | Action::Revoke | Action::Keep | Action::Call)
+    matches!(action, Action::Token | Action::Headers | Action::Reject | Action::Revoke | Action::Ready | Action::Call)
 }
 
 /// Has the daemon answer.
@@ -44,8 +44,8 @@ async fn passed_on(asked: &mut Asked<'_>, body: Incoming) -> Outcome {
     let request = match asked.action {
         Action::Call => call(asked, body)?,
         // Without names it is about what is required here.
-        Action::Keep if asked.query().is_empty() => return api::ready(asked),
-        Action::Keep => without_body(&format!("/readyz?{}", readiness(asked)?))?,
+        Action::Ready if asked.query().is_empty() => return api::ready(asked),
+        Action::Ready => without_body(&format!("/readyz?{}", readiness(asked)?))?,
         Action::Reject => {
             let wire: Rejected = read(body).await?;
             let server = name(asked, target(&wire.server)?)?;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::behind::Behind;
+use super::loads::Loads;
 use super::oauth::Clients;
 use super::operator::Operator;
 use crate::broker::Broker;
@@ -57,6 +58,8 @@ pub(crate) struct Fixed {
     pub digests: Digests,
     /// What the operator asks for.
     pub operator: Arc<Operator>,
+    /// What it has read.
+    pub loads: Arc<Loads>,
     /// How long it goes on serving when it is told to stop.
     pub linger: Duration,
     /// The data path.

@@ -23,6 +23,7 @@ mod gate;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod inside;
+pub(crate) mod loads;
 mod mcp;
 pub(crate) mod oauth;
 pub(crate) mod operator;

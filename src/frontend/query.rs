@@ -184,9 +184,24 @@ pub(super) fn is_short(scopes: &str) -> bool {
 }
 
 /// Reads a JSON body, within its limits of size and time.
-pub(super) async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
+pub(super) async fn read<T: Wire>(body: Incoming) -> Result<T, Failure> {
     let bytes = whole(body, BODY_CAP).await?;
-    serde_json::from_slice(&bytes).map_err(|_| Failure::asked("the body is not the JSON object that this path wants"))
+    serde_json::from_slice(&bytes)
+        .map_err(|_| Failure::asked(&format!("the body is not the JSON object that this path wants: {}", T::EXAMPLE)))
+}
+
+/// A body, with the example that its error shows.
+pub(super) trait Wire: serde::de::DeserializeOwned {
+    const EXAMPLE: &'static str;
+}
+
+impl Wire for Rejected {
+    const EXAMPLE: &'static str =
+        r#"{"server":"NAME or URL","access_token_sha256":"its SHA-256, hexadecimal or base64url"}"#;
+}
+
+impl Wire for Named {
+    const EXAMPLE: &'static str = r#"{"server":"NAME or URL"}"#;
 }
 
 /// Reads a body of so many bytes at most, within its limit of time. It may hold a secret.

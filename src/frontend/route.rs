@@ -54,7 +54,7 @@ const LIVENESS: Route = Route {
     methods: GET,
     path: "/healthz",
     needs: Needs::Nothing,
-    action: Action::Look,
+    action: Action::Status,
     dialect: Dialect::Oauth,
     handler: |asked, _| Finished::now(Ok(Answer::alive()), asked),
 };
@@ -97,7 +97,7 @@ const API: &[Route] = &[
         methods: GET,
         path: "/v1/status",
         needs: Needs::Caller,
-        action: Action::Look,
+        action: Action::Status,
         dialect: Dialect::Oauth,
         handler: |asked, _| Finished::now(api::status(&asked), asked),
     },
@@ -139,7 +139,7 @@ const API: &[Route] = &[
         methods: GET,
         path: "/readyz",
         needs: Needs::Caller,
-        action: Action::Keep,
+        action: Action::Ready,
         dialect: Dialect::Oauth,
         handler: |asked, _| Finished::now(api::ready(&asked), asked),
     },
@@ -147,7 +147,7 @@ const API: &[Route] = &[
         methods: GET,
         path: "/metrics",
         needs: Needs::Caller,
-        action: Action::Look,
+        action: Action::Status,
         dialect: Dialect::Oauth,
         handler: |asked, _| Finished::now(api::metrics(&asked), asked),
     },
@@ -160,7 +160,7 @@ const HEALTH: &[Route] = &[
         methods: GET,
         path: "/readyz",
         needs: Needs::Nothing,
-        action: Action::Look,
+        action: Action::Status,
         dialect: Dialect::Oauth,
         handler: |asked, _| Finished::now(api::ready_counts(&asked), asked),
     },
@@ -168,7 +168,7 @@ const HEALTH: &[Route] = &[
         methods: GET,
         path: "/metrics",
         needs: Needs::Nothing,
-        action: Action::Look,
+        action: Action::Status,
         dialect: Dialect::Oauth,
         handler: |asked, _| Finished::now(api::nameless_metrics(&asked), asked),
     },
@@ -250,7 +250,7 @@ mod tests {
 
     const fn row(methods: &'static [Method], path: &'static str) -> Route {
         let handler: Handler = |asked, _| Finished::now(Ok(Answer::alive()), asked);
-        Route { methods, path, needs: Needs::Nothing, action: Action::Look, dialect: Dialect::Oauth, handler }
+        Route { methods, path, needs: Needs::Nothing, action: Action::Status, dialect: Dialect::Oauth, handler }
     }
 
     const TABLE: &[Route] = &[

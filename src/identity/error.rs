@@ -104,7 +104,7 @@ impl Error {
     pub(super) fn nothing_here(sources: usize) -> Self {
         Self::Misconfigured {
             what: format!("no workload identity here: none of {sources} sources finds what it looks for"),
-            hint: "`safeconduct whoami` shows what each looks for; on a laptop there is none: give a JWT with \
+            hint: "`safeconduct whoami --all` shows what each looks for; on a laptop there is none: give a JWT with \
                 `--identity-file FILE`, or see the quickstart (`cargo run --example quickstart`)"
                 .to_owned(),
         }

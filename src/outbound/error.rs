@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use rustls::{AlertDescription, CertificateError, PeerIncompatible};
+use rustls::{CertificateError, PeerIncompatible};
 
 use super::address::Kind;
+use super::alert::{NO_HTTP, OLD, is_about_our_certificate, not_in_common};
 use super::failure::{Failure, innermost};
 use super::wire::Overlong;
 
@@ -369,40 +370,6 @@ impl CertificateFault {
     }
 }
 
-/// The alerts that a server sends about a client certificate, or about a missing one (RFC 8446 section 6.2). `DecryptError` is
-/// among them: it is sent when a CA of the expected name has signed with another key.
-fn is_about_our_certificate(alert: AlertDescription) -> bool {
-    matches!(
-        alert,
-        AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateRequired
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied
-            | AlertDescription::DecryptError
-    )
-}
-
-const OLD: &str = "it speaks neither TLS 1.2 nor TLS 1.3";
-const NO_HTTP: &str = "it speaks no HTTP/1.1 over TLS";
-
-/// What is missing, if a server says with this alert that no handshake with us can succeed (RFC 8446 section 6.2). The other
-/// alerts are about this one handshake.
-fn not_in_common(alert: AlertDescription) -> Option<&'static str> {
-    match alert {
-        AlertDescription::ProtocolVersion => Some(OLD),
-        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            Some("it accepts none of the algorithms offered")
-        }
-        AlertDescription::NoApplicationProtocol => Some(NO_HTTP),
-        AlertDescription::UnrecognisedName => Some("it does not know this host name"),
-        _ => None,
-    }
-}
-
 /// An error and its sources.
 fn chain<'a>(
     error: &'a (dyn std::error::Error + 'static),
@@ -426,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_server_that_speaks_no_tls_of_ours_is_refused_for_good_and_its_operator_is_told() {
-        use AlertDescription as Alert;
+        use rustls::AlertDescription as Alert;
         let alerts = [
             Alert::ProtocolVersion,
             Alert::HandshakeFailure,

@@ -45,6 +45,7 @@ mod listeners;
 mod manual;
 mod mutual_tls;
 mod narrow;
+mod newcomer;
 mod oauth_token;
 mod owners;
 mod profiles;

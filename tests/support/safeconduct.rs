@@ -184,7 +184,7 @@ impl Safeconduct {
             command.arg("--config").arg(config);
         }
         command
-            .args(args)
+            .args(self.without_daemon(args))
             .env_clear()
             .envs(&self.env)
             .current_dir(self.directory.path("home"))
@@ -192,6 +192,20 @@ impl Safeconduct {
             // A new process group, so that its child processes can be killed with it.
             .process_group(0);
         command
+    }
+
+    /// A socket that is named must answer. Before there is a daemon, the commands that can do without one are told so.
+    fn without_daemon<'a>(&self, args: &[&'a str]) -> Vec<&'a str> {
+        let mut args = args.to_vec();
+        let command = command_in(&args);
+        let is_said = ["--socket", "--no-daemon", "--daemon-only"].iter().any(|flag| args.contains(flag));
+        let is_ours = self.env.get("SAFECONDUCT_SOCKET").is_some_and(|path| Path::new(path).starts_with(self.path()));
+        let can = ["token", "headers", "get", "stdio", "exec"].contains(&command);
+        if can && is_ours && !is_said && !self.socket().exists() {
+            let at = args.iter().position(|arg| *arg == command).unwrap_or_default();
+            args.insert(at + 1, "--no-daemon");
+        }
+        args
     }
 
     /// The same world without `--config`: what a helper needs while a daemon answers.

@@ -9,15 +9,15 @@ use super::super::{Rate, Server, Target};
 use super::facts::{Facts, Party};
 use super::{Cause, Class, Error};
 use crate::caller::Caller;
-use crate::oauth::{ServerUrl, quoted_words};
+use crate::oauth::{ServerUrl, quoted_words, suggestion};
 
 /// Why a request is refused, whatever other parties say.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("no server is called {name:?}")]
     UnknownServer { name: String, known: Vec<String> },
-    #[error("{0} is not a configured server")]
-    NotServed(BareUrl),
+    #[error("{url} is not a configured server")]
+    NotServed { url: BareUrl, known: Vec<String> },
     /// Is there such a server? Who may not use it is not told.
     #[error("{caller} is not allowed to use this server, or there is no such server")]
     NotYours { caller: String, uid: u32, code: &'static str, known: Vec<String> },
@@ -87,6 +87,10 @@ impl Refusal {
         Self::UnknownServer { name: quoted_words(name), known: known.map(str::to_owned).collect() }
     }
 
+    pub(crate) fn not_served<'a>(url: &ServerUrl, known: impl Iterator<Item = &'a str>) -> Self {
+        Self::NotServed { url: url.into(), known: known.map(str::to_owned).collect() }
+    }
+
     /// For a target that this caller may not know of, whether it exists or not. A helper that is asked about every URL has
     /// nothing to say about one that is not configured for its user, so URLs have that code.
     pub(crate) fn not_yours<'a>(caller: &Caller, target: &Target, known: impl Iterator<Item = &'a str>) -> Self {
@@ -110,16 +114,20 @@ impl Refusal {
         match self {
             Self::UnknownServer { known, .. } if known.is_empty() => row(Workload, BadRequest, "unknown_server")
                 .hint("no server is configured that this caller may use: give a URL, or add [servers.NAME] with `url`"),
-            Self::UnknownServer { known, .. } => {
-                row(Workload, BadRequest, "unknown_server").hint(format!("configured: {}", known.join(", ")))
+            Self::UnknownServer { name, known } => {
+                let near = suggestion(name, known.iter().map(String::as_str));
+                row(Workload, BadRequest, "unknown_server").hint(format!("configured: {}{near}", known.join(", ")))
             }
             Self::NotYours { uid, code, known, .. } => {
                 let cure = format!("let it in with `allow = [{{ uid = {uid} }}]` at the server, or run as a user that is named there");
                 let known = if known.is_empty() { cure } else { format!("configured: {}; else {cure}", known.join(", ")) };
                 row(Machine, Denied, code).hint(known)
             }
-            Self::NotServed(_) => row(Machine, Denied, "server_not_configured")
-                .hint("add it as [servers.NAME] with `url`, spelled as the server names itself"),
+            Self::NotServed { known, .. } => {
+                let served = if known.is_empty() { String::new() } else { format!("configured: {}; ", known.join(", ")) };
+                row(Machine, Denied, "server_not_configured")
+                    .hint(format!("{served}add it as [servers.NAME] with `url`, spelled as the server names itself"))
+            }
             Self::Beside { .. } | Self::UnlistedQuery(_) => {
                 row(Machine, Denied, "server_not_configured").hint("configure it as a server of its own")
             }

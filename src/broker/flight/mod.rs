@@ -42,6 +42,9 @@ use route::Route;
 /// More DPoP keys than a daemon needs: it has one per server.
 const KEYS: usize = 1_024;
 
+/// The newest failure of any try, if there was one.
+pub(crate) type LastFailure = Arc<Mutex<Option<Error>>>;
+
 /// The token that a flight has to make: for this order and this permit.
 #[derive(Clone, Debug)]
 pub(super) struct TokenRequest {
@@ -96,6 +99,8 @@ pub(super) struct Minter {
     /// All configured servers, to find out whether two of them share a resource.
     pub(super) servers: Vec<Arc<Server>>,
     pub(super) refused: Arc<Refused>,
+    /// The newest failure of any try, for a command that waits.
+    pub(super) last_failure: LastFailure,
     /// What is to be revoked at the end, beside what the cache holds.
     pub(super) to_give_back: Arc<ToGiveBack>,
 }
@@ -122,6 +127,10 @@ impl Minter {
         if outcome.as_ref().is_err_and(|error| matches!(error.class(), Class::Refused | Class::Config | Class::Denied))
         {
             self.discovery.forget(&want.server.url, None);
+        }
+        if let Err(error) = &outcome {
+            *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(error.clone().at(&want.order.name));
         }
         outcome.inspect(|token| self.to_give_back.remember(&want.server, token, self.clock.boot()))
     }

@@ -1,7 +1,7 @@
 //! Runs our own binary as MCP clients run helpers: with almost no environment.
 //!
-//! It asks for a server that does not exist, so that no token is issued or printed. The answer "no such server" proves that it
-//! reached the daemon. Codex passes six variables. Claude Code removes variables that look like credentials, and
+//! It gives a flag that a command with a daemon refuses, after it has asked whether the daemon lives. So no token is issued, and
+//! the daemon has nothing to record. Codex passes six variables. Claude Code removes variables that look like credentials, and
 //! `XDG_RUNTIME_DIR`, and adds its own.
 
 use std::io::Read;
@@ -16,7 +16,7 @@ use crate::oauth::quoted_words;
 /// Both clients give up after this time.
 const LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// No configuration has a server of this name.
+/// What Claude Code would call the server. No configuration has one of this name.
 const NO_SERVER: &str = "safeconduct-doctor";
 /// The limit of the helper's stderr, which is a line or two.
 const WORDS_CAP: u64 = 16 * 1024;
@@ -57,7 +57,7 @@ pub(super) fn ask(environment: &[(String, String)], socket: Option<&Path>) -> Re
         command.arg("--socket").arg(socket);
     }
     let child = command
-        .args(["headers", NO_SERVER, "--daemon-only"])
+        .args(["headers", NO_SERVER, "--daemon-only", "--issuer", "https://doctor.invalid"])
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
@@ -76,10 +76,11 @@ pub(super) fn ask(environment: &[(String, String)], socket: Option<&Path>) -> Re
 }
 
 fn heard(code: i32, words: &str) -> Heard {
-    if code == i32::from(Class::BadRequest.exit_code()) && words.contains("no server is called") {
+    if code == i32::from(Class::BadRequest.exit_code()) {
         return Heard::Daemon;
     }
-    if code == i32::from(Class::Temporary.exit_code()) && words.contains("no daemon is running") {
+    let is_nobody = ["no daemon is running", "nobody listens at"].iter().any(|start| words.contains(start));
+    if code == i32::from(Class::Temporary.exit_code()) && is_nobody {
         return Heard::Nobody;
     }
     let first = words.lines().next().unwrap_or_default();
@@ -111,8 +112,12 @@ mod tests {
 
     #[test]
     fn what_the_helper_says_is_understood() {
-        assert!(matches!(heard(64, "safeconduct: error: no server is called \"safeconduct-doctor\""), Heard::Daemon));
+        assert!(matches!(
+            heard(64, "safeconduct: error: --issuer has no effect while a daemon answers"),
+            Heard::Daemon
+        ));
         assert!(matches!(heard(75, "safeconduct: error: no daemon is running; looked at /x"), Heard::Nobody));
+        assert!(matches!(heard(75, "safeconduct: error: nobody listens at /x, which …"), Heard::Nobody));
         match heard(77, "safeconduct: error: /x: Permission denied\nsafeconduct: hint: y") {
             Heard::Trouble(words) => assert_eq!(words, "/x: Permission denied"),
             _ => panic!("that is trouble"),

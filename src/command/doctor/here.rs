@@ -31,6 +31,8 @@ const IDENTITY: Rule = Rule::new(SETTINGS, "identity", Party::Workload, "`safeco
 const SOCKET: Rule = Rule::new(DAEMON, "socket", Party::Machine, "`safeconduct run --help`");
 const OWNER: Rule = Rule::new(DAEMON, "daemon-owner", Party::Machine, "");
 const STATUS: Rule = Rule::new(DAEMON, "daemon-lets-us-in", Party::Machine, "`allow` in `safeconduct config schema`");
+const SERVERS: Rule = Rule::new(DAEMON, "daemon-servers", Party::Machine, "`safeconduct status`");
+const RELOAD: Rule = Rule::new(DAEMON, "daemon-configuration", Party::Machine, "`safeconduct reload`");
 const CODEX: Rule = Rule::new(HELPERS, "helper-under-codex", Party::Workload, "Codex: http_headers_helper");
 const CLAUDE_CODE: Rule = Rule::new(HELPERS, "helper-under-claude-code", Party::Workload, "Claude Code: headersHelper");
 const PROXY: Rule = Rule::new(HELPERS, "loopback-proxy", Party::Machine, "");
@@ -84,7 +86,11 @@ fn look<'a>(places: &'a [Place], env: &Env) -> (Option<&'a Place>, Check) {
         }
         None => SOCKET.warn(
             format!("no daemon is running: {looked}"),
-            "helpers do the work in their own process; start one with `safeconduct run`, or name its socket with `--socket`",
+            if places.iter().any(|place| place.named) {
+                "a socket that is named must answer: start a daemon there with `safeconduct run`, or correct `--socket` or SAFECONDUCT_SOCKET"
+            } else {
+                "helpers do the work in their own process; start one with `safeconduct run`, or name its socket with `--socket`"
+            },
         ),
     };
     (None, check)
@@ -135,6 +141,8 @@ fn daemon(context: &Context<'_>, place: &Place, checks: &mut Vec<Check>) -> Valu
                     quoted_words(&names.join(", "))
                 ))
             });
+            checks.extend(servers(&status));
+            checks.extend(reload(&status));
             status
         }
         Err(failure) => {
@@ -143,6 +151,44 @@ fn daemon(context: &Context<'_>, place: &Place, checks: &mut Vec<Check>) -> Valu
             Value::Null
         }
     }
+}
+
+/// The servers of the daemon: a required one without a token is a failure, another failure a warning.
+fn servers(status: &Value) -> Vec<Check> {
+    let all = || status["servers"].as_array().into_iter().flatten();
+    let text = |value: &Value| quoted_words(value.as_str().unwrap_or("-"));
+    let failing = |server: &&Value| server["error"].is_object();
+    let mut checks: Vec<Check> = all()
+        .filter(failing)
+        .map(|server| {
+            let (error, class) = (&server["error"], server["error"]["class"].as_str().and_then(Class::parse));
+            let what = format!("since {}: {}", text(&error["since"]), text(&error["error_description"]));
+            let cure = error["hint"].as_str().map(quoted_words).unwrap_or_default();
+            if server["required"] == true && server["state"] == "failing" {
+                SERVERS.fail(format!("required, without a token {what}"), cure).of(class.unwrap_or(Class::Internal))
+            } else if server["state"] == "failing" {
+                SERVERS.warn(format!("without a token {what}"), cure)
+            } else {
+                SERVERS.warn(format!("served from a token that cannot be renewed {what}"), cure)
+            }
+        })
+        .collect();
+    if checks.is_empty() && all().next().is_some() {
+        checks.push(SERVERS.pass("no server of the daemon fails"));
+    }
+    checks
+}
+
+/// Could the daemon read its configuration the last time?
+fn reload(status: &Value) -> Option<Check> {
+    let failed = &status["configuration"]["failed_reload"];
+    let text = |value: &Value| quoted_words(value.as_str().unwrap_or("-"));
+    let what = format!(
+        "the reload at {} failed, and what was read before is in use: {}",
+        text(&failed["at"]),
+        text(&failed["error_description"])
+    );
+    failed.is_object().then(|| RELOAD.fail(what, "correct the file, then `safeconduct reload`").of(Class::Config))
 }
 
 fn configuration(context: &Context<'_>, checks: &mut Vec<Check>) -> Option<Config> {
@@ -174,7 +220,7 @@ fn identity(context: &Context<'_>, config: Option<Config>, status: Option<&Value
         let evidence = status.and_then(|status| status["identity"]["evidence"].as_str()).unwrap_or("-");
         return IDENTITY.pass(format!("the daemon's: {source} ({})", quoted_words(evidence)));
     }
-    let Some(config) = config else { return IDENTITY.skip("the configuration has to be mended first") };
+    let Some(config) = config else { return IDENTITY.skip("the configuration must be corrected first") };
     let config = Config { audit: None, ..config };
     let found = context.block_on(async {
         let (env, clock) = (context.env.clone(), context.clock());
@@ -292,6 +338,27 @@ mod tests {
         assert_eq!(judged(&[("all_proxy", "http://p:3128"), ("NO_PROXY", "localhost")]), State::Warn);
         assert_eq!(judged(&[("http_proxy", "http://p:3128"), ("no_proxy", "localhost, 127.0.0.1")]), State::Pass);
         assert_eq!(judged(&[("HTTP_PROXY", "http://p:3128"), ("NO_PROXY", "*")]), State::Pass);
+    }
+
+    #[test]
+    fn a_required_server_without_a_token_is_a_failure_and_a_passing_one_a_warning() {
+        let server = |required: bool, state: &str| {
+            serde_json::json!({ "required": required, "state": state, "error": {
+                "class": "refused", "since": "2026-01-01T00:00:00Z", "error_description": "deploy: no", "hint": "ask them",
+            }})
+        };
+        let judged = |server: Value| {
+            let checks = servers(&serde_json::json!({ "servers": [server] }));
+            (checks[0].state, checks[0].class)
+        };
+        assert_eq!(judged(server(true, "failing")), (State::Fail, Some(Class::Refused)));
+        assert_eq!(judged(server(false, "failing")).0, State::Warn);
+        assert_eq!(judged(server(true, "fresh")).0, State::Warn);
+        assert_eq!(judged(serde_json::json!({ "state": "fresh", "error": null })).0, State::Pass);
+        let failed = serde_json::json!({ "at": "2026-01-01T00:00:00Z", "error_description": "line 1: no" });
+        let status = serde_json::json!({ "configuration": { "failed_reload": failed } });
+        assert!(reload(&status).is_some_and(|check| check.what.contains("line 1: no")));
+        assert!(reload(&serde_json::json!({ "configuration": { "failed_reload": null } })).is_none());
     }
 
     #[test]

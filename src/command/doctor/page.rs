@@ -1,38 +1,27 @@
 //! The report as text: one line for a stage that passed, all details for one that did not.
 
-use std::io::IsTerminal;
-
 use super::count;
 use crate::broker::{Check, State};
 use crate::command::Printable;
+use crate::command::paper::{Colour, Paper, wrap};
 use crate::env::Env;
 
 /// Where the text of a detail begins.
 const INDENT: usize = 4;
-/// The default width. `COLUMNS` may set another.
-const DEFAULT_WIDTH: usize = 80;
-const NARROWEST: usize = 40;
-/// Longer lines are hard to read.
-const WIDEST: usize = 100;
 
 /// How the page looks.
 pub(super) struct Page {
-    colours: bool,
+    paper: Paper,
     verbose: bool,
-    width: usize,
 }
 
 impl Page {
-    /// Uses colours only on a terminal that shows them, and without `NO_COLOR` (no-color.org).
     pub(super) fn new(env: &Env, verbose: bool) -> Self {
-        let colours = std::io::stdout().is_terminal() && crate::command::colours(env);
-        let columns = env.get("COLUMNS").and_then(|columns| columns.parse().ok());
-        Self { colours, verbose, width: columns.unwrap_or(DEFAULT_WIDTH).clamp(NARROWEST, WIDEST) }
+        Self { paper: Paper::new(env), verbose }
     }
 
     pub(super) fn printable(&self, title: &str, checks: &[Check], env: &Env) -> Printable {
-        let text = self.text(title, checks);
-        if self.colours { Printable::coloured(&text, env) } else { Printable::text(&text, env) }
+        self.paper.printable(&self.text(title, checks), env)
     }
 
     fn text(&self, title: &str, checks: &[Check]) -> String {
@@ -77,7 +66,7 @@ impl Page {
         let paragraph = |(reason, codes): (&str, Vec<&str>)| {
             let text = format!("{}: {reason}", codes.join(", "));
             let lines =
-                wrap(&text, self.width.saturating_sub(INDENT + 2)).join(&format!("\n{}", " ".repeat(INDENT + 2)));
+                wrap(&text, self.paper.width.saturating_sub(INDENT + 2)).join(&format!("\n{}", " ".repeat(INDENT + 2)));
             format!("{}{} {lines}\n", " ".repeat(INDENT), self.mark(State::Skip))
         };
         reasons.into_iter().map(paragraph).collect()
@@ -94,20 +83,8 @@ impl Page {
         out
     }
 
-    /// A text with a label before its first line; the other lines are indented.
     fn paragraph(&self, label: &str, text: &str) -> String {
-        if text.is_empty() {
-            return String::new();
-        }
-        let indent = INDENT + 2;
-        let room = self.width.saturating_sub(indent + label.len());
-        let lines = wrap(text, room);
-        let mut out = String::new();
-        for (at, line) in lines.iter().enumerate() {
-            let label = if at == 0 { self.dim(label) } else { " ".repeat(label.len()) };
-            out.push_str(&format!("{}{label}{line}\n", " ".repeat(indent)));
-        }
-        out
+        self.paper.paragraph(INDENT + 2, label, text)
     }
 
     fn sum(&self, checks: &[Check]) -> String {
@@ -117,16 +94,12 @@ impl Page {
 
     fn mark(&self, state: State) -> String {
         let (mark, colour) = match state {
-            State::Pass => ("✓", "32"),
-            State::Warn => ("!", "33"),
-            State::Fail => ("✗", "31"),
-            State::Skip => ("–", "2"),
+            State::Pass => ("✓", Colour::Green),
+            State::Warn => ("!", Colour::Yellow),
+            State::Fail => ("✗", Colour::Red),
+            State::Skip => ("–", Colour::Dim),
         };
-        if self.colours { format!("\x1b[{colour}m{mark}\x1b[0m") } else { mark.to_owned() }
-    }
-
-    fn dim(&self, text: &str) -> String {
-        if self.colours && !text.is_empty() { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+        self.paper.paint(colour, mark)
     }
 }
 
@@ -145,23 +118,6 @@ fn counts(checks: &[Check]) -> String {
     parts.join(", ")
 }
 
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is always one");
-        let longer = line.chars().count() + 1 + word.chars().count();
-        if line.is_empty() {
-            line.push_str(word);
-        } else if longer <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,7 +126,7 @@ mod tests {
     const RULE: Rule = Rule::new("a stage", "a-code", Party::McpServer, "RFC 9728 section 3.3");
 
     fn page(verbose: bool) -> Page {
-        Page { colours: false, verbose, width: 60 }
+        Page { paper: Paper { colours: false, width: 60 }, verbose }
     }
 
     #[test]
@@ -178,9 +134,9 @@ mod tests {
         let checks = [RULE.pass("fine"), RULE.pass("fine too")];
         assert_eq!(page(false).text("x", &checks).lines().nth(2), Some("✓ a stage  2 passed"));
         assert!(page(true).text("x", &checks).contains("fine too"));
-        let failed = page(false).text("x", &[RULE.fail("it is broken", "mend it"), RULE.pass("fine")]);
+        let failed = page(false).text("x", &[RULE.fail("it is broken", "fix it"), RULE.pass("fine")]);
         for words in
-            ["✗ a stage  1 failed, 1 passed", "it is broken", "operator of the MCP server", "RFC 9728", "mend it"]
+            ["✗ a stage  1 failed, 1 passed", "it is broken", "operator of the MCP server", "RFC 9728", "fix it"]
         {
             assert!(failed.contains(words), "{words:?} in {failed}");
         }

@@ -170,7 +170,7 @@ fn daemon(context: &Context<'_>, verb: &Exec) -> Result<Option<door::Place>, Fai
     };
     match door::connect(&places, context.env.uid()) {
         Ok(_) => {}
-        Err(door::Error::Absent { .. }) if !verb.wishes.daemon_only => return Ok(None),
+        Err(absent) if absent.lets_work_here() && !verb.wishes.daemon_only => return Ok(None),
         Err(error) => return Err(error.into()),
     }
     obtain::not_with_a_daemon(context, verb.wishes.issuer.is_some())?;

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use crate::broker::Order;
 use crate::clock::{Boot, Clock, rfc3339};
+use crate::command::paper::{Colour, Paper, span};
 use crate::config::Config;
-use crate::identity::{Chosen, Finding, Found};
+use crate::identity::{self, Chosen, Finding, Found};
 use crate::oauth::quoted_words;
-use crate::token::{Claims, Digest};
+use crate::token::{Claims, Digest, SubjectToken};
+use crate::trust::{self, Platform};
 
 /// How long each step took.
 pub(super) struct Steps {
@@ -41,7 +43,7 @@ impl Steps {
 pub(super) struct Seen<'a> {
     pub(super) chosen: Option<&'a Chosen>,
     pub(super) found: &'a [Found],
-    pub(super) claims: Option<&'a Claims>,
+    pub(super) token: Option<&'a SubjectToken>,
     pub(super) certificate: Option<Digest>,
     pub(super) servers: Value,
     pub(super) steps: Value,
@@ -76,7 +78,7 @@ impl Seen<'_> {
         let identity = self.chosen.map(|chosen| {
             json!({
                 "source": chosen.source.name(), "evidence": chosen.evidence, "mints_anew": chosen.source.mints_anew(),
-                "claims": self.claims.map(|claims| of_claims(claims, now)),
+                "claims": self.token.map(|token| of_claims(&token.claims, now)),
             })
         });
         let mut report = json!({
@@ -85,6 +87,15 @@ impl Seen<'_> {
             "sources": self.found.iter().map(|one| of_source(one, name)).collect::<Vec<_>>(),
             "steps": self.steps,
         });
+        if let (Some(chosen), Some(token)) = (self.chosen, self.token) {
+            let all = token.all_claims();
+            let platform = identity::platform(chosen.source.row(), trust::text(&all, "iss"));
+            let stranger = (platform.stranger)(&all);
+            report["identity"]["notes"] = notes(platform, &all);
+            report["identity"]["warning"] =
+                json!(stranger.map(|why| format!("a stranger can obtain this identity: {why}; {}", platform.instead)));
+            report["identity"]["all_claims"] = Value::Object(all);
+        }
         if let Some(thumbprint) = &self.certificate {
             report["identity"]["certificate"] = json!({ "sha256": thumbprint.hex() });
         }
@@ -118,61 +129,178 @@ fn of_source(one: &Found, used: Option<&str>) -> Value {
     row
 }
 
+/// What a claim is good for, for claims of which we know it.
+fn notes(platform: &Platform, all: &trust::Claims) -> Value {
+    let mut notes = serde_json::Map::new();
+    let sub = trust::text(all, "sub");
+    let of_sub = match (platform.stable_subject)(sub) {
+        Some(stable) if stable.len() < sub.len() && !stable.is_empty() => {
+            format!("who it is; only its beginning is the same in every run: {stable}")
+        }
+        _ => "who it is; a trust policy compares it".to_owned(),
+    };
+    let standard = [
+        ("iss", "who signed it; a trust policy names this issuer".to_owned()),
+        ("sub", of_sub),
+        ("aud", "for whom it is made; the authorization server compares it with its own name".to_owned()),
+        ("exp", "its end".to_owned()),
+        ("iat", "when it was made".to_owned()),
+        ("nbf", "its beginning".to_owned()),
+        ("jti", "its number, by which a server notices a second use".to_owned()),
+    ];
+    let pinned = platform.pins.iter().map(|pin| (pin.path.join("."), format!("pin it: {}", pin.why)));
+    for (name, note) in standard.map(|(name, note)| (name.to_owned(), note)).into_iter().chain(pinned) {
+        notes.insert(name, Value::String(note));
+    }
+    notes.retain(|name, _| trust::at(all, &name.split('.').collect::<Vec<_>>()).is_some());
+    Value::Object(notes)
+}
+
 /// A claim as safe text, because another party wrote it.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => quoted_words(text),
         Value::Null => "-".to_owned(),
         Value::Array(list) => {
-            list.iter().map(|one| quoted_words(one.as_str().unwrap_or("-"))).collect::<Vec<_>>().join(", ")
+            let one = |one: &Value| one.as_str().map_or_else(|| quoted_words(&one.to_string()), quoted_words);
+            list.iter().map(one).collect::<Vec<_>>().join(", ")
         }
-        other => other.to_string(),
+        other => quoted_words(&other.to_string()),
     }
+}
+
+/// Which sources the text names one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sources {
+    /// Those of which something is here.
+    Present,
+    Each,
+}
+
+/// The width of the labels.
+const LABEL: usize = 10;
+
+fn line(paper: &Paper, label: &str, text: &str) -> String {
+    paper.paragraph(0, &format!("{label:<LABEL$}"), text)
 }
 
 /// The report as text.
-pub(super) fn text(report: &Value) -> String {
-    let identity = &report["identity"];
-    let claims = &identity["claims"];
-    let mut out = String::new();
-    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<9} {value}\n"));
-    line("source", plain(&identity["source"]));
-    line("evidence", plain(&identity["evidence"]));
-    for name in ["iss", "sub", "aud"] {
-        line(name, plain(&claims[name]));
-    }
-    line("exp", format!("{} (in {} s)", plain(&claims["exp"]), plain(&claims["expires_in"])));
-    line("jti", if claims["jti"] == true { "yes: servers can notice a replay" } else { "no" }.to_owned());
-    let anew = identity["mints_anew"] == true;
-    let minted =
-        if anew { "anew for each exchange, for any audience" } else { "by somebody else, for the audience above" };
-    line("minted", minted.to_owned());
-    if let Some(thumbprint) = identity["certificate"]["sha256"].as_str() {
-        line("x509", format!("a certificate for mutual TLS, SHA-256 {thumbprint}"));
-    }
-    for server in report["servers"].as_array().into_iter().flatten() {
-        line("server", format!("{}: {}", plain(&server["server"]), what_follows(server)));
-    }
-    out.push_str(&others(report));
+pub(super) fn text(paper: &Paper, report: &Value, of_sources: Sources) -> String {
+    let mut out = seen(paper, report, of_sources);
     let steps = report["steps"].as_array().into_iter().flatten();
     let steps =
         steps.map(|step| format!("{} {:.1} ms", plain(&step["step"]), step["seconds"].as_f64().unwrap_or(0.0) * 1e3));
-    out.push_str(&format!("{:<9} {}\n", "took", steps.collect::<Vec<_>>().join(", ")));
+    out.push_str(&line(paper, "took", &steps.collect::<Vec<_>>().join(", ")));
     out
 }
 
-/// Every source that is not in use, and why not, in columns.
-pub(super) fn others(report: &Value) -> String {
+/// What is known of the identity, if there is one, of the servers and of the sources.
+pub(super) fn seen(paper: &Paper, report: &Value, of_sources: Sources) -> String {
+    let identity = &report["identity"];
+    let mut out = String::new();
+    if identity["claims"].is_object() {
+        out.push_str(&of_identity(paper, identity));
+        for server in report["servers"].as_array().into_iter().flatten() {
+            let follows = format!("{}: {}", plain(&server["server"]), what_follows(server));
+            out.push_str(&line(paper, "server", &follows));
+        }
+    }
+    out.push_str(&others(paper, report, of_sources));
+    out
+}
+
+fn of_identity(paper: &Paper, identity: &Value) -> String {
+    let mut out = line(paper, "source", &paper.paint(Colour::Bold, &plain(&identity["source"])));
+    out.push_str(&line(paper, "evidence", &plain(&identity["evidence"])));
+    out.push_str(&line(paper, "life", &life(&identity["claims"])));
+    let minted = if identity["mints_anew"] == true {
+        "anew for each exchange, for any audience"
+    } else {
+        "by somebody else, for the audience below"
+    };
+    out.push_str(&line(paper, "minted", minted));
+    if let Some(thumbprint) = identity["certificate"]["sha256"].as_str() {
+        out.push_str(&line(paper, "x509", &format!("a certificate for mutual TLS, SHA-256 {thumbprint}")));
+    }
+    if let Some(warning) = identity["warning"].as_str() {
+        out.push_str(&paper.paragraph(0, &format!("{:<LABEL$}", "warning"), &quoted_words(warning)));
+    }
+    let all = identity["all_claims"].as_object().filter(|all| !all.is_empty());
+    match all {
+        Some(all) => out.push_str(&claims(paper, all, &identity["notes"])),
+        None => {
+            // It is no JWT: what is known of it is said by its source.
+            for name in ["iss", "sub", "aud"] {
+                out.push_str(&line(paper, name, &plain(&identity["claims"][name])));
+            }
+        }
+    }
+    out
+}
+
+/// How long it lives, in words.
+fn life(claims: &Value) -> String {
+    let until = plain(&claims["exp"]);
+    match claims["expires_in"].as_i64().map(|left| (u64::try_from(left), left.unsigned_abs())) {
+        None => "it names no end".to_owned(),
+        Some((Ok(left), _)) if left > 0 => format!("{} more, until {until}", span(left)),
+        Some((_, over)) => format!("ended {} ago, at {until}", span(over)),
+    }
+}
+
+/// All claims, those first that a trust policy is about.
+fn claims(paper: &Paper, all: &trust::Claims, notes: &Value) -> String {
+    const FIRST: [&str; 3] = ["iss", "sub", "aud"];
+    let width = all.keys().map(|name| name.chars().count()).max().unwrap_or(0).clamp(8, 24);
+    let first = FIRST.iter().filter_map(|name| all.get_key_value(*name));
+    let rest = all.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
+    let mut out = line(paper, "claims", &format!("{}, by what they are good for", all.len()));
+    let (noted, plain_ones): (Vec<_>, Vec<_>) = rest.partition(|(name, _)| !note(notes, name).is_empty());
+    for (name, value) in first.chain(noted).chain(plain_ones) {
+        let label = format!("{:<width$} ", quoted_words(name));
+        out.push_str(&paper.paragraph(2, &label, &dated(name, value)));
+        out.push_str(&paper.paragraph(2, &" ".repeat(width + 1), &note(notes, name)));
+    }
+    out
+}
+
+fn note(notes: &Value, name: &str) -> String {
+    let below = format!("{name}.");
+    let of_it = notes.as_object().into_iter().flatten();
+    let of_it = of_it.filter(|(path, _)| *path == name || path.starts_with(&below));
+    let said = of_it.map(|(path, note)| {
+        let note = plain(note);
+        if path == name { note } else { format!("{}: {note}", quoted_words(path)) }
+    });
+    said.collect::<Vec<_>>().join("; ")
+}
+
+/// A claim; a date with its time.
+fn dated(name: &str, value: &Value) -> String {
+    let seconds = value.as_f64().filter(|_| ["exp", "iat", "nbf", "auth_time"].contains(&name));
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let time = time.and_then(|time| SystemTime::UNIX_EPOCH.checked_add(time));
+    time.map_or_else(|| plain(value), |time| format!("{} ({})", plain(value), rfc3339(time)))
+}
+
+/// The sources that are not in use, and why not.
+fn others(paper: &Paper, report: &Value, of_sources: Sources) -> String {
     let mut out = String::new();
     let sources = || report["sources"].as_array().into_iter().flatten().filter(|source| source["state"] != "used");
-    let width = sources().filter_map(|source| source["source"].as_str()).map(str::len).max().unwrap_or(0);
-    for source in sources() {
+    let is_absent = |source: &&Value| source["state"] == "absent";
+    for source in sources().filter(|source| of_sources == Sources::Each || !is_absent(source)) {
         let detail = match source["state"].as_str() {
             Some("absent") => format!("absent: {}", plain(&source["looked_for"])),
             Some("unusable") => format!("unusable: {}; to use it, {}", plain(&source["why"]), plain(&source["cure"])),
             _ => format!("here, not used: {}", plain(&source["evidence"])),
         };
-        out.push_str(&format!("other     {:<width$}  {detail}\n", plain(&source["source"])));
+        out.push_str(&line(paper, "other", &format!("{}: {detail}", plain(&source["source"]))));
+    }
+    let absent = sources().filter(is_absent).count();
+    if of_sources == Sources::Present && absent > 0 {
+        let noun = if absent == 1 { "source" } else { "sources" };
+        let text = format!("{absent} {noun} of which nothing is here (`--all` shows what each looks for)");
+        out.push_str(&line(paper, "other", &text));
     }
     out
 }

@@ -80,7 +80,7 @@ async fn status_tells_everything_but_the_token() {
     assert_eq!(token["sha256"].as_str().map(str::len), Some(12));
 
     let table = daemon.run(&["status"]).await.expect_code(0).stdout;
-    for words in ["demo  http://127.0.0.1:", "s of 600 s left", "scope \"demo:read\"", "2×"] {
+    for words in ["demo  fresh", "url      http://127.0.0.1:", "s of 600 s left", "scope \"demo:read\"", "2×"] {
         assert!(table.contains(words), "{words:?} in\n{table}");
     }
 }
@@ -95,7 +95,10 @@ async fn status_shows_a_failure_with_its_class_and_cure() {
     assert_eq!((&server["state"], &server["error"]["class"]), (&json!("failing"), &json!("refused")));
     assert_eq!(server["error"]["error"], "invalid_grant");
     let table = daemon.run(&["status"]).await.expect_code(0).stdout;
-    assert!(table.contains("failing (refused)") && table.contains("hint: "), "{table}");
+    assert!(
+        table.contains("failing  since 2") && table.contains("(refused)") && table.contains("cure     "),
+        "{table}"
+    );
 }
 
 #[tokio::test]

@@ -8,11 +8,18 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
     let world = scene.configured("");
     line(&world.run(&["token", "demo"]).await);
     let words = failed(world.run(&["token", "demo", "--daemon-only"]).await, TEMPORARY);
-    assert!(words.contains("no daemon is running") && words.contains("safeconduct run"), "{words}");
+    assert!(words.contains("nobody listens at") && words.contains("safeconduct run"), "{words}");
 
-    // A killed daemon left its socket: nobody answers, so the daemon counts as absent.
+    // A killed daemon left its socket: nobody answers, so the daemon counts as absent. If the socket is named, that is an error.
     drop(UnixListener::bind(world.socket()).expect("bound"));
-    line(&world.run(&["token", "demo"]).await);
+    let words = failed(world.run(&["token", "demo"]).await, TEMPORARY);
+    assert!(words.contains("nobody listens at"), "{words}");
+    let job = world.path().join("tmp/safeconduct");
+    std::fs::create_dir(&job).expect("ours");
+    drop(UnixListener::bind(job.join("safeconduct.sock")).expect("bound"));
+    let temp = world.path().join("tmp").display().to_string();
+    let unnamed = world.clone().without_env("SAFECONDUCT_SOCKET").env("RUNNER_TEMP", &temp);
+    line(&unnamed.run(&["token", &scene.argument()]).await);
 
     // If a socket accepts the request and never answers, the helper must not use its own identity instead.
     std::fs::remove_file(world.socket()).expect("ours");

@@ -94,17 +94,26 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
     let world = &scene.safeconduct;
     let text =
         world.run(&["whoami", "--insecure-loopback", "--audience", "https://as.example"]).await.expect_code(0).stdout;
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for words in [
         "source    github-actions",
         "evidence  GITHUB_ACTIONS=true",
-        "sub       repo:octo-org/octo-repo:ref:refs/heads/main",
-        "aud       https://as.example",
-        "jti       yes",
-        "other     file ",
+        "life      ",
+        " more, until 2",
+        "  repo:octo-org/octo-repo:ref:refs/heads/main",
+        "  https://as.example",
+        "who signed it",
+        "by which a server notices a second use",
+        "pin it: ",
+        "sources of which nothing is here (`--all` shows what each looks for)",
         "took      detect ",
     ] {
-        assert!(text.contains(words), "{words:?} in\n{text}");
+        assert!(text.contains(words) || flat.contains(words), "{words:?} in\n{text}");
     }
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(!text.contains("other     file"), "what is absent is a number: {text}");
+    let all = world.run(&["whoami", "--insecure-loopback", "--all"]).await.expect_code(0).stdout;
+    assert!(all.contains("other     file: absent: "), "{all}");
     let report = world.run(&["whoami", "--insecure-loopback", "--json"]).await.expect_code(0).json();
     assert_eq!(report["identity"]["source"], "github-actions");
     assert_eq!(report["identity"]["claims"]["iss"], scene.platform.issuer());
@@ -130,6 +139,27 @@ async fn whoami_tells_who_by_what_and_what_was_not_used() {
 }
 
 #[tokio::test]
+async fn whoami_shows_every_claim_and_an_ended_identity_is_none() {
+    let scene = Scene::new(binary()).await;
+    let world = &scene.safeconduct;
+    let report = world.run(&["whoami", "--insecure-loopback", "--json"]).await.expect_code(0).json();
+    let all = report["identity"]["all_claims"].as_object().expect("all claims");
+    for name in ["repository_id", "repository_owner_id"] {
+        let note = report["identity"]["notes"][name].as_str().unwrap_or_default();
+        assert!(all.contains_key(name) && note.starts_with("pin it"), "{report}");
+    }
+    let text = world.run(&["whoami", "--insecure-loopback"]).await.expect_code(0).stdout;
+    assert!(all.keys().all(|name| text.contains(&format!("  {name} "))), "{text}");
+
+    let file = world.private("identity.jwt");
+    let over = scene.platform.mint_with("https://as.example", LIFE, &json!({ "exp": 1_700_000_000 }));
+    std::fs::write(&file, over).expect("ours");
+    let output = world.run(&["whoami", "--identity-file", &file.display().to_string()]).await;
+    let words = failed(output, NO_IDENTITY);
+    assert!(words.contains("the identity token ended ") && words.contains("repository_id"), "{words}");
+}
+
+#[tokio::test]
 async fn whoami_says_which_exchange_will_follow_and_where_the_identity_goes() {
     let scene = Scene::new(binary()).await;
     let issuer = scene.authorization_server.issuer();
@@ -149,7 +179,8 @@ async fn whoami_says_which_exchange_will_follow_and_where_the_identity_goes() {
     assert_eq!((&second["exchange"], &second["issuer"]), (&Value::Null, &Value::Null));
     let text = world.run(&["whoami"]).await.expect_code(0).stdout;
     let follows = "second: token-exchange at https://sts.example.com, then the exchange that its metadata allows";
-    assert!(text.contains(follows), "{text}");
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains(follows), "{text}");
 }
 
 #[tokio::test]
