@@ -60,7 +60,7 @@ pub struct FakePlatform {
 
 struct State {
     issuer: String,
-    keys: Keys,
+    keys: Mutex<Keys>,
     request_token: String,
     requests: AtomicUsize,
     audiences: Mutex<Vec<String>>,
@@ -76,7 +76,7 @@ impl FakePlatform {
         leak::minted(&request_token);
         let state = Arc::new(State {
             issuer: bound.base().to_owned(),
-            keys,
+            keys: Mutex::new(keys),
             request_token,
             requests: AtomicUsize::new(0),
             audiences: Mutex::default(),
@@ -106,7 +106,7 @@ impl FakePlatform {
 
     /// What an authorization server needs to trust its JWTs.
     pub fn trust(&self) -> Trust {
-        Trust { issuer: self.state.issuer.clone(), verifier: self.state.keys.verifier() }
+        Trust { issuer: self.state.issuer.clone(), verifier: self.state.keys().verifier() }
     }
 
     /// Requests at the identity endpoint so far, refused ones included.
@@ -133,6 +133,11 @@ impl FakePlatform {
         self.state.script.clear();
     }
 
+    /// Signs with a new key from now on and publishes it in place of the old one.
+    pub fn rotate(&self, kid: &str) {
+        *self.state.keys.lock().expect("never held over a panic") = Keys::generate(kid);
+    }
+
     /// Makes a JWT without a request: for identity files and for negative tests.
     pub fn mint(&self, audience: &str, life: Duration) -> String {
         self.state.mint(audience, life, &Value::Null)
@@ -151,10 +156,14 @@ impl From<Fault> for PlatformFault {
 }
 
 impl State {
+    fn keys(&self) -> Keys {
+        self.keys.lock().expect("never held over a panic").clone()
+    }
+
     fn mint(&self, audience: &str, life: Duration, overrides: &Value) -> String {
         let mut claims = self.claims(audience, life);
         keys::overlay(&mut claims, overrides);
-        let token = self.keys.sign("JWT", &claims);
+        let token = self.keys().sign("JWT", &claims);
         leak::minted(&token);
         token
     }
@@ -205,7 +214,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
             return Ok(fault::json(200, json!({"issuer": state.issuer, "jwks_uri": jwks}).to_string()));
         }
         "/.well-known/jwks" => {
-            return Ok(fault::json(200, state.keys.verifier().jwks().to_string()));
+            return Ok(fault::json(200, state.keys().verifier().jwks().to_string()));
         }
         _ => {}
     }

@@ -1,0 +1,21 @@
+//! Servers of other projects as their users run them, and safeconduct as its users run it. `tests/real/fetch` gets the servers;
+//! tests/real/README.md says what each proves.
+//!
+//! | file | what |
+//! |---|---|
+//! | `fetched.rs` | where `tests/real/fetch` has put a server |
+//! | `keycloak.rs` `realm.rs` | one Keycloak for all tests, and a realm with its platform for each test |
+//! | `federated.rs` | the platform's JWT proves a client (federated client authentication) |
+//! | `grant.rs` | the platform's JWT is the grant (JWT authorization grant) |
+//! | `bound.rs` | tokens that are bound to a key or to a certificate |
+//! | `outage.rs` | Keycloak is gone for a while, and the platform changes its key |
+//! | `fastmcp.rs` | an MCP server of FastMCP, behind Keycloak and alone |
+
+mod bound;
+mod fastmcp;
+mod federated;
+mod fetched;
+mod grant;
+mod keycloak;
+mod outage;
+mod realm;
