@@ -9,6 +9,7 @@
 //! | `grant.rs` | the platform's JWT is the grant (JWT authorization grant) |
 //! | `bound.rs` | tokens that are bound to a key or to a certificate |
 //! | `outage.rs` | Keycloak is gone for a while, and the platform changes its key |
+//! | `policy.rs` | what `trust-policy` prints, installed as printed |
 //! | `fastmcp.rs` | an MCP server of FastMCP, behind Keycloak and alone |
 
 mod bound;
@@ -18,4 +19,5 @@ mod fetched;
 mod grant;
 mod keycloak;
 mod outage;
+mod policy;
 mod realm;
