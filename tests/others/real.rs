@@ -10,6 +10,8 @@
 //! | `bound.rs` | tokens that are bound to a key or to a certificate |
 //! | `outage.rs` | Keycloak is gone for a while, and the platform changes its key |
 //! | `policy.rs` | what `trust-policy` prints, installed as printed |
+//! | `hydra.rs` | the platform's JWT as grant at Ory Hydra |
+//! | `tethered.rs` | a server that ends with its test |
 //! | `fastmcp.rs` | an MCP server of FastMCP, behind Keycloak and alone |
 
 mod bound;
@@ -17,7 +19,9 @@ mod fastmcp;
 mod federated;
 mod fetched;
 mod grant;
+mod hydra;
 mod keycloak;
 mod outage;
 mod policy;
 mod realm;
+mod tethered;

@@ -13,6 +13,11 @@ pub(super) fn fetched(name: &str) -> Option<PathBuf> {
     place(&[name], name)
 }
 
+/// The folder of a server that is compiled, which takes minutes. `None` if nobody has done so.
+pub(super) fn built(name: &str) -> Option<PathBuf> {
+    place(&["--have", name], name)
+}
+
 /// Runs the script once for each name. A test without its server says so where no test runner holds the line back.
 fn place(arguments: &[&str], name: &str) -> Option<PathBuf> {
     static KNOWN: LazyLock<Mutex<BTreeMap<String, bool>>> = LazyLock::new(Mutex::default);
