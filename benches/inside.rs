@@ -68,6 +68,7 @@ fn token(clock: &Clock) -> Token {
         dates_itself: true,
         life: Duration::from_secs(86_400),
         jti: None,
+        is_for_nobody: false,
         hops: Arc::default(),
         party_in_json: Default::default(),
     }

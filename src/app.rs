@@ -34,8 +34,8 @@ mod private;
 mod reload;
 mod variables;
 
-pub(crate) use self::core::{Core, audit_of, core, core_beside_others, core_even_without_identity};
 use self::core::core_for_ourselves;
+pub(crate) use self::core::{Core, audit_of, core, core_beside_others, core_even_without_identity};
 pub(crate) use private::Private;
 pub(crate) use reload::Reload;
 use reload::Reloaded;

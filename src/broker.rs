@@ -48,7 +48,7 @@ pub use crate::audit::Action;
 pub(crate) use crate::audit::CallSubject;
 pub use crate::cache::{Least, Persistence};
 pub(crate) use crate::dpop::is_nonce;
-pub use crate::exchange::{Client, ClientAuth, Cloud, Link, SecretFrom, SecretPlace};
+pub use crate::exchange::{AssertionAudience, AssertionType, Client, ClientAuth, Cloud, Link, SecretFrom, SecretPlace};
 pub use attest::Attested;
 pub(crate) use call::Patience;
 pub(crate) use call_record::{CallEnd, CallRecord};
@@ -360,7 +360,8 @@ impl Broker {
             self.lock_retries().forced(caller, &want.server.name, self.clock.boot());
         }
         let (newer_than, waits) = (fresh.max(refused), request.action == Action::Call);
-        let wish = Wish { least: request.least, newer_than, user: Some(caller.uid), waits };
+        let (least, insists, user) = (request.least, request.insists(), Some(caller.uid));
+        let wish = Wish { least, newer_than, insists, user, waits };
         Wanted { want, key, wish, given }
     }
 

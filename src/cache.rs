@@ -152,6 +152,7 @@ impl<E: Failure> Cache<E> {
             }
         };
         match (flight.await, meanwhile) {
+            (Ok(token), _) if !wish.is_met_by_age_of(&token) => Err(E::lost(Lost::SameToken)),
             (Ok(token), _) => Ok(token),
             // A failed renewal never takes away a valid token.
             (Err(_), Some(token)) if may_be_served(&token, self.now()) => Ok(token),

@@ -264,6 +264,8 @@ pub struct Token {
     pub life: Duration,
     /// The identifier that its issuer gave it, where it is a JWT.
     pub jti: Option<String>,
+    /// It is a JWT that names no audience: it is good at every server that does not look for one, and at no other.
+    pub is_for_nobody: bool,
     /// The chain of identities, from the platform's to the one that the issuer saw.
     pub hops: Arc<[Hop]>,
     /// Scopes, server and issuer as an answer of the API writes them: made with the first answer, the same in all others.

@@ -111,6 +111,7 @@ fn token(words: &str) -> Token {
             Hop { source: "aws-role", iss: None, sub: Some("role".to_owned()) },
         ]
         .into(),
+        is_for_nobody: false,
         party_in_json: Default::default(),
     }
 }

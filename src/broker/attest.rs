@@ -7,7 +7,7 @@ use super::error::Unusable;
 use super::flight::expected_audience;
 use super::{Broker, Error, Refusal, Target};
 use crate::identity;
-use crate::oauth::Audience;
+use crate::oauth::{Audience, AuthorizationServer};
 use crate::outbound::Origins;
 use crate::trust::{self, Platform};
 
@@ -35,11 +35,14 @@ impl Broker {
         let audience = match (audience, chain.first(), server.order.issuer()) {
             (Some(audience), ..) => Audience::from(audience),
             (None, Some(link), _) => link.audience(),
-            (None, None, Some(pinned)) => expected_audience(&server.order, pinned),
+            (None, None, Some(pinned)) => {
+                let addressee = maker.addressee(&server.order, pinned, &server.origins()).await?;
+                expected_audience(&server.order, &addressee)
+            }
             (None, None, None) => {
                 let protection = maker.discovery.protection(&server.url, &server.origins()).await?;
                 let (issuer, _) = maker.pick(&server, &protection)?;
-                expected_audience(&server.order, &issuer)
+                expected_audience(&server.order, &AuthorizationServer::silent(issuer, ""))
             }
         };
         let source = &maker.identity(&server.order)?.source;

@@ -37,6 +37,8 @@ pub struct Error {
     retry_in: Option<Duration>,
     /// The broker has counted, logged and recorded it.
     is_noted: bool,
+    /// It passes when the platform gives another identity token, and nobody is asked until then.
+    waits_for_identity: bool,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -63,6 +65,7 @@ enum Cause {
         Lost::Panic => "the exchange was lost",
         Lost::TooLong => "the exchange took longer than any may",
         Lost::StaleToken => "the authorization server hands out the same, nearly expired token again",
+        Lost::SameToken => "the authorization server hands out the token again that was there before",
         Lost::Crowded => "too many tokens are being fetched at the moment",
     })]
     Lost(Lost),
@@ -72,7 +75,7 @@ enum Cause {
 
 impl From<Cause> for Error {
     fn from(cause: Cause) -> Self {
-        Self { cause: Arc::new(cause), server: None, retry_in: None, is_noted: false }
+        Self { cause: Arc::new(cause), server: None, retry_in: None, is_noted: false, waits_for_identity: false }
     }
 }
 
@@ -149,7 +152,7 @@ impl Error {
     /// What the authorization server said, cut and cleaned.
     pub(crate) fn said(&self) -> Option<&str> {
         let (Cause::Exchange(exchange::Error::Refused { error, .. })
-        | Cause::Judged(Unusable::RefusedBefore { error, .. })) = &*self.cause
+        | Cause::Judged(Unusable::RefusedBefore { error, .. } | Unusable::UsedUp { error, .. })) = &*self.cause
         else {
             return None;
         };
@@ -215,6 +218,16 @@ impl Error {
         Self { server: Some(Arc::clone(name)), ..self }
     }
 
+    /// The same failure; if `so`, one that passes when the platform gives another identity token.
+    pub(super) fn until_identity_changes(self, so: bool) -> Self {
+        Self { waits_for_identity: so, ..self }
+    }
+
+    /// Does it pass when the platform gives another identity token?
+    pub(super) fn waits_for_identity(&self) -> bool {
+        self.waits_for_identity
+    }
+
     pub(super) fn denied(name: &Arc<str>, denied: Denied) -> Self {
         Self::from(Cause::Denied(denied)).at(name)
     }
@@ -251,11 +264,13 @@ impl Error {
 impl Failure for Error {
     fn verdict(&self) -> Verdict {
         if self.class() != Class::Temporary {
-            return Verdict::Permanent;
+            return if self.waits_for_identity { Verdict::UntilIdentityChanges } else { Verdict::Permanent };
         }
         let retry_after = match &*self.cause {
             Cause::Discovery(discovery::Error::Busy { retry_after, .. })
             | Cause::Exchange(exchange::Error::Busy { retry_after, .. }) => *retry_after,
+            // The source has obeyed it between its own tries, and the next series waits as long as the last answer asked.
+            Cause::Identity(error) => error.retry_after(),
             _ => None,
         };
         let absent = match &*self.cause {

@@ -125,6 +125,9 @@ pub struct TokenStatus {
     pub expires_in: u64,
     /// Its whole lifetime in seconds.
     pub lifetime: u64,
+    /// What is odd about it, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<&'static str>,
 }
 
 /// The last failure.
@@ -378,6 +381,7 @@ impl Broker {
             expires_at: token.expires_at(now).into_owned(),
             expires_in: token.left(now.boot).as_secs(),
             lifetime: token.life.as_secs(),
+            warning: token.is_for_nobody.then_some("it names no audience (`aud`)"),
         }
     }
 

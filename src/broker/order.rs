@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::DEFAULT;
 use crate::digest::{Digest, Fields};
-use crate::exchange::{Asks, Client, ClientAuth, DEFAULT_EXCHANGE, Exchange, Gives, Link, Subject};
+use crate::exchange::{Asks, AssertionAudience, Client, ClientAuth, DEFAULT_EXCHANGE, Exchange, Gives, Link, Subject};
 use crate::oauth::{Issuer, Resource};
 
 /// What to ask for, at which authorization server, and with which client and identity.
@@ -31,8 +31,8 @@ pub struct Order {
     pub dpop: Option<bool>,
     /// The `audience` parameter of the token request.
     pub audience: Option<String>,
-    /// The audience of the subject token.
-    pub subject_audience: Option<String>,
+    /// The audience of the subject token; `None` is the issuer.
+    pub subject_audience: Option<AssertionAudience>,
     /// The `resource` parameter.
     pub resource: ResourceParameter,
     /// Further form parameters.
@@ -160,7 +160,7 @@ impl Order {
             .option_group(idp.as_ref().map(Link::fields).as_ref())
             .option(dpop)
             .option(audience.as_deref())
-            .option(subject_audience.as_deref())
+            .option(subject_audience.as_ref().map(AssertionAudience::as_str))
             .group(&resource)
             .list(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
     }
@@ -179,6 +179,14 @@ impl Order {
     /// The token endpoint of a pinned authorization server that publishes no metadata.
     pub(crate) fn token_endpoint(&self) -> Option<&str> {
         self.pin.as_ref()?.token_endpoint.as_deref()
+    }
+
+    /// The audience of the subject token, if the configuration spells it out.
+    pub(crate) fn named_audience(&self) -> Option<&str> {
+        match self.subject_audience.as_ref()? {
+            AssertionAudience::Fixed(text) => Some(text),
+            AssertionAudience::Issuer | AssertionAudience::TokenEndpoint => None,
+        }
     }
 
     /// The further form parameters that are tokens of identities.

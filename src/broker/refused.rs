@@ -11,19 +11,33 @@ use crate::oauth::{Issuer, OauthError, Scopes};
 use crate::policy::Permit;
 use crate::token::{Digest, SubjectToken};
 
-/// How many refusals are remembered.
+/// How many refusals are remembered, and how many grants.
 const KEPT: usize = 64;
 
-/// The last refusals: the digest of what was presented, and the error.
+/// The last refusals: the digest of what was presented, and the error. And the last requests that were granted with a token
+/// that may be presented again.
 #[derive(Default)]
-pub(super) struct Refused(Mutex<VecDeque<(Digest, Refusal)>>);
+pub(super) struct Refused(Mutex<VecDeque<(Digest, Refusal)>>, Mutex<VecDeque<Digest>>);
 
 #[derive(Clone)]
 /// Who refused, and with which error.
 struct Refusal {
     issuer: Issuer,
     error: OauthError,
+    /// Because it was presented before, and was taken then.
+    is_used_up: bool,
 }
+
+/// The codes with which servers refuse what they have taken before (fosite: Ory Hydra, ToolHive). No standard has one.
+const REPLAYED: [&str; 2] = ["jti_known", "jti_reused"];
+
+/// Does this code speak of the identity token, and not of the rest of the request?
+fn is_about_identity(code: &str) -> bool {
+    matches!(code, "invalid_grant" | "invalid_client") || REPLAYED.contains(&code)
+}
+
+/// A token with less life left than this many seconds may be refused because it is over.
+const FRESH_LEFT: i64 = 60;
 
 /// Two digests of a subject token that is presented to one issuer: alone, and together with the rest of the request.
 pub(super) struct Presented {
@@ -31,6 +45,8 @@ pub(super) struct Presented {
     with_request: Digest,
     /// Somebody else than the operator had a part in the request: the caller named the scopes.
     by_caller: bool,
+    /// When the token ends, in seconds since 1970.
+    exp: Option<i64>,
 }
 
 impl Presented {
@@ -54,6 +70,7 @@ impl Presented {
             alone: Digest::of_fields(assertion.map(str::as_bytes)),
             with_request: Digest::of_fields(all.map(str::as_bytes)),
             by_caller: permit.ask.is_some(),
+            exp: subject.claims.exp,
         }
     }
 
@@ -63,7 +80,8 @@ impl Presented {
     /// grant, not of the identity.
     fn refused_with(&self, code: &str) -> Digest {
         match code {
-            "invalid_grant" | "invalid_client" if !self.by_caller => self.alone,
+            code if REPLAYED.contains(&code) => self.alone,
+            code if is_about_identity(code) && !self.by_caller => self.alone,
             _ => self.with_request,
         }
     }
@@ -77,20 +95,45 @@ impl Refused {
         let found = refused.iter().position(|(digest, _)| known(digest)).and_then(|at| refused.remove(at));
         let Some((digest, refusal)) = found else { return Ok(()) };
         // Move it to the end, so that newer refusals do not push out one that is still in use.
-        let Refusal { issuer, error } = refusal.clone();
+        let Refusal { issuer, error, is_used_up } = refusal.clone();
         refused.push_back((digest, refusal));
-        Err(Unusable::RefusedBefore { issuer, error }.into())
+        let waits = is_about_identity(&error.code);
+        let unusable =
+            if is_used_up { Unusable::UsedUp { issuer, error } } else { Unusable::RefusedBefore { issuer, error } };
+        Err(Error::from(unusable).until_identity_changes(waits))
     }
 
-    /// Remembers a refusal. Ignores other failures: they say nothing about what was presented.
-    pub(super) fn remember(&self, presented: &Presented, error: &exchange::Error) {
-        let exchange::Error::Refused { issuer, error, .. } = error else { return };
-        let refusal = Refusal { issuer: issuer.clone(), error: error.clone() };
+    /// Remembers a request that was granted: the same one may be refused later because of that.
+    pub(super) fn granted(&self, presented: &Presented) {
+        let mut granted = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if granted.len() >= KEPT {
+            granted.pop_front();
+        }
+        granted.push_back(presented.with_request);
+    }
+
+    /// Is it refused only because it was taken before? By its code, or because the same request was granted with it, and it is
+    /// good for a while yet.
+    fn is_used_up(&self, presented: &Presented, code: &str, unix_now: i64) -> bool {
+        let granted = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_good = presented.exp.is_some_and(|exp| exp.saturating_sub(unix_now) > FRESH_LEFT);
+        REPLAYED.contains(&code) || (is_about_identity(code) && is_good && granted.contains(&presented.with_request))
+    }
+
+    /// Remembers a refusal, and says what it means. Other failures say nothing about what was presented.
+    pub(super) fn remember(&self, presented: &Presented, failed: exchange::Error, unix_now: i64) -> Error {
+        let exchange::Error::Refused { issuer, error, .. } = &failed else { return failed.into() };
+        let is_used_up = self.is_used_up(presented, &error.code, unix_now);
+        let refusal = Refusal { issuer: issuer.clone(), error: error.clone(), is_used_up };
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.len() >= KEPT {
             refused.pop_front();
         }
+        let Refusal { issuer, error, .. } = refusal.clone();
         refused.push_back((presented.refused_with(&error.code), refusal));
+        let waits = is_about_identity(&error.code);
+        let told = if is_used_up { Unusable::UsedUp { issuer, error }.into() } else { Error::from(failed) };
+        told.until_identity_changes(waits)
     }
 }
 
@@ -143,9 +186,9 @@ mod tests {
     fn what_is_tried_again_and_again_stays_refused_however_many_others_are() {
         let (want, error) = (want("a", Some(ISSUER), None), refusal("invalid_grant"));
         let refused = Refused::default();
-        refused.remember(&presented(&want, 0), &error);
+        refused.remember(&presented(&want, 0), error.clone(), 0);
         for jti in 1..=2 * KEPT {
-            refused.remember(&presented(&want, jti), &error);
+            refused.remember(&presented(&want, jti), error.clone(), 0);
             assert!(refused.check(&presented(&want, 0)).is_err(), "after {jti} others");
         }
         assert!(refused.check(&presented(&want, 2 * KEPT + 1)).is_ok());
@@ -155,9 +198,37 @@ mod tests {
     /// Is the request for `then` still sent, with the same identity token, after the issuer refused the one for `first`?
     fn is_sent(first: &TokenRequest, code: &str, then: &TokenRequest) -> bool {
         let refused = Refused::default();
-        refused.remember(&presented(first, 0), &refusal(code));
+        refused.remember(&presented(first, 0), refusal(code), 0);
         assert!(refused.check(&presented(first, 0)).is_err(), "{code}: the same request is not sent again");
         refused.check(&presented(then, 0)).is_ok()
+    }
+
+    #[test]
+    fn what_was_taken_once_is_told_apart_from_what_is_not_trusted() {
+        let (want, now) = (want("a", Some(ISSUER), None), 1_000);
+        let lasting = |exp: i64| Presented { exp: Some(exp), ..presented(&want, 0) };
+        let code = |error: Error| error.code().to_owned();
+        let refused = Refused::default();
+        assert_eq!(
+            code(refused.remember(&lasting(2_000), refusal("invalid_grant"), now)),
+            "invalid_grant",
+            "never taken"
+        );
+        for (granted, left, given, wanted) in [
+            (true, 1_000, "invalid_grant", "identity_token_used"),
+            (true, 1_000, "invalid_client", "identity_token_used"),
+            (true, 30, "invalid_grant", "invalid_grant"),
+            (true, 1_000, "invalid_target", "invalid_target"),
+            (false, 1_000, "jti_known", "identity_token_used"),
+            (false, 1_000, "jti_reused", "identity_token_used"),
+        ] {
+            let (refused, presented) = (Refused::default(), lasting(now + left));
+            if granted {
+                refused.granted(&presented);
+            }
+            assert_eq!(code(refused.remember(&presented, refusal(given), now)), wanted, "{given}");
+            assert_eq!(refused.check(&presented).map_err(code), Err(wanted.to_owned()), "and it is not sent again");
+        }
     }
 
     #[test]

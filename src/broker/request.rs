@@ -32,6 +32,13 @@ pub struct Request {
     pub may_be_a_retry: bool,
 }
 
+impl Request {
+    /// Is an old token of no use? Whoever has a helper ask for a new one must be told if there is none.
+    pub(super) fn insists(&self) -> bool {
+        self.fresh && self.helper
+    }
+}
+
 /// The HTTP request that header fields are made for.
 #[derive(Clone, Debug)]
 pub struct Head {

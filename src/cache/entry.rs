@@ -20,6 +20,8 @@ pub struct Wish {
     pub least: Least,
     /// Only a token minted after this moment will do.
     pub newer_than: Option<Boot>,
+    /// An older one will not do, even if no new one can be had.
+    pub insists: bool,
     /// The user that asks; `None` is the daemon itself.
     pub user: Option<u32>,
     /// It waits for a while until an outage is over.
@@ -37,7 +39,13 @@ pub enum Least {
 
 impl Wish {
     /// Any valid token.
-    pub const ANY: Self = Self { least: Least::Of(Duration::ZERO), newer_than: None, user: None, waits: false };
+    pub const ANY: Self =
+        Self { least: Least::Of(Duration::ZERO), newer_than: None, insists: false, user: None, waits: false };
+
+    /// Is the token young enough for whoever insists on that?
+    pub(super) fn is_met_by_age_of(&self, token: &Token) -> bool {
+        !self.insists || self.newer_than.is_none_or(|moment| token.minted > moment)
+    }
 }
 
 impl Least {
@@ -206,7 +214,7 @@ impl<E: Failure> Entry<E> {
         self.users.add(wish.user);
         let token = self.valid_for(wish.user, now)?;
         let wanting = self.is_too_old(&token, wish) || self.would_help(&token, wish.least, now);
-        (!wanting || self.backs_off(now)).then(|| (token, self.renewal(now)))
+        (!wanting || (self.backs_off(now) && wish.is_met_by_age_of(&token))).then(|| (token, self.renewal(now)))
     }
 
     /// What to do for one request. May take a forced mint.
@@ -215,16 +223,17 @@ impl<E: Failure> Entry<E> {
             return Step::Serve { token, renewal };
         }
         let meanwhile = self.valid_for(wish.user, now);
+        let will_do = |token: &Arc<Token>| wish.is_met_by_age_of(token);
         match (&self.flight, &self.failed, meanwhile) {
-            (Some(flight), _, meanwhile) => Step::Join { flight: flight.clone(), meanwhile },
-            (None, Some(failed), None) if failed.until(wish) > now => {
+            (Some(flight), _, meanwhile) => Step::Join { flight: flight.clone(), meanwhile: meanwhile.filter(will_do) },
+            (None, Some(failed), meanwhile) if failed.until(wish) > now && !meanwhile.as_ref().is_some_and(will_do) => {
                 Step::Fail { error: failed.error.clone(), wait: failed.until(wish).since(now) }
             }
             // Over the limit of forced mints, callers get the valid token there is.
             (None, _, Some(token)) if self.is_too_old(&token, wish) && self.forced.take(wish.user, now).is_err() => {
                 Step::Serve { token, renewal: self.renewal(now) }
             }
-            (None, _, meanwhile) => Step::TakeOff { meanwhile },
+            (None, _, meanwhile) => Step::TakeOff { meanwhile: meanwhile.filter(will_do) },
         }
     }
 

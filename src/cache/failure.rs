@@ -24,6 +24,8 @@ pub enum Lost {
     TooLong,
     /// Its token had already expired.
     StaleToken,
+    /// Its token was the one that was there before, and another one was wanted.
+    SameToken,
     /// It was not started: too many are in progress.
     Crowded,
 }

@@ -22,7 +22,7 @@ pub(super) fn log_failure<E: Failure>(
     error: &E,
     (wait, is_served): (Duration, bool),
 ) {
-    let is_permanent = |error: &E| matches!(error.verdict(), Verdict::Permanent);
+    let is_permanent = |error: &E| !matches!(error.verdict(), Verdict::Temporary { .. });
     if before.is_some_and(|before| is_permanent(before) == is_permanent(error)) {
         return;
     }

@@ -111,13 +111,17 @@ pub enum Verdict {
     },
     /// It fails until somebody changes something.
     Permanent,
+    /// It fails until the platform gives another identity token. To find that out asks nobody but the platform.
+    UntilIdentityChanges,
 }
 
 /// How long nobody asks again after a failure. A temporary one backs off with full jitter from 0.5 s to 60 s, doubling
-/// with each failure in a row; `Retry-After` can make that longer, never shorter. A permanent one is remembered for 30 s.
+/// with each failure in a row; `Retry-After` can make that longer, never shorter. A permanent one is remembered for 30 s, and one
+/// that passes with the next identity token for 0.5 s to 5 s.
 pub(super) fn wait_after(verdict: Verdict, failures: u32, jitter: &Jitter) -> Duration {
     match verdict {
         Verdict::Permanent => Duration::from_secs(30),
+        Verdict::UntilIdentityChanges => jitter.backoff(BACKOFF_FLOOR, IDENTITY_LOOK, failures),
         Verdict::Temporary { retry_after, .. } => {
             let backoff = jitter.backoff(BACKOFF_FLOOR, Duration::from_secs(60), failures);
             retry_after.map_or(backoff, |after| after.max(backoff))
@@ -130,7 +134,7 @@ pub(super) fn wait_after(verdict: Verdict, failures: u32, jitter: &Jitter) -> Du
 pub(super) fn wait_of_waiting(verdict: Verdict, wait: Duration) -> Duration {
     match verdict {
         Verdict::Temporary { retry_after: None, .. } => wait.min(Duration::from_secs(8)),
-        Verdict::Temporary { .. } | Verdict::Permanent => wait,
+        Verdict::Temporary { .. } | Verdict::Permanent | Verdict::UntilIdentityChanges => wait,
     }
 }
 
@@ -141,7 +145,7 @@ pub(super) fn wait_beside(token: &Token, wait: Duration, verdict: Verdict, now: 
     match verdict {
         Verdict::Permanent => wait.min((token.left(now).saturating_sub(margin(token)) / 2).max(BACKOFF_FLOOR)),
         // Our own back-off is short, and who asked for a longer one gets it.
-        Verdict::Temporary { .. } => wait,
+        Verdict::Temporary { .. } | Verdict::UntilIdentityChanges => wait,
     }
 }
 
@@ -258,6 +262,8 @@ pub(super) fn repeat_pause(token: &Token, now: Boot) -> Duration {
 const FOR_ABSENT: Duration = Duration::from_secs(2);
 /// The shortest wait after a failure: between flights, and the longest between the quick tries of one flight.
 const BACKOFF_FLOOR: Duration = Duration::from_millis(500);
+/// How often we look at most whether there is another identity token.
+const IDENTITY_LOOK: Duration = Duration::from_secs(5);
 /// The tries of a daemon's flight outside an outage.
 pub(super) const QUICK_TRIES: u32 = 3;
 

@@ -120,6 +120,7 @@ impl Issuing {
             life: Duration::from_secs(life),
             jti: None,
             hops: Arc::default(),
+            is_for_nobody: false,
             party_in_json: Default::default(),
         }
     }
@@ -179,6 +180,11 @@ impl Rig {
         self.ask(Wish { newer_than, ..ANY }).await
     }
 
+    async fn insisted(&self) -> Result<Arc<Token>, Fail> {
+        let newer_than = Some(self.clock.just_before(Duration::from_secs(1)));
+        self.ask(Wish { newer_than, insists: true, ..ANY }).await
+    }
+
     async fn at_least(&self, seconds: u64) -> Result<Arc<Token>, Fail> {
         self.ask(Wish { least: Least::Of(Duration::from_secs(seconds)), ..ANY }).await
     }
@@ -194,6 +200,19 @@ fn key() -> Key {
 
 async fn sleep(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_insists_on_a_new_token_is_told_that_there_is_none_and_others_keep_the_old_one() {
+    let rig = Rig::new(Mood::Fine { life: 600 });
+    let first = rig.any().await.expect("issued");
+    sleep(10).await;
+    rig.issuer.set(Mood::Refuses);
+    for _ in 0..3 {
+        assert!(rig.insisted().await.is_err(), "by the flight, and in its back-off");
+        assert_eq!(rig.fresh().await.expect("as a wish").digest, first.digest);
+        assert_eq!(rig.any().await.expect("still good").digest, first.digest);
+    }
 }
 
 #[tokio::test(start_paused = true)]

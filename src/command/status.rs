@@ -140,6 +140,7 @@ fn server(paper: &Paper, server: &Value) -> String {
     for token in list(&server["tokens"]) {
         line("token", &bar(token));
         line("", &format!("scope {:?}, last renewed {}", shown(&token["scope"]), shown(&token["minted_at"])));
+        line("warning", token["warning"].as_str().unwrap_or_default());
     }
     let error = &server["error"];
     if error.is_object() {

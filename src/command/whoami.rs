@@ -68,7 +68,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
             None => return print(&paper.printable(&report::text(&paper, &report, of_sources), context.env)),
             Some(error) => (Class::NoIdentity, error),
         },
-        Err(error @ identity::Error::Unreachable { .. }) => (Class::Temporary, error),
+        Err(error) if error.is_temporary() => (Class::Temporary, error),
         Err(error) => (Class::NoIdentity, error),
     };
     let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(error.hint().map(str::to_owned));

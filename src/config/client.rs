@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::reader::{Reader, Section};
-use crate::broker::{Client, ClientAuth, SecretFrom, SecretPlace};
+use crate::broker::{AssertionAudience, AssertionType, Client, ClientAuth, SecretFrom, SecretPlace};
 use crate::oauth::suggestion;
 
 /// Reads the client. Reports missing keys and keys without effect.
@@ -20,6 +20,8 @@ pub(super) fn client_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Clien
         key_file: path_of(reader, section, "client_key_file"),
         key_id: text("client_key_id"),
         certificate_file: path_of(reader, section, "client_cert_file"),
+        assertion_audience: assertion_audience_of(reader, section),
+        assertion_type: assertion_type_of(reader, section),
     };
     match auth {
         Some(auth) => about_auth(reader, section, auth),
@@ -68,6 +70,27 @@ fn place_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<SecretPlac
     }
 }
 
+fn assertion_audience_of(reader: &mut Reader<'_>, section: &Section<'_>) -> AssertionAudience {
+    let Some((text, line)) = section.text("assertion_audience") else { return AssertionAudience::default() };
+    let audience = AssertionAudience::parse(text);
+    if matches!(&audience, AssertionAudience::Fixed(text) if url::Url::parse(text).is_err()) {
+        let what = format!("{text:?} is neither \"issuer\" nor \"token_endpoint\" nor a URL");
+        reader.problem(line, &section.key("assertion_audience"), what);
+    }
+    audience
+}
+
+fn assertion_type_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<AssertionType> {
+    let (text, line) = section.text("assertion_type")?;
+    let kind = AssertionType::parse(text);
+    if kind.is_none() {
+        let known: Vec<&str> = AssertionType::ALL.iter().map(|(name, _)| *name).collect();
+        let what = format!("{text:?} is not known; there are: {}", known.join(", "));
+        reader.problem(line, &section.key("assertion_type"), what);
+    }
+    kind
+}
+
 fn path_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<PathBuf> {
     let (text, line) = section.text(key)?;
     if !Path::new(text).is_absolute() {
@@ -111,6 +134,8 @@ fn about_auth(reader: &mut Reader<'_>, section: &Section<'_>, auth: ClientAuth) 
         ("client_key_file", by_key, "\"private-key-jwt\" or \"mtls\""),
         ("client_key_id", auth == ClientAuth::PrivateKeyJwt, "\"private-key-jwt\""),
         ("client_cert_file", by_certificate, "\"mtls\""),
+        ("assertion_audience", auth == ClientAuth::PrivateKeyJwt, "\"private-key-jwt\""),
+        ("assertion_type", auth == ClientAuth::Workload, "\"workload\""),
     ];
     for (key, _, auth) in uses.iter().filter(|(key, is_used, _)| !is_used && section.has(key)) {
         let what = format!("has no effect without `client_auth = {auth}`");

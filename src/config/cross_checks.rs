@@ -86,7 +86,7 @@ fn not_for_an_issuer(reader: &mut Reader<'_>, config: &Config) {
     let issuers: HashSet<&str> =
         pinned.chain(links).chain(config.issuers.iter().flatten()).map(Issuer::as_str).collect();
     for order in orders.iter().filter(|order| order.expected().traits().asks == Asks::Nobody) {
-        if let Some(issuer) = order.subject_audience.as_deref().and_then(|audience| issuers.get(audience)) {
+        if let Some(issuer) = order.named_audience().and_then(|audience| issuers.get(audience)) {
             let key = if order.opens == TokenFor::FrontDoor { "audience" } else { "subject_audience" };
             let key = format!("servers.{}.{key}", order.name);
             reader.problem(

@@ -7,9 +7,9 @@ use toml::de::DeTable;
 
 use super::exchange::{self, Chosen};
 use super::reader::{Found, Reader, Section};
-use super::{IdentityConfig, client, identity, insecure, is_name, issuer, keys};
-use crate::broker::{Client, DEFAULT, Link};
-use crate::exchange::{LinkExchange, Place};
+use super::{IdentityConfig, client, identity, insecure, is_name, issuer, keys, parameters};
+use crate::broker::{AssertionAudience, Client, DEFAULT, Link};
+use crate::exchange::{LinkExchange, LinkParameters, Place};
 use crate::identity::Choice;
 
 /// An identity in the file: a source, or a link that starts from another identity.
@@ -113,8 +113,15 @@ fn link_of(
 ) -> Option<Link> {
     let token_endpoint = endpoint_of(reader, section);
     let issuer = issuer::issuer_of(reader, section);
+    let parameters = parameters_of(reader, section, change.known());
+    let subject_audience = section.text("subject_audience").map(|(text, line)| {
+        if !matches!(AssertionAudience::parse(text), AssertionAudience::Fixed(_)) {
+            let what = format!("{text:?} is a word for a server with \"jwt-bearer\" alone; spell the audience out");
+            reader.problem(line, &section.key("subject_audience"), what);
+        }
+        text.to_owned()
+    });
     let change = Arc::clone(change.known()?);
-    let subject_audience = section.text("subject_audience").map(|(text, _)| text.to_owned());
     let client = change.client(client);
     if let Some(provider) = change.provider() {
         return Some(Link {
@@ -122,6 +129,7 @@ fn link_of(
             token_endpoint: Some(provider.token_endpoint),
             client,
             subject_audience: subject_audience.or(Some(provider.subject_audience)),
+            parameters,
             change,
         });
     }
@@ -129,7 +137,23 @@ fn link_of(
         reader.problem(section.line, &section.key("issuer"), "missing: who changes the identity");
     }
     let issuer = issuer.unwrap_or_else(|| issuer::stand_in(section));
-    Some(Link { issuer, token_endpoint, client, subject_audience, change })
+    Some(Link { issuer, token_endpoint, client, subject_audience, parameters, change })
+}
+
+/// Reads what a link's request has beside the token. Reports what this kind of link does not send.
+fn parameters_of(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    change: Option<&Arc<dyn LinkExchange>>,
+) -> LinkParameters {
+    for key in ["extra", "scopes"] {
+        if section.has_own(key) && change.is_some_and(|change| !change.takes().contains(&key)) {
+            let what = "has no effect here: this exchange does not send it";
+            reader.problem(section.line_of(key), &section.key(key), what);
+        }
+    }
+    let extra = parameters::texts_of(reader, section);
+    LinkParameters { scopes: parameters::scopes_of(reader, section, "scopes").unwrap_or_default(), extra }
 }
 
 /// Reads the token endpoint of an issuer that publishes no metadata.

@@ -117,6 +117,8 @@ pub(super) const SERVER: Table = Table {
         KEY_FILE,
         KEY_ID,
         CERT_FILE,
+        ASSERTION_AUDIENCE,
+        ASSERTION_TYPE,
         key(
             "token_endpoint",
             Kind::Text,
@@ -141,7 +143,7 @@ pub(super) const SERVER: Table = Table {
             "subject_audience",
             Kind::Text,
             "\"api://example\"",
-            "The audience of the identity token. Omit: the issuer. Needs `issuer`.",
+            "The audience of the identity token; \"token_endpoint\" is that of the server, for \"jwt-bearer\". Omit: the issuer. Needs `issuer`.",
         ),
         key(
             "audience",
@@ -239,6 +241,8 @@ pub(super) const OUTER: Table = Table {
         KEY_FILE,
         KEY_ID,
         CERT_FILE,
+        ASSERTION_AUDIENCE,
+        ASSERTION_TYPE,
     ],
 };
 
@@ -397,8 +401,21 @@ const CERT_FILE: Key = key(
     "The client's certificate with its chain, for \"mtls\". Omit: the workload's X.509-SVID.",
 );
 
+const ASSERTION_AUDIENCE: Key = key(
+    "assertion_audience",
+    Kind::Text,
+    "\"issuer\"",
+    "For whom the client's key signs its assertions: \"issuer\", \"token_endpoint\" or a URL.",
+);
+const ASSERTION_TYPE: Key = key(
+    "assertion_type",
+    Kind::Text,
+    "\"jwt-bearer\"",
+    "How the identity token is called as the client's assertion: \"jwt-bearer\" or \"jwt-spiffe\". Omit: by what it is.",
+);
+
 /// The keys of `idp` and of a link in `[identities]`.
-const LINK: [Key; 12] = [
+const LINK: [Key; 16] = [
     key("issuer", Kind::Text, "\"https://idp.example.com\"", "Who changes the identity."),
     key(
         "token_endpoint",
@@ -414,7 +431,16 @@ const LINK: [Key; 12] = [
     KEY_FILE,
     KEY_ID,
     CERT_FILE,
+    ASSERTION_AUDIENCE,
+    ASSERTION_TYPE,
     key("subject_audience", Kind::Text, "\"api://idp\"", "The audience of what goes in. Omit: the issuer."),
+    key("scopes", Kind::Texts, "[\"openid\"]", "What is asked for there, for \"token-exchange\"."),
+    key(
+        "extra",
+        Kind::Parameters,
+        "{ connector_id = \"ci\" }",
+        "Further form parameters of the request, all of them texts, for \"token-exchange\".",
+    ),
     key("exchange", Kind::Text, "\"token-exchange\"", "How it is changed."),
 ];
 

@@ -35,6 +35,7 @@ mod listen;
 mod one_resource;
 mod order;
 mod outer;
+mod parameters;
 mod parties;
 mod place;
 mod reader;

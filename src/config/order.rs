@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::exchange::{self, Chosen};
 use super::identities;
-use super::reader::{Parameter, Reader, Section};
+use super::parameters::extra_of;
+use super::reader::{Reader, Section};
 use super::{client, issuer, keys};
-use crate::broker::{Assertion, Client, ClientAuth, DEFAULT, Order, Pin, ResourceParameter, TokenFor};
-use crate::exchange::{Asks, DEFAULT_EXCHANGE, Place, Traits, reserved};
-use crate::oauth::{Resource, Scopes};
+use crate::broker::{AssertionAudience, Client, ClientAuth, DEFAULT, Order, Pin, ResourceParameter, TokenFor};
+use crate::exchange::{Asks, DEFAULT_EXCHANGE, Place, Subject, Traits};
+use crate::oauth::Resource;
 
 /// An order and the traits of its exchange.
 pub(super) struct Read {
@@ -49,6 +50,7 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
     // For a front door, `audience` is the audience of the platform's own token.
     let is_own = place == Place::FrontDoor && asks == Some(&Asks::Nobody);
     let (audience, of_own) = if is_own { (None, text("audience")) } else { (text("audience"), None) };
+    let subject_audience = audience_of(reader, section, traits.as_ref());
     let (extra, assertions) = extra_of(reader, section, traits.as_ref());
     let conventional = provider.map(|provider| provider.subject_audience.clone());
     let issuer = issuer.or_else(|| provider.map(|provider| provider.issuer.clone()));
@@ -64,12 +66,25 @@ pub(super) fn order_of<'a>(reader: &mut Reader<'a>, section: &Section<'a>, (name
         client,
         idp,
         audience,
-        subject_audience: text("subject_audience").or(of_own).or(conventional),
+        subject_audience: subject_audience.or_else(|| of_own.or(conventional).map(AssertionAudience::Fixed)),
         resource: resource_of(reader, section, place, provider.is_some()),
         extra,
         ..Order::discovered(name.into())
     };
     Read { order, traits }
+}
+
+/// The audience of the subject token. A word for the authorization server stands only where the token is the grant there.
+fn audience_of(reader: &mut Reader<'_>, section: &Section<'_>, traits: Option<&Traits>) -> Option<AssertionAudience> {
+    let (text, line) = section.text("subject_audience")?;
+    let audience = AssertionAudience::parse(text);
+    let is_grant =
+        |traits: &Traits| traits.asks == Asks::Discovered && traits.subject == Subject::Jwt && !traits.needs_idp;
+    if !matches!(audience, AssertionAudience::Fixed(_)) && traits.is_some_and(|traits| !is_grant(traits)) {
+        let what = format!("{text:?} is a word for \"jwt-bearer\" alone; spell the audience out");
+        reader.problem(line, &section.key("subject_audience"), what);
+    }
+    Some(audience)
 }
 
 /// The `resource` parameter: as configured, else the default for this exchange and place.
@@ -115,38 +130,4 @@ fn contradictions(reader: &mut Reader<'_>, section: &Section<'_>, place: Place, 
         let what = "needs `issuer`: without a pin it would be sent to whoever the server names";
         reader.problem(section.line_of(key), &section.key(key), what);
     }
-}
-
-/// Reads `extra`: strings, and tokens of identities.
-fn extra_of(
-    reader: &mut Reader<'_>,
-    section: &Section<'_>,
-    traits: Option<&Traits>,
-) -> (Vec<(String, String)>, Vec<Assertion>) {
-    let (mut texts, mut assertions) = (Vec::new(), Vec::new());
-    let Some((parameters, line)) = section.parameters("extra") else { return (texts, assertions) };
-    let own_parameters = traits.map_or(&[][..], |traits| traits.own_parameters);
-    let set = reserved();
-    for (name, value) in parameters {
-        if set.iter().chain(own_parameters).any(|own| own == name) {
-            let what = format!("{name:?} is set by the exchange itself or is a secret");
-            reader.problem(line, &section.key("extra"), what);
-        }
-        match value {
-            Parameter::Text(text) => texts.push((name.clone(), text.clone())),
-            Parameter::Identity(identity) => assertions.push(Assertion::of(name, identity)),
-        }
-    }
-    if !assertions.is_empty() && traits.is_some_and(|traits| traits.asks != Asks::Discovered) {
-        let what = "a token of an identity is made for the pinned `issuer`, and this exchange asks none";
-        reader.problem(line, &section.key("extra"), what);
-    }
-    (texts, assertions)
-}
-
-pub(super) fn scopes_of(reader: &mut Reader<'_>, section: &Section<'_>, key: &str) -> Option<Scopes> {
-    let (list, line) = section.texts(key)?;
-    Scopes::from_list(list.iter().map(String::as_str))
-        .map_err(|why| reader.problem(line, &section.key(key), why.to_string()))
-        .ok()
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::order::{self, Read};
 use super::reader::{Reader, Section};
-use super::{exchange, keys};
+use super::{exchange, keys, parameters};
 use crate::broker::FrontDoor;
 use crate::exchange::{Asks, Gives, Place};
 
@@ -54,7 +54,7 @@ pub(super) fn outer_of<'a>(reader: &mut Reader<'a>, server: &Section<'a>, behind
         let what = "signs whole requests, and gives no token that could stand in a field beside the server's own";
         reader.problem(section.line_of("exchange"), &section.key("exchange"), what);
     }
-    let scopes = order::scopes_of(reader, &section, "scopes");
+    let scopes = parameters::scopes_of(reader, &section, "scopes");
     Some(FrontDoor { header, order: Arc::new(order), scopes })
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::order::{self, scopes_of};
+use super::order;
+use super::parameters::scopes_of;
 use super::reader::{Found, Reader, Section};
 use super::{Config, exchange, insecure, is_name, keys, outer, own_user};
 use crate::broker::{Order, Server};

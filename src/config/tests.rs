@@ -321,6 +321,75 @@ fn direct_needs_the_audience_and_takes_nothing_that_no_authorization_server_gets
 }
 
 #[test]
+fn the_words_for_an_audience_stand_where_they_mean_one() {
+    let grant = "exchange = \"jwt-bearer\"";
+    let federated = "exchange = \"client-credentials\"\nclient_auth = \"workload\"";
+    let by_key = "client_auth = \"private-key-jwt\"\nclient_id = \"c\"\nclient_key_file = \"/k\"";
+    for good in [
+        format!("{grant}\nsubject_audience = \"token_endpoint\""),
+        "subject_audience = \"token_endpoint\"".to_owned(),
+        format!("{by_key}\nassertion_audience = \"issuer\""),
+        format!("{by_key}\nassertion_audience = \"token_endpoint\""),
+        format!("{by_key}\nassertion_audience = \"https://as.example.com/token\""),
+        format!("{federated}\nassertion_type = \"jwt-bearer\""),
+        format!("{federated}\nassertion_type = \"urn:ietf:params:oauth:client-assertion-type:jwt-spiffe\""),
+    ] {
+        assert_eq!(problems(&format!("{PINNED}{good}\n")), Vec::<String>::new(), "{good}");
+    }
+    for (bad, what) in [
+        (format!("{federated}\nsubject_audience = \"token_endpoint\""), "a word for \"jwt-bearer\" alone"),
+        ("exchange = \"token-exchange\"\nsubject_audience = \"token_endpoint\"".to_owned(), "spell the audience out"),
+        (
+            format!("{federated}\nassertion_audience = \"issuer\""),
+            "has no effect without `client_auth = \"private-key-jwt\"`",
+        ),
+        (
+            format!("{by_key}\nassertion_audience = \"token-endpoint\""),
+            "neither \"issuer\" nor \"token_endpoint\" nor a URL",
+        ),
+        (format!("{by_key}\nassertion_type = \"jwt-bearer\""), "has no effect without `client_auth = \"workload\"`"),
+        (format!("{federated}\nassertion_type = \"saml2\""), "there are: jwt-bearer, jwt-spiffe"),
+    ] {
+        only_problem(&format!("{PINNED}{bad}\n"), what);
+    }
+    only_problem(&format!("{SERVER}subject_audience = \"token_endpoint\"\n"), "needs `issuer`");
+}
+
+#[test]
+fn a_link_sends_what_its_exchange_takes() {
+    let link = |more: &str| {
+        format!(
+            "[identities.sts]\nfrom = \"default\"\nissuer = \"https://sts.example.com\"\nexchange = \"token-exchange\"\n{more}\n"
+        )
+    };
+    let good = "scopes = [\"openid\"]\nextra = { connector_id = \"ci\" }\nsubject_token_type = \"id_token\"\n\
+        requested_token_type = \"urn:ietf:params:oauth:token-type:access_token\"";
+    let config = Config::from_toml(&link(good), &env()).expect("fine");
+    let parameters = &config.identities["sts"].links[0].parameters;
+    assert_eq!(parameters.scopes.to_string(), "openid");
+    assert_eq!(parameters.extra, [("connector_id".to_owned(), "ci".to_owned())]);
+    only_problem(&link("extra = { subject_token = \"x\" }"), "set by the exchange itself");
+    only_problem(&link("extra = { a = { identity = \"default\" } }"), "all values are texts");
+    only_problem(&link("requested_token_type = \"saml2\""), "there are: jwt, id_token, access_token");
+    only_problem(&link("subject_audience = \"token_endpoint\""), "spell the audience out");
+    let idp = "idp = { issuer = \"https://idp.example.com\", scopes = [\"a\"] }";
+    only_problem(&format!("{PINNED}exchange = \"id-jag\"\n{idp}\n"), "has no effect here");
+    let key = |more: &str| {
+        let text = format!("{SERVER}identity = \"sts\"\n{}", link(more));
+        let config = Config::from_toml(&text, &env()).expect("fine");
+        config.servers[0].key(&config.servers[0].policy.permit_for_all())
+    };
+    let all = [
+        "",
+        "scopes = [\"a\"]",
+        "extra = { a = \"b\" }",
+        "subject_token_type = \"id_token\"",
+        "requested_token_type = \"id_token\"",
+    ];
+    assert_eq!(all.map(key).iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+}
+
+#[test]
 fn an_identity_provider_is_pinned_and_belongs_to_id_jag() {
     only_problem(&format!("{PINNED}exchange = \"id-jag\"\n"), "needs `idp`");
     only_problem(&format!("{PINNED}exchange = \"id-jag\"\nidp = {{ client_id = \"c\" }}\n"), "idp.issuer: missing");

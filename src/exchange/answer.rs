@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use oauth2::basic::BasicTokenType;
 
-use super::cure::cure;
+use super::cure::{Sent, cure};
 use super::{Error, Grant, Issued, Request};
 use crate::oauth::members::Kind as JsonKind;
 use crate::oauth::{Issuer, Members, Said, Scopes, quoted_words};
@@ -17,13 +17,13 @@ use crate::token::AccessToken;
 /// Reads the answer of a token endpoint. Fails unless it grants a token of the kind that was asked for.
 pub(super) fn read(issuer: &Issuer, answer: &Answer, request: &Request) -> Result<Issued, Error> {
     if !matches!(answer.status, 200 | 201) {
-        return Err(failed(issuer, answer.status, answer));
+        return Err(failed(issuer, answer, Sent::of(request)));
     }
     let malformed = |what| Error::Malformed { issuer: issuer.clone(), what };
     let members = answer.members().map_err(malformed)?;
     // An error beside a token, or with the status of a success, is a refusal.
     if members.raw("error").is_some() {
-        return Err(refused(issuer, answer.status, answer));
+        return Err(refused(issuer, answer, Sent::of(request)));
     }
     granted(&members, Kind::of(request), &request.scopes).map_err(malformed)
 }
@@ -44,16 +44,20 @@ impl Kind {
 }
 
 /// The error for an answer without a token.
-pub(super) fn failed(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
-    match status {
-        429 | 500.. => busy(issuer, status, answer, &answer.said()),
-        _ => refused(issuer, status, answer),
+pub(super) fn failed(issuer: &Issuer, answer: &Answer, sent: Sent) -> Error {
+    match answer.status {
+        429 | 500.. => busy(issuer, answer, &answer.said(), sent),
+        _ => refused(issuer, answer, sent),
     }
 }
 
-fn busy(issuer: &Issuer, status: u16, answer: &Answer, said: &Said) -> Error {
+fn busy(issuer: &Issuer, answer: &Answer, said: &Said, sent: Sent) -> Error {
+    let status = answer.status;
     let words = (*said != Said::default()).then(|| said.error(status));
-    Error::Busy { issuer: issuer.clone(), status, retry_after: answer.retry_after(), said: words.map(Box::new) }
+    // A server that is merely overloaded says so with another status.
+    let by_resource = status == 500 && sent.has_resource;
+    let (issuer, said) = (issuer.clone(), words.map(Box::new));
+    Error::Busy { issuer, status, retry_after: answer.retry_after(), said, by_resource }
 }
 
 /// Does the server require its nonce in the DPoP proof (RFC 9449 section 8)?
@@ -121,18 +125,21 @@ fn of_kind(found: &str, wanted: Kind) -> Result<(), String> {
 }
 
 /// The error for a refusal, or for temporary trouble that the OAuth error code reports.
-fn refused(issuer: &Issuer, status: u16, answer: &Answer) -> Error {
-    let (issuer, said) = (issuer.clone(), answer.said());
+fn refused(issuer: &Issuer, answer: &Answer, sent: Sent) -> Error {
+    let (status, said) = (answer.status, answer.said());
     let error = said.error(status);
+    let cure = |code: &str| cure(code, said.words.as_deref(), sent);
     match said.code.as_deref() {
-        Some("temporarily_unavailable" | "server_error" | "slow_down") => busy(&issuer, status, answer, &said),
-        Some(code) => Error::Refused { issuer, cure: cure(code, said.words.as_deref()), error },
+        Some("temporarily_unavailable" | "server_error" | "slow_down") => busy(issuer, answer, &said, sent),
+        Some(code) => Error::Refused { issuer: issuer.clone(), cure: cure(code), error },
         // RFC 6749 section 5.2 allows 400 and 401; with any other status this is probably not a token endpoint.
         None if matches!(status, 400 | 401 | 403) => {
-            Error::Refused { issuer, cure: cure(&error.code, said.words.as_deref()), error }
+            Error::Refused { issuer: issuer.clone(), cure: cure(&error.code), error }
         }
-        None if status < 300 => Error::Malformed { issuer, what: "its `error` is not a text".to_owned() },
-        None => Error::Malformed { issuer, what: format!("it has {error}") },
+        None if status < 300 => {
+            Error::Malformed { issuer: issuer.clone(), what: "its `error` is not a text".to_owned() }
+        }
+        None => Error::Malformed { issuer: issuer.clone(), what: format!("it has {error}") },
     }
 }
 

@@ -160,7 +160,7 @@ fn said(endpoint: &TokenEndpoint<'_>, error: aws::Error) -> Error {
         aws::Error::Refused { error, cure } => Error::Refused { issuer, error, cure },
         aws::Error::Busy { status, code } => {
             tracing::debug!(%issuer, status, code, "busy");
-            Error::Busy { issuer, status, retry_after: None, said: None }
+            Error::Busy { issuer, status, retry_after: None, said: None, by_resource: false }
         }
         aws::Error::Outbound(error) => Error::Outbound { issuer, error },
         aws::Error::Malformed(what) => Error::Elsewhere { issuer, what, cure: aws::NOT_STS },

@@ -81,13 +81,94 @@ pub struct Client {
     pub key_id: Option<String>,
     /// The path of its certificate chain, in PEM.
     pub certificate_file: Option<PathBuf>,
+    /// The audience of the assertions that its key signs.
+    pub assertion_audience: AssertionAudience,
+    /// How the workload's JWT is called as its assertion; `None`: by what it is.
+    pub assertion_type: Option<AssertionType>,
+}
+
+/// The audience of an assertion, as configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AssertionAudience {
+    /// The issuer of the authorization server (draft-ietf-oauth-rfc7523bis section 4).
+    #[default]
+    Issuer,
+    /// Its token endpoint, which some servers want (RFC 7523 section 3).
+    TokenEndpoint,
+    /// This one.
+    Fixed(String),
+}
+
+impl AssertionAudience {
+    /// The word for the token endpoint in the configuration.
+    pub(crate) const TOKEN_ENDPOINT: &'static str = "token_endpoint";
+    /// The word for the issuer.
+    pub(crate) const ISSUER: &'static str = "issuer";
+
+    /// As written in the configuration.
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            Self::ISSUER => Self::Issuer,
+            Self::TOKEN_ENDPOINT => Self::TokenEndpoint,
+            other => Self::Fixed(other.to_owned()),
+        }
+    }
+
+    /// As written in the configuration.
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Issuer => Self::ISSUER,
+            Self::TokenEndpoint => Self::TOKEN_ENDPOINT,
+            Self::Fixed(text) => text,
+        }
+    }
+
+    /// The audience at this server.
+    pub(crate) fn at<'a>(&'a self, server: &'a AuthorizationServer) -> &'a str {
+        match self {
+            Self::Issuer => server.issuer.as_str(),
+            Self::TokenEndpoint => &server.token_endpoint,
+            Self::Fixed(text) => text,
+        }
+    }
+}
+
+/// The type of a client assertion, as it is called on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertionType {
+    /// RFC 7523 section 2.2.
+    JwtBearer,
+    /// draft-ietf-oauth-spiffe-client-auth.
+    JwtSpiffe,
+}
+
+impl AssertionType {
+    /// As written in the configuration.
+    pub(crate) const ALL: [(&str, Self); 2] = [("jwt-bearer", Self::JwtBearer), ("jwt-spiffe", Self::JwtSpiffe)];
+
+    /// Reads the short name or the whole one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(name, kind)| *name == text || kind.as_uri() == text).map(|(_, kind)| *kind)
+    }
+
+    fn of(subject: &SubjectToken) -> Self {
+        if subject.claims.is_svid() { Self::JwtSpiffe } else { Self::JwtBearer }
+    }
+
+    fn as_uri(self) -> &'static str {
+        match self {
+            Self::JwtBearer => JWT_BEARER,
+            Self::JwtSpiffe => JWT_SPIFFE,
+        }
+    }
 }
 
 impl Client {
     /// All values that affect the request, for the cache key. Files are identified by path, because their content may
     /// be renewed.
     pub(crate) fn fields(&self) -> Fields {
-        let Self { id, metadata, register, auth, secret, secret_place, key_file, key_id, certificate_file } = self;
+        let Self { id, metadata, register, auth, secret, secret_place, key_file, key_id, certificate_file, .. } = self;
+        let Self { assertion_audience, assertion_type, .. } = self;
         let path = |path: &PathBuf| path.display().to_string();
         let (secret_file, secret_variable) = match secret {
             None => (None, None),
@@ -109,6 +190,8 @@ impl Client {
             .option(key_file.as_ref().map(path).as_deref())
             .option(key_id.as_deref())
             .option(certificate_file.as_ref().map(path).as_deref())
+            .text(assertion_audience.as_str())
+            .option(assertion_type.map(AssertionType::as_uri))
     }
 }
 
@@ -145,10 +228,10 @@ pub(crate) enum Proof {
     /// Nothing.
     #[default]
     None,
-    /// The workload's own JWT.
-    Workload(Box<SubjectToken>),
-    /// A key that signs an assertion.
-    Key(Arc<SigningKey>),
+    /// The workload's own JWT, and how it is called where that is configured.
+    Workload(Box<SubjectToken>, Option<AssertionType>),
+    /// A key that signs an assertion, and for whom.
+    Key(Arc<SigningKey>, AssertionAudience),
     /// A secret.
     Secret(SecretString, SecretPlace),
     /// A TLS client certificate.
@@ -176,15 +259,14 @@ impl ResolvedClient {
         }
         match &self.proof {
             Proof::None | Proof::Secret(_, SecretPlace::Basic) | Proof::Certificate(_) => {}
-            Proof::Workload(subject) => {
-                let is_spiffe = subject.claims.sub.as_deref().is_some_and(|sub| sub.starts_with("spiffe://"));
-                add("client_assertion_type", if is_spiffe { JWT_SPIFFE } else { JWT_BEARER });
+            Proof::Workload(subject, kind) => {
+                add("client_assertion_type", kind.unwrap_or_else(|| AssertionType::of(subject)).as_uri());
                 add("client_assertion", subject.expose());
             }
-            Proof::Key(key) => {
+            Proof::Key(key, audience) => {
                 let id = self.id.as_deref().unwrap_or_default();
                 let accepted = server.auth_algorithms.as_deref();
-                let assertion = key.assertion(id, server.issuer.as_str(), accepted, unix_now).map_err(bad_key)?;
+                let assertion = key.assertion(id, audience.at(server), accepted, unix_now).map_err(bad_key)?;
                 add("client_assertion_type", JWT_BEARER);
                 add("client_assertion", expose(&assertion));
             }
@@ -318,9 +400,44 @@ mod tests {
     #[test]
     fn a_key_signs_anew_for_each_request() {
         let (key, _) = SigningKey::generate().expect("a key");
-        let client = with(Proof::Key(Arc::new(key)));
+        let client = with(Proof::Key(Arc::new(key), AssertionAudience::Issuer));
         let assertion = || client.parameters(&server(), 0).expect("signed").pop().expect("an assertion").1;
         assert_ne!(*assertion(), *assertion());
+    }
+
+    #[test]
+    fn an_assertion_is_for_whom_the_configuration_says() {
+        for (written, wanted) in [
+            ("issuer", "https://as.example.com"),
+            ("token_endpoint", "https://as.example.com/t"),
+            ("https://other.example", "https://other.example"),
+        ] {
+            let (key, _) = SigningKey::generate().expect("a key");
+            let client = with(Proof::Key(Arc::new(key), AssertionAudience::parse(written)));
+            let assertion = client.parameters(&server(), 0).expect("signed").pop().expect("an assertion").1;
+            assert_eq!(crate::token::Claims::read(&assertion).expect("a JWT").aud, [wanted], "{written}");
+        }
+    }
+
+    #[test]
+    fn an_identity_is_called_what_it_is_unless_the_configuration_says_otherwise() {
+        let subject = |sub: &str| {
+            let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("{{\"sub\":\"{sub}\"}}"));
+            Box::new(SubjectToken::parse(format!("e30.{payload}.c2ln").into()).expect("a JWT"))
+        };
+        for (sub, written, wanted) in [
+            ("spiffe://example.org/agent", None, JWT_SPIFFE),
+            ("spiffe://example.org/agent", Some("jwt-bearer"), JWT_BEARER),
+            ("spiffe://example.org/agent", Some(JWT_BEARER), JWT_BEARER),
+            ("repo:o/r", None, JWT_BEARER),
+            ("repo:o/r", Some("jwt-spiffe"), JWT_SPIFFE),
+        ] {
+            let kind = written.map(|text| AssertionType::parse(text).expect("known"));
+            let sent = with(Proof::Workload(subject(sub), kind)).parameters(&server(), 0).expect("sendable");
+            let kind = sent.iter().find(|(name, _)| *name == "client_assertion_type").expect("it is there");
+            assert_eq!(kind.1.as_str(), wanted, "{sub} {written:?}");
+        }
+        assert_eq!(AssertionType::parse("saml2"), None);
     }
 
     #[test]

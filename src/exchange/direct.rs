@@ -1,7 +1,7 @@
 //! `direct`: the workload's own JWT is the access token.
 //!
-//! For MCP servers that trust the platform's issuer themselves. Nothing is discovered and no authorization server is
-//! called. `subject_audience` is the audience of the token. It must be the MCP server and never an authorization
+//! For MCP servers that trust the platform's issuer themselves, or the token service at the end of a chain of identities
+//! (`from` in [identities]). Nothing is discovered and no authorization server is called. `subject_audience` is the audience of the token. It must be the MCP server and never an authorization
 //! server, where the token could be presented as an identity.
 
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Asks, Descriptor, Error, Exchange, ExchangeTable, Form, Gives, Grant, IdentityRef, Issued, Request, TokenEndpoint,
-    Traits, Unfit,
+    Asks, Descriptor, Error, Exchange, ExchangeTable, Form, Gives, Grant, Issued, Request, TokenEndpoint, Traits,
 };
 use crate::setting::Problem;
 use crate::token::{AccessToken, SubjectToken};
@@ -63,19 +62,6 @@ impl Exchange for Direct {
 
     fn traits(&self) -> Traits {
         traits()
-    }
-
-    fn check_identity(&self, identity: &IdentityRef<'_>) -> Result<(), Unfit> {
-        if !identity.is_chain {
-            return Ok(());
-        }
-        // The platform's token is that of the chain's first identity, not of the configured one.
-        let what = "is a chain, and \"direct\" sends the platform's own token, which would be another identity";
-        Err(Unfit {
-            problem: Problem::new("identity", what),
-            what: "\"direct\" sends the platform's own token, and this identity is a chain".to_owned(),
-            hint: "choose an identity without `from`",
-        })
     }
 
     async fn exchange(

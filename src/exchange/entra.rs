@@ -24,6 +24,7 @@ use serde::Deserialize;
 
 use super::answer;
 use super::client_auth::{Client, JWT_BEARER, Proof};
+use super::cure::Sent;
 use super::table::plain;
 use super::{
     Asks, ClientAuth, Descriptor, Destination, Error, Exchange, ExchangeTable, Form, Grant, IdentityRef, Issued,
@@ -220,7 +221,7 @@ impl Entra {
         let assertion = issued(endpoint, &answer)?;
         let fit = assertion.fit_for(&self.subject_audience(), endpoint.clock.unix(), CLOCK_SKEW);
         fit.map_err(|unfit| endpoint.malformed(format!("the agent's assertion: {unfit}")))?;
-        let client = ResolvedClient { id: Some(agent.clone()), proof: Proof::Workload(Box::new(assertion)) };
+        let client = ResolvedClient { id: Some(agent.clone()), proof: Proof::Workload(Box::new(assertion), None) };
         ask(endpoint, &Request { client, ..request.clone() }, &[]).await
     }
 }
@@ -331,7 +332,7 @@ fn target(scope: &str) -> Option<&str> {
 
 /// Sends a token request with the proof of the client and the parameters `more`.
 async fn ask(endpoint: &TokenEndpoint<'_>, request: &Request, more: &[(&str, &str)]) -> Result<Answer, Error> {
-    let (Proof::Workload(subject), Some(id)) = (&request.client.proof, &request.client.id) else {
+    let (Proof::Workload(subject, _), Some(id)) = (&request.client.proof, &request.client.id) else {
         return endpoint.ask(GRANT, more, request).await;
     };
     // A SPIFFE identity is sent as a plain JWT as well: Entra does not know the SPIFFE assertion type.
@@ -348,7 +349,7 @@ fn issued(endpoint: &TokenEndpoint<'_>, answer: &Answer) -> Result<SubjectToken,
         access_token: SecretString,
     }
     if answer.status != 200 {
-        return Err(answer::failed(&endpoint.server.issuer, answer.status, answer));
+        return Err(answer::failed(&endpoint.server.issuer, answer, Sent::default()));
     }
     let wire: Wire = answer.json().map_err(|what| endpoint.malformed(what.to_owned()))?;
     SubjectToken::parse(wire.access_token).map_err(|error| endpoint.malformed(format!("what it issued is {error}")))

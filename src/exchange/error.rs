@@ -30,6 +30,8 @@ pub enum Error {
         retry_after: Option<Duration>,
         /// What it says about it, if anything.
         said: Option<Box<OauthError>>,
+        /// The parameter `resource` may be what it stumbles over.
+        by_resource: bool,
     },
     /// It was not asked: too many requests of ours wait for it.
     #[error("too many requests wait for the token endpoint of {issuer}")]
@@ -105,6 +107,9 @@ fn told(said: &OauthError) -> String {
     }
 }
 
+/// For a server that fails at a request with `resource` (Keycloak 26.7 does with its preview of RFC 8707).
+const STUMBLES: &str = "if that goes on, the server may stumble over the parameter `resource` (RFC 8707): leave it out with `resource = \"\"`; else its operator's log says more";
+
 impl Error {
     /// Can a new request succeed a little later?
     pub fn is_temporary(&self) -> bool {
@@ -136,6 +141,7 @@ impl Error {
     /// How to fix it, and who has to.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Busy { by_resource: true, .. } => Some(STUMBLES.to_owned()),
             Self::Busy { .. } | Self::FileBusy { .. } | Self::Crowded { .. } => None,
             Self::Outbound { error, .. } => error.hint(),
             Self::Malformed { .. } => Some(

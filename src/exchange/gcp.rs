@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::cure::cure;
+use super::cure::{Sent, cure};
 use super::table::plain;
 use super::{
     Asks, Descriptor, Destination, Error, Exchange, ExchangeTable, Form, Grant, IdentityRef, Issued, LinkExchange,
@@ -365,9 +365,11 @@ fn failed(endpoint: &TokenEndpoint<'_>, failure: Failure) -> Error {
     let issuer = endpoint.server.issuer.clone();
     match failure {
         Failure::Outbound(error) => Error::Outbound { issuer, error },
-        Failure::Busy { status, retry_after } => Error::Busy { issuer, status, retry_after, said: None },
+        Failure::Busy { status, retry_after } => {
+            Error::Busy { issuer, status, retry_after, said: None, by_resource: false }
+        }
         Failure::Refused { error, cure: known } => {
-            let cure = known.unwrap_or_else(|| cure(&error.code, error.description.as_deref()));
+            let cure = known.unwrap_or_else(|| cure(&error.code, error.description.as_deref(), Sent::default()));
             Error::Refused { issuer, error, cure }
         }
         Failure::Malformed(what) => Error::Malformed { issuer, what },

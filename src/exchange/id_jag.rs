@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::jwt_bearer::{self, JwtBearer};
-use super::token_exchange::{Requested, SUBJECT_TOKEN_TYPE, TokenService};
+use super::token_exchange::{SUBJECT_TOKEN_TYPE, TokenService};
 use super::{Descriptor, Error, Exchange, ExchangeTable, Form, Issued, LinkExchange, Request, TokenEndpoint, Traits};
 use crate::setting::Problem;
 use crate::token::SubjectToken;
@@ -26,7 +26,7 @@ pub(super) const EXCHANGE: Descriptor = Descriptor {
 pub(crate) const IDP: Form<dyn LinkExchange> = Form {
     settings: &[SUBJECT_TOKEN_TYPE],
     check: |_| Vec::new(),
-    from_config: |table| Ok(Arc::new(TokenService::of(NAME, &table.given, Requested::IdJag))),
+    from_config: |table| Ok(Arc::new(TokenService::of_id_jags(NAME, &table.given))),
 };
 
 const NAME: &str = "id-jag";

@@ -1,7 +1,7 @@
 //! The client's own key, which signs its assertions (`private_key_jwt`).
 //!
 //! Follows RFC 7523 section 2.2 and the audience rule of draft-ietf-oauth-rfc7523bis section 4: the audience is the
-//! issuer, never the token endpoint that the server chose. This module does no I/O; the caller reads the key file.
+//! issuer, unless the operator names another one for this server. This module does no I/O; the caller reads the key file.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{

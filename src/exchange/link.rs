@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::LinkExchange;
 use super::client_auth::{Client, ClientAuth};
 use crate::digest::Fields;
-use crate::oauth::{Audience, Issuer};
+use crate::oauth::{Audience, Issuer, Scopes};
 use crate::outbound::Origins;
 
 /// A configured link.
@@ -21,8 +21,19 @@ pub struct Link {
     pub client: Client,
     /// The audience of the incoming subject token, if it is not the issuer.
     pub subject_audience: Option<String>,
+    /// What is asked for there beside the token.
+    pub parameters: LinkParameters,
     /// The kind of exchange.
     pub(crate) change: Arc<dyn LinkExchange>,
+}
+
+/// The parameters of a link's request that are as configured.
+#[derive(Clone, Debug, Default)]
+pub struct LinkParameters {
+    /// The scopes; an empty set is not sent.
+    pub scopes: Scopes,
+    /// Further form parameters.
+    pub extra: Vec<(String, String)>,
 }
 
 impl Link {
@@ -48,7 +59,8 @@ impl Link {
 
     /// All values that affect the request, for the cache key.
     pub(crate) fn fields(&self) -> Fields {
-        let Self { issuer, token_endpoint, client, subject_audience, change } = self;
+        let Self { issuer, token_endpoint, client, subject_audience, parameters, change } = self;
+        let LinkParameters { scopes, extra } = parameters;
         Fields::default()
             .text(issuer.as_str())
             .option(token_endpoint.as_deref())
@@ -56,5 +68,7 @@ impl Link {
             .option(subject_audience.as_deref())
             .text(change.name())
             .group(&change.fields())
+            .text(&scopes.to_string())
+            .list(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
     }
 }

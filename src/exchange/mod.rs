@@ -40,11 +40,12 @@ mod token_endpoint;
 mod token_exchange;
 
 pub(crate) use client_auth::ResolvedClient;
-pub use client_auth::{Client, ClientAuth, SecretFrom, SecretPlace};
+pub use client_auth::{AssertionAudience, AssertionType, Client, ClientAuth, SecretFrom, SecretPlace};
 pub use entra::Cloud;
 pub(crate) use error::Error;
 pub(crate) use id_jag::IDP;
 pub use link::Link;
+pub(crate) use link::LinkParameters;
 pub(crate) use table::{ExchangeTable, Form, Place, Unfit};
 pub(crate) use token_endpoint::TokenEndpoint;
 
@@ -105,8 +106,8 @@ pub(crate) trait Exchange: fmt::Debug + Send + Sync {
     }
 
     /// The audience that the subject token must have: `subject_audience` if configured, else the issuer.
-    fn audience(&self, issuer: &Issuer, request: &Request) -> Audience {
-        Audience::from(request.subject_audience.as_deref().unwrap_or(issuer.as_str()))
+    fn audience(&self, server: &AuthorizationServer, request: &Request) -> Audience {
+        Audience::from(request.subject_audience.as_ref().map_or(server.issuer.as_str(), |named| named.at(server)))
     }
 
     /// Requests the token: one round trip to the token endpoint, no retry. `subject` is `Some` if [`Traits::subject`]
@@ -135,6 +136,11 @@ pub(crate) trait LinkExchange: fmt::Debug + Send + Sync {
     /// Does the request state the type of the subject token, so that it need not be a JWT?
     fn takes_any_subject_type(&self) -> bool {
         false
+    }
+
+    /// Which of `extra` and `scopes` it sends.
+    fn takes(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// The values of its own keys that affect the request, for the cache key.
@@ -261,6 +267,8 @@ pub(crate) struct Destination<'a> {
     pub resource: Option<&'a Resource>,
     /// The scopes that will be requested there.
     pub scopes: &'a Scopes,
+    /// What the link's own request has beside that.
+    pub parameters: &'a LinkParameters,
 }
 
 /// The form parameters that `extra` may not set, whichever exchange is configured.
@@ -282,7 +290,7 @@ pub(crate) struct Request {
     /// The `audience` parameter (RFC 8693 section 2.1; Auth0, Google).
     pub audience: Option<String>,
     /// The audience of the subject token, if it is not the issuer.
-    pub subject_audience: Option<String>,
+    pub subject_audience: Option<AssertionAudience>,
     /// Further form parameters.
     pub extra: Vec<(String, String)>,
     /// Further form parameters whose values are tokens of identities, made for this authorization server.

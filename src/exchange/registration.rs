@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::client_auth::{Client, ClientAuth, Proof, ResolvedClient, SecretPlace, bad_key};
+use super::cure::Sent;
 use super::key::SigningKey;
 use super::{Error, answer};
 use crate::env::Env;
@@ -186,18 +187,22 @@ async fn proven(
     let proof = match client.auth {
         ClientAuth::None => Proof::None,
         ClientAuth::Workload => {
-            Proof::Workload(means.subject.cloned().map(Box::new).ok_or_else(|| Error::Misconfigured {
+            let subject = means.subject.cloned().map(Box::new).ok_or_else(|| Error::Misconfigured {
                 what: "this exchange has no identity token that could prove the client".to_owned(),
                 hint: "use another `client_auth`".to_owned(),
-            })?)
+            })?;
+            Proof::Workload(subject, client.assertion_type)
         }
-        ClientAuth::PrivateKeyJwt => Proof::Key(match registered.and_then(|one| one.key.clone()) {
-            Some(key) => key,
-            None => Arc::new(client.read_key(means.env).await?.ok_or_else(|| Error::Misconfigured {
-                what: "there is no key for this client".to_owned(),
-                hint: "name its private key with `client_key_file`".to_owned(),
-            })?),
-        }),
+        ClientAuth::PrivateKeyJwt => {
+            let key = match registered.and_then(|one| one.key.clone()) {
+                Some(key) => key,
+                None => Arc::new(client.read_key(means.env).await?.ok_or_else(|| Error::Misconfigured {
+                    what: "there is no key for this client".to_owned(),
+                    hint: "name its private key with `client_key_file`".to_owned(),
+                })?),
+            };
+            Proof::Key(key, client.assertion_audience.clone())
+        }
         ClientAuth::Secret => {
             let secret = match registered.and_then(|one| one.secret.clone()) {
                 Some(secret) => secret,
@@ -250,7 +255,7 @@ async fn register(
     let issuer = &server.issuer;
     let answer = means.outbound.send(ask).await.map_err(|error| Error::Outbound { issuer: issuer.clone(), error })?;
     if !matches!(answer.status, 200 | 201) {
-        return Err(answer::failed(issuer, answer.status, &answer));
+        return Err(answer::failed(issuer, &answer, Sent::default()));
     }
     let malformed = |what: &str| Error::Malformed { issuer: issuer.clone(), what: format!("its registration: {what}") };
     let wire: Wire = answer.json().map_err(malformed)?;

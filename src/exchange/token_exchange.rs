@@ -5,7 +5,16 @@
 //! `issued_token_type` is not a bearer token, although it is in the field `access_token` (section 2.2.1).
 //!
 //! As a link of a chain: a security token service exchanges the identity for a JWT that the next party accepts.
+//!
+//! Dex takes a platform's JWT as `id_token` alone, and wants to know which of its connectors trusts the platform:
+//!
+//! ```toml
+//! exchange = "token-exchange"
+//! subject_token_type = "id_token"
+//! extra = { connector_id = "ci" }
+//! ```
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,9 +22,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::answer;
+use super::cure::Sent;
 use super::{
-    Descriptor, Destination, Error, Exchange, Form, Issued, LinkExchange, Request, ResolvedClient, Subject,
-    TokenEndpoint, Traits,
+    Descriptor, Destination, Error, Exchange, Form, Issued, LinkExchange, LinkParameters, Request, ResolvedClient,
+    Subject, TokenEndpoint, Traits,
 };
 use crate::digest::Fields;
 use crate::oauth::quoted_words;
@@ -26,30 +36,68 @@ use crate::token::{JWT, SubjectToken};
 pub(super) const EXCHANGE: Descriptor = Descriptor {
     name: "token-exchange",
     sets: &["subject_token", "subject_token_type", "requested_token_type", "actor_token", "actor_token_type"],
-    of_server: Some(Form { settings: &[], check: |_| Vec::new(), from_config: |_| Ok(Arc::new(TokenExchange)) }),
-    of_link: Some(Form {
+    of_server: Some(Form {
         settings: &[SUBJECT_TOKEN_TYPE],
         check: |_| Vec::new(),
-        from_config: |table| Ok(Arc::new(TokenService::of(EXCHANGE.name, &table.given, Requested::Jwt))),
+        from_config: |table| Ok(Arc::new(TokenExchange { subject_type: subject_type(&table.given) })),
+    }),
+    of_link: Some(Form {
+        settings: &[SUBJECT_TOKEN_TYPE, REQUESTED_TOKEN_TYPE],
+        check: |_| Vec::new(),
+        from_config: |table| Ok(Arc::new(TokenService::of(EXCHANGE.name, &table.given))),
     }),
 };
 
 pub(super) const SUBJECT_TOKEN_TYPE: Setting = Setting::optional(
     "subject_token_type",
     setting::Kind::Text,
-    "what goes in: \"jwt\", \"id_token\" or \"access_token\".",
+    "what goes in: \"jwt\", \"id_token\" or \"access_token\" (Dex wants \"id_token\"), or a URN.",
 )
 .like("\"jwt\"")
-.checked(|text| match SubjectType::parse(text) {
-    Some(_) => Ok(()),
-    None => Err("is not known; there are: jwt, id_token, access_token".to_owned()),
-});
+.checked(is_token_type);
+
+const REQUESTED_TOKEN_TYPE: Setting = Setting::optional(
+    "requested_token_type",
+    setting::Kind::Text,
+    "what comes out, a JWT in any case: \"jwt\", \"id_token\" or \"access_token\" (Dex has the last two), or a URN.",
+)
+.like("\"jwt\"")
+.checked(is_token_type);
 
 pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
+/// The types of tokens (section 3) that have a short name in the configuration.
+const TYPES: [(&str, &str); 3] =
+    [("jwt", JWT), ("id_token", "urn:ietf:params:oauth:token-type:id_token"), ("access_token", ACCESS_TOKEN)];
+
+fn is_token_type(text: &str) -> Result<(), String> {
+    let is_known = TYPES.iter().any(|(name, _)| *name == text);
+    let is_urn = text.starts_with("urn:") && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_known || is_urn { Ok(()) } else { Err("is not known; there are: jwt, id_token, access_token".to_owned()) }
+}
+
+/// The whole name of a configured type; without one, that of a JWT.
+fn token_type(written: Option<&str>) -> Cow<'static, str> {
+    let Some(text) = written else { return JWT.into() };
+    let known = TYPES.iter().find(|(name, _)| *name == text);
+    known.map_or_else(|| text.to_owned().into(), |(_, whole)| (*whole).into())
+}
+
+fn subject_type(given: &Given<'_>) -> Cow<'static, str> {
+    token_type(given.text(&SUBJECT_TOKEN_TYPE))
+}
+
 #[derive(Debug)]
-struct TokenExchange;
+struct TokenExchange {
+    /// How a JWT is called that goes in.
+    subject_type: Cow<'static, str>,
+}
+
+/// The type under which this token goes in. Whatever is no JWT has a type of its own.
+fn called<'a>(subject: &'a SubjectToken, jwt: &'a str) -> &'a str {
+    if subject.is_jwt() { jwt } else { subject.token_type() }
+}
 
 #[async_trait]
 impl Exchange for TokenExchange {
@@ -61,14 +109,19 @@ impl Exchange for TokenExchange {
         Traits { subject: Subject::Named, needs_pin: true, ..Traits::of_grant(GRANT) }
     }
 
+    fn fields(&self) -> Fields {
+        Fields::default().text(&self.subject_type)
+    }
+
     async fn exchange(
         &self,
         endpoint: &TokenEndpoint<'_>,
         subject: Option<&SubjectToken>,
         request: &Request,
     ) -> Result<Issued, Error> {
-        // Not `access_token`: the subject token is an identity (section 3).
-        let (subject, kind) = subject.map_or(("", JWT), |subject| (subject.expose(), subject.token_type()));
+        // By default not `access_token`: the subject token is an identity (section 3).
+        let (subject, kind) =
+            subject.map_or(("", JWT), |subject| (subject.expose(), called(subject, &self.subject_type)));
         let own = [("subject_token", subject), ("subject_token_type", kind), ("requested_token_type", ACCESS_TOKEN)];
         let answer = endpoint.ask(GRANT, &own, request).await?;
         let issued = answer::read(&endpoint.server.issuer, &answer, request)?;
@@ -82,32 +135,25 @@ impl Exchange for TokenExchange {
 #[derive(Debug)]
 pub(super) struct TokenService {
     name: &'static str,
-    subject_type: SubjectType,
-    issues: Requested,
+    /// How a JWT is called that goes in.
+    subject_type: Cow<'static, str>,
+    /// What is asked for: a JWT for the next party.
+    issues: Cow<'static, str>,
 }
 
-/// The type of token that a link requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Requested {
-    /// A JWT for the next party.
-    Jwt,
-    /// An ID-JAG. It states the resource and the scopes that it is valid for.
-    IdJag,
-}
-
-impl Requested {
-    fn as_uri(self) -> &'static str {
-        match self {
-            Self::Jwt => JWT,
-            Self::IdJag => "urn:ietf:params:oauth:token-type:id-jag",
-        }
-    }
-}
+/// An ID-JAG. It states the resource and the scopes that it is valid for.
+const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 
 impl TokenService {
     /// The link of the exchange `name`.
-    pub(super) fn of(name: &'static str, given: &Given<'_>, issues: Requested) -> Self {
-        Self { name, subject_type: SubjectType::of(given), issues }
+    fn of(name: &'static str, given: &Given<'_>) -> Self {
+        let issues = token_type(given.text(&REQUESTED_TOKEN_TYPE));
+        Self { name, subject_type: subject_type(given), issues }
+    }
+
+    /// The identity provider that issues an ID-JAG.
+    pub(super) fn of_id_jags(name: &'static str, given: &Given<'_>) -> Self {
+        Self { name, subject_type: subject_type(given), issues: ID_JAG.into() }
     }
 }
 
@@ -121,8 +167,13 @@ impl LinkExchange for TokenService {
         true
     }
 
+    fn takes(&self) -> &'static [&'static str] {
+        // An ID-JAG is for the scopes that are asked for at the server.
+        if self.issues == ID_JAG { &["extra"] } else { &["extra", "scopes"] }
+    }
+
     fn fields(&self) -> Fields {
-        Fields::default().text(self.subject_type.as_uri())
+        Fields::default().text(&self.subject_type).text(&self.issues)
     }
 
     async fn change(
@@ -132,48 +183,14 @@ impl LinkExchange for TokenService {
         client: ResolvedClient,
         destination: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
-        let mut request = Request { client, audience: Some(destination.audience.to_string()), ..Request::default() };
-        if self.issues == Requested::IdJag {
+        let LinkParameters { scopes, extra } = destination.parameters;
+        let (audience, scopes, extra) = (Some(destination.audience.to_string()), scopes.clone(), extra.clone());
+        let mut request = Request { client, audience, scopes, extra, ..Request::default() };
+        if self.issues == ID_JAG {
             request.resource = destination.resource.cloned();
             request.scopes = destination.scopes.clone();
         }
         changed(endpoint, subject, self, &request).await
-    }
-}
-
-/// The type of a subject token (section 3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum SubjectType {
-    /// A JWT that is an assertion.
-    #[default]
-    Jwt,
-    /// An OpenID Connect ID token.
-    IdToken,
-    /// An access token of the same server.
-    AccessToken,
-}
-
-impl SubjectType {
-    /// The configured type, or the default.
-    fn of(given: &Given<'_>) -> Self {
-        given.text(&SUBJECT_TOKEN_TYPE).and_then(Self::parse).unwrap_or_default()
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "jwt" => Some(Self::Jwt),
-            "id_token" => Some(Self::IdToken),
-            "access_token" => Some(Self::AccessToken),
-            _ => None,
-        }
-    }
-
-    fn as_uri(self) -> &'static str {
-        match self {
-            Self::Jwt => JWT,
-            Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
-            Self::AccessToken => ACCESS_TOKEN,
-        }
     }
 }
 
@@ -184,13 +201,13 @@ async fn changed(
     service: &TokenService,
     request: &Request,
 ) -> Result<SubjectToken, Error> {
-    let wanted = service.issues.as_uri();
-    let subject_type = if subject.is_jwt() { service.subject_type.as_uri() } else { subject.token_type() };
+    let wanted = &*service.issues;
+    let subject_type = called(subject, &service.subject_type);
     let own =
         [("subject_token", subject.expose()), ("subject_token_type", subject_type), ("requested_token_type", wanted)];
     let answer = endpoint.ask(GRANT, &own, request).await?;
     if answer.status != 200 {
-        return Err(answer::failed(&endpoint.server.issuer, answer.status, &answer));
+        return Err(answer::failed(&endpoint.server.issuer, &answer, Sent::of(request)));
     }
     of_type(&answer, &[wanted]).map_err(|what| endpoint.malformed(what))?;
     #[derive(Deserialize)]

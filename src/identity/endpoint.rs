@@ -82,10 +82,11 @@ impl Endpoint {
         let status = answer.status;
         let what = format!("{} answers status {status}", self.called);
         match status {
-            429 | 500.. => Error::Unreachable {
+            429 | 500.. => Error::Busy {
                 source_name: self.row,
                 what,
                 hint: Some("see the platform's status page".to_owned()),
+                retry_after: answer.retry_after(),
             },
             _ => Error::Rejected { source_name: self.row, what, hint: (self.refusal)(status).to_owned() },
         }

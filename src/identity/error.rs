@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::env::is_busy;
 
@@ -25,6 +26,18 @@ pub enum Error {
         what: String,
         /// What may help, if known.
         hint: Option<String>,
+    },
+    /// The platform answers that it is overloaded, or asked too often. Try again.
+    #[error("{source_name}: {what}")]
+    Busy {
+        /// The source's name.
+        source_name: &'static str,
+        /// What happened.
+        what: String,
+        /// What may help, if known.
+        hint: Option<String>,
+        /// The delay that it asks for, if any.
+        retry_after: Option<Duration>,
     },
     /// The platform refused.
     #[error("{source_name}: {what}")]
@@ -52,8 +65,24 @@ impl Error {
     /// What to do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Unreachable { hint, .. } => hint.as_deref(),
+            Self::Unreachable { hint, .. } | Self::Busy { hint, .. } => hint.as_deref(),
             Self::Misconfigured { hint, .. } | Self::Rejected { hint, .. } | Self::Malformed { hint, .. } => Some(hint),
+        }
+    }
+
+    /// Can another try succeed a little later?
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Busy { .. } => true,
+            Self::Misconfigured { .. } | Self::Rejected { .. } | Self::Malformed { .. } => false,
+        }
+    }
+
+    /// The delay that the platform asks for, if any.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -61,7 +90,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Misconfigured { .. } => "identity_not_usable",
-            Self::Unreachable { .. } => "identity_unreachable",
+            Self::Unreachable { .. } | Self::Busy { .. } => "identity_unreachable",
             Self::Rejected { .. } => "identity_rejected",
             Self::Malformed { .. } => "identity_malformed",
         }

@@ -232,7 +232,7 @@ const CREDENTIALS_API: &str = "Google's Service Account Credentials API";
 fn failed(who: &str, failure: Failure) -> Error {
     let what = format!("{who} {}", failure.what());
     match failure {
-        Failure::Busy { .. } => Error::Unreachable { source_name: SOURCE.name, what, hint: None },
+        Failure::Busy { retry_after, .. } => Error::Busy { source_name: SOURCE.name, what, hint: None, retry_after },
         Failure::Outbound(error) if error.is_temporary() => {
             Error::Unreachable { source_name: SOURCE.name, what, hint: error.hint() }
         }

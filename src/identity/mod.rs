@@ -99,6 +99,11 @@ pub(crate) trait IdentitySource: Send + Sync {
     /// Does each call return a new token with a new `jti`?
     fn mints_anew(&self) -> bool;
 
+    /// May it give the same token again for a while, although it makes one for any audience?
+    fn repeats(&self) -> bool {
+        false
+    }
+
     /// The workload's certificate and key for mutual TLS, if the platform issues them (X.509-SVIDs).
     async fn certificate(&self) -> Result<Option<Certificate>, Error> {
         Ok(None)

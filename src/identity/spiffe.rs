@@ -163,6 +163,11 @@ impl IdentitySource for Workload {
     }
 
     fn mints_anew(&self) -> bool {
+        false
+    }
+
+    /// SPIRE's agent gives the same SVID for an audience until half its life is over.
+    fn repeats(&self) -> bool {
         true
     }
 

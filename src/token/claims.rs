@@ -69,6 +69,11 @@ impl Claims {
         Some(Scopes::granted(words)).filter(|scopes| !scopes.is_empty())
     }
 
+    /// Is it the identity of a SPIFFE workload?
+    pub(crate) fn is_svid(&self) -> bool {
+        self.sub.as_deref().is_some_and(|sub| sub.starts_with("spiffe://"))
+    }
+
     /// How long the token may be used from now on by its own dates, if it has any. Fails with the seconds since its end if it is
     /// over, even if our clock is ahead by `skew`.
     ///

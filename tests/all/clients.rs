@@ -354,15 +354,23 @@ async fn the_platforms_own_token_is_not_sent_in_the_place_of_another_identity_or
             scene.authorization_server.issuer()
         ))
     };
-    for (keys, key) in [
-        ("identity = \"changed\"", "servers.demo.identity"),
-        ("allow = [{ uid = 0 }, { gid = 1, scopes = [\"demo:read\"] }]", "servers.demo.allow"),
-    ] {
-        let output = world(keys).run(&["token", "demo"]).await.expect_code(CONFIG);
-        assert!(output.stderr.contains(key), "{}", output.stderr);
+    let output = world("allow = [{ uid = 0 }, { gid = 1, scopes = [\"demo:read\"] }]").run(&["token", "demo"]).await;
+    assert!(output.expect_code(CONFIG).stderr.contains("servers.demo.allow"));
+    // What the token service issues is sent, or nothing.
+    let by_name = ["token", "demo", "--identity", "changed"];
+    for (keys, args) in [("identity = \"changed\"", &by_name[..2]), ("", &by_name[..])] {
+        let output = world(keys).run(args).await.expect_code(REFUSED);
+        assert!(output.stdout.is_empty() && output.stderr.contains("invalid_target"), "{}", output.stderr);
     }
-    let output = world("").run(&["token", "demo", "--identity", "changed"]).await.expect_code(CONFIG);
-    assert!(output.stderr.contains("is a chain") && output.stderr.contains("hint: "), "{}", output.stderr);
+    scene.authorization_server.set_audience(&scene.mcp.url());
+    for (keys, args) in [("identity = \"changed\"", &by_name[..2]), ("", &by_name[..])] {
+        let token = world(keys).run(args).await.expect_code(0).stdout;
+        let claims = keys::peek(token.trim());
+        assert_eq!(
+            (&claims["iss"], &claims["aud"]),
+            (&json!(scene.authorization_server.issuer()), &json!(scene.mcp.url()))
+        );
+    }
 }
 
 // Proof of possession.

@@ -1,11 +1,11 @@
 //! A workload of a SPIFFE trust domain, from the agent's socket to the token, and to the certificate.
 
 use serde_json::json;
-use support::keys;
 use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 use support::wait::until;
 use support::workload_api::{FakeWorkloadApi, SvidFault};
+use support::{keys, profiles};
 
 use crate::binary;
 
@@ -80,6 +80,53 @@ async fn whoami_shows_the_svid_and_the_certificate() {
     assert_eq!(identity["certificate"], json!({ "sha256": agent.last_thumbprint() }));
     let text = world.run(&["whoami"]).await.expect_code(0).stdout;
     assert!(text.contains("x509") && text.contains(&agent.last_thumbprint()), "{text}");
+}
+
+/// SPIRE's agent keeps a JWT-SVID, which has no `jti`, until half its life is over.
+#[tokio::test]
+async fn whoami_does_not_call_a_kept_svid_minted_anew() {
+    let (scene, agent) = scene(&[AGENT]).await;
+    agent.repeat_svids(std::time::Duration::from_secs(300));
+    let world = workload(&scene, &agent, "");
+    let report = world.run(&["whoami", "--json"]).await.expect_code(0).json();
+    assert_eq!(
+        (&report["identity"]["mints_anew"], &report["identity"]["claims"]["jti"]),
+        (&json!(null), &json!(false))
+    );
+    let text = world.run(&["whoami"]).await.expect_code(0).stdout;
+    assert!(!text.contains("anew") && text.contains("for any audience; the same one again"), "{text}");
+}
+
+#[tokio::test]
+async fn a_svid_that_is_taken_once_is_not_called_distrusted_and_the_next_one_is_used_at_once() {
+    let (scene, agent) = scene(&[AGENT]).await;
+    agent.repeat_svids(std::time::Duration::from_secs(130));
+    profiles::toolhive(&scene, Some(scene.authorization_server.issuer()));
+    scene.authorization_server.set_token_life(std::time::Duration::from_secs(3_600));
+    let daemon = workload(&scene, &agent, "").daemon(&[]).await;
+    let first = daemon.token("demo").await;
+    // A token that was made within the last second counts as fresh.
+    tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    for _ in 0..3 {
+        let refused = daemon.run(&["token", "demo", "--fresh"]).await.expect_code(76);
+        assert!(refused.stdout.is_empty(), "the old one is not called a new one");
+        assert!(
+            refused.stderr.contains("takes each identity token once") && refused.stderr.contains("by itself"),
+            "{}",
+            refused.stderr
+        );
+    }
+    assert_eq!(scene.authorization_server.token_requests(), 2, "nothing is presented a third time");
+    assert_eq!(daemon.token("demo").await, first, "others keep the one that is good");
+    let status = daemon.get("/v1/status").await.json();
+    assert_eq!(status["servers"][0]["error"]["error"], "identity_token_used", "{status:#}");
+    // The next SVID.
+    agent.forget_svids();
+    until(std::time::Duration::from_secs(20), "a new token by the next SVID", async || {
+        daemon.run(&["token", "demo", "--fresh"]).await.code == Some(0)
+    })
+    .await;
+    assert_ne!(daemon.token("demo").await, first);
 }
 
 #[tokio::test]

@@ -46,6 +46,38 @@ const KEYCLOAK: &[Words] = &[
     words("sub has no account", 400, "invalid_grant", "User not found"),
 ];
 
+/// Keycloak 26.5, federated clients. The assertion's `sub` finds the client, and a `client_id` beside it must be that `sub`.
+/// `knows_svids`: the trust domain is an identity provider of type `spiffe`; else the platform is one of type `oidc`.
+pub fn keycloak_federated(scene: &Scene, knows_svids: bool) {
+    at(scene, "/realms/agents", APPENDED);
+    scene.authorization_server.set_profile(Profile {
+        target: Target::Fixed(scene.mcp.url()),
+        scopes: &SCOPES,
+        oldest_assertion: Some(Duration::from_secs(300)),
+        finds_clients_by_subject: true,
+        knows_no_svids: !knows_svids,
+        jti_optional: knows_svids,
+        words: KEYCLOAK_CLIENT,
+        ..Profile::default()
+    });
+}
+
+/// From the source: `FederatedJWTClientValidator`, `AbstractBaseJWTValidator`, `ClientAuthUtil`; as seen with 26.5.6.
+const KEYCLOAK_CLIENT: &[Words] = &[
+    words("client_id is not sub", 400, "invalid_client", "client_id parameter does not match sub claim"),
+    words("aud is not", 400, "invalid_client", "Invalid token audience"),
+    words("exp has passed", 400, "invalid_client", "Token is not active"),
+    words("iat is too long ago", 400, "invalid_client", "Token was issued too far in the past to be used now"),
+    words("jti was used", 400, "invalid_client", "Token reuse detected"),
+    words("jti is missing", 400, "invalid_client", "Token jti claim is required"),
+    words("iss is not trusted", 401, "invalid_client", GENERIC),
+    words("client_assertion_type", 401, "invalid_client", GENERIC),
+    words("client_assertion is missing", 401, "invalid_client", GENERIC),
+    words("no client has that subject", 401, "invalid_client", GENERIC),
+];
+
+const GENERIC: &str = "Invalid client or Invalid client credentials";
+
 /// Auth0, a machine-to-machine application. Its issuer ends in a slash, and `audience` names the API.
 pub fn auth0(scene: &Scene) {
     at(scene, "/", APPENDED);
@@ -121,6 +153,7 @@ pub fn hydra(scene: &Scene) {
         target: Target::Fixed(scene.authorization_server.token_endpoint()),
         scopes: &["demo:read"],
         assertion_audience: Some(scene.authorization_server.token_endpoint()),
+        client_audience: Some(scene.authorization_server.token_endpoint()),
         words: HYDRA,
         ..Profile::default()
     });
@@ -128,6 +161,19 @@ pub fn hydra(scene: &Scene) {
 
 /// From the source (fosite): a sentence for the code, then one for the case.
 const HYDRA: &[Words] = &[
+    words("jti was used", 400, "jti_known", "The jti was already used."),
+    words(
+        "assertion: InvalidAudience",
+        401,
+        "invalid_client",
+        "Client authentication failed (e.g., unknown client, no client authentication included, or unsupported authentication method). Claim 'audience' from 'client_assertion' must match the authorization server's token endpoint 'https://hydra.example.com/oauth2/token'.",
+    ),
+    words(
+        "iss is not trusted",
+        400,
+        "invalid_grant",
+        "The provided authorization grant (e.g., authorization code, resource owner credentials) or refresh token is invalid, expired, revoked, does not match the redirection URI used in the authorization request, or was issued to another client. No public JWK was registered for issuer 'https://elsewhere.example' and subject 'sub', and public key is required to check signature of JWT in 'assertion' request parameter.",
+    ),
     words(
         "no client proved",
         401,
@@ -146,4 +192,37 @@ const HYDRA: &[Words] = &[
         "invalid_scope",
         "The requested scope is invalid, unknown, or malformed. The public key registered for issuer and subject is not allowed to request that scope.",
     ),
+];
+
+/// Dex 2.45: a connector `ci` trusts the platform, and a client with a secret asks. There is no `scope` in its answers, and
+/// `resource` is ignored: the audience of a token is the client.
+pub fn dex(scene: &Scene) {
+    at(scene, "/dex", APPENDED);
+    scene.authorization_server.require_clients(true);
+    scene.authorization_server.set_profile(Profile {
+        connector: Some("ci"),
+        silent_about_scope: true,
+        jti_optional: true,
+        ..Profile::default()
+    });
+}
+
+/// ToolHive's authorization server: its token endpoint is the audience unless an operator says otherwise, each assertion is
+/// taken once by its digest, and no scope is granted. It lists the grant, and says nothing about a refusal.
+pub fn toolhive(scene: &Scene, audience: Option<String>) {
+    let server = &scene.authorization_server;
+    server.set_profile(Profile {
+        assertion_audience: Some(audience.unwrap_or_else(|| server.token_endpoint())),
+        once_by_digest: true,
+        grants_no_scope: true,
+        words: TOOLHIVE,
+        ..Profile::default()
+    });
+}
+
+/// As seen: the code alone.
+const TOOLHIVE: &[Words] = &[
+    words("aud is not", 400, "invalid_grant", ""),
+    words("iss is not trusted", 400, "invalid_grant", ""),
+    words("jti was used", 400, "invalid_grant", ""),
 ];

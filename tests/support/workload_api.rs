@@ -4,10 +4,11 @@
 //! without the metadata `workload.spiffe.io: true` is refused, only registered identities get an SVID, and every SVID is really
 //! signed: JWT-SVIDs by `keys.rs`, X.509-SVIDs by a CA of its own.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -70,7 +71,13 @@ struct State {
     audiences: Mutex<Vec<Vec<String>>>,
     leaves: Mutex<Vec<Vec<u8>>>,
     script: Script<SvidFault>,
+    /// As with SPIRE: its JWT-SVIDs have no `jti` and live for so long, and each is given again until half of that is over.
+    repeats: Mutex<Option<Duration>>,
+    given: Mutex<HashMap<(String, Vec<String>), GivenSvid>>,
 }
+
+/// When a JWT-SVID was made, and itself.
+type GivenSvid = (Instant, String);
 
 struct Ca {
     issuer: Issuer<'static, KeyPair>,
@@ -89,6 +96,8 @@ impl FakeWorkloadApi {
             audiences: Mutex::default(),
             leaves: Mutex::default(),
             script: Script::new(),
+            repeats: Mutex::default(),
+            given: Mutex::default(),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&state)));
         Self { state, task, directory }
@@ -116,6 +125,16 @@ impl FakeWorkloadApi {
     /// Every request after the script gets this fault.
     pub fn always(&self, fault: SvidFault) {
         self.state.script.always(fault);
+    }
+
+    /// From now on its JWT-SVIDs are like SPIRE's: without `jti`, living for so long, and given again until half of that.
+    pub fn repeat_svids(&self, life: Duration) {
+        *self.state.repeats.lock().expect("never held over a panic") = Some(life);
+    }
+
+    /// Half the life of all JWT-SVIDs that it keeps is over.
+    pub fn forget_svids(&self) {
+        self.state.given.lock().expect("never held over a panic").clear();
     }
 
     /// The audiences of each request for a JWT-SVID so far, refused ones included.
@@ -219,7 +238,7 @@ async fn jwt_svid(state: &State, request: &JwtSvidRequest) -> io::Result<Respons
         let svid = match &fault {
             Some(SvidFault::Token(text)) => text.clone(),
             Some(SvidFault::Claims(over)) => state.jwt(id, &request.audience, over),
-            _ => state.jwt(id, &request.audience, &Value::Null),
+            _ => state.svid(id, &request.audience),
         };
         JwtSvid { spiffe_id: id.clone(), svid, hint: String::new() }
     };
@@ -249,6 +268,24 @@ fn x509_svid(state: &State) -> Response<Body> {
 }
 
 impl State {
+    /// A new JWT-SVID, or the last one for this audience once more.
+    fn svid(&self, id: &str, audience: &[String]) -> String {
+        let Some(life) = *self.repeats.lock().expect("never held over a panic") else {
+            return self.jwt(id, audience, &Value::Null);
+        };
+        let mut given = self.given.lock().expect("never held over a panic");
+        let key = (id.to_owned(), audience.to_vec());
+        match given.get(&key) {
+            Some((since, svid)) if since.elapsed() < life / 2 => svid.clone(),
+            _ => {
+                let (iat, exp) = keys::lifetime(life);
+                let svid = self.jwt(id, audience, &json!({"jti": null, "iat": iat, "exp": exp}));
+                given.insert(key, (Instant::now(), svid.clone()));
+                svid
+            }
+        }
+    }
+
     fn jwt(&self, id: &str, audience: &[String], over: &Value) -> String {
         let (iat, exp) = keys::lifetime(LIFE);
         let audience = match audience {

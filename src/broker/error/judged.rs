@@ -13,6 +13,8 @@ pub(crate) enum Unusable {
     Subject { source_name: &'static str, unfit: Unfit },
     #[error("this identity token was refused before and is not presented again; then: {issuer} refuses with {error}")]
     RefusedBefore { issuer: Issuer, error: OauthError },
+    #[error("{issuer} takes each identity token once, and this one is used up: it refuses with {error}")]
+    UsedUp { issuer: Issuer, error: OauthError },
     #[error("the token of {issuer} is not bound to {resource}: {why}")]
     NotBound { issuer: Issuer, resource: Resource, why: &'static str, is_unlisted: bool },
     #[error("the token of {issuer}: {why}")]
@@ -22,6 +24,9 @@ pub(crate) enum Unusable {
     #[error("the token of {issuer} expired {seconds} s ago by its own `exp` and this machine's clock")]
     ExpiredOnArrival { issuer: Issuer, seconds: i64 },
 }
+
+/// The code for an identity token that a server takes once and has taken.
+pub(super) const USED_UP: &str = "identity_token_used";
 
 /// The hint for tokens with a lifetime of zero, or one that is too long.
 pub(super) const BAD_LIFETIME: &str = "the operator of the authorization server must fix the lifetime of its tokens";
@@ -38,6 +43,9 @@ impl Unusable {
             }
             Self::RefusedBefore { error, .. } => row(&error.code).hint(
                 "fix the trust policy at the authorization server; a new identity token is tried automatically (a managed identity's or a file's may come hours later: restart the daemon then)",
+            ),
+            Self::UsedUp { .. } => row(USED_UP).hint(
+                "the next identity token of the platform is presented as soon as it is there, by itself; to get a token at any time use a source that mints anew (`safeconduct whoami` says whether it does), or have the server's operator allow reuse",
             ),
             Self::NotBound { is_unlisted: true, .. } => row("resource_not_bound").hint(
                 "add the server to the configuration if you trust it with such tokens; the operator of the authorization server should bind tokens to `resource` (RFC 8707)",

@@ -24,7 +24,7 @@ pub(super) fn policy(denied: &policy::Denied) -> Facts<'_> {
 pub(super) fn identity(error: &identity::Error) -> Facts<'_> {
     let row = |class, code| Facts::of(Stage::Identity, Platform, class, code).maybe(error.hint());
     match error {
-        identity::Error::Unreachable { .. } => row(Temporary, "identity_unreachable"),
+        identity::Error::Unreachable { .. } | identity::Error::Busy { .. } => row(Temporary, "identity_unreachable"),
         identity::Error::Misconfigured { .. }
         | identity::Error::Rejected { .. }
         | identity::Error::Malformed { .. } => row(NoIdentity, "no_identity"),
@@ -99,6 +99,8 @@ pub(super) fn flight(lost: Lost) -> Facts<'static> {
         Lost::TooLong => Facts::before(AuthorizationServer, Temporary, "temporarily_unavailable"),
         Lost::StaleToken => Facts::of(Stage::Exchange, AuthorizationServer, Temporary, "temporarily_unavailable")
             .hint(super::judged::BAD_LIFETIME),
+        Lost::SameToken => Facts::of(Stage::Exchange, AuthorizationServer, Temporary, "temporarily_unavailable")
+            .hint("it does so until that token is nearly over; without `--fresh` you get it"),
         Lost::Crowded => Facts::before(Workload, Temporary, "temporarily_unavailable")
             .hint("ask for fewer sets of scopes at a time, and keep each token for its life"),
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::error::Unusable;
-use super::super::flight::TokenAnswer;
+use super::super::flight::{FOR_NOBODY, TokenAnswer, expected_audience};
 use super::super::{Class, Error, ResourceParameter};
 use super::{Check, ExaminationRun, Party, State, TokenRequest, rules};
 use crate::identity::CLOCK_SKEW;
@@ -61,8 +61,8 @@ impl ExaminationRun<'_> {
             self.report.push(rules::SUBJECT_TOKEN.skip("for whom it has to be made is not known"));
             return None;
         };
-        let subject = match self.asked(issuer).await {
-            Ok(subject) => subject,
+        let (subject, wanted) = match self.asked(issuer).await {
+            Ok(asked) => asked,
             Err(error) => {
                 self.report.push(rules::SUBJECT_TOKEN.fail_with(&error));
                 return None;
@@ -71,18 +71,16 @@ impl ExaminationRun<'_> {
         let of = |claim: &Option<String>| claim.as_deref().map_or_else(|| "nobody".to_owned(), quoted_words);
         let who = format!("issued by {} for {}", of(&subject.claims.iss), of(&subject.claims.sub));
         self.report.push(rules::SUBJECT_TOKEN.pass(who));
-        let first =
-            self.maker.chain(&self.server.order).ok().and_then(|chain| chain.first().map(|link| link.audience()));
-        let wanted = first.unwrap_or_else(|| {
-            Audience::from(self.server.order.subject_audience.as_deref().unwrap_or(issuer.as_str()))
-        });
         self.fit(&subject, source, &wanted).then_some(Some(subject))
     }
 
-    /// The platform's token, as a flight asks for it.
-    async fn asked(&self, issuer: &Issuer) -> Result<SubjectToken, Error> {
-        let chain = self.maker.chain(&self.server.order)?;
-        self.maker.needed_subject(&self.server.order, &chain, issuer).await
+    /// The platform's token, as a flight asks for it, and the audience that it must have.
+    async fn asked(&self, issuer: &Issuer) -> Result<(SubjectToken, Audience), Error> {
+        let order = &self.server.order;
+        let chain = self.maker.chain(order)?;
+        let addressee = self.maker.addressee(order, issuer, &self.server.origins()).await?;
+        let subject = self.maker.needed_subject(order, &chain, &addressee).await?;
+        Ok((subject, chain.first().map_or_else(|| expected_audience(order, &addressee), |link| link.audience())))
     }
 
     /// Gets the platform's own token, for a server that accepts it directly. `None` after a failure.
@@ -215,6 +213,10 @@ impl ExaminationRun<'_> {
     /// Compares the token's audience with the requested resource.
     fn bound(&self, granting: &TokenAnswer, claims: Option<&Claims>) -> Bound {
         let Some(claims) = claims else { return Bound::Opaque };
+        let asks_for_it = self.server.order.is_discovered() && self.server.order.resource != ResourceParameter::Omitted;
+        if claims.aud.is_empty() && (!asks_for_it || self.server.order.pin.is_some()) {
+            return Bound::Nowhere;
+        }
         if !self.server.order.is_discovered() {
             return Bound::Named(claims.aud.join(", "));
         }
@@ -242,6 +244,8 @@ enum Bound {
     NotAsked(String),
     /// The provider's exchange names the audience in another way, by a scope or a parameter of its own.
     Named(String),
+    /// The token names no audience at all.
+    Nowhere,
     /// The token is not a JWT.
     Opaque,
 }
@@ -268,6 +272,7 @@ impl Bound {
                 "send it where the server takes it: leave `resource = \"\"` out",
             ),
             Self::Named(aud) => rule.pass(format!("`aud` is {}, for what the configuration names", quoted_words(aud))),
+            Self::Nowhere => rule.warn("the token names no audience (`aud`)", FOR_NOBODY),
             Self::Opaque => rule.warn(
                 "the token is not a JWT: whether it is bound to this resource cannot be seen from here",
                 "show it with `--other-resource URL`: a token for another resource must be refused by this server",

@@ -10,7 +10,9 @@ use super::super::{Assertion, Error, Order, Pin};
 use super::route::Route;
 use super::{Minter, TokenRequest, plain_request};
 use crate::exchange::registration::ClientContext;
-use crate::exchange::{self, Client, ClientAuth, Destination, LINK_GRANT, Link, ResolvedClient};
+use crate::exchange::{
+    self, AssertionAudience, Client, ClientAuth, Destination, LINK_GRANT, Link, LinkParameters, ResolvedClient,
+};
 use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, AuthorizationServer, Issuer, Resource, Scopes};
 use crate::outbound::Origins;
@@ -62,8 +64,8 @@ struct Step<'a> {
 }
 
 /// The audience of the identity token for the server's authorization server.
-pub(in crate::broker) fn expected_audience(order: &Order, issuer: &Issuer) -> Audience {
-    order.expected().audience(issuer, &plain_request(order))
+pub(in crate::broker) fn expected_audience(order: &Order, server: &AuthorizationServer) -> Audience {
+    order.expected().audience(server, &plain_request(order))
 }
 
 impl Minter {
@@ -74,6 +76,20 @@ impl Minter {
             return Ok(Vec::new());
         }
         Ok(self.identity(order)?.links.iter().chain(&order.idp).collect())
+    }
+
+    /// The authorization server, as far as the audience of the identity token depends on it. Its metadata are read only if
+    /// that audience is its token endpoint.
+    pub(in crate::broker) async fn addressee(
+        &self,
+        order: &Order,
+        issuer: &Issuer,
+        origins: &Origins,
+    ) -> Result<Arc<AuthorizationServer>, Error> {
+        match order.subject_audience {
+            Some(AssertionAudience::TokenEndpoint) => self.metadata(issuer, order.token_endpoint(), origins).await,
+            _ => Ok(Arc::new(AuthorizationServer::silent(issuer.clone(), ""))),
+        }
     }
 
     /// The identity that the order names. Fails if it was not found.
@@ -94,12 +110,12 @@ impl Minter {
         &self,
         order: &Order,
         chain: &[&Link],
-        issuer: &Issuer,
+        server: &AuthorizationServer,
     ) -> Result<Option<SubjectToken>, Error> {
         if !order.needs_subject() {
             return Ok(None);
         }
-        self.needed_subject(order, chain, issuer).await.map(Some)
+        self.needed_subject(order, chain, server).await.map(Some)
     }
 
     /// The same for an order that needs one.
@@ -107,11 +123,11 @@ impl Minter {
         &self,
         order: &Order,
         chain: &[&Link],
-        issuer: &Issuer,
+        server: &AuthorizationServer,
     ) -> Result<SubjectToken, Error> {
         let audience = match chain.first() {
             Some(link) => link.audience(),
-            None => expected_audience(order, issuer),
+            None => expected_audience(order, server),
         };
         Ok(self.identity(order)?.source.subject_token(&audience).await?)
     }
@@ -129,9 +145,38 @@ impl Minter {
         let chain = self.chain(order)?;
         let (parties, may_be_no_jwt) = (&route.parties, order.takes_any_subject_type());
         let journey = ChainWalk { want, identity: &order.identity, chain: &chain, parties, may_be_no_jwt };
-        let destination = Destination { audience, resource: request.resource.as_ref(), scopes: &request.scopes };
+        let (resource, parameters) = (request.resource.as_ref(), &LinkParameters::default());
+        let destination = Destination { audience, resource, scopes: &request.scopes, parameters };
         let (subject, hops) = self.walk(&journey, subject.clone(), &destination).await?;
         Ok(PresentedIdentity { subject: Some(subject), hops })
+    }
+
+    /// The workload's token for this audience: the platform's, or the last of the chain.
+    pub(super) async fn own_token(
+        &self,
+        want: &TokenRequest,
+        audience: &Audience,
+    ) -> Result<(SubjectToken, Vec<Hop>), Error> {
+        let identity = &*want.order.identity;
+        self.through_chain(want, identity, audience).await
+    }
+
+    /// A token of this identity for this audience.
+    async fn through_chain(
+        &self,
+        want: &TokenRequest,
+        name: &str,
+        audience: &Audience,
+    ) -> Result<(SubjectToken, Vec<Hop>), Error> {
+        let identity = self.named_identity(name)?;
+        let chain: Vec<&Link> = identity.links.iter().collect();
+        let first = chain.first().map_or_else(|| audience.clone(), |link| link.audience());
+        let subject = async { identity.source.subject_token(&first).await.map_err(Error::from) };
+        let (subject, parties) = tokio::try_join!(subject, self.parties(&chain))?;
+        let journey = ChainWalk { want, identity: name, chain: &chain, parties: &parties, may_be_no_jwt: false };
+        let (scopes, parameters) = (&Scopes::default(), &LinkParameters::default());
+        let destination = Destination { audience, resource: None, scopes, parameters };
+        self.walk(&journey, subject, &destination).await
     }
 
     /// The identity tokens for further form parameters, each made for the pinned issuer.
@@ -139,8 +184,9 @@ impl Minter {
         &self,
         want: &TokenRequest,
         pin: &Pin,
+        server: &AuthorizationServer,
     ) -> Result<Vec<(String, SubjectToken)>, Error> {
-        let audience = expected_audience(&want.order, &pin.issuer);
+        let audience = expected_audience(&want.order, server);
         let all = pin.assertions.iter().map(|assertion| self.assertion(want, assertion, &audience));
         futures_util::future::try_join_all(all).await
     }
@@ -151,15 +197,7 @@ impl Minter {
         assertion: &Assertion,
         audience: &Audience,
     ) -> Result<(String, SubjectToken), Error> {
-        let identity = self.named_identity(&assertion.identity)?;
-        let chain: Vec<&Link> = identity.links.iter().collect();
-        let first = chain.first().map_or_else(|| audience.clone(), |link| link.audience());
-        let subject = async { identity.source.subject_token(&first).await.map_err(Error::from) };
-        let (subject, parties) = tokio::try_join!(subject, self.parties(&chain))?;
-        let (identity, parties) = (&*assertion.identity, &parties);
-        let journey = ChainWalk { want, identity, chain: &chain, parties, may_be_no_jwt: false };
-        let destination = Destination { audience, resource: None, scopes: &Scopes::default() };
-        let (token, _) = self.walk(&journey, subject, &destination).await?;
+        let (token, _) = self.through_chain(want, &assertion.identity, audience).await?;
         Ok((assertion.parameter.clone(), token))
     }
 
@@ -182,7 +220,7 @@ impl Minter {
         for (i, (link, party)) in chain.iter().zip(*parties).enumerate() {
             fit(&subject, &link.audience(), source, link.takes_any_subject_type())?;
             let next = chain.get(i + 1).map_or_else(|| destination.audience.clone(), |next| next.audience());
-            let on_the_way = Destination { audience: &next, ..*destination };
+            let on_the_way = Destination { audience: &next, parameters: &link.parameters, ..*destination };
             let step = Step { link, party, identity, subject: &subject };
             subject = self.change(want, &step, &on_the_way).await?;
             source = link.step();
@@ -202,7 +240,7 @@ impl Minter {
         let Step { link, party, identity, subject } = *step;
         let asked = [next.audience.as_str(), next.resource.map_or("", Resource::as_str)];
         let presented = Presented::of((&want.order, &want.permit), subject, &party.issuer, &asked, next.scopes);
-        self.refused.check(&presented)?;
+        self.refused.check(&presented).map_err(|error| error.until_identity_changes(false))?;
         let name = format!("{}@{}", want.order.name, link.issuer).into();
         let origins = link.origins();
         let leg = Leg {
@@ -219,11 +257,10 @@ impl Minter {
         let changed = link.change.change(&self.endpoint(party, &origins), subject, client, next).await;
         drop(place);
         changed.map_err(|error| {
-            self.refused.remember(&presented, &error);
             if error.may_be_stale_metadata() {
                 self.discovery.forget(&want.server.url, Some(&party.issuer));
             }
-            error.into()
+            self.refused.remember(&presented, error, self.clock.unix()).until_identity_changes(false)
         })
     }
 

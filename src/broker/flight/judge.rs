@@ -70,6 +70,7 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
         expires_at: rfc3339(minted_wall + life),
         dates_itself: inherent.is_some(),
         life,
+        is_for_nobody: claims.as_ref().is_some_and(|claims| claims.aud.is_empty()),
         jti: claims.and_then(|claims| claims.jti),
         hops: hops.into(),
         party_in_json: Default::default(),

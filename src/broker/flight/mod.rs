@@ -39,6 +39,10 @@ use judge::{Evidence, resource, wanted, within_ceiling};
 pub(super) use judge::{LONGEST_LIFE, confirmed, listed};
 use route::Route;
 
+/// About a token that names no audience.
+pub(super) const FOR_NOBODY: &str = "its operator should add one (Keycloak: an audience mapper with the MCP server's URL); a server that \
+    looks for it refuses the token, and one that does not may use it at others";
+
 /// More DPoP keys than a daemon needs: it has one per server.
 const KEYS: usize = 1_024;
 
@@ -162,7 +166,7 @@ impl Minter {
             assertions: route.assertions.clone(),
             ..plain_request(order)
         };
-        let audience = exchange.audience(&route.server.issuer, &request);
+        let audience = exchange.audience(&route.server, &request);
         let standing = self.identity_for_server(want, &route, &audience, &request).await?;
         let leg = Leg {
             name: Arc::clone(&order.name),
@@ -197,19 +201,20 @@ impl Minter {
         identity.source.aws_credentials().await.map_err(Error::from)
     }
 
-    /// The platform's own token, for a server that accepts it directly: no discovery and no token request. Fails if it
-    /// is not a valid JWT for the configured audience.
+    /// The workload's own token, for a server that accepts it directly: the platform's, or the last of a chain. No discovery
+    /// and no token request. Fails if it is not a valid JWT for the configured audience.
     pub(super) async fn direct(&self, want: &TokenRequest) -> Result<Token, Error> {
         let (order, exchange) = (&*want.order, want.order.expected());
         let identity = self.identity(order)?;
         let source = identity.source.name();
         let root = IdentityRef { name: &order.identity, source: Some(source), is_chain: !identity.links.is_empty() };
         exchange.check_identity(&root).map_err(exchange::Error::from)?;
-        let audience = Audience::from(order.subject_audience.as_deref().unwrap_or_default());
-        let subject = identity.source.subject_token(&audience).await.map_err(Error::from)?;
+        let audience = Audience::from(order.named_audience().unwrap_or_default());
+        let (subject, hops) = self.own_token(want, &audience).await?;
         let now = self.clock.unix();
+        let source_name = hops.last().map_or(source, |hop| hop.source);
         let fit = subject.must_be_jwt().and_then(|()| subject.fit_for(&audience, now, Duration::ZERO));
-        fit.map_err(|unfit| Unusable::Subject { source_name: source, unfit })?;
+        fit.map_err(|unfit| Unusable::Subject { source_name, unfit })?;
         let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
         let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
         let resource = resource(&want.server, order, &Protection::default())?;
@@ -220,7 +225,6 @@ impl Minter {
             exchange.exchange(&self.endpoint(&silent, &Origins::default()), Some(&subject), &request).await?;
         // A token from a file may be old: only the time left counts.
         issued.expires_in = Some(Duration::from_secs(left));
-        let hops = vec![Hop::of(source, &subject.claims)];
         let (asked, now) = (&request.scopes, (self.clock.boot(), self.clock.wall()));
         let credential = match &issued.grant {
             // No authorization server issued it for us, so it is not bound to a key of ours.
@@ -245,24 +249,40 @@ impl Minter {
         let presented = shown.map(|subject| {
             Presented::of((&want.order, &want.permit), subject, issuer, &asked_for(request), &request.scopes)
         });
-        presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
+        let checked = presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented));
+        checked.map_err(|error| self.looked_for(&want.order, error))?;
         let place = self.pace.enter(issuer, &want.urgency).await?;
         let issued = exchange.exchange(&self.endpoint(leg.party, leg.origins), leg.subject, request).await;
         drop(place);
-        let error = match issued {
-            Ok(issued) => return Ok(issued),
-            Err(error) => error,
+        let error = match (issued, &presented) {
+            (Ok(issued), presented) => {
+                let kept = presented.as_ref().filter(|_| self.keeps_identity(&want.order));
+                kept.into_iter().for_each(|presented| self.refused.granted(presented));
+                return Ok(issued);
+            }
+            (Err(error), _) => error,
         };
-        if let Some(presented) = &presented {
-            self.refused.remember(presented, &error);
-        }
         if error.is_unknown_client() {
             self.registrations.forget(&leg.name, leg.client, issuer, request.client.id.as_deref()).await;
         }
         if error.may_be_stale_metadata() {
             self.discovery.forget(&want.server.url, Some(issuer));
         }
-        Err(error.into())
+        let Some(presented) = &presented else { return Err(error.into()) };
+        Err(self.looked_for(&want.order, self.refused.remember(presented, error, self.clock.unix())))
+    }
+
+    /// Is the token that this order presents the platform's own, and given again until somebody or something renews it?
+    fn keeps_identity(&self, order: &Order) -> bool {
+        let is_kept = |identity: &Identity| identity.links.is_empty() && !identity.source.mints_anew();
+        order.idp.is_none() && self.identity(order).is_ok_and(is_kept)
+    }
+
+    /// The same failure, which passes with the next identity token only if the platform is all that has to be asked for it. Who
+    /// mints at each call would be asked in vain again and again, and so would the parties of a chain.
+    fn looked_for(&self, order: &Order, error: Error) -> Error {
+        let so = error.waits_for_identity() && self.keeps_identity(order);
+        error.until_identity_changes(so)
     }
 
     /// Checks the answer and builds the token. Fails if the token must not be used.
@@ -275,6 +295,9 @@ impl Minter {
         let (order, asked, now) = (&*want.order, &request.scopes, (self.clock.boot(), self.clock.wall()));
         let issuer = issuer.clone();
         let token = judge::build_token(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)?;
+        if token.is_for_nobody {
+            tracing::warn!(server = %order.name, issuer = %token.issuer, hint = FOR_NOBODY, "the token names no audience");
+        }
         if !token.missing.is_empty() {
             let missing = &token.missing;
             tracing::warn!(server = %order.name, ?missing, "the authorization server granted less than was asked for");

@@ -54,13 +54,13 @@ impl Minter {
         }
         let chain = self.chain(order)?;
         let parties = self.parties(&chain).await?;
-        let subject = self.subject(order, &chain, &metadata.issuer).await?;
+        let subject = self.subject(order, &chain, metadata).await?;
         let (protection, metadata) = (Arc::default(), Arc::clone(metadata));
         let assertions = Vec::new();
         let route =
             Route { protection, server: metadata, subject, issuer_is: IssuerOrigin::Pinned, parties, assertions };
         let issuer = &route.server.issuer;
-        let audience = expected_audience(order, issuer);
+        let audience = expected_audience(order, &route.server);
         let subject = self.identity_for_server(want, &route, &audience, &plain_request(order)).await?.subject;
         let presented = subject
             .as_ref()

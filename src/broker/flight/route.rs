@@ -40,11 +40,12 @@ impl Minter {
         if let Some(pin) = &order.pin {
             let pinned = &pin.issuer;
             let others = async {
+                let addressee = self.addressee(order, pinned, &origins).await?;
                 tokio::try_join!(
                     self.metadata(pinned, pin.token_endpoint.as_deref(), &origins),
-                    self.subject(order, &chain, pinned),
+                    self.subject(order, &chain, &addressee),
                     parties,
-                    self.assertions(want, pin),
+                    self.assertions(want, pin, &addressee),
                 )
             };
             // A pin that the server does not name is wrong for good. A party that cannot be reached must not hide that.
@@ -62,8 +63,10 @@ impl Minter {
         let protection = self.discovery.protection(&server.url, &origins).await?;
         let (issuer, issuer_is) = self.pick(server, &protection)?;
         let origins = self.origins(server, &issuer);
-        let (metadata, subject, parties) =
-            tokio::try_join!(self.metadata(&issuer, None, &origins), self.subject(order, &chain, &issuer), parties)?;
+        // Only at a pinned issuer another audience can be configured.
+        let addressee = AuthorizationServer::silent(issuer.clone(), "");
+        let subject = self.subject(order, &chain, &addressee);
+        let (metadata, subject, parties) = tokio::try_join!(self.metadata(&issuer, None, &origins), subject, parties)?;
         Ok(Route { protection, server: metadata, subject, issuer_is, parties, assertions: Vec::new() })
     }
 

@@ -35,6 +35,7 @@ fn token(life: f64) -> Token {
         life: span(life),
         jti: None,
         hops: Arc::default(),
+        is_for_nobody: false,
         party_in_json: Default::default(),
     }
 }
@@ -120,6 +121,8 @@ fn the_wait_after_a_failure_follows_its_verdict() {
     for (verdict, failures, shortest, longest) in [
         (Verdict::Permanent, 1, 30.0, 30.0),
         (Verdict::Permanent, 9, 30.0, 30.0),
+        (Verdict::UntilIdentityChanges, 1, 0.5, 1.0),
+        (Verdict::UntilIdentityChanges, 99, 0.5, 5.0),
         (BUSY, 1, 0.5, 1.0),
         (BUSY, 2, 0.5, 2.0),
         (BUSY, 7, 0.5, 60.0),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::broker::Order;
+use crate::broker::{AssertionAudience, Order};
 use crate::clock::{Boot, Clock, rfc3339};
 use crate::command::paper::{Colour, Paper, span};
 use crate::config::Config;
@@ -62,7 +62,7 @@ pub(super) fn servers(config: &Config) -> Value {
             .map(|link| json!({ "exchange": link.step(), "issuer": link.issuer.as_str() }))
             .collect();
         let presents = order.needs_subject();
-        let audience = order.subject_audience.as_deref().or(issuer);
+        let audience = order.subject_audience.as_ref().map(AssertionAudience::as_str).or(issuer);
         json!({
             "server": &*order.name, "identity": &*order.identity, "through": through,
             "exchange": exchange, "client_auth": order.client.auth.as_str(),
@@ -76,8 +76,10 @@ impl Seen<'_> {
     pub(super) fn report(&self, now: i64) -> Value {
         let name = self.chosen.map(|chosen| chosen.source.name());
         let identity = self.chosen.map(|chosen| {
+            // Whether the next one is new is not known where the agent keeps them for a while.
+            let mints_anew = (!chosen.source.repeats()).then(|| chosen.source.mints_anew());
             json!({
-                "source": chosen.source.name(), "evidence": chosen.evidence, "mints_anew": chosen.source.mints_anew(),
+                "source": chosen.source.name(), "evidence": chosen.evidence, "mints_anew": mints_anew,
                 "claims": self.token.map(|token| of_claims(&token.claims, now)),
             })
         });
@@ -213,10 +215,10 @@ fn of_identity(paper: &Paper, identity: &Value) -> String {
     let mut out = line(paper, "source", &paper.paint(Colour::Bold, &plain(&identity["source"])));
     out.push_str(&line(paper, "evidence", &plain(&identity["evidence"])));
     out.push_str(&line(paper, "life", &life(&identity["claims"])));
-    let minted = if identity["mints_anew"] == true {
-        "anew for each exchange, for any audience"
-    } else {
-        "by somebody else, for the audience below"
+    let minted = match identity["mints_anew"].as_bool() {
+        Some(true) => "anew for each exchange, for any audience",
+        Some(false) => "by somebody else, for the audience below",
+        None => "for any audience; the same one again until about half its life is over",
     };
     out.push_str(&line(paper, "minted", minted));
     if let Some(thumbprint) = identity["certificate"]["sha256"].as_str() {

@@ -168,7 +168,7 @@ impl Azure {
         let mut what = format!("{who} answers status {status}");
         if is_passing(status, &self.host) {
             let hint = Some("Azure has trouble there, or too many ask at once".to_owned());
-            return Error::Unreachable { source_name: SOURCE.name, what, hint };
+            return Error::Busy { source_name: SOURCE.name, what, hint, retry_after: answer.retry_after() };
         }
         let body = String::from_utf8_lossy(&answer.body).to_ascii_lowercase();
         let says = |words: &[&str]| words.iter().any(|word| body.contains(word));

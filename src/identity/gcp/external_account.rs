@@ -194,7 +194,10 @@ impl ExternalAccount {
             Ok(answer) => {
                 let what = format!("{who} it answers status {}", answer.status);
                 match answer.status {
-                    429 | 500.. => Err(Error::Unreachable { source_name: SOURCE.name, what, hint: None }),
+                    429 | 500.. => {
+                        let retry_after = answer.retry_after();
+                        Err(Error::Busy { source_name: SOURCE.name, what, hint: None, retry_after })
+                    }
                     _ => Err(Error::Rejected {
                         source_name: SOURCE.name,
                         what,

@@ -205,14 +205,18 @@ fn read(answer: &Answer, account: &Account) -> Result<SubjectToken, Error> {
         token: SecretString,
     }
     if !matches!(answer.status, 200 | 201) {
-        return Err(refused(answer.status, account));
+        return Err(refused(answer, account));
     }
     let wire: Wire = answer.json().map_err(|what| malformed(format!("the API server: {what}"), NOT_THE_API_SERVER))?;
     SubjectToken::parse(wire.status.token)
         .map_err(|error| malformed(format!("the API server's token is {error}"), NOT_THE_API_SERVER))
 }
 
-fn refused(status: u16, Account { namespace, name }: &Account) -> Error {
+const LIMITED: &str = "the API server limits what it serves to this account (API Priority and Fairness): have the cluster's operator \
+    give it more (a FlowSchema), or name a projected token with `token_file`, which asks nobody";
+
+fn refused(answer: &Answer, Account { namespace, name }: &Account) -> Error {
+    let status = answer.status;
     let (what, hint) = match status {
         401 => (
             "does not accept the pod's own token".to_owned(),
@@ -231,10 +235,11 @@ fn refused(status: u16, Account { namespace, name }: &Account) -> Error {
             "it was deleted under the running pod; or what answers is no API server".to_owned(),
         ),
         429 | 500.. => {
-            return Error::Unreachable {
+            return Error::Busy {
                 source_name: SOURCE.name,
                 what: format!("the API server answers status {status}"),
-                hint: None,
+                hint: (status == 429).then(|| LIMITED.to_owned()),
+                retry_after: answer.retry_after(),
             };
         }
         _ => ("refuses the request".to_owned(), "the cluster's audit log says why".to_owned()),

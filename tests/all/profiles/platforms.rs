@@ -8,6 +8,7 @@ async fn a_workload_of_a_spiffe_trust_domain() {
     let agent = FakeWorkloadApi::start(&[SVID]);
     scene.authorization_server.also_trust(agent.trust());
     scene.authorization_server.federate("mcp-agent", SVID);
+    scene.authorization_server.set_profile(Profile { finds_clients_by_subject: true, ..Profile::default() });
     let example = Example::new(&scene, "spiffe", LOGIN);
     let world = |example: &Example<'_>| {
         Safeconduct::new(binary()).env("SPIFFE_ENDPOINT_SOCKET", &agent.endpoint()).config(&example.text)

@@ -120,11 +120,13 @@ fn by_key(state: &State, assertion: &str, key: &Jwk, id: &str, client_id: Option
         return Err("typ is not client-authentication+jwt".to_owned());
     }
     let mut validation = Validation::new(header.alg);
-    validation.set_audience(&[state.issuer()]);
+    let configured = state.now().profile.client_audience.clone();
+    let audience = configured.unwrap_or_else(|| state.issuer());
+    validation.set_audience(&[&audience]);
     let key = DecodingKey::from_jwk(key).map_err(|error| error.to_string())?;
     let claims = jsonwebtoken::decode::<Claims>(assertion, &key, &validation).map_err(|e| format!("assertion: {e}"))?;
     let claims = claims.claims;
-    if claims["aud"] != json!(state.issuer()) {
+    if claims["aud"] != json!(audience) {
         return Err("aud is not this issuer alone".to_owned());
     }
     if claims.get("sub") != Some(&json!(id)) || client_id.is_some_and(|named| named != id) {

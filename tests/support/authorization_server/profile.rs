@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::keys::{self, Claims};
 use super::token_endpoint::Refusal;
@@ -24,6 +24,20 @@ pub struct Profile {
     pub wants_scope: bool,
     /// The only `aud` of an assertion; `None`: the issuer.
     pub assertion_audience: Option<String>,
+    /// The only `aud` of an assertion that a client's key signs; `None`: the issuer.
+    pub client_audience: Option<String>,
+    /// A federated client is the one of the assertion's `sub`, whichever `client_id` is named, and both must be the same.
+    pub finds_clients_by_subject: bool,
+    /// It takes JWT-SVIDs neither by their own assertion type nor without `jti`.
+    pub knows_no_svids: bool,
+    /// Assertions are taken once by their digest, whether they have a `jti` or not.
+    pub once_by_digest: bool,
+    /// A token exchange names this connector, and calls what it brings an ID token or an access token (Dex).
+    pub connector: Option<&'static str>,
+    /// It grants no scope, whatever is asked for.
+    pub grants_no_scope: bool,
+    /// The audience of its tokens; null: they have none.
+    pub token_audience: Option<Value>,
     /// The maximum age of an assertion, from its `iat`.
     pub oldest_assertion: Option<Duration>,
     /// The subjects with accounts; `None`: every subject of a trusted platform.

@@ -28,6 +28,7 @@ const SECRETS: [&str; 4] = ["assertion", "client_assertion", "client_secret", "s
 const SPIFFE_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const JWT_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ID_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:id_token";
 const ID_JAG_TYPE: &str = "urn:ietf:params:oauth:token-type:id-jag";
 const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
@@ -196,13 +197,23 @@ fn federated_client(state: &State, form: &Form) -> Result<String, Refusal> {
     if form.contains_key("assertion") {
         return Err(invalid("a client proves itself with one JWT here"));
     }
-    let subject = judge_assertion(state, needed(form, "client_assertion")?);
-    let subject = subject.map_err(|why| Refusal::new("invalid_client", &why))?;
-    let wanted = if subject.starts_with("spiffe://") { SPIFFE_ASSERTION } else { CLIENT_ASSERTION };
+    let assertion = needed(form, "client_assertion")?;
+    let profile = state.now().profile.clone();
+    let claimed = jsonwebtoken::decode_header(assertion).map(|_| keys::peek(assertion)).unwrap_or_default();
+    let is_svid = claimed.get("sub").and_then(Value::as_str).is_some_and(|sub| sub.starts_with("spiffe://"));
+    let wanted = if is_svid && !profile.knows_no_svids { SPIFFE_ASSERTION } else { CLIENT_ASSERTION };
     if needed(form, "client_assertion_type")? != wanted {
         return Err(invalid(&format!("client_assertion_type is not {wanted}")));
     }
+    let subject = judge_assertion(state, assertion).map_err(|why| Refusal::new("invalid_client", &why))?;
     let federated = state.now().federated.clone();
+    if profile.finds_clients_by_subject {
+        if value(form, "client_id").is_some_and(|id| id != subject) {
+            return Err(Refusal::new("invalid_client", "client_id is not sub"));
+        }
+        let is_known = federated.values().any(|bound| *bound == subject);
+        return is_known.then_some(subject).ok_or_else(|| Refusal::new("invalid_client", "no client has that subject"));
+    }
     match value(form, "client_id") {
         Some(id) if federated.get(id) != Some(&subject) => {
             Err(Refusal::new("invalid_client", "this client is not federated with that subject"))
@@ -214,6 +225,10 @@ fn federated_client(state: &State, form: &Form) -> Result<String, Refusal> {
 
 /// Subject and issued type of a token exchange (RFC 8693).
 fn exchanged(state: &State, form: &Form) -> Result<(String, Option<&'static str>), Refusal> {
+    let connector = state.now().profile.connector;
+    if let Some(connector) = connector {
+        return connected(state, form, connector);
+    }
     let aws = state.now().aws.clone();
     let judged = match (needed(form, "subject_token_type")?, aws) {
         (JWT_TYPE, _) => judge_assertion(state, needed(form, "subject_token")?),
@@ -228,6 +243,31 @@ fn exchanged(state: &State, form: &Form) -> Result<(String, Option<&'static str>
         return Err(Refusal::new("invalid_target", "audience is not the one that is served here"));
     }
     Ok((judged.map_err(|why| invalid(&why))?, Some(kind)))
+}
+
+/// A token exchange at Dex. A connector takes what its issuer signed.
+fn connected(state: &State, form: &Form, connector: &str) -> Result<(String, Option<&'static str>), Refusal> {
+    if ![ID_TOKEN_TYPE, ACCESS_TOKEN_TYPE].contains(&value(form, "subject_token_type").unwrap_or_default()) {
+        return Err(Refusal::new("request_not_supported", "Invalid subject_token_type."));
+    }
+    let subject_token = value(form, "subject_token").ok_or_else(|| invalid("Missing subject_token"))?;
+    if value(form, "connector_id") != Some(connector) {
+        return Err(invalid("Requested connector does not exist."));
+    }
+    let subject = judge_assertion(state, subject_token);
+    let subject =
+        subject.map_err(|_| Refusal { status: 401, description: None, ..Refusal::new("access_denied", "") })?;
+    let kind = value(form, "requested_token_type").unwrap_or(ACCESS_TOKEN_TYPE);
+    let kind = [ID_TOKEN_TYPE, ACCESS_TOKEN_TYPE].into_iter().find(|known| *known == kind);
+    let kind = kind.ok_or_else(|| Refusal::new("request_not_supported", "Invalid requested_token_type."))?;
+    Ok((subject, Some(kind)))
+}
+
+/// The `aud` of a token of Dex: the client, or another one that the scopes name and that trusts this client.
+fn audience_at_dex(form: &Form, client: Option<&str>) -> String {
+    let scopes = value(form, "scope").unwrap_or_default().split(' ');
+    let other = scopes.filter_map(|scope| scope.strip_prefix("audience:server:client_id:")).next();
+    other.or(client).unwrap_or_default().to_owned()
 }
 
 fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> {
@@ -255,6 +295,10 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
         TOKEN_EXCHANGE => exchanged(state, form)?,
         _ => return Err(Refusal::new("unsupported_grant_type", "this grant is not spoken here")),
     };
+    if profile.connector.is_some() {
+        let (resource, scope) = (audience_at_dex(form, client.as_deref()), String::new());
+        return Ok(Grant { issued, client, thumbprint, certificate, audience: None, subject, resource, scope });
+    }
     if issued.is_some_and(|kind| kind != ACCESS_TOKEN_TYPE) {
         let text = |name: &str| value(name).unwrap_or_default().to_owned();
         let (resource, scope, audience) = (text("resource"), text("scope"), Some(text("audience")));
@@ -271,7 +315,8 @@ fn judge(state: &State, sender: &Sender, form: &Form) -> Result<Grant, Refusal> 
         return Err(Refusal::new("invalid_target", "no such resource is registered, byte for byte"));
     };
     let scope = value("scope").map_or_else(|| allowed.join(" "), str::to_owned);
-    if let Some(foreign) = scope.split(' ').find(|scope| !allowed.iter().any(|known| known == scope)) {
+    let scope = if profile.grants_no_scope { String::new() } else { scope };
+    if let Some(foreign) = scope.split_whitespace().find(|scope| !allowed.iter().any(|known| known == scope)) {
         return Err(Refusal::new("invalid_scope", &format!("{foreign:?} is not a scope of this resource")));
     }
     let resource = resource.to_owned();
@@ -307,7 +352,10 @@ fn judge_assertion(state: &State, assertion: &str) -> Result<String, String> {
     if let Some(rule) = &now.rule {
         keys::fits(rule, &claims)?;
     }
-    if profile.jti_optional && !claims.contains_key("jti") {
+    if profile.once_by_digest && !now.spent.insert(keys::digest(assertion)) {
+        return Err("jti was used before".to_owned());
+    }
+    if (profile.jti_optional || profile.once_by_digest) && !claims.contains_key("jti") {
         return Ok(subject);
     }
     if !now.spent.insert(text("jti")?.to_owned()) {
@@ -367,7 +415,8 @@ fn issue(state: &State, grant: &Grant, script: Option<TokenFault>) -> String {
     if profile.silent_about_scope {
         over["scope"] = Value::Null;
     }
-    let token = token.unwrap_or_else(|| token_for(json!(grant.resource), &grant.scope));
+    let audience = profile.token_audience.unwrap_or_else(|| json!(grant.resource));
+    let token = token.unwrap_or_else(|| token_for(audience, &grant.scope));
     leak::minted(&token);
     let exp = keys::now() as u64 + life.as_secs();
     state.now().last = Some((token.clone(), exp));
