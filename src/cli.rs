@@ -232,9 +232,9 @@ pub(crate) struct Get {
 
 #[derive(Args, Debug)]
 pub(crate) struct Whoami {
-    /// Ask the platform for a token with this audience
-    #[arg(long, value_name = "A", default_value = "safeconduct:whoami")]
-    pub audience: String,
+    /// Ask the platform for a token with this audience [default: safeconduct:whoami]
+    #[arg(long, value_name = "A")]
+    pub audience: Option<String>,
     /// Also show each source of which nothing is here, and what it looks for
     #[arg(long)]
     pub all: bool,

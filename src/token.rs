@@ -4,7 +4,7 @@
 //! serialised. Only `expose` returns their text, so a search for `expose` finds every use.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use secrecy::SecretString;
+use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 use crate::clock::{Boot, Now, rfc3339};
@@ -52,11 +53,14 @@ enum Kind {
 
 impl SubjectToken {
     /// Reads a compact JWT (RFC 7519). Fails when the text is not one. All parts must be base64url, because the text goes into
-    /// forms and header fields: every source of an identity comes through here.
+    /// forms and header fields, and the header must be a JSON object: every source of an identity comes through here.
     pub(crate) fn parse(secret: SecretString) -> Result<Self, NotJwt> {
         if !expose(&secret).split('.').all(is_base64url) {
             return Err(NotJwt);
         }
+        let header = expose(&secret).split('.').next().unwrap_or_default();
+        let header = URL_SAFE_NO_PAD.decode(header.trim_end_matches('=')).map_err(|_| NotJwt)?;
+        serde_json::from_slice::<HashMap<String, IgnoredAny>>(&header).map_err(|_| NotJwt)?;
         let claims = Claims::read(expose(&secret))?;
         Ok(Self { secret, kind: Kind::Jwt, claims })
     }

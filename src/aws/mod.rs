@@ -23,27 +23,49 @@ pub(crate) use sts::{Algorithm, Assumed, Sts};
 /// The audience of web identity tokens for STS, unless the identity provider is registered with another.
 pub(crate) const AUDIENCE: &str = "sts.amazonaws.com";
 
-/// AWS partitions: the prefix of their regions and the suffix of their host names.
-const PARTITIONS: &[(&str, &str)] = &[
-    ("cn-", "amazonaws.com.cn"),
-    ("eusc-", "amazonaws.eu"),
-    ("us-iso-", "c2s.ic.gov"),
-    ("us-isob-", "sc2s.sgov.gov"),
-    ("eu-isoe-", "cloud.adc-e.uk"),
-    ("us-isof-", "csp.hci.ic.gov"),
+/// AWS partitions: the prefix of their regions, the suffix of their host names, and that of dual-stack host names.
+const PARTITIONS: &[(&str, &str, Option<&str>)] = &[
+    ("cn-", "amazonaws.com.cn", Some("api.amazonwebservices.com.cn")),
+    ("eusc-", "amazonaws.eu", Some("api.amazonwebservices.eu")),
+    ("us-iso-", "c2s.ic.gov", None),
+    ("us-isob-", "sc2s.sgov.gov", None),
+    ("eu-isoe-", "cloud.adc-e.uk", None),
+    ("us-isof-", "csp.hci.ic.gov", None),
 ];
 const DEFAULT_EXCHANGE: &str = "amazonaws.com";
+const DUAL_STACK: &str = "api.aws";
+
+/// Which of a region's STS endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Variant {
+    /// With validated cryptography (FIPS 140).
+    pub(crate) fips: bool,
+    /// With IPv6 beside IPv4.
+    pub(crate) dual_stack: bool,
+}
 
 /// The STS endpoint of a region.
 pub(crate) fn endpoint(region: &str) -> String {
-    let suffix =
-        PARTITIONS.iter().find(|(start, _)| region.starts_with(start)).map_or(DEFAULT_EXCHANGE, |(_, suffix)| suffix);
-    format!("https://sts.{region}.{suffix}")
+    format!("https://sts.{region}.{}", suffixes(region).0)
+}
+
+/// This variant of a region's STS endpoint, if the partition has it. GovCloud's usual one is the one for FIPS
+/// (AWS General Reference, "AWS Security Token Service endpoints").
+pub(crate) fn endpoint_of(region: &str, variant: Variant) -> Option<String> {
+    let (usual, dual_stack) = suffixes(region);
+    let suffix = if variant.dual_stack { dual_stack? } else { usual };
+    let is_separate = variant.fips && (variant.dual_stack || !region.starts_with("us-gov-"));
+    Some(format!("https://{}.{region}.{suffix}", if is_separate { "sts-fips" } else { "sts" }))
+}
+
+fn suffixes(region: &str) -> (&'static str, Option<&'static str>) {
+    let partition = PARTITIONS.iter().find(|(start, ..)| region.starts_with(start));
+    partition.map_or((DEFAULT_EXCHANGE, Some(DUAL_STACK)), |(_, usual, dual_stack)| (usual, *dual_stack))
 }
 
 /// Does the STS of some partition accept web identity tokens with this audience?
 pub(crate) fn is_audience(text: &str) -> bool {
-    let mut suffixes = PARTITIONS.iter().map(|(_, suffix)| *suffix).chain([DEFAULT_EXCHANGE]);
+    let mut suffixes = PARTITIONS.iter().map(|(_, suffix, _)| *suffix).chain([DEFAULT_EXCHANGE]);
     text.strip_prefix("sts.").is_some_and(|rest| suffixes.any(|suffix| rest == suffix))
 }
 
@@ -58,7 +80,8 @@ pub(crate) fn is_region(text: &str) -> bool {
 pub(crate) fn may_be_endpoint(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else { return false };
     let host = url.host_str().unwrap_or_default();
-    let suffixes = PARTITIONS.iter().map(|(_, suffix)| *suffix).chain([DEFAULT_EXCHANGE, "api.aws"]);
+    let dual_stack = PARTITIONS.iter().filter_map(|(.., suffix)| *suffix).chain([DUAL_STACK]);
+    let suffixes = PARTITIONS.iter().map(|(_, suffix, _)| *suffix).chain([DEFAULT_EXCHANGE]).chain(dual_stack);
     let of_aws =
         || suffixes.map(|suffix| format!(".{suffix}")).any(|suffix| host.strip_suffix(&suffix).is_some_and(is_sts));
     let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
@@ -82,6 +105,24 @@ pub(crate) fn remaining(credentials: &Credentials, wall: SystemTime) -> Option<D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_endpoints_for_fips_and_dual_stack_are_the_partitions() {
+        let of = |region, fips, dual_stack| endpoint_of(region, Variant { fips, dual_stack });
+        for (region, fips, dual_stack, host) in [
+            ("us-east-1", true, false, "sts-fips.us-east-1.amazonaws.com"),
+            ("us-east-1", true, true, "sts-fips.us-east-1.api.aws"),
+            ("us-gov-west-1", true, false, "sts.us-gov-west-1.amazonaws.com"),
+            ("us-gov-west-1", true, true, "sts-fips.us-gov-west-1.api.aws"),
+            ("cn-north-1", false, true, "sts.cn-north-1.api.amazonwebservices.com.cn"),
+            ("eusc-de-east-1", false, true, "sts.eusc-de-east-1.api.amazonwebservices.eu"),
+            ("eu-central-1", false, false, "sts.eu-central-1.amazonaws.com"),
+        ] {
+            assert_eq!(of(region, fips, dual_stack), Some(format!("https://{host}")));
+            assert!(may_be_endpoint(&format!("https://{host}")), "{host}");
+        }
+        assert_eq!(of("us-iso-east-1", false, true), None);
+    }
 
     #[test]
     fn each_partition_has_its_own_names() {

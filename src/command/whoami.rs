@@ -16,6 +16,9 @@ use report::{Seen, Sources, Steps};
 
 mod report;
 
+/// Asked for unless told otherwise. No server takes it.
+const USUAL_AUDIENCE: &str = "safeconduct:whoami";
+
 /// Longer than the patience of any source.
 const LIMIT: Duration = Duration::from_secs(80);
 
@@ -30,7 +33,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     let found = identity::survey(&ambient);
     let chosen = identity::choose(&choice, &ambient);
     steps.done("detect");
-    let audience = Audience::from(verb.audience.as_str());
+    let audience = Audience::from(verb.audience.as_deref().unwrap_or(USUAL_AUDIENCE));
     let waiting = || "the platform gives no identity token yet".to_owned();
     let (chosen, token, certificate) = context.block_on_telling(&waiting, async {
         let chosen = match chosen {
@@ -63,7 +66,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     let paper = Paper::new(context.env);
     let of_sources = if verb.all { Sources::Each } else { Sources::Present };
     let (class, error) = match token {
-        Ok(token) => match ended(&token, ambient.clock.unix()) {
+        Ok(token) => match ended(chosen.as_ref(), &token, ambient.clock.unix()) {
             None if verb.json => return print(&Printable::json(&format!("{report:#}\n"), context.env)),
             None => return print(&paper.printable(&report::text(&paper, &report, of_sources), context.env)),
             Some(error) => (Class::NoIdentity, error),
@@ -71,7 +74,14 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
         Err(error) if error.is_temporary() => (Class::Temporary, error),
         Err(error) => (Class::NoIdentity, error),
     };
-    let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(error.hint().map(str::to_owned));
+    let mut hint = error.hint().map(str::to_owned);
+    let depends_on_audience =
+        matches!(error, identity::Error::Rejected { .. } | identity::Error::Misconfigured { .. }) && chosen.is_some();
+    if depends_on_audience && verb.audience.is_none() {
+        let asked = hint.unwrap_or_default();
+        hint = Some(format!("{asked}; this asked for {USUAL_AUDIENCE:?}: name another with `whoami --audience A`"));
+    }
+    let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(hint);
     if verb.json {
         report["error"] = json!({
             "class": class.as_str(), "error": error.code(), "error_description": error.to_string(), "hint": error.hint(),
@@ -84,12 +94,14 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
 }
 
 /// An identity whose time is over is none.
-fn ended(token: &SubjectToken, now: i64) -> Option<identity::Error> {
-    let over = now.saturating_sub(token.claims.exp?);
-    let over = u64::try_from(over).ok()?;
-    Some(identity::Error::Misconfigured {
-        what: format!("the identity token ended {} ago by this machine's clock", span(over)),
-        hint: "have its source write a new one, and compare this machine's clock with another".to_owned(),
+fn ended(chosen: Option<&Chosen>, token: &SubjectToken, now: i64) -> Option<identity::Error> {
+    let over = token.claims.life_from(now, identity::CLOCK_SKEW).err()?;
+    Some(identity::Error::Malformed {
+        source_name: chosen?.source.name(),
+        what: format!("the identity token ended {} ago by this machine's clock", span(over.unsigned_abs())),
+        hint: "have the platform renew it, and compare this machine's clock with another: a file in a `subPath` mount stays as it was \
+            when the pod started, and a token that was fixed when a job started ends before a long job"
+            .to_owned(),
     })
 }
 

@@ -8,7 +8,7 @@
 //! 4. the machine (EC2, `aws/imds.rs`), only with `source = "aws"` in the configuration: everything on it shares the role
 //!
 //! The first one found is used, as in every AWS SDK. If it fails, the others are not tried. Access keys in other variables or
-//! files usually belong to a person and are never used.
+//! files usually belong to a person and are never used, nor what tools for developers lend (`aws/provider.rs`).
 //!
 //! ```toml
 //! [identity]                       # optional, except on EC2   
@@ -19,7 +19,7 @@
 //! A JWT needs three settings: outbound identity federation is enabled in the account
 //! (`aws iam enable-outbound-web-identity-federation`), the role may call `sts:GetWebIdentityToken`, and the authorization
 //! server trusts the account's issuer, which that command prints. The JWT's `sub` is the role's ARN. `AWS_ENDPOINT_URL_STS`
-//! names the STS of a VPC endpoint.
+//! names the STS of a VPC endpoint; `AWS_USE_FIPS_ENDPOINT` and `AWS_USE_DUALSTACK_ENDPOINT` select the region's other ones.
 //!
 //! If the account has not enabled federation, Google's pools and some other verifiers accept a signed `GetCallerIdentity`
 //! request instead of a JWT (`token = "caller-identity"`, with `exchange = "gcp"` or `"token-exchange"`; see
@@ -35,7 +35,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
-use crate::aws::{self, Algorithm, Credentials, Sts};
+use crate::aws::{self, Algorithm, Credentials, Sts, Variant};
 use crate::oauth::Audience;
 use crate::outbound::{self, Again, Patience};
 use crate::token::SubjectToken;
@@ -43,8 +43,8 @@ use crate::trust::{Pin, Platform};
 use container::Container;
 use imds::Imds;
 use provider::{
-    KEY, KEY_ID, Provider, ROLE, RoleHolder, SESSION, SESSION_TOKEN, TOKEN_FILE, function_keys, is_for_sts, named,
-    service_account,
+    DUAL_STACK, KEY, KEY_ID, Provider, ROLE, RoleHolder, SESSION, SESSION_TOKEN, TOKEN_FILE, function_keys, is_for_sts,
+    named, service_account, switches,
 };
 
 mod container;
@@ -59,7 +59,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "aws",
     tier: Tier::Pod,
     about: "a role on AWS: EKS (IRSA, Pod Identity), ECS, Lambda; EC2 when named",
-    evidence: "`AWS_WEB_IDENTITY_TOKEN_FILE` with `AWS_ROLE_ARN`, else `AWS_CONTAINER_CREDENTIALS_…_URI`, else `AWS_LAMBDA_FUNCTION_NAME`; a region",
+    evidence: "`AWS_WEB_IDENTITY_TOKEN_FILE` with `AWS_ROLE_ARN`, else `AWS_CONTAINER_CREDENTIALS_…_URI` (on loopback only where a platform has it there), else `AWS_LAMBDA_FUNCTION_NAME`, of no developer (`AWS_SAM_LOCAL`, `AWS_VAULT` …); a region",
     token: "any audience, signed by the account (`sts:GetWebIdentityToken`)",
     settings: &[OF_REGION, SIGNING_ALGORITHM, TOKEN, AUDIENCE_FIELD, CREDENTIALS],
     variables: &[
@@ -154,6 +154,7 @@ struct Aws {
     provider: Provider,
     region: Option<String>,
     endpoint: Option<String>,
+    variant: Variant,
     token: Token,
     ambient: Ambient,
 }
@@ -216,7 +217,8 @@ fn token_of(given: &Given<'_>) -> Result<Token, Defect> {
 /// The source for the role of the machine, as the probe finds it.
 fn of_machine(imds: Imds, ambient: &Ambient) -> Arc<dyn IdentitySource> {
     let provider = Provider::Machine(imds);
-    Arc::new(Aws { provider, region: None, endpoint: None, token: Token::default(), ambient: ambient.clone() })
+    let variant = switches(&ambient.env).unwrap_or_default();
+    Arc::new(Aws { provider, region: None, endpoint: None, variant, token: Token::default(), ambient: ambient.clone() })
 }
 
 impl Aws {
@@ -258,7 +260,8 @@ impl Aws {
                 "it would get this workload's identity: name a VPC endpoint of AWS, or take it out",
             ));
         }
-        Ok(Arc::new(Self { provider, region, endpoint, token, ambient: ambient.clone() }))
+        let variant = switches(env)?;
+        Ok(Arc::new(Self { provider, region, endpoint, variant, token, ambient: ambient.clone() }))
     }
 
     async fn region(&self) -> Result<String, Error> {
@@ -269,9 +272,13 @@ impl Aws {
         }
     }
 
-    fn sts(&self, region: &str) -> Sts {
-        let endpoint = self.endpoint.clone().unwrap_or_else(|| aws::endpoint(region));
-        Sts::new(&self.ambient.outbound, &self.ambient.clock, region, &endpoint)
+    fn sts(&self, region: &str) -> Result<Sts, Error> {
+        let endpoint = self.endpoint.clone().or_else(|| aws::endpoint_of(region, self.variant));
+        let endpoint = endpoint.ok_or_else(|| Error::Misconfigured {
+            what: format!("aws: STS has no dual-stack endpoint in the partition of {region}"),
+            hint: format!("unset {DUAL_STACK}, or name the endpoint in {ENDPOINT}"),
+        })?;
+        Ok(Sts::new(&self.ambient.outbound, &self.ambient.clock, region, &endpoint))
     }
 
     async fn credentials(&self) -> Result<Credentials, Error> {
@@ -279,7 +286,7 @@ impl Aws {
             Provider::ServiceAccount { file, role_arn, session } => {
                 let token = file.subject_token(&Audience::from(aws::AUDIENCE)).await?;
                 is_for_sts(&token)?;
-                let sts = self.sts(&self.region().await?);
+                let sts = self.sts(&self.region().await?)?;
                 let assume = || sts.assume(role_arn, session.as_deref(), &token);
                 Ok(self.patiently(assume).await.map_err(said)?.credentials)
             }
@@ -318,7 +325,7 @@ impl IdentitySource for Aws {
         let credentials = self.credentials().await?;
         match &self.token {
             Token::Jwt(algorithm) => {
-                let sts = self.sts(&region);
+                let sts = self.sts(&region)?;
                 let call = || sts.web_identity_token(&credentials, audience.as_str(), *algorithm);
                 self.patiently(call).await.map_err(said)?.ok_or_else(|| Error::Unreachable {
                     source_name: SOURCE.name,

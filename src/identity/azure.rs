@@ -2,7 +2,8 @@
 //!
 //! Detected by the platform's variables: `IDENTITY_ENDPOINT` with `IDENTITY_HEADER` (App Service, Functions, Container Apps; with
 //! `IDENTITY_SERVER_THUMBPRINT` a Service Fabric application), with `IMDS_ENDPOINT` (a machine connected by Azure Arc), or
-//! `MSI_ENDPOINT` with `MSI_SECRET` (Azure Machine Learning). A virtual machine, scale set or AKS node has no such variable,
+//! `MSI_ENDPOINT` with `MSI_SECRET` (Azure Machine Learning). A container instance has `IDENTITY_API_VERSION`, `IDENTITY_HEADER` and
+//! `IDENTITY_SERVER_THUMBPRINT` without an endpoint, and asks the metadata service. A virtual machine, scale set or AKS node has no such variable,
 //! and everything on it shares one identity. There, and for an Arc agent without its variables, configure the source:
 //!
 //! ```toml
@@ -51,8 +52,8 @@ mod sdk;
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure",
     tier: Tier::Pod,
-    about: "a managed identity: App Service, Functions, Container Apps, Service Fabric, Azure ML, Arc; named: a virtual machine",
-    evidence: "`IDENTITY_ENDPOINT` or `MSI_ENDPOINT` with what belongs to them; else configuration",
+    about: "a managed identity: App Service, Functions, Container Apps, Container Instances, Service Fabric, Azure ML, Arc; named: a virtual machine",
+    evidence: "`IDENTITY_ENDPOINT` or `MSI_ENDPOINT` with what belongs to them; of a container instance the rest without `IDENTITY_ENDPOINT`; else configuration",
     token: "an Entra access token for any application that is registered in the tenant; the host keeps it for up to a day",
     settings: &[CLIENT_ID, OBJECT_ID, RESOURCE_ID, RESOURCE],
     variables: &[ENDPOINT, HEADER, THUMBPRINT, IMDS, MSI_ENDPOINT, MSI_SECRET, asking::OVERRIDE],
@@ -101,6 +102,8 @@ const RESOURCE: Setting = Setting::optional(
 const ENDPOINT: &str = "IDENTITY_ENDPOINT";
 const HEADER: &str = "IDENTITY_HEADER";
 const THUMBPRINT: &str = "IDENTITY_SERVER_THUMBPRINT";
+/// Container Instances have it with the two above, and no `IDENTITY_ENDPOINT`: they ask the metadata service.
+const API_VERSION: &str = "IDENTITY_API_VERSION";
 const IMDS: &str = "IMDS_ENDPOINT";
 const MSI_ENDPOINT: &str = "MSI_ENDPOINT";
 const MSI_SECRET: &str = "MSI_SECRET";
@@ -141,7 +144,7 @@ enum AzureHost {
         secret: SecretString,
         default: Option<String>,
     },
-    /// Also scale sets and AKS nodes.
+    /// Also scale sets and AKS nodes, and a container instance.
     VirtualMachine,
 }
 
@@ -166,7 +169,11 @@ fn detect(ambient: &Ambient) -> Finding {
             looked_for: "IDENTITY_ENDPOINT or MSI_ENDPOINT (a virtual machine is named: `source = \"azure\"`)",
         },
         Ok(Some(host)) => {
-            let evidence = host.evidence().to_owned();
+            let evidence = match host {
+                AzureHost::VirtualMachine => "IDENTITY_API_VERSION, IDENTITY_HEADER, IDENTITY_SERVER_THUMBPRINT",
+                _ => host.evidence(),
+            };
+            let evidence = evidence.to_owned();
             let (which, resource) = (AssignedIdentity::SystemAssigned, None);
             let source = Arc::new(Azure { host, which, resource, ambient: ambient.clone() });
             Finding::Usable { evidence, source }
@@ -209,8 +216,9 @@ fn place(env: &Env) -> Result<Option<AzureHost>, Incomplete> {
             }
             (true, false, false, true) => Ok(Some(AzureHost::Arc { endpoint: arc::checked(url(env, ENDPOINT)?)? })),
             (true, ..) => Err(Incomplete::of(ENDPOINT, "IDENTITY_HEADER is not set")),
-            (false, true, ..) => Err(Incomplete::of(HEADER, "IDENTITY_ENDPOINT is not set")),
-            (false, ..) => Err(Incomplete::of(THUMBPRINT, "IDENTITY_ENDPOINT and IDENTITY_HEADER are not set")),
+            (false, true, true, _) if is(API_VERSION) => container_instance(env).map(Some),
+            // Without an address they are not about an identity endpoint.
+            (false, ..) => Ok(None),
         };
     }
     match (is(MSI_ENDPOINT), is(MSI_SECRET)) {
@@ -229,6 +237,11 @@ fn place(env: &Env) -> Result<Option<AzureHost>, Incomplete> {
         }),
         (false, true) => Err(Incomplete::of(MSI_SECRET, "MSI_ENDPOINT is not set")),
     }
+}
+
+fn container_instance(env: &Env) -> Result<AzureHost, Incomplete> {
+    let service = asking::metadata_service(env).map(|_| AzureHost::VirtualMachine);
+    service.map_err(|defect| Incomplete { evidence: API_VERSION, defect })
 }
 
 fn service_fabric(env: &Env) -> Result<AzureHost, Incomplete> {

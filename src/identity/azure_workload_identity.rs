@@ -38,6 +38,9 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const CLIENT: &str = "AZURE_CLIENT_ID";
 const TENANT: &str = "AZURE_TENANT_ID";
+/// An identity binding of AKS has the variables of the webhook and this one. Its token has another audience, which only the
+/// cluster's own proxy takes.
+const TOKEN_PROXY: &str = "AZURE_KUBERNETES_TOKEN_PROXY";
 
 const WEBHOOK: &str = "the webhook sets it in a pod that has the label `azure.workload.identity/use: \"true\"` and a service \
     account with the annotation `azure.workload.identity/client-id`: start the pod anew after a change";
@@ -55,6 +58,13 @@ fn from_env(ambient: &Ambient) -> Built {
     // If a variable is missing, the webhook did not set them, or the service account lacks its annotation.
     get(CLIENT)?;
     get(TENANT)?;
+    if ambient.env.get(TOKEN_PROXY).is_some() {
+        return Err(Defect::new(
+            format!("this is an AKS identity binding ({TOKEN_PROXY}): its token is for the proxy of the cluster alone"),
+            "give the service account a federated credential of its own and no identity binding; or project a token for the \
+                authorization server: `source = \"kubernetes\"`",
+        ));
+    }
     if !path.is_absolute() {
         return Err(Defect::new(format!("{TOKEN_FILE} is no absolute path"), WEBHOOK));
     }

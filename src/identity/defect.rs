@@ -9,11 +9,18 @@ pub(crate) struct Defect {
     pub(crate) what: String,
     /// What to change.
     pub(crate) cure: String,
+    /// Does the evidence show so little that it gives way to a usable source of its tier?
+    pub(super) is_of_a_bystander: bool,
 }
 
 impl Defect {
     pub(super) fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { what: what.into(), cure: cure.into() }
+        Self { what: what.into(), cure: cure.into(), is_of_a_bystander: false }
+    }
+
+    /// The same, where a usable source of the tier may be used all the same.
+    pub(super) fn of_a_bystander(self) -> Self {
+        Self { is_of_a_bystander: true, ..self }
     }
 
     /// The error for a source that the configuration names.
@@ -21,11 +28,12 @@ impl Defect {
         Error::Misconfigured { what: format!("{row}: {}", self.what), hint: self.cure }
     }
 
-    /// The error for a source that was detected by this evidence.
-    pub(super) fn in_spite_of(&self, row: &str, evidence: &str) -> Error {
+    /// The error for a source that was detected by this evidence. `other` is one of its tier that could be used.
+    pub(super) fn in_spite_of(&self, row: &str, evidence: &str, other: Option<&str>) -> Error {
+        let choice = other.map(|name| format!("; or choose {name}, which is here too: `--identity {name}`"));
         Error::Misconfigured {
             what: format!("{row} is here ({evidence}) but cannot be used: {}", self.what),
-            hint: self.cure.clone(),
+            hint: format!("{}{}", self.cure, choice.unwrap_or_default()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `gcp`: the service account of a workload on Google Cloud, or of another platform with an `external_account` file.
 //!
-//! On Cloud Run (services, jobs, functions) it is detected by `K_SERVICE` and `K_REVISION`, or `CLOUD_RUN_JOB`, outside of a
-//! Kubernetes pod, where Knative sets the first two as well. The metadata server gives identity tokens for any audience.
+//! On Cloud Run (services, jobs, worker pools, functions) it is detected by `K_SERVICE` and `K_REVISION`, `CLOUD_RUN_JOB` or
+//! `CLOUD_RUN_WORKER_POOL`, outside of a Kubernetes pod, where Knative sets the first two as well. The metadata server gives identity tokens for any audience.
 //! GKE and Compute Engine set no variable, so configure the source, or set `probe = true`:
 //!
 //! ```toml
@@ -53,7 +53,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
     name: "gcp",
     tier: Tier::Pod,
     about: "a workload on Google Cloud (Cloud Run, GKE, Compute Engine), or an `external_account` file",
-    evidence: "`K_SERVICE` and `K_REVISION`, or `CLOUD_RUN_JOB`, outside of a pod; `GOOGLE_APPLICATION_CREDENTIALS`; else configuration",
+    evidence: "`K_SERVICE` and `K_REVISION`, `CLOUD_RUN_JOB` or `CLOUD_RUN_WORKER_POOL`, outside of a pod; `GOOGLE_APPLICATION_CREDENTIALS`; else configuration",
     token: "any audience, minted anew each time (no `jti`); as another account with `impersonate`",
     settings: &[SERVICE_ACCOUNT, IMPERSONATE, DELEGATES, CREDENTIALS_FILE, SUBJECT_AUDIENCE],
     variables: &[external_account::VARIABLE, external_account::CERTIFICATES, metadata::HOST[0], metadata::HOST[1]],
@@ -116,7 +116,7 @@ fn detect(ambient: &Ambient) -> Finding {
         Ok(Some(evidence)) => evidence,
         Ok(None) => {
             return Finding::Absent {
-                looked_for: "K_SERVICE and K_REVISION, or CLOUD_RUN_JOB, outside of a pod; GOOGLE_APPLICATION_CREDENTIALS",
+                looked_for: "K_SERVICE and K_REVISION, CLOUD_RUN_JOB or CLOUD_RUN_WORKER_POOL, outside of a pod; GOOGLE_APPLICATION_CREDENTIALS",
             };
         }
         Err(unusable) => return unusable,
@@ -133,12 +133,13 @@ fn on_cloud_run(env: &Env) -> Result<Option<String>, Finding> {
     }
     let set = |name: &&str| env.get(name).is_some();
     let service: Vec<&str> = ["K_SERVICE", "K_REVISION"].into_iter().filter(set).collect();
-    match (service.as_slice(), env.get("CLOUD_RUN_JOB")) {
+    let alone = ["CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL"].into_iter().find(|name| set(name));
+    match (service.as_slice(), alone) {
         ([_, _], _) => {
             let all = ["K_SERVICE", "K_REVISION", "FUNCTION_TARGET"].into_iter().filter(set);
             Ok(Some(all.collect::<Vec<_>>().join(", ")))
         }
-        (_, Some(_)) => Ok(Some("CLOUD_RUN_JOB".to_owned())),
+        (_, Some(name)) => Ok(Some(name.to_owned())),
         ([], None) => Ok(None),
         ([one], None) | ([one, ..], None) => Err(Finding::Unusable {
             evidence: (*one).to_owned(),

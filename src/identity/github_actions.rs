@@ -114,6 +114,11 @@ const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 /// endpoint too. Never read, but listed.
 const RUNTIME_TOKEN: &str = "ACTIONS_RUNTIME_TOKEN";
 
+/// `act` runs workflows on a laptop with the variables of a job and this one.
+const ACT: &str = "ACT";
+const ON_A_LAPTOP: &str = "this is `act`, which has no identity tokens to give: run the workflow on GitHub, or name another identity with \
+    `source` in [identity]";
+
 const PERMISSION: &str = "give the job (or the workflow) `permissions: id-token: write`; a pull request from a fork cannot have it, \
     and a reusable workflow has it only if its caller grants it; on Forgejo it is `enable-openid-connect: true`";
 const REFUSED: &str = "the request token is good only while its job runs; else the job needs `permissions: id-token: write`, on \
@@ -141,7 +146,8 @@ fn detect(ambient: &Ambient) -> Finding {
 }
 
 fn from_env(ambient: &Ambient) -> Built {
-    let unset = |what: String| Defect::new(what, PERMISSION);
+    let cure = if ambient.env.get(ACT).is_some() { ON_A_LAPTOP } else { PERMISSION };
+    let unset = |what: String| Defect::new(what, cure);
     let (url, token) = match (ambient.env.get(REQUEST_URL), ambient.env.secret(REQUEST_TOKEN)) {
         (Some(url), Some(token)) => (url, token),
         (None, None) => return Err(unset(format!("{REQUEST_URL} and {REQUEST_TOKEN} are not set"))),

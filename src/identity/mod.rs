@@ -339,7 +339,13 @@ fn decide(found: &[Found], look: Look<'_>) -> Result<Chosen, Error> {
             match &one.finding {
                 Finding::Absent { .. } => {}
                 Finding::Unusable { evidence, defect } => {
-                    return Err(defect.in_spite_of(one.row.name, evidence));
+                    let is_usable =
+                        |other: &&Found| other.row.tier == tier && matches!(other.finding, Finding::Usable { .. });
+                    let other = found.iter().find(is_usable).map(|other| other.row.name);
+                    if other.is_some() && defect.is_of_a_bystander {
+                        continue;
+                    }
+                    return Err(defect.in_spite_of(one.row.name, evidence, other));
                 }
                 Finding::Usable { evidence, source } => {
                     usable.push((one.row.name, Chosen { source: Arc::clone(source), evidence: evidence.clone() }));

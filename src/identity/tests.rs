@@ -72,7 +72,7 @@ fn an_unusable_source_stops_even_beside_a_usable_one() {
     let row = Box::leak(Box::new(Descriptor { name: "broken", ..github_actions::SOURCE }));
     let broken = Found { row, finding: Finding::Unusable { evidence: "A".to_owned(), defect: Defect::new("B", "C") } };
     let error = decide(&[usable("fine", Tier::CiJob), broken], Look::Here).map(|_| ()).expect_err("a hard stop");
-    assert_eq!(error.hint(), Some("C"));
+    assert_eq!(error.hint(), Some("C; or choose fine, which is here too: `--identity fine`"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,8 +212,15 @@ async fn without_its_variables_a_source_cannot_be_used() {
 fn every_secret_and_every_address_of_a_case_is_among_the_variables() {
     const MARKS: [&str; 8] = ["TOKEN", "SECRET", "_KEY", "HEADER", "ENDPOINT", "REQUEST_URL", "_URI", "CREDENTIALS"];
     // These only show the platform, or a key of the case names them.
-    const OTHERS: [&str; 3] =
-        ["ECS_CONTAINER_METADATA_URI_V4", "MCP_ID_TOKEN", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"];
+    const OTHERS: [&str; 6] = [
+        "ECS_CONTAINER_METADATA_URI_V4",
+        "MCP_ID_TOKEN",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+        "AWS_USE_FIPS_ENDPOINT",
+        "AWS_USE_DUALSTACK_ENDPOINT",
+        // A mark of another kind of token, which is refused.
+        "AZURE_KUBERNETES_TOKEN_PROXY",
+    ];
     let mut seen = 0;
     for (name, vars) in cases() {
         if row(&name).is_none_or(|row| row.tier == Tier::Named) {
@@ -271,4 +278,22 @@ fn each_platform_is_called_as_a_row_that_has_it() {
     assert_eq!(platform(row("file"), "https://gitlab.com.example").name, "other");
     assert_eq!(platform(row("azure-workload-identity"), "https://cluster.example").name, "kubernetes");
     assert_eq!(platform(None, "https://oidc.circleci.com/org/1").name, "circleci");
+}
+
+/// Google's and AWS's addresses on IPv6 are addresses of platforms too, and others of such networks are not.
+#[tokio::test(start_paused = true)]
+async fn google_metadata_may_be_named_by_its_ipv6_address() {
+    let run = [("K_SERVICE", "agent"), ("K_REVISION", "agent-00001")];
+    for (host, is_good) in [
+        ("[fd20:ce::254]", true),
+        ("[fd20:ce::254]:80", true),
+        ("169.254.169.254", true),
+        ("[fe80::1]", true),
+        ("[fd20:ce::255]", false),
+        ("[fd12::1]", false),
+        ("[2001:db8::1]", false),
+    ] {
+        let chosen = choose(&Choice::Detect, &ambient(&[&run[..], &[("GCE_METADATA_HOST", host)]].concat()));
+        assert_eq!(chosen.map(|one| one.source.name()).ok(), is_good.then_some("gcp"), "{host}");
+    }
 }

@@ -140,5 +140,5 @@ fn numeric_date<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<i6
 
 /// The text is not a compact JWT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a JWT (three base64url parts with a JSON object in the middle)")]
+#[error("not a JWT (three base64url parts, of which the first two are JSON objects)")]
 pub struct NotJwt;

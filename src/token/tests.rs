@@ -131,6 +131,13 @@ fn an_identity_token_is_base64url_in_all_three_parts() {
             assert_eq!(parse(text.clone()), Err(NotJwt), "{text:?}");
         }
     }
+    for odd in ["AAAA", "W10", "bnVsbA", "Ig"] {
+        assert_eq!(
+            parse(format!("{odd}.{payload}.{signature}")),
+            Err(NotJwt),
+            "a header that is no JSON object: {odd}"
+        );
+    }
     for bad in ["=", "==", "c2ln==="] {
         assert_eq!(parse(format!("{header}.{payload}.{bad}")), Err(NotJwt), "{bad}");
     }

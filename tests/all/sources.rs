@@ -307,3 +307,29 @@ async fn a_program_inherits_no_secret_and_nothing_that_speaks_to_the_service_man
     let leaked: Vec<&str> = KEPT_BACK.into_iter().filter(|name| given.contains(&format!("{name}="))).collect();
     assert!(leaked.is_empty(), "{leaked:?}");
 }
+
+#[tokio::test]
+async fn whoami_of_a_token_that_has_ended_says_so() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.safeconduct.clone();
+    let file = world.private("subject.jwt");
+    let ended = json!({ "iat": 1_000_000, "exp": 1_003_600 });
+    std::fs::write(&file, scene.platform.mint_with("https://as.example.com", LIFE, &ended)).expect("ours");
+    let file = file.display().to_string();
+    let output = world.run(&["whoami", "--identity-file", &file]).await.expect_code(NO_IDENTITY);
+    assert!(output.stderr.contains("its token ended") && output.stderr.contains("subPath"), "{}", output.stderr);
+    std::fs::write(&file, scene.platform.mint("https://as.example.com", LIFE)).expect("ours");
+    world.run(&["whoami", "--identity-file", &file]).await.expect_code(0);
+}
+
+/// A platform that makes tokens for registered audiences alone refuses the one that `whoami` asks for by itself.
+#[tokio::test]
+async fn whoami_names_the_audience_flag_where_its_own_audience_is_refused() {
+    let scene = Scene::new(binary()).await;
+    scene.platform.always(support::fault::Fault::Status(400));
+    let world = scene.configured("");
+    let output = world.run(&["whoami"]).await.expect_code(NO_IDENTITY);
+    assert!(output.stderr.contains("whoami --audience A"), "{}", output.stderr);
+    let named = world.run(&["whoami", "--audience", "https://as.example.com"]).await.expect_code(NO_IDENTITY);
+    assert!(!named.stderr.contains("whoami --audience A"), "{}", named.stderr);
+}

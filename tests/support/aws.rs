@@ -108,6 +108,8 @@ impl FakeAws {
     pub fn container(&self) -> Vec<(String, String)> {
         [
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/v1/credentials", self.state.base)),
+            // A platform's own mark: tools for developers have such an endpoint too.
+            ("AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT", "/greengrass/v2/ipc.socket".to_owned()),
             ("AWS_CONTAINER_AUTHORIZATION_TOKEN", self.state.container_token.clone()),
             ("AWS_REGION", REGION.to_owned()),
             ("AWS_ENDPOINT_URL_STS", self.state.base.clone()),

@@ -17,7 +17,9 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::{Credentials, Error, SOURCE, keys, malformed};
+use crate::env::Env;
 use crate::identity::{Ambient, Defect};
+use crate::oauth::names_this_machine;
 use crate::outbound::{Ask, NamedBy, Patience};
 use crate::token::expose;
 
@@ -114,6 +116,12 @@ impl Container {
     }
 }
 
+/// Is the endpoint of the full URI on this machine?
+pub(super) fn is_on_loopback(env: &Env) -> bool {
+    let url = env.get(FULL).and_then(|text| Url::parse(text).ok());
+    url.and_then(|url| url.host_str().map(names_this_machine)).unwrap_or_default()
+}
+
 /// Checks the URL. Plain http shows the credentials to the network, so it is allowed only for local addresses.
 fn may_be_asked(url: &Url) -> Result<(), &'static str> {
     let address = match url.host() {
@@ -137,7 +145,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::env::Env;
     use crate::outbound::{self, Outbound};
 
     fn url(vars: &[(&str, &str)]) -> Result<String, String> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::container::{self, Container};
 use super::imds::Imds;
 use super::{Credentials, SOURCE};
-use crate::aws;
+use crate::aws::{self, Variant};
 use crate::env::Env;
 use crate::identity::file::File;
 use crate::identity::{Ambient, Defect, Error};
@@ -19,8 +19,26 @@ pub(super) const KEY_ID: &str = "AWS_ACCESS_KEY_ID";
 pub(super) const KEY: &str = "AWS_SECRET_ACCESS_KEY";
 pub(super) const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 
+/// The switches for other endpoints of AWS ("AWS SDKs and Tools reference guide", "Dual-stack and FIPS endpoints").
+const FIPS: &str = "AWS_USE_FIPS_ENDPOINT";
+pub(super) const DUAL_STACK: &str = "AWS_USE_DUALSTACK_ENDPOINT";
+
 /// Variables of pods, tasks and functions. There the machine's role is the node's, which is broader than intended.
 const IN_A_CONTAINER: [&str; 3] = ["KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4", FUNCTION];
+
+/// Variables of tools that lend a person's role to what runs on the person's machine.
+const OF_A_PERSON: [&str; 6] =
+    ["AWS_SAM_LOCAL", "AWS_VAULT", "AWS_SSO_PROFILE", "AWSUME_PROFILE", "IS_OFFLINE", "LOCALSTACK_HOSTNAME"];
+
+/// Variables of platforms that have a credentials endpoint on loopback: Lambda (SnapStart), Greengrass, SageMaker. Tools for
+/// developers have one there too, so the address alone shows nothing.
+const LOOPBACK_PLATFORMS: [&str; 5] = [
+    FUNCTION,
+    "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT",
+    "SAGEMAKER_INTERNAL_IMAGE_URI",
+    "SAGEMAKER_APP_TYPE",
+    "TRAINING_JOB_NAME",
+];
 
 /// The holder of the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +68,18 @@ impl RoleHolder {
 
     /// The names of the variables that show this holder.
     pub(super) fn evidence(self, env: &Env) -> Option<String> {
+        let is_set = |name: &&str| env.get(name).is_some();
+        let is_a_persons = OF_A_PERSON.iter().any(is_set) || env.get("AWS_EXECUTION_ENV") == Some("CloudShell");
         let names: &[&str] = match self {
             Self::ServiceAccount => &[TOKEN_FILE, ROLE],
-            Self::Container if env.get("AWS_EXECUTION_ENV") == Some("CloudShell") => &[],
-            Self::Container => &[container::RELATIVE, container::FULL],
-            Self::Function => &[FUNCTION],
-            Self::Machine => &[],
+            Self::Container if is_a_persons => &[],
+            Self::Container if is_set(&container::RELATIVE) => &[container::RELATIVE, container::FULL],
+            Self::Container if container::is_on_loopback(env) && !LOOPBACK_PLATFORMS.iter().any(is_set) => &[],
+            Self::Container => &[container::FULL],
+            Self::Function if !is_a_persons => &[FUNCTION],
+            Self::Function | Self::Machine => &[],
         };
-        let set: Vec<&str> = names.iter().copied().filter(|name| env.get(name).is_some()).collect();
+        let set: Vec<&str> = names.iter().copied().filter(is_set).collect();
         (!set.is_empty()).then(|| set.join(", "))
     }
 }
@@ -96,7 +118,8 @@ pub(super) fn service_account(ambient: &Ambient) -> Result<Provider, Defect> {
             session: env.get(SESSION).map(str::to_owned),
         }),
         (Some(_), None) => Err(Defect::new(format!("{ROLE} is not set"), webhook)),
-        (None, Some(_)) => Err(Defect::new(format!("{TOKEN_FILE} is not set"), webhook)),
+        // No library uses a role's name without a token, and other platforms set it for their users.
+        (None, Some(_)) => Err(Defect::new(format!("{TOKEN_FILE} is not set"), webhook).of_a_bystander()),
         (None, None) => Err(Defect::new(format!("neither {TOKEN_FILE} nor {ROLE} is set"), webhook)),
     }
 }
@@ -121,4 +144,17 @@ pub(super) fn function_keys(env: &Env) -> Result<Credentials, Defect> {
     let (id, key, token) = (wanted(KEY_ID)?, wanted(KEY)?, wanted(SESSION_TOKEN)?);
     let token = Some(expose(&token).to_owned());
     Ok(Credentials::new(expose(&id), expose(&key), token, None, RoleHolder::Function.as_str()))
+}
+
+/// The endpoints that the environment asks for.
+pub(super) fn switches(env: &Env) -> Result<Variant, Defect> {
+    let is_on = |name: &'static str| match env.get(name).map(str::to_ascii_lowercase).as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Defect::new(
+            format!("{name} is neither true nor false"),
+            format!("set it to one of them, or unset {name}"),
+        )),
+    };
+    Ok(Variant { fips: is_on(FIPS)?, dual_stack: is_on(DUAL_STACK)? })
 }

@@ -17,12 +17,13 @@ use azure_core::http::{AsyncRawResponse, ClientOptions, HttpClient, Request, Sta
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::SecretString;
-use serde::de::IgnoredAny;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::asking::{self, SOMETHING_ELSE};
 use super::{AssignedIdentity, Azure, AzureHost, Error, malformed};
 use crate::outbound::Answer;
+use crate::token::expose;
 
 /// The URL that the crate uses for the metadata service.
 const ITS_IMDS: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
@@ -67,10 +68,19 @@ impl Azure {
             headers.push((name, value));
         }
         let answer = self.answered(&self.ambient.outbound, || asking::get(&url, &[], &headers)).await?;
-        answer
-            .json::<IgnoredAny>()
-            .map_err(|what| malformed(format!("{}: {what}", self.host.who()), SOMETHING_ELSE))?;
         Ok(answer)
+    }
+
+    /// The answer in the form that the crate wants: hosts write the other members as numbers, texts, or fractions, and the token
+    /// itself says them all.
+    fn in_its_form(&self, answer: &Answer) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let token = asking::token(answer, self.host.who())?;
+        let token = Zeroizing::new(serde_json::Value::from(expose(&token)).to_string());
+        let body = format!(
+            "{{\"access_token\":{},\"expires_on\":\"4102444800\",\"resource\":\"\",\"token_type\":\"Bearer\"}}",
+            *token
+        );
+        Ok(Zeroizing::new(body.into_bytes()))
     }
 
     /// The URL for the crate's request. Fails unless it is the endpoint that was detected.
@@ -122,8 +132,12 @@ impl fmt::Debug for Carrier {
 #[async_trait]
 impl HttpClient for Carrier {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        match self.azure.carry(request).await {
-            Ok(answer) => Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), answer.body.to_vec())),
+        let body = match self.azure.carry(request).await {
+            Ok(answer) => self.azure.in_its_form(&answer),
+            Err(error) => Err(error),
+        };
+        match body {
+            Ok(body) => Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body.to_vec())),
             Err(error) => {
                 *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 // The crate does not retry errors of this kind. `outbound` has already retried.
