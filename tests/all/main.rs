@@ -7,15 +7,16 @@
 //! | a command beside an endpoint of its own | `exec` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `servers` `environment` |
-//! | reports, records and manual pages for people | `doctor` `trust_policy` `audit` `manual` |
+//! | reports, records, pages and manual pages for people | `doctor` `trust_policy` `audit` `api_page` `manual` |
 //! | the fakes and the source tree | `support_selftest` `tidy` |
-//! | nothing: shared by the others | `activated` `asking` `example` `exit` |
+//! | nothing: shared by the others | `activated` `asking` `example` `exit` `tables` |
 
 #![allow(clippy::disallowed_methods, reason = "the tests run in real time and spawn their own tasks")]
 
 use std::time::Duration;
 
 mod activated;
+mod api_page;
 mod asking;
 mod attacks;
 mod audit;
@@ -58,6 +59,7 @@ mod sources;
 mod spiffe;
 mod stalled;
 mod support_selftest;
+mod tables;
 mod tidy;
 mod tls;
 mod trust_policy;
