@@ -7,7 +7,7 @@
 //! | a command beside an endpoint of its own | `exec` |
 //! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `servers` `environment` |
-//! | reports, records, pages and manual pages for people | `doctor` `trust_policy` `audit` `api_page` `manual` |
+//! | reports, records, pages and manual pages for people | `doctor` `trust_policy` `audit` `api_page` `troubleshooting` `manual` |
 //! | the fakes and the source tree | `support_selftest` `tidy` |
 //! | nothing: shared by the others | `activated` `asking` `example` `exit` `tables` |
 
@@ -62,6 +62,7 @@ mod support_selftest;
 mod tables;
 mod tidy;
 mod tls;
+mod troubleshooting;
 mod trust_policy;
 
 /// The time limit of every wait: longer than any step takes, also on a slow machine.
