@@ -22,7 +22,8 @@ use crate::{LIMIT, binary};
 static PAGE: LazyLock<&str> = LazyLock::new(|| read("docs/api.md"));
 
 /// Optional fields that no line of the page is answered with, because that needs a fault or another configuration.
-const NOT_SHOWN: [&str; 3] = ["audit.error", "error.data.retry_after", "servers[].front_door_of"];
+const NOT_SHOWN: [&str; 4] =
+    ["audit.error", "error.data.retry_after", "servers[].front_door_of", "servers[].tokens[].warning"];
 
 /// A part of the page: the route in its heading, and the text below it.
 struct Section {
@@ -86,7 +87,8 @@ fn the_page_has_every_route_of_the_router_and_no_other() {
     }
 }
 
-/// A daemon that serves `deploy`, and `reports`, whose authorization server does not trust this workload.
+/// A daemon that serves `deploy`, and `reports`, whose authorization server does not trust this workload. `closed` is for another
+/// user.
 struct World {
     scene: Scene,
     daemon: Daemon,
@@ -104,17 +106,23 @@ impl World {
         let server = |name: &str, mcp: &FakeMcp, issuer: &str| {
             format!("[servers.{name}]\nurl = \"{}\"\nissuer = \"{issuer}\"\n\n", mcp.url())
         };
+        let closed = "[servers.closed]\nurl = \"https://closed.example/mcp\"\nallow = [{ uid = 4242 }]\n\n";
         let config = format!(
-            "[egress]\ninsecure_loopback = true\n\n{}{}[audit]\nfile = \"{}\"\n\n\
+            "[egress]\ninsecure_loopback = true\n\n{}{}{closed}[audit]\nfile = \"{}\"\n\n\
              [listen]\nhttp = \"127.0.0.1:0\"\nhealth = \"127.0.0.1:0\"\noauth_token = true\n",
             server("deploy", &scene.mcp, &scene.authorization_server.issuer()),
             server("reports", &reports, &other.issuer()),
             audit.display(),
         );
-        let daemon = scene.safeconduct.clone().config(&config).daemon(&[]).await;
+        let configured = scene.safeconduct.clone().config(&config);
+        let daemon = configured.daemon(&[]).await;
         let token = daemon.token("deploy").await;
-        // Now the status has what it has after a while: a failure, a caller, a client of the proxy.
-        assert_ne!(daemon.get("/v1/token?server=reports").await.status, 200);
+        // Now the status has what it has after a while: failures, a refused user, a client of the proxy.
+        assert_eq!(daemon.get("/v1/token?server=reports").await.status, 502);
+        assert_eq!(daemon.get("/v1/token?server=closed").await.status, 403);
+        configured.rewrite_config("[servers");
+        assert_eq!(daemon.post("/v1/reload", &json!({})).await.json()["error"], "configuration_unchanged");
+        configured.rewrite_config(&config);
         let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
         daemon.post("/mcp/deploy", &ping).await;
         // curl reads it from the home directory; so each line runs as it stands on the page.
