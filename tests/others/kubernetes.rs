@@ -16,13 +16,13 @@ const FOLDER: &str = "packaging/kubernetes";
 /// The oldest version with native sidecars, and the newest whose schemas are installed.
 const VERSIONS: [&str; 2] = ["1.29", "1.37"];
 
-struct Rendered {
-    name: String,
-    documents: Vec<Value>,
+pub(crate) struct Rendered {
+    pub(crate) name: String,
+    pub(crate) documents: Vec<Value>,
 }
 
 /// Each folder, as `kubectl apply -k` reads it.
-fn rendered() -> Vec<Rendered> {
+pub(crate) fn rendered() -> Vec<Rendered> {
     installed();
     let folders = fs::read_dir(Path::new(ROOT).join(FOLDER)).expect("it is there");
     let mut names: Vec<String> =
@@ -49,7 +49,7 @@ fn rendered() -> Vec<Rendered> {
 }
 
 impl Rendered {
-    fn of_kind(&self, kind: &str) -> &Value {
+    pub(crate) fn of_kind(&self, kind: &str) -> &Value {
         let found = self.documents.iter().find(|document| document["kind"] == kind);
         found.unwrap_or_else(|| panic!("{}: there is no {kind}", self.name))
     }

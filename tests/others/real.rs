@@ -11,6 +11,7 @@
 //! | `outage.rs` | Keycloak is gone for a while, and the platform changes its key |
 //! | `policy.rs` | what `trust-policy` prints, installed as printed |
 //! | `hydra.rs` | the platform's JWT as grant at Ory Hydra |
+//! | `kubernetes.rs` | the API server of Kubernetes admits our manifests, and gives our Role what it needs |
 //! | `tethered.rs` | a server that ends with its test |
 //! | `fastmcp.rs` | an MCP server of FastMCP, behind Keycloak and alone |
 
@@ -21,6 +22,7 @@ mod fetched;
 mod grant;
 mod hydra;
 mod keycloak;
+mod kubernetes;
 mod outage;
 mod policy;
 mod realm;
