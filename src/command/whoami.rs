@@ -74,23 +74,31 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
         Err(error) if error.is_temporary() => (Class::Temporary, error),
         Err(error) => (Class::NoIdentity, error),
     };
-    let mut hint = error.hint().map(str::to_owned);
-    let depends_on_audience =
-        matches!(error, identity::Error::Rejected { .. } | identity::Error::Misconfigured { .. }) && chosen.is_some();
-    if depends_on_audience && verb.audience.is_none() {
-        let asked = hint.unwrap_or_default();
-        hint = Some(format!("{asked}; this asked for {USUAL_AUDIENCE:?}: name another with `whoami --audience A`"));
-    }
-    let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(hint);
+    let is_usual = chosen.is_some() && verb.audience.is_none();
+    let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(cure(&error, is_usual));
     if verb.json {
-        report["error"] = json!({
-            "class": class.as_str(), "error": error.code(), "error_description": error.to_string(), "hint": error.hint(),
-        });
+        report["error"] = described(class, &error);
         failure.json = Some(report.to_string());
     } else {
         failure.seen = report::seen(&paper, &report, of_sources);
     }
     Err(failure)
+}
+
+fn described(class: Class, error: &identity::Error) -> serde_json::Value {
+    json!({
+        "class": class.as_str(), "error": error.code(), "error_description": error.to_string(), "hint": error.hint(),
+    })
+}
+
+/// The hint. `is_usual`: an identity was found and asked for the usual audience, which it may not be able to have.
+fn cure(error: &identity::Error, is_usual: bool) -> Option<String> {
+    let hint = error.hint().map(str::to_owned);
+    if is_usual && matches!(error, identity::Error::Rejected { .. } | identity::Error::Misconfigured { .. }) {
+        let asked = hint.unwrap_or_default();
+        return Some(format!("{asked}; this asked for {USUAL_AUDIENCE:?}: name another with `whoami --audience A`"));
+    }
+    hint
 }
 
 /// An identity whose time is over is none.

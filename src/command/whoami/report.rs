@@ -161,6 +161,7 @@ fn notes(platform: &Platform, all: &trust::Claims) -> Value {
 /// A claim as safe text, because another party wrote it.
 fn plain(value: &Value) -> String {
     match value {
+        Value::String(text) if text.is_empty() => "\"\"".to_owned(),
         Value::String(text) => quoted_words(text),
         Value::Null => "-".to_owned(),
         Value::Array(list) => {

@@ -219,7 +219,7 @@ async fn a_user_without_a_name_a_home_or_a_readable_file_is_told_what_is_missing
     let job = Safeconduct::new(binary()).envs(world.platform.env()).without_env("HOME").without_env("TMPDIR");
     open_to_all(job.path());
     let url = world.mcp.url();
-    let args = ["token", &url, "--insecure-loopback", "--timeout", "20s"];
+    let args = ["token", &url, "--no-daemon", "--insecure-loopback", "--timeout", "20s"];
     accepted(as_user(VICTIM, &job, &copy, &args).await);
     let file = job.private("subject.jwt");
     std::fs::write(&file, world.platform.mint(&world.authorization_server.issuer(), Duration::from_secs(300)))

@@ -59,7 +59,7 @@ async fn no_descriptor_of_ours_reaches_the_command_and_those_of_the_caller_do() 
     let wanted = above(&String::from_utf8_lossy(&plain.stdout));
     assert_eq!(above(&output.stdout), wanted, "what whoever runs the tests has left open");
     let through = format!(
-        "exec 7</etc/hostname 9>&1; exec \"$0\" exec --insecure-loopback {} -- sh -c \"{}\"",
+        "exec 7</etc/hostname 9>&1; exec \"$0\" exec --no-daemon --insecure-loopback {} -- sh -c \"{}\"",
         scene.argument(),
         listed.replace('\\', "\\\\").replace('"', "\\\"")
     );
@@ -91,7 +91,7 @@ async fn the_command_cannot_read_the_environment_of_supervisor_and_endpoint() {
     } else {
         Command::new(binary())
     };
-    command.args(["exec", "--insecure-loopback", &scene.argument(), "--", "sh", "-c", script]);
+    command.args(["exec", "--no-daemon", "--insecure-loopback", &scene.argument(), "--", "sh", "-c", script]);
     command.env_clear().env("PATH", "/usr/bin:/bin").envs(scene.platform.env());
     command
         .env("TMPDIR", place.path())

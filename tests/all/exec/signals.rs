@@ -49,7 +49,7 @@ async fn an_interrupt_at_the_terminal_reaches_the_command_once() {
     let counts =
         "trap 'echo got INT' INT; echo ready; i=0; while [ $i -lt 40 ]; do sleep 0.05; i=$((i+1)); done; echo over";
     // In a variable: the shell of script(1) must not replace what is in it.
-    let line = format!("{} exec --insecure-loopback {} -- sh -c \"$COUNTS\"", binary(), scene.argument());
+    let line = format!("{} exec --no-daemon --insecure-loopback {} -- sh -c \"$COUNTS\"", binary(), scene.argument());
     let mut command = Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -154,6 +154,7 @@ async fn as_pid_1_it_waits_for_a_thousand_orphans() {
         "--mount-proc",
         binary(),
         "exec",
+        "--no-daemon",
         "--insecure-loopback",
     ]);
     command.args([&scene.argument(), "--", "sh", "-c", script]);

@@ -87,9 +87,9 @@ async fn get_speaks_the_bazel_protocol() {
     let daemon = scene.daemon("").await;
     let here = scene.configured("");
     let ask = |uri: &str| json!({"uri": uri, "unknown": {"fields": ["are", "ignored"]}}).to_string();
-    for world in [daemon.helper(), here.clone()] {
+    for (world, get) in [(daemon.helper(), &["get"][..]), (here.clone(), &["get", "--no-daemon"])] {
         for uri in [scene.mcp.url(), format!("{}/below?session=1", scene.mcp.url())] {
-            let output = world.run_with_stdin(&["get"], &ask(&uri)).await;
+            let output = world.run_with_stdin(get, &ask(&uri)).await;
             let body: Value = serde_json::from_str(line(&output)).expect("JSON");
             let names: Vec<&String> = body.as_object().expect("an object").keys().collect();
             assert_eq!(names, ["expires", "headers"]);
@@ -100,13 +100,13 @@ async fn get_speaks_the_bazel_protocol() {
         let before = (scene.platform.requests(), scene.authorization_server.token_requests(), scene.mcp.seen().len());
         let beside = scene.mcp.url().replace("/mcp", "/other");
         for foreign in ["https://mcp.example.com/mcp", "https://nowhere.invalid/", "grpc://x", "", &beside] {
-            let output = world.run_with_stdin(&["get"], &ask(foreign)).await.expect_code(0);
+            let output = world.run_with_stdin(get, &ask(foreign)).await.expect_code(0);
             assert_eq!(output.stdout, "{}\n", "{foreign}");
         }
         let after = (scene.platform.requests(), scene.authorization_server.token_requests(), scene.mcp.seen().len());
         assert_eq!(before, after, "nobody was asked about what is none of our business");
         for nonsense in ["", "nonsense", "[]", "{\"url\":\"https://mcp.example.com\"}"] {
-            failed(world.run_with_stdin(&["get"], nonsense).await, ASKED_WRONGLY);
+            failed(world.run_with_stdin(get, nonsense).await, ASKED_WRONGLY);
         }
     }
 }
