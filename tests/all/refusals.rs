@@ -48,8 +48,8 @@ async fn every_refusal_of_the_front_end_is_a_line_before_its_answer() {
         ("/v1/headers?server=demo&url=nonsense", 400, "headers bad_request invalid_request demo".to_owned()),
         ("/v1/headers?server=demo&url=https://elsewhere.example/", 403, "headers denied access_denied demo".to_owned()),
         (at_far.as_str(), 403, format!("headers denied server_not_configured {far}")),
-        ("/readyz?colour=blue", 400, "keep bad_request invalid_request".to_owned()),
-        ("/readyz?server=unheard", 400, "keep bad_request unknown_server unheard".to_owned()),
+        ("/readyz?colour=blue", 400, "ready bad_request invalid_request".to_owned()),
+        ("/readyz?server=unheard", 400, "ready bad_request unknown_server unheard".to_owned()),
     ] {
         let before = lines(&scene).len();
         let reply = daemon.get(path).await;

@@ -15,6 +15,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
         "command",
         "app audit blocking bridge broker caller child cli clock config door env frontend identity log oauth outbound runner snippet token trust",
     ),
+    ("embed", "app broker caller clock config env oauth"),
     ("app", "audit blocking broker clock config env frontend identity metrics outbound relay store"),
     ("cli", "bridge clock snippet trust"),
     ("snippet", ""),
@@ -224,7 +225,7 @@ fn front_ends_and_commands_do_not_use_the_rooms_behind_the_broker() {
             "policy" => assert!(!has("env") && !has("outbound"), "{path}: policy is pure"),
             _ => {}
         }
-        let reads_config = ["main", "command", "app", "config", "lib"].contains(&source.room());
+        let reads_config = ["main", "command", "embed", "app", "config", "lib"].contains(&source.room());
         assert!(!has("config") || reads_config, "{path}: rooms get their own small Config");
     }
 }

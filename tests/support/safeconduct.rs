@@ -201,7 +201,8 @@ impl Safeconduct {
         let is_said = ["--socket", "--no-daemon", "--daemon-only"].iter().any(|flag| args.contains(flag));
         let is_ours = self.env.get("SAFECONDUCT_SOCKET").is_some_and(|path| Path::new(path).starts_with(self.path()));
         let can = ["token", "headers", "get", "stdio", "exec"].contains(&command);
-        if can && is_ours && !is_said && !self.socket().exists() {
+        let listens = std::os::unix::net::UnixStream::connect(self.socket()).is_ok();
+        if can && is_ours && !is_said && !listens {
             let at = args.iter().position(|arg| *arg == command).unwrap_or_default();
             args.insert(at + 1, "--no-daemon");
         }
