@@ -218,15 +218,6 @@ impl<E: Failure> Cache<E> {
         true
     }
 
-    /// The valid token and the last failure. Does not count as a use.
-    pub fn peek(&self, key: &Key) -> (Option<Arc<Token>>, Option<E>) {
-        let now = self.now();
-        let state = self.lock();
-        let Some(entry) = state.entries.get(key) else { return (None, None) };
-        let token = entry.valid(now);
-        (token, entry.failed.as_ref().map(|failed| failed.error.clone()))
-    }
-
     /// All tokens that have not expired.
     pub fn held(&self) -> Vec<(Key, Arc<Token>)> {
         let now = self.now();
