@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// What the server answers to `tools/list`. A refused token is replaced once.
 pub async fn tools(broker: &Broker, server: &str) -> Result<String, Box<dyn Error>> {
-    let client = reqwest::Client::new();
+    let client = reqwest::Client::builder().build()?;
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
     for last in [false, true] {
         let lease = broker.lease(server).await?;

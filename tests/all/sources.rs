@@ -317,7 +317,11 @@ async fn whoami_of_a_token_that_has_ended_says_so() {
     std::fs::write(&file, scene.platform.mint_with("https://as.example.com", LIFE, &ended)).expect("ours");
     let file = file.display().to_string();
     let output = world.run(&["whoami", "--identity-file", &file]).await.expect_code(NO_IDENTITY);
-    assert!(output.stderr.contains("the identity token ended") && output.stderr.contains("subPath"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("the identity token ended") && output.stderr.contains("subPath"),
+        "{}",
+        output.stderr
+    );
     std::fs::write(&file, scene.platform.mint("https://as.example.com", LIFE)).expect("ours");
     world.run(&["whoami", "--identity-file", &file]).await.expect_code(0);
 }

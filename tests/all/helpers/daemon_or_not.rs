@@ -12,7 +12,8 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
 
     // A killed daemon left its socket: nobody answers, so the daemon counts as absent. If the socket is named, that is an error.
     drop(UnixListener::bind(world.socket()).expect("bound"));
-    let words = failed(world.run(&["token", "demo"]).await, TEMPORARY);
+    let socket = world.socket().display().to_string();
+    let words = failed(world.run(&["--socket", &socket, "token", "demo"]).await, TEMPORARY);
     assert!(words.contains("nobody listens at"), "{words}");
     let job = world.path().join("tmp/safeconduct");
     std::fs::create_dir(&job).expect("ours");

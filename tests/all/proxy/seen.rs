@@ -39,7 +39,13 @@ async fn status_and_metrics_count_requests_repetitions_and_open_streams_of_each_
     let counted = json!({"requests": 2, "repetitions": 1, "sessions_healed": 0, "open_streams": 1});
     assert_eq!(proxy_of(&world.daemon, "raw").await, counted);
     let text = world.daemon.run(&["status"]).await.expect_code(0).stdout;
-    assert!(text.split_whitespace().collect::<Vec<_>>().join(" ").contains("proxy requests 2, sent again 1, sessions healed 0, open streams 1"), "{text}");
+    assert!(
+        text.split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .contains("proxy requests 2, sent again 1, sessions healed 0, open streams 1"),
+        "{text}"
+    );
     let metrics = world.daemon.get("/metrics").await.body;
     for line in [
         "safeconduct_proxy_requests_total{server=\"raw\"} 2",
