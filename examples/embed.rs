@@ -1,4 +1,5 @@
-//! An agent that embeds the broker: it lists the tools of an MCP server, without a daemon and without a secret.
+//! An agent that embeds the broker: it greets an MCP server, without a daemon and without a secret. An MCP client library would send the
+//! requests that follow in the same way.
 //!
 //!     cargo run --example embed -- safeconduct.toml deploy
 //!
@@ -16,7 +17,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let config = Config::from_toml(&std::fs::read_to_string(file)?, &Env::from_process())?;
     let broker = Broker::open(config)?;
-    let answer = tools(&broker, &server).await?;
+    let answer = greet(&broker, &server).await?;
     broker.close().await;
     #[expect(clippy::print_stdout, reason = "it is what the example is for")]
     {
@@ -25,10 +26,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What the server answers to `tools/list`. A refused token is replaced once.
-pub async fn tools(broker: &Broker, server: &str) -> Result<String, Box<dyn Error>> {
+/// What the server answers to `initialize`. A refused token is replaced once.
+pub(crate) async fn greet(broker: &Broker, server: &str) -> Result<String, Box<dyn Error>> {
     let client = reqwest::Client::builder().build()?;
-    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"embed","version":"1"}}}"#;
     for last in [false, true] {
         let lease = broker.lease(server).await?;
         let request = client.post(lease.url()).header("content-type", "application/json");

@@ -29,6 +29,7 @@ mod cli;
 mod clients;
 mod daemon;
 mod doctor;
+mod embed;
 mod environment;
 mod example;
 mod exchanges;
