@@ -1,8 +1,8 @@
 //! `direct`: the workload's own JWT is the access token.
 //!
 //! For MCP servers that trust the platform's issuer themselves, or the token service at the end of a chain of identities
-//! (`from` in [identities]). Nothing is discovered and no authorization server is called. `subject_audience` is the audience of the token. It must be the MCP server and never an authorization
-//! server, where the token could be presented as an identity.
+//! (`from` in `[identities]`). Nothing is discovered and no authorization server is called. `subject_audience` is the audience of
+//! the token. It must be the MCP server and never an authorization server, where the token could be presented as an identity.
 
 use std::sync::Arc;
 
