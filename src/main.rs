@@ -4,5 +4,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     safeconduct_glibc::share_two_arenas();
-    safeconduct::command::main()
+    safeconduct::command::main(limit_name_lookup)
+}
+
+/// Limits name lookups to files and DNS in a static binary, which must not load the system's name-service modules: they would
+/// bring in a second C library. Only this crate knows how it is linked. Fails if the C library lacks one of the databases.
+fn limit_name_lookup() -> Result<(), &'static str> {
+    if cfg!(target_feature = "crt-static") { safeconduct_glibc::keep_to_files_and_dns() } else { Ok(()) }
 }

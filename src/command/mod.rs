@@ -55,8 +55,10 @@ mod waiting;
 mod whoami;
 mod whole;
 
-/// Runs the verb of the command line and turns its outcome into an exit code.
-pub fn main() -> ExitCode {
+/// Runs the verb of the command line and turns its outcome into an exit code. `limit_name_lookup` limits the name lookups of a static
+/// binary; it is called before the first one.
+pub fn main(limit_name_lookup: fn() -> Result<(), &'static str>) -> ExitCode {
+    runtime::limit_name_lookup_with(limit_name_lookup);
     let exit = verb();
     // The log of a daemon that ends. Nobody may read it any more.
     log::flush(LAST_LINES);
@@ -81,7 +83,7 @@ fn verb() -> u8 {
     let cli = match cli::helper_call(&words) {
         Some(cli) => cli,
         None => {
-            if let Err(failure) = runtime::use_builtin_name_lookup() {
+            if let Err(failure) = runtime::limit_name_lookup() {
                 failure.show(&env);
                 return failure.exit;
             }
@@ -164,7 +166,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// The configuration, with the flags that overrule it.
     fn config(&self) -> Result<Config, Failure> {
-        runtime::use_builtin_name_lookup()?;
+        runtime::limit_name_lookup()?;
         runtime::try_descriptors()?;
         let mut config = Config::load(self.global.config.as_deref(), self.env)?;
         config.egress.insecure_loopback |= self.global.insecure_loopback;

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -46,19 +47,21 @@ pub(super) fn try_descriptors() -> Result<(), Failure> {
     })
 }
 
-/// Limits name lookups to files and DNS in a static binary, which must not load the system's name-service modules: they would
-/// bring in a second C library. To be called before the first lookup and the first thread. A helper that is answered by a daemon
-/// looks nothing up, and glibc would read `/etc/nsswitch.conf` for it.
-///
-/// # Errors
-///
-/// The C library lacks one of the databases.
-pub(super) fn use_builtin_name_lookup() -> Result<(), Failure> {
-    if !cfg!(target_feature = "crt-static") {
-        return Ok(());
-    }
-    safeconduct_glibc::keep_to_files_and_dns()
-        .map_err(|database| Failure::bug(format!("the C library has no database {database}")))
+/// Limits the name lookups of this process, as the binary is linked. Names the database that the C library lacks.
+pub(super) type LimitNameLookup = fn() -> Result<(), &'static str>;
+
+static LIMIT_NAME_LOOKUP: OnceLock<LimitNameLookup> = OnceLock::new();
+
+/// Says how lookups are limited. Only the first call counts.
+pub(super) fn limit_name_lookup_with(limit: LimitNameLookup) {
+    let _ = LIMIT_NAME_LOOKUP.set(limit);
+}
+
+/// Limits the lookups. To be called before the first one and before the first thread. A helper that is answered by a daemon looks
+/// nothing up, and glibc would read `/etc/nsswitch.conf` for it.
+pub(super) fn limit_name_lookup() -> Result<(), Failure> {
+    let limit = LIMIT_NAME_LOOKUP.get().map_or(Ok(()), |limit| limit());
+    limit.map_err(|database| Failure::bug(format!("the C library has no database {database}")))
 }
 
 /// Lets SIGTERM and SIGINT end a short-lived command at once, also as PID 1, where the kernel ignores them unless somebody
