@@ -66,6 +66,7 @@ fn token(clock: &Clock) -> Token {
         minted_wall: SystemTime::UNIX_EPOCH,
         expires_at: String::new(),
         dates_itself: true,
+        is_cut: false,
         life: Duration::from_secs(86_400),
         jti: None,
         is_for_nobody: false,

@@ -142,8 +142,8 @@ pub(crate) fn ask(
     own_uid: u32,
     limit: Duration,
 ) -> Result<Reply, Error> {
-    let (stream, path) = first(places, own_uid, Some(limit))?;
-    speak(stream, path, (request, body), Limit { whole: limit, tell: None })
+    let (stream, place) = first(places, own_uid, Some(limit))?;
+    speak(stream, &place.path, (request, body), Limit { whole: limit, tell: None })
 }
 
 /// How long to wait for an answer, and whom to tell after two seconds that it does not come.
@@ -169,9 +169,9 @@ pub(crate) fn ask_steps(
 ) -> Result<Reply, Error> {
     let (mut rest, mut newest) = (places, None);
     loop {
-        let asked = first(rest, own_uid, Some(limit.whole)).and_then(|(stream, path)| {
-            let at = rest.iter().position(|place| place.path == path).unwrap_or_default();
-            Ok((at, speak(stream, path, (request, body), limit)?))
+        let asked = first(rest, own_uid, Some(limit.whole)).and_then(|(stream, found)| {
+            let at = rest.iter().position(|place| place == found).unwrap_or_default();
+            Ok((at, speak(stream, &found.path, (request, body), limit)?))
         });
         match (asked, newest) {
             (Ok((at, reply)), before) if rest[at].of_step && is_not_served(&reply) => {
@@ -196,20 +196,25 @@ pub(crate) fn connect(places: &[Place], own_uid: u32) -> Result<UnixStream, Erro
     first(places, own_uid, None).map(|(stream, _)| stream)
 }
 
+/// The first place where a daemon listens, which is found without waiting.
+pub(crate) fn listening(places: &[Place], own_uid: u32) -> Result<&Place, Error> {
+    first(places, own_uid, None).map(|(_, place)| place)
+}
+
 /// The process that listens at the first place where a daemon does, as this process may see it.
 pub(crate) fn listener(places: &[Place], own_uid: u32) -> Result<Option<i32>, Error> {
-    let (stream, path) = first(places, own_uid, None)?;
+    let (stream, place) = first(places, own_uid, None)?;
     let peer = getsockopt(&stream, sockopt::PeerCredentials);
-    let peer = peer.map_err(|error| Error::Forbidden { path: path.to_owned(), error: error.into() })?;
+    let peer = peer.map_err(|error| Error::Forbidden { path: place.path.clone(), error: error.into() })?;
     Ok(Some(peer.pid()).filter(|pid| *pid > 0))
 }
 
 /// Without a limit nothing is waited for.
-fn first(places: &[Place], own_uid: u32, limit: Option<Duration>) -> Result<(UnixStream, &Path), Error> {
+fn first(places: &[Place], own_uid: u32, limit: Option<Duration>) -> Result<(UnixStream, &Place), Error> {
     let mut refused = None;
     for place in places {
         match dial(place, own_uid, limit) {
-            Ok(Some(stream)) => return Ok((stream, &place.path)),
+            Ok(Some(stream)) => return Ok((stream, place)),
             Ok(None) => {}
             // A system socket that we may not use, or another user's, must not hide our own daemon at a later path.
             Err(error @ (Error::Forbidden { .. } | Error::Foreign { .. })) => refused = refused.or(Some(error)),

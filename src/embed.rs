@@ -15,9 +15,6 @@ use crate::config::{self, Config};
 use crate::env::Env;
 use crate::oauth::ServerUrl;
 
-/// The longest wait for revocations in [`Broker::close`].
-const REVOCATIONS: Duration = Duration::from_secs(5);
-
 /// A broker in this process. It keeps the tokens that are in use fresh until it is dropped.
 ///
 /// ```no_run
@@ -115,12 +112,12 @@ impl Broker {
         Ok(())
     }
 
-    /// Revokes the tokens of servers with `revoke_on_exit`, for at most 5 s, and ends all that runs in the background. Dropping the
-    /// broker does the second alone.
+    /// Ends all that runs in the background, then revokes the tokens of servers with `revoke_on_exit`, for at most 5 s. Dropping the
+    /// broker does the first alone.
     pub async fn close(self) {
-        if tokio::time::timeout(REVOCATIONS, self.core.broker.revoke_at_exit()).await.is_err() {
-            tracing::warn!("not every token was revoked in time; they lapse by themselves");
-        }
+        // First of all nothing may be made anew.
+        self.core.stop.cancel();
+        self.core.broker.revoke_at_exit().await;
     }
 }
 

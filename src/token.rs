@@ -264,6 +264,8 @@ pub struct Token {
     pub expires_at: String,
     /// The token is a JWT with `exp`.
     pub dates_itself: bool,
+    /// It lives longer than [`Token::life`] says.
+    pub is_cut: bool,
     /// The observed lifetime: the shortest of `expires_in`, the JWT's own `exp − iat`, and what was left to its `exp`.
     pub life: Duration,
     /// The identifier that its issuer gave it, where it is a JWT.

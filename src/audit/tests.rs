@@ -100,6 +100,7 @@ fn token(words: &str) -> Token {
         minted_wall: SystemTime::UNIX_EPOCH,
         expires_at: "2023-11-14T22:13:20Z".to_owned(),
         dates_itself: false,
+        is_cut: false,
         life: Duration::from_secs(60),
         jti: Some(words.to_owned()),
         hops: [

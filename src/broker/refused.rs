@@ -106,6 +106,10 @@ impl Refused {
     /// Remembers a request that was granted: the same one may be refused later because of that.
     pub(super) fn granted(&self, presented: &Presented) {
         let mut granted = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        // Twice is enough: this server takes the token again.
+        if granted.iter().filter(|one| **one == presented.with_request).count() >= 2 {
+            return;
+        }
         if granted.len() >= KEPT {
             granted.pop_front();
         }
@@ -116,8 +120,10 @@ impl Refused {
     /// good for a while yet.
     fn is_used_up(&self, presented: &Presented, code: &str, unix_now: i64) -> bool {
         let granted = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        // A token that was granted twice is not one that this server takes once.
+        let granted_once = granted.iter().filter(|one| **one == presented.with_request).count() == 1;
         let is_good = presented.exp.is_some_and(|exp| exp.saturating_sub(unix_now) > FRESH_LEFT);
-        REPLAYED.contains(&code) || (is_about_identity(code) && is_good && granted.contains(&presented.with_request))
+        REPLAYED.contains(&code) || (is_about_identity(code) && is_good && granted_once)
     }
 
     /// Remembers a refusal, and says what it means. Other failures say nothing about what was presented.
@@ -214,6 +220,10 @@ mod tests {
             "invalid_grant",
             "never taken"
         );
+        // A server that took it twice does not take each one once.
+        let again = Refused::default();
+        (0..2).for_each(|_| again.granted(&lasting(2_000)));
+        assert_eq!(code(again.remember(&lasting(2_000), refusal("invalid_grant"), now)), "invalid_grant");
         for (granted, left, given, wanted) in [
             (true, 1_000, "invalid_grant", "identity_token_used"),
             (true, 1_000, "invalid_client", "identity_token_used"),

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Server;
-use super::flight::LONGEST_LIFE;
 use crate::clock::Boot;
 use crate::token::{Digest, Token};
 
@@ -41,5 +40,5 @@ impl ToGiveBack {
 
 /// A life over a day counts as a day, so such a token may live on when that is over.
 fn may_live(token: &Token, now: Boot) -> bool {
-    !token.left(now).is_zero() || token.life >= LONGEST_LIFE
+    token.is_cut || !token.left(now).is_zero()
 }

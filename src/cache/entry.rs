@@ -44,7 +44,11 @@ impl Wish {
 
     /// Is the token young enough for whoever insists on that?
     pub(super) fn is_met_by_age_of(&self, token: &Token) -> bool {
-        !self.insists || self.newer_than.is_none_or(|moment| token.minted > moment)
+        !(self.insists && self.finds_too_old(token))
+    }
+
+    fn finds_too_old(&self, token: &Token) -> bool {
+        self.newer_than.is_some_and(|moment| token.minted <= moment)
     }
 }
 
@@ -213,7 +217,7 @@ impl<E: Failure> Entry<E> {
         self.used = now;
         self.users.add(wish.user);
         let token = self.valid_for(wish.user, now)?;
-        let wanting = self.is_too_old(&token, wish) || self.would_help(&token, wish.least, now);
+        let wanting = wish.finds_too_old(&token) || self.would_help(&token, wish.least, now);
         (!wanting || (self.backs_off(now) && wish.is_met_by_age_of(&token))).then(|| (token, self.renewal(now)))
     }
 
@@ -230,7 +234,7 @@ impl<E: Failure> Entry<E> {
                 Step::Fail { error: failed.error.clone(), wait: failed.until(wish).since(now) }
             }
             // Over the limit of forced mints, callers get the valid token there is.
-            (None, _, Some(token)) if self.is_too_old(&token, wish) && self.forced.take(wish.user, now).is_err() => {
+            (None, _, Some(token)) if wish.finds_too_old(&token) && self.forced.take(wish.user, now).is_err() => {
                 Step::Serve { token, renewal: self.renewal(now) }
             }
             (None, _, meanwhile) => Step::TakeOff { meanwhile: meanwhile.filter(will_do) },
@@ -262,10 +266,6 @@ impl<E: Failure> Entry<E> {
     /// May it be removed to make room for others?
     pub(super) fn is_idle(&self) -> bool {
         self.always.is_none() && self.flight.is_none()
-    }
-
-    fn is_too_old(&self, token: &Token, wish: &Wish) -> bool {
-        wish.newer_than.is_some_and(|moment| token.minted <= moment)
     }
 
     fn renewal(&self, now: Boot) -> Renewal {

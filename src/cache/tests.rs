@@ -117,6 +117,7 @@ impl Issuing {
             minted_wall: self.clock.wall(),
             expires_at: String::new(),
             dates_itself: true,
+            is_cut: false,
             life: Duration::from_secs(life),
             jti: None,
             hops: Arc::default(),

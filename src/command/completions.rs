@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::{Context, Failure, Printable, print};
 use crate::cli::{Cli, Completions};
-use crate::config::Config;
+use crate::config::{Config, is_name};
 
 /// Nobody waits longer for a completion.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -39,7 +39,8 @@ fn servers(context: &Context<'_>) -> Result<(), Failure> {
             config.map(|config| config.servers.iter().map(|one| one.name.to_string()).collect()).unwrap_or_default()
         }
     };
-    let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+    // The shell expands what it is given: only what can be a name reaches it, whoever answered.
+    let lines: String = names.iter().filter(|name| is_name(name)).map(|name| format!("{name}\n")).collect();
     print(&Printable::text(&lines, context.env))
 }
 

@@ -36,13 +36,14 @@ pub(super) fn run(context: &Context<'_>, verb: &Install) -> Result<(), Failure> 
         return Err(refuse(directory, if found.is_symlink() { "is a link" } else { "is no directory" }));
     }
     private(&found, context.env.uid()).map_err(|what| refuse(directory, &what))?;
-    let (target, early) = (directory.join(NAME), directory.join(format!(".{NAME}.{}", std::process::id())));
+    // Not the process id: in containers two installers at once can have the same one, and one that was killed left its file.
+    let number = getrandom::u64().map_err(|error| failed(directory, &io::Error::other(error)))?;
+    let (target, early) = (directory.join(NAME), directory.join(format!(".{NAME}.{number:016x}")));
     match fs::symlink_metadata(&target) {
         Ok(found) if !found.is_file() => return Err(refuse(&target, "is there and no plain file")),
         _ => {}
     }
     // The old file is replaced in one step: a program that runs from it goes on, and nobody sees half of the new one.
-    // In containers both of two installers at once can have the same number; the second must not touch what the first is writing.
     let early_file = File::options().write(true).create_new(true).mode(0o755).open(&early);
     let mut early_file = early_file.map_err(|error| failed(&early, &error))?;
     let written = copy(&program, &mut early_file).and_then(|bytes| fs::rename(&early, &target).map(|()| bytes));

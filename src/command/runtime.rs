@@ -57,11 +57,13 @@ pub(super) fn limit_name_lookup_with(limit: LimitNameLookup) {
     let _ = LIMIT_NAME_LOOKUP.set(limit);
 }
 
-/// Limits the lookups. To be called before the first one and before the first thread. A helper that is answered by a daemon looks
-/// nothing up, and glibc would read `/etc/nsswitch.conf` for it.
+/// Limits the lookups, at the first call. To be called before the first lookup and before the first thread: a reload reads the
+/// configuration while others look names up. A helper that is answered by a daemon looks nothing up, and glibc would read
+/// `/etc/nsswitch.conf` for it.
 pub(super) fn limit_name_lookup() -> Result<(), Failure> {
-    let limit = LIMIT_NAME_LOOKUP.get().map_or(Ok(()), |limit| limit());
-    limit.map_err(|database| Failure::bug(format!("the C library has no database {database}")))
+    static LIMITED: OnceLock<Result<(), &'static str>> = OnceLock::new();
+    let limited = *LIMITED.get_or_init(|| LIMIT_NAME_LOOKUP.get().map_or(Ok(()), |limit| limit()));
+    limited.map_err(|database| Failure::bug(format!("the C library has no database {database}")))
 }
 
 /// Lets SIGTERM and SIGINT end a short-lived command at once, also as PID 1, where the kernel ignores them unless somebody

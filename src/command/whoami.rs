@@ -74,21 +74,20 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
         Err(error) if error.is_temporary() => (Class::Temporary, error),
         Err(error) => (Class::NoIdentity, error),
     };
-    let is_usual = chosen.is_some() && verb.audience.is_none();
-    let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(cure(&error, is_usual));
+    let hint = cure(&error, chosen.is_some() && verb.audience.is_none());
+    let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(hint.clone());
     if verb.json {
-        report["error"] = described(class, &error);
+        report["error"] = described(class, &error, hint.as_deref());
         failure.json = Some(report.to_string());
     } else {
-        failure.seen = report::seen(&paper, &report, of_sources);
+        // It goes to stderr with the message, as plain text.
+        failure.seen = report::seen(&Paper { colours: false, ..paper }, &report, of_sources);
     }
     Err(failure)
 }
 
-fn described(class: Class, error: &identity::Error) -> serde_json::Value {
-    json!({
-        "class": class.as_str(), "error": error.code(), "error_description": error.to_string(), "hint": error.hint(),
-    })
+fn described(class: Class, error: &identity::Error, hint: Option<&str>) -> serde_json::Value {
+    json!({ "class": class.as_str(), "error": error.code(), "error_description": error.to_string(), "hint": hint })
 }
 
 /// The hint. `is_usual`: an identity was found and asked for the usual audience, which it may not be able to have.

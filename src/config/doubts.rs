@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::Config;
-use crate::broker::{Client, SecretFrom};
+use crate::broker::{Client, SecretFrom, TokenFor};
 use crate::env::Env;
 use crate::identity::Choice;
 
@@ -40,6 +40,8 @@ impl Config {
                 doubts.add(&table, "url", &what);
             }
             for order in server.orders() {
+                let is_outer = order.opens == TokenFor::FrontDoor;
+                let table = if is_outer { format!("{table}.outer") } else { table.clone() };
                 doubts.client(&table, &order.client);
                 order.idp.iter().for_each(|idp| doubts.client(&format!("{table}.idp"), &idp.client));
             }

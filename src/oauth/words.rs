@@ -74,7 +74,11 @@ fn without_tokens(text: &str) -> Cow<'_, str> {
     let shown = text.split_inclusive(is_outside).map(|piece| {
         let end = piece.find(is_outside).unwrap_or(piece.len());
         let (word, rest) = piece.split_at(end);
-        if word.starts_with("eyJ") && word.len() >= SHORTEST { format!("(a token){rest}") } else { piece.to_owned() }
+        // What stands before it may be the end of an escape: `%3D`, `\n`, `\u003d`.
+        match word.find("eyJ") {
+            Some(at) if word.len() - at >= SHORTEST => format!("{}(a token){rest}", &word[..at]),
+            _ => piece.to_owned(),
+        }
     });
     Cow::Owned(shown.collect())
 }
@@ -166,7 +170,11 @@ mod tests {
     #[test]
     fn a_token_that_another_party_repeats_is_not_shown() {
         let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJyZXBvOm8vciJ9.c2lnbmF0dXJl";
-        for text in [format!("assertion={token}"), format!("\"{token}\" is used up"), token.to_owned()] {
+        let escaped = [format!("assertion%3D{token}&x"), format!("was \\n{token}"), format!("jwt.{token}")];
+        for text in [format!("assertion={token}"), format!("\"{token}\" is used up"), token.to_owned()]
+            .into_iter()
+            .chain(escaped)
+        {
             let shown = quoted_words(&text);
             assert!(shown.contains("(a token)") && !shown.contains("eyJ"), "{shown}");
         }

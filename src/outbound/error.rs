@@ -6,7 +6,7 @@ use rustls::{CertificateError, PeerIncompatible};
 
 use super::address::Kind;
 use super::alert::{NO_HTTP, OLD, is_about_our_certificate, not_in_common};
-use super::failure::{Failure, innermost};
+use super::failure::{Failure, innermost, may_resolve_later};
 use super::wire::Overlong;
 
 /// Why there is no answer.
@@ -286,6 +286,9 @@ impl Error {
             Failure::Forbidden(kind) => Self::Forbidden { host, kind: *kind },
             Failure::Tls(error) => Self::from_tls(host, error),
             Failure::Timeout => Self::Timeout { host, limit: super::CONNECT_LIMIT },
+            Failure::Resolve(error) if may_resolve_later(error) => {
+                Self::Unreachable { host, what: failure.to_string() }
+            }
             Failure::Resolve(error) => {
                 let what = error.to_string();
                 let what = what.rsplit(": ").next().unwrap_or_default().to_owned();

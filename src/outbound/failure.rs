@@ -53,10 +53,35 @@ impl Failure {
     }
 }
 
+/// May this look-up succeed later, although the name is right? The standard library has the resolver's code (EAI_AGAIN) only as text: as
+/// glibc and as musl say it. This program never sets a locale.
+pub(super) fn may_resolve_later(error: &io::Error) -> bool {
+    const AGAIN: [&str; 2] = ["Temporary failure in name resolution", "Try again"];
+    // The first is ours: no thread, or one that broke off.
+    error.kind() == io::ErrorKind::Other || AGAIN.iter().any(|words| error.to_string().ends_with(words))
+}
+
 /// The error that an I/O error wraps, however deep. The `source` of an I/O error leaves that one out.
 pub(super) fn innermost<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
     while let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         error = inner;
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_server_that_is_away_is_not_a_name_that_is_not_there() {
+        // As the standard library says them, by glibc and by musl.
+        let of_resolver = |said| {
+            let text = format!("failed to lookup address information: {said}");
+            may_resolve_later(&io::Error::new(io::ErrorKind::NotFound, text))
+        };
+        assert!(of_resolver("Temporary failure in name resolution") && of_resolver("Try again"));
+        assert!(!of_resolver("Name or service not known") && !of_resolver("Name does not resolve"));
+        assert!(may_resolve_later(&io::Error::other("the lookup broke off")));
+    }
 }

@@ -162,6 +162,7 @@ async fn an_answer_says_the_end_by_the_clock_as_it_is_set_now() {
         minted_wall: noon,
         expires_at: rfc3339(noon + HOUR),
         dates_itself: false,
+        is_cut: false,
         life: HOUR,
         jti: None,
         hops: Arc::default(),

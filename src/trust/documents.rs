@@ -37,6 +37,11 @@ pub(super) fn entra(writing: &Writing<'_>) -> Result<Value, Error> {
 
 /// The account has a provider for Google, which needs no ARN. Its key `aud` is the token's `azp`, if it has one; then `oaud`
 /// is its `aud`.
+/// A text in a policy of AWS, which reads `${…}` as a variable.
+fn exactly(text: &str) -> String {
+    text.replace("${", "${$}{")
+}
+
 pub(super) fn aws(writing: &Writing<'_>) -> Result<Value, Error> {
     let Writing { policy, side, pinned } = writing;
     let issuer = without_scheme(issuer(policy)?);
@@ -49,15 +54,15 @@ pub(super) fn aws(writing: &Writing<'_>) -> Result<Value, Error> {
     let is_google = policy.issuer == GOOGLE;
     let key = |name: &str| format!("{issuer}:{name}");
     let mut equals = Map::new();
-    equals.insert(key(if is_google && policy.has_azp { "oaud" } else { "aud" }), json!(policy.audience));
+    equals.insert(key(if is_google && policy.has_azp { "oaud" } else { "aud" }), json!(exactly(&policy.audience)));
     let mut conditions = Map::new();
     match &policy.subject {
-        Subject::Exactly(sub) => drop(equals.insert(key("sub"), json!(sub.replace("${", "${$}{")))),
+        Subject::Exactly(sub) => drop(equals.insert(key("sub"), json!(exactly(sub)))),
         Subject::StartsWith(start) => {
             conditions.insert("StringLike".to_owned(), json!({ key("sub"): format!("{}*", literal(start)) }));
         }
     }
-    equals.extend(pinned.iter().map(|one| (key(&one.path.join(".")), json!(as_text(&one.value)))));
+    equals.extend(pinned.iter().map(|one| (key(&one.path.join(".")), json!(exactly(&as_text(&one.value))))));
     conditions.insert("StringEquals".to_owned(), Value::Object(equals));
     let federated = if is_google { issuer.to_owned() } else { Role::of(side).provider(&policy.issuer) };
     Ok(json!({

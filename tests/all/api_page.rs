@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 use std::sync::LazyLock;
 
-use aws_lc_rs::digest;
 use safeconduct::broker::Class;
 use serde_json::{Value, json};
 use support::authorization_server::FakeAs;
@@ -13,6 +12,7 @@ use support::mcp_server::FakeMcp;
 use support::platform::FakePlatform;
 use support::safeconduct::Daemon;
 use support::scene::{SCOPES, Scene};
+use support::sigv4;
 use support::tcp_http::listening;
 use tokio::process::Command;
 
@@ -128,11 +128,7 @@ impl World {
         // curl reads it from the home directory; so each line runs as it stands on the page.
         scene.safeconduct.write("home/.curlrc", "write-out = \"\\n%{http_code} %{content_type}\"\nmax-time = 25\n");
         let listen = listening(&daemon).await;
-        let digest: String = digest::digest(&digest::SHA256, token.as_bytes())
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = sigv4::sha256(token.as_bytes());
         let variables = vec![
             ("PATH", std::env::var("PATH").unwrap_or_default()),
             ("HOME", scene.safeconduct.path().join("home").display().to_string()),

@@ -1,5 +1,6 @@
 //! What a person meets who uses the program with its documents alone: whether an answer names the cause, the cure and who says it.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,8 +9,8 @@ use support::safeconduct::Safeconduct;
 use support::scene::Scene;
 use support::wait::until;
 
-use crate::binary;
 use crate::exit::{ASKED_WRONGLY, CONFIG, DENIED, REFUSED, TEMPORARY};
+use crate::{LIMIT, binary};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -211,8 +212,10 @@ async fn completions_know_the_names_of_servers() {
         daemon.socket().display(),
         path.display()
     );
-    let output = tokio::process::Command::new("bash").args(["--norc", "-c", &ask]).output().await.expect("bash runs");
+    let mut bash = tokio::process::Command::new("bash");
+    bash.args(["--norc", "-c", &ask]).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(LIMIT, bash.output()).await.expect("in time").expect("bash runs");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.lines().any(|line| line == "demo"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said.trim(), "demo", "{}", String::from_utf8_lossy(&output.stderr));
     daemon.stop().await.expect_code(0);
 }

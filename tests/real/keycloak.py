@@ -127,11 +127,11 @@ def prepare(home):
 def make_realm(origin):
     form = {"grant_type": "password", "client_id": "admin-cli", "username": "admin", "password": "admin"}
     form = urllib.parse.urlencode(form).encode()
-    with urllib.request.urlopen(f"{origin}/realms/master/protocol/openid-connect/token", form) as answer:
+    with urllib.request.urlopen(f"{origin}/realms/master/protocol/openid-connect/token", form, timeout=60) as answer:
         token = json.load(answer)["access_token"]
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{origin}/admin/realms", json.dumps(REALM).encode(), headers)
-    urllib.request.urlopen(request).close()
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def own_home(prepared, place):
@@ -167,12 +167,12 @@ def run(prepared, tls):
         with open(home / "log", "w") as log:
             process, origin = start(home, log, options)
             try:
+                threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
                 wait_until_ready(process, origin, log)
                 ready = {"http": origin, "https": f"https://127.0.0.1:{https}"}
                 print(json.dumps(ready), flush=True)
                 ended = threading.Thread(target=process.wait, daemon=True)
                 ended.start()
-                threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
                 ended.join()
                 raise SystemExit(f"Keycloak ended by itself; its log:\n{Path(log.name).read_text()}")
             finally:

@@ -97,7 +97,7 @@ impl Minter {
         self.named_identity(&order.identity)
     }
 
-    fn named_identity(&self, name: &str) -> Result<&Identity, Error> {
+    pub(super) fn named_identity(&self, name: &str) -> Result<&Identity, Error> {
         match self.identities.get(name) {
             Some(Ok(identity)) => Ok(identity),
             Some(Err(error)) => Err(error.clone().into()),
@@ -151,18 +151,8 @@ impl Minter {
         Ok(PresentedIdentity { subject: Some(subject), hops })
     }
 
-    /// The workload's token for this audience: the platform's, or the last of the chain.
-    pub(super) async fn own_token(
-        &self,
-        want: &TokenRequest,
-        audience: &Audience,
-    ) -> Result<(SubjectToken, Vec<Hop>), Error> {
-        let identity = &*want.order.identity;
-        self.through_chain(want, identity, audience).await
-    }
-
-    /// A token of this identity for this audience.
-    async fn through_chain(
+    /// A token of this identity for this audience: the platform's, or the last of the chain.
+    pub(super) async fn through_chain(
         &self,
         want: &TokenRequest,
         name: &str,

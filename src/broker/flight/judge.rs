@@ -21,7 +21,7 @@ use crate::token::{AccessToken, Claims, Credential, Hop, Token};
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 
 /// A longer life counts as this everywhere: timers, renewals and what callers are told.
-pub(in crate::broker) const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
 /// A longer life is a wrong date, or a token that nobody should hold: the log says so with each such token.
 const YEAR: Duration = Duration::from_secs(366 * 86_400);
@@ -53,6 +53,7 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
     if life > YEAR {
         tracing::warn!(server = %order.name, %issuer, "a token that lives for more than a year; it is used for a day");
     }
+    let is_cut = life > LONGEST_LIFE;
     let life = life.min(LONGEST_LIFE);
     let in_token = claims.as_ref().and_then(Claims::scopes);
     let scopes = granted(issued.scopes.as_ref(), in_token.as_ref(), asked);
@@ -69,6 +70,7 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
         minted_wall,
         expires_at: rfc3339(minted_wall + life),
         dates_itself: inherent.is_some(),
+        is_cut,
         life,
         is_for_nobody: claims.as_ref().is_some_and(|claims| claims.aud.is_empty()),
         jti: claims.and_then(|claims| claims.jti),

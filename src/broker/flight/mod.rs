@@ -36,7 +36,7 @@ mod route;
 use chain::Leg;
 pub(super) use chain::expected_audience;
 use judge::{Evidence, resource, wanted, within_ceiling};
-pub(super) use judge::{LONGEST_LIFE, confirmed, listed};
+pub(super) use judge::{confirmed, listed};
 use route::Route;
 
 /// About a token that names no audience.
@@ -127,9 +127,12 @@ impl Minter {
             // start again from the beginning.
             outcome = self.attempt(want).await;
         }
-        // The cause may be the resource metadata: let the next flight fetch it again.
-        if outcome.as_ref().is_err_and(|error| matches!(error.class(), Class::Refused | Class::Config | Class::Denied))
-        {
+        // The cause may be the resource metadata: let the next flight fetch it again. Not where only the next identity token is waited
+        // for: the look for it asks nobody but the platform.
+        let may_be_stale = |error: &Error| {
+            !error.waits_for_identity() && matches!(error.class(), Class::Refused | Class::Config | Class::Denied)
+        };
+        if outcome.as_ref().is_err_and(may_be_stale) {
             self.discovery.forget(&want.server.url, None);
         }
         if let Err(error) = &outcome {
@@ -209,16 +212,16 @@ impl Minter {
         let source = identity.source.name();
         let root = IdentityRef { name: &order.identity, source: Some(source), is_chain: !identity.links.is_empty() };
         exchange.check_identity(&root).map_err(exchange::Error::from)?;
+        let resource = resource(&want.server, order, &Protection::default())?;
+        self.check_not_shared(&want.server, order, &resource)?;
         let audience = Audience::from(order.named_audience().unwrap_or_default());
-        let (subject, hops) = self.own_token(want, &audience).await?;
+        let (subject, hops) = self.through_chain(want, &order.identity, &audience).await?;
         let now = self.clock.unix();
         let source_name = hops.last().map_or(source, |hop| hop.source);
         let fit = subject.must_be_jwt().and_then(|()| subject.fit_for(&audience, now, Duration::ZERO));
         fit.map_err(|unfit| Unusable::Subject { source_name, unfit })?;
         let left = u64::try_from(subject.claims.exp.unwrap_or(now).saturating_sub(now)).unwrap_or(0);
         let issuer = Issuer::verbatim(subject.claims.iss.as_deref().unwrap_or("unknown"));
-        let resource = resource(&want.server, order, &Protection::default())?;
-        self.check_not_shared(&want.server, order, &resource)?;
         let silent = AuthorizationServer::silent(issuer.clone(), "");
         let request = plain_request(order);
         let mut issued =
@@ -275,7 +278,11 @@ impl Minter {
     /// Is the token that this order presents the platform's own, and given again until somebody or something renews it?
     fn keeps_identity(&self, order: &Order) -> bool {
         let is_kept = |identity: &Identity| identity.links.is_empty() && !identity.source.mints_anew();
-        order.idp.is_none() && self.identity(order).is_ok_and(is_kept)
+        // Each look would ask for these too.
+        let mut assertions = order.assertions().iter().map(|assertion| self.named_identity(&assertion.identity));
+        order.idp.is_none()
+            && self.identity(order).is_ok_and(is_kept)
+            && assertions.all(|identity| identity.is_ok_and(is_kept))
     }
 
     /// The same failure, which passes with the next identity token only if the platform is all that has to be asked for it. Who

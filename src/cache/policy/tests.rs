@@ -32,6 +32,7 @@ fn token(life: f64) -> Token {
         minted_wall: SystemTime::UNIX_EPOCH,
         expires_at: String::new(),
         dates_itself: true,
+        is_cut: false,
         life: span(life),
         jti: None,
         hops: Arc::default(),

@@ -29,7 +29,10 @@ pub(super) fn by_program(env: &Env, words: &[&str], token: &str) -> Result<(), S
         let writes = std::thread::Builder::new().spawn(move || {
             drop(stdin.map(|mut stdin| stdin.write_all(spelling.as_bytes())));
         });
-        writes.map_err(|error| format!("cannot be told: {error}"))?;
+        if let Err(error) = writes {
+            let _ = child.kill().and_then(|()| child.wait());
+            return Err(format!("cannot be told: {error}"));
+        }
         let begun = clock.boot();
         let status = loop {
             match child.try_wait().map_err(|error| format!("cannot be waited for: {error}"))? {

@@ -34,7 +34,12 @@ impl Step {
         let mut why = String::new();
         for job in jobs {
             sweep(&job, env.uid());
-            match Self::within(&job, env.uid()) {
+            let made = match Self::within(&job, env.uid()) {
+                // A step of another job took the empty directory for left.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Self::within(&job, env.uid()),
+                made => made,
+            };
+            match made {
                 Ok(directory) => return Ok(Self { directory }),
                 Err(error) => why.push_str(&format!("; {}: {error}", job.display())),
             }
@@ -79,9 +84,11 @@ impl Step {
 
     /// Opens the log of the daemon, locked.
     pub(super) fn log(directory: &Path) -> Result<(PathBuf, File), Failure> {
-        let path = directory.join(LOG);
-        let log = File::options().read(true).append(true).create_new(true).mode(0o600).open(&path);
+        let (path, early) = (directory.join(LOG), directory.join("log.new"));
+        let log = File::options().read(true).append(true).create_new(true).mode(0o600).open(&early);
+        // Locked before it has its name, so that nobody takes the directory for left.
         let log = log.and_then(|log| log.try_lock_shared().map(|()| log).map_err(io::Error::from));
+        let log = log.and_then(|log| fs::rename(&early, &path).map(|()| log));
         let log = log.map_err(|error| Failure::new(Class::Temporary, format!("{}: {error}", path.display())))?;
         Ok((path, log))
     }

@@ -168,22 +168,18 @@ fn daemon(context: &Context<'_>, verb: &Exec) -> Result<Option<door::Place>, Fai
         Some(first) => stdio::serving(context, &Wanted::parse(first)?),
         None => door::places(context.global.socket.as_ref(), context.env),
     };
-    match door::connect(&places, context.env.uid()) {
-        Ok(_) => {}
+    let place = match door::listening(&places, context.env.uid()) {
+        Ok(place) => place.clone(),
         Err(absent) if absent.lets_work_here() && !verb.wishes.daemon_only => return Ok(None),
         Err(error) => return Err(error.into()),
-    }
+    };
     obtain::not_with_a_daemon(context, verb.wishes.issuer.is_some())?;
     if !verb.wishes.scopes.is_empty() {
         return Err(Failure::asked("--scope cannot narrow the servers of a daemon that answers").hint(
             "do the work in this process with `--no-daemon`, or give this user an `allow` entry with `scopes` there",
         ));
     }
-    let answers = |place: &door::Place| door::connect(std::slice::from_ref(place), context.env.uid()).is_ok();
-    let place = places.into_iter().find(answers);
-    place.map(Some).ok_or_else(|| {
-        Failure::new(Class::Temporary, "the daemon went away").hint("try again when it is back, or use `--no-daemon`")
-    })
+    Ok(Some(place))
 }
 
 /// The way to the daemon at this place.

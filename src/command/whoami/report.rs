@@ -226,7 +226,7 @@ fn of_identity(paper: &Paper, identity: &Value) -> String {
         out.push_str(&line(paper, "x509", &format!("a certificate for mutual TLS, SHA-256 {thumbprint}")));
     }
     if let Some(warning) = identity["warning"].as_str() {
-        out.push_str(&paper.paragraph(0, &format!("{:<LABEL$}", "warning"), &quoted_words(warning)));
+        out.push_str(&line(paper, "warning", &quoted_words(warning)));
     }
     let all = identity["all_claims"].as_object().filter(|all| !all.is_empty());
     match all {

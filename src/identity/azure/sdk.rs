@@ -75,7 +75,7 @@ impl Azure {
     /// itself says them all.
     fn in_its_form(&self, answer: &Answer) -> Result<Zeroizing<Vec<u8>>, Error> {
         let token = asking::token(answer, self.host.who())?;
-        let token = Zeroizing::new(serde_json::Value::from(expose(&token)).to_string());
+        let token = Zeroizing::new(serde_json::to_string(expose(&token)).unwrap_or_default());
         let body = format!(
             "{{\"access_token\":{},\"expires_on\":\"4102444800\",\"resource\":\"\",\"token_type\":\"Bearer\"}}",
             *token

@@ -3,15 +3,21 @@
 use super::*;
 use crate::activated::{activated, ends};
 
+/// A daemon that answers on a socket of the service manager, which holds the socket as long as the test does.
+async fn on_a_socket(world: &Safeconduct) -> (UnixListener, PathBuf, tokio::process::Child, PathBuf) {
+    let path = world.path().join("activated.sock");
+    let listener = UnixListener::bind(&path).expect("bound");
+    set_mode(&path, 0o600);
+    let (child, log) = activated(world, listener.try_clone().expect("cloned").into(), None);
+    until(LIMIT, "it answers", async || answers(&path).await).await;
+    (listener, path, child, log)
+}
+
 #[tokio::test]
 async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
     let scene = Scene::new(binary()).await;
     let world = scene.configured("");
-    let path = world.path().join("activated.sock");
-    let listener = UnixListener::bind(&path).expect("bound");
-    set_mode(&path, 0o600);
-    let (child, log) = activated(&world, listener.try_clone().expect("cloned").into(), None);
-    until(LIMIT, "it answers", async || answers(&path).await).await;
+    let (_held, path, child, log) = on_a_socket(&world).await;
     assert!(!world.socket().exists(), "it binds none of its own");
     let reply = unix_http::get(&path, "/v1/token?server=demo").await.expect("an answer");
     assert_eq!(reply.status, 200);
@@ -25,11 +31,7 @@ async fn a_socket_of_the_service_manager_is_served_and_left_to_it() {
 async fn stop_ends_the_daemon_and_not_the_wait_for_the_socket_that_stays() {
     let scene = Scene::new(binary()).await;
     let world = scene.configured("");
-    let path = world.path().join("activated.sock");
-    let listener = UnixListener::bind(&path).expect("bound");
-    set_mode(&path, 0o600);
-    let (child, log) = activated(&world, listener.try_clone().expect("cloned").into(), None);
-    until(LIMIT, "it answers", async || answers(&path).await).await;
+    let (_held, path, child, log) = on_a_socket(&world).await;
     let stopped = world.run(&["--socket", &path.display().to_string(), "stop"]).await.expect_code(0);
     assert_eq!(stopped.stdout, "stopped\n");
     assert_eq!(ends(child, &log).await.0, Some(0));

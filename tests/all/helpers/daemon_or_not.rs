@@ -6,7 +6,9 @@ use super::*;
 async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
     let scene = Scene::new(binary()).await;
     let world = scene.configured("");
-    line(&world.run(&["token", "demo"]).await);
+    let temp = world.path().join("tmp").display().to_string();
+    let unnamed = world.clone().without_env("SAFECONDUCT_SOCKET").env("RUNNER_TEMP", &temp);
+    line(&unnamed.run(&["token", &scene.argument()]).await);
     let words = failed(world.run(&["token", "demo", "--daemon-only"]).await, TEMPORARY);
     assert!(words.contains("nobody listens at") && words.contains("safeconduct run"), "{words}");
 
@@ -18,8 +20,6 @@ async fn only_an_absent_daemon_lets_the_helper_do_the_work() {
     let job = world.path().join("tmp/safeconduct");
     std::fs::create_dir(&job).expect("ours");
     drop(UnixListener::bind(job.join("safeconduct.sock")).expect("bound"));
-    let temp = world.path().join("tmp").display().to_string();
-    let unnamed = world.clone().without_env("SAFECONDUCT_SOCKET").env("RUNNER_TEMP", &temp);
     line(&unnamed.run(&["token", &scene.argument()]).await);
 
     // If a socket accepts the request and never answers, the helper must not use its own identity instead.

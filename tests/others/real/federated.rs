@@ -6,6 +6,7 @@ use super::realm::{BY_WORKLOAD, Realm, is_refusal, issued};
 use crate::fakes::keys::{self, Keys};
 use crate::fakes::leak;
 use crate::fakes::platform::SUBJECT;
+use crate::scene::REFUSED;
 
 const GENERIC: &str = "Invalid client or Invalid client credentials";
 
@@ -54,9 +55,11 @@ async fn an_identity_token_is_taken_once_and_its_access_token_stays_served() {
     let daemon = realm.world.clone().config(&config).daemon(&["--identity-file", &file]).await;
     let token = daemon.token("demo").await;
     leak::minted(&token);
-    // It can get no other one with the identity token that is used up.
+    // It can get no other one with the identity token that is used up. A token of the last second would count as a new one.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     let output = daemon.run(&["token", "demo", "--fresh"]).await;
     issued(&output);
+    assert_eq!(output.code, Some(REFUSED), "{}", output.stderr);
     assert_eq!(daemon.token("demo").await, token, "the token in hand is still served");
     daemon.stop().await.expect_code(0);
 }

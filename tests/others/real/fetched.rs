@@ -39,5 +39,6 @@ fn script(arguments: &[&str]) -> Option<String> {
     let mut command = Command::new(format!("{ROOT}/tests/real/fetch"));
     command.args(arguments).stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert_ne!(output.status.code(), Some(64), "tests/real/fetch does not know {arguments:?}");
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -46,7 +46,12 @@ impl Cluster {
         let authority = Authority::new();
         let mut api = start_api(&home, &format!("http://{store}"), port, &authority, folder.path());
         let certificate = reqwest::Certificate::from_pem(authority.pem().as_bytes()).expect("our own PEM");
-        let http = reqwest::Client::builder().tls_certs_only([certificate]).no_proxy().build().expect("a client");
+        let http = reqwest::Client::builder()
+            .tls_certs_only([certificate])
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build()
+            .expect("a client");
         let base = format!("https://127.0.0.1:{port}");
         wait::until(PATIENCE, "the API server is ready", async || {
             api.lives();
