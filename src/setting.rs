@@ -261,7 +261,9 @@ fn alternatives(settings: &[Setting], table: &toml::Table) -> Option<Problem> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    pub(crate) mod page;
+
     use super::*;
 
     const SETTINGS: [Setting; 4] = [

@@ -139,7 +139,7 @@ fn property(key: &Key) -> Value {
 }
 
 /// The keys that this version supports.
-fn built(table: &'static Table) -> impl Iterator<Item = &'static Key> {
+pub(super) fn built(table: &'static Table) -> impl Iterator<Item = &'static Key> {
     table.keys.iter().filter(|key| key.kind != Kind::Later)
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::exchange::Place;
 
 mod one_round;
+mod page;
 
 fn env() -> Env {
     Env::from_vars([])
