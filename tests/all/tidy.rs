@@ -1,5 +1,5 @@
-//! Checks of the source tree: which room may use which, that every file has a module doc, that README.md lists every exchange and
-//! every client proof, that every source has its cases and every exchange its example.
+//! Checks of the source tree: which room may use which, that every file has a module doc, that docs/exchanges.md lists every
+//! exchange and every client proof, that every source has its cases and every exchange its example.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -290,22 +290,17 @@ fn rows(readme: &str, heading: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_readme_names_what_is_built_and_nothing_else() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("there is one");
-    assert_eq!(rows(&readme, "Exchanges"), built("exchange"), "rows and what src/exchange has");
-    assert_eq!(rows(&readme, "Client proofs"), client_proofs(), "rows and what src/exchange/client_auth.rs has");
+fn the_page_about_exchanges_names_what_is_built_and_nothing_else() {
+    let page = fs::read_to_string(root().join("docs/exchanges.md")).expect("there is one");
+    assert_eq!(rows(&page, "Exchanges"), built("exchange"), "rows and what src/exchange has");
+    assert_eq!(rows(&page, "Client proofs"), client_proofs(), "rows and what src/exchange/client_auth.rs has");
 }
 
-/// `src/identity/tests/table.rs` compares the content of the rows. This test checks that docs/sources.md has every source and that
-/// README.md links to it.
+/// `src/identity/tests/table.rs` compares the content of the rows. This test checks that docs/sources.md has every source.
 #[test]
 fn every_source_is_in_the_table_that_the_documentation_is_written_from() {
     let docs = fs::read_to_string(root().join("docs/sources.md")).expect("there is one");
     assert_eq!(rows(&docs, "Identity sources"), built("identity"), "rows and what src/identity has");
-    let readme = fs::read_to_string(root().join("README.md")).expect("there is one");
-    for link in ["](docs/sources.md)", "](docs/sources.md#trust-policies)"] {
-        assert!(readme.contains(link), "{link}");
-    }
 }
 
 /// The names in the table of `ClientAuth`.

@@ -16,7 +16,8 @@ fn the_page_about_the_configuration_says_what_the_code_says() {
             "servers.NAME.idp" => IDP.settings.iter().map(|one| (String::new(), cells(one))).collect(),
             _ => Vec::new(),
         };
-        let own = own.into_iter().map(|(exchanges, [name, value, _, doc])| vec![name, value, format!("{exchanges}{doc}")]);
+        let own =
+            own.into_iter().map(|(exchanges, [name, value, _, doc])| vec![name, value, format!("{exchanges}{doc}")]);
         page.table(table.name, &["key", "value", "meaning"], rows(table).chain(own));
     }
     page.compare();
