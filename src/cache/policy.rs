@@ -138,13 +138,14 @@ pub(super) fn wait_of_waiting(verdict: Verdict, wait: Duration) -> Duration {
     }
 }
 
-/// The same wait while a valid token is at hand. A permanent failure of a renewal is not remembered to the end of that token:
-/// half of what is left is waited, so that there are further tries before callers feel it. What refused may have been no server
-/// at all, but the page of a network that wants a login first.
+/// The same wait while a valid token is at hand: at most half of what is left of it, so that there are further tries before callers
+/// feel the failure. The issuer may be back by then, and what refused may have been no server at all, but the page of a network
+/// that wants a login first. A wait that the other side asked for is obeyed.
 pub(super) fn wait_beside(token: &Token, wait: Duration, verdict: Verdict, now: Boot) -> Duration {
     match verdict {
-        Verdict::Permanent => wait.min((token.left(now).saturating_sub(margin(token)) / 2).max(BACKOFF_FLOOR)),
-        // Our own back-off is short, and who asked for a longer one gets it.
+        Verdict::Permanent | Verdict::Temporary { retry_after: None, .. } => {
+            wait.min((token.left(now).saturating_sub(margin(token)) / 2).max(BACKOFF_FLOOR))
+        }
         Verdict::Temporary { .. } | Verdict::UntilIdentityChanges => wait,
     }
 }

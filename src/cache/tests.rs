@@ -381,6 +381,23 @@ async fn whoever_waits_for_the_end_of_an_outage_is_served_within_ten_seconds_of_
     assert_eq!(rig.issuer.calls(), 1);
 }
 
+/// The back-off of an outage never lasts to the end of the token that is served meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_ends_just_before_the_token_is_not_felt() {
+    let rig = Rig::new(Mood::Fine { life: 600 });
+    for round in 0..8 {
+        assert!(rig.any().await.is_ok());
+        let newest = rig.any().await.expect("valid");
+        sleep(410).await;
+        rig.issuer.set(Mood::Down);
+        sleep(175).await;
+        rig.issuer.set(Mood::Fine { life: 600 });
+        sleep(4).await;
+        assert!(rig.any().await.is_ok_and(|token| token.digest != newest.digest), "in round {round}");
+    }
+    assert!(rig.issuer.calls() < 8 * 40, "{}", rig.issuer.calls());
+}
+
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_honoured() {
     let rig = Rig::new(Mood::Busy { retry_after: 40 });
