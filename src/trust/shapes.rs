@@ -158,7 +158,10 @@ pub(crate) static PRODUCTS: [Product; 9] = [
         whole_subject: false,
         fetches_keys: None,
         document: documents::generic,
-        install: &["require every entry of the document of each token"],
+        install: &[
+            "take a token only if its `iss`, `aud` and `sub` are those of the document, and so is each claim in `claims`",
+            "check its signature with the issuer's keys: `jwks_uri` in {issuer}/.well-known/openid-configuration",
+        ],
         here: BY_GRANT,
     },
     Product {
