@@ -80,6 +80,9 @@ pub enum Error {
     /// The audit log cannot be written.
     #[error("{0}")]
     Audit(#[from] audit::Error),
+    /// The configuration file that is in use is not there any more.
+    #[error("{} is gone, and no other configuration file is there", .0.display())]
+    Gone(PathBuf),
     /// Serving failed.
     #[error("a listener cannot be served: {0}")]
     Serve(std::io::Error),
@@ -91,7 +94,7 @@ impl Error {
         match self {
             Self::Identity(_) => Class::NoIdentity,
             Self::Audit(error) if error.is_temporary() => Class::Temporary,
-            Self::Socket(_) | Self::Tcp(_) | Self::Audit(_) => Class::Config,
+            Self::Socket(_) | Self::Tcp(_) | Self::Audit(_) | Self::Gone(_) => Class::Config,
             Self::Serve(_) => Class::Internal,
         }
     }
@@ -103,6 +106,7 @@ impl Error {
             Self::Socket(error) => error.hint(),
             Self::Tcp(error) => error.hint(),
             Self::Audit(error) => Some(error.hint()),
+            Self::Gone(_) => Some("put it back; a daemon without a file is started without one".to_owned()),
             Self::Serve(_) => None,
         }
     }

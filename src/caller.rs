@@ -99,6 +99,12 @@ impl Caller {
         self.gid.is_some() && (self.uid == own_uid || self.uid == 0)
     }
 
+    /// May it see everything of the daemon of this user: all servers, callers and failures? Whoever is that user, and whoever may
+    /// operate it.
+    pub(crate) fn may_see_all(&self, own_uid: u32) -> bool {
+        self.is_user(own_uid) || self.may_operate(own_uid)
+    }
+
     /// Does its user stand for others too?
     pub(crate) fn is_many(&self) -> bool {
         self.is_many
@@ -177,6 +183,8 @@ mod tests {
         assert!(!caller.may_operate(1000) && !Caller::by_tcp(0).may_operate(1000));
         let on_socket = |uid| Caller::on_socket(uid, 7, None).may_operate(1000);
         assert!(on_socket(1000) && on_socket(0) && !on_socket(1001));
+        let sees_all = [caller.may_see_all(1000), Caller::on_socket(0, 0, None).may_see_all(1000)];
+        assert_eq!((sees_all, Caller::by_tcp(0).may_see_all(1000)), ([true; 2], false), "{caller}");
     }
 
     #[test]

@@ -15,40 +15,16 @@ use nix::sys::time::TimeVal;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::env::{Env, sockets};
 
 mod answerer;
+mod place;
 
 pub(crate) use answerer::Answerer;
+pub(crate) use place::{Place, may_be_ours, places};
+use place::{foreign_directory, nobody_at, passed_over};
 
 /// Larger than any answer of the API, tokens of 32 KiB included.
 const ANSWER_CAP: usize = 256 * 1024;
-
-/// A path where the daemon's socket may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The socket.
-    pub path: PathBuf,
-    /// A flag or a variable names it, so whoever listens there is trusted. At a compiled-in path only a daemon of this
-    /// user or of root is.
-    pub named: bool,
-    /// It is that of one step of a CI job. Other steps have daemons of their own, which serve other servers.
-    pub of_step: bool,
-}
-
-/// Where to look for the daemon, in this order. A path that a flag or `SAFECONDUCT_SOCKET` names is the only one.
-pub(crate) fn places(flag: Option<&PathBuf>, env: &Env) -> Vec<Place> {
-    match flag.cloned().or_else(|| env.get("SAFECONDUCT_SOCKET").map(PathBuf::from)) {
-        Some(path) => vec![Place { path, named: true, of_step: false }],
-        None => sockets::to_look(env).into_iter().map(Place::compiled_in).collect(),
-    }
-}
-
-impl Place {
-    fn compiled_in(candidate: sockets::Candidate) -> Self {
-        Self { path: candidate.path, named: false, of_step: candidate.of_step }
-    }
-}
 
 /// An answer of the daemon.
 pub(crate) struct Reply {
@@ -64,10 +40,12 @@ pub(crate) struct Reply {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Nobody listens at any of the places. Only then may a command do the work in its own process, if it looked there by itself.
-    #[error("{}", nobody_at(places))]
+    #[error("{}{}", nobody_at(places), passed_over(passed.as_ref()))]
     Absent {
         /// The places.
         places: Vec<Place>,
+        /// A socket that is there and was passed over, with the user whose directory it lies in.
+        passed: Option<(PathBuf, u32)>,
     },
     /// There is a socket, and this process may not connect to it.
     #[error("{}: {error}", path.display())]
@@ -118,19 +96,12 @@ pub(crate) enum Error {
 impl Error {
     /// May a command do the work in its own process? Not if somebody named a socket: they meant that daemon.
     pub(crate) fn lets_work_here(&self) -> bool {
-        matches!(self, Self::Absent { places } if !places.iter().any(|place| place.named))
+        matches!(self, Self::Absent { places, .. } if !places.iter().any(|place| place.named))
     }
-}
 
-fn nobody_at(places: &[Place]) -> String {
-    match places {
-        [Place { path, named: true, .. }] => {
-            format!("nobody listens at {}, which `--socket` or SAFECONDUCT_SOCKET names", path.display())
-        }
-        _ => {
-            let looked: Vec<_> = places.iter().map(|place| place.path.display().to_string()).collect();
-            format!("no daemon is running; looked at {}", looked.join(", "))
-        }
+    /// Is there a socket that was passed over?
+    pub(crate) fn has_passed_over(&self) -> bool {
+        matches!(self, Self::Absent { passed: Some(_), .. })
     }
 }
 
@@ -224,24 +195,8 @@ fn first(places: &[Place], own_uid: u32, limit: Option<Duration>) -> Result<(Uni
     if let Some(error) = refused {
         return Err(error);
     }
-    Err(Error::Absent { places: places.to_vec() })
-}
-
-/// May a daemon of ours listen at a place? At a compiled-in path only in a directory that is ours or root's: whoever else made
-/// that directory may let us wait there, or answer. It is looked at before we dial.
-pub(crate) fn may_be_ours(place: &Place, own_uid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    if place.named {
-        return true;
-    }
-    let is_ours = |found: io::Result<std::fs::Metadata>| match found {
-        Ok(found) => found.uid() == own_uid || found.uid() == 0,
-        // It is not there, or behind a directory that is closed to us; dialling says which.
-        Err(_) => true,
-    };
-    let directory = place.path.parent().unwrap_or_else(|| Path::new("/"));
-    // A link is its owner's to change, whatever it leads to.
-    is_ours(std::fs::symlink_metadata(directory)) && is_ours(std::fs::metadata(directory))
+    let passed = places.iter().find_map(|place| Some((place.path.clone(), foreign_directory(place, own_uid)?)));
+    Err(Error::Absent { places: places.to_vec(), passed })
 }
 
 /// The user whose process listens there, according to the kernel.
@@ -398,6 +353,7 @@ fn parse(answer: &[u8]) -> Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::Env;
 
     #[test]
     fn a_flag_beats_the_variable_and_both_are_final() {
@@ -433,7 +389,7 @@ mod tests {
         let place = |name: &str| Place { path: dir.path().join(name), named: true, of_step: false };
         let gone = ask(&[place("nothing.sock")], "GET /healthz", None, 0, Duration::from_secs(1));
         assert!(matches!(gone, Err(Error::Absent { .. })));
-        let nowhere = Error::Absent { places: places(None, &Env::from_vars([])) };
+        let nowhere = Error::Absent { places: places(None, &Env::from_vars([])), passed: None };
         assert!(nowhere.lets_work_here() && nowhere.to_string().starts_with("no daemon is running; looked at /"));
         let named = gone.err().expect("nobody is there");
         assert!(!named.lets_work_here(), "who names a socket means that daemon");

@@ -101,6 +101,12 @@ impl Policy {
         self.allow.iter().any(|rule| rule.may_match(caller))
     }
 
+    /// Is there a rule whose scopes are all beyond the ceiling, so that who matches it gets nothing?
+    pub(crate) fn has_empty_rule(&self) -> bool {
+        let Some(ceiling) = self.ceiling.as_ref().filter(|ceiling| !ceiling.is_empty()) else { return false };
+        self.allow.iter().filter_map(|rule| rule.scopes.as_ref()).any(|scopes| scopes.within(ceiling).is_empty())
+    }
+
     /// Decides what a caller may have. `asked` is what it named itself, if anything; it is cut to the ceiling.
     pub fn permit(&self, caller: &Caller, asked: Option<&Scopes>) -> Result<Permit, Denied> {
         let mut matching = self.allow.iter().filter(|rule| rule.matches(caller));

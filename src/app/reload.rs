@@ -15,7 +15,7 @@ use crate::config::{Config, Listen};
 use crate::frontend::desk::CurrentBroker;
 use crate::frontend::loads::Loads;
 use crate::frontend::oauth::Clients;
-use crate::frontend::operator::Unchanged;
+use crate::frontend::operator::{Loaded, Unchanged};
 use crate::relay::Relay;
 
 /// The way to a new configuration.
@@ -57,9 +57,13 @@ impl Reload {
         self.ground.audit.as_deref()
     }
 
-    /// Puts a new broker in the place of the old one. Fails, and changes nothing, if it cannot be made.
-    pub(crate) fn swap(&self, config: Config) -> Result<(), Error> {
-        self.report_what_stays(&config);
+    /// Puts a new broker in the place of the old one. Fails, and changes nothing, if it cannot be made, or if the file is gone that
+    /// the old one was made from.
+    pub(crate) fn swap(&self, config: Config) -> Result<Loaded, Error> {
+        if let (Some(file), None) = (self.of.loads.file(), &config.file) {
+            return Err(Error::Gone(file));
+        }
+        let loaded = Loaded { servers: config.servers.len(), needs_restart: self.what_stays(&config) };
         // The listeners that there are keep their rules.
         let config = Config { listen: self.listen.clone(), audit: None, ..config };
         let file = config.file.clone();
@@ -78,7 +82,7 @@ impl Reload {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *generation, next).cancel();
         self.of.loads.taken_over(file, self.ground.clock.wall());
-        Ok(())
+        Ok(loaded)
     }
 
     /// Notes that a new configuration is not taken over.
@@ -86,12 +90,13 @@ impl Reload {
         self.of.loads.failed(self.ground.clock.wall(), why.clone());
     }
 
-    fn report_what_stays(&self, config: &Config) {
-        if config.listen != self.listen {
-            tracing::warn!("[listen] has changed: that needs a restart, and until then nothing of it holds");
+    /// The tables that hold only after a restart.
+    fn what_stays(&self, config: &Config) -> Vec<&'static str> {
+        let changed = [("listen", config.listen != self.listen), ("audit", config.audit != self.audit)];
+        let changed: Vec<_> = changed.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect();
+        for table in &changed {
+            tracing::warn!("[{table}] has changed: that needs a restart, and until then the old one holds");
         }
-        if config.audit != self.audit {
-            tracing::warn!("[audit] has changed: that needs a restart, and until then the old file is written");
-        }
+        changed
     }
 }

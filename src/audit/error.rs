@@ -54,7 +54,7 @@ impl Error {
     pub fn hint(&self) -> String {
         match self {
             Self::Held { .. } => {
-                "one daemon writes to one file: ask it (without `--no-daemon`), stop it, or give this one another `file` in [audit]"
+                "one daemon writes to one file, and perhaps serves these servers already: ask it (without `--no-daemon`), end it with `safeconduct stop`, or give this one another `file` in [audit]"
                     .to_owned()
             }
             Self::Unsafe { .. } => {
@@ -68,7 +68,7 @@ impl Error {
                 let cure = match error.kind() {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space for",
                     io::ErrorKind::FileTooLarge => "raise the limit of the file size for, or rotate (rename and SIGHUP),",
-                    io::ErrorKind::PermissionDenied => "let this user write to",
+                    io::ErrorKind::PermissionDenied => "let this user write to, or make files in the directory of,",
                     io::ErrorKind::ReadOnlyFilesystem => "make writable the file system of",
                     io::ErrorKind::NotFound => "make the directory of",
                     _ => "repair what holds",

@@ -190,13 +190,13 @@ impl Broker {
                 .flat_map(TokenRequest::all)
                 .map(|want| self.explain_want(&want, caller, own_uid))
                 .collect(),
-            refused_callers: if caller.is_user(own_uid) { self.refused_callers.all() } else { Vec::new() },
+            refused_callers: if caller.may_see_all(own_uid) { self.refused_callers.all() } else { Vec::new() },
         }
     }
 
     /// May this caller ask for the status at all? Fails if that cannot be told yet.
     pub fn may_look(&self, caller: &Caller, own_uid: u32) -> Result<bool, super::Error> {
-        if self.servers.iter().any(|server| sees(caller, own_uid, server)) || caller.is_user(own_uid) {
+        if self.servers.iter().any(|server| sees(caller, own_uid, server)) || caller.may_see_all(own_uid) {
             return Ok(true);
         }
         let denials = self.servers.iter().filter_map(|server| server.policy.permit(caller, None).err());
@@ -207,7 +207,7 @@ impl Broker {
     /// May this caller know of the server of this name? Servers that are not configured are the daemon's own user's.
     pub(crate) fn may_know_of(&self, caller: &Caller, own_uid: u32, name: &str) -> bool {
         let named = self.servers.iter().find(|server| *server.name == *name);
-        caller.is_user(own_uid) || named.is_some_and(|server| server.policy.knows(caller))
+        caller.may_see_all(own_uid) || named.is_some_and(|server| server.policy.knows(caller))
     }
 
     /// Why the named servers, or without names the required ones, are not ready: one line for each without a token.
@@ -233,7 +233,7 @@ impl Broker {
             };
             (!held).then(why)
         });
-        let is_told_why = caller.is_user(own_uid) || !self.is_stranger(caller);
+        let is_told_why = caller.may_see_all(own_uid) || !self.is_stranger(caller);
         let unrecorded = self.unrecordable(caller).map(|error| {
             waits(if is_told_why { format!("{error}; nothing is served meanwhile") } else { UNRECORDED.to_owned() })
         });
@@ -325,7 +325,7 @@ impl Broker {
     fn explain_want(&self, want: &TokenRequest, caller: &Caller, own_uid: u32) -> ServerStatus {
         let TokenRequest { server, order, .. } = want;
         let permit = server.policy.permit(caller, None).ok();
-        let is_own = caller.is_user(own_uid);
+        let is_own = caller.may_see_all(own_uid);
         let may_have = |token: &Token| permit.as_ref().is_some_and(|permit| permit.admit(&token.scopes).is_ok());
         let tokens = self.cache.held().into_iter().map(|(_, token)| token).filter(|token| token.server == order.name);
         // The front door's token has no scopes of the server.
@@ -394,5 +394,5 @@ impl Broker {
 
 /// The daemon's own user sees all servers, everybody else those that it may use.
 fn sees(caller: &Caller, own_uid: u32, server: &Server) -> bool {
-    caller.is_user(own_uid) || server.policy.knows(caller)
+    caller.may_see_all(own_uid) || server.policy.knows(caller)
 }

@@ -97,7 +97,8 @@ impl Broker {
         if class == super::Class::Denied.as_str() && matter.caller.is_known() && !is_unserved {
             let found = matter.target.and_then(|target| self.find(target));
             let server = server.or_else(|| found.as_ref().map(|found| &*found.name));
-            self.refused_callers.count(matter.caller.uid, self.clock.wall(), server, error);
+            let refusal = (error, self.is_stranger(matter.caller));
+            self.refused_callers.count(matter.caller.uid, self.clock.wall(), server, refusal);
         }
         if !self.is_told(matter.caller) {
             return;

@@ -20,6 +20,7 @@ struct Refusals {
     last: SystemTime,
     server: Option<String>,
     error: String,
+    is_stranger: bool,
 }
 
 /// One user that was refused.
@@ -40,15 +41,16 @@ pub struct RefusedCaller {
 }
 
 impl RefusedCallers {
-    /// Counts a refusal.
-    pub(super) fn count(&self, uid: u32, now: SystemTime, server: Option<&str>, error: &str) {
+    /// Counts a refusal. `is_stranger`: no rule names this user.
+    pub(super) fn count(&self, uid: u32, now: SystemTime, server: Option<&str>, (error, is_stranger): (&str, bool)) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.get(&uid).map(|one| one.count);
         if before.is_none() && all.len() >= CAP {
             return;
         }
         let count = before.unwrap_or_default().saturating_add(1);
-        all.insert(uid, Refusals { count, last: now, server: server.map(str::to_owned), error: error.to_owned() });
+        let (server, error) = (server.map(str::to_owned), error.to_owned());
+        all.insert(uid, Refusals { count, last: now, server, error, is_stranger });
     }
 
     /// All of them, by user id.
@@ -60,7 +62,9 @@ impl RefusedCallers {
             last_at: rfc3339(one.last),
             server: one.server.clone(),
             error: one.error.clone(),
-            hint: (one.error == "access_denied").then(|| let_in(*uid, one.server.as_deref())),
+            // Who has servers and asked for none of them wanted to operate the daemon.
+            hint: (one.error == "access_denied" && (one.is_stranger || one.server.is_some()))
+                .then(|| let_in(*uid, one.server.as_deref())),
         };
         all.iter().map(told).collect()
     }
@@ -78,11 +82,13 @@ mod tests {
     #[test]
     fn the_last_refusal_counts_and_strangers_do_not_fill_the_memory() {
         let callers = RefusedCallers::default();
-        callers.count(7, SystemTime::UNIX_EPOCH, Some("demo"), "access_denied");
-        callers.count(7, SystemTime::UNIX_EPOCH, None, "invalid_scope");
+        callers.count(7, SystemTime::UNIX_EPOCH, Some("demo"), ("access_denied", true));
+        callers.count(7, SystemTime::UNIX_EPOCH, None, ("invalid_scope", false));
         let all = callers.all();
         assert_eq!((all[0].uid, all[0].refused, &*all[0].error, &all[0].hint), (7, 2, "invalid_scope", &None));
-        (100..1_000).for_each(|uid| callers.count(uid, SystemTime::UNIX_EPOCH, Some("demo"), "access_denied"));
+        callers.count(7, SystemTime::UNIX_EPOCH, None, ("access_denied", false));
+        assert_eq!(callers.all()[0].hint, None, "it has its servers, and wanted to operate the daemon");
+        (100..1_000).for_each(|uid| callers.count(uid, SystemTime::UNIX_EPOCH, Some("demo"), ("access_denied", true)));
         let all = callers.all();
         assert_eq!(all.len(), CAP);
         assert!(all[1].hint.as_deref().is_some_and(|hint| hint.contains("{ uid = 100 } to `allow` of [servers.demo]")));

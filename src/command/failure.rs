@@ -50,7 +50,7 @@ impl Failure {
     /// Adds to "asked wrongly" that no daemon was found, if one was looked for.
     pub(super) fn without_daemon(self, absent: Option<&door::Error>) -> Self {
         match absent {
-            Some(absent) if self.exit == Class::BadRequest.exit_code() => {
+            Some(absent) if self.exit == Class::BadRequest.exit_code() || absent.has_passed_over() => {
                 Self { message: format!("{}; {absent}", self.message), ..self }
             }
             _ => self,

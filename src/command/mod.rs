@@ -289,7 +289,7 @@ impl From<config::Error> for Failure {
 impl From<door::Error> for Failure {
     fn from(error: door::Error) -> Self {
         let (class, hint) = match &error {
-            door::Error::Absent { places } if places.iter().any(|place| place.named) => (
+            door::Error::Absent { places, .. } if places.iter().any(|place| place.named) => (
                 Class::Temporary,
                 "start the daemon there with `safeconduct run`, or correct the name; without a daemon, `token`, `headers`, `stdio` and `exec` work with `--no-daemon`",
             ),

@@ -44,7 +44,7 @@ pub(super) fn stop(context: &Context<'_>, verb: &Operate) -> Result<(), Failure>
         (None, Some(pid)) => say(context, verb, &json!({ "stopped": true, "pid": pid, "pids": pids }), "stopped"),
         (None, None) => {
             let places = places.into_iter().filter(|place| place.of_step).collect();
-            Err(door::Error::Absent { places }.into())
+            Err(door::Error::Absent { places, passed: None }.into())
         }
     }
 }
@@ -85,10 +85,15 @@ pub(super) fn reload(context: &Context<'_>, verb: &Operate) -> Result<(), Failur
     #[derive(Deserialize)]
     struct Reloaded {
         servers: usize,
+        needs_restart: Vec<String>,
     }
-    let Reloaded { servers } = read(&context.ask_daemon("POST /v1/reload", None, RELOADS)?)?;
+    let Reloaded { servers, needs_restart } = read(&context.ask_daemon("POST /v1/reload", None, RELOADS)?)?;
     let noun = if servers == 1 { "server" } else { "servers" };
-    say(context, verb, &json!({ "reloaded": true, "servers": servers }), &format!("reloaded: {servers} {noun}"))
+    let mut text = format!("reloaded: {servers} {noun}");
+    for table in &needs_restart {
+        text.push_str(&format!("\n[{table}] has changed: that needs a restart, and until then the old one holds"));
+    }
+    say(context, verb, &json!({ "reloaded": true, "servers": servers, "needs_restart": needs_restart }), &text)
 }
 
 fn read<T: for<'de> Deserialize<'de>>(reply: &door::Reply) -> Result<T, Failure> {

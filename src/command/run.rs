@@ -57,7 +57,8 @@ pub(super) fn serve(context: &Context<'_>, serving: &Serving, end: impl Future<O
     descriptors::raise_limit();
     let inherited = inherited()?;
     let insecure = config.egress.insecure_loopback;
-    let count = config.servers.len();
+    let (count, is_of_use) = (config.servers.len(), !config.servers.is_empty() || config.listen.unlisted);
+    let file = config.file.clone();
     context.block_on(async {
         let mut app = App::build_on(inherited, config, context.env.clone(), context.clock())?;
         let (way, stopped) = (app.reload(), app.stop_ordered());
@@ -68,6 +69,14 @@ pub(super) fn serve(context: &Context<'_>, serving: &Serving, end: impl Future<O
         let listening = app.listening().clone();
         let (socket, http, health) = (listening.socket.display(), addresses(&listening.http), listening.health);
         tracing::info!(%socket, http, health = health.map(tracing::field::display), servers = count, "listening");
+        if !is_of_use {
+            let file =
+                file.map_or_else(|| "there is no configuration file".to_owned(), |file| file.display().to_string());
+            tracing::warn!(
+                file,
+                "no server is configured, so nothing can be asked for: `safeconduct config init` shows how"
+            );
+        }
         if insecure {
             tracing::warn!("plain http and loopback addresses are allowed: for development only");
         }
@@ -224,14 +233,11 @@ async fn reload(context: &Context<'_>, configured: &Configured, way: &Reload) ->
     let read = move || configured(&Context { global: &global, env: &env });
     let read = blocking::run(blocking::Kind::Settings, read).await;
     let read = read.map_err(|error| Failure::new(Class::Temporary, format!("it cannot be read now: {error}")));
-    let swapped = read.flatten().and_then(|config| {
-        let servers = config.servers.len();
-        way.swap(config).map(|()| servers).map_err(Failure::from)
-    });
+    let swapped = read.flatten().and_then(|config| way.swap(config).map_err(Failure::from));
     match swapped {
-        Ok(servers) => {
-            tracing::info!(servers, "the configuration is read anew");
-            Ok(servers)
+        Ok(loaded) => {
+            tracing::info!(servers = loaded.servers, "the configuration is read anew");
+            Ok(loaded)
         }
         Err(Failure { exit, message, hint, .. }) => {
             tracing::error!(error = message, hint, "the configuration is not taken over; the old one stays");

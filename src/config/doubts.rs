@@ -39,6 +39,9 @@ impl Config {
                 let what = format!("is that of servers.{other} too: asked for by URL, one of them is never used");
                 doubts.add(&table, "url", &what);
             }
+            if server.policy.has_empty_rule() {
+                doubts.add(&table, "allow", "has an entry none of whose `scopes` is in the server's: it gets nothing");
+            }
             for order in server.orders() {
                 let is_outer = order.opens == TokenFor::FrontDoor;
                 let table = if is_outer { format!("{table}.outer") } else { table.clone() };

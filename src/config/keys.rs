@@ -251,7 +251,12 @@ pub(super) const RULE: Table = Table {
     doc: "One entry: all its keys must match.",
     keys: &[
         key("uid", Kind::Number, "1000", "The caller's effective user."),
-        key("gid", Kind::Number, "2000", "The caller's effective group."),
+        key(
+            "gid",
+            Kind::Number,
+            "2000",
+            "The caller's effective group; a group that it is only a further member of does not count.",
+        ),
         key("scopes", Kind::Texts, "[\"deploy:read\"]", "The ceiling for callers that match."),
         key(
             "exe",

@@ -11,7 +11,7 @@ use super::answer::{Answer, Failure, Outcome};
 use super::desk::Listening;
 use super::dialect;
 use super::funnel::{Asked, Finished};
-use super::operator::Unchanged;
+use super::operator::{Loaded, Unchanged};
 use super::query::{Named, Query, Rejected, read, servers, target};
 use crate::broker::{self, Action, AtOnce, Class, Lease, NotReady};
 use crate::oauth::words;
@@ -109,9 +109,12 @@ pub(super) async fn reload(asked: &Asked<'_>) -> Outcome {
     may_operate(asked)?;
     asked.desk.broker.note_operation(Action::Reload, asked.caller);
     match asked.desk.fixed.operator.reload().await {
-        Some(Ok(servers)) => Ok(Answer::json(json!({ "servers": servers }).to_string().as_bytes())),
+        Some(Ok(Loaded { servers, needs_restart })) => {
+            Ok(Answer::json(json!({ "servers": servers, "needs_restart": needs_restart }).to_string().as_bytes()))
+        }
         Some(Err(Unchanged { class, words, hint })) => {
-            Err(Failure::new(class, "configuration_unchanged", words).hint(hint))
+            Err(Failure::new(class, "configuration_unchanged", format!("{words} (the old configuration stays in use)"))
+                .hint(hint))
         }
         None => Err(Failure::asked("this daemon reads no configuration file")),
     }

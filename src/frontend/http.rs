@@ -65,7 +65,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Bind { error, .. } if error.kind() == io::ErrorKind::AddrInUse => {
-                "another program, perhaps another daemon, listens there: choose another port in [listen]".to_owned()
+                "another program, perhaps another daemon, listens there: choose another port for `http` or `health` in [listen]".to_owned()
             }
             Self::Bind { .. } => "choose an address of this machine, and a port that we may take".to_owned(),
             Self::NotLoopback(_) => "write `ListenStream=127.0.0.1:PORT` in the socket unit".to_owned(),

@@ -31,6 +31,11 @@ impl Loads {
         *self.lock() = Load { file, read, failed: None };
     }
 
+    /// The file in use.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        self.lock().file.clone()
+    }
+
     /// A new configuration is not taken over.
     pub(crate) fn failed(&self, at: SystemTime, why: Unchanged) {
         self.lock().failed = Some((at, why));

@@ -21,8 +21,17 @@ pub(crate) struct Operator {
 /// The orders to read the configuration again. Each waits for its outcome.
 pub(crate) type Reloads = mpsc::Receiver<oneshot::Sender<Reloaded>>;
 
-/// How many servers there are now, or why nothing has changed.
-pub(crate) type Reloaded = Result<usize, Unchanged>;
+/// What is in use now, or why nothing has changed.
+pub(crate) type Reloaded = Result<Loaded, Unchanged>;
+
+/// A configuration that is in use now.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// How many servers it has.
+    pub servers: usize,
+    /// The tables that have changed and hold only after a restart.
+    pub needs_restart: Vec<&'static str>,
+}
 
 /// Why a new configuration is not taken over.
 #[derive(Clone, Debug)]

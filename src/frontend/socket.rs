@@ -106,6 +106,13 @@ impl Socket {
                 access.mode
             )));
         }
+        if access.mode & 0o222 & !mode != 0 {
+            let (socket, has, wanted) = (path.display(), format!("{mode:04o}"), format!("{:04o}", access.mode));
+            tracing::warn!(
+                %socket,
+                "the inherited socket has mode {has}, narrower than `socket_mode = \"{wanted}\"`: set SocketMode={wanted} in its unit"
+            );
+        }
         if access.group.is_some_and(|group| mode & 0o060 != 0 && metadata.gid() != group) {
             return Err(wrong(format!(
                 "{} belongs to group {}, not to the configured one",

@@ -276,7 +276,7 @@ pub(crate) fn choose(choice: &Choice, ambient: &Ambient) -> Result<Chosen, Error
             let row = row(source).ok_or_else(|| Error::unknown_source(source))?;
             let given = setting::given(row, settings)?;
             let built = (row.from_config)(&given, ambient).map_err(|defect| defect.of(row.name))?;
-            Ok(Chosen { source: built, evidence: "named by the configuration".to_owned() })
+            Ok(Chosen { source: built, evidence: "named by configuration or flag".to_owned() })
         }
     }
 }

@@ -39,7 +39,7 @@ async fn reload_waits_and_says_how_many_servers_there_are() {
     let names = daemon.get("/v1/status").await.json()["servers"].as_array().map(Vec::len);
     assert_eq!(names, Some(2), "the new configuration holds when it returns");
     let report = daemon.run(&["reload", "--json"]).await.expect_code(0).json();
-    assert_eq!(report, json!({"reloaded": true, "servers": 2}));
+    assert_eq!(report, json!({"reloaded": true, "servers": 2, "needs_restart": []}));
     daemon.stop().await.expect_code(0);
 }
 
@@ -58,6 +58,26 @@ async fn a_bad_new_file_is_told_to_whoever_reloads_and_changes_nothing() {
     // Many at once are told the outcome of one.
     let all = futures_util::future::join_all((0..8).map(|_| daemon.run(&["reload"]))).await;
     assert!(all.iter().all(|output| output.code == Some(CONFIG)));
+    daemon.stop().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn a_reload_says_what_wants_a_restart_and_never_goes_on_without_the_file() {
+    let scene = Scene::new(binary()).await;
+    let world = scene.configured("");
+    let daemon = world.daemon(&[]).await;
+    world.rewrite_config(&scene.config("[listen]\nlinger = \"1s\""));
+    let output = daemon.run(&["reload"]).await.expect_code(0);
+    assert!(
+        output.stdout.starts_with("reloaded: 1 server\n[listen] has changed: that needs a restart"),
+        "{}",
+        output.stdout
+    );
+    let file = daemon.run(&["status", "--json"]).await.expect_code(0).json()["configuration"]["file"].clone();
+    fs::remove_file(file.as_str().expect("a path")).expect("ours");
+    let output = daemon.run(&["reload"]).await.expect_code(CONFIG);
+    assert!(output.stderr.contains("stays in use"), "{}", output.stderr);
+    daemon.token("demo").await;
     daemon.stop().await.expect_code(0);
 }
 
