@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::audit;
+use crate::assembly::{self, Core};
 use crate::blocking::{self, Kind};
 use crate::broker::{Class, Persistence};
 use crate::clock::Clock;
@@ -25,17 +25,13 @@ use crate::frontend::loads::Loads;
 use crate::frontend::operator::{Operator, Reloads};
 use crate::frontend::place::{self, Access};
 use crate::frontend::socket::Socket;
-use crate::identity;
 use crate::outbound::Outbound;
 use crate::relay::{Ends, Relay};
 
-mod core;
 mod private;
 mod reload;
 mod variables;
 
-use self::core::core_for_ourselves;
-pub(crate) use self::core::{Core, audit_of, core, core_beside_others, core_even_without_identity};
 pub(crate) use private::Private;
 pub(crate) use reload::Reload;
 use reload::Reloaded;
@@ -65,21 +61,18 @@ pub struct App {
     ends_with: Option<PathBuf>,
 }
 
-/// Why a daemon or a command cannot start.
+/// Why a daemon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No identity is usable.
-    #[error("identity: {0}")]
-    Identity(identity::Error),
+    /// There is no broker.
+    #[error(transparent)]
+    Assembly(#[from] assembly::Error),
     /// The socket cannot be bound.
     #[error("{0}")]
     Socket(#[from] place::Error),
     /// A TCP listener cannot be bound.
     #[error("{0}")]
     Tcp(#[from] http::Error),
-    /// The audit log cannot be written.
-    #[error("{0}")]
-    Audit(#[from] audit::Error),
     /// The configuration file that is in use is not there any more.
     #[error("{} is gone, and no other configuration file is there", .0.display())]
     Gone(PathBuf),
@@ -92,9 +85,8 @@ impl Error {
     /// What kind of failure it is.
     pub fn class(&self) -> Class {
         match self {
-            Self::Identity(_) => Class::NoIdentity,
-            Self::Audit(error) if error.is_temporary() => Class::Temporary,
-            Self::Socket(_) | Self::Tcp(_) | Self::Audit(_) | Self::Gone(_) => Class::Config,
+            Self::Assembly(error) => error.class(),
+            Self::Socket(_) | Self::Tcp(_) | Self::Gone(_) => Class::Config,
             Self::Serve(_) => Class::Internal,
         }
     }
@@ -102,10 +94,9 @@ impl Error {
     /// The cure.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Identity(error) => error.hint().map(str::to_owned),
+            Self::Assembly(error) => error.hint(),
             Self::Socket(error) => error.hint(),
             Self::Tcp(error) => error.hint(),
-            Self::Audit(error) => Some(error.hint()),
             Self::Gone(_) => Some("put it back; a daemon without a file is started without one".to_owned()),
             Self::Serve(_) => None,
         }
@@ -128,19 +119,19 @@ impl App {
     /// The same on listeners that a service manager passed.
     pub(crate) fn build_on(inherited: Inherited, config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
         // Identity first: a daemon without an identity must not replace one that works.
-        let core = core(config.clone(), env.clone(), clock.clone(), Persistence::Daemon)?;
+        let core = assembly::core(config.clone(), env.clone(), clock.clone(), Persistence::Daemon)?;
         Self::on((core, None), inherited, config, env, clock)
     }
 
     /// A daemon for one command and its children: others may write the same audit file.
     pub(crate) fn build_private(config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
-        let core = core_beside_others(config.clone(), env.clone(), clock.clone())?;
+        let core = assembly::core_beside_others(config.clone(), env.clone(), clock.clone())?;
         Self::on((core, None), Inherited::default(), config, env, clock)
     }
 
     /// The same in front of a daemon that is asked for everything.
     pub(crate) fn build_before(behind: Behind, config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
-        let core = core_for_ourselves(config.clone(), env.clone(), clock.clone())?;
+        let core = assembly::core_for_ourselves(config.clone(), env.clone(), clock.clone())?;
         Self::on((core, Some(behind)), Inherited::default(), config, env, clock)
     }
 

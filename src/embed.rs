@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use crate::app::{self, Core};
+use crate::assembly::{self, Core};
 use crate::broker::{self, Action, Class, Least, Request, Target};
 use crate::caller::Caller;
 use crate::clock::Clock;
@@ -76,7 +76,7 @@ impl Broker {
     /// As [`Self::open`].
     pub fn open_in(config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
         let this_process = Caller::own(env.uid(), env.gid());
-        Ok(Self { core: app::core_beside_others(config, env, clock)?, this_process })
+        Ok(Self { core: assembly::core_beside_others(config, env, clock)?, this_process })
     }
 
     /// Gets a token for a configured server, from memory or newly made. Calls for one server at a time share one exchange. Gives up
@@ -198,8 +198,8 @@ impl From<broker::Error> for Error {
     }
 }
 
-impl From<app::Error> for Error {
-    fn from(error: app::Error) -> Self {
+impl From<assembly::Error> for Error {
+    fn from(error: assembly::Error) -> Self {
         Self { message: error.to_string(), class: error.class(), hint: error.hint(), retry_in: None }
     }
 }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod assembly;
 mod audit;
 mod aws;
 mod blocking;
@@ -42,6 +43,7 @@ mod mcp;
 mod metrics;
 mod oauth;
 mod outbound;
+mod platform;
 mod policy;
 mod relay;
 mod runner;
@@ -49,6 +51,7 @@ mod setting;
 mod sigv4;
 mod snippet;
 mod store;
+mod supervisor;
 mod token;
 mod trust;
 mod urgency;

@@ -14,6 +14,8 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use prometheus_client::metrics::counter::Counter;
 
+use crate::metrics::LOG_LINES_DROPPED;
+
 mod fields;
 
 pub(crate) use fields::Fields;
@@ -34,7 +36,7 @@ pub(crate) fn start() -> io::Result<()> {
     }
     // A descriptor of its own: the lock of `std::io::stderr` would be held as long as a write blocks.
     let stderr = Stderr(File::from(io::stderr().as_fd().try_clone_to_owned()?));
-    let queue = Queue::start(stderr, tell_of_dropped)?;
+    let queue = Queue::start(stderr, LOG_LINES_DROPPED.clone(), tell_of_dropped)?;
     if QUEUE.set(queue).is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             _ = self::queue(format!("safeconduct: error: a bug: {panic}\n").as_bytes());
@@ -54,11 +56,6 @@ pub(crate) fn flush(limit: Duration) {
     if let Some(queue) = QUEUE.get() {
         queue.flush(limit);
     }
-}
-
-/// How many lines were lost so far.
-pub(crate) fn dropped() -> Counter {
-    QUEUE.get().map(|queue| queue.0.dropped.clone()).unwrap_or_default()
 }
 
 fn tell_of_dropped(lines: u64) {
@@ -86,8 +83,8 @@ struct State {
 
 impl Queue {
     /// `tell` is called on the writer's thread when the queue has drained after lines were dropped.
-    fn start(writer: impl Write + Send + 'static, tell: fn(u64)) -> io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), dropped: Counter::default() });
+    fn start(writer: impl Write + Send + 'static, dropped: Counter, tell: fn(u64)) -> io::Result<Self> {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), dropped });
         let queue = Self(Arc::clone(&shared));
         std::thread::Builder::new()
             .name("log".to_owned())
@@ -209,7 +206,7 @@ mod tests {
 
     fn slow(tell: fn(u64)) -> (Queue, Sender<()>, Receiver<Vec<u8>>) {
         let ((allow, allowed), (taken, lines)) = (mpsc::channel(), mpsc::channel());
-        (Queue::start(Slow { allowed, taken }, tell).expect("a thread"), allow, lines)
+        (Queue::start(Slow { allowed, taken }, Counter::default(), tell).expect("a thread"), allow, lines)
     }
 
     #[test]

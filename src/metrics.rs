@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -16,7 +16,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use crate::cache::Observer;
-use crate::log;
+
+/// Log lines of this process that could not be written.
+pub(crate) static LOG_LINES_DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// All metrics of this process.
 pub struct Metrics {
@@ -235,7 +237,7 @@ fn register_nameless(registry: &mut Registry, refused: &Family<ByClass, Counter>
     registry.register("flights", "Exchanges started", cache.flights.clone());
     registry.register("flights_landed", "Exchanges that brought a token", cache.outcomes.ok.clone());
     registry.register("flights_failed", "Exchanges that failed", cache.outcomes.failed.clone());
-    registry.register("log_lines_dropped", "Log lines that could not be written", log::dropped());
+    registry.register("log_lines_dropped", "Log lines that could not be written", LOG_LINES_DROPPED.clone());
     let took = cache.took.clone();
     registry.register("flight_seconds", "How long an exchange took, discovery and identity included", took);
 }

@@ -11,21 +11,18 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::platform::{Claims, Platform, at};
+
 mod documents;
 mod google;
-mod platforms;
 mod quoting;
 mod reach;
 mod shapes;
 mod templates;
 
-pub(crate) use platforms::{Named, Pin, Platform, is_below, segment, text, up_to};
 pub(crate) use shapes::Shape;
 #[cfg(test)]
 pub(crate) use shapes::{Compares, PRODUCTS};
-
-/// All claims of a token.
-pub(crate) type Claims = Map<String, Value>;
 
 /// The conditions under which a token is this workload's. All of them must hold.
 pub(crate) struct Policy {
@@ -206,13 +203,6 @@ fn nested(pinned: &[&Pinned]) -> Value {
         *place = pinned.value.clone();
     }
     all
-}
-
-/// The claim at this path.
-pub(crate) fn at<'a>(claims: &'a Claims, path: &[&str]) -> Option<&'a Value> {
-    let (first, rest) = path.split_first()?;
-    let found = rest.iter().try_fold(claims.get(*first)?, |value, name| value.get(name))?;
-    (!found.is_null()).then_some(found)
 }
 
 #[cfg(test)]

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::core::core_for_ourselves;
-use super::{Core, Error};
+use crate::assembly::{self, Core, core_for_ourselves};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
@@ -30,7 +29,7 @@ pub(crate) struct Private {
 impl Private {
     /// Puts the rooms together. An identity that is needed and not here is told to whoever needs it. Must be called inside a
     /// runtime.
-    pub(crate) fn build(config: Config, env: Env, clock: Clock) -> Result<Self, Error> {
+    pub(crate) fn build(config: Config, env: Env, clock: Clock) -> Result<Self, assembly::Error> {
         let uid = env.uid();
         let Core { broker, outbound, stop, ground, .. } = core_for_ourselves(config, env, clock.clone())?;
         super::warm(outbound);

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::core::Ground;
-use super::{Error, warm};
+use super::warm;
+use crate::assembly::{Error, Ground};
 use crate::audit::{self, Audit};
 use crate::config::{Config, Listen};
 use crate::frontend::desk::CurrentBroker;

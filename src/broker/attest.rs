@@ -9,7 +9,7 @@ use super::{Broker, Error, Refusal, Target};
 use crate::identity;
 use crate::oauth::{Audience, AuthorizationServer};
 use crate::outbound::Origins;
-use crate::trust::{self, Platform};
+use crate::platform::{self, Platform};
 
 /// Everything that the platform states about this workload. Contains no secret, and not the token itself.
 pub struct Attested {
@@ -51,7 +51,7 @@ impl Broker {
         let fit = fit.and_then(|()| subject.fit_for(&audience, self.clock.unix(), Duration::ZERO));
         fit.map_err(|unfit| Unusable::Subject { source_name: source.name(), unfit })?;
         let claims = subject.all_claims();
-        let platform = identity::platform(source.row(), trust::text(&claims, "iss"));
+        let platform = identity::platform(source.row(), platform::text(&claims, "iss"));
         Ok(Attested { platform, claims, mints_anew: source.mints_anew() })
     }
 

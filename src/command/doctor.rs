@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::obtain::{Unconfigured, Wanted, settle};
 use super::{Context, Failure, Printable, print};
-use crate::app::{self, Core};
+use crate::assembly::{self, Core};
 use crate::broker::{Check, Class, Examination, Persistence, Report, State, Target};
 use crate::caller::Caller;
 use crate::cli::{self, Level};
@@ -60,7 +60,7 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     let mut report = Report::default();
     context.block_on_telling(&|| "the servers have not answered every question yet".to_owned(), async {
         let (env, clock) = (context.env.clone(), context.clock());
-        let core: Core = app::core_even_without_identity(config, env, clock, Persistence::OneShot(limit))?;
+        let core: Core = assembly::core_even_without_identity(config, env, clock, Persistence::OneShot(limit))?;
         let target = Target::Name(name);
         let walked = core.broker.examine(&caller, &target, &wishes, &mut report);
         let walked = tokio::time::timeout(limit, walked).await;

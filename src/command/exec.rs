@@ -26,10 +26,10 @@ use serde::{Deserialize, Serialize};
 use super::obtain::{Refused, strange};
 use super::{Context, CoreLimit, Failure};
 use crate::broker::Class;
-use crate::child::{self, begin, process};
 use crate::cli::Exec;
 use crate::env::{descriptors, sockets};
 use crate::frontend::dialect::Handed;
+use crate::supervisor::{self, begin, process};
 use place::Place;
 use supervise::{Ended, Supervisor};
 
@@ -62,7 +62,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Exec, limit: CoreLimit) -> Resul
 
 fn supervise(context: &Context<'_>, verb: &Exec, limit: CoreLimit) -> Result<u8, Failure> {
     let inherited = descriptors::inherited();
-    let own_program = child::own_program(context.env)
+    let own_program = supervisor::own_program(context.env)
         .ok_or_else(|| Failure::bug("this program's own file is not found").hint("call it by its absolute path"))?;
     let place = Place::make(&sockets::for_private_directories(context.env), context.env.uid())?;
     let mut supervisor = Supervisor::new()?;

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
-use crate::child;
 use crate::cli::Install;
 use crate::env::private;
+use crate::supervisor;
 
 const NAME: &str = "safeconduct";
 
@@ -20,7 +20,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Install) -> Result<(), Failure> 
     };
     let failed =
         |path: &Path, error: &io::Error| Failure::new(Class::Temporary, format!("{}: {error}", path.display()));
-    let program = child::own_program(context.env)
+    let program = supervisor::own_program(context.env)
         .ok_or_else(|| Failure::bug("this program's own file is not found").hint("call it by its absolute path"))?;
     let directory = verb.directory.as_path();
     match DirBuilder::new().mode(0o755).create(directory) {

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::door;
 use crate::env::{Env, sockets};
 use crate::oauth::{quoted_words, suggestion};
-use crate::{app, child, config, log};
+use crate::{app, assembly, config, log, supervisor};
 pub use completions::command_line;
 pub(crate) use failure::Failure;
 use output::{Form, Log, Printable, print, tell};
@@ -70,13 +70,13 @@ fn verb() -> u8 {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     // What becomes another program keeps the limits that it was started with.
     #[cfg(target_os = "linux")]
-    if let Some((program, error)) = child::begin::begin(&words) {
+    if let Some((program, error)) = supervisor::begin::begin(&words) {
         let failure = exec::cannot_start(&program, &error);
         failure.show(&Env::from_process());
         return failure.exit;
     }
     let limit = runtime::forbid_core_files();
-    if let Some(exit) = child::supervise(&words) {
+    if let Some(exit) = supervisor::supervise(&words) {
         return exit;
     }
     let env = Env::from_process();
@@ -239,7 +239,7 @@ impl Context<'_> {
     /// Runs a future on a runtime with one thread, for commands and the daemon: serving a token is quicker than waking a second
     /// thread. Blocking work (DNS, root certificates, keyrings) goes to the blocking pool.
     fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        child::supervise_with(child::own_program(self.env));
+        supervisor::supervise_with(supervisor::own_program(self.env));
         let mut outcome = None;
         runtime::drive(std::pin::pin!(async { outcome = Some(work.await) }))?;
         outcome.unwrap_or_else(|| Err(Failure::bug("the work ended without an outcome")))
@@ -264,6 +264,12 @@ fn colours(env: &Env) -> bool {
 
 impl From<broker::Error> for Failure {
     fn from(error: broker::Error) -> Self {
+        Self::new(error.class(), error.to_string()).hint_maybe(error.hint())
+    }
+}
+
+impl From<assembly::Error> for Failure {
+    fn from(error: assembly::Error) -> Self {
         Self::new(error.class(), error.to_string()).hint_maybe(error.hint())
     }
 }

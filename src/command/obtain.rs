@@ -10,7 +10,7 @@ use std::time::Duration;
 use url::form_urlencoded::Serializer;
 
 use super::{Context, Failure};
-use crate::app::{self, Core};
+use crate::assembly::{self, Core};
 use crate::audit::{self, Decision, Outcome};
 use crate::broker::{
     self, Action, AuditSubject, Class, LastFailure, Least, Persistence, Target, beside, most_specific,
@@ -257,9 +257,9 @@ fn here(context: &Context<'_>, question: Question<'_>, absent: Option<&door::Err
     let failing = OnceLock::new();
     let waiting = || waited_for(&name, failing.get());
     let obtained = context.block_on_telling(&waiting, async {
-        let core: Core = app::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))
+        let core: Core = assembly::core(config, context.env.clone(), clock.clone(), Persistence::OneShot(limit))
             .inspect_err(|error| {
-                if let app::Error::Identity(_) = error {
+                if let assembly::Error::Identity(_) = error {
                     early.note(&name, error.class(), "no_identity");
                 }
             })?;
@@ -343,7 +343,7 @@ impl Early<'_> {
             call: None,
             done: None,
         };
-        let audit = app::audit_of(config, Persistence::OneShot(Duration::ZERO));
+        let audit = assembly::audit_of(config, Persistence::OneShot(Duration::ZERO));
         if let Err(error) = audit.and_then(|audit| audit.note(&decision)) {
             tracing::error!(%error, hint = error.hint(), "a refusal could not be recorded");
         }

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::obtain::{Refused, strange};
 use super::{Context, Failure, Printable, print};
 use crate::broker::Class;
-use crate::child::process;
 use crate::cli::Operate;
 use crate::door::{self, Place};
+use crate::supervisor::process;
 
 /// The daemon answers at once.
 const ANSWERS: Duration = Duration::from_secs(10);

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::env::descriptors;
 use crate::frontend::operator::{Reloaded, Reloads, Unchanged};
 use crate::oauth::ServerUrl;
-use crate::{blocking, child, log};
+use crate::{blocking, log, supervisor};
 
 pub(super) mod detach;
 
@@ -113,7 +113,7 @@ fn queue_log() -> Result<(), Failure> {
 /// Waits for the children that nobody else waits for, as long as the daemon lives.
 fn orphans() -> Result<impl Future<Output = ()>, Failure> {
     #[cfg(target_os = "linux")]
-    return child::orphans::reap().map_err(|error| Failure::bug(format!("no signals: {error}")));
+    return supervisor::orphans::reap().map_err(|error| Failure::bug(format!("no signals: {error}")));
     #[cfg(not(target_os = "linux"))]
     Ok(std::future::pending())
 }

@@ -11,7 +11,6 @@ use super::obtain::{self, Unconfigured, Wanted};
 use super::output::tell;
 use super::{Context, Failure, Printable, print, status, stdio};
 use crate::broker::Class;
-use crate::child;
 use crate::cli::{Level, Snippet};
 use crate::config::is_name;
 use crate::door::{self, Place};
@@ -19,6 +18,7 @@ use crate::env::sockets;
 use crate::frontend::oauth;
 use crate::oauth::{quoted_words, words};
 use crate::snippet::{self, Daemon, Facts, OAuth};
+use crate::supervisor;
 
 pub(super) fn run(context: &Context<'_>, verb: &Snippet) -> Result<(), Failure> {
     context.log(Level::Error)?;
@@ -159,7 +159,7 @@ fn flags(context: &Context<'_>) -> Result<Vec<String>, Failure> {
 
 /// The path of this program: the one in `PATH` that leads to it, because an update does not change that.
 fn program(context: &Context<'_>) -> Result<String, Failure> {
-    let own = child::own_program(context.env)
+    let own = supervisor::own_program(context.env)
         .ok_or_else(|| Failure::new(Class::Config, "the path of this program is not known").hint("mount /proc"))?;
     let is_own = |path: &PathBuf| path.canonicalize().ok() == own.canonicalize().ok();
     absolute(&context.env.program("safeconduct").filter(is_own).unwrap_or(own))

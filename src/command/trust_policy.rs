@@ -9,13 +9,14 @@ use serde_json::Value;
 use super::obtain::{Unconfigured, Wanted, settle};
 use super::output::tell;
 use super::{Context, Failure, Printable, print};
-use crate::app::{self, Core};
+use crate::assembly::{self, Core};
 use crate::broker::{Class, Cloud, Persistence, Target};
 use crate::cli::{self, Level};
 use crate::config::Config;
 use crate::env::Env;
 use crate::oauth::quoted_words;
-use crate::trust::{Error, Policy, Shape, Side, text};
+use crate::platform::text;
+use crate::trust::{Error, Policy, Shape, Side};
 
 /// Longer than the patience of any source.
 const LIMIT: Duration = Duration::from_secs(80);
@@ -32,7 +33,7 @@ pub(super) fn run(context: &Context<'_>, verb: &cli::TrustPolicy) -> Result<(), 
     let url = server.map(|server| server.url.as_str().to_owned()).unwrap_or_default();
     let issuer = server.and_then(|server| server.order.issuer()).map(|issuer| issuer.as_str().to_owned());
     let (attested, keys) = context.block_on(async {
-        let core: Core = app::core(config, context.env.clone(), context.clock(), Persistence::OneShot(LIMIT))?;
+        let core: Core = assembly::core(config, context.env.clone(), context.clock(), Persistence::OneShot(LIMIT))?;
         let target = Target::Name(name.clone());
         let asked = async {
             let attested = core.broker.attest(&target, audience.as_deref()).await?;

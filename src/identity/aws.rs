@@ -38,8 +38,8 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentityS
 use crate::aws::{self, Algorithm, Credentials, Sts, Variant};
 use crate::oauth::Audience;
 use crate::outbound::{self, Again, Patience};
+use crate::platform::{Pin, Platform};
 use crate::token::SubjectToken;
-use crate::trust::{Pin, Platform};
 use container::Container;
 use imds::Imds;
 use provider::{

@@ -42,8 +42,8 @@ use super::{
 use crate::env::Env;
 use crate::oauth::{Audience, quoted_words};
 use crate::outbound::{Answer, Thumbprint};
+use crate::platform::{Pin, Platform};
 use crate::token::SubjectToken;
-use crate::trust::{Pin, Platform};
 
 mod arc;
 mod asking;

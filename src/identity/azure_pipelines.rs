@@ -38,8 +38,8 @@ use super::endpoint::Endpoint;
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
+use crate::platform::{self, Platform};
 use crate::token::SubjectToken;
-use crate::trust::{self, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "azure-pipelines",
@@ -59,7 +59,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TRUST: Platform = Platform {
     name: "azure-pipelines",
     note: "the service connection is the `sub`",
-    issues: |issuer| trust::is_below(issuer, "https://vstoken.dev.azure.com"),
+    issues: |issuer| platform::is_below(issuer, "https://vstoken.dev.azure.com"),
     stable_subject: |sub| Some(sub),
     warnings: &[|_| Some("whoever can use this service connection is let in".to_owned())],
     ..Platform::PLAIN

@@ -27,8 +27,8 @@ use super::endpoint::Endpoint;
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
+use crate::platform::{self, Pin, Platform};
 use crate::token::SubjectToken;
-use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "buildkite",
@@ -48,7 +48,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TRUST: Platform = Platform {
     name: "buildkite",
     note: "`sub` up to the commit; the issuer is everybody's",
-    issues: |issuer| trust::is_below(issuer, "https://agent.buildkite.com"),
+    issues: |issuer| platform::is_below(issuer, "https://agent.buildkite.com"),
     pins: &[
         Pin::required(&["organization_slug"], "the issuer is shared by everybody: the organisation"),
         Pin::required(&["pipeline_slug"], "the pipeline"),
@@ -57,7 +57,7 @@ const TRUST: Platform = Platform {
         Pin::required(&["build_branch"], "the branch"),
     ],
     // organization:O:pipeline:P:ref:R:commit:C:step:S: the commit changes.
-    stable_subject: |sub| trust::up_to(sub, ":commit:").filter(|stable| stable.starts_with("organization:")),
+    stable_subject: |sub| platform::up_to(sub, ":commit:").filter(|stable| stable.starts_with("organization:")),
     warnings: &[|_| {
         Some("builds of pull requests from forks must be off, or a fork's branch of the same name is let in".to_owned())
     }],

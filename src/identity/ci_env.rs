@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use super::env_var::{Variable, variable_name};
 use super::{Ambient, Built, Defect, Descriptor, Finding, Kind, Setting, Tier};
-use crate::trust::{self, Pin, Platform};
+use crate::platform::{self, Pin, Platform};
 
 pub(super) const BITBUCKET: Descriptor = Descriptor {
     name: "bitbucket",
@@ -79,7 +79,7 @@ pub(super) const HCP_TERRAFORM: Descriptor = Descriptor {
 const TRUST_IN_HCP_TERRAFORM: Platform = Platform {
     name: "hcp-terraform",
     note: "the issuer is everybody's; a plan runs what nobody approved",
-    issues: |issuer| trust::is_below(issuer, "https://app.terraform.io"),
+    issues: |issuer| platform::is_below(issuer, "https://app.terraform.io"),
     pins: &[
         Pin::required(
             &["terraform_organization_id"],
@@ -89,7 +89,7 @@ const TRUST_IN_HCP_TERRAFORM: Platform = Platform {
         Pin::required(&["terraform_run_phase"], "plan runs code that nobody has approved yet"),
     ],
     warnings: &[|claims| {
-        (trust::text(claims, "terraform_run_phase") == "plan")
+        (platform::text(claims, "terraform_run_phase") == "plan")
             .then(|| "this is the plan phase: whoever can propose a change is let in".to_owned())
     }],
     ..Platform::PLAIN

@@ -32,8 +32,8 @@ use super::program::{Cures, LIMIT, Program};
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::env::Env;
 use crate::oauth::Audience;
+use crate::platform::{self, Pin, Platform};
 use crate::token::SubjectToken;
-use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "circleci",
@@ -53,17 +53,17 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TRUST: Platform = Platform {
     name: "circleci",
     note: "`sub` up to the user; a fork has another origin; a job that was started again with SSH is refused",
-    issues: |issuer| trust::is_below(issuer, "https://oidc.circleci.com"),
+    issues: |issuer| platform::is_below(issuer, "https://oidc.circleci.com"),
     pins: &[
         Pin::required(&["oidc.circleci.com/project-id"], "the project, by its number"),
         Pin::optional(&["oidc.circleci.com/vcs-origin"], "where the code comes from: not a fork's repository"),
         Pin::optional(&["oidc.circleci.com/ssh-rerun"], "no job that somebody logged in to"),
     ],
     // org/ORG/project/PROJECT/user/USER[/vcs-origin/…/vcs-ref/…]: the user who started it varies.
-    stable_subject: |sub| trust::up_to(sub, "/user/").filter(|stable| stable.starts_with("org/")),
+    stable_subject: |sub| platform::up_to(sub, "/user/").filter(|stable| stable.starts_with("org/")),
     stranger: |claims| {
         let rerun =
-            trust::at(claims, &["oidc.circleci.com/ssh-rerun"]).is_some_and(|value| *value == Value::Bool(true));
+            platform::at(claims, &["oidc.circleci.com/ssh-rerun"]).is_some_and(|value| *value == Value::Bool(true));
         rerun.then(|| "the job was started again with SSH: somebody may be logged in to it".to_owned())
     },
     instead: "start the job without SSH",

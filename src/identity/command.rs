@@ -24,8 +24,8 @@ use super::program::{Cures, LIMIT, Program};
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::env::Env;
 use crate::oauth::Audience;
+use crate::platform::Platform;
 use crate::token::SubjectToken;
-use crate::trust::Platform;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "command",

@@ -19,8 +19,8 @@ use secrecy::SecretString;
 
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
+use crate::platform::Platform;
 use crate::token::{Claims, SubjectToken, expose};
-use crate::trust::Platform;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "env",

@@ -23,8 +23,8 @@ use secrecy::SecretString;
 use super::{Ambient, Descriptor, Error, Finding, IdentitySource, Kind, Setting, Tier};
 use crate::env::{WritableByAll, is_busy};
 use crate::oauth::Audience;
+use crate::platform::Platform;
 use crate::token::{Claims, SubjectToken};
-use crate::trust::Platform;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "file",

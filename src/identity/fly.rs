@@ -29,8 +29,8 @@ use super::endpoint::Endpoint;
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
+use crate::platform::{self, Pin, Platform};
 use crate::token::SubjectToken;
-use crate::trust::{self, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "fly",
@@ -51,7 +51,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TRUST: Platform = Platform {
     name: "fly",
     note: "`sub` up to the machine",
-    issues: |issuer| trust::is_below(issuer, "https://oidc.fly.io"),
+    issues: |issuer| platform::is_below(issuer, "https://oidc.fly.io"),
     pins: &[
         Pin::optional(&["org_id"], "the organisation, by its number"),
         Pin::optional(&["app_id"], "the app, by its number"),

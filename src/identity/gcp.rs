@@ -40,8 +40,8 @@ use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentityS
 use crate::env::Env;
 use crate::google::{self, Account, Failure, Google, Hosts};
 use crate::oauth::Audience;
+use crate::platform::{self, Pin, Platform};
 use crate::token::SubjectToken;
-use crate::trust::{self, Pin, Platform};
 use external_account::ExternalAccount;
 use metadata::Metadata;
 
@@ -72,7 +72,7 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TRUST: Platform = Platform {
     name: "gcp",
     note: "the number in `sub` is never used again",
-    issues: |issuer| trust::is_below(issuer, "https://accounts.google.com"),
+    issues: |issuer| platform::is_below(issuer, "https://accounts.google.com"),
     pins: &[Pin::optional(&["email"], "the account's name, for people: the number in `sub` is what counts")],
     warnings: &[|_| Some("whoever can act as this service account is let in".to_owned())],
     ..Platform::PLAIN

@@ -33,8 +33,8 @@ use super::endpoint::Endpoint;
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Answer, Ask, NamedBy};
+use crate::platform::{self, Named, Pin, Platform};
 use crate::token::SubjectToken;
-use crate::trust::{self, Named, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "github-actions",
@@ -55,27 +55,27 @@ const TRUST: Platform = Platform {
     name: "github-actions",
     note: "names are taken over after a rename (immutable subjects are not); pull requests are refused, and a `sub` that names \
         neither ref nor environment",
-    issues: |issuer| trust::is_below(issuer, "https://token.actions.githubusercontent.com"),
+    issues: |issuer| platform::is_below(issuer, "https://token.actions.githubusercontent.com"),
     pins: &[
         Pin::required(&["repository_owner_id"], "the issuer is shared by everybody: the organisation, by its number"),
         Pin::required(&["repository_id"], "the repository, by its number: names can be taken over after a rename"),
     ],
     stranger: |claims| {
-        let event = trust::text(claims, "event_name");
-        let from_pull = event.starts_with("pull_request") || trust::text(claims, "sub").ends_with(":pull_request");
+        let event = platform::text(claims, "event_name");
+        let from_pull = event.starts_with("pull_request") || platform::text(claims, "sub").ends_with(":pull_request");
         from_pull.then(|| "a pull request, which anybody can open, runs with it".to_owned())
     },
     instead: "run it on a branch or tag that only maintainers can push to, better in an `environment` with reviewers",
     named: &[
         Named {
-            is_in: |sub| REPOSITORY.iter().any(|name| trust::segment(sub, name).is_some()),
+            is_in: |sub| REPOSITORY.iter().any(|name| platform::segment(sub, name).is_some()),
             why: "`sub` names neither repository nor owner, so repositories of strangers have it too",
             cure: RESET,
         },
         Named {
             is_in: |sub| {
-                let names_a_ref = trust::segment(sub, "ref").is_some_and(|name| name.starts_with("refs/"));
-                names_a_ref || trust::segment(sub, "environment").is_some()
+                let names_a_ref = platform::segment(sub, "ref").is_some_and(|name| name.starts_with("refs/"));
+                names_a_ref || platform::segment(sub, "environment").is_some()
             },
             why: "`sub` names neither the ref nor the environment, so every event of the repository has it, pull requests included",
             cure: RESET,
@@ -83,13 +83,13 @@ const TRUST: Platform = Platform {
     ],
     warnings: &[
         |claims| {
-            let open = trust::at(claims, &["environment"]).is_none() && !trust::text(claims, "ref").is_empty();
+            let open = platform::at(claims, &["environment"]).is_none() && !platform::text(claims, "ref").is_empty();
             open.then(|| {
                 "whoever can push to this ref is let in; an `environment` with reviewers is narrower".to_owned()
             })
         },
         |claims| {
-            (!trust::text(claims, "sub").contains('@')).then(|| {
+            (!platform::text(claims, "sub").contains('@')).then(|| {
                 "`sub` is made of names; immutable subjects (`repo:OWNER@ID/REPO@ID:…`) survive a rename and cannot \
                      be taken over"
                     .to_owned()

@@ -25,7 +25,7 @@
 
 use super::env_var::{Variable, variable_name};
 use super::{Ambient, Built, Defect, Descriptor, Finding, Given, Kind, Setting, Tier};
-use crate::trust::{self, Named, Pin, Platform};
+use crate::platform::{self, Named, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "gitlab-ci",
@@ -45,26 +45,26 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TRUST: Platform = Platform {
     name: "gitlab-ci",
     note: "paths are taken over; pipelines of merge requests are refused, and a `sub` that does not name the ref",
-    issues: |issuer| trust::is_below(issuer, "https://gitlab.com"),
+    issues: |issuer| platform::is_below(issuer, "https://gitlab.com"),
     pins: &[
         Pin::required(&["namespace_id"], "an instance is shared by its groups: the group, by its number"),
         Pin::required(&["project_id"], "the project, by its number: paths can be taken over"),
         Pin::optional(&["ref_protected"], "whether the branch or tag is one that only maintainers can push to"),
     ],
     stranger: |claims| {
-        let source = trust::text(claims, "pipeline_source");
+        let source = platform::text(claims, "pipeline_source");
         let outside = ["merge_request_event", "external_pull_request_event"].contains(&source);
         outside.then(|| "the pipeline of a merge request, which may come from a fork, runs with it".to_owned())
     },
     instead: "run it in the pipeline of a protected branch or tag",
     named: &[Named {
-        is_in: |sub| trust::segment(sub, "ref").is_some(),
+        is_in: |sub| platform::segment(sub, "ref").is_some(),
         why: "`sub` does not name the ref, so every branch of the project has it, merge requests included",
         cure: "let `sub` name it again: set the project's `ci_id_token_sub_claim_components` to `[\"project_path\", \"ref_type\", \
             \"ref\"]` (GitLab's API of projects)",
     }],
     warnings: &[|claims| {
-        (trust::text(claims, "ref_protected") == "false")
+        (platform::text(claims, "ref_protected") == "false")
             .then(|| "the ref is not protected: every developer of the project is let in".to_owned())
     }],
     ..Platform::PLAIN

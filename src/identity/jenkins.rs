@@ -30,7 +30,7 @@ use std::sync::Arc;
 use super::env_var::{Variable, variable_name};
 use super::file::File;
 use super::{Ambient, Built, Defect, Descriptor, Finding, Given, Kind, Setting, Tier};
-use crate::trust::{self, Platform};
+use crate::platform::{self, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "jenkins",
@@ -54,7 +54,7 @@ const TRUST: Platform = Platform {
     stable_subject: |sub| (sub.starts_with("http") && sub.contains("/job/")).then_some(sub),
     stranger: |claims| {
         // Multibranch projects give the jobs of pull and merge requests these names.
-        let job = trust::text(claims, "sub").trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let job = platform::text(claims, "sub").trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let number = job.strip_prefix("PR-").or_else(|| job.strip_prefix("MR-")).unwrap_or_default();
         let is_request = number.starts_with(|first: char| first.is_ascii_digit());
         is_request.then(|| "the job of a pull request, which anybody can open, runs with it".to_owned())

@@ -35,8 +35,8 @@ use async_trait::async_trait;
 use super::file::File;
 use super::{Ambient, Built, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
+use crate::platform::{Pin, Platform};
 use crate::token::{Digest, SubjectToken};
-use crate::trust::{Pin, Platform};
 use token_request::TokenRequest;
 
 mod token_request;

@@ -14,8 +14,8 @@ use crate::clock::Clock;
 use crate::env::Env;
 use crate::oauth::Audience;
 use crate::outbound::{Certificate, Outbound};
+use crate::platform::Platform;
 use crate::token::SubjectToken;
-use crate::trust::Platform;
 
 mod aws;
 mod azure;

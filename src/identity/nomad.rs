@@ -30,7 +30,7 @@ use std::sync::Arc;
 use super::env_var::{Variable, variable_name};
 use super::file::File;
 use super::{Ambient, Built, Defect, Descriptor, Finding, Given, Kind, Setting, Tier};
-use crate::trust::Platform;
+use crate::platform::Platform;
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "nomad",

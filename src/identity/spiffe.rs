@@ -35,8 +35,8 @@ use spiffe::{JwtSvid, SpiffeId, WorkloadApiClient, WorkloadApiError, X509Svid};
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Again, Certificate, Patience};
+use crate::platform::Platform;
 use crate::token::SubjectToken;
-use crate::trust::Platform;
 use failure::Failure;
 
 mod failure;

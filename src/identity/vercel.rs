@@ -24,8 +24,8 @@ use super::endpoint::Endpoint;
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, IdentitySource, Tier};
 use crate::oauth::Audience;
 use crate::outbound::{Ask, Body, NamedBy};
+use crate::platform::{self, Named, Pin, Platform};
 use crate::token::{SubjectToken, expose};
-use crate::trust::{self, Named, Pin, Platform};
 
 pub(super) const SOURCE: Descriptor = Descriptor {
     name: "vercel",
@@ -45,20 +45,20 @@ pub(super) const SOURCE: Descriptor = Descriptor {
 const TRUST: Platform = Platform {
     name: "vercel",
     note: "previews are refused",
-    issues: |issuer| trust::is_below(issuer, "https://oidc.vercel.com"),
+    issues: |issuer| platform::is_below(issuer, "https://oidc.vercel.com"),
     pins: &[
         Pin::required(&["owner_id"], "the team, by its number"),
         Pin::required(&["project_id"], "the project, by its number"),
         Pin::required(&["environment"], "previews run code that was only pushed"),
     ],
     stranger: |claims| {
-        let environment = trust::text(claims, "environment");
+        let environment = platform::text(claims, "environment");
         (environment == "preview")
             .then(|| "a preview deployment, which a pull request may start, runs with it".to_owned())
     },
     instead: "use the identity of the production environment",
     named: &[Named {
-        is_in: |sub| trust::segment(sub, "environment").is_some(),
+        is_in: |sub| platform::segment(sub, "environment").is_some(),
         why: "`sub` does not name the environment, so preview deployments, which a pull request may start, have it too",
         cure: "ask Vercel why: its subjects are owner:TEAM:project:PROJECT:environment:ENVIRONMENT",
     }],

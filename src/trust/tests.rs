@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::platform::text;
 
 fn claims(value: Value) -> Claims {
     value.as_object().cloned().expect("an object")

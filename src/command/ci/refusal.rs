@@ -8,7 +8,7 @@ use super::super::output::tell;
 use super::super::{Context, Failure, Printable};
 use super::files::Files;
 use super::targets;
-use crate::app::{self, Core};
+use crate::assembly::{self, Core};
 use crate::broker::{Class, Persistence, Target};
 use crate::cli::Ci;
 use crate::runner::Report;
@@ -41,8 +41,12 @@ fn presented(context: &Context<'_>, verb: &Ci, target: &str) -> Result<Vec<(&'st
     let (config, _) = targets::read(context, verb)?;
     let attested = context.block_on(async {
         // Without the audit: the daemon has recorded the decision, and nothing is handed out here.
-        let core: Core =
-            app::core_even_without_identity(config, context.env.clone(), context.clock(), Persistence::OneShot(LIMIT))?;
+        let core: Core = assembly::core_even_without_identity(
+            config,
+            context.env.clone(),
+            context.clock(),
+            Persistence::OneShot(LIMIT),
+        )?;
         let attested = tokio::time::timeout(LIMIT, core.broker.attest(&Target::Name(target.to_owned()), None)).await;
         core.stop.cancel();
         Ok(attested.map_err(|_| Failure::new(Class::Temporary, "the platform gave no identity in time"))??)

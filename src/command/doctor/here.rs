@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde_json::Value;
 
 use super::helper::{self, Heard};
-use crate::app;
+use crate::assembly;
 use crate::broker::{Check, Class, Party, Persistence, Rule};
 use crate::caller::Caller;
 use crate::command::{Context, Failure, status};
@@ -224,7 +224,7 @@ fn identity(context: &Context<'_>, config: Option<Config>, status: Option<&Value
     let config = Config { audit: None, ..config };
     let found = context.block_on(async {
         let (env, clock) = (context.env.clone(), context.clock());
-        let core = app::core(config, env, clock, Persistence::OneShot(LIMIT))?;
+        let core = assembly::core(config, env, clock, Persistence::OneShot(LIMIT))?;
         let uid = context.env.uid();
         Ok(core.broker.explain(&Caller::own(uid, context.env.gid()), uid).identity)
     });

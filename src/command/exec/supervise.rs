@@ -20,9 +20,9 @@ use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid, tcgetpgrp};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::broker::Class;
-use crate::child::process::{self, Family};
 use crate::clock::Clock;
 use crate::command::Failure;
+use crate::supervisor::process::{self, Family};
 
 /// What is passed on to the command.
 const PASSED_ON: [Signal; 11] = [

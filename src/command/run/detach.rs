@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::env::{Env, descriptors, open_regular, sockets};
 use crate::frontend::desk::Listening;
 use crate::oauth::shell_word;
-use crate::{child, door};
+use crate::{door, supervisor};
 
 /// How long a daemon may take until it listens: it reads files, and asks the keyring.
 const STARTS: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ impl Started {
     ) -> Result<(Self, String), Failure> {
         let start = log.metadata().map(|metadata| metadata.len()).unwrap_or(0);
         let failed = |error: io::Error| Failure::bug(format!("the daemon cannot be started: {error}"));
-        let program = child::own_program(context.env)
+        let program = supervisor::own_program(context.env)
             .ok_or_else(|| Failure::bug("this program's own file is not found").hint("call it by its absolute path"))?;
         let mut child = Command::new(program)
             .args(words)

@@ -12,8 +12,8 @@ use crate::command::paper::{Colour, Paper, span};
 use crate::config::Config;
 use crate::identity::{self, Chosen, Finding, Found};
 use crate::oauth::quoted_words;
+use crate::platform::{self, Platform};
 use crate::token::{Claims, Digest, SubjectToken};
-use crate::trust::{self, Platform};
 
 /// How long each step took.
 pub(super) struct Steps {
@@ -91,7 +91,7 @@ impl Seen<'_> {
         });
         if let (Some(chosen), Some(token)) = (self.chosen, self.token) {
             let all = token.all_claims();
-            let platform = identity::platform(chosen.source.row(), trust::text(&all, "iss"));
+            let platform = identity::platform(chosen.source.row(), platform::text(&all, "iss"));
             let stranger = (platform.stranger)(&all);
             report["identity"]["notes"] = notes(platform, &all);
             report["identity"]["warning"] =
@@ -132,9 +132,9 @@ fn of_source(one: &Found, used: Option<&str>) -> Value {
 }
 
 /// What a claim is good for, for claims of which we know it.
-fn notes(platform: &Platform, all: &trust::Claims) -> Value {
+fn notes(platform: &Platform, all: &platform::Claims) -> Value {
     let mut notes = serde_json::Map::new();
-    let sub = trust::text(all, "sub");
+    let sub = platform::text(all, "sub");
     let of_sub = match (platform.stable_subject)(sub) {
         Some(stable) if stable.len() < sub.len() && !stable.is_empty() => {
             format!("who it is; only its beginning is the same in every run: {stable}")
@@ -154,7 +154,7 @@ fn notes(platform: &Platform, all: &trust::Claims) -> Value {
     for (name, note) in standard.map(|(name, note)| (name.to_owned(), note)).into_iter().chain(pinned) {
         notes.insert(name, Value::String(note));
     }
-    notes.retain(|name, _| trust::at(all, &name.split('.').collect::<Vec<_>>()).is_some());
+    notes.retain(|name, _| platform::at(all, &name.split('.').collect::<Vec<_>>()).is_some());
     Value::Object(notes)
 }
 
@@ -252,7 +252,7 @@ fn life(claims: &Value) -> String {
 }
 
 /// All claims, those first that a trust policy is about.
-fn claims(paper: &Paper, all: &trust::Claims, notes: &Value) -> String {
+fn claims(paper: &Paper, all: &platform::Claims, notes: &Value) -> String {
     const FIRST: [&str; 3] = ["iss", "sub", "aud"];
     let width = all.keys().map(|name| name.chars().count()).max().unwrap_or(0).clamp(8, 24);
     let first = FIRST.iter().filter_map(|name| all.get_key_value(*name));

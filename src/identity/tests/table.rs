@@ -60,7 +60,7 @@ fn compared(compares: Compares) -> String {
     }
 }
 
-fn pin(pin: &crate::trust::Pin) -> String {
+fn pin(pin: &crate::platform::Pin) -> String {
     let only = if pin.required { "" } else { ", where it is there" };
     format!("`{}`{only} ({})", pin.path.join("."), pin.why)
 }

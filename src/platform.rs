@@ -1,9 +1,10 @@
 //! Which claims of a platform's tokens a policy pins, and which tokens an outsider can obtain. Each source describes its own
 //! platform.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::Claims;
+/// All claims of a token.
+pub(crate) type Claims = Map<String, Value>;
 
 /// A platform that issues identity tokens.
 pub(crate) struct Platform {
@@ -82,6 +83,13 @@ impl Platform {
 /// Is `issuer` equal to `base`, or a path below it?
 pub(crate) fn is_below(issuer: &str, base: &str) -> bool {
     issuer.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The claim at this path.
+pub(crate) fn at<'a>(claims: &'a Claims, path: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    let found = rest.iter().try_fold(claims.get(*first)?, |value, name| value.get(name))?;
+    (!found.is_null()).then_some(found)
 }
 
 /// The text of a claim, or an empty string.

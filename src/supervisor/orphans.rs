@@ -8,6 +8,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::child;
+
 /// How soon to look again while a child that the runtime waits for hides the others.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -44,7 +46,7 @@ fn first() -> Ended {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     match waitid(Id::All, flags) {
         Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
-            if super::ours().contains(&pid.as_raw()) {
+            if child::ours().contains(&pid.as_raw()) {
                 Ended::Ours
             } else {
                 Ended::Orphan(pid)

@@ -8,9 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Error;
 use crate::audit::{self, Audit};
-use crate::broker::{Broker, ClientAuth, Identity, Order, Parts, Persistence, Server};
+use crate::broker::{Broker, Class, ClientAuth, Identity, Order, Parts, Persistence, Server};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::Env;
@@ -25,18 +24,48 @@ pub(crate) struct Core {
     pub(crate) outbound: Outbound,
     pub(crate) stop: CancellationToken,
     /// Ends the tasks of this broker alone.
-    pub(super) generation: CancellationToken,
-    pub(super) ground: Ground,
+    pub(crate) generation: CancellationToken,
+    pub(crate) ground: Ground,
 }
 
 /// What outlives a reload.
-pub(super) struct Ground {
-    pub(super) env: Env,
-    pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) audit: Option<Arc<Audit>>,
-    pub(super) tasks: TaskTracker,
+pub(crate) struct Ground {
+    env: Env,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) audit: Option<Arc<Audit>>,
+    pub(crate) tasks: TaskTracker,
     persistence: Persistence,
+}
+
+/// Why there is no broker.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No identity is usable.
+    #[error("identity: {0}")]
+    Identity(identity::Error),
+    /// The audit log cannot be written.
+    #[error("{0}")]
+    Audit(#[from] audit::Error),
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Identity(_) => Class::NoIdentity,
+            Self::Audit(error) if error.is_temporary() => Class::Temporary,
+            Self::Audit(_) => Class::Config,
+        }
+    }
+
+    /// The cure.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Identity(error) => error.hint().map(str::to_owned),
+            Self::Audit(error) => Some(error.hint()),
+        }
+    }
 }
 
 /// What an identity that is needed and not here does.
@@ -67,7 +96,7 @@ pub(crate) fn core_even_without_identity(
 
 /// The same for a process that serves itself alone, for as long as its client lives: others may write the same audit file, and
 /// a missing identity is told to whoever needs it.
-pub(super) fn core_for_ourselves(config: Config, env: Env, clock: Clock) -> Result<Core, Error> {
+pub(crate) fn core_for_ourselves(config: Config, env: Env, clock: Clock) -> Result<Core, Error> {
     beside_others(config, env, clock, Missing::IsTold)
 }
 
@@ -97,7 +126,7 @@ impl Ground {
     }
 
     /// A broker after another, whose tasks end with `stop`.
-    pub(super) fn succeed(
+    pub(crate) fn succeed(
         &self,
         config: Config,
         before: &Broker,
