@@ -14,7 +14,7 @@ use crate::blocking::{self, Kind};
 use crate::broker::{Class, Persistence};
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
-use crate::env::{Env, FileId, descriptors, sockets};
+use crate::env::{Env, FileId};
 use crate::frontend::behind::Behind;
 use crate::frontend::course::Course;
 use crate::frontend::descriptors::Share;
@@ -27,6 +27,7 @@ use crate::frontend::place::{self, Access};
 use crate::frontend::socket::Socket;
 use crate::outbound::Outbound;
 use crate::relay::{Ends, Relay};
+use crate::{descriptors, sockets};
 
 mod private;
 mod reload;

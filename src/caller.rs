@@ -1,29 +1,21 @@
 //! Who asks, as the kernel reports it. What a caller says about itself never counts.
 //!
 //! A [`Caller`] is plain data, and policy decides on it without reading anything. Its program and its unit are read from the
-//! [`Process`] only if a rule asks for them. If they cannot be read, the caller carries the reason instead, which matches no
+//! process only if a rule asks for them. If they cannot be read, the caller carries the reason instead, which matches no
 //! rule.
 
 use std::fmt;
 use std::io::Read;
 
-mod cgroup;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "used on Linux only"))]
-mod digests;
+pub(crate) mod cgroup;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "used on Linux only"))]
 mod facts;
 mod hints;
-#[cfg(target_os = "linux")]
-mod process;
-#[cfg(not(target_os = "linux"))]
-#[path = "caller/elsewhere.rs"]
-mod process;
 mod unit_name;
 
-pub(crate) use digests::Digests;
 pub(crate) use facts::{Facts, Needs, Program, Unit, UserUnit, WantedProgram, Why};
 use hints::Hints;
-pub(crate) use process::{Connected, Process};
 pub(crate) use unit_name::UnitName;
 
 /// The process at the other end of a connection, or this process itself.

@@ -20,9 +20,6 @@ use zeroize::Zeroizing;
 
 use crate::blocking::{self, Kind};
 
-pub(crate) mod descriptors;
-pub(crate) mod sockets;
-
 /// What a service manager sets for the process that it starts, and for no other: with it another process could speak to the
 /// manager in our name or take our sockets (sd_notify(3), sd_listen_fds(3), systemd.exec(5)).
 const OURS: [&str; 12] = [

@@ -2,7 +2,7 @@
 //!
 //! [`here`] finds the row of the runner that this process is a step of, by the variables that this runner alone sets. Everything
 //! else is pure: what is to be written comes out as text, and the caller writes it. One more runner is one more row of [`RUNNERS`].
-//! Where the job's own directory is says `env::sockets`, because helpers must find it too.
+//! Where the job's own directory is says `sockets`, because helpers must find it too.
 //!
 //! | runner | recognised by | masks | step outputs | summary |
 //! |---|---|---|---|---|

@@ -9,7 +9,7 @@ use super::facts::{Unit, UserUnit};
 use super::unit_name::UnitName;
 
 /// The unit of a process. `None` in the root group, outside of our own cgroup namespace, and without systemd.
-pub(super) fn unit(text: &str) -> Option<Unit> {
+pub(crate) fn unit(text: &str) -> Option<Unit> {
     // The unified hierarchy has the number 0 and no name. Beside older hierarchies its path is often `/`; then systemd has a
     // hierarchy of its own.
     let unified = hierarchies(text).find(|one| one.number == "0" && one.name.is_empty()).filter(|one| one.path != "/");

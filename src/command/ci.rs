@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Ci) -> Result<(), Failure> {
     if let Some(directory) = &verb.detached {
         return background::serve(context, verb, directory);
     }
-    crate::env::descriptors::close_inherited();
+    crate::descriptors::close_inherited();
     let runner = runner(context)?;
     let (_, targets) = targets::read(context, verb)?;
     let mut files = Files::open(runner, context.env)?;

@@ -27,9 +27,9 @@ use super::obtain::{Refused, strange};
 use super::{Context, CoreLimit, Failure};
 use crate::broker::Class;
 use crate::cli::Exec;
-use crate::env::{descriptors, sockets};
 use crate::frontend::dialect::Handed;
 use crate::supervisor::{self, begin, process};
+use crate::{descriptors, sockets};
 use place::Place;
 use supervise::{Ended, Supervisor};
 

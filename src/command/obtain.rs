@@ -15,12 +15,13 @@ use crate::audit::{self, Decision, Outcome};
 use crate::broker::{
     self, Action, AuditSubject, Class, LastFailure, Least, Persistence, Target, beside, most_specific,
 };
-use crate::caller::{Caller, Facts, Process};
+use crate::caller::{Caller, Facts};
 use crate::cli::{Level, Wishes};
 use crate::config::{self, Config};
 use crate::door;
 use crate::frontend::dialect::Handed;
 use crate::oauth::{Issuer, Scopes, ServerUrl, quoted_words};
+use crate::process::Process;
 
 mod refused;
 

@@ -15,7 +15,7 @@ use crate::audit::Audit;
 use crate::broker::{Class, Server};
 use crate::cli::{Level, Run};
 use crate::config::Config;
-use crate::env::descriptors;
+use crate::descriptors;
 use crate::frontend::operator::{Reloaded, Reloads, Unchanged};
 use crate::oauth::ServerUrl;
 use crate::{blocking, log, supervisor};

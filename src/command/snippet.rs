@@ -14,10 +14,10 @@ use crate::broker::Class;
 use crate::cli::{Level, Snippet};
 use crate::config::is_name;
 use crate::door::{self, Place};
-use crate::env::sockets;
 use crate::frontend::oauth;
 use crate::oauth::{quoted_words, words};
 use crate::snippet::{self, Daemon, Facts, OAuth};
+use crate::sockets;
 use crate::supervisor;
 
 pub(super) fn run(context: &Context<'_>, verb: &Snippet) -> Result<(), Failure> {

@@ -4,7 +4,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::env::{Env, sockets};
+use crate::env::Env;
+use crate::sockets;
 
 /// A path where the daemon's socket may be.
 #[derive(Clone, Debug, PartialEq, Eq)]

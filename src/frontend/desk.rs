@@ -16,9 +16,9 @@ use super::loads::Loads;
 use super::oauth::Clients;
 use super::operator::Operator;
 use crate::broker::Broker;
-use crate::caller::Digests;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::process::Digests;
 use crate::relay::Relay;
 
 /// The broker in use, which a reload replaces. It is the app's; front-ends reach it through [`State::desk`] alone.

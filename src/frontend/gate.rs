@@ -11,7 +11,8 @@ use tokio::net::UnixStream;
 
 use super::desk::Desk;
 use super::secret::LoopbackSecret;
-use crate::caller::{Caller, Connected, Facts, Needs, Process, Why};
+use crate::caller::{Caller, Facts, Needs, Why};
+use crate::process::{Connected, Process};
 
 /// Why a request is refused at the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,8 +25,9 @@ use super::gate::{self, Pass};
 use super::place::{Access, Error, check_directory, give_to, is_listening, lock, make_directory};
 use super::{relay_threads, route};
 use crate::blocking::{self, Kind};
-use crate::caller::{Caller, Process, Why};
+use crate::caller::{Caller, Why};
 use crate::env::FileId;
+use crate::process::Process;
 
 /// The kernel's `sun_path` holds 108 bytes with the final zero; some systems have 104.
 const PATH_CAP: usize = 103;

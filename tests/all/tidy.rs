@@ -13,10 +13,10 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("main", "command"),
     (
         "command",
-        "app assembly audit blocking bridge broker caller cli clock config door env frontend identity log oauth outbound platform runner snippet supervisor token trust",
+        "app assembly audit blocking bridge broker caller cli clock config descriptors door env frontend identity log oauth outbound platform process runner snippet sockets supervisor token trust",
     ),
     ("embed", "assembly broker caller clock config env oauth"),
-    ("app", "assembly audit blocking broker clock config env frontend identity outbound relay"),
+    ("app", "assembly audit blocking broker clock config descriptors env frontend identity outbound relay sockets"),
     ("cli", "bridge clock snippet trust"),
     ("snippet", ""),
     ("supervisor", "child env"),
@@ -28,7 +28,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("assembly", "audit broker clock config env identity metrics outbound store"),
     // `config` makes the `Config` structs of these rooms and checks names against their tables.
     ("config", "audit broker clock digest env exchange identity oauth outbound policy setting"),
-    ("frontend", "blocking broker caller clock env listener metrics oauth relay token"),
+    ("frontend", "blocking broker caller clock env listener metrics oauth process relay token"),
     ("relay", "broker caller clock jitter mcp metrics oauth outbound token"),
     (
         "broker",
@@ -57,15 +57,18 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("bucket", "clock"),
     ("oauth", ""),
     ("mcp", ""),
-    ("caller", "blocking digest env"),
+    ("process", "blocking caller digest env"),
+    ("caller", "digest"),
     ("jitter", ""),
     ("urgency", ""),
-    ("door", "clock env"),
+    ("door", "clock env sockets"),
+    ("sockets", "env"),
     ("child", ""),
     ("env", "blocking"),
     ("clock", ""),
     ("blocking", ""),
     ("digest", ""),
+    ("descriptors", ""),
 ];
 
 /// The commands that may know `identity`: `whoami` describes identities.

@@ -25,8 +25,8 @@ use crate::blocking::{self, Kind};
 use crate::broker::Class;
 use crate::cli::Ci;
 use crate::clock::Clock;
-use crate::env::sockets;
 use crate::runner;
+use crate::sockets;
 
 /// So long the daemon may take to revoke what it got. It has a limit of its own, which is shorter.
 const LIMIT: Duration = Duration::from_secs(15);

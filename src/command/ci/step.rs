@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::super::{Failure, left};
 use crate::broker::Class;
-use crate::env::{Env, sockets};
+use crate::env::Env;
+use crate::sockets;
 
 /// The path of a socket may have so many bytes.
 const SOCKET_CAP: usize = 103;

@@ -10,8 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::broker::Class;
-use crate::env::{Env, sockets};
+use crate::env::Env;
 use crate::oauth::quoted_words;
+use crate::sockets;
 
 /// Both clients give up after this time.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -22,17 +22,18 @@ use super::{Announced, SOCKET};
 use crate::app::{App, KeepIdentity, of_identities};
 use crate::blocking::{self, Kind};
 use crate::broker::{Class, Server};
-use crate::caller::{Caller, Facts, Needs, Process};
+use crate::caller::{Caller, Facts, Needs};
 use crate::cli::{Exec, Level};
 use crate::command::obtain::{self, Refused, Unconfigured, Wanted};
 use crate::command::{Context, Failure, Printable, print, status, stdio};
 use crate::config::{Config, Listen};
+use crate::descriptors;
 use crate::door;
-use crate::env::descriptors;
 use crate::frontend::behind::Behind;
 use crate::frontend::dialect::variable_name;
 use crate::log;
 use crate::oauth::{Issuer, Scopes, ServerUrl, quoted_words};
+use crate::process::Process;
 use crate::supervisor::process::Family;
 
 /// What ends a command does not end its endpoint, which the command may need to the last: these signals are sent to groups, too.

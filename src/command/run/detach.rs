@@ -20,9 +20,10 @@ use crate::clock::Clock;
 use crate::command::ready::{self, LIMIT, Patience};
 use crate::command::{Context, Failure, Printable, print, tell};
 use crate::config::Config;
-use crate::env::{Env, descriptors, open_regular, sockets};
+use crate::env::{Env, open_regular};
 use crate::frontend::desk::Listening;
 use crate::oauth::shell_word;
+use crate::{descriptors, sockets};
 use crate::{door, supervisor};
 
 /// How long a daemon may take until it listens: it reads files, and asks the keyring.

@@ -3,8 +3,8 @@ use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;
 
-use super::super::facts::WantedProgram;
 use super::*;
+use crate::caller::WantedProgram;
 
 const PID: i32 = 4321;
 

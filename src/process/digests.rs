@@ -14,8 +14,8 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::Semaphore;
 
-use super::facts::Why;
 use crate::blocking::{self, Kind};
+use crate::caller::Why;
 use crate::digest::Digest;
 use crate::env::FileId;
 

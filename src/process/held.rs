@@ -23,9 +23,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, stat};
 
-use super::cgroup;
 use super::digests::{Digests, UserDigests, Version};
-use super::facts::{Facts, Needs, Program, Unit, Why};
+use crate::caller::{Facts, Needs, Program, Unit, Why, cgroup};
 use crate::digest::Digest;
 use crate::env::FileId;
 

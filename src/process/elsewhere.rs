@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::digests::Digests;
-use super::facts::{Facts, Needs, Why};
+use crate::caller::{Facts, Needs, Why};
 
 /// Has no values.
 pub(crate) enum Process {}

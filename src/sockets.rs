@@ -10,7 +10,7 @@ use std::fs::{self, DirEntry};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Env;
+use crate::env::Env;
 
 /// The socket's file name in its directory.
 pub(crate) const NAME: &str = "safeconduct.sock";
