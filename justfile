@@ -6,6 +6,7 @@ fmt:
 
 clippy:
     cargo clippy --workspace --all-targets --test others -- -D warnings
+    cargo clippy --workspace --lib --examples --no-default-features -- -D warnings
 
 test:
     cargo test

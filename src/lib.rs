@@ -9,62 +9,86 @@
 //! 4. the front-end writes the token in its own format.
 //!
 //! To embed the broker in an agent written in Rust: [`Broker::open`] a [`Config`], [`Broker::lease`] a token, [`Lease::authorize`] each
-//! request. `examples/embed.rs` is such an agent.
+//! request. `examples/embed.rs` is such an agent. With `default-features = false` it compiles the broker alone: the feature `daemon` is the
+//! rest, from the front-ends to the command line.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "daemon"),
+    allow(dead_code, unused_imports, reason = "the rooms below also serve those of the daemon")
+)]
 
-mod app;
 mod assembly;
 mod audit;
 mod aws;
 mod blocking;
-mod bridge;
 mod bucket;
 mod cache;
 mod caller;
 mod child;
-mod cli;
 mod clock;
 mod config;
-mod descriptors;
 mod digest;
 mod discovery;
-mod door;
 mod dpop;
 mod embed;
 mod env;
 mod exchange;
-mod frontend;
 mod google;
 mod identity;
 mod jitter;
-mod log;
-#[cfg_attr(not(test), allow(dead_code, reason = "rules about tools will use the rest of it"))]
-mod mcp;
 mod metrics;
 mod oauth;
 mod outbound;
 mod platform;
 mod policy;
-mod process;
-mod relay;
-mod runner;
 mod setting;
 mod sigv4;
-mod snippet;
-mod sockets;
 mod store;
-mod supervisor;
 mod token;
-mod trust;
 mod urgency;
 
 #[doc(hidden)]
 pub mod broker;
 
+// The daemon and its commands. No room above uses one of these (tests/all/tidy/gated.rs).
+#[cfg(feature = "daemon")]
+mod app;
+#[cfg(feature = "daemon")]
+mod bridge;
+#[cfg(feature = "daemon")]
+mod cli;
+#[cfg(feature = "daemon")]
+mod descriptors;
+#[cfg(feature = "daemon")]
+mod door;
+#[cfg(feature = "daemon")]
+mod frontend;
+#[cfg(feature = "daemon")]
+mod log;
+#[cfg(feature = "daemon")]
+#[cfg_attr(not(test), allow(dead_code, reason = "rules about tools will use the rest of it"))]
+mod mcp;
+#[cfg(feature = "daemon")]
+mod process;
+#[cfg(feature = "daemon")]
+mod relay;
+#[cfg(feature = "daemon")]
+mod runner;
+#[cfg(feature = "daemon")]
+mod snippet;
+#[cfg(feature = "daemon")]
+mod sockets;
+#[cfg(feature = "daemon")]
+mod supervisor;
+#[cfg(feature = "daemon")]
+mod trust;
+
+#[cfg(feature = "daemon")]
 #[doc(hidden)]
 pub mod command;
 
+#[cfg(feature = "daemon")]
 #[doc(hidden)]
 pub use app::App;
 pub use broker::Class;
@@ -81,6 +105,7 @@ pub mod inside {
     };
     pub use crate::clock::Boot;
     pub use crate::digest::Digest;
+    #[cfg(feature = "daemon")]
     pub use crate::frontend::header_json;
     pub use crate::jitter::Jitter;
     pub use crate::oauth::{Issuer, Resource, Scopes, ServerUrl};
@@ -88,7 +113,7 @@ pub mod inside {
 }
 
 /// What the fuzz targets call (tests/fuzz). Each function panics if what it reads is taken for something that it is not.
-#[cfg(any(test, safeconduct_fuzz))]
+#[cfg(all(feature = "daemon", any(test, safeconduct_fuzz)))]
 #[doc(hidden)]
 pub mod fuzzed {
     pub use crate::discovery::fuzzed::read_challenge as challenge;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 mod circles;
+mod gated;
 mod pages;
 
 /// Which other rooms a room may use. A room never uses one that comes before it in this table.
