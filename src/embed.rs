@@ -194,7 +194,7 @@ impl Error {
 
 impl From<broker::Error> for Error {
     fn from(error: broker::Error) -> Self {
-        Self { message: error.to_string(), class: error.class(), hint: error.hint(), retry_in: error.retry_in() }
+        Self { message: error.in_full(), class: error.class(), hint: error.hint(), retry_in: error.retry_in() }
     }
 }
 

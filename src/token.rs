@@ -101,9 +101,37 @@ impl SubjectToken {
 
     /// All its claims, from which a trust policy is made.
     pub(crate) fn all_claims(&self) -> serde_json::Map<String, serde_json::Value> {
-        let payload = self.expose().split('.').nth(1).unwrap_or_default();
-        let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).unwrap_or_default();
-        serde_json::from_slice(&payload).unwrap_or_default()
+        self.part(1)
+    }
+
+    /// The `typ` of its header.
+    pub(crate) fn typ(&self) -> Option<String> {
+        self.part(0).get("typ").and_then(|typ| typ.as_str()).map(str::to_owned)
+    }
+
+    fn part(&self, at: usize) -> serde_json::Map<String, serde_json::Value> {
+        let part = self.expose().split('.').nth(at).unwrap_or_default();
+        let part = URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).unwrap_or_default();
+        serde_json::from_slice(&part).unwrap_or_default()
+    }
+
+    /// The seconds since its `iat`.
+    pub(crate) fn age(&self, unix_now: i64) -> Option<i64> {
+        self.claims.iat.map(|iat| unix_now.saturating_sub(iat))
+    }
+
+    /// What it says of itself, for whoever compares a refusal with the trust policy of the party that refused.
+    pub(crate) fn described(&self, unix_now: i64) -> String {
+        let said =
+            |text: Option<&str>| text.map_or_else(|| "none".to_owned(), |text| format!("{:?}", quoted_words(text)));
+        let Claims { iss, sub, aud, .. } = &self.claims;
+        let aud = Some(aud.join(", ")).filter(|aud| !aud.is_empty());
+        let (sub, aud) = (said(sub.as_deref()), said(aud.as_deref()));
+        if !self.is_jwt() {
+            return format!("a signed request of AWS, sub {sub}, aud {aud}");
+        }
+        let age = self.age(unix_now).map_or_else(|| "unknown (no iat)".to_owned(), |age| format!("{age} s"));
+        format!("iss {}, sub {sub}, aud {aud}, age {age}, typ {}", said(iss.as_deref()), said(self.typ().as_deref()))
     }
 
     /// Checks the token before it is sent: `aud` is exactly one value and equal to `audience`, and `exp` is in the future.

@@ -13,7 +13,9 @@ use crate::cache::{Failure, Lost, Verdict};
 use crate::discovery;
 use crate::exchange::{self, revocation};
 use crate::identity;
+use crate::oauth::OauthError;
 use crate::policy::Denied;
+use crate::token::SubjectToken;
 
 mod class;
 mod facts;
@@ -39,6 +41,8 @@ pub struct Error {
     is_noted: bool,
     /// It passes when the platform gives another identity token, and nobody is asked until then.
     waits_for_identity: bool,
+    /// See [`Error::presented`].
+    presented: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -75,7 +79,8 @@ enum Cause {
 
 impl From<Cause> for Error {
     fn from(cause: Cause) -> Self {
-        Self { cause: Arc::new(cause), server: None, retry_in: None, is_noted: false, waits_for_identity: false }
+        let (cause, server, retry_in, presented) = (Arc::new(cause), None, None, None);
+        Self { cause, server, retry_in, is_noted: false, waits_for_identity: false, presented }
     }
 }
 
@@ -151,25 +156,61 @@ impl Error {
 
     /// What the authorization server said, cut and cleaned.
     pub(crate) fn said(&self) -> Option<&str> {
-        let (Cause::Exchange(exchange::Error::Refused { error, .. })
-        | Cause::Judged(Unusable::RefusedBefore { error, .. } | Unusable::UsedUp { error, .. })) = &*self.cause
-        else {
-            return None;
-        };
-        error.description.as_deref()
+        self.refusal()?.description.as_deref()
+    }
+
+    /// The answer of an authorization server that refused.
+    fn refusal(&self) -> Option<&OauthError> {
+        match &*self.cause {
+            Cause::Exchange(exchange::Error::Refused { error, .. })
+            | Cause::Judged(Unusable::RefusedBefore { error, .. } | Unusable::UsedUp { error, .. }) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// What the identity tokens say that were refused: `iss`, `sub`, `aud`, age and `typ`. For the operator and for the
+    /// daemon's own user, and for no model.
+    pub(crate) fn presented(&self) -> Option<&str> {
+        self.presented.as_deref()
+    }
+
+    /// The message, with what was presented.
+    pub(crate) fn in_full(&self) -> String {
+        self.and_presented(self.to_string())
+    }
+
+    /// The message without the stage, for output that already names the stage, with what was presented.
+    pub(super) fn without_stage(&self) -> String {
+        self.and_presented(match &self.server {
+            Some(server) => format!("{server}: {}", self.cause),
+            None => self.cause.to_string(),
+        })
+    }
+
+    /// The message as the daemon's own user or somebody else may know it.
+    pub(super) fn told(&self, is_own: bool) -> String {
+        if is_own { self.in_full() } else { self.to_string() }
+    }
+
+    fn and_presented(&self, message: String) -> String {
+        match &self.presented {
+            Some(presented) => format!("{message}; presented: {presented}"),
+            None => message,
+        }
+    }
+
+    /// The same failure; if it is a refusal, with what was presented.
+    pub(super) fn presenting<'a>(self, tokens: impl Iterator<Item = &'a SubjectToken>, unix_now: i64) -> Self {
+        if self.refusal().is_none() {
+            return self;
+        }
+        let all: Vec<String> = tokens.map(|token| token.described(unix_now)).collect();
+        Self { presented: (!all.is_empty()).then(|| all.join("; and ").into()), ..self }
     }
 
     /// Who has to act.
     pub fn party(&self) -> Party {
         self.facts().party
-    }
-
-    /// The message without the stage, for output that already names the stage.
-    pub(super) fn without_stage(&self) -> String {
-        match &self.server {
-            Some(server) => format!("{server}: {}", self.cause),
-            None => self.cause.to_string(),
-        }
     }
 
     /// How long to wait before asking again; `None` unless the failure is temporary.
@@ -279,6 +320,10 @@ impl Failure for Error {
             _ => false,
         };
         Verdict::Temporary { retry_after, tried_patiently: matches!(*self.cause, Cause::Identity(_)), absent }
+    }
+
+    fn for_log(&self) -> String {
+        self.in_full()
     }
 
     fn lost(how: Lost) -> Self {

@@ -141,6 +141,8 @@ pub struct Failure {
     pub error_description: String,
     /// What to do about it, if anything.
     pub hint: Option<String>,
+    /// What the refused identity tokens say; for the daemon's own user alone.
+    pub presented: Option<String>,
     /// Since when there is such a failure and no success.
     pub since: String,
     /// Seconds until a next try may begin.
@@ -213,6 +215,7 @@ impl Broker {
     /// Why the named servers, or without names the required ones, are not ready: one line for each without a token.
     /// A line is there too if decisions cannot be recorded, because nothing is served then. Empty if all are ready.
     pub fn not_ready(&self, caller: &Caller, own_uid: u32, names: &[String]) -> Vec<NotReady> {
+        let is_own = caller.may_see_all(own_uid);
         let waits = |why| NotReady { why, class: Class::Temporary, hint: None };
         let wanted = |want: &TokenRequest| {
             let meant = |name: &String| **name == *want.server.name || **name == *want.order.name;
@@ -228,12 +231,12 @@ impl Broker {
             let why = || match self.last_error(&want) {
                 // A caller that may not use a server must not learn its name.
                 _ if !sees(caller, own_uid, &want.server) => waits("a required server has no token yet".to_owned()),
-                Some(error) => NotReady { why: error.to_string(), class: error.class(), hint: error.hint() },
+                Some(error) => NotReady { why: error.told(is_own), class: error.class(), hint: error.hint() },
                 None => waits(format!("{name}: no token yet")),
             };
             (!held).then(why)
         });
-        let is_told_why = caller.may_see_all(own_uid) || !self.is_stranger(caller);
+        let is_told_why = is_own || !self.is_stranger(caller);
         let unrecorded = self.unrecordable(caller).map(|error| {
             waits(if is_told_why { format!("{error}; nothing is served meanwhile") } else { UNRECORDED.to_owned() })
         });
@@ -311,14 +314,12 @@ impl Broker {
 
     /// The seconds that are left of the token of each configured server, for metrics. Zero for a required one without a token.
     pub(crate) fn lives(&self, caller: &Caller, own_uid: u32) -> Vec<(String, u64)> {
-        let mut lives = Vec::new();
-        for server in self.servers.iter().filter(|server| sees(caller, own_uid, server)) {
+        let life = |server: &Arc<Server>| {
             let status = self.explain_want(&TokenRequest::of(server), caller, own_uid);
             let left = status.tokens.iter().map(|token| token.expires_in).max();
-            let left = left.or_else(|| server.required.then_some(0));
-            lives.extend(left.map(|left| (status.name, left)));
-        }
-        lives
+            Some((status.name, left.or_else(|| server.required.then_some(0))?))
+        };
+        self.servers.iter().filter(|server| sees(caller, own_uid, server)).filter_map(life).collect()
     }
 
     /// Who else uses a server, and tokens beyond its ceiling, are not a caller's to know. The daemon's own user sees both.
@@ -350,13 +351,13 @@ impl Broker {
             front_door_of: (order.opens == TokenFor::FrontDoor).then(|| server.name.to_string()),
             state,
             tokens: tokens.iter().map(|token| self.explain_token(token)).collect(),
-            error: trouble.map(|trouble| self.explain_trouble(trouble, &want.order.name)),
+            error: trouble.map(|trouble| self.explain_trouble(trouble, &want.order.name, is_own)),
             callers: callers.into_iter().map(|(uid, served)| CallerStatus { uid, served }).collect(),
             proxy: self.metrics.relayed_so_far(&order.name).map(ProxyStatus::from),
         }
     }
 
-    fn explain_trouble(&self, trouble: Trouble<super::Error>, name: &Arc<str>) -> Failure {
+    fn explain_trouble(&self, trouble: Trouble<super::Error>, name: &Arc<str>, is_own: bool) -> Failure {
         let error = trouble.error.at(name);
         let since = self.clock.wall().checked_sub(trouble.lasts).unwrap_or(SystemTime::UNIX_EPOCH);
         Failure {
@@ -364,6 +365,7 @@ impl Broker {
             error: error.code().to_owned(),
             error_description: error.to_string(),
             hint: error.hint(),
+            presented: error.presented().filter(|_| is_own).map(str::to_owned),
             since: rfc3339(since),
             next_try_in: (trouble.next_try_in + Duration::from_millis(999)).as_secs(),
         }

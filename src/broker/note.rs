@@ -44,7 +44,7 @@ impl Broker {
         let served = match decided {
             Ok(served) => served,
             Err(error) => {
-                self.refuse(matter, error.server(), (error.class().as_str(), error.code()), &error);
+                self.refuse(matter, error.server(), (error.class().as_str(), error.code()), &error.in_full());
                 return Err(error.noted().without_name_for_strangers(matter.target));
             }
         };

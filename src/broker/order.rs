@@ -165,6 +165,14 @@ impl Order {
             .list(extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
     }
 
+    /// In which way an identity token is presented: as what, and by which client. Another way may be taken where this one is
+    /// refused.
+    pub(super) fn way(&self) -> Fields {
+        let exchange = self.expected();
+        let extra = self.extra.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        Fields::default().text(exchange.name()).group(&exchange.fields()).group(&self.client.fields()).list(extra)
+    }
+
     /// The pinned authorization server.
     pub fn issuer(&self) -> Option<&Issuer> {
         self.pin.as_ref().map(|pin| &pin.issuer)

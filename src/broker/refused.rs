@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::error::Unusable;
 use super::{Error, Order};
+use crate::digest::Fields;
 use crate::exchange;
 use crate::oauth::{Issuer, OauthError, Scopes};
 use crate::policy::Permit;
@@ -39,8 +40,10 @@ fn is_about_identity(code: &str) -> bool {
 /// A token with less life left than this many seconds may be refused because it is over.
 const FRESH_LEFT: i64 = 60;
 
-/// Two digests of a subject token that is presented to one issuer: alone, and together with the rest of the request.
+/// Three digests of a subject token that is presented to one issuer: the token itself, with the way in which it is presented,
+/// and together with the rest of the request.
 pub(super) struct Presented {
+    itself: Digest,
     alone: Digest,
     with_request: Digest,
     /// Somebody else than the operator had a part in the request: the caller named the scopes.
@@ -50,7 +53,8 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    /// The subject token in one request for this order and permit. `asked` is the rest of the request, without the scopes.
+    /// The subject token in one request for this order and permit. `way` is how it is presented, as configured: a reload that
+    /// changes it may cure the refusal. `asked` is the rest of the request, without the scopes.
     ///
     /// Without a pin the MCP server chose the issuer, and it may have chosen what the issuer refuses. So such a refusal
     /// counts for that server alone.
@@ -58,29 +62,30 @@ impl Presented {
         (order, permit): (&Order, &Permit),
         subject: &SubjectToken,
         issuer: &Issuer,
-        asked: &[&str],
+        (way, asked): (&Fields, &[&str]),
         scopes: &Scopes,
     ) -> Self {
         let unpinned = if order.pin.is_none() { &*order.name } else { "" };
-        let assertion = [issuer.as_str(), subject.expose(), unpinned];
-        let scopes = scopes.to_string();
-        // The name of the order stands for its client and its grant.
-        let all = assertion.into_iter().chain([&*order.name, scopes.as_str()]).chain(asked.iter().copied());
+        let (way, scopes) = (way.digest(), scopes.to_string());
+        let itself = [issuer.as_str(), subject.expose(), unpinned].map(str::as_bytes);
+        let alone = itself.into_iter().chain([&way.as_bytes()[..]]);
+        let rest = [&*order.name, scopes.as_str()].into_iter().chain(asked.iter().copied()).map(str::as_bytes);
         Self {
-            alone: Digest::of_fields(assertion.map(str::as_bytes)),
-            with_request: Digest::of_fields(all.map(str::as_bytes)),
+            itself: Digest::of_fields(itself),
+            alone: Digest::of_fields(alone.clone()),
+            with_request: Digest::of_fields(alone.chain(rest)),
             by_caller: permit.ask.is_some(),
             exp: subject.claims.exp,
         }
     }
 
-    /// The digest that must not be presented again after this error code. A refused identity is refused in every
-    /// request; a refused scope or resource only in this one, so that other servers and scopes still work, and so is
+    /// The digest that must not be presented again after this error code. What was taken once is not taken in any way. A
+    /// refused identity is refused in every request that presents it in the same way; a refused scope or resource only in this one, so that other servers and scopes still work, and so is
     /// whatever is refused in a request with a caller's own scopes. `unauthorized_client` speaks of the client and the
     /// grant, not of the identity.
     fn refused_with(&self, code: &str) -> Digest {
         match code {
-            code if REPLAYED.contains(&code) => self.alone,
+            code if REPLAYED.contains(&code) => self.itself,
             code if is_about_identity(code) && !self.by_caller => self.alone,
             _ => self.with_request,
         }
@@ -91,7 +96,7 @@ impl Refused {
     /// Fails with the remembered error if this was refused before.
     pub(super) fn check(&self, presented: &Presented) -> Result<(), Error> {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |digest: &Digest| *digest == presented.alone || *digest == presented.with_request;
+        let known = |digest: &Digest| [presented.itself, presented.alone, presented.with_request].contains(digest);
         let found = refused.iter().position(|(digest, _)| known(digest)).and_then(|at| refused.remove(at));
         let Some((digest, refusal)) = found else { return Ok(()) };
         // Move it to the end, so that newer refusals do not push out one that is still in use.
@@ -178,7 +183,8 @@ mod tests {
     fn presented(want: &TokenRequest, jti: usize) -> Presented {
         let issuer = Issuer::parse(ISSUER).expect("good");
         let scopes = want.permit.ask.clone().unwrap_or_default();
-        Presented::of((&want.order, &want.permit), &subject(jti), &issuer, &[want.server.url.as_str()], &scopes)
+        let asked = (&want.order.way(), &[want.server.url.as_str()][..]);
+        Presented::of((&want.order, &want.permit), &subject(jti), &issuer, asked, &scopes)
     }
 
     fn refusal(code: &str) -> exchange::Error {
@@ -263,6 +269,26 @@ mod tests {
         for code in ["invalid_grant", "invalid_client", "unauthorized_client", "invalid_scope"] {
             assert!(is_sent(&own, code, &others), "{code}");
         }
+    }
+
+    #[test]
+    fn a_reload_that_changes_how_the_identity_is_presented_has_it_presented_again() {
+        let with = |id: &str, kind: &str| {
+            let mut want = want("a", Some(ISSUER), None);
+            let server = Arc::make_mut(&mut want.server);
+            server.orders_mut().for_each(|order| {
+                order.client.id = Some(id.to_owned());
+                order.extra = vec![("connector_id".to_owned(), kind.to_owned())];
+            });
+            TokenRequest::of(&want.server)
+        };
+        for code in ["invalid_grant", "invalid_client", "invalid_request", "request_not_supported"] {
+            let before = with("one", "wrong");
+            assert!(is_sent(&before, code, &with("two", "wrong")), "{code}: another client");
+            assert!(is_sent(&before, code, &with("one", "right")), "{code}: another type");
+            assert!(!is_sent(&before, code, &with("one", "wrong")), "{code}: nothing is cured");
+        }
+        assert!(!is_sent(&with("one", "x"), "jti_known", &with("two", "y")), "what is spent is spent for every client");
     }
 
     #[test]

@@ -9,6 +9,10 @@ use super::Verdict;
 pub trait Failure: Clone + Display + Send + Sync + 'static {
     /// Is it temporary or permanent?
     fn verdict(&self) -> Verdict;
+    /// The message with what only the operator may know.
+    fn for_log(&self) -> String {
+        self.to_string()
+    }
     /// The failure of a flight without an outcome.
     fn lost(how: Lost) -> Self;
     /// The same failure, which now says after what time to ask again.

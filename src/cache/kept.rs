@@ -26,10 +26,10 @@ pub(super) fn log_failure<E: Failure>(
     if before.is_some_and(|before| is_permanent(before) == is_permanent(error)) {
         return;
     }
-    let next_try_in = wait.as_secs_f32().ceil();
+    let (next_try_in, error) = (wait.as_secs_f32().ceil(), error.for_log());
     if is_served {
-        tracing::warn!(server, %error, next_try_in, "the token cannot be renewed; the valid one is served");
+        tracing::warn!(server, error, next_try_in, "the token cannot be renewed; the valid one is served");
     } else {
-        tracing::warn!(server, %error, next_try_in, "there is no token");
+        tracing::warn!(server, error, next_try_in, "there is no token");
     }
 }

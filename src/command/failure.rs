@@ -1,5 +1,6 @@
 //! Why a command failed, and how that is shown.
 
+use super::fold::{WIDTH, wrap};
 use crate::broker::Class;
 use crate::door;
 use crate::oauth::words::one_line;
@@ -13,6 +14,8 @@ pub(crate) struct Failure {
     /// What is shown in place of a message that has several lines.
     pub(super) lines: Box<[String]>,
     pub(super) hint: Option<String>,
+    /// What was presented to the party that refused.
+    pub(super) presented: Option<String>,
     /// For `--json`: printed to stderr instead of the text.
     pub(super) json: Option<String>,
     /// Lines to print before the text: the evidence that was found.
@@ -26,6 +29,7 @@ impl Failure {
             message: message.into(),
             lines: Box::default(),
             hint: None,
+            presented: None,
             json: None,
             seen: String::new(),
         }
@@ -47,6 +51,10 @@ impl Failure {
         Self { hint, ..self }
     }
 
+    pub(super) fn presented(self, presented: Option<String>) -> Self {
+        Self { presented, ..self }
+    }
+
     /// Adds to "asked wrongly" that no daemon was found, if one was looked for.
     pub(super) fn without_daemon(self, absent: Option<&door::Error>) -> Self {
         match absent {
@@ -63,6 +71,11 @@ impl Failure {
         let mut text = format!("{}safeconduct: error: ", self.seen);
         for line in lines {
             text.push_str(&format!("{}\n", one_line(line)));
+        }
+        if let Some(presented) = &self.presented {
+            const LABEL: &str = "safeconduct: presented: ";
+            let lines = wrap(&one_line(presented), WIDTH - LABEL.len());
+            text.push_str(&format!("{LABEL}{}\n", lines.join(&format!("\n{:1$}", "", LABEL.len()))));
         }
         if let Some(hint) = &self.hint {
             text.push_str(&format!("safeconduct: hint: {}\n", one_line(hint)));

@@ -34,6 +34,7 @@ mod exec;
 #[path = "exec/elsewhere.rs"]
 mod exec;
 mod failure;
+mod fold;
 mod get;
 mod headers;
 mod install;
@@ -265,7 +266,8 @@ fn colours(env: &Env) -> bool {
 
 impl From<broker::Error> for Failure {
     fn from(error: broker::Error) -> Self {
-        Self::new(error.class(), error.to_string()).hint_maybe(error.hint())
+        let presented = error.presented().map(str::to_owned);
+        Self::new(error.class(), error.to_string()).presented(presented).hint_maybe(error.hint())
     }
 }
 

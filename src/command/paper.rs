@@ -2,11 +2,10 @@
 
 use std::io::IsTerminal;
 
+use super::fold::{WIDTH, wrap};
 use super::{Printable, colours};
 use crate::env::Env;
 
-/// The default width. `COLUMNS` may set another.
-const DEFAULT_WIDTH: usize = 80;
 const NARROWEST: usize = 40;
 /// Longer lines are hard to read.
 const WIDEST: usize = 100;
@@ -32,7 +31,7 @@ impl Paper {
     pub(super) fn new(env: &Env) -> Self {
         let colours = std::io::stdout().is_terminal() && colours(env);
         let columns = env.get("COLUMNS").and_then(|columns| columns.parse().ok());
-        Self { colours, width: columns.unwrap_or(DEFAULT_WIDTH).clamp(NARROWEST, WIDEST) }
+        Self { colours, width: columns.unwrap_or(WIDTH).clamp(NARROWEST, WIDEST) }
     }
 
     pub(super) fn printable(&self, text: &str, env: &Env) -> Printable {
@@ -60,24 +59,6 @@ impl Paper {
         }
         out
     }
-}
-
-/// The lines of a text. A word that is longer than a line has one of its own: what is pasted must stay whole.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is always one");
-        let longer = line.chars().count() + 1 + word.chars().count();
-        if line.is_empty() {
-            line.push_str(word);
-        } else if longer <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }
 
 /// A time for people: `2 h 5 min`, `42 s`.

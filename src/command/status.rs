@@ -153,6 +153,7 @@ fn server(paper: &Paper, server: &Value) -> String {
                 shown(&error["error_description"])
             ),
         );
+        line("shown", error["presented"].as_str().unwrap_or_default());
         line("cure", error["hint"].as_str().unwrap_or_default());
         line("next try", &next_try(server));
     } else if server["state"] == "idle" {

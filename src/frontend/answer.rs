@@ -115,6 +115,8 @@ struct Refusal {
     code: String,
     words: String,
     hint: Option<String>,
+    /// What was presented, for the daemon's own user alone.
+    shown: Option<String>,
     server: Option<String>,
     retry_in: Option<Duration>,
     allow: Option<String>,
@@ -140,9 +142,11 @@ impl Failure {
     pub(super) fn new(class: Class, code: &str, words: String) -> Self {
         let words = one_line(&words).into_owned();
         let (code, record) = (one_line(code).into_owned(), Record::Due);
-        let (status, hint, server, retry_in, allow) = (None, None, None, None, None);
+        let (status, hint, shown, server, retry_in, allow) = (None, None, None, None, None, None);
         let (is_final, relay) = (false, None);
-        Self(Box::new(Refusal { class, status, code, words, hint, server, retry_in, allow, record, is_final, relay }))
+        let refusal =
+            Refusal { class, status, code, words, hint, shown, server, retry_in, allow, record, is_final, relay };
+        Self(Box::new(refusal))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Refusal)) -> Self {
@@ -270,10 +274,10 @@ impl Failure {
         Some(&refused.request_id)
     }
 
-    /// For the funnel alone: the response, in the dialect of its route.
-    pub(super) fn into_response(self, dialect: Dialect, of_request: HeaderMap) -> Response<Body> {
+    /// For the funnel alone: the response, in the dialect of its route, to the daemon's own user or to somebody else.
+    pub(super) fn into_response(self, dialect: Dialect, of_request: HeaderMap, is_own: bool) -> Response<Body> {
         match dialect {
-            Dialect::Oauth => self.0.oauth(of_request),
+            Dialect::Oauth => self.0.oauth(of_request, is_own),
             Dialect::TokenEndpoint => self.0.token_endpoint(of_request),
             Dialect::JsonRpc => self.0.json_rpc(of_request),
         }
@@ -284,6 +288,7 @@ impl From<broker::Error> for Failure {
     fn from(error: broker::Error) -> Self {
         Self::new(error.class(), error.code(), error.to_string()).hint(error.hint()).with(|refusal| {
             refusal.server = error.server().map(str::to_owned);
+            refusal.shown = error.presented().map(|shown| one_line(shown).into_owned());
             refusal.retry_in = error.retry_in();
             refusal.record = if error.is_noted() { Record::Written } else { Record::Due };
         })
@@ -370,14 +375,14 @@ impl Refusal {
         }
     }
 
-    fn oauth(&self, of_request: HeaderMap) -> Response<Body> {
+    fn oauth(&self, of_request: HeaderMap, is_own: bool) -> Response<Body> {
         let status = self.status.or_else(|| StatusCode::from_u16(self.class.status()).ok());
         let mut document = json!({ "error": self.code, "error_description": self.words, "class": self.class.as_str() });
-        if let Some(hint) = &self.hint {
-            document["hint"] = json!(hint);
-        }
-        if let Some(server) = &self.server {
-            document["server"] = json!(server);
+        let shown = self.shown.as_ref().filter(|_| is_own);
+        for (name, value) in [("hint", self.hint.as_ref()), ("presented", shown), ("server", self.server.as_ref())] {
+            if let Some(value) = value {
+                document[name] = json!(value);
+            }
         }
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let document = Answer { status, ..Answer::json(document.to_string().as_bytes()) };
@@ -393,12 +398,14 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use hyper::body::Body as _;
+
     use super::*;
 
     #[test]
     fn a_wrong_method_is_told_the_right_ones() {
         let response =
-            Failure::method_not_allowed("GET, POST".to_owned()).into_response(Dialect::Oauth, HeaderMap::new());
+            Failure::method_not_allowed("GET, POST".to_owned()).into_response(Dialect::Oauth, HeaderMap::new(), true);
         assert_eq!(
             (response.status(), &response.headers()[ALLOW]),
             (StatusCode::METHOD_NOT_ALLOWED, &"GET, POST".parse().unwrap())
@@ -406,10 +413,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_presented_is_told_to_the_daemons_own_user_alone() {
+        let length = |is_own| {
+            let failure = Failure::new(Class::Refused, "x", "x".to_owned());
+            let failure = failure.with(|refusal| refusal.shown = Some("iss, sub".to_owned()));
+            failure.into_response(Dialect::Oauth, HeaderMap::new(), is_own).body().size_hint().exact()
+        };
+        assert!(length(true) > length(false));
+    }
+
+    #[test]
     fn only_what_passes_by_itself_says_when_to_ask_again() {
         let of = |class, wait: Option<Duration>| {
             let failure = Failure::new(class, "x", "x".to_owned()).with(|refusal| refusal.retry_in = wait);
-            let response = failure.into_response(Dialect::Oauth, HeaderMap::new());
+            let response = failure.into_response(Dialect::Oauth, HeaderMap::new(), true);
             let after = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
             (response.status().as_u16(), after)
         };

@@ -127,7 +127,8 @@ impl Asked<'_> {
             Err(mut failure) => {
                 let id = failure.request_id(self.dialect).map(str::to_owned);
                 self.record(&failure, id.as_deref());
-                failure.into_response(self.dialect, of_request)
+                let is_own = self.caller.may_see_all(self.desk.fixed.uid);
+                failure.into_response(self.dialect, of_request, is_own)
             }
         };
         if is_last {

@@ -330,7 +330,7 @@ mod tests {
             Reply::Later(Box::pin(async {
                 match read::<Named>(request.into_body()).await {
                     Ok(_) => Answer::empty().into_response(HeaderMap::new()),
-                    Err(failure) => failure.into_response(Dialect::Oauth, HeaderMap::new()),
+                    Err(failure) => failure.into_response(Dialect::Oauth, HeaderMap::new(), false),
                 }
             }))
         }

@@ -264,7 +264,7 @@ mod tests {
     fn found(method: Method, path: &str) -> Result<&'static str, (String, Option<String>)> {
         let told = |failure: Failure| {
             let code = failure.code().to_owned();
-            let response = failure.into_response(Dialect::Oauth, HeaderMap::new());
+            let response = failure.into_response(Dialect::Oauth, HeaderMap::new(), false);
             let allow = response.headers().get("allow").map(|value| value.to_str().unwrap().to_owned());
             (code, allow)
         };

@@ -5,7 +5,7 @@
 //! | the program as people and clients call it | `cli` `ci` `helpers` `snippet` `daemon` `life` `reload` `listeners` `owners` `oauth_token` `refusals` `callers` `keyring` |
 //! | the data path | `proxy` `bridge` |
 //! | a command beside an endpoint of its own | `exec` |
-//! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` |
+//! | identities, exchanges, client proofs | `sources` `spiffe` `aws` `exchanges` `clients` `mutual_tls` `profiles` `front_door` `narrow` `presented` |
 //! | failures and attacks | `attacks` `stalled` `bad_input` `framing` `tls` `forward_proxy` `far_side` `servers` `environment` |
 //! | reports, records, pages and manual pages for people | `doctor` `trust_policy` `audit` `api_page` `troubleshooting` `manual` |
 //! | the fakes and the source tree | `support_selftest` `tidy` |
@@ -50,6 +50,7 @@ mod narrow;
 mod newcomer;
 mod oauth_token;
 mod owners;
+mod presented;
 mod profiles;
 mod proxy;
 mod refusals;

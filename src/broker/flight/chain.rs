@@ -228,9 +228,11 @@ impl Minter {
         next: &Destination<'_>,
     ) -> Result<SubjectToken, Error> {
         let Step { link, party, identity, subject } = *step;
-        let asked = [next.audience.as_str(), next.resource.map_or("", Resource::as_str)];
-        let presented = Presented::of((&want.order, &want.permit), subject, &party.issuer, &asked, next.scopes);
-        self.refused.check(&presented).map_err(|error| error.until_identity_changes(false))?;
+        let asked = (&link.fields(), &[next.audience.as_str(), next.resource.map_or("", Resource::as_str)][..]);
+        let presented = Presented::of((&want.order, &want.permit), subject, &party.issuer, asked, next.scopes);
+        let refused =
+            |error: Error| error.presenting(std::iter::once(subject), self.clock.unix()).until_identity_changes(false);
+        self.refused.check(&presented).map_err(refused)?;
         let name = format!("{}@{}", want.order.name, link.issuer).into();
         let origins = link.origins();
         let leg = Leg {
@@ -250,7 +252,7 @@ impl Minter {
             if error.may_be_stale_metadata() {
                 self.discovery.forget(&want.server.url, Some(&party.issuer));
             }
-            self.refused.remember(&presented, error, self.clock.unix()).until_identity_changes(false)
+            refused(self.refused.remember(&presented, error, self.clock.unix()))
         })
     }
 

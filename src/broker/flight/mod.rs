@@ -250,10 +250,14 @@ impl Minter {
         // A client's own assertion is different in every request, so only identity tokens can be remembered as refused.
         let shown = leg.subject.or_else(|| request.assertions.first().map(|(_, token)| token));
         let presented = shown.map(|subject| {
-            Presented::of((&want.order, &want.permit), subject, issuer, &asked_for(request), &request.scopes)
+            let asked = (&want.order.way(), &asked_for(request)[..]);
+            Presented::of((&want.order, &want.permit), subject, issuer, asked, &request.scopes)
         });
-        let checked = presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented));
-        checked.map_err(|error| self.looked_for(&want.order, error))?;
+        let refused = |error: Error| {
+            let tokens = leg.subject.into_iter().chain(request.assertions.iter().map(|(_, token)| token));
+            self.looked_for(&want.order, error.presenting(tokens, self.clock.unix()))
+        };
+        presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented)).map_err(refused)?;
         let place = self.pace.enter(issuer, &want.urgency).await?;
         let issued = exchange.exchange(&self.endpoint(leg.party, leg.origins), leg.subject, request).await;
         drop(place);
@@ -272,7 +276,7 @@ impl Minter {
             self.discovery.forget(&want.server.url, Some(issuer));
         }
         let Some(presented) = &presented else { return Err(error.into()) };
-        Err(self.looked_for(&want.order, self.refused.remember(presented, error, self.clock.unix())))
+        Err(refused(self.refused.remember(presented, error, self.clock.unix())))
     }
 
     /// Is the token that this order presents the platform's own, and given again until somebody or something renews it?

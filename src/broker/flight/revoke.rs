@@ -64,7 +64,7 @@ impl Minter {
         let subject = self.identity_for_server(want, &route, &audience, &plain_request(order)).await?.subject;
         let presented = subject
             .as_ref()
-            .map(|one| Presented::of((&want.order, &want.permit), one, issuer, &[], &Scopes::default()));
+            .map(|one| Presented::of((order, &want.permit), one, issuer, (&order.way(), &[]), &Scopes::default()));
         presented.as_ref().map_or(Ok(()), |presented| self.refused.check(presented))?;
         Ok(subject)
     }

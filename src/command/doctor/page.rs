@@ -3,7 +3,8 @@
 use super::count;
 use crate::broker::{Check, State};
 use crate::command::Printable;
-use crate::command::paper::{Colour, Paper, wrap};
+use crate::command::fold::wrap;
+use crate::command::paper::{Colour, Paper};
 use crate::env::Env;
 
 /// Where the text of a detail begins.

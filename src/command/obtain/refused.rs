@@ -29,6 +29,8 @@ pub(in crate::command) struct Refused {
     class: String,
     #[serde(default)]
     hint: Option<String>,
+    #[serde(default)]
+    presented: Option<String>,
 }
 
 impl Refused {
@@ -44,7 +46,7 @@ impl Refused {
             Some(from) => format!("{} (says {from})", self.error_description),
             None => self.error_description,
         };
-        Failure::new(class, message).hint_maybe(self.hint)
+        Failure::new(class, message).presented(self.presented).hint_maybe(self.hint)
     }
 }
 
