@@ -18,6 +18,7 @@
     allow(dead_code, unused_imports, reason = "the rooms below also serve those of the daemon")
 )]
 
+mod address;
 mod assembly;
 mod audit;
 mod aws;

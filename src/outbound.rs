@@ -24,7 +24,6 @@ use crate::jitter::Jitter;
 use crate::oauth::host_of;
 use crate::token::Digest;
 
-mod address;
 mod alert;
 mod call;
 mod certificate;
@@ -49,7 +48,7 @@ mod trust;
 mod tunnel;
 mod wire;
 
-pub(crate) use address::{Kind, Network};
+pub(crate) use crate::address::{Kind, Network};
 pub(crate) use certificate::Certificate;
 pub(crate) use error::Error;
 pub(crate) use message::{Answer, Ask, Body};

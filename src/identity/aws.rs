@@ -35,7 +35,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Ambient, Built, Defect, Descriptor, Error, Finding, Given, IdentitySource, Kind, Setting, Tier};
-use crate::aws::{self, Algorithm, Credentials, Sts, Variant};
+use crate::aws::{self, Algorithm, Credentials, Sts};
 use crate::oauth::Audience;
 use crate::outbound::{self, Again, Patience};
 use crate::platform::{Pin, Platform};
@@ -154,7 +154,6 @@ struct Aws {
     provider: Provider,
     region: Option<String>,
     endpoint: Option<String>,
-    variant: Variant,
     token: Token,
     ambient: Ambient,
 }
@@ -217,8 +216,7 @@ fn token_of(given: &Given<'_>) -> Result<Token, Defect> {
 /// The source for the role of the machine, as the probe finds it.
 fn of_machine(imds: Imds, ambient: &Ambient) -> Arc<dyn IdentitySource> {
     let provider = Provider::Machine(imds);
-    let variant = switches(&ambient.env).unwrap_or_default();
-    Arc::new(Aws { provider, region: None, endpoint: None, variant, token: Token::default(), ambient: ambient.clone() })
+    Arc::new(Aws { provider, region: None, endpoint: None, token: Token::default(), ambient: ambient.clone() })
 }
 
 impl Aws {
@@ -260,8 +258,8 @@ impl Aws {
                 "it would get this workload's identity: name a VPC endpoint of AWS, or take it out",
             ));
         }
-        let variant = switches(env)?;
-        Ok(Arc::new(Self { provider, region, endpoint, variant, token, ambient: ambient.clone() }))
+        switches(env)?;
+        Ok(Arc::new(Self { provider, region, endpoint, token, ambient: ambient.clone() }))
     }
 
     async fn region(&self) -> Result<String, Error> {
@@ -273,7 +271,8 @@ impl Aws {
     }
 
     fn sts(&self, region: &str) -> Result<Sts, Error> {
-        let endpoint = self.endpoint.clone().or_else(|| aws::endpoint_of(region, self.variant));
+        let variant = switches(&self.ambient.env).map_err(|defect| defect.of(SOURCE.name))?;
+        let endpoint = self.endpoint.clone().or_else(|| aws::endpoint_of(region, variant));
         let endpoint = endpoint.ok_or_else(|| Error::Misconfigured {
             what: format!("aws: STS has no dual-stack endpoint in the partition of {region}"),
             hint: format!("unset {DUAL_STACK}, or name the endpoint in {ENDPOINT}"),
@@ -321,6 +320,7 @@ impl Aws {
 #[async_trait]
 impl IdentitySource for Aws {
     async fn subject_token(&self, audience: &Audience) -> Result<SubjectToken, Error> {
+        switches(&self.ambient.env).map_err(|defect| defect.of(SOURCE.name))?;
         let region = self.region().await?;
         let credentials = self.credentials().await?;
         match &self.token {

@@ -207,6 +207,17 @@ async fn without_its_variables_a_source_cannot_be_used() {
     assert!(found.len() > 12, "{found:?}");
 }
 
+#[tokio::test]
+async fn a_switch_of_the_machines_role_with_a_wrong_value_is_named() {
+    for name in ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"] {
+        let ambient = ambient(&[(name, "maybe")]);
+        let row = SOURCES.iter().find(|row| row.name == "aws").expect("a row");
+        let source = (row.probe.as_ref().expect("it is probed").source)(&ambient);
+        let error = source.subject_token(&Audience::from("https://as.example.com")).await.expect_err("neither");
+        assert!(matches!(&error, Error::Misconfigured { .. }) && error.to_string().contains(name), "{error}");
+    }
+}
+
 /// Every variable in a case whose name says token, key or URL is listed in `variables` of some source.
 #[test]
 fn every_secret_and_every_address_of_a_case_is_among_the_variables() {

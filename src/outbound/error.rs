@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rustls::{CertificateError, PeerIncompatible};
 
-use super::address::Kind;
 use super::alert::{NO_HTTP, OLD, is_about_our_certificate, not_in_common};
 use super::failure::{Failure, innermost, may_resolve_later};
 use super::wire::Overlong;
+use crate::address::Kind;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

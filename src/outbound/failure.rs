@@ -3,8 +3,8 @@
 use std::io;
 
 use super::CONNECT_LIMIT;
-use super::address::Kind;
 use super::tunnel::Refusal;
+use crate::address::Kind;
 
 /// Why there is no connection, by step.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::{CONNECT_LIMIT, Outbound, address};
+use super::{CONNECT_LIMIT, Outbound};
+use crate::address;
 use crate::blocking::{self, Kind};
 
 /// The lookups of this process.

@@ -12,8 +12,8 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::Error;
-use super::address::{self, Kind, Network};
 use super::rules::literal;
+use crate::address::{self, Kind, Network};
 use crate::env::Env;
 use crate::oauth::host_of;
 use crate::token::expose;

@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::address::{self, Kind, Network};
 use super::failure::Failure;
 use super::{Config, Error, NamedBy, name};
+use crate::address::{self, Kind, Network};
 use crate::oauth::host_of;
 
 /// Checks the scheme, and the address if the host is one. Names are checked when they are resolved.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::address::{self, Kind};
+
 /// Ends of names that only a cluster, a network or a machine knows (RFC 6761, RFC 6762, RFC 8375, Kubernetes).
 const LOCAL: [&str; 10] =
     [".svc", ".local", ".localhost", ".internal", ".intranet", ".corp", ".lan", ".home.arpa", ".test", ".invalid"];
@@ -12,7 +14,7 @@ pub(super) fn hidden(issuer: &str) -> Option<&'static str> {
     let host = host(rest).to_ascii_lowercase();
     let host = host.trim_end_matches('.');
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return (!is_public(address)).then_some("its address is a private one");
+        return (!is_public(address)).then_some("its address is not a public one");
     }
     let is_local = !host.contains('.') || LOCAL.iter().any(|end| host.ends_with(end));
     is_local.then_some("its name is known inside alone")
@@ -40,26 +42,7 @@ fn host(rest: &str) -> &str {
 }
 
 fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let [a, b, ..] = address.octets();
-            let is_shared = a == 100 && (64..128).contains(&b);
-            !(address.is_private()
-                || address.is_loopback()
-                || address.is_link_local()
-                || address.is_unspecified()
-                || is_shared)
-        }
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(address) => is_public(IpAddr::V4(address)),
-            None => {
-                !(address.is_loopback()
-                    || address.is_unspecified()
-                    || address.is_unique_local()
-                    || address.is_unicast_link_local())
-            }
-        },
-    }
+    address::kind(address) == Kind::Public
 }
 
 #[cfg(test)]
@@ -77,6 +60,8 @@ mod tests {
             "https://127.0.0.1:8443",
             "https://[::ffff:192.168.0.1]/",
             "https://100.64.1.2",
+            "https://[64:ff9b::a00:1]/",
+            "https://168.63.129.16",
             "https://spire.corp.internal/a",
             "http://oidc.example.com",
             "",

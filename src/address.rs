@@ -64,7 +64,7 @@ impl Network {
 const GOOGLE_METADATA: &str = "metadata.google.internal";
 
 /// The address of a platform's endpoint that is called by a name.
-pub(super) fn fixed(name: &str) -> Option<IpAddr> {
+pub(crate) fn fixed(name: &str) -> Option<IpAddr> {
     match name {
         GOOGLE_METADATA => Some(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254))),
         "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -73,13 +73,13 @@ pub(super) fn fixed(name: &str) -> Option<IpAddr> {
 }
 
 /// Is this host on this machine or its link, so that plain http does not leave them?
-pub(super) fn is_beside_us(host: &str, address: Option<IpAddr>) -> bool {
+pub(crate) fn is_beside_us(host: &str, address: Option<IpAddr>) -> bool {
     let address = address.or_else(|| fixed(host));
     address.is_some_and(|address| matches!(kind(address), Kind::LinkLocal | Kind::Loopback))
 }
 
 /// The kind of an address. An IPv6 address that contains an IPv4 address has the kind of that one.
-pub(super) fn kind(address: IpAddr) -> Kind {
+pub(crate) fn kind(address: IpAddr) -> Kind {
     match address {
         IpAddr::V4(address) => kind_v4(address),
         IpAddr::V6(address) => kind_v6(address),
