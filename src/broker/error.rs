@@ -42,7 +42,7 @@ pub struct Error {
     /// It passes when the platform gives another identity token, and nobody is asked until then.
     waits_for_identity: bool,
     /// See [`Error::presented`].
-    presented: Option<Arc<str>>,
+    presented: Option<Arc<String>>,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -159,6 +159,25 @@ impl Error {
         self.refusal()?.description.as_deref()
     }
 
+    /// Did an authorization server refuse?
+    pub(super) fn said_no(&self) -> bool {
+        self.refusal().is_some()
+    }
+
+    /// Was a token request sent?
+    pub(super) fn was_sent(&self) -> bool {
+        matches!(&*self.cause, Cause::Exchange(error) if error.was_sent())
+    }
+
+    /// What the authorization server wants otherwise, where it says so.
+    pub(super) fn demand(&self) -> Option<exchange::Demand> {
+        match &*self.cause {
+            Cause::Exchange(error) => error.demand(),
+            Cause::Judged(Unusable::UsedUp { .. }) => Some(exchange::Demand::Once),
+            _ => None,
+        }
+    }
+
     /// The answer of an authorization server that refused.
     fn refusal(&self) -> Option<&OauthError> {
         match &*self.cause {
@@ -171,7 +190,7 @@ impl Error {
     /// What the identity tokens say that were refused: `iss`, `sub`, `aud`, age and `typ`. For the operator and for the
     /// daemon's own user, and for no model.
     pub(crate) fn presented(&self) -> Option<&str> {
-        self.presented.as_deref()
+        self.presented.as_deref().map(String::as_str)
     }
 
     /// The message, with what was presented.

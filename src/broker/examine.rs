@@ -2,12 +2,13 @@
 //! for each requirement.
 //!
 //! Documents are fetched without the cache of discovery, at every place where they may be published. One token is
-//! requested, once, as in a normal request; `--other-resource` requests a second one. The MCP server gets that token,
-//! broken forms of it, garbage, and the tokens that the operator hands in; never the identity token.
+//! requested, once, as in a normal request; `--other-resource` requests a second one, and `federation` says what else is. The MCP
+//! server gets that token, broken forms of it, garbage, and the tokens that the operator hands in; never the identity token.
+//! Everything that was issued is revoked.
 //!
 //! The steps are in `examine/`: `door` (the front door), `challenge` (the MCP endpoint without a token), `resource`
 //! (its metadata), `issuer` (the authorization server's metadata), `grant` (identity and exchange), `presenting` (what
-//! the MCP server accepts). The requirements are one table, `rules`.
+//! the MCP server accepts), `federation` (what the authorization server demands of an identity token). The requirements are one table, `rules`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ mod attempt;
 mod challenge;
 mod check;
 mod door;
+mod federation;
 mod grant;
 mod issuer;
 mod presenting;
@@ -34,6 +36,7 @@ mod resource;
 mod rules;
 
 use attempt::LATE;
+use federation::{Outcome, ToRevoke};
 use grant::Granted;
 
 pub use check::{Check, Rule, State};
@@ -68,6 +71,8 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// The party or document that the current step waits for.
     waiting_for: &'static str,
+    token_requests: usize,
+    revocations: usize,
 }
 
 impl Report {
@@ -104,9 +109,22 @@ struct ExaminationRun<'a> {
     good_status: Option<u16>,
     /// The header field for the front door before the server.
     pass: Option<(HeaderName, HeaderValue)>,
+    /// The authorization server that is asked.
+    issuer_asked: Option<Issuer>,
+    /// How the token request ended.
+    outcome: Outcome,
+    /// What was issued.
+    to_revoke: Vec<ToRevoke>,
 }
 
 impl Broker {
+    /// How many requests an examination sent, and where.
+    pub fn requests(&self, report: &Report) -> [(&'static str, usize); 4] {
+        let [mcp, documents] = self.maker.discovery.sent();
+        let (tokens, revocations) = (report.token_requests, report.revocations);
+        [("mcp_server", mcp), ("metadata", documents), ("token_endpoint", tokens), ("revocation_endpoint", revocations)]
+    }
+
     /// Examines the path to one server, and adds each check to `report`. Fails only if there is no such server.
     pub async fn examine(
         &self,
@@ -129,6 +147,9 @@ impl Broker {
             key,
             good_status,
             pass,
+            issuer_asked: None,
+            outcome: Outcome::NotAsked,
+            to_revoke: Vec::new(),
         };
         walk.all().await;
         Ok(())
@@ -158,6 +179,7 @@ impl ExaminationRun<'_> {
         };
         let standing = self.identity(issuer.as_ref()).await;
         self.clocks();
+        self.issuer_asked = issuer;
         let granted = match &standing {
             Some(_) if is_known => self.exchange().await,
             _ => {
@@ -165,7 +187,9 @@ impl ExaminationRun<'_> {
                 None
             }
         };
-        self.present_all(asks_for_a_token, granted, standing.flatten().as_ref()).await;
+        let subject = standing.flatten();
+        self.present_all(asks_for_a_token, granted, subject.as_ref()).await;
+        self.federation(subject.as_ref()).await;
     }
 
     /// The authorization server, from pin or metadata, and whether its metadata is good enough to ask for a token.

@@ -68,7 +68,7 @@ impl Presented {
         let unpinned = if order.pin.is_none() { &*order.name } else { "" };
         let (way, scopes) = (way.digest(), scopes.to_string());
         let itself = [issuer.as_str(), subject.expose(), unpinned].map(str::as_bytes);
-        let alone = itself.into_iter().chain([&way.as_bytes()[..]]);
+        let alone = itself.into_iter().chain([way.as_bytes()]);
         let rest = [&*order.name, scopes.as_str()].into_iter().chain(asked.iter().copied()).map(str::as_bytes);
         Self {
             itself: Digest::of_fields(itself),

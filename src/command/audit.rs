@@ -64,7 +64,7 @@ fn verify(context: &Context<'_>, verb: &AuditVerify) -> Result<(), Failure> {
         None => print(&Printable::text(&verdict.as_text(), context.env)),
         Some(mut failure) => {
             failure.exit = BROKEN;
-            failure.json = verb.json.then(|| verdict.as_data().to_string());
+            failure.json = verb.json.then(|| verdict.as_data().to_string().into());
             Err(failure)
         }
     }

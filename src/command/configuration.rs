@@ -40,7 +40,7 @@ fn check(context: &Context<'_>, as_json: bool) -> Result<(), Failure> {
             let problems: Vec<_> = problems.collect();
             let answer =
                 json!({ "ok": false, "class": "config", "error_description": failure.message, "problems": problems });
-            failure.json = Some(answer.to_string());
+            failure.json = Some(answer.to_string().into());
             return Err(failure);
         }
         Err(failure) => return Err(failure),

@@ -5,6 +5,7 @@
 //! answers. The report goes to stdout even if a
 //! check fails; the exit code tells who must fix it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,21 +31,24 @@ const SHORT_LIFE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(context: &Context<'_>, verb: &cli::Doctor) -> Result<(), Failure> {
     context.log(Level::Error)?;
-    let (title, checks) = match &verb.target {
-        None => ("this side".to_owned(), here::checks(context)),
+    let (title, checks, sent) = match &verb.target {
+        None => ("this side".to_owned(), here::checks(context), Vec::new()),
         Some(target) => there(context, verb, target)?,
     };
     let text = if verb.json {
-        Printable::json(&format!("{:#}\n", as_data(&title, &checks)), context.env)
+        Printable::json(&format!("{:#}\n", as_data(&title, &checks, &sent)), context.env)
     } else {
-        page::Page::new(context.env, verb.verbose).printable(&title, &checks, context.env)
+        page::Page::new(context.env, verb.verbose).printable(&title, &checks, &sent, context.env)
     };
     print(&text)?;
     verdict(&checks)
 }
 
-/// Examines one MCP server. Returns its URL and the checks.
-fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(String, Vec<Check>), Failure> {
+/// How many requests went to each party.
+type Requests = Vec<(&'static str, usize)>;
+
+/// Examines one MCP server. Returns its URL, the checks, and what was sent for them.
+fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(String, Vec<Check>, Requests), Failure> {
     let mut config = context.config()?;
     let wanted = Wanted::parse(target)?;
     let name = settle(context, &mut config, &wanted, Unconfigured::Discover)?
@@ -57,7 +61,7 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     let limit = verb.timeout + verb.wait_expiry.unwrap_or_default();
     let wishes = wishes(context, verb, Instant::now() + limit)?;
     let caller = Caller::own(context.env.uid(), context.env.gid());
-    let mut report = Report::default();
+    let (mut report, mut sent) = (Report::default(), Requests::new());
     context.block_on_telling(&|| "the servers have not answered every question yet".to_owned(), async {
         let (env, clock) = (context.env.clone(), context.clock());
         let core: Core = assembly::core_even_without_identity(config, env, clock, Persistence::OneShot(limit))?;
@@ -65,6 +69,7 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
         let walked = core.broker.examine(&caller, &target, &wishes, &mut report);
         let walked = tokio::time::timeout(limit, walked).await;
         core.stop.cancel();
+        sent.extend(core.broker.requests(&report));
         match walked {
             Ok(walked) => walked?,
             Err(_) => report.out_of_time(limit),
@@ -74,7 +79,7 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     let url = url.unwrap_or_default();
     let mut checks = report.checks;
     checks.extend(proxy::check(context, &url));
-    Ok((url, checks))
+    Ok((url, checks, sent))
 }
 
 fn wishes(context: &Context<'_>, verb: &cli::Doctor, deadline: Instant) -> Result<Examination, Failure> {
@@ -110,11 +115,12 @@ fn count(checks: &[Check], state: State) -> usize {
     checks.iter().filter(|check| check.state == state).count()
 }
 
-fn as_data(title: &str, checks: &[Check]) -> Value {
+fn as_data(title: &str, checks: &[Check], sent: &[(&'static str, usize)]) -> Value {
     let of = |state| count(checks, state);
     json!({
         "target": title, "ok": of(State::Fail) == 0, "exit": exit(checks).map_or(0, Class::exit_code),
         "passed": of(State::Pass), "warnings": of(State::Warn), "failed": of(State::Fail), "not_tried": of(State::Skip),
+        "notes": of(State::Note), "requests": sent.iter().copied().collect::<BTreeMap<_, _>>(),
         "checks": checks,
     })
 }

@@ -15,11 +15,11 @@ pub(crate) struct Failure {
     pub(super) lines: Box<[String]>,
     pub(super) hint: Option<String>,
     /// What was presented to the party that refused.
-    pub(super) presented: Option<String>,
+    pub(super) presented: Option<Box<str>>,
     /// For `--json`: printed to stderr instead of the text.
-    pub(super) json: Option<String>,
+    pub(super) json: Option<Box<str>>,
     /// Lines to print before the text: the evidence that was found.
-    pub(super) seen: String,
+    pub(super) seen: Box<str>,
 }
 
 impl Failure {
@@ -31,7 +31,7 @@ impl Failure {
             hint: None,
             presented: None,
             json: None,
-            seen: String::new(),
+            seen: Box::default(),
         }
     }
 
@@ -52,7 +52,7 @@ impl Failure {
     }
 
     pub(super) fn presented(self, presented: Option<String>) -> Self {
-        Self { presented, ..self }
+        Self { presented: presented.map(String::into_boxed_str), ..self }
     }
 
     /// Adds to "asked wrongly" that no daemon was found, if one was looked for.

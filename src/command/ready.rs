@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context<'_>, verb: &Ready) -> Result<(), Failure> {
                 "ready": false, "class": missing.class().as_str(), "reasons": missing.reasons, "hint": missing.hint
             });
             let mut failure = missing.into_failure("wait with `--wait 30s`; `safeconduct status` shows more");
-            failure.json = verb.json.then(|| json.to_string());
+            failure.json = verb.json.then(|| json.to_string().into());
             Err(failure)
         }
     }

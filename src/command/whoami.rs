@@ -78,10 +78,10 @@ pub(super) fn run(context: &Context<'_>, verb: &Whoami) -> Result<(), Failure> {
     let mut failure = Failure::new(class, format!("identity: {error}")).hint_maybe(hint.clone());
     if verb.json {
         report["error"] = described(class, &error, hint.as_deref());
-        failure.json = Some(report.to_string());
+        failure.json = Some(report.to_string().into());
     } else {
         // It goes to stderr with the message, as plain text.
-        failure.seen = report::seen(&Paper { colours: false, ..paper }, &report, of_sources);
+        failure.seen = report::seen(&Paper { colours: false, ..paper }, &report, of_sources).into();
     }
     Err(failure)
 }

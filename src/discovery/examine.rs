@@ -1,6 +1,8 @@
 //! Discovery for `doctor`: the same requests and parsing, but without cache. Every URL is requested, and its answer is
 //! reported before it is checked.
 
+use std::sync::atomic::Ordering;
+
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use zeroize::Zeroizing;
 
@@ -21,6 +23,7 @@ pub(crate) struct EndpointHead {
 impl Discovery {
     /// Sends one request to the MCP endpoint and reads the head of the answer.
     pub(crate) async fn request_head(&self, ask: Ask) -> Result<EndpointHead, outbound::Error> {
+        self.sent[0].fetch_add(1, Ordering::Relaxed);
         let answer = self.outbound.send_for_head(ask).await?;
         let challenge = challenge::read(&answer.headers.get_all(WWW_AUTHENTICATE));
         let nonce = answer.headers.get("dpop-nonce").and_then(|value| value.to_str().ok()).map(str::to_owned);

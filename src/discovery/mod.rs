@@ -9,6 +9,7 @@
 //! its neighbours. So the own well-known place of that `resource` is asked whether it says the same.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::header::WWW_AUTHENTICATE;
@@ -70,11 +71,19 @@ pub(crate) struct Discovery {
     protections: DocumentCache<String, Arc<Protection>>,
     /// Apart for servers whose configuration names the issuer and others, so that neither sees the other's failures.
     servers: DocumentCache<(Issuer, NamedBy), Arc<AuthorizationServer>>,
+    /// How many requests went to MCP endpoints, and how many for documents.
+    sent: [AtomicUsize; 2],
 }
 
 impl Discovery {
     pub(crate) fn new(outbound: Outbound, clock: Clock) -> Self {
-        Self { outbound, protections: DocumentCache::new(clock.clone()), servers: DocumentCache::new(clock) }
+        let (protections, servers) = (DocumentCache::new(clock.clone()), DocumentCache::new(clock));
+        Self { outbound, protections, servers, sent: Default::default() }
+    }
+
+    /// How many requests went to MCP endpoints, and how many for documents.
+    pub(crate) fn sent(&self) -> [usize; 2] {
+        self.sent.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Returns what the MCP server publishes about its protection, cached or requested now. `origins` are those that the
@@ -155,6 +164,7 @@ impl Discovery {
     async fn probe(&self, server: &ServerUrl, origins: &Origins) -> Result<Challenge, Error> {
         let document = Document::Challenge;
         let named_by = origins.who_named(server.as_str());
+        self.sent[0].fetch_add(1, Ordering::Relaxed);
         match self.outbound.send_for_head(Ask { named_by, ..ping(server.as_str()) }).await {
             Ok(answer) => match answer.status {
                 status @ (429 | 500..) => {
@@ -177,6 +187,7 @@ impl Discovery {
 
     async fn fetch(&self, ask: Ask) -> FetchedDocument {
         let url = ask.url.clone();
+        self.sent[1].fetch_add(1, Ordering::Relaxed);
         let answer = self.outbound.send_for_document(ask).await.map(|answer| Answered::of(&answer));
         FetchedDocument { url, answer }
     }

@@ -3,13 +3,42 @@
 //! The phrases are data, each with its source. They select only the hint: what is sent, retried or cached never depends
 //! on them. The whole description is searched, although users see only a part of it.
 
-use super::Request;
 use super::client_auth::Proof;
+use super::{Error, Request};
 
 /// A hint for descriptions that contain all of these phrases. The comparison ignores case.
 struct Words {
     all: &'static [&'static str],
     cure: &'static str,
+}
+
+/// What a server wants otherwise in an identity token, or beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demand {
+    Audience,
+    Age,
+    Once,
+    Typ,
+    Resource,
+}
+
+impl Error {
+    /// What the server wants otherwise, where it says so: the hint that was chosen tells.
+    pub(crate) fn demand(&self) -> Option<Demand> {
+        let cure = match self {
+            Self::Refused { cure, .. } => *cure,
+            Self::Busy { by_resource: true, .. } => return Some(Demand::Resource),
+            _ => return None,
+        };
+        match cure {
+            OTHER_AUDIENCE | LEAVE_OUT_AUDIENCE => Some(Demand::Audience),
+            TOO_OLD | NOT_ACTIVE | NOT_IN_TIME => Some(Demand::Age),
+            MINT_ANEW => Some(Demand::Once),
+            OTHER_TYP => Some(Demand::Typ),
+            LEAVE_OUT_RESOURCE => Some(Demand::Resource),
+            _ => None,
+        }
+    }
 }
 
 /// What the refused request had in it, as far as a hint depends on it.
@@ -59,6 +88,7 @@ const LINK_SUBJECT: &str = "it trusts the platform but knows nobody of this subj
 const MINT_ANEW: &str = "this server takes an identity token once: use a source that mints anew (`safeconduct whoami` says whether it does), or have its operator allow reuse (Keycloak: `supportsClientAssertionReuse` of the identity provider)";
 const TOO_OLD: &str = "this server takes an identity token only for a while after its `iat`, whatever its `exp` says (Keycloak: 300 s, from a provider of type `kubernetes` an hour): use a source that mints anew (`safeconduct whoami` says whether it does), a projected token with an `expirationSeconds` of at most 3600, or have its operator allow more";
 const NOT_ACTIVE: &str = "to this server the identity token is over, or not yet valid: one from a file or a variable may be older than it should be (`safeconduct whoami` shows its `exp`); compare both clocks";
+const OTHER_TYP: &str = "this server wants another `typ` in the header of the identity token: its operator must take the platform's (most write \"JWT\"), or a token service between can issue one (`from` in [identities])";
 const LESS_LIFE: &str = "this server wants identity tokens that live for a shorter time: have the platform make them so, or its operator allow more (Hydra: `oauth2.grant.jwt.max_ttl`)";
 const NO_JTI: &str = "this server wants a `jti`, and some platforms' identity tokens have none (Google's, Entra's, SPIRE's): its operator must take them without (RFC 7523 leaves it to the server), or a token service between can add one (`from` in [identities]). Keycloak takes JWT-SVIDs by an identity provider of type `spiffe`, not by one of type `oidc`";
 const LEAVE_OUT_CLIENT_ID: &str =
@@ -95,6 +125,10 @@ const WORDS: &[Words] = &[
     Words { all: &["jti is missing"], cure: NO_JTI },
     Words { all: &["token jti claim is required"], cure: NO_JTI },
     Words { all: &["must contain", "\"jti\""], cure: NO_JTI },
+    // jose (JavaScript), Nimbus, Spring Security: RFC 8725 section 3.11.
+    Words { all: &["unexpected \"typ\" jwt header"], cure: OTHER_TYP },
+    Words { all: &["jose header typ"], cure: OTHER_TYP },
+    Words { all: &["the given typ value"], cure: OTHER_TYP },
     // Microsoft, "Microsoft Entra authentication and authorization error codes".
     Words { all: &["aadsts9010010"], cure: LEAVE_OUT_RESOURCE },
     Words { all: &["aadsts901002:"], cure: LEAVE_OUT_RESOURCE },

@@ -41,6 +41,7 @@ mod token_exchange;
 
 pub(crate) use client_auth::ResolvedClient;
 pub use client_auth::{AssertionAudience, AssertionType, Client, ClientAuth, SecretFrom, SecretPlace};
+pub(crate) use cure::Demand;
 pub use entra::Cloud;
 pub(crate) use error::Error;
 pub(crate) use id_jag::IDP;

@@ -19,6 +19,8 @@ use crate::exit::{CONFIG, NO_IDENTITY, REFUSED, TEMPORARY};
 const OPERATOR_OF_MCP: &str = "mcp_server";
 const OPERATOR_OF_AS: &str = "authorization_server";
 
+mod federation;
+
 /// A report of `doctor`.
 struct Report {
     code: Option<i32>,
@@ -131,6 +133,17 @@ const ALL: [&str; 37] = [
     "wrong-audience-refused",
 ];
 
+/// The rows of the certifier, which come last.
+const FEDERATION: [&str; 7] = [
+    "assertion-audience",
+    "assertion-age",
+    "assertion-single-use",
+    "assertion-typ",
+    "resource-parameter",
+    "token-outlives-identity",
+    "tokens-revoked",
+];
+
 // A correct pair of servers.
 
 #[tokio::test]
@@ -140,10 +153,11 @@ async fn against_correct_servers_every_check_passes_with_these_codes() {
     scene.authorization_server.register(other, &SCOPES);
     let report = discovered(&scene, &["--other-resource", other]).await;
     let codes: Vec<&str> = report.checks().iter().filter_map(|check| check["code"].as_str()).collect();
-    assert_eq!(codes, [&ALL[..], &["expired-refused"]].concat());
+    assert_eq!(codes, [&ALL[..], &["expired-refused"], &FEDERATION].concat());
     assert_eq!(report.in_state("pass"), codes, "{:#}", report.data);
     assert_eq!((report.code, &report.data["ok"], &report.data["exit"]), (Some(0), &json!(true), &json!(0)));
-    assert_eq!(scene.authorization_server.token_requests(), 2, "one token, and one for the other resource");
+    assert_eq!(scene.authorization_server.token_requests(), 3, "one, one for the other resource, and the first again");
+    assert_eq!(scene.authorization_server.revocations(), 2, "whatever was issued");
     assert!(report.checks().iter().all(|check| check["section"].as_str().is_some_and(|section| section.len() > 10)));
 }
 
@@ -152,8 +166,8 @@ async fn a_pinned_issuer_changes_nothing_and_what_needs_more_is_not_tried() {
     let scene = Scene::new(binary()).await;
     let report = pinned(&scene, &[]).await;
     assert_eq!(report.in_state("skip"), ["wrong-audience-refused", "expired-refused"]);
-    assert_eq!(report.in_state("pass").len(), ALL.len() - 1, "{:#}", report.data);
-    assert_eq!(scene.authorization_server.token_requests(), 1, "exactly one attempt");
+    assert_eq!(report.in_state("pass").len(), ALL.len() - 1 + FEDERATION.len(), "{:#}", report.data);
+    assert_eq!(scene.authorization_server.token_requests(), 2, "one attempt, and the same identity token again");
     assert!(report.check("expired-refused")["what"].as_str().is_some_and(|what| what.contains("--wait-expiry 60")));
 }
 
@@ -519,7 +533,7 @@ async fn a_wrong_clock_is_attributed_to_the_party_that_differs_from_the_others()
 }
 
 #[tokio::test]
-async fn a_refusal_shows_the_servers_words_and_is_not_tried_again() {
+async fn a_refusal_shows_the_servers_words_and_no_identity_token_is_sent_again() {
     let scene = Scene::new(binary()).await;
     scene.authorization_server.always_token(TokenFault::OauthError {
         code: "invalid_grant".to_owned(),
@@ -528,7 +542,9 @@ async fn a_refusal_shows_the_servers_words_and_is_not_tried_again() {
     });
     let report = pinned(&scene, &[]).await;
     report.has_one_fault("token-issued", OPERATOR_OF_AS, "RFC 7523", "the subject is not in the trust policy");
-    assert_eq!(scene.authorization_server.token_requests(), 1);
+    let sent = scene.authorization_server.received();
+    assert_eq!(sent.len(), 2, "one with each form of audience");
+    assert_ne!(sent[0].params["assertion"], sent[1].params["assertion"]);
 }
 
 #[tokio::test]

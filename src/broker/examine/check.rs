@@ -14,6 +14,8 @@ pub enum State {
     Warn,
     /// A requirement is not met.
     Fail,
+    /// Neither met nor broken: what was seen, or why it could not be seen.
+    Note,
     /// Not checked, with the reason.
     Skip,
 }
@@ -65,6 +67,11 @@ impl Rule {
     /// The requirement is met.
     pub fn pass(&self, what: impl Into<String>) -> Check {
         self.check(State::Pass, what.into())
+    }
+
+    /// It could not be measured, or only in part.
+    pub fn note(&self, what: impl Into<String>) -> Check {
+        self.check(State::Note, what.into())
     }
 
     /// It was not checked.

@@ -1,10 +1,12 @@
 //! Checks of the identity, the clocks, and the one token request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::error::Unusable;
 use super::super::flight::{FOR_NOBODY, TokenAnswer, expected_audience};
 use super::super::{Class, Error, ResourceParameter};
+use super::federation::{Grant, Outcome};
 use super::{Check, ExaminationRun, Party, State, TokenRequest, rules};
 use crate::identity::CLOCK_SKEW;
 use crate::oauth::{Audience, Issuer, quoted_words};
@@ -161,21 +163,27 @@ impl ExaminationRun<'_> {
             }
         };
         let want = TokenRequest { permit, ..TokenRequest::of(self.server) };
-        let granting = match self.maker.issue(&want).await {
+        let granting = match self.issue(&want).await {
             Ok(granting) => granting,
             Err(error) => {
                 self.report.push(rules::TOKEN_ISSUED.fail_with(&error).by(error.party()));
+                if error.said_no() || error.demand().is_some() {
+                    self.outcome = Outcome::Refused(want, error);
+                }
                 return None;
             }
         };
-        let kind = if granting.request.dpop.is_some() { "DPoP" } else { "Bearer" };
+        let kind = if granting.sent.request.dpop.is_some() { "DPoP" } else { "Bearer" };
         self.report.push(rules::TOKEN_ISSUED.pass(format!("issued, token_type {kind}")));
         let claims = granting.issued.token().and_then(|token| Claims::read(token.expose()).ok());
         let bound = self.bound(&granting, claims.as_ref());
         let is_foreign = matches!(bound, Bound::Elsewhere(_));
         self.report.push(bound.check(granting.resource.as_str()));
         let life = lifetime(&granting, claims.as_ref());
-        let asked = granting.request.scopes.clone();
+        let lives = [granting.issued.expires_in, claims.as_ref().and_then(Claims::life)].into_iter().flatten().min();
+        let (sent, resource) = (Arc::clone(&granting.sent), bound.parameter());
+        self.outcome = Outcome::Granted(Box::new(Grant { want: want.clone(), sent, life: lives, resource }));
+        let asked = granting.sent.request.scopes.clone();
         let token = match self.maker.token(&want, granting) {
             Ok(token) => token,
             Err(error) if error.is_unbound_token() => return self.not_used(&error),
@@ -251,6 +259,17 @@ enum Bound {
 }
 
 impl Bound {
+    /// What it shows of the parameter `resource`.
+    fn parameter(&self) -> Check {
+        let rule = &rules::RESOURCE_PARAMETER;
+        match self {
+            Self::Here | Self::AlsoElsewhere(_) => rule.pass("taken: `aud` is what was asked for"),
+            Self::Elsewhere(_) => rule.note("ignored: see token-bound-to-resource"),
+            Self::NotAsked(_) | Self::Named(_) => rule.note("not sent, as configured"),
+            Self::Nowhere | Self::Opaque => rule.note("not refused; the token does not show for whom it is"),
+        }
+    }
+
     fn check(&self, resource: &str) -> Check {
         let rule = &rules::TOKEN_BOUND;
         match self {

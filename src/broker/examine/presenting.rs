@@ -157,7 +157,8 @@ impl ExaminationRun<'_> {
             self.report.push(check);
             return;
         }
-        let Some(other) = &self.wishes.other_resource else {
+        let wishes = self.wishes;
+        let Some(other) = &wishes.other_resource else {
             let is_unbound = |check: &Check| check.is_of(&rules::TOKEN_BOUND) && check.state == State::Fail;
             if self.report.checks.iter().any(is_unbound) {
                 self.report.push(rule.skip("its tokens are not bound to a resource: see token-bound-to-resource"));
@@ -177,7 +178,7 @@ impl ExaminationRun<'_> {
         let minted = match self.server.policy.permit(self.caller, self.wishes.scopes.as_ref()) {
             Ok(permit) => {
                 let want = TokenRequest { order, permit, ..TokenRequest::of(self.server) };
-                self.maker.issue(&want).await
+                self.issue(&want).await
             }
             Err(denied) => Err(Error::denied(&self.server.name, denied)),
         };

@@ -12,6 +12,7 @@ const RESOURCE: &str = "resource metadata";
 const ISSUER: &str = "server metadata";
 const IDENTITY: &str = "identity";
 const EXCHANGE: &str = "exchange";
+const FEDERATION: &str = "identity federation";
 const USE: &str = "use of the token";
 
 macro_rules! both {
@@ -213,4 +214,26 @@ pub(super) const AUDIENCE_REFUSED: Rule = Rule::new(
     McpServer,
     security!("Token Audience Binding and Validation, Access Token Privilege Restriction", "RFC 8707 section 2"),
 );
+const OF_THE_DRAFT: &str = "RFC 7523 section 3 item 3; MCP workload identity federation (SEP-1933)";
+pub(super) const ASSERTION_AUDIENCE: Rule =
+    Rule::new(FEDERATION, "assertion-audience", AuthorizationServer, OF_THE_DRAFT);
+pub(super) const ASSERTION_AGE: Rule =
+    Rule::new(FEDERATION, "assertion-age", AuthorizationServer, "RFC 7523 section 3 items 4 and 6");
+pub(super) const ASSERTION_ONCE: Rule =
+    Rule::new(FEDERATION, "assertion-single-use", AuthorizationServer, "RFC 7523 section 3 item 7");
+pub(super) const ASSERTION_TYP: Rule =
+    Rule::new(FEDERATION, "assertion-typ", AuthorizationServer, "RFC 7519 section 5.1; RFC 8725 section 3.11");
+pub(super) const RESOURCE_PARAMETER: Rule =
+    Rule::new(FEDERATION, "resource-parameter", AuthorizationServer, "RFC 8707 section 2");
+pub(super) const TOKEN_OUTLIVES: Rule = Rule::new(
+    FEDERATION,
+    "token-outlives-identity",
+    AuthorizationServer,
+    "MCP workload identity federation (SEP-1933): short lifetimes",
+);
+/// The rows of every report, measured or not.
+pub(super) const FEDERATION_ROWS: [Rule; 6] =
+    [ASSERTION_AUDIENCE, ASSERTION_AGE, ASSERTION_ONCE, ASSERTION_TYP, RESOURCE_PARAMETER, TOKEN_OUTLIVES];
+pub(super) const TOKENS_REVOKED: Rule =
+    Rule::new(FEDERATION, "tokens-revoked", AuthorizationServer, "RFC 7009 section 2");
 pub(super) const IN_TIME: Rule = Rule::new(USE, "in-time", Party::Machine, "`--timeout` of this command");

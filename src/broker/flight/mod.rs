@@ -32,12 +32,14 @@ mod chain;
 mod judge;
 mod revoke;
 mod route;
+mod sent;
 
 use chain::Leg;
 pub(super) use chain::expected_audience;
 use judge::{Evidence, resource, wanted, within_ceiling};
 pub(super) use judge::{confirmed, listed};
 use route::Route;
+pub(super) use sent::Sent;
 
 /// About a token that names no audience.
 pub(super) const FOR_NOBODY: &str = "its operator should add one (Keycloak: an audience mapper with the MCP server's URL); a server that \
@@ -111,8 +113,7 @@ pub(super) struct Minter {
 
 /// The token request, and the answer before any check.
 pub(super) struct TokenAnswer {
-    route: Route,
-    pub(super) request: exchange::Request,
+    pub(super) sent: Arc<Sent>,
     pub(super) resource: Resource,
     hops: Vec<Hop>,
     pub(super) issued: Issued,
@@ -182,13 +183,15 @@ impl Minter {
         };
         request.client = self.identify(&leg).await?;
         request.aws_credentials = self.own_credentials(order).await?;
+        let unix = self.clock.unix();
         let issued = self.ask(want, exchange, &leg, &request).await?;
         let mut hops = standing.hops;
         if let Grant::Signer(signed) = &issued.grant {
             let source = if hops.is_empty() { self.identity(order)?.source.name() } else { exchange.name() };
             hops.push(Hop { source, iss: None, sub: signed.arn.clone() });
         }
-        Ok(TokenAnswer { route, request, resource, hops, issued })
+        let sent = Arc::new(Sent { route, request, subject: standing.subject, unix });
+        Ok(TokenAnswer { sent, resource, hops, issued })
     }
 
     /// The credentials of the workload's own AWS role, if requests are signed with them.
@@ -298,11 +301,12 @@ impl Minter {
 
     /// Checks the answer and builds the token. Fails if the token must not be used.
     pub(super) fn token(&self, want: &TokenRequest, granting: TokenAnswer) -> Result<Token, Error> {
-        let TokenAnswer { route, request, resource, hops, issued } = granting;
+        let TokenAnswer { sent, resource, hops, issued } = granting;
+        let Sent { route, request, .. } = &*sent;
         let issuer = &route.server.issuer;
         judge::trusted(&want.server, route.issuer_is, issuer, (&issued, &resource))?;
         let credential =
-            judge::binding(&issued, &request).map_err(|why| Unusable::ForeignKey { issuer: issuer.clone(), why })?;
+            judge::binding(&issued, request).map_err(|why| Unusable::ForeignKey { issuer: issuer.clone(), why })?;
         let (order, asked, now) = (&*want.order, &request.scopes, (self.clock.boot(), self.clock.wall()));
         let issuer = issuer.clone();
         let token = judge::build_token(Evidence { order, resource, issuer, hops, issued, asked, now }, credential)?;

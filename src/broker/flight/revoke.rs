@@ -8,21 +8,34 @@ use super::chain::{Leg, expected_audience};
 use super::route::Route;
 use super::{Minter, TokenRequest, plain_request};
 use crate::exchange::{ClientAuth, Gives, IssuerOrigin, revocation};
-use crate::oauth::{AuthorizationServer, Scopes};
-use crate::token::{SubjectToken, Token};
+use crate::oauth::{AuthorizationServer, Issuer, Scopes};
+use crate::token::{AccessToken, SubjectToken, Token};
 
 impl Minter {
     /// Revokes a token. Fails if no authorization server issued it, if that server does not offer revocation or
     /// refuses, or if our client cannot authenticate there.
     pub(in crate::broker) async fn revoke(&self, want: &TokenRequest, token: &Token) -> Result<(), revocation::Error> {
+        let Some(secret) = token.credential.token() else { return Err(revocation::Error::NotOffered) };
+        self.give_back(want, &token.issuer, secret).await?;
+        self.to_give_back.forget(&token.digest);
+        Ok(())
+    }
+
+    /// The same for the text of a token and who issued it.
+    pub(in crate::broker) async fn give_back(
+        &self,
+        want: &TokenRequest,
+        issuer: &Issuer,
+        token: &AccessToken,
+    ) -> Result<(), revocation::Error> {
         let order = &*want.order;
         let traits = order.expected().traits();
         if traits.gives != Gives::Token {
             return Err(revocation::Error::NotOffered);
         }
-        let origins = self.origins(&want.server, &token.issuer);
+        let origins = self.origins(&want.server, issuer);
         let prepare = async {
-            let metadata = self.metadata(&token.issuer, order.token_endpoint(), &origins).await?;
+            let metadata = self.metadata(issuer, order.token_endpoint(), &origins).await?;
             let subject = self.proof_of_client(want, &metadata).await?;
             let (name, subject) = (Arc::clone(&order.name), subject.as_ref());
             let (identity, client) = (&*order.identity, &order.client);
@@ -34,10 +47,7 @@ impl Minter {
             why: error.to_string(),
             is_temporary: error.class() == Class::Temporary,
         })?;
-        let Some(secret) = token.credential.token() else { return Err(revocation::Error::NotOffered) };
-        revocation::revoke(&self.endpoint(&metadata, &origins), &client, secret).await?;
-        self.to_give_back.forget(&token.digest);
-        Ok(())
+        revocation::revoke(&self.endpoint(&metadata, &origins), &client, token).await
     }
 
     /// The identity token that authenticates the client at the revocation endpoint; `None` if it authenticates

@@ -21,8 +21,15 @@ impl Page {
         Self { paper: Paper::new(env), verbose }
     }
 
-    pub(super) fn printable(&self, title: &str, checks: &[Check], env: &Env) -> Printable {
-        self.paper.printable(&self.text(title, checks), env)
+    pub(super) fn printable(&self, title: &str, checks: &[Check], sent: &[(&str, usize)], env: &Env) -> Printable {
+        self.paper.printable(&format!("{}{}", self.text(title, checks), self.sent(sent)), env)
+    }
+
+    /// How many requests were sent.
+    fn sent(&self, sent: &[(&str, usize)]) -> String {
+        let parts = sent.iter().filter(|(_, count)| *count > 0);
+        let parts: Vec<String> = parts.map(|(to, count)| format!("{count} to {}", to.replace('_', " "))).collect();
+        self.paper.paragraph(0, if parts.is_empty() { "" } else { "requests sent: " }, &parts.join(", "))
     }
 
     fn text(&self, title: &str, checks: &[Check]) -> String {
@@ -43,7 +50,7 @@ impl Page {
     }
 
     fn stage(&self, stage: &str, width: usize, checks: &[&Check]) -> String {
-        let worst = [State::Fail, State::Warn, State::Pass, State::Skip];
+        let worst = [State::Fail, State::Warn, State::Pass, State::Note, State::Skip];
         let worst = worst.into_iter().find(|state| checks.iter().any(|check| check.state == *state));
         let owned: Vec<Check> = checks.iter().map(|check| (*check).clone()).collect();
         let mut out = format!("{} {stage:width$}  {}\n", self.mark(worst.unwrap_or(State::Skip)), counts(&owned));
@@ -98,6 +105,7 @@ impl Page {
             State::Pass => ("✓", Colour::Green),
             State::Warn => ("!", Colour::Yellow),
             State::Fail => ("✗", Colour::Red),
+            State::Note => ("·", Colour::Dim),
             State::Skip => ("–", Colour::Dim),
         };
         self.paper.paint(colour, mark)
@@ -112,6 +120,7 @@ fn counts(checks: &[Check]) -> String {
         (of(State::Fail), "failed".to_owned()),
         (of(State::Warn), plural(of(State::Warn), "warning")),
         (of(State::Pass), "passed".to_owned()),
+        (of(State::Note), plural(of(State::Note), "note")),
         (of(State::Skip), "not tried".to_owned()),
     ];
     let parts: Vec<String> =

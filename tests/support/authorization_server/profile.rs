@@ -40,6 +40,8 @@ pub struct Profile {
     pub token_audience: Option<Value>,
     /// The maximum age of an assertion, from its `iat`.
     pub oldest_assertion: Option<Duration>,
+    /// The only `typ` of an assertion.
+    pub wants_typ: Option<&'static str>,
     /// The subjects with accounts; `None`: every subject of a trusted platform.
     pub linked: Option<Vec<String>>,
     /// Accepts assertions without `jti`, which RFC 7523 permits. A replay of these is not detected.

@@ -347,6 +347,10 @@ fn judge_assertion(state: &State, assertion: &str) -> Result<String, String> {
     if time("iat")? > here || (claims.contains_key("nbf") && time("nbf")? > here) {
         return Err("iat or nbf is ahead".to_owned());
     }
+    let typ = jsonwebtoken::decode_header(assertion).ok().and_then(|header| header.typ);
+    if profile.wants_typ.is_some() && profile.wants_typ != typ.as_deref() {
+        return Err("unexpected \"typ\" JWT header value".to_owned());
+    }
     let subject = text("sub")?.to_owned();
     profile.judge(&claims)?;
     if let Some(rule) = &now.rule {

@@ -1,0 +1,205 @@
+//! The certifier: what the authorization server demands of an identity token, with one behaviour of a server each.
+
+use support::authorization_server::{Profile, Target, Words};
+use support::keys;
+
+use super::*;
+
+const ROWS: [&str; 6] = [
+    "assertion-audience",
+    "assertion-age",
+    "assertion-single-use",
+    "assertion-typ",
+    "resource-parameter",
+    "token-outlives-identity",
+];
+
+fn with(scene: &Scene, profile: Profile) {
+    scene.authorization_server.set_profile(profile);
+}
+
+/// In the words of a real server, which say what it wants.
+const OLD: &[Words] = &[Words {
+    ours: "iat is too long ago",
+    status: 400,
+    code: "invalid_grant",
+    text: "Token was issued too far in the past to be used now",
+}];
+
+/// `doctor` with an identity token from a file, which is given again and again.
+async fn kept(scene: &Scene, overrides: &Value) -> Report {
+    let world = scene.configured("");
+    let file = world.private("identity.jwt");
+    let issuer = scene.authorization_server.issuer();
+    std::fs::write(&file, scene.platform.mint_with(&issuer, Duration::from_secs(600), overrides)).expect("ours");
+    report(&world, &["demo", "--identity-file", &file.display().to_string()]).await
+}
+
+impl Report {
+    fn has(&self, code: &str, state: &str, words: &str) {
+        let check = self.check(code);
+        assert_eq!(check["state"], state, "{check:#}");
+        assert!(check["what"].as_str().is_some_and(|what| what.contains(words)), "{words}: {check:#}");
+    }
+
+    /// The row says who must act, and what to change.
+    fn is_cured_by(&self, code: &str, party: &str, cure: &str) {
+        let check = self.check(code);
+        assert_eq!(check["party"], party, "{check:#}");
+        assert!(check["cure"].as_str().is_some_and(|text| text.contains(cure)), "{cure}: {check:#}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_seen_of_a_correct_server_is_said_with_the_number_of_requests_and_every_token_is_revoked() {
+    let scene = Scene::new(binary()).await;
+    let report = pinned(&scene, &[]).await;
+    report.passes(&ROWS);
+    report.has("assertion-audience", "pass", "issuer identifier");
+    report.has("assertion-age", "pass", "taken at an age of ");
+    report.has("assertion-single-use", "pass", "taken once");
+    report.has("assertion-typ", "pass", "\"JWT\"");
+    report.has("tokens-revoked", "pass", "1 revoked");
+    assert_eq!(scene.authorization_server.revocations(), 1);
+    let requests = &report.data["requests"];
+    assert_eq!((&requests["token_endpoint"], &requests["revocation_endpoint"]), (&json!(2), &json!(1)));
+    assert_eq!(requests["mcp_server"], json!(scene.mcp.seen().iter().filter(|seen| seen.method == "POST").count()));
+    let page = scene.configured("").run(&["doctor", "demo"]).await.expect_code(0).stdout;
+    assert!(page.contains("requests sent: ") && page.contains("2 to token endpoint"), "{page}");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_its_token_endpoint_alone_is_told_from_one_that_distrusts() {
+    let scene = Scene::new(binary()).await;
+    let endpoint = scene.authorization_server.token_endpoint();
+    with(&scene, Profile { assertion_audience: Some(endpoint.clone()), ..Profile::default() });
+    for report in [pinned(&scene, &[]).await, discovered(&scene, &[]).await] {
+        assert_eq!(report.in_state("fail"), ["token-issued", "assertion-audience"], "{:#}", report.data);
+        report.has("assertion-audience", "fail", "taken with its token endpoint");
+        report.is_cured_by("assertion-audience", OPERATOR_OF_AS, "subject_audience = \"token_endpoint\"");
+        report.has("assertion-age", "note", "at an age of 0 s");
+        assert_eq!(report.data["requests"]["token_endpoint"], 2);
+        report.has("tokens-revoked", "pass", "1 revoked");
+    }
+    // So configured it works; that the issuer identifier is not taken stays the operator's.
+    let keys = "subject_audience = \"token_endpoint\"";
+    let report = report(&scene.configured(keys), &["demo"]).await;
+    report.has("assertion-audience", "warn", "and not its issuer identifier");
+    report.is_cured_by("assertion-audience", OPERATOR_OF_AS, "accept the issuer identifier");
+    // Every one that was sent names a party that got it.
+    for sent in scene.authorization_server.received() {
+        let audience = sent.assertion["aud"].as_str().expect("one");
+        assert!([endpoint.as_str(), &scene.authorization_server.issuer()].contains(&audience), "{audience}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_distrusts_is_asked_once_with_either_form() {
+    let scene = Scene::new(binary()).await;
+    with(&scene, Profile { linked: Some(Vec::new()), ..Profile::default() });
+    let report = pinned(&scene, &[]).await;
+    assert_eq!(report.in_state("fail"), ["token-issued"]);
+    report.has("assertion-audience", "note", "it is not this alone");
+    assert!(
+        report.check("token-issued")["what"].as_str().is_some_and(|what| what.contains(SUBJECT)),
+        "what was presented"
+    );
+    assert_eq!(scene.authorization_server.token_requests(), 2);
+    // A token from a file has one audience.
+    let report = kept(&scene, &Value::Null).await;
+    report.has("assertion-audience", "note", "for one audience");
+    assert_eq!(scene.authorization_server.token_requests(), 3);
+}
+
+#[tokio::test]
+async fn single_use_is_the_workloads_matter_where_the_platform_keeps_its_token() {
+    let scene = Scene::new(binary()).await;
+    let report = kept(&scene, &Value::Null).await;
+    report.has("assertion-single-use", "warn", "taken once");
+    report.is_cured_by("assertion-single-use", "workload", "mints anew");
+    with(&scene, Profile { jti_optional: true, ..Profile::default() });
+    let report = kept(&scene, &json!({"jti": null})).await;
+    report.has("assertion-single-use", "pass", "taken twice");
+    report.has("tokens-revoked", "pass", "2 revoked");
+    // Where each is new, a server that takes one twice lets a stolen one in.
+    scene.platform.always(PlatformFault::Claims(json!({"jti": null})));
+    let report = pinned(&scene, &[]).await;
+    report.has("assertion-single-use", "warn", "taken twice");
+    report.is_cured_by("assertion-single-use", OPERATOR_OF_AS, "remember each `jti`");
+}
+
+#[tokio::test]
+async fn the_age_is_that_of_the_token_that_is_held_and_never_guessed() {
+    let scene = Scene::new(binary()).await;
+    #[expect(clippy::cast_possible_truncation, reason = "a date")]
+    let then = keys::now() as i64 - 214;
+    let old = json!({"iat": then, "nbf": then});
+    let report = kept(&scene, &old).await;
+    report.has("assertion-age", "pass", "taken at an age of 21");
+    let oldest_assertion = Some(Duration::from_secs(60));
+    with(&scene, Profile { oldest_assertion, words: OLD, ..Profile::default() });
+    let report = kept(&scene, &old).await;
+    report.has("assertion-age", "fail", "at an age of 21");
+    report.is_cured_by("assertion-age", "workload", "mints anew");
+    report.has("assertion-audience", "note", "not seen to be the cause");
+    // Without words of the server it stays a note.
+    with(&scene, Profile { oldest_assertion, ..Profile::default() });
+    kept(&scene, &old).await.has("assertion-age", "note", "at an age of 21");
+}
+
+#[tokio::test]
+async fn a_server_that_demands_a_typ_is_named() {
+    let scene = Scene::new(binary()).await;
+    with(&scene, Profile { wants_typ: Some("wit+jwt"), ..Profile::default() });
+    let report = pinned(&scene, &[]).await;
+    report.has("assertion-typ", "fail", "\"JWT\"");
+    report.is_cured_by("assertion-typ", OPERATOR_OF_AS, "must take the platform's");
+    assert_eq!(scene.authorization_server.token_requests(), 1, "another audience would not help");
+}
+
+#[tokio::test]
+async fn a_resource_is_taken_ignored_or_refused() {
+    let scene = Scene::new(binary()).await;
+    scene.authorization_server.always_token(TokenFault::IgnoreResource);
+    pinned(&scene, &[]).await.has("resource-parameter", "note", "ignored");
+    scene.authorization_server.heal();
+    let (target, scopes) = (Target::Fixed(scene.mcp.url()), &SCOPES[..]);
+    with(&scene, Profile { refuses_resource: true, target, scopes, ..Profile::default() });
+    let report = pinned(&scene, &[]).await;
+    report.has("resource-parameter", "fail", "without `resource` a token is issued");
+    report.is_cured_by("resource-parameter", OPERATOR_OF_AS, "resource = \"\"");
+    report.has("tokens-revoked", "pass", "1 revoked");
+    let omitted = self::report(&scene.configured("resource = \"\""), &["demo"]).await;
+    omitted.has("resource-parameter", "note", "not sent");
+}
+
+#[tokio::test]
+async fn a_token_without_audience_and_one_that_lives_on_are_named() {
+    let scene = Scene::new(binary()).await;
+    with(&scene, Profile { token_audience: Some(Value::Null), ..Profile::default() });
+    let report = pinned(&scene, &[]).await;
+    report.has("token-bound-to-resource", "warn", "names no audience");
+    report.has("resource-parameter", "note", "does not show for whom");
+    with(&scene, Profile::default());
+    scene.authorization_server.set_token_life(Duration::from_secs(90_000));
+    let report = pinned(&scene, &[]).await;
+    report.has("token-lifetime", "warn", "90000 s");
+    report.has("token-outlives-identity", "warn", "lives 90000 s");
+    report.is_cured_by("token-outlives-identity", OPERATOR_OF_AS, "end the access token");
+}
+
+#[tokio::test]
+async fn what_cannot_be_measured_is_a_note_that_says_why() {
+    let scene = Scene::new(binary()).await;
+    let world = Safeconduct::new(binary()).config(&scene.config(""));
+    let report = report(&world, &["demo"]).await;
+    for row in ROWS {
+        report.has(row, "note", "no identity token");
+    }
+    assert_eq!(
+        (report.check("tokens-revoked")["state"].as_str(), report.data["notes"].as_u64()),
+        (Some("skip"), Some(6))
+    );
+    scene.authorization_server.set_metadata(json!({"revocation_endpoint": null}));
+    pinned(&scene, &[]).await.has("tokens-revoked", "skip", "lapse");
+}
