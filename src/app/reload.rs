@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::warm;
-use crate::assembly::{Error, Ground};
+use super::Error;
+use crate::assembly::Ground;
 use crate::audit::{self, Audit};
 use crate::config::{Config, Listen};
 use crate::frontend::desk::CurrentBroker;

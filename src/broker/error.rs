@@ -144,6 +144,11 @@ impl Error {
         self.facts().class
     }
 
+    /// Is it about a document of the MCP server or of its authorization server?
+    pub(crate) fn is_of_discovery(&self) -> bool {
+        self.facts().stage == Some(facts::Stage::Discovery)
+    }
+
     /// A stable code for scripts: the authorization server's own if it refused.
     pub fn code(&self) -> &str {
         self.facts().code

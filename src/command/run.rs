@@ -134,11 +134,11 @@ fn add_servers(config: &mut Config, context: &Context<'_>, servers: &[String]) -
         };
         if config.servers.iter().any(|server| is_overlapping(server, &name, &url)) {
             return Err(Failure::asked(format!("{name:?} or its URL is configured already"))
-                .hint("use the configured server, or take it out of the file"));
+                .hint("name each server once, on the command line or in the file"));
         }
         if url.url().scheme() == "http" && !config.egress.insecure_loopback {
             return Err(Failure::new(Class::Config, format!("{name}: plain http is refused"))
-                .hint("use https; for development on loopback `--insecure-loopback`"));
+                .hint("write https:// in the URL; for development on loopback `--insecure-loopback`"));
         }
         config.add_server(&name, &url, context.env).required = true;
     }

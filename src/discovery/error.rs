@@ -99,7 +99,7 @@ impl Error {
             Self::NoServerMetadata { issuer } if issuer.contains("/.well-known/") => "an issuer is the identifier, not the place of its metadata: whoever names it (`issuer` here, or `authorization_servers` of the MCP server) must leave out `/.well-known/…`".to_owned(),
             Self::NoServerMetadata { .. } => "check `issuer`: it is the identifier, not the token endpoint; its operator must publish RFC 8414 metadata; or name its endpoint with `token_endpoint`".to_owned(),
             Self::NamesNoIssuer { .. } => format!("{PIN}; the server's operator should name it in `authorization_servers` (RFC 9728 section 2)"),
-            Self::NoResourceMetadata { .. } => format!("{PIN}; the server's operator should publish RFC 9728 metadata"),
+            Self::NoResourceMetadata { .. } => format!("check the path of the URL; if it is right: {PIN}; the server's operator should publish RFC 9728 metadata"),
         })
     }
 }

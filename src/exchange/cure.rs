@@ -84,7 +84,7 @@ const NOT_FOR_THIS_CLIENT: &str =
 const ALLOW_GRANT: &str = "it knows the client, which may not use this grant: its operator must allow it, or set `exchange` to the one that is allowed";
 const BIND: &str = "this server issues only tokens that are bound to a key: set `dpop = true`, or its operator lets this client have bearer tokens";
 const NAME_SCOPES: &str = "this server has no default: set `scopes` to those that its operator made for the MCP server";
-const LINK_SUBJECT: &str = "it trusts the platform but knows nobody of this subject: its operator must link the `sub` that `safeconduct whoami --audience ISSUER` shows to an account";
+const LINK_SUBJECT: &str = "it trusts the platform but knows nobody of this subject: its operator must link the `sub` that was presented to an account";
 const MINT_ANEW: &str = "this server takes an identity token once: use a source that mints anew (`safeconduct whoami` says whether it does), or have its operator allow reuse (Keycloak: `supportsClientAssertionReuse` of the identity provider)";
 const TOO_OLD: &str = "this server takes an identity token only for a while after its `iat`, whatever its `exp` says (Keycloak: 300 s, from a provider of type `kubernetes` an hour): use a source that mints anew (`safeconduct whoami` says whether it does), a projected token with an `expirationSeconds` of at most 3600, or have its operator allow more";
 const NOT_ACTIVE: &str = "to this server the identity token is over, or not yet valid: one from a file or a variable may be older than it should be (`safeconduct whoami` shows its `exp`); compare both clocks";
@@ -95,8 +95,8 @@ const LEAVE_OUT_CLIENT_ID: &str =
     "this server finds the client by the identity token's `sub` (Keycloak before 26.7): leave `client_id` out";
 const LEAVE_OUT_AUDIENCE: &str = "this server wants its own issuer as the only audience of the identity token: leave `subject_audience` out, so that it is made for `issuer`";
 const CLIENT_AUDIENCE: &str = "this server wants its token endpoint as audience of the client's assertion: set `assertion_audience = \"token_endpoint\"`";
-const ADD_KEY: &str = "its operator must register the platform's key for this issuer and subject (Hydra has one record for each key, so that a new key of the platform needs a new one); `safeconduct whoami --audience ISSUER` shows both";
-const ALLOW_PROVIDER: &str = "its operator must let the platform's identity provider take part in this grant, and allow it for this client; `safeconduct whoami --audience ISSUER` shows the `iss` that it must have";
+const ADD_KEY: &str = "its operator must register the platform's key for this issuer and subject (Hydra has one record for each key, so that a new key of the platform needs a new one); what was presented has both";
+const ALLOW_PROVIDER: &str = "its operator must let the platform's identity provider take part in this grant, and allow it for this client; the `iss` that was presented is the one that it must have";
 const SUBJECT_TYPE: &str =
     "this server takes another type of subject token: set `subject_token_type` (Dex wants \"id_token\")";
 const REQUESTED_TYPE: &str = "this server issues no token of that type: set `requested_token_type` at the link (Dex has \"id_token\" and \"access_token\")";
@@ -105,10 +105,10 @@ const CONNECTOR: &str =
 const TRUSTED_HOSTS: &str = "its operator must let this machine register clients (Keycloak: the policy \"Trusted Hosts\"), or register one by hand: then set `client_id` and `client_auth`";
 const WANTS_CLIENT: &str = "this server wants a client. If it federates clients with this workload's platform (Keycloak, Okta, Entra), two lines and the pin will do: `exchange = \"client-credentials\"` and `client_auth = \"workload\"`, with `issuer`; else its operator says which `client_id` and `client_auth`";
 const SVID_CLIENT: &str = "a JWT-SVID goes out as jwt-spiffe: the server must know its SPIFFE ID as a client of the trust domain (Keycloak: an identity provider of type `spiffe`; one of type `oidc` takes none). For a server that takes it as a plain JWT set `assertion_type = \"jwt-bearer\"`";
-const FEDERATED_CLIENT: &str = "the authorization server does not know this client or its proof: compare `safeconduct whoami --audience ISSUER` with what its operator bound to the client, check `client_id`, and leave that out where the server finds the client by `sub` (Keycloak)";
-const TRUST_OR_ENDPOINT: &str = "the authorization server does not trust this identity: compare `safeconduct whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks. Some servers want their token endpoint as audience (ToolHive, Hydra): `subject_audience = \"token_endpoint\"`, with `issuer`";
-const WORDLESS: &str = "its operator must authorize this client for what it asks for (check `audience` and `scopes`), or did not mean this identity: Dex refuses without a word where its connector does not take the subject token; compare `safeconduct whoami --audience ISSUER` with what it trusts (iss, sub, aud), and both clocks";
-const TRUST: &str = "the authorization server does not trust this identity: compare `safeconduct whoami --audience ISSUER` with its trust policy (iss, sub, aud), and both clocks";
+const FEDERATED_CLIENT: &str = "the authorization server does not know this client or its proof: compare what was presented with what its operator bound to the client, check `client_id`, and leave that out where the server finds the client by `sub` (Keycloak)";
+const TRUST_OR_ENDPOINT: &str = "the authorization server does not trust this identity: compare what was presented with its trust policy, and both clocks; `safeconduct trust-policy TARGET --for PRODUCT` prints the policy that its operator must install. Some servers want their token endpoint as audience (ToolHive, Hydra): `subject_audience = \"token_endpoint\"`, with `issuer`";
+const WORDLESS: &str = "its operator must authorize this client for what it asks for (check `audience` and `scopes`), or did not mean this identity: Dex refuses without a word where its connector does not take the subject token; compare what was presented with what it trusts, and both clocks";
+const TRUST: &str = "the authorization server does not trust this identity: compare what was presented with its trust policy, and both clocks; `safeconduct trust-policy TARGET --for PRODUCT` prints the policy that its operator must install";
 
 const FEDERATE: &str = "give the application a federated credential with exactly the issuer, the subject and the audience that `safeconduct whoami --audience api://AzureADTokenExchange` shows; a renamed repository or branch has another subject";
 const NOT_IN_TIME: &str = "to Entra the identity token was over, or not yet valid: compare both clocks; from a file or a variable it may be older than it should be (`safeconduct whoami`)";
@@ -209,7 +209,7 @@ fn by_code(code: &str, description: Option<&str>, sent: Sent) -> &'static str {
         "invalid_client" if sent.is_svid => SVID_CLIENT,
         "invalid_client" if sent.is_federated => FEDERATED_CLIENT,
         "invalid_client" | "unauthorized_client" => {
-            "the authorization server does not know this client or its proof, or wants one where none is named: check `client_id` and `client_auth` with its operator, and what it trusts with `safeconduct whoami --audience ISSUER`"
+            "the authorization server does not know this client or its proof, or wants one where none is named: check `client_id` and `client_auth` with its operator, and what it trusts with what was presented"
         }
         "access_denied" if description.is_none() => WORDLESS,
         "access_denied" => {

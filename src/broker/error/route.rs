@@ -72,7 +72,7 @@ impl NoRoute {
         match self {
             Self::NoExchange { cure, .. } => row(Workload, Config, "no_exchange").hint(cure.clone()),
             Self::PinNotListed { .. } => row(AuthorizationServer, Refused, "issuer_not_named")
-                .hint("if the server moved, change `issuer`; nothing is sent to either until then"),
+                .hint("name the one that the server names with `issuer` or `--issuer`, or leave it out; nothing is sent to either until then"),
             Self::IssuerNotListed(_) => row(Machine, Denied, "issuer_not_listed")
                 .hint("add the right one to `issuers` in [egress], or pin it with `issuer`"),
             Self::SeveralIssuers(_) => {

@@ -48,10 +48,11 @@ impl Minter {
                     self.assertions(want, pin, &addressee),
                 )
             };
-            // A pin that the server does not name is wrong for good. A party that cannot be reached must not hide that.
+            // A pin that the server does not name is wrong for good. Neither a party that cannot be reached nor what the wrong
+            // issuer publishes must hide that.
             let (protection, others) = tokio::try_join!(self.protection_with_pin(want, pinned), async {
                 match others.await {
-                    Err(error) if error.class() == Class::Temporary => Ok(Err(error)),
+                    Err(error) if error.class() == Class::Temporary || error.is_of_discovery() => Ok(Err(error)),
                     Err(error) => Err(error),
                     Ok(others) => Ok(Ok(others)),
                 }

@@ -20,8 +20,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Tells it in the log, and in the runner's summary.
 pub(super) fn tell_of(context: &Context<'_>, verb: &Ci, (target, failure): (&str, &Failure), files: &mut Files) {
     let mut documents = Vec::new();
-    // Only where an authorization server said no its trust policy is the matter.
-    if failure.exit == Class::Refused.exit_code() {
+    // Only where an authorization server refused the identity its trust policy is the matter.
+    if failure.exit == Class::Refused.exit_code() && failure.presented.is_some() {
         match presented(context, verb, target) {
             Ok(found) => documents = found,
             Err(failure) => tracing::debug!(why = failure.message, "what was presented cannot be told"),

@@ -60,7 +60,7 @@ pub(super) fn read(context: &Context<'_>, verb: &Ci) -> Result<(Config, Vec<Targ
     guard_issuers(verb, &mut config)?;
     if let Some(server) = config.first_insecure() {
         return Err(Failure::new(Class::Config, format!("{server}: plain http is refused"))
-            .hint("use https; for development on loopback `--insecure-loopback`"));
+            .hint("write https:// in the URL; for development on loopback `--insecure-loopback`"));
     }
     Ok((config, targets))
 }
@@ -87,7 +87,7 @@ fn settle(context: &Context<'_>, config: &mut Config, text: &str) -> Result<Stri
         (_, Some(name)) => {
             if config.servers.iter().any(|server| is_overlapping(server, &name, &url)) {
                 return Err(Failure::asked(format!("{name:?} or its URL is configured already"))
-                    .hint("use the configured server, or take it out of the file"));
+                    .hint("name each server once, on the command line or in the file"));
             }
             config.add_server(&name, &url, context.env);
             Ok(name)

@@ -215,7 +215,7 @@ impl Why {
 fn no_token(class: Class) -> &'static str {
     match class {
         Class::Temporary => "there is no token at the moment; try again later",
-        Class::Refused => "the authorization server does not issue a token; its operator must act",
+        Class::Refused => "no token can be had for this server; the log and `safeconduct status` say who must act",
         Class::Denied => "the rules here do not permit this request; whoever configures safeconduct must act",
         Class::Config => "the configuration for this server is not correct; whoever configures safeconduct must act",
         Class::NoIdentity => "this workload has no identity that can be used; whoever runs it must act",
