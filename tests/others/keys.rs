@@ -48,6 +48,7 @@ fn jwk(point: &[u8]) -> Value {
 pub(crate) struct Authority {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
+    key: String,
 }
 
 /// A certificate with its key.
@@ -65,7 +66,16 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "an authority for one test");
         let certificate = params.self_signed(&key).expect("a certificate can be signed");
-        Self { certificate, issuer: Issuer::new(params, key) }
+        Self { certificate, key: key.serialize_pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// For a server that issues certificates in its name.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(crate) fn der(&self) -> Vec<u8> {
+        self.certificate.der().to_vec()
     }
 
     pub(crate) fn pem(&self) -> String {

@@ -12,10 +12,13 @@
 //! | `policy.rs` | what `trust-policy` prints, installed as printed |
 //! | `hydra.rs` | the platform's JWT as grant at Ory Hydra |
 //! | `kubernetes.rs` | the API server of Kubernetes admits our manifests, and gives our Role what it needs |
+//! | `spire.rs` `svid.rs` | SPIRE, and what its workloads get and do not get |
+//! | `chains.rs` | from a real platform over Keycloak to an MCP server |
 //! | `tethered.rs` | a server that ends with its test |
 //! | `fastmcp.rs` | an MCP server of FastMCP, behind Keycloak and alone |
 
 mod bound;
+mod chains;
 mod fastmcp;
 mod federated;
 mod fetched;
@@ -26,4 +29,6 @@ mod kubernetes;
 mod outage;
 mod policy;
 mod realm;
+mod spire;
+mod svid;
 mod tethered;

@@ -59,6 +59,12 @@ impl Keys {
 }
 
 impl Verifier {
+    /// The key of a party that is no fake.
+    pub fn of(jwk: &Value) -> Self {
+        let text = |name: &str| jwk[name].as_str().unwrap_or_else(|| panic!("no {name} in {jwk}")).to_owned();
+        Self { kid: text("kid"), x: text("x"), y: text("y") }
+    }
+
     /// The claims, if `token` is an ES256 JWT signed by this key under its name. Says why not otherwise.
     pub fn verify(&self, token: &str) -> Result<Claims, String> {
         let header = jsonwebtoken::decode_header(token).map_err(|e| format!("not a JWT: {e}"))?;

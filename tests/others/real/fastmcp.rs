@@ -14,7 +14,7 @@ use crate::peer::Peer;
 use crate::process::{LIMIT, PYTHON, SAFECONDUCT};
 
 /// A server that trusts this issuer, and its URL.
-fn server(issuer: &str, jwks: &str, algorithm: &str) -> Option<(Peer, String)> {
+pub(super) fn server(issuer: &str, jwks: &str, algorithm: &str) -> Option<(Peer, String)> {
     let python = fetched("fastmcp-4.2.3")?.join("bin/python");
     let settings =
         [("ISSUER", issuer), ("JWKS", jwks), ("ALGORITHM", algorithm)].map(|(name, value)| (name, value.to_owned()));
@@ -23,10 +23,10 @@ fn server(issuer: &str, jwks: &str, algorithm: &str) -> Option<(Peer, String)> {
     Some((server, url))
 }
 
-/// The official Python client before the proxy of this daemon.
-async fn client(daemon: &Daemon) -> Peer {
+/// The official Python client before the proxy of this daemon, at its one server.
+pub(super) async fn client(daemon: &Daemon, server: &str) -> Peer {
     let Loopback { address, secret } = Loopback::of(daemon).await;
-    let url = format!("http://{address}/mcp/demo");
+    let url = format!("http://{address}/mcp/{server}");
     let mut client = Peer::start(PYTHON, &["tests/others/proxied_client.py", &url], &[("SECRET", secret)]);
     assert_eq!(step(&mut client, &json!({ "connect": {} })), done(&json!(true)));
     client
@@ -37,11 +37,11 @@ fn step(client: &mut Peer, step: &Value) -> (String, Value) {
 }
 
 /// Who the server says it is called by: `done` and the `sub`, or `failed` and why.
-fn caller(client: &mut Peer) -> (String, Value) {
+pub(super) fn caller(client: &mut Peer) -> (String, Value) {
     step(client, &json!({ "call": { "name": "caller", "arguments": {} } }))
 }
 
-fn done(value: &Value) -> (String, Value) {
+pub(super) fn done(value: &Value) -> (String, Value) {
     ("done".to_owned(), value.clone())
 }
 
@@ -56,7 +56,7 @@ async fn a_client_without_a_token_calls_a_tool_of_a_server_that_trusts_keycloak(
     let config = format!("[listen]\nhttp = \"127.0.0.1:0\"\n{}", realm.config(BY_WORKLOAD));
     let world = realm.world.clone().config(&config);
     let daemon = world.daemon(&[]).await;
-    let mut client = client(&daemon).await;
+    let mut client = client(&daemon, "demo").await;
     let first = daemon.token("demo").await;
     leak::minted(&first);
     let claims = realm.claims(&first).await;
@@ -99,7 +99,7 @@ async fn a_server_that_takes_the_platforms_own_token() {
          exchange = \"direct\"\nsubject_audience = \"{url}\"\n"
     ));
     let daemon = world.daemon(&[]).await;
-    let mut client = client(&daemon).await;
+    let mut client = client(&daemon, "demo").await;
     assert_eq!(caller(&mut client), done(&json!(SUBJECT)));
     assert_eq!(keys::peek(&daemon.token("demo").await)["aud"], *url);
     client.end();

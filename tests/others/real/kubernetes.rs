@@ -20,7 +20,11 @@ use crate::process::{Outcome, SAFECONDUCT, run};
 const ADMIN: &str = "a-token-of-the-administrator";
 const NAMESPACE: &str = "demo";
 
-struct Cluster {
+/// One that takes the account's token itself.
+const DIRECT: &str = "[servers.demo]\nurl = \"https://mcp.example.com/mcp\"\nexchange = \"direct\"\n\
+    subject_audience = \"https://mcp.example.com/mcp\"\n";
+
+pub(super) struct Cluster {
     base: String,
     port: u16,
     http: reqwest::Client,
@@ -35,16 +39,15 @@ struct Cluster {
 type Reply = (u16, String, Value);
 
 impl Cluster {
-    /// With a namespace that admits restricted pods alone.
-    async fn start() -> Option<Self> {
+    /// With a certificate of this authority, and a namespace that admits restricted pods alone.
+    pub(super) async fn start(authority: &Authority) -> Option<Self> {
         let home = built("kubernetes-1.34.4")?;
         let folder = tempfile::Builder::new().prefix("api").tempdir_in("/tmp").expect("/tmp is writable");
         // The pod's users read what is theirs below it.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
         let (store, peers, port) = (free(), free(), free().port());
         let etcd = start_etcd(&home, [&format!("http://{store}"), &format!("http://{peers}")], folder.path());
-        let authority = Authority::new();
-        let mut api = start_api(&home, &format!("http://{store}"), port, &authority, folder.path());
+        let mut api = start_api(&home, &format!("http://{store}"), port, authority, folder.path());
         let certificate = reqwest::Certificate::from_pem(authority.pem().as_bytes()).expect("our own PEM");
         let http = reqwest::Client::builder()
             .tls_certs_only([certificate])
@@ -83,8 +86,34 @@ impl Cluster {
         body
     }
 
+    /// An account that may make tokens of its own.
+    pub(super) async fn may_request_tokens(&self, account: &str) {
+        let metadata = json!({ "name": account });
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}");
+        let rule = json!({
+            "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"], "resourceNames": [account],
+        });
+        let who = json!({ "kind": "ServiceAccount", "name": account, "namespace": NAMESPACE });
+        let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account });
+        let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
+        self.makes(&accounts, &json!({ "metadata": metadata })).await;
+        self.makes(&format!("{rbac}/roles"), &json!({ "metadata": metadata, "rules": [rule] })).await;
+        let binding = json!({ "metadata": metadata, "roleRef": role, "subjects": [who] });
+        self.makes(&format!("{rbac}/rolebindings"), &binding).await;
+    }
+
+    /// Everybody may read the keys of its accounts, as others have to who take their tokens.
+    pub(super) async fn publishes_its_keys(&self) {
+        let group = "rbac.authorization.k8s.io";
+        let role =
+            json!({ "apiGroup": group, "kind": "ClusterRole", "name": "system:service-account-issuer-discovery" });
+        let who = json!({ "apiGroup": group, "kind": "Group", "name": "system:unauthenticated" });
+        let binding = json!({ "metadata": { "name": "keys" }, "roleRef": role, "subjects": [who] });
+        self.makes(&format!("/apis/{group}/v1/clusterrolebindings"), &binding).await;
+    }
+
     /// The token that the kubelet would put into a pod of this account.
-    async fn pods_token(&self, account: &str) -> String {
+    pub(super) async fn pods_token(&self, account: &str) -> String {
         let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
         let made = self.makes(&path, &json!({ "spec": { "expirationSeconds": 3600 } })).await;
         let token = made["status"]["token"].as_str().expect("a token").to_owned();
@@ -92,13 +121,12 @@ impl Cluster {
         token
     }
 
-    /// `safeconduct token demo` where a pod of this token has its files, by the API server's token.
-    fn in_a_pod(&self, token: &str) -> Outcome {
+    /// A command where a pod of this token has its files. The identity is a token that the API server makes for it.
+    pub(super) fn in_a_pod(&self, token: &str, config: &str, words: &[&str]) -> Outcome {
         let place = |name: &str| self.folder.path().join(name);
         fs::create_dir_all(place("pod")).expect("ours");
-        let config = "[identity]\nsource = \"kubernetes\"\ntoken_request = true\n[servers.demo]\n\
-            url = \"https://mcp.example.com/mcp\"\nexchange = \"direct\"\nsubject_audience = \"https://mcp.example.com/mcp\"\n";
-        for (name, text) in [("pod/token", token), ("pod/ca.crt", &self.authority), ("safeconduct.toml", config)] {
+        let config = format!("[identity]\nsource = \"kubernetes\"\ntoken_request = true\n{config}");
+        for (name, text) in [("pod/token", token), ("pod/ca.crt", &self.authority), ("safeconduct.toml", &config)] {
             fs::write(place(name), text).expect("ours");
             fs::set_permissions(place(name), fs::Permissions::from_mode(0o600)).expect("ours");
         }
@@ -106,11 +134,11 @@ impl Cluster {
             ln -s \"$PWD/pod\" /run/secrets/kubernetes.io/serviceaccount && exec \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--map-root-user", "sh", "-c", script, SAFECONDUCT, "--config", "safeconduct.toml"]);
-        command.args(["--log", "trace", "token", "demo", "--no-daemon"]).current_dir(self.folder.path()).env_clear();
+        command.args(["--log", "trace"]).args(words).current_dir(self.folder.path()).env_clear();
         command.env("HOME", self.folder.path()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", self.port.to_string());
         let outcome = run(command, self.folder.path());
-        leak::check("stderr of safeconduct token", &outcome.stderr);
+        leak::check("stderr of safeconduct in a pod", &outcome.stderr);
         outcome
     }
 }
@@ -183,7 +211,7 @@ fn path_of(document: &Value) -> String {
 
 #[tokio::test]
 async fn the_api_server_admits_every_object_and_every_pod_under_the_restricted_level() {
-    let Some(cluster) = Cluster::start().await else { return };
+    let Some(cluster) = Cluster::start(&Authority::new()).await else { return };
     cluster
         .makes(&format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"), &json!({ "metadata": { "name": "agent" } }))
         .await;
@@ -211,13 +239,13 @@ async fn the_role_is_enough_for_token_requests_and_for_nothing_else() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let Some(cluster) = Cluster::start().await else { return };
+    let Some(cluster) = Cluster::start(&Authority::new()).await else { return };
     let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
     for name in ["agent", "another"] {
         cluster.makes(&accounts, &json!({ "metadata": { "name": name } })).await;
     }
     let token = cluster.pods_token("agent").await;
-    let refused = cluster.in_a_pod(&token);
+    let refused = cluster.in_a_pod(&token, DIRECT, &["token", "demo", "--no-daemon"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (69, ""), "{}", refused.stderr);
     assert!(refused.stderr.contains("serviceaccounts/token"), "it says which right is missing: {}", refused.stderr);
 
@@ -231,7 +259,7 @@ async fn the_role_is_enough_for_token_requests_and_for_nothing_else() {
         }
         cluster.makes(&path_of(&document), &document).await;
     }
-    let outcome = cluster.in_a_pod(&token);
+    let outcome = cluster.in_a_pod(&token, DIRECT, &["token", "demo", "--no-daemon"]);
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     let claims = keys::peek(outcome.stdout.trim());
     assert_eq!(claims["sub"], format!("system:serviceaccount:{NAMESPACE}:agent"));

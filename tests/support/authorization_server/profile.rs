@@ -46,6 +46,8 @@ pub struct Profile {
     pub linked: Option<Vec<String>>,
     /// Accepts assertions without `jti`, which RFC 7523 permits. A replay of these is not detected.
     pub jti_optional: bool,
+    /// Accepts an `aud` that is a list of one.
+    pub audience_in_list: bool,
     /// The only grant that it allows.
     pub only_grant: Option<&'static str>,
     /// A request without a proof of possession is refused.

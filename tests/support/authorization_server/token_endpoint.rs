@@ -338,7 +338,12 @@ fn judge_assertion(state: &State, assertion: &str) -> Result<String, String> {
         |name: &str| claims.get(name).and_then(Value::as_f64).ok_or_else(|| format!("{name} is missing or no number"));
     let here = keys::now();
     let profile = now.profile.clone();
-    if text("aud")? != profile.assertion_audience.as_ref().unwrap_or(&issuer) {
+    let listed = claims.get("aud").and_then(Value::as_array).filter(|_| profile.audience_in_list);
+    let audience = match listed.map(Vec::as_slice) {
+        Some([only]) => only.as_str().unwrap_or_default(),
+        _ => text("aud")?,
+    };
+    if audience != profile.assertion_audience.as_ref().unwrap_or(&issuer) {
         return Err("aud is not exactly this issuer".to_owned());
     }
     if time("exp")? <= here {
