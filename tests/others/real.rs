@@ -9,6 +9,7 @@
 //! | `grant.rs` | the platform's JWT is the grant (JWT authorization grant) |
 //! | `bound.rs` | tokens that are bound to a key or to a certificate |
 //! | `outage.rs` | Keycloak is gone for a while, and the platform changes its key |
+//! | `indicators.rs` | Keycloak looks at `resource` (RFC 8707) |
 //! | `policy.rs` | what `trust-policy` prints, installed as printed |
 //! | `hydra.rs` | the platform's JWT as grant at Ory Hydra |
 //! | `kubernetes.rs` | the API server of Kubernetes admits our manifests, and gives our Role what it needs |
@@ -24,6 +25,7 @@ mod federated;
 mod fetched;
 mod grant;
 mod hydra;
+mod indicators;
 mod keycloak;
 mod kubernetes;
 mod outage;

@@ -1,7 +1,9 @@
 """Runs Keycloak for one test program, on loopback alone, and ends it when standard input ends.
 
     keycloak.py prepare HOME            once, after HOME was unpacked: writes what a start needs into it
-    keycloak.py run HOME TLS_FOLDER     TLS_FOLDER has server.pem, server.key and authority.pem
+    keycloak.py run HOME TLS_FOLDER [FEATURE…]
+                                        TLS_FOLDER has server.pem, server.key and authority.pem; a further feature is compiled
+                                        in at the start, which costs half a minute
     keycloak.py options                 what `prepare` makes of HOME
 
 `run` writes one line of JSON as soon as Keycloak answers: its two origins. TLS_FOLDER may go then. Nothing is written into HOME by `run`: each run has a
@@ -56,7 +58,7 @@ def end_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def start(home, log, options):
+def start(home, log, options, more=()):
     version = home.joinpath("version.txt").read_text().split()[-1]
     features = next(names for start, names in FEATURES.items() if version.startswith(start + "."))
     port = free_port()
@@ -72,7 +74,7 @@ def start(home, log, options):
     if "JAVA_HOME" in os.environ:
         environment["JAVA_HOME"] = os.environ["JAVA_HOME"]
     process = subprocess.Popen(
-        [*command, f"--features={features}", *options],
+        [*command, f"--features={','.join([features, *more])}", *options],
         cwd=home,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -148,7 +150,7 @@ def own_home(prepared, place):
         shutil.copy2(prepared / name, place / name)
 
 
-def run(prepared, tls):
+def run(prepared, tls, *more):
     # A signal ends this script as the end of standard input does.
     for number in [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]:
         signal.signal(number, lambda *_: sys.exit(1))
@@ -165,7 +167,7 @@ def run(prepared, tls):
             f"--truststore-paths={home}/tls/authority.pem",
         ]
         with open(home / "log", "w") as log:
-            process, origin = start(home, log, options)
+            process, origin = start(home, log, options, map(str, more))
             try:
                 threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
                 wait_until_ready(process, origin, log)

@@ -35,14 +35,27 @@ pub(super) struct Keycloak {
 /// The one of this test program; `None` if it is not there and cannot be got. `SAFECONDUCT_KEYCLOAK` names another version.
 pub(super) fn keycloak() -> Option<&'static Keycloak> {
     static SHARED: LazyLock<Option<Keycloak>> = LazyLock::new(|| {
-        let version = std::env::var("SAFECONDUCT_KEYCLOAK").unwrap_or_else(|_| "26.7.3".to_owned());
-        Some(Keycloak::start(fetched(&format!("keycloak-{version}"))?, version))
+        let version = version();
+        Some(Keycloak::start(fetched(&format!("keycloak-{version}"))?, version, &[]))
     });
     SHARED.as_ref()
 }
 
+/// Another one, which filters audiences by `resource` (RFC 8707). `None` also if that version cannot.
+pub(super) fn with_resource_indicators() -> Option<&'static Keycloak> {
+    static SHARED: LazyLock<Option<Keycloak>> = LazyLock::new(|| {
+        let version = Some(version()).filter(|version| !version.starts_with("26.5."))?;
+        Some(Keycloak::start(fetched(&format!("keycloak-{version}"))?, version, &["resource-indicators"]))
+    });
+    SHARED.as_ref()
+}
+
+fn version() -> String {
+    std::env::var("SAFECONDUCT_KEYCLOAK").unwrap_or_else(|_| "26.7.3".to_owned())
+}
+
 impl Keycloak {
-    fn start(home: PathBuf, version: String) -> Self {
+    fn start(home: PathBuf, version: String, features: &[&str]) -> Self {
         let authority = Authority::new();
         let own = authority.vouches_for("127.0.0.1");
         let tls = TempDir::new().expect("a temporary folder can be made");
@@ -51,7 +64,7 @@ impl Keycloak {
             fs::write(tls.path().join(name), text).expect("a temporary folder is writable");
         }
         let mut command = Command::new("python3");
-        command.arg(format!("{ROOT}/tests/real/keycloak.py")).arg("run").arg(&home).arg(tls.path());
+        command.arg(format!("{ROOT}/tests/real/keycloak.py")).arg("run").arg(&home).arg(tls.path()).args(features);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Running(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
         let lines = json_lines(process.0.stdout.take().expect("stdout is piped"));

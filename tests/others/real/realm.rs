@@ -57,15 +57,7 @@ impl Realm {
     /// For a resource that is already there.
     pub(super) async fn guarding(resource: &str) -> Option<Self> {
         let realm = Self::unprepared(resource).await?;
-        let mapper = json!({
-            "name": "mcp", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
-            "config": { "included.custom.audience": resource, "access.token.claim": "true" },
-        });
-        let text = fs::read_to_string(format!("{ROOT}/tests/real/tenant.json")).expect("it is in the tree");
-        let text = text.replace("\"MAPPER\"", &mapper.to_string()).replace("ALIAS", &realm.alias);
-        let text = text.replace("ISSUER", realm.platform.issuer()).replace("SUBJECT", SUBJECT);
-        let text = text.replace("\"CLIENT_JWKS\"", &json!(realm.client_key.jwks()).to_string());
-        let mut document: Value = serde_json::from_str(&text).expect("the file is JSON");
+        let mut document = realm.tenant();
         // An import makes clients without their service accounts.
         let clients = document["clients"].take();
         realm.keycloak.admin("POST", &format!("/admin/realms/{NAME}/partialImport"), &document).await;
@@ -75,15 +67,32 @@ impl Realm {
         Some(realm)
     }
 
+    /// tests/real/tenant.json for this test.
+    pub(super) fn tenant(&self) -> Value {
+        let mapper = json!({
+            "name": "mcp", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
+            "config": { "included.custom.audience": self.resource, "access.token.claim": "true" },
+        });
+        let text = fs::read_to_string(format!("{ROOT}/tests/real/tenant.json")).expect("it is in the tree");
+        let text = text.replace("\"MAPPER\"", &mapper.to_string()).replace("ALIAS", &self.alias);
+        let text = text.replace("ISSUER", self.platform.issuer()).replace("SUBJECT", SUBJECT);
+        let text = text.replace("\"CLIENT_JWKS\"", &json!(self.client_key.jwks()).to_string());
+        serde_json::from_str(&text).expect("the file is JSON")
+    }
+
     /// It does not know the platform.
     pub(super) async fn unprepared(resource: &str) -> Option<Self> {
+        Some(Self::of(keycloak()?, resource).await)
+    }
+
+    /// The same of this Keycloak.
+    pub(super) async fn of(keycloak: &'static Keycloak, resource: &str) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
-        let keycloak = keycloak()?;
         let platform = FakePlatform::start().await;
         let alias = format!("platform-{}", NEXT.fetch_add(1, Ordering::SeqCst));
         let world = Safeconduct::new(SAFECONDUCT).envs(platform.env()).limit(LIMIT);
         let (origin, resource, client_key) = (keycloak.http.clone(), resource.to_owned(), Key::new());
-        Some(Self { keycloak, origin, alias, platform, resource, client_key, world })
+        Self { keycloak, origin, alias, platform, resource, client_key, world }
     }
 
     /// The name of a client of tests/real/tenant.json.
