@@ -60,6 +60,8 @@ pub(crate) struct Facts {
     pub program: String,
     /// What comes before the command: where the daemon's socket or the configuration is, if that is not found by itself.
     pub flags: Vec<String>,
+    /// It is for use without a daemon, whether or not one runs.
+    pub no_daemon: bool,
     /// The server as the user wrote it: NAME, URL or NAME=URL.
     pub target: String,
     /// The URL in that, if there is one.
@@ -254,6 +256,9 @@ impl Facts {
     fn words(&self, command: &str) -> Vec<String> {
         let mut words = self.flags.clone();
         words.push(command.to_owned());
+        if self.no_daemon {
+            words.push("--no-daemon".to_owned());
+        }
         if self.target.starts_with('-') {
             // Else it would be read as a flag.
             words.push("--".to_owned());

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::warm;
 use super::Error;
+use super::warm;
 use crate::assembly::Ground;
 use crate::audit::{self, Audit};
 use crate::config::{Config, Listen};

@@ -27,7 +27,12 @@ pub(super) fn stop(context: &Context<'_>, verb: &Operate) -> Result<(), Failure>
     match door::listening(&places, context.env.uid()) {
         // The last step of a job that always runs has nothing to do if the step before it failed.
         Err(absent) if absent.lets_work_here() && !absent.has_passed_over() => {
-            return say(context, verb, &json!({ "stopped": false }), "no daemon is running, so there is nothing to stop");
+            return say(
+                context,
+                verb,
+                &json!({ "stopped": false }),
+                "no daemon is running, so there is nothing to stop",
+            );
         }
         _ => {}
     }

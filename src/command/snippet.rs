@@ -62,6 +62,7 @@ fn facts(context: &Context<'_>, verb: &Snippet) -> Result<Facts, Failure> {
     Ok(Facts {
         program: program(context)?,
         flags,
+        no_daemon: verb.no_daemon,
         target: verb.target.clone(),
         url: wanted.url.map(|url| url.as_str().to_owned()),
         // The host of a URL can be an address.

@@ -85,7 +85,7 @@ const ALLOW_GRANT: &str = "it knows the client, which may not use this grant: it
 const BIND: &str = "this server issues only tokens that are bound to a key: set `dpop = true`, or its operator lets this client have bearer tokens";
 const NAME_SCOPES: &str = "this server has no default: set `scopes` to those that its operator made for the MCP server";
 const LINK_SUBJECT: &str = "it trusts the platform but knows nobody of this subject: its operator must link the `sub` that was presented to an account";
-const MINT_ANEW: &str = "this server takes an identity token once: use a source that mints anew (`safeconduct whoami` says whether it does), or have its operator allow reuse (Keycloak: `supportsClientAssertionReuse` of the identity provider)";
+const MINT_ANEW: &str = "this server takes an identity token once: use a source that mints anew (`safeconduct whoami` says whether it does), let one daemon ask for all, or have its operator allow reuse (Keycloak: `supportsClientAssertionReuse` of the identity provider)";
 const TOO_OLD: &str = "this server takes an identity token only for a while after its `iat`, whatever its `exp` says (Keycloak: 300 s, from a provider of type `kubernetes` an hour): use a source that mints anew (`safeconduct whoami` says whether it does), a projected token with an `expirationSeconds` of at most 3600, or have its operator allow more";
 const NOT_ACTIVE: &str = "to this server the identity token is over, or not yet valid: one from a file or a variable may be older than it should be (`safeconduct whoami` shows its `exp`); compare both clocks";
 const OTHER_TYP: &str = "this server wants another `typ` in the header of the identity token: its operator must take the platform's (most write \"JWT\"), or a token service between can issue one (`from` in [identities])";
@@ -182,6 +182,10 @@ const WORDS: &[Words] = &[
     // Okta, "Configure OAuth 2.0 Demonstrating Proof-of-Possession"; wording from user reports.
     Words { all: &["dpop proof", "missing"], cure: BIND },
     Words { all: &["default scopes", "must be provided"], cure: NAME_SCOPES },
+    // As servers say it that are not known by name.
+    Words { all: &["jti", "used before"], cure: MINT_ANEW },
+    Words { all: &["already been used"], cure: MINT_ANEW },
+    Words { all: &["replay"], cure: MINT_ANEW },
 ];
 
 /// The hint for a refusal with this code and description.
@@ -287,6 +291,7 @@ mod tests {
             ("Requested connector does not exist.", CONNECTOR),
             ("Requested connector does not support token exchange.", CONNECTOR),
             ("The jti was already used.", MINT_ANEW),
+            ("this assertion (jti) was used before", MINT_ANEW),
         ] {
             assert_eq!(cure("invalid_client", Some(words)), wanted, "{words}");
         }

@@ -21,7 +21,7 @@ command = «program»
 args = «args»
 required = true
 "#,
-    alone: "Codex clears the environment: name the variables of the job's identity in `env_vars`, or start `safeconduct run` \
+    alone: "Codex clears the environment: name the variables of the job's identity (`safeconduct whoami` has them as evidence) in `env_vars`, or start `safeconduct run` \
         first",
     ..USUAL
 };

@@ -18,7 +18,7 @@ URL = «proxy»
 
 
 async def main():
-    transport = httpx2.AsyncHTTPTransport(uds=SOCKET)
+    transport = httpx2.AsyncHTTPTransport(uds=SOCKET, retries=5)
     async with httpx2.AsyncClient(transport=transport, timeout=httpx2.Timeout(30, read=300)) as http:
         async with Client(streamable_http_client(URL, http_client=http)) as client:
             print([tool.name for tool in (await client.list_tools()).tools])
@@ -26,7 +26,8 @@ async def main():
 
 asyncio.run(main())
 "#,
-        "the program dials the daemon's socket; the daemon adds the token to each request",
+        "the program dials the daemon's socket, for some seconds also while the daemon is restarted; the daemon adds the token to each \
+        request",
     )),
     bridge: r#"import asyncio
 import os

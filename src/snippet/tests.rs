@@ -54,6 +54,7 @@ fn alone() -> Facts {
     Facts {
         program: "/usr/bin/safeconduct".to_owned(),
         flags: Vec::new(),
+        no_daemon: false,
         target: url.to_owned(),
         url: Some(url.to_owned()),
         name: "mcp.example.com".to_owned(),
@@ -193,6 +194,7 @@ fn no_text_becomes_more_than_a_text() {
                 target: target.to_owned(),
                 url: Some(target.to_owned()),
                 flags,
+                no_daemon: false,
                 daemon,
                 ..alone()
             };

@@ -17,7 +17,7 @@ pub(super) const SERVERS: &str = r#"{
 pub(super) const GEMINI: Row = Row {
     place: "~/.gemini/settings.json, or .gemini/settings.json of the project",
     bare_variables: true,
-    alone: "Gemini CLI keeps back variables that look like a credential: name those of the job's identity in `env`, or start \
+    alone: "Gemini CLI keeps back variables that look like a credential: name those of the job's identity (`safeconduct whoami` has them as evidence) in `env`, or start \
         `safeconduct run` first",
     ..USUAL
 };

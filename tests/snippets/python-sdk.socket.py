@@ -9,7 +9,7 @@ URL = "http://localhost/mcp/deploy"
 
 
 async def main():
-    transport = httpx2.AsyncHTTPTransport(uds=SOCKET)
+    transport = httpx2.AsyncHTTPTransport(uds=SOCKET, retries=5)
     async with httpx2.AsyncClient(transport=transport, timeout=httpx2.Timeout(30, read=300)) as http:
         async with Client(streamable_http_client(URL, http_client=http)) as client:
             print([tool.name for tool in (await client.list_tools()).tools])

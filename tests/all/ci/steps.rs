@@ -57,7 +57,11 @@ async fn stop_ends_the_daemons_of_the_job_and_revokes_what_lives() {
     let server = &job.scene.authorization_server;
     assert!(server.is_revoked(&token) && server.is_revoked(&job.outputs()["token_demo"]));
     let again = job.world.run(&["stop"]).await.expect_code(0);
-    assert!(again.stdout.contains("nothing to stop"), "the last step of a job whose first step failed: {}", again.stdout);
+    assert!(
+        again.stdout.contains("nothing to stop"),
+        "the last step of a job whose first step failed: {}",
+        again.stdout
+    );
     // The one of this socket alone, as a post step ends it.
     let third = job.ci(&[&job.demo(), "--json"]).await.expect_code(0);
     let socket = third.json()["socket"].as_str().expect("a path").to_owned();
