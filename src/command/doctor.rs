@@ -62,7 +62,7 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     let wishes = wishes(context, verb, Instant::now() + limit)?;
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let (mut report, mut sent) = (Report::default(), Requests::new());
-    context.block_on_telling(&|| "the servers have not answered every question yet".to_owned(), async {
+    context.block_on_telling(&|| "the servers have not answered every question, or the issued token has not expired yet (`--wait-expiry 0s` does without its end)".to_owned(), async {
         let (env, clock) = (context.env.clone(), context.clock());
         let core: Core = assembly::core_even_without_identity(config, env, clock, Persistence::OneShot(limit))?;
         let target = Target::Name(name);
