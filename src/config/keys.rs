@@ -1,5 +1,5 @@
 //! All configuration keys. The reader, the JSON Schema and the starter file use these tables. The own keys of an
-//! identity source or an exchange are declared in its row instead.
+//! identity source or an exchange are declared in its row instead. serde is not used for the check: it stops at its first error.
 //!
 //! Keys of later versions are listed too, so that they are refused with a clear message. They must not be ignored: an
 //! operator who writes `dpop` relies on its effect.

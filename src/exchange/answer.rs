@@ -1,7 +1,8 @@
 //! Reads the answers of token endpoints (RFC 6749 sections 5.1 and 5.2).
 //!
 //! Five members count. Each is read by itself, so that one that is odd but plain (a lifetime in quotes, scopes as a list) costs no
-//! token, and the error for one that is not plain names it. The types of a token and of an error are those of the oauth2 crate.
+//! token, and the error for one that is not plain names it. The types of a token and of an error are those of the oauth2 crate. Its
+//! reader of answers is not used: it takes one spelling of each member, and its errors name none.
 
 use std::time::Duration;
 

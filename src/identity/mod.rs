@@ -77,7 +77,8 @@ pub(crate) const SOURCES: &[Descriptor] = &[
     ci_env::MODAL,
 ];
 
-/// How much our clock and the platform's may differ when a subject token's expiry is checked.
+/// How much our clock and the platform's may differ when a subject token's expiry is checked. For so long after `exp` by our clock the
+/// authorization server decides; after that the token is refused here.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// A source of this workload's identity.

@@ -1,7 +1,9 @@
 //! The HTTP client for the far side: MCP servers, authorization servers and the documents of both.
 //!
-//! HTTP/1.1 over the connections of [`super::connector`]. What the other side may send before its body is bounded: 64 KiB and 100 fields for a head, and
-//! eight interim (1xx) answers.
+//! HTTP/1.1 over the connections of [`super::connector`]. reqwest is not used here: it has no limits for headers and interim answers, no
+//! staggered dialling (RFC 8305) and no error type for each step.
+//!
+//! What the other side may send before its body is bounded: 64 KiB and 100 fields for a head, and eight interim (1xx) answers.
 //!
 //! Connections are kept for a few seconds ([`KEPT_FOR`]). A kept connection may break just when a request is sent over it. If it
 //! breaks before the first byte of the answer, the request is sent once more over a new connection: here, if nothing of it was

@@ -320,8 +320,8 @@ impl Minter {
         Ok(token)
     }
 
-    /// The key to bind the token to, if the server requires it or the operator configured it. Fails if the
-    /// authorization server does not support our algorithm.
+    /// The key to bind the token to, if the server requires it or the operator configured it: one for each server, so that two servers
+    /// cannot see that they share a client. Fails if the authorization server does not support our algorithm.
     fn dpop_key(&self, order: &Order, route: &Route) -> Result<Option<Arc<dpop::Key>>, Error> {
         let required = route.protection.metadata.as_ref().is_some_and(|metadata| metadata.wants_dpop);
         if !order.dpop.unwrap_or(required) {
