@@ -75,7 +75,7 @@ pub enum Error {
     #[error("{0}")]
     Tcp(#[from] http::Error),
     /// The configuration file that is in use is not there any more.
-    #[error("{} is gone, and no other configuration file is there", .0.display())]
+    #[error("{}, which is in use, is not the configuration file that is found now", .0.display())]
     Gone(PathBuf),
     /// Serving failed.
     #[error("a listener cannot be served: {0}")]
@@ -98,7 +98,9 @@ impl Error {
             Self::Assembly(error) => error.hint(),
             Self::Socket(error) => error.hint(),
             Self::Tcp(error) => error.hint(),
-            Self::Gone(_) => Some("put it back; a daemon without a file is started without one".to_owned()),
+            Self::Gone(_) => {
+                Some("put it back; for another file, or none, end the daemon and start it again".to_owned())
+            }
             Self::Serve(_) => None,
         }
     }

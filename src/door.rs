@@ -21,7 +21,7 @@ mod place;
 
 pub(crate) use answerer::Answerer;
 pub(crate) use place::{Place, may_be_ours, places};
-use place::{foreign_directory, nobody_at, passed_over};
+use place::{nobody_at, passed_over, passed_over_at};
 
 /// Larger than any answer of the API, tokens of 32 KiB included.
 const ANSWER_CAP: usize = 256 * 1024;
@@ -195,7 +195,7 @@ fn first(places: &[Place], own_uid: u32, limit: Option<Duration>) -> Result<(Uni
     if let Some(error) = refused {
         return Err(error);
     }
-    let passed = places.iter().find_map(|place| Some((place.path.clone(), foreign_directory(place, own_uid)?)));
+    let passed = places.iter().find_map(|place| passed_over_at(place, own_uid));
     Err(Error::Absent { places: places.to_vec(), passed })
 }
 

@@ -59,9 +59,9 @@ impl Reload {
     }
 
     /// Puts a new broker in the place of the old one. Fails, and changes nothing, if it cannot be made, or if the file is gone that
-    /// the old one was made from.
+    /// the old one was made from: another file that is found then, or none, can let other callers in.
     pub(crate) fn swap(&self, config: Config) -> Result<Loaded, Error> {
-        if let (Some(file), None) = (self.of.loads.file(), &config.file) {
+        if let Some(file) = self.of.loads.file().filter(|file| config.file.as_ref() != Some(file)) {
             return Err(Error::Gone(file));
         }
         let loaded = Loaded { servers: config.servers.len(), needs_restart: self.what_stays(&config) };

@@ -21,21 +21,9 @@ const ENDS: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Ends the daemon and waits for its end. In a CI job, where each step has a daemon of its own, it ends all of them, and none that
-/// is not of the job. Where none runs that was not named, there is nothing to do.
+/// is not of the job. Where the job has none there is nothing to do.
 pub(super) fn stop(context: &Context<'_>, verb: &Operate) -> Result<(), Failure> {
     let places = door::places(context.global.socket.as_ref(), context.env);
-    match door::listening(&places, context.env.uid()) {
-        // The last step of a job that always runs has nothing to do if the step before it failed.
-        Err(absent) if absent.lets_work_here() && !absent.has_passed_over() => {
-            return say(
-                context,
-                verb,
-                &json!({ "stopped": false }),
-                "no daemon is running, so there is nothing to stop",
-            );
-        }
-        _ => {}
-    }
     let of_steps: Vec<_> = places.iter().filter(|place| place.of_step).map(std::slice::from_ref).collect();
     if of_steps.is_empty() {
         let pid = stop_one(context, &places)?;
@@ -55,8 +43,15 @@ pub(super) fn stop(context: &Context<'_>, verb: &Operate) -> Result<(), Failure>
         (Some(failure), _) => Err(failure),
         (None, Some(pid)) => say(context, verb, &json!({ "stopped": true, "pid": pid, "pids": pids }), "stopped"),
         (None, None) => {
-            let places = places.into_iter().filter(|place| place.of_step).collect();
-            Err(door::Error::Absent { places, passed: None }.into())
+            let places: Vec<_> = places.into_iter().filter(|place| place.of_step).collect();
+            match door::listening(&places, context.env.uid()) {
+                Err(absent) if absent.has_passed_over() => Err(absent.into()),
+                // The last step of a job, which always runs, has nothing to do if the step before it failed.
+                _ => {
+                    let none = "no daemon of this job is running, so there is nothing to stop";
+                    say(context, verb, &json!({ "stopped": false }), none)
+                }
+            }
         }
     }
 }
@@ -97,6 +92,8 @@ pub(super) fn reload(context: &Context<'_>, verb: &Operate) -> Result<(), Failur
     #[derive(Deserialize)]
     struct Reloaded {
         servers: usize,
+        /// A daemon of an older version says nothing of that.
+        #[serde(default)]
         needs_restart: Vec<String>,
     }
     let Reloaded { servers, needs_restart } = read(&context.ask_daemon("POST /v1/reload", None, RELOADS)?)?;

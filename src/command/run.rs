@@ -70,8 +70,7 @@ pub(super) fn serve(context: &Context<'_>, serving: &Serving, end: impl Future<O
         let (socket, http, health) = (listening.socket.display(), addresses(&listening.http), listening.health);
         tracing::info!(%socket, http, health = health.map(tracing::field::display), servers = count, "listening");
         if !is_of_use {
-            let file =
-                file.map_or_else(|| "there is no configuration file".to_owned(), |file| file.display().to_string());
+            let file = file.map(|file| file.display().to_string());
             tracing::warn!(
                 file,
                 "no server is configured, so nothing can be asked for: `safeconduct config init` shows how"

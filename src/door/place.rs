@@ -36,26 +36,27 @@ impl Place {
 /// May a daemon of ours listen at a place? At a compiled-in path only in a directory that is ours or root's: whoever else made
 /// that directory may let us wait there, or answer. It is looked at before we dial.
 pub(crate) fn may_be_ours(place: &Place, own_uid: u32) -> bool {
-    if place.named {
-        return true;
-    }
-    let is_ours = |found: io::Result<std::fs::Metadata>| match found {
-        Ok(found) => found.uid() == own_uid || found.uid() == 0,
-        // It is not there, or behind a directory that is closed to us; dialling says which.
-        Err(_) => true,
-    };
-    let directory = place.path.parent().unwrap_or_else(|| Path::new("/"));
-    // A link is its owner's to change, whatever it leads to.
-    is_ours(std::fs::symlink_metadata(directory)) && is_ours(std::fs::metadata(directory))
+    foreign_directory(place, own_uid).is_none()
 }
 
-/// The user who made the directory of a socket that is there, if that keeps us from asking.
-pub(super) fn foreign_directory(place: &Place, own_uid: u32) -> Option<u32> {
-    if may_be_ours(place, own_uid) {
+/// The other user whose directory a place lies in.
+fn foreign_directory(place: &Place, own_uid: u32) -> Option<u32> {
+    if place.named {
         return None;
     }
-    std::fs::symlink_metadata(&place.path).ok()?;
-    std::fs::metadata(place.path.parent()?).ok().map(|found| found.uid())
+    let directory = place.path.parent().unwrap_or_else(|| Path::new("/"));
+    // A link is its owner's to change, whatever it leads to. What is not there, or behind a directory that is closed to us, says so
+    // when it is dialled.
+    let owners = [std::fs::symlink_metadata(directory), std::fs::metadata(directory)];
+    owners.into_iter().flatten().map(|found| found.uid()).find(|owner| *owner != own_uid && *owner != 0)
+}
+
+/// The same if a socket is there, or may be behind a directory that is closed to us.
+pub(super) fn passed_over_at(place: &Place, own_uid: u32) -> Option<(PathBuf, u32)> {
+    let owner = foreign_directory(place, own_uid)?;
+    let is_absent = |error: io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let is_there = !std::fs::symlink_metadata(&place.path).is_err_and(is_absent);
+    is_there.then(|| (place.path.clone(), owner))
 }
 
 pub(super) fn nobody_at(places: &[Place]) -> String {

@@ -182,10 +182,6 @@ const WORDS: &[Words] = &[
     // Okta, "Configure OAuth 2.0 Demonstrating Proof-of-Possession"; wording from user reports.
     Words { all: &["dpop proof", "missing"], cure: BIND },
     Words { all: &["default scopes", "must be provided"], cure: NAME_SCOPES },
-    // As servers say it that are not known by name.
-    Words { all: &["jti", "used before"], cure: MINT_ANEW },
-    Words { all: &["already been used"], cure: MINT_ANEW },
-    Words { all: &["replay"], cure: MINT_ANEW },
 ];
 
 /// The hint for a refusal with this code and description.
@@ -204,8 +200,15 @@ pub(super) fn cure(code: &str, description: Option<&str>, sent: Sent) -> &'stati
     }
 }
 
+/// As servers say it that are not known by name: the token was taken before.
+fn is_replay(description: Option<&str>) -> bool {
+    let words = description.unwrap_or_default().to_ascii_lowercase();
+    words.contains("already been used") || words.contains("replay") || words.contains("jti") && words.contains("used")
+}
+
 fn by_code(code: &str, description: Option<&str>, sent: Sent) -> &'static str {
     match code {
+        "invalid_grant" if is_replay(description) => MINT_ANEW,
         "invalid_grant" if sent.has_own_audience => TRUST,
         "invalid_grant" => TRUST_OR_ENDPOINT,
         "jti_known" | "jti_reused" => MINT_ANEW,
@@ -213,7 +216,7 @@ fn by_code(code: &str, description: Option<&str>, sent: Sent) -> &'static str {
         "invalid_client" if sent.is_svid => SVID_CLIENT,
         "invalid_client" if sent.is_federated => FEDERATED_CLIENT,
         "invalid_client" | "unauthorized_client" => {
-            "the authorization server does not know this client or its proof, or wants one where none is named: check `client_id` and `client_auth` with its operator, and what it trusts with what was presented"
+            "the authorization server does not know this client or its proof, or wants one where none is named: check `client_id` and `client_auth` with its operator, and what that trusts"
         }
         "access_denied" if description.is_none() => WORDLESS,
         "access_denied" => {
@@ -269,6 +272,14 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_server_that_took_the_token_before_is_understood_and_a_proof_of_dpop_is_not_meant() {
+        for words in ["this assertion (jti) was used before", "Assertion has already been used", "replay detected"] {
+            assert_eq!(cure("invalid_grant", Some(words)), MINT_ANEW, "{words}");
+            assert_ne!(cure("invalid_dpop_proof", Some(words)), MINT_ANEW, "{words}");
+        }
+    }
+
+    #[test]
     fn the_strings_of_real_servers_lead_to_their_own_cures() {
         for (words, wanted) in [
             ("Token jti claim is required", NO_JTI),
@@ -291,7 +302,6 @@ mod tests {
             ("Requested connector does not exist.", CONNECTOR),
             ("Requested connector does not support token exchange.", CONNECTOR),
             ("The jti was already used.", MINT_ANEW),
-            ("this assertion (jti) was used before", MINT_ANEW),
         ] {
             assert_eq!(cure("invalid_client", Some(words)), wanted, "{words}");
         }

@@ -23,7 +23,7 @@ async fn keycloak_takes_the_grant_of_a_confidential_client() {
         )
         .await;
     profiles::keycloak_grant(&scene, "repo:somebody/else:ref:refs/heads/main");
-    example.fails(REFUSED, &["invalid_grant", "User not found"], &["operator must link", "whoami"]).await;
+    example.fails(REFUSED, &["invalid_grant", "User not found"], &["operator must link", "was presented"]).await;
 }
 
 #[tokio::test]
@@ -64,7 +64,11 @@ async fn keycloak_finds_a_federated_client_by_its_subject() {
     let other = FakePlatform::start().await;
     scene.authorization_server.trust_only(other.trust());
     example
-        .fails(REFUSED, &["Invalid client or Invalid client"], &["`client_id`", "whoami", "bound to the client"])
+        .fails(
+            REFUSED,
+            &["Invalid client or Invalid client"],
+            &["`client_id`", "what was presented", "bound to the client"],
+        )
         .await;
 }
 
@@ -147,7 +151,9 @@ async fn dex_is_told_its_connector_and_takes_an_id_token() {
     let other = example.with("connector_id = \"ci\"", "connector_id = \"x\"");
     other.fails(REFUSED, &["invalid_request", "connector does not exist"], &["`extra = { connector_id"]).await;
     scene.authorization_server.trust_only(FakePlatform::start().await.trust());
-    example.fails(REFUSED, &["access_denied"], &["connector does not take the subject token", "whoami"]).await;
+    example
+        .fails(REFUSED, &["access_denied"], &["connector does not take the subject token", "what was presented"])
+        .await;
 }
 
 /// Dex as the link of a chain: what it issues opens a server that trusts Dex itself.
