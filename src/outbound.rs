@@ -28,6 +28,7 @@ mod alert;
 mod call;
 mod certificate;
 mod connector;
+mod deadline;
 mod dial;
 mod error;
 mod failure;
@@ -62,6 +63,7 @@ pub(crate) use stream::{Download, Exchange, Lost, Polled, Sent, Upload};
 
 use call::{Call, Reading};
 use connector::{Connector, Through};
+use deadline::Deadline;
 use far::Far;
 use rules::Rules;
 use shelf::Shelf;
@@ -155,7 +157,7 @@ struct Inner {
     clock: Clock,
     jitter: Jitter,
     /// When the last request of the command that this is for must be over.
-    deadline: Option<tokio::time::Instant>,
+    deadline: Deadline,
 }
 
 /// An HTTP client with its connections.
@@ -187,7 +189,7 @@ impl Outbound {
 
     /// The same for a command whose requests must all be over by the deadline. The clock shows when the machine was suspended.
     pub(crate) fn until(config: Config, clock: Clock, deadline: Option<tokio::time::Instant>) -> Self {
-        Self::with(config, OnceLock::new(), clock, deadline)
+        Self::with(config, OnceLock::new(), clock, Deadline::at(deadline))
     }
 
     /// The same rules for one party that has a CA of its own. Only certificates of this bundle are trusted, so that no other
@@ -204,15 +206,10 @@ impl Outbound {
     fn with_tls(&self, tls: ClientConfig) -> Self {
         // A party with a CA of its own is beside us, so there is no forward proxy on the way.
         let config = Config { proxy: None, ..self.0.config.clone() };
-        Self::with(config, OnceLock::from(Ok(Arc::new(tls))), self.0.clock.clone(), self.0.deadline)
+        Self::with(config, OnceLock::from(Ok(Arc::new(tls))), self.0.clock.clone(), self.0.deadline.clone())
     }
 
-    fn with(
-        config: Config,
-        tls: OnceLock<Result<Arc<ClientConfig>, Error>>,
-        clock: Clock,
-        deadline: Option<tokio::time::Instant>,
-    ) -> Self {
+    fn with(config: Config, tls: OnceLock<Result<Arc<ClientConfig>, Error>>, clock: Clock, deadline: Deadline) -> Self {
         let (clients, mutual, presented) = (Shelf::default(), Shelf::default(), Shelf::default());
         let (streams, pool) = (Shelf::default(), Arc::default());
         let (sockets, pinned) = (Shelf::default(), Shelf::default());
@@ -244,11 +241,6 @@ impl Outbound {
         self.0.mutual.clear();
         self.0.pool.clear();
         self.0.sockets.clear();
-    }
-
-    fn left(&self, limit: Duration) -> Duration {
-        let Some(deadline) = self.0.deadline else { return limit };
-        limit.min(deadline.saturating_duration_since(tokio::time::Instant::now()))
     }
 
     /// Builds the clients now, so that the first request does not wait for it.

@@ -169,11 +169,6 @@ impl Error {
         self.refusal().is_some()
     }
 
-    /// Was a token request sent?
-    pub(super) fn was_sent(&self) -> bool {
-        matches!(&*self.cause, Cause::Exchange(error) if error.was_sent())
-    }
-
     /// What the authorization server wants otherwise, where it says so.
     pub(super) fn demand(&self) -> Option<exchange::Demand> {
         match &*self.cause {

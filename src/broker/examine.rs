@@ -4,17 +4,18 @@
 //! Documents are fetched without the cache of discovery, at every place where they may be published. One token is
 //! requested, once, as in a normal request; `--other-resource` requests a second one, and `federation` says what else is. The MCP
 //! server gets that token, broken forms of it, garbage, and the tokens that the operator hands in; never the identity token.
-//! Everything that was issued is revoked.
+//! Every access token for the server, and for a front door before it, is revoked, also when the time is over (`revoking`).
 //!
 //! The steps are in `examine/`: `door` (the front door), `challenge` (the MCP endpoint without a token), `resource`
 //! (its metadata), `issuer` (the authorization server's metadata), `grant` (identity and exchange), `presenting` (what
 //! the MCP server accepts), `federation` (what the authorization server demands of an identity token). The requirements are one table, `rules`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::flight::Minter;
 use super::{Broker, Error, Server, Target, TokenRequest};
@@ -33,11 +34,13 @@ mod grant;
 mod issuer;
 mod presenting;
 mod resource;
+mod revoking;
 mod rules;
 
 use attempt::LATE;
-use federation::{Outcome, ToRevoke};
+use federation::Outcome;
 use grant::Granted;
+use revoking::ToRevoke;
 
 pub use check::{Check, Rule, State};
 
@@ -45,6 +48,7 @@ use super::Party;
 
 /// With less time left than this, no token is presented: the answers would come too late.
 const TO_PRESENT: Duration = Duration::from_millis(500);
+const NOBODY_ASKED: &str = "no authorization server is asked";
 
 /// The options of an examination.
 #[derive(Clone, Debug)]
@@ -53,7 +57,9 @@ pub struct Examination {
     pub scopes: Option<Scopes>,
     /// Wait for the end of a token that lives at most this long.
     pub wait_expiry: Duration,
-    /// When the examination must be over.
+    /// How long it may take.
+    pub limit: Duration,
+    /// When that is over. What was issued is revoked after it.
     pub deadline: Instant,
     /// Another resource at the same authorization server. A token is requested for it, which the MCP server must
     /// refuse.
@@ -71,13 +77,13 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// The party or document that the current step waits for.
     waiting_for: &'static str,
-    token_requests: usize,
-    revocations: usize,
+    /// What was issued.
+    to_revoke: Vec<ToRevoke>,
 }
 
 impl Report {
     /// Adds the check that fails because the examination did not end within `limit`.
-    pub fn out_of_time(&mut self, limit: Duration) {
+    fn out_of_time(&mut self, limit: Duration) {
         let what = format!("not everything was over within {} s; it waited for {}", limit.as_secs(), self.waiting_for);
         let check = rules::IN_TIME.fail(what, "give it longer with `--timeout`");
         self.push(check.of(super::Class::Temporary));
@@ -113,15 +119,13 @@ struct ExaminationRun<'a> {
     issuer_asked: Option<Issuer>,
     /// How the token request ended.
     outcome: Outcome,
-    /// What was issued.
-    to_revoke: Vec<ToRevoke>,
 }
 
 impl Broker {
-    /// How many requests an examination sent, and where.
-    pub fn requests(&self, report: &Report) -> [(&'static str, usize); 4] {
+    /// How many requests were sent so far, and where.
+    pub fn requests(&self) -> [(&'static str, usize); 4] {
         let [mcp, documents] = self.maker.discovery.sent();
-        let (tokens, revocations) = (report.token_requests, report.revocations);
+        let [tokens, revocations] = self.maker.sent.each_ref().map(|count| count.load(Ordering::Relaxed));
         [("mcp_server", mcp), ("metadata", documents), ("token_endpoint", tokens), ("revocation_endpoint", revocations)]
     }
 
@@ -149,9 +153,12 @@ impl Broker {
             pass,
             issuer_asked: None,
             outcome: Outcome::NotAsked,
-            to_revoke: Vec::new(),
         };
-        walk.all().await;
+        let is_late = timeout_at(wishes.deadline, walk.all()).await.is_err();
+        report.revoke_all(maker).await;
+        if is_late {
+            report.out_of_time(wishes.limit);
+        }
         Ok(())
     }
 }
@@ -222,6 +229,7 @@ impl ExaminationRun<'_> {
         let granted = self.platforms_own().await;
         self.clocks();
         self.present_all(asks_for_a_token, granted, None).await;
+        self.unmeasured(NOBODY_ASKED);
     }
 
     /// For a server whose requests are signed: no authorization server is asked, and there is no token to present.
@@ -237,6 +245,7 @@ impl ExaminationRun<'_> {
         self.clocks();
         let what = "requests are signed one by one: try one with the headers of `/v1/headers`";
         self.report.push(rules::TOKEN_ACCEPTED.skip(what));
+        self.unmeasured(NOBODY_ASKED);
     }
 
     /// Presents tokens to the MCP server, if it asks for one and there is time for it.

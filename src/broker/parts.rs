@@ -127,6 +127,7 @@ impl Broker {
                 refused: carried.refused,
                 to_give_back: carried.to_give_back,
                 last_failure: Arc::default(),
+                sent: Default::default(),
             }),
             clock,
             metrics,

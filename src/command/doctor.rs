@@ -59,22 +59,17 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     }
     let url = config.servers.iter().find(|server| *server.name == *name).map(|server| server.url.to_string());
     let limit = verb.timeout + verb.wait_expiry.unwrap_or_default();
-    let wishes = wishes(context, verb, Instant::now() + limit)?;
+    let wishes = wishes(context, verb, limit)?;
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let (mut report, mut sent) = (Report::default(), Requests::new());
     context.block_on_telling(&|| "the servers have not answered every question, or the issued token has not expired yet (`--wait-expiry 0s` does without its end)".to_owned(), async {
         let (env, clock) = (context.env.clone(), context.clock());
         let core: Core = assembly::core_even_without_identity(config, env, clock, Persistence::OneShot(limit))?;
         let target = Target::Name(name);
-        let walked = core.broker.examine(&caller, &target, &wishes, &mut report);
-        let walked = tokio::time::timeout(limit, walked).await;
+        let walked = core.broker.examine(&caller, &target, &wishes, &mut report).await;
         core.stop.cancel();
-        sent.extend(core.broker.requests(&report));
-        match walked {
-            Ok(walked) => walked?,
-            Err(_) => report.out_of_time(limit),
-        }
-        Ok(())
+        sent.extend(core.broker.requests());
+        Ok(walked?)
     })?;
     let url = url.unwrap_or_default();
     let mut checks = report.checks;
@@ -82,7 +77,7 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     Ok((url, checks, sent))
 }
 
-fn wishes(context: &Context<'_>, verb: &cli::Doctor, deadline: Instant) -> Result<Examination, Failure> {
+fn wishes(context: &Context<'_>, verb: &cli::Doctor, limit: Duration) -> Result<Examination, Failure> {
     let scopes = match verb.scopes.as_slice() {
         [] => None,
         scopes => {
@@ -95,7 +90,8 @@ fn wishes(context: &Context<'_>, verb: &cli::Doctor, deadline: Instant) -> Resul
     Ok(Examination {
         scopes,
         wait_expiry: verb.wait_expiry.unwrap_or(SHORT_LIFE),
-        deadline,
+        limit,
+        deadline: Instant::now() + limit,
         other_resource: other.map_err(|why| Failure::asked(format!("--other-resource cannot be used: {why}")))?,
         expired_token: token("--expired-token-file", &verb.expired_token_file)?,
         foreign_token: token("--wrong-audience-token-file", &verb.wrong_audience_token_file)?,

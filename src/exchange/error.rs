@@ -111,11 +111,6 @@ fn told(said: &OauthError) -> String {
 const STUMBLES: &str = "if that goes on, the server may stumble over the parameter `resource` (RFC 8707): leave it out with `resource = \"\"`; else its operator's log says more";
 
 impl Error {
-    /// Was the request sent?
-    pub(crate) fn was_sent(&self) -> bool {
-        !matches!(self, Self::Crowded { .. } | Self::Misconfigured { .. } | Self::FileBusy { .. } | Self::Moved { .. })
-    }
-
     /// Can a new request succeed a little later?
     pub fn is_temporary(&self) -> bool {
         match self {

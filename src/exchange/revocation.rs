@@ -3,6 +3,7 @@
 //! The oauth2 crate is not used for the form: it always sends a `client_id`, which a grant without a client does not
 //! have, and it does not allow loopback addresses for development.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{TokenEndpoint, form};
@@ -74,6 +75,7 @@ async fn ask(way: &TokenEndpoint<'_>, client: &ResolvedClient, token: &AccessTok
     ask.certificate = certificate.cloned();
     ask.headers.extend(client.header().map_err(|error| Error::client(&error))?);
     ask.limit = LIMIT;
+    way.sent[1].fetch_add(1, Ordering::Relaxed);
     way.outbound.send(ask).await.map_err(Error::Outbound)
 }
 

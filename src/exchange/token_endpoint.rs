@@ -1,5 +1,7 @@
 //! Sends token requests to an authorization server.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use reqwest::header::{HeaderName, HeaderValue};
 use url::Url;
 
@@ -21,6 +23,8 @@ pub(crate) struct TokenEndpoint<'a> {
     pub clock: &'a Clock,
     /// The DPoP nonces that servers issued.
     pub nonces: &'a dpop::Nonces,
+    /// Counts the requests to token endpoints, and to revocation endpoints.
+    pub sent: &'a [AtomicUsize; 2],
 }
 
 impl TokenEndpoint<'_> {
@@ -38,6 +42,7 @@ impl TokenEndpoint<'_> {
         if let Some(key) = &request.dpop {
             ask.headers.push(self.proof(key, &place)?);
         }
+        self.sent[0].fetch_add(1, Ordering::Relaxed);
         let answer = self.outbound.send(ask).await;
         let answer = answer.map_err(|error| Error::Outbound { issuer: self.server.issuer.clone(), error })?;
         if request.dpop.is_some() {

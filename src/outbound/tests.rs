@@ -147,6 +147,10 @@ async fn nobody_is_blamed_for_a_request_that_was_not_begun() {
     let over = Outbound::until(Config::default(), Clock::system(), Some(tokio::time::Instant::now()));
     let outcome = over.send(Ask::get("https://mcp.example.com/", NamedBy::Us)).await;
     assert_eq!(outcome.err(), Some(Error::NoTimeLeft { host: "mcp.example.com".to_owned() }));
+    let limit = Duration::from_secs(3);
+    assert_eq!(over.left(limit), Duration::ZERO);
+    over.leave(Duration::from_secs(60));
+    assert_eq!(over.left(limit), limit, "for what comes after the work");
 }
 
 // The far side over sockets.

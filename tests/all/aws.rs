@@ -321,6 +321,7 @@ async fn doctor_shows_whose_credentials_sign() {
         let told = &output.stdout;
         assert!(told.contains("credentials to sign with") && told.contains(who), "{told}\n{}", output.stderr);
         assert!(told.contains("nobody issues a token"), "{told}");
+        assert!(told.contains("assertion-single-use") && told.contains("no authorization server is asked"), "{told}");
     }
 }
 

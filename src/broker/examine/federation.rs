@@ -4,31 +4,32 @@
 //! Each row says what was seen, or as a note why it could not be seen. Beside the one token request these are sent, each at most
 //! once: after a refusal of the identity, one with the other form of audience, if both forms name the same party; after a refusal
 //! of the target, one without `resource`; after a grant, the same identity token again. What they bring is shown to nobody, and
-//! is revoked like the token that was asked for.
+//! is revoked like the token that was asked for. Of a chain of identities only what the last link minted is described.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::flight::{Sent, TokenAnswer};
+use super::super::flight::Sent;
 use super::super::{Error, Order, ResourceParameter, TokenRequest};
 use super::attempt::LATE;
 use super::{Check, ExaminationRun, Party, Rule, TO_PRESENT, rules};
-use crate::exchange::revocation;
-use crate::exchange::{AssertionAudience, Demand, Issued};
+use crate::exchange::{AssertionAudience, ClientAuth, Demand};
 use crate::oauth::{Issuer, quoted_words};
-use crate::token::{AccessToken, SubjectToken};
+use crate::token::SubjectToken;
 
 /// An access token that lives longer than this after the end of the identity token gets a warning.
 const OUTLIVES: i64 = 3_600;
+const CHAIN: &str = "a chain of identities leads there";
 
 /// How the one token request ended.
 #[derive(Default)]
 pub(super) enum Outcome {
     #[default]
     NotAsked,
-    Refused(TokenRequest, Error),
+    /// With the time when the refusal arrived, in seconds since 1970.
+    Refused(TokenRequest, Error, i64),
     Granted(Box<Grant>),
 }
 
@@ -49,27 +50,8 @@ enum Probe {
     NotTried(String),
 }
 
-/// A token to revoke.
-pub(super) struct ToRevoke(TokenRequest, Issuer, AccessToken);
-
 impl ExaminationRun<'_> {
-    /// One token request. What it brings is kept, to be revoked.
-    pub(super) async fn issue(&mut self, want: &TokenRequest) -> Result<TokenAnswer, Error> {
-        let answer = self.maker.issue(want).await;
-        if answer.as_ref().map_or_else(Error::was_sent, |_| true) {
-            self.report.token_requests += 1;
-        }
-        let answer = answer?;
-        self.keep(want, answer.sent.issuer(), &answer.issued);
-        Ok(answer)
-    }
-
-    fn keep(&mut self, want: &TokenRequest, issuer: &Issuer, issued: &Issued) {
-        let kept = issued.token().map(|token| ToRevoke(want.clone(), issuer.clone(), token.clone()));
-        self.to_revoke.extend(kept);
-    }
-
-    /// Adds the rows about the identity token, then revokes what was issued.
+    /// Adds the rows about the identity token.
     pub(super) async fn federation(&mut self, subject: Option<&SubjectToken>) {
         self.report.waits_for("the token endpoint");
         let outcome = std::mem::take(&mut self.outcome);
@@ -81,10 +63,17 @@ impl ExaminationRun<'_> {
             }
             _ if is_provider => self.unmeasured("a provider's own hosts are not tried out"),
             (Outcome::NotAsked, _) => self.unmeasured("no token was issued, and none was refused"),
-            (Outcome::Refused(want, error), Some(subject)) => self.after_refusal(want, &error, subject).await,
+            (Outcome::Refused(want, ..), _) if self.is_through_chain(&want) => self.unmeasured(CHAIN),
+            (Outcome::Refused(want, error, unix), Some(subject)) => {
+                self.after_refusal(want, (&error, unix), subject).await;
+            }
             (Outcome::Granted(grant), _) => self.after_grant(*grant).await,
         }
-        self.revoke_all().await;
+    }
+
+    /// Is the token that the authorization server gets another than the platform's?
+    fn is_through_chain(&self, want: &TokenRequest) -> bool {
+        self.maker.chain(&want.order).is_ok_and(|chain| !chain.is_empty())
     }
 
     /// A note in place of each row.
@@ -131,14 +120,17 @@ impl ExaminationRun<'_> {
             }
             None => rules::ASSERTION_AGE.note("the identity token has no `iat`, so its age is not known"),
         });
-        let is_fresh = self.maker.identity(&want.order).is_ok_and(|identity| identity.source.mints_anew());
+        let is_fresh = !self.maker.keeps_identity(&want.order);
+        if matches!(again, Probe::Refused(_)) && !is_fresh {
+            self.report.proof_is_spent(&want.order, sent.issuer());
+        }
         self.report.push(once(again, is_fresh, subject.age(now)));
         self.report.push(rules::ASSERTION_TYP.pass(format!("taken with {}", typ_of(subject))));
         self.report.push(resource);
         self.report.push(outlives(life, subject.claims.exp.map(|exp| exp.saturating_sub(at))));
     }
 
-    async fn after_refusal(&mut self, want: TokenRequest, error: &Error, subject: &SubjectToken) {
+    async fn after_refusal(&mut self, want: TokenRequest, (error, unix): (&Error, i64), subject: &SubjectToken) {
         let (code, demand) = (error.code().to_owned(), error.demand());
         let about = |rule: &Rule, seen: &str, of: Demand| match demand {
             Some(found) if found == of => {
@@ -148,7 +140,10 @@ impl ExaminationRun<'_> {
         };
         let audience = audience_of(subject);
         let is_about_it = demand == Some(Demand::Audience)
-            || (demand.is_none() && matches!(&*code, "invalid_grant" | "invalid_client"));
+            || (demand.is_none()
+                && (code == "invalid_grant"
+                    // A wrong secret is no matter of the identity token.
+                    || (code == "invalid_client" && want.order.client.auth == ClientAuth::Workload)));
         let check = if is_about_it {
             let known = subject.claims.aud.first().map(String::as_str);
             let issuer = self.issuer_asked.clone();
@@ -167,7 +162,7 @@ impl ExaminationRun<'_> {
             about(&rules::ASSERTION_AUDIENCE, &format!("`aud` is {}", quoted_words(&audience)), Demand::Audience)
         };
         self.report.push(check);
-        let age = subject.age(self.maker.clock.unix());
+        let age = subject.age(unix);
         let age = age.map_or_else(|| "its age is not known".to_owned(), |age| format!("at an age of {age} s"));
         self.report.push(about(&rules::ASSERTION_AGE, &age, Demand::Age).by(Party::Workload));
         self.report.push(about(&rules::ASSERTION_ONCE, "sent once", Demand::Once).by(Party::Workload));
@@ -194,8 +189,8 @@ impl ExaminationRun<'_> {
             Ok(identity) => identity,
             Err(error) => return Probe::NotTried(error.to_string()),
         };
-        if !identity.links.is_empty() || want.order.idp.is_some() {
-            return Probe::NotTried("a chain of identities leads there".to_owned());
+        if self.is_through_chain(want) {
+            return Probe::NotTried(CHAIN.to_owned());
         }
         if !identity.source.mints_anew() && !identity.source.repeats() {
             return Probe::NotTried("the platform made this one token, for one audience".to_owned());
@@ -245,37 +240,8 @@ impl ExaminationRun<'_> {
         if Instant::now() + TO_PRESENT > self.wishes.deadline {
             return Probe::NotTried(LATE.to_owned());
         }
-        self.report.token_requests += 1;
         let issued = self.maker.again(want, sent).await;
-        judged(issued.map(|issued| self.keep(want, sent.issuer(), &issued)))
-    }
-
-    /// Revokes every token that the examination was given.
-    async fn revoke_all(&mut self) {
-        self.report.waits_for("the revocation endpoint");
-        let all = std::mem::take(&mut self.to_revoke);
-        let (count, mut failed) = (all.len(), None);
-        for ToRevoke(want, issuer, token) in all {
-            match self.maker.give_back(&want, &issuer, &token).await {
-                Err(error @ revocation::Error::NotOffered) => failed = Some(error),
-                other => {
-                    self.report.revocations += 1;
-                    failed = failed.or_else(|| other.err());
-                }
-            }
-        }
-        let rule = &rules::TOKENS_REVOKED;
-        self.report.push(match failed {
-            _ if count == 0 => rule.skip("no token was issued"),
-            None => rule.pass(format!("{count} revoked: all that this examination was given")),
-            Some(revocation::Error::NotOffered) => {
-                rule.skip(format!("{count} issued: the server revokes none, they lapse by themselves"))
-            }
-            Some(error) => rule.warn(
-                format!("not all of {count} could be revoked: {error}"),
-                "let the client that a token was issued to revoke it (RFC 7009 section 2.1)",
-            ),
-        });
+        judged(issued.map(|issued| self.report.keep(want, sent.issuer(), issued.token())))
     }
 }
 
@@ -314,7 +280,7 @@ fn refused_audience(probe: Probe, had: &str, other: &AssertionAudience) -> Check
     }
 }
 
-/// The row about a second presentation. `is_fresh`: the platform mints a new token at each call.
+/// The row about a second presentation. `is_fresh`: each request has a new token.
 fn once(again: Probe, is_fresh: bool, age: Option<i64>) -> Check {
     let rule = &rules::ASSERTION_ONCE;
     let age = age.map_or_else(String::new, |age| format!(", at an age of {age} s"));

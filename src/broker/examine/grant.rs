@@ -166,9 +166,10 @@ impl ExaminationRun<'_> {
         let granting = match self.issue(&want).await {
             Ok(granting) => granting,
             Err(error) => {
+                let unix = self.maker.clock.unix();
                 self.report.push(rules::TOKEN_ISSUED.fail_with(&error).by(error.party()));
                 if error.said_no() || error.demand().is_some() {
-                    self.outcome = Outcome::Refused(want, error);
+                    self.outcome = Outcome::Refused(want, error, unix);
                 }
                 return None;
             }

@@ -231,7 +231,7 @@ pub(super) const TOKEN_OUTLIVES: Rule = Rule::new(
     AuthorizationServer,
     "MCP workload identity federation (SEP-1933): short lifetimes",
 );
-/// The rows of every report, measured or not.
+/// The rows of every report that ends in time, measured or not.
 pub(super) const FEDERATION_ROWS: [Rule; 6] =
     [ASSERTION_AUDIENCE, ASSERTION_AGE, ASSERTION_ONCE, ASSERTION_TYP, RESOURCE_PARAMETER, TOKEN_OUTLIVES];
 pub(super) const TOKENS_REVOKED: Rule =

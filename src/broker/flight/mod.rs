@@ -5,6 +5,7 @@
 //! what to ask for and whether the issued token may be used, `revoke` revokes tokens.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -109,6 +110,8 @@ pub(super) struct Minter {
     pub(super) last_failure: LastFailure,
     /// What is to be revoked at the end, beside what the cache holds.
     pub(super) to_give_back: Arc<ToGiveBack>,
+    /// How many requests went to token endpoints, and how many to revocation endpoints.
+    pub(super) sent: [AtomicUsize; 2],
 }
 
 /// The token request, and the answer before any check.
@@ -283,7 +286,7 @@ impl Minter {
     }
 
     /// Is the token that this order presents the platform's own, and given again until somebody or something renews it?
-    fn keeps_identity(&self, order: &Order) -> bool {
+    pub(super) fn keeps_identity(&self, order: &Order) -> bool {
         let is_kept = |identity: &Identity| identity.links.is_empty() && !identity.source.mints_anew();
         // Each look would ask for these too.
         let mut assertions = order.assertions().iter().map(|assertion| self.named_identity(&assertion.identity));
@@ -347,7 +350,8 @@ impl Minter {
 
     /// What an exchange needs to send requests to this authorization server.
     fn endpoint<'a>(&'a self, server: &'a AuthorizationServer, origins: &'a Origins) -> TokenEndpoint<'a> {
-        TokenEndpoint { outbound: &self.outbound, server, origins, clock: &self.clock, nonces: &self.nonces }
+        let Self { outbound, clock, nonces, sent, .. } = self;
+        TokenEndpoint { outbound, server, origins, clock, nonces, sent }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The certifier: what the authorization server demands of an identity token, with one behaviour of a server each.
 
-use support::authorization_server::{Profile, Target, Words};
+use support::authorization_server::{ClientProof, FakeAs, Profile, Target, Words};
 use support::keys;
 
 use super::*;
@@ -77,7 +77,10 @@ async fn a_server_that_takes_its_token_endpoint_alone_is_told_from_one_that_dist
         assert_eq!(report.in_state("fail"), ["token-issued", "assertion-audience"], "{:#}", report.data);
         report.has("assertion-audience", "fail", "taken with its token endpoint");
         report.is_cured_by("assertion-audience", OPERATOR_OF_AS, "subject_audience = \"token_endpoint\"");
-        report.has("assertion-age", "note", "at an age of 0 s");
+        let what = report.check("assertion-age")["what"].as_str().expect("text");
+        let (_, age) = what.split_once("at an age of ").expect("its age");
+        let age: u32 = age.split(' ').next().and_then(|age| age.parse().ok()).expect("a number");
+        assert!(age < 60, "{what}");
         assert_eq!(report.data["requests"]["token_endpoint"], 2);
         report.has("tokens-revoked", "pass", "1 revoked");
     }
@@ -202,4 +205,89 @@ async fn what_cannot_be_measured_is_a_note_that_says_why() {
     );
     scene.authorization_server.set_metadata(json!({"revocation_endpoint": null}));
     pinned(&scene, &[]).await.has("tokens-revoked", "skip", "lapse");
+}
+
+/// An identity provider between the platform and the server, and `doctor` with its token.
+async fn enterprise(scene: &Scene, source: &str) -> (FakeAs, Report) {
+    let idp = FakeAs::start(scene.platform.trust()).await;
+    idp.set_audience(&scene.authorization_server.issuer());
+    scene.authorization_server.trust_only(idp.trust());
+    let keys = format!("exchange = \"id-jag\"\nidp = {{ issuer = \"{}\" }}\n", idp.issuer());
+    let world = scene.configured(&keys);
+    let file = world.private("identity.jwt");
+    std::fs::write(&file, scene.platform.mint_with(&idp.issuer(), Duration::from_secs(600), &Value::Null))
+        .expect("ours");
+    let file = file.display().to_string();
+    let args: &[&str] = if source == "file" { &["demo", "--identity-file", &file] } else { &["demo"] };
+    let report = report(&world, args).await;
+    (idp, report)
+}
+
+#[tokio::test]
+async fn of_a_chain_the_rows_describe_what_the_server_got_or_nothing() {
+    let scene = Scene::new(binary()).await;
+    with(&scene, Profile { wants_typ: Some("no such"), ..Profile::default() });
+    let (idp, report) = enterprise(&scene, "platform").await;
+    assert_eq!(report.in_state("fail"), ["token-issued"], "{:#}", report.data);
+    for row in ROWS {
+        report.has(row, "note", "a chain of identities leads there");
+    }
+    assert_eq!((idp.token_requests(), scene.authorization_server.token_requests()), (1, 1));
+    assert_eq!(report.data["requests"]["token_endpoint"], 2, "links are counted");
+    // The link mints anew, whatever the platform does.
+    with(&scene, Profile::default());
+    let (_idp, report) = enterprise(&scene, "file").await;
+    report.has("assertion-single-use", "pass", "taken once");
+    assert_eq!(report.data["requests"]["token_endpoint"], 3);
+    report.has("tokens-revoked", "pass", "1 revoked");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_not_sent_a_second_time() {
+    let scene = Scene::new(binary()).await;
+    scene.authorization_server.add_client("agent", ClientProof::Basic("the right secret".to_owned()));
+    let file = scene.safeconduct.private("secret");
+    std::fs::write(&file, "a wrong secret").expect("ours");
+    let keys = format!("client_id = \"agent\"\nclient_auth = \"secret\"\nclient_secret_file = \"{}\"", file.display());
+    let report = report(&scene.configured(&keys), &["demo"]).await;
+    report.has("assertion-audience", "note", "invalid_client");
+    assert_eq!(scene.authorization_server.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn a_proof_of_the_client_that_is_spent_is_not_sent_to_revoke() {
+    let scene = Scene::new(binary()).await;
+    scene.authorization_server.federate("agent", SUBJECT);
+    let world =
+        scene.configured("exchange = \"client-credentials\"\nclient_auth = \"workload\"\nclient_id = \"agent\"");
+    let file = world.private("identity.jwt");
+    let issuer = scene.authorization_server.issuer();
+    std::fs::write(&file, scene.platform.mint(&issuer, Duration::from_secs(600))).expect("ours");
+    let report = report(&world, &["demo", "--identity-file", &file.display().to_string()]).await;
+    report.has("assertion-single-use", "warn", "taken once");
+    report.has("tokens-revoked", "note", "proof is spent");
+    assert_eq!(report.check("tokens-revoked")["party"], "workload");
+    assert_eq!(
+        (scene.authorization_server.revocations(), &report.data["requests"]["revocation_endpoint"]),
+        (0, &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn what_was_issued_is_revoked_when_the_time_is_over() {
+    let scene = Scene::new(binary()).await;
+    scene.authorization_server.script_token([TokenFault::ExpiresIn(json!(300))]);
+    scene.authorization_server.always_token(Fault::Stall);
+    let report = pinned(&scene, &["--timeout", "5s"]).await;
+    report.has("assertion-single-use", "note", "not seen");
+    report.has("tokens-revoked", "pass", "1 revoked");
+    assert_eq!((scene.authorization_server.revocations(), report.code), (1, Some(0)));
+    // A revocation endpoint that does not answer is a warning, and takes no time of the rest.
+    let silent = FakeAs::start(scene.platform.trust()).await;
+    silent.always_token(Fault::Stall);
+    scene.authorization_server.heal();
+    scene.authorization_server.set_metadata(json!({"revocation_endpoint": silent.token_endpoint()}));
+    let report = pinned(&scene, &[]).await;
+    assert_eq!((report.in_state("warn"), report.code), (vec!["tokens-revoked"], Some(0)), "{:#}", report.data);
+    report.has("tokens-revoked", "warn", "0 of 1 revoked");
 }

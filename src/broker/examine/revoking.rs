@@ -1,0 +1,92 @@
+//! Revokes what an examination was given, also after its time was over.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::super::flight::{Minter, TokenAnswer};
+use super::super::{Error, Order, TokenRequest};
+use super::{ExaminationRun, Party, Report, rules};
+use crate::exchange::{ClientAuth, Gives, revocation};
+use crate::oauth::Issuer;
+use crate::token::AccessToken;
+
+/// All revocations together, beside the time of the examination.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A token to revoke.
+#[derive(Debug)]
+pub(super) struct ToRevoke {
+    want: TokenRequest,
+    issuer: Issuer,
+    token: AccessToken,
+    /// The only identity token that could prove the client is used up.
+    is_proof_spent: bool,
+}
+
+impl ExaminationRun<'_> {
+    /// One token request. What it brings is kept, to be revoked.
+    pub(super) async fn issue(&mut self, want: &TokenRequest) -> Result<TokenAnswer, Error> {
+        let answer = self.maker.issue(want).await?;
+        self.report.keep(want, answer.sent.issuer(), answer.issued.token());
+        Ok(answer)
+    }
+}
+
+impl Report {
+    /// Keeps a token, to be revoked, if an authorization server issued it to us.
+    pub(super) fn keep(&mut self, want: &TokenRequest, issuer: &Issuer, token: Option<&AccessToken>) {
+        let token = token.filter(|_| want.order.expected().traits().gives == Gives::Token);
+        let kept = |token: &AccessToken| {
+            let (want, issuer, token) = (want.clone(), issuer.clone(), token.clone());
+            ToRevoke { want, issuer, token, is_proof_spent: false }
+        };
+        self.to_revoke.extend(token.map(kept));
+    }
+
+    /// This server takes the identity token of this order no more, and the platform gives no other.
+    pub(super) fn proof_is_spent(&mut self, order: &Order, issuer: &Issuer) {
+        for one in &mut self.to_revoke {
+            one.is_proof_spent |= one.want.order.client.auth == ClientAuth::Workload
+                && (&one.want.order.identity, &one.issuer) == (&order.identity, issuer);
+        }
+    }
+
+    /// Revokes every token that was kept, and says what became of them.
+    pub(super) async fn revoke_all(&mut self, maker: &Minter) {
+        let all = std::mem::take(&mut self.to_revoke);
+        let count = all.len();
+        maker.outbound.leave(LIMIT);
+        let (spent, rest): (Vec<_>, Vec<_>) = all.iter().partition(|one| one.is_proof_spent);
+        let revoked = join_all(rest.into_iter().map(async |ToRevoke { want, issuer, token, .. }| {
+            if !want.order.is_discovered() {
+                return Err(Some(revocation::Error::NotOffered));
+            }
+            timeout(LIMIT, maker.give_back(want, issuer, token)).await.map_err(|_| None)?.map_err(Some)
+        }));
+        let (mut done, mut not_offered, mut failed) = (0, false, None);
+        for outcome in revoked.await {
+            match outcome {
+                Ok(()) => done += 1,
+                Err(Some(revocation::Error::NotOffered)) => not_offered = true,
+                Err(Some(error)) => failed = Some(error.to_string()),
+                Err(None) => failed = Some(format!("no answer within {} s", LIMIT.as_secs())),
+            }
+        }
+        let (rule, so_many) = (&rules::TOKENS_REVOKED, format!("{done} of {count} revoked"));
+        self.push(match failed {
+            _ if count == 0 => rule.skip("no token was issued"),
+            Some(why) => rule.warn(
+                format!("{so_many}: {why}"),
+                "let the client that a token was issued to revoke it (RFC 7009 section 2.1)",
+            ),
+            None if !spent.is_empty() => {
+                let what = format!("{so_many}: the client's proof is spent; they lapse by themselves");
+                rule.note(what).by(Party::Workload)
+            }
+            None if not_offered => rule.skip(format!("{so_many}: the server revokes none; they lapse by themselves")),
+            None => rule.pass(format!("{count} revoked: each access token for the MCP server or the door before it")),
+        });
+    }
+}
