@@ -1,6 +1,6 @@
 //! Why a command failed, and how that is shown.
 
-use super::fold::{WIDTH, wrap};
+use super::fold::{WIDTH, hanging};
 use crate::broker::Class;
 use crate::door;
 use crate::oauth::words::one_line;
@@ -65,21 +65,49 @@ impl Failure {
         }
     }
 
+    /// One line for the message and one for the hint, as programs read it.
     pub(super) fn as_text(&self) -> String {
-        let message = std::slice::from_ref(&self.message);
-        let lines = if self.lines.is_empty() { message } else { &self.lines };
-        let mut text = format!("{}safeconduct: error: ", self.seen);
-        for line in lines {
-            text.push_str(&format!("{}\n", one_line(line)));
+        self.with(&|label, text| format!("{label}{}\n", one_line(text)))
+    }
+
+    /// The same for a terminal.
+    pub(super) fn folded(&self) -> String {
+        self.with(&|label, text| hanging(label, &one_line(text), WIDTH))
+    }
+
+    fn with(&self, line: &dyn Fn(&str, &str) -> String) -> String {
+        let mut text = self.seen.to_string();
+        if self.lines.is_empty() {
+            text.push_str(&line("safeconduct: error: ", &self.message));
+        }
+        for (at, one) in self.lines.iter().enumerate() {
+            text.push_str(&line(if at == 0 { "safeconduct: error: " } else { "" }, one));
         }
         if let Some(presented) = &self.presented {
-            const LABEL: &str = "safeconduct: presented: ";
-            let lines = wrap(&one_line(presented), WIDTH - LABEL.len());
-            text.push_str(&format!("{LABEL}{}\n", lines.join(&format!("\n{:1$}", "", LABEL.len()))));
+            text.push_str(&hanging("safeconduct: presented: ", &one_line(presented), WIDTH));
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("safeconduct: hint: {}\n", one_line(hint)));
+            text.push_str(&line("safeconduct: hint: ", hint));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_the_same_words_in_lines_that_fit() {
+        let failure = Failure::new(
+            Class::Refused,
+            "shop: exchange: the authorization server refuses with invalid_grant ".repeat(3),
+        )
+        .hint("compare what was presented with its trust policy, and both clocks; ".repeat(3));
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let folded = failure.folded();
+        assert_eq!(words(&folded), words(&failure.as_text()));
+        assert!(folded.lines().count() > 4 && folded.lines().all(|line| line.len() <= WIDTH), "{folded}");
+        assert_eq!(failure.as_text().lines().count(), 2);
     }
 }

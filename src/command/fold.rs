@@ -20,3 +20,10 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     }
     lines
 }
+
+/// A text behind its label, with what follows below the first word.
+pub(super) fn hanging(label: &str, text: &str, width: usize) -> String {
+    let indent = label.chars().count();
+    let lines = wrap(text, width.saturating_sub(indent));
+    format!("{label}{}\n", lines.join(&format!("\n{:1$}", "", indent)))
+}

@@ -216,7 +216,8 @@ impl Failure {
         if let Some(json) = &self.json {
             return tell(&Printable::json(&format!("{json}\n"), env));
         }
-        tell(&Printable::text(&self.as_text(), env));
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        tell(&Printable::text(&if is_terminal { self.folded() } else { self.as_text() }, env));
     }
 }
 
