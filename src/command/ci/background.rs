@@ -121,22 +121,24 @@ async fn job_ended(context: &Context<'_>) {
         let mut pipe = pipe::Receiver::from_owned_fd(std::io::stdin().as_fd().try_clone_to_owned()?)?;
         pipe.read_u8().await
     };
+    let row = runner::here(context.env).ok().flatten();
+    let longest = row.map(|row| row.longest(context.env)).unwrap_or_default();
+    let removed = row.and_then(|row| context.env.get(row.lives_with?)).map(PathBuf::from);
+    // The job can end as soon as the step has.
+    let removed = removed.filter(|path| path.exists());
     if let Err(error) = confirmed().await {
         tracing::info!(%error, "the step has ended without its outputs");
         return;
     }
-    let row = runner::here(context.env).ok().flatten();
-    let longest = row.map(|row| row.longest(context.env)).unwrap_or_default();
-    let removed = row.and_then(|row| context.env.get(row.lives_with?)).map(PathBuf::from);
     tokio::select! {
         () = tokio::time::sleep(longest) => tracing::info!("the job cannot take longer"),
         () = gone(removed) => tracing::info!("what the runner removes at the end of the job is gone"),
     }
 }
 
-/// Completes when there is nothing at this path any more. It was there at the start.
+/// Completes when there is nothing at this path any more.
 async fn gone(path: Option<PathBuf>) {
-    let Some(path) = path.filter(|path| path.exists()) else { return std::future::pending().await };
+    let Some(path) = path else { return std::future::pending().await };
     loop {
         tokio::time::sleep(JOB_LOOK).await;
         let looked = path.clone();
