@@ -18,7 +18,8 @@ Examples:
 CMD gets SAFECONDUCT_SOCKET (the whole API, for these servers alone) and for
 each TARGET SAFECONDUCT_URL_<NAME>, an MCP server at 127.0.0.1 that only this
 user can open. The variables with which it could get the job's identity by
-itself are taken out of its environment.
+itself are taken out of its environment. The identity must be there before CMD
+is started; a token is fetched first with --env, else when CMD asks for it.
 
 Exit codes: that of CMD, or its signal; 127 if CMD is not found, 126 if it
 cannot be run; before CMD is started those of the other commands.";

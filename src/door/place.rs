@@ -66,7 +66,11 @@ pub(super) fn nobody_at(places: &[Place]) -> String {
         }
         _ => {
             let looked: Vec<_> = places.iter().map(|place| place.path.display().to_string()).collect();
-            format!("no daemon is running; looked at {}", looked.join(", "))
+            let killed = places.iter().find(|place| place.of_step && place.path.exists());
+            let killed = killed.and_then(|place| place.path.parent()).map_or_else(String::new, |step| {
+                format!("; the one of this job has left {} behind: run `safeconduct ci` again", step.display())
+            });
+            format!("no daemon is running{killed}; looked at {}", looked.join(", "))
         }
     }
 }

@@ -127,3 +127,13 @@ async fn what_a_killed_daemon_of_another_job_has_left_is_removed_by_the_next_ste
     living.end().await;
     next.end().await;
 }
+
+#[tokio::test]
+async fn who_asks_after_the_daemon_of_the_job_was_killed_is_told_so() {
+    let job = Job::new().await;
+    let daemon = Daemon::of(&job.ci(&[&job.demo(), "--json"]).await.expect_code(0));
+    kill(daemon.0, Signal::SIGKILL).expect("it lives");
+    until(LIMIT, "it is dead", async || !daemon.lives()).await;
+    let output = job.world.run(&["token", "demo"]).await;
+    assert!(!output.succeeded() && output.stderr.contains("run `safeconduct ci` again"), "{}", output.stderr);
+}
