@@ -69,6 +69,8 @@ async fn a_client_without_a_token_calls_a_tool_of_a_server_that_trusts_keycloak(
         "config": { "priority": ["200"], "enabled": ["true"], "active": ["true"], "algorithm": ["RS256"] },
     });
     keycloak.admin("POST", &format!("/admin/realms/{NAME}/components"), &key).await;
+    // A token of the last second would count as a new one.
+    pause().await;
     let output = daemon.run(&["token", "demo", "--fresh"]).await.expect_code(0);
     issued(&output);
     let second = output.stdout.trim();

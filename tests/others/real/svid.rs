@@ -115,7 +115,7 @@ async fn an_svid_that_is_taken_once_is_followed_by_one_of_the_new_key() {
     let daemon = world.daemon(&[]).await;
     let first = daemon.token("demo").await;
     // Another process does not know that it was taken.
-    says(&token(&world, "demo").await, REFUSED, &["or has taken this token before"]);
+    says(&token(&world, "demo").await, REFUSED, &["takes an identity token once"]);
     let fresh = async || {
         // A token of the last second would count as a new one.
         tokio::time::sleep(Duration::from_secs(1)).await;
