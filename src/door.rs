@@ -40,12 +40,14 @@ pub(crate) struct Reply {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Nobody listens at any of the places. Only then may a command do the work in its own process, if it looked there by itself.
-    #[error("{}{}", nobody_at(places), passed_over(passed.as_ref()))]
+    #[error("{}{}", nobody_at(places, killed.as_ref()), passed_over(passed.as_ref()))]
     Absent {
         /// The places.
         places: Vec<Place>,
         /// A socket that is there and was passed over, with the user whose directory it lies in.
         passed: Option<(PathBuf, u32)>,
+        /// The directory of a step of this job whose daemon was killed.
+        killed: Option<PathBuf>,
     },
     /// There is a socket, and this process may not connect to it.
     #[error("{}: {error}", path.display())]
@@ -196,7 +198,9 @@ fn first(places: &[Place], own_uid: u32, limit: Option<Duration>) -> Result<(Uni
         return Err(error);
     }
     let passed = places.iter().find_map(|place| passed_over_at(place, own_uid));
-    Err(Error::Absent { places: places.to_vec(), passed })
+    let killed = places.iter().find(|place| place.of_step && place.path.exists());
+    let killed = killed.and_then(|place| place.path.parent()).map(Path::to_owned);
+    Err(Error::Absent { places: places.to_vec(), passed, killed })
 }
 
 /// The user whose process listens there, according to the kernel.
@@ -389,7 +393,7 @@ mod tests {
         let place = |name: &str| Place { path: dir.path().join(name), named: true, of_step: false };
         let gone = ask(&[place("nothing.sock")], "GET /healthz", None, 0, Duration::from_secs(1));
         assert!(matches!(gone, Err(Error::Absent { .. })));
-        let nowhere = Error::Absent { places: places(None, &Env::from_vars([])), passed: None };
+        let nowhere = Error::Absent { places: places(None, &Env::from_vars([])), passed: None, killed: None };
         assert!(nowhere.lets_work_here() && nowhere.to_string().starts_with("no daemon is running; looked at /"));
         let named = gone.err().expect("nobody is there");
         assert!(!named.lets_work_here(), "who names a socket means that daemon");

@@ -248,13 +248,18 @@ impl ExaminationRun<'_> {
         self.unmeasured(NOBODY_ASKED);
     }
 
+    /// Is too little time left for a further request?
+    fn is_late(&self) -> bool {
+        Instant::now() + TO_PRESENT > self.wishes.deadline
+    }
+
     /// Presents tokens to the MCP server, if it asks for one and there is time for it.
     async fn present_all(&mut self, asks_for_a_token: bool, granted: Option<Granted>, subject: Option<&SubjectToken>) {
         self.key = match granted.as_ref().map(|granted| &granted.token.credential) {
             Some(Credential::Dpop(_, key)) => Some(Arc::clone(key)),
             _ => None,
         };
-        if Instant::now() + TO_PRESENT > self.wishes.deadline {
+        if self.is_late() {
             self.report.push(rules::TOKEN_ACCEPTED.skip(LATE));
         } else if asks_for_a_token {
             self.presenting(granted, subject).await;

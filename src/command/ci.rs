@@ -4,8 +4,6 @@
 //! daemon in its new directory; all tokens; then masks, step outputs, summary. Until the outputs are written the daemon lives only
 //! as long as this process.
 
-use std::cell::Cell;
-
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -88,8 +86,8 @@ fn obtain(
     let clock = context.clock();
     let begun = clock.boot();
     let place = [Place { path: background.socket.clone(), named: true, of_step: false }];
-    let told = Cell::new(false);
-    let one = |target: &Targeted| loop {
+    let mut is_told = false;
+    let mut one = |target: &Targeted| loop {
         let left = verb.timeout.saturating_sub(clock.boot().since(begun)).max(AGAIN);
         let asked = door::ask(&place, &target.as_request(verb), None, context.env.uid(), left);
         let failure = match asked {
@@ -100,7 +98,8 @@ fn obtain(
         if failure.exit != Class::Temporary.exit_code() || clock.boot().since(begun) + AGAIN > verb.timeout {
             return Err(failure);
         }
-        if clock.boot().since(begun) > door::NOTICE && !told.replace(true) {
+        if clock.boot().since(begun) > door::NOTICE && !is_told {
+            is_told = true;
             context.tell_waiting(&failure.message);
         }
         std::thread::sleep(AGAIN);

@@ -77,10 +77,9 @@ impl Failure {
 
     fn with(&self, line: &dyn Fn(&str, &str) -> String) -> String {
         let mut text = self.seen.to_string();
-        if self.lines.is_empty() {
-            text.push_str(&line("safeconduct: error: ", &self.message));
-        }
-        for (at, one) in self.lines.iter().enumerate() {
+        let message = std::slice::from_ref(&self.message);
+        let lines = if self.lines.is_empty() { message } else { &self.lines };
+        for (at, one) in lines.iter().enumerate() {
             text.push_str(&line(if at == 0 { "safeconduct: error: " } else { "" }, one));
         }
         if let Some(presented) = &self.presented {

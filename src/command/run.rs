@@ -131,22 +131,29 @@ fn add_servers(config: &mut Config, context: &Context<'_>, servers: &[String]) -
                 Failure::asked("a server for `run` is NAME=URL").hint("for example deploy=https://mcp.example.com/mcp")
             );
         };
-        if config.servers.iter().any(|server| is_overlapping(server, &name, &url)) {
-            return Err(Failure::asked(format!("{name:?} or its URL is configured already"))
-                .hint("name each server once, on the command line or in the file"));
-        }
+        refuse_overlap(config, &name, &url)?;
         if url.url().scheme() == "http" && !config.egress.insecure_loopback {
-            return Err(Failure::new(Class::Config, format!("{name}: plain http is refused"))
-                .hint("write https:// in the URL; for development on loopback `--insecure-loopback`"));
+            return Err(plain_http(&name));
         }
         config.add_server(&name, &url, context.env).required = true;
     }
     Ok(())
 }
 
-/// Would a server with this name and URL stand beside another, so that either could be meant?
-pub(super) fn is_overlapping(server: &Server, name: &str, url: &ServerUrl) -> bool {
-    *server.name == *name || server.url.covers(url) || url.covers(&server.url)
+/// Fails if a server with this name or URL is there, so that either could be meant.
+pub(super) fn refuse_overlap(config: &Config, name: &str, url: &ServerUrl) -> Result<(), Failure> {
+    let overlaps = |server: &Server| *server.name == *name || server.url.covers(url) || url.covers(&server.url);
+    if config.servers.iter().any(overlaps) {
+        return Err(Failure::asked(format!("{name:?} or its URL is configured already"))
+            .hint("name each server once, on the command line or in the file"));
+    }
+    Ok(())
+}
+
+/// The server of this name is reached without TLS.
+pub(super) fn plain_http(name: &str) -> Failure {
+    Failure::new(Class::Config, format!("{name}: plain http is refused"))
+        .hint("write https:// in the URL; for development on loopback `--insecure-loopback`")
 }
 
 /// Listeners that a service manager passed (`LISTEN_FDS`), which the listenfd crate reads by itself: one Unix socket,

@@ -59,15 +59,14 @@ pub(super) fn passed_over_at(place: &Place, own_uid: u32) -> Option<(PathBuf, u3
     is_there.then(|| (place.path.clone(), owner))
 }
 
-pub(super) fn nobody_at(places: &[Place]) -> String {
+pub(super) fn nobody_at(places: &[Place], killed: Option<&PathBuf>) -> String {
     match places {
         [Place { path, named: true, .. }] => {
             format!("nobody listens at {}, which `--socket` or SAFECONDUCT_SOCKET names", path.display())
         }
         _ => {
             let looked: Vec<_> = places.iter().map(|place| place.path.display().to_string()).collect();
-            let killed = places.iter().find(|place| place.of_step && place.path.exists());
-            let killed = killed.and_then(|place| place.path.parent()).map_or_else(String::new, |step| {
+            let killed = killed.map_or_else(String::new, |step| {
                 format!("; the one of this job has left {} behind: run `safeconduct ci` again", step.display())
             });
             format!("no daemon is running{killed}; looked at {}", looked.join(", "))

@@ -1,7 +1,8 @@
 //! How to fix a refusal, chosen by the error's code and by phrases in its description that are more specific.
 //!
-//! The phrases are data, each with its source. They select only the hint: what is sent, retried or cached never depends
-//! on them. The whole description is searched, although users see only a part of it.
+//! The phrases are data, each with its source. They select only the hint: what a flight sends, retries or caches never depends on
+//! them. `doctor` alone chooses by the hint ([`Demand`]) what else it tries. The whole description is searched, although users see
+//! only a part of it.
 
 use super::client_auth::Proof;
 use super::{Error, Request};
@@ -196,19 +197,18 @@ pub(super) fn cure(code: &str, description: Option<&str>, sent: Sent) -> &'stati
         // Keycloak says so too where the configuration has it made for somebody else.
         Some(OTHER_AUDIENCE) if sent.has_own_audience && words.contains("invalid token audience") => LEAVE_OUT_AUDIENCE,
         Some(cure) => cure,
+        None if code == "invalid_grant" && is_replay(&words) => MINT_ANEW,
         None => by_code(code, description, sent),
     }
 }
 
-/// As servers say it that are not known by name: the token was taken before.
-fn is_replay(description: Option<&str>) -> bool {
-    let words = description.unwrap_or_default().to_ascii_lowercase();
+/// As servers say it that are not known by name: the token was taken before. In lower case.
+fn is_replay(words: &str) -> bool {
     words.contains("already been used") || words.contains("replay") || words.contains("jti") && words.contains("used")
 }
 
 fn by_code(code: &str, description: Option<&str>, sent: Sent) -> &'static str {
     match code {
-        "invalid_grant" if is_replay(description) => MINT_ANEW,
         "invalid_grant" if sent.has_own_audience => TRUST,
         "invalid_grant" => TRUST_OR_ENDPOINT,
         "jti_known" | "jti_reused" => MINT_ANEW,

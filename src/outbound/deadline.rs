@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Outbound;
 
 /// When the last request must be over; `None` in a daemon. All clients of a command share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Deadline(Arc<Mutex<Option<Instant>>>);
 
 impl Deadline {

@@ -171,8 +171,7 @@ async fn a_gateway_takes_a_token_of_its_own_authorization_server() {
         assert_eq!(scene.mcp.turned_away(), 0, "nothing was asked without the credential");
         let sent = || gateway.token_requests() + scene.authorization_server.token_requests();
         let before = sent();
-        let output = scene.safeconduct.clone().config(&text).run(&["doctor", "demo", "--json"]).await;
-        let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
+        let report = scene.safeconduct.clone().config(&text).run(&["doctor", "demo", "--json"]).await.json();
         assert_eq!(report["requests"]["token_endpoint"], json!(sent() - before), "{report:#}");
         assert_eq!((gateway.revocations(), scene.authorization_server.revocations()), (1, 1), "{report:#}");
     }

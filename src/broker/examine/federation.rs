@@ -9,12 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::super::flight::Sent;
 use super::super::{Error, Order, ResourceParameter, TokenRequest};
 use super::attempt::LATE;
-use super::{Check, ExaminationRun, Party, Rule, TO_PRESENT, rules};
+use super::{Check, ExaminationRun, Party, Rule, rules};
 use crate::exchange::{AssertionAudience, ClientAuth, Demand};
 use crate::oauth::{Issuer, quoted_words};
 use crate::token::SubjectToken;
@@ -229,7 +227,7 @@ impl ExaminationRun<'_> {
     }
 
     async fn probe(&mut self, want: &TokenRequest) -> Probe {
-        if Instant::now() + TO_PRESENT > self.wishes.deadline {
+        if self.is_late() {
             return Probe::NotTried(LATE.to_owned());
         }
         judged(self.issue(want).await.map(|_| ()))
@@ -237,7 +235,7 @@ impl ExaminationRun<'_> {
 
     /// The same identity token in the same request.
     async fn again(&mut self, want: &TokenRequest, sent: &Sent) -> Probe {
-        if Instant::now() + TO_PRESENT > self.wishes.deadline {
+        if self.is_late() {
             return Probe::NotTried(LATE.to_owned());
         }
         let issued = self.maker.again(want, sent).await;

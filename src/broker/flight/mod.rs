@@ -160,8 +160,7 @@ impl Minter {
     pub(super) async fn issue(&self, want: &TokenRequest) -> Result<TokenAnswer, Error> {
         let TokenRequest { server, order, permit, .. } = want;
         let route = self.route(want).await?;
-        let exchange = exchange::choose(order.exchange.as_deref(), &route.server, route.issuer_is)
-            .ok_or_else(|| NoRoute::no_exchange(&route.server))?;
+        let exchange = route.exchange(order)?;
         let resource = resource(server, order, &route.protection)?;
         self.check_not_shared(server, order, &resource)?;
         let scopes = wanted(permit, &route.protection).map_err(|denied| Error::denied(&order.name, denied))?;

@@ -11,7 +11,7 @@ use super::super::{Class, Error, Order, ResourceParameter, Server, TokenFor};
 use super::judge::listed;
 use super::{Minter, TokenRequest};
 use crate::discovery::{self, Protection};
-use crate::exchange::{IssuerOrigin, Link};
+use crate::exchange::{self, Exchange, IssuerOrigin, Link};
 use crate::oauth::{AuthorizationServer, Issuer, Resource};
 use crate::outbound::Origins;
 use crate::token::SubjectToken;
@@ -27,6 +27,14 @@ pub(super) struct Route {
     pub(super) parties: Vec<Arc<AuthorizationServer>>,
     /// The identity tokens for further form parameters.
     pub(super) assertions: Vec<(String, SubjectToken)>,
+}
+
+impl Route {
+    /// How the token is asked for there.
+    pub(super) fn exchange<'a>(&self, order: &'a Order) -> Result<&'a dyn Exchange, Error> {
+        exchange::choose(order.exchange.as_deref(), &self.server, self.issuer_is)
+            .ok_or_else(|| NoRoute::no_exchange(&self.server).into())
+    }
 }
 
 impl Minter {

@@ -2,7 +2,6 @@
 
 use super::route::Route;
 use super::{Error, Minter, TokenRequest};
-use crate::broker::error::NoRoute;
 use crate::exchange::{self, Issued};
 use crate::oauth::Issuer;
 use crate::token::SubjectToken;
@@ -29,8 +28,7 @@ impl Minter {
     /// server takes a token twice.
     pub(in crate::broker) async fn again(&self, want: &TokenRequest, sent: &Sent) -> Result<Issued, Error> {
         let server = &sent.route.server;
-        let exchange = exchange::choose(want.order.exchange.as_deref(), server, sent.route.issuer_is)
-            .ok_or_else(|| NoRoute::no_exchange(server))?;
+        let exchange = sent.route.exchange(&want.order)?;
         let place = self.pace.enter(&server.issuer, &want.urgency).await?;
         let origins = self.origins(&want.server, &server.issuer);
         let issued = exchange.exchange(&self.endpoint(server, &origins), sent.subject.as_ref(), &sent.request).await;

@@ -3,7 +3,7 @@
 use url::form_urlencoded::Serializer;
 
 use super::super::obtain::Wanted;
-use super::super::run::is_overlapping;
+use super::super::run::{plain_http, refuse_overlap};
 use super::super::{Context, Failure};
 use crate::broker::{Class, Refusal, Server};
 use crate::cli::Ci;
@@ -59,8 +59,7 @@ pub(super) fn read(context: &Context<'_>, verb: &Ci) -> Result<(Config, Vec<Targ
     pin(verb, &mut config)?;
     guard_issuers(verb, &mut config)?;
     if let Some(server) = config.first_insecure() {
-        return Err(Failure::new(Class::Config, format!("{server}: plain http is refused"))
-            .hint("write https:// in the URL; for development on loopback `--insecure-loopback`"));
+        return Err(plain_http(server));
     }
     Ok((config, targets))
 }
@@ -85,10 +84,7 @@ fn settle(context: &Context<'_>, config: &mut Config, text: &str) -> Result<Stri
             Err(Failure::asked("a URL that is not configured needs a name for its outputs").hint("give it as NAME=URL"))
         }
         (_, Some(name)) => {
-            if config.servers.iter().any(|server| is_overlapping(server, &name, &url)) {
-                return Err(Failure::asked(format!("{name:?} or its URL is configured already"))
-                    .hint("name each server once, on the command line or in the file"));
-            }
+            refuse_overlap(config, &name, &url)?;
             config.add_server(&name, &url, context.env);
             Ok(name)
         }

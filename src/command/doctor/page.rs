@@ -29,7 +29,7 @@ impl Page {
     fn sent(&self, sent: &[(&str, usize)]) -> String {
         let parts = sent.iter().filter(|(_, count)| *count > 0);
         let parts: Vec<String> = parts.map(|(to, count)| format!("{count} to {}", to.replace('_', " "))).collect();
-        self.paper.paragraph(0, if parts.is_empty() { "" } else { "requests sent: " }, &parts.join(", "))
+        self.paper.paragraph(0, "requests sent: ", &parts.join(", "))
     }
 
     fn text(&self, title: &str, checks: &[Check]) -> String {

@@ -108,6 +108,9 @@ fn pages() -> Vec<(String, String)> {
     let pages = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
     let pages = pages.map(|path| format!("docs/{}", path.file_name().expect("a file").to_string_lossy()));
     let tops = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned);
-    let read = |page: String| (fs::read_to_string(root().join(&page)).expect("readable"), page);
-    tops.into_iter().chain(pages).map(read).map(|(text, page)| (page, text)).collect()
+    let read = |page: String| {
+        let text = fs::read_to_string(root().join(&page)).expect("readable");
+        (page, text)
+    };
+    tops.into_iter().chain(pages).map(read).collect()
 }

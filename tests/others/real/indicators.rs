@@ -3,11 +3,9 @@
 use serde_json::{Value, json};
 
 use super::keycloak::with_resource_indicators;
-use super::realm::{BY_WORKLOAD, NAME, Realm, is_refusal};
+use super::realm::{BY_WORKLOAD, NAME, Realm, UNAVAILABLE, is_refusal};
 use crate::fakes::keys;
 use crate::parties::McpServer;
-
-const UNAVAILABLE: i32 = 75;
 
 /// It takes the MCP server for a client, and gives a token for exactly that URL. Without a refresh token it breaks down.
 #[tokio::test]

@@ -6,10 +6,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::keycloak::keycloak;
-use super::realm::{BY_WORKLOAD, PATIENCE, Realm, issued, pause};
+use super::realm::{BY_WORKLOAD, PATIENCE, Realm, UNAVAILABLE, issued, pause};
 use crate::fakes::{leak, wait};
-
-const UNAVAILABLE: i32 = 75;
 
 /// A port before Keycloak's. Nobody listens on it while it is closed. Keycloak's issuer follows the port that is asked.
 struct Front {

@@ -17,6 +17,7 @@ use crate::keys::Key;
 use crate::parties::McpServer;
 use crate::process::{LIMIT, ROOT, SAFECONDUCT};
 
+pub(super) const UNAVAILABLE: i32 = 75;
 pub(super) const REFUSED: i32 = 76;
 
 /// The platform's JWT proves the client.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
-use super::realm::{PATIENCE, pause};
+use super::realm::{PATIENCE, REFUSED, UNAVAILABLE, pause};
 use super::spire::{AGENT, BRIEF, Spire};
 use super::tethered::Tethered;
 use crate::fakes::authorization_server::{ClientProof, FakeAs, Profile};
@@ -25,8 +25,6 @@ const OTHER: &str = "spiffe://example.org/other";
 const STRANGER: u32 = 65534;
 
 const NO_IDENTITY: i32 = 69;
-const UNAVAILABLE: i32 = 75;
-const REFUSED: i32 = 76;
 
 /// Two servers that take an SVID itself. Nobody is asked but the agent.
 const DIRECT: &str = "[servers.demo]\nurl = \"https://mcp.example.com/mcp\"\nexchange = \"direct\"\n\
