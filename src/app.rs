@@ -234,13 +234,17 @@ impl App {
         shutdown: impl Future<Output = ()>,
         at_once: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        tokio::select! {
+        let reload = self.reload();
+        let ended = tokio::select! {
             ended = self.live(shutdown) => ended,
             () = at_once => {
                 tracing::info!("ending at once");
                 Ok(())
             }
-        }
+        };
+        // The threads of the data path may not have come to it.
+        reload.audit().inspect(|audit| audit.flush());
+        ended
     }
 
     async fn live(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {

@@ -24,23 +24,33 @@
 //! shown a listener's secret. One `gate` line with `"error":"repeated"` and their number in `more` stands for the rest of that
 //! second. What is served always is a line.
 //!
-//! One writer holds the lock (flock) on the file. A line is one write(2) with O_APPEND before the answer, without fsync: it
-//! survives the end of the process, not a crash of the machine. Nothing is served without its line, so a file system that
-//! blocks in write(2) blocks the daemon. The part of a line that a full disk leaves is cut off again under the lock.
+//! One writer holds the lock (flock) on the file. A line is in the file before the answer, by write(2) with O_APPEND, without
+//! fsync: it survives the end of the process, not a crash of the machine. Nothing is served without its line, so a file system
+//! that blocks in write(2) blocks the daemon. What a full disk leaves of a write is cut off again under the lock.
+//!
+//! Lines that are ready together are one write: a call adds its line, lets the other tasks of its runtime run that are ready,
+//! and whoever then comes first writes what waits. If that fails, everything in the group is refused. A `done` line goes with
+//! the next group, which is written before its runtime waits for anything. So kill -9 can lose the `done` lines of that moment,
+//! and no other line of what was done.
 //!
 //! This room writes one file and reads its end. It knows no server and no secret: a digest names each token.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
 
 mod chain;
 mod error;
 mod file;
+mod group;
 mod line;
+mod queue;
 mod verify;
 
 pub(crate) use chain::Head;
@@ -51,6 +61,8 @@ pub(crate) use verify::{Broken, LINE_CAP, Place, Report, Verifier};
 
 use chain::Tail;
 use file::Held;
+use group::{Group, Outcome as Written};
+use queue::Queue;
 
 /// How long a starting daemon waits for a command that is writing its line.
 const DAEMON_WAITS: Duration = Duration::from_millis(500);
@@ -70,8 +82,56 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub struct Audit {
     config: Config,
-    held: Option<Mutex<Held>>,
+    queue: Option<Queue>,
     failures: Failures,
+}
+
+/// A line that waits for its write. It is written when this is dropped at the latest.
+#[must_use = "what it records must not happen before it is written"]
+pub(crate) struct Line<'a> {
+    audit: &'a Audit,
+    outcome: Written,
+}
+
+impl Line<'_> {
+    /// Writes it now, with the lines that wait. If that fails, the decision must not be carried out.
+    pub(crate) fn written(self) -> Result<(), Error> {
+        self.settle();
+        // Without an outcome, whoever wrote it has panicked.
+        let unknown = || Err(Error::system(&self.audit.config.file, io::ErrorKind::Other.into()));
+        self.outcome.get().cloned().unwrap_or_else(unknown)
+    }
+
+    /// The same, with the lines of all tasks of this runtime that are ready to run.
+    pub(crate) async fn written_with_others(self) -> Result<(), Error> {
+        yield_now().await;
+        // While another thread writes, this one need not wait.
+        if self.outcome.get().is_none() && self.audit.queue.as_ref().is_some_and(Queue::is_writing) {
+            yield_now().await;
+        }
+        self.written()
+    }
+
+    fn settle(&self) {
+        if self.outcome.get().is_none() {
+            self.audit.behind(|_| ());
+        }
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+/// Lines that nobody waits for. They are written when this is dropped at the latest.
+struct Due(Arc<Audit>);
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
 }
 
 /// Lines that could not be written.
@@ -84,21 +144,25 @@ struct Failures {
 }
 
 impl Failures {
-    /// Keeps the outcome of a line.
-    fn noted(&self, outcome: &Result<(), Error>) {
+    /// Keeps the outcome of a group.
+    fn noted(&self, group: &Group, outcome: &Result<(), Error>) {
         match outcome {
             Ok(()) if !self.is_failing.load(Ordering::Relaxed) => {}
             Ok(()) => self.set(None),
             Err(error) => {
-                self.all.inc();
+                self.all.inc_by(group.len() as u64);
                 self.set(Some(error.clone()));
+                if group.unwatched > 0 {
+                    let calls = group.unwatched;
+                    tracing::error!(calls, %error, hint = error.hint(), "the end of calls could not be recorded; nothing is served until a record can be written");
+                }
             }
         }
     }
 
     fn set(&self, error: Option<Error>) {
         self.is_failing.store(error.is_some(), Ordering::Relaxed);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        *lock(&self.last) = error;
     }
 }
 
@@ -106,24 +170,79 @@ impl Audit {
     /// For a daemon: it holds the lock until it ends. The chain goes on from the last whole line.
     pub(crate) fn hold(config: Config) -> Result<Self, Error> {
         let held = Held::open(&config, DAEMON_WAITS, None)?;
-        Ok(Self { config, held: Some(Mutex::new(held)), failures: Failures::default() })
+        Ok(Self { config, queue: Some(Queue::new(held)), failures: Failures::default() })
     }
 
     /// For one command: others may write between its lines. Fails at once if the file cannot be written, before the command
     /// does anything.
     pub(crate) fn visit(config: Config) -> Result<Self, Error> {
         Held::open(&config, COMMAND_WAITS, None)?;
-        Ok(Self { config, held: None, failures: Failures::default() })
+        Ok(Self { config, queue: None, failures: Failures::default() })
     }
 
     /// Writes one line. If that fails, the decision must not be carried out.
     pub(crate) fn note(&self, decision: &Decision<'_>) -> Result<(), Error> {
-        let written = match &self.held {
-            Some(held) => self.held_by(held).and_then(|mut held| held.note(decision)),
-            None => Held::open(&self.config, COMMAND_WAITS, None).and_then(|mut held| held.note(decision)),
+        self.line(decision).written()
+    }
+
+    /// Adds a line to the group that is written next. A command writes it at once.
+    pub(crate) fn line(&self, decision: &Decision<'_>) -> Line<'_> {
+        Line { audit: self, outcome: self.add(decision, 0).0 }
+    }
+
+    /// Adds a line that nobody waits for. It is written before this runtime waits for anything, or at once where there is none.
+    pub(crate) fn note_soon(self: &Arc<Self>, decision: &Decision<'_>) {
+        if !self.add(decision, 1).1 {
+            return;
+        }
+        let due = Due(Arc::clone(self));
+        match Handle::try_current() {
+            // A shutdown need not wait for this task: a runtime that ends drops it, and with it what is due.
+            Ok(runtime) => drop(runtime.spawn(async move {
+                yield_now().await;
+                drop(due);
+            })),
+            Err(_) => drop(due),
+        }
+    }
+
+    /// Gives what will become of the line. True: it is the first of its group, so whoever added it sees to its write.
+    fn add(&self, decision: &Decision<'_>, unwatched: usize) -> (Written, bool) {
+        let Some(queue) = &self.queue else { return (self.visited(decision, unwatched), false) };
+        let (outcome, is_first, is_full) = queue.waiting(|group| {
+            group.add(decision, unwatched);
+            (Arc::clone(&group.outcome), group.len() == 1, group.is_full())
+        });
+        if is_full {
+            self.behind(|_| ());
+        }
+        (outcome, is_first && !is_full)
+    }
+
+    /// Writes what waits, unless another thread has taken it already.
+    pub(crate) fn flush(&self) {
+        if self.queue.as_ref().is_some_and(|queue| queue.waiting(|group| group.len() > 0)) {
+            self.behind(|_| ());
+        }
+    }
+
+    /// Writes what waits, then does this with the file. `None` if it is not held.
+    fn behind<R>(&self, then: impl FnOnce(&mut Held) -> R) -> Option<R> {
+        let write = |held: &mut Held, group: &Group| {
+            let written = self.followed(held).and_then(|()| held.write(group));
+            self.failures.noted(group, &written);
+            written
         };
-        self.failures.noted(&written);
-        written
+        self.queue.as_ref().map(|queue| queue.written(write, then))
+    }
+
+    /// Writes one line of a command.
+    fn visited(&self, decision: &Decision<'_>, unwatched: usize) -> Written {
+        let mut group = Group::default();
+        group.add(decision, unwatched);
+        let written = Held::open(&self.config, COMMAND_WAITS, None).and_then(|mut held| held.write(&group));
+        self.failures.noted(&group, &written);
+        Arc::new(written.into())
     }
 
     /// Why the last line could not be written, until one is written again. Nothing is served meanwhile.
@@ -131,7 +250,7 @@ impl Audit {
         if !self.failures.is_failing.load(Ordering::Relaxed) {
             return None;
         }
-        self.failures.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.failures.last).clone()
     }
 
     /// How many lines could not be written.
@@ -141,16 +260,12 @@ impl Audit {
 
     /// Reopens the file after it was renamed and continues the chain there. Without a rename nothing happens.
     pub(crate) fn reopen(&self) -> Result<(), Error> {
-        let Some(held) = &self.held else { return Ok(()) };
-        lock(held).follow(&self.config, DAEMON_WAITS)
+        self.behind(|held| held.follow(&self.config, DAEMON_WAITS)).unwrap_or(Ok(()))
     }
 
     /// The last line: its number and hash.
     pub(crate) fn head(&self) -> Head {
-        match &self.held {
-            Some(held) => lock(held).head(),
-            None => Head::NONE,
-        }
+        self.behind(|held| held.head()).unwrap_or(Head::NONE)
     }
 
     /// Where the lines go.
@@ -158,18 +273,21 @@ impl Audit {
         &self.config.file
     }
 
-    /// Follows the name if the file was removed, because lines written to it would be lost.
-    fn held_by<'a>(&self, held: &'a Mutex<Held>) -> Result<MutexGuard<'a, Held>, Error> {
-        let mut held = lock(held);
-        if held.is_removed() {
-            held.follow(&self.config, Duration::ZERO)?;
-        }
-        Ok(held)
+    /// Follows the name if the file was removed, because lines written to it would be lost. Asked before each write: a group has
+    /// one question.
+    fn followed(&self, held: &mut Held) -> Result<(), Error> {
+        if held.is_removed() { held.follow(&self.config, Duration::ZERO) } else { Ok(()) }
     }
 }
 
-fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

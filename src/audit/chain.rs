@@ -71,22 +71,24 @@ struct WireTorn {
     sha256: String,
 }
 
-/// Seals a line that ends with its last `}`: adds its hash and the end of the line.
-pub(super) fn seal(line: &mut Vec<u8>) -> Digest {
-    let hash = Digest::of(line);
-    line.pop();
-    line.extend_from_slice(b",\"hash\":\"");
-    push_hex(line, &hash);
-    line.extend_from_slice(b"\"}\n");
+/// Seals the line that begins here and ends with its last `}`: adds its hash and the end of the line.
+pub(super) fn seal(lines: &mut Vec<u8>, from: usize) -> Digest {
+    let hash = Digest::of(&lines[from..]);
+    lines.pop();
+    lines.extend_from_slice(b",\"hash\":\"");
+    push_hex(lines, &hash);
+    lines.extend_from_slice(b"\"}\n");
     hash
 }
 
-/// Lower-case hexadecimal, without an allocation for each byte.
+/// Lower-case hexadecimal, without an allocation.
 pub(super) fn push_hex(line: &mut Vec<u8>, digest: &Digest) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in digest.as_bytes() {
-        line.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    let mut hex = [0; 64];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(digest.as_bytes()) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
+    line.extend_from_slice(&hex);
 }
 
 /// Reads a line without its end.
@@ -95,7 +97,7 @@ pub(super) fn read(line: &[u8]) -> Result<Link, NotLink> {
         || if serde_json::from_slice::<serde_json::Value>(line).is_ok() { NotLink::Changed } else { NotLink::Torn };
     let (body, sealed) = line.split_at(line.len().checked_sub(SEAL).ok_or_else(not)?);
     let mut again = [body, b"}"].concat();
-    let hash = seal(&mut again);
+    let hash = seal(&mut again, 0);
     // Compare the text, not the value: otherwise an `a` could be changed to an `A`.
     if again.strip_suffix(b"\n").is_none_or(|again| &again[body.len()..] != sealed) {
         return Err(not());

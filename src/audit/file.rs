@@ -1,4 +1,4 @@
-//! The audit file: its permissions, its lock, its end, and one write for each line.
+//! The audit file: its permissions, its lock, its end, and one write for each group of lines.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,7 +9,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
-use super::line::{self, Decision};
+use super::group::Group;
+use super::line;
 use super::verify::LINE_CAP;
 use super::{Config, Error, Head, Tail};
 use crate::clock::Clock;
@@ -26,10 +27,10 @@ pub(super) struct Held {
     path: PathBuf,
     file: Flock<File>,
     head: Head,
-    /// Where the last whole line ends, if the bytes after it could not be cut off yet.
+    /// Where the last line of the chain ends, if the bytes after it could not be cut off yet.
     spoiled: Option<u64>,
-    /// The buffer for a line, used again for each.
-    line: Vec<u8>,
+    /// The buffer for what is written, used again for each write.
+    lines: Vec<u8>,
 }
 
 impl Held {
@@ -38,7 +39,7 @@ impl Held {
         let path = config.file.clone();
         let opened = open(config)?;
         let file = locked(&path, opened, patience)?;
-        let mut held = Self { path, file, head: Head::NONE, spoiled: None, line: Vec::with_capacity(1_024) };
+        let mut held = Self { path, file, head: Head::NONE, spoiled: None, lines: Vec::with_capacity(1_024) };
         held.go_on(before.filter(|before| !before.is_none()))?;
         Ok(held)
     }
@@ -47,12 +48,12 @@ impl Held {
         let tail = self.tail()?;
         self.head = tail.last.or(before).unwrap_or(Head::NONE);
         let now = Clock::system().wall();
-        let mut line = std::mem::take(&mut self.line);
+        let mut line = Vec::new();
         if let Some(torn) = &tail.torn {
             let bytes = torn.bytes;
             tracing::warn!(file = %self.path.display(), bytes, "the audit file ends with what is no whole line; it is kept, and a line says so");
+            line.push(b'\n');
             let next = line::repair(&mut line, &self.head, now, torn);
-            line.insert(0, b'\n');
             self.append(&line, next)?;
         } else if tail.lacks_end {
             self.append(b"\n", self.head)?;
@@ -60,7 +61,6 @@ impl Held {
             let next = line::carried_on(&mut line, before, now);
             self.append(&line, next)?;
         }
-        self.line = line;
         Ok(())
     }
 
@@ -79,25 +79,26 @@ impl Held {
         self.head
     }
 
-    /// Writes the line of a decision. If that fails, the chain is unchanged.
-    pub(super) fn note(&mut self, decision: &Decision<'_>) -> Result<(), Error> {
-        let mut line = std::mem::take(&mut self.line);
-        let next = line::decision(&mut line, &self.head, decision);
-        let written = self.append(&line, next);
-        self.line = line;
+    /// Gives each line of a group its place in the chain and writes them all. If that fails, the chain is unchanged.
+    pub(super) fn write(&mut self, group: &Group) -> Result<(), Error> {
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
+        let next = group.texts().fold(self.head, |head, text| line::chained(&mut lines, &head, text));
+        let written = self.append(&lines, next);
+        self.lines = lines;
         written
     }
 
-    /// Usually one write. The part that a failed write leaves is cut off, now or before the next line.
-    fn append(&mut self, line: &[u8], next: Head) -> Result<(), Error> {
+    /// Usually one write. What a failed write leaves is cut off, now or before the next one.
+    fn append(&mut self, lines: &[u8], next: Head) -> Result<(), Error> {
         self.cut_off().map_err(|error| Error::system(&self.path, error))?;
-        if let Err((written, error)) = write_whole(&self.file, line) {
+        if let Err((written, error)) = write_whole(&self.file, lines) {
             if written > 0 {
                 // With O_APPEND the position is where the write ended, even if somebody truncated the file before.
                 let mut file: &File = &self.file;
                 self.spoiled = file.stream_position().ok().and_then(|end| end.checked_sub(written));
                 if let Err(error) = self.cut_off() {
-                    tracing::error!(file = %self.path.display(), %error, "part of a line is left in the audit file");
+                    tracing::error!(file = %self.path.display(), %error, "what could not be written whole is left in the audit file");
                 }
             }
             return Err(Error::system(&self.path, error));
@@ -130,10 +131,10 @@ impl Held {
     }
 }
 
-fn write_whole(mut file: &File, line: &[u8]) -> Result<(), (u64, io::Error)> {
+fn write_whole(mut file: &File, lines: &[u8]) -> Result<(), (u64, io::Error)> {
     let mut written = 0;
-    while written < line.len() {
-        match file.write(&line[written..]) {
+    while written < lines.len() {
+        match file.write(&lines[written..]) {
             Ok(0) => return Err((written as u64, io::ErrorKind::WriteZero.into())),
             // A full disk writes a part first; the next write returns the error.
             Ok(count) => written += count,

@@ -1,7 +1,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -428,4 +430,180 @@ fn sixteen_threads_write_whole_lines() {
         writer.join().expect("it wrote");
     }
     assert_eq!(verified(&[&place.text()], None).expect("whole").lines, 400);
+}
+
+// Lines of one write.
+
+/// A call that waits for its line, and that the test itself polls.
+struct Call<'a>(Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>);
+
+impl<'a> Call<'a> {
+    fn new(audit: &'a Audit, server: &str) -> Self {
+        let line = audit.line(&refusal(&Caller::on_socket(1, 2, None), server));
+        Self(Box::pin(line.written_with_others()))
+    }
+
+    /// `None` while it waits.
+    fn poll(&mut self) -> Option<Result<(), Error>> {
+        match self.0.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(written) => Some(written),
+            Poll::Pending => None,
+        }
+    }
+}
+
+/// Lets the tasks of this runtime run that are ready.
+async fn rest() {
+    for _ in 0..3 {
+        yield_now().await;
+    }
+}
+
+#[test]
+fn calls_of_one_moment_are_one_write_and_none_of_them_goes_on_before_it() {
+    let place = Place::new();
+    let audit = place.hold();
+    let mut calls: Vec<_> = (0..9).map(|i| Call::new(&audit, &format!("server-{i}"))).collect();
+    assert!(calls.iter_mut().all(|call| call.poll().is_none()));
+    assert_eq!(place.text(), "");
+    assert!(calls.swap_remove(4).poll().is_some_and(|written| written.is_ok()), "whoever comes first writes");
+    assert_eq!(verified(&[&place.text()], None).expect("whole").lines, 9);
+    fs::remove_file(place.path()).expect("ours");
+    assert!(calls.iter_mut().all(|call| call.poll().is_some_and(|written| written.is_ok())));
+    assert!(!place.path().exists(), "nobody else writes");
+}
+
+#[test]
+fn a_group_that_cannot_be_written_is_refused_whole_and_the_chain_goes_on_without_it() {
+    let place = Place::new();
+    let audit = place.hold();
+    note(&audit, 2);
+    let (before, text) = (audit.head(), place.text());
+    let mut calls: Vec<_> = (0..3).map(|_| Call::new(&audit, "lost")).collect();
+    assert!(calls.iter_mut().all(|call| call.poll().is_none()));
+    let allow = |mode| fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(mode)).expect("ours");
+    fs::remove_file(place.path()).expect("ours");
+    allow(0o777);
+    assert!(calls[2].poll().is_some_and(|written| written.is_err()), "the first one finds out");
+    allow(0o700);
+    let mut late = Call::new(&audit, "late");
+    assert!(late.poll().is_none());
+    assert!(calls[..2].iter_mut().all(|call| matches!(call.poll(), Some(Err(Error::Unsafe { .. })))));
+    assert_eq!((audit.failed().get(), audit.failure().is_some()), (3, true));
+    assert!(late.poll().is_some_and(|written| written.is_ok()), "it was not in that group");
+    assert!(audit.failure().is_none() && !place.text().contains("lost"));
+    let report = verified(&[&text, &place.text()], None).expect("one chain");
+    assert_eq!((report.lines, audit.head().seq), (4, before.seq + 2));
+}
+
+#[test]
+fn a_call_that_is_given_up_while_its_line_waits_has_its_line() {
+    let place = Place::new();
+    let audit = place.hold();
+    let mut call = Call::new(&audit, "demo");
+    assert!(call.poll().is_none());
+    drop(call);
+    assert_eq!(place.text().lines().count(), 1);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_written_before_its_runtime_rests_and_before_whatever_asks_for_the_file() {
+    let place = Place::new();
+    let (audit, caller) = (Arc::new(place.hold()), Caller::on_socket(1, 2, None));
+    let soon = |count| (0..count).for_each(|_| audit.note_soon(&refusal(&caller, "demo")));
+    let lines = || place.text().lines().count();
+    soon(3);
+    assert_eq!(lines(), 0);
+    rest().await;
+    assert_eq!(lines(), 3);
+    soon(1);
+    assert_eq!((audit.head().seq, lines()), (4, 4), "before the head is shown");
+    soon(1);
+    note(&audit, 1);
+    assert_eq!(lines(), 6, "before the next line");
+    soon(1);
+    let old = place.directory.path().join("audit.jsonl.1");
+    fs::rename(place.path(), &old).expect("ours");
+    audit.reopen().expect("the name is free");
+    let old = fs::read_to_string(old).expect("kept");
+    assert_eq!((old.lines().count(), lines()), (7, 1), "before a rotation");
+    soon(1);
+    drop(audit);
+    rest().await;
+    assert_eq!(verified(&[&old, &place.text()], None).expect("one chain").lines, 9);
+}
+
+#[test]
+fn what_nobody_waits_for_survives_the_end_of_its_runtime_and_needs_none() {
+    let place = Place::new();
+    let (audit, caller) = (Arc::new(place.hold()), Caller::on_socket(1, 2, None));
+    audit.note_soon(&refusal(&caller, "demo"));
+    assert_eq!(place.text().lines().count(), 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let guard = runtime.enter();
+    audit.note_soon(&refusal(&caller, "demo"));
+    assert_eq!(place.text().lines().count(), 1);
+    drop(guard);
+    drop(runtime);
+    assert_eq!(place.text().lines().count(), 2);
+    drop(audit);
+    let command = Arc::new(Audit::visit(place.config()).expect("free"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let _guard = runtime.enter();
+    command.note_soon(&refusal(&caller, "demo"));
+    assert_eq!(place.text().lines().count(), 3, "a command writes at once");
+}
+
+#[test]
+fn a_group_does_not_grow_without_limit() {
+    let place = Place::new();
+    let (audit, caller) = (place.hold(), Caller::on_socket(1, 2, None));
+    let server = "s".repeat(1_000);
+    let calls: Vec<_> = (0..100).map(|_| audit.line(&refusal(&caller, &server))).collect();
+    assert!(fs::metadata(place.path()).expect("there").len() > 64_000);
+    drop(calls);
+    assert_eq!(verified(&[&place.text()], None).expect("whole").lines, 100);
+}
+
+#[test]
+fn two_runtimes_write_one_chain_over_rotations() {
+    const CALLS: usize = 400;
+    let place = Place::new();
+    let audit = Arc::new(place.hold());
+    note(&audit, 1);
+    let calls = |of: usize| {
+        let audit = Arc::clone(&audit);
+        let one = move |audit: Arc<Audit>, number: usize| async move {
+            let caller = Caller::on_socket(1, 2, None);
+            let server = format!("{of}-{number}");
+            audit.line(&refusal(&caller, &server)).written_with_others().await.expect("written");
+            audit.note_soon(&Decision { action: Action::Done, ..refusal(&caller, &server) });
+        };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let tasks: Vec<_> = (0..CALLS).map(|number| runtime.spawn(one(Arc::clone(&audit), number))).collect();
+            runtime.block_on(async { futures_util::future::join_all(tasks).await });
+        })
+    };
+    let threads = [calls(1), calls(2)];
+    let mut names = Vec::new();
+    for number in 0..3 {
+        let name = place.directory.path().join(format!("audit.jsonl.{number}"));
+        fs::rename(place.path(), &name).expect("it is there");
+        audit.reopen().expect("the name is free");
+        names.push(name);
+    }
+    threads.into_iter().for_each(|thread| thread.join().expect("it wrote"));
+    drop(audit);
+    names.push(place.path());
+    let texts: Vec<String> = names.iter().map(|name| fs::read_to_string(name).expect("kept")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    assert_eq!(verified(&texts, None).expect("one chain").lines, (1 + 4 * CALLS + 3) as u64);
+    let all = texts.concat();
+    let at = |action: &str, server: &str| {
+        all.lines().position(|line| line.contains(action) && line.contains(&format!("\"{server}\"")))
+    };
+    for server in ["1-0", "2-399"] {
+        assert!(at("token", server).expect("there") < at("done", server).expect("there"));
+    }
 }

@@ -45,11 +45,7 @@ impl Broker {
         let tool = record.tool();
         let call = Some(CallSubject { id: record.id(), tool: tool.as_deref() });
         let subject = AuditSubject { call, ..AuditSubject::of(caller, request) };
-        let noted = self.note(&subject, decided, |(lease, _)| Some(lease));
-        if let Ok((lease, _)) = &noted {
-            record.leaves_with(&lease.token);
-        }
-        noted
+        self.note_call(&subject, decided, record).await
     }
 
     async fn awaited_patiently<P>(

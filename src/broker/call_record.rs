@@ -23,7 +23,7 @@ pub(crate) struct CallRecord {
 #[derive(Default)]
 struct Details {
     tool: Option<String>,
-    /// Of the last `call` line. Without one there is no `done` line.
+    /// Of the last `call` line, or of the one that is being written. Without one there is no `done` line.
     token: Option<Arc<Token>>,
 }
 
@@ -63,22 +63,22 @@ impl CallRecord {
         self.lock().tool.clone()
     }
 
-    /// A `call` line was written: the call leaves with this token.
-    pub(super) fn leaves_with(&self, token: &Arc<Token>) {
-        self.lock().token = Some(Arc::clone(token));
+    /// The call leaves with this token, once its `call` line is written. Gives the token that it had before.
+    pub(super) fn leaves_with(&self, token: Option<Arc<Token>>) -> Option<Arc<Token>> {
+        std::mem::replace(&mut self.lock().token, token)
     }
 
-    /// Writes the `done` line, if there was a `call` line. `bytes` of the answer passed.
+    /// Adds the `done` line, if there was a `call` line. `bytes` of the answer passed.
     pub(crate) fn done(&self, end: CallEnd<'_>, bytes: u64) {
-        let (Some(audit), Some(token)) = (&self.audit, self.lock().token.take()) else { return };
-        let tool = self.tool();
+        let Details { tool, token } = std::mem::take(&mut *self.lock());
+        let (Some(audit), Some(token)) = (&self.audit, token) else { return };
         let lasted = self.clock.boot().since(self.begun);
         let outcome = match end {
             CallEnd::Passed => Outcome::Passed,
             CallEnd::Cut => Outcome::Cut,
             CallEnd::Refused { class, error } => Outcome::Refused { class, error },
         };
-        let written = audit.note(&Decision {
+        audit.note_soon(&Decision {
             time: self.clock.wall(),
             action: Action::Done,
             outcome,
@@ -92,9 +92,6 @@ impl CallRecord {
             call: Some(CallSubject { id: &self.id, tool: tool.as_deref() }),
             done: Some(Done { lasted, bytes, jti: token.jti.as_deref(), token: &token.digest }),
         });
-        if let Err(error) = written {
-            tracing::error!(%error, hint = error.hint(), "the end of a call could not be recorded; nothing is served until a record can be written");
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Details> {

@@ -1,7 +1,9 @@
 //! Counts, logs and audits every decision, served or refused. All of them pass here.
 
-use super::{Broker, Error, Lease, Request, Target, UNLISTED};
-use crate::audit::{self, Action, CallSubject, Decision, Outcome};
+use std::sync::Arc;
+
+use super::{Broker, CallRecord, Error, Lease, ReadyFields, Request, Target, UNLISTED};
+use crate::audit::{self, Action, CallSubject, Decision, Line, Outcome};
 use crate::caller::Caller;
 use crate::oauth::Scopes;
 use crate::token::Digest;
@@ -41,24 +43,48 @@ impl Broker {
         decided: Result<T, Error>,
         granted: fn(&T) -> Option<&Lease>,
     ) -> Result<T, Error> {
-        let served = match decided {
-            Ok(served) => served,
-            Err(error) => {
-                self.refuse(matter, error.server(), (error.class().as_str(), error.code()), &error.in_full());
-                return Err(error.noted().without_name_for_strangers(matter.target));
-            }
-        };
+        let served = self.granted(matter, decided)?;
         let granted = granted(&served);
         self.record(matter, None, Outcome::Served, granted).map_err(|error| self.unrecorded(matter, error))?;
-        if let Some(granted) = granted {
-            // Unlisted servers share one tally, so that callers cannot create metric labels.
-            let tally = self.tallies.get(&granted.server.name).or_else(|| self.tallies.get(UNLISTED));
-            if let Some(tally) = tally {
-                tally.served(matter.caller.uid);
-            }
-            tracing::debug!(server = %granted.server.name, caller = %matter.caller, token = ?granted.token.digest, "served");
-        }
+        granted.inspect(|granted| self.served(matter, granted));
         Ok(served)
+    }
+
+    /// The same for a call on the data path. Its line is written together with those of other calls.
+    pub(super) async fn note_call(
+        &self,
+        matter: &AuditSubject<'_>,
+        decided: Result<(Lease, ReadyFields), Error>,
+        record: &CallRecord,
+    ) -> Result<(Lease, ReadyFields), Error> {
+        let (lease, fields) = self.granted(matter, decided)?;
+        if let Some(line) = self.line(matter, None, Outcome::Served, Some(&lease)) {
+            // The line is written also if its client leaves now, and then has its `done`.
+            let before = record.leaves_with(Some(Arc::clone(&lease.token)));
+            if let Err(error) = line.written_with_others().await {
+                record.leaves_with(before);
+                return Err(self.unrecorded(matter, error));
+            }
+        }
+        self.served(matter, &lease);
+        Ok((lease, fields))
+    }
+
+    fn granted<T>(&self, matter: &AuditSubject<'_>, decided: Result<T, Error>) -> Result<T, Error> {
+        decided.map_err(|error| {
+            self.refuse(matter, error.server(), (error.class().as_str(), error.code()), &error.in_full());
+            error.noted().without_name_for_strangers(matter.target)
+        })
+    }
+
+    /// Counts and logs what was served, once it is recorded.
+    fn served(&self, matter: &AuditSubject<'_>, granted: &Lease) {
+        // Unlisted servers share one tally, so that callers cannot create metric labels.
+        let tally = self.tallies.get(&granted.server.name).or_else(|| self.tallies.get(UNLISTED));
+        if let Some(tally) = tally {
+            tally.served(matter.caller.uid);
+        }
+        tracing::debug!(server = %granted.server.name, caller = %matter.caller, token = ?granted.token.digest, "served");
     }
 
     /// Notes what the operator does. It gives nothing away, so a record that cannot be written does not prevent it: a full disk must
@@ -138,13 +164,24 @@ impl Broker {
         outcome: Outcome<'_>,
         granted: Option<&Lease>,
     ) -> Result<(), audit::Error> {
-        let Some(audit) = &self.audit else { return Ok(()) };
+        self.line(matter, server, outcome, granted).map_or(Ok(()), Line::written)
+    }
+
+    /// The line, which is still to be written.
+    fn line(
+        &self,
+        matter: &AuditSubject<'_>,
+        server: Option<&str>,
+        outcome: Outcome<'_>,
+        granted: Option<&Lease>,
+    ) -> Option<Line<'_>> {
+        let audit = self.audit.as_ref()?;
         let configured = || matter.target.and_then(|target| self.find(target));
         let found = if granted.is_none() && server.is_none() { configured() } else { None };
         let granted_for = granted.map(|granted| &*granted.server.name);
         let named = granted_for.or(server).or_else(|| found.as_ref().map(|found| &*found.name));
         let asked_for = if named.is_none() { matter.target.map(ToString::to_string) } else { None };
-        audit.note(&Decision {
+        Some(audit.line(&Decision {
             time: self.clock.wall(),
             action: matter.action,
             outcome,
@@ -157,6 +194,6 @@ impl Broker {
             rejected: matter.rejected,
             call: matter.call,
             done: None,
-        })
+        }))
     }
 }
