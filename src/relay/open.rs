@@ -172,6 +172,8 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
+        // Whose client left before its answer has no other end.
+        self.record.done(CallEnd::Cut, 0);
         self.all.lock().open.remove(&self.number);
     }
 }

@@ -353,7 +353,7 @@ async fn a_place_that_others_can_change_is_refused() {
 
 /// The soft limit on the size of a file that the daemon writes. It has the effect of a full disk, also for root.
 #[cfg(target_os = "linux")]
-fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
+pub(crate) fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid")).expect("not zero");
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).expect("the daemon is ours");

@@ -42,25 +42,32 @@ struct World {
 impl World {
     /// The daemon has a token for it.
     async fn new() -> Self {
-        let world = Self::with("").await;
+        Self::with("").await.with_a_token().await
+    }
+
+    async fn with_a_token(self) -> Self {
         // What is asked before a token is made has no token.
         let discovery = async {
             loop {
-                let mut connection = world.server.accept().await;
+                let mut connection = self.server.accept().await;
                 connection.head().await;
                 connection.say("HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
             }
         };
         tokio::select! {
-            _ = world.daemon.token("raw") => {}
+            _ = self.daemon.token("raw") => {}
             () = discovery => {}
         }
-        world
+        self
     }
 
     /// `more` are further keys of the server. Nobody has asked for a token.
     async fn with(more: &str) -> Self {
-        let (scene, server) = (Scene::new(binary()).await, RawServer::start().await);
+        Self::on(Scene::new(binary()).await, more).await
+    }
+
+    async fn on(scene: Scene, more: &str) -> Self {
+        let server = RawServer::start().await;
         let url = format!("{}/base/mcp", server.base());
         scene.authorization_server.register(&url, &SCOPES);
         let files = scene.configured(&raw(&scene, &server, more));

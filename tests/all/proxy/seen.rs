@@ -1,14 +1,17 @@
 //! What status, metrics, audit and doctor say of the proxy.
 
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use support::authorization_server::TokenFault;
 use support::fault::Fault;
 use support::safeconduct::Daemon;
 use support::scene::Scene;
 
-use super::{World, call, closing, initialize, ours, post};
+use super::{World, answers, call, closing, initialize, ours, post};
 use crate::{LIMIT, binary};
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -59,6 +62,50 @@ async fn status_and_metrics_count_requests_repetitions_and_open_streams_of_each_
     let closed = async || proxy_of(&world.daemon, "raw").await["open_streams"] == 0;
     support::wait::until(LIMIT, "the stream is closed", closed).await;
     world.daemon.stop().await.expect_code(0);
+}
+
+/// A world with an audit file.
+async fn recorded() -> (World, PathBuf) {
+    let scene = Scene::new(binary()).await;
+    let file = scene.safeconduct.path().join("audit.jsonl");
+    let more = format!("[audit]\nfile = \"{}\"", file.display());
+    (World::on(scene, &more).await.with_a_token().await, file)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn of_calls_that_cannot_be_recorded_none_leaves_and_no_part_of_their_lines_stays() {
+    let (world, file) = recorded().await;
+    let text = || std::fs::read_to_string(&file).expect("it is ours to read");
+    let before = text();
+    crate::audit::limit_files(&world.daemon, Some(before.len() as u64 + 100));
+    let request = closing(&post("/mcp/raw", "", &call("1", "ping")));
+    for reply in join_all((0..16).map(|_| world.daemon.exchange(&request))).await {
+        assert_eq!(ours(&reply)["error"]["data"]["error"], "no_token", "{}", reply.body);
+    }
+    assert!(world.server.is_left_alone(Duration::from_millis(1)).await);
+    assert_eq!(text(), before);
+    crate::audit::limit_files(&world.daemon, None);
+    world.exchange(&post("/mcp/raw", "", &call("1", "ping")), &answers("{}")).await;
+    support::wait::until(LIMIT, "the end is written", async || lines(&file, "done").len() == 1).await;
+    let verified = world.daemon.run(&["audit", "verify", "--json", &file.display().to_string()]).await;
+    assert_eq!(verified.expect_code(0).json()["lines"], before.lines().count() + 2);
+}
+
+#[tokio::test]
+async fn every_call_has_its_end_when_the_daemon_ends() {
+    let (world, file) = recorded().await;
+    let left = world.send(&post("/mcp/raw", "", &call("1", "tools/call"))).await;
+    let mut server = world.server.accept().await;
+    server.head().await;
+    drop(left);
+    let cut = async || lines(&file, "done").iter().any(|line| line["outcome"] == "cut");
+    support::wait::until(LIMIT, "the client has left before its answer", cut).await;
+    for _ in 0..3 {
+        world.exchange(&post("/mcp/raw", "", &call("1", "ping")), &answers("{}")).await;
+    }
+    world.daemon.stop().await.expect_code(0);
+    assert_eq!((lines(&file, "call").len(), lines(&file, "done").len()), (4, 4));
 }
 
 /// The lines of the audit with this action.
