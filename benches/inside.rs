@@ -72,6 +72,7 @@ fn token(clock: &Clock) -> Token {
         is_for_nobody: false,
         hops: Arc::default(),
         party_in_json: Default::default(),
+        in_audit: Default::default(),
     }
 }
 

@@ -304,6 +304,8 @@ pub struct Token {
     pub hops: Arc<[Hop]>,
     /// Scopes, server and issuer as an answer of the API writes them: made with the first answer, the same in all others.
     pub party_in_json: OnceLock<Box<str>>,
+    /// What each line of the audit says of it, made with the first one.
+    pub in_audit: OnceLock<Box<[u8]>>,
 }
 
 /// One identity in the chain that led to a token. Nothing in it is a secret.

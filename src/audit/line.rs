@@ -241,7 +241,18 @@ impl Json<'_> {
         self.0.push(b'}');
     }
 
+    /// Every call has lines about the same few tokens.
     fn token(&mut self, token: &Token) {
+        self.comma();
+        let text = token.in_audit.get_or_init(|| {
+            let mut text = vec![b'{'];
+            Json(&mut text).token_anew(token);
+            text.split_off(1).into()
+        });
+        self.0.extend_from_slice(text);
+    }
+
+    fn token_anew(&mut self, token: &Token) {
         self.scopes("scopes", Some(&token.scopes));
         self.open("identity", b'[');
         for hop in token.hops.iter().take(HOPS) {
@@ -297,10 +308,8 @@ impl Json<'_> {
 
     /// Writes a text until `cap` bytes were written since `from`, then an ellipsis. True if the whole text fits.
     fn escaped(&mut self, text: &str, from: usize, cap: usize) -> bool {
-        // Nearly every text needs no escape at all. A look that does not end early is faster.
-        if text.len() <= cap.saturating_sub(self.0.len() - from)
-            && text.bytes().fold(true, |all, byte| all & is_plain(byte))
-        {
+        // Nearly every text needs no escape at all.
+        if text.len() <= cap.saturating_sub(self.0.len() - from) && are_plain(text.as_bytes()) {
             self.0.extend_from_slice(text.as_bytes());
             return true;
         }
@@ -363,6 +372,37 @@ impl Json<'_> {
     }
 }
 
+/// Eight bytes at a time.
+fn are_plain(text: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    // Is there a byte below this one? Said only of bytes that are ASCII.
+    let below = |word: u64, byte: u64| word.wrapping_sub(ONES * byte) & !word & HIGH;
+    let has = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = text.as_chunks::<8>();
+    let is_word_plain = |bytes: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*bytes);
+        (word & HIGH) | below(word, 0x20) | has(word, 0x7f) | has(word, b'"') | has(word, b'\\') == 0
+    };
+    words.iter().all(is_word_plain) && rest.iter().copied().all(is_plain)
+}
+
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_bytes_are_plain_if_each_of_them_is() {
+        for byte in 0..=255 {
+            for at in 0..11 {
+                let mut text = *b"plain~ text";
+                text[at] = byte;
+                assert_eq!(are_plain(&text), is_plain(byte), "{byte} at {at}");
+            }
+        }
+    }
 }

@@ -116,6 +116,7 @@ fn token(words: &str) -> Token {
         .into(),
         is_for_nobody: false,
         party_in_json: Default::default(),
+        in_audit: Default::default(),
     }
 }
 

@@ -123,6 +123,7 @@ impl Issuing {
             hops: Arc::default(),
             is_for_nobody: false,
             party_in_json: Default::default(),
+            in_audit: Default::default(),
         }
     }
 }

@@ -168,6 +168,7 @@ async fn an_answer_says_the_end_by_the_clock_as_it_is_set_now() {
         hops: Arc::default(),
         is_for_nobody: false,
         party_in_json: OnceLock::new(),
+        in_audit: OnceLock::new(),
     };
     let says = |wanted: SystemTime| {
         let now = clock.now();

@@ -76,6 +76,7 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
         jti: claims.and_then(|claims| claims.jti),
         hops: hops.into(),
         party_in_json: Default::default(),
+        in_audit: Default::default(),
     })
 }
 

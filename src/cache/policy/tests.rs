@@ -38,6 +38,7 @@ fn token(life: f64) -> Token {
         hops: Arc::default(),
         is_for_nobody: false,
         party_in_json: Default::default(),
+        in_audit: Default::default(),
     }
 }
 
