@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, Uri};
@@ -65,10 +66,8 @@ impl<'a> Finished<'a> {
 
     /// The outcome has to be waited for, and whoever makes it knows what to say when the daemon ends.
     pub(super) fn in_its_time(outcome: impl Future<Output = (Outcome, Asked<'a>)> + Send + 'a) -> Self {
-        Self(Reply::Later(Box::pin(async {
-            let (outcome, asked) = outcome.await;
-            asked.finish(outcome)
-        })))
+        // An `async` block would have room for `outcome` twice, and that of a call has 6 KB.
+        Self(Reply::Later(Box::pin(outcome.map(|(outcome, asked)| asked.finish(outcome)))))
     }
 
     /// Something else has to be waited for before the request can be answered.

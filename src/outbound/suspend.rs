@@ -38,9 +38,13 @@ pub(super) struct Watch(Mutex<Option<Mark>>);
 impl Watch {
     /// Was the machine suspended since the last question?
     pub(super) fn was_suspended(&self, clock: &Clock) -> bool {
+        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked at each request: mostly one clock says enough.
+        if before.is_some_and(|before| clock.boot().since(before.boot) <= SHORT) {
+            return false;
+        }
         let now = Mark::now(clock);
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
-        before.is_some_and(|before| now.was_suspended_since(&before))
+        before.replace(now).is_some_and(|before| now.was_suspended_since(&before))
     }
 }
 

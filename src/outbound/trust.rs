@@ -37,8 +37,8 @@ impl Trust {
         state.suspects.retain(|(_, since)| since.elapsed() <= KEPT_FOR);
         let lost = state.all_since.is_some_and(|since| since.elapsed() <= KEPT_FOR)
             || state.suspects.iter().any(|(suspect, _)| suspect == origin);
-        let heard = state.heard.get(origin).is_some_and(|at| at.elapsed() <= JUST_NOW);
-        !lost && (repeatable || heard)
+        let heard = || state.heard.get(origin).is_some_and(|at| at.elapsed() <= JUST_NOW);
+        !lost && (repeatable || heard())
     }
 
     /// A kept connection to this origin broke.

@@ -180,7 +180,7 @@ impl Errand {
         for (name, value) in &progress.fields {
             headers.insert(name, value.clone());
         }
-        if let Some(field) = self.known.cookies().field(&self.cookies, self.url.url(), self.known.now()) {
+        if let Some(field) = self.known.cookies().field(&self.cookies, self.url.url(), || self.known.now()) {
             headers.insert(COOKIE, field);
         }
         let exchange = Exchange {
@@ -212,7 +212,8 @@ impl Errand {
         if let Some(session) = &session {
             cookies.begin(session, &self.cookies);
         }
-        cookies.learn(session.as_ref().unwrap_or(&self.cookies), answer.headers(), self.url.url(), self.known.now());
+        let owner = session.as_ref().unwrap_or(&self.cookies);
+        cookies.learn(owner, answer.headers(), self.url.url(), || self.known.now());
     }
 
     /// The session that the answer to the `initialize` of a client has opened.

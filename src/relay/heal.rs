@@ -61,10 +61,9 @@ impl Errand {
     pub(super) async fn answer(&mut self) -> Result<Response<Streamed>, Failed> {
         let mut is_second = false;
         loop {
-            self.enter(self.deadline()).await?;
+            self.enter().await?;
             let answer = self.run().await?;
-            let turn = Turn { deadline: self.deadline(), is_second };
-            match self.look(answer, turn).await? {
+            match self.look(answer, is_second).await? {
                 Look::Pass(answer) => return Ok(answer),
                 Look::Again => {
                     self.counts.repetitions.inc();
@@ -80,9 +79,10 @@ impl Errand {
     }
 
     /// Puts the id into the request that stands for the client's at the server.
-    async fn enter(&mut self, deadline: Instant) -> Result<(), Failed> {
+    async fn enter(&mut self) -> Result<(), Failed> {
         let Some(key) = self.session.as_ref().map(|member| member.key.clone()) else { return Ok(()) };
         let mut turns = self.known.turns();
+        let deadline = self.deadline();
         loop {
             let route = self.known.sessions().route(&key);
             match route {
@@ -116,7 +116,7 @@ impl Errand {
     }
 
     /// Looks whether an answer means that the session is lost. If so, it is replaced.
-    async fn look(&mut self, answer: Response<Download>, turn: Turn) -> Result<Look, Failed> {
+    async fn look(&mut self, answer: Response<Download>, is_second: bool) -> Result<Look, Failed> {
         let Some(Member { key, epoch }) = self.session.clone() else { return Ok(Look::Pass(boxed(answer))) };
         if self.sent == Sent::End {
             self.known.sessions().ended(&key);
@@ -133,6 +133,7 @@ impl Errand {
         if session::loss(self.sent, answer.status().as_u16(), None) == Loss::No {
             return Ok(Look::Pass(boxed(answer)));
         }
+        let turn = Turn { deadline: self.deadline(), is_second };
         Box::pin(self.look_closer(Member { key, epoch }, answer, turn)).await
     }
 

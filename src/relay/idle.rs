@@ -36,8 +36,11 @@ impl LastByte {
 
     /// Ends when it is idle.
     pub(super) async fn idle(&self) {
-        while self.idle_at() > Instant::now() {
+        loop {
             tokio::time::sleep_until(self.idle_at()).await;
+            if self.idle_at() <= Instant::now() {
+                return;
+            }
         }
     }
 }
