@@ -6,9 +6,9 @@
 //! - A host that another party named must have a public address (`rules.rs`), unless the configuration names its origin for
 //!   the same server (`origins.rs`) or allows it for all. A forward proxy resolves names itself, so only hosts that the
 //!   operator named go through it.
-//! - Two HTTP clients share these rules: `far.rs` for everything on the network, `platform.rs` for the APIs of platforms on Unix
-//!   sockets. After a suspend all connections are given up: nobody at the other end remembers them. One crate has an HTTP
-//!   client of its own; it is used only for an endpoint
+//! - Three HTTP clients share these rules: `far.rs` for documents and tokens, `stream.rs` for what the data path relays, and
+//!   `platform.rs` for the APIs of platforms on Unix sockets. After a suspend all connections are given up: nobody at the other
+//!   end remembers them. One crate has an HTTP client of its own; it is used only for an endpoint
 //!   that has answered through this room before (`identity/gcp/access_token.rs`).
 
 use std::collections::BTreeSet;
@@ -77,6 +77,8 @@ const BODY_CAP: usize = 64 * 1024;
 const HEAD_CAP: usize = 64 * 1024;
 /// No head has more fields.
 const FIELDS: usize = 100;
+/// The interim answers of one request. Servers send one or two.
+const INTERIM: usize = 8;
 /// The limit for a connection: name, dialling, TLS handshake.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a connection is kept without a request. Common servers (Node.js, uvicorn) close idle connections after five

@@ -6,6 +6,7 @@ use rustls::{CertificateError, PeerIncompatible};
 
 use super::alert::{NO_HTTP, OLD, is_about_our_certificate, not_in_common};
 use super::failure::{Failure, innermost, may_resolve_later};
+use super::stream::Fault;
 use super::wire::Overlong;
 use crate::address::Kind;
 
@@ -256,6 +257,18 @@ impl Error {
             return Self::Framing { host: host.to_owned() };
         }
         Self::typed(host, error).unwrap_or_else(|| Self::Broken { host: host.to_owned(), what: last_words(error) })
+    }
+
+    /// The error of the streaming client: of the connection, of the request's body, or what is wrong with the answer.
+    pub(super) fn from_stream(host: &str, error: &std::io::Error) -> Self {
+        let inner = innermost(error);
+        match inner.downcast_ref() {
+            Some(Fault::TooLarge) => Self::HeadTooLarge { host: host.to_owned() },
+            Some(Fault::Interim) => Self::Interim { host: host.to_owned() },
+            _ if inner.is::<Overlong>() => Self::Framing { host: host.to_owned() },
+            _ => Self::typed(host, error)
+                .unwrap_or_else(|| Self::Broken { host: host.to_owned(), what: error.to_string() }),
+        }
     }
 
     /// The error of the platforms' client. What it wraps is a [`Failure`] of our resolver, an error of TLS, or the system's.

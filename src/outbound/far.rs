@@ -31,10 +31,8 @@ use url::Position;
 use super::call::{Call, Collected, WORDS_LIMIT};
 use super::trust::Trust;
 use super::wire::Record;
-use super::{Answer, Error, FIELDS, HEAD_CAP, KEPT, KEPT_FOR, USER_AGENT};
+use super::{Answer, Error, FIELDS, HEAD_CAP, INTERIM, KEPT, KEPT_FOR, USER_AGENT};
 
-/// The interim answers of one request. Servers send one or two.
-const INTERIM: usize = 8;
 /// How long a repeatable request waits for the first byte over a kept connection. More than servers take for a document.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -175,13 +173,13 @@ impl Lost {
 
 /// Counts interim answers.
 #[derive(Default)]
-pub(super) struct Interim {
+struct Interim {
     seen: AtomicUsize,
-    pub(super) too_many: Notify,
+    too_many: Notify,
 }
 
 impl Interim {
-    pub(super) fn count(&self) {
+    fn count(&self) {
         if self.seen.fetch_add(1, Ordering::Relaxed) >= INTERIM {
             self.too_many.notify_one();
         }
@@ -189,7 +187,7 @@ impl Interim {
 }
 
 /// The bytes of all fields, as HTTP/1.1 writes them.
-pub(super) fn head_size(answer: &Response<Incoming>) -> usize {
+fn head_size(answer: &Response<Incoming>) -> usize {
     answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }
 

@@ -5,6 +5,10 @@
 //! interim (1xx) answers come before it. There is a limit for the connection and one for the head, and none for a body: its
 //! reader decides how long it waits.
 //!
+//! A client of our own, because one exchange over one connection is all there is to do here: no queue, no channel and no task
+//! stand between the two ends of a call. `request.rs` writes, `head.rs` and `framing.rs` read, strictly by RFC 9112,
+//! `answer.rs` puts both together without any I/O, and `connection.rs` moves the bytes.
+//!
 //! Nothing runs beside the exchange: the connection moves while its answer, or the body of its answer, is polled. So whoever
 //! drops one of them closes the connection, and a reader that does not read stops the server that writes.
 //!
@@ -19,27 +23,34 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, Uri};
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::HeaderMap;
+use hyper::{Method, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tower_service::Service;
 use url::{Position, Url};
 
 use super::connector::Connector;
-use super::far::{Interim, head_size};
 use super::trust::Trust;
 use super::wire::Wire;
-use super::{CONNECT_LIMIT, Error, FIELDS, HEAD_CAP, NamedBy, Outbound, rules};
+use super::{CONNECT_LIMIT, Error, NamedBy, Outbound, rules};
 use crate::oauth::host_of;
 use crate::token::Digest;
 
+mod answer;
+mod connection;
+mod fault;
+mod framing;
+mod head;
 mod pool;
+mod request;
 
+use connection::Connection;
+pub(super) use fault::Fault;
 pub(super) use pool::Pool;
-use pool::{Connection, Key};
+use pool::{Key, Place};
+use request::Request;
 
 /// A request body that is read while it is sent.
 pub(crate) type Upload = Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + Send>>;
@@ -142,153 +153,87 @@ where
 {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&self, exchange: Exchange) -> Result<Response<Download>, Lost> {
-        let (host, origin) = (host_of(&exchange.url).to_owned(), &exchange.url[..Position::AfterPort]);
-        let (server, thread) = (Arc::clone(&exchange.server), std::thread::current().id());
-        let key = Key { origin: origin.into(), server, certificate: exchange.certificate, thread };
-        let limit = exchange.head_limit;
-        let Ok(mut request) = request(exchange) else { return Err(Lost::unsent(Error::NotAUrl)) };
-        let limit = (Instant::now() + limit, limit);
+        let Exchange { method, url, headers, body, certificate, server, head_limit, .. } = exchange;
+        let (host, origin) = (host_of(&url), &url[..Position::AfterPort]);
+        let place = Place { origin, server: &server, certificate, thread: std::thread::current().id() };
+        let limit = Limit { at: Instant::now() + head_limit, lasts: head_limit, host };
+        let mut request = Request::new(&method, &url, &headers, body);
         // A server that has just closed one says so when it is asked, whatever the request.
-        if self.trust.may_use_kept(&key.origin, true) {
-            while let Some(connection) = self.pool.take(&key) {
-                match self.over(connection, request, &host, limit).await {
+        if self.trust.may_use_kept(origin, true) {
+            while let Some(connection) = self.pool.take(&place) {
+                match exchanged(connection, request, &limit).await {
                     Err((_, Some(back))) => request = back,
                     outcome => {
                         if outcome.is_err() {
-                            self.trust.lose(key.origin.to_string());
+                            self.trust.lose(origin.to_owned());
                         }
-                        return self.outcome(outcome, key);
+                        return self.outcome(outcome, origin);
                     }
                 }
             }
         }
-        let url = format!("{}/", key.origin);
-        let connection = Box::pin(self.connect(&url, &host)).await.map_err(Lost::unsent)?;
-        let outcome = self.over(connection, request, &host, limit).await;
-        self.outcome(outcome, key)
+        let connection = Box::pin(self.connect(&place, host)).await.map_err(Lost::unsent)?;
+        let outcome = exchanged(connection, request, &limit).await;
+        self.outcome(outcome, origin)
     }
 
-    fn outcome(&self, outcome: Outcome, key: Key) -> Result<Response<Download>, Lost> {
+    fn outcome(&self, outcome: Outcome, origin: &str) -> Result<Response<Download>, Lost> {
         let (answer, connection) = outcome.map_err(|(lost, _)| lost)?;
-        self.trust.heard(&key.origin);
-        let (head, body) = answer.into_parts();
-        let home = Some((key, Arc::clone(&self.pool)));
-        let mut body = Download { body, connection: Some(connection), home };
+        self.trust.heard(origin);
+        let mut body = Download { connection: Some(connection), pool: Arc::clone(&self.pool), is_broken: false };
         body.give_back_at_end();
-        Ok(Response::from_parts(head, body))
+        Ok(answer.map(|()| body))
     }
 
-    async fn connect(&self, url: &str, host: &str) -> Result<Connection, Error> {
-        let uri = url.parse().map_err(|_| Error::NotAUrl)?;
+    async fn connect(&self, place: &Place<'_>, host: &str) -> Result<Box<Connection>, Error> {
+        let uri = format!("{}/", place.origin).parse().map_err(|_| Error::NotAUrl)?;
         let stream = self.connector.clone().call(uri).await.map_err(|error| Error::from_hyper(host, &error))?;
-        let record = stream.inner().record();
-        let mut http = http1::Builder::new();
-        http.max_buf_size(HEAD_CAP).max_headers(FIELDS);
-        let (sender, driver) = http.handshake(stream).await.map_err(|error| Error::from_hyper(host, &error))?;
-        Ok(Connection { sender, driver: Some(Box::pin(driver)), record })
-    }
-
-    /// One request over one connection, up to the head of the answer. If the connection cannot take the request, it comes back.
-    async fn over(
-        &self,
-        mut connection: Connection,
-        mut request: Request<Upload>,
-        host: &str,
-        (deadline, limit): (Instant, Duration),
-    ) -> Outcome {
-        let interim = Arc::new(Interim::default());
-        let counted = Arc::clone(&interim);
-        hyper::ext::on_informational(&mut request, move |_| counted.count());
-        let before = connection.record.requests();
-        let mut answer = Box::pin(connection.sender.try_send_request(request));
-        let driven = std::future::poll_fn(|context| {
-            connection.advance(context);
-            answer.as_mut().poll(context)
-        });
-        let outcome = tokio::select! {
-            // The count comes first: behind too many interim answers a final one does not matter.
-            biased;
-            () = interim.too_many.notified() => Err(Error::Interim { host: host.to_owned() }),
-            outcome = driven => Ok(outcome),
-            () = tokio::time::sleep_until(deadline) => Err(Error::Timeout { host: host.to_owned(), limit }),
-        };
-        drop(answer);
-        let sent = if connection.record.requests() > before { Sent::Perhaps } else { Sent::Nothing };
-        match outcome {
-            Err(error) => Err((Lost { error, sent }, None)),
-            Ok(Err(mut failed)) => {
-                let back = failed.take_message();
-                Err((Lost { error: Error::from_hyper(host, failed.error()), sent }, back))
-            }
-            // hyper's own limit is that of its buffer, which may hold a little more than it was told.
-            Ok(Ok(answer)) if head_size(&answer) > HEAD_CAP => {
-                Err((Lost { error: Error::HeadTooLarge { host: host.to_owned() }, sent }, None))
-            }
-            Ok(Ok(answer)) => Ok((answer, connection)),
-        }
+        Ok(Box::new(Connection::new(Key::of(place), stream.into_inner())))
     }
 }
 
-/// An answer with its connection; or the failure, and the request if it was not taken.
-type Outcome = Result<(Response<Incoming>, Connection), (Lost, Option<Request<Upload>>)>;
+/// How long an answer may take.
+struct Limit<'a> {
+    at: Instant,
+    lasts: Duration,
+    host: &'a str,
+}
 
-fn request(exchange: Exchange) -> Result<Request<Upload>, hyper::http::Error> {
-    let Exchange { method, url, mut headers, body, .. } = exchange;
-    headers.insert(HOST, HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?);
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::try_from(&url[Position::BeforePath..])?;
-    *request.headers_mut() = headers;
-    Ok(request)
+/// An answer with its connection; or the failure, and the request if it was not taken.
+type Outcome = Result<(Response<()>, Box<Connection>), (Lost, Option<Request>)>;
+
+/// One request over one connection, up to the head of the answer. If the connection cannot take the request, it comes back.
+async fn exchanged(mut connection: Box<Connection>, request: Request, limit: &Limit<'_>) -> Outcome {
+    connection.begin(request);
+    let outcome = std::future::poll_fn(|context| match connection.poll_head(context) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => connection.poll_late(limit.at, context).map(|()| None),
+    });
+    let (error, back) = match outcome.await {
+        Some(Ok(answer)) => return Ok((answer, connection)),
+        Some(Err(error)) => (Error::from_stream(limit.host, &error), connection.take_back()),
+        None => (Error::Timeout { host: limit.host.to_owned(), limit: limit.lasts }, None),
+    };
+    let sent = if connection.is_begun() { Sent::Perhaps } else { Sent::Nothing };
+    Err((Lost { error, sent }, back))
 }
 
 /// The body of an answer, with its connection. Dropping it before its end closes the connection.
 pub(crate) struct Download {
-    body: Incoming,
-    connection: Option<Connection>,
-    /// Where the connection goes after the end.
-    home: Option<(Key, Arc<Pool>)>,
+    /// `None` after the end.
+    connection: Option<Box<Connection>>,
+    /// Where the connection goes then.
+    pool: Arc<Pool>,
+    is_broken: bool,
 }
 
 impl Download {
     /// The connection goes back to its pool, if the body is at its end and the connection is good for another exchange.
     fn give_back_at_end(&mut self) {
-        if self.body.is_end_stream() {
-            self.give_back();
-        }
-    }
-
-    fn give_back(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if let Some((key, pool)) = self.home.take()
+        if let Some(connection) = self.connection.take_if(|connection| connection.is_at_end())
             && connection.is_reusable()
         {
-            pool.keep(key, connection);
-        }
-    }
-
-    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        loop {
-            let frame = match Pin::new(&mut self.body).poll_frame(context) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => {
-                    if let Some(connection) = &mut self.connection {
-                        connection.advance(context);
-                    }
-                    ready!(Pin::new(&mut self.body).poll_frame(context))
-                }
-            };
-            match frame.transpose()?.map(Frame::into_data) {
-                Some(Ok(data)) => {
-                    if let Some(connection) = &self.connection {
-                        connection.record.passed();
-                    }
-                    return Poll::Ready(Some(Ok(data)));
-                }
-                // Trailers could hold what a header must not.
-                Some(Err(_)) => {}
-                None => return Poll::Ready(None),
-            }
+            self.pool.keep(connection);
         }
     }
 }
@@ -298,29 +243,24 @@ impl Body for Download {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
-        match ready!(self.poll_data(context)) {
-            Some(Ok(data)) => {
-                // Who knows the length does not ask for the end.
-                self.give_back_at_end();
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Some(Err(error)) => {
-                self.connection = None;
-                Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::ConnectionAborted, error))))
-            }
-            None => {
-                self.give_back();
-                Poll::Ready(None)
-            }
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        let piece = ready!(connection.poll_piece(context));
+        if piece.is_err() {
+            (self.connection, self.is_broken) = (None, true);
         }
+        // Who knows the length does not ask for the end.
+        self.give_back_at_end();
+        let broken = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
+        Poll::Ready(piece.map_err(broken).map(|piece| piece.map(Frame::data)).transpose())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.connection.is_none() && !self.is_broken
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let left = self.connection.as_ref().map_or(Some(0), |connection| connection.left());
+        left.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 

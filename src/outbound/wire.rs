@@ -1,4 +1,4 @@
-//! A connection as the HTTP library sees it, with a record of what passed over it. Other tasks run after each read.
+//! A connection as an HTTP client sees it, with a record of what passed over it. Other tasks run after each read.
 //!
 //! The limits of head and body do not see all that a server may send: the library passes over chunk sizes with any number of
 //! leading zeros, for example. So the bytes of each answer are counted as they come in, whatever they are: see [`ANSWER_CAP`].
@@ -58,9 +58,15 @@ impl Wire {
         Self { stream, record: Arc::new(record), yields: false }
     }
 
-    /// What passes over it, also after it was given away.
-    pub(super) fn record(&self) -> Arc<Record> {
-        Arc::clone(&self.record)
+    /// A piece of a body that streams is passed on. The limit holds for what comes between two pieces: a stream has no end, and
+    /// each of its pieces comes with a chunk size.
+    pub(super) fn passed(&self) {
+        self.record.arrived.store(0, Ordering::Relaxed);
+    }
+
+    /// Other tasks need not run before the next read: its caller knows that it will not read on for long.
+    pub(super) fn rested(&mut self) {
+        self.yields = false;
     }
 }
 
@@ -81,11 +87,6 @@ impl Record {
         }
     }
 
-    /// The number of requests of which anything was written.
-    pub(super) fn requests(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
-    }
-
     /// Has a byte arrived since the last one was written?
     pub(super) fn has_answered(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
@@ -96,12 +97,6 @@ impl Record {
             self.requests.fetch_add(1, Ordering::Relaxed);
             self.arrived.store(0, Ordering::Relaxed);
         }
-    }
-
-    /// A piece of a body that streams is passed on. The limit holds for what comes between two pieces: a stream has no end, and
-    /// each of its pieces comes with a chunk size.
-    pub(super) fn passed(&self) {
-        self.arrived.store(0, Ordering::Relaxed);
     }
 
     /// Counts bytes that arrived. Fails if they are more than an answer may have.

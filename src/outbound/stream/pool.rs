@@ -1,18 +1,13 @@
-//! The connections of the streaming client, and those that wait for their next exchange.
+//! The connections that wait for their next exchange. Touches no socket, but asks a connection whether it is still open.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 use std::thread::ThreadId;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::KEPT_FOR;
-use super::super::wire::{Record, Wire};
-use super::Upload;
+use super::connection::Connection;
 use crate::token::Digest;
 
 /// The idle connections that are kept for one key. As many exchanges with it can follow each other without a new handshake.
@@ -27,7 +22,7 @@ pub(in crate::outbound) struct Pool {
 }
 
 /// Whom a connection is for.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) origin: Arc<str>,
     /// The configured name.
@@ -38,38 +33,31 @@ pub(super) struct Key {
     pub(super) thread: ThreadId,
 }
 
+/// The same, borrowed, for the look-up.
+pub(super) struct Place<'a> {
+    pub(super) origin: &'a str,
+    pub(super) server: &'a Arc<str>,
+    pub(super) certificate: Option<Digest>,
+    pub(super) thread: ThreadId,
+}
+
+impl Key {
+    pub(super) fn of(place: &Place<'_>) -> Self {
+        let Place { origin, server, certificate, thread } = *place;
+        Self { origin: origin.into(), server: Arc::clone(server), certificate, thread }
+    }
+
+    fn is(&self, place: &Place<'_>) -> bool {
+        *self.origin == *place.origin
+            && self.server == *place.server
+            && self.certificate == place.certificate
+            && self.thread == place.thread
+    }
+}
+
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
-}
-
-/// Lets the bytes of a connection pass.
-pub(super) type Driver = http1::Connection<TokioIo<Wire>, Upload>;
-
-/// One connection.
-pub(super) struct Connection {
-    pub(super) sender: http1::SendRequest<Upload>,
-    /// `None` after its end.
-    pub(super) driver: Option<Pin<Box<Driver>>>,
-    pub(super) record: Arc<Record>,
-}
-
-impl Connection {
-    /// Lets bytes pass in both directions, as far as they can now.
-    pub(super) fn advance(&mut self, context: &mut Context<'_>) {
-        let ended = self.driver.as_mut().is_some_and(|driver| driver.as_mut().poll(context).is_ready());
-        if ended {
-            // Its errors reach the exchange that it is for.
-            self.driver = None;
-        }
-    }
-
-    /// Could another request be sent over it? Asked when it comes back and when it is taken: it reads nothing the first time,
-    /// because a connection lets other tasks run after each read.
-    pub(super) fn is_reusable(&mut self) -> bool {
-        self.advance(&mut Context::from_waker(Waker::noop()));
-        self.driver.is_some() && self.sender.is_ready()
-    }
 }
 
 impl Pool {
@@ -78,21 +66,21 @@ impl Pool {
     }
 
     /// The connection that was used last, if it is still good.
-    pub(super) fn take(&self, key: &Key) -> Option<Connection> {
+    pub(super) fn take(&self, place: &Place<'_>) -> Option<Box<Connection>> {
         let mut pool = self.lock();
-        let (_, idle) = pool.iter_mut().find(|(of, _)| of == key)?;
+        let (_, idle) = pool.iter_mut().find(|(of, _)| of.is(place))?;
         // Below one that is too old there are older ones.
         let young = std::iter::from_fn(|| idle.pop()).take_while(|one| one.since.elapsed() <= KEPT_FOR);
-        young.map(|one| one.connection).find_map(|mut one| one.is_reusable().then_some(one))
+        young.map(|one| one.connection).find_map(|mut one| one.is_quiet().then_some(one))
     }
 
-    pub(super) fn keep(&self, key: Key, connection: Connection) {
+    pub(super) fn keep(&self, connection: Box<Connection>) {
         let mut pool = self.lock();
-        let now = Idle { connection, since: Instant::now() };
-        match pool.iter_mut().find(|(of, _)| *of == key) {
-            Some((_, idle)) if idle.len() < KEPT => idle.push(now),
+        let (at, now) = (pool.iter().position(|(of, _)| *of == connection.key), Instant::now());
+        match at.map(|at| &mut pool[at].1) {
+            Some(idle) if idle.len() < KEPT => idle.push(Idle { connection, since: now }),
             Some(_) => {}
-            None => pool.push((key, vec![now])),
+            None => pool.push((connection.key.clone(), vec![Idle { connection, since: now }])),
         }
         drop(pool);
         self.filled.notify_one();

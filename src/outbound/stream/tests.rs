@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
-use super::super::KEPT_FOR;
+use super::super::{HEAD_CAP, KEPT_FOR};
 use super::*;
 
 /// Hands out these ends of pipes, one for each connection. With none left nobody listens.
@@ -342,3 +342,5 @@ async fn trailers_are_dropped_and_a_redirect_is_an_answer_like_any_other() {
     assert!(body.trailers().is_none());
     assert_eq!(body.to_bytes(), "ok");
 }
+
+mod exchanges;

@@ -1,0 +1,175 @@
+//! One connection of the streaming client. It moves only while it is polled: then it writes what the request has and reads what the
+//! answer has, in both directions at once. Touches the stream that it is given and a timer.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use hyper::Response;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::super::wire::Wire;
+use super::answer::Answer;
+use super::fault::Fault;
+use super::pool::Key;
+use super::request::{Request, Stopped};
+
+/// The most that is read at once.
+const ROOM: usize = 16 * 1024;
+
+/// One connection, with the exchange that it is for.
+pub(super) struct Connection {
+    /// Whom it is for.
+    pub(super) key: Key,
+    wire: Wire,
+    /// What is still to be written. `None` when all of it was.
+    request: Option<Request>,
+    /// Was any byte of the request written?
+    is_begun: bool,
+    /// The server takes no more of the request.
+    refusal: Option<io::Error>,
+    answer: Answer,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    pub(super) fn new(key: Key, wire: Wire) -> Self {
+        let answer = Answer::new(false, true);
+        Self { key, wire, request: None, is_begun: false, refusal: None, answer, alarm: None }
+    }
+
+    /// Begins an exchange.
+    pub(super) fn begin(&mut self, request: Request) {
+        self.answer = Answer::new(request.is_head, request.keeps);
+        self.request = Some(request);
+        self.is_begun = false;
+    }
+
+    /// Was any byte of the request written?
+    pub(super) fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
+    /// The request, if the server knows nothing of it and another connection can still take it.
+    pub(super) fn take_back(&mut self) -> Option<Request> {
+        if self.is_begun { None } else { self.request.take() }
+    }
+
+    /// Ready with the head of the answer.
+    pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Response<()>>> {
+        self.advance(context)?;
+        loop {
+            if let Some(head) = self.answer.head().map_err(odd)? {
+                return Poll::Ready(Ok(head));
+            }
+            match self.poll_read(context) {
+                Poll::Ready(Ok(true)) if self.is_begun => {}
+                Poll::Ready(Ok(true)) => return Poll::Ready(Err(odd(Fault::Unasked))),
+                // A server that refuses the rest of a request may have said why before. If not, the refusal is the reason.
+                Poll::Ready(end) => {
+                    let end = end.err().unwrap_or_else(|| odd(Fault::Cut));
+                    return Poll::Ready(Err(self.refusal.take().unwrap_or(end)));
+                }
+                Poll::Pending => return self.refusal.take().map_or(Poll::Pending, |refusal| Poll::Ready(Err(refusal))),
+            }
+        }
+    }
+
+    /// Ready at the deadline, which is the same one throughout an exchange. A kept connection keeps its timer, which is moved only
+    /// if it would be late, or was early: most answers come long before, and moving it at each exchange would cost more than
+    /// reading them.
+    pub(super) fn poll_late(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if alarm.deadline() > deadline {
+            alarm.as_mut().reset(deadline);
+        }
+        while alarm.as_mut().poll(context).is_ready() {
+            if alarm.deadline() == deadline {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Ready with the next piece of the body. `None` is its end.
+    pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        loop {
+            if let Some(piece) = self.answer.piece().map_err(odd)? {
+                self.wire.passed();
+                return Poll::Ready(Ok(Some(piece)));
+            }
+            if self.answer.is_at_end() {
+                return Poll::Ready(Ok(None));
+            }
+            self.advance(context)?;
+            if !ready!(self.poll_read(context))? {
+                self.answer.close().map_err(odd)?;
+            }
+        }
+    }
+
+    /// Is the body of the answer at its end?
+    pub(super) fn is_at_end(&self) -> bool {
+        self.answer.is_at_end()
+    }
+
+    /// How much of the body is left, if that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.answer.left()
+    }
+
+    /// Could it take another request now that the answer is at its end? Not if the server has not taken all of the one before.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.request.is_none() && self.answer.is_reusable()
+    }
+
+    /// Is it still open, and has nothing come that nobody asked for? It is asked before it is used again.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        // Others have run since the last byte.
+        self.wire.rested();
+        let mut room = [MaybeUninit::uninit(); 1];
+        let mut room = ReadBuf::uninit(&mut room);
+        Pin::new(&mut self.wire).poll_read(&mut Context::from_waker(Waker::noop()), &mut room).is_pending()
+    }
+
+    /// Writes as much of the request as is there and can be written now. Fails if its body does.
+    fn advance(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(request) = self.request.as_mut().filter(|_| self.refusal.is_none()) else { return Ok(()) };
+        let outcome = request.poll_write(&mut self.wire, context);
+        self.is_begun = request.is_begun;
+        match outcome {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.request = None,
+            Poll::Ready(Err(Stopped::ByServer(refusal))) => self.refusal = Some(refusal),
+            Poll::Ready(Err(Stopped::ByBody(error))) => {
+                // What its body has given is gone, so no other connection can take it.
+                self.request = None;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is there. False at the end. Apart, because it alone needs so much of the stack, and no other memory is held while
+    /// nothing comes.
+    #[inline(never)]
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut room = [MaybeUninit::uninit(); ROOM];
+        let mut room = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.wire).poll_read(context, &mut room))?;
+        if room.remaining() > 0 {
+            // There was no more, so nobody has to wait for this connection.
+            self.wire.rested();
+        }
+        self.answer.arrives(room.filled());
+        Poll::Ready(Ok(!room.filled().is_empty()))
+    }
+}
+
+fn odd(fault: Fault) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, fault)
+}

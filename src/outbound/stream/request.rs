@@ -1,0 +1,221 @@
+//! Writes one request (RFC 9112 sections 3, 6 and 7): its head, then its body as it comes. Touches no socket but the stream that it
+//! is given.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use hyper::Method;
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
+use tokio::io::AsyncWrite;
+use url::{Position, Url};
+
+use super::{Upload, head};
+
+/// A piece up to this size is copied behind the head, or behind the piece before it, so that they leave together. The most that
+/// is collected so, too: what is larger waits until it was written.
+const TOGETHER: usize = 8 * 1024;
+
+/// A request on its way.
+pub(super) struct Request {
+    /// What is written next: the head, chunk sizes, small pieces.
+    text: Vec<u8>,
+    /// So much of it was written.
+    written: usize,
+    /// A large piece of the body, which comes behind the text.
+    piece: Bytes,
+    /// What comes behind the piece.
+    after: &'static [u8],
+    /// What is still to come of the body. `None` behind its end.
+    body: Option<Upload>,
+    length: Length,
+    /// Was any byte of it written?
+    pub(super) is_begun: bool,
+    pub(super) is_head: bool,
+    /// Does it allow that its connection is used again?
+    pub(super) keeps: bool,
+}
+
+/// How the body is framed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    /// So many bytes are still to come.
+    Left(u64),
+    Chunked,
+}
+
+/// Why a request cannot be written to its end.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The server takes no more of it.
+    ByServer(io::Error),
+    /// Its body broke, or has another length than it said.
+    ByBody(io::Error),
+}
+
+impl Request {
+    pub(super) fn new(method: &Method, url: &Url, headers: &HeaderMap, body: Upload) -> Self {
+        let length = body.size_hint().exact().map_or(Length::Chunked, Length::Left);
+        let keeps = !headers.get_all(CONNECTION).iter().any(|value| head::closes(value.as_bytes()));
+        let text = head_text(method, url, headers, length);
+        let (piece, after) = (Bytes::new(), &b""[..]);
+        let is_head = *method == Method::HEAD;
+        Self { text, written: 0, piece, after, body: Some(body), length, is_begun: false, is_head, keeps }
+    }
+
+    /// Writes as much as body and stream allow now. Ready when everything was written.
+    pub(super) fn poll_write(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Stopped>> {
+        loop {
+            let waits = self.collect(context).map_err(Stopped::ByBody)?;
+            ready!(self.poll_collected(stream, context)).map_err(Stopped::ByServer)?;
+            if waits || self.body.is_none() {
+                // TLS may still hold some of it.
+                ready!(Pin::new(&mut *stream).poll_flush(context)).map_err(Stopped::ByServer)?;
+                return if waits { Poll::Pending } else { Poll::Ready(Ok(())) };
+            }
+        }
+    }
+
+    /// Collects what the body has, as far as it may leave together. True if the body has no more for now.
+    fn collect(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
+        while let Some(body) = &mut self.body
+            && self.piece.is_empty()
+            && self.after.is_empty()
+            && self.text.len() < TOGETHER
+        {
+            match body.as_mut().poll_frame(context) {
+                // Trailers are dropped.
+                Poll::Ready(Some(frame)) => self.add(frame?.into_data().unwrap_or_default())?,
+                Poll::Ready(None) => self.end()?,
+                // Whoever was promised so many bytes has them.
+                Poll::Pending if self.length == Length::Left(0) => self.body = None,
+                Poll::Pending => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn add(&mut self, data: Bytes) -> io::Result<()> {
+        let size = data.len() as u64;
+        match &mut self.length {
+            _ if data.is_empty() => return Ok(()),
+            Length::Left(left) => *left = left.checked_sub(size).ok_or_else(|| odd("more"))?,
+            Length::Chunked => {
+                number(&mut self.text, size, 16);
+                self.text.extend_from_slice(b"\r\n");
+                self.after = b"\r\n";
+            }
+        }
+        if data.len() > TOGETHER {
+            self.piece = data;
+            return Ok(());
+        }
+        self.text.extend_from_slice(&data);
+        self.text.extend_from_slice(std::mem::take(&mut self.after));
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.body = None;
+        match self.length {
+            Length::Left(0) => {}
+            Length::Left(_) => return Err(odd("fewer")),
+            Length::Chunked => self.text.extend_from_slice(b"0\r\n\r\n"),
+        }
+        Ok(())
+    }
+
+    /// Writes what was collected.
+    fn poll_collected(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let text = &self.text[self.written..];
+            let stream = Pin::new(&mut *stream);
+            let outcome = match (text.is_empty(), self.piece.is_empty() && self.after.is_empty()) {
+                (true, true) => break,
+                (false, true) => stream.poll_write(context, text),
+                (_, false) => {
+                    let parts = [text, &self.piece, self.after].map(IoSlice::new);
+                    stream.poll_write_vectored(context, &parts)
+                }
+            };
+            let mut many = ready!(outcome)?;
+            if many == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.is_begun = true;
+            let of_text = many.min(self.text.len() - self.written);
+            self.written += of_text;
+            many -= of_text;
+            let of_piece = many.min(self.piece.len());
+            self.piece.advance(of_piece);
+            self.after = &self.after[many - of_piece..];
+        }
+        self.text.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The head: `Host` first (RFC 9110 section 7.2), then the fields as they are, then the length of the body. A request without a
+/// body says so where its method leads to expect one (section 8.6).
+fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) -> Vec<u8> {
+    let expects_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    let (target, host) =
+        (&url[Position::BeforePath..Position::AfterQuery], &url[Position::BeforeHost..Position::AfterPort]);
+    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>();
+    // At its final size from the start, with room for a small body: a text that grows leaves copies of itself behind.
+    let mut text = Vec::with_capacity(method.as_str().len() + target.len() + host.len() + fields + 1_024);
+    for part in [method.as_str(), " ", target, " HTTP/1.1\r\nhost: ", host, "\r\n"] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in headers {
+        // Only one place says how a request is framed.
+        if !matches!(*name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING) {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                text.extend_from_slice(part);
+            }
+        }
+    }
+    match length {
+        Length::Left(0) if !expects_body => {}
+        Length::Left(length) => {
+            text.extend_from_slice(b"content-length: ");
+            number(&mut text, length, 10);
+            text.extend_from_slice(b"\r\n");
+        }
+        Length::Chunked => text.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    text.extend_from_slice(b"\r\n");
+    text
+}
+
+/// Appends a number with this base. Without the formatting of the standard library, which takes longer than the rest of a head.
+fn number(text: &mut Vec<u8>, mut number: u64, base: u64) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b"0123456789abcdef"[(number % base) as usize];
+        number /= base;
+        if number == 0 {
+            break;
+        }
+    }
+    text.extend_from_slice(&digits[first..]);
+}
+
+fn odd(how: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the request has {how} bytes than it says"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! What servers may do wrong, and what they may do early.
+
+use super::*;
+
+fn broken(lost: Result<Response<Download>, Lost>) -> (String, Sent) {
+    let lost = lost.map(drop).expect_err("no answer");
+    assert!(lost.error.is_temporary(), "{:?}", lost.error);
+    (lost.error.to_string(), lost.sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_answer_is_never_guessed_at() {
+    let length = "mcp.example.com breaks off: its header does not say how long its answer is";
+    let no_http = "mcp.example.com breaks off: its answer is not HTTP/1.1";
+    for (answer, words) in [
+        ("SSH-2.0-OpenSSH_9\r\n", no_http),
+        ("HTTP/1.1 200 OK\r\na : b\r\n\r\n", no_http),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nok", length),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\nok", length),
+        (
+            "HTTP/1.1 101 x\r\nupgrade: y\r\n\r\n",
+            "mcp.example.com breaks off: it switches to another protocol, unasked",
+        ),
+        ("", "mcp.example.com breaks off: the connection ends before the answer does"),
+        ("HTTP/1.1 200 OK\r\n", "mcp.example.com breaks off: the connection ends before the answer does"),
+    ] {
+        let (pipes, mut servers) = Pipes::new(1);
+        let (client, mut server) = (pipes.client(), servers.remove(0));
+        let (lost, ()) = tokio::join!(client.send(post(whole(b"{}"))), async {
+            until(&mut server, "{}").await;
+            says(&mut server, answer).await;
+            drop(server);
+        });
+        assert_eq!(broken(lost), (words.to_owned(), Sent::Perhaps), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_ends_where_it_says_and_else_breaks() {
+    for (fields, body, whole) in [
+        ("content-length: 4", "body", Some("body")),
+        ("content-length: 5", "body", None),
+        ("transfer-encoding: chunked", "4\r\nbody\r\n0\r\n\r\n", Some("body")),
+        ("transfer-encoding: chunked", "4\r\nbody\r\n0\r\n", None),
+        ("transfer-encoding: chunked", "4\r\nbody\r\nx\r\n", None),
+        ("x: y", "body", Some("body")),
+    ] {
+        let (pipes, mut servers) = Pipes::new(1);
+        let (client, mut server) = (pipes.client(), servers.remove(0));
+        let (answer, ()) = tokio::join!(client.send(get()), async {
+            until(&mut server, "\r\n\r\n").await;
+            says(&mut server, &format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}")).await;
+            drop(server);
+        });
+        let mut body = answer.expect("an answer").into_body();
+        let mut text = Vec::new();
+        let outcome = loop {
+            match body.frame().await {
+                Some(Ok(frame)) => text.extend_from_slice(&frame.into_data().expect("no trailers")),
+                Some(Err(error)) => break Err(error.kind()),
+                None => break Ok(()),
+            }
+        };
+        assert_eq!(text, b"body", "what came has passed");
+        assert_eq!(outcome, whole.map(drop).ok_or(io::ErrorKind::ConnectionAborted), "{fields}");
+        assert_eq!(body.is_end_stream(), whole.is_some(), "a break is no end");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_length_is_known_before_and_the_end_as_soon_as_it_arrived() {
+    for (method, answer, left, end) in [
+        (Method::GET, "200 OK\r\ncontent-length: 2\r\n\r\nok", Some(2), true),
+        (Method::GET, "200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", None, true),
+        (Method::GET, "200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n", None, false),
+        (Method::GET, "200 OK\r\n\r\nok", None, false),
+        (Method::HEAD, "200 OK\r\ncontent-length: 2\r\n\r\n", Some(0), true),
+        (Method::GET, "304 x\r\ncontent-length: 2\r\n\r\n", Some(0), true),
+    ] {
+        let (pipes, mut servers) = Pipes::new(1);
+        let (client, server) = (pipes.client(), &mut servers[0]);
+        let (found, ()) = tokio::join!(client.send(Exchange { method, ..get() }), async {
+            until(server, "\r\n\r\n").await;
+            says(server, &format!("HTTP/1.1 {answer}")).await;
+        });
+        let mut body = found.expect("an answer").into_body();
+        assert_eq!(body.size_hint().exact(), left, "{answer}");
+        if left != Some(0) {
+            assert!(!body.is_end_stream());
+            assert_eq!(body.frame().await.expect("a piece").expect("good").into_data().expect("data"), "ok");
+        }
+        assert_eq!(body.is_end_stream(), end, "{answer}");
+    }
+}
+
+/// After each of these the next exchange needs a new connection, and the old one is closed.
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_kept_only_after_an_answer_that_leaves_nothing_open() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n",
+    ] {
+        let (pipes, mut servers) = Pipes::new(2);
+        let client = pipes.client();
+        let (found, ()) = tokio::join!(client.send(get()), async {
+            until(&mut servers[0], "\r\n\r\n").await;
+            says(&mut servers[0], answer).await;
+        });
+        assert_eq!(found.expect("an answer").into_body().collect().await.expect("whole").to_bytes(), "ok");
+        assert!(is_closed(&mut servers[0]).await, "{answer:?}");
+        exchange(&client, get(), &mut servers[1]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_unasked_on_a_kept_connection_spoils_it() {
+    let (pipes, mut servers) = Pipes::new(2);
+    let client = pipes.client();
+    exchange(&client, get(), &mut servers[0]).await;
+    says(&mut servers[0], "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n").await;
+    exchange(&client, post(whole(b"")), &mut servers[1]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_goes_on_after_an_early_answer() {
+    let (pipes, mut servers) = Pipes::new(1);
+    let (client, server) = (pipes.client(), &mut servers[0]);
+    let (pen, body) = written();
+    let (answer, ()) = tokio::join!(client.send(post(body)), async {
+        until(server, "\r\n\r\n").await;
+        says(server, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    });
+    let mut body = answer.expect("an answer").into_body();
+    pen.send("late".into()).expect("it is read");
+    drop(pen);
+    let (piece, ()) = tokio::join!(body.frame(), async {
+        until(server, "4\r\nlate\r\n0\r\n\r\n").await;
+        says(server, "2\r\nok\r\n0\r\n\r\n").await;
+    });
+    assert_eq!(piece.expect("a piece").expect("good").into_data().expect("data"), "ok");
+    // All of it was taken, so the connection is as good as new.
+    exchange(&client, get(), server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_waits_for_a_server_that_does_not_read() {
+    let (pipes, mut servers) = Pipes::new(1);
+    let (client, server) = (pipes.client(), &mut servers[0]);
+    let asked = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&asked);
+    let pieces = futures_util::stream::iter(0..1_000).map(move |_| {
+        *counted.lock().expect("no test panics while it is held") += 1;
+        Ok(Frame::data(Bytes::from_static(&[0; 4_096])))
+    });
+    let sent = tokio::time::timeout(Duration::from_secs(5), client.send(post(Box::pin(StreamBody::new(pieces)))));
+    assert!(sent.await.is_err());
+    assert!(*asked.lock().expect("no test panics while it is held") < 20);
+    drop(server.read_u8().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_upload_ends_its_exchange_before_and_behind_the_head() {
+    let broken_later = |wait: u64| -> Upload {
+        let broken = futures_util::stream::once(async move {
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+            Err(io::Error::other("the client is gone"))
+        });
+        Box::pin(StreamBody::new(broken))
+    };
+    let (pipes, mut servers) = Pipes::new(3);
+    let client = pipes.client();
+    let lost = broken(client.send(post(broken_later(0))).await);
+    assert_eq!(lost, ("mcp.example.com breaks off: the client is gone".to_owned(), Sent::Nothing));
+    let lost = broken(client.send(post(broken_later(1))).await);
+    assert_eq!(lost, ("mcp.example.com breaks off: the client is gone".to_owned(), Sent::Perhaps));
+    let server = &mut servers[2];
+    let (answer, ()) = tokio::join!(client.send(post(broken_later(1))), async {
+        until(server, "\r\n\r\n").await;
+        says(server, "HTTP/1.1 200 OK\r\n\r\n").await;
+    });
+    assert!(answer.expect("an answer").into_body().collect().await.is_err());
+    assert!(is_closed(server).await);
+}
+
+/// A server may refuse a large request before it has read it.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_reads_no_further_is_heard_all_the_same() {
+    let (pipes, mut servers) = Pipes::new(1);
+    let (client, mut server) = (pipes.client(), servers.remove(0));
+    let large: &'static [u8] = vec![b'x'; 1024 * 1024].leak();
+    let (answer, ()) = tokio::join!(client.send(post(whole(large))), async {
+        until(&mut server, "\r\n\r\n").await;
+        says(&mut server, "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+        drop(server);
+    });
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), 413);
+    assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "no");
+}
+
+/// A pipe whose server closes it before the next write, which nobody can see before.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_kept_connection_does_not_take_goes_over_another_one() {
+    struct Closing {
+        pipe: DuplexStream,
+        is_closed: Arc<Mutex<bool>>,
+    }
+
+    impl tokio::io::AsyncRead for Closing {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            room: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.pipe).poll_read(context, room)
+        }
+    }
+
+    impl tokio::io::AsyncWrite for Closing {
+        fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            if *self.is_closed.lock().expect("no test panics while it is held") {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            Pin::new(&mut self.pipe).poll_write(context, bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    let (pipes, mut servers) = Pipes::new(1);
+    let client = pipes.client();
+    let ((pipe, mut server), is_closed) = (tokio::io::duplex(1024), Arc::default());
+    let first = get();
+    let place = Place {
+        origin: &first.url[..Position::AfterPort],
+        server: &first.server,
+        certificate: None,
+        thread: std::thread::current().id(),
+    };
+    let wire = Wire::new(Box::new(Closing { pipe, is_closed: Arc::clone(&is_closed) }));
+    client.pool.keep(Box::new(Connection::new(Key::of(&place), wire)));
+    exchange(&client, get(), &mut server).await;
+    *is_closed.lock().expect("no test panics while it is held") = true;
+    exchange(&client, post(whole(b"")), &mut servers[0]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_exchange_of_a_kept_connection_has_a_limit_of_its_own() {
+    let (pipes, mut servers) = Pipes::new(1);
+    let (client, server) = (pipes.client(), &mut servers[0]);
+    for (limit, pause) in [(60, 3), (5, 3), (60, 50), (3_600, 3_000)] {
+        let asked = Exchange { head_limit: Duration::from_secs(limit), ..get() };
+        let (answer, ()) = tokio::join!(client.send(asked), async {
+            until(server, "\r\n\r\n").await;
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            says(server, OK).await;
+        });
+        answer.expect("within its limit").into_body().collect().await.expect("whole");
+    }
+    let begun = Instant::now();
+    let (lost, _) =
+        tokio::join!(client.send(Exchange { head_limit: Duration::from_secs(7), ..get() }), until(server, "\r\n\r\n"));
+    let lost = lost.map(drop).expect_err("too late");
+    assert!(matches!(lost.error, Error::Timeout { .. }) && lost.sent == Sent::Perhaps, "{lost:?}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(7));
+}
