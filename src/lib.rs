@@ -123,6 +123,11 @@ pub mod fuzzed {
     #[cfg(safeconduct_fuzz)]
     pub use safeconduct_listener::fuzzed::read_framing as framing;
 
+    /// Answers on the data path.
+    pub fn answer(bytes: &[u8]) {
+        crate::outbound::read_answer(bytes);
+    }
+
     /// Metadata documents and answers of token endpoints.
     pub fn documents(bytes: &[u8]) {
         crate::discovery::fuzzed::read_documents(bytes);
@@ -138,7 +143,8 @@ pub mod fuzzed {
         #[test]
         fn every_kept_input_is_read_as_what_it_is() {
             type Target = (&'static str, fn(&[u8]));
-            let targets: [Target; 5] = [
+            let targets: [Target; 6] = [
+                ("answer", super::answer),
                 ("challenge", super::challenge),
                 ("documents", super::documents),
                 ("events", super::events),

@@ -6,7 +6,6 @@ use rustls::{CertificateError, PeerIncompatible};
 
 use super::alert::{NO_HTTP, OLD, is_about_our_certificate, not_in_common};
 use super::failure::{Failure, innermost, may_resolve_later};
-use super::stream::Fault;
 use super::wire::Overlong;
 use crate::address::Kind;
 
@@ -259,18 +258,6 @@ impl Error {
         Self::typed(host, error).unwrap_or_else(|| Self::Broken { host: host.to_owned(), what: last_words(error) })
     }
 
-    /// The error of the streaming client: of the connection, of the request's body, or what is wrong with the answer.
-    pub(super) fn from_stream(host: &str, error: &std::io::Error) -> Self {
-        let inner = innermost(error);
-        match inner.downcast_ref() {
-            Some(Fault::TooLarge) => Self::HeadTooLarge { host: host.to_owned() },
-            Some(Fault::Interim) => Self::Interim { host: host.to_owned() },
-            _ if inner.is::<Overlong>() => Self::Framing { host: host.to_owned() },
-            _ => Self::typed(host, error)
-                .unwrap_or_else(|| Self::Broken { host: host.to_owned(), what: error.to_string() }),
-        }
-    }
-
     /// The error of the platforms' client. What it wraps is a [`Failure`] of our resolver, an error of TLS, or the system's.
     pub(super) fn from_reqwest(host: &str, error: &reqwest::Error) -> Self {
         if let Some(typed) = Self::typed(host, error) {
@@ -287,7 +274,7 @@ impl Error {
     }
 
     /// The first error in the chain that says by its type what happened.
-    fn typed(host: &str, error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+    pub(super) fn typed(host: &str, error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         chain(error).map(innermost).find_map(|one| {
             let failure = one.downcast_ref().map(|failure| Self::from_failure(host.to_owned(), failure));
             failure.or_else(|| one.downcast_ref().map(|tls| Self::from_tls(host.to_owned(), tls)))

@@ -42,14 +42,18 @@ mod answer;
 mod connection;
 mod fault;
 mod framing;
+#[cfg(all(feature = "daemon", any(test, safeconduct_fuzz)))]
+mod fuzzed;
 mod head;
+mod key;
 mod pool;
 mod request;
 
 use connection::Connection;
-pub(super) use fault::Fault;
+#[cfg(all(feature = "daemon", any(test, safeconduct_fuzz)))]
+pub(crate) use fuzzed::read_answer;
+use key::{Key, Place};
 pub(super) use pool::Pool;
-use pool::{Key, Place};
 use request::Request;
 
 /// A request body that is read while it is sent.
@@ -211,7 +215,7 @@ async fn exchanged(mut connection: Box<Connection>, request: Request, limit: &Li
     });
     let (error, back) = match outcome.await {
         Some(Ok(answer)) => return Ok((answer, connection)),
-        Some(Err(error)) => (Error::from_stream(limit.host, &error), connection.take_back()),
+        Some(Err(error)) => (fault::reason(limit.host, &error), connection.take_back()),
         None => (Error::Timeout { host: limit.host.to_owned(), limit: limit.lasts }, None),
     };
     let sent = if connection.is_begun() { Sent::Perhaps } else { Sent::Nothing };

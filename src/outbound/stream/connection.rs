@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::super::wire::Wire;
 use super::answer::Answer;
 use super::fault::Fault;
-use super::pool::Key;
+use super::key::Key;
 use super::request::{Request, Stopped};
 
 /// The most that is read at once.
@@ -62,15 +62,15 @@ impl Connection {
     pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Response<()>>> {
         self.advance(context)?;
         loop {
-            if let Some(head) = self.answer.head().map_err(odd)? {
+            if let Some(head) = self.answer.head()? {
                 return Poll::Ready(Ok(head));
             }
             match self.poll_read(context) {
                 Poll::Ready(Ok(true)) if self.is_begun => {}
-                Poll::Ready(Ok(true)) => return Poll::Ready(Err(odd(Fault::Unasked))),
+                Poll::Ready(Ok(true)) => return Poll::Ready(Err(Fault::Unasked.into())),
                 // A server that refuses the rest of a request may have said why before. If not, the refusal is the reason.
                 Poll::Ready(end) => {
-                    let end = end.err().unwrap_or_else(|| odd(Fault::Cut));
+                    let end = end.err().unwrap_or_else(|| Fault::Cut.into());
                     return Poll::Ready(Err(self.refusal.take().unwrap_or(end)));
                 }
                 Poll::Pending => return self.refusal.take().map_or(Poll::Pending, |refusal| Poll::Ready(Err(refusal))),
@@ -98,7 +98,7 @@ impl Connection {
     /// Ready with the next piece of the body. `None` is its end.
     pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
-            if let Some(piece) = self.answer.piece().map_err(odd)? {
+            if let Some(piece) = self.answer.piece()? {
                 self.wire.passed();
                 return Poll::Ready(Ok(Some(piece)));
             }
@@ -107,7 +107,7 @@ impl Connection {
             }
             self.advance(context)?;
             if !ready!(self.poll_read(context))? {
-                self.answer.close().map_err(odd)?;
+                self.answer.close()?;
             }
         }
     }
@@ -168,8 +168,4 @@ impl Connection {
         self.answer.arrives(room.filled());
         Poll::Ready(Ok(!room.filled().is_empty()))
     }
-}
-
-fn odd(fault: Fault) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, fault)
 }

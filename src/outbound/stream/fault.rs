@@ -1,8 +1,14 @@
-//! What can be wrong with an answer. Values only.
+//! What can be wrong with an answer, and the error that it leads to. Values only.
+
+use std::io;
+
+use super::super::Error;
+use super::super::failure::innermost;
+use super::super::wire::Overlong;
 
 /// Why an answer is not one. Each is an error: what a malformed answer may mean is never guessed (RFC 9112 section 11.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::outbound) enum Fault {
+pub(super) enum Fault {
     /// The connection ends in the middle of it, or before it.
     #[error("the connection ends before the answer does")]
     Cut,
@@ -27,4 +33,22 @@ pub(in crate::outbound) enum Fault {
     /// Something is wrong around the chunks of its body.
     #[error("the chunks of its answer are malformed")]
     Chunk,
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        Self::new(io::ErrorKind::InvalidData, fault)
+    }
+}
+
+/// Why there is no answer: the connection broke, the body of the request did, or the answer is none.
+pub(super) fn reason(host: &str, error: &io::Error) -> Error {
+    let inner = innermost(error);
+    let broken = || Error::Broken { host: host.to_owned(), what: error.to_string() };
+    match inner.downcast_ref() {
+        Some(Fault::TooLarge) => Error::HeadTooLarge { host: host.to_owned() },
+        Some(Fault::Interim) => Error::Interim { host: host.to_owned() },
+        _ if inner.is::<Overlong>() => Error::Framing { host: host.to_owned() },
+        _ => Error::typed(host, error).unwrap_or_else(broken),
+    }
 }

@@ -1,14 +1,13 @@
 //! The connections that wait for their next exchange. Touches no socket, but asks a connection whether it is still open.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::KEPT_FOR;
 use super::connection::Connection;
-use crate::token::Digest;
+use super::key::{Key, Place};
 
 /// The idle connections that are kept for one key. As many exchanges with it can follow each other without a new handshake.
 const KEPT: usize = 256;
@@ -19,40 +18,6 @@ pub(in crate::outbound) struct Pool {
     idle: Mutex<Vec<(Key, Vec<Idle>)>>,
     /// A connection has come.
     filled: Notify,
-}
-
-/// Whom a connection is for.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) origin: Arc<str>,
-    /// The configured name.
-    pub(super) server: Arc<str>,
-    /// What the connection showed.
-    pub(super) certificate: Option<Digest>,
-    /// The thread whose runtime looks after it.
-    pub(super) thread: ThreadId,
-}
-
-/// The same, borrowed, for the look-up.
-pub(super) struct Place<'a> {
-    pub(super) origin: &'a str,
-    pub(super) server: &'a Arc<str>,
-    pub(super) certificate: Option<Digest>,
-    pub(super) thread: ThreadId,
-}
-
-impl Key {
-    pub(super) fn of(place: &Place<'_>) -> Self {
-        let Place { origin, server, certificate, thread } = *place;
-        Self { origin: origin.into(), server: Arc::clone(server), certificate, thread }
-    }
-
-    fn is(&self, place: &Place<'_>) -> bool {
-        *self.origin == *place.origin
-            && self.server == *place.server
-            && self.certificate == place.certificate
-            && self.thread == place.thread
-    }
 }
 
 struct Idle {

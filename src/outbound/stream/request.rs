@@ -172,8 +172,10 @@ fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) ->
     let (target, host) =
         (&url[Position::BeforePath..Position::AfterQuery], &url[Position::BeforeHost..Position::AfterPort]);
     let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>();
-    // At its final size from the start, with room for a small body: a text that grows leaves copies of itself behind.
-    let mut text = Vec::with_capacity(method.as_str().len() + target.len() + host.len() + fields + 1_024);
+    let body = if let Length::Left(left) = length { usize::try_from(left).unwrap_or(usize::MAX) } else { 0 };
+    let room = " HTTP/1.1\r\nhost: content-length: \r\n\r\n".len() + 64 + if body <= TOGETHER { body } else { 0 };
+    // At its final size from the start: a text that grows leaves copies of itself behind.
+    let mut text = Vec::with_capacity(method.as_str().len() + target.len() + host.len() + fields + room);
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\nhost: ", host, "\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }

@@ -67,7 +67,7 @@ impl Body for Pieces {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.1.clone()
+        self.1
     }
 }
 
@@ -104,7 +104,8 @@ fn written(mut request: Request, mut sink: Sink) -> (String, Sink) {
 #[test]
 fn a_body_is_framed_by_its_length_or_by_chunks() {
     let three = [Some("a"), Some(""), Some("bc")];
-    let table: [(Method, fn() -> Upload, &str); 10] = [
+    type Case = (Method, fn() -> Upload, &'static str);
+    let table: [Case; 10] = [
         (Method::GET, nothing, "\r\n"),
         (Method::HEAD, nothing, "\r\n"),
         (Method::DELETE, nothing, "\r\n"),

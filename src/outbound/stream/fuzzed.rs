@@ -1,0 +1,75 @@
+//! What a fuzz target calls: answers as a hostile server may send them. Compiled for tests and fuzzing only.
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+
+use super::answer::Answer;
+use super::fault::Fault;
+
+/// What an answer is, once all of it has arrived.
+#[derive(Debug, Default, PartialEq)]
+struct Outcome {
+    head: Option<(StatusCode, HeaderMap)>,
+    body: Vec<u8>,
+    is_at_end: bool,
+    is_reusable: bool,
+    is_malformed: bool,
+}
+
+impl Outcome {
+    fn read(&mut self, answer: &mut Answer) -> Result<(), Fault> {
+        if self.head.is_none() {
+            self.head = answer.head()?.map(|head| (head.status(), head.headers().clone()));
+        }
+        while self.head.is_some()
+            && let Some(piece) = answer.piece()?
+        {
+            assert!(!piece.is_empty(), "a piece has something in it");
+            self.body.extend_from_slice(&piece);
+        }
+        Ok(())
+    }
+}
+
+/// Gives the bytes to the parser in pieces of these sizes, in turn. The connection ends behind them.
+fn parsed(bytes: &[u8], is_head: bool, sizes: &[usize]) -> Outcome {
+    let (mut answer, mut outcome) = (Answer::new(is_head, true), Outcome::default());
+    let (mut rest, mut sizes) = (Bytes::copy_from_slice(bytes), sizes.iter().cycle());
+    while !rest.is_empty() && !outcome.is_malformed {
+        let size = sizes.next().map_or(1, |size| (*size).clamp(1, rest.len()));
+        answer.arrives(&rest.split_to(size));
+        outcome.is_malformed = outcome.read(&mut answer).is_err();
+    }
+    outcome.is_reusable = !outcome.is_malformed && answer.is_reusable();
+    outcome.is_malformed |= outcome.head.is_none() || answer.close().is_err();
+    outcome.is_at_end = !outcome.is_malformed && answer.is_at_end();
+    outcome
+}
+
+/// Reads the bytes behind the first one as an answer; `H` as the first means that HEAD was asked. Panics if the outcome depends on
+/// how they arrive, or if an answer passes that can be read in two ways.
+pub(crate) fn read_answer(bytes: &[u8]) {
+    let Some((first, bytes)) = bytes.split_first() else { return };
+    let is_head = *first == b'H';
+    let whole = parsed(bytes, is_head, &[usize::MAX]);
+    for sizes in [&[1][..], &[2, 3], &[7, 1, 19], &[64]] {
+        assert_eq!(parsed(bytes, is_head, sizes), whole, "in pieces of {sizes:?}");
+    }
+    let Some((status, fields)) = &whole.head else { return };
+    assert!(!status.is_informational(), "an interim answer is none");
+    let has_none = is_head || matches!(*status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let codings: Vec<_> = fields.get_all(TRANSFER_ENCODING).iter().collect();
+    let lengths: Vec<_> = fields.get_all(CONTENT_LENGTH).iter().collect();
+    if has_none {
+        assert!(whole.body.is_empty(), "this answer has no body");
+    } else if let Some(length) = lengths.first() {
+        assert!(codings.is_empty() && lengths.iter().all(|one| one == length), "the length of a body is said once");
+        let length: u64 = length.to_str().ok().and_then(|digits| digits.parse().ok()).expect("a number");
+        assert!(whole.body.len() as u64 <= length, "what is behind a body is not of it");
+        assert_eq!(whole.is_at_end, whole.body.len() as u64 == length);
+    } else {
+        assert!(codings.len() <= 1 && codings.iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")));
+        assert!(!whole.is_reusable || !codings.is_empty(), "only its connection could end this body");
+    }
+}
