@@ -59,7 +59,7 @@ pub(crate) use pinned::Thumbprint;
 pub(crate) use proxy::Proxy;
 pub(crate) use roots::{RootPlaces, is_pem_bundle};
 pub(crate) use rules::is_beside_us;
-#[cfg(all(feature = "daemon", any(test, safeconduct_fuzz)))]
+#[cfg(any(test, safeconduct_fuzz))]
 pub(crate) use stream::read_answer;
 pub(crate) use stream::{Download, Exchange, Lost, Polled, Sent, Upload};
 

@@ -42,7 +42,7 @@ mod answer;
 mod connection;
 mod fault;
 mod framing;
-#[cfg(all(feature = "daemon", any(test, safeconduct_fuzz)))]
+#[cfg(any(test, safeconduct_fuzz))]
 mod fuzzed;
 mod head;
 mod key;
@@ -50,7 +50,7 @@ mod pool;
 mod request;
 
 use connection::Connection;
-#[cfg(all(feature = "daemon", any(test, safeconduct_fuzz)))]
+#[cfg(any(test, safeconduct_fuzz))]
 pub(crate) use fuzzed::read_answer;
 use key::{Key, Place};
 pub(super) use pool::Pool;
