@@ -102,6 +102,8 @@ async fn serve(limits: Limits, stop: CancellationToken, stream: Begun<'_>, seat:
     let mut http = http1::Builder::new();
     // The looks below bound the time for the head as well, without a timer for each request.
     http.header_read_timeout(None).max_buf_size(limits.head);
+    // Most answers are small: copying one behind its head is cheaper than handing the kernel two pieces.
+    http.writev(false);
     let stream = Watched::new(stream, Inbound::new(limits.head), Arc::clone(activity));
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), Answers { service, activity }));
     let mut end = std::pin::pin!(end(limits, stop, seat));
