@@ -55,7 +55,7 @@ pub(super) async fn headers(asked: &Asked<'_>) -> Outcome {
     let request = request(asked, &query, Action::Headers)?;
     let head = query.head().map_err(|failure| failure.about(&request))?;
     let (lease, authorized) = asked.desk.broker.headers(asked.caller, &request, head.as_ref()).await?;
-    // The usual answer goes from the cache to the connection without a copy.
+    // The usual answer goes from the cache to the connection without another text.
     if lease.outer.is_none() && lease.token.credential.bare().is_ok() {
         let around = dialect::listed_bearer(&lease.token.expires_at(asked.desk.fixed.clock.now()));
         return Ok(Answer::token(lease.token, around));

@@ -1,6 +1,5 @@
-//! The body of an answer: whole, in up to three pieces, or a stream.
-//!
-//! The kernel gathers the pieces (writev), so a token goes from the cache to the connection without a copy in this process.
+//! The body of an answer: whole, in up to three pieces, or a stream. A token is a piece as it is in the cache; the one copy of it is
+//! made behind the head of the answer, where hyper collects what leaves.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +9,7 @@ use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
 use hyper::body::{Frame, SizeHint};
 
-/// The pieces. hyper writes them with one system call.
+/// The pieces. They leave with one system call.
 pub(super) type Pieces = Chain<Chain<Bytes, Bytes>, Bytes>;
 
 /// A body that is made while it is sent.
