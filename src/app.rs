@@ -242,8 +242,8 @@ impl App {
                 Ok(())
             }
         };
-        // The threads of the data path may not have come to it.
-        reload.audit().inspect(|audit| audit.flush());
+        // The threads of the data path may not have written their last lines yet.
+        reload.audit().inspect(|audit| audit.settle());
         ended
     }
 

@@ -30,8 +30,8 @@
 //!
 //! Lines that are ready together are one write: a call adds its line, lets the other tasks of its runtime run that are ready,
 //! and whoever then comes first writes what waits. If that fails, everything in the group is refused. A `done` line goes with
-//! the next group, which is written before its runtime waits for anything. So kill -9 can lose the `done` lines of that moment,
-//! and no other line of what was done.
+//! the next group, which is written before the runtime of its first line waits for anything. So kill -9 can lose the `done` lines
+//! of that moment, and no other line of what was done.
 //!
 //! This room writes one file and reads its end. It knows no server and no secret: a digest names each token.
 
@@ -95,7 +95,7 @@ pub(crate) struct Line<'a> {
 
 impl Line<'_> {
     /// Writes it now, with the lines that wait. If that fails, the decision must not be carried out.
-    pub(crate) fn written(self) -> Result<(), Error> {
+    pub(crate) fn written(&self) -> Result<(), Error> {
         self.settle();
         // Without an outcome, whoever wrote it has panicked.
         let unknown = || Err(Error::system(&self.audit.config.file, io::ErrorKind::Other.into()));
@@ -103,9 +103,9 @@ impl Line<'_> {
     }
 
     /// The same, with the lines of all tasks of this runtime that are ready to run.
-    pub(crate) async fn written_with_others(self) -> Result<(), Error> {
+    pub(crate) async fn written_with_others(&self) -> Result<(), Error> {
         yield_now().await;
-        // While another thread writes, this one need not wait.
+        // While another thread writes, the tasks of this one run once more before it waits for that write.
         if self.outcome.get().is_none() && self.audit.queue.as_ref().is_some_and(Queue::is_writing) {
             yield_now().await;
         }
@@ -114,7 +114,7 @@ impl Line<'_> {
 
     fn settle(&self) {
         if self.outcome.get().is_none() {
-            self.audit.behind(|_| ());
+            self.audit.settle();
         }
     }
 }
@@ -214,16 +214,21 @@ impl Audit {
             (Arc::clone(&group.outcome), group.len() == 1, group.is_full())
         });
         if is_full {
-            self.behind(|_| ());
+            self.settle();
         }
         (outcome, is_first && !is_full)
     }
 
     /// Writes what waits, unless another thread has taken it already.
-    pub(crate) fn flush(&self) {
+    fn flush(&self) {
         if self.queue.as_ref().is_some_and(|queue| queue.waiting(|group| group.len() > 0)) {
-            self.behind(|_| ());
+            self.settle();
         }
+    }
+
+    /// Writes what waits. When this returns, every line that was added before is in the file, whoever wrote it, or has failed.
+    pub(crate) fn settle(&self) {
+        self.behind(|_| ());
     }
 
     /// Writes what waits, then does this with the file. `None` if it is not held.
@@ -291,4 +296,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

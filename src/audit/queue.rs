@@ -37,7 +37,7 @@ impl Queue {
         matches!(self.writer.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    /// Writes what waits. When this returns, every line that was added before is settled. Gives the file, which is behind them.
+    /// Writes what waits. When this returns, every line that was added before is settled. Then runs `then` with the file.
     pub(super) fn written<R>(
         &self,
         write: impl FnOnce(&mut Held, &Group) -> Result<(), Error>,

@@ -16,18 +16,18 @@ use crate::clock::Clock;
 use crate::oauth::{Issuer, Resource, Scopes};
 use crate::token::{AccessToken, Credential, Digest, Hop, Token};
 
-struct Place {
-    directory: TempDir,
+pub(crate) struct Place {
+    pub(crate) directory: TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).expect("ours");
         Self { directory }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("audit.jsonl")
     }
 
@@ -35,16 +35,16 @@ impl Place {
         Config { file: self.path(), uid: nix::unistd::geteuid().as_raw() }
     }
 
-    fn hold(&self) -> Audit {
+    pub(crate) fn hold(&self) -> Audit {
         Audit::hold(self.config()).expect("nothing is in the way")
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         fs::read_to_string(self.path()).expect("ASCII")
     }
 }
 
-fn refusal<'a>(caller: &'a Caller, server: &'a str) -> Decision<'a> {
+pub(crate) fn refusal<'a>(caller: &'a Caller, server: &'a str) -> Decision<'a> {
     Decision {
         time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         action: Action::Token,
@@ -88,7 +88,7 @@ fn five() -> String {
     place.text()
 }
 
-fn token(words: &str) -> Token {
+pub(crate) fn token(words: &str) -> Token {
     let access_token = AccessToken::parse("never-in-any-line-of-it".to_owned()).expect("it can be one");
     Token {
         digest: access_token.digest(),
@@ -441,7 +441,7 @@ struct Call<'a>(Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>);
 impl<'a> Call<'a> {
     fn new(audit: &'a Audit, server: &str) -> Self {
         let line = audit.line(&refusal(&Caller::on_socket(1, 2, None), server));
-        Self(Box::pin(line.written_with_others()))
+        Self(Box::pin(async move { line.written_with_others().await }))
     }
 
     /// `None` while it waits.

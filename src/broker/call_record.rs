@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Action, Broker};
-use crate::audit::{Audit, CallSubject, Decision, Done, Outcome};
+use crate::audit::{self, Audit, CallSubject, Decision, Done, Line, Outcome};
 use crate::caller::Caller;
 use crate::clock::{Boot, Clock};
 use crate::jitter::request_id;
@@ -38,6 +38,30 @@ pub(crate) enum CallEnd<'a> {
     Refused { class: &'static str, error: &'a str },
 }
 
+/// A call whose `call` line is being written. If its client leaves meanwhile, the line is written all the same, and a `done` line
+/// follows; if the line fails, none does.
+pub(super) struct Leaving<'a> {
+    record: &'a CallRecord,
+    /// The token of the `call` line before.
+    before: Option<Arc<Token>>,
+    line: Line<'a>,
+}
+
+impl Leaving<'_> {
+    /// Waits until the line is written, with those of other calls. If that fails, nothing may leave.
+    pub(super) async fn written(&self) -> Result<(), audit::Error> {
+        self.line.written_with_others().await
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.line.written().is_err() {
+            self.record.lock().token = self.before.take();
+        }
+    }
+}
+
 impl Broker {
     /// A call begins.
     pub(crate) fn begin_call(&self, caller: &Caller, server: &Arc<str>) -> CallRecord {
@@ -63,9 +87,10 @@ impl CallRecord {
         self.lock().tool.clone()
     }
 
-    /// The call leaves with this token, once its `call` line is written. Gives the token that it had before.
-    pub(super) fn leaves_with(&self, token: Option<Arc<Token>>) -> Option<Arc<Token>> {
-        std::mem::replace(&mut self.lock().token, token)
+    /// The call leaves with this token, once its `call` line is written.
+    pub(super) fn leaves_with<'a>(&'a self, token: &Arc<Token>, line: Line<'a>) -> Leaving<'a> {
+        let before = self.lock().token.replace(Arc::clone(token));
+        Leaving { record: self, before, line }
     }
 
     /// Adds the `done` line, if there was a `call` line. `bytes` of the answer passed.
@@ -96,5 +121,46 @@ impl CallRecord {
 
     fn lock(&self) -> MutexGuard<'_, Details> {
         self.details.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::audit::tests::{Place, refusal, token};
+
+    #[test]
+    fn a_call_whose_line_failed_has_no_end_in_the_file_also_if_its_client_left_meanwhile() {
+        let place = Place::new();
+        let (audit, clock) = (Arc::new(place.hold()), Clock::system());
+        let (caller, server) = (Caller::on_socket(1, 2, None), Arc::from("demo"));
+        let begun = clock.boot();
+        let details = Mutex::default();
+        let record =
+            CallRecord { audit: Some(Arc::clone(&audit)), clock, begun, id: "id".to_owned(), caller, server, details };
+        let allow = |mode| fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(mode)).expect("ours");
+        // Its client leaves while the line waits.
+        let leaves = |spoil: &dyn Fn()| {
+            let line = audit.line(&refusal(&record.caller, "demo"));
+            let leaving = record.leaves_with(&Arc::new(token("x")), line);
+            let mut written = Box::pin(leaving.written());
+            assert!(written.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            spoil();
+        };
+        leaves(&|| ());
+        record.done(CallEnd::Cut, 0);
+        assert_eq!(place.text().matches("\"action\":\"done\"").count(), 1, "{}", place.text());
+        leaves(&|| {
+            fs::remove_file(place.path()).expect("ours");
+            allow(0o777);
+        });
+        allow(0o700);
+        record.done(CallEnd::Cut, 0);
+        drop(audit);
+        assert!(!place.path().exists(), "nothing was written after the failure");
     }
 }

@@ -1,7 +1,5 @@
 //! Counts, logs and audits every decision, served or refused. All of them pass here.
 
-use std::sync::Arc;
-
 use super::{Broker, CallRecord, Error, Lease, ReadyFields, Request, Target, UNLISTED};
 use crate::audit::{self, Action, CallSubject, Decision, Line, Outcome};
 use crate::caller::Caller;
@@ -59,12 +57,8 @@ impl Broker {
     ) -> Result<(Lease, ReadyFields), Error> {
         let (lease, fields) = self.granted(matter, decided)?;
         if let Some(line) = self.line(matter, None, Outcome::Served, Some(&lease)) {
-            // The line is written also if its client leaves now, and then has its `done`.
-            let before = record.leaves_with(Some(Arc::clone(&lease.token)));
-            if let Err(error) = line.written_with_others().await {
-                record.leaves_with(before);
-                return Err(self.unrecorded(matter, error));
-            }
+            let leaving = record.leaves_with(&lease.token, line);
+            leaving.written().await.map_err(|error| self.unrecorded(matter, error))?;
         }
         self.served(matter, &lease);
         Ok((lease, fields))
@@ -164,7 +158,7 @@ impl Broker {
         outcome: Outcome<'_>,
         granted: Option<&Lease>,
     ) -> Result<(), audit::Error> {
-        self.line(matter, server, outcome, granted).map_or(Ok(()), Line::written)
+        self.line(matter, server, outcome, granted).map_or(Ok(()), |line| line.written())
     }
 
     /// The line, which is still to be written.

@@ -1,4 +1,4 @@
-//! The bodies of answers. A token goes from the cache to the connection without a copy in this process.
+//! The bodies of answers. A token goes from the cache to the connection as it is: `listener/body.rs` says where it is copied.
 
 use std::sync::Arc;
 

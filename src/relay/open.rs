@@ -172,7 +172,7 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        // Whose client left before its answer has no other end.
+        // Records the end if the client left before its answer, and does nothing otherwise.
         self.record.done(CallEnd::Cut, 0);
         self.all.lock().open.remove(&self.number);
     }
