@@ -186,7 +186,9 @@ impl Env {
     /// server elsewhere: helpers that find a daemon never come here.
     pub fn config_dir(&self) -> Option<PathBuf> {
         let directories = || directories::ProjectDirs::from("", "", "safeconduct");
-        self.is_process.then(directories).flatten().map(|directories| directories.config_dir().to_owned())
+        let found = self.is_process.then(directories).flatten().map(|directories| directories.config_dir().to_owned());
+        // With a relative `HOME`, whatever directory we are in would configure us.
+        found.filter(|directory| directory.is_absolute())
     }
 
     /// The group of that name or number.

@@ -29,6 +29,8 @@ pub(super) struct Held {
     head: Head,
     /// Where the last line of the chain ends, if the bytes after it could not be cut off yet.
     spoiled: Option<u64>,
+    /// The first line of this file, which continues the chain of the last one, is still to be written.
+    carries: bool,
     /// The buffer for what is written, used again for each write.
     lines: Vec<u8>,
 }
@@ -39,7 +41,8 @@ impl Held {
         let path = config.file.clone();
         let opened = open(config)?;
         let file = locked(&path, opened, patience)?;
-        let mut held = Self { path, file, head: Head::NONE, spoiled: None, lines: Vec::with_capacity(1_024) };
+        let lines = Vec::with_capacity(1_024);
+        let mut held = Self { path, file, head: Head::NONE, spoiled: None, carries: false, lines };
         held.go_on(before.filter(|before| !before.is_none()))?;
         Ok(held)
     }
@@ -57,10 +60,8 @@ impl Held {
             self.append(&line, next)?;
         } else if tail.lacks_end {
             self.append(b"\n", self.head)?;
-        } else if let (Some(before), None) = (&before, tail.last) {
-            let next = line::carried_on(&mut line, before, now);
-            self.append(&line, next)?;
         }
+        self.carries = before.is_some() && tail.last.is_none() && tail.torn.is_none();
         Ok(())
     }
 
@@ -83,8 +84,13 @@ impl Held {
     pub(super) fn write(&mut self, group: &Group) -> Result<(), Error> {
         let mut lines = std::mem::take(&mut self.lines);
         lines.clear();
-        let next = group.texts().fold(self.head, |head, text| line::chained(&mut lines, &head, text));
+        let mut head = self.head;
+        if self.carries {
+            head = line::carried_on(&mut lines, &head, Clock::system().wall());
+        }
+        let next = group.texts().fold(head, |head, text| line::chained(&mut lines, &head, text));
         let written = self.append(&lines, next);
+        self.carries &= written.is_err();
         self.lines = lines;
         written
     }
@@ -120,13 +126,22 @@ impl Held {
         self.file.metadata().is_ok_and(|found| found.nlink() == 0)
     }
 
-    /// Continues in the file that has the name now, unless it is still this one. A file that has a chain keeps its own.
+    /// Continues in the file that has the name now, unless it is still this one. A file that has a chain keeps its own. The line
+    /// that continues the chain is tried at once. If it fails on a file that was removed, it comes with the next one: the disk may be
+    /// full of the removed file, which is gone when it is closed.
     pub(super) fn follow(&mut self, config: &Config, patience: Duration) -> Result<(), Error> {
         let ours = self.file.metadata().map_err(|error| Error::system(&self.path, error))?;
         if FileId::at(&config.file) == Some(FileId::from(&ours)) {
             return Ok(());
         }
-        *self = Self::open(config, patience, Some(self.head))?;
+        let mut next = Self::open(config, patience, Some(self.head))?;
+        if next.carries
+            && let Err(error) = next.write(&Group::default())
+            && ours.nlink() > 0
+        {
+            return Err(error);
+        }
+        *self = next;
         Ok(())
     }
 }
@@ -198,4 +213,28 @@ fn holder(file: &Metadata) -> Option<i32> {
         [_, "FLOCK", _, "WRITE", pid, place, ..] if place.ends_with(&inode) => pid.parse().ok().filter(|pid| *pid > 0),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Place, refusal};
+    use super::*;
+    use crate::caller::Caller;
+
+    #[test]
+    fn the_line_that_continues_a_chain_can_come_with_the_first_line_of_its_file() {
+        let place = Place::new();
+        let caller = Caller::on_socket(1, 2, None);
+        let before = Head { seq: 7, hash: crate::digest::Digest::of(b"x") };
+        let config = Config { file: place.path(), uid: nix::unistd::geteuid().as_raw() };
+        let mut held = Held::open(&config, Duration::ZERO, Some(before)).expect("nothing is in the way");
+        let mut group = Group::default();
+        group.add(&refusal(&caller, "demo"), 0);
+        held.write(&group).expect("written");
+        held.write(&group).expect("written");
+        let text = place.text();
+        let actions: Vec<_> = text.split("\"action\":\"").skip(1).map(|rest| &rest[..5]).collect();
+        assert_eq!(actions, ["conti", "token", "token"], "{text}");
+        assert_eq!(held.head().seq, 10);
+    }
 }

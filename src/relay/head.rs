@@ -75,10 +75,10 @@ impl<'a> Place<'a> {
             return Err(BadHead::Path);
         }
         // A client that is refused looks for a place to log in. There is none, here or at the server.
-        let mut segments = below.split('/').skip(1);
-        let first = segments.next().unwrap_or_default();
+        let decoded = percent_encoding::percent_decode_str(below).decode_utf8_lossy().to_ascii_lowercase();
+        let first = decoded.split('/').nth(1).unwrap_or_default();
         let is_login = matches!(first, "register" | "authorize" | "token");
-        let is_known = below.split('/').any(|segment| segment == ".well-known");
+        let is_known = decoded.split('/').any(|segment| segment == ".well-known");
         Ok((!name.is_empty() && !is_login && !is_known).then_some(Self { name, below }))
     }
 }

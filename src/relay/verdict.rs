@@ -151,7 +151,7 @@ pub(crate) fn answered(answer: Answer<'_>, attempt: &Attempt<'_>) -> Verdict {
         401 if complaint == Complaint::Nonce && attempt.has_proof => new_proof(attempt),
         401 => new_token(attempt),
         403 => Verdict::Tell(Told::new(Why::Forbidden).with_remediation(answer.remediation)),
-        304 => Verdict::Pass,
+        304 if attempt.sent == Sent::Stream => Verdict::Pass,
         300..=399 => tell(Why::Redirect),
         _ => Verdict::Pass,
     }
@@ -159,11 +159,10 @@ pub(crate) fn answered(answer: Answer<'_>, attempt: &Attempt<'_>) -> Verdict {
 
 /// What a failure to get an answer leads to.
 pub(crate) fn failed(failure: Failure, attempt: &Attempt<'_>) -> Verdict {
-    if failure.class != Class::Temporary {
-        return Verdict::Tell(Told::of_class(Why::NoConnection, failure.class));
-    }
-    let can_repeat = attempt.body == Body::InHand;
+    let is_temporary = failure.class == Class::Temporary;
+    let can_repeat = attempt.body == Body::InHand && is_temporary;
     match failure.written {
+        Written::Nothing if !is_temporary => Verdict::Tell(Told::of_class(Why::NoConnection, failure.class)),
         Written::Nothing if can_repeat && failure.since_first < CONNECT_FOR => {
             let doubled = FIRST_PAUSE * (1 << failure.tries.min(8));
             Verdict::Reconnect(doubled.min(LAST_PAUSE))

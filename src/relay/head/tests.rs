@@ -78,6 +78,9 @@ fn nobody_finds_a_place_to_log_in() {
         "/token",
         "/token/",
         "/register/x",
+        "/%2ewell-known/x",
+        "/a/.Well-Known/x",
+        "/%54oken",
     ] {
         assert_eq!(Place::of(&format!("/mcp/x{below}")), Ok(None), "{below}");
     }

@@ -42,6 +42,7 @@ const GONE: Change = |attempt| attempt.body = Body::Gone;
 const FRESH: Change = |attempt| attempt.token = TokenAge::Fresh;
 const REPEATED: Change = |attempt| attempt.repairs.tokens = 1;
 const PROVED: Change = |attempt| attempt.has_proof = true;
+const STREAMED: Change = |attempt| attempt.sent = Sent::Stream;
 const NOTIFIED: Change = |attempt| attempt.sent = Sent::Notification;
 
 fn told(why: Why) -> Verdict {
@@ -59,7 +60,7 @@ const CASES: &[Case] = &[
     // Everything passes but 401, 403 and redirects.
     (200, "", "", AS_USUAL, || Verdict::Pass),
     (202, "invalid_token", "", AS_USUAL, || Verdict::Pass),
-    (304, "", "", AS_USUAL, || Verdict::Pass),
+    (304, "", "", STREAMED, || Verdict::Pass),
     (400, "", "", AS_USUAL, || Verdict::Pass),
     (404, "insufficient_scope", "b", AS_USUAL, || Verdict::Pass),
     (405, "", "", AS_USUAL, || Verdict::Pass),
@@ -68,6 +69,8 @@ const CASES: &[Case] = &[
     (300, "", "", AS_USUAL, || told(Why::Redirect)),
     (307, "", "", AS_USUAL, || told(Why::Redirect)),
     (399, "", "", AS_USUAL, || told(Why::Redirect)),
+    // Nobody asks with POST whether something has changed.
+    (304, "", "", AS_USUAL, || told(Why::Redirect)),
     // 401: one new token, one repetition.
     (401, "", "", AS_USUAL, || Verdict::Again(Repair::NewToken)),
     (401, "invalid_token", "", AS_USUAL, || Verdict::Again(Repair::NewToken)),
@@ -195,6 +198,9 @@ const LOSSES: &[Loss] = &[
     // What is not temporary is not tried again.
     (Class::Refused, Written::Nothing, 0, LIST, || Verdict::Tell(Told::of_class(Why::NoConnection, Class::Refused))),
     (Class::Denied, Written::Nothing, 0, AS_USUAL, || Verdict::Tell(Told::of_class(Why::NoConnection, Class::Denied))),
+    // An answer that cannot be read is no sign that nothing was done.
+    (Class::Refused, Written::Something, 0, LIST, || told(Why::AnswerLost)),
+    (Class::Refused, Written::Something, 0, AS_USUAL, || told(Why::ToolMayHaveRun)),
 ];
 
 #[test]
