@@ -3,10 +3,12 @@
 //! On the socket the kernel says who connected; on TCP a secret does. A web page must not reach any listener: a request is
 //! refused if it has a header that only browsers or proxies send, or a `Host` that is not this machine (DNS rebinding).
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{HeaderMap, Uri};
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::net::UnixStream;
 
 use super::desk::Desk;
@@ -60,6 +62,12 @@ pub(super) fn caller(stream: &UnixStream, desk: &Desk<'_>) -> std::io::Result<Ca
 /// user needs more facts than the kernel gives with the connection.
 pub(super) fn process(stream: &UnixStream, caller: &Caller, desk: &Desk<'_>) -> Option<Result<Connected, Why>> {
     desk.broker.needs(caller).map(|needs| Process::connected(stream, caller.pid, &needs))
+}
+
+/// Has the other side closed it already, without a word?
+pub(super) fn has_left(stream: &UnixStream) -> bool {
+    let (mut one, flags) = ([0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+    recv(stream.as_raw_fd(), &mut one, flags) == Ok(0)
 }
 
 /// The caller of one request, with the facts that its rules need, as they are now.
@@ -166,6 +174,18 @@ mod tests {
     use hyper::header::{HOST, HeaderName};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_without_a_word_is_left() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        assert!(!has_left(&ours));
+        theirs.try_write(b"G").expect("there is room");
+        drop(theirs);
+        assert!(!has_left(&ours), "it has a word");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        drop(theirs);
+        assert!(has_left(&ours));
+    }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()

@@ -148,7 +148,11 @@ impl Socket {
     pub(crate) async fn serve(&self, state: Arc<State>, course: &Course, share: Share) -> Result<(), Error> {
         let system = |error: io::Error| Error::System { path: self.path.clone(), error };
         let seats = Seats::new(share.places(PLACES, EACH));
-        let begin = |stream| {
+        let begin = |stream: UnixStream| {
+            // Nobody else waits for the connections of a user who opens and closes them all the time.
+            if gate::has_left(&stream) {
+                return;
+            }
             let (state, seats) = (Arc::clone(&state), Arc::clone(&seats));
             course.tasks.spawn(serve_one(state, course.clone(), seats, stream));
         };

@@ -328,3 +328,17 @@ async fn a_squatted_job_directory_is_refused() {
     refused(job.run(&["run"]).await, 78, "is there and no directory");
     assert_eq!(std::fs::read_dir(&elsewhere).expect("ours").count(), 0, "nothing was put where the link points");
 }
+
+#[tokio::test]
+async fn a_relative_home_lets_no_directory_configure_us() {
+    let world = Safeconduct::new(binary());
+    let checkout = tempfile::tempdir().expect("a directory");
+    let planted = checkout.path().join(".config/safeconduct");
+    std::fs::create_dir_all(&planted).expect("ours");
+    std::fs::write(planted.join("safeconduct.toml"), "planted = 1\n").expect("ours");
+    let mut command = world.command(&["config", "check"]);
+    command.current_dir(checkout.path()).env("HOME", ".");
+    let output = tokio::time::timeout(LIMIT, command.output()).await.expect("bounded").expect("it starts");
+    let words = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && !words.contains("planted") && !words.contains(".config"), "{words}");
+}
