@@ -6,15 +6,17 @@
 //! reader decides how long it waits.
 //!
 //! A client of our own, because one exchange over one connection is all there is to do here: no queue, no channel and no task
-//! stand between the two ends of a call. `request.rs` writes, `head.rs` and `framing.rs` read, strictly by RFC 9112,
-//! `answer.rs` puts both together without any I/O, and `connection.rs` moves the bytes.
+//! stand between the two ends of a call. `request.rs` writes, `head.rs` and `framing.rs` read by RFC 9112, `answer.rs` puts both
+//! together without any I/O, and `connection.rs` moves the bytes. Where a body ends is read strictly: if it could end in two
+//! places, that is an error. A bare LF in a head, two equal lengths and a trailer without a colon are not.
 //!
 //! Nothing runs beside the exchange: the connection moves while its answer, or the body of its answer, is polled. So whoever
 //! drops one of them closes the connection, and a reader that does not read stops the server that writes.
 //!
 //! After an answer was read to its end, its connection is kept for a few seconds for the next exchange with the same server, as
-//! in `far.rs`. Before that one uses it, the connection is asked whether the server has closed it meanwhile. A failure says
-//! whether any byte of the request was written ([`Sent`]), so that its sender can decide about a repetition.
+//! in `far.rs`. Before anything is written to a connection, it is read from: one that the server has closed meanwhile gets no
+//! request. A failure says whether any byte of the request was written ([`Sent`]), so that its sender can decide about a
+//! repetition.
 
 use std::io;
 use std::pin::Pin;
@@ -162,7 +164,7 @@ where
         let place = Place { origin, server: &server, certificate, thread: std::thread::current().id() };
         let limit = Limit { at: Instant::now() + head_limit, lasts: head_limit, host };
         let mut request = Request::new(&method, &url, &headers, body);
-        // A server that has just closed one says so when it is asked, whatever the request.
+        // One that the server has just closed gives the request back, whatever it is.
         if self.trust.may_use_kept(origin, true) {
             while let Some(connection) = self.pool.take(&place) {
                 match exchanged(connection, request, &limit).await {
@@ -252,7 +254,7 @@ impl Body for Download {
         if piece.is_err() {
             (self.connection, self.is_broken) = (None, true);
         }
-        // Who knows the length does not ask for the end.
+        // A reader that knows the length does not poll for the end.
         self.give_back_at_end();
         let broken = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
         Poll::Ready(piece.map_err(broken).map(|piece| piece.map(Frame::data)).transpose())

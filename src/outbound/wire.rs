@@ -1,4 +1,5 @@
-//! A connection as an HTTP client sees it, with a record of what passed over it. Other tasks run after each read.
+//! A connection as an HTTP client sees it, with a record of what passed over it. Other tasks run after each read, unless its caller
+//! knows that it will not read on for long.
 //!
 //! The limits of head and body do not see all that a server may send: the library passes over chunk sizes with any number of
 //! leading zeros, for example. So the bytes of each answer are counted as they come in, whatever they are: see [`ANSWER_CAP`].

@@ -4,11 +4,13 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use super::super::wire::Wire;
@@ -19,6 +21,8 @@ use super::request::{Request, Stopped};
 
 /// The most that is read at once.
 const ROOM: usize = 16 * 1024;
+/// How long a server that takes no more of a request may still say why. It has most often said so before.
+const REASON_LIMIT: Duration = Duration::from_secs(1);
 
 /// One connection, with the exchange that it is for.
 pub(super) struct Connection {
@@ -29,8 +33,8 @@ pub(super) struct Connection {
     request: Option<Request>,
     /// Was any byte of the request written?
     is_begun: bool,
-    /// The server takes no more of the request.
-    refusal: Option<io::Error>,
+    /// The server takes no more of the request, and until when it may say why.
+    refusal: Option<(io::Error, Instant)>,
     answer: Answer,
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -46,6 +50,8 @@ impl Connection {
         self.answer = Answer::new(request.is_head, request.keeps);
         self.request = Some(request);
         self.is_begun = false;
+        // Others have run since the last byte.
+        self.wire.rested();
     }
 
     /// Was any byte of the request written?
@@ -60,25 +66,44 @@ impl Connection {
 
     /// Ready with the head of the answer.
     pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Response<()>>> {
+        if !self.is_begun
+            && let Poll::Ready(first) = self.poll_first(context)
+        {
+            return Poll::Ready(Err(first));
+        }
         self.advance(context)?;
+        if !self.is_begun {
+            return self.refusal.take().map_or(Poll::Pending, |(refusal, _)| Poll::Ready(Err(refusal)));
+        }
         loop {
             if let Some(head) = self.answer.head()? {
                 return Poll::Ready(Ok(head));
             }
-            match self.poll_read(context) {
-                Poll::Ready(Ok(true)) if self.is_begun => {}
-                Poll::Ready(Ok(true)) => return Poll::Ready(Err(Fault::Unasked.into())),
-                // A server that refuses the rest of a request may have said why before. If not, the refusal is the reason.
-                Poll::Ready(end) => {
-                    let end = end.err().unwrap_or_else(|| Fault::Cut.into());
-                    return Poll::Ready(Err(self.refusal.take().unwrap_or(end)));
+            let end = match self.poll_read(context) {
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Ready(end) => end.err(),
+                // What the server has said may be here unseen, until the runtime has looked at its sockets.
+                Poll::Pending => {
+                    let Some((_, until)) = self.refusal else { return Poll::Pending };
+                    ready!(self.poll_late(until, context));
+                    None
                 }
-                Poll::Pending => return self.refusal.take().map_or(Poll::Pending, |refusal| Poll::Ready(Err(refusal))),
-            }
+            };
+            // If the server does not say why it refuses the rest of a request, the refusal is the reason.
+            let refusal = self.refusal.take().map(|(refusal, _)| refusal);
+            return Poll::Ready(Err(refusal.or(end).unwrap_or_else(|| Fault::Cut.into())));
         }
     }
 
-    /// Ready at the deadline, which is the same one throughout an exchange. A kept connection keeps its timer, which is moved only
+    /// Ready if anything comes before the request, be it bytes or the end: then this connection cannot take it. A task that has read a
+    /// lot is told to wait, which would look the same as a quiet connection. So that limit does not count here.
+    fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let mut read = unconstrained(std::future::poll_fn(|context| self.poll_read(context)));
+        let fault = |is_open| if is_open { Fault::Unasked.into() } else { Fault::Cut.into() };
+        Pin::new(&mut read).poll(context).map(|read| read.map_or_else(|error| error, fault))
+    }
+
+    /// Ready at the deadline, which is the same one throughout an exchange that is not refused. A kept connection keeps its timer, which is moved only
     /// if it would be late, or was early: most answers come long before, and moving it at each exchange would cost more than
     /// reading them.
     pub(super) fn poll_late(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
@@ -127,15 +152,6 @@ impl Connection {
         self.request.is_none() && self.answer.is_reusable()
     }
 
-    /// Is it still open, and has nothing come that nobody asked for? It is asked before it is used again.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        // Others have run since the last byte.
-        self.wire.rested();
-        let mut room = [MaybeUninit::uninit(); 1];
-        let mut room = ReadBuf::uninit(&mut room);
-        Pin::new(&mut self.wire).poll_read(&mut Context::from_waker(Waker::noop()), &mut room).is_pending()
-    }
-
     /// Writes as much of the request as is there and can be written now. Fails if its body does.
     fn advance(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(request) = self.request.as_mut().filter(|_| self.refusal.is_none()) else { return Ok(()) };
@@ -144,7 +160,9 @@ impl Connection {
         match outcome {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => self.request = None,
-            Poll::Ready(Err(Stopped::ByServer(refusal))) => self.refusal = Some(refusal),
+            Poll::Ready(Err(Stopped::ByServer(refusal))) => {
+                self.refusal = Some((refusal, Instant::now() + REASON_LIMIT));
+            }
             Poll::Ready(Err(Stopped::ByBody(error))) => {
                 // What its body has given is gone, so no other connection can take it.
                 self.request = None;

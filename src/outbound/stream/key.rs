@@ -6,7 +6,7 @@ use std::thread::ThreadId;
 use crate::token::Digest;
 
 /// Whom a connection is for.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Key {
     pub(super) origin: Arc<str>,
     /// The configured name.
@@ -18,6 +18,7 @@ pub(super) struct Key {
 }
 
 /// The same, borrowed, for the look-up.
+#[derive(PartialEq)]
 pub(super) struct Place<'a> {
     pub(super) origin: &'a str,
     pub(super) server: &'a Arc<str>,
@@ -31,10 +32,8 @@ impl Key {
         Self { origin: origin.into(), server: Arc::clone(server), certificate, thread }
     }
 
-    pub(super) fn is(&self, place: &Place<'_>) -> bool {
-        *self.origin == *place.origin
-            && self.server == *place.server
-            && self.certificate == place.certificate
-            && self.thread == place.thread
+    pub(super) fn place(&self) -> Place<'_> {
+        let Self { origin, server, certificate, thread } = self;
+        Place { origin, server, certificate: *certificate, thread: *thread }
     }
 }

@@ -1,4 +1,4 @@
-//! The connections that wait for their next exchange. Touches no socket, but asks a connection whether it is still open.
+//! The connections that wait for their next exchange. Touches no socket.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,18 +30,17 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection that was used last, if it is still good.
+    /// The connection that was used last, if it is young. Whether it is still open is seen when it is used.
     pub(super) fn take(&self, place: &Place<'_>) -> Option<Box<Connection>> {
         let mut pool = self.lock();
-        let (_, idle) = pool.iter_mut().find(|(of, _)| of.is(place))?;
+        let (_, idle) = pool.iter_mut().find(|(of, _)| of.place() == *place)?;
         // Below one that is too old there are older ones.
-        let young = std::iter::from_fn(|| idle.pop()).take_while(|one| one.since.elapsed() <= KEPT_FOR);
-        young.map(|one| one.connection).find_map(|mut one| one.is_quiet().then_some(one))
+        idle.pop().filter(|one| one.since.elapsed() <= KEPT_FOR).map(|one| one.connection)
     }
 
     pub(super) fn keep(&self, connection: Box<Connection>) {
         let mut pool = self.lock();
-        let (at, now) = (pool.iter().position(|(of, _)| *of == connection.key), Instant::now());
+        let (at, now) = (pool.iter().position(|(of, _)| of.place() == connection.key.place()), Instant::now());
         match at.map(|at| &mut pool[at].1) {
             Some(idle) if idle.len() < KEPT => idle.push(Idle { connection, since: now }),
             Some(_) => {}

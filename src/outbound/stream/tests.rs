@@ -87,6 +87,18 @@ async fn says(server: &mut DuplexStream, text: &str) {
     server.write_all(text.as_bytes()).await.expect("it reads");
 }
 
+/// Puts a connection over this stream into the pool.
+fn keep(client: &Streams<Pipes>, stream: impl super::super::wire::Stream + 'static) {
+    let like = get();
+    let place = Place {
+        origin: &like.url[..Position::AfterPort],
+        server: &like.server,
+        certificate: None,
+        thread: std::thread::current().id(),
+    };
+    client.pool.keep(Box::new(Connection::new(Key::of(&place), Wire::new(Box::new(stream)))));
+}
+
 async fn is_closed(server: &mut DuplexStream) -> bool {
     let mut rest = Vec::new();
     tokio::time::timeout(Duration::from_secs(1), server.read_to_end(&mut rest)).await.is_ok()
@@ -344,3 +356,4 @@ async fn trailers_are_dropped_and_a_redirect_is_an_answer_like_any_other() {
 }
 
 mod exchanges;
+mod sockets;

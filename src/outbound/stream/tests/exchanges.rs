@@ -200,56 +200,81 @@ async fn a_server_that_reads_no_further_is_heard_all_the_same() {
     assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "no");
 }
 
-/// A pipe whose server closes it before the next write, which nobody can see before.
+/// A pipe whose server takes no more from some moment on, which nobody can see before.
+struct Closing {
+    pipe: DuplexStream,
+    is_closed: Arc<Mutex<bool>>,
+}
+
+impl tokio::io::AsyncRead for Closing {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(context, room)
+    }
+}
+
+impl tokio::io::AsyncWrite for Closing {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if *self.is_closed.lock().expect("no test panics while it is held") {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Pin::new(&mut self.pipe).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Puts a connection of this kind into the pool.
+fn keep_closing(client: &Streams<Pipes>) -> (DuplexStream, Arc<Mutex<bool>>) {
+    let ((pipe, server), is_closed) = (tokio::io::duplex(1024), Arc::default());
+    keep(client, Closing { pipe, is_closed: Arc::clone(&is_closed) });
+    (server, is_closed)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_a_kept_connection_does_not_take_goes_over_another_one() {
-    struct Closing {
-        pipe: DuplexStream,
-        is_closed: Arc<Mutex<bool>>,
-    }
-
-    impl tokio::io::AsyncRead for Closing {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            room: &mut tokio::io::ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.pipe).poll_read(context, room)
-        }
-    }
-
-    impl tokio::io::AsyncWrite for Closing {
-        fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-            if *self.is_closed.lock().expect("no test panics while it is held") {
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-            Pin::new(&mut self.pipe).poll_write(context, bytes)
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
     let (pipes, mut servers) = Pipes::new(1);
     let client = pipes.client();
-    let ((pipe, mut server), is_closed) = (tokio::io::duplex(1024), Arc::default());
-    let first = get();
-    let place = Place {
-        origin: &first.url[..Position::AfterPort],
-        server: &first.server,
-        certificate: None,
-        thread: std::thread::current().id(),
-    };
-    let wire = Wire::new(Box::new(Closing { pipe, is_closed: Arc::clone(&is_closed) }));
-    client.pool.keep(Box::new(Connection::new(Key::of(&place), wire)));
+    let (mut server, is_closed) = keep_closing(&client);
     exchange(&client, get(), &mut server).await;
     *is_closed.lock().expect("no test panics while it is held") = true;
     exchange(&client, post(whole(b"")), &mut servers[0]).await;
+}
+
+/// The reason for a refusal may come a little later than the refusal, but it need not come at all.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_waits_for_its_reason_for_a_second() {
+    for reason in [None, Some("HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")] {
+        let client = Pipes::default().client();
+        let (mut server, is_closed) = keep_closing(&client);
+        let (pen, body) = written();
+        let (answer, begun) = tokio::join!(client.send(post(body)), async {
+            until(&mut server, "\r\n\r\n").await;
+            *is_closed.lock().expect("no test panics while it is held") = true;
+            pen.send("more".into()).expect("it is read");
+            let begun = Instant::now();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if let Some(reason) = reason {
+                says(&mut server, reason).await;
+            }
+            begun
+        });
+        if reason.is_some() {
+            assert_eq!(answer.expect("an answer").status(), 413);
+        } else {
+            assert_eq!(broken(answer), ("mcp.example.com breaks off: broken pipe".to_owned(), Sent::Perhaps));
+            assert_eq!(begun.elapsed(), Duration::from_secs(1));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
