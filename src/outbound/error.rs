@@ -118,6 +118,12 @@ pub enum Error {
         /// As [`Error::Broken`] says it.
         what: String,
     },
+    /// The body of the request broke off while it was sent.
+    #[error("{what}")]
+    OwnBody {
+        /// In these words.
+        what: String,
+    },
     /// A header of more than 64 KiB or 100 fields.
     #[error("{host} answers with a header of more than 64 KiB or 100 fields")]
     HeadTooLarge {
@@ -188,6 +194,7 @@ impl Error {
                 | Self::NobodyListens { .. }
                 | Self::Broken { .. }
                 | Self::Stale { .. }
+                | Self::OwnBody { .. }
                 | Self::ThroughProxy { .. }
                 | Self::NoCertificate { .. }
         )

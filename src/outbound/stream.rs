@@ -170,7 +170,9 @@ where
                 match exchanged(connection, request, &limit).await {
                     Err((_, Some(back))) => request = back,
                     outcome => {
-                        if outcome.is_err() {
+                        if let Err((lost, _)) = &outcome
+                            && !matches!(lost.error, Error::OwnBody { .. })
+                        {
                             self.trust.lose(origin.to_owned());
                         }
                         return self.outcome(outcome, origin);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::super::wire::Wire;
 use super::answer::Answer;
-use super::fault::Fault;
+use super::fault::{Fault, OwnBody};
 use super::key::Key;
 use super::request::{Request, Stopped};
 
@@ -166,7 +166,7 @@ impl Connection {
             Poll::Ready(Err(Stopped::ByBody(error))) => {
                 // What its body has given is gone, so no other connection can take it.
                 self.request = None;
-                return Err(error);
+                return Err(io::Error::other(OwnBody(error)));
             }
         }
         Ok(())

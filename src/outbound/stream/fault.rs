@@ -35,6 +35,11 @@ pub(super) enum Fault {
     Chunk,
 }
 
+/// What the request was to carry did not come to its end. The server is not to blame.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's own body broke off: {0}")]
+pub(super) struct OwnBody(pub(super) io::Error);
+
 impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         Self::new(io::ErrorKind::InvalidData, fault)
@@ -48,6 +53,7 @@ pub(super) fn reason(host: &str, error: &io::Error) -> Error {
     match inner.downcast_ref() {
         Some(Fault::TooLarge) => Error::HeadTooLarge { host: host.to_owned() },
         Some(Fault::Interim) => Error::Interim { host: host.to_owned() },
+        _ if inner.is::<OwnBody>() => Error::OwnBody { what: inner.to_string() },
         _ if inner.is::<Overlong>() => Error::Framing { host: host.to_owned() },
         _ => Error::typed(host, error).unwrap_or_else(broken),
     }

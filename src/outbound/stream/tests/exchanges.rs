@@ -169,12 +169,12 @@ async fn a_broken_upload_ends_its_exchange_before_and_behind_the_head() {
         });
         Box::pin(StreamBody::new(broken))
     };
-    let (pipes, mut servers) = Pipes::new(3);
+    let (pipes, mut servers) = Pipes::new(4);
     let client = pipes.client();
     let lost = broken(client.send(post(broken_later(0))).await);
-    assert_eq!(lost, ("mcp.example.com breaks off: the client is gone".to_owned(), Sent::Nothing));
+    assert_eq!(lost, ("the request's own body broke off: the client is gone".to_owned(), Sent::Nothing));
     let lost = broken(client.send(post(broken_later(1))).await);
-    assert_eq!(lost, ("mcp.example.com breaks off: the client is gone".to_owned(), Sent::Perhaps));
+    assert_eq!(lost, ("the request's own body broke off: the client is gone".to_owned(), Sent::Perhaps));
     let server = &mut servers[2];
     let (answer, ()) = tokio::join!(client.send(post(broken_later(1))), async {
         until(server, "\r\n\r\n").await;
@@ -182,6 +182,13 @@ async fn a_broken_upload_ends_its_exchange_before_and_behind_the_head() {
     });
     assert!(answer.expect("an answer").into_body().collect().await.is_err());
     assert!(is_closed(server).await);
+    // It says nothing about the server: its kept connections are as good as before.
+    let server = &mut servers[3];
+    exchange(&client, get(), server).await;
+    let (lost, _) = tokio::join!(client.send(post(broken_later(1))), until(server, "\r\n\r\n"));
+    assert_eq!(broken(lost).1, Sent::Perhaps);
+    let url = get().url;
+    assert!(client.trust.may_use_kept(&url[..Position::AfterPort], true));
 }
 
 /// A server may refuse a large request before it has read it.
