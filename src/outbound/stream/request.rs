@@ -10,17 +10,22 @@ use hyper::Method;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use tokio::io::AsyncWrite;
 use url::{Position, Url};
+use zeroize::Zeroizing;
 
 use super::{Upload, head};
 
 /// A piece up to this size is copied behind the head, or behind the piece before it, so that they leave together. The most that
 /// is collected so, too: what is larger waits until it was written.
 const TOGETHER: usize = 8 * 1024;
+/// More bytes than the size of a chunk, the two line ends of a chunk, and the last chunk have together.
+const FRAMED: usize = 32;
 
 /// A request on its way.
 pub(super) struct Request {
     /// What is written next: the head, chunk sizes, small pieces.
-    text: Vec<u8>,
+    text: Zeroizing<Vec<u8>>,
+    /// The head, which has secrets, is in the text.
+    has_head: bool,
     /// So much of it was written.
     written: usize,
     /// A large piece of the body, which comes behind the text.
@@ -61,7 +66,8 @@ impl Request {
         let text = head_text(method, url, headers, length);
         let (piece, after) = (Bytes::new(), &b""[..]);
         let is_head = *method == Method::HEAD;
-        Self { text, written: 0, piece, after, body: Some(body), length, is_begun: false, is_head, keeps }
+        let (has_head, is_begun, body) = (true, false, Some(body));
+        Self { text, has_head, written: 0, piece, after, body, length, is_begun, is_head, keeps }
     }
 
     /// Writes as much as body and stream allow now. Ready when everything was written.
@@ -92,7 +98,7 @@ impl Request {
                 // Trailers are dropped.
                 Poll::Ready(Some(frame)) => self.add(frame?.into_data().unwrap_or_default())?,
                 Poll::Ready(None) => self.end()?,
-                // Whoever was promised so many bytes has them.
+                // All announced bytes were given; do not wait for the end of the body.
                 Poll::Pending if self.length == Length::Left(0) => self.body = None,
                 Poll::Pending => return Ok(true),
             }
@@ -101,7 +107,8 @@ impl Request {
     }
 
     fn add(&mut self, data: Bytes) -> io::Result<()> {
-        let size = data.len() as u64;
+        let (size, is_small) = (data.len() as u64, data.len() <= TOGETHER);
+        self.make_room(FRAMED + if is_small { data.len() } else { 0 });
         match &mut self.length {
             _ if data.is_empty() => return Ok(()),
             Length::Left(left) => *left = left.checked_sub(size).ok_or_else(|| odd("more"))?,
@@ -111,13 +118,23 @@ impl Request {
                 self.after = b"\r\n";
             }
         }
-        if data.len() > TOGETHER {
+        if !is_small {
             self.piece = data;
             return Ok(());
         }
         self.text.extend_from_slice(&data);
         self.text.extend_from_slice(std::mem::take(&mut self.after));
         Ok(())
+    }
+
+    /// Makes room in the text. A text that grows by itself leaves a copy behind that is not cleared.
+    fn make_room(&mut self, more: usize) {
+        let room = self.text.len() + more;
+        if self.text.capacity() < room {
+            let mut text = Zeroizing::new(Vec::with_capacity(2 * room));
+            text.extend_from_slice(&self.text);
+            self.text = text;
+        }
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -159,6 +176,9 @@ impl Request {
             self.piece.advance(of_piece);
             self.after = &self.after[many - of_piece..];
         }
+        if std::mem::take(&mut self.has_head) {
+            self.text = Zeroizing::default();
+        }
         self.text.clear();
         self.written = 0;
         Poll::Ready(Ok(()))
@@ -167,15 +187,16 @@ impl Request {
 
 /// The head: `Host` first (RFC 9110 section 7.2), then the fields as they are, then the length of the body. A request without a
 /// body says so where its method leads to expect one (section 8.6).
-fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) -> Vec<u8> {
+fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) -> Zeroizing<Vec<u8>> {
     let expects_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     let (target, host) =
         (&url[Position::BeforePath..Position::AfterQuery], &url[Position::BeforeHost..Position::AfterPort]);
     let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>();
     let body = if let Length::Left(left) = length { usize::try_from(left).unwrap_or(usize::MAX) } else { 0 };
     let room = " HTTP/1.1\r\nhost: content-length: \r\n\r\n".len() + 64 + if body <= TOGETHER { body } else { 0 };
-    // At its final size from the start: a text that grows leaves copies of itself behind.
-    let mut text = Vec::with_capacity(method.as_str().len() + target.len() + host.len() + fields + room);
+    // At its final size from the start, with a small body of known length.
+    let room = method.as_str().len() + target.len() + host.len() + fields + room;
+    let mut text = Zeroizing::new(Vec::with_capacity(room));
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\nhost: ", host, "\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
@@ -216,7 +237,7 @@ fn number(text: &mut Vec<u8>, mut number: u64, base: u64) {
 }
 
 fn odd(how: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the request has {how} bytes than it says"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("it has {how} bytes than it says"))
 }
 
 #[cfg(test)]

@@ -234,3 +234,29 @@ fn a_server_that_takes_no_more_is_told_from_a_body_that_breaks() {
         assert!(is_begun || (poll(&mut request, &mut next).is_ready() && next.taken.ends_with(b"\r\n\r\n{}")));
     }
 }
+
+/// A secret in the head must not stay behind in memory: its buffer never moves by itself, and goes when it was written.
+#[test]
+fn a_head_leaves_nothing_of_itself_behind() {
+    let most: &'static str = "x".repeat(TOGETHER).leak();
+    for (body, most_moves) in [
+        (nothing(), 0),
+        (whole("{}"), 0),
+        (whole(most), 0),
+        (pieces(&[Some("a"), Some("b"), Some("cd")], Some(4)), 0),
+        (pieces(&[Some("a")], None), 0),
+        (pieces(&[Some("a"), Some(&most[..1_000]), Some(most)], None), 2),
+    ] {
+        let mut request = request(Method::POST, body);
+        let (mut at, mut moves) = (request.text.as_ptr(), 0);
+        let Some(mut body) = request.body.take() else { unreachable!("it has one") };
+        while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
+            request.add(frame.expect("good").into_data().expect("data")).expect("as long as it says");
+            moves += usize::from(std::mem::replace(&mut at, request.text.as_ptr()) != at);
+        }
+        request.end().expect("as long as it says");
+        assert!(moves <= most_moves && at == request.text.as_ptr(), "{moves}");
+        let _is_cleared: &Zeroizing<Vec<u8>> = &request.text;
+        assert!(poll(&mut request, &mut Sink::default()).is_ready() && request.text.capacity() == 0);
+    }
+}
