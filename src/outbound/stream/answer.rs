@@ -13,7 +13,7 @@ use super::head;
 pub(super) struct Answer {
     /// What arrived and was not taken yet. Each piece has its own memory, of its own size: an answer that waits holds none.
     arrived: Bytes,
-    /// In so much of it there is no whole head.
+    /// The length already searched without finding the end of a head.
     searched: usize,
     /// The interim answers so far.
     interim: usize,
@@ -46,23 +46,29 @@ impl Answer {
     /// yet.
     pub(super) fn head(&mut self) -> Result<Option<Response<()>>, Fault> {
         while self.may_be_whole() {
-            let Some(head) = head::take(&mut self.arrived)? else {
-                self.searched = self.arrived.len();
-                break;
-            };
+            let Some(head) = head::take(&mut self.arrived)? else { break };
             self.searched = 0;
+            self.release();
             match head.answer.status() {
                 StatusCode::SWITCHING_PROTOCOLS => return Err(Fault::Switched),
                 status if status.is_informational() && self.interim == INTERIM => return Err(Fault::Interim),
                 status if status.is_informational() => self.interim += 1,
                 _ => {
                     self.framing = head.framing(self.is_head)?;
-                    self.keeps &= head.keeps();
+                    self.keeps &= head.keeps(self.is_head);
                     return Ok(Some(head.answer));
                 }
             }
         }
+        self.searched = self.arrived.len();
         Ok(None)
+    }
+
+    /// Gives its memory back if all of it was taken: an empty rest would keep it.
+    fn release(&mut self) {
+        if self.arrived.is_empty() {
+            self.arrived = Bytes::new();
+        }
     }
 
     /// Can there be a whole head, or one that is too large? A head that comes byte by byte is not parsed at each of them.
@@ -77,7 +83,9 @@ impl Answer {
 
     /// Takes the next piece of the body out of what arrived. `None` if more has to arrive, or at the end.
     pub(super) fn piece(&mut self) -> Result<Option<Bytes>, Fault> {
-        self.framing.take(&mut self.arrived)
+        let piece = self.framing.take(&mut self.arrived);
+        self.release();
+        piece
     }
 
     /// The connection has ended, which must be the end of the body.
@@ -119,6 +127,16 @@ mod tests {
     }
 
     #[test]
+    fn no_byte_of_a_head_is_searched_twice() {
+        let mut answer = Answer::new(false, true);
+        for byte in b"HTTP/1.1 200 OK\r\na: b\r\nc: d" {
+            answer.arrives(&[*byte]);
+            assert!(matches!(answer.head(), Ok(None)));
+            assert_eq!(answer.searched, answer.arrived.len());
+        }
+    }
+
+    #[test]
     fn interim_answers_are_dropped_up_to_eight_of_them() {
         let after = |count| format!("{}HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 103 x\r\nlink: y\r\n\r\n".repeat(count));
         for size in [1, 5, 100_000] {
@@ -152,11 +170,26 @@ mod tests {
 
     #[test]
     fn an_answer_that_waits_holds_no_memory() {
-        let (mut answer, head) = arrived(b"HTTP/1.1 200 OK\r\n\r\nfirst", 100);
-        drop(head);
-        assert_eq!(answer.piece().expect("good").expect("a piece"), "first");
-        assert_eq!(answer.piece(), Ok(None));
-        assert!(answer.arrived.is_empty() && !answer.arrived.is_unique(), "what is unique has memory");
+        for (rest, body) in [
+            ("\r\nfirst", "first"),
+            ("\r\n", ""),
+            ("content-length: 0\r\n\r\n", ""),
+            ("content-length: 6\r\n\r\n", ""),
+            ("content-length: 6\r\n\r\nfirst", "first"),
+            ("content-length: 5\r\n\r\nfirst", "first"),
+            ("transfer-encoding: chunked\r\n\r\n", ""),
+            ("transfer-encoding: chunked\r\n\r\n5", ""),
+            ("transfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n", "first"),
+            ("transfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n", "first"),
+        ] {
+            let (mut answer, head) = arrived(format!("HTTP/1.1 200 OK\r\n{rest}").as_bytes(), 100);
+            drop(head);
+            let hold_none = |answer: &Answer| answer.arrived.is_empty() && !answer.arrived.is_unique();
+            assert!(!rest.ends_with("\n\r\n") || !body.is_empty() || hold_none(&answer), "{rest:?}: behind the head");
+            assert_eq!(answer.piece().expect("good").unwrap_or_default(), body);
+            assert_eq!(answer.piece(), Ok(None));
+            assert!(hold_none(&answer), "{rest:?}: what is unique has memory");
+        }
     }
 
     #[test]
@@ -170,6 +203,13 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", true),
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nH", false),
             ("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", false),
+            // A body that must not be may come all the same.
+            ("HTTP/1.1 204 x\r\ncontent-length: 0\r\n\r\n", true),
+            ("HTTP/1.1 204 x\r\ncontent-length: 2\r\n\r\n", false),
+            ("HTTP/1.1 204 x\r\ncontent-length: x\r\n\r\n", false),
+            ("HTTP/1.1 204 x\r\ntransfer-encoding: chunked\r\n\r\n", false),
+            ("HTTP/1.1 304 x\r\ntransfer-encoding: chunked\r\n\r\n", false),
+            ("HTTP/1.1 304 x\r\ncontent-length: 2\r\n\r\n", true),
         ] {
             let (mut answer, head) = arrived(bytes.as_bytes(), 100_000);
             assert!(matches!(head, Ok(Some(_))), "{bytes:?}");

@@ -63,6 +63,7 @@ pub(crate) fn read_answer(bytes: &[u8]) {
     let lengths: Vec<_> = fields.get_all(CONTENT_LENGTH).iter().collect();
     if has_none {
         assert!(whole.body.is_empty(), "this answer has no body");
+        assert!(!whole.is_reusable || is_head || codings.is_empty(), "a body may come all the same");
     } else if let Some(length) = lengths.first() {
         assert!(codings.is_empty() && lengths.iter().all(|one| one == length), "the length of a body is said once");
         let length: u64 = length.to_str().ok().and_then(|digits| digits.parse().ok()).expect("a number");

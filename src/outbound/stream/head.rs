@@ -77,8 +77,8 @@ impl Says {
 }
 
 impl Head {
-    /// How the body is framed (section 6.3): by its length, by chunks, or by the end of the connection. Two lengths are one too
-    /// many, and no other coding was asked for.
+    /// How the body is framed (section 6.3): by its length, by chunks, or by the end of the connection. Two different
+    /// lengths contradict each other, and no other coding was asked for.
     pub(super) fn framing(&self, is_head: bool) -> Result<Framing, Fault> {
         let says = &self.says;
         if is_head || matches!(self.answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -93,9 +93,17 @@ impl Head {
         }
     }
 
-    /// May the connection be used again (section 9.3)?
-    pub(super) fn keeps(&self) -> bool {
-        self.answer.version() == Version::HTTP_11 && !self.says.closes
+    /// May the connection be used again (section 9.3)? Not if a body is announced where there can be none: it may come all the same,
+    /// and would be taken for the next answer. The length in a 304 is that of another answer (RFC 9110 section 8.6).
+    pub(super) fn keeps(&self, is_head: bool) -> bool {
+        let says = &self.says;
+        let announced = match self.answer.status() {
+            _ if is_head => false,
+            StatusCode::NO_CONTENT => says.is_odd || says.is_chunked || says.length.is_some_and(|length| length > 0),
+            StatusCode::NOT_MODIFIED => says.is_odd || says.is_chunked,
+            _ => false,
+        };
+        self.answer.version() == Version::HTTP_11 && !says.closes && !announced
     }
 }
 
@@ -220,8 +228,8 @@ mod tests {
             ("Connection: x , CLOSE\r\n", false),
             ("connection: close\r\nconnection: keep-alive\r\n", false),
         ] {
-            assert_eq!(with(fields).expect("a head").keeps(), keeps, "{fields:?}");
+            assert_eq!(with(fields).expect("a head").keeps(false), keeps, "{fields:?}");
         }
-        assert!(!read("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\n").expect("a head").keeps());
+        assert!(!read("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\n").expect("a head").keeps(false));
     }
 }
