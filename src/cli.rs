@@ -7,16 +7,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clock;
 use crate::trust::Shape;
-pub(crate) use helper::helper_call;
+pub(crate) use usual::usual_call;
 
 mod ci;
 mod daemon;
 mod examples;
 mod exec;
 mod files;
-mod helper;
 mod snippet;
 mod stdio;
+mod usual;
 
 pub(crate) use ci::Ci;
 pub(crate) use daemon::{Install, Operate, Revoke, Run};

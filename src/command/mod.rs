@@ -82,7 +82,7 @@ fn verb() -> u8 {
         return exit;
     }
     let env = Env::from_process();
-    let cli = match cli::helper_call(&words) {
+    let cli = match cli::usual_call(&words) {
         Some(cli) => cli,
         None => {
             if let Err(failure) = runtime::limit_name_lookup() {

@@ -1,22 +1,23 @@
-//! The command lines of helpers, read without clap.
+//! The command lines of helpers and of the daemon, read without clap.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cli, Get, Global, Headers, LogFormat, Stdio, Token, TokenForm, Verb, Wishes};
+use super::{Cli, Get, Global, Headers, LogFormat, Run, Stdio, Token, TokenForm, Verb, Wishes};
 
-/// Parses the usual calls of clients, `[--socket PATH] token|headers|stdio [TARGET]` or `get`, without clap, because building clap's
-/// command tree takes a quarter of the call. Returns `None` for anything else, which clap parses. A test checks that both give
-/// the same result.
-pub(crate) fn helper_call(words: &[OsString]) -> Option<Cli> {
-    // A word that is not UTF-8 reads as an option, which no helper call has here.
+/// Parses the usual calls, `[--socket PATH|--config FILE] token|headers|stdio|run [TARGET]` or `get`, without clap. Building clap's
+/// command tree takes a quarter of a helper's call, and half a megabyte of a daemon's memory for ever. Returns `None` for anything
+/// else, which clap parses. A test checks that both give the same result.
+pub(crate) fn usual_call(words: &[OsString]) -> Option<Cli> {
+    // A word that is not UTF-8 reads as an option, which no usual call has here.
     let mut words = words.iter().map(|word| word.to_str().unwrap_or("-")).peekable();
     let plain = |word: &&str| !word.is_empty() && !word.starts_with('-');
-    let socket = match words.next_if_eq(&"--socket") {
-        Some(_) => Some(PathBuf::from(words.next_if(plain)?)),
-        None => None,
+    let mut path_of = |name| match words.next_if_eq(&name) {
+        Some(_) => words.next_if(plain).map(|path| Some(PathBuf::from(path))),
+        None => Some(None),
     };
+    let (socket, config) = (path_of("--socket")?, path_of("--config")?);
     let (verb, target) = (words.next()?, words.next_if(plain).map(str::to_owned));
     let wishes = Wishes {
         scopes: Vec::new(),
@@ -32,10 +33,13 @@ pub(crate) fn helper_call(words: &[OsString]) -> Option<Cli> {
         ("headers", target) => Verb::Headers(Headers { target, wishes }),
         ("get", None) => Verb::Get(Get { wishes }),
         ("stdio", Some(target)) => Verb::Stdio(Stdio::usual(target)),
+        ("run", server) => {
+            Verb::Run(Run { servers: Vec::from_iter(server), detach: false, wait: None, detached: false })
+        }
         _ => return None,
     };
     let global = Global {
-        config: None,
+        config,
         socket,
         log: None,
         log_format: LogFormat::Text,
@@ -53,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_helper_call_is_read_as_clap_reads_it() {
+    fn a_usual_call_is_read_as_clap_reads_it() {
         let cases = [
             "token deploy",
             "headers",
@@ -63,17 +67,21 @@ mod tests {
             "--socket /run/w.sock stdio a=https://mcp.example.com/mcp",
             "--socket /run/w.sock token a=https://mcp.example.com/mcp",
             "--socket /run/w.sock get",
+            "run",
+            "run deploy=https://mcp.example.com/mcp",
+            "--config /etc/s.toml run",
+            "--socket /run/w.sock --config /etc/s.toml token deploy",
         ];
         for case in cases {
             let words: Vec<OsString> = case.split(' ').map(OsString::from).collect();
-            let quick = helper_call(&words).unwrap_or_else(|| panic!("{case} is a helper call"));
+            let quick = usual_call(&words).unwrap_or_else(|| panic!("{case} is a usual call"));
             let full = Cli::try_parse_from(["safeconduct"].into_iter().chain(case.split(' '))).expect("clap reads it");
             assert_eq!(format!("{quick:?}"), format!("{full:?}"), "{case}");
         }
     }
 
     #[test]
-    fn what_is_no_plain_helper_call_is_left_to_clap() {
+    fn what_is_no_usual_call_is_left_to_clap() {
         for case in [
             "",
             "token",
@@ -85,6 +93,10 @@ mod tests {
             "get x",
             "status",
             "--help",
+            "run --detach",
+            "run a=https://a.example b=https://b.example",
+            "--config",
+            "--config --socket run",
             "--socket",
             "--socket /x",
             "--socket=/x token a",
@@ -93,7 +105,7 @@ mod tests {
             "--socket --no-daemon token a",
         ] {
             let words: Vec<OsString> = case.split(' ').map(OsString::from).collect();
-            assert!(helper_call(&words).is_none(), "{case}");
+            assert!(usual_call(&words).is_none(), "{case}");
         }
     }
 }
