@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Cli, Get, Global, Headers, LogFormat, Run, Stdio, Token, TokenForm, Verb, Wishes};
 
 /// Parses the usual calls, `[--socket PATH|--config FILE] token|headers|stdio|run [TARGET]` or `get`, without clap. Building clap's
-/// command tree takes a quarter of a helper's call, and half a megabyte of a daemon's memory for ever. Returns `None` for anything
+/// command tree takes a quarter of a helper's call, and 0.2 MB of a daemon's memory for ever. Returns `None` for anything
 /// else, which clap parses. A test checks that both give the same result.
 pub(crate) fn usual_call(words: &[OsString]) -> Option<Cli> {
     // A word that is not UTF-8 reads as an option, which no usual call has here.
