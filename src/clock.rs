@@ -14,8 +14,10 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 mod alarm;
+mod rfc3339;
 
 pub(crate) use alarm::Alarm;
+pub(crate) use rfc3339::{from_rfc3339, rfc3339, rfc3339_millis};
 
 /// A point on the clock that runs through suspend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,16 +150,6 @@ pub(crate) fn span(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.parse::<u32>().ok().map(|number| Duration::from_secs(u64::from(number) * factor))
-}
-
-/// A wall time as RFC 3339 in UTC, whole seconds.
-pub(crate) fn rfc3339(wall: SystemTime) -> String {
-    jiff::Timestamp::from_second(unix(wall)).map_or_else(|_| "unknown".to_owned(), |stamp| stamp.to_string())
-}
-
-/// The same with milliseconds, for records.
-pub(crate) fn rfc3339_millis(wall: SystemTime) -> String {
-    jiff::Timestamp::try_from(wall).map_or_else(|_| "unknown".to_owned(), |stamp| format!("{stamp:.3}"))
 }
 
 fn boot_time() -> Duration {

@@ -18,6 +18,7 @@ use serde_json::json;
 use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
+use crate::clock::{from_rfc3339, unix};
 use crate::oauth::OauthError;
 use crate::outbound::{self, Answer, Ask, Body, Certificate, NamedBy, Outbound};
 use crate::token::{AccessToken, SubjectToken};
@@ -188,11 +189,11 @@ impl Google<'_> {
         }
         let wire: Wire = read(&answer)?;
         let token = access(wire.access_token)?;
-        let end = wire.expire_time.parse::<jiff::Timestamp>();
-        let end = end.map_err(|_| Failure::Malformed("its expireTime is no time (RFC 3339)".to_owned()))?;
+        let endless = || Failure::Malformed("its expireTime is no time (RFC 3339)".to_owned());
+        let end = unix(from_rfc3339(&wire.expire_time).ok_or_else(endless)?);
         // Prefer Google's own `Date`: our clock may be wrong by minutes.
         let now = answer.date().unwrap_or(unix_now);
-        let left = u64::try_from(end.as_second().saturating_sub(now)).unwrap_or(0);
+        let left = u64::try_from(end.saturating_sub(now)).unwrap_or(0);
         Ok(Access { token, expires_in: Some(Duration::from_secs(left)) })
     }
 

@@ -9,6 +9,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Hea
 use zeroize::Zeroizing;
 
 use super::{Certificate, NamedBy, REQUEST_LIMIT};
+use crate::clock::unix;
 use crate::oauth::{Members, Said};
 
 /// One request.
@@ -87,7 +88,7 @@ impl Answer {
     /// `Date` (RFC 9110 section 6.6.1) in seconds since 1970: the time by the other side's clock.
     pub fn date(&self) -> Option<i64> {
         let date = self.headers.get(reqwest::header::DATE)?.to_str().ok()?;
-        jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date.trim()).ok().map(jiff::Timestamp::as_second)
+        httpdate::parse_http_date(date.trim()).ok().map(unix)
     }
 
     /// `Retry-After` (RFC 9110 section 10.2.3), at most an hour. A date is compared with the answer's own `Date`, because
@@ -99,9 +100,9 @@ impl Answer {
         if let Ok(seconds) = asked.parse() {
             return Some(Duration::from_secs(seconds).min(CAP));
         }
-        let date = |text: &str| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
-        let seconds = date(asked)?.as_second() - date(text(reqwest::header::DATE)?)?.as_second();
-        Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(CAP))
+        let date = |text: &str| httpdate::parse_http_date(text).ok();
+        let (then, now) = (date(asked)?, date(text(reqwest::header::DATE)?)?);
+        Some(then.duration_since(now).unwrap_or_default().min(CAP))
     }
 
     /// The body as JSON of this type, if the media type says that it is JSON. The caller has checked the status.

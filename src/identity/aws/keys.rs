@@ -1,11 +1,10 @@
 //! The JSON in which AWS's credential endpoints return a role's keys: the same for containers and for EC2.
 
-use std::time::SystemTime;
-
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{Credentials, Error, malformed};
+use crate::clock::from_rfc3339;
 use crate::outbound::{self, Answer};
 use crate::token::expose;
 
@@ -35,12 +34,10 @@ pub(super) fn read(answer: &Answer, who: &'static str) -> Result<Credentials, Er
     if texts.iter().any(|text| text.is_empty()) {
         return Err(malformed(&format!("{who} gives no credentials, or a part of them"), NOT_THE_ENDPOINT));
     }
-    let expiry: jiff::Timestamp = wire
-        .expiration
-        .parse()
-        .map_err(|_| malformed(&format!("{who} does not say when its credentials end"), NOT_THE_ENDPOINT))?;
+    let endless = || malformed(&format!("{who} does not say when its credentials end"), NOT_THE_ENDPOINT);
+    let expiry = from_rfc3339(&wire.expiration).ok_or_else(endless)?;
     let [id, key, token] = texts.map(str::to_owned);
-    Ok(Credentials::new(id, key, Some(token), Some(SystemTime::from(expiry)), "platform"))
+    Ok(Credentials::new(id, key, Some(token), Some(expiry), "platform"))
 }
 
 /// The error when the endpoint gave no readable answer.
