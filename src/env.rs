@@ -101,13 +101,17 @@ impl Env {
                 Err(value) => drop(unreadable.insert(name, value)),
             }
         }
-        Self { is_process: true, unreadable, ..Self::from_vars(vars) }
+        Self { is_process: true, unreadable, ..Self::with(vars) }
     }
 
     /// An environment from data, with the real file system.
     pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self::with(vars.into_iter().collect())
+    }
+
+    fn with(vars: BTreeMap<String, String>) -> Self {
         Self {
-            vars: vars.into_iter().collect(),
+            vars,
             unreadable: BTreeMap::new(),
             root: None,
             uid: nix::unistd::geteuid().as_raw(),

@@ -121,7 +121,8 @@ pub(crate) fn steps(job: &Path) -> Vec<u32> {
     let number = |name: &OsStr| name.to_str()?.parse().ok();
     let entries = fs::read_dir(job).into_iter().flatten().flatten();
     let mut steps: Vec<u32> = entries.filter_map(|entry| number(&entry.file_name())).collect();
-    steps.sort_unstable_by(|one, other| other.cmp(one));
+    steps.sort_unstable();
+    steps.reverse();
     steps.truncate(MOST_STEPS);
     steps
 }

@@ -178,8 +178,10 @@ impl Policy {
     /// installed, and what to write on this side.
     pub(crate) fn for_shape(&self, shape: Shape, side: &Side<'_>) -> Result<Value, Error> {
         let written = shape.write(self, side)?;
-        let why = |pinned: &[&Pinned]| -> Map<String, Value> {
-            pinned.iter().map(|pinned| (pinned.path.join("."), json!(pinned.why))).collect()
+        let why = |pinned: &[&Pinned]| {
+            let mut why = Map::new();
+            why.extend(pinned.iter().map(|pinned| (pinned.path.join("."), json!(pinned.why))));
+            why
         };
         let subject = match &self.subject {
             Subject::Exactly(sub) => json!({ "equals": sub }),

@@ -5,11 +5,10 @@
 //! answers. The report goes to stdout even if a
 //! check fails; the exit code tells who must fix it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::obtain::{Unconfigured, Wanted, settle};
@@ -113,10 +112,12 @@ fn count(checks: &[Check], state: State) -> usize {
 
 fn as_data(title: &str, checks: &[Check], sent: &[(&'static str, usize)]) -> Value {
     let of = |state| count(checks, state);
+    let mut requests = Map::new();
+    requests.extend(sent.iter().map(|(to, count)| ((*to).to_owned(), json!(count))));
     json!({
         "target": title, "ok": of(State::Fail) == 0, "exit": exit(checks).map_or(0, Class::exit_code),
         "passed": of(State::Pass), "warnings": of(State::Warn), "failed": of(State::Fail), "not_tried": of(State::Skip),
-        "notes": of(State::Note), "requests": sent.iter().copied().collect::<BTreeMap<_, _>>(),
+        "notes": of(State::Note), "requests": requests,
         "checks": checks,
     })
 }

@@ -1,7 +1,5 @@
 //! The part of the cache key that describes an identity. It includes all keys, because each may affect a request.
 
-use std::collections::BTreeMap;
-
 use toml::Value;
 
 use super::IdentityConfig;
@@ -24,8 +22,8 @@ impl IdentityConfig {
 
 /// The fields of a table, sorted: the order of keys in the file does not matter.
 fn table(table: &toml::Table) -> Fields {
-    let sorted: BTreeMap<_, _> = table.iter().collect();
-    sorted.into_iter().fold(Fields::default(), |fields, (key, one)| fields.text(key).group(&value(one)))
+    // The parser keeps it sorted.
+    table.iter().fold(Fields::default(), |fields, (key, one)| fields.text(key).group(&value(one)))
 }
 
 /// The fields of a value, with its type: the string `"1"` differs from the number `1`.

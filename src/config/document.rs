@@ -78,8 +78,8 @@ fn about(names: &[&str], one: &Setting) -> String {
 /// The rule that applies if `source` names this row.
 fn of_row(row: &Descriptor, all: &[(&str, &Setting)]) -> Value {
     let has = |name: &str| row.settings.iter().any(|one| one.name == name);
-    let of_others: Map<String, Value> =
-        all.iter().filter(|(_, one)| !has(one.name)).map(|(_, one)| (one.name.to_owned(), json!(false))).collect();
+    let mut of_others = Map::new();
+    of_others.extend(all.iter().filter(|(_, one)| !has(one.name)).map(|(_, one)| (one.name.to_owned(), json!(false))));
     let needed = |need: Need| row.settings.iter().filter(move |one| one.need == need);
     let required: Vec<&str> = needed(Need::Required).map(|one| one.name).collect();
     let mut then = json!({ "properties": of_others, "required": required });
@@ -101,7 +101,8 @@ fn of_row(row: &Descriptor, all: &[(&str, &Setting)]) -> Value {
 }
 
 fn object(table: &'static Table) -> Value {
-    let properties: Map<String, Value> = built(table).map(|key| (key.name.to_owned(), property(key))).collect();
+    let mut properties = Map::new();
+    properties.extend(built(table).map(|key| (key.name.to_owned(), property(key))));
     let required: Vec<&str> = built(table).map(|key| key.name).filter(|name| ["url", "file"].contains(name)).collect();
     json!({ "type": "object", "description": table.doc, "additionalProperties": false, "required": required, "properties": properties })
 }

@@ -218,7 +218,8 @@ impl Config {
     /// Uses the JWT in this file as the default identity (from the command line).
     pub(crate) fn use_identity_file(&mut self, file: &Path) {
         let token_file = toml::Value::String(file.to_string_lossy().into_owned());
-        let settings = [("token_file".to_owned(), token_file)].into_iter().collect();
+        let mut settings = toml::Table::new();
+        settings.insert("token_file".to_owned(), token_file);
         self.set_default(Choice::Named { source: "file".to_owned(), settings });
     }
 

@@ -332,7 +332,7 @@ enum Look<'a> {
 /// source wins, and an empty tier leads to the next one.
 fn decide(found: &[Found], look: Look<'_>) -> Result<Chosen, Error> {
     let mut tiers: Vec<Tier> = found.iter().map(|one| one.row.tier).collect();
-    tiers.sort();
+    tiers.sort_unstable();
     tiers.dedup();
     for tier in tiers {
         let mut usable: Vec<(&'static str, Chosen)> = Vec::new();

@@ -1,6 +1,6 @@
 //! Other processes, as /proc shows them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -55,12 +55,12 @@ impl Family<'_> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let all: BTreeMap<i32, Stat> = pids.filter_map(|pid| Some((pid, Stat::of(pid)?))).collect();
-        let living = || all.iter().filter(|(pid, stat)| !stat.has_ended && **pid != own);
+        let all: Vec<(i32, Stat)> = pids.filter_map(|pid| Some((pid, Stat::of(pid)?))).collect();
+        let living = || all.iter().filter(|(pid, stat)| !stat.has_ended && *pid != own);
         let (head, started) = self.head;
         let is_head = |pid: i32, stat: &Stat| pid == head && stat.started == started;
-        let mut members: BTreeSet<i32> =
-            living().filter(|(pid, stat)| is_head(**pid, stat) || self.is_marked(**pid)).map(|(pid, _)| *pid).collect();
+        let mut members = BTreeSet::new();
+        members.extend(living().filter(|(pid, stat)| is_head(*pid, stat) || self.is_marked(*pid)).map(|(pid, _)| *pid));
         loop {
             let more: Vec<i32> = living()
                 .filter(|(pid, stat)| members.contains(&stat.parent) && !members.contains(pid))

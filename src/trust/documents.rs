@@ -173,6 +173,13 @@ pub(super) fn toolhive(writing: &Writing<'_>) -> Result<Value, Error> {
     }))
 }
 
+/// The pinned values by the names of their claims.
+fn values(pinned: &[&Pinned]) -> Map<String, Value> {
+    let mut values = Map::new();
+    values.extend(pinned.iter().map(|one| (one.path.join("."), one.value.clone())));
+    values
+}
+
 /// `subject_prefix` is the whole subject unless it ends with `*`; `claims` compares texts of the first level. The rest is CEL.
 pub(super) fn anthropic(writing: &Writing<'_>) -> Result<Value, Error> {
     let Writing { policy, pinned, .. } = writing;
@@ -184,7 +191,7 @@ pub(super) fn anthropic(writing: &Writing<'_>) -> Result<Value, Error> {
         Subject::Exactly(sub) => Some(sub.clone()),
         Subject::StartsWith(start) => Some(format!("{start}*")),
     };
-    let claims: Map<String, Value> = plain.iter().map(|one| (one.path.join("."), one.value.clone())).collect();
+    let claims = values(&plain);
     if !claims.is_empty() {
         rule["claims"] = Value::Object(claims);
     }
@@ -213,7 +220,7 @@ pub(super) fn anthropic(writing: &Writing<'_>) -> Result<Value, Error> {
 /// A rule compares values exactly. A subject that changes is left out: the pinned claims say the same.
 pub(super) fn openai(writing: &Writing<'_>) -> Result<Value, Error> {
     let Writing { policy, pinned, .. } = writing;
-    let mut matchers: Map<String, Value> = pinned.iter().map(|one| (one.path.join("."), one.value.clone())).collect();
+    let mut matchers = values(pinned);
     match &policy.subject {
         Subject::Exactly(sub) => drop(matchers.insert("sub".to_owned(), json!(sub))),
         Subject::StartsWith(_) if matchers.is_empty() => {

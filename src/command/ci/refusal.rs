@@ -24,7 +24,7 @@ pub(super) fn tell_of(context: &Context<'_>, verb: &Ci, (target, failure): (&str
     if failure.exit == Class::Refused.exit_code() && failure.presented.is_some() {
         match presented(context, verb, target) {
             Ok(found) => documents = found,
-            Err(failure) => tracing::debug!(why = failure.message, "what was presented cannot be told"),
+            Err(failure) => debug!(why = failure.message, "what was presented cannot be told"),
         }
     }
     for (title, document) in &documents {
@@ -51,10 +51,9 @@ fn presented(context: &Context<'_>, verb: &Ci, target: &str) -> Result<Vec<(&'st
         core.stop.cancel();
         Ok(attested.map_err(|_| Failure::new(Class::Temporary, "the platform gave no identity in time"))??)
     })?;
-    let claims: serde_json::Map<String, Value> = ["iss", "sub", "aud"]
-        .into_iter()
-        .filter_map(|claim| Some((claim.to_owned(), attested.claims.get(claim)?.clone())))
-        .collect();
+    let of_claim = |claim: &str| Some((claim.to_owned(), attested.claims.get(claim)?.clone()));
+    let mut claims = serde_json::Map::new();
+    claims.extend(["iss", "sub", "aud"].into_iter().filter_map(of_claim));
     let mut documents = vec![("presented", format!("{:#}", Value::from(claims)))];
     let policy = Policy::of(attested.platform, &attested.claims, attested.mints_anew);
     let policy = policy.and_then(|policy| policy.for_shape(Shape::Generic, &Side::default()));
