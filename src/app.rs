@@ -307,7 +307,7 @@ impl App {
 /// Reads the root certificates early. If that cannot be done now, the first request does it.
 fn warm(outbound: Outbound) {
     if let Err(error) = blocking::post(Kind::Settings, move || outbound.warm()) {
-        tracing::debug!(%error, "the root certificates are read later");
+        debug!(%error, "the root certificates are read later");
     }
 }
 

@@ -142,7 +142,7 @@ pub(crate) async fn run(parts: Parts) -> Result<(), Error> {
         }
         why = ends.wait() => why,
     };
-    tracing::debug!(why, "ending");
+    debug!(why, "ending");
     // The client is gone, or wants nothing more.
     bridge.output.close();
     tokio::join!(bridge.leave(), bridge.output.written(LAST_LINES));
@@ -265,7 +265,7 @@ impl Bridge {
             _ => false,
         };
         if !matches!(Wire::of(&line, method), Ok(Wire::Session)) {
-            tracing::debug!("the wire of this notification has none over HTTP; it ends here");
+            debug!("the wire of this notification has none over HTTP; it ends here");
             return;
         }
         let bridge = Arc::clone(self);

@@ -18,6 +18,9 @@
     allow(dead_code, unused_imports, reason = "the rooms below also serve those of the daemon")
 )]
 
+#[macro_use]
+mod debug;
+
 mod address;
 mod assembly;
 mod audit;

@@ -240,7 +240,7 @@ impl Outbound {
 
     /// Gives up all connections. Requests that run keep theirs.
     fn forget_connections(&self) {
-        tracing::debug!("the machine was suspended: its connections are given up");
+        debug!("the machine was suspended: its connections are given up");
         self.0.clients.clear();
         self.0.mutual.clear();
         self.0.pool.clear();

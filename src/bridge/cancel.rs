@@ -62,7 +62,7 @@ impl Bridge {
                 }
             }
             // The answer is on its way, or was never asked for.
-            Cancelled::Unknown => tracing::debug!("a cancellation of no open request is dropped"),
+            Cancelled::Unknown => debug!("a cancellation of no open request is dropped"),
         }
     }
 

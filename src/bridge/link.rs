@@ -163,7 +163,7 @@ impl Link {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Why> {
         let stream = match &self.origin {
             Origin::Daemon { places, own_uid, .. } => door::connect(places, *own_uid).map_err(|error| {
-                tracing::debug!(%error, "no connection to the daemon");
+                debug!(%error, "no connection to the daemon");
                 match error {
                     door::Error::Forbidden { .. } | door::Error::Foreign { .. } | door::Error::TooLong { .. } => {
                         Why::DaemonNotUsable
@@ -184,7 +184,7 @@ impl Link {
         let (sender, connection) = http1::handshake(stream).await.map_err(|_| Why::DaemonAway)?;
         self.tasks.spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the daemon has ended");
+                debug!(%error, "a connection to the daemon has ended");
             }
         });
         Ok(sender)

@@ -49,9 +49,9 @@ impl Bridge {
                                 return;
                             }
                         }
-                        Next::TryAgain => tracing::debug!(status = status.as_u16(), "no stream of the server for now"),
+                        Next::TryAgain => debug!(status = status.as_u16(), "no stream of the server for now"),
                         Next::GiveUp => {
-                            tracing::debug!(status = status.as_u16(), "the server has no stream of its own");
+                            debug!(status = status.as_u16(), "the server has no stream of its own");
                             return;
                         }
                     }

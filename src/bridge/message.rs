@@ -121,7 +121,7 @@ impl Bridge {
             _ => line,
         };
         if !self.requests().finish(ticket) {
-            tracing::debug!("an answer comes too late");
+            debug!("an answer comes too late");
             return Delivered::Answer;
         }
         if ticket.is_initialize() {
@@ -140,7 +140,7 @@ impl Bridge {
                 self.say(one_line(text)).await;
                 ticket.stop.cancel();
             }
-            None => tracing::debug!("an answer to no open request is dropped"),
+            None => debug!("an answer to no open request is dropped"),
         }
         Delivered::Other
     }

@@ -166,7 +166,7 @@ impl Bridge {
     pub(super) async fn tell(&self, what: &str, waits: Waits, body: Bytes) -> bool {
         self.session.wait(waits).await;
         if self.eras.met().is_some() {
-            tracing::debug!(what, "the server has no sessions, and no such message; it ends here");
+            debug!(what, "the server has no sessions, and no such message; it ends here");
             return true;
         }
         let fields = self.fields(&Wire::Session, true);
@@ -202,8 +202,8 @@ impl Bridge {
             let outbound = Outbound { method: Method::DELETE, target, fields, body: Bytes::new() };
             match self.link.send(outbound, Lane::Others).await {
                 // 405: the server ends its sessions by itself.
-                Ok(answer) => tracing::debug!(status = answer.head.status.as_u16(), "the session is over"),
-                Err(why) => tracing::debug!(?why, "the session could not be ended"),
+                Ok(answer) => debug!(status = answer.head.status.as_u16(), "the session is over"),
+                Err(why) => debug!(?why, "the session could not be ended"),
             }
         }
     }

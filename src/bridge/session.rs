@@ -129,7 +129,7 @@ impl Session {
         }
         let is_open = |beginning: &Beginning| waits != Waits::ForStream || !beginning.is_opening;
         if tokio::time::timeout(STREAM_LIMIT, beginning.wait_for(is_open)).await.is_err() {
-            tracing::debug!("the stream of the server is not open yet; sending all the same");
+            debug!("the stream of the server is not open yet; sending all the same");
             // Some servers open it with their first event: the calls after this one do not wait again.
             self.listens();
         }

@@ -61,7 +61,7 @@ impl Broker {
         // The front door's token is not revoked, but it is forgotten too, unless others need it.
         let of_door = |token: &Token| *token.server != *server.name && server.is_about(&token.server);
         if let Err(kept) = self.give_up(by, of_door) {
-            tracing::debug!(server = %server.name, ?kept, "the token for the front door is kept");
+            debug!(server = %server.name, ?kept, "the token for the front door is kept");
         }
         let (mut revoked, mut failed) = (0, None);
         let want = TokenRequest::of(&server);

@@ -78,7 +78,7 @@ impl Broker {
         if let Some(tally) = tally {
             tally.served(matter.caller.uid);
         }
-        tracing::debug!(server = %granted.server.name, caller = %matter.caller, token = ?granted.token.digest, "served");
+        debug!(server = %granted.server.name, caller = %matter.caller, token = ?granted.token.digest, "served");
     }
 
     /// Notes what the operator does. It gives nothing away, so a record that cannot be written does not prevent it: a full disk must
@@ -127,7 +127,7 @@ impl Broker {
         if matter.caller.is_known() {
             tracing::warn!(target_server = %target, caller = %matter.caller, class, error = %why, "not served");
         } else {
-            tracing::debug!(target_server = %target, caller = %matter.caller, class, error = %why, "not served");
+            debug!(target_server = %target, caller = %matter.caller, class, error = %why, "not served");
         }
         if let Err(error) = self.record(matter, server, Outcome::Refused { class, error }, None) {
             tracing::error!(%error, "a refusal could not be recorded");

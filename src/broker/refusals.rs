@@ -132,7 +132,7 @@ impl RefusalLimiter {
             Who::Unknown | Who::Others => Caller::unproved(),
         };
         match who {
-            Who::Unknown => tracing::debug!(more, "further requests without the secret were not served"),
+            Who::Unknown => debug!(more, "further requests without the secret were not served"),
             _ => tracing::warn!(caller = %who, more, "further requests were not served"),
         }
         let Some(audit) = &self.audit else { return };

@@ -28,6 +28,6 @@ pub(super) fn remove(entry: &DirEntry, lock: &str, uid: u32) {
         Err(_) => return,
     };
     if let Err(error) = fs::remove_dir_all(path) {
-        tracing::debug!(%error, "what killed processes have left cannot be removed");
+        debug!(%error, "what killed processes have left cannot be removed");
     }
 }

@@ -121,7 +121,7 @@ impl Discovery {
             Ok(challenge) => challenge,
             // The MCP server may be down while its metadata is available; a token can still be requested.
             Err(error) if inserted.as_ref().is_some_and(FetchedDocument::is_there) => {
-                tracing::debug!(%error, "no challenge");
+                debug!(%error, "no challenge");
                 Challenge::default()
             }
             Err(error) => return Err(error),

@@ -159,7 +159,7 @@ fn said(endpoint: &TokenEndpoint<'_>, error: aws::Error) -> Error {
     match error {
         aws::Error::Refused { error, cure } => Error::Refused { issuer, error, cure },
         aws::Error::Busy { status, code } => {
-            tracing::debug!(%issuer, status, code, "busy");
+            debug!(%issuer, status, code, "busy");
             Error::Busy { issuer, status, retry_after: None, said: None, by_resource: false }
         }
         aws::Error::Outbound(error) => Error::Outbound { issuer, error },

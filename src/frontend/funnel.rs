@@ -94,6 +94,10 @@ impl<'a, F: Fn(Request<Incoming>) -> Finished<'a> + Send + Sync> Service for Ans
     fn answer(&self, request: Request<Incoming>) -> Reply<'_> {
         (self.0)(request).0
     }
+
+    fn ended(&self, why: &dyn std::fmt::Display) {
+        debug!(%why, "a connection ended early");
+    }
 }
 
 /// What is left of a request whose outcome has not come when the daemon ends.

@@ -104,7 +104,7 @@ impl Owners {
     pub(super) async fn of_table(ends: Ends) -> Owner {
         let read = blocking::run(Kind::Programs, move || table::owner(ends)).await;
         read.map_err(io::Error::from).and_then(|read| read).unwrap_or_else(|error| {
-            tracing::debug!(%error, "the owner of a loopback connection cannot be told");
+            debug!(%error, "the owner of a loopback connection cannot be told");
             Owner::Untold
         })
     }

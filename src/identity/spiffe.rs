@@ -153,7 +153,7 @@ impl IdentitySource for Workload {
             _ => {}
         }
         if subject.claims.iss.is_none() {
-            tracing::debug!("the JWT-SVID names no issuer: a server that finds its key by `iss` will refuse it");
+            debug!("the JWT-SVID names no issuer: a server that finds its key by `iss` will refuse it");
         }
         Ok(subject)
     }

@@ -5,6 +5,7 @@
 //! ended if the client stops reading it.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +30,9 @@ use super::watched::Watched;
 pub trait Service: Send + Sync {
     /// Answers one request.
     fn answer(&self, request: Request<Incoming>) -> Reply<'_>;
+
+    /// A connection ends before its time. For a log that tells all.
+    fn ended(&self, _why: &dyn Display) {}
 }
 
 /// An answer.
@@ -116,13 +120,13 @@ async fn serve(limits: Limits, stop: CancellationToken, stream: Begun<'_>, seat:
                 connection.await
             }
             End::AtOnce(why) => {
-                tracing::debug!("{why}");
+                service.ended(&why);
                 return;
             }
         },
     };
     if let Err(error) = outcome {
-        tracing::debug!(%error, "a connection ended early");
+        service.ended(&error);
     }
 }
 

@@ -141,7 +141,7 @@ impl<'a> Members<'a> {
 /// What is optional counts as absent if it cannot be read.
 fn leniently<T>(read: Result<Option<T>, String>) -> Option<T> {
     read.unwrap_or_else(|why| {
-        tracing::debug!(%why, "an optional member of another party's JSON counts as absent");
+        debug!(%why, "an optional member of another party's JSON counts as absent");
         None
     })
 }

@@ -66,7 +66,7 @@ impl Collected {
     /// Begins with the head. A redirect ends here.
     pub(super) fn new(call: &Call, status: StatusCode, headers: HeaderMap) -> Result<Self, Error> {
         let status = status.as_u16();
-        tracing::debug!(host = %call.host, method = %call.method, status, "answered");
+        debug!(host = %call.host, method = %call.method, status, "answered");
         if (300..400).contains(&status) {
             return Err(Error::Redirect { host: call.host.clone(), status });
         }

@@ -90,7 +90,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Far<C> {
                 if !stale.unsent && !call.repeatable {
                     return Err(Error::Stale { host: call.host, what: error.to_string() });
                 }
-                tracing::debug!(host = %call.host, "a kept connection was dead: trying a new one");
+                debug!(host = %call.host, "a kept connection was dead: trying a new one");
                 self.exchange(&self.fresh, &call, &body).await.map_err(|lost| lost.error)?
             }
         };

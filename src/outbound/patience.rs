@@ -71,7 +71,7 @@ impl Outbound {
                 return outcome;
             }
             before = Some(outcome);
-            tracing::debug!(tried, wait_ms = wait.as_millis(), "trying again");
+            debug!(tried, wait_ms = wait.as_millis(), "trying again");
             tokio::time::sleep(wait).await;
         }
     }

@@ -250,7 +250,7 @@ impl Errand {
                 verdict::answered(answer, &attempt)
             }
             Err(lost) => {
-                tracing::debug!(server = %self.server.name, error = %lost.error, "no answer");
+                debug!(server = %self.server.name, error = %lost.error, "no answer");
                 let written = match lost.sent {
                     outbound::Sent::Nothing => Written::Nothing,
                     outbound::Sent::Perhaps => Written::Something,

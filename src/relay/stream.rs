@@ -138,7 +138,7 @@ impl Relayed {
                 return Poll::Pending;
             }
             if self.last_byte.idle_at() <= Instant::now() {
-                tracing::debug!("an exchange without a byte for ten minutes ends");
+                debug!("an exchange without a byte for ten minutes ends");
                 return Poll::Ready(self.ends());
             }
             if let Some(comment) = self.events_mut().and_then(Events::comment) {
@@ -169,7 +169,7 @@ impl Relayed {
                 let pause = longest.min(first * (1 << resume.tries)).max(events.retry().unwrap_or_default().min(IDLE));
                 let last_id = events.last_id().map(<[u8]>::to_vec);
                 resume.tries += 1;
-                tracing::debug!("an event stream broke off and is asked for again");
+                debug!("an event stream broke off and is asked for again");
                 self.source = Source::Broken(Box::pin(async move {
                     tokio::time::sleep(pause).await;
                     again.reopen(last_id).await

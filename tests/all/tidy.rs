@@ -71,6 +71,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("blocking", ""),
     ("digest", ""),
     ("descriptors", ""),
+    ("debug", ""),
 ];
 
 /// The commands that may know `identity`: `whoami` describes identities.

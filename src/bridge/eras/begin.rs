@@ -54,7 +54,7 @@ impl Bridge {
     async fn introduce(&self, ticket: &Ticket, reply: &Reply, meta: Meta) -> Result<bool, Why> {
         if let Some(server) = Discovered::read(&reply.text) {
             let hello = server.hello(meta.declared(), &self.name());
-            tracing::debug!("the server has no sessions; messages of this client are translated");
+            debug!("the server has no sessions; messages of this client are translated");
             *self.eras.met_now() = Some(Met::new(server, meta).into());
             return self.give(ticket, "result", &hello).await.map(|()| true);
         }

@@ -107,7 +107,7 @@ impl Step {
     pub(super) fn remove(directory: &Path) {
         // Nobody else may have put anything there, and a part that stays is no secret for long.
         if let Err(error) = fs::remove_dir_all(directory) {
-            tracing::debug!(%error, "the directory of the step stays");
+            debug!(%error, "the directory of the step stays");
         }
         if let Some(job) = directory.parent() {
             let _ = fs::remove_dir(job);

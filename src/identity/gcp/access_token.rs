@@ -65,7 +65,7 @@ impl Metadata {
     {
         self.must_be_google().await?;
         if !self.outbound().agrees_with_the_system(host).await {
-            tracing::debug!(%host, "the system's look-up leads elsewhere or nowhere: the address is dialled instead");
+            debug!(%host, "the system's look-up leads elsewhere or nowhere: the address is dialled instead");
             return self.access_token_by_hand().await;
         }
         let bounded = |limit| bounded(ask(), limit);
@@ -86,7 +86,7 @@ impl Metadata {
 
     fn read(&self, token: &Token) -> Result<AccessToken, Error> {
         let left = life(token.expires_at().timestamp(), self.unix_now());
-        tracing::debug!(left_s = left.as_secs(), "the metadata server gives an access token");
+        debug!(left_s = left.as_secs(), "the metadata server gives an access token");
         if left.is_zero() {
             return Err(Error::Unreachable {
                 source_name: SOURCE.name,
