@@ -141,7 +141,7 @@ impl Ground {
         let outbound = Outbound::until(config.egress.clone(), self.clock.clone(), deadline);
         if matches!(self.persistence, Persistence::Daemon) {
             let (outbound, stop) = (outbound.clone(), stop.clone());
-            let tends = async move { stop.run_until_cancelled(outbound.close_idle_streams()).await };
+            let tends = async move { stop.run_until_cancelled(outbound.close_idle_connections()).await };
             self.tasks.spawn(tends);
         }
         let env = self.env.clone().with_secrets(config.secret_variables());

@@ -6,13 +6,14 @@
 //! - A host that another party named must have a public address (`rules.rs`), unless the configuration names its origin for
 //!   the same server (`origins.rs`) or allows it for all. A forward proxy resolves names itself, so only hosts that the
 //!   operator named go through it.
-//! - Three HTTP clients share these rules: `far.rs` for documents and tokens, `stream.rs` for what the data path relays, and
-//!   `platform.rs` for the APIs of platforms on Unix sockets. After a suspend all connections are given up: nobody at the other
-//!   end remembers them. One crate has an HTTP client of its own; it is used only for an endpoint
-//!   that has answered through this room before (`identity/gcp/access_token.rs`).
+//! - Two HTTP clients share these rules: `stream.rs` for the network, for what the data path relays and, by `far.rs`, for documents
+//!   and tokens; and `platform.rs` for the APIs of platforms on Unix sockets. After a suspend all connections are given up: nobody
+//!   at the other end remembers them. One crate has an HTTP client of its own; it is used only for an endpoint that has answered
+//!   through this room before (`identity/gcp/access_token.rs`).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -47,7 +48,6 @@ mod stream;
 mod suspend;
 mod trust;
 mod tunnel;
-mod wire;
 
 pub(crate) use crate::address::{Kind, Network};
 pub(crate) use certificate::Certificate;
@@ -66,10 +66,9 @@ pub(crate) use stream::{Download, Exchange, Lost, Polled, Sent, Upload};
 use call::{Call, Reading};
 use connector::{Connector, Through};
 use deadline::Deadline;
-use far::Far;
 use rules::Rules;
 use shelf::Shelf;
-use stream::{Pool, Streams};
+use stream::{Http, Pool, Terms};
 use suspend::Watch;
 use trust::Trust;
 
@@ -86,7 +85,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a connection is kept without a request. Common servers (Node.js, uvicorn) close idle connections after five
 /// seconds. One that is closed here before that does not break under a request.
 const KEPT_FOR: Duration = Duration::from_secs(4);
-/// The number of idle connections that are kept for a host.
+/// The number of idle connections that are kept for documents and tokens of a host.
 const KEPT: usize = 4;
 const USER_AGENT: &str = concat!("safeconduct/", env!("CARGO_PKG_VERSION"));
 /// The limit for a request, unless its sender sets another.
@@ -143,17 +142,16 @@ struct Inner {
     tls: OnceLock<Result<Arc<ClientConfig>, Error>>,
     /// The turn to read the roots.
     reading: tokio::sync::Mutex<()>,
-    /// One for each lane.
-    clients: Shelf<Lane, Client>,
     /// One for each client certificate and lane: a connection that proves one workload serves no other.
-    mutual: Shelf<(Digest, Lane), Client>,
+    clients: Shelf<(Option<Digest>, Lane), Arc<Http<Connector>>>,
     /// The TLS of each client certificate that was used.
     presented: Shelf<Digest, Arc<ClientConfig>>,
-    /// The streaming clients, like the others.
-    streams: Shelf<(Option<Digest>, Lane), Arc<Streams<Connector>>>,
+    /// Shared with those that trust other roots: one task closes the connections of all as they grow old.
     pool: Arc<Pool>,
+    /// Tells its connections in the pool from those of the others.
+    number: usize,
     /// One for each Unix socket.
-    sockets: Shelf<PathBuf, Client>,
+    sockets: Shelf<PathBuf, reqwest::Client>,
     /// One for each server certificate that is trusted by its thumbprint.
     pinned: Shelf<Thumbprint, Outbound>,
     trust: Arc<Trust>,
@@ -164,10 +162,9 @@ struct Inner {
     deadline: Deadline,
 }
 
-/// An HTTP client with its connections.
-#[derive(Clone)]
+/// An HTTP client.
 enum Client {
-    Far(Arc<Far<Connector>>),
+    Far(Arc<Http<Connector>>),
     Platform(reqwest::Client),
 }
 
@@ -193,7 +190,7 @@ impl Outbound {
 
     /// The same for a command whose requests must all be over by the deadline. The clock shows when the machine was suspended.
     pub(crate) fn until(config: Config, clock: Clock, deadline: Option<tokio::time::Instant>) -> Self {
-        Self::with(config, OnceLock::new(), clock, Deadline::at(deadline))
+        Self::with(config, OnceLock::new(), clock, Deadline::at(deadline), Arc::default())
     }
 
     /// The same rules for one party that has a CA of its own. Only certificates of this bundle are trusted, so that no other
@@ -210,30 +207,32 @@ impl Outbound {
     fn with_tls(&self, tls: ClientConfig) -> Self {
         // A party with a CA of its own is beside us, so there is no forward proxy on the way.
         let config = Config { proxy: None, ..self.0.config.clone() };
-        Self::with(config, OnceLock::from(Ok(Arc::new(tls))), self.0.clock.clone(), self.0.deadline.clone())
+        let (tls, pool) = (OnceLock::from(Ok(Arc::new(tls))), Arc::clone(&self.0.pool));
+        Self::with(config, tls, self.0.clock.clone(), self.0.deadline.clone(), pool)
     }
 
-    fn with(config: Config, tls: OnceLock<Result<Arc<ClientConfig>, Error>>, clock: Clock, deadline: Deadline) -> Self {
-        let (clients, mutual, presented) = (Shelf::default(), Shelf::default(), Shelf::default());
-        let (streams, pool) = (Shelf::default(), Arc::default());
-        let (sockets, pinned) = (Shelf::default(), Shelf::default());
-        let (trust, watch, jitter) = (Arc::default(), Watch::default(), Jitter::from_system());
-        let reading = Default::default();
+    fn with(
+        config: Config,
+        tls: OnceLock<Result<Arc<ClientConfig>, Error>>,
+        clock: Clock,
+        deadline: Deadline,
+        pool: Arc<Pool>,
+    ) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
         Self(Arc::new(Inner {
             config,
             tls,
-            reading,
-            clients,
-            mutual,
-            presented,
-            streams,
+            reading: tokio::sync::Mutex::default(),
+            clients: Shelf::default(),
+            presented: Shelf::default(),
             pool,
-            sockets,
-            pinned,
-            trust,
-            watch,
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
+            sockets: Shelf::default(),
+            pinned: Shelf::default(),
+            trust: Arc::default(),
+            watch: Watch::default(),
             clock,
-            jitter,
+            jitter: Jitter::from_system(),
             deadline,
         }))
     }
@@ -241,8 +240,6 @@ impl Outbound {
     /// Gives up all connections. Requests that run keep theirs.
     fn forget_connections(&self) {
         debug!("the machine was suspended: its connections are given up");
-        self.0.clients.clear();
-        self.0.mutual.clear();
         self.0.pool.clear();
         self.0.sockets.clear();
     }
@@ -286,11 +283,8 @@ impl Outbound {
         let host = host_of(&url).to_owned();
         self.read_roots(&host, limit).await?;
         let limit = self.left(ask.limit);
-        let named = ask.named_by == NamedBy::Them && self.0.config.named.contains(&host);
-        let named_by = if named { NamedBy::Us } else { ask.named_by };
-        rules::admit(&self.0.config, &url, named_by)?;
-        let lane = self.lane(&url, &host, named_by)?;
-        let client = self.client(lane, ask.certificate.as_ref())?;
+        let lane = self.lane(&url, &host, ask.named_by)?;
+        let client = self.client(lane, ask.certificate.as_deref())?;
         let outcome = self.exchange(&client, Call::new(ask, url, host, reading), limit).await;
         match (lane, &self.0.config.proxy) {
             (Lane::Proxied, Some(proxy)) => outcome.map_err(|error| proxy.explain(error)),
@@ -310,8 +304,12 @@ impl Outbound {
         }
     }
 
-    /// Which way a request takes. A proxy resolves names itself, so a name that a stranger chose does not go there.
+    /// Which way a request takes, if the rules let it pass. A proxy resolves names itself, so a name that a stranger chose does
+    /// not go there.
     fn lane(&self, url: &Url, host: &str, named_by: NamedBy) -> Result<Lane, Error> {
+        let named = named_by == NamedBy::Them && self.0.config.named.contains(host);
+        let named_by = if named { NamedBy::Us } else { named_by };
+        rules::admit(&self.0.config, url, named_by)?;
         match (&self.0.config.proxy, named_by) {
             (_, NamedBy::Platform) => Ok(Lane::Beside),
             (Some(proxy), NamedBy::Us) if proxy.carries(url) => Ok(Lane::Proxied),
@@ -321,19 +319,30 @@ impl Outbound {
         }
     }
 
-    fn client(&self, lane: Lane, certificate: Option<&Arc<Certificate>>) -> Result<Client, Error> {
-        let Some(certificate) = certificate else {
-            return self.0.clients.get_or_make(lane, || self.build(lane, self.tls()?));
+    fn client(&self, lane: Lane, certificate: Option<&Certificate>) -> Result<Client, Error> {
+        let tls = || match certificate {
+            None => self.tls(),
+            Some(certificate) => Ok(Arc::new(roots::with_certificate(&*self.tls()?, certificate)?)),
         };
-        let thumbprint = certificate.thumbprint;
-        let presented = || Ok(Arc::new(roots::with_certificate(&*self.tls()?, certificate)?));
-        let make = || self.build(lane, self.0.presented.get_or_make(thumbprint, presented)?);
-        self.0.mutual.get_or_make((thumbprint, lane), make)
+        self.http(lane, certificate.map(|certificate| certificate.thumbprint), &tls).map(Client::Far)
     }
 
-    fn build(&self, lane: Lane, tls: Arc<ClientConfig>) -> Result<Client, Error> {
-        let far = Far::new(self.connector(lane, tls)?, Arc::clone(&self.0.trust));
-        Ok(Client::Far(Arc::new(far)))
+    /// The client of this lane that shows this certificate. `tls` sets up TLS the first time.
+    fn http(
+        &self,
+        lane: Lane,
+        certificate: Option<Digest>,
+        tls: &dyn Fn() -> Result<Arc<ClientConfig>, Error>,
+    ) -> Result<Arc<Http<Connector>>, Error> {
+        self.0.clients.get_or_make((certificate, lane), || {
+            let tls = match certificate {
+                Some(thumbprint) => self.0.presented.get_or_make(thumbprint, tls)?,
+                None => tls()?,
+            };
+            let terms = Terms { outbound: self.0.number, lane, certificate };
+            let (trust, pool) = (Arc::clone(&self.0.trust), Arc::clone(&self.0.pool));
+            Ok(Arc::new(Http { connector: self.connector(lane, tls)?, terms, trust, pool }))
+        })
     }
 
     fn connector(&self, lane: Lane, tls: Arc<ClientConfig>) -> Result<Connector, Error> {
@@ -354,9 +363,9 @@ impl Outbound {
     fn over(&self, socket: &Path) -> Result<Client, Error> {
         let make = || {
             let rules = Rules::new(&self.0.config, NamedBy::Platform);
-            platform::over(socket, rules, (*self.tls()?).clone()).map(Client::Platform)
+            platform::over(socket, rules, (*self.tls()?).clone())
         };
-        self.0.sockets.get_or_make(socket.to_owned(), make)
+        self.0.sockets.get_or_make(socket.to_owned(), make).map(Client::Platform)
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, Error> {
@@ -376,7 +385,7 @@ impl Client {
         }
         let exchange = async {
             match self {
-                Self::Far(far) => far.send(call).await,
+                Self::Far(http) => http.ask(call).await,
                 Self::Platform(client) => platform::send(client, call).await,
             }
         };

@@ -6,28 +6,31 @@
 //! has to read the words of an error to know what happened.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use hyper::Uri;
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tower_service::Service;
+use url::Url;
 
 use super::failure::Failure;
 use super::rules::Rules;
-use super::wire::{Stream, Wire};
 use super::{CONNECT_LIMIT, Proxy, dial, tunnel};
 
-/// Connects under one set of egress rules, with one TLS configuration. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Connector(Arc<Inner>);
+/// A stream of bytes in both directions: TCP, or TLS over another one.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-struct Inner {
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// What gives the client its connections: the network, or the pipes of a test.
+pub(super) trait Connect {
+    fn connect(&self, url: &Url) -> impl Future<Output = Result<Box<dyn Stream>, Failure>> + Send;
+}
+
+/// Connects under one set of egress rules, with one TLS configuration.
+pub(super) struct Connector {
     rules: Rules,
     tls: Arc<ClientConfig>,
     through: Option<Through>,
@@ -42,39 +45,23 @@ pub(super) struct Through {
 
 impl Connector {
     pub(super) fn new(rules: Rules, tls: Arc<ClientConfig>, through: Option<Through>) -> Self {
-        Self(Arc::new(Inner { rules, tls, through }))
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Wire>;
-    type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
+        Self { rules, tls, through }
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move {
-            let connected = tokio::time::timeout(CONNECT_LIMIT, inner.connect(&uri)).await;
-            let stream = connected.unwrap_or(Err(Failure::Timeout))?;
-            Ok(TokioIo::new(Wire::new(stream)))
-        })
-    }
-}
-
-impl Inner {
-    async fn connect(&self, uri: &Uri) -> Result<Box<dyn Stream>, Failure> {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let https = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+    async fn open(&self, url: &Url) -> Result<Box<dyn Stream>, Failure> {
+        let (name, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        let host = name.trim_matches(['[', ']']);
         let stream = match &self.through {
-            Some(through) => through.tunnel(&self.rules, uri.host().unwrap_or_default(), port).await?,
+            Some(through) => through.tunnel(&self.rules, name, port).await?,
             None => self.rules.dial(host, port).await?,
         };
-        if https { handshake(&self.tls, host, stream).await } else { Ok(stream) }
+        if url.scheme() == "https" { handshake(&self.tls, host, stream).await } else { Ok(stream) }
+    }
+}
+
+impl Connect for Connector {
+    async fn connect(&self, url: &Url) -> Result<Box<dyn Stream>, Failure> {
+        tokio::time::timeout(CONNECT_LIMIT, self.open(url)).await.unwrap_or(Err(Failure::Timeout))
     }
 }
 

@@ -6,7 +6,6 @@ use rustls::{CertificateError, PeerIncompatible};
 
 use super::alert::{NO_HTTP, OLD, is_about_our_certificate, not_in_common};
 use super::failure::{Failure, innermost, may_resolve_later};
-use super::wire::Overlong;
 use crate::address::Kind;
 
 /// Why there is no answer.
@@ -254,17 +253,6 @@ impl Error {
         matches!(self, Self::Stale { .. })
     }
 
-    /// The error of the far side's client. Its source is a [`Failure`] of our connector, or an error of hyper on the connection.
-    pub(super) fn from_hyper(host: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        if chain(error).filter_map(|one| one.downcast_ref()).any(hyper::Error::is_parse_too_large) {
-            return Self::HeadTooLarge { host: host.to_owned() };
-        }
-        if chain(error).map(innermost).any(|one| one.is::<Overlong>()) {
-            return Self::Framing { host: host.to_owned() };
-        }
-        Self::typed(host, error).unwrap_or_else(|| Self::Broken { host: host.to_owned(), what: last_words(error) })
-    }
-
     /// The error of the platforms' client. What it wraps is a [`Failure`] of our resolver, an error of TLS, or the system's.
     pub(super) fn from_reqwest(host: &str, error: &reqwest::Error) -> Self {
         if let Some(typed) = Self::typed(host, error) {
@@ -288,7 +276,7 @@ impl Error {
         })
     }
 
-    fn from_failure(host: String, failure: &Failure) -> Self {
+    pub(super) fn from_failure(host: String, failure: &Failure) -> Self {
         match failure {
             Failure::Forbidden(kind) => Self::Forbidden { host, kind: *kind },
             Failure::Tls(error) => Self::from_tls(host, error),

@@ -1,4 +1,5 @@
-//! The HTTP client for exchanges without an end: the bodies of request and answer pass as they come, in both directions.
+//! The HTTP/1.1 client, and what the data path does with it: exchanges without an end, whose bodies pass as they come, in both
+//! directions. `far.rs` has the other face of it, for documents and tokens.
 //!
 //! HTTP/1.1 over the connections of [`super::connector`], one connection for each exchange. Bodies and header fields are not
 //! touched, no redirect is followed, and trailers are dropped. A head has at most 64 KiB and 100 fields, and at most eight
@@ -13,10 +14,10 @@
 //! Nothing runs beside the exchange: the connection moves while its answer, or the body of its answer, is polled. So whoever
 //! drops one of them closes the connection, and a reader that does not read stops the server that writes.
 //!
-//! After an answer was read to its end, its connection is kept for a few seconds for the next exchange with the same server, as
-//! in `far.rs`. Before anything is written to a connection, it is read from: one that the server has closed meanwhile gets no
-//! request. A failure says whether any byte of the request was written ([`Sent`]), so that its sender can decide about a
-//! repetition.
+//! After an answer was read to its end, its connection is kept for a few seconds ([`super::KEPT_FOR`]) for the next exchange with
+//! the same server under the same terms (`key.rs`). Before anything is written to a connection, it is read from: one that the
+//! server has closed meanwhile gets no request. A failure says whether any byte of the request was written ([`Sent`]), so that
+//! its sender can decide about a repetition.
 
 use std::io;
 use std::pin::Pin;
@@ -27,16 +28,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::HeaderMap;
-use hyper::{Method, Response, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Response};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tower_service::Service;
 use url::{Position, Url};
 
-use super::connector::Connector;
+use super::connector::{Connect, Connector};
 use super::trust::Trust;
-use super::wire::Wire;
-use super::{CONNECT_LIMIT, Error, NamedBy, Outbound, rules};
+use super::{CONNECT_LIMIT, Error, NamedBy, Outbound};
 use crate::oauth::host_of;
 use crate::token::Digest;
 
@@ -52,11 +51,13 @@ mod pool;
 mod request;
 
 use connection::Connection;
+pub(super) use fault::reason;
 #[cfg(any(test, safeconduct_fuzz))]
 pub(crate) use fuzzed::read_answer;
-use key::{Key, Place};
+use key::Key;
+pub(super) use key::{Place, Terms};
 pub(super) use pool::Pool;
-use request::Request;
+pub(super) use request::Request;
 
 /// A request body that is read while it is sent.
 pub(crate) type Upload = Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + Send>>;
@@ -108,11 +109,13 @@ impl Lost {
     }
 }
 
-/// The client. One for each set of egress rules and each client certificate.
-pub(super) struct Streams<C> {
-    connector: C,
-    trust: Arc<Trust>,
-    pool: Arc<Pool>,
+/// The client. One for each lane and each client certificate.
+pub(super) struct Http<C> {
+    pub(super) connector: C,
+    pub(super) terms: Terms,
+    /// Shared with the other clients: where one connection was forgotten, all were.
+    pub(super) trust: Arc<Trust>,
+    pub(super) pool: Arc<Pool>,
 }
 
 impl Outbound {
@@ -123,107 +126,133 @@ impl Outbound {
         }
         let host = host_of(&exchange.url);
         self.read_roots(host, CONNECT_LIMIT).await.map_err(Lost::unsent)?;
-        let streams = self.streams(&exchange, host).map_err(Lost::unsent)?;
-        streams.send(exchange).await
+        let http = self.http_for(&exchange, host).map_err(Lost::unsent)?;
+        http.send(exchange).await
     }
 
-    /// Closes kept connections of the streaming client as they grow old, for ever.
-    pub(crate) async fn close_idle_streams(&self) {
+    /// Closes kept connections as they grow old, for ever.
+    pub(crate) async fn close_idle_connections(&self) {
         self.0.pool.tend().await;
     }
 
-    fn streams(&self, exchange: &Exchange, host: &str) -> Result<Arc<Streams<Connector>>, Error> {
-        let named = exchange.named_by == NamedBy::Them && self.0.config.named.contains(host);
-        let named_by = if named { NamedBy::Us } else { exchange.named_by };
-        rules::admit(&self.0.config, &exchange.url, named_by)?;
-        let lane = self.lane(&exchange.url, host, named_by)?;
-        self.0.streams.get_or_make((exchange.certificate, lane), || {
-            let tls = match exchange.certificate {
-                None => self.tls()?,
-                Some(thumbprint) => {
-                    let unknown = || Err(Error::NoCertificate { host: host.to_owned() });
-                    self.0.presented.get_or_make(thumbprint, unknown)?
-                }
-            };
-            let (connector, trust, pool) =
-                (self.connector(lane, tls)?, Arc::clone(&self.0.trust), Arc::clone(&self.0.pool));
-            Ok(Arc::new(Streams { connector, trust, pool }))
-        })
+    fn http_for(&self, exchange: &Exchange, host: &str) -> Result<Arc<Http<Connector>>, Error> {
+        let lane = self.lane(&exchange.url, host, exchange.named_by)?;
+        let tls = || match exchange.certificate {
+            None => self.tls(),
+            Some(_) => Err(Error::NoCertificate { host: host.to_owned() }),
+        };
+        self.http(lane, exchange.certificate, &tls)
     }
 }
 
-impl<C> Streams<C>
-where
-    C: Service<Uri, Response = TokioIo<Wire>> + Clone,
-    C::Error: std::error::Error + Send + Sync + 'static,
-{
+impl<C: Connect> Http<C> {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&self, exchange: Exchange) -> Result<Response<Download>, Lost> {
-        let Exchange { method, url, headers, body, certificate, server, head_limit, .. } = exchange;
-        let (host, origin) = (host_of(&url), &url[..Position::AfterPort]);
-        let place = Place { origin, server: &server, certificate, thread: std::thread::current().id() };
-        let limit = Limit { at: Instant::now() + head_limit, lasts: head_limit, host };
+        let Exchange { method, url, headers, body, server, head_limit, .. } = exchange;
+        let place = self.place(&url, Some(&server));
+        let until = Some((Instant::now() + head_limit, head_limit));
+        let limit = Limit { host: host_of(&url), until, is_for_head: true };
         let mut request = Request::new(&method, &url, &headers, body);
-        // One that the server has just closed gives the request back, whatever it is.
-        if self.trust.may_use_kept(origin, true) {
-            while let Some(connection) = self.pool.take(&place) {
-                match exchanged(connection, request, &limit).await {
-                    Err((_, Some(back))) => request = back,
-                    outcome => {
-                        if let Err((lost, _)) = &outcome
-                            && !matches!(lost.error, Error::OwnBody { .. })
-                        {
-                            self.trust.lose(origin.to_owned());
-                        }
-                        return self.outcome(outcome, origin);
+        if self.trust.may_use_kept(place.origin, true) {
+            match self.over_kept(&place, request, &limit).await {
+                Ok(outcome) => {
+                    if let Err(failed) = &outcome
+                        && !matches!(failed.lost.error, Error::OwnBody { .. })
+                    {
+                        self.trust.lose(place.origin.to_owned());
                     }
+                    return outcome.map_err(|failed| failed.lost);
                 }
+                Err(back) => request = back,
             }
         }
-        let connection = Box::pin(self.connect(&place, host)).await.map_err(Lost::unsent)?;
-        let outcome = exchanged(connection, request, &limit).await;
-        self.outcome(outcome, origin)
+        self.over_new(&place, &url, request, &limit).await.map_err(|failed| failed.lost)
     }
 
-    fn outcome(&self, outcome: Outcome, origin: &str) -> Result<Response<Download>, Lost> {
-        let (answer, connection) = outcome.map_err(|(lost, _)| lost)?;
-        self.trust.heard(origin);
-        let mut body = Download { connection: Some(connection), pool: Arc::clone(&self.pool), is_broken: false };
-        body.give_back_at_end();
-        Ok(answer.map(|()| body))
+    /// For whom a connection to this URL is.
+    pub(super) fn place<'a>(&self, url: &'a Url, server: Option<&'a Arc<str>>) -> Place<'a> {
+        let (origin, runtime) = (&url[..Position::AfterPort], Handle::current().id());
+        Place { origin, server, terms: self.terms, runtime }
     }
 
-    async fn connect(&self, place: &Place<'_>, host: &str) -> Result<Box<Connection>, Error> {
-        let uri = format!("{}/", place.origin).parse().map_err(|_| Error::NotAUrl)?;
-        let stream = self.connector.clone().call(uri).await.map_err(|error| Error::from_hyper(host, &error))?;
-        Ok(Box::new(Connection::new(Key::of(place), stream.into_inner())))
+    /// The exchange over a kept connection. One that the server has just closed gives the request back, whatever it is. If none
+    /// takes the request, it comes back.
+    pub(super) async fn over_kept(
+        &self,
+        place: &Place<'_>,
+        mut request: Request,
+        limit: &Limit<'_>,
+    ) -> Result<Outcome, Request> {
+        while let Some(connection) = self.pool.take(place) {
+            match self.exchanged(connection, request, limit).await {
+                Err(Failed { back: Some(back), .. }) => request = back,
+                outcome => return Ok(outcome),
+            }
+        }
+        Err(request)
+    }
+
+    /// The exchange over a new connection.
+    pub(super) async fn over_new(&self, place: &Place<'_>, url: &Url, request: Request, limit: &Limit<'_>) -> Outcome {
+        let stream = Box::pin(self.connector.connect(url)).await.map_err(|failure| {
+            let lost = Lost::unsent(Error::from_failure(limit.host.to_owned(), &failure));
+            Failed { lost, is_heard: false, back: None }
+        })?;
+        let connection = Box::new(Connection::new(Key::of(place), stream));
+        self.exchanged(connection, request, limit).await
+    }
+
+    /// One request over one connection, up to the head of the answer.
+    async fn exchanged(&self, mut connection: Box<Connection>, request: Request, limit: &Limit<'_>) -> Outcome {
+        connection.begin(request);
+        let outcome = std::future::poll_fn(|context| match connection.poll_head(context) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => match limit.until {
+                Some((at, _)) if limit.is_for_head || !connection.is_heard() => {
+                    connection.poll_late(at, context).map(|()| None)
+                }
+                _ => Poll::Pending,
+            },
+        });
+        let (error, back) = match outcome.await {
+            Some(Ok(answer)) => {
+                self.trust.heard(connection.key.place().origin);
+                let pool = Arc::clone(&self.pool);
+                let mut body = Download { connection: Some(connection), pool, is_broken: false };
+                body.give_back_at_end();
+                return Ok(answer.map(|()| body));
+            }
+            Some(Err(error)) => (reason(limit.host, &error), connection.take_back()),
+            None => {
+                let (host, lasts) = (limit.host, limit.until.map_or(Duration::ZERO, |(_, lasts)| lasts));
+                (Error::Timeout { host: host.to_owned(), limit: lasts }, None)
+            }
+        };
+        let sent = if connection.is_begun() { Sent::Perhaps } else { Sent::Nothing };
+        Err(Failed { lost: Lost { error, sent }, is_heard: connection.is_heard(), back })
     }
 }
 
-/// How long an answer may take.
-struct Limit<'a> {
-    at: Instant,
-    lasts: Duration,
-    host: &'a str,
+/// How long an answer is waited for.
+pub(super) struct Limit<'a> {
+    /// What errors call the other side.
+    pub(super) host: &'a str,
+    /// The end, and how long that is from the start. `None`: the sender looks at the clock.
+    pub(super) until: Option<(Instant, Duration)>,
+    /// Does it hold for the whole head, or for the first byte alone?
+    pub(super) is_for_head: bool,
 }
 
-/// An answer with its connection; or the failure, and the request if it was not taken.
-type Outcome = Result<(Response<()>, Box<Connection>), (Lost, Option<Request>)>;
+/// An answer whose body is still to come, or the failure.
+type Outcome = Result<Response<Download>, Failed>;
 
-/// One request over one connection, up to the head of the answer. If the connection cannot take the request, it comes back.
-async fn exchanged(mut connection: Box<Connection>, request: Request, limit: &Limit<'_>) -> Outcome {
-    connection.begin(request);
-    let outcome = std::future::poll_fn(|context| match connection.poll_head(context) {
-        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => connection.poll_late(limit.at, context).map(|()| None),
-    });
-    let (error, back) = match outcome.await {
-        Some(Ok(answer)) => return Ok((answer, connection)),
-        Some(Err(error)) => (fault::reason(limit.host, &error), connection.take_back()),
-        None => (Error::Timeout { host: limit.host.to_owned(), limit: limit.lasts }, None),
-    };
-    let sent = if connection.is_begun() { Sent::Perhaps } else { Sent::Nothing };
-    Err((Lost { error, sent }, back))
+/// Why an exchange over one connection has no answer.
+pub(super) struct Failed {
+    pub(super) lost: Lost,
+    /// Did any byte of the answer arrive?
+    pub(super) is_heard: bool,
+    /// The request, if it was not taken.
+    back: Option<Request>,
 }
 
 /// The body of an answer, with its connection. Dropping it before its end closes the connection.
@@ -244,6 +273,18 @@ impl Download {
             self.pool.keep(connection);
         }
     }
+
+    /// Ready with the next piece. `None` is the end.
+    pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(None)) };
+        let piece = ready!(connection.poll_piece(context));
+        if piece.is_err() {
+            (self.connection, self.is_broken) = (None, true);
+        }
+        // A reader that knows the length does not poll for the end.
+        self.give_back_at_end();
+        Poll::Ready(piece)
+    }
 }
 
 impl Body for Download {
@@ -251,14 +292,8 @@ impl Body for Download {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
-        let piece = ready!(connection.poll_piece(context));
-        if piece.is_err() {
-            (self.connection, self.is_broken) = (None, true);
-        }
-        // A reader that knows the length does not poll for the end.
-        self.give_back_at_end();
         let broken = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
+        let piece = ready!(self.poll_piece(context));
         Poll::Ready(piece.map_err(broken).map(|piece| piece.map(Frame::data)).transpose())
     }
 

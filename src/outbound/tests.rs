@@ -323,9 +323,9 @@ async fn clients_are_kept_for_each_certificate_and_each_thumbprint() {
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed([name.to_owned()]).expect("a sound name");
         let pair = Certificate::from_pem(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes());
-        Arc::new(pair.expect("a pair"))
+        pair.expect("a pair")
     };
-    let far = |certificate: Option<&Arc<Certificate>>| match outbound.client(Lane::Ours, certificate) {
+    let far = |certificate: Option<&Certificate>| match outbound.client(Lane::Ours, certificate) {
         Ok(Client::Far(far)) => far,
         _ => panic!("hosts that the operator named are on the far side"),
     };

@@ -2,22 +2,20 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Mutex;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use hyper::Uri;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinSet;
-use tower_service::Service;
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::outbound::call::Reading;
-use crate::outbound::wire::Wire;
-use crate::outbound::{Ask, Body, NamedBy};
+use crate::outbound::connector::Stream;
+use crate::outbound::failure::Failure;
+use crate::outbound::stream::Terms;
+use crate::outbound::{Ask, Body, HEAD_CAP, Lane, NamedBy};
 
 /// What a server does with one request.
 #[derive(Clone)]
@@ -53,15 +51,15 @@ impl Servers {
         self.0.lock().expect("no test panics while it is held")
     }
 
-    fn client(&self) -> Far<Self> {
-        Far::new(self.clone(), Arc::default())
+    fn client(&self) -> Http<Self> {
+        client(self.clone())
     }
 
     fn connections(&self) -> usize {
         self.state().connections
     }
 
-    /// The first lines of all requests.
+    /// All requests, as they were written.
     fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
     }
@@ -71,7 +69,7 @@ impl Servers {
         for act in script {
             let Ok(read @ 1..) = stream.read(&mut request).await else { return };
             let text = String::from_utf8_lossy(&request[..read]).into_owned();
-            self.state().requests.push(text.lines().next().unwrap_or_default().to_owned());
+            self.state().requests.push(text);
             let (text, closes) = match act {
                 Act::Says(text) => (text, false),
                 Act::SaysAndCloses(text) => (text, true),
@@ -91,16 +89,8 @@ impl Servers {
     }
 }
 
-impl Service<Uri> for Servers {
-    type Response = TokioIo<Wire>;
-    type Error = std::io::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
+impl Connect for Servers {
+    async fn connect(&self, _: &Url) -> Result<Box<dyn Stream>, Failure> {
         let (near, far) = tokio::io::duplex(256 * 1024);
         let mut state = self.state();
         state.connections += 1;
@@ -108,9 +98,17 @@ impl Service<Uri> for Servers {
         if let Some(script) = script {
             state.tasks.spawn(self.clone().serve(far, script));
         }
-        Box::pin(async move { Ok(TokioIo::new(Wire::new(Box::new(near)))) })
+        Ok(Box::new(near))
     }
 }
+
+fn client<C: Connect>(connector: C) -> Http<C> {
+    let terms = Terms { outbound: 0, lane: Lane::Ours, certificate: None };
+    Http { connector, terms, trust: Arc::default(), pool: Arc::default() }
+}
+
+/// Where the requests go.
+const ORIGIN: &str = "http://mcp.example.com";
 
 fn fine() -> Act {
     Act::Says("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned())
@@ -135,8 +133,8 @@ fn post() -> Call {
     call(Ask::post("http://mcp.example.com/token", NamedBy::Us, body))
 }
 
-async fn status(client: &Far<Servers>, call: Call) -> Result<u16, Error> {
-    let answer = tokio::time::timeout(Duration::from_secs(10), client.send(call)).await;
+async fn status(client: &Http<Servers>, call: Call) -> Result<u16, Error> {
+    let answer = tokio::time::timeout(Duration::from_secs(10), client.ask(call)).await;
     answer.expect("an answer or an error in time").map(|answer| answer.status)
 }
 
@@ -151,6 +149,55 @@ async fn a_connection_is_kept_for_less_time_than_servers_keep_it() {
     tokio::time::sleep(Duration::from_millis(4_100)).await;
     assert_eq!(status(&client, post()).await, Ok(200));
     assert_eq!(servers.connections(), 2, "it was too old");
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_connections_are_kept_for_a_host() {
+    let servers = Servers::new(vec![vec![fine(), fine()]; 6]);
+    let client = servers.client();
+    for connections in [5, 6] {
+        let five = [(); 5].map(|()| status(&client, get()));
+        assert_eq!(futures_util::future::join_all(five).await, vec![Ok(200); 5]);
+        assert_eq!(servers.connections(), connections);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_the_server_closed_meanwhile_gets_no_request() {
+    let Act::Says(ok) = fine() else { unreachable!("it says so") };
+    let servers = Servers::new([vec![Act::SaysAndCloses(ok)], vec![fine()]]);
+    let client = servers.client();
+    assert_eq!(status(&client, get()).await, Ok(200));
+    assert_eq!(status(&client, post()).await, Ok(200), "whether or not it may be repeated");
+    assert_eq!((servers.connections(), servers.requests().len()), (2, 2));
+    assert!(client.trust.may_use_kept(ORIGIN, true), "nothing was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_written_whole_each_time_that_it_is_sent() {
+    let servers = Servers::new([vec![fine()], vec![fine(), fine(), closes()], vec![fine()]]);
+    let client = servers.client();
+    let body = |bytes: &[u8]| Body { content_type: "text/plain", bytes: Zeroizing::new(bytes.to_vec()) };
+    let repeatable =
+        |bytes| Ask { repeatable: true, ..Ask::post("http://mcp.example.com/a?b", NamedBy::Us, body(bytes)) };
+    for ask in [Ask::get("http://mcp.example.com:8080", NamedBy::Us), repeatable(b""), repeatable(b"some")] {
+        assert_eq!(status(&client, call(ask)).await, Ok(200));
+    }
+    let mut ask = repeatable(b"assertion");
+    ask.headers = vec![(header::USER_AGENT, HeaderValue::from_static("own"))];
+    assert_eq!(status(&client, call(ask)).await, Ok(200));
+    let ours = format!("accept: application/json\r\nuser-agent: {USER_AGENT}\r\n");
+    let post = "POST /a?b HTTP/1.1\r\nhost: mcp.example.com\r\n";
+    let posted = format!("{post}accept: application/json\r\ncontent-type: text/plain\r\nuser-agent: {USER_AGENT}\r\n");
+    let last = format!("{post}user-agent: own\r\ncontent-type: text/plain\r\ncontent-length: 9\r\n\r\nassertion");
+    let wanted = [
+        format!("GET / HTTP/1.1\r\nhost: mcp.example.com:8080\r\n{ours}\r\n"),
+        format!("{posted}content-length: 0\r\n\r\n"),
+        format!("{posted}content-length: 4\r\n\r\nsome"),
+        last.clone(),
+        last,
+    ];
+    assert_eq!(servers.requests(), wanted);
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,10 +261,10 @@ async fn a_host_is_under_suspicion_only_as_long_as_its_dead_connections_are_kept
     for _ in 0..2 {
         assert_eq!(status(&client, get()).await, Ok(200));
     }
-    assert!(!client.trust.may_use_kept(&origin(&get()), true));
+    assert!(!client.trust.may_use_kept(ORIGIN, true));
     assert!(client.trust.may_use_kept("http://other.example", true));
     tokio::time::sleep(Duration::from_millis(4_100)).await;
-    assert!(client.trust.may_use_kept(&origin(&get()), true));
+    assert!(client.trust.may_use_kept(ORIGIN, true));
     for _ in 0..2 {
         assert_eq!(status(&client, get()).await, Ok(200));
     }
@@ -231,7 +278,7 @@ async fn a_forgotten_connection_costs_one_short_wait_for_all_hosts_together() {
     let client = servers.client();
     let other = || call(Ask::get("http://other.example/doc", NamedBy::Us));
     assert_eq!((status(&client, get()).await, status(&client, other()).await), (Ok(200), Ok(200)));
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     assert_eq!((status(&client, get()).await, status(&client, other()).await), (Ok(200), Ok(200)));
     assert_eq!(began.elapsed(), SILENCE);
     assert_eq!(servers.connections(), 4);
@@ -243,7 +290,7 @@ async fn what_must_not_be_repeated_is_not_sent_over_a_connection_that_may_be_for
     let client = servers.client();
     assert_eq!(status(&client, get()).await, Ok(200));
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     assert_eq!(status(&client, post()).await, Ok(200));
     assert_eq!((servers.connections(), began.elapsed()), (2, Duration::ZERO));
 }
@@ -264,7 +311,7 @@ async fn the_status_of_a_refusal_counts_whatever_its_body_is() {
     for rest in [large.as_str(), "content-length: 10\r\n\r\nhalf", "transfer-encoding: chunked\r\n\r\nnonsense"] {
         for code in [400, 401, 403, 404, 429, 500, 503] {
             let servers = Servers::new([vec![Act::Says(format!("HTTP/1.1 {code} No\r\n{rest}"))]]);
-            let began = tokio::time::Instant::now();
+            let began = Instant::now();
             assert_eq!(status(&servers.client(), post()).await, Ok(code), "{}", &rest[..20]);
             assert!(began.elapsed() <= Duration::from_secs(2));
         }
@@ -281,11 +328,28 @@ async fn a_body_is_read_only_where_it_is_used() {
         [(Reading::Head, 200), (Reading::Head, 401), (Reading::Document, 404), (Reading::Document, 500)]
     {
         let servers = Servers::new([vec![endless(code)]]);
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let ask = Ask::get("http://mcp.example.com/doc", NamedBy::Us);
         let url = Url::parse(&ask.url).expect("a URL");
         let call = Call::new(ask, url, "mcp.example.com".to_owned(), reading);
         assert_eq!((status(&servers.client(), call).await, began.elapsed()), (Ok(code), Duration::ZERO));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_wants_is_passed_over_if_it_is_there() {
+    for (rest, connections) in [
+        ("content-length: 2\r\n\r\nno", 1),
+        ("transfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", 1),
+        ("content-length: 3\r\n\r\nno", 2),
+    ] {
+        let servers = Servers::new([vec![Act::Says(format!("HTTP/1.1 404 No\r\n{rest}")), fine()], vec![fine()]]);
+        let client = servers.client();
+        let ask = Ask::get("http://mcp.example.com/doc", NamedBy::Us);
+        let url = Url::parse(&ask.url).expect("a URL");
+        let call = Call::new(ask, url, "mcp.example.com".to_owned(), Reading::Document);
+        assert_eq!((status(&client, call).await, status(&client, get()).await), (Ok(404), Ok(200)));
+        assert_eq!(servers.connections(), connections, "{rest:?}");
     }
 }
 
@@ -338,7 +402,7 @@ struct Flood {
     read: Arc<AtomicUsize>,
     /// The request has come; before that there is nothing to read.
     asked: bool,
-    reader: Option<std::task::Waker>,
+    reader: Option<Waker>,
 }
 
 /// More than any honest server sends, so that the test ends where nothing else ends it.
@@ -367,7 +431,7 @@ impl tokio::io::AsyncRead for Flood {
 impl tokio::io::AsyncWrite for Flood {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         self.asked = true;
-        self.reader.take().into_iter().for_each(std::task::Waker::wake);
+        self.reader.take().into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -380,17 +444,9 @@ impl tokio::io::AsyncWrite for Flood {
     }
 }
 
-impl Service<Uri> for Flood {
-    type Response = TokioIo<Wire>;
-    type Error = std::io::Error;
-    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        std::future::ready(Ok(TokioIo::new(Wire::new(Box::new(self.clone())))))
+impl Connect for Flood {
+    async fn connect(&self, _: &Url) -> Result<Box<dyn Stream>, Failure> {
+        Ok(Box::new(self.clone()))
     }
 }
 
@@ -405,10 +461,10 @@ async fn a_server_that_floods_interim_answers_does_not_hold_the_thread() {
 /// What a request to such a server comes to, and how many bytes were read.
 async fn flooded(head: &'static [u8], piece: &'static [u8]) -> (Result<u16, Error>, usize) {
     let flood = Flood { head, piece, ..Flood::default() };
-    let client = Far::new(flood.clone(), Arc::default());
+    let client = client(flood.clone());
     // In a task of its own, as in the daemon.
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { client.send(get()).await.map(|answer| answer.status) });
+    tasks.spawn(async move { client.ask(get()).await.map(|answer| answer.status) });
     let outcome = tasks.join_next().await.expect("there is one").expect("no panic");
     // The connection is closed when its task runs next.
     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! One connection of the streaming client. It moves only while it is polled: then it writes what the request has and reads what the
+//! One connection. It moves only while it is polled: then it writes what the request has and reads what the
 //! answer has, in both directions at once. Touches the stream that it is given and a timer.
 
 use std::io;
@@ -13,12 +13,18 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use super::super::wire::Wire;
+use super::super::connector::Stream;
+use super::super::{BODY_CAP, HEAD_CAP};
 use super::answer::Answer;
 use super::fault::{Fault, OwnBody};
 use super::key::Key;
 use super::request::{Request, Stopped};
 
+/// The most bytes of an answer with a small body, or between two pieces of one without an end, as they come over the
+/// connection. The limits of head and body do not see all that a server may send, such as the sizes of its chunks. Every honest
+/// answer fits: a head, a body in chunks of one byte each (`1\r\nx\r\n`), and as much as a head for interim answers, chunk
+/// extensions and trailers.
+const ANSWER_CAP: usize = 2 * HEAD_CAP + BODY_CAP * b"1\r\nx\r\n".len();
 /// The most that is read at once.
 const ROOM: usize = 16 * 1024;
 /// How long a server that takes no more of a request may still say why. It has most often said so before.
@@ -28,7 +34,13 @@ const REASON_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     /// Whom it is for.
     pub(super) key: Key,
-    wire: Wire,
+    stream: Box<dyn Stream>,
+    /// The bytes that count for [`ANSWER_CAP`].
+    arrived: usize,
+    /// Has any byte of the answer arrived?
+    is_heard: bool,
+    /// Other tasks run before the next read.
+    yields: bool,
     /// What is still to be written. `None` when all of it was.
     request: Option<Request>,
     /// Was any byte of the request written?
@@ -40,23 +52,38 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(key: Key, wire: Wire) -> Self {
-        let answer = Answer::new(false, true);
-        Self { key, wire, request: None, is_begun: false, refusal: None, answer, alarm: None }
+    pub(super) fn new(key: Key, stream: Box<dyn Stream>) -> Self {
+        let (answer, arrived, is_heard, yields) = (Answer::new(false, true), 0, false, false);
+        Self {
+            key,
+            stream,
+            arrived,
+            is_heard,
+            yields,
+            request: None,
+            is_begun: false,
+            refusal: None,
+            answer,
+            alarm: None,
+        }
     }
 
     /// Begins an exchange.
     pub(super) fn begin(&mut self, request: Request) {
         self.answer = Answer::new(request.is_head, request.keeps);
         self.request = Some(request);
-        self.is_begun = false;
-        // Others have run since the last byte.
-        self.wire.rested();
+        // Others have run since the last byte, so it need not wait.
+        (self.is_begun, self.is_heard, self.yields, self.arrived) = (false, false, false, 0);
     }
 
     /// Was any byte of the request written?
     pub(super) fn is_begun(&self) -> bool {
         self.is_begun
+    }
+
+    /// Has any byte of the answer arrived?
+    pub(super) fn is_heard(&self) -> bool {
+        self.is_heard
     }
 
     /// The request, if the server knows nothing of it and another connection can still take it.
@@ -124,7 +151,10 @@ impl Connection {
     pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
             if let Some(piece) = self.answer.piece()? {
-                self.wire.passed();
+                // Each piece of a body without an end comes with a chunk size.
+                if self.key.server.is_some() {
+                    self.arrived = 0;
+                }
                 return Poll::Ready(Ok(Some(piece)));
             }
             if self.answer.is_at_end() {
@@ -155,7 +185,7 @@ impl Connection {
     /// Writes as much of the request as is there and can be written now. Fails if its body does.
     fn advance(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(request) = self.request.as_mut().filter(|_| self.refusal.is_none()) else { return Ok(()) };
-        let outcome = request.poll_write(&mut self.wire, context);
+        let outcome = request.poll_write(&mut self.stream, context);
         self.is_begun = request.is_begun;
         match outcome {
             Poll::Pending => {}
@@ -176,14 +206,23 @@ impl Connection {
     /// nothing comes.
     #[inline(never)]
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        // A server that floods must not hold the thread, on which others are served too.
+        if std::mem::take(&mut self.yields) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut room = [MaybeUninit::uninit(); ROOM];
         let mut room = ReadBuf::uninit(&mut room);
-        ready!(Pin::new(&mut self.wire).poll_read(context, &mut room))?;
-        if room.remaining() > 0 {
-            // There was no more, so nobody has to wait for this connection.
-            self.wire.rested();
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut room))?;
+        // If there was no more, nobody has to wait for this connection.
+        self.yields = room.remaining() == 0;
+        let read = room.filled().len();
+        self.is_heard |= read > 0;
+        self.arrived += read;
+        if self.arrived > ANSWER_CAP {
+            return Poll::Ready(Err(Fault::Framing.into()));
         }
         self.answer.arrives(room.filled());
-        Poll::Ready(Ok(!room.filled().is_empty()))
+        Poll::Ready(Ok(read > 0))
     }
 }

@@ -4,7 +4,6 @@ use std::io;
 
 use super::super::Error;
 use super::super::failure::innermost;
-use super::super::wire::Overlong;
 
 /// Why an answer is not one. Each is an error: what a malformed answer may mean is never guessed (RFC 9112 section 11.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +32,9 @@ pub(super) enum Fault {
     /// Something is wrong around the chunks of its body.
     #[error("the chunks of its answer are malformed")]
     Chunk,
+    /// More bytes around its body than any server needs.
+    #[error("its answer has far more framing than content")]
+    Framing,
 }
 
 /// What the request was to carry did not come to its end. The server is not to blame.
@@ -47,14 +49,14 @@ impl From<Fault> for io::Error {
 }
 
 /// Why there is no answer: the connection broke, the body of the request did, or the answer is none.
-pub(super) fn reason(host: &str, error: &io::Error) -> Error {
+pub(in crate::outbound) fn reason(host: &str, error: &io::Error) -> Error {
     let inner = innermost(error);
     let broken = || Error::Broken { host: host.to_owned(), what: error.to_string() };
     match inner.downcast_ref() {
         Some(Fault::TooLarge) => Error::HeadTooLarge { host: host.to_owned() },
         Some(Fault::Interim) => Error::Interim { host: host.to_owned() },
+        Some(Fault::Framing) => Error::Framing { host: host.to_owned() },
         _ if inner.is::<OwnBody>() => Error::OwnBody { what: inner.to_string() },
-        _ if inner.is::<Overlong>() => Error::Framing { host: host.to_owned() },
         _ => Error::typed(host, error).unwrap_or_else(broken),
     }
 }

@@ -1,39 +1,51 @@
 //! What two exchanges must have in common to share a connection. Values only.
 
 use std::sync::Arc;
-use std::thread::ThreadId;
 
+use tokio::runtime::Id;
+
+use super::super::Lane;
 use crate::token::Digest;
+
+/// Under what a connection was opened.
+#[derive(Clone, Copy, PartialEq)]
+pub(in crate::outbound) struct Terms {
+    /// The number of the [`super::super::Outbound`], each of which has its own roots.
+    pub(in crate::outbound) outbound: usize,
+    /// The egress rules, and the way.
+    pub(in crate::outbound) lane: Lane,
+    /// What the connection showed.
+    pub(in crate::outbound) certificate: Option<Digest>,
+}
 
 /// Whom a connection is for.
 #[derive(Clone)]
 pub(super) struct Key {
-    pub(super) origin: Arc<str>,
-    /// The configured name.
-    pub(super) server: Arc<str>,
-    /// What the connection showed.
-    pub(super) certificate: Option<Digest>,
-    /// The thread whose runtime looks after it.
-    pub(super) thread: ThreadId,
+    origin: Arc<str>,
+    /// The configured name of the server whose calls are relayed. `None` for documents and tokens.
+    pub(super) server: Option<Arc<str>>,
+    terms: Terms,
+    /// The runtime that looks after it.
+    runtime: Id,
 }
 
 /// The same, borrowed, for the look-up.
 #[derive(PartialEq)]
-pub(super) struct Place<'a> {
-    pub(super) origin: &'a str,
-    pub(super) server: &'a Arc<str>,
-    pub(super) certificate: Option<Digest>,
-    pub(super) thread: ThreadId,
+pub(in crate::outbound) struct Place<'a> {
+    pub(in crate::outbound) origin: &'a str,
+    pub(super) server: Option<&'a Arc<str>>,
+    pub(super) terms: Terms,
+    pub(super) runtime: Id,
 }
 
 impl Key {
     pub(super) fn of(place: &Place<'_>) -> Self {
-        let Place { origin, server, certificate, thread } = *place;
-        Self { origin: origin.into(), server: Arc::clone(server), certificate, thread }
+        let Place { origin, server, terms, runtime } = *place;
+        Self { origin: origin.into(), server: server.cloned(), terms, runtime }
     }
 
     pub(super) fn place(&self) -> Place<'_> {
-        let Self { origin, server, certificate, thread } = self;
-        Place { origin, server, certificate: *certificate, thread: *thread }
+        let Self { origin, server, terms, runtime } = self;
+        Place { origin, server: server.as_ref(), terms: *terms, runtime: *runtime }
     }
 }

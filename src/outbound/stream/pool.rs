@@ -5,12 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::super::KEPT_FOR;
+use super::super::{KEPT, KEPT_FOR};
 use super::connection::Connection;
 use super::key::{Key, Place};
 
-/// The idle connections that are kept for one key. As many exchanges with it can follow each other without a new handshake.
-const KEPT: usize = 256;
+/// The idle connections that are kept for the calls of one server. As many of them can follow each other without a new handshake.
+const KEPT_FOR_CALLS: usize = 256;
 
 /// The connections that wait for their next exchange.
 #[derive(Default)]
@@ -34,15 +34,21 @@ impl Pool {
     pub(super) fn take(&self, place: &Place<'_>) -> Option<Box<Connection>> {
         let mut pool = self.lock();
         let (_, idle) = pool.iter_mut().find(|(of, _)| of.place() == *place)?;
-        // Below one that is too old there are older ones.
-        idle.pop().filter(|one| one.since.elapsed() <= KEPT_FOR).map(|one| one.connection)
+        let last = idle.pop()?;
+        if last.since.elapsed() > KEPT_FOR {
+            // Below it there are older ones.
+            idle.clear();
+            return None;
+        }
+        Some(last.connection)
     }
 
     pub(super) fn keep(&self, connection: Box<Connection>) {
+        let most = if connection.key.server.is_some() { KEPT_FOR_CALLS } else { KEPT };
         let mut pool = self.lock();
         let (at, now) = (pool.iter().position(|(of, _)| of.place() == connection.key.place()), Instant::now());
         match at.map(|at| &mut pool[at].1) {
-            Some(idle) if idle.len() < KEPT => idle.push(Idle { connection, since: now }),
+            Some(idle) if idle.len() < most => idle.push(Idle { connection, since: now }),
             Some(_) => {}
             None => pool.push((connection.key.clone(), vec![Idle { connection, since: now }])),
         }

@@ -21,7 +21,7 @@ const TOGETHER: usize = 8 * 1024;
 const FRAMED: usize = 32;
 
 /// A request on its way.
-pub(super) struct Request {
+pub(in crate::outbound) struct Request {
     /// What is written next: the head, chunk sizes, small pieces.
     text: Zeroizing<Vec<u8>>,
     /// The head, which has secrets, is in the text.
@@ -62,11 +62,21 @@ pub(super) enum Stopped {
 impl Request {
     pub(super) fn new(method: &Method, url: &Url, headers: &HeaderMap, body: Upload) -> Self {
         let length = body.size_hint().exact().map_or(Length::Chunked, Length::Left);
+        Self { body: Some(body), ..Self::with_head(method, url, headers, length) }
+    }
+
+    /// One whose body is there. It is written from where it is: no copy of it is made.
+    pub(in crate::outbound) fn whole(method: &Method, url: &Url, headers: &HeaderMap, body: Bytes) -> Self {
+        let length = Length::Left(body.len() as u64);
+        Self { piece: body, ..Self::with_head(method, url, headers, length) }
+    }
+
+    fn with_head(method: &Method, url: &Url, headers: &HeaderMap, length: Length) -> Self {
         let keeps = !headers.get_all(CONNECTION).iter().any(|value| head::closes(value.as_bytes()));
         let text = head_text(method, url, headers, length);
-        let (piece, after) = (Bytes::new(), &b""[..]);
+        let (piece, after, body) = (Bytes::new(), &b""[..], None);
         let is_head = *method == Method::HEAD;
-        let (has_head, is_begun, body) = (true, false, Some(body));
+        let (has_head, is_begun) = (true, false);
         Self { text, has_head, written: 0, piece, after, body, length, is_begun, is_head, keeps }
     }
 

@@ -7,7 +7,9 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
-use super::super::{HEAD_CAP, KEPT_FOR};
+use super::super::connector::Stream;
+use super::super::failure::Failure;
+use super::super::{HEAD_CAP, KEPT_FOR, Lane};
 use super::*;
 
 /// Hands out these ends of pipes, one for each connection. With none left nobody listens.
@@ -21,24 +23,16 @@ impl Pipes {
         (Self(Arc::new(Mutex::new(near.into_iter().rev().collect()))), far)
     }
 
-    fn client(self) -> Streams<Self> {
-        Streams { connector: self, trust: Arc::default(), pool: Arc::default() }
+    fn client(self) -> Http<Self> {
+        let terms = Terms { outbound: 0, lane: Lane::Ours, certificate: None };
+        Http { connector: self, terms, trust: Arc::default(), pool: Arc::default() }
     }
 }
 
-impl Service<Uri> for Pipes {
-    type Response = TokioIo<Wire>;
-    type Error = io::Error;
-    type Future = std::future::Ready<io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
+impl Connect for Pipes {
+    async fn connect(&self, _: &Url) -> Result<Box<dyn Stream>, Failure> {
         let pipe = self.0.lock().expect("no test panics while it is held").pop();
-        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        std::future::ready(pipe.map(|pipe| TokioIo::new(Wire::new(Box::new(pipe)))).ok_or_else(refused))
+        Ok(Box::new(pipe.ok_or(Failure::NobodyListens(8080))?))
     }
 }
 
@@ -88,15 +82,10 @@ async fn says(server: &mut DuplexStream, text: &str) {
 }
 
 /// Puts a connection over this stream into the pool.
-fn keep(client: &Streams<Pipes>, stream: impl super::super::wire::Stream + 'static) {
+fn keep(client: &Http<Pipes>, stream: impl Stream + 'static) {
     let like = get();
-    let place = Place {
-        origin: &like.url[..Position::AfterPort],
-        server: &like.server,
-        certificate: None,
-        thread: std::thread::current().id(),
-    };
-    client.pool.keep(Box::new(Connection::new(Key::of(&place), Wire::new(Box::new(stream)))));
+    let place = client.place(&like.url, Some(&like.server));
+    client.pool.keep(Box::new(Connection::new(Key::of(&place), Box::new(stream))));
 }
 
 async fn is_closed(server: &mut DuplexStream) -> bool {
@@ -107,7 +96,7 @@ async fn is_closed(server: &mut DuplexStream) -> bool {
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// One exchange that is read to its end.
-async fn exchange(client: &Streams<Pipes>, exchange: Exchange, server: &mut DuplexStream) {
+async fn exchange(client: &Http<Pipes>, exchange: Exchange, server: &mut DuplexStream) {
     let answer = async {
         let answer = client.send(exchange).await.expect("an answer");
         assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "ok");
@@ -231,15 +220,22 @@ async fn a_connection_that_the_server_closed_meanwhile_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_connection_is_for_one_server_and_one_certificate() {
-    let (pipes, mut servers) = Pipes::new(3);
+async fn a_kept_connection_is_for_one_server_under_the_same_terms() {
+    let (pipes, mut servers) = Pipes::new(5);
     let client = pipes.client();
-    let shown = |certificate: &[u8]| Exchange { certificate: Some(Digest::of(certificate)), ..get() };
-    exchange(&client, shown(b"old"), &mut servers[0]).await;
+    let under = |terms| {
+        let (trust, pool) = (Arc::clone(&client.trust), Arc::clone(&client.pool));
+        Http { connector: client.connector.clone(), terms, trust, pool }
+    };
+    let terms = Terms { certificate: Some(Digest::of(b"old")), ..client.terms };
+    let renewed = Terms { certificate: Some(Digest::of(b"new")), ..terms };
+    exchange(&under(terms), get(), &mut servers[0]).await;
     // A token that is bound to the new certificate is refused on the old one's connection.
-    exchange(&client, shown(b"new"), &mut servers[1]).await;
-    exchange(&client, Exchange { server: "other".into(), ..shown(b"new") }, &mut servers[2]).await;
-    exchange(&client, shown(b"new"), &mut servers[1]).await;
+    exchange(&under(renewed), get(), &mut servers[1]).await;
+    exchange(&under(renewed), Exchange { server: "other".into(), ..get() }, &mut servers[2]).await;
+    exchange(&under(Terms { lane: Lane::Theirs, ..renewed }), get(), &mut servers[3]).await;
+    exchange(&under(Terms { outbound: 1, ..renewed }), get(), &mut servers[4]).await;
+    exchange(&under(renewed), get(), &mut servers[1]).await;
 }
 
 #[tokio::test(start_paused = true)]

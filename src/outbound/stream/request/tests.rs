@@ -1,5 +1,6 @@
 //! Requests as they are written, over streams that take as much as they like.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use futures_util::StreamExt;
@@ -259,4 +260,31 @@ fn a_head_leaves_nothing_of_itself_behind() {
         let _is_cleared: &Zeroizing<Vec<u8>> = &request.text;
         assert!(poll(&mut request, &mut Sink::default()).is_ready() && request.text.capacity() == 0);
     }
+}
+
+/// Bytes whose owner can be counted.
+struct Shared(Arc<[u8]>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// It may be a secret, which its owner clears when the last handle is gone.
+#[test]
+fn a_whole_body_is_written_from_where_it_is_and_then_let_go() {
+    let owned: Arc<[u8]> = b"assertion".to_vec().into();
+    let body = Bytes::from_owner(Shared(owned.clone()));
+    let url = Url::parse("https://as.example.com/token").expect("a URL");
+    for is_vectored in [true, false] {
+        let mut request = Request::whole(&Method::POST, &url, &HeaderMap::new(), body.clone());
+        assert!(request.text.ends_with(b"content-length: 9\r\n\r\n"), "no copy is in the text");
+        let mut sink = Sink { is_vectored, ..Sink::default() };
+        assert!(matches!(poll(&mut request, &mut sink), Poll::Ready(Ok(()))));
+        assert!(sink.taken.ends_with(b"content-length: 9\r\n\r\nassertion"));
+        assert_eq!((sink.writes, sink.flushed), (if is_vectored { 1 } else { 2 }, sink.taken.len()));
+    }
+    drop(body);
+    assert_eq!(Arc::strong_count(&owned), 1);
 }

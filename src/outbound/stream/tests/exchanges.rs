@@ -241,7 +241,7 @@ impl tokio::io::AsyncWrite for Closing {
 }
 
 /// Puts a connection of this kind into the pool.
-fn keep_closing(client: &Streams<Pipes>) -> (DuplexStream, Arc<Mutex<bool>>) {
+fn keep_closing(client: &Http<Pipes>) -> (DuplexStream, Arc<Mutex<bool>>) {
     let ((pipe, server), is_closed) = (tokio::io::duplex(1024), Arc::default());
     keep(client, Closing { pipe, is_closed: Arc::clone(&is_closed) });
     (server, is_closed)
