@@ -45,7 +45,7 @@ const MAY_KNOW: &[(&str, &str)] = &[
     ("exchange", "aws bucket clock digest dpop env google oauth outbound setting sigv4 store token urgency"),
     ("identity", "aws child clock env google oauth outbound platform setting token"),
     ("aws", "clock oauth outbound sigv4 token"),
-    ("google", "oauth outbound token"),
+    ("google", "clock oauth outbound token"),
     ("policy", "caller digest oauth"),
     ("outbound", "address blocking clock env jitter oauth token"),
     ("store", "blocking token"),
