@@ -141,8 +141,7 @@ impl Ground {
         let outbound = Outbound::until(config.egress.clone(), self.clock.clone(), deadline);
         if matches!(self.persistence, Persistence::Daemon) {
             let (outbound, stop) = (outbound.clone(), stop.clone());
-            let tends = async move { stop.run_until_cancelled(outbound.close_idle_connections()).await };
-            self.tasks.spawn(tends);
+            self.tasks.spawn(async move { outbound.close_idle_connections(&stop).await });
         }
         let env = self.env.clone().with_secrets(config.secret_variables());
         let ambient = Ambient { env, outbound: outbound.clone(), clock: self.clock.clone() };

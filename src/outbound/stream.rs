@@ -31,6 +31,7 @@ use hyper::header::HeaderMap;
 use hyper::{Method, Response};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use url::{Position, Url};
 
 use super::connector::{Connect, Connector};
@@ -130,9 +131,10 @@ impl Outbound {
         http.send(exchange).await
     }
 
-    /// Closes kept connections as they grow old, for ever.
-    pub(crate) async fn close_idle_connections(&self) {
-        self.0.pool.tend().await;
+    /// Closes kept connections as they grow old. After `stop` it closes all of them, and none is kept any more.
+    pub(crate) async fn close_idle_connections(&self, stop: &CancellationToken) {
+        stop.run_until_cancelled(self.0.pool.tend()).await;
+        self.0.pool.end();
     }
 
     fn http_for(&self, exchange: &Exchange, host: &str) -> Result<Arc<Http<Connector>>, Error> {

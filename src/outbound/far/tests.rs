@@ -308,7 +308,14 @@ async fn a_slow_server_is_waited_for_on_a_new_connection_and_so_is_what_must_not
 #[tokio::test(start_paused = true)]
 async fn the_status_of_a_refusal_counts_whatever_its_body_is() {
     let large = format!("content-length: 300000\r\n\r\n{}", "x".repeat(300_000));
-    for rest in [large.as_str(), "content-length: 10\r\n\r\nhalf", "transfer-encoding: chunked\r\n\r\nnonsense"] {
+    for rest in [
+        large.as_str(),
+        "content-length: 10\r\n\r\nhalf",
+        "transfer-encoding: chunked\r\n\r\nnonsense",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+        "transfer-encoding: gzip\r\n\r\nno",
+        "content-length: 2\r\ncontent-length: 3\r\n\r\nno",
+    ] {
         for code in [400, 401, 403, 404, 429, 500, 503] {
             let servers = Servers::new([vec![Act::Says(format!("HTTP/1.1 {code} No\r\n{rest}"))]]);
             let began = Instant::now();
@@ -319,6 +326,20 @@ async fn the_status_of_a_refusal_counts_whatever_its_body_is() {
     let servers = Servers::new([vec![Act::Says(format!("HTTP/1.1 200 OK\r\n{large}"))]]);
     let error = status(&servers.client(), post()).await.expect_err("an answer that is used");
     assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_count_for_more_than_a_length_beside_them() {
+    let both = "transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n2\r\nno\r\n0\r\n\r\n";
+    let servers = Servers::new([vec![Act::Says(format!("HTTP/1.1 200 OK\r\n{both}")), fine()], vec![fine()]]);
+    let client = servers.client();
+    let answer = client.ask(post()).await.expect("it can be read");
+    assert_eq!((answer.status, &**answer.body), (200, &b"no"[..]));
+    assert_eq!(
+        (status(&client, post()).await, servers.connections()),
+        (Ok(200), 2),
+        "its connection is not used again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,6 +363,8 @@ async fn a_body_that_nobody_wants_is_passed_over_if_it_is_there() {
         ("content-length: 2\r\n\r\nno", 1),
         ("transfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", 1),
         ("content-length: 3\r\n\r\nno", 2),
+        ("transfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n2\r\nno\r\n0\r\n\r\n", 2),
+        ("content-length: 2\r\ncontent-length: 3\r\n\r\nno", 2),
     ] {
         let servers = Servers::new([vec![Act::Says(format!("HTTP/1.1 404 No\r\n{rest}")), fine()], vec![fine()]]);
         let client = servers.client();

@@ -19,16 +19,24 @@ pub(super) struct Answer {
     interim: usize,
     /// What is left of the body. Counts after the head.
     framing: Framing,
+    asked: Asked,
+}
+
+/// What an answer depends on beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
     /// The request was HEAD.
-    is_head: bool,
-    /// May the connection be used again afterwards, as far as its heads say?
-    keeps: bool,
+    pub(super) is_head: bool,
+    /// May the connection be used again afterwards, as far as both heads say?
+    pub(super) keeps: bool,
+    /// Somebody else reads it too. Then its head must not contradict itself: they could find another end of the body than we do.
+    pub(super) is_relayed: bool,
 }
 
 impl Answer {
-    /// Before the first byte. `keeps` is what the request says about the connection.
-    pub(super) fn new(is_head: bool, keeps: bool) -> Self {
-        Self { arrived: Bytes::new(), searched: 0, interim: 0, framing: Framing::Close, is_head, keeps }
+    /// Before the first byte.
+    pub(super) fn new(asked: Asked) -> Self {
+        Self { arrived: Bytes::new(), searched: 0, interim: 0, framing: Framing::Close, asked }
     }
 
     /// More bytes have arrived.
@@ -54,8 +62,11 @@ impl Answer {
                 status if status.is_informational() && self.interim == INTERIM => return Err(Fault::Interim),
                 status if status.is_informational() => self.interim += 1,
                 _ => {
-                    self.framing = head.framing(self.is_head)?;
-                    self.keeps &= head.keeps(self.is_head);
+                    let Asked { is_head, is_relayed, .. } = self.asked;
+                    let framing = head.framing(is_head);
+                    self.asked.keeps &= framing.is_ok() && head.keeps(is_head);
+                    self.framing =
+                        if is_relayed { framing? } else { framing.unwrap_or_else(|_| head.likely_framing()) };
                     return Ok(Some(head.answer));
                 }
             }
@@ -90,7 +101,7 @@ impl Answer {
 
     /// The connection has ended, which must be the end of the body.
     pub(super) fn close(&mut self) -> Result<(), Fault> {
-        self.keeps = false;
+        self.asked.keeps = false;
         self.framing.close()
     }
 
@@ -106,7 +117,7 @@ impl Answer {
 
     /// May the connection be used again? Not if there are bytes behind the answer: nobody asked for them.
     pub(super) fn is_reusable(&self) -> bool {
-        self.keeps && self.framing.is_at_end() && self.arrived.is_empty()
+        self.asked.keeps && self.framing.is_at_end() && self.arrived.is_empty()
     }
 }
 
@@ -114,8 +125,10 @@ impl Answer {
 mod tests {
     use super::*;
 
+    const ASKED: Asked = Asked { is_head: false, keeps: true, is_relayed: true };
+
     fn arrived(bytes: &[u8], size: usize) -> (Answer, Result<Option<Response<()>>, Fault>) {
-        let mut answer = Answer::new(false, true);
+        let mut answer = Answer::new(ASKED);
         for piece in bytes.chunks(size) {
             answer.arrives(piece);
             match answer.head() {
@@ -128,7 +141,7 @@ mod tests {
 
     #[test]
     fn no_byte_of_a_head_is_searched_twice() {
-        let mut answer = Answer::new(false, true);
+        let mut answer = Answer::new(ASKED);
         for byte in b"HTTP/1.1 200 OK\r\na: b\r\nc: d" {
             answer.arrives(&[*byte]);
             assert!(matches!(answer.head(), Ok(None)));

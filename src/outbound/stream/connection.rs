@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::super::connector::Stream;
 use super::super::{BODY_CAP, HEAD_CAP};
-use super::answer::Answer;
+use super::answer::{Answer, Asked};
 use super::fault::{Fault, OwnBody};
 use super::key::Key;
 use super::request::{Request, Stopped};
@@ -53,7 +53,8 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(key: Key, stream: Box<dyn Stream>) -> Self {
-        let (answer, arrived, is_heard, yields) = (Answer::new(false, true), 0, false, false);
+        let asked = Asked { is_head: false, keeps: false, is_relayed: true };
+        let (answer, arrived, is_heard, yields) = (Answer::new(asked), 0, false, false);
         Self {
             key,
             stream,
@@ -70,7 +71,8 @@ impl Connection {
 
     /// Begins an exchange.
     pub(super) fn begin(&mut self, request: Request) {
-        self.answer = Answer::new(request.is_head, request.keeps);
+        let Request { is_head, keeps, .. } = request;
+        self.answer = Answer::new(Asked { is_head, keeps, is_relayed: self.key.server.is_some() });
         self.request = Some(request);
         // Others have run since the last byte, so it need not wait.
         (self.is_begun, self.is_heard, self.yields, self.arrived) = (false, false, false, 0);

@@ -14,6 +14,8 @@ pub(super) enum Framing {
     Chunked(Chunk),
     /// Everything until the connection ends (section 6.3, rule 8).
     Close,
+    /// Its head contradicts itself, so the body cannot be read. The head can.
+    Unknown,
 }
 
 /// What comes next in a chunked body. The numbers are the size of a chunk, or what is left of it.
@@ -67,7 +69,7 @@ impl Framing {
         match self {
             Self::Length(left) => Some(left),
             Self::Chunked(Chunk::End) => Some(0),
-            Self::Chunked(_) | Self::Close => None,
+            Self::Chunked(_) | Self::Close | Self::Unknown => None,
         }
     }
 
@@ -77,6 +79,7 @@ impl Framing {
             Self::Length(left) => return Ok(first(arrived, left)),
             Self::Close => return Ok((!arrived.is_empty()).then(|| std::mem::take(arrived))),
             Self::Chunked(chunk) => chunk,
+            Self::Unknown => return Err(Fault::Length),
         };
         if !matches!(chunk, Chunk::Data(_)) {
             let passed = chunk.pass(arrived)?;

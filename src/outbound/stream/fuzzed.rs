@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 
-use super::answer::Answer;
+use super::answer::{Answer, Asked};
 use super::fault::Fault;
 
 /// What an answer is, once all of it has arrived.
@@ -34,7 +34,7 @@ impl Outcome {
 
 /// Gives the bytes to the parser in pieces of these sizes, in turn. The connection ends behind them.
 fn parsed(bytes: &[u8], is_head: bool, sizes: &[usize]) -> Outcome {
-    let (mut answer, mut outcome) = (Answer::new(is_head, true), Outcome::default());
+    let (mut answer, mut outcome) = (Answer::new(Asked { is_head, keeps: true, is_relayed: true }), Outcome::default());
     let (mut rest, mut sizes) = (Bytes::copy_from_slice(bytes), sizes.iter().cycle());
     while !rest.is_empty() && !outcome.is_malformed {
         let size = sizes.next().map_or(1, |size| (*size).clamp(1, rest.len()));
@@ -59,10 +59,13 @@ pub(crate) fn read_answer(bytes: &[u8]) {
     let Some((status, fields)) = &whole.head else { return };
     assert!(!status.is_informational(), "an interim answer is none");
     let has_none = is_head || matches!(*status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let codings: Vec<_> = fields.get_all(TRANSFER_ENCODING).iter().collect();
-    // `1` and `01` are one length.
-    let number = |value: &HeaderValue| value.to_str().ok().and_then(|digits| digits.parse::<u64>().ok());
-    let lengths: Vec<_> = fields.get_all(CONTENT_LENGTH).iter().map(number).collect();
+    let changes = |coding: &&HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    let codings: Vec<_> = fields.get_all(TRANSFER_ENCODING).iter().filter(changes).collect();
+    // `1`, `01` and `1, 1` are one length.
+    let values = fields.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let number =
+        |value: &[u8]| std::str::from_utf8(value.trim_ascii()).ok().and_then(|digits| digits.parse::<u64>().ok());
+    let lengths: Vec<_> = values.map(number).collect();
     if has_none {
         assert!(whole.body.is_empty(), "this answer has no body");
         assert!(!whole.is_reusable || is_head || codings.is_empty(), "a body may come all the same");

@@ -62,10 +62,12 @@ impl Says {
     fn hear(&mut self, name: &HeaderName, value: &[u8]) {
         match *name {
             CONTENT_LENGTH => {
-                let length = number(value);
+                let length = length(value);
                 self.is_odd |= length.is_none() || self.length.is_some_and(|before| Some(before) != length);
                 self.length = length;
             }
+            // It changes nothing, and older servers say it.
+            TRANSFER_ENCODING if value.eq_ignore_ascii_case(b"identity") => {}
             TRANSFER_ENCODING => {
                 self.is_odd |= self.is_chunked || !value.eq_ignore_ascii_case(b"chunked");
                 self.is_chunked = true;
@@ -93,6 +95,12 @@ impl Head {
         }
     }
 
+    /// The same for an answer whose head contradicts itself, if nobody else reads it: chunks count for more than a length (section
+    /// 6.3, rule 3).
+    pub(super) fn likely_framing(&self) -> Framing {
+        if self.says.is_chunked && !self.says.is_odd { Framing::CHUNKED } else { Framing::Unknown }
+    }
+
     /// May the connection be used again (section 9.3)? Not if a body is announced where there can be none: it may come all the same,
     /// and would be taken for the next answer. The length in a 304 is that of another answer (RFC 9110 section 8.6).
     pub(super) fn keeps(&self, is_head: bool) -> bool {
@@ -110,6 +118,13 @@ impl Head {
 /// Does a `Connection` field have the option `close`?
 pub(super) fn closes(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+/// One number, however often it is said (RFC 9110 section 8.6).
+fn length(value: &[u8]) -> Option<u64> {
+    let mut lengths = value.split(|byte| *byte == b',').map(|one| number(one.trim_ascii()));
+    let first = lengths.next()?;
+    first.filter(|_| lengths.all(|other| other == first))
 }
 
 /// Decimal digits alone, at least one, that fit into 64 bits.
@@ -191,7 +206,9 @@ mod tests {
             (&format!("content-length: {most}0\r\n"), Err(Fault::Length)),
             ("content-length: 12\r\ncontent-length: 13\r\n", Err(Fault::Length)),
             ("content-length: x\r\ncontent-length: 13\r\n", Err(Fault::Length)),
-            ("content-length: 12, 12\r\n", Err(Fault::Length)),
+            ("content-length: 12, 12\r\n", Ok(Framing::Length(12))),
+            ("content-length: 12, 13\r\n", Err(Fault::Length)),
+            ("content-length: 12,\r\n", Err(Fault::Length)),
             ("content-length:\r\n", Err(Fault::Length)),
             ("content-length: +1\r\n", Err(Fault::Length)),
             ("content-length: -1\r\n", Err(Fault::Length)),
@@ -201,7 +218,9 @@ mod tests {
             ("transfer-encoding: gzip, chunked\r\n", Err(Fault::Length)),
             ("transfer-encoding: chunked, chunked\r\n", Err(Fault::Length)),
             ("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", Err(Fault::Length)),
-            ("transfer-encoding: identity\r\n", Err(Fault::Length)),
+            ("transfer-encoding: identity\r\n", Ok(Framing::Close)),
+            ("transfer-encoding: Identity\r\ncontent-length: 1\r\n", Ok(Framing::Length(1))),
+            ("transfer-encoding: identity, chunked\r\n", Err(Fault::Length)),
             ("transfer-encoding:\r\n", Err(Fault::Length)),
             ("transfer-encoding: chunked\r\ncontent-length: 1\r\n", Err(Fault::Length)),
             ("content-length: 1\r\ntransfer-encoding: chunked\r\n", Err(Fault::Length)),
@@ -210,6 +229,10 @@ mod tests {
             assert_eq!(head.framing(false), framing, "{fields:?}");
             assert_eq!(head.framing(true), Ok(Framing::Length(0)), "an answer to HEAD has no body");
         }
+        let likely = |fields: &str| with(fields).expect("a head").likely_framing();
+        assert_eq!(likely("transfer-encoding: chunked\r\ncontent-length: 1\r\n"), Framing::CHUNKED);
+        assert_eq!(likely("transfer-encoding: gzip\r\n"), Framing::Unknown);
+        assert_eq!(likely("content-length: 12\r\ncontent-length: 13\r\n"), Framing::Unknown);
         let old = read("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").expect("a head");
         assert_eq!(old.framing(false), Err(Fault::Length));
         for status in ["204", "304"] {

@@ -282,6 +282,17 @@ async fn kept_connections_are_closed_when_nobody_needs_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_its_end_a_pool_keeps_no_connection() {
+    let (pipes, mut servers) = Pipes::new(2);
+    let client = pipes.client();
+    exchange(&client, get(), &mut servers[0]).await;
+    client.pool.end();
+    assert!(is_closed(&mut servers[0]).await, "it waited for another exchange");
+    exchange(&client, get(), &mut servers[1]).await;
+    assert!(is_closed(&mut servers[1]).await, "its exchange ended after that");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_says_whether_anything_was_sent() {
     let (pipes, _) = Pipes::new(0);
     let lost = pipes.client().send(post(whole(b"{}"))).await.map(drop).expect_err("nobody listens");
