@@ -47,7 +47,7 @@ say() {
 # --- the processes that this script started end with it, each by its pid ----------------------------------------------
 
 work=$(mktemp -d)
-pids=() servers=()
+pids=() servers=() pin=()
 
 # Ends one process and waits until it is gone. oidc-agent detaches and is not our child, so `wait` is not enough.
 end() {
@@ -589,6 +589,10 @@ start_nginx() { # NAME, the content of its http block on standard input
     exit 70
 }
 
+nginx_worker() { # NAME
+    pgrep -P "$(<"$work/$1.pid")"
+}
+
 free_ports() { # COUNT
     python3 -c 'import socket, sys
 held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
@@ -643,14 +647,45 @@ configure_proxy() { # NAME, further tables on standard input
 }
 
 calls() { # MODE SOCKET PATH COUNT [ARGUMENT...]
-    "$bin/load" "$1" --protocol mcp --socket "$work/$2.sock" --ask "$3" --count "$4" --warmup 500 "${@:5}"
+    "${pin[@]}" "$bin/load" "$1" --protocol mcp --socket "$work/$2.sock" --ask "$3" --count "$4" --warmup 500 "${@:5}"
+}
+
+added() { # THROUGH DIRECT
+    awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a - b }'
+}
+
+# What a proxy adds is a small difference of two latencies, so the placement is fixed as for `kept`: client and MCP server on one
+# processor and the proxies on the other; then all on one.
+place_calls() { # apart|together
+    local pid proxies
+    pin=(taskset -c "$client_cpu")
+    case $1 in
+        apart) suffix='' proxies=${allowed##*[-,]} ;;
+        together) suffix=-tight proxies=$client_cpu ;;
+    esac
+    for pid in "$proxy_pid" $(nginx_worker nginx); do
+        taskset -acp "$proxies" "$pid" >/dev/null
+    done
+    taskset -acp "$client_cpu" "$(nginx_worker mcp)" >/dev/null
+}
+
+call_added() { # SIDE ROUND SOCKET
+    local direct through
+    direct=$(calls kept mcp /mcp/plain 5000 | field p50_us)
+    through=$(calls kept "$3" /mcp/plain 5000 | field p50_us)
+    sample "proxy-added$suffix" "$1" "$2" "$(added "$through" "$direct")"
+}
+
+added_ours() {
+    call_added ours "$1" proxy
+}
+
+added_theirs() {
+    call_added theirs "$1" nginx
 }
 
 call_rows() { # SIDE ROUND SOCKET
-    local direct through connections
-    direct=$(calls kept mcp /mcp/plain 5000 | field p50_us)
-    through=$(calls kept "$3" /mcp/plain 5000 | field p50_us)
-    sample proxy-added "$1" "$2" "$(awk -v a="$through" -v b="$direct" 'BEGIN { printf "%.2f", a - b }')"
+    local connections
     for connections in 1 16 256; do
         sample "proxy-$connections" "$1" "$2" "$(calls throughput "$3" /mcp/plain 30000 --connections "$connections" | field rps)"
     done
@@ -729,6 +764,12 @@ row_proxy() {
         alternate "$round" proxy_ours proxy_theirs
         stream_rows "$round"
     done
+    for placement in apart together; do
+        place_calls "$placement"
+        for round in $(seq "$rounds"); do
+            alternate "$round" added_ours added_theirs
+        done
+    done
 }
 
 # --- the bridge -----------------------------------------------------------------------------------------------------------
@@ -761,10 +802,6 @@ stdio() { # MODE COUNT BRIDGE..., which is a command
 
 http_call() { # SOCKET-OR-TCP ADDRESS PATH
     "${pin[@]}" "$bin/load" kept --protocol mcp "--$1" "$2" --ask "$3" --count 2000 --warmup 200 | field p50_us
-}
-
-added() { # THROUGH DIRECT
-    awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a - b }'
 }
 
 # One side's figures; SUFFIX is the one of the rows that compare with this peer.

@@ -1,8 +1,8 @@
 //! `debug!`: a line of our own log at level debug, written as with `tracing::debug!`. It touches nothing but the log.
 //!
-//! The released file leaves out the debug lines of all dependencies (`tracing/release_max_level_info`, with the feature `daemon`): they
-//! would never be seen, because dependencies log at warn, and they cost 170 KB. That switch works in the macros of `tracing` and is for
-//! the whole program. So our lines are made with the types of `tracing-core` instead.
+//! The released file leaves out the debug lines of all dependencies (`packaging/release/build`): they would never be seen, because
+//! dependencies log at warn, and they cost 170 KB. That switch works in the macros of `tracing` and is for the whole program. So
+//! our lines are made with the types of `tracing-core` instead.
 
 use tracing_core::callsite::{Callsite, DefaultCallsite};
 use tracing_core::field::{Field, Value};

@@ -208,8 +208,10 @@ impl Connection {
     /// nothing comes.
     #[inline(never)]
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        // A server that floods must not hold the thread, on which others are served too.
+        // A server that floods must hold neither the thread, on which others are served too, nor the processor: on few processors
+        // the thread that serves tokens waits for its turn behind the flood.
         if std::mem::take(&mut self.yields) {
+            std::thread::yield_now();
             context.waker().wake_by_ref();
             return Poll::Pending;
         }

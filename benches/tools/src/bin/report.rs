@@ -262,6 +262,13 @@ const ROWS: &[Row] = &[
         target: Target::RatioAtMost(1.6),
     },
     Row {
+        id: "proxy-added-tight",
+        what: "the same, everything on one processor",
+        unit: "µs",
+        against: Against::Nginx,
+        target: Target::None,
+    },
+    Row {
         id: "proxy-1",
         what: "proxy, 1 connection: throughput",
         unit: "1/s",
