@@ -96,6 +96,12 @@ trap 'exit 143' TERM
 
 # --- building -----------------------------------------------------------------------------------------------------------
 
+# Measured is a copy, as every installer makes one. A file that a linker has just written is in memory in single pages, which makes
+# the start of a helper a tenth slower and the resident memory of a daemon 0.6 MB smaller.
+installed() { # DIRECTORY FILE
+    install -D -m 755 "$2" "$work/$1/safeconduct" && echo "$work/$1/safeconduct"
+}
+
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 say "building the bench tools"
 cargo build --quiet --release --locked --manifest-path "$root/benches/tools/Cargo.toml"
@@ -106,8 +112,9 @@ if [ -z "${SAFECONDUCT_BIN:-}" ]; then
     SAFECONDUCT_BIN=${built#* }
     say "building the plain one"
     cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --bin safeconduct
-    plain=$CARGO_TARGET_DIR/release/safeconduct
+    plain=$(installed plain "$CARGO_TARGET_DIR/release/safeconduct")
 fi
+SAFECONDUCT_BIN=$(installed measured "$SAFECONDUCT_BIN")
 bin=$CARGO_TARGET_DIR/release
 
 field() {

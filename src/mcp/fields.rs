@@ -12,9 +12,9 @@ pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 
 /// Is the content of this media type, whatever its parameters?
 pub(crate) fn is_media(headers: &HeaderMap, media: &str) -> bool {
-    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let without_parameters = value.split(|&byte| byte == b';').next().unwrap_or_default();
-    without_parameters.trim_ascii().eq_ignore_ascii_case(media.as_bytes())
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default().trim_ascii_start();
+    let Some((start, rest)) = value.split_at_checked(media.len()) else { return false };
+    start.eq_ignore_ascii_case(media.as_bytes()) && matches!(rest.trim_ascii_start(), [] | [b';', ..])
 }
 
 /// Is the content as it is, without an encoding?

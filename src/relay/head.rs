@@ -188,6 +188,10 @@ fn named_by_connection(headers: &HeaderMap) -> Result<Vec<HeaderName>, BadHead> 
     for value in headers.get_all(CONNECTION) {
         let text = value.to_str().map_err(|_| BadHead::Connection)?;
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            // Usual, and for this connection alone in any case.
+            if name.eq_ignore_ascii_case("keep-alive") || name.eq_ignore_ascii_case("close") {
+                continue;
+            }
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BadHead::Connection)?;
             if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
                 return Err(BadHead::Connection);
@@ -202,7 +206,7 @@ fn named_by_connection(headers: &HeaderMap) -> Result<Vec<HeaderName>, BadHead> 
 fn is_hop(name: &str) -> bool {
     matches!(
         name,
-        "connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection"
+        "connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" | "close"
     )
 }
 

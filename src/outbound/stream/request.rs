@@ -2,6 +2,7 @@
 //! is given.
 
 use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,7 +11,7 @@ use hyper::Method;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use tokio::io::AsyncWrite;
 use url::{Position, Url};
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 use super::{Upload, head};
 
@@ -23,7 +24,7 @@ const FRAMED: usize = 32;
 /// A request on its way.
 pub(in crate::outbound) struct Request {
     /// What is written next: the head, chunk sizes, small pieces.
-    text: Zeroizing<Vec<u8>>,
+    text: Text,
     /// The head, which has secrets, is in the text.
     has_head: bool,
     /// So much of it was written.
@@ -40,6 +41,38 @@ pub(in crate::outbound) struct Request {
     pub(super) is_head: bool,
     /// Does it allow that its connection is used again?
     pub(super) keeps: bool,
+}
+
+/// A text that is cleared from memory at its end. `Zeroizing<Vec<u8>>` clears byte by byte, which took a twentieth of a call.
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Deref for Text {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for Text {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+impl Text {
+    /// Clears all of it, and what was in its memory before.
+    fn wipe(&mut self) {
+        self.0.resize(self.0.capacity(), 0);
+        self.0.as_mut_slice().zeroize();
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        self.wipe();
+    }
 }
 
 /// How the body is framed.
@@ -141,7 +174,7 @@ impl Request {
     fn make_room(&mut self, more: usize) {
         let room = self.text.len() + more;
         if self.text.capacity() < room {
-            let mut text = Zeroizing::new(Vec::with_capacity(2 * room));
+            let mut text = Text(Vec::with_capacity(2 * room));
             text.extend_from_slice(&self.text);
             self.text = text;
         }
@@ -187,7 +220,7 @@ impl Request {
             self.after = &self.after[many - of_piece..];
         }
         if std::mem::take(&mut self.has_head) {
-            self.text = Zeroizing::default();
+            self.text = Text::default();
         }
         self.text.clear();
         self.written = 0;
@@ -197,7 +230,7 @@ impl Request {
 
 /// The head: `Host` first (RFC 9110 section 7.2), then the fields as they are, then the length of the body. A request without a
 /// body says so where its method leads to expect one (section 8.6).
-fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) -> Zeroizing<Vec<u8>> {
+fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) -> Text {
     let expects_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     let (target, host) =
         (&url[Position::BeforePath..Position::AfterQuery], &url[Position::BeforeHost..Position::AfterPort]);
@@ -206,7 +239,7 @@ fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) ->
     let room = " HTTP/1.1\r\nhost: content-length: \r\n\r\n".len() + 64 + if body <= TOGETHER { body } else { 0 };
     // At its final size from the start, with a small body of known length.
     let room = method.as_str().len() + target.len() + host.len() + fields + room;
-    let mut text = Zeroizing::new(Vec::with_capacity(room));
+    let mut text = Text(Vec::with_capacity(room));
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\nhost: ", host, "\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }

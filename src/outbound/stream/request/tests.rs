@@ -257,9 +257,19 @@ fn a_head_leaves_nothing_of_itself_behind() {
         }
         request.end().expect("as long as it says");
         assert!(moves <= most_moves && at == request.text.as_ptr(), "{moves}");
-        let _is_cleared: &Zeroizing<Vec<u8>> = &request.text;
+        let _is_cleared: &Text = &request.text;
         assert!(poll(&mut request, &mut Sink::default()).is_ready() && request.text.capacity() == 0);
     }
+}
+
+#[test]
+fn a_text_that_goes_leaves_nothing_in_its_memory() {
+    let mut text = Text(Vec::with_capacity(40));
+    text.extend_from_slice(b"authorization: Bearer secret");
+    text.truncate(5);
+    text.wipe();
+    assert_eq!(*text, vec![0; text.capacity()]);
+    assert_ne!(text.capacity(), 0);
 }
 
 /// Bytes whose owner can be counted.
