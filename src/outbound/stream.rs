@@ -8,8 +8,8 @@
 //!
 //! A client of our own, because one exchange over one connection is all there is to do here: no queue, no channel and no task
 //! stand between the two ends of a call. `request.rs` writes, `head.rs` and `framing.rs` read by RFC 9112, `answer.rs` puts both
-//! together without any I/O, and `connection.rs` moves the bytes. Where a body ends is read strictly: if it could end in two
-//! places, that is an error. A bare LF in a head, two equal lengths and a trailer without a colon are not.
+//! together without any I/O, and `connection.rs` moves the bytes. Where a body ends is read strictly: if the body of a relayed
+//! answer could end in two places, that is an error. A bare LF in a head, two equal lengths and a trailer without a colon are not.
 //!
 //! Nothing runs beside the exchange: the connection moves while its answer, or the body of its answer, is polled. So whoever
 //! drops one of them closes the connection, and a reader that does not read stops the server that writes.
