@@ -103,6 +103,9 @@ fn retry_after_is_read_in_both_forms_and_never_beyond_an_hour() {
     assert_eq!(waits("Sun, 06 Nov 1994 08:51:37 GMT", NOW), Some(120));
     assert_eq!(waits("Sun, 06 Nov 1994 08:40:00 GMT", NOW), Some(0), "it is over already");
     assert_eq!(waits("Mon, 07 Nov 1994 08:49:37 GMT", NOW), Some(3_600));
+    // The older forms of a date (RFC 9110 section 5.6.7).
+    assert_eq!(waits("Sunday, 06-Nov-94 08:51:37 GMT", NOW), Some(120));
+    assert_eq!(waits("Sun Nov  6 08:51:37 1994", NOW), Some(120));
     assert_eq!(waits("Sun, 06 Nov 1994 08:51:37 GMT", None), None, "measured against nothing");
     assert_eq!(waits("soon", NOW), None);
 }

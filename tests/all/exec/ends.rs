@@ -68,7 +68,10 @@ async fn if_both_are_killed_the_next_start_tidies_up() {
     for pid in [first.endpoint(), first.supervisor()] {
         kill(pid, Signal::SIGKILL).expect("it runs");
     }
+    let endpoint = first.endpoint().to_string();
     first.exec.wait().await;
+    // It holds its lock until it is gone.
+    until(LIMIT, "the endpoint is gone", async || !runs(&endpoint)).await;
     assert_eq!(places(&world).len(), 2);
     run(&world, &scene, &[], "true").await.expect_code(0);
     assert_eq!(places(&world).len(), 1, "the other one is in use");
