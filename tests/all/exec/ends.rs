@@ -61,17 +61,16 @@ async fn if_both_are_killed_the_next_start_tidies_up() {
     let mut first = Beside::start(&world, &scene, "echo command $$; echo ready; exec sleep 600").await;
     let second = Beside::start(&world, &scene, "echo ready; exec sleep 600").await;
     let all = children(first.supervisor());
-    for pid in [first.endpoint(), first.supervisor()] {
-        // Neither may act before both are dead.
-        kill(pid, Signal::SIGSTOP).expect("it runs");
+    let both = [first.endpoint(), first.supervisor()];
+    // Neither may act before both are dead.
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        both.iter().for_each(|pid| kill(*pid, signal).expect("it runs"));
     }
-    for pid in [first.endpoint(), first.supervisor()] {
-        kill(pid, Signal::SIGKILL).expect("it runs");
-    }
-    let endpoint = first.endpoint().to_string();
     first.exec.wait().await;
-    // It holds its lock until it is gone.
-    until(LIMIT, "the endpoint is gone", async || !runs(&endpoint)).await;
+    // It holds its lock until the last of its threads is gone.
+    let endpoint = both[0].to_string();
+    let threads = || fs::read_dir(format!("/proc/{endpoint}/task")).map_or(0, Iterator::count);
+    until(LIMIT, "the endpoint is gone", async || !runs(&endpoint) && threads() <= 1).await;
     assert_eq!(places(&world).len(), 2);
     run(&world, &scene, &[], "true").await.expect_code(0);
     assert_eq!(places(&world).len(), 1, "the other one is in use");
