@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -29,7 +29,7 @@ pub struct Metrics {
     /// Requests answered with a token, by the name of the server.
     each_served: Mutex<BTreeMap<String, Counter>>,
     /// The data path, by the name of the server.
-    each_relayed: Mutex<BTreeMap<String, Relayed>>,
+    each_relayed: Mutex<BTreeMap<String, Arc<Relayed>>>,
     /// Tries to get a token that failed, by the name of the server and the class.
     each_failed: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
@@ -107,16 +107,16 @@ impl Metrics {
     }
 
     /// The counters of the data path of this configured server.
-    pub(crate) fn relayed(&self, server: &str) -> Relayed {
+    pub(crate) fn relayed(&self, server: &str) -> Arc<Relayed> {
         let mut each = self.each_relayed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(relayed) = each.get(server) {
-            return relayed.clone();
+            return Arc::clone(relayed);
         }
-        each.entry(server.to_owned()).or_default().clone()
+        Arc::clone(each.entry(server.to_owned()).or_default())
     }
 
     /// The same, if there was any request.
-    pub(crate) fn relayed_so_far(&self, server: &str) -> Option<Relayed> {
+    pub(crate) fn relayed_so_far(&self, server: &str) -> Option<Arc<Relayed>> {
         self.each_relayed.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 

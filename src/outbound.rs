@@ -61,7 +61,7 @@ pub(crate) use roots::{RootPlaces, is_pem_bundle};
 pub(crate) use rules::is_beside_us;
 #[cfg(any(test, safeconduct_fuzz))]
 pub(crate) use stream::read_answer;
-pub(crate) use stream::{Download, Exchange, Lost, Polled, Sent, Upload};
+pub(crate) use stream::{Download, Exchange, Lost, Polled, RequestHead, Sent, Upload};
 
 use call::{Call, Reading};
 use connector::{Connector, Through};

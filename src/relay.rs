@@ -48,7 +48,6 @@ mod steps;
 mod stream;
 pub(crate) mod verdict;
 
-use cookies::Owner;
 use exchange::{Errand, Failed};
 use head::Place;
 use held::Held;
@@ -58,11 +57,9 @@ use lesson::Lesson;
 use member::Member;
 pub(crate) use open::Ends;
 use open::{End, OpenCall, OpenCalls};
-use probes::HeldProbes;
 pub(crate) use refused::Refused;
 use refused::To;
 use session::{Key, Route};
-use steps::Steps;
 use stream::{Events, Json, LastWord, Notices, Relayed, Shape, Waiting};
 use verdict::{Effect, Form, ProbeErrors, Sent, Told, Why};
 
@@ -72,10 +69,8 @@ pub(crate) type Streamed = Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + S
 /// What the data path remembers between requests.
 pub(crate) struct Relay {
     budget: Arc<Budget>,
-    steps: Arc<Steps>,
     probes: Mutex<ProbeErrors>,
     known: Arc<Known>,
-    held_probes: Arc<HeldProbes>,
     open: Arc<OpenCalls>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -94,9 +89,9 @@ pub(crate) struct Call<'a> {
 
 impl Relay {
     pub(crate) fn new(clock: Clock, own_uid: u32, metrics: Arc<Metrics>, ends: Ends, tasks: TaskTracker) -> Self {
-        let (budget, steps, probes, held_probes) = Default::default();
+        let (budget, probes) = Default::default();
         let (known, open) = (Arc::new(Known::new(clock.clone(), tasks)), Arc::new(OpenCalls::new(ends)));
-        Self { budget, steps, probes, known, held_probes, open, metrics, clock, own_uid }
+        Self { budget, probes, known, open, metrics, clock, own_uid }
     }
 
     /// Ends the calls that the configuration of this broker does not permit.
@@ -143,40 +138,20 @@ impl Relay {
         let (sent, to, tool) = exchange::sent(&method, body.beginning());
         open.asked(sent, &to);
         if sent == Sent::Request(Effect::ToolCall) && broker.records() {
-            open.record.calls(tool.map(Cow::into_owned));
+            open.entry.record.calls(tool.map(Cow::into_owned));
         }
         if let Some(told) = self.told_before(caller, &server, sent, body.beginning()) {
             return Err(refusal(told.into(), |class| sent.form(class), &server, &to));
         }
-        let outside = Owner::caller(caller.uid, &server.name, broker.ceiling(caller, &server));
-        let cookies = session.as_ref().map_or_else(|| outside.clone(), |member| Owner::session(&member.key));
-        let (broker, caller, name) = (Arc::clone(broker), caller.clone(), Arc::clone(&server));
-        let (steps, known) = (Arc::clone(&self.steps), Arc::clone(&self.known));
+        let jar = session.as_ref().map(|member| member.key.clone());
+        let (broker, call, known) = (Arc::clone(broker), Arc::clone(&open.entry), Arc::clone(&self.known));
         let (last_byte, opens) = (Arc::default(), false);
-        let mut errand = Errand {
-            broker,
-            caller,
-            server,
-            method,
-            url,
-            headers,
-            sent,
-            body,
-            last_byte,
-            steps,
-            known,
-            session,
-            opens,
-            cookies,
-            outside,
-            held: Arc::clone(&self.held_probes),
-            record: Arc::clone(&open.record),
-            counts: open.counts.clone(),
-        };
+        let mut errand =
+            Errand { broker, call, method, url, headers, sent, body, last_byte, known, session, opens, jar };
         let lesson = Lesson::of(&mut errand);
         match errand.answer().await {
             Ok(answer) => Ok(self.pass(answer, errand, (to, open), lesson)),
-            Err(failed) => self.fail(failed, errand, &name, (to, open.stop())),
+            Err(failed) => self.fail(failed, errand, (to, open.stop())),
         }
     }
 
@@ -224,7 +199,8 @@ impl Relay {
         let listener = lesson.and_then(|lesson| lesson.listener(&errand, &answer));
         let (mut head, body) = answer.into_parts();
         let is_stream = reopen::is_stream(StatusCode::OK, &head.headers) && body.size_hint().exact().is_none();
-        let is_json = fields::is_media(&head.headers, "application/json") && fields::is_unencoded(&head.headers);
+        let is_json =
+            !is_stream && fields::is_media(&head.headers, "application/json") && fields::is_unencoded(&head.headers);
         head.headers = head::to_client(head.headers);
         if let Some(member) = errand.session.as_ref().filter(|member| member.epoch.is_some()) {
             member::show_own_id(&mut head.headers, &member.key.id);
@@ -263,16 +239,15 @@ impl Relay {
         &self,
         failed: Failed,
         errand: Errand,
-        server: &Arc<Server>,
         (to, stop): (To, CancellationToken),
     ) -> Result<Response<Streamed>, Box<Refused>> {
         if errand.sent == Sent::Request(Effect::Probe) && is_method(errand.body.beginning(), "server/discover") {
-            let (uid, told) = (errand.caller.uid, failed.told.clone());
-            self.lock_probes().note(uid, &server.name, told, self.clock.boot());
+            let (uid, told) = (errand.caller().uid, failed.told.clone());
+            self.lock_probes().note(uid, &errand.server().name, told, self.clock.boot());
         }
         match errand.sent.form(failed.told.class) {
             Form::Hold => Ok(held::answer(Held::new(errand, stop))),
-            _ => Err(refusal(failed, |class| errand.sent.form(class), server, &to)),
+            _ => Err(refusal(failed, |class| errand.sent.form(class), errand.server(), &to)),
         }
     }
 }
@@ -320,12 +295,13 @@ fn refusal(failed: Failed, form: impl FnOnce(crate::broker::Class) -> Form, serv
 
 /// The event for a client whose answer breaks off.
 fn last_word(errand: &Errand, to: To) -> LastWord {
-    let (server, record) = (Arc::clone(&errand.server.name), Arc::clone(&errand.record));
+    let call = Arc::clone(&errand.call);
     Box::new(move |told| {
-        let mut refused = Refused::told(&told, Form::Answer, &server, None);
+        let (server, request_id) = (&call.server.name, call.record.id());
+        let mut refused = Refused::told(&told, Form::Answer, server, None);
         refused.to = to;
-        record.id().clone_into(&mut refused.request_id);
-        let (json, request_id) = (refused.to_json(), record.id());
+        request_id.clone_into(&mut refused.request_id);
+        let json = refused.to_json();
         tracing::warn!(%server, request_id, "an event stream broke off before its answer");
         json
     })

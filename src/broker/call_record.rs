@@ -78,6 +78,11 @@ impl CallRecord {
         &self.id
     }
 
+    /// Who calls.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// The tool that it calls.
     pub(crate) fn calls(&self, tool: Option<String>) {
         self.lock().tool = tool;

@@ -95,8 +95,8 @@ pub struct ProxyStatus {
     pub open_streams: i64,
 }
 
-impl From<Relayed> for ProxyStatus {
-    fn from(relayed: Relayed) -> Self {
+impl From<&Relayed> for ProxyStatus {
+    fn from(relayed: &Relayed) -> Self {
         Self {
             requests: relayed.requests.get(),
             repetitions: relayed.repetitions.get(),
@@ -353,7 +353,7 @@ impl Broker {
             tokens: tokens.iter().map(|token| self.explain_token(token)).collect(),
             error: trouble.map(|trouble| self.explain_trouble(trouble, &want.order.name, is_own)),
             callers: callers.into_iter().map(|(uid, served)| CallerStatus { uid, served }).collect(),
-            proxy: self.metrics.relayed_so_far(&order.name).map(ProxyStatus::from),
+            proxy: self.metrics.relayed_so_far(&order.name).as_deref().map(ProxyStatus::from),
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::call::{Call, Collected, WORDS_LIMIT};
 use super::connector::Connect;
-use super::stream::{Download, Http, Limit, Request, reason};
+use super::stream::{Download, Http, Limit, Request, RequestHead, reason};
 use super::{Answer, Error, USER_AGENT};
 
 /// How long a repeatable request waits for the first byte over a kept connection. More than servers take for a document.
@@ -40,7 +40,8 @@ impl<C: Connect> Http<C> {
 
     /// The exchange up to the head of the answer.
     async fn begin(&self, call: &Call, body: &Bytes) -> Result<Response<Download>, Error> {
-        let write = || Request::whole(&call.method, &call.url, &call.headers, body.clone());
+        let head = RequestHead { method: &call.method, url: &call.url, headers: &call.headers, more: &[] };
+        let write = || Request::whole(&head, body.clone());
         let place = self.place(&call.url, None);
         let until = call.repeatable.then(|| (Instant::now() + SILENCE, SILENCE));
         let mut limit = Limit { host: &call.host, until, is_for_head: false };

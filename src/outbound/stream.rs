@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -66,14 +66,24 @@ pub(crate) type Upload = Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + Sen
 /// What polling a body gives.
 pub(crate) type Polled = Poll<Option<Result<Frame<Bytes>, io::Error>>>;
 
-/// One exchange.
-pub(crate) struct Exchange {
+/// The head of a request.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestHead<'a> {
     /// The method.
-    pub(crate) method: Method,
+    pub(crate) method: &'a Method,
     /// Where to.
-    pub(crate) url: Url,
-    /// All header fields but `Host` and those that frame the body. Values that are secret are marked as sensitive.
-    pub(crate) headers: HeaderMap,
+    pub(crate) url: &'a Url,
+    /// The fields. Of these, `Host` and those that frame the body are not sent as they are. Values that are secret are marked as
+    /// sensitive.
+    pub(crate) headers: &'a HeaderMap,
+    /// More fields. They replace those with the same name, also each other.
+    pub(crate) more: &'a [(HeaderName, HeaderValue)],
+}
+
+/// One exchange.
+pub(crate) struct Exchange<'a> {
+    /// The head of the request.
+    pub(crate) head: RequestHead<'a>,
     /// The body. It may be empty.
     pub(crate) body: Upload,
     /// Who named the host.
@@ -81,7 +91,7 @@ pub(crate) struct Exchange {
     /// The client certificate of the TLS handshake, by its thumbprint. A token was obtained with it before.
     pub(crate) certificate: Option<Digest>,
     /// The name of the server. Two servers never share a connection, even if they share an origin.
-    pub(crate) server: Arc<str>,
+    pub(crate) server: &'a Arc<str>,
     /// The longest wait from the connection to the head of the answer.
     pub(crate) head_limit: Duration,
 }
@@ -121,11 +131,11 @@ pub(super) struct Http<C> {
 
 impl Outbound {
     /// Sends one request whose body streams, and waits for the head of its answer, whose body streams too.
-    pub(crate) async fn stream(&self, exchange: Exchange) -> Result<Response<Download>, Lost> {
+    pub(crate) async fn stream(&self, exchange: Exchange<'_>) -> Result<Response<Download>, Lost> {
         if self.0.watch.was_suspended(&self.0.clock) {
             self.forget_connections();
         }
-        let host = host_of(&exchange.url);
+        let host = host_of(exchange.head.url);
         self.read_roots(host, CONNECT_LIMIT).await.map_err(Lost::unsent)?;
         let http = self.http_for(&exchange, host).map_err(Lost::unsent)?;
         http.send(exchange).await
@@ -137,8 +147,8 @@ impl Outbound {
         self.0.pool.end();
     }
 
-    fn http_for(&self, exchange: &Exchange, host: &str) -> Result<Arc<Http<Connector>>, Error> {
-        let lane = self.lane(&exchange.url, host, exchange.named_by)?;
+    fn http_for(&self, exchange: &Exchange<'_>, host: &str) -> Result<Arc<Http<Connector>>, Error> {
+        let lane = self.lane(exchange.head.url, host, exchange.named_by)?;
         let tls = || match exchange.certificate {
             None => self.tls(),
             Some(_) => Err(Error::NoCertificate { host: host.to_owned() }),
@@ -149,12 +159,12 @@ impl Outbound {
 
 impl<C: Connect> Http<C> {
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(&self, exchange: Exchange) -> Result<Response<Download>, Lost> {
-        let Exchange { method, url, headers, body, server, head_limit, .. } = exchange;
-        let place = self.place(&url, Some(&server));
+    pub(super) async fn send(&self, exchange: Exchange<'_>) -> Result<Response<Download>, Lost> {
+        let Exchange { head, body, server, head_limit, .. } = exchange;
+        let (url, place) = (head.url, self.place(head.url, Some(server)));
         let until = Some((Instant::now() + head_limit, head_limit));
-        let limit = Limit { host: host_of(&url), until, is_for_head: true };
-        let mut request = Request::new(&method, &url, &headers, body);
+        let limit = Limit { host: host_of(url), until, is_for_head: true };
+        let mut request = Request::new(&head, body);
         if self.trust.may_use_kept(place.origin, true) {
             match self.over_kept(&place, request, &limit).await {
                 Ok(outcome) => {
@@ -168,7 +178,7 @@ impl<C: Connect> Http<C> {
                 Err(back) => request = back,
             }
         }
-        self.over_new(&place, &url, request, &limit).await.map_err(|failed| failed.lost)
+        self.over_new(&place, url, request, &limit).await.map_err(|failed| failed.lost)
     }
 
     /// For whom a connection to this URL is.

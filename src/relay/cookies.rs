@@ -90,11 +90,16 @@ impl fmt::Debug for Kept {
 }
 
 impl Cookies {
+    /// Is there none of anybody?
+    pub(super) fn is_empty(&self) -> bool {
+        self.jars.is_empty()
+    }
+
     /// The field for a request to this URL.
-    pub(super) fn field(&mut self, owner: &Owner, url: &Url, now: impl FnOnce() -> SystemTime) -> Option<HeaderValue> {
+    pub(super) fn field(&mut self, owner: &Owner, url: &Url, now: SystemTime) -> Option<HeaderValue> {
         let at = self.jars.iter().position(|(known, _)| known == owner)?;
         let used = self.jars.remove(at);
-        let text = used.1.field(url, now());
+        let text = used.1.field(url, now);
         self.jars.push(used);
         let mut value = HeaderValue::from_str(&text?).ok()?;
         value.set_sensitive(true);
@@ -102,11 +107,8 @@ impl Cookies {
     }
 
     /// Keeps what the answer to a request to this URL sets.
-    pub(super) fn learn(&mut self, owner: &Owner, answer: &HeaderMap, url: &Url, now: impl FnOnce() -> SystemTime) {
-        if !answer.contains_key(SET_COOKIE) {
-            return;
-        }
-        let (mut jar, now) = (self.take(owner), now());
+    pub(super) fn learn(&mut self, owner: &Owner, answer: &HeaderMap, url: &Url, now: SystemTime) {
+        let mut jar = self.take(owner);
         if jar.origin != origin(url) {
             jar = Jar { origin: origin(url).to_owned(), cookies: Vec::new() };
         }
@@ -261,12 +263,12 @@ mod tests {
         for line in lines {
             answer.append(SET_COOKIE, line.parse().expect("a value"));
         }
-        cookies.learn(owner, &answer, url, || NOW);
+        cookies.learn(owner, &answer, url, NOW);
     }
 
     fn sent(cookies: &mut Cookies, owner: &Owner, path: &str, after: u64) -> String {
         let url = Url::parse(&format!("https://mcp.example{path}")).expect("a URL");
-        let field = cookies.field(owner, &url, || NOW + Duration::from_secs(after));
+        let field = cookies.field(owner, &url, NOW + Duration::from_secs(after));
         field.map(|value| value.to_str().expect("ASCII").to_owned()).unwrap_or_default()
     }
 
@@ -305,7 +307,7 @@ mod tests {
         let mut cookies = Cookies::default();
         let plain = Url::parse("http://127.0.0.1/mcp").expect("a URL");
         set_at(&mut cookies, &caller(1), &["a=1; Secure", "b=2"], &plain);
-        assert_eq!(cookies.field(&caller(1), &plain, || NOW), Some(HeaderValue::from_static("b=2")));
+        assert_eq!(cookies.field(&caller(1), &plain, NOW), Some(HeaderValue::from_static("b=2")));
     }
 
     #[test]
@@ -329,9 +331,9 @@ mod tests {
         let mut cookies = Cookies::default();
         set(&mut cookies, &caller(1), &["a=1; Path=/"]);
         let moved = Url::parse("https://other.example/a/mcp").expect("a URL");
-        assert_eq!(cookies.field(&caller(1), &moved, || NOW), None);
+        assert_eq!(cookies.field(&caller(1), &moved, NOW), None);
         set_at(&mut cookies, &caller(1), &["b=2"], &moved);
-        assert_eq!(cookies.field(&caller(1), &moved, || NOW), Some(HeaderValue::from_static("b=2")));
+        assert_eq!(cookies.field(&caller(1), &moved, NOW), Some(HeaderValue::from_static("b=2")));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{COOKIE, HeaderMap, LOCATION};
+use hyper::header::{COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use hyper::{Method, Response};
 use tokio::time::Instant;
 
@@ -14,18 +14,15 @@ use super::idle::LastByte;
 use super::kept::Kept;
 use super::known::Known;
 use super::member::{Member, session_id};
-use super::probes::{HeldProbe, HeldProbes};
+use super::open::Entry;
+use super::probes::HeldProbe;
 use super::session::Key;
-use super::steps::Steps;
 use super::verdict::{self, Attempt, Body, Effect, Repair, Repairs, Sent, TokenAge, Told, Verdict, Why, Written};
-use crate::broker::{
-    self, Action, Broker, CallRecord, Class, Head, Lease, Least, Patience, ReadyFields, Server, Target,
-};
+use crate::broker::{self, Action, Broker, Class, Head, Lease, Least, Patience, ReadyFields, Server, Target};
 use crate::caller::Caller;
 use crate::mcp::rpc::Message;
-use crate::metrics::Relayed;
 use crate::oauth::{Challenge, Scopes, ServerUrl, challenge, quoted_words};
-use crate::outbound::{self, Download, Exchange, Lost};
+use crate::outbound::{self, Download, Exchange, Lost, RequestHead};
 use crate::token::Digest;
 
 /// The longest wait for the head of an answer. The wait ends before, when nothing passes for ten minutes.
@@ -34,8 +31,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 /// A request on its way.
 pub(super) struct Errand {
     pub(super) broker: Arc<Broker>,
-    pub(super) caller: Caller,
-    pub(super) server: Arc<Server>,
+    pub(super) call: Arc<Entry>,
     pub(super) method: Method,
     pub(super) url: ServerUrl,
     /// Without the fields of the credential.
@@ -43,18 +39,12 @@ pub(super) struct Errand {
     pub(super) sent: Sent,
     pub(super) body: Kept,
     pub(super) last_byte: Arc<LastByte>,
-    pub(super) steps: Arc<Steps>,
     pub(super) known: Arc<Known>,
     pub(super) session: Option<Member>,
     /// It is the `initialize` of a client.
     pub(super) opens: bool,
-    /// Whose cookies are sent and kept.
-    pub(super) cookies: Owner,
-    /// The caller outside of sessions.
-    pub(super) outside: Owner,
-    pub(super) held: Arc<HeldProbes>,
-    pub(super) record: Arc<CallRecord>,
-    pub(super) counts: Relayed,
+    /// The session whose cookies are sent and kept. `None`: those of the caller outside of sessions.
+    pub(super) jar: Option<Key>,
 }
 
 /// Why there is no answer to pass on.
@@ -95,6 +85,12 @@ struct Progress {
     held: Option<MayWait>,
 }
 
+impl Progress {
+    fn has_proof(&self) -> bool {
+        self.fields.iter().any(|(name, _)| name.as_str() == "dpop")
+    }
+}
+
 /// Permission to wait for a temporary failure to pass. Only probes need one of their own.
 enum MayWait {
     Probe { _held: HeldProbe },
@@ -102,9 +98,27 @@ enum MayWait {
 }
 
 impl Errand {
+    pub(super) fn caller(&self) -> &Caller {
+        self.call.record.caller()
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        &self.call.server
+    }
+
+    /// The caller as the owner of cookies outside of sessions.
+    pub(super) fn outside(&self) -> Owner {
+        Owner::caller(self.caller().uid, &self.server().name, self.broker.ceiling(self.caller(), self.server()))
+    }
+
+    /// Whose cookies are sent and kept.
+    pub(super) fn owner(&self) -> Owner {
+        self.jar.as_ref().map_or_else(|| self.outside(), Owner::session)
+    }
+
     /// Sends the request until there is an answer for the client.
     pub(super) async fn run(&mut self) -> Result<Response<Download>, Failed> {
-        let scopes = self.steps.asked(self.caller.uid, &self.server.name);
+        let scopes = self.known.steps.asked(self.caller().uid, &self.server().name);
         let (lease, fields) = self.lease(scopes.as_ref()).await?;
         let (repairs, begun) = (Repairs::default(), Instant::now());
         let mut progress = Progress { lease, fields, scopes, repairs, begun, tries: 0, held: None };
@@ -126,7 +140,7 @@ impl Errand {
                     progress.fields = self.sign(&progress.lease)?;
                 }
                 Verdict::Again(repair) => {
-                    self.counts.repetitions.inc();
+                    self.call.counts.repetitions.inc();
                     // The connection is closed: what is left of this answer is nobody's.
                     drop(outcome);
                     Box::pin(self.repair(repair, &mut progress)).await?;
@@ -138,7 +152,7 @@ impl Errand {
     /// The credential, within the patience of the client.
     async fn lease(&self, scopes: Option<&Scopes>) -> Result<(Lease, ReadyFields), Failed> {
         let request = broker::Request {
-            target: Target::Name(self.server.name.to_string()),
+            target: Target::Name(self.server().name.to_string()),
             scopes: scopes.cloned(),
             least: Least::Of(Duration::ZERO),
             fresh: false,
@@ -147,14 +161,16 @@ impl Errand {
             may_be_a_retry: false,
         };
         let (longest, may_wait) = (self.sent.patience(), || self.may_wait());
-        let patience = Patience { record: &self.record, longest, may_wait };
-        self.broker.call(&self.caller, &request, patience, |lease| self.fields(lease)).await.map_err(Failed::no_token)
+        let patience = Patience { record: &self.call.record, longest, may_wait };
+        self.broker.call(self.caller(), &request, patience, |lease| self.fields(lease)).await.map_err(Failed::no_token)
     }
 
     /// May the client wait while a temporary failure may pass?
     fn may_wait(&self) -> Option<MayWait> {
         match self.sent {
-            Sent::Request(Effect::Probe) => self.held.hold(self.caller.uid).map(|held| MayWait::Probe { _held: held }),
+            Sent::Request(Effect::Probe) => {
+                self.known.held_probes.hold(self.caller().uid).map(|held| MayWait::Probe { _held: held })
+            }
             _ => Some(MayWait::Other),
         }
     }
@@ -176,28 +192,25 @@ impl Errand {
 
     async fn send(&mut self, progress: &Progress) -> Result<Result<Response<Download>, Lost>, Failed> {
         let Some(body) = self.body.upload(&self.last_byte) else { return Err(Told::new(Why::TooLargeToRepeat).into()) };
-        let mut headers = self.headers.clone();
-        for (name, value) in &progress.fields {
-            headers.insert(name, value.clone());
-        }
-        if let Some(field) = self.known.cookies().field(&self.cookies, self.url.url(), || self.known.now()) {
-            headers.insert(COOKIE, field);
+        let mut more = Cow::Borrowed(&progress.fields);
+        if let Some(field) = self.cookies() {
+            more.to_mut().push((COOKIE, field));
         }
         let exchange = Exchange {
-            method: self.method.clone(),
-            url: self.url.url().clone(),
-            headers,
+            head: RequestHead { method: &self.method, url: self.url.url(), headers: &self.headers, more: &more },
             body,
-            named_by: self.server.named_by,
+            named_by: self.server().named_by,
             certificate: progress.lease.token.credential.connection().copied(),
-            server: Arc::clone(&self.server.name),
+            server: &self.server().name,
             head_limit: HEAD_LIMIT,
         };
         tokio::select! {
             answer = self.broker.outbound().stream(exchange) => {
                 self.last_byte.passed();
                 if let Ok(answer) = &answer {
-                    learn_nonce(&progress.lease, answer.headers());
+                    if progress.has_proof() {
+                        learn_nonce(&progress.lease, answer.headers());
+                    }
                     self.learn_cookies(answer);
                 }
                 Ok(answer)
@@ -206,20 +219,29 @@ impl Errand {
         }
     }
 
+    fn cookies(&self) -> Option<HeaderValue> {
+        let mut cookies = self.known.cookies();
+        if cookies.is_empty() { None } else { cookies.field(&self.owner(), self.url.url(), self.known.now()) }
+    }
+
     fn learn_cookies(&self, answer: &Response<Download>) {
         let session = self.opened(answer).map(|key| Owner::session(&key));
-        let mut cookies = self.known.cookies();
         if let Some(session) = &session {
-            cookies.begin(session, &self.cookies);
+            self.known.cookies().begin(session, &self.owner());
         }
-        let owner = session.as_ref().unwrap_or(&self.cookies);
-        cookies.learn(owner, answer.headers(), self.url.url(), || self.known.now());
+        if answer.headers().contains_key(SET_COOKIE) {
+            let owner = session.unwrap_or_else(|| self.owner());
+            self.known.cookies().learn(&owner, answer.headers(), self.url.url(), self.known.now());
+        }
     }
 
     /// The session that the answer to the `initialize` of a client has opened.
     pub(super) fn opened<B>(&self, answer: &Response<B>) -> Option<Key> {
-        let id = session_id(answer.headers()).filter(|_| self.opens && answer.status().is_success())?;
-        Some(Key { uid: self.caller.uid, server: Arc::clone(&self.server.name), id })
+        if !self.opens || !answer.status().is_success() {
+            return None;
+        }
+        let id = session_id(answer.headers())?;
+        Some(Key { uid: self.caller().uid, server: Arc::clone(&self.server().name), id })
     }
 
     fn judge(&self, outcome: &Result<Response<Download>, Lost>, progress: &Progress) -> Verdict {
@@ -228,14 +250,14 @@ impl Errand {
         }
         let Progress { lease, scopes, repairs, .. } = progress;
         let body = if self.body.whole().is_some() { Body::InHand } else { Body::Gone };
-        let ceiling = self.broker.ceiling(&self.caller, &self.server);
-        let refused = self.steps.refused(self.caller.uid, &self.server.name);
+        let ceiling = self.broker.ceiling(self.caller(), self.server());
+        let refused = self.known.steps.refused(self.caller().uid, &self.server().name);
         let attempt = Attempt {
             sent: self.sent,
             body,
             repairs: *repairs,
             token: TokenAge::of(lease.age(), lease.token.life),
-            has_proof: progress.fields.iter().any(|(name, _)| name.as_str() == "dpop"),
+            has_proof: progress.has_proof(),
             scopes: verdict::Steps {
                 requested: scopes.as_ref().unwrap_or(&lease.token.scopes),
                 ceiling: ceiling.as_ref(),
@@ -250,7 +272,7 @@ impl Errand {
                 verdict::answered(answer, &attempt)
             }
             Err(lost) => {
-                debug!(server = %self.server.name, error = %lost.error, "no answer");
+                debug!(server = %self.server().name, error = %lost.error, "no answer");
                 let written = match lost.sent {
                     outbound::Sent::Nothing => Written::Nothing,
                     outbound::Sent::Perhaps => Written::Something,
@@ -284,15 +306,15 @@ impl Errand {
 
     /// Asks for more scopes. If the issuer refuses them, the client is told, and they are not asked for again for a while.
     async fn step_up(&self, next: Scopes, progress: &mut Progress) -> Result<(), Failed> {
-        let (uid, name) = (self.caller.uid, &self.server.name);
+        let (uid, name) = (self.caller().uid, &self.server().name);
         match self.lease(Some(&next)).await {
             Ok((lease, fields)) => {
-                self.steps.granted(uid, name, &next);
+                self.known.steps.granted(uid, name, &next);
                 (progress.lease, progress.fields, progress.scopes) = (lease, fields, Some(next));
                 Ok(())
             }
             Err(failed) if failed.told.class == Class::Refused => {
-                self.steps.note_refused(uid, name, next);
+                self.known.steps.note_refused(uid, name, next);
                 Err(Failed { told: Told::new(Why::ScopeRefused), ..failed })
             }
             Err(failed) => Err(failed),
@@ -300,16 +322,16 @@ impl Errand {
     }
 
     fn reject(&self, lease: &Lease) {
-        let target = Target::Name(self.server.name.to_string());
+        let target = Target::Name(self.server().name.to_string());
         // A refusal is recorded, and the next token is then the one that is cached.
-        drop(self.broker.reject(&self.caller, &target, &lease.token.digest));
+        drop(self.broker.reject(self.caller(), &target, &lease.token.digest));
     }
 
     /// The error for the client, after what has to be done all the same.
     fn give_up(&self, told: Told, answer: Option<Response<Download>>, progress: &Progress) -> Failed {
         match &told.then {
             Some(Repair::NewToken) => self.reject(&progress.lease),
-            Some(Repair::Scopes(next)) => self.steps.granted(self.caller.uid, &self.server.name, next),
+            Some(Repair::Scopes(next)) => self.known.steps.granted(self.caller().uid, &self.server().name, next),
             Some(Repair::NewProof | Repair::Nothing) | None => {}
         }
         let said = answer.and_then(|answer| {

@@ -66,7 +66,7 @@ impl Errand {
             match self.look(answer, is_second).await? {
                 Look::Pass(answer) => return Ok(answer),
                 Look::Again => {
-                    self.counts.repetitions.inc();
+                    self.call.counts.repetitions.inc();
                     is_second = true;
                 }
             }
@@ -120,7 +120,7 @@ impl Errand {
         let Some(Member { key, epoch }) = self.session.clone() else { return Ok(Look::Pass(boxed(answer))) };
         if self.sent == Sent::End {
             self.known.sessions().ended(&key);
-            self.known.cookies().forget(&self.cookies);
+            self.known.cookies().forget(&self.owner());
             return Ok(Look::Pass(boxed(answer)));
         }
         if epoch.is_none() && answer.status().is_success() {
@@ -190,7 +190,7 @@ impl Errand {
                 Next::Repeat => break,
                 Next::Heal(plan) => match self.healing(key, plan, turn.deadline).await {
                     Healed::Live => {
-                        self.counts.heals.inc();
+                        self.call.counts.heals.inc();
                         break;
                     }
                     Healed::Different => break,
@@ -217,8 +217,8 @@ impl Errand {
     /// Sends the steps of the plan.
     async fn heal(&self, key: &Key, plan: Plan) -> Healed {
         let guard = Healing { known: &self.known, key };
-        let server = &*self.server.name;
-        self.known.cookies().begin(&Owner::session(key), &self.outside);
+        let server = &*self.server().name;
+        self.known.cookies().begin(&Owner::session(key), &self.outside());
         let mut steps = plan.0.into_iter();
         let Some(Step::Initialize(body)) = steps.next() else { return Healed::Failed };
         let Some((id, offer)) = self.initialize(&body).await else {
@@ -315,23 +315,17 @@ impl Errand {
         put(&mut headers, &PROTOCOL_VERSION, within.version);
         Self {
             broker: Arc::clone(&self.broker),
-            caller: self.caller.clone(),
-            server: Arc::clone(&self.server),
+            call: Arc::clone(&self.call),
             method,
             url: self.url.clone(),
             headers,
             sent,
             body: Kept::own(Bytes::copy_from_slice(body.as_bytes())),
             last_byte: Arc::default(),
-            steps: Arc::clone(&self.steps),
             known: Arc::clone(&self.known),
             session: None,
             opens: false,
-            cookies: self.cookies.clone(),
-            outside: self.outside.clone(),
-            held: Arc::clone(&self.held),
-            record: Arc::clone(&self.record),
-            counts: self.counts.clone(),
+            jar: self.jar.clone(),
         }
     }
 }

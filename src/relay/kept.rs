@@ -3,7 +3,7 @@
 //! A body is read first, up to 1 MiB. What is larger streams, and is sent once. All that is kept counts against a budget for each
 //! user and one for all; beyond them a body streams like a large one. It counts until the answer has begun.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::idle::{IDLE, LastByte};
+use super::idle::{LastByte, unless_idle};
 use crate::outbound::{Polled, Upload};
 
 /// The most of one body.
@@ -30,7 +30,7 @@ pub(super) struct Budget(Mutex<Used>);
 #[derive(Debug, Default)]
 struct Used {
     all: usize,
-    by_user: HashMap<u32, usize>,
+    by_user: BTreeMap<u32, usize>,
 }
 
 /// What one request has of the budget. It goes back when this is dropped.
@@ -102,7 +102,7 @@ impl Kept {
         // Copied: a piece of one byte that is kept as it came keeps the buffer that it was read into.
         let mut bytes = BytesMut::new();
         loop {
-            let frame = tokio::time::timeout(IDLE, body.frame()).await.map_err(|_| Cut::Idle)?;
+            let frame = unless_idle(body.frame()).await.ok_or(Cut::Idle)?;
             let Some(frame) = frame else { return Ok(Self::Whole { bytes: bytes.freeze(), _share: Some(share) }) };
             // Trailers are dropped.
             let Ok(piece) = frame.map_err(|_| Cut::Broken)?.into_data() else { continue };
@@ -260,7 +260,7 @@ mod tests {
         let silent = StreamBody::new(futures_util::stream::pending::<io::Result<Frame<Bytes>>>());
         let begun = tokio::time::Instant::now();
         let cut = Kept::read(Box::pin(silent), Share::new(&Arc::default(), 1)).await.map(drop);
-        assert_eq!((cut, begun.elapsed()), (Err(Cut::Idle), IDLE));
+        assert_eq!((cut, begun.elapsed()), (Err(Cut::Idle), super::super::idle::IDLE));
         assert!(begun.elapsed() >= Duration::from_secs(600));
     }
 }

@@ -1,13 +1,15 @@
-//! What the relay remembers of sessions and cookies, for all requests at once.
+//! What the relay remembers of sessions, cookies and scopes, for all requests at once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::cookies::Cookies;
+use super::probes::HeldProbes;
 use super::session::Sessions;
+use super::steps::Steps;
 use crate::clock::Clock;
 
 /// No lock is held while something is waited for.
@@ -15,6 +17,8 @@ use crate::clock::Clock;
 pub(super) struct Known {
     sessions: Mutex<Sessions>,
     cookies: Mutex<Cookies>,
+    pub(super) steps: Steps,
+    pub(super) held_probes: Arc<HeldProbes>,
     /// Changes whenever the healing of a session is over, however it ended.
     turns: watch::Sender<()>,
     clock: Clock,
@@ -24,7 +28,8 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn new(clock: Clock, tasks: TaskTracker) -> Self {
-        Self { sessions: Mutex::default(), cookies: Mutex::default(), turns: watch::Sender::new(()), clock, tasks }
+        let (sessions, cookies, steps, held_probes) = Default::default();
+        Self { sessions, cookies, steps, held_probes, turns: watch::Sender::new(()), clock, tasks }
     }
 
     pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {

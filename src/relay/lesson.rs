@@ -37,7 +37,7 @@ impl Lesson {
         if matches!(lesson, Self::Opened(_)) {
             // A session begins, so the request belongs to none.
             errand.headers.remove(SESSION_ID);
-            (errand.session, errand.opens, errand.cookies) = (None, true, errand.outside.clone());
+            (errand.session, errand.opens, errand.jar) = (None, true, None);
         }
         errand.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         Some(lesson)

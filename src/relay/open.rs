@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
 use hyper::body::{Body, SizeHint};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::Streamed;
 use super::refused::{Refused, To};
@@ -41,6 +42,8 @@ pub(crate) struct Ends {
 /// All open calls.
 pub(super) struct OpenCalls {
     ends: Ends,
+    /// Some were removed. One for all: a token for each call costs more than most calls do here.
+    removals: Notify,
     calls: Mutex<Calls>,
 }
 
@@ -50,13 +53,18 @@ struct Calls {
     open: BTreeMap<u64, Arc<Entry>>,
 }
 
-struct Entry {
-    caller: Caller,
-    server: Arc<Server>,
+/// What all parts of an open call share.
+pub(super) struct Entry {
+    pub(super) server: Arc<Server>,
+    /// For the audit.
+    pub(super) record: CallRecord,
+    /// For status and metrics.
+    pub(super) counts: Arc<Relayed>,
+    /// What was asked, once it is known.
+    asked: OnceLock<(Sent, To)>,
     /// Ends its event stream. Most calls have none.
     stop: OnceLock<CancellationToken>,
-    /// It was removed, or the daemon ends and does not wait any more.
-    over: CancellationToken,
+    /// When a reload took it away.
     removed_at: OnceLock<Instant>,
 }
 
@@ -73,17 +81,12 @@ pub(super) enum End {
 pub(super) struct OpenCall {
     all: Arc<OpenCalls>,
     number: u64,
-    entry: Arc<Entry>,
-    asked: OnceLock<(Sent, To)>,
-    /// For the audit.
-    pub(super) record: Arc<CallRecord>,
-    /// For status and metrics.
-    pub(super) counts: Relayed,
+    pub(super) entry: Arc<Entry>,
 }
 
 impl OpenCalls {
     pub(super) fn new(ends: Ends) -> Self {
-        Self { ends, calls: Mutex::default() }
+        Self { ends, removals: Notify::new(), calls: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Calls> {
@@ -96,27 +99,42 @@ impl OpenCalls {
         caller: &Caller,
         server: &Arc<Server>,
     ) -> OpenCall {
-        let (record, counts) = (Arc::new(broker.begin_call(caller, &server.name)), metrics.relayed(&server.name));
+        let (record, counts) = (broker.begin_call(caller, &server.name), metrics.relayed(&server.name));
         counts.requests.inc();
-        let (stop, over, removed_at) = (OnceLock::new(), self.ends.late.child_token(), OnceLock::new());
-        let entry = Arc::new(Entry { caller: caller.clone(), server: Arc::clone(server), stop, over, removed_at });
+        let (asked, stop, removed_at) = Default::default();
+        let entry = Arc::new(Entry { server: Arc::clone(server), record, counts, asked, stop, removed_at });
         let mut calls = self.lock();
         let number = calls.next;
         calls.next += 1;
         calls.open.insert(number, Arc::clone(&entry));
-        OpenCall { all: Arc::clone(self), number, entry, asked: OnceLock::new(), record, counts }
+        OpenCall { all: Arc::clone(self), number, entry }
     }
 
     /// Ends the calls that the rules of this broker do not permit. What a call knows of its caller was read when it began, so a
     /// rule that asks for more than that does not match.
     pub(super) fn judge(&self, broker: &Broker) {
         let open: Vec<Arc<Entry>> = self.lock().open.values().cloned().collect();
-        for entry in open.iter().filter(|entry| !broker.may_go_on(&entry.caller, &entry.server)) {
-            tracing::info!(server = %entry.server.name, caller = %entry.caller, "a call ends: the new configuration does not permit it");
+        for entry in open.iter().filter(|entry| !broker.may_go_on(entry.record.caller(), &entry.server)) {
+            let (server, caller) = (&entry.server.name, entry.record.caller());
+            tracing::info!(%server, %caller, "a call ends: the new configuration does not permit it");
             entry.removed_at.get_or_init(Instant::now);
-            entry.over.cancel();
             if let Some(stop) = entry.stop.get() {
                 stop.cancel();
+            }
+        }
+        self.removals.notify_waiters();
+    }
+
+    /// Waits until this call has to end before its answer is there.
+    async fn ended(&self, entry: &Entry) -> End {
+        loop {
+            let removal = self.removals.notified();
+            if entry.removed_at.get().is_some() {
+                return End::Removed;
+            }
+            tokio::select! {
+                () = self.ends.late.cancelled() => return End::Late,
+                () = removal => {}
             }
         }
     }
@@ -127,7 +145,7 @@ impl OpenCall {
     pub(super) fn stop(&self) -> CancellationToken {
         let stop = self.entry.stop.get_or_init(|| self.all.ends.stop.child_token());
         // It may have been removed before there was a stream.
-        if self.entry.over.is_cancelled() {
+        if self.entry.removed_at.get().is_some() {
             stop.cancel();
         }
         stop.clone()
@@ -135,28 +153,28 @@ impl OpenCall {
 
     /// Notes what was asked, for the error if the call ends early.
     pub(super) fn asked(&self, sent: Sent, to: &To) {
-        self.asked.get_or_init(|| (sent, to.clone()));
+        self.entry.asked.get_or_init(|| (sent, to.clone()));
     }
 
     /// What was asked, once it is known.
     pub(super) fn what(&self) -> Option<&(Sent, To)> {
-        self.asked.get()
+        self.entry.asked.get()
     }
 
     /// Waits until the call has to end before its answer is there.
     pub(super) async fn ended(&self) -> End {
-        self.entry.over.cancelled().await;
-        if self.entry.removed_at.get().is_some() { End::Removed } else { End::Late }
+        self.all.ended(&self.entry).await
     }
 
     /// The answer, with whose body the call ends.
     pub(super) fn answer(self, answer: Response<Streamed>) -> Response<Streamed> {
         let is_stream = fields::is_media(answer.headers(), "text/event-stream");
         if is_stream {
-            self.counts.streams.inc();
+            self.entry.counts.streams.inc();
         }
         answer.map(|body| {
-            let body = OpenBody { body, call: self, over: None, cut: None, end: None, is_stream, bytes: 0 };
+            let (over, is_late, cut, end) = (None, false, None, None);
+            let body = OpenBody { body, call: self, over, is_late, cut, end, is_stream, bytes: 0 };
             let body: Streamed = Box::pin(body);
             body
         })
@@ -164,8 +182,9 @@ impl OpenCall {
 
     /// The call ends with an error of ours.
     pub(super) fn refused(self, mut refused: Box<Refused>) -> Box<Refused> {
-        self.record.done(CallEnd::Refused { class: refused.class.as_str(), error: &refused.code }, 0);
-        self.record.id().clone_into(&mut refused.request_id);
+        let record = &self.entry.record;
+        record.done(CallEnd::Refused { class: refused.class.as_str(), error: &refused.code }, 0);
+        record.id().clone_into(&mut refused.request_id);
         refused
     }
 }
@@ -173,7 +192,7 @@ impl OpenCall {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         // Records the end if the client left before its answer, and does nothing otherwise.
-        self.record.done(CallEnd::Cut, 0);
+        self.entry.record.done(CallEnd::Cut, 0);
         self.all.lock().open.remove(&self.number);
     }
 }
@@ -183,7 +202,9 @@ struct OpenBody {
     body: Streamed,
     call: OpenCall,
     /// Made when it has to wait for the first time. Most answers come at once.
-    over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    over: Option<Pin<Box<dyn Future<Output = End> + Send>>>,
+    /// The daemon ends. Whoever ends it ends its connections, too.
+    is_late: bool,
     cut: Option<Pin<Box<Sleep>>>,
     /// How it ended, if it has.
     end: Option<CallEnd<'static>>,
@@ -192,6 +213,19 @@ struct OpenBody {
 }
 
 impl OpenBody {
+    /// Ready when something has changed: the call has to end.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_late || self.cut.is_some() {
+            return Poll::Pending;
+        }
+        let over = self.over.get_or_insert_with(|| {
+            let (all, entry) = (Arc::clone(&self.call.all), Arc::clone(&self.call.entry));
+            Box::pin(async move { all.ended(&entry).await })
+        });
+        self.is_late = ready!(over.as_mut().poll(context)) == End::Late;
+        Poll::Ready(())
+    }
+
     /// Ready when the call was removed and its time is over.
     fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.call.entry.removed_at.get() else { return Poll::Pending };
@@ -222,13 +256,7 @@ impl Body for OpenBody {
                 }
                 return Poll::Ready(frame);
             }
-            let entry = &this.call.entry;
-            let over = this.over.get_or_insert_with(|| Box::pin(entry.over.clone().cancelled_owned()));
-            // Whoever ends the daemon ends its connections, too.
-            let is_ending = entry.over.is_cancelled() && entry.removed_at.get().is_none();
-            if is_ending || this.cut.is_some() || over.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
+            ready!(this.poll_over(context));
         }
     }
 
@@ -244,10 +272,10 @@ impl Body for OpenBody {
 impl Drop for OpenBody {
     fn drop(&mut self) {
         if self.is_stream {
-            self.call.counts.streams.dec();
+            self.call.entry.counts.streams.dec();
         }
         // Whoever knows the length does not ask for the end.
         let passed = if self.body.is_end_stream() { CallEnd::Passed } else { CallEnd::Cut };
-        self.call.record.done(self.end.unwrap_or(passed), self.bytes);
+        self.call.entry.record.done(self.end.unwrap_or(passed), self.bytes);
     }
 }

@@ -8,12 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use hyper::Method;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use tokio::io::AsyncWrite;
-use url::{Position, Url};
+use url::Position;
 use zeroize::Zeroize;
 
-use super::{Upload, head};
+use super::head::closes;
+use super::{RequestHead, Upload};
 
 /// A piece up to this size is copied behind the head, or behind the piece before it, so that they leave together. The most that
 /// is collected so, too: what is larger waits until it was written.
@@ -93,22 +94,21 @@ pub(super) enum Stopped {
 }
 
 impl Request {
-    pub(super) fn new(method: &Method, url: &Url, headers: &HeaderMap, body: Upload) -> Self {
+    pub(super) fn new(head: &RequestHead<'_>, body: Upload) -> Self {
         let length = body.size_hint().exact().map_or(Length::Chunked, Length::Left);
-        Self { body: Some(body), ..Self::with_head(method, url, headers, length) }
+        Self { body: Some(body), ..Self::with_head(head, length) }
     }
 
     /// One whose body is there. It is written from where it is: no copy of it is made.
-    pub(in crate::outbound) fn whole(method: &Method, url: &Url, headers: &HeaderMap, body: Bytes) -> Self {
+    pub(in crate::outbound) fn whole(head: &RequestHead<'_>, body: Bytes) -> Self {
         let length = Length::Left(body.len() as u64);
-        Self { piece: body, ..Self::with_head(method, url, headers, length) }
+        Self { piece: body, ..Self::with_head(head, length) }
     }
 
-    fn with_head(method: &Method, url: &Url, headers: &HeaderMap, length: Length) -> Self {
-        let keeps = !headers.get_all(CONNECTION).iter().any(|value| head::closes(value.as_bytes()));
-        let text = head_text(method, url, headers, length);
+    fn with_head(head: &RequestHead<'_>, length: Length) -> Self {
+        let (text, keeps) = head_text(head, length);
         let (piece, after, body) = (Bytes::new(), &b""[..], None);
-        let is_head = *method == Method::HEAD;
+        let is_head = *head.method == Method::HEAD;
         let (has_head, is_begun) = (true, false);
         Self { text, has_head, written: 0, piece, after, body, length, is_begun, is_head, keeps }
     }
@@ -228,13 +228,33 @@ impl Request {
     }
 }
 
+impl RequestHead<'_> {
+    /// Visits the fields that are sent. Only one place says how a request is framed.
+    fn each_field(&self, visit: &mut dyn FnMut(&HeaderName, &[u8])) {
+        let is_ours = |name: &HeaderName| matches!(*name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING);
+        let is_in = |name: &HeaderName, more: &[(HeaderName, HeaderValue)]| more.iter().any(|(other, _)| other == name);
+        for (name, value) in self.headers {
+            if !is_ours(name) && !is_in(name, self.more) {
+                visit(name, value.as_bytes());
+            }
+        }
+        for (at, (name, value)) in self.more.iter().enumerate() {
+            if !is_ours(name) && !is_in(name, &self.more[at + 1..]) {
+                visit(name, value.as_bytes());
+            }
+        }
+    }
+}
+
 /// The head: `Host` first (RFC 9110 section 7.2), then the fields as they are, then the length of the body. A request without a
-/// body says so where its method leads to expect one (section 8.6).
-fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) -> Text {
+/// body says so where its method leads to expect one (section 8.6). False if it asks that the connection is closed.
+fn head_text(head: &RequestHead<'_>, length: Length) -> (Text, bool) {
+    let RequestHead { method, url, .. } = *head;
     let expects_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     let (target, host) =
         (&url[Position::BeforePath..Position::AfterQuery], &url[Position::BeforeHost..Position::AfterPort]);
-    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>();
+    let mut fields = 0;
+    head.each_field(&mut |name, value| fields += name.as_str().len() + value.len() + ": \r\n".len());
     let body = if let Length::Left(left) = length { usize::try_from(left).unwrap_or(usize::MAX) } else { 0 };
     let room = " HTTP/1.1\r\nhost: content-length: \r\n\r\n".len() + 64 + if body <= TOGETHER { body } else { 0 };
     // At its final size from the start, with a small body of known length.
@@ -243,14 +263,13 @@ fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) ->
     for part in [method.as_str(), " ", target, " HTTP/1.1\r\nhost: ", host, "\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in headers {
-        // Only one place says how a request is framed.
-        if !matches!(*name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING) {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                text.extend_from_slice(part);
-            }
+    let mut keeps = true;
+    head.each_field(&mut |name, value| {
+        keeps &= *name != CONNECTION || !closes(value);
+        for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+            text.extend_from_slice(part);
         }
-    }
+    });
     match length {
         Length::Left(0) if !expects_body => {}
         Length::Left(length) => {
@@ -261,7 +280,7 @@ fn head_text(method: &Method, url: &Url, headers: &HeaderMap, length: Length) ->
         Length::Chunked => text.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     text.extend_from_slice(b"\r\n");
-    text
+    (text, keeps)
 }
 
 /// Appends a number with this base. Without the formatting of the standard library, which takes longer than the rest of a head.

@@ -1,6 +1,6 @@
 //! The streaming client over pipes in memory, on a clock that stands still.
 
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -51,21 +51,29 @@ fn written() -> (mpsc::UnboundedSender<Bytes>, Upload) {
     (pen, Box::pin(StreamBody::new(stream.map(|bytes| Ok(Frame::data(bytes))))))
 }
 
-fn post(body: Upload) -> Exchange {
+static URL: LazyLock<Url> = LazyLock::new(|| Url::parse("http://mcp.example.com:8080/mcp?a=b").expect("a URL"));
+static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+static DEMO: LazyLock<Arc<str>> = LazyLock::new(|| "demo".into());
+static OTHER: LazyLock<Arc<str>> = LazyLock::new(|| "other".into());
+
+fn post(body: Upload) -> Exchange<'static> {
     Exchange {
-        method: Method::POST,
-        url: Url::parse("http://mcp.example.com:8080/mcp?a=b").expect("a URL"),
-        headers: HeaderMap::new(),
+        head: RequestHead { method: &Method::POST, url: &URL, headers: &NO_FIELDS, more: &[] },
         body,
         named_by: NamedBy::Us,
         certificate: None,
-        server: "demo".into(),
+        server: &DEMO,
         head_limit: Duration::from_secs(60),
     }
 }
 
-fn get() -> Exchange {
-    Exchange { method: Method::GET, ..post(nothing()) }
+fn asked(method: &Method) -> Exchange<'_> {
+    let post = post(nothing());
+    Exchange { head: RequestHead { method, ..post.head }, ..post }
+}
+
+fn get() -> Exchange<'static> {
+    asked(&Method::GET)
 }
 
 /// Reads until the text ends so.
@@ -84,7 +92,7 @@ async fn says(server: &mut DuplexStream, text: &str) {
 /// Puts a connection over this stream into the pool.
 fn keep(client: &Http<Pipes>, stream: impl Stream + 'static) {
     let like = get();
-    let place = client.place(&like.url, Some(&like.server));
+    let place = client.place(like.head.url, Some(like.server));
     client.pool.keep(Box::new(Connection::new(Key::of(&place), Box::new(stream))));
 }
 
@@ -96,7 +104,7 @@ async fn is_closed(server: &mut DuplexStream) -> bool {
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// One exchange that is read to its end.
-async fn exchange(client: &Http<Pipes>, exchange: Exchange, server: &mut DuplexStream) {
+async fn exchange(client: &Http<Pipes>, exchange: Exchange<'_>, server: &mut DuplexStream) {
     let answer = async {
         let answer = client.send(exchange).await.expect("an answer");
         assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "ok");
@@ -191,7 +199,7 @@ async fn a_connection_is_used_again_for_its_own_server_while_it_is_young() {
     exchange(&client, get(), &mut servers[0]).await;
     tokio::time::sleep(KEPT_FOR).await;
     exchange(&client, get(), &mut servers[0]).await;
-    exchange(&client, Exchange { server: "other".into(), ..get() }, &mut servers[1]).await;
+    exchange(&client, Exchange { server: &OTHER, ..get() }, &mut servers[1]).await;
     tokio::time::sleep(KEPT_FOR + Duration::from_millis(1)).await;
     exchange(&client, get(), &mut servers[2]).await;
     assert!(is_closed(&mut servers[0]).await);
@@ -232,7 +240,7 @@ async fn a_kept_connection_is_for_one_server_under_the_same_terms() {
     exchange(&under(terms), get(), &mut servers[0]).await;
     // A token that is bound to the new certificate is refused on the old one's connection.
     exchange(&under(renewed), get(), &mut servers[1]).await;
-    exchange(&under(renewed), Exchange { server: "other".into(), ..get() }, &mut servers[2]).await;
+    exchange(&under(renewed), Exchange { server: &OTHER, ..get() }, &mut servers[2]).await;
     exchange(&under(Terms { lane: Lane::Theirs, ..renewed }), get(), &mut servers[3]).await;
     exchange(&under(Terms { outbound: 1, ..renewed }), get(), &mut servers[4]).await;
     exchange(&under(renewed), get(), &mut servers[1]).await;

@@ -6,7 +6,8 @@ use std::task::Waker;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::HeaderValue;
+use hyper::header::HeaderMap;
+use url::Url;
 
 use super::*;
 
@@ -86,7 +87,8 @@ fn pieces(pieces: &[Option<&'static str>], length: Option<u64>) -> Upload {
 
 fn request(method: Method, body: Upload) -> Request {
     let url = Url::parse("https://MCP.example.com:8443/a%20b?c=d#e").expect("a URL");
-    Request::new(&method, &url, &HeaderMap::new(), body)
+    let head = RequestHead { method: &method, url: &url, headers: &HeaderMap::new(), more: &[] };
+    Request::new(&head, body)
 }
 
 fn poll(request: &mut Request, sink: &mut Sink) -> Poll<Result<(), Stopped>> {
@@ -164,14 +166,17 @@ fn fields_are_written_as_they_are_but_only_one_place_frames() {
     }
     let url = Url::parse("http://h/").expect("a URL");
     let mut sink = Sink::default();
-    let mut request = Request::new(&Method::POST, &url, &headers, whole("{}"));
+    let more = [("x-b", "lost"), ("authorization", "Bearer y"), ("x-b", "2"), ("host", "evil")];
+    let more = more.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    let head = RequestHead { method: &Method::POST, url: &url, headers: &headers, more: &more };
+    let mut request = Request::new(&head, whole("{}"));
     assert!(poll(&mut request, &mut sink).is_ready());
     let text =
-        b"POST / HTTP/1.1\r\nhost: h\r\nauthorization: Bearer x\r\nx-a: 1\r\nx-a: \xe4\r\ncontent-length: 2\r\n\r\n{}";
+        b"POST / HTTP/1.1\r\nhost: h\r\nx-a: 1\r\nx-a: \xe4\r\nauthorization: Bearer y\r\nx-b: 2\r\ncontent-length: 2\r\n\r\n{}";
     assert_eq!(String::from_utf8_lossy(&sink.taken), String::from_utf8_lossy(text));
     assert!(request.keeps);
-    headers.insert("connection", HeaderValue::from_static("Close"));
-    assert!(!Request::new(&Method::POST, &url, &headers, whole("{}")).keeps);
+    let more = [(CONNECTION, HeaderValue::from_static("Close"))];
+    assert!(!Request::new(&RequestHead { more: &more, ..head }, whole("{}")).keeps);
 }
 
 #[test]
@@ -287,8 +292,9 @@ fn a_whole_body_is_written_from_where_it_is_and_then_let_go() {
     let owned: Arc<[u8]> = b"assertion".to_vec().into();
     let body = Bytes::from_owner(Shared(owned.clone()));
     let url = Url::parse("https://as.example.com/token").expect("a URL");
+    let head = RequestHead { method: &Method::POST, url: &url, headers: &HeaderMap::new(), more: &[] };
     for is_vectored in [true, false] {
-        let mut request = Request::whole(&Method::POST, &url, &HeaderMap::new(), body.clone());
+        let mut request = Request::whole(&head, body.clone());
         assert!(request.text.ends_with(b"content-length: 9\r\n\r\n"), "no copy is in the text");
         let mut sink = Sink { is_vectored, ..Sink::default() };
         assert!(matches!(poll(&mut request, &mut sink), Poll::Ready(Ok(()))));

@@ -79,7 +79,7 @@ async fn a_length_is_known_before_and_the_end_as_soon_as_it_arrived() {
     ] {
         let (pipes, mut servers) = Pipes::new(1);
         let (client, server) = (pipes.client(), &mut servers[0]);
-        let (found, ()) = tokio::join!(client.send(Exchange { method, ..get() }), async {
+        let (found, ()) = tokio::join!(client.send(asked(&method)), async {
             until(server, "\r\n\r\n").await;
             says(server, &format!("HTTP/1.1 {answer}")).await;
         });
@@ -187,7 +187,7 @@ async fn a_broken_upload_ends_its_exchange_before_and_behind_the_head() {
     exchange(&client, get(), server).await;
     let (lost, _) = tokio::join!(client.send(post(broken_later(1))), until(server, "\r\n\r\n"));
     assert_eq!(broken(lost).1, Sent::Perhaps);
-    let url = get().url;
+    let url = get().head.url;
     assert!(client.trust.may_use_kept(&url[..Position::AfterPort], true));
 }
 
