@@ -100,7 +100,7 @@ pub enum Error {
         /// As the system says it.
         what: String,
     },
-    /// The connection broke or spoke no HTTP.
+    /// The connection broke.
     #[error("{host} breaks off: {what}")]
     Broken {
         /// Who.
@@ -121,6 +121,14 @@ pub enum Error {
     #[error("{what}")]
     OwnBody {
         /// In these words.
+        what: String,
+    },
+    /// It answers, and what it says is no HTTP, or no TLS, or contradicts itself.
+    #[error("{host} gives no valid answer: {what}")]
+    Malformed {
+        /// Who.
+        host: String,
+        /// What is wrong.
         what: String,
     },
     /// A header of more than 64 KiB or 100 fields.
@@ -240,6 +248,10 @@ impl Error {
                 "the operator of that server must switch on TLS 1.2 or 1.3 with current algorithms, and HTTP/1.1 over it; an old proxy on the way can be the cause too"
                     .to_owned(),
             ),
+            Self::Malformed { .. } | Self::HeadTooLarge { .. } | Self::Framing { .. } | Self::Interim { .. } => Some(
+                "check the host and the port, and any proxy on the way; if they are right, the operator of that server must correct its answers"
+                    .to_owned(),
+            ),
             Self::OurCertificate { .. } => Some(
                 "renew it, or have the operator of that server trust the CA that issued it (RFC 8705 section 2)"
                     .to_owned(),
@@ -313,6 +325,9 @@ impl Error {
                 Self::NoCommonTls { host, what: format!("{reason:?}").chars().take(90).collect() }
             }
             rustls::Error::NoApplicationProtocol => Self::NoCommonTls { host, what: NO_HTTP.to_owned() },
+            rustls::Error::InvalidMessage(_) | rustls::Error::PeerMisbehaved(_) => {
+                Self::Malformed { host, what: format!("TLS: {error}") }
+            }
             _ => Self::Broken { host, what: format!("TLS: {error}") },
         }
     }

@@ -269,7 +269,7 @@ async fn a_server_that_speaks_no_tls_or_hangs_up_is_told_apart() {
     })
     .await;
     let error = asked(&outbound, &format!("https://{address}/")).await.expect_err("no TLS");
-    assert!(matches!(&error, Error::Broken { what, .. } if what.starts_with("TLS: ")), "{error:?}");
+    assert!(matches!(&error, Error::Malformed { what, .. } if what.starts_with("TLS: ")), "{error:?}");
     let (address, _closing) = server(|stream| async move { drop(stream) }).await;
     let error = asked(&outbound, &format!("https://{address}/")).await.expect_err("it hangs up");
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");

@@ -171,6 +171,7 @@ pub(crate) fn failed(failure: Failure, attempt: &Attempt<'_>) -> Verdict {
         Written::Something if can_repeat && attempt.sent.may_run_twice() && attempt.repairs.losses == 0 => {
             Verdict::Again(Repair::Nothing)
         }
+        Written::Something if !is_temporary => tell(Why::Malformed),
         Written::Something if attempt.sent == Sent::Request(Effect::ToolCall) => tell(Why::ToolMayHaveRun),
         Written::Something => tell(Why::AnswerLost),
     }

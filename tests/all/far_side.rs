@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::binary;
-use crate::exit::REFUSED;
+use crate::exit::{REFUSED, TEMPORARY};
 
 /// The token request uses the connection of the metadata request, and that connection breaks.
 #[tokio::test]
@@ -66,6 +66,13 @@ async fn answering(answer: impl AsRef<[u8]> + Send + 'static) -> (String, JoinSe
 }
 
 async fn refused(scene: &Scene, answer: String) -> Output {
+    let output = asked(scene, answer).await.expect_code(REFUSED);
+    assert_eq!(output.stdout, "");
+    output
+}
+
+/// What a command says if the pinned issuer answers so.
+async fn asked(scene: &Scene, answer: String) -> Output {
     let (issuer, _server) = answering(answer).await;
     // The MCP server names this issuer, so that the flood is the only fault.
     scene.mcp.set_metadata(json!({"authorization_servers": [issuer]}));
@@ -73,9 +80,7 @@ async fn refused(scene: &Scene, answer: String) -> Output {
         "[egress]\ninsecure_loopback = true\n[servers.demo]\nurl = \"{}\"\nissuer = \"{issuer}\"\n",
         scene.mcp.url()
     ));
-    let output = world.run(&["token", "demo", "--timeout", "5s"]).await.expect_code(REFUSED);
-    assert_eq!(output.stdout, "");
-    output
+    world.run(&["token", "demo", "--timeout", "2s"]).await
 }
 
 #[tokio::test]
@@ -91,6 +96,25 @@ async fn a_server_that_floods_before_its_answer_is_refused_at_once() {
     ] {
         let output = refused(&scene, answer).await;
         assert!(output.stderr.contains("a header of more than 64 KiB or 100 fields"), "{}", output.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_http_is_refused_and_one_that_breaks_off_is_not() {
+    let scene = Scene::new(binary()).await;
+    for answer in [
+        "SSH-2.0-OpenSSH_9\r\n",
+        "HTTP/1.1 200 OK\r\na : b\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n",
+    ] {
+        let output = refused(&scene, answer.to_owned()).await;
+        assert!(output.stderr.contains("127.0.0.1 gives no valid answer: "), "{}", output.stderr);
+        assert!(output.stderr.contains("hint: check the host and the port"), "{}", output.stderr);
+    }
+    for answer in ["", "HTTP/1.1 200 OK\r\ncontent-le", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"] {
+        let output = asked(&scene, answer.to_owned()).await.expect_code(TEMPORARY);
+        assert!(output.stderr.contains("127.0.0.1 breaks off: "), "{}", output.stderr);
     }
 }
 

@@ -51,12 +51,15 @@ impl From<Fault> for io::Error {
 /// Why there is no answer: the connection broke, the body of the request did, or the answer is none.
 pub(in crate::outbound) fn reason(host: &str, error: &io::Error) -> Error {
     let inner = innermost(error);
-    let broken = || Error::Broken { host: host.to_owned(), what: error.to_string() };
+    let (of, what) = (|| host.to_owned(), error.to_string());
     match inner.downcast_ref() {
-        Some(Fault::TooLarge) => Error::HeadTooLarge { host: host.to_owned() },
-        Some(Fault::Interim) => Error::Interim { host: host.to_owned() },
-        Some(Fault::Framing) => Error::Framing { host: host.to_owned() },
-        _ if inner.is::<OwnBody>() => Error::OwnBody { what: inner.to_string() },
-        _ => Error::typed(host, error).unwrap_or_else(broken),
+        Some(Fault::TooLarge) => Error::HeadTooLarge { host: of() },
+        Some(Fault::Interim) => Error::Interim { host: of() },
+        Some(Fault::Framing) => Error::Framing { host: of() },
+        Some(Fault::NotHttp | Fault::Switched | Fault::Length | Fault::Chunk) => Error::Malformed { host: of(), what },
+        // A server with too many clients may say so, and hang up, before it reads what they want.
+        Some(Fault::Cut | Fault::Unasked) => Error::Broken { host: of(), what },
+        None if inner.is::<OwnBody>() => Error::OwnBody { what: inner.to_string() },
+        None => Error::typed(host, error).unwrap_or_else(|| Error::Broken { host: of(), what }),
     }
 }

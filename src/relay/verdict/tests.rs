@@ -199,8 +199,8 @@ const LOSSES: &[Loss] = &[
     (Class::Refused, Written::Nothing, 0, LIST, || Verdict::Tell(Told::of_class(Why::NoConnection, Class::Refused))),
     (Class::Denied, Written::Nothing, 0, AS_USUAL, || Verdict::Tell(Told::of_class(Why::NoConnection, Class::Denied))),
     // An answer that cannot be read is no sign that nothing was done.
-    (Class::Refused, Written::Something, 0, LIST, || told(Why::AnswerLost)),
-    (Class::Refused, Written::Something, 0, AS_USUAL, || told(Why::ToolMayHaveRun)),
+    (Class::Refused, Written::Something, 0, LIST, || told(Why::Malformed)),
+    (Class::Refused, Written::Something, 0, AS_USUAL, || told(Why::Malformed)),
 ];
 
 #[test]
@@ -315,9 +315,11 @@ fn every_sentence_names_the_server_and_holds_nothing_of_others() {
         assert!(told.error().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", told.error());
         assert_eq!(told.retry_after.is_some(), told.remediation == Remediation::Available, "{why:?}");
     }
-    let may_have_run = Told::new(Why::ToolMayHaveRun);
-    assert!(may_have_run.message("files", None).contains("may have run"));
-    assert_eq!((may_have_run.retry_after, may_have_run.class), (None, Class::Temporary));
+    for (why, class) in [(Why::ToolMayHaveRun, Class::Temporary), (Why::Malformed, Class::Refused)] {
+        let may_have_run = Told::new(why);
+        assert!(may_have_run.message("files", None).contains("may have run"));
+        assert_eq!((may_have_run.retry_after, may_have_run.class), (None, class));
+    }
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub(crate) enum Why {
     AnswerLost,
     /// The same for a `tools/call`.
     ToolMayHaveRun,
+    /// What the server answers cannot be read, whenever it is asked.
+    Malformed,
     /// There is no token. The class says why.
     NoToken,
     /// The caller sends too many requests.
@@ -128,7 +130,7 @@ impl Told {
 impl Why {
     /// All causes, for tests of what holds for each.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::TokenRefused,
         Self::ProofRefused,
         Self::PersonWanted,
@@ -144,6 +146,7 @@ impl Why {
         Self::NoConnection,
         Self::AnswerLost,
         Self::ToolMayHaveRun,
+        Self::Malformed,
         Self::NoToken,
         Self::Rate,
         Self::Ending,
@@ -165,6 +168,7 @@ impl Why {
             Self::Unreachable => (Temporary, "unreachable"),
             Self::NoConnection => (Refused, "no_connection"),
             Self::AnswerLost | Self::ToolMayHaveRun => (Temporary, "answer_lost"),
+            Self::Malformed => (Refused, "malformed_answer"),
             Self::NoToken => (Temporary, "no_token"),
             Self::Rate => (Temporary, "rate_limited"),
             Self::Ending => (Temporary, "ending"),
@@ -203,6 +207,9 @@ impl Why {
             Self::AnswerLost => "the connection broke before the answer; the request may have been carried out",
             Self::ToolMayHaveRun => {
                 "the connection broke before the answer; the tool may have run, so check before it is called again"
+            }
+            Self::Malformed => {
+                "the server gives no valid answer, and its operator must act; what was asked for may have run, so check before it is sent again"
             }
             Self::NoToken => no_token(class),
             Self::Rate => "too many requests; try again later",

@@ -86,6 +86,21 @@ async fn a_tool_call_whose_answer_is_lost_is_not_sent_again() {
     assert!(world.server.is_left_alone(super::WHILE).await);
 }
 
+/// Also not what may run twice.
+#[tokio::test]
+async fn a_request_whose_answer_is_malformed_is_not_sent_again() {
+    let world = World::new().await;
+    for method in ["tools/call", "tools/list"] {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}";
+        let (_, _, reply) = world.exchange(&post("/mcp/raw", "", &call("7", method)), answer).await;
+        let error = ours(&reply)["error"].take();
+        let (class, code) = (&error["data"]["class"], &error["data"]["error"]);
+        assert_eq!((class, code), (&"refused".into(), &"malformed_answer".into()), "{error}");
+        assert!(error["message"].as_str().expect("a text").contains("may have run"), "{error}");
+        assert!(world.server.is_left_alone(super::WHILE).await);
+    }
+}
+
 #[tokio::test]
 async fn what_may_run_twice_is_sent_again_after_a_lost_answer() {
     let world = World::new().await;

@@ -8,21 +8,20 @@ fn broken(lost: Result<Response<Download>, Lost>) -> (String, Sent) {
     (lost.error.to_string(), lost.sent)
 }
 
+/// Only a connection that ends may have a better answer the next time.
 #[tokio::test(start_paused = true)]
-async fn a_malformed_answer_is_never_guessed_at() {
-    let length = "mcp.example.com breaks off: its header does not say how long its answer is";
-    let no_http = "mcp.example.com breaks off: its answer is not HTTP/1.1";
+async fn a_malformed_answer_is_never_guessed_at_and_is_no_lost_one() {
+    let length = "gives no valid answer: its header does not say how long its answer is";
+    let no_http = "gives no valid answer: its answer is not HTTP/1.1";
+    let cut = "breaks off: the connection ends before the answer does";
     for (answer, words) in [
         ("SSH-2.0-OpenSSH_9\r\n", no_http),
         ("HTTP/1.1 200 OK\r\na : b\r\n\r\n", no_http),
         ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nok", length),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\nok", length),
-        (
-            "HTTP/1.1 101 x\r\nupgrade: y\r\n\r\n",
-            "mcp.example.com breaks off: it switches to another protocol, unasked",
-        ),
-        ("", "mcp.example.com breaks off: the connection ends before the answer does"),
-        ("HTTP/1.1 200 OK\r\n", "mcp.example.com breaks off: the connection ends before the answer does"),
+        ("HTTP/1.1 101 x\r\nupgrade: y\r\n\r\n", "gives no valid answer: it switches to another protocol, unasked"),
+        ("", cut),
+        ("HTTP/1.1 200 OK\r\n", cut),
     ] {
         let (pipes, mut servers) = Pipes::new(1);
         let (client, mut server) = (pipes.client(), servers.remove(0));
@@ -31,7 +30,9 @@ async fn a_malformed_answer_is_never_guessed_at() {
             says(&mut server, answer).await;
             drop(server);
         });
-        assert_eq!(broken(lost), (words.to_owned(), Sent::Perhaps), "{answer:?}");
+        let lost = lost.map(drop).expect_err("no answer");
+        assert_eq!(lost.error.to_string(), format!("mcp.example.com {words}"), "{answer:?}");
+        assert_eq!((lost.error.is_temporary(), lost.sent), (words == cut, Sent::Perhaps), "{answer:?}");
     }
 }
 
