@@ -54,6 +54,7 @@ pub(crate) use call::Patience;
 pub(crate) use call_record::{CallEnd, CallRecord};
 pub(crate) use error::Refusal;
 pub use error::{Class, Error, Party};
+pub(crate) use examine::LATE;
 pub use examine::{Check, Examination, Report, Rule, State};
 pub use explain::{IdentityStatus, NotReady, ServerStatus, Status, TokenStatus};
 pub(crate) use flight::LastFailure;

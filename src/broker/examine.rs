@@ -37,7 +37,7 @@ mod resource;
 mod revoking;
 mod rules;
 
-use attempt::LATE;
+pub(crate) use attempt::LATE;
 use federation::Outcome;
 use grant::Granted;
 use revoking::ToRevoke;
@@ -57,9 +57,9 @@ pub struct Examination {
     pub scopes: Option<Scopes>,
     /// Wait for the end of a token that lives at most this long.
     pub wait_expiry: Duration,
-    /// How long it may take.
+    /// How long it may take, with the revocation of what was issued.
     pub limit: Duration,
-    /// When that is over. What was issued is revoked after it.
+    /// When that is over.
     pub deadline: Instant,
     /// Another resource at the same authorization server. A token is requested for it, which the MCP server must
     /// refuse.
@@ -154,8 +154,8 @@ impl Broker {
             issuer_asked: None,
             outcome: Outcome::NotAsked,
         };
-        let is_late = timeout_at(wishes.deadline, walk.all()).await.is_err();
-        report.revoke_all(maker).await;
+        let is_late = timeout_at(wishes.checks_until(), walk.all()).await.is_err();
+        report.revoke_all(maker, wishes.deadline).await;
         if is_late {
             report.out_of_time(wishes.limit);
         }
@@ -250,7 +250,7 @@ impl ExaminationRun<'_> {
 
     /// Is too little time left for a further request?
     fn is_late(&self) -> bool {
-        Instant::now() + TO_PRESENT > self.wishes.deadline
+        Instant::now() + TO_PRESENT > self.wishes.checks_until()
     }
 
     /// Presents tokens to the MCP server, if it asks for one and there is time for it.

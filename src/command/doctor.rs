@@ -59,11 +59,12 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     let url = config.servers.iter().find(|server| *server.name == *name).map(|server| server.url.to_string());
     let limit = verb.timeout + verb.wait_expiry.unwrap_or_default();
     let wishes = wishes(context, verb, limit)?;
+    let deadline = wishes.deadline;
     let caller = Caller::own(context.env.uid(), context.env.gid());
     let (mut report, mut sent) = (Report::default(), Requests::new());
     context.block_on_telling(&|| "the servers have not answered every question, or the issued token has not expired yet (`--wait-expiry 0s` does without its end)".to_owned(), async {
         let (env, clock) = (context.env.clone(), context.clock());
-        let core: Core = assembly::core_even_without_identity(config, env, clock, Persistence::OneShot(limit))?;
+        let core: Core = assembly::core_even_without_identity(config, env, clock, Persistence::OneShot(wishes.for_checks()))?;
         let target = Target::Name(name);
         let walked = core.broker.examine(&caller, &target, &wishes, &mut report).await;
         core.stop.cancel();
@@ -72,7 +73,7 @@ fn there(context: &Context<'_>, verb: &cli::Doctor, target: &str) -> Result<(Str
     })?;
     let url = url.unwrap_or_default();
     let mut checks = report.checks;
-    checks.extend(proxy::check(context, &url));
+    checks.extend(proxy::check(context, &url, deadline));
     Ok((url, checks, sent))
 }
 

@@ -24,7 +24,7 @@ pub(super) enum Attempt {
 }
 
 /// The text of a check that was skipped for lack of time.
-pub(super) const LATE: &str = "no time is left for it: give it longer with `--timeout`";
+pub(crate) const LATE: &str = "no time is left for it: give it longer with `--timeout`";
 
 impl Attempt {
     /// Was it accepted? `good` is the status for the good token: another token that gets the same status was not

@@ -231,7 +231,7 @@ impl ExaminationRun<'_> {
         }
         let age = self.maker.clock.boot().since(granted.token.minted);
         let end = Instant::now() + life.saturating_sub(age) + JUST_AFTER;
-        if end < self.wishes.deadline {
+        if end < self.wishes.checks_until() {
             Ok(end)
         } else {
             Err(format!(
@@ -247,7 +247,7 @@ impl ExaminationRun<'_> {
         self.report.waits_for("the token to expire");
         tokio::time::sleep_until(end).await;
         let taken = self.present(token.credential.token()).await;
-        if !taken.is_let_in(self.good_status) || end + ONCE_MORE >= self.wishes.deadline {
+        if !taken.is_let_in(self.good_status) || end + ONCE_MORE >= self.wishes.checks_until() {
             return refused(rule, "the token after its expiry", &taken, self.good_status);
         }
         // A small leeway for clocks is allowed, so ask once more later.

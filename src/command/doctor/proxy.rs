@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
-use crate::broker::{Check, Class, Party, Rule};
+use crate::broker::{Check, Class, LATE, Party, Rule};
 use crate::command::Context;
 use crate::command::stdio::listed;
 use crate::door;
@@ -16,13 +17,22 @@ const STATUS_LIMIT: Duration = Duration::from_secs(3);
 /// A client of the proxy gets its answer, or an error, within ten seconds where a token is waited for.
 const LIMIT: Duration = Duration::from_secs(15);
 
+/// With less time left than this, nothing is sent.
+const TO_ASK: Duration = Duration::from_millis(500);
+
 /// Both wires have it, and it does no harm.
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 /// `None` where no daemon answers, or it shows us nothing: then there is no proxy to check.
-pub(super) fn check(context: &Context<'_>, url: &str) -> Option<Check> {
+pub(super) fn check(context: &Context<'_>, url: &str, deadline: Instant) -> Option<Check> {
     let places = door::places(context.global.socket.as_ref(), context.env);
-    let ask = |request: &str, body, limit| door::ask(&places, request, body, context.env.uid(), limit);
+    let uid = context.env.uid();
+    door::listening(&places, uid).ok()?;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    if left() < TO_ASK {
+        return Some(PROXY.skip(LATE));
+    }
+    let ask = |request: &str, body, limit: Duration| door::ask(&places, request, body, uid, limit.min(left()));
     let status = ask("GET /v1/status", None, STATUS_LIMIT).ok().filter(|reply| reply.status == 200)?;
     let Some(name) = listed(&status.body, &ServerUrl::parse(url).ok()?) else {
         return Some(PROXY.skip("the daemon does not serve this server to us by a name"));
