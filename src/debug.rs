@@ -59,36 +59,23 @@ pub(crate) fn log<const N: usize>(site: &'static DefaultCallsite, values: [&dyn 
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::io::{Read, Seek};
+    use std::sync::Arc;
 
     use tracing_subscriber::fmt;
 
-    #[derive(Clone, Default)]
-    struct Seen(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Seen {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no panic").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn logged(at: tracing::Level) -> String {
-        let seen = Seen::default();
-        let writer = seen.clone();
-        let log = fmt().with_max_level(at).without_time().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let seen = Arc::new(tempfile::tempfile().expect("a file"));
+        let log = fmt().with_max_level(at).without_time().with_ansi(false).with_writer(Arc::clone(&seen)).finish();
         tracing::subscriber::with_default(log, || {
             let (name, tried, why) = ("a b", 3, Some("c"));
             debug!(%name, ?why, tried, left = tried * 2, host = %"x".repeat(2), kept = ?why, "words of {name}");
             debug!("words alone");
         });
-        let bytes = seen.0.lock().expect("no panic").clone();
-        String::from_utf8(bytes).expect("text")
+        let mut text = String::new();
+        (&*seen).rewind().expect("a file");
+        (&*seen).read_to_string(&mut text).expect("text");
+        text
     }
 
     #[test]

@@ -91,31 +91,16 @@ fn is_quoted(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::io::{Read, Seek};
+    use std::sync::Arc;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("whole").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// What the text log shows of a line, without its beginning.
     fn logged(is_coloured: bool, say: impl FnOnce()) -> String {
-        let lines = Lines::default();
-        let writer = lines.clone();
+        let lines = Arc::new(tempfile::tempfile().expect("a file"));
         let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
+            .with_writer(Arc::clone(&lines))
             .with_ansi(is_coloured)
             .without_time()
             .with_level(false)
@@ -123,7 +108,9 @@ mod tests {
             .fmt_fields(Fields)
             .finish();
         tracing::subscriber::with_default(subscriber, say);
-        let text = String::from_utf8(lines.0.lock().expect("whole").clone()).expect("UTF-8");
+        let mut text = String::new();
+        (&*lines).rewind().expect("a file");
+        (&*lines).read_to_string(&mut text).expect("UTF-8");
         text.strip_suffix('\n').expect("a line").to_owned()
     }
 

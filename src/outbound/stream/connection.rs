@@ -72,7 +72,7 @@ impl Connection {
     /// Begins an exchange.
     pub(super) fn begin(&mut self, request: Request) {
         let Request { is_head, keeps, .. } = request;
-        self.answer = Answer::new(Asked { is_head, keeps, is_relayed: self.key.server.is_some() });
+        self.answer = Answer::new(Asked { is_head, keeps, is_relayed: self.key.is_relayed() });
         self.request = Some(request);
         // Others have run since the last byte, so it need not wait.
         (self.is_begun, self.is_heard, self.yields, self.arrived) = (false, false, false, 0);
@@ -154,7 +154,7 @@ impl Connection {
         loop {
             if let Some(piece) = self.answer.piece()? {
                 // Each piece of a body without an end comes with a chunk size.
-                if self.key.server.is_some() {
+                if self.key.is_relayed() {
                     self.arrived = 0;
                 }
                 return Poll::Ready(Ok(Some(piece)));

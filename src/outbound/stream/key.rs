@@ -23,7 +23,7 @@ pub(in crate::outbound) struct Terms {
 pub(super) struct Key {
     origin: Arc<str>,
     /// The configured name of the server whose calls are relayed. `None` for documents and tokens.
-    pub(super) server: Option<Arc<str>>,
+    server: Option<Arc<str>>,
     terms: Terms,
     /// The runtime that looks after it.
     runtime: Id,
@@ -42,6 +42,11 @@ impl Key {
     pub(super) fn of(place: &Place<'_>) -> Self {
         let Place { origin, server, terms, runtime } = *place;
         Self { origin: origin.into(), server: server.cloned(), terms, runtime }
+    }
+
+    /// Does the client of a server read what comes over it? Else we alone do: documents and tokens.
+    pub(super) fn is_relayed(&self) -> bool {
+        self.server.is_some()
     }
 
     pub(super) fn place(&self) -> Place<'_> {

@@ -59,7 +59,7 @@ impl Pool {
     }
 
     pub(super) fn keep(&self, connection: Box<Connection>) {
-        let most = if connection.key.server.is_some() { KEPT_FOR_CALLS } else { KEPT };
+        let most = if connection.key.is_relayed() { KEPT_FOR_CALLS } else { KEPT };
         let mut lock = self.lock();
         let Some(pool) = &mut *lock else { return };
         let idle = match pool.iter().position(|(of, _)| of.place() == connection.key.place()) {
