@@ -15,7 +15,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(feature = "daemon"),
-    allow(dead_code, unused_imports, reason = "the rooms below also serve those of the daemon")
+    allow(dead_code, unreachable_pub, unused_imports, reason = "the rooms below also serve those of the daemon")
 )]
 
 #[macro_use]

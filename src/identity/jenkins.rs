@@ -111,33 +111,3 @@ fn usual(ambient: &Ambient) -> Option<(&'static str, Arc<dyn super::IdentitySour
     }
     Some((USUAL, Variable::find(&SOURCE, USUAL, CURE, ambient)?))
 }
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::trust::{Error, Policy, Shape, Side};
-
-    fn policy(sub: &str) -> Result<Value, Error> {
-        let claims = json!({
-            "iss": "https://ci.example.com/oidc", "aud": "https://as.example.com", "sub": sub, "build_number": "7",
-        });
-        Policy::of(&TRUST, claims.as_object().expect("claims"), true)?.for_shape(Shape::Generic, &Side::default())
-    }
-
-    #[test]
-    fn the_job_is_pinned_and_that_of_a_pull_request_gets_no_policy() {
-        let job = "https://ci.example.com/job/agents/job/main/";
-        assert_eq!(
-            policy(job).expect("a policy")["policy"],
-            json!({ "iss": "https://ci.example.com/oidc", "aud": "https://as.example.com", "sub": job, "claims": {} })
-        );
-        for request in ["https://ci.example.com/job/agents/job/PR-7/", "https://ci.example.com/job/agents/job/MR-12"] {
-            assert!(matches!(policy(request), Err(Error::Stranger { .. })), "{request}");
-        }
-        assert!(policy("https://ci.example.com/job/PR-tools/").is_ok(), "a name that begins so");
-        // This subject would match the whole instance.
-        assert!(matches!(policy("https://ci.example.com/"), Err(Error::Missing { .. })));
-    }
-}

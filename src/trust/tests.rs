@@ -1,3 +1,5 @@
+mod table;
+
 use serde_json::json;
 
 use super::*;
@@ -566,4 +568,25 @@ fn the_lines_for_our_configuration_are_toml() {
             assert!(read.is_ok_and(|table| !table.is_empty()), "{shape:?}\n{here}");
         }
     }
+}
+
+#[test]
+fn a_job_of_jenkins_is_pinned_and_that_of_a_pull_request_gets_no_policy() {
+    let policy = |sub: &str| {
+        let claims = claims(json!({
+            "iss": "https://ci.example.com/oidc", "aud": "https://as.example.com", "sub": sub, "build_number": "7",
+        }));
+        written("jenkins", &claims, Shape::Generic, &Side::default())
+    };
+    let job = "https://ci.example.com/job/agents/job/main/";
+    assert_eq!(
+        policy(job).expect("a policy")["policy"],
+        json!({ "iss": "https://ci.example.com/oidc", "aud": "https://as.example.com", "sub": job, "claims": {} })
+    );
+    for request in ["https://ci.example.com/job/agents/job/PR-7/", "https://ci.example.com/job/agents/job/MR-12"] {
+        assert!(matches!(policy(request), Err(Error::Stranger { .. })), "{request}");
+    }
+    assert!(policy("https://ci.example.com/job/PR-tools/").is_ok(), "a name that begins so");
+    // This subject would match the whole instance.
+    assert!(matches!(policy("https://ci.example.com/"), Err(Error::Missing { .. })));
 }
