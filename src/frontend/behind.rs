@@ -17,7 +17,6 @@ use url::form_urlencoded::{Serializer, parse};
 use super::answer::{Answer, Failure, Outcome};
 use super::api;
 use super::funnel::{Asked, Finished};
-use super::mcp;
 use super::query::{Named, Query, Rejected, read, servers, target};
 use crate::broker::{self, Action, Least, Target};
 use crate::relay::{self, Streamed};
@@ -94,8 +93,7 @@ fn name(asked: &Asked<'_>, target: Target) -> Result<String, Failure> {
 
 /// A request of an MCP client. Its path is checked once more by the daemon, which knows the server's URL.
 fn call(asked: &mut Asked<'_>, body: Incoming) -> Result<Request<Streamed>, Failure> {
-    let below = asked.uri.path().strip_prefix(mcp::PATH).unwrap_or_default();
-    let named = Target::Name(below.split('/').next().unwrap_or_default().to_owned());
+    let named = asked.named().ok_or_else(Failure::not_found)?;
     asked.desk.broker.configured(asked.caller, &named).map_err(|_| Failure::not_found())?;
     let fields = std::mem::take(&mut asked.fields);
     let fields = relay::fields_to_pass(&asked.method, fields, !body.is_end_stream())?;

@@ -11,7 +11,7 @@ use safeconduct_listener::{Body, Reply, Service};
 
 use super::answer::{Dialect, Failure, Outcome, Record};
 use super::desk::Desk;
-use crate::broker::{Action, AuditSubject, CallSubject};
+use crate::broker::{Action, AuditSubject, CallSubject, Target};
 use crate::caller::Caller;
 
 /// One request as its handler sees it.
@@ -121,6 +121,12 @@ impl Asked<'_> {
         self.uri.query().unwrap_or_default()
     }
 
+    /// The server that the path of a call names, whether there is one or not.
+    pub(super) fn named(&self) -> Option<Target> {
+        let name = self.uri.path().split('/').nth(2).filter(|name| !name.is_empty() && self.action == Action::Call)?;
+        Some(Target::Name(name.to_owned()))
+    }
+
     /// The response to this request.
     fn finish(mut self, outcome: Outcome) -> Response<Body> {
         let is_last = !self.caller.is_known() || outcome.as_ref().is_err_and(Failure::is_final);
@@ -144,7 +150,8 @@ impl Asked<'_> {
         if self.audit == Audit::Nothing {
             return;
         }
-        let plain = || AuditSubject::new(self.action, self.caller, None);
+        let named = self.named();
+        let plain = || AuditSubject::new(self.action, self.caller, named.as_ref());
         let (matter, code, words) = match failure.record() {
             Record::Written => return,
             Record::Due => (plain(), failure.code(), failure.words()),

@@ -89,6 +89,11 @@ async fn unknown_names_places_to_log_in_and_servers_of_others_look_alike() {
         refused(&world.daemon, &post(path, "", "{}"), 404).await;
     }
     assert!(world.server.is_left_alone(WHILE).await);
+    // The operator is told what was looked for.
+    let log = world.daemon.stop().await.expect_code(0).stderr;
+    for name in ["rawx", "RAW", "raw%20"] {
+        assert!(log.contains(&format!("not served target_server={name} ")), "{name}: {log}");
+    }
 }
 
 #[tokio::test]

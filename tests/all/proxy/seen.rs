@@ -150,6 +150,8 @@ async fn each_call_is_two_lines_of_the_audit_with_one_request_id_and_no_argument
     let is_it = |line: &&Value| line["request_id"] == *id;
     assert!(lines(&file, "call").iter().any(|line| is_it(&line) && line["outcome"] == "refused"), "{id}");
     assert!(!lines(&file, "done").iter().any(|line| is_it(&line)), "nothing has left");
+    assert_eq!(daemon.exchange(&closing(&post("/mcp/nobody", &fields, tool))).await.status, 404);
+    assert_eq!(lines(&file, "call").last().map(|line| line["server"].clone()), Some(json!("nobody")));
     assert_eq!(daemon.run(&["audit", "verify", &file.display().to_string()]).await.code, Some(0));
     daemon.stop().await.expect_code(0);
 }
