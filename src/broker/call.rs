@@ -43,7 +43,7 @@ impl Broker {
         };
         let decided = decided.and_then(|lease| fields(&lease).map(|fields| (lease, fields)));
         let tool = record.tool();
-        let call = Some(CallSubject { id: record.id(), tool: tool.as_deref() });
+        let call = self.records().then(|| CallSubject { id: record.id(), tool: tool.as_deref() });
         let subject = AuditSubject { call, ..AuditSubject::of(caller, request) };
         self.note_call(&subject, decided, record).await
     }

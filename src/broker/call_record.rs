@@ -1,6 +1,6 @@
 //! What the audit says of a call on the data path: a `call` line before its first byte leaves, and a `done` line at its end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{Action, Broker};
 use crate::audit::{self, Audit, CallSubject, Decision, Done, Line, Outcome};
@@ -14,7 +14,8 @@ pub(crate) struct CallRecord {
     audit: Option<Arc<Audit>>,
     clock: Clock,
     begun: Boot,
-    id: String,
+    /// Made when it is asked for: most calls are in no record.
+    id: OnceLock<String>,
     caller: Caller,
     server: Arc<str>,
     details: Mutex<Details>,
@@ -65,9 +66,8 @@ impl Drop for Leaving<'_> {
 impl Broker {
     /// A call begins.
     pub(crate) fn begin_call(&self, caller: &Caller, server: &Arc<str>) -> CallRecord {
-        let id = request_id();
         let (audit, clock) = (self.audit.clone(), self.clock.clone());
-        let (begun, details) = (clock.boot(), Mutex::default());
+        let (begun, id, details) = (clock.boot(), OnceLock::new(), Mutex::default());
         CallRecord { audit, clock, begun, id, caller: caller.clone(), server: Arc::clone(server), details }
     }
 }
@@ -75,7 +75,7 @@ impl Broker {
 impl CallRecord {
     /// Its id, under which the log and the audit have the rest.
     pub(crate) fn id(&self) -> &str {
-        &self.id
+        self.id.get_or_init(request_id)
     }
 
     /// Who calls.
@@ -119,7 +119,7 @@ impl CallRecord {
             token: None,
             outer: None,
             rejected: None,
-            call: Some(CallSubject { id: &self.id, tool: tool.as_deref() }),
+            call: Some(CallSubject { id: self.id(), tool: tool.as_deref() }),
             done: Some(Done { lasted, bytes, jti: token.jti.as_deref(), token: &token.digest }),
         });
     }
@@ -146,7 +146,7 @@ mod tests {
         let begun = clock.boot();
         let details = Mutex::default();
         let record =
-            CallRecord { audit: Some(Arc::clone(&audit)), clock, begun, id: "id".to_owned(), caller, server, details };
+            CallRecord { audit: Some(Arc::clone(&audit)), clock, begun, id: OnceLock::new(), caller, server, details };
         let allow = |mode| fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(mode)).expect("ours");
         // Its client leaves while the line waits.
         let leaves = |spoil: &dyn Fn()| {

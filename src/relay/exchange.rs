@@ -20,6 +20,7 @@ use super::session::Key;
 use super::verdict::{self, Attempt, Body, Effect, Repair, Repairs, Sent, TokenAge, Told, Verdict, Why, Written};
 use crate::broker::{self, Action, Broker, Class, Head, Lease, Least, Patience, ReadyFields, Server, Target};
 use crate::caller::Caller;
+use crate::mcp::fields;
 use crate::mcp::rpc::Message;
 use crate::oauth::{Challenge, Scopes, ServerUrl, challenge, quoted_words};
 use crate::outbound::{self, Download, Exchange, Lost, RequestHead};
@@ -152,7 +153,7 @@ impl Errand {
     /// The credential, within the patience of the client.
     async fn lease(&self, scopes: Option<&Scopes>) -> Result<(Lease, ReadyFields), Failed> {
         let request = broker::Request {
-            target: Target::Name(self.server().name.to_string()),
+            target: Target::Name(String::from(&*self.server().name)),
             scopes: scopes.cloned(),
             least: Least::Of(Duration::ZERO),
             fresh: false,
@@ -229,7 +230,7 @@ impl Errand {
         if let Some(session) = &session {
             self.known.cookies().begin(session, &self.owner());
         }
-        if answer.headers().contains_key(SET_COOKIE) {
+        if fields::all(answer.headers(), &SET_COOKIE).next().is_some() {
             let owner = session.unwrap_or_else(|| self.owner());
             self.known.cookies().learn(&owner, answer.headers(), self.url.url(), self.known.now());
         }
@@ -322,7 +323,7 @@ impl Errand {
     }
 
     fn reject(&self, lease: &Lease) {
-        let target = Target::Name(self.server().name.to_string());
+        let target = Target::Name(String::from(&*self.server().name));
         // A refusal is recorded, and the next token is then the one that is cached.
         drop(self.broker.reject(self.caller(), &target, &lease.token.digest));
     }

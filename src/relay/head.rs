@@ -10,7 +10,7 @@ use hyper::header::{
 };
 use hyper::{Method, Uri};
 
-use crate::mcp::fields::{SESSION_ID, is_media};
+use crate::mcp::fields::{self, SESSION_ID};
 use crate::oauth::ServerUrl;
 
 /// The layers of encoding that a path is read through. What has more was made to confuse.
@@ -112,7 +112,7 @@ fn is_plain(path: &str) -> bool {
 
 /// Checks what every relayed request must be, before its body is read.
 pub(crate) fn check(method: &Method, headers: &HeaderMap, has_body: bool) -> Result<(), BadHead> {
-    if headers.contains_key(UPGRADE) {
+    if fields::all(headers, &UPGRADE).next().is_some() {
         return Err(BadHead::Upgrade);
     }
     match *method {
@@ -120,18 +120,15 @@ pub(crate) fn check(method: &Method, headers: &HeaderMap, has_body: bool) -> Res
         Method::TRACE | Method::CONNECT => return Err(BadHead::Trace),
         _ => {}
     }
-    if headers.get_all(SESSION_ID).iter().count() > 1 {
+    if fields::all(headers, &SESSION_ID).nth(1).is_some() {
         return Err(BadHead::Sessions);
     }
     let needs_media = has_body || *method == Method::POST;
-    if needs_media && !(has_one(headers, &CONTENT_TYPE) && is_media(headers, "application/json")) {
+    let has_one = || fields::all(headers, &CONTENT_TYPE).count() == 1;
+    if needs_media && !(has_one() && fields::is_media(headers, "application/json")) {
         return Err(BadHead::Media);
     }
     Ok(())
-}
-
-fn has_one(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.get_all(name).iter().count() == 1
 }
 
 /// The URL of the server for a path below it and the query of a request.
@@ -185,7 +182,7 @@ fn keep(mut headers: HeaderMap, passes: impl Fn(&HeaderName) -> bool) -> HeaderM
 /// The fields that are for this connection alone because `Connection` names them.
 fn named_by_connection(headers: &HeaderMap) -> Result<Vec<HeaderName>, BadHead> {
     let mut named = Vec::new();
-    for value in headers.get_all(CONNECTION) {
+    for value in fields::all(headers, &CONNECTION) {
         let text = value.to_str().map_err(|_| BadHead::Connection)?;
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             // Usual, and for this connection alone in any case.

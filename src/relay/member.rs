@@ -3,7 +3,7 @@
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::session::{Key, SessionId};
-use crate::mcp::fields::SESSION_ID;
+use crate::mcp::fields::{self, SESSION_ID};
 
 /// The session that a request belongs to.
 #[derive(Clone, Debug)]
@@ -15,7 +15,8 @@ pub(super) struct Member {
 
 /// The id in the head of an answer to `initialize`.
 pub(super) fn session_id(headers: &HeaderMap) -> Option<SessionId> {
-    let mut all = headers.get_all(SESSION_ID).iter();
+    let name = SESSION_ID;
+    let mut all = fields::all(headers, &name);
     let (Some(only), None) = (all.next(), all.next()) else { return None };
     SessionId::parse(only.to_str().ok()?)
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::body::{Body, SizeHint};
-use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -42,14 +41,14 @@ pub(crate) struct Ends {
 /// All open calls.
 pub(super) struct OpenCalls {
     ends: Ends,
-    /// Some were removed. One for all: a token for each call costs more than most calls do here.
-    removals: Notify,
     calls: Mutex<Calls>,
 }
 
-#[derive(Default)]
 struct Calls {
     next: u64,
+    /// Cancelled when some are removed, and at the end; then there is another one. One for all, because a token for each call costs
+    /// more than most of what a call does here.
+    news: CancellationToken,
     open: BTreeMap<u64, Arc<Entry>>,
 }
 
@@ -86,7 +85,8 @@ pub(super) struct OpenCall {
 
 impl OpenCalls {
     pub(super) fn new(ends: Ends) -> Self {
-        Self { ends, removals: Notify::new(), calls: Mutex::default() }
+        let (next, news, open) = (0, ends.late.child_token(), BTreeMap::new());
+        Self { ends, calls: Mutex::new(Calls { next, news, open }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Calls> {
@@ -122,20 +122,21 @@ impl OpenCalls {
                 stop.cancel();
             }
         }
-        self.removals.notify_waiters();
+        let next = self.ends.late.child_token();
+        std::mem::replace(&mut self.lock().news, next).cancel();
     }
 
     /// Waits until this call has to end before its answer is there.
     async fn ended(&self, entry: &Entry) -> End {
         loop {
-            let removal = self.removals.notified();
+            let news = self.lock().news.clone();
             if entry.removed_at.get().is_some() {
                 return End::Removed;
             }
-            tokio::select! {
-                () = self.ends.late.cancelled() => return End::Late,
-                () = removal => {}
+            if self.ends.late.is_cancelled() {
+                return End::Late;
             }
+            news.cancelled().await;
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A client can do nothing with a part of it, so up to 64 KiB are held until it is complete. Then an error with our number can
 //! be changed, and what the answer teaches is learned before the client can act on it. A larger answer passes as it comes.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use memchr::memmem;
 
@@ -65,5 +67,8 @@ impl Json {
 /// Can this be an answer with an error? Most answers are none, and need not be read.
 fn may_be_error(answer: &[u8]) -> bool {
     // The name of the member, as it is or with escapes.
-    memmem::find(answer, b"\"error\"").is_some() || memmem::find(answer, b"\\u").is_some()
+    /// Made once: that takes as long as to look through a small answer.
+    static SIGNS: LazyLock<[memmem::Finder<'static>; 2]> =
+        LazyLock::new(|| [memmem::Finder::new("\"error\""), memmem::Finder::new("\\u")]);
+    SIGNS.iter().any(|sign| sign.find(answer).is_some())
 }
