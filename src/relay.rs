@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use hyper::body::Body;
+use hyper::header::{CONTENT_LENGTH, HOST};
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -272,7 +273,11 @@ fn ended(end: End, open: &OpenCall, server: &Server) -> Box<Refused> {
 /// The fields of a client's request to `/mcp/NAME` that may go on to another daemon of ours, which relays it.
 pub(crate) fn fields_to_pass(method: &Method, fields: HeaderMap, has_body: bool) -> Result<HeaderMap, Box<Refused>> {
     head::check(method, &fields, has_body).map_err(Refused::head)?;
-    Ok(head::to_server(fields, None).map_err(Refused::head)?)
+    let mut fields = head::to_server(fields, None).map_err(Refused::head)?;
+    for name in [HOST, CONTENT_LENGTH] {
+        fields.remove(name);
+    }
+    Ok(fields)
 }
 
 /// The fields of that daemon's answer that may go on to the client.

@@ -150,12 +150,14 @@ pub(crate) fn url(server: &ServerUrl, below: &str, target: &Uri) -> Result<Serve
     if server.covers(&url) { Ok(url) } else { Err(BadHead::Path) }
 }
 
-/// The fields of the request that the server gets, without those of the credential. `outer` names the field of a front door.
+/// The fields of the request that the server gets, without those of the credential. `outer` names the field of a front door. `Host`
+/// and `Content-Length` are left in: the client towards the server writes its own.
 pub(crate) fn to_server(headers: HeaderMap, outer: Option<&str>) -> Result<HeaderMap, BadHead> {
     let named = named_by_connection(&headers)?;
     let passes = |name: &HeaderName| {
         let text = name.as_str();
-        !(is_of_connection(text)
+        !(is_hop(text)
+            || text == "expect"
             || names_client(text)
             || named.contains(name)
             || outer.is_some_and(|outer| text.eq_ignore_ascii_case(outer)))
@@ -184,11 +186,12 @@ fn named_by_connection(headers: &HeaderMap) -> Result<Vec<HeaderName>, BadHead> 
     let mut named = Vec::new();
     for value in fields::all(headers, &CONNECTION) {
         let text = value.to_str().map_err(|_| BadHead::Connection)?;
-        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            // Usual, and for this connection alone in any case.
-            if name.eq_ignore_ascii_case("keep-alive") || name.eq_ignore_ascii_case("close") {
-                continue;
-            }
+        // Usual, and for this connection alone in any case.
+        let is_usual = |name: &str| name.eq_ignore_ascii_case("keep-alive") || name.eq_ignore_ascii_case("close");
+        if is_usual(text) {
+            continue;
+        }
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty() && !is_usual(name)) {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BadHead::Connection)?;
             if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
                 return Err(BadHead::Connection);
@@ -205,11 +208,6 @@ fn is_hop(name: &str) -> bool {
         name,
         "connection" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" | "close"
     )
-}
-
-/// Fields of one connection, and those that the client towards the server makes anew.
-fn is_of_connection(name: &str) -> bool {
-    is_hop(name) || matches!(name, "host" | "content-length" | "expect")
 }
 
 /// Fields that name or prove the client, or say from where the request came.
