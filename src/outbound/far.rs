@@ -43,7 +43,9 @@ impl<C: Connect> Http<C> {
         let head = RequestHead { method: &call.method, url: &call.url, headers: &call.headers, more: &[] };
         let write = || Request::whole(&head, body.clone());
         let place = self.place(&call.url, None);
-        let until = call.repeatable.then(|| (Instant::now() + SILENCE, SILENCE));
+        let silent_at = Instant::now() + SILENCE;
+        let late = || silent_at;
+        let until = call.repeatable.then_some((&late as _, SILENCE));
         let mut limit = Limit { host: &call.host, until, is_for_head: false };
         let mut request = write();
         if self.trust.may_use_kept(place.origin, call.repeatable) {

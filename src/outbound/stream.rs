@@ -92,9 +92,13 @@ pub(crate) struct Exchange<'a> {
     pub(crate) certificate: Option<Digest>,
     /// The name of the server. Two servers never share a connection, even if they share an origin.
     pub(crate) server: &'a Arc<str>,
-    /// The longest wait from the connection to the head of the answer.
-    pub(crate) head_limit: Duration,
+    /// How long the head of the answer is waited for.
+    pub(crate) until: Until<'a>,
 }
+
+/// When a wait is over, and how long that is without a byte. The time is asked for again when it has come: whatever passes
+/// meanwhile may have moved it.
+pub(crate) type Until<'a> = (&'a (dyn Fn() -> Instant + Sync), Duration);
 
 /// Was anything of a request written before it failed?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,10 +164,9 @@ impl Outbound {
 impl<C: Connect> Http<C> {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&self, exchange: Exchange<'_>) -> Result<Response<Download>, Lost> {
-        let Exchange { head, body, server, head_limit, .. } = exchange;
+        let Exchange { head, body, server, until, .. } = exchange;
         let (url, place) = (head.url, self.place(head.url, Some(server)));
-        let until = Some((Instant::now() + head_limit, head_limit));
-        let limit = Limit { host: host_of(url), until, is_for_head: true };
+        let limit = Limit { host: host_of(url), until: Some(until), is_for_head: true };
         let mut request = Request::new(&head, body);
         if self.trust.may_use_kept(place.origin, true) {
             match self.over_kept(&place, request, &limit).await {
@@ -221,7 +224,7 @@ impl<C: Connect> Http<C> {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => match limit.until {
                 Some((at, _)) if limit.is_for_head || !connection.is_heard() => {
-                    connection.poll_late(at, context).map(|()| None)
+                    connection.poll_late(at(), context).map(|()| None)
                 }
                 _ => Poll::Pending,
             },
@@ -249,8 +252,8 @@ impl<C: Connect> Http<C> {
 pub(super) struct Limit<'a> {
     /// What errors call the other side.
     pub(super) host: &'a str,
-    /// The end, and how long that is from the start. `None`: the sender looks at the clock.
-    pub(super) until: Option<(Instant, Duration)>,
+    /// `None`: the sender looks at the clock.
+    pub(super) until: Option<Until<'a>>,
     /// Does it hold for the whole head, or for the first byte alone?
     pub(super) is_for_head: bool,
 }

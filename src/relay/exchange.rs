@@ -10,7 +10,7 @@ use hyper::{Method, Response};
 use tokio::time::Instant;
 
 use super::cookies::Owner;
-use super::idle::LastByte;
+use super::idle::{IDLE, LastByte};
 use super::kept::Kept;
 use super::known::Known;
 use super::member::{Member, session_id};
@@ -25,9 +25,6 @@ use crate::mcp::rpc::Message;
 use crate::oauth::{Challenge, Scopes, ServerUrl, challenge, quoted_words};
 use crate::outbound::{self, Download, Exchange, Lost, RequestHead};
 use crate::token::Digest;
-
-/// The longest wait for the head of an answer. The wait ends before, when nothing passes for ten minutes.
-const HEAD_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 
 /// A request on its way.
 pub(super) struct Errand {
@@ -197,27 +194,28 @@ impl Errand {
         if let Some(field) = self.cookies() {
             more.to_mut().push((COOKIE, field));
         }
+        let last_byte = &*self.last_byte;
+        let idle_at = || last_byte.idle_at();
         let exchange = Exchange {
             head: RequestHead { method: &self.method, url: self.url.url(), headers: &self.headers, more: &more },
             body,
             named_by: self.server().named_by,
             certificate: progress.lease.token.credential.connection().copied(),
             server: &self.server().name,
-            head_limit: HEAD_LIMIT,
+            until: (&idle_at, IDLE),
         };
-        tokio::select! {
-            answer = self.broker.outbound().stream(exchange) => {
-                self.last_byte.passed();
-                if let Ok(answer) = &answer {
-                    if progress.has_proof() {
-                        learn_nonce(&progress.lease, answer.headers());
-                    }
-                    self.learn_cookies(answer);
-                }
-                Ok(answer)
-            }
-            () = self.last_byte.idle() => Err(Told::new(Why::AnswerLost).into()),
+        let answer = self.broker.outbound().stream(exchange).await;
+        if answer.is_err() && last_byte.is_idle() {
+            return Err(Told::new(Why::AnswerLost).into());
         }
+        last_byte.passed();
+        if let Ok(answer) = &answer {
+            if progress.has_proof() {
+                learn_nonce(&progress.lease, answer.headers());
+            }
+            self.learn_cookies(answer);
+        }
+        Ok(answer)
     }
 
     fn cookies(&self) -> Option<HeaderValue> {

@@ -71,6 +71,9 @@ impl<'a> Place<'a> {
     pub(crate) fn of(path: &'a str) -> Result<Option<Self>, BadHead> {
         let Some(rest) = path.strip_prefix(PREFIX) else { return Ok(None) };
         let (name, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if below.is_empty() {
+            return Ok((!name.is_empty()).then_some(Self { name, below }));
+        }
         if !is_plain(below) {
             return Err(BadHead::Path);
         }

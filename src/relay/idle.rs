@@ -46,13 +46,8 @@ impl LastByte {
         self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + IDLE
     }
 
-    /// Ends when it is idle.
-    pub(super) async fn idle(&self) {
-        loop {
-            tokio::time::sleep_until(self.idle_at()).await;
-            if self.idle_at() <= Instant::now() {
-                return;
-            }
-        }
+    /// Has nothing passed for too long?
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle_at() <= Instant::now()
     }
 }

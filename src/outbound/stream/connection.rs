@@ -132,9 +132,9 @@ impl Connection {
         Pin::new(&mut read).poll(context).map(|read| read.map_or_else(|error| error, fault))
     }
 
-    /// Ready at the deadline, which is the same one throughout an exchange that is not refused. A kept connection keeps its timer, which is moved only
-    /// if it would be late, or was early: most answers come long before, and moving it at each exchange would cost more than
-    /// reading them.
+    /// Ready at the deadline, which may move from one call to the next. A kept connection keeps its timer, which is moved only if it
+    /// would be late, or was early: most answers come long before, and moving it at each exchange would cost more than reading
+    /// them.
     pub(super) fn poll_late(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if alarm.deadline() > deadline {

@@ -63,8 +63,15 @@ fn post(body: Upload) -> Exchange<'static> {
         named_by: NamedBy::Us,
         certificate: None,
         server: &DEMO,
-        head_limit: Duration::from_secs(60),
+        until: within(60),
     }
+}
+
+/// So many seconds from now on.
+fn within(seconds: u64) -> Until<'static> {
+    let lasts = Duration::from_secs(seconds);
+    let at = Instant::now() + lasts;
+    (Box::leak(Box::new(move || at)), lasts)
 }
 
 fn asked(method: &Method) -> Exchange<'_> {

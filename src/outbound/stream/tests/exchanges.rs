@@ -1,5 +1,7 @@
 //! What servers may do wrong, and what they may do early.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 
 fn broken(lost: Result<Response<Download>, Lost>) -> (String, Sent) {
@@ -290,7 +292,7 @@ async fn each_exchange_of_a_kept_connection_has_a_limit_of_its_own() {
     let (pipes, mut servers) = Pipes::new(1);
     let (client, server) = (pipes.client(), &mut servers[0]);
     for (limit, pause) in [(60, 3), (5, 3), (60, 50), (3_600, 3_000)] {
-        let asked = Exchange { head_limit: Duration::from_secs(limit), ..get() };
+        let asked = Exchange { until: within(limit), ..get() };
         let (answer, ()) = tokio::join!(client.send(asked), async {
             until(server, "\r\n\r\n").await;
             tokio::time::sleep(Duration::from_secs(pause)).await;
@@ -299,9 +301,18 @@ async fn each_exchange_of_a_kept_connection_has_a_limit_of_its_own() {
         answer.expect("within its limit").into_body().collect().await.expect("whole");
     }
     let begun = Instant::now();
-    let (lost, _) =
-        tokio::join!(client.send(Exchange { head_limit: Duration::from_secs(7), ..get() }), until(server, "\r\n\r\n"));
+    let moved = AtomicU64::new(7);
+    let at = || begun + Duration::from_secs(moved.load(Ordering::Relaxed));
+    let asked = Exchange { until: (&at, Duration::from_secs(7)), ..get() };
+    let (lost, _) = tokio::join!(client.send(asked), async {
+        until(server, "\r\n\r\n").await;
+        // A byte passes, and so does another one just before the end.
+        for (pause, later) in [(3, 10), (6, 16)] {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            moved.store(later, Ordering::Relaxed);
+        }
+    });
     let lost = lost.map(drop).expect_err("too late");
     assert!(matches!(lost.error, Error::Timeout { .. }) && lost.sent == Sent::Perhaps, "{lost:?}");
-    assert_eq!(begun.elapsed(), Duration::from_secs(7));
+    assert_eq!(begun.elapsed(), Duration::from_secs(16));
 }
