@@ -26,7 +26,7 @@ use crate::frontend::operator::{Operator, Reloads};
 use crate::frontend::place::{self, Access};
 use crate::frontend::socket::Socket;
 use crate::outbound::Outbound;
-use crate::relay::{Ends, Relay};
+use crate::relay::Relay;
 use crate::{descriptors, sockets};
 
 mod private;
@@ -166,13 +166,7 @@ impl App {
         let (metrics, tasks) = (Arc::clone(&ground.metrics), ground.tasks.clone());
         let broker = Arc::new(CurrentBroker::new(broker));
         let (late, digests) = (CancellationToken::new(), Default::default());
-        let relay = Arc::new(Relay::new(
-            clock.clone(),
-            uid,
-            Arc::clone(&metrics),
-            Ends { stop: stop.clone(), late: late.clone() },
-            tasks.clone(),
-        ));
+        let relay = Arc::new(Relay::new(clock.clone(), uid, Arc::clone(&metrics), stop.clone(), tasks.clone()));
         let loads = Arc::new(Loads::new(config.file.clone(), clock.wall()));
         let to_reload = Reloaded {
             broker: Arc::clone(&broker),
@@ -268,6 +262,7 @@ impl App {
         tasks.close();
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
             self.state.fixed().late.cancel();
+            self.state.fixed().relay.end();
             if tokio::time::timeout(LAST_WORDS, tasks.wait()).await.is_err() {
                 tracing::warn!(left = tasks.len(), "not everything ended in time");
             }

@@ -286,7 +286,7 @@ pub(crate) struct Doctor {
     /// Pin the authorization server
     #[arg(long, value_name = "URL", requires = "target")]
     pub issuer: Option<String>,
-    /// Everything is over after this time (and that of --wait-expiry, where it is given): also the revocation of what was issued
+    /// The whole run is over after this time (plus that of --wait-expiry, where it is given), with the revocation of what was issued
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "60s")]
     pub timeout: Duration,
     /// Wait for the end of a token that lives at most this long, and see it refused [default: 30s]

@@ -56,7 +56,6 @@ use kept::{Budget, Cut, Kept, Share};
 use known::Known;
 use lesson::Lesson;
 use member::Member;
-pub(crate) use open::Ends;
 use open::{End, OpenCall, OpenCalls};
 pub(crate) use refused::Refused;
 use refused::To;
@@ -89,15 +88,26 @@ pub(crate) struct Call<'a> {
 }
 
 impl Relay {
-    pub(crate) fn new(clock: Clock, own_uid: u32, metrics: Arc<Metrics>, ends: Ends, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        own_uid: u32,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
         let (budget, probes) = Default::default();
-        let (known, open) = (Arc::new(Known::new(clock.clone(), tasks)), Arc::new(OpenCalls::new(ends)));
+        let (known, open) = (Arc::new(Known::new(clock.clone(), tasks)), Arc::new(OpenCalls::new(stop)));
         Self { budget, probes, known, open, metrics, clock, own_uid }
     }
 
     /// Ends the calls that the configuration of this broker does not permit.
     pub(crate) fn judge_anew(&self, broker: &Broker) {
         self.open.judge(broker);
+    }
+
+    /// Ends the calls that have no answer yet, and those that come.
+    pub(crate) fn end(&self) {
+        self.open.end();
     }
 
     /// Relays one request, and gives the answer of its server. What has to be refused is refused before the body is read, where
@@ -256,7 +266,7 @@ impl Relay {
 /// The answer to a call that has to end before the server has answered it.
 fn ended(end: End, open: &OpenCall, server: &Server) -> Box<Refused> {
     let (sent, to) = match (end, open.what()) {
-        (End::Removed, _) => return Box::new(Refused::not_found()),
+        (End::Removed { .. }, _) => return Box::new(Refused::not_found()),
         (End::Late, Some((sent, to))) => (*sent, to.clone()),
         // Its body is not there yet.
         (End::Late, None) => (Sent::Notification, To::Nobody),

@@ -17,7 +17,7 @@ use crate::frontend::desk::{CurrentBroker, Fixed, Listening, State};
 use crate::frontend::inside::Inside;
 use crate::frontend::loads::Loads;
 use crate::frontend::operator::Operator;
-use crate::relay::{Ends, Relay};
+use crate::relay::Relay;
 
 /// It serves as long as it lives.
 #[derive(Clone)]
@@ -38,8 +38,8 @@ impl Private {
         let metrics = Arc::clone(&ground.metrics);
         // It ends with the process: nothing is drained.
         let late = CancellationToken::new();
-        let ends = Ends { stop: stop.clone(), late: late.clone() };
-        let relay = Arc::new(Relay::new(clock.clone(), uid, Arc::clone(&metrics), ends, ground.tasks.clone()));
+        let (of_relay, tasks) = (stop.clone(), ground.tasks.clone());
+        let relay = Arc::new(Relay::new(clock.clone(), uid, Arc::clone(&metrics), of_relay, tasks));
         let digests = Default::default();
         // Nobody operates it.
         let operator = Arc::new(Operator::new().0);

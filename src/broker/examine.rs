@@ -4,7 +4,7 @@
 //! Documents are fetched without the cache of discovery, at every place where they may be published. One token is
 //! requested, once, as in a normal request; `--other-resource` requests a second one, and `federation` says what else is. The MCP
 //! server gets that token, broken forms of it, garbage, and the tokens that the operator hands in; never the identity token.
-//! Every access token for the server, and for a front door before it, is revoked, also when the time is over (`revoking`).
+//! Every access token for the server, and for a front door before it, is revoked, also if the time for the checks was too short (`revoking`).
 //!
 //! The steps are in `examine/`: `door` (the front door), `challenge` (the MCP endpoint without a token), `resource`
 //! (its metadata), `issuer` (the authorization server's metadata), `grant` (identity and exchange), `presenting` (what
@@ -84,7 +84,8 @@ pub struct Report {
 impl Report {
     /// Adds the check that fails because the examination did not end within `limit`.
     fn out_of_time(&mut self, limit: Duration) {
-        let what = format!("not everything was over within {} s; it waited for {}", limit.as_secs(), self.waiting_for);
+        let what =
+            format!("not everything was over within {:.1} s; it waited for {}", limit.as_secs_f32(), self.waiting_for);
         let check = rules::IN_TIME.fail(what, "give it longer with `--timeout`");
         self.push(check.of(super::Class::Temporary));
     }
@@ -157,7 +158,7 @@ impl Broker {
         let is_late = timeout_at(wishes.checks_until(), walk.all()).await.is_err();
         report.revoke_all(maker, wishes.deadline).await;
         if is_late {
-            report.out_of_time(wishes.limit);
+            report.out_of_time(wishes.for_checks());
         }
         Ok(())
     }

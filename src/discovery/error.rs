@@ -87,6 +87,11 @@ impl Error {
         }
     }
 
+    /// Does it say nothing of the document? Its place cannot be reached, is busy, or gives no valid answer.
+    pub(super) fn is_no_document(&self) -> bool {
+        self.is_temporary() || matches!(self, Self::Outbound { error: outbound::Error::Malformed { .. }, .. })
+    }
+
     /// How to fix it, and who has to.
     pub fn hint(&self) -> Option<String> {
         const PIN: &str = "pin the authorization server with `issuer`, or `--issuer URL`";

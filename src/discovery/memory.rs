@@ -38,7 +38,7 @@ impl<K: Clone + Eq + Hash, V: Clone> DocumentCache<K, V> {
 
     /// Returns the document, from the cache if it is younger than `believed`, else from `fetch`.
     ///
-    /// If `fetch` fails with a temporary error, an older document is returned if there is one.
+    /// If `fetch` fails with an error that says nothing of the document, an older one is returned if there is one.
     pub(super) async fn get(
         &self,
         key: K,
@@ -63,9 +63,9 @@ impl<K: Clone + Eq + Hash, V: Clone> DocumentCache<K, V> {
             }
             Err(error) => {
                 held.failed = Some((error.clone(), self.clock.boot()));
-                // During a temporary error the older document stays valid.
+                // While nobody sends the document, the older one stays valid.
                 match &held.value {
-                    Some((value, _)) if error.is_temporary() => Ok(value.clone()),
+                    Some((value, _)) if error.is_no_document() => Ok(value.clone()),
                     _ => Err(error),
                 }
             }
@@ -123,7 +123,12 @@ mod tests {
         let believed = |_: &u8| Duration::from_secs(10);
         assert_eq!(memory.get(1, believed, async || Ok(7)).await, Ok(7));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert_eq!(memory.get(1, believed, async || Err(busy())).await, Ok(7));
+        let (host, what) = ("h.example".to_owned(), "no HTTP".to_owned());
+        let garbled =
+            Error::Outbound { document: Document::Server, error: crate::outbound::Error::Malformed { host, what } };
+        for trouble in [busy(), garbled] {
+            assert_eq!(memory.get(1, believed, async || Err(trouble.clone())).await, Ok(7), "{trouble}");
+        }
         let wrong = || Error::Unusable {
             document: Document::Server,
             place: "https://h.example/".to_owned(),

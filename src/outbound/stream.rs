@@ -243,7 +243,9 @@ impl<C: Connect> Http<C> {
                 (Error::Timeout { host: host.to_owned(), limit: lasts }, None)
             }
         };
-        let sent = if connection.is_begun() { Sent::Perhaps } else { Sent::Nothing };
+        // Whoever refuses the connection has read nothing of what came over it.
+        let reads = connection.is_begun() && !error.is_about_handshake();
+        let sent = if reads { Sent::Perhaps } else { Sent::Nothing };
         Err(Failed { lost: Lost { error, sent }, is_heard: connection.is_heard(), back })
     }
 }

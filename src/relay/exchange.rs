@@ -104,6 +104,10 @@ impl Errand {
         &self.call.server
     }
 
+    fn target(&self) -> Target {
+        Target::Name(String::from(&*self.server().name))
+    }
+
     /// The caller as the owner of cookies outside of sessions.
     pub(super) fn outside(&self) -> Owner {
         Owner::caller(self.caller().uid, &self.server().name, self.broker.ceiling(self.caller(), self.server()))
@@ -150,7 +154,7 @@ impl Errand {
     /// The credential, within the patience of the client.
     async fn lease(&self, scopes: Option<&Scopes>) -> Result<(Lease, ReadyFields), Failed> {
         let request = broker::Request {
-            target: Target::Name(String::from(&*self.server().name)),
+            target: self.target(),
             scopes: scopes.cloned(),
             least: Least::Of(Duration::ZERO),
             fresh: false,
@@ -321,7 +325,7 @@ impl Errand {
     }
 
     fn reject(&self, lease: &Lease) {
-        let target = Target::Name(String::from(&*self.server().name));
+        let target = self.target();
         // A refusal is recorded, and the next token is then the one that is cached.
         drop(self.broker.reject(self.caller(), &target, &lease.token.digest));
     }

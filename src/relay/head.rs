@@ -154,7 +154,7 @@ pub(crate) fn url(server: &ServerUrl, below: &str, target: &Uri) -> Result<Serve
 }
 
 /// The fields of the request that the server gets, without those of the credential. `outer` names the field of a front door. `Host`
-/// and `Content-Length` are left in: the client towards the server writes its own.
+/// and `Content-Length` are still among them: whoever writes the request leaves them out and writes its own.
 pub(crate) fn to_server(headers: HeaderMap, outer: Option<&str>) -> Result<HeaderMap, BadHead> {
     let named = named_by_connection(&headers)?;
     let passes = |name: &HeaderName| {

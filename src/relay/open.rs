@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use hyper::Response;
 use hyper::body::{Body, SizeHint};
 use tokio::time::{Instant, Sleep};
@@ -29,26 +30,18 @@ use crate::outbound::Polled;
 /// How long the stream of a call that has to end may go on, so that it can end between two events.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// When calls have to end.
-#[derive(Clone)]
-pub(crate) struct Ends {
-    /// The daemon is told to end: event streams end, and everything else is finished.
-    pub(crate) stop: CancellationToken,
-    /// The time for that is over.
-    pub(crate) late: CancellationToken,
-}
-
 /// All open calls.
 pub(super) struct OpenCalls {
-    ends: Ends,
+    /// The daemon is told to end: event streams end, and everything else is finished.
+    stop: CancellationToken,
     calls: Mutex<Calls>,
 }
 
+#[derive(Default)]
 struct Calls {
     next: u64,
-    /// Cancelled when some are removed, and at the end; then there is another one. One for all, because a token for each call costs
-    /// more than most of what a call does here.
-    news: CancellationToken,
+    /// The time to finish is over.
+    is_late: bool,
     open: BTreeMap<u64, Arc<Entry>>,
 }
 
@@ -63,15 +56,17 @@ pub(super) struct Entry {
     asked: OnceLock<(Sent, To)>,
     /// Ends its event stream. Most calls have none.
     stop: OnceLock<CancellationToken>,
-    /// When a reload took it away.
-    removed_at: OnceLock<Instant>,
+    /// Why it has to end, if it has to.
+    end: OnceLock<End>,
+    /// Who waits for that. One task at a time: it waits for the answer, then for the body of the answer.
+    waiter: AtomicWaker,
 }
 
 /// Why an open call ends before its answer is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// A reload has taken its server from its caller.
-    Removed,
+    Removed { at: Instant },
     /// The daemon ends.
     Late,
 }
@@ -84,9 +79,8 @@ pub(super) struct OpenCall {
 }
 
 impl OpenCalls {
-    pub(super) fn new(ends: Ends) -> Self {
-        let (next, news, open) = (0, ends.late.child_token(), BTreeMap::new());
-        Self { ends, calls: Mutex::new(Calls { next, news, open }) }
+    pub(super) fn new(stop: CancellationToken) -> Self {
+        Self { stop, calls: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Calls> {
@@ -101,9 +95,12 @@ impl OpenCalls {
     ) -> OpenCall {
         let (record, counts) = (broker.begin_call(caller, &server.name), metrics.relayed(&server.name));
         counts.requests.inc();
-        let (asked, stop, removed_at) = Default::default();
-        let entry = Arc::new(Entry { server: Arc::clone(server), record, counts, asked, stop, removed_at });
+        let (asked, stop, end, waiter) = Default::default();
+        let entry = Arc::new(Entry { server: Arc::clone(server), record, counts, asked, stop, end, waiter });
         let mut calls = self.lock();
+        if calls.is_late {
+            entry.ends(End::Late);
+        }
         let number = calls.next;
         calls.next += 1;
         calls.open.insert(number, Arc::clone(&entry));
@@ -117,36 +114,50 @@ impl OpenCalls {
         for entry in open.iter().filter(|entry| !broker.may_go_on(entry.record.caller(), &entry.server)) {
             let (server, caller) = (&entry.server.name, entry.record.caller());
             tracing::info!(%server, %caller, "a call ends: the new configuration does not permit it");
-            entry.removed_at.get_or_init(Instant::now);
+            entry.ends(End::Removed { at: Instant::now() });
             if let Some(stop) = entry.stop.get() {
                 stop.cancel();
             }
         }
-        let next = self.ends.late.child_token();
-        std::mem::replace(&mut self.lock().news, next).cancel();
     }
 
-    /// Waits until this call has to end before its answer is there.
-    async fn ended(&self, entry: &Entry) -> End {
-        loop {
-            let news = self.lock().news.clone();
-            if entry.removed_at.get().is_some() {
-                return End::Removed;
-            }
-            if self.ends.late.is_cancelled() {
-                return End::Late;
-            }
-            news.cancelled().await;
+    /// The time to finish is over: what has no answer yet gets an error.
+    pub(super) fn end(&self) {
+        let mut calls = self.lock();
+        calls.is_late = true;
+        let open: Vec<Arc<Entry>> = calls.open.values().cloned().collect();
+        drop(calls);
+        for entry in open {
+            entry.ends(End::Late);
         }
+    }
+}
+
+impl Entry {
+    fn ends(&self, end: End) {
+        // The first reason counts.
+        if self.end.set(end).is_ok() {
+            self.waiter.wake();
+        }
+    }
+
+    /// Ready when the call has to end.
+    fn poll_end(&self, context: &Context<'_>) -> Poll<End> {
+        let end = || self.end.get().map_or(Poll::Pending, |end| Poll::Ready(*end));
+        if end().is_pending() {
+            self.waiter.register(context.waker());
+        }
+        // It may have come meanwhile.
+        end()
     }
 }
 
 impl OpenCall {
     /// Ends its event stream.
     pub(super) fn stop(&self) -> CancellationToken {
-        let stop = self.entry.stop.get_or_init(|| self.all.ends.stop.child_token());
+        let stop = self.entry.stop.get_or_init(|| self.all.stop.child_token());
         // It may have been removed before there was a stream.
-        if self.entry.removed_at.get().is_some() {
+        if self.entry.end.get().is_some() {
             stop.cancel();
         }
         stop.clone()
@@ -164,7 +175,7 @@ impl OpenCall {
 
     /// Waits until the call has to end before its answer is there.
     pub(super) async fn ended(&self) -> End {
-        self.all.ended(&self.entry).await
+        std::future::poll_fn(|context| self.entry.poll_end(context)).await
     }
 
     /// The answer, with whose body the call ends.
@@ -174,8 +185,7 @@ impl OpenCall {
             self.entry.counts.streams.inc();
         }
         answer.map(|body| {
-            let (over, is_late, cut, end) = (None, false, None, None);
-            let body = OpenBody { body, call: self, over, is_late, cut, end, is_stream, bytes: 0 };
+            let body = OpenBody { body, call: self, cut: None, end: None, is_stream, bytes: 0 };
             let body: Streamed = Box::pin(body);
             body
         })
@@ -202,10 +212,6 @@ impl Drop for OpenCall {
 struct OpenBody {
     body: Streamed,
     call: OpenCall,
-    /// Made when it has to wait for the first time. Most answers come at once.
-    over: Option<Pin<Box<dyn Future<Output = End> + Send>>>,
-    /// The daemon ends. Whoever ends it ends its connections, too.
-    is_late: bool,
     cut: Option<Pin<Box<Sleep>>>,
     /// How it ended, if it has.
     end: Option<CallEnd<'static>>,
@@ -214,23 +220,11 @@ struct OpenBody {
 }
 
 impl OpenBody {
-    /// Ready when something has changed: the call has to end.
-    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.is_late || self.cut.is_some() {
-            return Poll::Pending;
-        }
-        let over = self.over.get_or_insert_with(|| {
-            let (all, entry) = (Arc::clone(&self.call.all), Arc::clone(&self.call.entry));
-            Box::pin(async move { all.ended(&entry).await })
-        });
-        self.is_late = ready!(over.as_mut().poll(context)) == End::Late;
-        Poll::Ready(())
-    }
-
     /// Ready when the call was removed and its time is over.
     fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.call.entry.removed_at.get() else { return Poll::Pending };
-        let cut = self.cut.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*at + GRACE)));
+        // Whoever ends the daemon ends its connections, too.
+        let End::Removed { at } = ready!(self.call.entry.poll_end(context)) else { return Poll::Pending };
+        let cut = self.cut.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at + GRACE)));
         cut.as_mut().poll(context)
     }
 }
@@ -240,25 +234,20 @@ impl Body for OpenBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
-        let this = &mut *self;
-        loop {
-            if this.end.is_some() {
-                return Poll::Ready(None);
-            }
-            if this.poll_cut(context).is_ready() {
-                this.end = Some(CallEnd::Cut);
-                return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
-            }
-            if let Poll::Ready(frame) = this.body.as_mut().poll_frame(context) {
-                match &frame {
-                    Some(Ok(frame)) => this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-                    Some(Err(_)) => this.end = Some(CallEnd::Cut),
-                    None => this.end = Some(CallEnd::Passed),
-                }
-                return Poll::Ready(frame);
-            }
-            ready!(this.poll_over(context));
+        if self.end.is_some() {
+            return Poll::Ready(None);
         }
+        if self.poll_cut(context).is_ready() {
+            self.end = Some(CallEnd::Cut);
+            return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+        }
+        let frame = ready!(self.body.as_mut().poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(_)) => self.end = Some(CallEnd::Cut),
+            None => self.end = Some(CallEnd::Passed),
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Revokes what an examination was given, also after its time was over.
+//! Revokes what an examination was given, also if the time for its checks was too short. It has a part of the time of its own.
 
 use std::time::Duration;
 

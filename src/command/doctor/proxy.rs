@@ -33,12 +33,17 @@ pub(super) fn check(context: &Context<'_>, url: &str, deadline: Instant) -> Opti
         return Some(PROXY.skip(LATE));
     }
     let ask = |request: &str, body, limit: Duration| door::ask(&places, request, body, uid, limit.min(left()));
-    let status = ask("GET /v1/status", None, STATUS_LIMIT).ok().filter(|reply| reply.status == 200)?;
+    let status = match ask("GET /v1/status", None, STATUS_LIMIT) {
+        Err(_) if left().is_zero() => return Some(PROXY.skip(LATE)),
+        status => status.ok().filter(|reply| reply.status == 200)?,
+    };
     let Some(name) = listed(&status.body, &ServerUrl::parse(url).ok()?) else {
         return Some(PROXY.skip("the daemon does not serve this server to us by a name"));
     };
     Some(match ask(&format!("POST /mcp/{name}"), Some(PING), LIMIT) {
         Ok(reply) => judge(&name, reply.status, &reply.body),
+        // Our time is over, and not that of the daemon.
+        Err(_) if left().is_zero() => PROXY.skip(LATE),
         Err(error) => PROXY
             .fail(format!("a ping through /mcp/{name} has no answer: {error}"), "look at the daemon's log")
             .of(Class::Temporary),

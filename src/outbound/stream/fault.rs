@@ -57,7 +57,8 @@ pub(in crate::outbound) fn reason(host: &str, error: &io::Error) -> Error {
         Some(Fault::Interim) => Error::Interim { host: of() },
         Some(Fault::Framing) => Error::Framing { host: of() },
         Some(Fault::NotHttp | Fault::Switched | Fault::Length | Fault::Chunk) => Error::Malformed { host: of(), what },
-        // A server with too many clients may say so, and hang up, before it reads what they want.
+        // A server with too many clients may say so, and hang up, before it reads what they want. So may one that speaks another
+        // protocol and begins, which is then tried again in vain.
         Some(Fault::Cut | Fault::Unasked) => Error::Broken { host: of(), what },
         None if inner.is::<OwnBody>() => Error::OwnBody { what: inner.to_string() },
         None => Error::typed(host, error).unwrap_or_else(|| Error::Broken { host: of(), what }),

@@ -55,7 +55,7 @@ pub(crate) enum Why {
     AnswerLost,
     /// The same for a `tools/call`.
     ToolMayHaveRun,
-    /// What the server answers cannot be read, whenever it is asked.
+    /// The answer is malformed. Asking again would not help.
     Malformed,
     /// There is no token. The class says why.
     NoToken,
@@ -209,7 +209,7 @@ impl Why {
                 "the connection broke before the answer; the tool may have run, so check before it is called again"
             }
             Self::Malformed => {
-                "the server gives no valid answer, and its operator must act; what was asked for may have run, so check before it is sent again"
+                "the server gives no valid answer, and its operator must act; the request, or its tool, may have run, so check before it is sent again"
             }
             Self::NoToken => no_token(class),
             Self::Rate => "too many requests; try again later",

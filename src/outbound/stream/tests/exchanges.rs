@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::io::AsyncRead;
+
 use super::*;
 
 fn broken(lost: Result<Response<Download>, Lost>) -> (String, Sent) {
@@ -194,6 +196,30 @@ async fn a_broken_upload_ends_its_exchange_before_and_behind_the_head() {
     assert!(client.trust.may_use_kept(&url[..Position::AfterPort], true));
 }
 
+/// In TLS 1.3 a server refuses the client's certificate after the client has written.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_written_into_a_refused_handshake_is_unsent() {
+    struct Refuses(bool);
+    impl AsyncRead for Refuses {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if std::mem::replace(&mut self.0, true) {
+                let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, alert)));
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+    let client = Pipes::default().client();
+    keep(&client, tokio::io::join(Refuses(false), tokio::io::sink()));
+    let lost = client.send(post(whole(b"{}"))).await.map(drop).expect_err("refused");
+    assert!(matches!(lost.error, Error::OurCertificate { .. }) && lost.sent == Sent::Nothing, "{lost:?}");
+}
+
 /// A server may refuse a large request before it has read it.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_reads_no_further_is_heard_all_the_same() {
@@ -216,7 +242,7 @@ struct Closing {
     is_closed: Arc<Mutex<bool>>,
 }
 
-impl tokio::io::AsyncRead for Closing {
+impl AsyncRead for Closing {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
