@@ -42,7 +42,7 @@ impl Broker {
             Err(error) => Err(error),
         };
         let decided = decided.and_then(|lease| fields(&lease).map(|fields| (lease, fields)));
-        let tool = record.tool();
+        let tool = if self.records() { record.tool() } else { None };
         let call = self.records().then(|| CallSubject { id: record.id(), tool: tool.as_deref() });
         let subject = AuditSubject { call, ..AuditSubject::of(caller, request) };
         self.note_call(&subject, decided, record).await

@@ -100,8 +100,9 @@ impl CallRecord {
 
     /// Adds the `done` line, if there was a `call` line. `bytes` of the answer passed.
     pub(crate) fn done(&self, end: CallEnd<'_>, bytes: u64) {
+        let Some(audit) = &self.audit else { return };
         let Details { tool, token } = std::mem::take(&mut *self.lock());
-        let (Some(audit), Some(token)) = (&self.audit, token) else { return };
+        let Some(token) = token else { return };
         let lasted = self.clock.boot().since(self.begun);
         let outcome = match end {
             CallEnd::Passed => Outcome::Passed,
