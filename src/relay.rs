@@ -147,12 +147,12 @@ impl Relay {
             })
         })?;
         let (sent, to, tool) = exchange::sent(&method, body.beginning());
-        open.asked(sent, &to);
+        let to = open.asked(sent, to);
         if sent == Sent::Request(Effect::ToolCall) && broker.records() {
             open.entry.record.calls(tool.map(Cow::into_owned));
         }
         if let Some(told) = self.told_before(caller, &server, sent, body.beginning()) {
-            return Err(refusal(told.into(), |class| sent.form(class), &server, &to));
+            return Err(refusal(told.into(), |class| sent.form(class), &server, to));
         }
         let jar = session.as_ref().map(|member| member.key.clone());
         let (broker, call, known) = (Arc::clone(broker), Arc::clone(&open.entry), Arc::clone(&self.known));
@@ -204,7 +204,7 @@ impl Relay {
         &self,
         answer: Response<Streamed>,
         errand: Errand,
-        (to, open): (To, &OpenCall),
+        (to, open): (&To, &OpenCall),
         lesson: Option<Lesson>,
     ) -> Response<Streamed> {
         let listener = lesson.and_then(|lesson| lesson.listener(&errand, &answer));
@@ -221,8 +221,8 @@ impl Relay {
         head.version = Version::HTTP_11;
         let waiting = |listener| match to {
             To::Request(id) if errand.sent != Sent::Stream => {
-                let last_word = last_word(&errand, To::Request(id.clone()));
-                Some(Waiting { id, last_word, listener })
+                let last_word = last_word(&errand, to.clone());
+                Some(Waiting { id: id.clone(), last_word, listener })
             }
             _ => None,
         };
@@ -250,7 +250,7 @@ impl Relay {
         &self,
         failed: Failed,
         errand: Errand,
-        (to, stop): (To, CancellationToken),
+        (to, stop): (&To, CancellationToken),
     ) -> Result<Response<Streamed>, Box<Refused>> {
         if errand.sent == Sent::Request(Effect::Probe) && is_method(errand.body.beginning(), "server/discover") {
             let (uid, told) = (errand.caller().uid, failed.told.clone());
@@ -258,7 +258,7 @@ impl Relay {
         }
         match errand.sent.form(failed.told.class) {
             Form::Hold => Ok(held::answer(Held::new(errand, stop))),
-            _ => Err(refusal(failed, |class| errand.sent.form(class), errand.server(), &to)),
+            _ => Err(refusal(failed, |class| errand.sent.form(class), errand.server(), to)),
         }
     }
 }

@@ -231,7 +231,10 @@ impl<C: Connect> Http<C> {
         });
         let (error, back) = match outcome.await {
             Some(Ok(answer)) => {
-                self.trust.heard(connection.key.place().origin);
+                // Asked for before a request that cannot be repeated. A call is always tried over what is kept.
+                if !connection.key.is_relayed() {
+                    self.trust.heard(connection.key.place().origin);
+                }
                 let pool = Arc::clone(&self.pool);
                 let mut body = Download { connection: Some(connection), pool, is_broken: false };
                 body.give_back_at_end();

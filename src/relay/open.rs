@@ -164,8 +164,8 @@ impl OpenCall {
     }
 
     /// Notes what was asked, for the error if the call ends early.
-    pub(super) fn asked(&self, sent: Sent, to: &To) {
-        self.entry.asked.get_or_init(|| (sent, to.clone()));
+    pub(super) fn asked(&self, sent: Sent, to: To) -> &To {
+        &self.entry.asked.get_or_init(|| (sent, to)).1
     }
 
     /// What was asked, once it is known.
