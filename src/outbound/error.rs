@@ -309,11 +309,6 @@ impl Error {
         }
     }
 
-    /// Did the server refuse the connection itself? In TLS 1.3 it says so after the client has written.
-    pub(super) fn is_about_handshake(&self) -> bool {
-        matches!(self, Self::OurCertificate { .. } | Self::NoCommonTls { .. })
-    }
-
     fn from_tls(host: String, error: &rustls::Error) -> Self {
         match error {
             rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {

@@ -246,9 +246,9 @@ impl<C: Connect> Http<C> {
                 (Error::Timeout { host: host.to_owned(), limit: lasts }, None)
             }
         };
-        // Whoever refuses the connection has read nothing of what came over it.
-        let reads = connection.is_begun() && !error.is_about_handshake();
-        let sent = if reads { Sent::Perhaps } else { Sent::Nothing };
+        // Whoever refuses the handshake has read nothing. In TLS 1.3 that is heard after the request was written.
+        let is_refused = matches!(error, Error::OurCertificate { .. } | Error::NoCommonTls { .. });
+        let sent = if connection.is_begun() && !is_refused { Sent::Perhaps } else { Sent::Nothing };
         Err(Failed { lost: Lost { error, sent }, is_heard: connection.is_heard(), back })
     }
 }
