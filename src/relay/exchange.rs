@@ -199,17 +199,17 @@ impl Errand {
             more.to_mut().push((COOKIE, field));
         }
         let last_byte = &*self.last_byte;
-        let idle_at = || last_byte.idle_at();
+        let late_at = || last_byte.head_late_at(progress.begun);
         let exchange = Exchange {
             head: RequestHead { method: &self.method, url: self.url.url(), headers: &self.headers, more: &more },
             body,
             named_by: self.server().named_by,
             certificate: progress.lease.token.credential.connection().copied(),
             server: &self.server().name,
-            until: (&idle_at, IDLE),
+            until: (&late_at, IDLE),
         };
         let answer = self.broker.outbound().stream(exchange).await;
-        if answer.is_err() && last_byte.is_idle() {
+        if answer.is_err() && late_at() <= Instant::now() {
             return Err(Told::new(Why::AnswerLost).into());
         }
         last_byte.passed();

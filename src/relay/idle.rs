@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 /// An exchange in which nothing passes for so long is ended.
 pub(super) const IDLE: Duration = Duration::from_secs(600);
+/// The longest wait for the head of an answer, also if the body of the request goes on and on.
+const HEAD_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 
 /// What a future gives, unless it takes too long. What is there at once needs no timer.
 pub(super) async fn unless_idle<F: Future>(future: F) -> Option<F::Output> {
@@ -46,8 +48,24 @@ impl LastByte {
         self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + IDLE
     }
 
-    /// Has nothing passed for too long?
-    pub(super) fn is_idle(&self) -> bool {
-        self.idle_at() <= Instant::now()
+    /// When the head of an answer is late, if nothing passes until then, to a request that was first sent at that time.
+    pub(super) fn head_late_at(&self, sent: Instant) -> Instant {
+        self.idle_at().min(sent + HEAD_LIMIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_moves_the_end_of_the_wait_for_a_head_but_not_beyond_a_day() {
+        let (last_byte, sent) = (LastByte::default(), Instant::now());
+        assert_eq!(last_byte.head_late_at(sent), sent + IDLE);
+        while sent.elapsed() < HEAD_LIMIT {
+            tokio::time::advance(IDLE / 2).await;
+            last_byte.passed();
+            assert_eq!(last_byte.head_late_at(sent), (Instant::now() + IDLE).min(sent + HEAD_LIMIT));
+        }
     }
 }
