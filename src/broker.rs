@@ -242,7 +242,7 @@ impl Broker {
         let wanted = self.wanted(caller, request, given, TokenRequest { server, order, permit, urgency });
         let cached = if wanted.passes_door(request) { None } else { self.cache.hit(&wanted.key, &wanted.wish) };
         match cached {
-            Some(token) => self.lease(caller, request, &wanted.want, token).map(Decision::Lease),
+            Some(token) => self.lease(caller, request, wanted.want, token).map(Decision::Lease),
             None => Ok(Decision::Awaits(wanted)),
         }
     }
@@ -253,14 +253,14 @@ impl Broker {
         let server = Arc::clone(&wanted.want.server);
         let Some(door) = server.front_door.as_ref().filter(|_| wanted.passes_door(request)) else {
             let (want, token) = self.made(wanted).await?;
-            return self.lease(caller, request, &want, token);
+            return self.lease(caller, request, want, token);
         };
         let for_door = TokenRequest::for_front_door(&server, door);
         let for_door = self.wanted(caller, request, wanted.given, for_door);
         let (inside, outside) = tokio::join!(self.made(wanted), self.made(for_door));
         let ((want, token), (for_door, outside)) = (inside?, outside?);
         check(&for_door, &outside, request.action)?;
-        let lease = self.lease(caller, request, &want, token)?;
+        let lease = self.lease(caller, request, want, token)?;
         Ok(Lease { outer: Some(Outer { header: door.header.clone(), token: outside }), ..lease })
     }
 
@@ -277,20 +277,14 @@ impl Broker {
     }
 
     /// Hands out a token, if this caller may have it in this form.
-    fn lease(
-        &self,
-        caller: &Caller,
-        request: &Request,
-        want: &TokenRequest,
-        token: Arc<Token>,
-    ) -> Result<Lease, Error> {
-        check(want, &token, request.action)?;
+    fn lease(&self, caller: &Caller, request: &Request, want: TokenRequest, token: Arc<Token>) -> Result<Lease, Error> {
+        check(&want, &token, request.action)?;
         self.still_permits(caller, request, &want.server, &token)?;
         if request.may_be_a_retry {
             self.lock_retries().answered(caller, &want.server.name, self.clock.boot());
         }
-        let (server, nonces) = (Arc::clone(&want.server), Arc::clone(&self.maker.nonces));
-        Ok(Lease { token, server, outer: None, nonces, clock: self.clock.clone() })
+        let nonces = Arc::clone(&self.maker.nonces);
+        Ok(Lease { token, server: want.server, outer: None, nonces, clock: self.clock.clone() })
     }
 
     /// The server of this name or URL: a configured one, or an unlisted one that was asked for before. Fails if there

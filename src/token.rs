@@ -211,8 +211,16 @@ pub struct AccessToken {
     secret: SecretString,
     /// The text needs no escape in a JSON string. Computed once, because every answer needs it.
     is_plain: bool,
-    /// See [`Self::in_field`].
-    in_field: OnceLock<HeaderValue>,
+    /// What is sent, made when it is first sent.
+    sent: OnceLock<Sent>,
+}
+
+/// The text as it is sent. All messages share one copy, which is erased with the last of them.
+#[derive(Clone)]
+struct Sent {
+    field: HeaderValue,
+    /// The part of the field that is the token.
+    text: Bytes,
 }
 
 impl AccessToken {
@@ -220,7 +228,7 @@ impl AccessToken {
     pub fn parse(text: String) -> Result<Self, BadToken> {
         const CAP: usize = 32 * 1024;
         let is_plain = !text.bytes().any(|byte| byte == b'"' || byte == b'\\');
-        let token = Self { secret: SecretString::from(text), is_plain, in_field: OnceLock::new() };
+        let token = Self { secret: SecretString::from(text), is_plain, sent: OnceLock::new() };
         let text = token.expose();
         if text.len() > CAP {
             Err(BadToken::TooLong)
@@ -241,17 +249,25 @@ impl AccessToken {
         expose(&self.secret)
     }
 
-    /// The value of an `Authorization` field with it (RFC 6750 section 2.1), marked as sensitive. All that are sent share one
-    /// text, which is erased with the last of them.
+    /// The value of an `Authorization` field with it (RFC 6750 section 2.1), marked as sensitive.
     pub(crate) fn in_field(&self) -> HeaderValue {
-        let make = || {
-            let text = Zeroizing::new(format!("Bearer {}", self.expose()).into_bytes());
-            let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
-            let mut value = value.expect("visible ASCII can be in a field");
-            value.set_sensitive(true);
-            value
-        };
-        self.in_field.get_or_init(make).clone()
+        self.sent().field.clone()
+    }
+
+    /// The text as a piece of a body.
+    pub(crate) fn in_body(&self) -> Bytes {
+        self.sent().text.clone()
+    }
+
+    fn sent(&self) -> &Sent {
+        const SCHEME: &str = "Bearer ";
+        self.sent.get_or_init(|| {
+            let whole = Bytes::from_owner(Zeroizing::new([SCHEME, self.expose()].concat().into_bytes()));
+            let text = whole.slice(SCHEME.len()..);
+            let mut field = HeaderValue::from_maybe_shared(whole).expect("visible ASCII can be in a field");
+            field.set_sensitive(true);
+            Sent { field, text }
+        })
     }
 
     /// The SHA-256 of the text, which identifies the token without showing it.

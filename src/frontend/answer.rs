@@ -2,7 +2,6 @@
 //!
 //! Neither can be sent as it is. Only `funnel.rs` makes a response of them, after a refusal was recorded.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -50,7 +49,7 @@ impl Answer {
     }
 
     /// A JSON document with a token in it.
-    pub(super) fn token(token: Arc<Token>, around: Around) -> Self {
+    pub(super) fn token(token: &Token, around: Around) -> Self {
         Self::ok(JSON, body::around(token, around))
     }
 

@@ -1,7 +1,5 @@
 //! The bodies of answers. A token goes from the cache to the connection as it is: `listener/body.rs` says where it is copied.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use safeconduct_listener::Body;
 use zeroize::Zeroizing;
@@ -20,22 +18,13 @@ pub(super) fn secret(whole: Zeroizing<String>) -> Body {
 }
 
 /// A token with the text around it. Nothing stands in its place where there is none.
-pub(super) fn around(token: Arc<Token>, around: Around) -> Body {
+pub(super) fn around(token: &Token, around: Around) -> Body {
     let secret = match token.credential.token() {
         Some(secret) if !secret.is_plain() => Bytes::from_owner(Escaped(dialect::escaped(secret))),
-        Some(_) => Bytes::from_owner(Cached(token)),
+        Some(secret) => secret.in_body(),
         None => Bytes::new(),
     };
     Body::whole(Bytes::from_static(around.before.as_bytes()), secret, Bytes::from(around.after))
-}
-
-/// The token in the cache.
-struct Cached(Arc<Token>);
-
-impl AsRef<[u8]> for Cached {
-    fn as_ref(&self) -> &[u8] {
-        self.0.credential.token().map_or(&[], |token| token.expose().as_bytes())
-    }
 }
 
 /// A text that is made for one answer: a token that has to be escaped in JSON, or signed fields.

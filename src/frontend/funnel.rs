@@ -128,16 +128,15 @@ impl Asked<'_> {
     }
 
     /// The response to this request.
-    fn finish(mut self, outcome: Outcome) -> Response<Body> {
+    fn finish(self, outcome: Outcome) -> Response<Body> {
         let is_last = !self.caller.is_known() || outcome.as_ref().is_err_and(Failure::is_final);
-        let of_request = std::mem::take(&mut self.fields);
         let mut response = match outcome {
-            Ok(answer) => answer.into_response(of_request),
+            Ok(answer) => answer.into_response(self.fields),
             Err(mut failure) => {
                 let id = failure.request_id(self.dialect).map(str::to_owned);
                 self.record(&failure, id.as_deref());
                 let is_own = self.caller.may_see_all(self.desk.fixed.uid);
-                failure.into_response(self.dialect, of_request, is_own)
+                failure.into_response(self.dialect, self.fields, is_own)
             }
         };
         if is_last {

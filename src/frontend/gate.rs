@@ -154,6 +154,10 @@ impl<'a> Hosts<'a> {
 
 /// `localhost`, `127.0.0.1` or `[::1]`, with any port.
 fn is_local(host: &str) -> bool {
+    // What local clients send at the socket.
+    if host == "localhost" {
+        return true;
+    }
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((name, after)) => (name, after.strip_prefix(':').or_else(|| after.is_empty().then_some(""))),

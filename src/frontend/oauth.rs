@@ -73,7 +73,7 @@ async fn given(asked: &Asked<'_>, caller: &Caller, request: &broker::Request, re
     }
     let lease = broker.token(caller, request).await?;
     let around = dialect::token_json(&lease.token, asked.desk.fixed.clock.now());
-    Ok(Answer::token(lease.token, around))
+    Ok(Answer::token(&lease.token, around))
 }
 
 fn is_form(fields: &HeaderMap) -> bool {

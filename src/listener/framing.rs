@@ -74,8 +74,8 @@ enum At {
 }
 
 const VERSION: &[u8] = b"HTTP/1.";
-/// With the end of its line.
-const USUAL_VERSION: &[u8] = b"HTTP/1.1\r\n";
+/// The usual end of a request line.
+const USUAL_VERSION: &[u8] = b" HTTP/1.1\r\n";
 
 impl Framing {
     /// A parser for a new connection. The head of a request may have at most `cap` bytes.
@@ -101,9 +101,10 @@ impl Framing {
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Taken, Stop> {
         let (mut read, mut passed) = (0, 0);
         while let Some(byte) = bytes.get(read) {
-            let mut many = self.skip(&bytes[read..]);
+            let stop = |violation| Stop { passed, violation };
+            let mut many = self.skip(&bytes[read..]).map_err(stop)?;
             if many == 0 {
-                self.step(*byte).map_err(|violation| Stop { passed, violation })?;
+                self.step(*byte).map_err(stop)?;
                 many = 1;
             }
             read += many;
@@ -141,14 +142,33 @@ impl Framing {
 
     /// Parses a run of bytes at once where many may follow each other, for speed. Returns their number; 0 if `step` is
     /// needed.
-    fn skip(&mut self, rest: &[u8]) -> usize {
+    fn skip(&mut self, rest: &[u8]) -> Result<usize, Violation> {
         let run = |class: u8| rest.iter().position(|byte| !is_of(class, *byte)).unwrap_or(rest.len());
-        match &mut self.at {
-            At::Method => run(TOKEN),
-            At::Target => run(TARGET),
-            At::Version(0) if rest.starts_with(USUAL_VERSION) => {
+        let many = match &mut self.at {
+            At::Start => {
+                let many = run(TOKEN);
+                if many == 0 || !rest[many..].starts_with(b" /") {
+                    return Ok(0);
+                }
+                (self.at, self.is_in_head) = (At::Target, true);
+                many + 2
+            }
+            At::Target => {
+                let many = run(TARGET);
+                if !rest[many..].starts_with(USUAL_VERSION) {
+                    return Ok(many);
+                }
                 (self.at, self.is_http10) = (At::Field(Line::Start), false);
-                USUAL_VERSION.len()
+                many + USUAL_VERSION.len()
+            }
+            At::Field(Line::Start) => {
+                let many = run(TOKEN);
+                // A name that is too long is not looked at, as if its bytes came one by one.
+                if many == 0 || rest.get(many) != Some(&b':') || self.size + many > self.cap {
+                    return Ok(0);
+                }
+                self.at = At::Field(self.fields.named(&rest[..many])?);
+                many + 1
             }
             At::Field(Line::Name) => {
                 let many = run(TOKEN);
@@ -158,7 +178,7 @@ impl Framing {
             At::Field(Line::Value) => {
                 let many = run(TEXT);
                 if !rest[many..].starts_with(b"\r\n") {
-                    return many;
+                    return Ok(many);
                 }
                 self.at = At::Field(Line::Start);
                 many + 2
@@ -175,7 +195,8 @@ impl Framing {
                 many
             }
             _ => 0,
-        }
+        };
+        Ok(many)
     }
 
     /// Parses one byte.

@@ -78,6 +78,13 @@ impl Fields {
         self.name_length += more.len();
     }
 
+    /// Parses a whole name and the colon after it.
+    pub(super) fn named(&mut self, name: &[u8]) -> Result<Line, Violation> {
+        self.name_length = 0;
+        self.name(name);
+        self.value()
+    }
+
     /// Begins the value of the current field. Each of the three known fields may occur only once.
     fn value(&mut self) -> Result<Line, Violation> {
         match self.name.get(..self.name_length) {
