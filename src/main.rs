@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use safeconduct::command::{self, Binary};
+
 fn main() -> ExitCode {
     safeconduct_glibc::share_two_arenas();
-    safeconduct::command::main(limit_name_lookup)
+    command::main(Binary { limit_name_lookup, give_code_back: safeconduct_glibc::give_code_back })
 }
 
 /// Limits name lookups to files and DNS in a static binary, which must not load the system's name-service modules: they would

@@ -57,10 +57,11 @@ mod waiting;
 mod whoami;
 mod whole;
 
-/// Runs the verb of the command line and turns its outcome into an exit code. `limit_name_lookup` limits the name lookups of a static
-/// binary; it is called before the first one.
-pub fn main(limit_name_lookup: fn() -> Result<(), &'static str>) -> ExitCode {
-    runtime::limit_name_lookup_with(limit_name_lookup);
+pub use runtime::Binary;
+
+/// Runs the verb of the command line and turns its outcome into an exit code.
+pub fn main(binary: Binary) -> ExitCode {
+    runtime::runs_in(binary);
     let exit = verb();
     // The log of a daemon that ends. Nobody may read it any more.
     log::flush(LAST_LINES);

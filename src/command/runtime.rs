@@ -31,6 +31,9 @@ pub(super) fn drive(work: Pin<&mut dyn Future<Output = ()>>) -> Result<(), Failu
     let entered = runtime.enter();
     let handled = signal(SignalKind::pipe()).map_err(|error| Failure::bug(format!("no signal handler: {error}")))?;
     drop((handled, entered));
+    if let Some(binary) = BINARY.get() {
+        runtime.spawn(keep_small(binary.give_code_back));
+    }
     runtime.block_on(work);
     // Do not wait for a thread that a silent DNS server blocks.
     runtime.shutdown_background();
@@ -47,14 +50,33 @@ pub(super) fn try_descriptors() -> Result<(), Failure> {
     })
 }
 
-/// Limits the name lookups of this process, as the binary is linked. Names the database that the C library lacks.
-pub(super) type LimitNameLookup = fn() -> Result<(), &'static str>;
+/// When the code of the start is given back: a short command is over by then.
+const STARTED: Duration = Duration::from_millis(500);
+/// How often the code that was not used since is given back.
+const UNUSED: Duration = Duration::from_secs(5 * 60);
 
-static LIMIT_NAME_LOOKUP: OnceLock<LimitNameLookup> = OnceLock::new();
+/// Keeps the memory of a process that lives long at what it used in the last minutes.
+async fn keep_small(give_code_back: fn()) {
+    tokio::time::sleep(STARTED).await;
+    loop {
+        give_code_back();
+        tokio::time::sleep(UNUSED).await;
+    }
+}
 
-/// Says how lookups are limited. Only the first call counts.
-pub(super) fn limit_name_lookup_with(limit: LimitNameLookup) {
-    let _ = LIMIT_NAME_LOOKUP.set(limit);
+/// What only the binary can do for this library, which has no `unsafe` and does not know how it is linked.
+pub struct Binary {
+    /// Limits the name lookups of this process, before the first one. Names the database that the C library lacks.
+    pub limit_name_lookup: fn() -> Result<(), &'static str>,
+    /// Unmaps the pages of the program's code, so that only those that are used again are mapped.
+    pub give_code_back: fn(),
+}
+
+static BINARY: OnceLock<Binary> = OnceLock::new();
+
+/// Says in which binary this library runs. Only the first call counts.
+pub(super) fn runs_in(binary: Binary) {
+    let _ = BINARY.set(binary);
 }
 
 /// Limits the lookups, at the first call. To be called before the first lookup and before the first thread: a reload reads the
@@ -62,7 +84,7 @@ pub(super) fn limit_name_lookup_with(limit: LimitNameLookup) {
 /// `/etc/nsswitch.conf` for it.
 pub(super) fn limit_name_lookup() -> Result<(), Failure> {
     static LIMITED: OnceLock<Result<(), &'static str>> = OnceLock::new();
-    let limited = *LIMITED.get_or_init(|| LIMIT_NAME_LOOKUP.get().map_or(Ok(()), |limit| limit()));
+    let limited = *LIMITED.get_or_init(|| BINARY.get().map_or(Ok(()), |binary| (binary.limit_name_lookup)()));
     limited.map_err(|database| Failure::bug(format!("the C library has no database {database}")))
 }
 

@@ -1,20 +1,28 @@
-//! Sets glibc up for this process. With other C libraries both functions do nothing.
+//! The calls into glibc for which there is no safe way. With other C libraries these functions do nothing.
 //!
-//! Call them first in `main`, before every thread. An embedding program decides for itself.
+//! Call the first two first in `main`, before every thread. An embedding program decides for itself.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod arenas;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod code;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod names;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use arenas::share_two_arenas;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use code::give_code_back;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use names::keep_to_files_and_dns;
 
 /// Does nothing: other C libraries have no arenas.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn share_two_arenas() {}
+
+/// Does nothing: this was only measured with glibc on Linux.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_code_back() {}
 
 /// Does nothing: other C libraries have no name-service modules.
 ///

@@ -1,0 +1,67 @@
+//! Gives the pages of this program's code back to the kernel.
+//!
+//! A start runs through most of the code once: options, configuration, certificates. The kernel maps 64 KiB around each place, and
+//! all of it stays mapped, although a thirtieth serves a request. Mapped code counts as memory of the process (RSS), and where
+//! memory is short the kernel takes it away last. What is given back is still in the page cache, and is mapped again where it is
+//! used; what is not used can go first.
+
+use std::ffi::{c_int, c_void};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::ops::Range;
+
+/// `MADV_DONTNEED` of <sys/mman.h>.
+const DONTNEED: c_int = 4;
+
+#[expect(unsafe_code, reason = "the signature is the one in glibc's <sys/mman.h>")]
+unsafe extern "C" {
+    fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
+}
+
+/// Unmaps the pages of the program's code. A page that runs again is mapped again, without reading the disk unless the kernel had to
+/// take it meanwhile. Does nothing where `/proc` is not there.
+pub fn give_code_back() {
+    if let Some(code) = code() {
+        #[expect(unsafe_code, reason = "there is no safe way to advise the kernel")]
+        // SAFETY: the range is one private mapping of this program's file that was never writable, so each of its pages is what the
+        // file has there, and is that again when it is next used.
+        let _locked_in_memory = unsafe { madvise(code.start as *mut c_void, code.len(), DONTNEED) };
+    }
+}
+
+/// The addresses of the mapping that holds this function. It may not be written: a page that was changed would be lost.
+fn code() -> Option<Range<usize>> {
+    let here = code as *const () as usize;
+    let maps = BufReader::new(File::open("/proc/self/maps").ok()?);
+    maps.lines().map_while(Result::ok).find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+        (range.contains(&here) && rest.starts_with("r-xp ")).then_some(range)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kilobytes of the code that are mapped.
+    fn mapped() -> usize {
+        let start = format!("{:x}-", code().expect("a mapping").start);
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("it can be read");
+        let of_code = maps.lines().skip_while(|line| !line.starts_with(&start));
+        let kilobytes = of_code.filter_map(|line| line.strip_prefix("Rss:")?.split_whitespace().next()).next();
+        kilobytes.and_then(|text| text.parse().ok()).expect("a number")
+    }
+
+    #[test]
+    fn code_that_was_given_back_is_not_mapped_and_runs_again() {
+        // Runs through much of the standard library.
+        let text = format!("{:?}", std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 80)));
+        let before = mapped();
+        give_code_back();
+        let after = mapped();
+        assert!(after < before, "{after} of {before} KB are mapped");
+        assert_eq!(text, format!("{:?}", std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 80))));
+    }
+}
