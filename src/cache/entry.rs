@@ -269,7 +269,9 @@ impl<E: Failure> Entry<E> {
     }
 
     fn renewal(&self, now: Boot) -> Renewal {
-        if self.flight.is_none() && self.plan(now) == Plan::Renew { Renewal::Due } else { Renewal::NotYet }
+        // Nearly all requests come before its time, and need no plan.
+        let is_due = self.renew_at <= now && self.flight.is_none() && self.plan(now) == Plan::Renew;
+        if is_due { Renewal::Due } else { Renewal::NotYet }
     }
 
     /// Would a new token meet the wish, where this one does not?

@@ -6,8 +6,6 @@
 //! used; what is not used can go first.
 
 use std::ffi::{c_int, c_void};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::ops::Range;
 
 /// `MADV_DONTNEED` of <sys/mman.h>.
@@ -32,8 +30,8 @@ pub fn give_code_back() {
 /// The addresses of the mapping that holds this function. It may not be written: a page that was changed would be lost.
 fn code() -> Option<Range<usize>> {
     let here = code as *const () as usize;
-    let maps = BufReader::new(File::open("/proc/self/maps").ok()?);
-    maps.lines().map_while(Result::ok).find_map(|line| {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
         let (range, rest) = line.split_once(' ')?;
         let (start, end) = range.split_once('-')?;
         let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
