@@ -6,7 +6,7 @@ use safeconduct::command::{self, Binary};
 
 fn main() -> ExitCode {
     safeconduct_glibc::share_two_arenas();
-    command::main(Binary { limit_name_lookup, give_code_back: safeconduct_glibc::give_code_back })
+    command::main(Binary { limit_name_lookup, unmap_code: safeconduct_glibc::unmap_code })
 }
 
 /// Limits name lookups to files and DNS in a static binary, which must not load the system's name-service modules: they would

@@ -32,7 +32,7 @@ pub(super) fn drive(work: Pin<&mut dyn Future<Output = ()>>) -> Result<(), Failu
     let handled = signal(SignalKind::pipe()).map_err(|error| Failure::bug(format!("no signal handler: {error}")))?;
     drop((handled, entered));
     if let Some(binary) = BINARY.get() {
-        runtime.spawn(keep_small(binary.give_code_back));
+        runtime.spawn(keep_small(binary.unmap_code));
     }
     runtime.block_on(work);
     // Do not wait for a thread that a silent DNS server blocks.
@@ -50,16 +50,16 @@ pub(super) fn try_descriptors() -> Result<(), Failure> {
     })
 }
 
-/// When the code of the start is given back: a short command is over by then.
+/// When the start is over. A short command has ended by then.
 const STARTED: Duration = Duration::from_millis(500);
-/// How often the code that was not used since is given back.
+/// How long code that runs no more may be mapped.
 const UNUSED: Duration = Duration::from_secs(5 * 60);
 
-/// Keeps the memory of a process that lives long at what it used in the last minutes.
-async fn keep_small(give_code_back: fn()) {
+/// Keeps the resident memory of a process that lives long at what it used in the last minutes.
+async fn keep_small(unmap_code: fn()) {
     tokio::time::sleep(STARTED).await;
     loop {
-        give_code_back();
+        unmap_code();
         tokio::time::sleep(UNUSED).await;
     }
 }
@@ -68,8 +68,8 @@ async fn keep_small(give_code_back: fn()) {
 pub struct Binary {
     /// Limits the name lookups of this process, before the first one. Names the database that the C library lacks.
     pub limit_name_lookup: fn() -> Result<(), &'static str>,
-    /// Unmaps the pages of the program's code, so that only those that are used again are mapped.
-    pub give_code_back: fn(),
+    /// Unmaps the pages of the program's code. Those that run are mapped again.
+    pub unmap_code: fn(),
 }
 
 static BINARY: OnceLock<Binary> = OnceLock::new();

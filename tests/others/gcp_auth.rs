@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::fakes::fault::Fault;
 use crate::fakes::google::{AGENT, FakeGoogle, INSTANCE};
+use crate::fakes::memory::memory;
 use crate::fakes::profiles;
 use crate::fakes::safeconduct::{Output, Safeconduct};
 use crate::fakes::scene::Scene;
@@ -189,18 +190,11 @@ async fn an_endless_token_does_not_fill_the_daemons_memory(port: &Port) {
     let instance = Instance::new(port).await;
     let daemon = instance.world.daemon(&[]).await;
     daemon.token("demo").await;
-    let usual = peak(daemon.pid());
+    let usual = memory(daemon.pid(), "VmHWM");
     daemon.stop().await.expect_code(0);
     instance.google.fail(Some((TOKEN, Fault::Endless)));
     let daemon = instance.world.daemon(&[]).await;
     daemon.run(&["token", "demo"]).await.expect_code(NO_IDENTITY);
-    let most = peak(daemon.pid());
+    let most = memory(daemon.pid(), "VmHWM");
     assert!(most < usual + MORE, "{usual} kB became {most} kB");
-}
-
-/// `VmHWM`, in kB.
-fn peak(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel counts it");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -45,6 +45,7 @@ pub mod leak;
 pub mod listener;
 pub mod long_session;
 pub mod mcp_server;
+pub mod memory;
 pub mod modern_server;
 pub mod platform;
 pub mod profiles;

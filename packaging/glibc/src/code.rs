@@ -1,9 +1,9 @@
-//! Gives the pages of this program's code back to the kernel.
+//! Unmaps the pages of this program's code that are not in use.
 //!
 //! A start runs through most of the code once: options, configuration, certificates. The kernel maps 64 KiB around each place, and
-//! all of it stays mapped, although a thirtieth serves a request. Mapped code counts as memory of the process (RSS), and where
-//! memory is short the kernel takes it away last. What is given back is still in the page cache, and is mapped again where it is
-//! used; what is not used can go first.
+//! all of it stays mapped and counts as resident memory (RSS), although a request needs a fifteenth of it. What is unmapped here
+//! stays in the page cache, and is mapped again where it runs. So this frees no memory by itself: resident memory says what the
+//! process uses, and the kernel may drop the rest without looking for who has it mapped.
 
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
@@ -17,8 +17,8 @@ unsafe extern "C" {
 }
 
 /// Unmaps the pages of the program's code. A page that runs again is mapped again, without reading the disk unless the kernel had to
-/// take it meanwhile. Does nothing where `/proc` is not there.
-pub fn give_code_back() {
+/// drop it meanwhile. Takes up to half a millisecond. Does nothing where `/proc` is not there.
+pub fn unmap_code() {
     if let Some(code) = code() {
         #[expect(unsafe_code, reason = "there is no safe way to advise the kernel")]
         // SAFETY: the range is one private mapping of this program's file that was never writable, so each of its pages is what the
@@ -53,11 +53,11 @@ mod tests {
     }
 
     #[test]
-    fn code_that_was_given_back_is_not_mapped_and_runs_again() {
+    fn code_that_was_unmapped_runs_again() {
         // Runs through much of the standard library.
         let text = format!("{:?}", std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 80)));
         let before = mapped();
-        give_code_back();
+        unmap_code();
         let after = mapped();
         assert!(after < before, "{after} of {before} KB are mapped");
         assert_eq!(text, format!("{:?}", std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 80))));

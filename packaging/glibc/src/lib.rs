@@ -12,7 +12,7 @@ mod names;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use arenas::share_two_arenas;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub use code::give_code_back;
+pub use code::unmap_code;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use names::keep_to_files_and_dns;
 
@@ -22,7 +22,7 @@ pub fn share_two_arenas() {}
 
 /// Does nothing: this was only measured with glibc on Linux.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn give_code_back() {}
+pub fn unmap_code() {}
 
 /// Does nothing: other C libraries have no name-service modules.
 ///

@@ -15,6 +15,7 @@ use nix::unistd::{Pid, getegid, geteuid, getsid};
 use serde_json::{Value, json};
 use support::fault::Fault;
 use support::leak;
+use support::memory::memory;
 use support::safeconduct::{Output, Running, Safeconduct};
 use support::scene::Scene;
 use support::tcp_http::Loopback;

@@ -99,6 +99,16 @@ async fn unknown_requests_are_refused_by_status() {
 }
 
 #[tokio::test]
+async fn code_that_only_the_start_needed_is_unmapped() {
+    let scene = Scene::new(binary()).await;
+    let daemon = scene.daemon("").await;
+    let now = |counter| memory(daemon.pid(), counter);
+    until(LIMIT, "much less is mapped than at the start", async || now("VmRSS") * 4 < now("VmHWM") * 3).await;
+    // What is needed again is there again.
+    daemon.token("demo").await;
+}
+
+#[tokio::test]
 async fn a_page_in_a_browser_gets_nothing() {
     let scene = Scene::new(binary()).await;
     let daemon = scene.daemon("").await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use support::memory::memory;
 use tokio::io::AsyncWriteExt;
 
 use super::{World, call, post};
@@ -14,19 +15,12 @@ fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
-/// Resident memory of a process in KiB.
-fn memory(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 const LARGE: usize = 100 * 1024 * 1024;
 
 #[tokio::test]
 async fn a_large_body_passes_in_both_directions_with_little_memory() {
     let world = World::new().await;
-    let before = memory(world.daemon.pid());
+    let before = memory(world.daemon.pid(), "RssAnon");
     let head = post("/mcp/raw", "", "").replace("length: 0", &format!("length: {LARGE}"));
     let mut client = world.send(&head).await;
     let piece = vec![b'x'; 1024 * 1024];
@@ -59,7 +53,7 @@ async fn a_large_body_passes_in_both_directions_with_little_memory() {
     };
     let ((), read) = tokio::join!(download, reader);
     assert_eq!(read, LARGE);
-    let grown = memory(world.daemon.pid()).saturating_sub(before);
+    let grown = memory(world.daemon.pid(), "RssAnon").saturating_sub(before);
     assert!(grown < 8 * 1024, "{grown} KiB more than before");
 }
 
