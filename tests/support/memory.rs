@@ -4,7 +4,6 @@
 /// `RssAnon` (what nobody shares).
 pub fn memory(pid: u32, counter: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let lines = status.lines().filter_map(|line| line.strip_prefix(counter)?.strip_prefix(':'));
-    let numbers = lines.filter_map(|line| line.trim().trim_end_matches(" kB").parse().ok());
-    numbers.last().expect("the kernel counts it")
+    let count = status.lines().find_map(|line| line.strip_prefix(counter)?.strip_prefix(':'));
+    count.and_then(|count| count.trim().trim_end_matches(" kB").parse().ok()).expect("the kernel counts it")
 }
