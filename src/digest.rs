@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
-/// The first bytes of a digest differ as well as all of them.
+/// Eight bytes are enough: each bit of a SHA-256 is as good as any other.
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let [a, b, c, d, e, f, g, h, ..] = self.0;

@@ -215,7 +215,7 @@ pub struct AccessToken {
     sent: OnceLock<Sent>,
 }
 
-/// The text as it is sent. All messages share one copy, which is erased with the last of them.
+/// The text as it is sent. The token and all messages share one copy, which is erased when the last of them is gone.
 #[derive(Clone)]
 struct Sent {
     field: HeaderValue,

@@ -55,7 +55,8 @@ const STARTED: Duration = Duration::from_millis(500);
 /// How long code that runs no more may be mapped.
 const UNUSED: Duration = Duration::from_secs(5 * 60);
 
-/// Keeps the resident memory of a process that lives long at what it used in the last minutes.
+/// Keeps the resident memory of a process that lives long at what it used in the last minutes. It holds nothing, so nobody waits
+/// for its end.
 async fn keep_small(unmap_code: fn()) {
     tokio::time::sleep(STARTED).await;
     loop {
@@ -64,7 +65,7 @@ async fn keep_small(unmap_code: fn()) {
     }
 }
 
-/// What only the binary can do for this library, which has no `unsafe` and does not know how it is linked.
+/// What only the binary can do: this library has no `unsafe`, and does not know how the binary is linked.
 pub struct Binary {
     /// Limits the name lookups of this process, before the first one. Names the database that the C library lacks.
     pub limit_name_lookup: fn() -> Result<(), &'static str>,
@@ -139,4 +140,23 @@ pub(super) fn forbid_core_files() -> CoreLimit {
     // The hard limit stays for now: the command of `exec` is to have what its caller had.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, before.map_or(0, |(_, hard)| hard));
     CoreLimit(before.map(|(soft, _)| soft))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn code_is_unmapped_after_the_start_and_then_regularly() {
+        static TIMES: AtomicU32 = AtomicU32::new(0);
+        let kept = tokio::spawn(keep_small(|| _ = TIMES.fetch_add(1, Ordering::Relaxed)));
+        for (span, times) in [(Duration::from_millis(499), 0), (Duration::from_millis(2), 1), (UNUSED, 2), (UNUSED, 3)]
+        {
+            tokio::time::sleep(span).await;
+            assert_eq!(TIMES.load(Ordering::Relaxed), times, "{span:?} later");
+        }
+        kept.abort();
+    }
 }

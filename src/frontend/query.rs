@@ -145,33 +145,19 @@ pub(super) fn servers(text: &str) -> Result<Vec<String>, Failure> {
 
 /// The parameters of a query in the form of browsers. One without escapes, which is the usual one, is only split.
 fn pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        while let Some(after) = rest.strip_prefix('&') {
-            rest = after;
-        }
-        let (mut end, mut equals, mut is_escaped) = (0, None, false);
-        for byte in rest.bytes() {
-            match byte {
-                b'&' => break,
-                b'=' if equals.is_none() => equals = Some(end),
-                b'%' | b'+' => is_escaped = true,
-                _ => {}
-            }
-            end += 1;
-        }
-        let pair;
-        (pair, rest) = rest.split_at(end);
-        if is_escaped {
+    fn read(pair: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+        if pair.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
             return form_urlencoded::parse(pair.as_bytes()).next();
         }
-        let (name, value) = equals.map_or((pair, ""), |at| (&pair[..at], &pair[at + 1..]));
-        (!pair.is_empty()).then_some((Cow::Borrowed(name), Cow::Borrowed(value)))
-    })
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((Cow::Borrowed(name), Cow::Borrowed(value)))
+    }
+    text.split('&').filter(|pair| !pair.is_empty()).filter_map(read)
 }
 
 /// A configured name, or a URL.
 pub(super) fn target(text: &str) -> Result<Target, Failure> {
+    // `contains` prepares a search, which takes longer than to look at a short name.
     if !text.as_bytes().windows(3).any(|part| part == b"://") {
         return Ok(Target::Name(text.to_owned()));
     }
@@ -266,6 +252,8 @@ mod tests {
             "a=b&c=d",
             "a&&b",
             "&a=b&",
+            "&&&a=b&&",
+            "é=é&é",
             "=",
             "&",
             "a=b&a=c",

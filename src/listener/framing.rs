@@ -141,7 +141,7 @@ impl Framing {
     }
 
     /// Parses a run of bytes at once where many may follow each other, for speed. Returns their number; 0 if `step` is
-    /// needed.
+    /// needed. Fails as `step` does.
     fn skip(&mut self, rest: &[u8]) -> Result<usize, Violation> {
         let run = |class: u8| rest.iter().position(|byte| !is_of(class, *byte)).unwrap_or(rest.len());
         let many = match &mut self.at {
@@ -163,7 +163,7 @@ impl Framing {
             }
             At::Field(Line::Start) => {
                 let many = run(TOKEN);
-                // A name that is too long is not looked at, as if its bytes came one by one.
+                // Beyond its cap a head is too large, whatever the name is, so that the verdict does not depend on the pieces.
                 if many == 0 || rest.get(many) != Some(&b':') || self.size + many > self.cap {
                     return Ok(0);
                 }

@@ -17,26 +17,31 @@ unsafe extern "C" {
 }
 
 /// Unmaps the pages of the program's code. A page that runs again is mapped again, without reading the disk unless the kernel had to
-/// drop it meanwhile. Takes up to half a millisecond. Does nothing where `/proc` is not there.
+/// drop it meanwhile; then its thread waits for the disk. Takes about half a millisecond. Does nothing where `/proc` is not there, or
+/// where a page is not the file's: code that was unpacked into memory, or in which a debugger has a breakpoint.
 pub fn unmap_code() {
     if let Some(code) = code() {
         #[expect(unsafe_code, reason = "there is no safe way to advise the kernel")]
-        // SAFETY: the range is one private mapping of this program's file that was never writable, so each of its pages is what the
-        // file has there, and is that again when it is next used.
+        // SAFETY: the range is one mapping of a file that cannot be written, and none of its pages was changed. So each of them is
+        // what the file has there, and is that again when it is next used.
         let _locked_in_memory = unsafe { madvise(code.start as *mut c_void, code.len(), DONTNEED) };
     }
 }
 
-/// The addresses of the mapping that holds this function. It may not be written: a page that was changed would be lost.
+/// The addresses of the mapping that holds this function, if all its pages are the file's.
 fn code() -> Option<Range<usize>> {
     let here = code as *const () as usize;
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    maps.lines().find_map(|line| {
+    let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+    let mut lines = maps.lines();
+    let range = lines.find_map(|line| {
         let (range, rest) = line.split_once(' ')?;
         let (start, end) = range.split_once('-')?;
         let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
         (range.contains(&here) && rest.starts_with("r-xp ")).then_some(range)
-    })
+    })?;
+    // A page that was changed is memory of the process alone, or is swapped out.
+    let mut is_none = |name| Some(lines.find_map(|line| line.strip_prefix(name))?.trim() == "0 kB");
+    (is_none("Anonymous:")? && is_none("Swap:")?).then_some(range)
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ impl Fields {
         self.name_length += more.len();
     }
 
-    /// Parses a whole name and the colon after it.
+    /// Parses a whole name and the colon after it, as [`Self::step`] does byte by byte.
     pub(super) fn named(&mut self, name: &[u8]) -> Result<Line, Violation> {
         self.name_length = 0;
         self.name(name);

@@ -100,6 +100,29 @@ fn a_head_that_is_not_whole_is_held_back() {
 }
 
 #[test]
+fn whatever_reaches_the_limit_has_the_same_verdict_in_all_pieces() {
+    // The limit is before, in and after each part of these heads that is parsed at once.
+    let repeated = |pad: &str| format!("GET / HTTP/1.1\r\nhost: a\r\nx: {pad}\r\nhost: b\r\n\r\n");
+    let request_line = |pad: &str| format!("GET /{pad} HTTP/1.1\r\nhost: a\r\n\r\n");
+    let method = |pad: &str| format!("{pad} /a HTTP/1.1\r\nhost: a\r\n\r\n");
+    let forms: [&dyn Fn(&str) -> String; 3] = [&repeated, &request_line, &method];
+    for (form, text) in forms.iter().enumerate() {
+        let bare = text("").len();
+        for size in CAP - 4..=CAP + bare {
+            let (_, _, violation) =
+                read_split(&format!("form {form}, {size} bytes"), text(&"x".repeat(size - bare)).as_bytes());
+            let wanted = match form {
+                // The second name ends within the limit; seven bytes follow it.
+                0 if size <= CAP + 7 => Some(Violation::Host),
+                1 | 2 if size <= CAP => None,
+                _ => Some(Violation::TooLarge),
+            };
+            assert_eq!(violation, wanted, "form {form}, {size} bytes");
+        }
+    }
+}
+
+#[test]
 fn a_head_has_a_limit_and_a_body_has_none() {
     let head = |size: usize| {
         let begin = "GET / HTTP/1.1\r\nhost: localhost\r\nx: ";
