@@ -23,12 +23,14 @@ use crate::oauth::{Audience, Issuer, Resource, Scopes, quoted_words};
 
 mod claims;
 mod credential;
+mod of_second;
 
 pub use claims::Claims;
 pub(crate) use claims::NotJwt;
 use claims::is_base64url;
 pub use credential::Credential;
 pub(crate) use credential::{Fields, Head, Unauthorized, WhyNot};
+pub(crate) use of_second::OfSecond;
 
 /// The signed identity document we present (RFC 8693 section 1.1), with its claims.
 #[derive(Clone)]
@@ -318,8 +320,8 @@ pub struct Token {
     pub is_for_nobody: bool,
     /// The chain of identities, from the platform's to the one that the issuer saw.
     pub hops: Arc<[Hop]>,
-    /// Scopes, server and issuer as an answer of the API writes them: made with the first answer, the same in all others.
-    pub party_in_json: OnceLock<Box<str>>,
+    /// What an answer of the API says beside the token, the same for all answers within a second.
+    pub answer: OfSecond,
     /// What each line of the audit says of it, made with the first one.
     pub in_audit: OnceLock<Box<[u8]>>,
 }

@@ -115,7 +115,7 @@ pub(crate) fn token(words: &str) -> Token {
         ]
         .into(),
         is_for_nobody: false,
-        party_in_json: Default::default(),
+        answer: Default::default(),
         in_audit: Default::default(),
     }
 }

@@ -122,7 +122,7 @@ impl Issuing {
             jti: None,
             hops: Arc::default(),
             is_for_nobody: false,
-            party_in_json: Default::default(),
+            answer: Default::default(),
             in_audit: Default::default(),
         }
     }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::header::{ALLOW, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use safeconduct_listener::{Body, Violation};
@@ -49,7 +50,7 @@ impl Answer {
     }
 
     /// A JSON document with a token in it.
-    pub(super) fn token(token: &Token, around: Around) -> Self {
+    pub(super) fn token(token: &Token, around: Around<Bytes>) -> Self {
         Self::ok(JSON, body::around(token, around))
     }
 

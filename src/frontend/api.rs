@@ -45,7 +45,7 @@ pub(super) fn token(asked: Asked<'_>) -> Finished<'_> {
 
 fn bare(asked: &Asked<'_>, decided: Result<Lease, broker::Error>) -> Outcome {
     let lease = decided?;
-    let around = dialect::token_json(&lease.token, asked.desk.fixed.clock.now());
+    let around = dialect::token_json(&lease.token, &asked.desk.fixed.clock);
     Ok(Answer::token(&lease.token, around))
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn headers(asked: &Asked<'_>) -> Outcome {
     // The usual answer goes from the cache to the connection without another text.
     if lease.outer.is_none() && lease.token.credential.bare().is_ok() {
         let around = dialect::listed_bearer(&lease.token.expires_at(asked.desk.fixed.clock.now()));
-        return Ok(Answer::token(&lease.token, around));
+        return Ok(Answer::token(&lease.token, around.into()));
     }
     Ok(Answer::secret(dialect::listed_fields(&authorized.fields, &authorized.expires_at)))
 }

@@ -18,13 +18,13 @@ pub(super) fn secret(whole: Zeroizing<String>) -> Body {
 }
 
 /// A token with the text around it. Nothing stands in its place where there is none.
-pub(super) fn around(token: &Token, around: Around) -> Body {
+pub(super) fn around(token: &Token, around: Around<Bytes>) -> Body {
     let secret = match token.credential.token() {
         Some(secret) if !secret.is_plain() => Bytes::from_owner(Escaped(dialect::escaped(secret))),
         Some(secret) => secret.in_body(),
         None => Bytes::new(),
     };
-    Body::whole(Bytes::from_static(around.before.as_bytes()), secret, Bytes::from(around.after))
+    Body::whole(Bytes::from_static(around.before.as_bytes()), secret, around.after)
 }
 
 /// A text that is made for one answer: a token that has to be escaped in JSON, or signed fields.

@@ -4,17 +4,24 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::broker::Lease;
-use crate::clock::Now;
+use crate::clock::{Clock, Now};
 use crate::token::{AccessToken, BadToken, Token, expose};
 
 /// The text before and after the token.
-pub(crate) struct Around {
+pub(crate) struct Around<T = String> {
     pub(crate) before: &'static str,
-    pub(crate) after: String,
+    pub(crate) after: T,
+}
+
+impl From<Around> for Around<Bytes> {
+    fn from(Around { before, after }: Around) -> Self {
+        Self { before, after: after.into() }
+    }
 }
 
 impl Around {
@@ -30,11 +37,19 @@ impl Around {
     }
 }
 
-/// The answer of `/v1/token` about a token in the cache. What does not change is written once for each token.
-pub(crate) fn token_json(token: &Token, now: Now) -> Around {
-    let party = || party(&token.scopes.to_string(), token.resource.as_str(), token.issuer.as_str()).into();
-    json_around(token.left(now.boot).as_secs(), &token.expires_at(now), token.party_in_json.get_or_init(party))
+/// The answer of `/v1/token` about a token in the cache. It is written once a second: a clock that is set shows in the next one.
+pub(crate) fn token_json(token: &Token, clock: &Clock) -> Around<Bytes> {
+    let boot = clock.boot();
+    let left = token.left(boot).as_secs();
+    let after = token.answer.text(left, || {
+        let party = party(&token.scopes.to_string(), token.resource.as_str(), token.issuer.as_str());
+        after_token(left, &token.expires_at(Now { boot, wall: clock.wall() }), &party)
+    });
+    Around { before: BEFORE_TOKEN, after }
 }
+
+/// What stands before the token in the answer of `/v1/token`.
+const BEFORE_TOKEN: &str = "{\"access_token\":\"";
 
 /// The part of that answer that names scopes, server and issuer.
 fn party(scope: &str, resource: &str, issuer: &str) -> String {
@@ -48,7 +63,8 @@ fn party(scope: &str, resource: &str, issuer: &str) -> String {
     party
 }
 
-fn json_around(expires_in: u64, expires_at: &str, party: &str) -> Around {
+/// What stands behind it.
+fn after_token(expires_in: u64, expires_at: &str, party: &str) -> String {
     let mut digits = itoa::Buffer::new();
     // Times in RFC 3339 form need no escapes.
     let pieces = [
@@ -58,10 +74,7 @@ fn json_around(expires_in: u64, expires_at: &str, party: &str) -> Around {
         expires_at,
         party,
     ];
-    // Exactly as long as it is, so that it becomes the answer's bytes without another allocation.
-    let mut after = String::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
-    pieces.iter().for_each(|piece| after.push_str(piece));
-    Around { before: "{\"access_token\":\"", after }
+    pieces.concat()
 }
 
 /// `{"headers":{"Authorization":["Bearer …"]},"expires":"…"}`: the Bazel and EngFlow credential helper's answer.
@@ -187,7 +200,8 @@ impl Handed {
     /// The answer of `/v1/token`.
     pub(crate) fn json(&self) -> Zeroizing<String> {
         let party = party(&self.scope, &self.resource, &self.issuer);
-        json_around(self.expires_in, &self.expires_at, &party).with(&self.token)
+        let after = after_token(self.expires_in, &self.expires_at, &party);
+        Around { before: BEFORE_TOKEN, after }.with(&self.token)
     }
 
     /// `{"Authorization":"Bearer …"}`: one flat object of strings, which MCP clients expect of their helpers.

@@ -72,7 +72,7 @@ async fn given(asked: &Asked<'_>, caller: &Caller, request: &broker::Request, re
         return Err(Failure::bad_target("`resource` is not the server of this client").about(request));
     }
     let lease = broker.token(caller, request).await?;
-    let around = dialect::token_json(&lease.token, asked.desk.fixed.clock.now());
+    let around = dialect::token_json(&lease.token, &asked.desk.fixed.clock);
     Ok(Answer::token(&lease.token, around))
 }
 

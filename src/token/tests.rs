@@ -167,7 +167,7 @@ async fn an_answer_says_the_end_by_the_clock_as_it_is_set_now() {
         jti: None,
         hops: Arc::default(),
         is_for_nobody: false,
-        party_in_json: OnceLock::new(),
+        answer: OfSecond::default(),
         in_audit: OnceLock::new(),
     };
     let says = |wanted: SystemTime| {

@@ -37,7 +37,7 @@ fn token(life: f64) -> Token {
         jti: None,
         hops: Arc::default(),
         is_for_nobody: false,
-        party_in_json: Default::default(),
+        answer: Default::default(),
         in_audit: Default::default(),
     }
 }
