@@ -71,7 +71,7 @@ fn token(clock: &Clock) -> Token {
         jti: None,
         is_for_nobody: false,
         hops: Arc::default(),
-        party_in_json: Default::default(),
+        answer: Default::default(),
         in_audit: Default::default(),
     }
 }
