@@ -97,7 +97,7 @@ trap 'exit 143' TERM
 # --- building -----------------------------------------------------------------------------------------------------------
 
 # Measured is a copy, as every installer makes one. A file that a linker has just written is in memory in single pages, which makes
-# the start of a helper a tenth slower and the resident memory of a daemon 0.6 MB smaller.
+# the start of a helper a tenth slower.
 installed() { # DIRECTORY FILE
     install -D -m 755 "$2" "$work/$1/safeconduct" && echo "$work/$1/safeconduct"
 }
