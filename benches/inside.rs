@@ -71,7 +71,7 @@ fn token(clock: &Clock) -> Token {
         jti: None,
         is_for_nobody: false,
         hops: Arc::default(),
-        answer: Default::default(),
+        beside_token: Default::default(),
         in_audit: Default::default(),
     }
 }

@@ -217,7 +217,7 @@ pub struct AccessToken {
     sent: OnceLock<Sent>,
 }
 
-/// The text as it is sent. The token and all messages share one copy, which is erased when the last of them is gone.
+/// The text as it is sent: a second copy, which all messages share. It is erased when the token and the last of them are gone.
 #[derive(Clone)]
 struct Sent {
     field: HeaderValue,
@@ -321,7 +321,7 @@ pub struct Token {
     /// The chain of identities, from the platform's to the one that the issuer saw.
     pub hops: Arc<[Hop]>,
     /// What an answer of the API says beside the token, the same for all answers within a second.
-    pub answer: OfSecond,
+    pub beside_token: OfSecond,
     /// What each line of the audit says of it, made with the first one.
     pub in_audit: OnceLock<Box<[u8]>>,
 }
@@ -372,4 +372,4 @@ pub(crate) fn expose(secret: &SecretString) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -115,7 +115,7 @@ pub(crate) fn token(words: &str) -> Token {
         ]
         .into(),
         is_for_nobody: false,
-        answer: Default::default(),
+        beside_token: Default::default(),
         in_audit: Default::default(),
     }
 }

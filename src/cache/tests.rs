@@ -122,7 +122,7 @@ impl Issuing {
             jti: None,
             hops: Arc::default(),
             is_for_nobody: false,
-            answer: Default::default(),
+            beside_token: Default::default(),
             in_audit: Default::default(),
         }
     }

@@ -80,8 +80,8 @@ pub(super) fn runs_in(binary: Binary) {
     let _ = BINARY.set(binary);
 }
 
-/// Limits the lookups, at the first call. To be called before the first lookup and before the first thread: a reload reads the
-/// configuration while others look names up. A helper that is answered by a daemon looks nothing up, and glibc would read
+/// Limits the lookups, at the first call. To be called before the first lookup, and before any thread that looks names up: a reload reads
+/// the configuration while others do. A helper that is answered by a daemon looks nothing up, and glibc would read
 /// `/etc/nsswitch.conf` for it.
 pub(super) fn limit_name_lookup() -> Result<(), Failure> {
     static LIMITED: OnceLock<Result<(), &'static str>> = OnceLock::new();

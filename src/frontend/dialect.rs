@@ -1,6 +1,6 @@
 //! The forms in which a token is handed out: one place, so that the API and the commands agree to the byte.
 //!
-//! Each form is written once, into memory that is cleared afterwards.
+//! Each form is written once; what has the token in it, into memory that is cleared afterwards.
 
 use std::collections::BTreeMap;
 
@@ -37,11 +37,11 @@ impl Around {
     }
 }
 
-/// The answer of `/v1/token` about a token in the cache. It is written once a second: a clock that is set shows in the next one.
+/// The answer of `/v1/token` about a token in the cache. It is written at most once a second, so a clock that is set shows within one.
 pub(crate) fn token_json(token: &Token, clock: &Clock) -> Around<Bytes> {
     let boot = clock.boot();
     let left = token.left(boot).as_secs();
-    let after = token.answer.text(left, || {
+    let after = token.beside_token.text(left, || {
         let party = party(&token.scopes.to_string(), token.resource.as_str(), token.issuer.as_str());
         after_token(left, &token.expires_at(Now { boot, wall: clock.wall() }), &party)
     });
@@ -63,7 +63,7 @@ fn party(scope: &str, resource: &str, issuer: &str) -> String {
     party
 }
 
-/// What stands behind it.
+/// What stands behind the token.
 fn after_token(expires_in: u64, expires_at: &str, party: &str) -> String {
     let mut digits = itoa::Buffer::new();
     // Times in RFC 3339 form need no escapes.
@@ -290,7 +290,35 @@ pub(crate) fn variable_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::clock::{rfc3339, unix};
+    use crate::token::tests::lasting;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stands_beside_a_token_follows_the_clocks_to_the_second() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let clock = Clock::virtual_at(noon);
+        let token = lasting(HOUR, &clock);
+        let says = |left: u64, expires: SystemTime| {
+            let after = token_json(&token, &clock).after;
+            let wanted = format!("\"expires_in\":{left},\"expires_at\":\"{}\"", rfc3339(expires));
+            let text = String::from_utf8_lossy(&after);
+            assert!(text.contains(&wanted), "{wanted} at {}: {text}", unix(clock.wall()));
+            after.as_ptr()
+        };
+        let first = says(3_600, noon + HOUR);
+        assert_eq!(says(3_600, noon + HOUR), first, "it is not written again");
+        tokio::time::advance(Duration::from_millis(1_500)).await;
+        says(3_598, noon + HOUR);
+        clock.set_wall(noon + 5 * HOUR);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        says(3_597, noon + 6 * HOUR - Duration::from_millis(1_500));
+        clock.suspend(HOUR / 2);
+        says(1_797, noon + 6 * HOUR - Duration::from_millis(1_500));
+    }
 
     fn handed(token: &str) -> Handed {
         Handed {

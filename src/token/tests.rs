@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::Clock;
 
 fn jwt(payload: &str) -> String {
     format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#), URL_SAFE_NO_PAD.encode(payload))
@@ -143,14 +144,11 @@ fn an_identity_token_is_base64url_in_all_three_parts() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_says_the_end_by_the_clock_as_it_is_set_now() {
-    use crate::clock::Clock;
-    const HOUR: Duration = Duration::from_secs(3_600);
-    let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let clock = Clock::virtual_at(noon);
+/// A token that was received now and lasts this long.
+pub(crate) fn lasting(life: Duration, clock: &Clock) -> Token {
+    let Now { boot: minted, wall: minted_wall } = clock.now();
     let text = AccessToken::parse("token".to_owned()).expect("visible ASCII");
-    let token = Token {
+    Token {
         digest: text.digest(),
         credential: Credential::Bearer(text),
         scopes: Scopes::default(),
@@ -158,18 +156,26 @@ async fn an_answer_says_the_end_by_the_clock_as_it_is_set_now() {
         server: "a".into(),
         resource: Resource::verbatim("https://mcp.example.com"),
         issuer: Issuer::parse("https://as.example.com").expect("good"),
-        minted: clock.boot(),
-        minted_wall: noon,
-        expires_at: rfc3339(noon + HOUR),
+        minted,
+        minted_wall,
+        expires_at: rfc3339(minted_wall + life),
         dates_itself: false,
         is_cut: false,
-        life: HOUR,
+        life,
         jti: None,
         hops: Arc::default(),
         is_for_nobody: false,
-        answer: OfSecond::default(),
+        beside_token: OfSecond::default(),
         in_audit: OnceLock::new(),
-    };
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_the_end_by_the_clock_as_it_is_set_now() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let clock = Clock::virtual_at(noon);
+    let token = lasting(HOUR, &clock);
     let says = |wanted: SystemTime| {
         let now = clock.now();
         assert_eq!(token.expires_at(now), rfc3339(wanted));

@@ -1,6 +1,7 @@
 //! The calls into glibc for which there is no safe way. With other C libraries these functions do nothing.
 //!
-//! Call [`share_two_arenas`] and [`keep_to_files_and_dns`] first in `main`, before every thread. An embedding program decides for itself.
+//! Call [`share_two_arenas`] first in `main`, before every thread, and [`keep_to_files_and_dns`] before the first look-up. An embedding
+//! program decides for itself.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod arenas;

@@ -23,8 +23,8 @@ unsafe extern "C" {
     fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
 }
 
-/// Sets the services for all look-ups of this process. Call it first in the `main` of a static program: before every look-up and
-/// every thread. Do not call it in a dynamic program, where the modules work and `nsswitch.conf` should decide.
+/// Sets the services for all look-ups of this process. Call it in a static program before the first look-up, and before every thread
+/// that looks names up. Do not call it in a dynamic program, where the modules work and `nsswitch.conf` should decide.
 ///
 /// # Errors
 ///

@@ -75,7 +75,7 @@ pub(super) fn build_token(evidence: Evidence<'_>, credential: Credential) -> Res
         is_for_nobody: claims.as_ref().is_some_and(|claims| claims.aud.is_empty()),
         jti: claims.and_then(|claims| claims.jti),
         hops: hops.into(),
-        answer: Default::default(),
+        beside_token: Default::default(),
         in_audit: Default::default(),
     })
 }

@@ -37,7 +37,7 @@ fn token(life: f64) -> Token {
         jti: None,
         hops: Arc::default(),
         is_for_nobody: false,
-        answer: Default::default(),
+        beside_token: Default::default(),
         in_audit: Default::default(),
     }
 }
