@@ -8,6 +8,7 @@ use std::time::Duration;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::keycloak::{Keycloak, keycloak};
 use crate::fakes::platform::{FakePlatform, LIFE, SUBJECT};
@@ -25,6 +26,9 @@ pub(super) const BY_WORKLOAD: &str = "exchange = \"client-credentials\"\nclient_
 
 /// `tests/real/keycloak.py` has made it.
 pub(super) const NAME: &str = "agents";
+
+/// Who changes the realm.
+static CHANGES: Mutex<()> = Mutex::const_new(());
 
 pub(super) struct Realm {
     pub(super) keycloak: &'static Keycloak,
@@ -61,6 +65,8 @@ impl Realm {
         let mut document = realm.tenant();
         // An import makes clients without their service accounts.
         let clients = document["clients"].take();
+        // Keycloak answers 500 at times when two tests change the realm at once.
+        let _alone = CHANGES.lock().await;
         realm.keycloak.admin("POST", &format!("/admin/realms/{NAME}/partialImport"), &document).await;
         for client in clients.as_array().expect("a list") {
             realm.keycloak.admin("POST", &format!("/admin/realms/{NAME}/clients"), client).await;
